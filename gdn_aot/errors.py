@@ -1,0 +1,131 @@
+"""Every error that gdn-aot raises on purpose.
+
+Each class has one exit code and one stable ``code`` for ``--json``; scripts may rely on both. A message says
+what happened and why it is likely; the hint says in one line what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and where."""
+
+    where: str
+    """Path inside the file or manifest, for example ``kernels[3].choices[0].config.num_warps``."""
+    what: str
+    """What is wrong there, in one sentence."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class GdnAotError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+    code: ClassVar[str] = "unexpected"
+    exit_code: ClassVar[int] = 1
+    default_hint: ClassVar[str] = "run again with GDN_AOT_LOG=debug and report it with that output"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint if hint is not None else self.default_hint
+
+
+class UsageError(GdnAotError):
+    """An option, a name, a shape or the installed environment cannot be used as asked."""
+
+    code = "usage"
+    exit_code = 2
+    default_hint = "see gdn-aot COMMAND --help"
+
+
+class UnsupportedTritonError(UsageError):
+    """The installed Triton's internals are not the ones this version was checked against."""
+
+    code = "unsupported-triton"
+    default_hint = "install a supported Triton (3.6 to 3.9)"
+
+
+class UnsupportedTargetError(UsageError):
+    """The installed Triton or its ptxas cannot produce code for a target."""
+
+    code = "unsupported-target"
+    default_hint = "see gdn-aot targets for what the installed Triton can assemble"
+
+
+class ProviderMissingError(UsageError):
+    """The provider's distribution is not installed here."""
+
+    code = "provider-missing"
+
+
+class NothingSelectedError(GdnAotError):
+    """The selection is valid and empty."""
+
+    code = "nothing-selected"
+    exit_code = 3
+    default_hint = "widen the selection"
+
+
+class NoArtifactError(GdnAotError):
+    """No artifact fits this target, provider version and Triton version."""
+
+    code = "no-artifact"
+    exit_code = 4
+    default_hint = "build one with gdn-aot build --arch TARGET"
+
+
+class VerificationError(GdnAotError):
+    """Bytes are not what they must be. Carries every problem found, not only the first."""
+
+    code = "verification"
+    exit_code = 5
+    default_hint = "fetch or build the artifact again; do not use this file"
+
+    def __init__(self, message: str, problems: list[Problem], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class UnknownFormatError(VerificationError):
+    """A manifest of a format version that this gdn-aot does not know."""
+
+    code = "unknown-format"
+    default_hint = "upgrade gdn-aot, or fetch an artifact of a format it knows"
+
+
+class CompileFailedError(GdnAotError):
+    """At least one kernel did not compile."""
+
+    code = "compile"
+    exit_code = 6
+    default_hint = "use --keep-going to pack what did compile; report compiler crashes to Triton"
+
+
+class RegistryError(GdnAotError):
+    """The registry cannot be reached or refused."""
+
+    code = "registry"
+    exit_code = 7
+    default_hint = "check the repository name, the token and the network"
+
+
+class OfflineMissError(GdnAotError):
+    """Offline mode is on and the wanted file is not in the cache."""
+
+    code = "offline-miss"
+    exit_code = 8
+    default_hint = "unset HF_HUB_OFFLINE once to fill the cache"
+
+
+class NotWritableError(GdnAotError):
+    """A directory that must be written cannot be: read-only, full or not ours."""
+
+    code = "not-writable"
+    exit_code = 9
+    default_hint = "choose a directory you may write, with free space"

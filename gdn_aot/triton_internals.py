@@ -1,0 +1,343 @@
+"""All contact with Triton's internals, for the build machine and for the serving process.
+
+Nothing else in this package reads a private or undocumented attribute of Triton. What is relied on, checked by
+`check_supported` and by ``tests/triton_versions`` on every supported version:
+
+* ``JITFunction.device_caches[device] -> (kernel cache, key cache, target, backend, binder)``,
+  ``binder(*args, **kwargs) -> (bound arguments, specialization, options)``, ``compute_cache_key``, ``_pack_args``
+* ``Autotuner.arg_names / keys / configs / cache / nargs / prune_configs`` and the layout of its key
+* ``ASTSource(fn, signature, constexprs, attrs).make_ir`` and ``triton.compile``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from gdn_aot.errors import UnsupportedTritonError
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+SUPPORTED = ((3, 6), (3, 9))
+"""First and last supported minor version of Triton, both included."""
+
+_RUN_PARAMETERS = ("self", "args", "grid", "warmup", "kwargs")
+_IMPLIED_OPTIONS = ("debug", "instrumentation_mode")
+"""Options that ``JITFunction.run`` adds by itself; they are part of the launch key."""
+
+
+def check_supported() -> str:
+    """Check that the installed Triton is one whose internals this module knows.
+
+    Returns:
+        Triton's version.
+
+    Raises:
+        UnsupportedTritonError: Version out of range, or an internal has changed its shape.
+    """
+    import triton
+    from triton.compiler import ASTSource
+    from triton.runtime import jit
+    from triton.runtime.autotuner import Autotuner
+
+    version = str(triton.__version__)
+    number = tuple(int(part) for part in version.split("+")[0].split(".")[:2])
+    if not SUPPORTED[0] <= number <= SUPPORTED[1]:
+        low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
+        raise UnsupportedTritonError(f"Triton {version} is installed; gdn-aot supports {low} to {high}")
+    missing = [
+        what
+        for what, there in {
+            "JITFunction.run": tuple(inspect.signature(jit.JITFunction.run).parameters) == _RUN_PARAMETERS,
+            "JITFunction.create_binder": hasattr(jit.JITFunction, "create_binder"),
+            "JITFunction._pack_args": hasattr(jit.JITFunction, "_pack_args"),
+            "jit.compute_cache_key": hasattr(jit, "compute_cache_key"),
+            "Autotuner.prune_configs": hasattr(Autotuner, "prune_configs"),
+            "ASTSource.make_ir": hasattr(ASTSource, "make_ir"),
+        }.items()
+        if not there
+    ]
+    if missing:
+        raise UnsupportedTritonError(
+            f"Triton {version} has changed {', '.join(missing)}, which gdn-aot relies on",
+            hint="install a Triton version from the table in the README, or upgrade gdn-aot",
+        )
+    return version
+
+
+def unwrap(kernel: Any) -> Any:
+    """Return the ``JITFunction`` under any stack of ``Heuristics`` and ``Autotuner``.
+
+    Raises:
+        TypeError: There is none.
+    """
+    from triton.runtime.jit import JITFunction
+
+    seen = kernel
+    while not isinstance(seen, JITFunction):
+        seen = getattr(seen, "fn", None)
+        if seen is None or inspect.isfunction(seen):
+            raise TypeError(f"{kernel!r} is not a Triton kernel")
+    return seen
+
+
+def find_jit(module: str, qualname: str) -> Any:
+    """Import ``module`` and return the ``JITFunction`` called ``qualname`` in it.
+
+    Raises:
+        ImportError: The module cannot be imported.
+        AttributeError: It has no such attribute.
+        TypeError: The attribute is not a Triton kernel.
+    """
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return unwrap(found)
+
+
+def kernel_name(jit: Any) -> str:
+    """Return ``module:qualname`` of a ``JITFunction``."""
+    return f"{jit.fn.__module__}:{jit.fn.__qualname__}"
+
+
+def cache_key(jit: Any) -> str:
+    """Return Triton's own hash of a kernel's source, callees, globals and first line (64 hex digits)."""
+    return str(jit.cache_key)
+
+
+def used_globals(jit: Any) -> list[tuple[str, str]]:
+    """Return (name, repr) of each global that the kernel and its callees read, sorted.
+
+    Only meaningful after `cache_key`, which is what collects them.
+    """
+    return sorted({(name, repr(value)) for (name, _), (value, _) in jit.used_global_vals.items()})
+
+
+def autotune_key(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the key under which an ``Autotuner`` looks a configuration up.
+
+    The values of the names in ``key=`` that are present, then the dtype of every argument that has one, in the
+    order: positional arguments by signature, then keyword arguments as the caller wrote them
+    (triton/runtime/autotuner.py, ``Autotuner.run``).
+    """
+    given = {**dict(zip(tuner.arg_names, args, strict=False)), **kwargs}
+    known = {name: value for name, value in given.items() if name in tuner.arg_names}
+    key = [known[name] for name in tuner.keys if name in known]
+    key += [str(value.dtype) for value in known.values() if hasattr(value, "dtype")]
+    return tuple(key)
+
+
+def candidates(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return the configurations that the ``Autotuner`` would benchmark for this call, in its order."""
+    tuner.nargs = dict(zip(tuner.arg_names, args, strict=False))
+    try:
+        return list(tuner.prune_configs(kwargs))
+    finally:
+        tuner.nargs = None
+
+
+def make_config(
+    kwargs: Mapping[str, Any], num_warps: int, num_stages: int, num_ctas: int, maxnreg: int | None
+) -> Any:
+    """Return a ``triton.Config``."""
+    import triton
+
+    return triton.Config(
+        dict(kwargs), num_warps=num_warps, num_stages=num_stages, num_ctas=num_ctas, maxnreg=maxnreg
+    )
+
+
+class Launch:
+    """One launch as ``JITFunction.run`` sees it, bound but neither compiled nor launched."""
+
+    def __init__(self, jit: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        from triton import knobs
+        from triton.runtime.jit import compute_cache_key
+
+        self.jit = jit
+        self._kwargs = dict(kwargs)
+        # As in JITFunction.run: both are set before binding, in this order, and so end up in the key.
+        self._kwargs["debug"] = self._kwargs.get("debug", jit.debug) or knobs.runtime.debug
+        self._kwargs["instrumentation_mode"] = knobs.compilation.instrumentation_mode
+        device = _current_device()
+        _, key_cache, _, self._backend, binder = jit.device_caches[device]
+        self._bound, self._specialization, self._options = binder(*args, **self._kwargs)
+        self.key: str = compute_cache_key(key_cache, self._specialization, self._options)
+
+    def specialization(self) -> dict[str, Json]:
+        """Return what `make_source` needs to compile this launch anywhere, as JSON.
+
+        Raises:
+            TypeError: A constant is of a type that JSON cannot carry.
+        """
+        _, signature, constants, attributes = self.jit._pack_args(  # noqa: SLF001
+            self._backend, self._kwargs, self._bound, self._specialization, self._options
+        )
+        return {
+            "signature": {name: _plain(kind) for name, kind in signature.items()},
+            "constants": [[list(path), _encode(value)] for path, value in constants.items()],
+            "attributes": [[list(path), _plain(value)] for path, value in attributes.items()],
+            "options": {
+                name: _plain(value)
+                for name, value in self._options.items()
+                if not (name in _IMPLIED_OPTIONS and not value)
+            },
+        }
+
+
+def _current_device() -> int:
+    from triton.runtime.driver import driver
+
+    return int(driver.active.get_current_device())
+
+
+def _plain(value: Any) -> Json:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form")
+
+
+def _encode(value: Any) -> Json:
+    import triton.language as tl
+
+    if isinstance(value, tl.dtype):
+        return {"dtype": str(value)}
+    if isinstance(value, tl.constexpr):
+        return {"constexpr": _plain(value.value)}
+    return _plain(value)
+
+
+def _decode(value: Any) -> Any:
+    import triton.language as tl
+
+    if isinstance(value, dict):
+        return tl.dtype(value["dtype"]) if "dtype" in value else tl.constexpr(_tuples(value["constexpr"]))
+    return _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def make_source(jit: Any, specialization: Mapping[str, Any]) -> Any:
+    """Return the ``ASTSource`` of a kernel for a specialization written by `Launch.specialization`."""
+    from triton.compiler import ASTSource
+
+    return ASTSource(
+        jit,
+        {name: _tuples(kind) for name, kind in specialization["signature"].items()},
+        {tuple(path): _decode(value) for path, value in specialization["constants"]},
+        {tuple(path): value for path, value in specialization["attributes"]},
+    )
+
+
+def source_ir(source: Any, options: Mapping[str, Any], capability: int) -> str:
+    """Return the IR that the front end makes of a source, without locations.
+
+    Two launches with the same text and options compile to the same machine code: an unused constexpr leaves no
+    trace in it.
+    """
+    from triton._C.libtriton import ir
+
+    target, backend = _target(capability)
+    parsed = backend.parse_options({**options, **source.parse_options()})
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    module = source.make_ir(
+        target, parsed, backend.get_codegen_implementation(parsed), backend.get_module_map(), context
+    )
+    return str(module.str_nodebug())
+
+
+def compile_source(source: Any, options: Mapping[str, Any], capability: int) -> tuple[bytes, dict[str, Json]]:
+    """Compile a source with Triton's own ``compile``.
+
+    Returns:
+        The cubin, and Triton's metadata without what belongs to the build machine: the disk-cache hash, library
+        paths and environment variables.
+    """
+    import triton
+
+    target, _ = _target(capability)
+    compiled = triton.compile(source, target=target, options=dict(options))
+    metadata = compiled.metadata._asdict()
+    metadata["target"] = {"backend": target.backend, "arch": target.arch, "warp_size": target.warp_size}
+    kept = {
+        name: _plain_metadata(value)
+        for name, value in sorted(metadata.items())
+        if name not in ("hash", "extern_libs", "triton_version") and not name.isupper()
+    }
+    return bytes(compiled.asm["cubin"]), kept
+
+
+def _plain_metadata(value: Any) -> Json:
+    if isinstance(value, dict):
+        return {str(name): _plain_metadata(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain_metadata(item) for item in value]
+    return _plain(value)
+
+
+def _target(capability: int) -> tuple[Any, Any]:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler.compiler import make_backend
+
+    target = GPUTarget("cuda", capability, 32)
+    return target, make_backend(target)
+
+
+def candidate_rejections() -> tuple[type[BaseException], ...]:
+    """Return the exceptions for which Triton's own autotuner drops a candidate and goes on."""
+    from triton.compiler.errors import CompileTimeAssertionFailure
+    from triton.runtime.errors import OutOfResources, PTXASError
+
+    return OutOfResources, PTXASError, CompileTimeAssertionFailure
+
+
+def set_driver(driver_object: Any) -> None:
+    """Make ``driver_object`` Triton's active driver."""
+    from triton.runtime.driver import driver
+
+    driver.set_active(driver_object)
+
+
+@contextlib.contextmanager
+def intercept(
+    on_autotune: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
+    on_launch: Callable[[Any, tuple[Any, ...], dict[str, Any]], None],
+) -> Iterator[None]:
+    """Replace autotuning and launching for the duration of a ``with`` block.
+
+    Args:
+        on_autotune: Called with (autotuner, args, kwargs with ``grid`` and ``warmup``) in place of
+            ``Autotuner.run``; its result is returned to the caller.
+        on_launch: Called with (JIT function, args, kwargs without ``grid`` and ``warmup``) in place of
+            ``JITFunction.run``.
+    """
+    from triton.runtime.autotuner import Autotuner
+    from triton.runtime.jit import JITFunction
+
+    def autotuner_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return on_autotune(self, args, kwargs)
+
+    def jit_run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        del grid, warmup
+        on_launch(self, args, kwargs)
+
+    saved = Autotuner.run, JITFunction.run
+    Autotuner.run, JITFunction.run = autotuner_run, jit_run
+    try:
+        yield
+    finally:
+        Autotuner.run, JITFunction.run = saved
+
+
+def run_config(tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any) -> Any:
+    """Run what an ``Autotuner`` wraps with one configuration, as it does itself after choosing."""
+    return tuner.fn.run(*args, **kwargs, **config.all_kwargs())
