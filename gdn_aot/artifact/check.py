@@ -1,0 +1,123 @@
+"""Whether a well-formed manifest makes sense: the rules that tie its fields to each other."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator
+
+    from gdn_aot.artifact.manifest import Kernel, Manifest
+
+MAX_BLOB = 64 << 20
+"""Bytes of one blob. The largest GDN cubin seen is under 1 MB."""
+MAX_TOTAL = 1 << 30
+"""Bytes of everything in an artifact, uncompressed."""
+MAX_EPOCH = 0o77777777777
+"""Seconds; the largest time that a tar header holds."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+
+
+def check_manifest(manifest: Manifest) -> Iterator[Problem]:
+    """Yield what is inconsistent in a manifest, with its path.
+
+    Names, digests and relative paths have their form; autotune keys (as Triton compares them: 1 equals True) and
+    launch keys are unique; every blob that is referred to is listed, and every blob listed is referred to.
+    """
+    yield from _check_identity(manifest)
+    yield from _unique("kernels", ((kernel.module, kernel.qualname) for kernel in manifest.kernels))
+    for number, kernel in enumerate(manifest.kernels):
+        yield from _check_kernel(kernel, f"kernels[{number}]")
+    if manifest.build.commit is not None and not _COMMIT.fullmatch(manifest.build.commit):
+        yield Problem("build.commit", "expected null or 40 lower-case hexadecimal digits")
+    if not 0 <= manifest.build.epoch <= MAX_EPOCH:
+        yield Problem("build.epoch", f"expected seconds from 0 to {MAX_EPOCH}")
+    yield from _check_blobs(manifest)
+
+
+def _check_identity(manifest: Manifest) -> Iterator[Problem]:
+    provider, target = manifest.provider, manifest.target
+    expected = make_identifier(provider.name, provider.version, manifest.triton.version, target.name)
+    if manifest.identifier != expected:
+        yield Problem("identifier", f"is not what the fields below give, {_short(expected)}")
+    elif not _IDENTIFIER.fullmatch(manifest.identifier):
+        yield Problem("identifier", "has characters that a file name must not have")
+    major, minor = target.capability
+    if target.name != f"sm_{major}{minor}" or not 0 <= minor <= 9:  # noqa: PLR2004
+        yield Problem("target.capability", f"[{major}, {minor}] is not that of {_short(target.name)}")
+    for number, file in enumerate(provider.license_files):
+        yield from _check_path(file.path, f"provider.license_files[{number}].path")
+
+
+def _check_kernel(kernel: Kernel, where: str) -> Iterator[Problem]:
+    yield from _check_digest(kernel.cache_key, f"{where}.cache_key")
+    for number, source in enumerate(kernel.sources):
+        yield from _check_path(source.path, f"{where}.sources[{number}].path")
+        yield from _check_digest(source.sha256, f"{where}.sources[{number}].sha256")
+    yield from _unique(f"{where}.choices", (choice.key for choice in kernel.choices), ".key")
+    yield from _unique(f"{where}.binaries", (binary.launch_key for binary in kernel.binaries), ".launch_key")
+
+
+def _check_blobs(manifest: Manifest) -> Iterator[Problem]:
+    listed = {blob.sha256 for blob in manifest.blobs}
+    referenced = set()
+    for where, digest in references(manifest):
+        referenced.add(digest)
+        bad = list(_check_digest(digest, where))
+        yield from bad
+        if not bad and digest not in listed:
+            yield Problem(where, f"blob {digest} is not in the blob table")
+    previous = ""
+    for number, blob in enumerate(manifest.blobs):
+        where = f"blobs[{number}]"
+        yield from _check_digest(blob.sha256, f"{where}.sha256")
+        if blob.sha256 == previous:
+            yield Problem(f"{where}.sha256", "is listed twice")
+        elif blob.sha256 < previous:
+            yield Problem(f"{where}.sha256", "is out of order")
+        elif blob.sha256 not in referenced:
+            yield Problem(f"{where}.sha256", "nothing refers to this blob")
+        previous = blob.sha256
+        if not 0 <= blob.size <= MAX_BLOB:
+            yield Problem(f"{where}.size", f"expected 0 to {MAX_BLOB} bytes")
+    if sum(max(blob.size, 0) for blob in manifest.blobs) > MAX_TOTAL:
+        yield Problem("blobs", f"are larger than {MAX_TOTAL} bytes together")
+
+
+def references(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield (path, digest) for every field of a manifest that names a blob."""
+    for number, file in enumerate(manifest.provider.license_files):
+        yield f"provider.license_files[{number}].blob", file.blob
+    for outer, kernel in enumerate(manifest.kernels):
+        for inner, binary in enumerate(kernel.binaries):
+            yield f"kernels[{outer}].binaries[{inner}].cubin", binary.cubin
+
+
+def _check_digest(digest: str, where: str) -> Iterator[Problem]:
+    if not _DIGEST.fullmatch(digest):
+        yield Problem(where, "expected 64 lower-case hexadecimal digits")
+
+
+def _check_path(path: str, where: str) -> Iterator[Problem]:
+    parts = path.split("/")
+    if "\\" in path or ":" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        yield Problem(where, "expected a relative path with forward slashes, without . and ..")
+
+
+def _unique(where: str, keys: Iterable[Hashable], field: str = "") -> Iterator[Problem]:
+    seen: dict[Hashable, int] = {}
+    for number, key in enumerate(keys):
+        first = seen.setdefault(key, number)
+        if first != number:
+            yield Problem(f"{where}[{number}]{field}", f"is the same as that of {where}[{first}]")
+
+
+def _short(text: str) -> str:
+    return ascii(text if len(text) <= 80 else text[:77] + "...")  # noqa: PLR2004

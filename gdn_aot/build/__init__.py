@@ -1,0 +1,1 @@
+"""Runs on a build machine, without a GPU: trace, compile, choose, cover."""

@@ -1,0 +1,186 @@
+"""Record what a provider launches: each kernel, autotune key, candidate and launch key, once.
+
+Runs in the process that imported the provider under the stub driver. Nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot import triton_internals
+from gdn_aot.build import derive
+from gdn_aot.build.records import Config, Kernel, Launch, Scalar, Trace, Tuning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Recorder:
+    """Collects launches into a `Trace`."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._kernels: dict[int, int] = {}
+        self._alive: list[Any] = []
+        self._launches: dict[tuple[int, str], int] = {}
+        self._tunings: dict[tuple[int, tuple[Scalar, ...]], Tuning] = {}
+        self._variants: dict[tuple[int, tuple[Scalar, ...]], set[int]] = {}
+        self._plain: set[int] = set()
+        self._last = -1
+
+    def record(self, call: Callable[[], object]) -> None:
+        """Run ``call`` with Triton's launches replaced by recording."""
+        with triton_internals.intercept(self._on_autotune, self._on_plain):
+            call()
+        self.trace.calls += 1
+
+    def _on_plain(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        index = self._launch(jit, args, kwargs)
+        if index not in self._plain:
+            self._plain.add(index)
+            self.trace.plain.append(index)
+
+    def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        offered = triton_internals.candidates(tuner, args, kwargs)
+        if len(tuner.configs) == 1:
+            return triton_internals.run_config(tuner, args, kwargs, offered[0])
+        plain_kwargs = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
+        key = triton_internals.autotune_key(tuner, args, plain_kwargs)
+        kernel = self._kernel(triton_internals.unwrap(tuner))
+        first = self._candidate_launch(tuner, args, kwargs, offered[0])
+        found = self._tunings.get((kernel, key))
+        if found is None:
+            configs = [_config(config) for config in offered]
+            derived = derive.smaller(configs)
+            found = Tuning(kernel=kernel, key=key, candidates=configs + derived, derived=len(derived))
+            self._tunings[kernel, key] = found
+            self._variants[kernel, key] = set()
+            self.trace.tunings.append(found)
+        if first not in self._variants[kernel, key]:
+            self._variants[kernel, key].add(first)
+            rest = [
+                self._candidate_launch(tuner, args, kwargs, _triton_config(config))
+                for config in found.candidates[1:]
+            ]
+            found.variants.append([first, *rest])
+        return None
+
+    def _candidate_launch(
+        self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any
+    ) -> int:
+        def on_launch(jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._last = self._launch(jit, args, kwargs)
+
+        with triton_internals.intercept(self._on_autotune, on_launch):
+            triton_internals.run_config(tuner, args, kwargs, config)
+        return self._last
+
+    def _launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        kernel = self._kernel(jit)
+        launch = triton_internals.Launch(jit, args, kwargs)
+        index = self._launches.get((kernel, launch.key))
+        if index is None:
+            index = len(self.trace.launches)
+            self._launches[kernel, launch.key] = index
+            self.trace.launches.append(
+                Launch(kernel=kernel, key=launch.key, specialization=launch.specialization())
+            )
+        return index
+
+    def _kernel(self, jit: Any) -> int:
+        index = self._kernels.get(id(jit))
+        if index is None:
+            index = len(self.trace.kernels)
+            self._kernels[id(jit)] = index
+            self._alive.append(jit)
+            self.trace.kernels.append(describe_kernel(jit))
+        return index
+
+
+def _config(config: Any) -> Config:
+    return Config(
+        kwargs=tuple(config.kwargs.items()),
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        num_ctas=config.num_ctas,
+        maxnreg=config.maxnreg,
+    )
+
+
+def _triton_config(config: Config) -> Any:
+    return triton_internals.make_config(
+        dict(config.kwargs), config.num_warps, config.num_stages, config.num_ctas, config.maxnreg
+    )
+
+
+def describe_kernel(jit: Any) -> Kernel:
+    """Return a kernel's identity: Triton's hash, the files its text is in, its callees and globals."""
+    cache_key = triton_internals.cache_key(jit)
+    called = _callees(jit)
+    files = sorted({_file(function) for function in [jit, *(function for _, function in called)]})
+    return Kernel(
+        module=jit.fn.__module__,
+        qualname=jit.fn.__qualname__,
+        cache_key=cache_key,
+        sources=tuple((_relative(path), _sha256(path)) for path in files),
+        dependencies=tuple(
+            sorted({(name, function.fn.__module__, function.fn.__qualname__) for name, function in called})
+        ),
+        globals=tuple(triton_internals.used_globals(jit)),
+    )
+
+
+def _callees(jit: Any) -> list[tuple[str, Any]]:
+    """Return (name, JIT function) for all functions that ``jit`` calls, directly or not, outside of Triton."""
+    found: list[tuple[str, Any]] = []
+    pending, seen = [jit], {id(jit)}
+    while pending:
+        function = pending.pop()
+        scope = function.get_capture_scope()
+        for node in ast.walk(function.parse()):
+            name, value = _resolve(node, scope)
+            callee = name and hasattr(value, "cache_key") and hasattr(value, "fn")
+            if not callee or value.fn.__module__.startswith("triton."):
+                continue
+            found.append((name, value))
+            if id(value) not in seen:
+                seen.add(id(value))
+                pending.append(value)
+    return found
+
+
+def _resolve(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
+    match node:
+        case ast.Name(id=name):
+            return name, scope.get(name)
+        case ast.Attribute(value=ast.Name(id=base), attr=attribute):
+            return f"{base}.{attribute}", getattr(scope.get(base), attribute, None)
+        case _:
+            return "", None
+
+
+def _file(function: Any) -> str:
+    return str(Path(inspect.getfile(function.fn)).resolve())
+
+
+def _relative(path: str) -> str:
+    roots = [str(Path(root).resolve()) for root in sys.path if root]
+    inside = [root for root in roots if path.startswith(root + "/")]
+    return path[len(max(inside, key=len)) + 1 :] if inside else Path(path).name
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def timed(trace: Trace, work: Callable[[], None]) -> None:
+    """Run ``work`` and add its wall time in seconds to the trace."""
+    start = time.monotonic()
+    work()
+    trace.seconds += time.monotonic() - start

@@ -1,0 +1,138 @@
+"""What a trace is: kernels, launches and the choices to make, as plain data that survives a pipe.
+
+A `Trace` is written by the process that imported the provider and read by processes that import neither torch nor
+Triton.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gdn_aot.triton_internals import Json
+
+Scalar = None | bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One ``triton.Config``: the constexprs it sets and the launch options."""
+
+    kwargs: tuple[tuple[str, int], ...]
+    num_warps: int
+    num_stages: int
+    num_ctas: int = 1
+    maxnreg: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{name}={value}" for name, value in self.kwargs]
+        parts += [f"num_warps={self.num_warps}", f"num_stages={self.num_stages}"]
+        if self.num_ctas != 1:
+            parts.append(f"num_ctas={self.num_ctas}")
+        if self.maxnreg is not None:
+            parts.append(f"maxnreg={self.maxnreg}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One JIT function of the provider and what its code depends on."""
+
+    module: str
+    qualname: str
+    cache_key: str
+    sources: tuple[tuple[str, str], ...]
+    """(path relative to the provider's site-packages, sha256) of every file whose text is in the kernel."""
+    dependencies: tuple[tuple[str, str, str], ...]
+    """(name in the kernel, module, qualname) of the JIT functions it calls, directly or not."""
+    globals: tuple[tuple[str, str], ...]
+    """(name, repr) of the globals it reads."""
+
+    @property
+    def name(self) -> str:
+        """``module:qualname``."""
+        return f"{self.module}:{self.qualname}"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One launch key of one kernel, with what is needed to compile it."""
+
+    kernel: int
+    """Index into `Trace.kernels`."""
+    key: str
+    specialization: dict[str, Json]
+
+
+@dataclass(slots=True)
+class Tuning:
+    """One autotune key: the candidates for it, and the launches each candidate would cause."""
+
+    kernel: int
+    key: tuple[Scalar, ...]
+    candidates: list[Config]
+    derived: int
+    """Number of candidates at the end of the list that the provider does not offer."""
+    variants: list[list[int]] = field(default_factory=list)
+    """Per variant of argument specialization: the launch index of each candidate, in candidate order."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """Everything the provider's functions launched for the traced shapes and workloads."""
+
+    provider_version: str
+    triton_version: str
+    ptxas_version: str
+    kernels: list[Kernel] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)
+    tunings: list[Tuning] = field(default_factory=list)
+    plain: list[int] = field(default_factory=list)
+    """Launches of kernels that are not autotuned."""
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    """(workload, reason) where the provider itself refused a call on this target."""
+    calls: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> str:
+        """Return the trace as JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Trace:
+        """Read what `to_json` wrote. The text is our own: it is not validated."""
+        data = json.loads(text)
+        data["kernels"] = [
+            Kernel(
+                **{
+                    **kernel,
+                    **{
+                        name: tuple(map(tuple, kernel[name]))
+                        for name in ("sources", "dependencies", "globals")
+                    },
+                }
+            )
+            for kernel in data["kernels"]
+        ]
+        data["launches"] = [Launch(**launch) for launch in data["launches"]]
+        data["tunings"] = [
+            Tuning(
+                **{
+                    **tuning,
+                    "key": tuple(tuning["key"]),
+                    "candidates": [config_from_json(config) for config in tuning["candidates"]],
+                }
+            )
+            for tuning in data["tunings"]
+        ]
+        data["refused"] = [tuple(item) for item in data["refused"]]
+        return cls(**data)
+
+
+def config_from_json(data: dict[str, object]) -> Config:
+    """Read a `Config` written by ``dataclasses.asdict``."""
+    pairs = data["kwargs"]
+    assert isinstance(pairs, list)  # noqa: S101
+    return Config(**{**data, "kwargs": tuple(tuple(pair) for pair in pairs)})  # type: ignore[arg-type]

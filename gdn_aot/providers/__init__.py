@@ -1,0 +1,94 @@
+"""The providers: installed packages whose GDN kernels are built.
+
+To add one: write a module like `gdn_aot.providers.fla`, and add a row here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+from gdn_aot.errors import ProviderMissingError, UsageError
+from gdn_aot.providers.base import Call, Limits, ProviderInfo, ProviderVersion, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "PROVIDERS",
+    "Call",
+    "Limits",
+    "ProviderInfo",
+    "ProviderVersion",
+    "Workload",
+    "get_provider",
+    "installed_version",
+    "require_installed",
+]
+
+PROVIDERS: Mapping[str, ProviderInfo] = {
+    "fla": ProviderInfo(
+        name="fla",
+        distribution="fla-core",
+        license="MIT",
+        package="fla",
+        module="gdn_aot.providers.fla",
+        install="pip install 'gdn-aot[fla]'",
+        versions=(
+            ProviderVersion(version="0.6.0", status="reference", note="every test"),
+            ProviderVersion(version="0.5.2", status="tested", note="traced and compiled for one target"),
+            ProviderVersion(version="0.5.1", status="tested", note="traced and compiled for one target"),
+            ProviderVersion(
+                version="0.5.0",
+                status="tested",
+                note="traced and compiled for one target; no beta sigmoid in the operator",
+            ),
+            ProviderVersion(
+                version="0.4.2",
+                status="tested",
+                note="traced and compiled for one target; key heads repeated to value heads, no gate in kernel",
+            ),
+        ),
+    ),
+}
+
+
+def get_provider(name: str) -> ProviderInfo:
+    """Return the provider called ``name``.
+
+    Raises:
+        UsageError: There is none; the hint suggests a close name.
+    """
+    if name in PROVIDERS:
+        return PROVIDERS[name]
+    close = difflib.get_close_matches(name, PROVIDERS, n=1)
+    known = ", ".join(PROVIDERS)
+    raise UsageError(
+        f"unknown provider {name!r}; known: {known}",
+        hint=f"did you mean {close[0]}?" if close else "see gdn-aot providers",
+    )
+
+
+def installed_version(name: str) -> str | None:
+    """Return the installed version of a provider's distribution, or None. Imports nothing of it."""
+    try:
+        return importlib.metadata.version(get_provider(name).distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def require_installed(name: str) -> str:
+    """Return the installed version of a provider.
+
+    Raises:
+        ProviderMissingError: It is not installed.
+    """
+    provider = get_provider(name)
+    version = installed_version(name)
+    if version is None:
+        raise ProviderMissingError(
+            f"provider {name} needs the distribution {provider.distribution}, which is not installed here",
+            hint=provider.install,
+        )
+    return version

@@ -1,0 +1,343 @@
+"""Provider ``fla``: flash-linear-attention's GDN operator, gated norm and short convolution.
+
+The calls are those of two callers, read from their sources: the model code of transformers 5
+(``modeling_qwen3_5.py``, ``modeling_qwen3_next.py``, ``modeling_olmo_hybrid.py``) and FLA's own layer
+(``fla/layers/gated_deltanet.py``). Importing this module imports fla: do it under the stub driver.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fla.modules import FusedRMSNormGated, ShortConvolution
+from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
+
+from gdn_aot.providers import traffic
+from gdn_aot.providers.base import Call, Limits
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator
+
+    from gdn_aot.models import ModelShape
+    from gdn_aot.providers.base import Workload
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+INDEX_DTYPES = {"int32": torch.int32, "int64": torch.int64}
+
+BUCKET_ROWS = 65536
+"""Rows per step of the constexpr ``NB`` in the L2 norm and the gated norm (``2048 * 32`` in fla)."""
+
+RECURRENT_TOKENS = 64
+"""FLA's layer takes the recurrent operator up to this many tokens (``q_len <= 64``)."""
+
+
+def _accepts(function: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(inspect.unwrap(function)).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+@cache
+def _source_mentions(function: Callable[..., Any], word: str) -> bool:
+    return word in inspect.getsource(inspect.unwrap(function))
+
+
+STATE_FLAG = (
+    "state_v_first" if _source_mentions(chunk_gated_delta_rule, "state_v_first") else "transpose_state_layout"
+)
+GATE_IN_KERNEL = _source_mentions(chunk_gated_delta_rule, "use_gate_in_kernel")
+BETA_SIGMOID = _source_mentions(chunk_gated_delta_rule, "use_beta_sigmoid_in_kernel")
+GROUPED_VALUES = _source_mentions(chunk_gated_delta_rule, "GVA")
+CHUNK_SIZES = (64, 16, 32) if _source_mentions(chunk_gated_delta_rule, "chunk_size not in") else (64,)
+
+
+class _Operator:
+    """Tensors and arguments that both operators share."""
+
+    name: str
+    layer: bool
+    """Called as FLA's layer does (gate and beta sigmoid in the kernel, state V first) or as transformers does."""
+
+    def _inputs(self, shape: ModelShape, batch: int, tokens: int, *, grad: bool) -> dict[str, torch.Tensor]:
+        dtype = DTYPES[shape.dtype]
+        heads = shape.heads if GROUPED_VALUES else shape.v_heads
+        gate_dtype = dtype if self.layer and GATE_IN_KERNEL else torch.float32
+        return {
+            "q": torch.empty(batch, tokens, heads, shape.k_dim, dtype=dtype, requires_grad=grad),
+            "k": torch.empty(batch, tokens, heads, shape.k_dim, dtype=dtype, requires_grad=grad),
+            "v": torch.empty(batch, tokens, shape.v_heads, shape.v_dim, dtype=dtype, requires_grad=grad),
+            "g": torch.empty(batch, tokens, shape.v_heads, dtype=gate_dtype, requires_grad=grad),
+            "beta": torch.empty(batch, tokens, shape.v_heads, dtype=dtype, requires_grad=grad),
+        }
+
+    def _state(self, shape: ModelShape, sequences: int) -> torch.Tensor:
+        dims = (shape.v_dim, shape.k_dim) if self.layer else (shape.k_dim, shape.v_dim)
+        return torch.empty(sequences, shape.v_heads, *dims, dtype=torch.float32)
+
+    def _flags(self, shape: ModelShape, parameters: str) -> dict[str, Any]:
+        flags: dict[str, Any] = {}
+        if not self.layer:
+            return flags
+        flags[STATE_FLAG] = True
+        if BETA_SIGMOID:
+            flags["use_beta_sigmoid_in_kernel"] = True
+            flags["allow_neg_eigval"] = shape.allow_neg_eigval
+        if GATE_IN_KERNEL:
+            flags["use_gate_in_kernel"] = True
+            flags["A_log"] = torch.empty(shape.v_heads, dtype=DTYPES[parameters])
+            flags["dt_bias"] = torch.empty(shape.v_heads, dtype=DTYPES[parameters])
+        return flags
+
+    def _parameter_dtypes(self, shape: ModelShape) -> tuple[str, ...]:
+        """Return dtypes of ``A_log``: float32 as created, the model's after ``model.to(dtype)``."""
+        return ("fp32", shape.dtype) if self.layer and GATE_IN_KERNEL else ("fp32",)
+
+
+def _cu_seqlens(lengths: tuple[int, ...], index: str) -> torch.Tensor:
+    ends = [0]
+    for length in lengths:
+        ends.append(ends[-1] + length)
+    return torch.tensor(ends, dtype=INDEX_DTYPES[index])
+
+
+class Prefill(_Operator):
+    """``chunk_gated_delta_rule``: dense and packed prompts, with and without state."""
+
+    def __init__(self, name: str, *, layer: bool, backward: bool = False) -> None:
+        self.name, self.layer, self.backward = name, layer, backward
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every pattern of state, packing, index dtype, chunk size, batch and row bucket."""
+        states = ((False, False), (False, True), (True, True), (True, False))
+        for parameters in self._parameter_dtypes(shape):
+            for chunk in CHUNK_SIZES:
+                for h0, ht in states:
+                    common = {"h0": h0, "ht": ht, "chunk": chunk, "parameters": parameters}
+                    yield self._call(batch=1, tokens=128, packed=None, index="int64", **common)
+                    for index in INDEX_DTYPES:
+                        yield self._call(batch=1, tokens=0, packed=(60, 70), index=index, **common)
+                    if chunk != CHUNK_SIZES[0] and self.backward:
+                        break
+        common = {"h0": False, "ht": True, "chunk": 64, "index": "int64", "packed": None, "parameters": "fp32"}
+        for batch in range(2, min(limits.max_batch, limits.max_tokens) + 1):
+            yield self._call(batch=batch, tokens=1, **common)
+        heads = shape.heads if GROUPED_VALUES else shape.v_heads
+        for tokens in traffic.bucket_tokens(heads, BUCKET_ROWS, limits.max_tokens):
+            yield self._call(batch=1, tokens=tokens, **common)
+        yield self._call(batch=1, tokens=128, l2norm=False, **common)
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a random dense batch or pack."""
+        packed, batch, tokens = traffic.random_prompts(rng, limits)
+        h0 = rng.random() < 0.5
+        return self._call(
+            batch=batch,
+            tokens=tokens,
+            packed=packed,
+            index=rng.choice(list(INDEX_DTYPES)),
+            h0=h0,
+            ht=h0 or rng.random() < 0.8,
+            chunk=rng.choices(CHUNK_SIZES, weights=[8, *[1] * (len(CHUNK_SIZES) - 1)])[0],
+            parameters=rng.choice(self._parameter_dtypes(shape)),
+            l2norm=rng.random() < 0.9,
+        )
+
+    def _call(self, *, l2norm: bool = True, **arguments: object) -> Call:
+        return Call.of(self.name, **arguments, l2norm=l2norm)
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call; with ``backward``, also its backward pass."""
+        args: dict[str, Any] = dict(call.arguments)
+        packed = args["packed"]
+        batch, tokens = (1, sum(packed)) if packed else (args["batch"], args["tokens"])
+        flags = self._flags(shape, args["parameters"])
+        if args["chunk"] != 64:
+            flags["chunk_size"] = args["chunk"]
+        with torch.set_grad_enabled(self.backward):
+            out, final = chunk_gated_delta_rule(
+                **self._inputs(shape, batch, tokens, grad=self.backward),
+                initial_state=self._state(shape, len(packed) if packed else batch) if args["h0"] else None,
+                output_final_state=args["ht"],
+                use_qk_l2norm_in_kernel=args["l2norm"],
+                cu_seqlens=_cu_seqlens(packed, args["index"]) if packed else None,
+                **flags,
+            )
+            if self.backward:
+                grads = [torch.empty_like(out)] + ([torch.empty_like(final)] if args["ht"] else [])
+                torch.autograd.backward([out, final][: len(grads)], grads)
+
+
+class Recurrent(_Operator):
+    """``fused_recurrent_gated_delta_rule``: decode, and FLA's layer up to 64 tokens."""
+
+    def __init__(self, name: str, *, layer: bool) -> None:
+        self.name, self.layer = name, layer
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every pattern of state and packing; batch and length are in no key of this kernel."""
+        del limits
+        states = ((False, False), (False, True), (True, True), (True, False)) if self.layer else ((True, True),)
+        for parameters in self._parameter_dtypes(shape):
+            for h0, ht in states:
+                for index in (None, *INDEX_DTYPES):
+                    yield Call.of(
+                        self.name, batch=2, tokens=1, h0=h0, ht=ht, index=index, parameters=parameters
+                    )
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a random decode batch of 1 to 256 sequences."""
+        del limits
+        tokens = rng.randint(1, RECURRENT_TOKENS) if self.layer and rng.random() < 0.3 else 1
+        h0 = not self.layer or rng.random() < 0.8
+        return Call.of(
+            self.name,
+            batch=rng.randint(1, 256),
+            tokens=tokens,
+            h0=h0,
+            ht=not self.layer or rng.random() < 0.9,
+            index=rng.choice([None, None, *INDEX_DTYPES]),
+            parameters=rng.choice(self._parameter_dtypes(shape)),
+        )
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call."""
+        args: dict[str, Any] = dict(call.arguments)
+        batch, tokens, index = args["batch"], args["tokens"], args["index"]
+        lengths = (tokens,) * batch
+        with torch.no_grad():
+            inputs = self._inputs(shape, *((1, batch * tokens) if index else (batch, tokens)), grad=False)
+            flags = self._flags(shape, args["parameters"])
+            fused_recurrent_gated_delta_rule(
+                **inputs,
+                initial_state=self._state(shape, batch) if args["h0"] else None,
+                output_final_state=args["ht"],
+                use_qk_l2norm_in_kernel=True,
+                cu_seqlens=_cu_seqlens(lengths, index) if index else None,
+                **flags,
+            )
+
+
+class GatedNorm:
+    """``FusedRMSNormGated`` on the operator's output."""
+
+    def __init__(self, name: str, *, backward: bool = False) -> None:
+        self.name, self.backward = name, backward
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every activation and row bucket."""
+        weights = ("fp32", shape.dtype) if self.backward else (shape.dtype,)
+        for activation in _activations(shape):
+            for weight in weights:
+                for tokens in traffic.bucket_tokens(shape.v_heads, BUCKET_ROWS, limits.max_tokens):
+                    yield Call.of(self.name, tokens=tokens, activation=activation, weight=weight)
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a call of random length."""
+        weights = ("fp32", shape.dtype) if self.backward else (shape.dtype,)
+        return Call.of(
+            self.name,
+            tokens=traffic.random_length(rng, limits.max_tokens),
+            activation=rng.choice(_activations(shape)),
+            weight=rng.choice(weights),
+        )
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call; with ``backward``, also its backward pass."""
+        args: dict[str, Any] = dict(call.arguments)
+        dtype = DTYPES[shape.dtype]
+        norm = FusedRMSNormGated(
+            shape.v_dim, eps=shape.norm_eps, activation=args["activation"], dtype=DTYPES[args["weight"]]
+        )
+        size = (1, args["tokens"], shape.v_heads, shape.v_dim)
+        with torch.set_grad_enabled(self.backward):
+            x = torch.empty(*size, dtype=dtype, requires_grad=self.backward)
+            gate = torch.empty(*size, dtype=dtype, requires_grad=self.backward)
+            out = norm(x, gate)
+            if self.backward:
+                out.backward(torch.empty_like(out))
+
+
+def _activations(shape: ModelShape) -> tuple[str, ...]:
+    """Return the spellings in use: ``swish`` is FLA's default, ``silu`` what configs say; they are equal."""
+    return ("sigmoid",) if shape.activation == "sigmoid" else ("swish", "silu")
+
+
+class ShortConv:
+    """The layer's ``ShortConvolution`` over queries, keys and values."""
+
+    def __init__(self, name: str, *, backward: bool = False) -> None:
+        self.name, self.backward = name, backward
+
+    def _widths(self, shape: ModelShape) -> tuple[int, ...]:
+        keys, values = shape.heads * shape.k_dim, shape.v_heads * shape.v_dim
+        return tuple(dict.fromkeys((keys, values, 2 * keys + values)))
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every width, state pattern, packing and class of batch and length (1, multiple of 16, other)."""
+        del limits
+        for width in self._widths(shape):
+            for cache, final in ((False, False), (False, True), (True, True), (True, False)):
+                common = {"width": width, "cache": cache, "final": final}
+                for batch in (1, 16, 3):
+                    for tokens in (1, 16, 5):
+                        yield Call.of(
+                            self.name, batch=batch, tokens=tokens, packed=None, index="int64", **common
+                        )
+                for index in INDEX_DTYPES:
+                    for packed in ((1, 4), (10, 6)):
+                        yield Call.of(self.name, batch=1, tokens=0, packed=packed, index=index, **common)
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a random prefill or decode step."""
+        packed, batch, tokens = traffic.random_prompts(rng, limits)
+        if rng.random() < 0.4:
+            packed, batch, tokens = None, rng.randint(1, 256), 1
+        return Call.of(
+            self.name,
+            batch=batch,
+            tokens=tokens,
+            packed=packed,
+            index=rng.choice(list(INDEX_DTYPES)),
+            width=rng.choice(self._widths(shape)),
+            cache=rng.random() < 0.5,
+            final=rng.random() < 0.7,
+        )
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call; with ``backward``, also its backward pass."""
+        args: dict[str, Any] = dict(call.arguments)
+        dtype, width, packed = DTYPES[shape.dtype], args["width"], args["packed"]
+        batch, tokens = (1, sum(packed)) if packed else (args["batch"], args["tokens"])
+        sequences = len(packed) if packed else batch
+        conv = _convolution(width, shape.conv_width, shape.dtype)
+        with torch.set_grad_enabled(self.backward):
+            out, _ = conv(
+                torch.empty(batch, tokens, width, dtype=dtype, requires_grad=self.backward),
+                cache=torch.empty(sequences, width, shape.conv_width, dtype=dtype) if args["cache"] else None,
+                output_final_state=args["final"],
+                cu_seqlens=_cu_seqlens(packed, args["index"]) if packed else None,
+            )
+            if self.backward:
+                out.backward(torch.empty_like(out))
+
+
+@cache
+def _convolution(width: int, kernel: int, dtype: str) -> ShortConvolution:
+    return ShortConvolution(width, kernel, activation="silu", dtype=DTYPES[dtype])
+
+
+WORKLOADS: dict[str, tuple[str, Callable[[], Workload]]] = {
+    "transformers-prefill": ("inference", lambda: Prefill("transformers-prefill", layer=False)),
+    "transformers-decode": ("inference", lambda: Recurrent("transformers-decode", layer=False)),
+    "layer-prefill": ("inference", lambda: Prefill("layer-prefill", layer=True)),
+    "layer-recurrent": ("inference", lambda: Recurrent("layer-recurrent", layer=True)),
+    "gated-norm": ("inference", lambda: GatedNorm("gated-norm")),
+    "short-conv": ("inference", lambda: ShortConv("short-conv")),
+    "transformers-train": ("train", lambda: Prefill("transformers-train", layer=False, backward=True)),
+    "layer-train": ("train", lambda: Prefill("layer-train", layer=True, backward=True)),
+    "gated-norm-train": ("train", lambda: GatedNorm("gated-norm-train", backward=True)),
+    "short-conv-train": ("train", lambda: ShortConv("short-conv-train", backward=True)),
+}

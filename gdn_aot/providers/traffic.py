@@ -1,0 +1,39 @@
+"""Random traffic and length classes, shared by the providers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+    from gdn_aot.providers.base import Limits
+
+
+def bucket_tokens(rows_per_token: int, rows: int, max_tokens: int) -> Iterator[int]:
+    """Yield one token count for each value of ``ceil(tokens * rows_per_token / rows)`` up to ``max_tokens``."""
+    for bucket in range(1, math.ceil(max_tokens * rows_per_token / rows) + 1):
+        yield min(max_tokens, bucket * rows // rows_per_token)
+
+
+def random_length(rng: random.Random, max_tokens: int) -> int:
+    """Return a prompt length from 1 to ``max_tokens``, log-uniform: short prompts are the common ones."""
+    return min(max_tokens, int(math.exp(rng.uniform(0, math.log(max_tokens + 1)))))
+
+
+def random_prompts(rng: random.Random, limits: Limits) -> tuple[tuple[int, ...] | None, int, int]:
+    """Return (lengths of a pack or None, dense batch, tokens per sequence), within ``limits``."""
+    if rng.random() < 0.5:
+        left, lengths = limits.max_tokens, []
+        for _ in range(rng.randint(1, 16)):
+            length = random_length(rng, limits.max_tokens)
+            if length > left:
+                break
+            lengths.append(length)
+            left -= length
+        return tuple(lengths), 1, sum(lengths)
+    tokens = random_length(rng, limits.max_tokens)
+    batch = rng.randint(1, max(1, min(limits.max_batch, limits.max_tokens // tokens)))
+    return None, (1 if rng.random() < 0.5 else batch), tokens
