@@ -5,6 +5,7 @@ Importing this package loads neither torch nor triton. `install` is what a servi
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._version import __version__
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from os import PathLike
 
 __all__ = ["__version__", "install", "preload", "report"]
+
+
+def _loader() -> Any:
+    return importlib.import_module("gdn_aot.runtime.loader")
 
 
 def install(
@@ -28,9 +33,7 @@ def install(
     Returns:
         The loader's report at this moment, as `report` gives it.
     """
-    from gdn_aot.runtime import loader
-
-    return loader.install(artifact=artifact, strict=strict, on_miss=on_miss)
+    return _loader().install(artifact=artifact, strict=strict, on_miss=on_miss)
 
 
 def preload(model: str | None = None, tp: int = 1, device: int | None = None) -> Any:
@@ -44,13 +47,9 @@ def preload(model: str | None = None, tp: int = 1, device: int | None = None) ->
     Returns:
         The bytes of device memory that this took.
     """
-    from gdn_aot.runtime import loader
-
-    return loader.preload(model=model, tp=tp, device=device)
+    return _loader().preload(model=model, tp=tp, device=device)
 
 
 def report() -> Any:
     """Return what was seeded, hit and missed in this process, and why."""
-    from gdn_aot.runtime import loader
-
-    return loader.report()
+    return _loader().report()

@@ -1,7 +1,7 @@
 """Targets: the NVIDIA architectures that artifacts are built for, and what the installed ptxas knows.
 
-The figures and their sources are in ``resources/targets.toml``. Nothing here imports torch or triton: Triton's
-assembler is found by path and run as a program.
+The figures and their sources are in ``resources/targets.toml``. Nothing here imports torch or triton; the
+assembler of Triton is found by path and run as a program.
 """
 
 from __future__ import annotations

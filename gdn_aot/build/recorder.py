@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Collects launches into a `Trace`."""
+    """Collects launches into a `Trace`.
 
-    def __init__(self, trace: Trace) -> None:
+    Args:
+        trace: Filled in place.
+        derive_smaller: Also record candidates smaller than the provider's own; wanted on targets where some autotune
+            key has no provider candidate that fits.
+    """
+
+    def __init__(self, trace: Trace, *, derive_smaller: bool = False) -> None:
         self.trace = trace
+        self._derive = derive_smaller
         self._kernels: dict[int, int] = {}
         self._alive: list[Any] = []
         self._launches: dict[tuple[int, str], int] = {}
@@ -57,7 +64,7 @@ class Recorder:
         found = self._tunings.get((kernel, key))
         if found is None:
             configs = [_config(config) for config in offered]
-            derived = derive.smaller(configs)
+            derived = derive.smaller(configs) if self._derive else []
             found = Tuning(kernel=kernel, key=key, candidates=configs + derived, derived=len(derived))
             self._tunings[kernel, key] = found
             self._variants[kernel, key] = set()

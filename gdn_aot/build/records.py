@@ -97,38 +97,39 @@ class Trace:
     seconds: float = 0.0
 
     def to_json(self) -> str:
-        """Return the trace as JSON."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        """Return the trace as JSON. Launches, of which there are many, are lists."""
+        plain = {
+            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
+            "kernels": [asdict(kernel) for kernel in self.kernels],
+            "launches": [[launch.kernel, launch.key, launch.specialization] for launch in self.launches],
+            "tunings": [
+                [tuning.kernel, tuning.key, list(map(asdict, tuning.candidates)), tuning.derived, tuning.variants]
+                for tuning in self.tunings
+            ],
+        }
+        return json.dumps(plain, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Trace:
         """Read what `to_json` wrote. The text is our own: it is not validated."""
         data = json.loads(text)
-        data["kernels"] = [
-            Kernel(
-                **{
-                    **kernel,
-                    **{
-                        name: tuple(map(tuple, kernel[name]))
-                        for name in ("sources", "dependencies", "globals")
-                    },
-                }
-            )
-            for kernel in data["kernels"]
-        ]
-        data["launches"] = [Launch(**launch) for launch in data["launches"]]
-        data["tunings"] = [
-            Tuning(
-                **{
-                    **tuning,
-                    "key": tuple(tuning["key"]),
-                    "candidates": [config_from_json(config) for config in tuning["candidates"]],
-                }
-            )
-            for tuning in data["tunings"]
-        ]
-        data["refused"] = [tuple(item) for item in data["refused"]]
-        return cls(**data)
+        pairs = ("sources", "dependencies", "globals")
+        return cls(
+            **{name: data[name] for name in _PLAIN_FIELDS if name != "refused"},
+            refused=[tuple(item) for item in data["refused"]],
+            kernels=[
+                Kernel(**{**kernel, **{name: tuple(map(tuple, kernel[name])) for name in pairs}})
+                for kernel in data["kernels"]
+            ],
+            launches=[Launch(*launch) for launch in data["launches"]],
+            tunings=[
+                Tuning(kernel, tuple(key), [config_from_json(config) for config in candidates], derived, variants)
+                for kernel, key, candidates, derived, variants in data["tunings"]
+            ],
+        )
+
+
+_PLAIN_FIELDS = ("provider_version", "triton_version", "ptxas_version", "plain", "refused", "calls", "seconds")
 
 
 def config_from_json(data: dict[str, object]) -> Config:

@@ -104,24 +104,22 @@ def _cu_seqlens(lengths: tuple[int, ...], index: str) -> torch.Tensor:
 
 
 class Prefill(_Operator):
-    """``chunk_gated_delta_rule``: dense and packed prompts, with and without state."""
+    """``chunk_gated_delta_rule``: dense and packed prompts, with and without state, at one chunk size."""
+
+    chunk = 64
 
     def __init__(self, name: str, *, layer: bool, backward: bool = False) -> None:
         self.name, self.layer, self.backward = name, layer, backward
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
-        """Yield every pattern of state, packing, index dtype, chunk size, batch and row bucket."""
-        states = ((False, False), (False, True), (True, True), (True, False))
+        """Yield every pattern of state, packing and index dtype, every dense batch and every row bucket."""
         for parameters in self._parameter_dtypes(shape):
-            for chunk in CHUNK_SIZES:
-                for h0, ht in states:
-                    common = {"h0": h0, "ht": ht, "chunk": chunk, "parameters": parameters}
-                    yield self._call(batch=1, tokens=128, packed=None, index="int64", **common)
-                    for index in INDEX_DTYPES:
-                        yield self._call(batch=1, tokens=0, packed=(60, 70), index=index, **common)
-                    if chunk != CHUNK_SIZES[0] and self.backward:
-                        break
-        common = {"h0": False, "ht": True, "chunk": 64, "index": "int64", "packed": None, "parameters": "fp32"}
+            for h0, ht in ((False, False), (False, True), (True, True), (True, False)):
+                common = {"h0": h0, "ht": ht, "parameters": parameters}
+                yield self._call(batch=1, tokens=128, packed=None, index="int64", **common)
+                for index in INDEX_DTYPES:
+                    yield self._call(batch=1, tokens=0, packed=(60, 70), index=index, **common)
+        common = {"h0": False, "ht": True, "index": "int64", "packed": None, "parameters": "fp32"}
         for batch in range(2, min(limits.max_batch, limits.max_tokens) + 1):
             yield self._call(batch=batch, tokens=1, **common)
         heads = shape.heads if GROUPED_VALUES else shape.v_heads
@@ -132,21 +130,19 @@ class Prefill(_Operator):
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random dense batch or pack."""
         packed, batch, tokens = traffic.random_prompts(rng, limits)
-        h0 = rng.random() < 0.5
         return self._call(
             batch=batch,
             tokens=tokens,
             packed=packed,
             index=rng.choice(list(INDEX_DTYPES)),
-            h0=h0,
-            ht=h0 or rng.random() < 0.8,
-            chunk=rng.choices(CHUNK_SIZES, weights=[8, *[1] * (len(CHUNK_SIZES) - 1)])[0],
+            h0=rng.random() < 0.5,
+            ht=rng.random() < 0.8,
             parameters=rng.choice(self._parameter_dtypes(shape)),
             l2norm=rng.random() < 0.9,
         )
 
     def _call(self, *, l2norm: bool = True, **arguments: object) -> Call:
-        return Call.of(self.name, **arguments, l2norm=l2norm)
+        return Call.of(self.name, **arguments, l2norm=l2norm, chunk=self.chunk)
 
     def run(self, shape: ModelShape, call: Call) -> None:
         """Make the call; with ``backward``, also its backward pass."""
@@ -168,6 +164,35 @@ class Prefill(_Operator):
             if self.backward:
                 grads = [torch.empty_like(out)] + ([torch.empty_like(final)] if args["ht"] else [])
                 torch.autograd.backward([out, final][: len(grads)], grads)
+
+
+class SmallChunks(Prefill):
+    """``chunk_gated_delta_rule`` with ``chunk_size`` 16 or 32, for callers that ask for it. No caller known does.
+
+    Inference patterns only: a final state is wanted, packs have int64 ends.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, layer=False)
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield dense and packed prompts with and without initial state, at each chunk size; one dense batch."""
+        del shape, limits
+        for chunk in CHUNK_SIZES[1:]:
+            for h0 in (False, True):
+                for packed in (None, (60, 70)):
+                    yield self._at(chunk, batch=1, tokens=128, packed=packed, h0=h0)
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a random prompt or pack."""
+        packed, _, tokens = traffic.random_prompts(rng, limits)
+        # The row buckets of the L2 norm do not depend on the chunk size: those of the other workloads serve.
+        chunk = rng.choice(CHUNK_SIZES[1:])
+        return self._at(chunk, batch=1, tokens=tokens, packed=packed, h0=rng.random() < 0.5)
+
+    def _at(self, chunk: int, **arguments: object) -> Call:
+        common = {"ht": True, "index": "int64", "parameters": "fp32", "l2norm": True, "chunk": chunk}
+        return Call.of(self.name, **arguments, **common)
 
 
 class Recurrent(_Operator):
@@ -334,6 +359,7 @@ WORKLOADS: dict[str, tuple[str, Callable[[], Workload]]] = {
     "transformers-decode": ("inference", lambda: Recurrent("transformers-decode", layer=False)),
     "layer-prefill": ("inference", lambda: Prefill("layer-prefill", layer=True)),
     "layer-recurrent": ("inference", lambda: Recurrent("layer-recurrent", layer=True)),
+    **({"small-chunks": ("inference", lambda: SmallChunks("small-chunks"))} if CHUNK_SIZES[1:] else {}),
     "gated-norm": ("inference", lambda: GatedNorm("gated-norm")),
     "short-conv": ("inference", lambda: ShortConv("short-conv")),
     "transformers-train": ("train", lambda: Prefill("transformers-train", layer=False, backward=True)),

@@ -1,0 +1,266 @@
+"""Untrusted bytes to `Manifest`, without IO: every problem found, each with its path."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn, get_args
+
+from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact.check import check_manifest
+from gdn_aot.artifact.reader import INTEGERS, MAX_PROBLEMS, JsonObject, ProblemList, kind
+from gdn_aot.errors import Problem, UnknownFormatError
+
+MAX_BYTES = 32 << 20
+"""Bytes of a manifest."""
+MAX_STRUCTURE = 2_000_000
+"""Opening brackets and commas in a manifest; bounds the memory that its objects take."""
+
+
+def load_manifest(data: bytes) -> m.Manifest:
+    """Parse a manifest and check that it makes sense.
+
+    Raises:
+        UnknownFormatError: It is of another format version; nothing else was looked at.
+        VerificationError: It is not a manifest, or its fields contradict each other.
+    """
+    manifest = parse_manifest(data)
+    problems = ProblemList()
+    for problem in check_manifest(manifest):
+        problems.add(problem.where, problem.what)
+    problems.raise_any("the manifest contradicts itself")
+    return manifest
+
+
+def parse_manifest(data: bytes) -> m.Manifest:
+    """Parse a manifest: JSON, types and key names, not yet whether the values fit together.
+
+    Raises:
+        UnknownFormatError: It is of another format version; nothing else was looked at.
+        VerificationError: Something is missing, unknown or of the wrong type.
+    """
+    problems = ProblemList()
+    raw = _load_json(data, problems)
+    problems.raise_any("the manifest cannot be read")
+    _check_format(raw, problems)
+    problems.raise_any("the manifest cannot be read")
+    manifest = _manifest(JsonObject(raw, "", m.Manifest, problems))
+    problems.raise_any("the manifest is malformed")
+    return manifest
+
+
+def _load_json(data: bytes, problems: ProblemList) -> object:
+    if len(data) > MAX_BYTES:
+        problems.add("", f"manifest.json is larger than {MAX_BYTES} bytes")
+    elif not data.isascii():
+        problems.add("", "manifest.json is not ASCII")
+    elif sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
+        problems.add("", f"manifest.json has more than {MAX_STRUCTURE} brackets and commas")
+    else:
+        try:
+            value: object = json.loads(
+                data.decode("ascii"), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant
+            )
+        except json.JSONDecodeError as error:
+            problems.add("", f"manifest.json is not JSON: {error.msg} at byte {error.pos}")
+        except ValueError as error:
+            problems.add("", f"manifest.json is not acceptable JSON: {str(error)[:200]}")
+        except RecursionError:
+            problems.add("", "manifest.json is nested too deep")
+        else:
+            return value
+    return None
+
+
+def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1) if len(keys) < MAX_PROBLEMS else "..."
+        raise ValueError(f"an object has the key {ascii(twice[:80])} twice")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_format(raw: object, problems: ProblemList) -> None:
+    if not isinstance(raw, dict):
+        problems.add("", f"expected object, got {kind(raw)}")
+        return
+    version = raw.get("format", _MISSING)
+    if version is _MISSING:
+        problems.add("format", "missing")
+    elif not isinstance(version, int) or isinstance(version, bool):
+        problems.add("format", f"expected int, got {kind(version)}")
+    elif version != m.FORMAT:
+        shown = version if version in INTEGERS else "a very large number"
+        problem = Problem("format", f"{shown} is not a known format version, only {m.FORMAT} is")
+        raise UnknownFormatError(f"unknown artifact format {shown}, expected {m.FORMAT}", [problem])
+
+
+def _manifest(o: JsonObject) -> m.Manifest:
+    return m.Manifest(
+        format=o.integer("format"),
+        identifier=o.text("identifier"),
+        target=o.child("target", m.Target, _target),
+        provider=o.child("provider", m.Provider, _provider),
+        triton=o.child("triton", m.Triton, _triton),
+        models=o.children("models", m.Model, _model),
+        workloads=o.texts("workloads"),
+        mode=o.one_of("mode", get_args(m.Mode)),
+        max_tokens=o.integer("max_tokens"),
+        max_batch=o.integer("max_batch"),
+        kernels=o.children("kernels", m.Kernel, _kernel),
+        not_covered=o.children("not_covered", m.NotCovered, _not_covered),
+        numerics=o.child("numerics", m.Numerics, _numerics),
+        blobs=o.children("blobs", m.Blob, _blob),
+        build=o.child("build", m.Build, _build),
+    )
+
+
+def _target(o: JsonObject) -> m.Target:
+    return m.Target(
+        name=o.text("name"),
+        capability=o.pair("capability"),
+        warp_size=o.integer("warp_size"),
+        max_shared=o.integer("max_shared"),
+    )
+
+
+def _provider(o: JsonObject) -> m.Provider:
+    return m.Provider(
+        name=o.text("name"),
+        distribution=o.text("distribution"),
+        version=o.text("version"),
+        license=o.text("license"),
+        license_files=o.children("license_files", m.LicenseFile, _license_file),
+    )
+
+
+def _license_file(o: JsonObject) -> m.LicenseFile:
+    return m.LicenseFile(path=o.text("path"), blob=o.text("blob"))
+
+
+def _triton(o: JsonObject) -> m.Triton:
+    return m.Triton(version=o.text("version"), ptxas=o.text("ptxas"))
+
+
+def _model(o: JsonObject) -> m.Model:
+    return m.Model(
+        name=o.text("name"),
+        tp=o.integer("tp"),
+        heads=o.integer("heads"),
+        v_heads=o.integer("v_heads"),
+        k_dim=o.integer("k_dim"),
+        v_dim=o.integer("v_dim"),
+        conv_width=o.integer("conv_width"),
+        dtype=o.text("dtype"),
+    )
+
+
+def _kernel(o: JsonObject) -> m.Kernel:
+    return m.Kernel(
+        module=o.text("module"),
+        qualname=o.text("qualname"),
+        cache_key=o.text("cache_key"),
+        sources=o.children("sources", m.Source, _source),
+        dependencies=o.children("dependencies", m.Dependency, _dependency),
+        globals=o.children("globals", m.Global, _global),
+        choices=o.children("choices", m.Choice, _choice),
+        binaries=o.children("binaries", m.Binary, _binary),
+    )
+
+
+def _source(o: JsonObject) -> m.Source:
+    return m.Source(path=o.text("path"), sha256=o.text("sha256"))
+
+
+def _dependency(o: JsonObject) -> m.Dependency:
+    return m.Dependency(module=o.text("module"), qualname=o.text("qualname"), name=o.text("name"))
+
+
+def _global(o: JsonObject) -> m.Global:
+    return m.Global(name=o.text("name"), value=o.text("value"))
+
+
+def _choice(o: JsonObject) -> m.Choice:
+    return m.Choice(
+        key=o.key("key"),
+        config=o.child("config", m.Config, _config),
+        provenance=o.one_of("provenance", get_args(m.Provenance)),
+        derived=o.boolean("derived"),
+        note=o.text("note"),
+    )
+
+
+def _config(o: JsonObject) -> m.Config:
+    return m.Config(
+        kwargs=o.scalars("kwargs"),
+        num_warps=o.integer("num_warps"),
+        num_stages=o.integer("num_stages"),
+        num_ctas=o.integer("num_ctas"),
+        maxnreg=o.optional("maxnreg", o.integer),
+    )
+
+
+def _binary(o: JsonObject) -> m.Binary:
+    return m.Binary(
+        launch_key=o.text("launch_key"),
+        specialization=o.child("specialization", m.Specialization, _specialization),
+        metadata=o.mapping("metadata"),
+        resources=o.child("resources", m.Resources, _resources),
+        cubin=o.text("cubin"),
+    )
+
+
+def _specialization(o: JsonObject) -> m.Specialization:
+    return m.Specialization(
+        signature=o.mapping("signature", _is_type, "str or list of them"),
+        constants=o.by_argument("constants", _is_constant, "a value, {constexpr: value} or {dtype: str}"),
+        attributes=o.by_argument("attributes", _is_attributes, "list of [str, value]"),
+        options=o.mapping("options"),
+    )
+
+
+def _is_type(value: m.Json) -> bool:
+    return isinstance(value, str) or (isinstance(value, tuple) and all(map(_is_type, value)))
+
+
+def _is_constant(value: m.Json) -> bool:
+    if not isinstance(value, dict):
+        return True
+    return list(value) == ["constexpr"] or (list(value) == ["dtype"] and isinstance(value["dtype"], str))
+
+
+def _is_attributes(value: m.Json) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(item, tuple) and len(item) == len(("name", "value")) and isinstance(item[0], str)
+        for item in value
+    )
+
+
+def _resources(o: JsonObject) -> m.Resources:
+    return m.Resources(registers=o.integer("registers"), shared=o.integer("shared"), local=o.integer("local"))
+
+
+def _not_covered(o: JsonObject) -> m.NotCovered:
+    return m.NotCovered(kernel=o.text("kernel"), reason=o.text("reason"), keys=o.keys("keys"))
+
+
+def _numerics(o: JsonObject) -> m.Numerics:
+    return m.Numerics(status=o.text("status"), detail=o.text("detail"))
+
+
+def _blob(o: JsonObject) -> m.Blob:
+    return m.Blob(sha256=o.text("sha256"), size=o.integer("size"))
+
+
+def _build(o: JsonObject) -> m.Build:
+    return m.Build(
+        tool=o.text("tool"),
+        commit=o.optional("commit", o.text),
+        dirty=o.boolean("dirty"),
+        epoch=o.integer("epoch"),
+        zstd=o.text("zstd"),
+    )

@@ -1,0 +1,193 @@
+"""The process that imports a provider for one target: traces it, then compiles what it is asked to.
+
+Started by `gdn_aot.build.client` as ``python -m gdn_aot.build.worker FD``; speaks JSON over the socket FD. One
+process serves one (provider, target), because providers read the device when they are imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from gdn_aot import triton_internals
+from gdn_aot.artifact import elf
+from gdn_aot.build import pool, stub
+from gdn_aot.build.cache import BuildCache, digest
+from gdn_aot.build.recorder import Recorder, timed
+from gdn_aot.build.records import Trace
+from gdn_aot.models import ModelShape
+from gdn_aot.providers import get_provider
+from gdn_aot.providers.base import Limits
+from gdn_aot.targets import get_target
+
+_MESSAGE_LENGTH = 2000
+"""Most characters of a compiler message that are passed on."""
+
+
+class Refused(Exception):  # noqa: N818
+    """A request cannot be served; the message is for the user."""
+
+
+def start(request: dict[str, Any]) -> Any:
+    """Become a process of the request's target and import its provider. Returns the provider module."""
+    triton_internals.check_supported()
+    stub.activate(get_target(request["target"]))
+    provider = get_provider(request["provider"])
+    return importlib.import_module(provider.module)
+
+
+def trace(module: Any, request: dict[str, Any]) -> Trace:
+    """Run every case of every wanted workload for every shape, recording launches."""
+    made = Trace(
+        provider_version=importlib.metadata.version(get_provider(request["provider"]).distribution),
+        triton_version=triton_internals.check_supported(),
+        ptxas_version=request["ptxas"],
+    )
+    recorder = Recorder(made, derive_smaller=request.get("derive", False))
+    limits = Limits(**request["limits"])
+    shapes = [ModelShape(**shape) for shape in request["shapes"]]
+
+    def run() -> None:
+        for name in request["workloads"]:
+            workload = module.WORKLOADS[name][1]()
+            for shape in shapes:
+                for call in workload.cases(shape, limits):
+                    try:
+                        recorder.record(lambda call=call, shape=shape: workload.run(shape, call))
+                    except Exception as error:  # noqa: BLE001
+                        reason = f"{call} on {shape.name} tp {shape.tp}: {type(error).__name__}: {error}"
+                        made.refused.append((name, reason[:_MESSAGE_LENGTH]))
+
+    timed(made, run)
+    return made
+
+
+class Compiler:
+    """Compiles one launch after another into the build cache."""
+
+    def __init__(self, cache: BuildCache, target: str, compiler: dict[str, str]) -> None:
+        self._cache = cache
+        self._capability = get_target(target).arch_number
+        self._compiler = compiler
+        self._rejections = triton_internals.candidate_rejections()
+
+    def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Compile one task. Returns ``{"object": key, "seconds": s, "shared": bool}`` or a reason."""
+        try:
+            with _scratch():
+                return self._compile(task)
+        except self._rejections as error:
+            reason = _first_lines(error)
+            self._cache.put_launch(task["key"], rejected=reason)
+            return {"rejected": reason}
+        except Exception as error:  # noqa: BLE001
+            return {"failed": _first_lines(error)}
+
+    def _compile(self, task: dict[str, Any]) -> dict[str, Any]:
+        jit = triton_internals.find_jit(task["module"], task["qualname"])
+        specialization = task["specialization"]
+        options = specialization["options"]
+        source = triton_internals.make_source(jit, specialization)
+        text = triton_internals.source_ir(source, options, self._capability)
+        key = digest(text, options, self._compiler)
+        reused = self._cache.object(key) is not None
+        if not reused:
+            cubin, metadata = triton_internals.compile_source(source, options, self._capability)
+            info = elf.describe(cubin)
+            self._cache.put_object(key, cubin, metadata, info.registers, info.local)
+        self._cache.put_launch(task["key"], object_key=key)
+        return {"object": key, "reused": reused}
+
+
+class _scratch:  # noqa: N801
+    """A directory of its own for Triton's cache and the assembler's temporary files, gone afterwards."""
+
+    def __enter__(self) -> None:
+        self._path = tempfile.mkdtemp(prefix="compile-", dir=os.environ["GDN_AOT_SCRATCH"])
+        tempfile.tempdir = self._path
+        os.environ["TRITON_CACHE_DIR"] = self._path
+
+    def __exit__(self, *_: object) -> None:
+        tempfile.tempdir = None
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _first_lines(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return f"{type(error).__name__}: {text}"[:_MESSAGE_LENGTH]
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests until the other end closes."""
+    request = json.loads(connection.recv_bytes())
+    module = start(request)
+    _send(connection, {"event": "started"})
+    compilers: pool.Pool | None = None
+    try:
+        while True:
+            ready = wait(
+                [connection, *(compilers.connections() if compilers else [])],
+                compilers.seconds_left() if compilers else None,
+            )
+            if compilers:
+                for number, answer in compilers.collect():
+                    _send(connection, {"event": "compiled", "task": number, **answer})
+            if connection not in ready:
+                continue
+            message = json.loads(connection.recv_bytes())
+            match message["do"]:
+                case "trace":
+                    made = trace(module, {**request, **message})
+                    Path(message["path"]).write_text(made.to_json())
+                    _send(connection, {"event": "traced"})
+                case "pool":
+                    work = Compiler(BuildCache(Path(message["cache"])), request["target"], message["compiler"])
+                    compilers = pool.Pool(work, message["jobs"], message["timeout"])
+                case "compile":
+                    assert compilers is not None  # noqa: S101
+                    compilers.submit((message["task"], message["payload"]))
+                case "coverage":
+                    from gdn_aot.build.replay import replay
+
+                    _send(connection, {"event": "covered", **replay(module, {**request, **message})})
+                case other:
+                    raise Refused(f"unknown request {other}")
+    except EOFError:
+        pass
+    finally:
+        if compilers:
+            compilers.close()
+
+
+def _send(connection: Connection, message: dict[str, Any]) -> None:
+    connection.send_bytes(json.dumps(message).encode())
+
+
+def main() -> None:
+    """Serve on the file descriptor given as the only argument."""
+    pool.end_with_parent()
+    connection = Connection(int(sys.argv[1]))
+    os.dup2(2, 1)  # providers and Triton print; the answer channel is the socket alone
+    logging.disable(logging.INFO)
+    try:
+        serve(connection)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        _send(connection, {"event": "error", "kind": type(error).__name__, "message": str(error)})
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The options that more than one command has, written once."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+__all__ = [
+    "arch",
+    "as_json",
+    "dtype",
+    "jobs",
+    "max_batch",
+    "max_tokens",
+    "mode",
+    "model",
+    "provider",
+    "shape",
+    "tp",
+]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+arch = click.option(
+    "--arch", "arch", multiple=True, metavar="SM", help="Target, as sm_90; repeatable, or all."
+)
+model = click.option(
+    "--model", "model", multiple=True, metavar="NAME", help="Model of the catalogue; repeatable, or all."
+)
+tp = click.option(
+    "--tp", "tp", default="1", show_default=True, metavar="N,...", help="Tensor-parallel sizes."
+)
+shape = click.option(
+    "--shape",
+    "shape",
+    multiple=True,
+    metavar="KEY=VALUE,...",
+    help="Another shape, as heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16; repeatable.",
+)
+dtype = click.option(
+    "--dtype",
+    "dtype",
+    multiple=True,
+    metavar="TYPE",
+    help="bf16 or fp16 instead of the model's own; repeatable.",
+)
+provider = click.option(
+    "--provider", "provider", default="fla", show_default=True, metavar="NAME", help="Whose kernels to build."
+)
+max_tokens = click.option(
+    "--max-tokens",
+    "max_tokens",
+    type=click.IntRange(min=1),
+    default=32768,
+    show_default=True,
+    help="Most tokens in one call.",
+)
+max_batch = click.option(
+    "--max-batch",
+    "max_batch",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Most sequences in one call.",
+)
+mode = click.option(
+    "--mode",
+    "mode",
+    type=click.Choice(["inference", "train"]),
+    default="inference",
+    show_default=True,
+    help="train adds the backward kernels.",
+)
+jobs = click.option(
+    "--jobs",
+    "-j",
+    "jobs",
+    type=click.IntRange(min=1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="number of CPUs",
+    help="Compile workers.",
+)

@@ -1,0 +1,103 @@
+"""How commands speak: data on stdout, notes and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["Progress", "emit_json", "note", "out", "table"]
+
+_WIDTH = 30
+"""Characters of a progress bar."""
+
+
+def emit_json(value: Any) -> None:
+    """Write one JSON document to stdout."""
+    out(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def out(text: str) -> None:
+    """Write a line of data to stdout."""
+    click.echo(text)
+
+
+def note(text: str) -> None:
+    """Write a line for a person to stderr; ``Error:`` and ``Hint:`` are coloured on a terminal."""
+    word, colon, rest = text.partition(":")
+    colour = {"Error": "red", "Hint": "yellow", "Warning": "yellow"}.get(word)
+    if colour and colon and "NO_COLOR" not in os.environ:
+        text = click.style(f"{word}:", fg=colour, bold=True) + rest
+    click.echo(text, err=True)
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """Align rows in columns: numbers to the right, the rest to the left, two spaces between.
+
+    Args:
+        rows: Each as long as ``headers``; None is shown as ``-``.
+        headers: The first line.
+    """
+    cells = [["-" if value is None else str(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
+    lines = (
+        (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        )
+        for line in ([*headers], *cells)
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+class Progress:
+    """A line on stderr that is rewritten as work gets done; silent where stderr is not a terminal.
+
+    Example:
+        >>> with Progress("compile") as progress:
+        ...     progress.update(1, 10, "chunk_fwd_kernel_o")
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._shown = 0
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def update(self, done: int, total: int, text: str = "") -> None:
+        """Show that ``done`` of ``total`` steps are finished, with a word on the present one."""
+        if not self._live:
+            return
+        full = _WIDTH * done // total if total else _WIDTH
+        line = f"{self._title} [{'#' * full}{'.' * (_WIDTH - full)}] {done}/{total} {text}"
+        columns = _columns()
+        line = line if len(line) < columns else line[: columns - 1]
+        sys.stderr.write("\r" + line.ljust(self._shown))
+        sys.stderr.flush()
+        self._shown = len(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live and self._shown:
+            sys.stderr.write("\r" + " " * self._shown + "\r")
+            sys.stderr.flush()
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return 80

@@ -1,0 +1,150 @@
+"""The ``gdn-aot`` command: a lazy group, and the one place that turns exceptions into exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from gdn_aot._version import __version__
+from gdn_aot.cli._output import emit_json, note
+from gdn_aot.errors import GdnAotError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "targets": "List GPU architectures and what the installed Triton can assemble.",
+    "models": "List the catalogue of models.",
+    "providers": "List kernel providers and what is installed.",
+    "build": "Trace, compile, choose and pack artifacts.",
+    "inspect": "Show what is inside an artifact.",
+    "verify": "Check every digest and rule of an artifact.",
+    "coverage": "Replay random traffic against an artifact.",
+}
+"""Name of each command, which is also its module here, and its one line of help."""
+
+_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports the module of a command when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, or return None if there is none of that name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"gdn_aot.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"gdn_aot.cli.{cmd_name}.command is not a click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name; an unknown one gets a suggestion."""
+        name = args[0] if args else ""
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            what = f" Did you mean {near[0]!r}?" if near else f" Commands are {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command {name!r}.{what}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table, so that none has to be imported for it."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 ok, 1 unexpected, 2 usage, 3 nothing selected, 4 no artifact, 5 verification failed, "
+        "6 compile failed, 7 registry, 8 offline miss, 9 not writable, 130 interrupted."
+    ),
+)
+@click.version_option(__version__, "--version", prog_name="gdn-aot")
+def cli() -> None:
+    """Build, check and carry ahead-of-time compiled Gated Delta Net kernels."""
+
+
+def _fail(code: str, message: str, hint: str, exit_code: int, *, as_json: bool, **more: Any) -> int:
+    """Report an error in both forms and return its exit code."""
+    one_line = " ".join(hint.split())
+    note(f"Error: {message}")
+    if one_line:
+        note(f"Hint: {one_line}")
+    if as_json:
+        emit_json({"error": {"code": code, "message": message, "hint": one_line, **more}})
+    return exit_code
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path} --help" if context is not None else "see gdn-aot --help"
+
+
+def _unexpected(error: Exception, *, as_json: bool) -> int:
+    if os.environ.get("GDN_AOT_LOG", "").lower() == "debug":
+        note("".join(traceback.format_exception(error)).rstrip())
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return _fail("unexpected", message, GdnAotError.default_hint, GdnAotError.exit_code, as_json=as_json)
+
+
+def _silence_stdout() -> None:
+    """Point stdout at nothing, so that Python's own flush at exit does not fail on the closed pipe."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - a device, not a path
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        args: What follows the program's name; nothing is the same as ``--help``.
+
+    Returns:
+        The exit code; see ``gdn_aot.errors``.
+    """
+    as_json = "--json" in args
+    try:
+        result = cli.main(args=list(args) or ["--help"], prog_name="gdn-aot", standalone_mode=False)
+        sys.stdout.flush()
+    except GdnAotError as error:
+        more: dict[str, Any] = {}
+        if isinstance(error, VerificationError):
+            more["problems"] = [{"where": p.where, "what": p.what} for p in error.problems]
+            for problem in error.problems if not as_json else ():
+                note(f"  {problem}")
+        return _fail(error.code, error.message, error.hint, error.exit_code, as_json=as_json, **more)
+    except click.ClickException as error:
+        return _fail("usage", error.format_message(), _usage_hint(error), 2, as_json=as_json)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", "interrupted", "", _INTERRUPTED, as_json=as_json)
+    except BrokenPipeError:  # click itself answers 1 when a write fails, this is for the last flush
+        _silence_stdout()
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
+        return _unexpected(error, as_json=as_json)
+    return result if isinstance(result, int) else 0
+
+
+def main() -> NoReturn:
+    """Run the command line of this process: the console script ``gdn-aot``."""
+    if os.environ.get("GDN_AOT_LOG", "").lower() == "debug":
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+    sys.exit(run(sys.argv[1:]))

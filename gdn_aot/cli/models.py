@@ -1,0 +1,35 @@
+"""``gdn-aot models``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import emit_json, out, table
+from gdn_aot.models import all_models
+
+
+@click.command("models")
+@_options.as_json
+def command(*, as_json: bool) -> None:
+    """List the catalogue of models, with where each row's figures are from."""
+    models = all_models()
+    if as_json:
+        emit_json([{**asdict(model), "tp": model.tps()} for model in models])
+        return
+    lines = [
+        (
+            model.name,
+            model.heads,
+            model.v_heads,
+            model.k_dim,
+            model.v_dim,
+            model.dtype,
+            ",".join(map(str, model.tps())),
+            model.confidence,
+        )
+        for model in models
+    ]
+    out(table(lines, ("model", "heads", "v_heads", "k_dim", "v_dim", "dtype", "tp", "confidence")))
