@@ -255,15 +255,18 @@ def _shape_fields(text: str) -> dict[str, str]:
 def parse_shape(text: str) -> Model:
     """Turn ``heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16`` into a model of its own.
 
-    Optional keys: ``conv_width`` (default 4) and ``name`` (default made from the sizes). The rest is as in most of
-    the catalogue: a silu gate, epsilon 1e-6, no negative eigenvalues. ``hidden`` is ``v_heads * v_dim``.
+    Optional keys: ``conv_width`` (default 4) and ``name`` (default made from the other values). The rest is
+    as in most of the catalogue: a silu gate, epsilon 1e-6, no negative eigenvalues. ``hidden`` is
+    ``v_heads * v_dim``.
 
     Raises:
         UsageError: An unknown, repeated or missing key, or a value that no kernel takes.
     """
     fields = _shape_fields(text)
     numbers = ("heads", "v_heads", "k_dim", "v_dim", "conv_width")
-    size = {key: _positive(f"--shape: {key}", fields[key], _SHAPE_HINT) for key in numbers if key in fields}
+    size = {"conv_width": 4}
+    size |= {key: _positive(f"--shape: {key}", fields[key], _SHAPE_HINT) for key in numbers if key in fields}
+    dtype = _dtype(fields["dtype"])
     if size["v_heads"] % size["heads"]:
         raise UsageError(
             f"--shape: v_heads={size['v_heads']} is not a multiple of heads={size['heads']}", hint=_SHAPE_HINT
@@ -272,7 +275,8 @@ def parse_shape(text: str) -> Model:
         if size[key] > limit:
             message = f"--shape: {key}={size[key]} is more than {limit}, the kernels' limit"
             raise UsageError(message, hint=_SHAPE_HINT)
-    name = fields.get("name", "h{heads}-hv{v_heads}-k{k_dim}-v{v_dim}".format(**size))
+    default = "h{heads}-hv{v_heads}-k{k_dim}-v{v_dim}-w{conv_width}".format(**size)
+    name = fields.get("name", f"{default}-{dtype}")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         hint = "use up to 64 lower-case letters, digits, dots, dashes and underscores"
         raise UsageError(f"--shape: {name!r} is not a usable name", hint=hint)
@@ -282,13 +286,13 @@ def parse_shape(text: str) -> Model:
         name=name,
         hub=(),
         hidden=size["v_heads"] * size["v_dim"],
-        dtype=_dtype(fields["dtype"]),
+        dtype=dtype,
         norm_activation="silu",
         norm_eps=1e-6,
         allow_neg_eigval=False,
         source="--shape",
         confidence="high",
-        **{"conv_width": 4, **size},
+        **size,
     )
 
 

@@ -81,9 +81,15 @@ class Worker:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def trace(
-        self, shapes: Sequence[ModelShape], limits: Limits, workloads: Iterable[str], ptxas: str
+        self,
+        shapes: Sequence[ModelShape],
+        limits: Limits,
+        workloads: Iterable[str],
+        ptxas: str,
+        *,
+        derive: bool = False,
     ) -> bytes:
-        """Trace workloads for shapes. Returns the trace as JSON."""
+        """Trace workloads for shapes. Returns the trace as JSON; ``derive`` adds smaller candidates."""
         path = Path(self._scratch) / "trace.json"
         self._send(
             {
@@ -93,6 +99,7 @@ class Worker:
                 "workloads": list(workloads),
                 "ptxas": ptxas,
                 "path": str(path),
+                "derive": derive,
             }
         )
         self.receive("traced")

@@ -72,7 +72,7 @@ class Recorder:
         if first not in self._variants[kernel, key]:
             self._variants[kernel, key].add(first)
             rest = [
-                self._candidate_launch(tuner, args, kwargs, _triton_config(config))
+                self._candidate_launch(tuner, args, kwargs, triton_config(config))
                 for config in found.candidates[1:]
             ]
             found.variants.append([first, *rest])
@@ -120,7 +120,8 @@ def _config(config: Any) -> Config:
     )
 
 
-def _triton_config(config: Config) -> Any:
+def triton_config(config: Config) -> Any:
+    """Return the ``triton.Config`` of a recorded configuration."""
     return triton_internals.make_config(
         dict(config.kwargs), config.num_warps, config.num_stages, config.num_ctas, config.maxnreg
     )

@@ -89,6 +89,8 @@ class Trace:
     kernels: list[Kernel] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)
     tunings: list[Tuning] = field(default_factory=list)
+    workloads: list[str] = field(default_factory=list)
+    """The wanted workloads that this version of the provider has."""
     plain: list[int] = field(default_factory=list)
     """Launches of kernels that are not autotuned."""
     refused: list[tuple[str, str]] = field(default_factory=list)
@@ -129,7 +131,7 @@ class Trace:
         )
 
 
-_PLAIN_FIELDS = ("provider_version", "triton_version", "ptxas_version", "plain", "refused", "calls", "seconds")
+_PLAIN_FIELDS = ("provider_version", "triton_version", "ptxas_version", "workloads", "plain", "refused", "calls", "seconds")
 
 
 def config_from_json(data: dict[str, object]) -> Config:

@@ -6,6 +6,7 @@ before the provider is imported, once per process. Nothing can be launched after
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,7 @@ def activate(target: Target) -> None:
     cuda.is_available = lambda: True
     cuda.device_count = lambda: 1
     cuda.current_device = lambda: 0
+    cuda.device = lambda _device=None: contextlib.nullcontext()
     cuda.get_device_capability = lambda _device=None: target.capability
     cuda.get_device_name = lambda _device=None: target.card.name
     cuda.get_device_properties = lambda _device=None: properties

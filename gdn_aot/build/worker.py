@@ -14,7 +14,9 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -57,18 +59,21 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     limits = Limits(**request["limits"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
 
+    refusals: dict[tuple[str, str], str] = {}
+
     def run() -> None:
-        for name in request["workloads"]:
-            workload = module.WORKLOADS[name][1]()
+        made.workloads = [name for name in request["workloads"] if name in module.WORKLOADS]
+        for name in made.workloads:
+            workload = module.WORKLOADS[name]()
             for shape in shapes:
                 for call in workload.cases(shape, limits):
                     try:
-                        recorder.record(lambda call=call, shape=shape: workload.run(shape, call))
+                        recorder.record(partial(workload.run, shape, call))
                     except Exception as error:  # noqa: BLE001
-                        reason = f"{call} on {shape.name} tp {shape.tp}: {type(error).__name__}: {error}"
-                        made.refused.append((name, reason[:_MESSAGE_LENGTH]))
+                        refusals.setdefault((name, _first_lines(error)), f"{call} on {shape.name} tp {shape.tp}")
 
     timed(made, run)
+    made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]
     return made
 
 
@@ -82,10 +87,11 @@ class Compiler:
         self._rejections = triton_internals.candidate_rejections()
 
     def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Compile one task. Returns ``{"object": key, "seconds": s, "shared": bool}`` or a reason."""
+        """Compile one task. Returns ``{"object": key, "seconds": s, "reused": bool}`` or a reason."""
+        start = time.monotonic()
         try:
             with _scratch():
-                return self._compile(task)
+                return {**self._compile(task), "seconds": time.monotonic() - start}
         except self._rejections as error:
             reason = _first_lines(error)
             self._cache.put_launch(task["key"], rejected=reason)

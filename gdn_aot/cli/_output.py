@@ -97,7 +97,8 @@ class Progress:
 
 
 def _columns() -> int:
+    """Return the width of the terminal; 80 where it is not known, which some terminals report as 0."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:
         return 80

@@ -34,6 +34,8 @@ class ProviderInfo:
     """Top-level import package."""
     module: str
     """Our module that knows its functions and workloads; imported only under the stub driver."""
+    workloads: tuple[tuple[str, str], ...]
+    """(name, mode it belongs to) of the workloads that ``module`` defines; older versions may lack some."""
     versions: tuple[ProviderVersion, ...]
     install: str
     """The command that installs it."""
@@ -91,9 +93,5 @@ class Workload(Protocol):
 class ProviderModule(Protocol):
     """A module that `ProviderInfo.module` names."""
 
-    WORKLOADS: Mapping[str, tuple[str, Callable[[], Workload]]]
-    """Name -> (mode it belongs to, factory)."""
-
-    def prepare_environment(self) -> Mapping[str, str]:
-        """Return environment variables that must hold before the provider is imported."""
-        ...
+    WORKLOADS: Mapping[str, Callable[[], Workload]]
+    """Name -> factory, for the workloads that the installed version can make."""

@@ -141,8 +141,8 @@ class Prefill(_Operator):
             l2norm=rng.random() < 0.9,
         )
 
-    def _call(self, *, l2norm: bool = True, **arguments: object) -> Call:
-        return Call.of(self.name, **arguments, l2norm=l2norm, chunk=self.chunk)
+    def _call(self, **arguments: object) -> Call:
+        return Call.of(self.name, **{"l2norm": True, "chunk": self.chunk, **arguments})
 
     def run(self, shape: ModelShape, call: Call) -> None:
         """Make the call; with ``backward``, also its backward pass."""
@@ -169,30 +169,31 @@ class Prefill(_Operator):
 class SmallChunks(Prefill):
     """``chunk_gated_delta_rule`` with ``chunk_size`` 16 or 32, for callers that ask for it. No caller known does.
 
-    Inference patterns only: a final state is wanted, packs have int64 ends.
+    Dense prompts that want a final state; packs at these sizes are left to the JIT.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, layer=False)
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
-        """Yield dense and packed prompts with and without initial state, at each chunk size; one dense batch."""
+        """Yield prompts with and without initial state, at each chunk size."""
         del shape, limits
         for chunk in CHUNK_SIZES[1:]:
             for h0 in (False, True):
-                for packed in (None, (60, 70)):
-                    yield self._at(chunk, batch=1, tokens=128, packed=packed, h0=h0)
+                yield self._at(chunk, tokens=128, h0=h0)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
-        """Return a random prompt or pack."""
-        packed, _, tokens = traffic.random_prompts(rng, limits)
-        # The row buckets of the L2 norm do not depend on the chunk size: those of the other workloads serve.
-        chunk = rng.choice(CHUNK_SIZES[1:])
-        return self._at(chunk, batch=1, tokens=tokens, packed=packed, h0=rng.random() < 0.5)
+        """Return a random prompt.
 
-    def _at(self, chunk: int, **arguments: object) -> Call:
-        common = {"ht": True, "index": "int64", "parameters": "fp32", "l2norm": True, "chunk": chunk}
-        return Call.of(self.name, **arguments, **common)
+        The row buckets of the L2 norm do not depend on the chunk size: those of the other workloads serve.
+        """
+        del shape
+        tokens = traffic.random_length(rng, limits.max_tokens)
+        return self._at(rng.choice(CHUNK_SIZES[1:]), tokens=tokens, h0=rng.random() < 0.5)
+
+    def _at(self, chunk: int, *, tokens: int, h0: bool) -> Call:
+        common = {"batch": 1, "packed": None, "ht": True, "index": "int64", "parameters": "fp32"}
+        return Call.of(self.name, tokens=tokens, h0=h0, **common, l2norm=True, chunk=chunk)
 
 
 class Recurrent(_Operator):
@@ -354,16 +355,16 @@ def _convolution(width: int, kernel: int, dtype: str) -> ShortConvolution:
     return ShortConvolution(width, kernel, activation="silu", dtype=DTYPES[dtype])
 
 
-WORKLOADS: dict[str, tuple[str, Callable[[], Workload]]] = {
-    "transformers-prefill": ("inference", lambda: Prefill("transformers-prefill", layer=False)),
-    "transformers-decode": ("inference", lambda: Recurrent("transformers-decode", layer=False)),
-    "layer-prefill": ("inference", lambda: Prefill("layer-prefill", layer=True)),
-    "layer-recurrent": ("inference", lambda: Recurrent("layer-recurrent", layer=True)),
-    **({"small-chunks": ("inference", lambda: SmallChunks("small-chunks"))} if CHUNK_SIZES[1:] else {}),
-    "gated-norm": ("inference", lambda: GatedNorm("gated-norm")),
-    "short-conv": ("inference", lambda: ShortConv("short-conv")),
-    "transformers-train": ("train", lambda: Prefill("transformers-train", layer=False, backward=True)),
-    "layer-train": ("train", lambda: Prefill("layer-train", layer=True, backward=True)),
-    "gated-norm-train": ("train", lambda: GatedNorm("gated-norm-train", backward=True)),
-    "short-conv-train": ("train", lambda: ShortConv("short-conv-train", backward=True)),
+WORKLOADS: dict[str, Callable[[], Workload]] = {
+    "transformers-prefill": lambda: Prefill("transformers-prefill", layer=False),
+    "transformers-decode": lambda: Recurrent("transformers-decode", layer=False),
+    "layer-prefill": lambda: Prefill("layer-prefill", layer=True),
+    "layer-recurrent": lambda: Recurrent("layer-recurrent", layer=True),
+    **({"small-chunks": lambda: SmallChunks("small-chunks")} if CHUNK_SIZES[1:] else {}),
+    "gated-norm": lambda: GatedNorm("gated-norm"),
+    "short-conv": lambda: ShortConv("short-conv"),
+    "transformers-train": lambda: Prefill("transformers-train", layer=False, backward=True),
+    "layer-train": lambda: Prefill("layer-train", layer=True, backward=True),
+    "gated-norm-train": lambda: GatedNorm("gated-norm-train", backward=True),
+    "short-conv-train": lambda: ShortConv("short-conv-train", backward=True),
 }

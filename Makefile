@@ -1,0 +1,59 @@
+# Every target sets up what it needs; `make help` lists them.
+PYTHON   ?= python3
+PIP_ARGS ?=
+ARCH     ?= sm_120
+MODEL    ?= qwen3.5-9b
+
+BIN      := .venv/bin
+BIN38    := .venv-triton38/bin
+STAMP    := .venv/.installed
+STAMP38  := .venv-triton38/.installed
+INSTALL  := -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
+
+.DELETE_ON_ERROR:
+.PHONY: help venv test lint types unit triton38 demo clean
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## */  \1\t/' | expand -t 14
+
+venv: $(STAMP)  ## create .venv from constraints/test.txt
+
+$(STAMP): pyproject.toml constraints/test.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python $(INSTALL) -c constraints/test.txt -e '.[fla,test]'
+	@touch $@
+
+$(STAMP38): pyproject.toml constraints/triton38.txt
+	test -x $(BIN38)/python || $(PYTHON) -m venv .venv-triton38
+	$(BIN38)/python $(INSTALL) -c constraints/triton38.txt -e '.[fla,test]'
+	@touch $@
+
+test: lint types unit triton38  ## lint, types and tests, with both versions of Triton
+
+lint: $(STAMP)  ## ruff, rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(STAMP)  ## pytest with Triton 3.6
+	$(BIN)/python -m pytest
+
+triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
+	$(BIN38)/python -m pytest tests/triton_versions
+
+demo: $(STAMP)  ## build one artifact without a GPU, then check it
+	@echo "== build: $(MODEL) for $(ARCH), on a machine that may have no GPU"
+	@rm -rf .demo
+	$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo
+	@set -e; for file in .demo/*.tar.zst; do \
+	  echo "== verify: every digest and rule of $$file"; $(BIN)/gdn-aot verify "$$file"; \
+	  echo "== inspect: what is inside"; $(BIN)/gdn-aot inspect "$$file"; \
+	  echo "== coverage: random traffic against it, compiling nothing"; \
+	  $(BIN)/gdn-aot coverage "$$file" --model $(MODEL) --calls 200 --seed 1; \
+	done
+
+clean:  ## remove environments, caches and what make demo built
+	rm -rf .venv .venv-triton38 .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

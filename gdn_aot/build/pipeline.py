@@ -1,0 +1,316 @@
+"""Build artifacts: trace, compile, choose, pack; one target after another, the next one importing meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter, deque
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from gdn_aot.artifact import archive
+from gdn_aot.artifact.manifest import file_name
+from gdn_aot.build import pack, sources, tuning
+from gdn_aot.build.cache import Outcome, digest, launch_digest
+from gdn_aot.build.choose import Chooser
+from gdn_aot.build.client import Worker, parse_trace
+from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
+from gdn_aot.models import distinct
+from gdn_aot.providers import require_installed
+from gdn_aot.targets import assembler_version, check_assembler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.build.cache import BuildCache, Object
+    from gdn_aot.build.choose import Choices
+    from gdn_aot.build.records import Trace
+    from gdn_aot.models import ModelShape
+    from gdn_aot.providers import Limits, ProviderInfo
+    from gdn_aot.targets import Target
+
+Progress = "Callable[[int, int, str], None]"
+SUPPORTED_TRITON = ((3, 6), (3, 9))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to build, for every target alike."""
+
+    provider: ProviderInfo
+    shapes: tuple[ModelShape, ...]
+    fp16_too: bool
+    """Add an fp16 copy of every shape on targets without bf16 arithmetic: that is what such cards are run with."""
+    limits: Limits
+    workloads: tuple[str, ...]
+    cache: BuildCache
+    tuning_root: Path | None
+    jobs: int
+    timeout: float
+    all_candidates: bool
+    keep_going: bool
+    output: Path
+
+    def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
+        """Return the shapes to build for a target."""
+        if target.bf16 or not self.fp16_too:
+            return self.shapes
+        return tuple(dict.fromkeys([*self.shapes, *(replace(shape, dtype="fp16") for shape in self.shapes)]))
+
+
+@dataclass(kw_only=True)
+class Built:
+    """One finished target."""
+
+    target: Target
+    manifest: Manifest | None
+    path: Path | None
+    choices: Choices
+    compiled: int
+    """Kernels that the compiler really ran for; the rest came from the cache."""
+    spent: Counter[str]
+    """CPU seconds of the compile workers per kernel."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds per step."""
+
+
+def check_environment(job: Job, targets: Sequence[Target]) -> None:
+    """Check what can be checked before any work.
+
+    Raises:
+        ProviderMissingError: The provider is not installed.
+        UnsupportedTritonError: Triton is not installed, or of a version that is not supported.
+        UnsupportedTargetError: The installed ptxas cannot assemble for a target.
+    """
+    require_installed(job.provider.name)
+    triton = sources.installed("triton")
+    if triton is None:
+        raise UnsupportedTritonError("Triton is not installed", hint="pip install 'triton>=3.6,<3.10'")
+    number = tuple(int(part) for part in triton.split("+")[0].split(".")[:2])
+    if not SUPPORTED_TRITON[0] <= number <= SUPPORTED_TRITON[1]:
+        raise UnsupportedTritonError(f"Triton {triton} is installed; gdn-aot supports 3.6 to 3.9")
+    for target in targets:
+        reason = check_assembler(target)
+        if reason is not None:
+            raise UnsupportedTargetError(f"{target} cannot be built here: {reason}")
+
+
+def build(
+    job: Job, targets: Sequence[Target], progress: Callable[[int, int, str], None]
+) -> Iterator[Built]:
+    """Build each target in turn and yield it. While one compiles, the next one's worker imports the provider.
+
+    Raises:
+        GdnAotError: Of the class that fits; see `gdn_aot.errors`.
+    """
+    with contextlib.ExitStack() as stack:
+        lazy = [_LazyWorker(stack, job.provider.name, target) for target in targets]
+        for position, target in enumerate(targets):
+            following = lazy[position + 1] if position + 1 < len(targets) else None
+            yield _build_target(job, target, lazy[position], following, progress)
+            lazy[position].close()
+
+
+class _LazyWorker:
+    """A worker that is started when first needed: an unchanged rebuild needs none."""
+
+    def __init__(self, stack: contextlib.ExitStack, provider: str, target: Target) -> None:
+        self._stack, self._provider, self._target = stack, provider, target
+        self._worker: Worker | None = None
+        self._own = contextlib.ExitStack()
+
+    def get(self) -> Worker:
+        if self._worker is None:
+            self._stack.push(self._own)
+            self._worker = self._own.enter_context(Worker(self._provider, self._target))
+        return self._worker
+
+    def close(self) -> None:
+        self._own.close()
+
+
+def _build_target(
+    job: Job,
+    target: Target,
+    lazy: _LazyWorker,
+    following: _LazyWorker | None,
+    progress: Callable[[int, int, str], None],
+) -> Built:
+    start = time.monotonic()
+    table = tuning.load(
+        job.tuning_root, target.name, job.provider.distribution, require_installed(job.provider.name)
+    )
+    progress(0, 0, f"{target}: tracing")
+    trace = traced(job, target, lazy.get, derive=False)
+    marks = {"trace": time.monotonic() - start}
+    run = _Compilation(job, target, trace, lazy, following, progress)
+    choices = run.choose(table)
+    if any(key is not None for _, _, key in choices.uncovered):
+        progress(0, 0, f"{target}: tracing smaller candidates")
+        trace = traced(job, target, lazy.get, derive=True)
+        smaller = _Compilation(job, target, trace, lazy, following, progress)
+        smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
+        run, choices = smaller, smaller.choose(table)
+    marks["compile"] = time.monotonic() - start - marks["trace"]
+    built = Built(target=target, manifest=None, path=None, choices=choices, compiled=run.compiled, spent=run.spent, seconds=marks)
+    if choices.failures and not job.keep_going:
+        return built
+    progress(0, 0, f"{target}: packing")
+    licenses = sources.license_texts(job.provider)
+    manifest = pack.make_manifest(
+        provider=job.provider,
+        target=target,
+        trace=trace,
+        choices=choices,
+        objects=run.kept(choices),
+        shapes=job.shapes_for(target),
+        workloads=trace.workloads,
+        limits=job.limits,
+        licenses=licenses,
+    )
+    path = job.output / file_name(manifest.identifier)
+    archive.write_artifact(path, manifest, pack.blobs(manifest, job.cache, licenses))
+    built.manifest, built.path = manifest, path
+    marks["pack"] = time.monotonic() - start - marks["trace"] - marks["compile"]
+    return built
+
+
+def traced(job: Job, target: Target, worker: Callable[[], Worker], *, derive: bool) -> Trace:
+    """Return the trace of a job for a target, from the cache if nothing that it depends on has changed."""
+    shapes = distinct(job.shapes_for(target))
+    workloads = (*job.workloads, *(["derive"] if derive else []))
+    ptxas = assembler_version(target) or "unknown"
+    key = digest(
+        sources.code_digest(job.provider),
+        {name: sources.installed(name) for name in ("triton", "torch", job.provider.distribution)},
+        ptxas,
+        json.loads(json.dumps(asdict(target))),
+        [asdict(shape) for shape in shapes],
+        asdict(job.limits),
+        workloads,
+    )
+    stored = job.cache.trace(key)
+    if stored is None:
+        stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive)
+        job.cache.put_trace(key, stored)
+    return parse_trace(stored)
+
+
+class _Compilation:
+    """Compiles what the chooser wants, from the cache where possible."""
+
+    def __init__(
+        self,
+        job: Job,
+        target: Target,
+        trace: Trace,
+        lazy: _LazyWorker,
+        following: _LazyWorker | None,
+        progress: Callable[[int, int, str], None],
+    ) -> None:
+        self._job, self._target, self._trace = job, target, trace
+        self._lazy, self._following, self._progress = lazy, following, progress
+        self._compiler = {
+            "target": target.name,
+            "triton": trace.triton_version,
+            "ptxas": trace.ptxas_version,
+        }
+        self._objects: dict[int, Object] = {}
+        self._asked: set[int] = set()
+        self.compiled = 0
+        self.spent: Counter[str] = Counter()
+        self.pool_started = False
+
+    def choose(self, table: tuning.TuningTable) -> Choices:
+        chooser = Chooser(self._trace, self._target, table)
+        self._run(chooser.wanted(), chooser.take)
+        if self._job.all_candidates:
+            every = (
+                launch
+                for item in self._trace.tunings
+                for variant in item.variants
+                for launch in variant[: len(item.candidates) - item.derived]
+            )
+            self._run(every, lambda _launch, _outcome: iter(()))
+        return chooser.result
+
+    def kept(self, choices: Choices) -> dict[int, Object]:
+        """Return the compiled kernels that go into the artifact, by launch."""
+        if self._job.all_candidates:
+            return dict(self._objects)
+        wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen))
+        return {launch: self._objects[launch] for launch in wanted}
+
+    def _run(self, first: Iterator[int], take: Callable[[int, Outcome], Iterator[int]]) -> None:
+        waiting: deque[int] = deque()
+        flying: dict[int, str] = {}
+        pending = deque(first)
+        while pending or waiting or flying:
+            while pending:
+                launch = pending.popleft()
+                if launch in self._asked:
+                    continue
+                self._asked.add(launch)
+                found = self._job.cache.launch(self._key(launch))
+                if found is None:
+                    waiting.append(launch)
+                else:
+                    pending.extend(self._took(launch, found, take))
+            while waiting and len(flying) < 4 * self._job.jobs:
+                launch = waiting.popleft()
+                flying[launch] = self._key(launch)
+                self._submit(launch, flying[launch])
+            if flying:
+                total = len(self._objects) + len(waiting) + len(flying)
+                self._progress(len(self._objects), total, f"{self._target}: compiling")
+                launch, outcome = self._receive()
+                del flying[launch]
+                pending.extend(self._took(launch, outcome, take))
+
+    def _took(
+        self, launch: int, outcome: Outcome, take: Callable[[int, Outcome], Iterator[int]]
+    ) -> Iterator[int]:
+        if outcome.object is not None:
+            self._objects[launch] = outcome.object
+        return take(launch, outcome)
+
+    def _key(self, launch: int) -> str:
+        item = self._trace.launches[launch]
+        return launch_digest(self._trace.kernels[item.kernel], item.specialization, self._compiler)
+
+    def _submit(self, launch: int, key: str) -> None:
+        worker = self._lazy.get()
+        if not self.pool_started:
+            worker.start_pool(self._job.cache, self._compiler, self._job.jobs, self._job.timeout)
+            self.pool_started = True
+            if self._following is not None:
+                self._following.get()
+        item = self._trace.launches[launch]
+        kernel = self._trace.kernels[item.kernel]
+        worker.submit(
+            launch,
+            {
+                "module": kernel.module,
+                "qualname": kernel.qualname,
+                "specialization": item.specialization,
+                "key": key,
+            },
+        )
+
+    def _receive(self) -> tuple[int, Outcome]:
+        message = self._lazy.get().receive("compiled")
+        launch = int(message["task"])
+        if "failed" in message:
+            return launch, Outcome(failed=message["failed"])
+        if "rejected" in message:
+            return launch, Outcome(rejected=message["rejected"])
+        self.compiled += not message["reused"]
+        kernel = self._trace.kernels[self._trace.launches[launch].kernel].qualname
+        self.spent[kernel] += message["seconds"]
+        found = self._job.cache.object(message["object"])
+        if found is None:
+            return launch, Outcome(failed="the build cache lost what was just compiled")
+        return launch, Outcome(object=found)

@@ -1,0 +1,243 @@
+"""``gdn-aot build``."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import Progress, emit_json, note, out
+from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritableError, UsageError
+
+if TYPE_CHECKING:
+    from gdn_aot.build.pipeline import Built
+    from gdn_aot.providers import ProviderInfo
+
+_SHOWN_FAILURES = 20
+
+
+def select_workloads(
+    provider: ProviderInfo, mode: str, wanted: tuple[str, ...], unwanted: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the provider's workloads for a mode that match ``wanted`` globs and no ``unwanted`` one.
+
+    Raises:
+        UsageError: A glob matches nothing.
+        NothingSelectedError: No workload is left.
+    """
+    names = [name for name, belongs in provider.workloads if belongs == "inference" or mode == "train"]
+    for pattern in (*wanted, *unwanted):
+        if not fnmatch.filter(names, pattern):
+            raise UsageError(
+                f"no {mode} workload of {provider.name} matches {pattern!r}",
+                hint=f"workloads are {', '.join(names)}",
+            )
+    left = tuple(
+        name
+        for name in names
+        if any(fnmatch.fnmatch(name, pattern) for pattern in wanted or ("*",))
+        and not any(fnmatch.fnmatch(name, pattern) for pattern in unwanted)
+    )
+    if not left:
+        raise NothingSelectedError("every workload is excluded")
+    return left
+
+
+@click.command("build")
+@_options.arch
+@_options.model
+@_options.tp
+@_options.shape
+@_options.dtype
+@_options.provider
+@_options.mode
+@_options.max_tokens
+@_options.max_batch
+@_options.jobs
+@click.option("--workload", multiple=True, metavar="GLOB", help="Only these call patterns; repeatable.")
+@click.option(
+    "--exclude-workload", multiple=True, metavar="GLOB", help="Not these call patterns; repeatable."
+)
+@click.option(
+    "--candidates",
+    type=click.Choice(["chosen", "all"]),
+    default="chosen",
+    show_default=True,
+    help="all also packs the candidates that were not chosen, for tuning.",
+)
+@click.option(
+    "--tuning",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
+    help="Seconds that one kernel may take to compile.",
+)  # fmt: skip
+@click.option(
+    "--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not."
+)
+@click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Build cache to use.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/dist"), show_default=True,
+    help="Directory for the artifacts.",
+)  # fmt: skip
+@_options.as_json
+def command(  # noqa: PLR0917
+    arch: tuple[str, ...],
+    model: tuple[str, ...],
+    tp: str,
+    shape: tuple[str, ...],
+    dtype: tuple[str, ...],
+    provider: str,
+    mode: str,
+    max_tokens: int,
+    max_batch: int,
+    jobs: int,
+    workload: tuple[str, ...],
+    exclude_workload: tuple[str, ...],
+    candidates: str,
+    tuning: Path | None,
+    timeout: float,
+    keep_going: bool,
+    cache_dir: Path | None,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
+    from gdn_aot.build import pipeline
+    from gdn_aot.build.cache import BuildCache, default_cache
+    from gdn_aot.models import parse_tp, select_shapes
+    from gdn_aot.providers import Limits, get_provider
+    from gdn_aot.targets import parse_archs
+
+    start = time.monotonic()
+    if not arch:
+        raise UsageError("no target given", hint="--arch sm_90, repeatable, or --arch all")
+    if not model and not shape:
+        raise UsageError(
+            "no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models"
+        )
+    chosen_provider = get_provider(provider)
+    targets = parse_archs(list(arch))
+    selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
+    for skipped in selection.skipped:
+        note(f"skipped: {skipped.reason}")
+    default_records = Path("artifacts/tuning")
+    job = pipeline.Job(
+        provider=chosen_provider,
+        shapes=tuple(selection.shapes),
+        fp16_too=not dtype and bool(model),
+        limits=Limits(max_tokens=max_tokens, max_batch=max_batch, mode=mode),
+        workloads=select_workloads(chosen_provider, mode, workload, exclude_workload),
+        cache=BuildCache(cache_dir) if cache_dir else default_cache(),
+        tuning_root=tuning or (default_records if default_records.is_dir() else None),
+        jobs=jobs,
+        timeout=timeout,
+        all_candidates=candidates == "all",
+        keep_going=keep_going,
+        output=output,
+    )
+    pipeline.check_environment(job, targets)
+    check_output(output)
+    finished: list[Built] = []
+    with Progress("build") as progress:
+        for built in pipeline.build(job, targets, progress.update):
+            finished.append(built)
+            report(built)
+    failures = [(built, failure) for built in finished for failure in built.choices.failures]
+    document = {
+        "artifacts": [artifact_json(built) for built in finished if built.path],
+        "skipped": [asdict(item) for item in selection.skipped],
+        "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
+        "seconds": round(time.monotonic() - start, 3),
+    }
+    if failures and not keep_going:
+        raise CompileFailedError(failure_text(failures))
+    if as_json:
+        emit_json(document)
+    else:
+        for built in finished:
+            out(str(built.path))
+
+
+def check_output(directory: Path) -> None:
+    """Create the output directory and check that it can be written, before anything is compiled.
+
+    Raises:
+        NotWritableError: It cannot.
+    """
+    probe = directory / ".gdn-aot-probe"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise NotWritableError(f"cannot write to {directory}: {error.strerror}") from error
+
+
+def report(built: Built) -> None:
+    """Say on stderr what became of one target."""
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in built.seconds.items())
+    if built.manifest is None or built.path is None:
+        note(f"{built.target}: not packed, {len(built.choices.failures)} compiles failed ({times})")
+        return
+    kernels = built.manifest.kernels
+    note(
+        f"{built.target}: {len(kernels)} kernels, {sum(len(k.choices) for k in kernels)} choices, "
+        f"{sum(len(k.binaries) for k in kernels)} binaries in {built.path.stat().st_size / 1024:.0f} KiB; "
+        f"compiled {built.compiled} ({times})"
+    )
+    for failure in built.choices.failures[:_SHOWN_FAILURES]:
+        note(f"  failed: {failure.kernel} with {failure.candidate}: {failure.message}")
+    for gap in built.manifest.not_covered:
+        note(f"  not covered: {gap.kernel}: {gap.reason}")
+
+
+def failure_text(failures: list[Any]) -> str:
+    """Return one message with every failed compile."""
+    lines = [
+        f"  {built.target}: {failure.kernel} with {failure.candidate}: {failure.message}"
+        for built, failure in failures
+    ]
+    return "\n".join([f"{len(failures)} kernels did not compile:", *lines])
+
+
+def artifact_json(built: Built) -> dict[str, Any]:
+    """Return the ``--json`` description of one artifact."""
+    assert built.manifest is not None  # noqa: S101
+    assert built.path is not None  # noqa: S101
+    kernels = built.manifest.kernels
+    data = built.path.read_bytes()
+    provenance = Counter(choice.provenance for kernel in kernels for choice in kernel.choices)
+    return {
+        "path": str(built.path),
+        "identifier": built.manifest.identifier,
+        "arch": built.target.name,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "kernels": len(kernels),
+        "choices": sum(len(kernel.choices) for kernel in kernels),
+        "binaries": sum(len(kernel.binaries) for kernel in kernels),
+        "provenance": {name: provenance.get(name, 0) for name in ("measured", "transferred", "default")},
+        "derived": sum(choice.derived for kernel in kernels for choice in kernel.choices),
+        "not_covered": [
+            {"kernel": gap.kernel, "reason": gap.reason, "keys": len(gap.keys)}
+            for gap in built.manifest.not_covered
+        ],
+        "rejected": [
+            {"kernel": kernel, "candidate": candidate, "reason": reason}
+            for kernel, candidate, reason in dict.fromkeys(built.choices.rejected)
+        ],
+        "compiled": built.compiled,
+        "compile_seconds": {name: round(seconds, 3) for name, seconds in built.spent.most_common()},
+        "seconds": {name: round(seconds, 3) for name, seconds in built.seconds.items()},
+    }

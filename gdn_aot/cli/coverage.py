@@ -1,0 +1,71 @@
+"""``gdn-aot coverage``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import emit_json, note, out
+from gdn_aot.errors import UsageError
+
+_SHOWN = 20
+_MISSED = 5
+"""Exit status when traffic would miss: the artifact fails its verification."""
+
+
+@click.command("coverage")
+@click.argument("file", type=click.Path(path_type=Path))
+@_options.model
+@click.option("--tp", default=None, metavar="N,...", help="Tensor-parallel sizes.  [default: the artifact's]")
+@click.option("--workload", multiple=True, metavar="GLOB", help="Only these call patterns; repeatable.")
+@click.option("--calls", type=click.IntRange(min=1), default=1000, show_default=True, help="Random calls.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the traffic.")
+@_options.as_json
+def command(
+    file: Path,
+    model: tuple[str, ...],
+    tp: str | None,
+    workload: tuple[str, ...],
+    calls: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Replay random traffic against an artifact; exit 5 if any launch would miss. Needs no GPU."""
+    from gdn_aot.artifact.verify import open_artifact
+    from gdn_aot.build.coverage import check_versions, cover
+    from gdn_aot.cli.build import select_workloads
+    from gdn_aot.models import parse_tp, select_shapes
+    from gdn_aot.providers import get_provider
+
+    start = time.monotonic()
+    manifest = open_artifact(file).manifest
+    check_versions(manifest)
+    provider = get_provider(manifest.provider.name)
+    workloads = select_workloads(provider, manifest.mode, workload, ())
+    names = list(model) or sorted({row.name for row in manifest.models})
+    dtypes = sorted({row.dtype for row in manifest.models})
+    sizes = list(parse_tp(tp)) if tp else sorted({row.tp for row in manifest.models})
+    shapes = select_shapes(names, sizes, [], dtypes).shapes
+    if not shapes:
+        raise UsageError("nothing to replay")
+    result = cover(manifest, shapes, workloads, calls=calls, seed=seed)
+    result["seconds"] = round(time.monotonic() - start, 3)
+    if as_json:
+        emit_json(result)
+    else:
+        out(
+            f"{result['calls']} calls, {result['launches']} launches, {result['hits']} hits, "
+            f"{len(result['misses'])} misses, {len(result['not_covered'])} listed as not covered"
+        )
+        for miss in result["misses"][:_SHOWN]:
+            key = miss["autotune_key"] or miss["launch_key"]
+            out(f"  miss: {miss['kernel']}: {miss['reason']} ({miss['count']} times), first in {miss['call']}")
+            out(f"        {key}")
+        for refusal in result["refused"]:
+            note(f"refused by the provider {refusal['count']} times: {refusal['reason']}")
+    if result["misses"]:
+        sys.exit(_MISSED)

@@ -1,0 +1,168 @@
+"""The catalogue, lenient names, division by tensor-parallel size, and ``--shape``."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdn_aot.errors import NothingSelectedError, UsageError
+from gdn_aot.models import all_models, distinct, find_model, parse_shape, parse_tp, select_shapes
+
+NAMES = [model.name for model in all_models()]
+GOOD = {"heads": "16", "v_heads": "32", "k_dim": "128", "v_dim": "128", "dtype": "bf16"}
+
+
+def shape(**changes: str | None) -> str:
+    fields = {**GOOD, **changes}
+    return ",".join(f"{key}={value}" for key, value in fields.items() if value is not None)
+
+
+def test_catalogue_rows() -> None:
+    assert len(set(NAMES)) == len(NAMES) == 15
+    for model in all_models():
+        assert model.v_heads % model.heads == 0, model
+        assert model.dtype == "bf16"
+        assert model.conv_width == 4
+        assert model.norm_activation in {"silu", "sigmoid"}
+        assert model.confidence in {"high", "medium", "low"}
+        assert model.source
+        assert all(find_model(repository) == model for repository in model.hub)
+    assert find_model("olmo-hybrid-7b").allow_neg_eigval
+    assert (find_model("olmo-hybrid-7b").k_dim, find_model("olmo-hybrid-7b").v_dim) == (96, 192)
+    assert find_model("qwen3.8-flash-next").norm_activation == "sigmoid"
+
+
+@given(
+    st.sampled_from(NAMES),
+    st.sampled_from(["{}", "Qwen/{}", "/models/{}/", "./{}", "models--Qwen--{}/snapshots/0a1b", " {} "]),
+    st.lists(st.sampled_from(["-Instruct", "-Thinking", "-Base", "-FP8", "-GPTQ-Int4", "-AWQ"]), max_size=3),
+    st.sampled_from([str.upper, str.lower, str.title]),
+    st.sampled_from(["-", "_", " "]),
+)
+def test_names_match_leniently(name: str, form: str, endings: list[str], case: object, dash: str) -> None:
+    assert callable(case)
+    written = case(name + "".join(endings)).replace("-", dash)
+    assert find_model(form.format(written)).name == name
+
+
+@pytest.mark.parametrize("name", ["", "/", "qwen3-9b", "llama-3-8b", "qwen3.5", "qwen3.5-9b-instruct-extra"])
+def test_unknown_model(name: str) -> None:
+    with pytest.raises(UsageError, match="unknown model") as caught:
+        find_model(name)
+    assert "gdn-aot models" in caught.value.hint
+
+
+def test_unknown_model_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_model("Qwen/Qwen3.5-9")
+    assert "did you mean qwen3.5-9b?" in caught.value.hint
+
+
+def test_division() -> None:
+    divided = find_model("qwen3.5-27b").shape(8)
+    assert (divided.heads, divided.v_heads, divided.hidden, divided.tp) == (2, 6, 5120, 8)
+    assert find_model("qwen3.5-9b").shape(1, "fp16").dtype == "fp16"
+    with pytest.raises(UsageError, match="olmo-hybrid-7b has 30 key heads, which 4 does not divide"):
+        find_model("olmo-hybrid-7b").shape(4)
+    for tp in (0, -1):
+        with pytest.raises(UsageError, match="not positive"):
+            find_model("qwen3.5-9b").shape(tp)
+    with pytest.raises(UsageError, match="unknown dtype"):
+        find_model("qwen3.5-9b").shape(1, "fp8")
+
+
+def test_select_all_skips_only_the_indivisible_pairs() -> None:
+    selection = select_shapes(["all"], [1, 2, 4, 8])
+    assert len(selection.shapes) == 15 * 4 - 2
+    assert [(s.model, s.tp) for s in selection.skipped] == [("olmo-hybrid-7b", 4), ("olmo-hybrid-7b", 8)]
+    # 20 Qwen pairs of heads, 4 more with a sigmoid gate, 2 of OLMo
+    assert len(distinct(selection.shapes)) == 26
+
+
+def test_select_is_ordered_and_without_repeats() -> None:
+    selection = select_shapes(
+        ["qwen3.5-9b,qwen3.5-4b", "Qwen/Qwen3.5-9B"], [2, 1, 2], dtypes=["bf16", "fp16", "bfloat16"]
+    )
+    assert [(s.name, s.tp, s.dtype) for s in selection.shapes[:3]] == [
+        ("qwen3.5-9b", 2, "bf16"),
+        ("qwen3.5-9b", 2, "fp16"),
+        ("qwen3.5-9b", 1, "bf16"),
+    ]
+    assert len(selection.shapes) == 8
+    assert len(distinct(selection.shapes)) == 4  # the 4B and the 9B have the same layer
+
+
+def test_select_shapes_beside_models() -> None:
+    selection = select_shapes(
+        ["qwen3.5-9b"], [1], [shape(), shape(dtype="fp16"), shape(name="mine", conv_width="3")]
+    )
+    assert [s.name for s in selection.shapes] == [
+        *("qwen3.5-9b", "h16-hv32-k128-v128-w4-bf16", "h16-hv32-k128-v128-w4-fp16", "mine")
+    ]
+    assert len(distinct(selection.shapes)) == 3
+
+
+def test_select_nothing() -> None:
+    with pytest.raises(NothingSelectedError, match="30 key heads, which 8 does not divide"):
+        select_shapes(["olmo-hybrid-7b"], [8])
+    for names, tps in (([], [1]), (["qwen3.5-9b"], [])):
+        with pytest.raises(UsageError, match="is given"):
+            select_shapes(names, tps)
+    with pytest.raises(UsageError, match="two shapes"):
+        select_shapes([], [1], [shape(name="a"), shape(name="a", heads="8")])
+    with pytest.raises(UsageError, match="not positive"):
+        select_shapes(["qwen3.5-9b"], [0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not key=value"),
+        ("heads", "is not key=value"),
+        (shape(heads=None), "heads missing"),
+        (shape(dtype=None, k_dim=None), "k_dim, dtype missing"),
+        (shape(haeds="3"), "unknown key 'haeds'"),
+        (shape() + ",heads=4", "heads is given twice"),
+        (shape(heads="x"), "'x' is not an integer"),
+        (shape(heads=""), "'' is not an integer"),
+        (shape(heads="1.5"), "not an integer"),
+        (shape(heads="9" * 5000), "not an integer"),
+        (shape(heads="٣"), "not an integer"),  # a digit, but not an ASCII one
+        (shape(heads="0"), "0 is not positive"),
+        (shape(v_heads="-32"), "-32 is not positive"),
+        (shape(conv_width="0"), "0 is not positive"),
+        (shape(v_heads="24"), "v_heads=24 is not a multiple of heads=16"),
+        (shape(k_dim="257"), "k_dim=257 is more than 256"),
+        (shape(v_dim="513"), "v_dim=513 is more than 512"),
+        (shape(dtype="fp8"), "unknown dtype 'fp8'"),
+        (shape(name="../x"), "not a usable name"),
+        (shape(name=""), "not a usable name"),
+        (shape(name="qwen3.5-9b"), "is a model of the catalogue"),
+    ],
+)
+def test_malformed_shape(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        parse_shape(text)
+    assert caught.value.hint
+
+
+def test_unknown_key_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_shape(shape(v_head="3"))
+    assert "did you mean v_heads?" in caught.value.hint
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_shape_or_a_usage_error(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        parse_shape(text)
+
+
+def test_parse_tp() -> None:
+    assert parse_tp("1,2, 4,8,2") == (1, 2, 4, 8)
+    for bad in ("", "1,", "x", "0", "-2", "1.0"):
+        with pytest.raises(UsageError):
+            parse_tp(bad)
