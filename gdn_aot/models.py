@@ -338,9 +338,7 @@ def select_shapes(
                 chosen[model.shape(tp, dtype)] = None
     if not chosen:
         reasons = "; ".join(skip.reason for skip in skipped)
-        raise NothingSelectedError(
-            f"nothing to build: {reasons}", hint="choose a --tp that divides the heads"
-        )
+        raise NothingSelectedError(f"nothing to build: {reasons}", hint="choose a --tp that divides the heads")
     return Selection(shapes=tuple(chosen), skipped=tuple(skipped))
 
 

@@ -245,11 +245,7 @@ def check_assembler(target: Target, triton_dir: Path | None = None) -> str | Non
         return "no ptxas that runs was found with the installed Triton, or Triton is not installed"
     path, version = found
     complaint = _refusal(path, target)
-    return (
-        f"{Path(path).name} {version} cannot assemble {target.assembler_arch}: {complaint}"
-        if complaint
-        else None
-    )
+    return f"{Path(path).name} {version} cannot assemble {target.assembler_arch}: {complaint}" if complaint else None
 
 
 def assembler_version(target: Target, triton_dir: Path | None = None) -> str | None:

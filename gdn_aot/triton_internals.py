@@ -14,10 +14,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -44,7 +46,7 @@ def check_supported() -> str:
     from triton.runtime.autotuner import Autotuner
 
     version = str(triton.__version__)
-    number = tuple(int(part) for part in version.split("+")[0].split(".")[:2])
+    number = tuple(int(part) for part in version.partition("+")[0].split(".")[:2])
     if not SUPPORTED[0] <= number <= SUPPORTED[1]:
         low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
         raise UnsupportedTritonError(f"Triton {version} is installed; gdn-aot supports {low} to {high}")
@@ -139,15 +141,11 @@ def candidates(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> li
         tuner.nargs = None
 
 
-def make_config(
-    kwargs: Mapping[str, Any], num_warps: int, num_stages: int, num_ctas: int, maxnreg: int | None
-) -> Any:
+def make_config(kwargs: Mapping[str, Any], num_warps: int, num_stages: int, num_ctas: int, maxnreg: int | None) -> Any:
     """Return a ``triton.Config``."""
     import triton
 
-    return triton.Config(
-        dict(kwargs), num_warps=num_warps, num_stages=num_stages, num_ctas=num_ctas, maxnreg=maxnreg
-    )
+    return triton.Config(dict(kwargs), num_warps=num_warps, num_stages=num_stages, num_ctas=num_ctas, maxnreg=maxnreg)
 
 
 class Launch:

@@ -138,9 +138,7 @@ class BuildCache:
 
     def put_object(self, key: str, cubin: bytes, metadata: dict[str, Json], registers: int, local: int) -> Object:
         """Store a compiled kernel."""
-        stored = Object(
-            cubin=hashlib.sha256(cubin).hexdigest(), metadata=metadata, registers=registers, local=local
-        )
+        stored = Object(cubin=hashlib.sha256(cubin).hexdigest(), metadata=metadata, registers=registers, local=local)
         self._write("cubins", stored.cubin, cubin)
         self._write("objects", key, json.dumps(asdict(stored)).encode())
         return stored

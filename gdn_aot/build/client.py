@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from gdn_aot.build.cache import BuildCache
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits
@@ -51,7 +53,7 @@ class Worker:
         self._provider, self._target = provider, target
         self._started = False
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         self._scratch = tempfile.mkdtemp(prefix="gdn-aot-")
         self._log = Path(self._scratch) / "log"
         ours, theirs = socket.socketpair()

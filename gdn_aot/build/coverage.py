@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot.build.client import Worker
 from gdn_aot.errors import UsageError
+from gdn_aot.models import ModelShape, all_models
 from gdn_aot.providers import Limits, require_installed
 from gdn_aot.targets import get_target
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.models import ModelShape
 
 
 def cover(
@@ -36,9 +36,7 @@ def cover(
                 "kernels": _keys(manifest),
                 "shapes": [asdict(shape) for shape in shapes],
                 "limits": asdict(
-                    Limits(
-                        max_tokens=manifest.max_tokens, max_batch=manifest.max_batch, mode=manifest.mode
-                    )
+                    Limits(max_tokens=manifest.max_tokens, max_batch=manifest.max_batch, mode=manifest.mode)
                 ),
                 "workloads": list(workloads),
                 "calls": calls,
@@ -47,15 +45,35 @@ def cover(
         )
     declared = {(gap.kernel, str(key)) for gap in manifest.not_covered for key in gap.keys}
     declared |= {(gap.kernel, "None") for gap in manifest.not_covered if not gap.keys}
-    known = [
-        miss
-        for miss in result["misses"]
-        if (miss["kernel"], str(miss["autotune_key"])) in declared
-    ]
+    known = [miss for miss in result["misses"] if (miss["kernel"], str(miss["autotune_key"])) in declared]
     result["not_covered"] = known
     result["misses"] = [miss for miss in result["misses"] if miss not in known]
     del result["event"]
     return result
+
+
+def built_shapes(manifest: Manifest) -> tuple[ModelShape, ...]:
+    """Return the shapes that an artifact was built for, those of ``--shape`` included."""
+    catalogue = {model.name: model for model in all_models()}
+    return tuple(
+        catalogue[row.name].shape(row.tp, row.dtype)
+        if row.name in catalogue
+        else ModelShape(
+            name=row.name,
+            tp=row.tp,
+            heads=row.heads,
+            v_heads=row.v_heads,
+            k_dim=row.k_dim,
+            v_dim=row.v_dim,
+            conv_width=row.conv_width,
+            dtype=row.dtype,
+            hidden=row.v_heads * row.v_dim,
+            activation="silu",  # as parse_shape gives every shape
+            norm_eps=1e-6,
+            allow_neg_eigval=False,
+        )
+        for row in manifest.models
+    )
 
 
 def check_versions(manifest: Manifest) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from gdn_aot.build.records import Config
+if TYPE_CHECKING:
+    from gdn_aot.build.records import Config
 
 MIN_BLOCK = 16
 """Smallest block that ``tl.dot`` accepts on every target."""

@@ -42,18 +42,12 @@ def make_manifest(
     for launch in sorted(wanted):
         if launch in objects:
             by_kernel.setdefault(trace.launches[launch].kernel, []).append(launch)
-    kernels = [
-        _kernel(trace, index, launches, choices, objects) for index, launches in sorted(by_kernel.items())
-    ]
+    kernels = [_kernel(trace, index, launches, choices, objects) for index, launches in sorted(by_kernel.items())]
     kernels.sort(key=lambda kernel: (kernel.module, kernel.qualname))
     return m.Manifest(
         format=m.FORMAT,
-        identifier=m.make_identifier(
-            provider.name, trace.provider_version, trace.triton_version, target.name
-        ),
-        target=m.Target(
-            name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared
-        ),
+        identifier=m.make_identifier(provider.name, trace.provider_version, trace.triton_version, target.name),
+        target=m.Target(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
         provider=m.Provider(
             name=provider.name,
             distribution=provider.distribution,
@@ -95,8 +89,7 @@ def _kernel(
         cache_key=kernel.cache_key,
         sources=tuple(m.Source(path=path, sha256=sha256) for path, sha256 in kernel.sources),
         dependencies=tuple(
-            m.Dependency(name=name, module=module, qualname=qualname)
-            for name, module, qualname in kernel.dependencies
+            m.Dependency(name=name, module=module, qualname=qualname) for name, module, qualname in kernel.dependencies
         ),
         globals=tuple(m.Global(name=name, value=value) for name, value in kernel.globals),
         choices=tuple(
@@ -139,9 +132,7 @@ def _binary(launch: records.Launch, compiled: Object) -> m.Binary:
             options=_frozen(specialization["options"]),
         ),
         metadata=_frozen(compiled.metadata),
-        resources=m.Resources(
-            registers=compiled.registers, shared=compiled.shared, local=compiled.local
-        ),
+        resources=m.Resources(registers=compiled.registers, shared=compiled.shared, local=compiled.local),
         cubin=compiled.cubin,
     )
 
@@ -169,7 +160,7 @@ def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, 
         keys.setdefault((kernel, reason), []).extend([cast("m.Key", key)] if key is not None else [])
     for workload, reason in trace.refused:
         # The provider itself refused the call on this target: whatever it would have launched is not covered.
-        keys.setdefault((workload, f"refused by the provider: {reason}"), [])
+        keys.setdefault((f"workload:{workload}", f"refused by the provider: {reason}"), [])
     return tuple(
         m.NotCovered(kernel=kernel, reason=reason, keys=tuple(sorted(found, key=str)))
         for (kernel, reason), found in sorted(keys.items())

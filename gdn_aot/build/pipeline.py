@@ -15,7 +15,7 @@ from gdn_aot.build import pack, sources, tuning
 from gdn_aot.build.cache import Outcome, digest, launch_digest
 from gdn_aot.build.choose import Chooser
 from gdn_aot.build.client import Worker, parse_trace
-from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
+from gdn_aot.errors import NotWritableError, UnsupportedTargetError, UnsupportedTritonError
 from gdn_aot.models import distinct
 from gdn_aot.providers import require_installed
 from gdn_aot.targets import assembler_version, check_assembler
@@ -89,7 +89,7 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
     triton = sources.installed("triton")
     if triton is None:
         raise UnsupportedTritonError("Triton is not installed", hint="pip install 'triton>=3.6,<3.10'")
-    number = tuple(int(part) for part in triton.split("+")[0].split(".")[:2])
+    number = tuple(int(part) for part in triton.partition("+")[0].split(".")[:2])
     if not SUPPORTED_TRITON[0] <= number <= SUPPORTED_TRITON[1]:
         raise UnsupportedTritonError(f"Triton {triton} is installed; gdn-aot supports 3.6 to 3.9")
     for target in targets:
@@ -98,9 +98,7 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
             raise UnsupportedTargetError(f"{target} cannot be built here: {reason}")
 
 
-def build(
-    job: Job, targets: Sequence[Target], progress: Callable[[int, int, str], None]
-) -> Iterator[Built]:
+def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str], None]) -> Iterator[Built]:
     """Build each target in turn and yield it. While one compiles, the next one's worker imports the provider.
 
     Raises:
@@ -140,9 +138,7 @@ def _build_target(
     progress: Callable[[int, int, str], None],
 ) -> Built:
     start = time.monotonic()
-    table = tuning.load(
-        job.tuning_root, target.name, job.provider.distribution, require_installed(job.provider.name)
-    )
+    table = tuning.load(job.tuning_root, target.name, job.provider.distribution, require_installed(job.provider.name))
     progress(0, 0, f"{target}: tracing")
     trace = traced(job, target, lazy.get, derive=False)
     marks = {"trace": time.monotonic() - start}
@@ -155,7 +151,9 @@ def _build_target(
         smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
         run, choices = smaller, smaller.choose(table)
     marks["compile"] = time.monotonic() - start - marks["trace"]
-    built = Built(target=target, manifest=None, path=None, choices=choices, compiled=run.compiled, spent=run.spent, seconds=marks)
+    built = Built(
+        target=target, manifest=None, path=None, choices=choices, compiled=run.compiled, spent=run.spent, seconds=marks
+    )
     if choices.failures and not job.keep_going:
         return built
     progress(0, 0, f"{target}: packing")
@@ -270,9 +268,7 @@ class _Compilation:
                 del flying[launch]
                 pending.extend(self._took(launch, outcome, take))
 
-    def _took(
-        self, launch: int, outcome: Outcome, take: Callable[[int, Outcome], Iterator[int]]
-    ) -> Iterator[int]:
+    def _took(self, launch: int, outcome: Outcome, take: Callable[[int, Outcome], Iterator[int]]) -> Iterator[int]:
         if outcome.object is not None:
             self._objects[launch] = outcome.object
         return take(launch, outcome)
@@ -303,6 +299,8 @@ class _Compilation:
     def _receive(self) -> tuple[int, Outcome]:
         message = self._lazy.get().receive("compiled")
         launch = int(message["task"])
+        if "not_writable" in message:
+            raise NotWritableError(message["not_writable"], hint="set GDN_AOT_HOME to a directory with free space")
         if "failed" in message:
             return launch, Outcome(failed=message["failed"])
         if "rejected" in message:

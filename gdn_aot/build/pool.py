@@ -123,9 +123,7 @@ def _ending(code: int | None) -> str:
     return f"exit status {code}"
 
 
-def _serve(
-    work: Callable[[dict[str, Any]], dict[str, Any]], connection: Connection, parents_end: Connection
-) -> None:
+def _serve(work: Callable[[dict[str, Any]], dict[str, Any]], connection: Connection, parents_end: Connection) -> None:
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

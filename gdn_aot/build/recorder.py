@@ -72,15 +72,12 @@ class Recorder:
         if first not in self._variants[kernel, key]:
             self._variants[kernel, key].add(first)
             rest = [
-                self._candidate_launch(tuner, args, kwargs, triton_config(config))
-                for config in found.candidates[1:]
+                self._candidate_launch(tuner, args, kwargs, triton_config(config)) for config in found.candidates[1:]
             ]
             found.variants.append([first, *rest])
         return None
 
-    def _candidate_launch(
-        self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any
-    ) -> int:
+    def _candidate_launch(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any) -> int:
         def on_launch(jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._last = self._launch(jit, args, kwargs)
 
@@ -95,9 +92,7 @@ class Recorder:
         if index is None:
             index = len(self.trace.launches)
             self._launches[kernel, launch.key] = index
-            self.trace.launches.append(
-                Launch(kernel=kernel, key=launch.key, specialization=launch.specialization())
-            )
+            self.trace.launches.append(Launch(kernel=kernel, key=launch.key, specialization=launch.specialization()))
         return index
 
     def _kernel(self, jit: Any) -> int:

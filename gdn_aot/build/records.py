@@ -131,7 +131,16 @@ class Trace:
         )
 
 
-_PLAIN_FIELDS = ("provider_version", "triton_version", "ptxas_version", "workloads", "plain", "refused", "calls", "seconds")
+_PLAIN_FIELDS = (
+    "provider_version",
+    "triton_version",
+    "ptxas_version",
+    "workloads",
+    "plain",
+    "refused",
+    "calls",
+    "seconds",
+)
 
 
 def config_from_json(data: dict[str, object]) -> Config:

@@ -27,9 +27,7 @@ class Replayer:
     def __init__(self, kernels: dict[str, Any]) -> None:
         self._launches = {name: set(kernel["launches"]) for name, kernel in kernels.items()}
         self._choices = {
-            name: {
-                tuple(key): triton_config(config_from_json(config)) for key, config in kernel["choices"]
-            }
+            name: {tuple(key): triton_config(config_from_json(config)) for key, config in kernel["choices"]}
             for name, kernel in kernels.items()
         }
         self._cache_keys = {name: kernel["cache_key"] for name, kernel in kernels.items()}

@@ -27,6 +27,7 @@ from gdn_aot.build import pool, stub
 from gdn_aot.build.cache import BuildCache, digest
 from gdn_aot.build.recorder import Recorder, timed
 from gdn_aot.build.records import Trace
+from gdn_aot.errors import NotWritableError
 from gdn_aot.models import ModelShape
 from gdn_aot.providers import get_provider
 from gdn_aot.providers.base import Limits
@@ -34,10 +35,6 @@ from gdn_aot.targets import get_target
 
 _MESSAGE_LENGTH = 2000
 """Most characters of a compiler message that are passed on."""
-
-
-class Refused(Exception):  # noqa: N818
-    """A request cannot be served; the message is for the user."""
 
 
 def start(request: dict[str, Any]) -> Any:
@@ -92,6 +89,8 @@ class Compiler:
         try:
             with _scratch():
                 return {**self._compile(task), "seconds": time.monotonic() - start}
+        except NotWritableError as error:
+            return {"not_writable": error.message}
         except self._rejections as error:
             reason = _first_lines(error)
             self._cache.put_launch(task["key"], rejected=reason)
@@ -133,46 +132,51 @@ def _first_lines(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:_MESSAGE_LENGTH]
 
 
-def serve(connection: Connection) -> None:
-    """Answer requests until the other end closes."""
-    request = json.loads(connection.recv_bytes())
-    module = start(request)
-    _send(connection, {"event": "started"})
-    compilers: pool.Pool | None = None
-    try:
-        while True:
-            ready = wait(
-                [connection, *(compilers.connections() if compilers else [])],
-                compilers.seconds_left() if compilers else None,
-            )
-            if compilers:
-                for number, answer in compilers.collect():
-                    _send(connection, {"event": "compiled", "task": number, **answer})
-            if connection not in ready:
-                continue
-            message = json.loads(connection.recv_bytes())
-            match message["do"]:
-                case "trace":
-                    made = trace(module, {**request, **message})
-                    Path(message["path"]).write_text(made.to_json())
-                    _send(connection, {"event": "traced"})
-                case "pool":
-                    work = Compiler(BuildCache(Path(message["cache"])), request["target"], message["compiler"])
-                    compilers = pool.Pool(work, message["jobs"], message["timeout"])
-                case "compile":
-                    assert compilers is not None  # noqa: S101
-                    compilers.submit((message["task"], message["payload"]))
-                case "coverage":
-                    from gdn_aot.build.replay import replay
+class Server:
+    """Answers the parent's requests until it closes the connection."""
 
-                    _send(connection, {"event": "covered", **replay(module, {**request, **message})})
-                case other:
-                    raise Refused(f"unknown request {other}")
-    except EOFError:
-        pass
-    finally:
-        if compilers:
-            compilers.close()
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._request = json.loads(connection.recv_bytes())
+        self._module = start(self._request)
+        self._pool: pool.Pool | None = None
+        _send(connection, {"event": "started"})
+
+    def run(self) -> None:
+        """Serve requests and pass on what the compile workers answer."""
+        try:
+            while True:
+                workers = self._pool.connections() if self._pool else []
+                ready = wait([self._connection, *workers], self._pool.seconds_left() if self._pool else None)
+                if self._pool:
+                    for number, answer in self._pool.collect():
+                        _send(self._connection, {"event": "compiled", "task": number, **answer})
+                if self._connection in ready:
+                    self._serve(json.loads(self._connection.recv_bytes()))
+        except EOFError:
+            pass
+        finally:
+            if self._pool:
+                self._pool.close()
+
+    def _serve(self, message: dict[str, Any]) -> None:
+        match message["do"]:
+            case "trace":
+                made = trace(self._module, {**self._request, **message})
+                Path(message["path"]).write_text(made.to_json())
+                _send(self._connection, {"event": "traced"})
+            case "pool":
+                work = Compiler(BuildCache(Path(message["cache"])), self._request["target"], message["compiler"])
+                self._pool = pool.Pool(work, message["jobs"], message["timeout"])
+            case "compile":
+                assert self._pool is not None  # noqa: S101
+                self._pool.submit((message["task"], message["payload"]))
+            case "coverage":
+                from gdn_aot.build.replay import replay
+
+                _send(self._connection, {"event": "covered", **replay(self._module, {**self._request, **message})})
+            case other:
+                raise ValueError(f"unknown request {other}")
 
 
 def _send(connection: Connection, message: dict[str, Any]) -> None:
@@ -186,7 +190,7 @@ def main() -> None:
     os.dup2(2, 1)  # providers and Triton print; the answer channel is the socket alone
     logging.disable(logging.INFO)
     try:
-        serve(connection)
+        Server(connection).run()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001

@@ -21,15 +21,11 @@ __all__ = [
 ]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-arch = click.option(
-    "--arch", "arch", multiple=True, metavar="SM", help="Target, as sm_90; repeatable, or all."
-)
+arch = click.option("--arch", "arch", multiple=True, metavar="SM", help="Target, as sm_90; repeatable, or all.")
 model = click.option(
     "--model", "model", multiple=True, metavar="NAME", help="Model of the catalogue; repeatable, or all."
 )
-tp = click.option(
-    "--tp", "tp", default="1", show_default=True, metavar="N,...", help="Tensor-parallel sizes."
-)
+tp = click.option("--tp", "tp", default="1", show_default=True, metavar="N,...", help="Tensor-parallel sizes.")
 shape = click.option(
     "--shape",
     "shape",

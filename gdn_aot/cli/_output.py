@@ -77,8 +77,9 @@ class Progress:
         """Show that ``done`` of ``total`` steps are finished, with a word on the present one."""
         if not self._live:
             return
-        full = _WIDTH * done // total if total else _WIDTH
-        line = f"{self._title} [{'#' * full}{'.' * (_WIDTH - full)}] {done}/{total} {text}"
+        full = _WIDTH * done // total if total else 0
+        bar = f"[{'#' * full}{'.' * (_WIDTH - full)}] {done}/{total} " if total else ""
+        line = f"{self._title} {bar}{text}"
         columns = _columns()
         line = line if len(line) < columns else line[: columns - 1]
         sys.stderr.write("\r" + line.ljust(self._shown))

@@ -62,9 +62,7 @@ def select_workloads(
 @_options.max_batch
 @_options.jobs
 @click.option("--workload", multiple=True, metavar="GLOB", help="Only these call patterns; repeatable.")
-@click.option(
-    "--exclude-workload", multiple=True, metavar="GLOB", help="Not these call patterns; repeatable."
-)
+@click.option("--exclude-workload", multiple=True, metavar="GLOB", help="Not these call patterns; repeatable.")
 @click.option(
     "--candidates",
     type=click.Choice(["chosen", "all"]),
@@ -82,16 +80,14 @@ def select_workloads(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
     help="Seconds that one kernel may take to compile.",
 )  # fmt: skip
-@click.option(
-    "--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not."
-)
+@click.option("--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Build cache to use.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/dist"), show_default=True,
     help="Directory for the artifacts.",
 )  # fmt: skip
 @_options.as_json
-def command(  # noqa: PLR0917
+def command(
     arch: tuple[str, ...],
     model: tuple[str, ...],
     tp: str,
@@ -123,9 +119,7 @@ def command(  # noqa: PLR0917
     if not arch:
         raise UsageError("no target given", hint="--arch sm_90, repeatable, or --arch all")
     if not model and not shape:
-        raise UsageError(
-            "no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models"
-        )
+        raise UsageError("no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models")
     chosen_provider = get_provider(provider)
     targets = parse_archs(list(arch))
     selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
@@ -205,8 +199,7 @@ def report(built: Built) -> None:
 def failure_text(failures: list[Any]) -> str:
     """Return one message with every failed compile."""
     lines = [
-        f"  {built.target}: {failure.kernel} with {failure.candidate}: {failure.message}"
-        for built, failure in failures
+        f"  {built.target}: {failure.kernel} with {failure.candidate}: {failure.message}" for built, failure in failures
     ]
     return "\n".join([f"{len(failures)} kernels did not compile:", *lines])
 
@@ -230,8 +223,7 @@ def artifact_json(built: Built) -> dict[str, Any]:
         "provenance": {name: provenance.get(name, 0) for name in ("measured", "transferred", "default")},
         "derived": sum(choice.derived for kernel in kernels for choice in kernel.choices),
         "not_covered": [
-            {"kernel": gap.kernel, "reason": gap.reason, "keys": len(gap.keys)}
-            for gap in built.manifest.not_covered
+            {"kernel": gap.kernel, "reason": gap.reason, "keys": len(gap.keys)} for gap in built.manifest.not_covered
         ],
         "rejected": [
             {"kernel": kernel, "candidate": candidate, "reason": reason}

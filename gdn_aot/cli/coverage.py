@@ -10,7 +10,6 @@ import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, note, out
-from gdn_aot.errors import UsageError
 
 _SHOWN = 20
 _MISSED = 5
@@ -36,7 +35,7 @@ def command(
 ) -> None:
     """Replay random traffic against an artifact; exit 5 if any launch would miss. Needs no GPU."""
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.build.coverage import check_versions, cover
+    from gdn_aot.build.coverage import built_shapes, check_versions, cover
     from gdn_aot.cli.build import select_workloads
     from gdn_aot.models import parse_tp, select_shapes
     from gdn_aot.providers import get_provider
@@ -46,12 +45,12 @@ def command(
     check_versions(manifest)
     provider = get_provider(manifest.provider.name)
     workloads = select_workloads(provider, manifest.mode, workload, ())
-    names = list(model) or sorted({row.name for row in manifest.models})
-    dtypes = sorted({row.dtype for row in manifest.models})
-    sizes = list(parse_tp(tp)) if tp else sorted({row.tp for row in manifest.models})
-    shapes = select_shapes(names, sizes, [], dtypes).shapes
-    if not shapes:
-        raise UsageError("nothing to replay")
+    if model or tp:
+        names = list(model) or sorted({row.name for row in manifest.models})
+        sizes = list(parse_tp(tp)) if tp else sorted({row.tp for row in manifest.models})
+        shapes = select_shapes(names, sizes, dtypes=sorted({row.dtype for row in manifest.models})).shapes
+    else:
+        shapes = built_shapes(manifest)
     result = cover(manifest, shapes, workloads, calls=calls, seed=seed)
     result["seconds"] = round(time.monotonic() - start, 3)
     if as_json:

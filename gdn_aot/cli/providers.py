@@ -21,8 +21,7 @@ def command(*, as_json: bool) -> None:
             "module": info.module,
             "installed": installed_version(info.name),
             "versions": [
-                {"version": known.version, "status": known.status, "note": known.note}
-                for known in info.versions
+                {"version": known.version, "status": known.status, "note": known.note} for known in info.versions
             ],
         }
         for info in PROVIDERS.values()

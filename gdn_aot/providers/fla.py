@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 INDEX_DTYPES = {"int32": torch.int32, "int64": torch.int64}
 
+DEFAULT_CHUNK = 64
+"""What ``chunk_gated_delta_rule`` takes when nothing is said."""
+
 BUCKET_ROWS = 65536
 """Rows per step of the constexpr ``NB`` in the L2 norm and the gated norm (``2048 * 32`` in fla)."""
 
@@ -45,9 +48,7 @@ def _source_mentions(function: Callable[..., Any], word: str) -> bool:
     return word in inspect.getsource(inspect.unwrap(function))
 
 
-STATE_FLAG = (
-    "state_v_first" if _source_mentions(chunk_gated_delta_rule, "state_v_first") else "transpose_state_layout"
-)
+STATE_FLAG = "state_v_first" if _source_mentions(chunk_gated_delta_rule, "state_v_first") else "transpose_state_layout"
 GATE_IN_KERNEL = _source_mentions(chunk_gated_delta_rule, "use_gate_in_kernel")
 BETA_SIGMOID = _source_mentions(chunk_gated_delta_rule, "use_beta_sigmoid_in_kernel")
 GROUPED_VALUES = _source_mentions(chunk_gated_delta_rule, "GVA")
@@ -104,9 +105,12 @@ def _cu_seqlens(lengths: tuple[int, ...], index: str) -> torch.Tensor:
 
 
 class Prefill(_Operator):
-    """``chunk_gated_delta_rule``: dense and packed prompts, with and without state, at one chunk size."""
+    """``chunk_gated_delta_rule``: dense and packed prompts, with and without state, at one chunk size.
 
-    chunk = 64
+    Both callers that go on from a state also want the next one; only dense prompts cover a state that ends there.
+    """
+
+    chunk = DEFAULT_CHUNK
 
     def __init__(self, name: str, *, layer: bool, backward: bool = False) -> None:
         self.name, self.layer, self.backward = name, layer, backward
@@ -117,7 +121,7 @@ class Prefill(_Operator):
             for h0, ht in ((False, False), (False, True), (True, True), (True, False)):
                 common = {"h0": h0, "ht": ht, "parameters": parameters}
                 yield self._call(batch=1, tokens=128, packed=None, index="int64", **common)
-                for index in INDEX_DTYPES:
+                for index in INDEX_DTYPES if ht or not h0 else ():
                     yield self._call(batch=1, tokens=0, packed=(60, 70), index=index, **common)
         common = {"h0": False, "ht": True, "index": "int64", "packed": None, "parameters": "fp32"}
         for batch in range(2, min(limits.max_batch, limits.max_tokens) + 1):
@@ -130,15 +134,16 @@ class Prefill(_Operator):
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random dense batch or pack."""
         packed, batch, tokens = traffic.random_prompts(rng, limits)
+        h0 = traffic.chance(rng, 0.5)
         return self._call(
             batch=batch,
             tokens=tokens,
             packed=packed,
             index=rng.choice(list(INDEX_DTYPES)),
-            h0=rng.random() < 0.5,
-            ht=rng.random() < 0.8,
+            h0=h0,
+            ht=bool(h0 and packed) or traffic.chance(rng, 0.8),
             parameters=rng.choice(self._parameter_dtypes(shape)),
-            l2norm=rng.random() < 0.9,
+            l2norm=traffic.chance(rng, 0.9),
         )
 
     def _call(self, **arguments: object) -> Call:
@@ -150,7 +155,7 @@ class Prefill(_Operator):
         packed = args["packed"]
         batch, tokens = (1, sum(packed)) if packed else (args["batch"], args["tokens"])
         flags = self._flags(shape, args["parameters"])
-        if args["chunk"] != 64:
+        if args["chunk"] != DEFAULT_CHUNK:
             flags["chunk_size"] = args["chunk"]
         with torch.set_grad_enabled(self.backward):
             out, final = chunk_gated_delta_rule(
@@ -189,7 +194,7 @@ class SmallChunks(Prefill):
         """
         del shape
         tokens = traffic.random_length(rng, limits.max_tokens)
-        return self._at(rng.choice(CHUNK_SIZES[1:]), tokens=tokens, h0=rng.random() < 0.5)
+        return self._at(rng.choice(CHUNK_SIZES[1:]), tokens=tokens, h0=traffic.chance(rng, 0.5))
 
     def _at(self, chunk: int, *, tokens: int, h0: bool) -> Call:
         common = {"batch": 1, "packed": None, "ht": True, "index": "int64", "parameters": "fp32"}
@@ -209,21 +214,19 @@ class Recurrent(_Operator):
         for parameters in self._parameter_dtypes(shape):
             for h0, ht in states:
                 for index in (None, *INDEX_DTYPES):
-                    yield Call.of(
-                        self.name, batch=2, tokens=1, h0=h0, ht=ht, index=index, parameters=parameters
-                    )
+                    yield Call.of(self.name, batch=2, tokens=1, h0=h0, ht=ht, index=index, parameters=parameters)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random decode batch of 1 to 256 sequences."""
         del limits
-        tokens = rng.randint(1, RECURRENT_TOKENS) if self.layer and rng.random() < 0.3 else 1
-        h0 = not self.layer or rng.random() < 0.8
+        tokens = rng.randint(1, RECURRENT_TOKENS) if self.layer and traffic.chance(rng, 0.3) else 1
+        h0 = not self.layer or traffic.chance(rng, 0.8)
         return Call.of(
             self.name,
             batch=rng.randint(1, 256),
             tokens=tokens,
             h0=h0,
-            ht=not self.layer or rng.random() < 0.9,
+            ht=not self.layer or traffic.chance(rng, 0.9),
             index=rng.choice([None, None, *INDEX_DTYPES]),
             parameters=rng.choice(self._parameter_dtypes(shape)),
         )
@@ -298,28 +301,34 @@ class ShortConv:
         self.name, self.backward = name, backward
 
     def _widths(self, shape: ModelShape) -> tuple[int, ...]:
-        keys, values = shape.heads * shape.k_dim, shape.v_heads * shape.v_dim
-        return tuple(dict.fromkeys((keys, values, 2 * keys + values)))
+        return tuple(dict.fromkeys((shape.heads * shape.k_dim, shape.v_heads * shape.v_dim)))
+
+    def _fused_width(self, shape: ModelShape) -> int:
+        """Return the width of queries, keys and values together: the layer joins them when it keeps no state."""
+        return 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every width, state pattern, packing and class of batch and length (1, multiple of 16, other)."""
         del limits
+        yield from self._dense(width=self._fused_width(shape), cache=False, final=False)
         for width in self._widths(shape):
-            for cache, final in ((False, False), (False, True), (True, True), (True, False)):
-                common = {"width": width, "cache": cache, "final": final}
-                for batch in (1, 16, 3):
-                    for tokens in (1, 16, 5):
-                        yield Call.of(
-                            self.name, batch=batch, tokens=tokens, packed=None, index="int64", **common
-                        )
+            for state, final in ((False, False), (False, True), (True, True), (True, False)):
+                common = {"width": width, "cache": state, "final": final}
+                yield from self._dense(**common)
                 for index in INDEX_DTYPES:
                     for packed in ((1, 4), (10, 6)):
                         yield Call.of(self.name, batch=1, tokens=0, packed=packed, index=index, **common)
 
+    def _dense(self, **common: object) -> Iterator[Call]:
+        for batch in (1, 16, 3):
+            for tokens in (1, 16, 5):
+                yield Call.of(self.name, batch=batch, tokens=tokens, packed=None, index="int64", **common)
+
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random prefill or decode step."""
         packed, batch, tokens = traffic.random_prompts(rng, limits)
-        if rng.random() < 0.4:
+        fused = packed is None and traffic.chance(rng, 0.2)
+        if not fused and traffic.chance(rng, 0.4):
             packed, batch, tokens = None, rng.randint(1, 256), 1
         return Call.of(
             self.name,
@@ -327,9 +336,9 @@ class ShortConv:
             tokens=tokens,
             packed=packed,
             index=rng.choice(list(INDEX_DTYPES)),
-            width=rng.choice(self._widths(shape)),
-            cache=rng.random() < 0.5,
-            final=rng.random() < 0.7,
+            width=self._fused_width(shape) if fused else rng.choice(self._widths(shape)),
+            cache=not fused and traffic.chance(rng, 0.5),
+            final=not fused and traffic.chance(rng, 0.7),
         )
 
     def run(self, shape: ModelShape, call: Call) -> None:

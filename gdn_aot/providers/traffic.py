@@ -18,6 +18,11 @@ def bucket_tokens(rows_per_token: int, rows: int, max_tokens: int) -> Iterator[i
         yield min(max_tokens, bucket * rows // rows_per_token)
 
 
+def chance(rng: random.Random, probability: float) -> bool:
+    """Return True with a probability from 0 to 1."""
+    return rng.random() < probability
+
+
 def random_length(rng: random.Random, max_tokens: int) -> int:
     """Return a prompt length from 1 to ``max_tokens``, log-uniform: short prompts are the common ones."""
     return min(max_tokens, int(math.exp(rng.uniform(0, math.log(max_tokens + 1)))))
@@ -25,7 +30,7 @@ def random_length(rng: random.Random, max_tokens: int) -> int:
 
 def random_prompts(rng: random.Random, limits: Limits) -> tuple[tuple[int, ...] | None, int, int]:
     """Return (lengths of a pack or None, dense batch, tokens per sequence), within ``limits``."""
-    if rng.random() < 0.5:
+    if chance(rng, 0.5):
         left, lengths = limits.max_tokens, []
         for _ in range(rng.randint(1, 16)):
             length = random_length(rng, limits.max_tokens)
@@ -36,4 +41,4 @@ def random_prompts(rng: random.Random, limits: Limits) -> tuple[tuple[int, ...] 
         return tuple(lengths), 1, sum(lengths)
     tokens = random_length(rng, limits.max_tokens)
     batch = rng.randint(1, max(1, min(limits.max_batch, limits.max_tokens // tokens)))
-    return None, (1 if rng.random() < 0.5 else batch), tokens
+    return None, (1 if chance(rng, 0.5) else batch), tokens
