@@ -28,8 +28,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 def check_manifest(manifest: Manifest) -> Iterator[Problem]:
     """Yield what is inconsistent in a manifest, with its path.
 
-    Names, digests and relative paths have their form; autotune keys (as Triton compares them: 1 equals True) and
-    launch keys are unique; every blob that is referred to is listed, and every blob listed is referred to.
+    Names, digests and relative paths have their form; kernels, autotune keys (as Triton compares them: 1 equals
+    True) and launch keys are unique; the blobs listed are exactly those referred to.
     """
     yield from _check_identity(manifest)
     yield from _unique("kernels", ((kernel.module, kernel.qualname) for kernel in manifest.kernels))

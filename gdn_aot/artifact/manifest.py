@@ -1,8 +1,8 @@
 """What an artifact says about itself: the manifest as frozen records, and its JSON form.
 
-The JSON keys of each object are the fields of its record, in order; ``resources/manifest.schema.json`` says the same
-as a schema. Free JSON (Triton's metadata, options and constants) holds tuples instead of lists, as `freeze` makes it,
-so that what is read compares equal to what was written.
+The JSON keys of each object are the fields of its record, in order; ``resources/manifest.schema.json`` says the
+same as a schema. Free JSON (Triton's metadata, options and constants) holds tuples instead of lists, as `freeze`
+makes it, so that what is read compares equal to what was written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, cast
 FORMAT = 1
 """The format version written, and the only one read."""
 
-Scalar: TypeAlias = None | bool | int | float | str
+Scalar: TypeAlias = bool | int | float | str | None
 Json: TypeAlias = "Scalar | Sequence[Json] | Mapping[str, Json]"
 Key: TypeAlias = tuple[Scalar, ...]
 """An autotune key."""

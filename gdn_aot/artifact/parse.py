@@ -76,7 +76,7 @@ def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1) if len(keys) < MAX_PROBLEMS else "..."
-        raise ValueError(f"an object has the key {ascii(twice[:80])} twice")
+        raise ValueError(f"an object has the key {twice[:80]!a} twice")
     return value
 
 
@@ -88,9 +88,9 @@ def _check_format(raw: object, problems: ProblemList) -> None:
     if not isinstance(raw, dict):
         problems.add("", f"expected object, got {kind(raw)}")
         return
-    version = raw.get("format", _MISSING)
-    if version is _MISSING:
-        problems.add("format", "missing")
+    version = raw.get("format")
+    if "format" not in raw:
+        problems.add("format", "missing, expected int")
     elif not isinstance(version, int) or isinstance(version, bool):
         problems.add("format", f"expected int, got {kind(version)}")
     elif version != m.FORMAT:
@@ -235,8 +235,7 @@ def _is_constant(value: m.Json) -> bool:
 
 def _is_attributes(value: m.Json) -> bool:
     return isinstance(value, tuple) and all(
-        isinstance(item, tuple) and len(item) == len(("name", "value")) and isinstance(item[0], str)
-        for item in value
+        isinstance(item, tuple) and len(item) == len(("name", "value")) and isinstance(item[0], str) for item in value
     )
 
 

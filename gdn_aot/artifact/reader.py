@@ -46,6 +46,10 @@ class ProblemList:
         else:
             self._more += 1
 
+    def full(self) -> bool:
+        """Say whether more problems would only be counted."""
+        return self._more > 0
+
     def found(self) -> list[Problem]:
         """Return the problems noted so far."""
         return [*self._items, Problem("", f"{self._more} more problems")] if self._more else list(self._items)
@@ -65,7 +69,7 @@ def kind(value: object) -> str:
 def _step(key: str) -> str:
     if key.isascii() and key.isidentifier() and len(key) <= 80:  # noqa: PLR2004
         return f".{key}"
-    return f"[{ascii(key[:80])}]"
+    return f"[{key[:80]!a}]"
 
 
 def _is_text(value: str) -> bool:
@@ -117,6 +121,7 @@ class JsonObject:
             self._problems.add(self._at(name), f"expected {expected}, got {kind(value)}")
 
     def text(self, name: str) -> str:
+        """Return a string."""
         value = self._get(name, "str")
         if isinstance(value, str) and _is_text(value):
             return value
@@ -124,6 +129,7 @@ class JsonObject:
         return ""
 
     def integer(self, name: str) -> int:
+        """Return an integer; booleans are none."""
         value = self._get(name, "int")
         if type(value) is int and value in INTEGERS:
             return value
@@ -131,6 +137,7 @@ class JsonObject:
         return 0
 
     def boolean(self, name: str) -> bool:
+        """Return a boolean."""
         value = self._get(name, "bool")
         if isinstance(value, bool):
             return value
@@ -138,11 +145,13 @@ class JsonObject:
         return False
 
     def optional(self, name: str, get: Callable[[str], _T]) -> _T | None:
+        """Return None for null, else what ``get`` reads."""
         if self._data is not None and self._data.get(name, _MISSING) is None:
             return None
         return get(name)
 
     def one_of(self, name: str, choices: tuple[_L, ...]) -> _L:
+        """Return one of the given strings."""
         value = self.text(name)
         for choice in choices:
             if choice == value:
@@ -162,21 +171,26 @@ class JsonObject:
             self._wrong(name, "list", value)
 
     def child(self, name: str, record: type, build: Callable[[JsonObject], _T]) -> _T:
+        """Return the record that ``build`` makes of an object."""
         value = self._get(name, "object")
         # A missing record is noted once: its own fields are not looked for.
         silent = ProblemList() if value is _MISSING else self._problems
         return build(JsonObject(value, self._at(name), record, silent))
 
     def children(self, name: str, record: type, build: Callable[[JsonObject], _T]) -> tuple[_T, ...]:
+        """Return the records that ``build`` makes of a list of objects."""
         return tuple(build(JsonObject(item, path, record, self._problems)) for path, item in self.items(name))
 
     def texts(self, name: str) -> tuple[str, ...]:
+        """Return a list of strings."""
         return tuple(cast("str", self.scalar(item, path, "str")) for path, item in self.items(name))
 
     def key(self, name: str) -> m.Key:
+        """Return an autotune key."""
         return tuple(self.scalar(item, path) for path, item in self.items(name))
 
     def pair(self, name: str) -> tuple[int, int]:
+        """Return a list of two integers."""
         value = self._get(name, "list")
         if value is _MISSING:
             return 0, 0
@@ -186,15 +200,14 @@ class JsonObject:
         return cast("tuple[int, int]", tuple(numbers or (0, 0)))
 
     def scalars(self, name: str) -> Mapping[str, m.Scalar]:
+        """Return an object with scalar values."""
         value = self.mapping(name, lambda item: not isinstance(item, (tuple, dict)), "scalar")
         return cast("Mapping[str, m.Scalar]", value)
 
     def keys(self, name: str) -> tuple[m.Key, ...]:
+        """Return a list of autotune keys."""
         return tuple(
-            tuple(
-                self.scalar(part, f"{path}[{number}]")
-                for number, part in enumerate(self.sequence(item, path))
-            )
+            tuple(self.scalar(part, f"{path}[{number}]") for number, part in enumerate(self.sequence(item, path)))
             for path, item in self.items(name)
         )
 
@@ -215,7 +228,7 @@ class JsonObject:
         return cast("m.Scalar", self.free(value, path))
 
     def free(self, value: object, path: str, depth: int = 0) -> m.Json:
-        """Return free JSON in frozen form. Objects are changed in place: two copies would double the memory."""
+        """Return free JSON in frozen form. Objects are changed in place, which spares a second copy."""
         if depth > MAX_DEPTH:
             self._problems.add(path, f"is nested deeper than {MAX_DEPTH} levels")
         elif isinstance(value, list):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +11,7 @@ import zstandard
 
 from gdn_aot._version import __version__
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact.archive import epoch_from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -173,7 +173,7 @@ def _build() -> m.Build:
         tool=f"gdn-aot {__version__}",
         commit=commit,
         dirty=dirty,
-        epoch=int(os.environ.get("SOURCE_DATE_EPOCH") or 0),
+        epoch=epoch_from_environment(),
         zstd=".".join(map(str, zstandard.ZSTD_VERSION)),
     )
 

@@ -170,7 +170,7 @@ def _build_target(
         licenses=licenses,
     )
     path = job.output / file_name(manifest.identifier)
-    archive.write_artifact(path, manifest, pack.blobs(manifest, job.cache, licenses))
+    archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), path)
     built.manifest, built.path = manifest, path
     marks["pack"] = time.monotonic() - start - marks["trace"] - marks["compile"]
     return built

@@ -1,0 +1,162 @@
+"""Writing an artifact, and reading the blobs of one that was verified.
+
+The same manifest and blobs give the same bytes wherever and whenever they are packed, for one version of zstd.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from gdn_aot.artifact import tar
+from gdn_aot.artifact.check import MAX_EPOCH
+from gdn_aot.artifact.container import FrameError, FrameReader, compressor, trailer
+from gdn_aot.artifact.manifest import Blob, Manifest, to_json
+from gdn_aot.artifact.parse import MAX_BYTES, load_manifest
+from gdn_aot.errors import NotWritableError, Problem, UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import BinaryIO
+
+MANIFEST_NAME = "manifest.json"
+_OUTPUT = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """An artifact file as `write_artifact` left it."""
+
+    path: Path
+    identifier: str
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of the whole file."""
+
+
+def epoch_from_environment() -> int:
+    """Return ``SOURCE_DATE_EPOCH`` in seconds, or 0 if it is not set.
+
+    Raises:
+        UsageError: It is set to something that is not a time which a tar header can hold.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_EPOCH)) and int(text) <= MAX_EPOCH):
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH={text} is not a number of seconds since 1970",
+            hint="unset it, or set it to the time of the last commit: git log -1 --format=%ct",
+        )
+    return int(text)
+
+
+def write_artifact(manifest: Manifest, blobs: Mapping[str, bytes], path: Path) -> Written:
+    """Pack a manifest and its blobs into one file, which appears complete or not at all.
+
+    Args:
+        manifest: What to write. Its blob table is made anew; ``build.epoch`` becomes the time of every member.
+        blobs: Contents by SHA-256.
+        path: The file to write, normally named by ``manifest.file_name``. Missing directories are made.
+
+    Raises:
+        NotWritableError: The file cannot be written: no space, no permission, read-only.
+        VerificationError: The manifest and the blobs do not belong together; nothing was written.
+    """
+    table = tuple(Blob(sha256=digest, size=len(blobs[digest])) for digest in sorted(blobs))
+    manifest = replace(manifest, blobs=table)
+    data = to_json(manifest)
+    load_manifest(data)
+    wrong = [digest for digest, content in blobs.items() if hashlib.sha256(content).hexdigest() != digest]
+    if wrong:
+        problems = [Problem(f"blobs/{digest}", "the content has another SHA-256") for digest in sorted(wrong)]
+        raise VerificationError("blobs are not what their names say", problems)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(path) as file:
+            size, sha256 = _pack(manifest, data, blobs, file)
+    except OSError as error:
+        raise NotWritableError(f"cannot write {path}: {error.strerror or error}") from error
+    return Written(path=path, identifier=manifest.identifier, size=size, sha256=sha256)
+
+
+def read_blobs(path: Path, body: int, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    """Yield (SHA-256, content) of every blob of a verified artifact, in the order of its table.
+
+    Args:
+        path: The file.
+        body: Bytes before its trailer.
+        manifest: Its manifest.
+
+    Raises:
+        VerificationError: The file is no longer the one that was verified.
+    """
+    try:
+        with path.open("rb") as file:
+            reader = FrameReader(file, body)
+            reader.limit = reader.content_size
+            _read_member(reader, MANIFEST_NAME, MAX_BYTES)
+            for blob in manifest.blobs:
+                content = _read_member(reader, f"blobs/{blob.sha256}", blob.size)
+                _expect(hashlib.sha256(content).hexdigest() == blob.sha256, "a blob has other content")
+                yield blob.sha256, content
+    except (FrameError, tar.HeaderError, OSError) as error:
+        problem = Problem("", f"changed after it was verified: {error}")
+        raise VerificationError(f"{path} {problem.what}", [problem]) from error
+
+
+def _read_member(reader: FrameReader, name: str, limit: int) -> bytes:
+    header = tar.decode(reader.read(tar.BLOCK))
+    _expect(header.name == name and header.size <= limit, f"{header.name} is where {name} was")
+    content = reader.read(header.size)
+    reader.read(tar.padding(header.size))
+    return content
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise FrameError(message)
+
+
+def _pack(manifest: Manifest, data: bytes, blobs: Mapping[str, bytes], file: BinaryIO) -> tuple[int, str]:
+    """Write the whole container; return its size and SHA-256."""
+    members = [(MANIFEST_NAME, data), *((f"blobs/{blob.sha256}", blobs[blob.sha256]) for blob in manifest.blobs)]
+    total = sum(tar.member_size(len(content)) for _, content in members) + len(tar.END)
+    digest = hashlib.sha256()
+    chunker = compressor(total).chunker(size=total, chunk_size=_OUTPUT)
+    size = 0
+    for name, content in members:
+        header = tar.encode(name, len(content), manifest.build.epoch)
+        for part in (header, content, bytes(tar.padding(len(content)))):
+            for chunk in chunker.compress(part):
+                size += _put(chunk, file, digest)
+    for part in (*chunker.compress(tar.END), *chunker.finish()):  # type: ignore[no-untyped-call]
+        size += _put(part, file, digest)
+    size += _put(trailer(digest.digest()), file, digest)
+    return size, digest.hexdigest()
+
+
+def _put(data: bytes, file: BinaryIO, digest: hashlib._Hash) -> int:
+    file.write(data)
+    digest.update(data)
+    return len(data)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file beside ``path`` that takes its place if the block succeeds and is removed if not."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,134 @@
+"""The build cache: what is put is got, and what is damaged is never used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from gdn_aot.build.cache import BuildCache, Object, Outcome, default_cache, digest, launch_digest
+from gdn_aot.build.records import Kernel
+from gdn_aot.errors import NotWritableError
+
+METADATA = {"shared": 4096, "num_warps": 4, "name": "kernel"}
+KERNEL = Kernel(module="m", qualname="k", cache_key="aa", sources=(), dependencies=(), globals=())
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> BuildCache:
+    return BuildCache(tmp_path / "cache")
+
+
+def _fill(cache: BuildCache) -> Object:
+    made = cache.put_object("object-key", b"\x7fELF cubin", dict(METADATA), registers=64, local=8)
+    cache.put_launch("launch-key", object_key="object-key")
+    return made
+
+
+def _only(cache: BuildCache, kind: str) -> Path:
+    (path,) = (path for path in (cache.root / kind).rglob("*") if path.is_file())
+    return path
+
+
+def test_round_trip(cache: BuildCache) -> None:
+    made = _fill(cache)
+    assert cache.launch("launch-key") == Outcome(object=made)
+    assert cache.object("object-key") == made
+    assert cache.cubin(made.cubin) == b"\x7fELF cubin"
+    assert (made.shared, made.threads, made.registers, made.local) == (4096, 128, 64, 8)
+    cache.put_trace("trace-key", b"{}" * 1000)
+    assert cache.trace("trace-key") == b"{}" * 1000
+    cache.put_launch("other", rejected="needs too much")
+    assert cache.launch("other") == Outcome(rejected="needs too much")
+    assert not [path for path in cache.root.rglob("*") if path.name.startswith(".tmp")]
+
+
+def test_an_empty_cache_knows_nothing(cache: BuildCache) -> None:
+    assert cache.trace("k") is None
+    assert cache.launch("k") is None
+    assert cache.object("k") is None
+    with pytest.raises(OSError, match="k"):
+        cache.cubin("k")
+
+
+def test_a_launch_without_its_cubin_is_a_miss(cache: BuildCache) -> None:
+    _fill(cache)
+    _only(cache, "cubins").unlink()
+    assert cache.object("object-key") is None
+    assert cache.launch("launch-key") is None
+
+
+def test_a_launch_without_its_object_is_a_miss(cache: BuildCache) -> None:
+    _fill(cache)
+    _only(cache, "objects").unlink()
+    assert cache.launch("launch-key") is None
+
+
+def test_a_changed_cubin_is_refused_and_then_a_miss(cache: BuildCache) -> None:
+    made = _fill(cache)
+    _only(cache, "cubins").write_bytes(b"\x7fELF cubim")
+    with pytest.raises(ValueError, match="changed on disk"):
+        cache.cubin(made.cubin)
+    assert cache.launch("launch-key") is None
+
+
+@pytest.mark.parametrize("bad", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"object": 3}', b'{"cubin": "x"}'])
+@pytest.mark.parametrize("kind", ["launches", "objects"])
+def test_a_damaged_record_is_a_miss(cache: BuildCache, kind: str, bad: bytes) -> None:
+    _fill(cache)
+    _only(cache, kind).write_bytes(bad)
+    assert cache.launch("launch-key") is None
+
+
+@pytest.mark.parametrize("bad", [b"", b"garbage", None], ids=["empty", "garbage", "truncated"])
+def test_a_damaged_trace_is_a_miss(cache: BuildCache, bad: bytes | None) -> None:
+    cache.put_trace("k", os.urandom(1000))
+    path = _only(cache, "traces")
+    path.write_bytes(path.read_bytes()[:-100] if bad is None else bad)
+    assert cache.trace("k") is None
+
+
+def test_a_cache_below_a_file_is_not_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = BuildCache(tmp_path / "file" / "cache")
+    with pytest.raises(NotWritableError, match="Not a directory") as caught:
+        cache.put_trace("k", b"x")
+    assert "GDN_AOT_HOME" in caught.value.hint
+    assert cache.trace("k") is None
+
+
+def test_a_full_disk_leaves_no_temporary_file(cache: BuildCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_source: object, _destination: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(NotWritableError, match="No space left on device"):
+        _fill(cache)
+    assert not [path for path in cache.root.rglob("*") if path.is_file()]
+
+
+def test_launch_keys_depend_on_everything() -> None:
+    compiler = {"target": "sm_90", "triton": "3.6.0", "ptxas": "12.9"}
+    changed_source = Kernel(module="m", qualname="k", cache_key="ab", sources=(), dependencies=(), globals=())
+    keys = [
+        launch_digest(KERNEL, {"signature": {"x": "i32"}}, compiler),
+        launch_digest(KERNEL, {"signature": {"x": "i64"}}, compiler),
+        launch_digest(changed_source, {"signature": {"x": "i32"}}, compiler),
+        *(launch_digest(KERNEL, {"signature": {"x": "i32"}}, {**compiler, name: "other"}) for name in compiler),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == launch_digest(KERNEL, {"signature": {"x": "i32"}}, dict(reversed(compiler.items())))
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path))
+    assert default_cache().root == tmp_path / "build"
+    monkeypatch.delenv("GDN_AOT_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_cache().root == tmp_path / "xdg" / "gdn-aot" / "build"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_cache().root == tmp_path / "home" / ".cache" / "gdn-aot" / "build"

@@ -1,0 +1,71 @@
+"""Traces survive the pipe."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
+
+_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+_CONFIGS = st.builds(
+    Config,
+    kwargs=st.lists(st.tuples(_NAMES, st.integers()), max_size=4).map(tuple),
+    num_warps=st.integers(1, 64),
+    num_stages=st.integers(0, 9),
+    num_ctas=st.integers(1, 16),
+    maxnreg=st.none() | st.integers(1, 255),
+)
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+
+
+def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
+    kernel = Kernel(
+        module="fla.ops",
+        qualname="kernel",
+        cache_key="ab" * 32,
+        sources=(("fla/ops.py", "cd" * 32), ("fla/utils.py", "ef" * 32)),
+        dependencies=(("exp", "fla.ops.op", "exp"),),
+        globals=(("EPS", "1e-06"),),
+    )
+    specialization = {"signature": {"x": "*bf16", "pair": ["i32", "constexpr"]}, "constants": [[[1], None]]}
+    return Trace(
+        provider_version="0.6.0",
+        triton_version="3.6.0",
+        ptxas_version="12.9.86",
+        kernels=[kernel],
+        launches=[Launch(kernel=0, key="key", specialization=specialization)],
+        tunings=[Tuning(kernel=0, key=key, candidates=configs, derived=1, variants=[[0] * len(configs)])],
+        workloads=["decode"],
+        plain=[0],
+        refused=[("train", "ValueError: no")],
+        calls=3,
+        seconds=1.5,
+    )
+
+
+@given(st.lists(_CONFIGS, min_size=1, max_size=3), st.lists(_SCALARS, max_size=4).map(tuple))
+def test_round_trip(configs: list[Config], key: tuple[object, ...]) -> None:
+    trace = _trace(configs, key)
+    assert Trace.from_json(trace.to_json()) == trace
+    assert Trace.from_json(trace.to_json().encode()) == trace
+
+
+def test_a_key_keeps_the_types_that_json_tells_apart() -> None:
+    key = (64, True, 1, 1.0, None, "torch.bfloat16")
+    trace = Trace.from_json(_trace([Config(kwargs=(), num_warps=1, num_stages=1)], key).to_json())
+    assert list(map(type, trace.tunings[0].key)) == list(map(type, key))
+
+
+def test_it_is_one_json_document() -> None:
+    data = json.loads(_trace([Config(kwargs=(), num_warps=1, num_stages=1)], (1,)).to_json())
+    assert data["provider_version"] == "0.6.0"
+    assert data["launches"][0][1] == "key"
+
+
+def test_a_config_names_what_is_unusual_about_it() -> None:
+    assert str(Config(kwargs=(("BV", 32),), num_warps=4, num_stages=2)) == "BV=32 num_warps=4 num_stages=2"
+    odd = Config(kwargs=(), num_warps=4, num_stages=2, num_ctas=2, maxnreg=96)
+    assert str(odd) == "num_warps=4 num_stages=2 num_ctas=2 maxnreg=96"
