@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gdn_aot.artifact import manifest as m
 
 MAX_PROBLEMS = 1000
-"""Problems listed before the rest is only counted."""
+"""Problems listed before a reader gives up."""
 MAX_DEPTH = 32
 """Levels of lists and objects inside one piece of free JSON."""
 INTEGERS = range(-(1 << 63), 1 << 64)
@@ -31,28 +31,28 @@ _L = TypeVar("_L", bound=str)
 
 
 class ProblemList:
-    """Problems in the order found. Only the first `MAX_PROBLEMS` are kept, and how many more there were."""
+    """Problems in the order found, up to `MAX_PROBLEMS`: what a hostile file can make us keep is bounded."""
 
-    __slots__ = ("_items", "_more")
+    __slots__ = ("_items",)
 
     def __init__(self) -> None:
         self._items: list[Problem] = []
-        self._more = 0
 
     def add(self, where: str, what: str) -> None:
-        """Note one problem."""
-        if len(self._items) < MAX_PROBLEMS:
-            self._items.append(Problem(where, what))
-        else:
-            self._more += 1
+        """Note one problem.
 
-    def full(self) -> bool:
-        """Say whether more problems would only be counted."""
-        return self._more > 0
+        Raises:
+            VerificationError: The list is full. Nothing is looked at any more.
+        """
+        if len(self._items) == MAX_PROBLEMS:
+            self._items.append(Problem("", f"there are more than {MAX_PROBLEMS} problems"))
+        if len(self._items) > MAX_PROBLEMS:
+            raise VerificationError("there are too many problems", self.found())
+        self._items.append(Problem(where, what))
 
     def found(self) -> list[Problem]:
         """Return the problems noted so far."""
-        return [*self._items, Problem("", f"{self._more} more problems")] if self._more else list(self._items)
+        return list(self._items)
 
     def raise_any(self, message: str) -> None:
         """Raise `VerificationError` if any problem was noted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,14 +55,13 @@ class Report:
     body: int
     """Bytes before the trailer."""
     unknown_format: bool
-    """The only thing wrong is that the format version is not known."""
+    """The format version is not known, and nothing else is known to be wrong."""
 
     def error(self) -> VerificationError:
-        """Return the problems as an exception whose message lists them."""
-        lines = "".join(f"\n  {problem}" for problem in self.problems)
-        count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
+        """Return the problems as an exception."""
+        count = f"{len(self.problems)} problem{'s' * (len(self.problems) != 1)}"
         kind = UnknownFormatError if self.unknown_format else VerificationError
-        return kind(f"{self.path} is not a sound artifact, {count}:{lines}", list(self.problems))
+        return kind(f"{self.path} is not a sound artifact: {count}", list(self.problems))
 
 
 class Artifact:
@@ -144,7 +144,8 @@ def examine(path: str | PathLike[str]) -> Report:
             digests = _digest(file, size, problems)
             file.seek(0)
             if 0 < size <= MAX_FILE:
-                members.read(file, digests.body)
+                with suppress(VerificationError):  # the list of problems is full
+                    members.read(file, digests.body)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
     return Report(
@@ -251,8 +252,6 @@ class _Members:
     def _read_blobs(self, reader: FrameReader) -> None:
         while (header := self._header(reader)) is not None:
             self._check_place(header)
-            if self._problems.full():
-                return
             if header.size > MAX_BLOB:
                 raise tar.HeaderError(f"member {header.name} is larger than {MAX_BLOB} bytes")
             digest = hashlib.sha256()

@@ -42,8 +42,8 @@ class Job:
 
     provider: ProviderInfo
     shapes: tuple[ModelShape, ...]
-    fp16_too: bool
-    """Add an fp16 copy of every shape on targets without bf16 arithmetic: that is what such cards are run with."""
+    fp16_fallback: bool
+    """Build for fp16 on targets without bf16 arithmetic: that is what such cards are run with."""
     limits: Limits
     workloads: tuple[str, ...]
     cache: BuildCache
@@ -56,9 +56,9 @@ class Job:
 
     def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
         """Return the shapes to build for a target."""
-        if target.bf16 or not self.fp16_too:
+        if target.bf16 or not self.fp16_fallback:
             return self.shapes
-        return tuple(dict.fromkeys([*self.shapes, *(replace(shape, dtype="fp16") for shape in self.shapes)]))
+        return tuple(dict.fromkeys(replace(shape, dtype="fp16") for shape in self.shapes))
 
 
 @dataclass(kw_only=True)

@@ -129,7 +129,7 @@ def command(
     job = pipeline.Job(
         provider=chosen_provider,
         shapes=tuple(selection.shapes),
-        fp16_too=not dtype and bool(model),
+        fp16_fallback=not dtype and not shape,
         limits=Limits(max_tokens=max_tokens, max_batch=max_batch, mode=mode),
         workloads=select_workloads(chosen_provider, mode, workload, exclude_workload),
         cache=BuildCache(cache_dir) if cache_dir else default_cache(),
@@ -141,6 +141,9 @@ def command(
         output=output,
     )
     pipeline.check_environment(job, targets)
+    for target in targets:
+        if job.shapes_for(target) != job.shapes:
+            note(f"{target} has no bf16 arithmetic: building for fp16; --dtype bf16 builds the emulation")
     check_output(output)
     finished: list[Built] = []
     with Progress("build") as progress:

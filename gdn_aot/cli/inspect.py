@@ -1,0 +1,97 @@
+"""``gdn-aot inspect``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import emit_json, out, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gdn_aot.artifact.manifest import Kernel, Manifest
+    from gdn_aot.artifact.verify import Artifact
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@_options.as_json
+def command(file: Path, *, as_json: bool) -> None:
+    """Show what is inside an artifact. The file is verified first."""
+    from gdn_aot.artifact.manifest import to_plain
+    from gdn_aot.artifact.verify import open_artifact
+
+    artifact = open_artifact(file)
+    if as_json:
+        emit_json({**to_plain(artifact.manifest), "sizes": _sizes(artifact)})
+        return
+    for line in _describe(artifact):
+        out(_printable(line))
+
+
+def _sizes(artifact: Artifact) -> dict[str, int]:
+    """Return sizes in bytes."""
+    return {
+        "file": artifact.size,
+        "uncompressed": artifact.uncompressed,
+        "manifest": artifact.manifest_size,
+        "blobs": sum(blob.size for blob in artifact.manifest.blobs),
+    }
+
+
+def _describe(artifact: Artifact) -> Iterator[str]:
+    manifest = artifact.manifest
+    provider, target, build = manifest.provider, manifest.target, manifest.build
+    commit = f", commit {build.commit}{' with changes' * build.dirty}" if build.commit else ""
+    sizes = _sizes(artifact)
+    yield f"identifier  {manifest.identifier}"
+    yield f"target      {target.name}, {target.max_shared} bytes of shared memory per block"
+    yield f"provider    {provider.name} ({provider.distribution} {provider.version}), licence {provider.license}"
+    yield f"triton      {manifest.triton.version}, ptxas {manifest.triton.ptxas}"
+    yield f"covers      {manifest.mode}, {manifest.max_tokens} tokens, batch {manifest.max_batch}"
+    yield f"workloads   {', '.join(manifest.workloads)}"
+    yield f"numerics    {manifest.numerics.status} {manifest.numerics.detail}".rstrip()
+    yield f"built by    {build.tool}{commit}"
+    yield f"file        {sizes['file']} bytes, sha256 {artifact.sha256}"
+    yield (
+        f"content     {sizes['uncompressed']} bytes: manifest {sizes['manifest']}, "
+        f"{len(manifest.blobs)} blobs {sizes['blobs']}"
+    )
+    yield ""
+    models = [
+        (row.name, row.tp, row.heads, row.v_heads, row.k_dim, row.v_dim, row.conv_width, row.dtype)
+        for row in manifest.models
+    ]
+    yield from table(models, ("model", "tp", "H", "HV", "K", "V", "conv", "dtype")).splitlines()
+    yield ""
+    kernels = [_kernel_row(kernel, manifest) for kernel in manifest.kernels]
+    headers = ("kernel", "choices", "provenance", "binaries", "cubin bytes")
+    yield from table(kernels, headers).splitlines()
+    if manifest.not_covered:
+        yield ""
+        yield "not covered"
+        for item in manifest.not_covered:
+            keys = f" ({len(item.keys)} autotune keys)" if item.keys else ""
+            yield f"  {item.kernel}{keys}: {item.reason}"
+
+
+def _kernel_row(kernel: Kernel, manifest: Manifest) -> tuple[str, int, str, int, int]:
+    sizes = {blob.sha256: blob.size for blob in manifest.blobs}
+    counts = Counter(choice.provenance for choice in kernel.choices)
+    return (
+        f"{kernel.module}:{kernel.qualname}",
+        len(kernel.choices),
+        ", ".join(f"{count} {name}" for name, count in sorted(counts.items())),
+        len(kernel.binaries),
+        sum(sizes[digest] for digest in {binary.cubin for binary in kernel.binaries}),
+    )
+
+
+def _printable(text: str) -> str:
+    """Escape what could move the cursor: the file's text is not ours."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from artifact import factory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """Path of a sound artifact."""
+    return factory.write(tmp_path)

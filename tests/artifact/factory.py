@@ -1,0 +1,162 @@
+"""A small manifest that looks like a real one, and ways to damage an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import tar
+from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.artifact.container import compressor, trailer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+LICENSE = b"MIT License\n\nPermission is hereby granted ...\n"
+CUBINS = (b"\x7fELF" + bytes(range(256)) * 20, b"\x7fELF" + bytes(range(255, -1, -1)) * 12)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def make_config(**kwargs: m.Scalar) -> m.Config:
+    return m.Config(kwargs=kwargs or {"BK": 64, "BV": 128}, num_warps=4, num_stages=3, num_ctas=1, maxnreg=None)
+
+
+def make_choice(key: m.Key = (16, 128, "torch.bfloat16"), provenance: m.Provenance = "default") -> m.Choice:
+    return m.Choice(key=key, config=make_config(), provenance=provenance, derived=False, note="")
+
+
+def make_binary(cubin: bytes, launch_key: str = "(('*bf16', 'D'), 128)") -> m.Binary:
+    return m.Binary(
+        launch_key=launch_key,
+        specialization=m.Specialization(
+            signature={"k": "*bf16", "h": ("*fp32", "i32"), "T": "i32", "BT": "constexpr"},
+            constants=(((3,), {"constexpr": 64}), ((4,), None), ((5, 0), {"dtype": "fp32"}), ((6,), 16)),
+            attributes=(((0,), (("tt.divisibility", 16),)),),
+            options={"num_warps": 4, "maxnreg": None, "supported_fp8_dtypes": ("fp8e4b15", "fp8e5")},
+        ),
+        metadata={
+            "name": "chunk_fwd_kernel_o",
+            "shared": 65536,
+            "enable_fp_fusion": True,
+            "target": {"backend": "cuda", "arch": 120, "warp_size": 32},
+            "tensordesc_meta": (),
+        },
+        resources=m.Resources(registers=168, shared=65536, local=0),
+        cubin=sha256(cubin),
+    )
+
+
+def make_kernel(*binaries: m.Binary, qualname: str = "chunk_fwd_kernel_o") -> m.Kernel:
+    return m.Kernel(
+        module="fla.ops.common.chunk_o",
+        qualname=qualname,
+        cache_key=sha256(qualname.encode()),
+        sources=(m.Source(path="fla/ops/common/chunk_o.py", sha256=sha256(b"source")),),
+        dependencies=(m.Dependency(module="fla.ops.utils.op", qualname="exp2", name="exp2"),),
+        globals=(m.Global(name="SOLVE_TRIL_DOT_PRECISION", value="constexpr['tf32']"),),
+        choices=(make_choice(), make_choice((32, 1.5, None, True), "measured")),
+        binaries=binaries,
+    )
+
+
+def make_manifest(*, blobs: tuple[m.Blob, ...] = (), epoch: int = 0) -> m.Manifest:
+    """Return a manifest that refers to `LICENSE` and both `CUBINS`, by default without a blob table."""
+    return m.Manifest(
+        format=m.FORMAT,
+        identifier="fla0.6.0-triton3.6.0-sm_120",
+        target=m.Target(name="sm_120", capability=(12, 0), warp_size=32, max_shared=101376),
+        provider=m.Provider(
+            name="fla",
+            distribution="fla-core",
+            version="0.6.0",
+            license="MIT",
+            license_files=(m.LicenseFile(path="LICENSE", blob=sha256(LICENSE)),),
+        ),
+        triton=m.Triton(version="3.6.0", ptxas="12.9.86"),
+        models=(
+            m.Model(
+                name="qwen3.5-9b",
+                tp=1,
+                heads=16,
+                v_heads=32,
+                k_dim=128,
+                v_dim=128,
+                conv_width=4,
+                dtype="bf16",
+            ),
+        ),
+        workloads=("transformers-prefill", "transformers-decode"),
+        mode="inference",
+        max_tokens=32768,
+        max_batch=64,
+        kernels=(
+            make_kernel(make_binary(CUBINS[0]), make_binary(CUBINS[1], "other")),
+            make_kernel(make_binary(CUBINS[0]), qualname="l2norm_fwd_kernel"),
+        ),
+        not_covered=(m.NotCovered(kernel="fla.ops.x:y", reason="needs 98304 bytes", keys=((64, "a"),)),),
+        numerics=m.Numerics(status="not run", detail=""),
+        blobs=blobs,
+        build=m.Build(tool="gdn-aot 0.1.0", commit=None, dirty=False, epoch=epoch, zstd="1.5.7"),
+    )
+
+
+def make_blobs() -> dict[str, bytes]:
+    return {sha256(data): data for data in (LICENSE, *CUBINS)}
+
+
+def full_manifest(*, epoch: int = 0) -> m.Manifest:
+    """Return `make_manifest` with its blob table."""
+    blobs = make_blobs()
+    table = tuple(m.Blob(sha256=digest, size=len(blobs[digest])) for digest in sorted(blobs))
+    return make_manifest(blobs=table, epoch=epoch)
+
+
+def write(path: Path) -> Path:
+    """Write the artifact of `make_manifest` to a file or into a directory."""
+    if path.is_dir():
+        path /= m.file_name(make_manifest().identifier)
+    return write_artifact(make_manifest(), make_blobs(), path).path
+
+
+def member(name: str, data: bytes, *, mtime: int = 0) -> bytes:
+    return tar.encode(name, len(data), mtime) + data + bytes(tar.padding(len(data)))
+
+
+def members(manifest: bytes | None = None) -> list[bytes]:
+    """Return the members of a sound artifact, as raw tar, with another manifest if one is given."""
+    blobs = make_blobs()
+    data = m.to_json(full_manifest()) if manifest is None else manifest
+    return [
+        member("manifest.json", data),
+        *(member(f"blobs/{digest}", blobs[digest]) for digest in sorted(blobs)),
+    ]
+
+
+def wrap(frame: bytes) -> bytes:
+    """Add a valid trailer."""
+    return frame + trailer(hashlib.sha256(frame).digest())
+
+
+def pack(parts: Sequence[bytes], *, end: bytes = tar.END) -> bytes:
+    """Compress raw tar members and add a valid trailer."""
+    content = b"".join(parts) + end
+    return wrap(compressor(len(content)).compress(content))
+
+
+def unpack(data: bytes) -> bytes:
+    """Return the tar inside an artifact, as any zstd reader does."""
+    with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as stream:
+        return stream.readall()
+
+
+def reseal(header: bytes) -> bytes:
+    """Return a tar header with its checksum made right."""
+    checksum = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 0x20)
+    return header[:148] + checksum + header[156:]

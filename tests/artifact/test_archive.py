@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from hypothesis import given, settings
+
+from artifact import factory
+from artifact.strategies import contents
+from gdn_aot.artifact import archive, container
+from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.artifact.verify import open_artifact, verify
+from gdn_aot.errors import NotWritableError, UsageError, VerificationError
+
+
+@settings(max_examples=60)
+@given(contents())
+def test_pack_then_read_is_identity(content: tuple[m.Manifest, dict[str, bytes]]) -> None:
+    manifest, blobs = content
+    with tempfile.TemporaryDirectory() as directory:
+        written = write_artifact(manifest, blobs, Path(directory) / "a.tar.zst")
+        assert verify(written.path) == []
+        artifact = open_artifact(written.path)
+        assert replace(artifact.manifest, blobs=()) == manifest
+        assert dict(artifact.iter_blobs()) == blobs
+        assert all(artifact.read_blob(digest) == data for digest, data in blobs.items())
+        data = written.path.read_bytes()
+        assert (written.size, written.sha256) == (len(data), factory.sha256(data))
+        assert (artifact.size, artifact.sha256) == (len(data), factory.sha256(data))
+
+
+def test_same_bytes_elsewhere_and_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = factory.write(tmp_path).read_bytes()
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    monkeypatch.chdir(tmp_path)
+    os.umask(os.umask(0o077))
+    blobs = dict(reversed(factory.make_blobs().items()))
+    second = write_artifact(factory.make_manifest(), blobs, Path("new/dir/other.tar.zst")).path
+    assert second.read_bytes() == first
+
+
+def test_layout(sound: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(factory.unpack(sound.read_bytes()))) as archive_file:
+        members = archive_file.getmembers()
+        names = ["manifest.json", *(f"blobs/{digest}" for digest in sorted(factory.make_blobs()))]
+        assert [member.name for member in members] == names
+        for member in members:
+            assert member.isreg()
+            found = (member.mode, member.uid, member.gid, member.uname, member.gname, member.mtime)
+            assert found == (0o644, 0, 0, "", "", 0)
+        data = archive_file.extractfile("manifest.json")
+        assert data is not None
+        assert data.read() == m.to_json(factory.full_manifest())
+
+
+def test_epoch_is_the_time_of_every_member(tmp_path: Path) -> None:
+    path = write_artifact(factory.make_manifest(epoch=1790000000), factory.make_blobs(), tmp_path / "a").path
+    assert verify(path) == []
+    with tarfile.open(fileobj=io.BytesIO(factory.unpack(path.read_bytes()))) as archive_file:
+        assert {member.mtime for member in archive_file} == {1790000000}
+
+
+@pytest.mark.skipif(not (shutil.which("zstd") and shutil.which("tar")), reason="no zstd or tar here")
+def test_ordinary_tools_unpack_it(sound: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    done = subprocess.run(
+        ["tar", "--zstd", "-xf", str(sound), "-C", str(out)], check=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert (out / "manifest.json").read_bytes() == m.to_json(factory.full_manifest())
+    for digest, data in factory.make_blobs().items():
+        assert (out / "blobs" / digest).read_bytes() == data
+    assert subprocess.run(["zstd", "-q", "-t", str(sound)], check=False).returncode == 0
+
+
+def test_trailer_is_the_digest_of_all_before_it(sound: Path) -> None:
+    data = sound.read_bytes()
+    assert data[-39:-32] == b"gdn-aot"
+    assert data[-32:] == hashlib.sha256(data[:-47]).digest()
+
+
+def test_source_date_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    assert archive.epoch_from_environment() == 0
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
+    assert archive.epoch_from_environment() == 1790000000
+    for bad in ("", "-1", "1.5", "now", "99999999999", "9" * 5000, "\u0661"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", bad)
+        with pytest.raises(UsageError):
+            archive.epoch_from_environment()
+
+
+def test_what_does_not_belong_together_is_not_written(tmp_path: Path) -> None:
+    manifest, blobs = factory.make_manifest(), factory.make_blobs()
+    digest = next(iter(blobs))
+    for wrong in (
+        {**blobs, factory.sha256(b"more"): b"more"},
+        {key: value for key, value in blobs.items() if key != digest},
+        {**blobs, digest: b"other"},
+    ):
+        with pytest.raises(VerificationError):
+            write_artifact(manifest, wrong, tmp_path / "a.tar.zst")
+    with pytest.raises(VerificationError):
+        write_artifact(replace(manifest, identifier="x"), blobs, tmp_path / "a.tar.zst")
+    assert list(tmp_path.iterdir()) == []
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk with no space left; small writes succeed and the rest fails."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > 1000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    path = tmp_path / "a.tar.zst"
+    if keep:
+        path.write_bytes(b"what was there before")
+    original = Path.open
+
+    def open_full(self: Path, mode: str = "r", *args: Any) -> Any:
+        if mode != "xb":
+            return original(self, mode, *args)
+        original(self, mode).close()
+        return nullcontext(FullDisk())
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(NotWritableError, match="No space left") as caught:
+        write_artifact(factory.make_manifest(), factory.make_blobs(), path)
+    assert caught.value.exit_code == 9
+    assert list(tmp_path.iterdir()) == ([path] if keep else [])
+    assert not keep or path.read_bytes() == b"what was there before"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_full_device_fails_on_the_real_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.open
+
+    def open_full(self: Path, mode: str = "r", *args: Any) -> Any:
+        return original(Path("/dev/full"), "wb", buffering=0) if mode == "xb" else original(self, mode, *args)
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(NotWritableError, match="No space left"):
+        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
+
+
+def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> tuple[int, str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(archive, "_pack", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_destination_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotWritableError):
+        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "file" / "a.tar.zst")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_directory(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(NotWritableError):
+        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
+
+
+def test_file_that_changes_after_verification(sound: Path) -> None:
+    artifact = open_artifact(sound)
+    with pytest.raises(KeyError):
+        artifact.read_blob("0" * 64)
+    for data in (factory.pack(factory.members()[:1]), b"", sound.read_bytes()[:100]):
+        sound.write_bytes(data)
+        with pytest.raises(VerificationError, match="changed after it was verified"):
+            dict(artifact.iter_blobs())
+
+
+def test_frame_reader_never_gives_more_than_its_limit(tmp_path: Path) -> None:
+    size = 200 << 20
+    path = tmp_path / "zeros"
+    path.write_bytes(container.compressor(size).compress(bytes(size)))
+    file: BinaryIO
+    with path.open("rb") as file:
+        reader = container.FrameReader(file, path.stat().st_size)
+        reader.limit = 1000
+        assert reader.read(10) == bytes(10)
+        with pytest.raises(container.FrameError, match="more than the 1000 bytes expected"):
+            reader.read(size)

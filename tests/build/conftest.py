@@ -1,0 +1,97 @@
+"""Artifacts built once per session with the real provider, compiler and assembler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import gdn_aot
+
+from gdn_aot.artifact.verify import Artifact, open_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gdn_aot.artifact.manifest import Kernel, Manifest
+
+PREFILL_AND_DECODE = ("--workload", "transformers-*", "--workload", "gated-norm")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What one build command made."""
+
+    home: Path
+    arguments: tuple[object, ...]
+    document: dict[str, Any]
+    err: str
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The only artifact of the document."""
+        (row,) = self.document["artifacts"]
+        assert isinstance(row, dict)
+        return row
+
+    @property
+    def path(self) -> Path:
+        return Path(self.row["path"])
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        return open_artifact(self.path)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.artifact.manifest
+
+    def kernel(self, name: str) -> Kernel:
+        (found,) = (kernel for kernel in self.manifest.kernels if kernel.qualname == name)
+        return found
+
+
+def make(home: Path, output: Path, *arguments: object) -> Built:
+    """Build with the cache of ``home``."""
+    done = gdn_aot("build", *arguments, "-o", output, "--json", home=home)
+    return Built(home, arguments, done.json, done.err)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``GDN_AOT_HOME`` that the session's builds share."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def build(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+    """Build with the session's cache into a new directory."""
+
+    def build(*arguments: object) -> Built:
+        return make(home, tmp_path_factory.mktemp("out"), *arguments)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def sm_120(build: Callable[..., Built]) -> Built:
+    """Every inference workload of one model."""
+    return build("--arch", "sm_120", "--model", "qwen3.5-9b")
+
+
+@pytest.fixture(scope="session")
+def sm_90(build: Callable[..., Built]) -> Built:
+    return build("--arch", "sm_90", "--model", "qwen3.5-9b", *PREFILL_AND_DECODE)
+
+
+@pytest.fixture(scope="session")
+def sm_70(build: Callable[..., Built]) -> Built:
+    return build("--arch", "sm_70", "--model", "qwen3.5-9b", "--dtype", "fp16", *PREFILL_AND_DECODE)
+
+
+@pytest.fixture(scope="session")
+def decode(build: Callable[..., Built]) -> Built:
+    """The smallest artifact with real kernels."""
+    return build("--arch", "sm_120", "--model", "qwen3.5-9b", "--workload", "transformers-decode")

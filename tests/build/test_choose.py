@@ -1,0 +1,217 @@
+"""Choosing: which candidate an autotune key gets, from outcomes made by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gdn_aot.build.cache import Object, Outcome
+from gdn_aot.build.choose import Chooser, misfit
+from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.build.tuning import TunedChoice
+from gdn_aot.errors import UsageError
+from gdn_aot.targets import get_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gdn_aot.build.choose import Choices
+    from gdn_aot.build.tuning import TuningTable
+
+SM_75 = get_target("sm_75")
+KEY = (16, "torch.bfloat16")
+A, B, C, SMALLER = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=2) for size in (128, 64, 32, 16))
+
+
+def _fits(shared: int = 1024, *, warps: int = 4, registers: int = 64) -> Outcome:
+    return Outcome(
+        object=Object(cubin="c", metadata={"shared": shared, "num_warps": warps}, registers=registers, local=0)
+    )
+
+
+FITS = _fits()
+TOO_BIG = _fits(70000)
+
+
+def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, plain: int = 0) -> Trace:
+    """One autotune key of kernel m:k, whose candidate c in variant v is launch ``v * 10 + c``; plain ones from 90."""
+    launches = {v * 10 + c for v in range(variants) for c in range(len(candidates))} | {90 + p for p in range(plain)}
+    kernels = [
+        Kernel(module="m", qualname=name, cache_key=name, sources=(), dependencies=(), globals=()) for name in "kp"
+    ]
+    return Trace(
+        provider_version="1",
+        triton_version="3.6.0",
+        ptxas_version="12",
+        kernels=kernels,
+        launches=[
+            Launch(kernel=int(index >= 90), key=str(index), specialization={}) for index in range(max(launches) + 1)
+        ],
+        tunings=[
+            Tuning(
+                kernel=0,
+                key=KEY,
+                candidates=candidates,
+                derived=derived,
+                variants=[[v * 10 + c for c in range(len(candidates))] for v in range(variants)],
+            )
+        ],
+        plain=[90 + p for p in range(plain)],
+    )
+
+
+def _choose(
+    trace: Trace, outcomes: dict[int, Outcome], table: TuningTable | None = None
+) -> tuple[Choices, list[int]]:
+    """Drive a chooser to its end. Returns what it chose, and the launches it had compiled, in order."""
+    chooser = Chooser(trace, SM_75, table or {})
+    asked: list[int] = []
+    pending = list(chooser.wanted())
+    while pending:
+        launch = pending.pop(0)
+        if launch not in asked:
+            asked.append(launch)
+            pending.extend(chooser.take(launch, outcomes[launch]))
+    return chooser.result, asked
+
+
+def _tuned(config: Config, provenance: str = "measured") -> TuningTable:
+    return {("m:k", KEY): TunedChoice(config=config, provenance=provenance, note="3 runs")}
+
+
+def test_default_is_the_first_that_fits_and_no_other_is_compiled() -> None:
+    result, asked = _choose(_trace([A, B, C]), {0: FITS})
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance, chosen.note, chosen.derived) == (A, "default", "", False)
+    assert chosen.launches == [0]
+    assert asked == [0]
+    assert (result.rejected, result.uncovered, result.failures) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (_fits(65537), "needs 65537 bytes of shared memory, sm_75 has 65536"),
+        (_fits(warps=33), "needs 1056 threads per block, sm_75 has 1024"),
+        (_fits(warps=16, registers=136), "needs 69632 registers per block, sm_75 has 65536"),
+        (Outcome(rejected="OutOfResources: tensor memory"), "was refused by the compiler: OutOfResources"),
+    ],
+    ids=["shared memory", "threads", "registers", "compiler"],
+)
+def test_what_does_not_fit_is_rejected_with_the_reason(outcome: Outcome, reason: str) -> None:
+    result, asked = _choose(_trace([A, B, C]), {0: outcome, 1: FITS})
+    assert asked == [0, 1]
+    ((kernel, candidate, why),) = result.rejected
+    assert (kernel, candidate) == ("m:k", str(A))
+    assert reason in why
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance) == (B, "default")
+    assert "1 candidates before it do not fit" in chosen.note
+    assert reason in chosen.note
+    assert not result.failures
+
+
+def test_the_limits_themselves_fit() -> None:
+    full = _fits(65536, warps=32, registers=64)
+    assert full.object is not None
+    assert misfit(full.object, SM_75) is None
+
+
+def test_a_candidate_must_fit_for_every_variant() -> None:
+    outcomes = {0: FITS, 10: TOO_BIG, 20: FITS, 1: FITS, 11: FITS, 21: FITS}
+    result, asked = _choose(_trace([A, B], variants=3), outcomes)
+    (chosen,) = result.chosen
+    assert chosen.config == B
+    assert chosen.launches == [1, 11, 21]
+    assert sorted(asked) == [0, 1, 10, 11, 20, 21]
+    assert len(result.rejected) == 1
+
+
+def test_outcomes_may_come_in_any_order() -> None:
+    chooser = Chooser(_trace([A, B], variants=3), SM_75, {})
+    assert list(chooser.wanted()) == [0, 10, 20]
+    followed = [*chooser.take(20, FITS), *chooser.take(10, TOO_BIG), *chooser.take(0, FITS)]
+    assert set(followed) == {1, 11, 21}
+    for launch in (11, 21, 1):
+        assert not list(chooser.take(launch, FITS))
+    assert [chosen.config for chosen in chooser.result.chosen] == [B]
+
+
+def test_derived_candidates_come_after_the_providers() -> None:
+    result, _ = _choose(_trace([A, B, SMALLER], derived=1), {0: TOO_BIG, 1: TOO_BIG, 2: FITS})
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.derived, chosen.provenance) == (SMALLER, True, "default")
+    result, asked = _choose(_trace([A, B, SMALLER], derived=1), {0: TOO_BIG, 1: FITS})
+    assert [(chosen.config, chosen.derived) for chosen in result.chosen] == [(B, False)]
+    assert asked == [0, 1]
+
+
+def test_a_key_that_nothing_fits_is_listed_with_key_and_reason() -> None:
+    result, _ = _choose(_trace([A, B]), {0: TOO_BIG, 1: _fits(66000)})
+    assert not result.chosen
+    ((kernel, reason, key),) = result.uncovered
+    assert (kernel, key) == ("m:k", KEY)
+    assert reason.startswith("no candidate fits: ")
+    assert "needs 66000 bytes of shared memory, sm_75 has 65536" in reason
+    assert [candidate for _, candidate, _ in result.rejected] == [str(A), str(B)]
+
+
+def test_a_failure_is_recorded_and_the_next_candidate_tried() -> None:
+    result, _ = _choose(_trace([A, B]), {0: Outcome(failed="signal SIGSEGV"), 1: FITS})
+    assert [chosen.config for chosen in result.chosen] == [B]
+    (failure,) = result.failures
+    assert (failure.kernel, failure.candidate, failure.message) == ("m:k", str(A), "signal SIGSEGV")
+
+
+def test_every_failure_is_recorded() -> None:
+    outcomes = {index: Outcome(failed=f"broke {index}") for index in (0, 10, 1, 11, 90)}
+    result, _ = _choose(_trace([A, B], variants=2, plain=1), outcomes)
+    assert sorted(failure.message for failure in result.failures) == [f"broke {i}" for i in (0, 1, 10, 11, 90)]
+    assert not result.chosen
+    assert not result.plain
+
+
+def test_kernels_without_autotuning() -> None:
+    result, asked = _choose(_trace([A], plain=2), {0: FITS, 90: FITS, 91: TOO_BIG})
+    assert result.plain == [90]
+    ((kernel, reason, key),) = result.uncovered
+    assert (kernel, key) == ("m:p", None)
+    assert "needs 70000 bytes of shared memory" in reason
+    assert set(asked) == {0, 90, 91}
+
+
+@pytest.mark.parametrize("provenance", ["measured", "transferred"])
+def test_the_tuning_record_comes_first(provenance: str) -> None:
+    result, asked = _choose(_trace([A, B, C]), {2: FITS}, _tuned(C, provenance))
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance, chosen.note) == (C, provenance, "3 runs")
+    assert asked == [2]
+
+
+def test_a_tuned_choice_that_does_not_fit_falls_back_to_default() -> None:
+    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 0: FITS}, _tuned(C))
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance) == (A, "default")
+    assert asked == [2, 0]
+
+
+def test_a_record_of_another_key_or_kernel_does_not_count() -> None:
+    choice = TunedChoice(config=C, provenance="measured", note="")
+    table: TuningTable = {("m:k", (17, "torch.bfloat16")): choice, ("m:other", KEY): choice}
+    result, _ = _choose(_trace([A, B, C]), {0: FITS}, table)
+    assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(A, "default")]
+
+
+_UNKNOWN: list[Callable[[], Config]] = [
+    lambda: Config(kwargs=(("BV", 8),), num_warps=4, num_stages=2),
+    lambda: Config(kwargs=(("BV", 128),), num_warps=8, num_stages=2),
+]
+
+
+@pytest.mark.parametrize("make", _UNKNOWN, ids=["block", "warps"])
+def test_a_record_that_names_no_candidate_is_refused(make: Callable[[], Config]) -> None:
+    with pytest.raises(UsageError) as caught:
+        Chooser(_trace([A, B]), SM_75, _tuned(make()))
+    assert str(make()) in caught.value.message
+    assert "m:k" in caught.value.message
