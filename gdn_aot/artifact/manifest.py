@@ -271,7 +271,7 @@ def to_json(manifest: Manifest) -> bytes:
 
 
 def to_plain(manifest: Manifest) -> dict[str, Json]:
-    """Return the manifest as dicts, lists and scalars."""
+    """Return the manifest in a form that ``json.dumps`` takes. Free JSON is not copied."""
     return cast("dict[str, Json]", _plain(manifest))
 
 
@@ -301,7 +301,7 @@ def _plain(value: object) -> object:
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return dict(value)  # free JSON: json.dumps takes its tuples as they are
     if isinstance(value, Sequence):
         return [_plain(item) for item in value]
     raise TypeError(f"{type(value).__name__} is not JSON")

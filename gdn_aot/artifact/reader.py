@@ -88,6 +88,17 @@ def _field_names(record: type) -> frozenset[str]:
     return frozenset(field.name for field in fields(record))
 
 
+def _is_plain(value: object) -> bool:
+    """Say whether a value is a scalar that can be taken as it is."""
+    if isinstance(value, str):
+        return _is_text(value)
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return value in INTEGERS
+    return isinstance(value, float) and math.isfinite(value)
+
+
 class JsonObject:
     """One JSON object: typed getters that note what is wrong and answer with an empty value."""
 
@@ -229,25 +240,30 @@ class JsonObject:
 
     def free(self, value: object, path: str, depth: int = 0) -> m.Json:
         """Return free JSON in frozen form. Objects are changed in place, which spares a second copy."""
+        if _is_plain(value):
+            return cast("m.Scalar", value)
         if depth > MAX_DEPTH:
             self._problems.add(path, f"is nested deeper than {MAX_DEPTH} levels")
         elif isinstance(value, list):
-            return tuple(self.free(item, f"{path}[{number}]", depth + 1) for number, item in enumerate(value))
+            return tuple(
+                [
+                    item if _is_plain(item) else self.free(item, f"{path}[{number}]", depth + 1)
+                    for number, item in enumerate(value)
+                ]
+            )
         elif isinstance(value, dict):
             for key, item in value.items():
-                where = path + _step(key)
                 if not _is_text(key):
-                    self._problems.add(where, "expected key without lone surrogates")
-                value[key] = self.free(item, where, depth + 1)
+                    self._problems.add(path + _step(key), "expected key without lone surrogates")
+                if not _is_plain(item):
+                    value[key] = self.free(item, path + _step(key), depth + 1)
             return value
-        elif isinstance(value, str) and not _is_text(value):
+        elif isinstance(value, str):
             self._problems.add(path, "expected str without lone surrogates, got str")
-        elif type(value) is int and value not in INTEGERS:
+        elif isinstance(value, int):
             self._problems.add(path, "expected int of at most 64 bits, got int")
-        elif isinstance(value, float) and not math.isfinite(value):
-            self._problems.add(path, "expected a finite number, got float")
         else:
-            return cast("m.Scalar", value)
+            self._problems.add(path, "expected a finite number, got float")
         return None
 
     def mapping(

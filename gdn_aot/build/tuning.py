@@ -75,19 +75,30 @@ def _table(data: Mapping[str, Any]) -> TuningTable:
             provenance = choice["provenance"]
             if provenance not in _PROVENANCES:
                 raise ValueError(f"provenance {provenance!r} is not one of {', '.join(_PROVENANCES)}")
-            config = choice["config"]
-            table[kernel["kernel"], tuple(choice["key"])] = TunedChoice(
-                config=Config(
-                    kwargs=tuple(config["kwargs"].items()),
-                    num_warps=config["num_warps"],
-                    num_stages=config["num_stages"],
-                    num_ctas=config.get("num_ctas", 1),
-                    maxnreg=config.get("maxnreg"),
-                ),
-                provenance=provenance,
-                note=choice.get("note", ""),
+            key = tuple(_is(part, "key", str, int, bool, float, None) for part in _is(choice["key"], "key", list))
+            table[_is(kernel["kernel"], "kernel", str), key] = TunedChoice(
+                config=_config(choice["config"]), provenance=provenance, note=_is(choice.get("note", ""), "note", str)
             )
     return table
+
+
+def _config(config: Mapping[str, Any]) -> Config:
+    kwargs = _is(config["kwargs"], "kwargs", dict)
+    return Config(
+        kwargs=tuple((name, _is(value, name, int, bool)) for name, value in kwargs.items()),
+        num_warps=_is(config["num_warps"], "num_warps", int),
+        num_stages=_is(config["num_stages"], "num_stages", int),
+        num_ctas=_is(config.get("num_ctas", 1), "num_ctas", int),
+        maxnreg=_is(config.get("maxnreg"), "maxnreg", int, None),
+    )
+
+
+def _is(value: Any, name: str, *kinds: type | None) -> Any:
+    """Return a value whose type is one of ``kinds``; None stands for null."""
+    if (None if value is None else type(value)) in kinds:
+        return value
+    wanted = " or ".join("null" if kind is None else kind.__name__ for kind in kinds)
+    raise TypeError(f"{name}: expected {wanted}, got {type(value).__name__}")
 
 
 def _refused(path: Path, why: str) -> UsageError:

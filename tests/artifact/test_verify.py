@@ -372,7 +372,6 @@ def memory_of_verify(path: Path) -> int:
     assert "Traceback" not in done.stderr
     codes, memory = last.rsplit(" ", 1)
     assert codes == "[5, 5]", done.stderr
-    print(memory, "MiB")
     return int(memory)
 
 

@@ -134,13 +134,7 @@ def test_plain_calls_ask_for_what_is_in_the_artifact(
     }
     launched = {(kernel, key) for kernel, key in asked["launched"]}
     assert launched - binaries == set()
-    assert [item for item in asked["missing"] if _autotuned(built, item[0])] == []
-    assert {kernel.rpartition("_kernel")[0] for kernel, _ in launched}, "nothing was launched"
+    assert asked["missing"] == []
     # The check is worth something only if it saw the autotuned kernels and many launches.
     assert len(launched) >= 20
     assert len({kernel for kernel, _ in asked["looked_up"]}) >= 5
-
-
-def _autotuned(built: Built, name: str) -> bool:
-    """Whether the artifact has, or should have, choices for a kernel: one with a single configuration has none."""
-    return any(f"{k.module}:{k.qualname}" == name and k.choices for k in built.manifest.kernels)

@@ -1,0 +1,187 @@
+"""Input and surroundings that a build refuses: exit code, one hint, no traceback, and the same as JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import resource
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import Done, expect_error, gdn_aot, run
+
+from gdn_aot.build import sources
+from gdn_aot.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_GOOD = ("--arch", "sm_90", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
+_DECODE = ("--arch", "sm_120", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
+
+
+@pytest.fixture
+def refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Any:
+    """Run a build in this process that must be refused; check both forms of the error and return the JSON one."""
+    monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*arguments: object, code: int, kind: str, output: object = None) -> dict[str, str]:
+        line = ["build", *map(str, arguments), "-o", str(output or tmp_path / "out")]
+        plain = main.run(line)
+        caught = capfd.readouterr()
+        assert (plain, caught.out) == (code, "")
+        assert sum(text.startswith("Hint: ") for text in caught.err.splitlines()) == 1
+        result = main.run([*line, "--json"])
+        caught = capfd.readouterr()
+        assert not list(tmp_path.rglob("*.tar.zst"))
+        return expect_error(Done(result, caught.out, caught.err), code, kind)
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (("--arch", "sm_12", "--model", "qwen3.5-9b"), "unknown target 'sm_12'", "did you mean sm_12"),
+        (("--arch", "native", "--model", "qwen3.5-9b"), "explicit target", "--arch sm_90"),
+        (("--model", "qwen3.5-9b"), "no target given", "--arch sm_90"),
+        (("--arch", "sm_90"), "no model given", "--model"),
+        (("--arch", "sm_90", "--model", "qwen3.5-99b"), "unknown model 'qwen3.5-99b'", "did you mean qwen3.5-9b"),
+        ((*_GOOD, "--provider", "fla2"), "unknown provider 'fla2'", "did you mean fla?"),
+        ((*_GOOD, "--provider", "zzz"), "unknown provider 'zzz'", "gdn-aot providers"),
+        ((*_GOOD, "--tp", "0"), "--tp: 0 is not positive", "1,2,4,8"),
+        ((*_GOOD, "--tp", "two"), "'two' is not an integer", "1,2,4,8"),
+        ((*_GOOD, "--dtype", "fp8"), "unknown dtype 'fp8'", "dtype=bf16"),
+        ((*_GOOD, "--workload", "nope"), "matches 'nope'", "transformers-prefill"),
+        ((*_GOOD, "--workload", "*-train"), "no inference workload", "transformers-prefill"),
+        ((*_GOOD, "--max-tokens", "0"), "--max-tokens", "--help"),
+        ((*_GOOD, "--jobs", "0"), "--jobs", "--help"),
+        ((*_GOOD, "--timeout", "0"), "--timeout", "--help"),
+        (("--arch", "sm_90", "--shape", "heads=16"), "missing", "--shape heads=16,v_heads=32"),
+        (("--arch", "sm_90", "--shape", "heads"), "not key=value", "--shape heads=16,v_heads=32"),
+        (("--arch", "sm_90", "--shape", "head=1"), "unknown key 'head'", "did you mean heads?"),
+        (
+            ("--arch", "sm_90", "--shape", "heads=16,v_heads=24,k_dim=128,v_dim=128,dtype=bf16"),
+            "v_heads=24 is not a multiple",
+            "--shape",
+        ),
+    ],
+)
+def test_usage(refuse: Any, arguments: tuple[str, ...], message: str, hint: str) -> None:
+    error = refuse(*arguments, code=2, kind="usage")
+    assert message in error["message"]
+    assert hint in error["hint"]
+
+
+def test_nothing_selected(refuse: Any) -> None:
+    error = refuse("--arch", "sm_90", "--model", "olmo-hybrid-7b", "--tp", "4", code=3, kind="nothing-selected")
+    assert "which 4 does not divide" in error["message"]
+    error = refuse(*_GOOD, "--exclude-workload", "transformers-*", code=3, kind="nothing-selected")
+    assert "excluded" in error["message"]
+
+
+def test_provider_not_installed(refuse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "fla-core":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    error = refuse(*_GOOD, code=2, kind="provider-missing")
+    assert "fla-core, which is not installed" in error["message"]
+    assert "pip install" in error["hint"]
+
+
+@pytest.mark.parametrize("version", ["3.5.1", "4.0.0", "3.10.0", "3.5.0+git12", None])
+def test_unsupported_triton(refuse: Any, monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    real = sources.installed
+    monkeypatch.setattr(sources, "installed", lambda name: version if name == "triton" else real(name))
+    error = refuse(*_GOOD, code=2, kind="unsupported-triton")
+    assert (f"Triton {version}" if version else "not installed") in error["message"]
+    assert "3.6" in error["hint"]
+
+
+def test_output_that_cannot_be_written(refuse: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    error = refuse(*_GOOD, code=9, kind="not-writable", output=tmp_path / "file" / "out")
+    assert "Not a directory" in error["message"]
+    error = refuse(*_GOOD, code=9, kind="not-writable", output=tmp_path / "file")
+    assert str(tmp_path / "file") in error["message"]
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_build_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = gdn_aot(
+        "build", *_GOOD, "-o", tmp_path / "out", "--json", home=tmp_path,
+        extra={"GDN_AOT_HOME": str(tmp_path / "file" / "home")}, code=None,
+    )  # fmt: skip
+    error = expect_error(done, 9, "not-writable")
+    assert "GDN_AOT_HOME" in error["hint"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_build_cache_that_cannot_be_written_while_compiling(tmp_path: Path) -> None:
+    """The trace is stored, then the disk refuses the first compiled kernel: the same error, not failed kernels."""
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "cubins").write_text("")
+    done = gdn_aot("build", *_GOOD, "-o", tmp_path / "out", "--json", home=tmp_path, code=None)
+    error = expect_error(done, 9, "not-writable")
+    assert "GDN_AOT_HOME" in error["hint"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_that_cannot_grow_while_packing(tmp_path: Path) -> None:
+    """A real write error in the middle of the artifact, by the process's limit on file sizes."""
+    small = tmp_path / "small"
+    gdn_aot("build", *_DECODE, "-o", tmp_path / "whole", home=tmp_path)
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
+        "from gdn_aot.cli.main import run\n"
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    done = run([sys.executable, "-B", "-c", code, "build", *_DECODE, "-o", str(small), "--json"], tmp_path)
+    error = expect_error(done, 9, "not-writable")
+    assert str(small) in error["message"]
+    assert list(small.iterdir()) == []
+
+
+def test_a_full_disk_while_packing_keeps_the_old_file(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    gdn_aot("build", *_DECODE, "-o", out, home=tmp_path)
+    (old,) = out.iterdir()
+    before = old.read_bytes()
+    code = (
+        "import os, sys\n"
+        "def full(_):\n"
+        "    raise OSError(28, 'No space left on device')\n"
+        "os.fsync = full\n"
+        "from gdn_aot.cli.main import run\n"
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    done = run([sys.executable, "-c", code, "build", *_DECODE, "-o", str(out), "--json"], tmp_path)
+    error = expect_error(done, 9, "not-writable")
+    assert "No space left on device" in error["message"]
+    assert list(out.iterdir()) == [old]
+    assert old.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not a tuning record"), ('{"format": 9, "target": "", "provider": {}}', "not a tuning record")],
+)
+def test_a_bad_tuning_record(refuse: Any, tmp_path: Path, text: str, message: str) -> None:
+    version = importlib.metadata.version("fla-core")
+    path = tmp_path / "records" / "sm_90" / f"fla-core-{version}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    error = refuse(*_GOOD, "--tuning", tmp_path / "records", code=2, kind="usage")
+    assert message in error["message"]
+    assert str(path) in error["message"]

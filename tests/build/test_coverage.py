@@ -1,0 +1,100 @@
+"""Random traffic against artifacts: no misses where the build was complete, misses where it was not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import Done, expect_error, gdn_aot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Built
+
+_SMALL = ("--workload", "transformers-*")
+
+
+def _cover(built: Built, *arguments: object, code: int = 0) -> Any:
+    return gdn_aot("coverage", built.path, *arguments, "--json", home=built.home, code=code).json
+
+
+@pytest.mark.slow
+def test_a_complete_build_has_no_misses(sm_120: Built) -> None:
+    result = _cover(sm_120, "--model", "qwen3.5-9b", "--calls", 1000, "--seed", 7)
+    assert result["misses"] == []
+    assert result["not_covered"] == []
+    assert result["refused"] == []
+    assert result["calls"] == 1000
+    assert result["hits"] == result["launches"] > 1000
+    text = gdn_aot("coverage", sm_120.path, "--calls", 20, home=sm_120.home).out
+    assert "20 calls, " in text
+    assert ", 0 misses, " in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "tp"), [("qwen3.5-27b", "2"), ("olmo-hybrid-7b", "1,2")])
+def test_other_models(build: Callable[..., Built], model: str, tp: str) -> None:
+    built = build(
+        "--arch", "sm_120", "--model", model, "--tp", tp, "--max-tokens", 4096, "--max-batch", 4, *_SMALL
+    )  # fmt: skip
+    result = _cover(built, "--model", model, "--tp", tp, *_SMALL, "--calls", 400)
+    assert result["misses"] == []
+    assert result["refused"] == []
+    assert result["hits"] == result["launches"] > 400
+
+
+def test_a_missing_workload_shows(decode: Built) -> None:
+    result = _cover(decode, "--calls", 60, code=5)
+    assert result["hits"] + sum(miss["count"] for miss in result["misses"]) == result["launches"]
+    missed = {miss["kernel"].rpartition(":")[2] for miss in result["misses"]}
+    assert {"chunk_fwd_kernel_o", "chunk_gated_delta_rule_fwd_kernel_h_blockdim64"} <= missed
+    for miss in result["misses"]:
+        assert {"kernel", "autotune_key", "launch_key", "call", "reason", "count"} <= set(miss)
+        assert miss["autotune_key"] or miss["launch_key"]
+        assert "qwen3.5-9b tp 1" in miss["call"]
+    text = gdn_aot("coverage", decode.path, "--calls", 60, home=decode.home, code=5).out
+    assert "miss: fla." in text
+
+
+def test_a_missing_shape_shows(decode: Built) -> None:
+    result = _cover(decode, "--model", "qwen3.5-9b", "--tp", "2", "--workload", "transformers-decode", code=5)
+    assert result["misses"]
+    assert result["hits"] == 0
+
+
+def test_the_seed_decides_the_traffic(decode: Built) -> None:
+    first, again, other = (_cover(decode, "--calls", 30, "--seed", seed, code=5) for seed in (1, 1, 2))
+    del first["seconds"], again["seconds"], other["seconds"]
+    assert first == again
+    assert first != other
+
+
+def _fail(built: Path | Built, *arguments: object, code: int, kind: str, home: Path) -> dict[str, str]:
+    path = built if not hasattr(built, "path") else built.path
+    done: Done = gdn_aot("coverage", path, *arguments, "--json", home=home, code=code)
+    return expect_error(done, code, kind)
+
+
+def test_bad_input(decode: Built, tmp_path: Path) -> None:
+    assert "qwen3.5-9b" in _fail(decode, "--model", "qwen3.5-9", code=2, kind="usage", home=tmp_path)["hint"]
+    assert "workloads are" in _fail(decode, "--workload", "nope*", code=2, kind="usage", home=tmp_path)["hint"]
+    _fail(tmp_path / "nothing.tar.zst", code=2, kind="usage", home=tmp_path)
+    (tmp_path / "text").write_text("no artifact")
+    _fail(tmp_path / "text", code=5, kind="verification", home=tmp_path)
+
+
+def test_another_version_is_refused(
+    decode: Built, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gdn_aot.build import sources
+    from gdn_aot.cli.main import run
+
+    real = sources.installed
+    monkeypatch.setattr(sources, "installed", lambda name: "3.8.0" if name == "triton" else real(name))
+    code = run(["coverage", str(decode.path), "--json"])
+    caught = capsys.readouterr()
+    error = expect_error(Done(code, caught.out, caught.err), 2, "usage")
+    assert "triton 3.6" in error["message"] or "triton 3." in error["message"]
+    assert "installed is 3.8.0" in error["message"]

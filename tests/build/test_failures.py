@@ -1,0 +1,183 @@
+"""Compilers that break, hang or are interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import triton
+from helpers import TIMEOUT, environment, expect_error, gdn_aot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_KERNEL = "fla.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule_fwd_kernel"
+_ARGUMENTS = ("--arch", "sm_120", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
+
+_FAKE = """#!/bin/sh
+# Answers probes with the real assembler; breaks on kernels.
+for argument in "$@"; do
+  case "$argument" in --version|/dev/null) exec "{real}" "$@";; esac
+done
+echo "$@" >> "{log}"
+{then}
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Make an assembler that does ``then`` for kernels; return the environment that selects it."""
+
+    def make(then: str) -> dict[str, str]:
+        path = tmp_path / "ptxas-blackwell"
+        path.write_text(_FAKE.format(real=_TOOLS / "ptxas-blackwell", log=tmp_path / "asked", then=then))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return {"TRITON_PTXAS_BLACKWELL_PATH": str(path)}
+
+    return make
+
+
+def _asked(tmp_path: Path) -> int:
+    return len((tmp_path / "asked").read_text().splitlines())
+
+
+@pytest.mark.parametrize("extra", [(), ("--keep-going",)], ids=["stop", "keep going"])
+def test_an_assembler_that_hangs_is_stopped(
+    tmp_path: Path, fake: Callable[[str], dict[str, str]], extra: tuple[str, ...]
+) -> None:
+    done = gdn_aot(
+        "build", *_ARGUMENTS, *extra, "--timeout", "3", "-o", tmp_path / "out", "--json",
+        home=tmp_path, extra=fake("exec sleep 1000"), code=0 if extra else 6,
+    )  # fmt: skip
+    assert _asked(tmp_path) >= 2
+    if not extra:
+        message = expect_error(done, 6, "compile")["message"]
+        assert message.count("did not finish in 3 s") == message.count("\n") == _asked(tmp_path)
+        assert f"sm_120: {_KERNEL} with " in message
+        assert list((tmp_path / "out").iterdir()) == []
+    else:
+        assert {failure["kernel"] for failure in done.json["failures"]} == {_KERNEL}
+        assert {failure["arch"] for failure in done.json["failures"]} == {"sm_120"}
+        assert all("did not finish in 3 s" in failure["message"] for failure in done.json["failures"])
+        (artifact,) = done.json["artifacts"]
+        assert artifact["binaries"] == 0
+        assert _KERNEL in {gap["kernel"] for gap in artifact["not_covered"]}
+        assert gdn_aot("verify", artifact["path"], home=tmp_path).code == 0
+
+
+_BREAKS = [
+    ("kill -SEGV $$", "", "139"),
+    ('echo "ptxas fatal   : Internal error: something specific" >&2; exit 1', "something specific", "1"),
+]
+
+
+@pytest.mark.parametrize(("then", "said", "status"), _BREAKS, ids=["crash", "message"])
+def test_an_assembler_that_refuses_leaves_no_silent_gap(
+    tmp_path: Path, fake: Callable[[str], dict[str, str]], then: str, said: str, status: str
+) -> None:
+    """Triton's own autotuner drops a candidate that ptxas refuses, so a refusal is no failure; it is listed."""
+    done = gdn_aot("build", *_ARGUMENTS, "-o", tmp_path / "out", "--json", home=tmp_path, extra=fake(then), code=None)
+    assert _asked(tmp_path) >= 2
+    if done.code == 6:
+        told = expect_error(done, 6, "compile")["message"]
+        assert list((tmp_path / "out").iterdir()) == []
+    else:
+        assert done.code == 0
+        (artifact,) = done.json["artifacts"]
+        assert artifact["binaries"] == 0
+        told = "\n".join(f"{gap['kernel']}: {gap['reason']}" for gap in artifact["not_covered"])
+    assert _KERNEL in told
+    assert said in told
+    assert "ptxas" in told.lower() or status in told
+
+
+def test_a_crashing_assembler_is_not_remembered_as_a_refusal(
+    tmp_path: Path, fake: Callable[[str], dict[str, str]]
+) -> None:
+    """A crash depends on the machine (memory, a broken file); the next build must try again."""
+    gdn_aot("build", *_ARGUMENTS, "-o", tmp_path / "out", home=tmp_path, extra=fake("kill -KILL $$"), code=None)
+    first = _asked(tmp_path)
+    gdn_aot("build", *_ARGUMENTS, "-o", tmp_path / "out", home=tmp_path, extra=fake("kill -KILL $$"), code=None)
+    assert _asked(tmp_path) == 2 * first
+
+
+def _processes(marker: str) -> list[str]:
+    """Return the command lines of living processes whose environment mentions ``marker``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and marker.encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def _wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert process.poll() is None, "it ended before it was interrupted"
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    home, output, scratch = (tmp_path / name for name in ("home", "out", "scratch"))
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gdn_aot", "build", "--arch", "sm_90", "--model", "qwen3.5-9b", "-o", str(output)],
+        env=environment(home, {"TMPDIR": str(scratch)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        cubins = home / "build" / "cubins"
+        _wait(lambda: cubins.is_dir() and any(cubins.rglob("*")), process)
+        assert len(_processes(str(home))) >= 3, "the command, its worker and at least one compile worker"
+        # As a terminal does: the signal goes to the foreground process group.
+        os.killpg(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    end = time.monotonic() + 30
+    while (left := _processes(str(home))) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert left == []
+    assert list(output.iterdir()) == []
+    assert out == ""
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Error: interrupted" in err
+        assert "Traceback" not in err
+        assert list(scratch.iterdir()) == []
+        assert [path for path in home.rglob(".tmp-*")] == []  # noqa: C416
+
+
+def test_a_second_build_uses_what_an_interrupted_one_compiled(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gdn_aot", "build", *_ARGUMENTS, "-j", "1", "-o", str(tmp_path / "out")],
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    launches = home / "build" / "launches"
+    _wait(lambda: launches.is_dir() and any(path.is_file() for path in launches.rglob("*")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(timeout=60)
+    (row,) = gdn_aot("build", *_ARGUMENTS, "-o", tmp_path / "out", "--json", home=home).json["artifacts"]
+    assert 0 < row["compiled"] < row["binaries"]
