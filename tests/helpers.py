@@ -40,6 +40,7 @@ def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str,
 
 def run(command: list[str], home: Path, extra: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
     """Run a command to its end."""
+    home.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         command,
         env=environment(home, extra),
@@ -56,7 +57,9 @@ def run(command: list[str], home: Path, extra: Mapping[str, str] | None = None, 
 def gdn_aot(*args: object, home: Path, extra: Mapping[str, str] | None = None, code: int | None = 0) -> Done:
     """Run ``python -m gdn_aot`` and check its exit code, unless that is None."""
     done = run([sys.executable, "-m", "gdn_aot", *map(str, args)], home, extra)
-    assert code is None or done.code == code, f"exit {done.code}, expected {code}\n{done.out[-3000:]}\n{done.err[-3000:]}"
+    assert code is None or done.code == code, (
+        f"exit {done.code}, expected {code}\n{done.out[-3000:]}\n{done.err[-3000:]}"
+    )
     assert "Traceback (most recent call last)" not in done.err
     return done
 

@@ -130,9 +130,7 @@ def test_targets(capsys: Out) -> None:
 def test_targets_without_triton(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gdn_aot.cli.targets.importlib.util.find_spec", {}.get)
     assert cli_main.run(["targets", "--json"]) == 0
-    assert all(
-        row["assembles"] is None and row["reason"] is None for row in json.loads(capsys.readouterr().out)
-    )
+    assert all(row["assembles"] is None and row["reason"] is None for row in json.loads(capsys.readouterr().out))
 
 
 def test_models(capsys: Out) -> None:
@@ -171,10 +169,7 @@ def test_output_is_plain_when_it_is_not_a_terminal(capsys: Out) -> None:
 
 
 def test_table_aligns_numbers_right() -> None:
-    assert (
-        table([("a", 1, None), ("bcd", 20, "x")], ("n", "size", "k"))
-        == "n    size  k\na       1  -\nbcd    20  x"
-    )
+    assert table([("a", 1, None), ("bcd", 20, "x")], ("n", "size", "k")) == "n    size  k\na       1  -\nbcd    20  x"
     assert table([], ("a", "b")) == "a  b"
 
 
@@ -190,9 +185,7 @@ def test_a_terminal_gets_progress_and_colour(*, plain: bool) -> None:
     if plain:
         environment["NO_COLOR"] = "1"
     ours, theirs = os.openpty()
-    done = subprocess.run(
-        [sys.executable, "-c", code], stderr=theirs, env=environment, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, env=environment, check=True, timeout=60)
     os.close(theirs)
     shown = os.read(ours, 4096).decode()
     os.close(ours)

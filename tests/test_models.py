@@ -96,9 +96,7 @@ def test_select_is_ordered_and_without_repeats() -> None:
 
 
 def test_select_shapes_beside_models() -> None:
-    selection = select_shapes(
-        ["qwen3.5-9b"], [1], [shape(), shape(dtype="fp16"), shape(name="mine", conv_width="3")]
-    )
+    selection = select_shapes(["qwen3.5-9b"], [1], [shape(), shape(dtype="fp16"), shape(name="mine", conv_width="3")])
     assert [s.name for s in selection.shapes] == [
         *("qwen3.5-9b", "h16-hv32-k128-v128-w4-bf16", "h16-hv32-k128-v128-w4-fp16", "mine")
     ]

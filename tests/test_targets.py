@@ -106,9 +106,7 @@ def test_installed_ptxas_assembles(name: str) -> None:
 def test_an_assembler_that_does_not_know_the_target_is_a_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    refuse = (
-        'test "$1" = --version && exec echo "release 1.2, V1.2.3"; echo "fatal: no such target" >&2; exit 1'
-    )
+    refuse = 'test "$1" = --version && exec echo "release 1.2, V1.2.3"; echo "fatal: no such target" >&2; exit 1'
     monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", str(fake_ptxas(tmp_path / "old", refuse)))
     reason = check_assembler(get_target("sm_121"))
     assert reason == "old 1.2.3 cannot assemble sm_121a: fatal: no such target"

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MANIFEST_NAME = "manifest.json"
-_OUTPUT = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,13 +74,15 @@ def write_artifact(manifest: Manifest, blobs: Mapping[str, bytes], path: Path) -
     if wrong:
         problems = [Problem(f"blobs/{digest}", "the content has another SHA-256") for digest in sorted(wrong)]
         raise VerificationError("blobs are not what their names say", problems)
+    packed = _pack(manifest, data, blobs)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path) as file:
-            size, sha256 = _pack(manifest, data, blobs, file)
+            file.write(packed)
     except OSError as error:
         raise NotWritableError(f"cannot write {path}: {error.strerror or error}") from error
-    return Written(path=path, identifier=manifest.identifier, size=size, sha256=sha256)
+    sha256 = hashlib.sha256(packed).hexdigest()
+    return Written(path=path, identifier=manifest.identifier, size=len(packed), sha256=sha256)
 
 
 def read_blobs(path: Path, body: int, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
@@ -122,28 +123,15 @@ def _expect(condition: bool, message: str) -> None:
         raise FrameError(message)
 
 
-def _pack(manifest: Manifest, data: bytes, blobs: Mapping[str, bytes], file: BinaryIO) -> tuple[int, str]:
-    """Write the whole container; return its size and SHA-256."""
+def _pack(manifest: Manifest, data: bytes, blobs: Mapping[str, bytes]) -> bytes:
+    """Return the whole container. One call to zstd: fed piece by piece it cuts other blocks and takes 0.3 % more."""
     members = [(MANIFEST_NAME, data), *((f"blobs/{blob.sha256}", blobs[blob.sha256]) for blob in manifest.blobs)]
-    total = sum(tar.member_size(len(content)) for _, content in members) + len(tar.END)
-    digest = hashlib.sha256()
-    chunker = compressor(total).chunker(size=total, chunk_size=_OUTPUT)
-    size = 0
+    parts = []
     for name, content in members:
-        header = tar.encode(name, len(content), manifest.build.epoch)
-        for part in (header, content, bytes(tar.padding(len(content)))):
-            for chunk in chunker.compress(part):
-                size += _put(chunk, file, digest)
-    for part in (*chunker.compress(tar.END), *chunker.finish()):  # type: ignore[no-untyped-call]
-        size += _put(part, file, digest)
-    size += _put(trailer(digest.digest()), file, digest)
-    return size, digest.hexdigest()
-
-
-def _put(data: bytes, file: BinaryIO, digest: hashlib._Hash) -> int:
-    file.write(data)
-    digest.update(data)
-    return len(data)
+        parts += [tar.encode(name, len(content), manifest.build.epoch), content, bytes(tar.padding(len(content)))]
+    content = b"".join((*parts, tar.END))
+    frame = compressor(len(content)).compress(content)
+    return frame + trailer(hashlib.sha256(frame).digest())
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def describe(cubin: bytes) -> CubinInfo:
     """
     try:
         return _describe(cubin)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise _wrong("is cut short or malformed") from error
 
 

@@ -6,7 +6,9 @@ import contextlib
 import json
 import time
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import archive
@@ -22,6 +24,7 @@ from gdn_aot.targets import assembler_version, check_assembler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from gdn_aot.artifact.manifest import Manifest
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
 
-Progress = "Callable[[int, int, str], None]"
 SUPPORTED_TRITON = ((3, 6), (3, 9))
 
 
@@ -99,17 +101,26 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
 
 
 def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str], None]) -> Iterator[Built]:
-    """Build each target in turn and yield it. While one compiles, the next one's worker imports the provider.
+    """Build each target in turn and yield it.
+
+    While one target compiles, the next one's worker imports the provider and the one before is packed.
 
     Raises:
         GdnAotError: Of the class that fits; see `gdn_aot.errors`.
     """
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(max_workers=1) as packer:
         lazy = [_LazyWorker(stack, job.provider.name, target) for target in targets]
+        packing: Future[Built] | None = None
         for position, target in enumerate(targets):
             following = lazy[position + 1] if position + 1 < len(targets) else None
-            yield _build_target(job, target, lazy[position], following, progress)
+            finish = _compile_target(job, target, lazy[position], following, progress)
             lazy[position].close()
+            if packing is not None:
+                yield packing.result()
+            packing = packer.submit(finish)
+        if packing is not None:
+            progress(0, 0, "packing")
+            yield packing.result()
 
 
 class _LazyWorker:
@@ -130,13 +141,14 @@ class _LazyWorker:
         self._own.close()
 
 
-def _build_target(
+def _compile_target(
     job: Job,
     target: Target,
     lazy: _LazyWorker,
     following: _LazyWorker | None,
     progress: Callable[[int, int, str], None],
-) -> Built:
+) -> Callable[[], Built]:
+    """Trace, choose and compile one target. Returns what is left to do: packing."""
     start = time.monotonic()
     table = tuning.load(job.tuning_root, target.name, job.provider.distribution, require_installed(job.provider.name))
     progress(0, 0, f"{target}: tracing")
@@ -155,16 +167,20 @@ def _build_target(
         target=target, manifest=None, path=None, choices=choices, compiled=run.compiled, spent=run.spent, seconds=marks
     )
     if choices.failures and not job.keep_going:
-        return built
-    progress(0, 0, f"{target}: packing")
+        return lambda: built
+    return partial(_pack_target, job, trace, run.kept(choices), built)
+
+
+def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Built) -> Built:
+    start = time.monotonic()
     licenses = sources.license_texts(job.provider)
     manifest = pack.make_manifest(
         provider=job.provider,
-        target=target,
+        target=built.target,
         trace=trace,
-        choices=choices,
-        objects=run.kept(choices),
-        shapes=job.shapes_for(target),
+        choices=built.choices,
+        objects=objects,
+        shapes=job.shapes_for(built.target),
         workloads=trace.workloads,
         limits=job.limits,
         licenses=licenses,
@@ -172,7 +188,7 @@ def _build_target(
     path = job.output / file_name(manifest.identifier)
     archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), path)
     built.manifest, built.path = manifest, path
-    marks["pack"] = time.monotonic() - start - marks["trace"] - marks["compile"]
+    built.seconds["pack"] = time.monotonic() - start
     return built
 
 

@@ -109,6 +109,8 @@ class Compiler:
         if not reused:
             cubin, metadata = triton_internals.compile_source(source, options, self._capability)
             info = elf.describe(cubin)
+            if info.arch != self._capability:
+                raise ValueError(f"the assembler made code for sm_{info.arch}, not sm_{self._capability}")
             self._cache.put_object(key, cubin, metadata, info.registers, info.local)
         self._cache.put_launch(task["key"], object_key=key)
         return {"object": key, "reused": reused}

@@ -22,8 +22,10 @@ _WIDTH = 30
 
 
 def emit_json(value: Any) -> None:
-    """Write one JSON document to stdout."""
-    out(json.dumps(value, indent=2, ensure_ascii=False))
+    """Write one JSON document to stdout, piece by piece: a manifest can be large."""
+    for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
+        click.echo(piece, nl=False)
+    click.echo()
 
 
 def out(text: str) -> None:

@@ -59,7 +59,7 @@ def test_round_trip() -> None:
     assert load_manifest(m.to_json(manifest)) == manifest
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(manifests())
 def test_round_trip_and_schema_of_any_manifest(manifest: m.Manifest) -> None:
     data = m.to_json(manifest)

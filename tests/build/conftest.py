@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.manifest import Kernel, Manifest
 
-PREFILL_AND_DECODE = ("--workload", "transformers-*", "--workload", "gated-norm")
+PREFILL_AND_DECODE = (
+    "--workload", "transformers-*", "--workload", "gated-norm", "--max-tokens", 8192, "--max-batch", 4,
+)  # fmt: skip
+"""What one model's calls from transformers need, small enough for a test."""
 
 
 @dataclass(frozen=True)

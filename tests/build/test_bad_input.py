@@ -21,9 +21,7 @@ _DECODE = ("--arch", "sm_120", "--model", "qwen3.5-9b", "--workload", "transform
 
 
 @pytest.fixture
-def refuse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Any:
+def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
     """Run a build in this process that must be refused; check both forms of the error and return the JSON one."""
     monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -61,9 +61,7 @@ def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, pla
     )
 
 
-def _choose(
-    trace: Trace, outcomes: dict[int, Outcome], table: TuningTable | None = None
-) -> tuple[Choices, list[int]]:
+def _choose(trace: Trace, outcomes: dict[int, Outcome], table: TuningTable | None = None) -> tuple[Choices, list[int]]:
     """Drive a chooser to its end. Returns what it chose, and the launches it had compiled, in order."""
     chooser = Chooser(trace, SM_75, table or {})
     asked: list[int] = []

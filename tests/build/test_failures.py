@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +95,7 @@ def test_an_assembler_that_refuses_leaves_no_silent_gap(
         (artifact,) = done.json["artifacts"]
         assert artifact["binaries"] == 0
         told = "\n".join(f"{gap['kernel']}: {gap['reason']}" for gap in artifact["not_covered"])
+        assert tempfile.gettempdir() not in told, "what is in the manifest must not name this machine"
     assert _KERNEL in told
     assert said in told
     assert "ptxas" in told.lower() or status in told
@@ -162,7 +164,8 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Sign
         assert process.returncode == 130
         assert "Error: interrupted" in err
         assert "Traceback" not in err
-        assert list(scratch.iterdir()) == []
+        # torch's own cache directory is not ours to remove
+        assert [path for path in scratch.iterdir() if not path.name.startswith("torchinductor_")] == []
         assert [path for path in home.rglob(".tmp-*")] == []  # noqa: C416
 
 

@@ -102,9 +102,7 @@ _INTERNALS: list[tuple[Any, str, str]] = [
 
 
 @pytest.mark.parametrize(("owner", "name", "what"), _INTERNALS, ids=[what for _, _, what in _INTERNALS])
-def test_an_internal_that_is_gone_is_named(
-    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, what: str
-) -> None:
+def test_an_internal_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, what: str) -> None:
     monkeypatch.delattr(owner, name)
     with pytest.raises(UnsupportedTritonError, match=what) as caught:
         triton_internals.check_supported()
@@ -348,9 +346,7 @@ def test_build_and_coverage(tmp_path: Path) -> None:
         "-o", tmp_path / "out", "--json", home=tmp_path,
     ).json  # fmt: skip
     (artifact,) = built["artifacts"]
-    assert artifact["identifier"] == (
-        f"fla{importlib.metadata.version('fla-core')}-triton{triton.__version__}-sm_90"
-    )
+    assert artifact["identifier"] == (f"fla{importlib.metadata.version('fla-core')}-triton{triton.__version__}-sm_90")
     assert artifact["not_covered"] == []
     assert artifact["binaries"] > 0
     covered = gdn_aot(
