@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
@@ -290,12 +291,30 @@ def _target(capability: int) -> tuple[Any, Any]:
     return target, make_backend(target)
 
 
-def candidate_rejections() -> tuple[type[BaseException], ...]:
-    """Return the exceptions for which Triton's own autotuner drops a candidate and goes on."""
+_PTXAS_LIMITS = re.compile(r"uses too much|requires \.target|not supported on \.target")
+"""What ptxas says when code does not fit a target, as against when it breaks."""
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Say whether an error means that a candidate does not fit the target, not that the compiler is broken.
+
+    Triton's own autotuner drops a candidate for the same errors. It does so for every error of ptxas; here a ptxas
+    that crashed or refused for another reason than the target's limits is a failure.
+    """
     from triton.compiler.errors import CompileTimeAssertionFailure
     from triton.runtime.errors import OutOfResources, PTXASError
 
-    return OutOfResources, PTXASError, CompileTimeAssertionFailure
+    if isinstance(error, PTXASError):
+        return _PTXAS_LIMITS.search(str(error)) is not None
+    return isinstance(error, (OutOfResources, CompileTimeAssertionFailure))
+
+
+def compiler_message(error: BaseException) -> str:
+    """Return an error's type and text, without the command line and temporary paths that Triton adds."""
+    text = str(error).partition("Repro command:")[0].strip()
+    text = re.sub(r"(?:/[^\s/:'\"]+)+/([^\s/:'\"]+)", r"\1", text)
+    text = re.sub(r"\btmp\w+\.ptx", "kernel.ptx", text)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def set_driver(driver_object: Any) -> None:

@@ -67,7 +67,7 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
                     try:
                         recorder.record(partial(workload.run, shape, call))
                     except Exception as error:  # noqa: BLE001
-                        refusals.setdefault((name, _first_lines(error)), f"{call} on {shape.name} tp {shape.tp}")
+                        refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
 
     timed(made, run)
     made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]
@@ -81,7 +81,6 @@ class Compiler:
         self._cache = cache
         self._capability = get_target(target).arch_number
         self._compiler = compiler
-        self._rejections = triton_internals.candidate_rejections()
 
     def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
         """Compile one task. Returns ``{"object": key, "seconds": s, "reused": bool}`` or a reason."""
@@ -91,12 +90,12 @@ class Compiler:
                 return {**self._compile(task), "seconds": time.monotonic() - start}
         except NotWritableError as error:
             return {"not_writable": error.message}
-        except self._rejections as error:
-            reason = _first_lines(error)
+        except Exception as error:  # noqa: BLE001
+            reason = _message(error)
+            if not triton_internals.is_rejection(error):
+                return {"failed": reason}
             self._cache.put_launch(task["key"], rejected=reason)
             return {"rejected": reason}
-        except Exception as error:  # noqa: BLE001
-            return {"failed": _first_lines(error)}
 
     def _compile(self, task: dict[str, Any]) -> dict[str, Any]:
         jit = triton_internals.find_jit(task["module"], task["qualname"])
@@ -129,9 +128,8 @@ class _scratch:  # noqa: N801
         shutil.rmtree(self._path, ignore_errors=True)
 
 
-def _first_lines(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return f"{type(error).__name__}: {text}"[:_MESSAGE_LENGTH]
+def _message(error: BaseException) -> str:
+    return triton_internals.compiler_message(error)[:_MESSAGE_LENGTH]
 
 
 class Server:
