@@ -57,7 +57,7 @@ max_batch = click.option(
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Most sequences in one call.",
+    help="Most sequences in one dense prefill batch.",
 )
 mode = click.option(
     "--mode",

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, note, out
+from gdn_aot.errors import NothingSelectedError
+
+if TYPE_CHECKING:
+    from gdn_aot.models import ModelShape
 
 _SHOWN = 20
 _MISSED = 5
@@ -37,7 +42,7 @@ def command(
     from gdn_aot.artifact.verify import open_artifact
     from gdn_aot.build.coverage import built_shapes, check_versions, cover
     from gdn_aot.cli.build import select_workloads
-    from gdn_aot.models import parse_tp, select_shapes
+    from gdn_aot.models import parse_tp
     from gdn_aot.providers import get_provider
 
     start = time.monotonic()
@@ -45,12 +50,7 @@ def command(
     check_versions(manifest)
     provider = get_provider(manifest.provider.name)
     workloads = select_workloads(provider, manifest.mode, workload, ())
-    if model or tp:
-        names = list(model) or sorted({row.name for row in manifest.models})
-        sizes = list(parse_tp(tp)) if tp else sorted({row.tp for row in manifest.models})
-        shapes = select_shapes(names, sizes, dtypes=sorted({row.dtype for row in manifest.models})).shapes
-    else:
-        shapes = built_shapes(manifest)
+    shapes = _selected(built_shapes(manifest), model, parse_tp(tp) if tp else None)
     result = cover(manifest, shapes, workloads, calls=calls, seed=seed)
     result["seconds"] = round(time.monotonic() - start, 3)
     if as_json:
@@ -68,3 +68,31 @@ def command(
             note(f"refused by the provider {refusal['count']} times: {refusal['reason']}")
     if result["misses"]:
         sys.exit(_MISSED)
+
+
+def _selected(
+    built: tuple[ModelShape, ...], models: tuple[str, ...], sizes: tuple[int, ...] | None
+) -> tuple[ModelShape, ...]:
+    """Return the shapes to replay: those of the artifact, or of the models asked for, at the sizes asked for.
+
+    A model that the artifact was not built for is replayed too: its misses are what was asked for.
+
+    Raises:
+        NothingSelectedError: None is left.
+        UsageError: A model is neither in the artifact nor in the catalogue.
+    """
+    from gdn_aot.models import select_shapes
+
+    names = [part for name in models for part in name.split(",")]
+    own = {shape.name for shape in built}
+    chosen = [shape for shape in built if not names or shape.name in names]
+    if others := [name for name in names if name not in own]:
+        every = sizes or tuple(dict.fromkeys(shape.tp for shape in built))
+        chosen += select_shapes(others, every, dtypes=list(dict.fromkeys(shape.dtype for shape in built))).shapes
+    left = tuple(dict.fromkeys(shape for shape in chosen if sizes is None or shape.tp in sizes))
+    if not left:
+        raise NothingSelectedError(
+            f"the artifact has no such shape; it has {', '.join(f'{shape.name} tp {shape.tp}' for shape in built)}",
+            hint="choose --model and --tp from those",
+        )
+    return left

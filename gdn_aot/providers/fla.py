@@ -1,4 +1,4 @@
-"""Provider ``fla``: flash-linear-attention's GDN operator, gated norm and short convolution.
+"""Provider ``fla``: flash-linear-attention's GDN operator. Its gated norm and convolution are in `fla_modules`.
 
 The calls are those of two callers, read from their sources: the model code of transformers 5
 (``modeling_qwen3_5.py``, ``modeling_qwen3_next.py``, ``modeling_olmo_hybrid.py``) and FLA's own layer
@@ -12,11 +12,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fla.modules import FusedRMSNormGated, ShortConvolution
 from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
 
 from gdn_aot.providers import traffic
 from gdn_aot.providers.base import Call, Limits
+from gdn_aot.providers.fla_modules import BUCKET_ROWS, DTYPES, INDEX_DTYPES, GatedNorm, ShortConv, cu_seqlens
 
 if TYPE_CHECKING:
     import random
@@ -25,14 +25,8 @@ if TYPE_CHECKING:
     from gdn_aot.models import ModelShape
     from gdn_aot.providers.base import Workload
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-INDEX_DTYPES = {"int32": torch.int32, "int64": torch.int64}
-
 DEFAULT_CHUNK = 64
 """What ``chunk_gated_delta_rule`` takes when nothing is said."""
-
-BUCKET_ROWS = 65536
-"""Rows per step of the constexpr ``NB`` in the L2 norm and the gated norm (``2048 * 32`` in fla)."""
 
 RECURRENT_TOKENS = 64
 """FLA's layer takes the recurrent operator up to this many tokens (``q_len <= 64``)."""
@@ -52,7 +46,7 @@ STATE_FLAG = "state_v_first" if _source_mentions(chunk_gated_delta_rule, "state_
 GATE_IN_KERNEL = _source_mentions(chunk_gated_delta_rule, "use_gate_in_kernel")
 BETA_SIGMOID = _source_mentions(chunk_gated_delta_rule, "use_beta_sigmoid_in_kernel")
 GROUPED_VALUES = _source_mentions(chunk_gated_delta_rule, "GVA")
-CHUNK_SIZES = (64, 16, 32) if _source_mentions(chunk_gated_delta_rule, "chunk_size not in") else (64,)
+CHUNK_SIZES: tuple[int, ...] = (64, 16, 32) if _source_mentions(chunk_gated_delta_rule, "chunk_size not in") else (64,)
 
 
 class _Operator:
@@ -95,13 +89,6 @@ class _Operator:
     def _parameter_dtypes(self, shape: ModelShape) -> tuple[str, ...]:
         """Return dtypes of ``A_log``: float32 as created, the model's after ``model.to(dtype)``."""
         return ("fp32", shape.dtype) if self.layer and GATE_IN_KERNEL else ("fp32",)
-
-
-def _cu_seqlens(lengths: tuple[int, ...], index: str) -> torch.Tensor:
-    ends = [0]
-    for length in lengths:
-        ends.append(ends[-1] + length)
-    return torch.tensor(ends, dtype=INDEX_DTYPES[index])
 
 
 class Prefill(_Operator):
@@ -163,7 +150,7 @@ class Prefill(_Operator):
                 initial_state=self._state(shape, len(packed) if packed else batch) if args["h0"] else None,
                 output_final_state=args["ht"],
                 use_qk_l2norm_in_kernel=args["l2norm"],
-                cu_seqlens=_cu_seqlens(packed, args["index"]) if packed else None,
+                cu_seqlens=cu_seqlens(packed, args["index"]) if packed else None,
                 **flags,
             )
             if self.backward:
@@ -181,17 +168,15 @@ class SmallChunks(Prefill):
         super().__init__(name, layer=False)
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
-        """Yield prompts with and without initial state, at each chunk size."""
-        del shape, limits
+        """Yield prompts with and without initial state, at each chunk size, and every row bucket."""
         for chunk in CHUNK_SIZES[1:]:
             for h0 in (False, True):
                 yield self._at(chunk, tokens=128, h0=h0)
+        for tokens in traffic.bucket_tokens(shape.heads, BUCKET_ROWS, limits.max_tokens):
+            yield self._at(CHUNK_SIZES[1], tokens=tokens, h0=False)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
-        """Return a random prompt.
-
-        The row buckets of the L2 norm do not depend on the chunk size: those of the other workloads serve.
-        """
+        """Return a random prompt."""
         del shape
         tokens = traffic.random_length(rng, limits.max_tokens)
         return self._at(rng.choice(CHUNK_SIZES[1:]), tokens=tokens, h0=traffic.chance(rng, 0.5))
@@ -244,124 +229,9 @@ class Recurrent(_Operator):
                 initial_state=self._state(shape, batch) if args["h0"] else None,
                 output_final_state=args["ht"],
                 use_qk_l2norm_in_kernel=True,
-                cu_seqlens=_cu_seqlens(lengths, index) if index else None,
+                cu_seqlens=cu_seqlens(lengths, index) if index else None,
                 **flags,
             )
-
-
-class GatedNorm:
-    """``FusedRMSNormGated`` on the operator's output."""
-
-    def __init__(self, name: str, *, backward: bool = False) -> None:
-        self.name, self.backward = name, backward
-
-    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
-        """Yield every activation and row bucket."""
-        weights = ("fp32", shape.dtype) if self.backward else (shape.dtype,)
-        for activation in _activations(shape):
-            for weight in weights:
-                for tokens in traffic.bucket_tokens(shape.v_heads, BUCKET_ROWS, limits.max_tokens):
-                    yield Call.of(self.name, tokens=tokens, activation=activation, weight=weight)
-
-    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
-        """Return a call of random length."""
-        weights = ("fp32", shape.dtype) if self.backward else (shape.dtype,)
-        return Call.of(
-            self.name,
-            tokens=traffic.random_length(rng, limits.max_tokens),
-            activation=rng.choice(_activations(shape)),
-            weight=rng.choice(weights),
-        )
-
-    def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call; with ``backward``, also its backward pass."""
-        args: dict[str, Any] = dict(call.arguments)
-        dtype = DTYPES[shape.dtype]
-        norm = FusedRMSNormGated(
-            shape.v_dim, eps=shape.norm_eps, activation=args["activation"], dtype=DTYPES[args["weight"]]
-        )
-        size = (1, args["tokens"], shape.v_heads, shape.v_dim)
-        with torch.set_grad_enabled(self.backward):
-            x = torch.empty(*size, dtype=dtype, requires_grad=self.backward)
-            gate = torch.empty(*size, dtype=dtype, requires_grad=self.backward)
-            out = norm(x, gate)
-            if self.backward:
-                out.backward(torch.empty_like(out))
-
-
-def _activations(shape: ModelShape) -> tuple[str, ...]:
-    """Return the spellings in use: ``swish`` is FLA's default, ``silu`` what configs say; they are equal."""
-    return ("sigmoid",) if shape.activation == "sigmoid" else ("swish", "silu")
-
-
-class ShortConv:
-    """The layer's ``ShortConvolution`` over queries, keys and values."""
-
-    def __init__(self, name: str, *, backward: bool = False) -> None:
-        self.name, self.backward = name, backward
-
-    def _widths(self, shape: ModelShape) -> tuple[int, ...]:
-        return tuple(dict.fromkeys((shape.heads * shape.k_dim, shape.v_heads * shape.v_dim)))
-
-    def _fused_width(self, shape: ModelShape) -> int:
-        """Return the width of queries, keys and values together: the layer joins them when it keeps no state."""
-        return 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
-
-    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
-        """Yield every width, state pattern, packing and class of batch and length (1, multiple of 16, other)."""
-        del limits
-        yield from self._dense(width=self._fused_width(shape), cache=False, final=False)
-        for width in self._widths(shape):
-            for state, final in ((False, False), (False, True), (True, True), (True, False)):
-                common = {"width": width, "cache": state, "final": final}
-                yield from self._dense(**common)
-                for index in INDEX_DTYPES:
-                    for packed in ((1, 4), (10, 6)):
-                        yield Call.of(self.name, batch=1, tokens=0, packed=packed, index=index, **common)
-
-    def _dense(self, **common: object) -> Iterator[Call]:
-        for batch in (1, 16, 3):
-            for tokens in (1, 16, 5):
-                yield Call.of(self.name, batch=batch, tokens=tokens, packed=None, index="int64", **common)
-
-    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
-        """Return a random prefill or decode step."""
-        packed, batch, tokens = traffic.random_prompts(rng, limits)
-        fused = packed is None and traffic.chance(rng, 0.2)
-        if not fused and traffic.chance(rng, 0.4):
-            packed, batch, tokens = None, rng.randint(1, 256), 1
-        return Call.of(
-            self.name,
-            batch=batch,
-            tokens=tokens,
-            packed=packed,
-            index=rng.choice(list(INDEX_DTYPES)),
-            width=self._fused_width(shape) if fused else rng.choice(self._widths(shape)),
-            cache=not fused and traffic.chance(rng, 0.5),
-            final=not fused and traffic.chance(rng, 0.7),
-        )
-
-    def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call; with ``backward``, also its backward pass."""
-        args: dict[str, Any] = dict(call.arguments)
-        dtype, width, packed = DTYPES[shape.dtype], args["width"], args["packed"]
-        batch, tokens = (1, sum(packed)) if packed else (args["batch"], args["tokens"])
-        sequences = len(packed) if packed else batch
-        conv = _convolution(width, shape.conv_width, shape.dtype)
-        with torch.set_grad_enabled(self.backward):
-            out, _ = conv(
-                torch.empty(batch, tokens, width, dtype=dtype, requires_grad=self.backward),
-                cache=torch.empty(sequences, width, shape.conv_width, dtype=dtype) if args["cache"] else None,
-                output_final_state=args["final"],
-                cu_seqlens=_cu_seqlens(packed, args["index"]) if packed else None,
-            )
-            if self.backward:
-                out.backward(torch.empty_like(out))
-
-
-@cache
-def _convolution(width: int, kernel: int, dtype: str) -> ShortConvolution:
-    return ShortConvolution(width, kernel, activation="silu", dtype=DTYPES[dtype])
 
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {

@@ -24,7 +24,9 @@ def chance(rng: random.Random, probability: float) -> bool:
 
 
 def random_length(rng: random.Random, max_tokens: int) -> int:
-    """Return a prompt length from 1 to ``max_tokens``, log-uniform: short prompts are the common ones."""
+    """Return a prompt length from 1 to ``max_tokens``, log-uniform, and now and then the longest one."""
+    if chance(rng, 0.05):
+        return max_tokens
     return min(max_tokens, int(math.exp(rng.uniform(0, math.log(max_tokens + 1)))))
 
 

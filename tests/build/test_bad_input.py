@@ -52,7 +52,7 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
         ((*_GOOD, "--provider", "zzz"), "unknown provider 'zzz'", "gdn-aot providers"),
         ((*_GOOD, "--tp", "0"), "--tp: 0 is not positive", "1,2,4,8"),
         ((*_GOOD, "--tp", "two"), "'two' is not an integer", "1,2,4,8"),
-        ((*_GOOD, "--dtype", "fp8"), "unknown dtype 'fp8'", "dtype=bf16"),
+        ((*_GOOD, "--dtype", "fp8"), "unknown dtype 'fp8'", "use bf16 or fp16"),
         ((*_GOOD, "--workload", "nope"), "matches 'nope'", "transformers-prefill"),
         ((*_GOOD, "--workload", "*-train"), "no inference workload", "transformers-prefill"),
         ((*_GOOD, "--max-tokens", "0"), "--max-tokens", "--help"),

@@ -98,3 +98,34 @@ def test_another_version_is_refused(
     error = expect_error(Done(code, caught.out, caught.err), 2, "usage")
     assert "triton 3.6" in error["message"] or "triton 3." in error["message"]
     assert "installed is 3.8.0" in error["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "workload", "max_tokens"),
+    [
+        # Strides of the joined convolution need 64 bits from 174,763 tokens on.
+        ("qwen3.5-397b-a17b", "short-conv", 262144),
+        # The row buckets of the L2 norm, without the other workloads that have them too.
+        ("qwen3.5-0.8b", "small-chunks", 32768),
+    ],
+)
+def test_a_workload_stands_alone_at_any_length(
+    build: Callable[..., Built], model: str, workload: str, max_tokens: int
+) -> None:
+    built = build("--arch", "sm_90", "--model", model, "--workload", workload, "--max-tokens", max_tokens)
+    result = _cover(built, "--workload", workload, "--calls", 200)
+    assert result["misses"] == []
+    assert result["hits"] == result["launches"] > 100
+
+
+def test_a_shape_of_ones_own(build: Callable[..., Built]) -> None:
+    shape = "heads=2,v_heads=4,k_dim=64,v_dim=96,dtype=fp16,name=mine"
+    built = build("--arch", "sm_89", "--shape", shape, "--tp", "1,2", "--workload", "transformers-decode")
+    only = ("--workload", "transformers-decode", "--calls", 20)
+    assert _cover(built, *only)["misses"] == []
+    assert _cover(built, "--tp", 2, *only)["misses"] == []
+    assert _cover(built, "--model", "mine", *only)["misses"] == []
+    expect_error(
+        gdn_aot("coverage", built.path, "--tp", 4, "--json", home=built.home, code=None), 3, "nothing-selected"
+    )

@@ -30,6 +30,7 @@ from triton.runtime.autotuner import Autotuner
 import fla
 from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
 from fla.modules import FusedRMSNormGated
+from fla.modules.causal_conv1d import causal_conv1d
 
 launched, looked_up, missing = [], [], []
 
@@ -92,6 +93,10 @@ with torch.no_grad():
         fused_recurrent_gated_delta_rule(
             **inputs(batch, 1), initial_state=state(batch), output_final_state=True, use_qk_l2norm_in_kernel=True
         )
+    if target == "sm_120":  # built with every workload: the layer without state joins q, k and v
+        weight = torch.zeros(8192, 4, dtype=dtype)
+        for batch, tokens in ((1, 1), (3, 1), (16, 1), (1, 7), (2, 64)):
+            causal_conv1d(x=torch.zeros(batch, tokens, 8192, dtype=dtype), weight=weight, activation="silu")
     norm = FusedRMSNormGated(128, eps=1e-6, activation="silu", dtype=dtype)
     norm(torch.zeros(100 * 32, 128, dtype=dtype), torch.zeros(100 * 32, 128, dtype=dtype))
 
