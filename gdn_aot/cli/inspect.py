@@ -53,7 +53,7 @@ def _describe(artifact: Artifact) -> Iterator[str]:
     yield f"target      {target.name}, {target.max_shared} bytes of shared memory per block"
     yield f"provider    {provider.name} ({provider.distribution} {provider.version}), licence {provider.license}"
     yield f"triton      {manifest.triton.version}, ptxas {manifest.triton.ptxas}"
-    yield f"covers      {manifest.mode}, {manifest.max_tokens} tokens, batch {manifest.max_batch}"
+    yield f"covers      {manifest.mode}, {manifest.max_tokens} tokens, dense batches of {manifest.max_batch}"
     yield f"workloads   {', '.join(manifest.workloads)}"
     yield f"numerics    {manifest.numerics.status} {manifest.numerics.detail}".rstrip()
     yield f"built by    {build.tool}{commit}"

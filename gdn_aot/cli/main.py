@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -18,6 +18,8 @@ from gdn_aot.errors import GdnAotError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from gdn_aot.errors import Problem
 
 COMMANDS = {
     "targets": "List GPU architectures and what the installed Triton can assemble.",
@@ -82,13 +84,18 @@ def cli() -> None:
     """Build, check and carry ahead-of-time compiled Gated Delta Net kernels."""
 
 
-def _fail(code: str, message: str, hint: str, exit_code: int, *, as_json: bool, **more: Any) -> int:
-    """Report an error in both forms and return its exit code."""
+def _fail(
+    code: str, message: str, hint: str, exit_code: int, *, as_json: bool, problems: Sequence[Problem] = ()
+) -> int:
+    """Report an error in both forms, with every problem found, and return its exit code."""
     one_line = " ".join(hint.split())
     note(f"Error: {message}")
+    for problem in problems if not as_json else ():
+        note(f"  {problem}")
     if one_line:
         note(f"Hint: {one_line}")
     if as_json:
+        more = {"problems": [{"where": p.where, "what": p.what} for p in problems]} if problems else {}
         emit_json({"error": {"code": code, "message": message, "hint": one_line, **more}})
     return exit_code
 
@@ -125,12 +132,8 @@ def run(args: Sequence[str]) -> int:
         result = cli.main(args=list(args) or ["--help"], prog_name="gdn-aot", standalone_mode=False)
         sys.stdout.flush()
     except GdnAotError as error:
-        more: dict[str, Any] = {}
-        if isinstance(error, VerificationError):
-            more["problems"] = [{"where": p.where, "what": p.what} for p in error.problems]
-            for problem in error.problems if not as_json else ():
-                note(f"  {problem}")
-        return _fail(error.code, error.message, error.hint, error.exit_code, as_json=as_json, **more)
+        problems = error.problems if isinstance(error, VerificationError) else ()
+        return _fail(error.code, error.message, error.hint, error.exit_code, as_json=as_json, problems=problems)
     except click.ClickException as error:
         return _fail("usage", error.format_message(), _usage_hint(error), 2, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
