@@ -239,7 +239,7 @@ def source_ir(source: Any, options: Mapping[str, Any], capability: int) -> str:
     """Return the IR that the front end makes of a source, without locations.
 
     Two launches with the same text and options compile to the same machine code: an unused constexpr leaves no
-    trace in it.
+    trace in it. The source keeps the IR: `compile_source` goes on from there and does not run the front end again.
     """
     from triton._C.libtriton import ir
 
@@ -251,7 +251,9 @@ def source_ir(source: Any, options: Mapping[str, Any], capability: int) -> str:
     module = source.make_ir(
         target, parsed, backend.get_codegen_implementation(parsed), backend.get_module_map(), context
     )
-    return str(module.str_nodebug())
+    text = str(module.str_nodebug())
+    source.make_ir = lambda *_: (context, module)[1]  # the context must live as long as its module
+    return text
 
 
 def compile_source(source: Any, options: Mapping[str, Any], capability: int) -> tuple[bytes, dict[str, Json]]:

@@ -75,20 +75,20 @@ def _selected(
 ) -> tuple[ModelShape, ...]:
     """Return the shapes to replay: those of the artifact, or of the models asked for, at the sizes asked for.
 
-    A model that the artifact was not built for is replayed too: its misses are what was asked for.
+    A model of the catalogue is replayed even if the artifact was not built for it: its misses are what was asked for.
 
     Raises:
         NothingSelectedError: None is left.
         UsageError: A model is neither in the artifact nor in the catalogue.
     """
-    from gdn_aot.models import select_shapes
+    from gdn_aot.models import all_models, select_shapes
 
     names = [part for name in models for part in name.split(",")]
-    own = {shape.name for shape in built}
-    chosen = [shape for shape in built if not names or shape.name in names]
-    if others := [name for name in names if name not in own]:
+    own = {shape.name for shape in built} - {model.name for model in all_models()}
+    chosen = [shape for shape in built if not names or shape.name in own.intersection(names)]
+    if catalogue := [name for name in names if name not in own]:
         every = sizes or tuple(dict.fromkeys(shape.tp for shape in built))
-        chosen += select_shapes(others, every, dtypes=list(dict.fromkeys(shape.dtype for shape in built))).shapes
+        chosen += select_shapes(catalogue, every, dtypes=list(dict.fromkeys(shape.dtype for shape in built))).shapes
     left = tuple(dict.fromkeys(shape for shape in chosen if sizes is None or shape.tp in sizes))
     if not left:
         raise NothingSelectedError(
