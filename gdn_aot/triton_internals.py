@@ -32,6 +32,18 @@ _IMPLIED_OPTIONS = ("debug", "instrumentation_mode")
 """Options that ``JITFunction.run`` adds by itself; they are part of the launch key."""
 
 
+def check_version(version: str) -> None:
+    """Check a version of Triton, which need not be imported for it.
+
+    Raises:
+        UnsupportedTritonError: It is out of range.
+    """
+    number = tuple(int(part) for part in version.partition("+")[0].split(".")[:2])
+    if not SUPPORTED[0] <= number <= SUPPORTED[1]:
+        low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
+        raise UnsupportedTritonError(f"Triton {version} is installed; gdn-aot supports {low} to {high}")
+
+
 def check_supported() -> str:
     """Check that the installed Triton is one whose internals this module knows.
 
@@ -47,10 +59,7 @@ def check_supported() -> str:
     from triton.runtime.autotuner import Autotuner
 
     version = str(triton.__version__)
-    number = tuple(int(part) for part in version.partition("+")[0].split(".")[:2])
-    if not SUPPORTED[0] <= number <= SUPPORTED[1]:
-        low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
-        raise UnsupportedTritonError(f"Triton {version} is installed; gdn-aot supports {low} to {high}")
+    check_version(version)
     missing = [
         what
         for what, there in {

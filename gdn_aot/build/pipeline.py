@@ -21,6 +21,7 @@ from gdn_aot.errors import NotWritableError, UnsupportedTargetError, Unsupported
 from gdn_aot.models import distinct
 from gdn_aot.providers import require_installed
 from gdn_aot.targets import assembler_version, check_assembler
+from gdn_aot.triton_internals import check_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
-
-SUPPORTED_TRITON = ((3, 6), (3, 9))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +90,7 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
     triton = sources.installed("triton")
     if triton is None:
         raise UnsupportedTritonError("Triton is not installed", hint="pip install 'triton>=3.6,<3.10'")
-    number = tuple(int(part) for part in triton.partition("+")[0].split(".")[:2])
-    if not SUPPORTED_TRITON[0] <= number <= SUPPORTED_TRITON[1]:
-        raise UnsupportedTritonError(f"Triton {triton} is installed; gdn-aot supports 3.6 to 3.9")
+    check_version(triton)
     for target in targets:
         reason = check_assembler(target)
         if reason is not None:
