@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.records import Trace
 from gdn_aot.errors import GdnAotError, UnsupportedTritonError
 
 if TYPE_CHECKING:
@@ -166,11 +165,6 @@ class Worker:
             self._connection.send_bytes(json.dumps(message).encode())
         except OSError:
             self.receive("started")  # reports why it is gone
-
-
-def parse_trace(data: bytes) -> Trace:
-    """Read a trace that `Worker.trace` returned."""
-    return Trace.from_json(data)
 
 
 def _environment(scratch: str) -> dict[str, str]:

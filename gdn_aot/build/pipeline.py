@@ -16,7 +16,8 @@ from gdn_aot.artifact.manifest import file_name
 from gdn_aot.build import pack, sources, tuning
 from gdn_aot.build.cache import Outcome, digest, launch_digest
 from gdn_aot.build.choose import Chooser
-from gdn_aot.build.client import Worker, parse_trace
+from gdn_aot.build.client import Worker
+from gdn_aot.build.records import Trace
 from gdn_aot.errors import NotWritableError, UnsupportedTargetError, UnsupportedTritonError
 from gdn_aot.models import distinct
 from gdn_aot.providers import require_installed
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.build.cache import BuildCache, Object
     from gdn_aot.build.choose import Choices
-    from gdn_aot.build.records import Trace
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
@@ -207,7 +207,7 @@ def traced(job: Job, target: Target, worker: Callable[[], Worker], *, derive: bo
     if stored is None:
         stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive)
         job.cache.put_trace(key, stored)
-    return parse_trace(stored)
+    return Trace.from_json(stored)
 
 
 class _Compilation:

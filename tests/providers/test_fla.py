@@ -44,14 +44,15 @@ EXPECTED = {
 
 _TRACE = """
 import json, sys
-from gdn_aot.build.client import Worker, parse_trace
+from gdn_aot.build.client import Worker
+from gdn_aot.build.records import Trace
 from gdn_aot.models import ModelShape
 from gdn_aot.providers import Limits, PROVIDERS, installed_version
 from gdn_aot.targets import get_target
 shapes = [ModelShape(**shape) for shape in json.loads(sys.argv[1])]
 names = [name for name, mode in PROVIDERS["fla"].workloads if mode == "inference"]
 with Worker("fla", get_target("sm_90")) as worker:
-    trace = parse_trace(worker.trace(shapes, Limits(max_tokens=8192, max_batch=4), names, "12"))
+    trace = Trace.from_json(worker.trace(shapes, Limits(max_tokens=8192, max_batch=4), names, "12"))
 print(json.dumps({
     "version": trace.provider_version, "installed": installed_version("fla"), "refused": trace.refused,
     "kernels": sorted({trace.kernels[launch.kernel].qualname for launch in trace.launches}),
