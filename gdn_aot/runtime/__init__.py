@@ -1,0 +1,1 @@
+"""What runs in the serving process: loads compiled kernels and launches them."""
