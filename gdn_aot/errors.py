@@ -6,12 +6,10 @@ what happened and why it is likely; the hint says in one line what to do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong, and where."""
 
     where: str
@@ -78,6 +76,13 @@ class NoArtifactError(GdnAotError):
     code = "no-artifact"
     exit_code = 4
     default_hint = "build one with gdn-aot build --arch TARGET"
+
+
+class MissError(NoArtifactError):
+    """A covered kernel needed what no artifact has, and the policy is that this is an error."""
+
+    code = "miss"
+    default_hint = "build an artifact that covers it, or unset GDN_AOT_STRICT"
 
 
 class VerificationError(GdnAotError):

@@ -11,7 +11,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import NothingSelectedError, UsageError
 
@@ -21,7 +21,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "DTYPES",
@@ -213,6 +213,20 @@ def find_model(name: str) -> Model:
             return model
     hint = _suggest(wanted, (model.name for model in all_models()), _LIST_HINT)
     raise UsageError(f"unknown model {name!r}", hint=hint)
+
+
+def shape_of(row: Mapping[str, Any]) -> ModelShape:
+    """Return the shape of a row of a manifest's ``models``, that of a ``--shape`` included."""
+    catalogue = {model.name: model for model in all_models()}
+    if row["name"] in catalogue:
+        return catalogue[row["name"]].shape(row["tp"], row["dtype"])
+    return ModelShape(
+        **row,
+        hidden=row["v_heads"] * row["v_dim"],
+        activation="silu",  # as `parse_shape` gives every shape
+        norm_eps=1e-6,
+        allow_neg_eigval=False,
+    )
 
 
 def parse_tp(text: str) -> tuple[int, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from gdn_aot.artifact.manifest import Kernel, Manifest
 
@@ -29,12 +30,17 @@ def check_manifest(manifest: Manifest) -> Iterator[Problem]:
     """Yield what is inconsistent in a manifest, with its path.
 
     Names, digests and relative paths have their form; kernels, autotune keys (as Triton compares them: 1 equals
-    True) and launch keys are unique; the blobs listed are exactly those referred to.
+    True) and launch keys are unique; binaries point to models and workloads that are there; the blobs listed are
+    exactly those referred to.
     """
     yield from _check_identity(manifest)
     yield from _unique("kernels", ((kernel.module, kernel.qualname) for kernel in manifest.kernels))
     for number, kernel in enumerate(manifest.kernels):
         yield from _check_kernel(kernel, f"kernels[{number}]")
+        for inner, binary in enumerate(kernel.binaries):
+            where = f"kernels[{number}].binaries[{inner}]"
+            yield from _check_indices(binary.models, len(manifest.models), f"{where}.models")
+            yield from _check_indices(binary.workloads, len(manifest.workloads), f"{where}.workloads")
     if manifest.build.commit is not None and not _COMMIT.fullmatch(manifest.build.commit):
         yield Problem("build.commit", "expected null or 40 lower-case hexadecimal digits")
     if not 0 <= manifest.build.epoch <= MAX_EPOCH:
@@ -58,11 +64,24 @@ def _check_identity(manifest: Manifest) -> Iterator[Problem]:
 
 def _check_kernel(kernel: Kernel, where: str) -> Iterator[Problem]:
     yield from _check_digest(kernel.cache_key, f"{where}.cache_key")
+    yield from _check_digest(kernel.source_sha256, f"{where}.source_sha256")
+    for number, needed in enumerate(kernel.dependencies):
+        if needed.source_sha256:
+            yield from _check_digest(needed.source_sha256, f"{where}.dependencies[{number}].source_sha256")
     for number, source in enumerate(kernel.sources):
         yield from _check_path(source.path, f"{where}.sources[{number}].path")
         yield from _check_digest(source.sha256, f"{where}.sources[{number}].sha256")
     yield from _unique(f"{where}.choices", (choice.key for choice in kernel.choices), ".key")
     yield from _unique(f"{where}.binaries", (binary.launch_key for binary in kernel.binaries), ".launch_key")
+
+
+def _check_indices(indices: Sequence[int], length: int, where: str) -> Iterator[Problem]:
+    if not indices:
+        yield Problem(where, "is empty")
+    elif any(left >= right for left, right in pairwise(indices)):
+        yield Problem(where, "expected indices in rising order, each once")
+    elif not 0 <= indices[0] <= indices[-1] < length:
+        yield Problem(where, f"expected indices from 0, below {length}")
 
 
 def _check_blobs(manifest: Manifest) -> Iterator[Problem]:

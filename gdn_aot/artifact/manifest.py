@@ -94,12 +94,14 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dependency:
-    """Another JIT function that a kernel calls."""
+    """Another function that a kernel calls."""
 
     module: str
     qualname: str
     name: str
     """Name under which the kernel refers to it."""
+    source_sha256: str
+    """Of its text as Triton read it; empty for a function of Triton itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +170,10 @@ class Binary:
     metadata: Mapping[str, Json]
     """Triton's own, without what belongs to the build machine."""
     resources: Resources
+    models: tuple[int, ...]
+    """Indices of the `Manifest.models` whose calls launch it, sorted."""
+    workloads: tuple[int, ...]
+    """Indices of the `Manifest.workloads` whose calls launch it, sorted."""
     cubin: str
     """SHA-256 of the blob."""
 
@@ -180,6 +186,8 @@ class Kernel:
     qualname: str
     cache_key: str
     """Triton's ``JITFunction.cache_key``."""
+    source_sha256: str
+    """Of the function's text as Triton read it."""
     sources: tuple[Source, ...]
     dependencies: tuple[Dependency, ...]
     globals: tuple[Global, ...]

@@ -164,6 +164,7 @@ def _kernel(o: JsonObject) -> m.Kernel:
         module=o.text("module"),
         qualname=o.text("qualname"),
         cache_key=o.text("cache_key"),
+        source_sha256=o.text("source_sha256"),
         sources=o.children("sources", m.Source, _source),
         dependencies=o.children("dependencies", m.Dependency, _dependency),
         globals=o.children("globals", m.Global, _global),
@@ -177,7 +178,12 @@ def _source(o: JsonObject) -> m.Source:
 
 
 def _dependency(o: JsonObject) -> m.Dependency:
-    return m.Dependency(module=o.text("module"), qualname=o.text("qualname"), name=o.text("name"))
+    return m.Dependency(
+        module=o.text("module"),
+        qualname=o.text("qualname"),
+        name=o.text("name"),
+        source_sha256=o.text("source_sha256"),
+    )
 
 
 def _global(o: JsonObject) -> m.Global:
@@ -210,6 +216,8 @@ def _binary(o: JsonObject) -> m.Binary:
         specialization=o.child("specialization", m.Specialization, _specialization),
         metadata=o.mapping("metadata"),
         resources=o.child("resources", m.Resources, _resources),
+        models=o.integers("models"),
+        workloads=o.integers("workloads"),
         cubin=o.text("cubin"),
     )
 

@@ -196,6 +196,10 @@ class JsonObject:
         """Return a list of strings."""
         return tuple(cast("str", self.scalar(item, path, "str")) for path, item in self.items(name))
 
+    def integers(self, name: str) -> tuple[int, ...]:
+        """Return a list of integers."""
+        return tuple(cast("int", self.scalar(item, path, "int")) for path, item in self.items(name))
+
     def key(self, name: str) -> m.Key:
         """Return an autotune key."""
         return tuple(self.scalar(item, path) for path, item in self.items(name))

@@ -45,11 +45,13 @@ class Worker:
     """One worker process for one (provider, target).
 
     Entering starts it and returns at once: importing the provider goes on in the background. Leaving ends it and all
-    its children, however the block was left.
+    its children, however the block was left. With ``keep_settings`` it has the caller's variables of Triton and FLA, so
+    that its keys are those of other processes with the same variables; else it has none that changes a key.
     """
 
-    def __init__(self, provider: str, target: Target) -> None:
+    def __init__(self, provider: str, target: Target, *, keep_settings: bool = False) -> None:
         self._provider, self._target = provider, target
+        self._keep_settings = keep_settings
         self._started = False
 
     def __enter__(self) -> Self:
@@ -63,7 +65,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(self._scratch),
+                env=_environment(self._scratch, keep_settings=self._keep_settings),
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())
@@ -127,6 +129,11 @@ class Worker:
         self._send({"do": "coverage", **request})
         return self.receive("covered")
 
+    def places(self, kernels: list[dict[str, Any]]) -> dict[str, Any]:
+        """Find where Triton would look for binaries and choices; see `gdn_aot.build.seeding`."""
+        self._send({"do": "seed", "kernels": kernels})
+        return self.receive("placed")
+
     def receive(self, event: str) -> dict[str, Any]:
         """Wait for the next message and check that it is ``event``.
 
@@ -167,12 +174,11 @@ class Worker:
             self.receive("started")  # reports why it is gone
 
 
-def _environment(scratch: str) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in KEPT_VARIABLES or not name.startswith(("TRITON_", "FLA_", "LD_PRELOAD"))
-    }
+def _environment(scratch: str, *, keep_settings: bool) -> dict[str, str]:
+    dropped = ("LD_PRELOAD",) if keep_settings else ("TRITON_", "FLA_", "LD_PRELOAD")
+    kept = {name: value for name, value in os.environ.items() if name in KEPT_VARIABLES or not name.startswith(dropped)}
+    if not keep_settings:
+        kept["TRITON_DISABLE_LINE_INFO"] = "1"
     package_root = str(Path(__file__).parent.parent.parent)
     path = os.pathsep.join([package_root, *filter(None, [kept.get("PYTHONPATH")])])
     return {
@@ -180,7 +186,6 @@ def _environment(scratch: str) -> dict[str, str]:
         "PYTHONPATH": path,
         "PYTHONHASHSEED": "0",
         "CUDA_VISIBLE_DEVICES": "",
-        "TRITON_DISABLE_LINE_INFO": "1",
         "TRITON_CACHE_DIR": scratch,
         "GDN_AOT_SCRATCH": scratch,
         "GDN_AOT": "0",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot.build.client import Worker
 from gdn_aot.errors import UsageError
-from gdn_aot.models import ModelShape, all_models
+from gdn_aot.models import shape_of
 from gdn_aot.providers import Limits, require_installed
 from gdn_aot.targets import get_target
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.models import ModelShape
 
 
 def cover(
@@ -54,26 +55,7 @@ def cover(
 
 def built_shapes(manifest: Manifest) -> tuple[ModelShape, ...]:
     """Return the shapes that an artifact was built for, those of ``--shape`` included."""
-    catalogue = {model.name: model for model in all_models()}
-    return tuple(
-        catalogue[row.name].shape(row.tp, row.dtype)
-        if row.name in catalogue
-        else ModelShape(
-            name=row.name,
-            tp=row.tp,
-            heads=row.heads,
-            v_heads=row.v_heads,
-            k_dim=row.k_dim,
-            v_dim=row.v_dim,
-            conv_width=row.conv_width,
-            dtype=row.dtype,
-            hidden=row.v_heads * row.v_dim,
-            activation="silu",  # as parse_shape gives every shape
-            norm_eps=1e-6,
-            allow_neg_eigval=False,
-        )
-        for row in manifest.models
-    )
+    return tuple(shape_of(asdict(row)) for row in manifest.models)
 
 
 def check_versions(manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ import zstandard
 from gdn_aot._version import __version__
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import epoch_from_environment
+from gdn_aot.models import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,12 +38,13 @@ def make_manifest(
     licenses: list[tuple[str, bytes]],
 ) -> m.Manifest:
     """Build the manifest. ``objects`` maps launch indices to compiled kernels; every choice's launches are in it."""
-    wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen), objects)
-    by_kernel: dict[int, list[int]] = {}
-    for launch in sorted(wanted):
-        if launch in objects:
-            by_kernel.setdefault(trace.launches[launch].kernel, []).append(launch)
-    kernels = [_kernel(trace, index, launches, choices, objects) for index, launches in sorted(by_kernel.items())]
+    users = _users(trace, choices, objects)
+    models = _models_of_traced(shapes)
+    by_kernel: dict[int, list[m.Binary]] = {}
+    for index, compiled in objects.items():
+        launch = trace.launches[index]
+        by_kernel.setdefault(launch.kernel, []).append(_binary(launch, compiled, users[index], models))
+    kernels = [_kernel(trace, index, choices, binaries) for index, binaries in sorted(by_kernel.items())]
     kernels.sort(key=lambda kernel: (kernel.module, kernel.qualname))
     return m.Manifest(
         format=m.FORMAT,
@@ -77,19 +79,43 @@ def blobs(manifest: m.Manifest, cache: BuildCache, licenses: Iterable[tuple[str,
     return {**found, **{hashlib.sha256(text).hexdigest(): text for _, text in licenses}}
 
 
-def _kernel(
-    trace: records.Trace, index: int, launches: list[int], choices: Choices, objects: dict[int, Object]
-) -> m.Kernel:
+def _users(trace: records.Trace, choices: Choices, launches: Iterable[int]) -> dict[int, records.Users]:
+    """Return whose calls cause each launch with the configurations chosen.
+
+    A launch that no choice causes (there are some when all candidates are kept) has those for whom it is a candidate.
+    """
+    users = {launch: set(pairs) for launch, pairs in trace.plain.items()}
+    for choice in choices.chosen:
+        for launch, pairs in zip(choice.launches, choice.tuning.users, strict=True):
+            users.setdefault(launch, set()).update(pairs)
+    rest = set(launches).difference(users)
+    for tuning in trace.tunings if rest else ():
+        for variant, pairs in zip(tuning.variants, tuning.users, strict=True):
+            for launch in rest.intersection(variant):
+                users.setdefault(launch, set()).update(pairs)
+    return users
+
+
+def _models_of_traced(shapes: Sequence[ModelShape]) -> list[list[int]]:
+    """Return for each traced shape the indices of the models that it stands for."""
+    return [
+        [index for index, shape in enumerate(shapes) if shape.kernel_key == traced.kernel_key]
+        for traced in distinct(shapes)
+    ]
+
+
+def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m.Binary]) -> m.Kernel:
     kernel = trace.kernels[index]
     chosen = [choice for choice in choices.chosen if choice.tuning.kernel == index]
-    binaries = [_binary(trace.launches[launch], objects[launch]) for launch in launches]
     return m.Kernel(
         module=kernel.module,
         qualname=kernel.qualname,
         cache_key=kernel.cache_key,
+        source_sha256=kernel.source_sha256,
         sources=tuple(m.Source(path=path, sha256=sha256) for path, sha256 in kernel.sources),
         dependencies=tuple(
-            m.Dependency(name=name, module=module, qualname=qualname) for name, module, qualname in kernel.dependencies
+            m.Dependency(name=name, module=module, qualname=qualname, source_sha256=sha256)
+            for name, module, qualname, sha256 in kernel.dependencies
         ),
         globals=tuple(m.Global(name=name, value=value) for name, value in kernel.globals),
         choices=tuple(
@@ -121,7 +147,9 @@ def _config(config: records.Config) -> m.Config:
     )
 
 
-def _binary(launch: records.Launch, compiled: Object) -> m.Binary:
+def _binary(
+    launch: records.Launch, compiled: Object, users: records.Users, models_of_traced: list[list[int]]
+) -> m.Binary:
     specialization: dict[str, Any] = dict(launch.specialization)
     return m.Binary(
         launch_key=launch.key,
@@ -133,6 +161,8 @@ def _binary(launch: records.Launch, compiled: Object) -> m.Binary:
         ),
         metadata=_frozen(compiled.metadata),
         resources=m.Resources(registers=compiled.registers, shared=compiled.shared, local=compiled.local),
+        models=tuple(sorted({model for shape, _ in users for model in models_of_traced[shape]})),
+        workloads=tuple(sorted({workload for _, workload in users})),
         cubin=compiled.cubin,
     )
 

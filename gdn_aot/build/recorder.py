@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot.build import derive
-from gdn_aot.build.records import Config, Kernel, Launch, Scalar, Trace, Tuning
+from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gdn_aot.build.records import Scalar, Users
 
 
 class Recorder:
@@ -37,21 +39,20 @@ class Recorder:
         self._alive: list[Any] = []
         self._launches: dict[tuple[int, str], int] = {}
         self._tunings: dict[tuple[int, tuple[Scalar, ...]], Tuning] = {}
-        self._variants: dict[tuple[int, tuple[Scalar, ...]], set[int]] = {}
-        self._plain: set[int] = set()
+        self._variants: dict[tuple[int, tuple[Scalar, ...]], dict[int, Users]] = {}
+        self._user = (-1, -1)
         self._last = -1
 
-    def record(self, call: Callable[[], object]) -> None:
-        """Run ``call`` with Triton's launches replaced by recording."""
+    def record(self, call: Callable[[], object], user: tuple[int, int]) -> None:
+        """Run ``call`` with Triton's launches replaced by recording them as those of ``user``; see `Users`."""
+        self._user = user
         with triton_internals.intercept(self._on_autotune, self._on_plain):
             call()
         self.trace.calls += 1
 
     def _on_plain(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         index = self._launch(jit, args, kwargs)
-        if index not in self._plain:
-            self._plain.add(index)
-            self.trace.plain.append(index)
+        self.trace.plain.setdefault(index, set()).add(self._user)
 
     def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         offered = triton_internals.candidates(tuner, args, kwargs)
@@ -67,14 +68,16 @@ class Recorder:
             derived = derive.smaller(configs) if self._derive else []
             found = Tuning(kernel=kernel, key=key, candidates=configs + derived, derived=len(derived))
             self._tunings[kernel, key] = found
-            self._variants[kernel, key] = set()
+            self._variants[kernel, key] = {}
             self.trace.tunings.append(found)
-        if first not in self._variants[kernel, key]:
-            self._variants[kernel, key].add(first)
+        users = self._variants[kernel, key].setdefault(first, set())
+        if not users:
             rest = [
                 self._candidate_launch(tuner, args, kwargs, triton_config(config)) for config in found.candidates[1:]
             ]
             found.variants.append([first, *rest])
+            found.users.append(users)
+        users.add(self._user)
         return None
 
     def _candidate_launch(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any) -> int:
@@ -125,37 +128,46 @@ def triton_config(config: Config) -> Any:
 def describe_kernel(jit: Any) -> Kernel:
     """Return a kernel's identity: Triton's hash, the files its text is in, its callees and globals."""
     cache_key = triton_internals.cache_key(jit)
-    called = _callees(jit)
+    called, builtins = _callees(jit)
     files = sorted({_file(function) for function in [jit, *(function for _, function in called)]})
+    dependencies = {
+        (name, function.fn.__module__, function.fn.__qualname__, _text_sha256(function)) for name, function in called
+    }
+    dependencies |= {(name, value.__module__, value.__qualname__, "") for name, value in builtins}
     return Kernel(
         module=jit.fn.__module__,
         qualname=jit.fn.__qualname__,
         cache_key=cache_key,
+        source_sha256=_text_sha256(jit),
         sources=tuple((_relative(path), _sha256(path)) for path in files),
-        dependencies=tuple(
-            sorted({(name, function.fn.__module__, function.fn.__qualname__) for name, function in called})
-        ),
+        dependencies=tuple(sorted(dependencies)),
         globals=tuple(triton_internals.used_globals(jit)),
     )
 
 
-def _callees(jit: Any) -> list[tuple[str, Any]]:
-    """Return (name, JIT function) for all functions that ``jit`` calls, directly or not, outside of Triton."""
+def _callees(jit: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """Return (name, function) for all that ``jit`` calls, directly or not: JIT functions, and Triton's by bare name."""
     found: list[tuple[str, Any]] = []
+    builtins: list[tuple[str, Any]] = []
     pending, seen = [jit], {id(jit)}
     while pending:
         function = pending.pop()
         scope = function.get_capture_scope()
         for node in ast.walk(function.parse()):
             name, value = _resolve(node, scope)
-            callee = name and hasattr(value, "cache_key") and hasattr(value, "fn")
-            if not callee or value.fn.__module__.startswith("triton."):
+            plain = getattr(value, "fn", value)
+            if not name or not callable(plain) or not hasattr(plain, "__qualname__"):
+                continue
+            if plain.__module__.startswith("triton."):
+                builtins += [(name, plain)] if isinstance(node, ast.Name) and not isinstance(plain, type) else []
+                continue
+            if not hasattr(value, "cache_key"):
                 continue
             found.append((name, value))
             if id(value) not in seen:
                 seen.add(id(value))
                 pending.append(value)
-    return found
+    return found, builtins
 
 
 def _resolve(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
@@ -176,6 +188,13 @@ def _relative(path: str) -> str:
     roots = [str(Path(root).resolve()) for root in sys.path if root]
     inside = [root for root in roots if path.startswith(root + "/")]
     return path[len(max(inside, key=len)) + 1 :] if inside else Path(path).name
+
+
+def _text_sha256(function: Any) -> str:
+    text = triton_internals.source_text(function)
+    if text is None:
+        raise TypeError(f"{function!r} has no source text")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: str) -> str:

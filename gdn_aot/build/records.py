@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gdn_aot.triton_internals import Json
 
 Scalar = None | bool | int | float | str
+Users = set[tuple[int, int]]
+"""Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,16 @@ class Kernel:
     module: str
     qualname: str
     cache_key: str
+    source_sha256: str
+    """Of the function's text as Triton read it."""
     sources: tuple[tuple[str, str], ...]
     """(path relative to the provider's site-packages, sha256) of every file whose text is in the kernel."""
-    dependencies: tuple[tuple[str, str, str], ...]
-    """(name in the kernel, module, qualname) of the JIT functions it calls, directly or not."""
+    dependencies: tuple[tuple[str, str, str, str], ...]
+    """(name in the kernel, module, qualname, SHA-256 of its text) of the functions it calls, directly or not.
+
+    Of Triton's own functions only those called by a bare name are here, without a digest: they are what a provider
+    may bind otherwise, say to a faster ``exp``.
+    """
     globals: tuple[tuple[str, str], ...]
     """(name, repr) of the globals it reads."""
 
@@ -77,6 +85,8 @@ class Tuning:
     """Number of candidates at the end of the list that the provider does not offer."""
     variants: list[list[int]] = field(default_factory=list)
     """Per variant of argument specialization: the launch index of each candidate, in candidate order."""
+    users: list[Users] = field(default_factory=list)
+    """Per variant: whose calls have it. A launch is theirs only with the candidate that the key gets."""
 
 
 @dataclass(slots=True)
@@ -91,8 +101,8 @@ class Trace:
     tunings: list[Tuning] = field(default_factory=list)
     workloads: list[str] = field(default_factory=list)
     """The wanted workloads that this version of the provider has."""
-    plain: list[int] = field(default_factory=list)
-    """Launches of kernels that are not autotuned."""
+    plain: dict[int, Users] = field(default_factory=dict)
+    """Launches of kernels that are not autotuned, and whose they are."""
     refused: list[tuple[str, str]] = field(default_factory=list)
     """(workload, reason) where the provider itself refused a call on this target."""
     calls: int = 0
@@ -105,9 +115,17 @@ class Trace:
             "kernels": [asdict(kernel) for kernel in self.kernels],
             "launches": [[launch.kernel, launch.key, launch.specialization] for launch in self.launches],
             "tunings": [
-                [tuning.kernel, tuning.key, list(map(asdict, tuning.candidates)), tuning.derived, tuning.variants]
+                [
+                    tuning.kernel,
+                    tuning.key,
+                    list(map(asdict, tuning.candidates)),
+                    tuning.derived,
+                    tuning.variants,
+                    list(map(sorted, tuning.users)),
+                ]
                 for tuning in self.tunings
             ],
+            "plain": [[launch, sorted(users)] for launch, users in self.plain.items()],
         }
         return json.dumps(plain, separators=(",", ":"))
 
@@ -125,9 +143,17 @@ class Trace:
             ],
             launches=[Launch(*launch) for launch in data["launches"]],
             tunings=[
-                Tuning(kernel, tuple(key), [config_from_json(config) for config in candidates], derived, variants)
-                for kernel, key, candidates, derived, variants in data["tunings"]
+                Tuning(
+                    kernel,
+                    tuple(key),
+                    [config_from_json(config) for config in candidates],
+                    derived,
+                    variants,
+                    [set(map(tuple, pairs)) for pairs in users],
+                )
+                for kernel, key, candidates, derived, variants, users in data["tunings"]
             ],
+            plain={launch: set(map(tuple, users)) for launch, users in data["plain"]},
         )
 
 
@@ -136,7 +162,6 @@ _PLAIN_FIELDS = (
     "triton_version",
     "ptxas_version",
     "workloads",
-    "plain",
     "refused",
     "calls",
     "seconds",

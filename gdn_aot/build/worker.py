@@ -60,12 +60,12 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
 
     def run() -> None:
         made.workloads = [name for name in request["workloads"] if name in module.WORKLOADS]
-        for name in made.workloads:
+        for workload_index, name in enumerate(made.workloads):
             workload = module.WORKLOADS[name]()
-            for shape in shapes:
+            for shape_index, shape in enumerate(shapes):
                 for call in workload.cases(shape, limits):
                     try:
-                        recorder.record(partial(workload.run, shape, call))
+                        recorder.record(partial(workload.run, shape, call), (shape_index, workload_index))
                     except Exception as error:  # noqa: BLE001
                         refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
 
@@ -175,6 +175,10 @@ class Server:
                 from gdn_aot.build.replay import replay
 
                 _send(self._connection, {"event": "covered", **replay(self._module, {**self._request, **message})})
+            case "seed":
+                from gdn_aot.build.seeding import places
+
+                _send(self._connection, {"event": "placed", **places({**self._request, **message})})
             case other:
                 raise ValueError(f"unknown request {other}")
 

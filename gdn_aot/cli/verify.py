@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -23,7 +22,7 @@ def command(file: Path, *, as_json: bool) -> None:
     if as_json:
         document: dict[str, object] = {
             "ok": error is None,
-            "problems": [asdict(problem) for problem in report.problems],
+            "problems": [problem._asdict() for problem in report.problems],
             "path": click.format_filename(report.path),
             "sha256": report.sha256,
             "size": report.size,

@@ -12,9 +12,6 @@ Nothing else in this package reads a private or undocumented attribute of Triton
 from __future__ import annotations
 
 import contextlib
-import importlib
-import inspect
-import re
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
@@ -53,6 +50,8 @@ def check_supported() -> str:
     Raises:
         UnsupportedTritonError: Version out of range, or an internal has changed its shape.
     """
+    import inspect
+
     import triton
     from triton.compiler import ASTSource
     from triton.runtime import jit
@@ -91,7 +90,7 @@ def unwrap(kernel: Any) -> Any:
     seen = kernel
     while not isinstance(seen, JITFunction):
         seen = getattr(seen, "fn", None)
-        if seen is None or inspect.isfunction(seen):
+        if seen is None:
             raise TypeError(f"{kernel!r} is not a Triton kernel")
     return seen
 
@@ -104,6 +103,8 @@ def find_jit(module: str, qualname: str) -> Any:
         AttributeError: It has no such attribute.
         TypeError: The attribute is not a Triton kernel.
     """
+    import importlib
+
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part)
@@ -113,6 +114,15 @@ def find_jit(module: str, qualname: str) -> Any:
 def kernel_name(jit: Any) -> str:
     """Return ``module:qualname`` of a ``JITFunction``."""
     return f"{jit.fn.__module__}:{jit.fn.__qualname__}"
+
+
+def source_text(function: Any) -> str | None:
+    """Return the text of a JIT function as Triton read it, or None if ``function`` is not one.
+
+    Two functions of one name in one file, chosen by an environment variable, differ in it.
+    """
+    text = getattr(function, "raw_src", None)
+    return "".join(text) if isinstance(text, list) else None
 
 
 def cache_key(jit: Any) -> str:
@@ -302,7 +312,7 @@ def _target(capability: int) -> tuple[Any, Any]:
     return target, make_backend(target)
 
 
-_PTXAS_LIMITS = re.compile(r"uses too much|requires \.target|not supported on \.target")
+_PTXAS_LIMITS = r"uses too much|requires \.target|not supported on \.target"
 """What ptxas says when code does not fit a target, as against when it breaks."""
 
 
@@ -312,16 +322,20 @@ def is_rejection(error: BaseException) -> bool:
     Triton's own autotuner drops a candidate for the same errors. It does so for every error of ptxas; here a ptxas
     that crashed or refused for another reason than the target's limits is a failure.
     """
+    import re
+
     from triton.compiler.errors import CompileTimeAssertionFailure
     from triton.runtime.errors import OutOfResources, PTXASError
 
     if isinstance(error, PTXASError):
-        return _PTXAS_LIMITS.search(str(error)) is not None
+        return re.search(_PTXAS_LIMITS, str(error)) is not None
     return isinstance(error, (OutOfResources, CompileTimeAssertionFailure))
 
 
 def compiler_message(error: BaseException) -> str:
     """Return an error's type and text, without the command line and temporary paths that Triton adds."""
+    import re
+
     text = str(error).partition("Repro command:")[0].strip()
     text = re.sub(r"(?:/[^\s/:'\"]+)+/([^\s/:'\"]+)", r"\1", text)
     text = re.sub(r"\btmp\w+\.ptx", "kernel.ptx", text)

@@ -49,6 +49,8 @@ def make_binary(cubin: bytes, launch_key: str = "(('*bf16', 'D'), 128)") -> m.Bi
             "tensordesc_meta": (),
         },
         resources=m.Resources(registers=168, shared=65536, local=0),
+        models=(0,),
+        workloads=(0, 1),
         cubin=sha256(cubin),
     )
 
@@ -58,8 +60,12 @@ def make_kernel(*binaries: m.Binary, qualname: str = "chunk_fwd_kernel_o") -> m.
         module="fla.ops.common.chunk_o",
         qualname=qualname,
         cache_key=sha256(qualname.encode()),
+        source_sha256=sha256(b"def " + qualname.encode()),
         sources=(m.Source(path="fla/ops/common/chunk_o.py", sha256=sha256(b"source")),),
-        dependencies=(m.Dependency(module="fla.ops.utils.op", qualname="exp2", name="exp2"),),
+        dependencies=(
+            m.Dependency(module="fla.ops.utils.op", qualname="exp2", name="exp2", source_sha256=sha256(b"exp2")),
+            m.Dependency(module="triton.language.math", qualname="log", name="log", source_sha256=""),
+        ),
         globals=(m.Global(name="SOLVE_TRIL_DOT_PRECISION", value="constexpr['tf32']"),),
         choices=(make_choice(), make_choice((32, 1.5, None, True), "measured")),
         binaries=binaries,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
 from artifact import factory
 from gdn_aot.artifact import manifest as m
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 text = st.text(max_size=8)
 small = st.integers(0, 1 << 20)
@@ -32,6 +36,11 @@ def _paths(values: st.SearchStrategy[m.Json]) -> st.SearchStrategy[tuple[tuple[m
     return st.lists(st.tuples(arguments, values), max_size=2).map(tuple)
 
 
+def _indices(items: Sequence[object]) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.sets(st.sampled_from(range(len(items))), min_size=1).map(lambda found: tuple(sorted(found)))
+
+
+sizes = dict.fromkeys(("heads", "v_heads", "k_dim", "v_dim", "conv_width"), small)
 configs = st.builds(
     m.Config,
     kwargs=st.dictionaries(text, scalars, max_size=2),
@@ -62,6 +71,8 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
     """A manifest without blob table, and its blobs."""
     blobs = {factory.sha256(data): data for data in draw(st.lists(st.binary(max_size=1500), min_size=1, max_size=4))}
     digests = list(blobs)
+    models = draw(st.lists(st.builds(m.Model, name=text, tp=small, **sizes, dtype=text), min_size=1, max_size=3))
+    workloads = draw(st.lists(text, min_size=1, max_size=3))
     count = draw(st.integers(0, 2))
     kernels = []
     for number in range(count):
@@ -73,6 +84,8 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
                     specialization=specializations,
                     metadata=st.dictionaries(text, free, max_size=3),
                     resources=st.builds(m.Resources, registers=small, shared=small, local=small),
+                    models=_indices(models),
+                    workloads=_indices(workloads),
                     cubin=st.sampled_from(digests),
                 ),
                 max_size=2,
@@ -88,7 +101,8 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
         base,
         provider=replace(base.provider, license_files=files),
         kernels=tuple(kernels),
-        workloads=tuple(draw(st.lists(text, max_size=2))),
+        models=tuple(models),
+        workloads=tuple(workloads),
         mode=draw(st.sampled_from(("inference", "train"))),
         build=replace(base.build, commit=draw(st.sampled_from((None, "0" * 40))), tool=draw(text)),
     )

@@ -91,6 +91,10 @@ def test_schema_refuses_what_the_parser_refuses() -> None:
         lambda p: p["kernels"][0]["choices"][0].update(provenance="guessed"),
         lambda p: p["kernels"][0]["sources"][0].update(path="../x"),
         lambda p: p["kernels"][0]["binaries"][0]["specialization"].update(signature={"k": 1}),
+        lambda p: p["kernels"][0]["binaries"][0].update(models=[]),
+        lambda p: p["kernels"][0]["binaries"][0].update(models=[-1]),
+        lambda p: p["kernels"][0]["binaries"][0].update(workloads=[0, 0]),
+        lambda p: p["kernels"][0]["binaries"][0].pop("workloads"),
     ]
     for break_it in breaks:
         value = plain()
@@ -123,6 +127,8 @@ def test_every_problem_is_reported_with_its_path() -> None:
     kernel["binaries"][0]["specialization"]["attributes"][0][1] = [["tt.divisibility"]]
     kernel["binaries"][0]["metadata"]["x y"] = 10**30
     kernel["binaries"][0]["metadata"]["lone"] = ["\ud800"]
+    kernel["binaries"][0]["models"] = [False, "0"]
+    kernel["binaries"][0]["workloads"] = 1
     kernel["odd key!"] = kernel.pop("qualname")
     value["target"]["capability"] = [12, 0, 0]
     value["not_covered"][0]["keys"][0] = "abc"
@@ -150,6 +156,9 @@ def test_every_problem_is_reported_with_its_path() -> None:
         "kernels[1].binaries[0].specialization.attributes[0][1]": "expected list of [str, value]",
         "kernels[1].binaries[0].metadata['x y']": "expected int of at most 64 bits, got int",
         "kernels[1].binaries[0].metadata.lone[0]": "expected str without lone surrogates, got str",
+        "kernels[1].binaries[0].models[0]": "expected int, got bool",
+        "kernels[1].binaries[0].models[1]": "expected int, got str",
+        "kernels[1].binaries[0].workloads": "expected list, got int",
         "not_covered[0].keys[0]": "expected list, got str",
         "numerics": "expected object, got null",
     }
@@ -167,6 +176,9 @@ def test_contradictions_are_reported_with_their_path() -> None:
     first["choices"][0]["key"], first["choices"][1]["key"] = [1, "x"], [True, "x"]
     first["binaries"][1]["launch_key"] = first["binaries"][0]["launch_key"]
     first["binaries"][1]["cubin"] = "f" * 64
+    first["binaries"][0]["models"], first["binaries"][1]["models"] = [], [0, 0]
+    first["binaries"][0]["workloads"], first["binaries"][1]["workloads"] = [1, 0], [-1, 0]
+    second["binaries"][0]["workloads"] = [0, 2]
     second["binaries"][0]["cubin"] = "../../x"
     value["build"].update(commit="main", epoch=-1)
     value["blobs"][0]["size"] = -1
@@ -184,6 +196,11 @@ def test_contradictions_are_reported_with_their_path() -> None:
         "kernels[0].choices[1].key": "is the same as that of kernels[0].choices[0]",
         "kernels[0].binaries[1].launch_key": "is the same as that of kernels[0].binaries[0]",
         "kernels[0].binaries[1].cubin": f"blob {'f' * 64} is not in the blob table",
+        "kernels[0].binaries[0].models": "is empty",
+        "kernels[0].binaries[1].models": "expected indices in rising order, each once",
+        "kernels[0].binaries[0].workloads": "expected indices in rising order, each once",
+        "kernels[0].binaries[1].workloads": "expected indices from 0, below 2",
+        "kernels[1].binaries[0].workloads": "expected indices from 0, below 2",
         "kernels[1].binaries[0].cubin": digits,
         "build.commit": "expected null or 40 lower-case hexadecimal digits",
         "build.epoch": "expected seconds from 0 to 8589934591",

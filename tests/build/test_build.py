@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import triton
-from conftest import Built, make
+from builds import Built, make
 from helpers import ROOT, gdn_aot, python
 
 from gdn_aot.artifact import elf

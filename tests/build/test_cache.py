@@ -13,7 +13,7 @@ from gdn_aot.build.records import Kernel
 from gdn_aot.errors import NotWritableError
 
 METADATA = {"shared": 4096, "num_warps": 4, "name": "kernel"}
-KERNEL = Kernel(module="m", qualname="k", cache_key="aa", sources=(), dependencies=(), globals=())
+KERNEL = Kernel(module="m", qualname="k", cache_key="aa", source_sha256="", sources=(), dependencies=(), globals=())
 
 
 @pytest.fixture
@@ -111,7 +111,9 @@ def test_a_full_disk_leaves_no_temporary_file(cache: BuildCache, monkeypatch: py
 
 def test_launch_keys_depend_on_everything() -> None:
     compiler = {"target": "sm_90", "triton": "3.6.0", "ptxas": "12.9"}
-    changed_source = Kernel(module="m", qualname="k", cache_key="ab", sources=(), dependencies=(), globals=())
+    changed_source = Kernel(
+        module="m", qualname="k", cache_key="ab", source_sha256="", sources=(), dependencies=(), globals=()
+    )
     keys = [
         launch_digest(KERNEL, {"signature": {"x": "i32"}}, compiler),
         launch_digest(KERNEL, {"signature": {"x": "i64"}}, compiler),

@@ -38,7 +38,8 @@ def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, pla
     """One autotune key of kernel m:k, whose candidate c in variant v is launch ``v * 10 + c``; plain ones from 90."""
     launches = {v * 10 + c for v in range(variants) for c in range(len(candidates))} | {90 + p for p in range(plain)}
     kernels = [
-        Kernel(module="m", qualname=name, cache_key=name, sources=(), dependencies=(), globals=()) for name in "kp"
+        Kernel(module="m", qualname=name, cache_key=name, source_sha256="", sources=(), dependencies=(), globals=())
+        for name in "kp"
     ]
     return Trace(
         provider_version="1",
@@ -55,9 +56,10 @@ def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, pla
                 candidates=candidates,
                 derived=derived,
                 variants=[[v * 10 + c for c in range(len(candidates))] for v in range(variants)],
+                users=[{(0, 0)}] * variants,
             )
         ],
-        plain=[90 + p for p in range(plain)],
+        plain={90 + p: {(0, 0)} for p in range(plain)},
     )
 
 

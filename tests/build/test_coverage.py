@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Built
+    from builds import Built
 
 _SMALL = ("--workload", "transformers-*")
 

@@ -16,7 +16,7 @@ from helpers import python
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Built
+    from builds import Built
 
 _PLAIN = """
 import json, sys

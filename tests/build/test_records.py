@@ -26,8 +26,9 @@ def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
         module="fla.ops",
         qualname="kernel",
         cache_key="ab" * 32,
+        source_sha256="ef" * 32,
         sources=(("fla/ops.py", "cd" * 32), ("fla/utils.py", "ef" * 32)),
-        dependencies=(("exp", "fla.ops.op", "exp"),),
+        dependencies=(("exp", "fla.ops.op", "exp", "cd" * 32),),
         globals=(("EPS", "1e-06"),),
     )
     specialization = {"signature": {"x": "*bf16", "pair": ["i32", "constexpr"]}, "constants": [[[1], None]]}
@@ -37,9 +38,18 @@ def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
         ptxas_version="12.9.86",
         kernels=[kernel],
         launches=[Launch(kernel=0, key="key", specialization=specialization)],
-        tunings=[Tuning(kernel=0, key=key, candidates=configs, derived=1, variants=[[0] * len(configs)])],
+        tunings=[
+            Tuning(
+                kernel=0,
+                key=key,
+                candidates=configs,
+                derived=1,
+                variants=[[0] * len(configs)],
+                users=[{(1, 0), (0, 0)}],
+            )
+        ],
         workloads=["decode"],
-        plain=[0],
+        plain={0: {(0, 0)}},
         refused=[("train", "ValueError: no")],
         calls=3,
         seconds=1.5,

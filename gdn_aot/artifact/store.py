@@ -1,0 +1,169 @@
+"""The store: the directory on this machine that artifacts are installed in, laid out for the loader.
+
+::
+
+    $GDN_AOT_HOME/store/format               "1"
+    $GDN_AOT_HOME/store/artifacts/NAME/      one artifact: manifest.json and index (see `gdn_aot.artifact.index`)
+    $GDN_AOT_HOME/store/blobs/ab/ab12...     cubins by SHA-256, shared by all artifacts
+
+NAME is the identifier and the first digits of the file's SHA-256, so two builds of one identifier stand side by side.
+Everything is written under another name and renamed: a reader sees a whole artifact or none, and whoever is killed
+leaves only a temporary directory behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from gdn_aot.artifact.index import NAME as INDEX
+from gdn_aot.artifact.index import write_index
+from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, VerificationError
+
+if TYPE_CHECKING:
+    from gdn_aot.artifact.verify import Artifact
+
+FORMAT = "1"
+MANIFEST = "manifest.json"
+_TEMPORARY = ".tmp-"
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
+
+
+def default_home() -> str:
+    """Return ``$GDN_AOT_HOME``, or ``gdn-aot`` in the user's cache directory."""
+    if home := os.environ.get("GDN_AOT_HOME"):
+        return os.path.abspath(home)
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "gdn-aot")
+
+
+class Store:
+    """One store. Reading needs no write access and makes no file.
+
+    Args:
+        home: What `default_home` returns, or another directory.
+    """
+
+    def __init__(self, home: str) -> None:
+        self.root = f"{home}/store"
+
+    def artifacts(self) -> list[str]:
+        """Return the directories of the installed artifacts, sorted by name.
+
+        Raises:
+            UnknownFormatError: A newer gdn-aot made the store.
+        """
+        try:
+            names = sorted(name for name in os.listdir(f"{self.root}/artifacts") if not name.startswith("."))
+        except OSError:
+            return []
+        self._check_format()
+        return [f"{self.root}/artifacts/{name}" for name in names]
+
+    def artifact_directory(self, sha256: str) -> str | None:
+        """Return where the artifact file of this SHA-256 is installed, or None."""
+        return next((place for place in self.artifacts() if place.endswith(f"-{sha256[:16]}")), None)
+
+    def blob_path(self, sha256: str) -> str:
+        """Return where a blob is, or would be."""
+        return f"{self.root}/blobs/{sha256[:2]}/{sha256}"
+
+    def read_blob(self, sha256: str) -> bytes:
+        """Return the content of a blob.
+
+        Raises:
+            OSError: It is not there or cannot be read.
+            VerificationError: It is damaged.
+        """
+        path = self.blob_path(sha256)
+        with open(path, "rb") as file:
+            content = file.read()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            problem = Problem(path, "its content is not what its name says")
+            raise VerificationError(f"{path} is damaged", [problem])
+        return content
+
+    def install(self, artifact: Artifact) -> str:
+        """Put a verified artifact into the store and return its directory. Safe to run in many processes at once.
+
+        An artifact that is already there is checked and, where it is damaged, repaired.
+
+        Raises:
+            NotWritableError: The store cannot be written.
+            UnknownFormatError: A newer gdn-aot made the store.
+            VerificationError: The artifact file changed while it was read.
+        """
+        from gdn_aot.artifact.manifest import to_json
+
+        place = f"{self.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
+        content = {MANIFEST: to_json(artifact.manifest), INDEX: write_index(artifact.manifest, artifact.sha256)}
+        try:
+            self._prepare()
+            for digest, blob in artifact.iter_blobs():
+                self._put(self.blob_path(digest), blob)
+            if os.path.isdir(place):
+                for name, data in content.items():
+                    self._put(f"{place}/{name}", data)
+            else:
+                self._put_directory(place, content)
+        except OSError as error:
+            raise NotWritableError(f"cannot write the store {self.root}: {error.strerror or error}") from error
+        return place
+
+    def _prepare(self) -> None:
+        for name in ("artifacts", "blobs"):
+            os.makedirs(f"{self.root}/{name}", exist_ok=True)
+        self._check_format()
+        self._put(f"{self.root}/CACHEDIR.TAG", _TAG.encode())
+        self._put(f"{self.root}/format", f"{FORMAT}\n".encode())
+
+    def _check_format(self) -> None:
+        try:
+            with open(f"{self.root}/format") as file:
+                found = file.read().strip()
+        except OSError:
+            return
+        if found != FORMAT:
+            problem = Problem(f"{self.root}/format", f"{found!r}, expected {FORMAT!r}")
+            raise UnknownFormatError(f"the store {self.root} is of another format", [problem])
+
+    def _put(self, path: str, content: bytes) -> None:
+        """Write a file unless it is there with this content."""
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            if file.read() == content:
+                return
+        directory, name = os.path.split(path)
+        os.makedirs(directory, exist_ok=True)
+        temporary = f"{directory}/{_TEMPORARY}{name}-{os.urandom(4).hex()}"
+        try:
+            _write(temporary, content)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def _put_directory(self, place: str, content: dict[str, bytes]) -> None:
+        import shutil
+
+        temporary = f"{self.root}/artifacts/{_TEMPORARY}{os.urandom(4).hex()}"
+        os.mkdir(temporary)
+        try:
+            for name, data in content.items():
+                _write(f"{temporary}/{name}", data)
+            try:
+                os.rename(temporary, place)
+            except OSError:
+                if not os.path.isdir(place):  # else another process was first, with the same content
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

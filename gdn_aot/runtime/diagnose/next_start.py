@@ -1,0 +1,82 @@
+"""What the next serving process would compile or benchmark on the devices of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gdn_aot.runtime.diagnose.artifacts import ArtifactState, Covered, Lacking, Refused
+    from gdn_aot.runtime.diagnose.devices import Device
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NextStart:
+    """What happens on the devices of one target."""
+
+    target: str | None
+    """None where neither a device nor an artifact names one."""
+    devices: tuple[int, ...]
+    """Empty where no device is here; the target is then that of an artifact."""
+    everything: str
+    """Why Triton compiles and benchmarks everything, or empty."""
+    command: str | None
+    """What builds an artifact for this target, where none fits."""
+    artifacts: tuple[str, ...]
+    """Paths of those that fit."""
+    models: tuple[Covered, ...]
+    """What they were built for."""
+    served: tuple[str, ...]
+    """Kernels that they serve, unless there is a reason for ``everything``."""
+    refused: tuple[Refused, ...]
+    """Kernels that they have and none can serve: Triton compiles them, and benchmarks those that are tuned."""
+    not_covered: tuple[Lacking, ...]
+    """What one of them was built without."""
+
+
+def next_starts(artifacts: Sequence[ArtifactState], devices: Sequence[Device], blocked: str) -> tuple[NextStart, ...]:
+    """Work out the next start for each target: of the devices, or where there is none, of the artifacts that fit.
+
+    Args:
+        artifacts: All that were looked at.
+        devices: What is present.
+        blocked: Why the loader would serve nothing whatever there is, or empty.
+    """
+    accepted = [artifact for artifact in artifacts if artifact.accepted]
+    targets: list[str | None] = [*dict.fromkeys(device.target for device in devices)]
+    if not targets:
+        targets = [*dict.fromkeys(artifact.target for artifact in accepted)] or [None]
+    return tuple(
+        _on(
+            target,
+            [device for device in devices if device.target == target],
+            [artifact for artifact in accepted if artifact.target == target],
+            blocked,
+        )
+        for target in targets
+    )
+
+
+def _on(target: str | None, devices: Sequence[Device], fitting: Sequence[ArtifactState], blocked: str) -> NextStart:
+    served: dict[str, None] = {}
+    for artifact in fitting:
+        refused = {item.kernel for item in artifact.refused}
+        served.update((kernel, None) for kernel in artifact.kernels if kernel not in refused)
+    reason = "" if fitting else f"no artifact for {target} fits" if target else "no artifact fits"
+    buildable = all(device.buildable for device in devices)
+    if reason and not buildable:
+        reason += ", and gdn-aot cannot build for it"
+    refusals = {item.kernel: item for artifact in fitting for item in artifact.refused}
+    return NextStart(
+        target=target,
+        devices=tuple(device.index for device in devices),
+        everything=blocked or reason,
+        command=f"gdn-aot build --arch {target or 'TARGET'} --model NAME" if reason and buildable else None,
+        artifacts=tuple(artifact.path for artifact in fitting),
+        models=tuple(dict.fromkeys(model for artifact in fitting for model in artifact.models)),
+        served=tuple(served),
+        refused=tuple(item for kernel, item in refusals.items() if kernel not in served),
+        not_covered=tuple(dict.fromkeys(item for artifact in fitting for item in artifact.not_covered)),
+    )

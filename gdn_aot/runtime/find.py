@@ -1,0 +1,175 @@
+"""Find the artifacts that fit what is installed here, and say of every other one why it does not.
+
+Nothing of the provider, Triton or CUDA is imported: versions are read from the names of ``.dist-info`` directories,
+and the device is looked at later, by the kernels that run on it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import cache
+from typing import NamedTuple
+
+from gdn_aot.artifact.index import NAME as INDEX
+from gdn_aot.artifact.index import Index
+from gdn_aot.artifact.store import Store
+from gdn_aot.errors import GdnAotError, NotWritableError
+
+_SUFFIX = ".tar.zst"
+
+
+class Found:
+    """An artifact that fits the installed provider and Triton, and the store that its blobs are in."""
+
+    def __init__(self, index: Index, store: Store) -> None:
+        self.index, self.store = index, store
+
+
+class Verdict(NamedTuple):
+    """What was decided about one artifact, and why."""
+
+    artifact: str
+    """Its identifier, or its path where that could not be read."""
+    accepted: bool
+    reason: str
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None.
+
+    Reads the names of ``.dist-info`` directories on ``sys.path``: ``importlib.metadata`` takes as long to import as
+    the loader may take in all. It is asked where there is no such directory.
+    """
+    wanted = _normal(distribution)
+    for place in sys.path:
+        version = _distributions(place or ".").get(wanted)
+        if version is not None:
+            return version
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _distributions(place: str) -> dict[str, str]:
+    try:
+        names = os.listdir(place)
+    except OSError:
+        return {}
+    pairs = (name[: -len(".dist-info")].partition("-") for name in names if name.endswith(".dist-info"))
+    return {_normal(name): version for name, _, version in pairs if version}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def find(home: str, only: str | None) -> tuple[list[Found], list[Verdict]]:
+    """Look at every artifact that the loader may use.
+
+    Args:
+        home: Directory of the store.
+        only: A file, or a directory of files, to use instead of what the store holds.
+
+    Returns:
+        The artifacts that fit, and a verdict on each that was looked at.
+    """
+    _distributions.cache_clear()
+    found: list[Found] = []
+    verdicts: list[Verdict] = []
+    store = Store(home)
+    try:
+        places = _unpacked(store, only, verdicts) if only else [(store, place) for place in store.artifacts()]
+    except (GdnAotError, OSError) as error:
+        return [], [Verdict(only or store.root, accepted=False, reason=_text(error))]
+    for used, place in places:
+        try:
+            index = Index(f"{place}/{INDEX}")
+        except (GdnAotError, OSError, ValueError) as error:
+            verdicts.append(Verdict(place, accepted=False, reason=_text(error)))
+            continue
+        reason = unfit(index)
+        verdicts.append(Verdict(index.header["identifier"], accepted=not reason, reason=reason or "fits"))
+        if not reason:
+            found.append(Found(index, used))
+    return found, verdicts
+
+
+def unfit(index: Index) -> str:
+    """Return why an artifact does not fit what is installed, or nothing."""
+    header = index.header
+    for name, wanted in ((header["distribution"], header["version"]), ("triton", header["triton"])):
+        version = installed_version(name)
+        if version is None:
+            return f"{name} is not installed"
+        if version != wanted:
+            return f"made for {name} {wanted}, installed is {version}"
+    return ""
+
+
+def _unpacked(store: Store, path: str, verdicts: list[Verdict]) -> list[tuple[Store, str]]:
+    """Return (store, directory) of an artifact file, or of each in a directory, unpacking what is not there yet."""
+    if os.path.isdir(path):
+        files = sorted(f"{path}/{name}" for name in os.listdir(path) if name.endswith(_SUFFIX))
+        if not files:
+            raise FileNotFoundError(f"no *{_SUFFIX} file is in {path}")
+    else:
+        files = [path]
+    places = []
+    for file in files:
+        try:
+            places.append(_unpack(store, file))
+        except (GdnAotError, OSError) as error:
+            verdicts.append(Verdict(file, accepted=False, reason=_text(error)))
+    return places
+
+
+def _unpack(store: Store, file: str) -> tuple[Store, str]:
+    place = store.artifact_directory(_sha256(file))
+    if place and os.path.isfile(f"{place}/{INDEX}"):
+        return store, place
+    from gdn_aot.artifact.verify import open_artifact
+
+    artifact = open_artifact(file)
+    try:
+        return store, store.install(artifact)
+    except NotWritableError:
+        store = Store(_private_home())
+        return store, store.install(artifact)
+
+
+@cache
+def _private_home() -> str:
+    """Return a directory that is gone when this process ends."""
+    import atexit
+    import shutil
+    import tempfile
+
+    home = tempfile.mkdtemp(prefix="gdn-aot-")
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(home, ignore_errors=True)
+
+    atexit.register(remove)
+    return home
+
+
+def _sha256(path: str) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,155 @@
+"""One kernel of a provider in this process, served from the artifacts that have it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gdn_aot.errors import GdnAotError, MissError
+from gdn_aot.runtime import log
+from gdn_aot.runtime.nearest import nearest
+from gdn_aot.triton_internals import launching, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gdn_aot.artifact.index import BinaryRecord, ChoiceRecord
+    from gdn_aot.runtime.find import Found
+    from gdn_aot.runtime.state import State
+
+
+class Miss(NamedTuple):
+    """Something that a kernel needed and the artifacts did not have."""
+
+    kernel: str
+    """``module:qualname``."""
+    what: str
+    """``choice`` or ``binary``."""
+    key: str
+    """The autotune key or the launch key."""
+    reason: str
+    answer: str
+    """What was done about it: ``nearest``, ``triton`` or ``error``."""
+
+
+class Kernel:
+    """Seeds one kernel and answers what Triton then asks.
+
+    Args:
+        state: The loader's state, shared by all kernels.
+        name: ``module:qualname``.
+        jit: Its ``JITFunction``.
+        tuner: Its ``Autotuner``, or None.
+        found: Artifacts that were built from the same source.
+        refusal: Why no artifact may serve it, in strict mode; every lookup then raises.
+    """
+
+    def __init__(self, state: State, name: str, jit: Any, tuner: Any, found: list[Found], refusal: str = "") -> None:
+        self.name, self.jit, self.tuner = name, jit, tuner
+        self._state, self._found, self._refusal = state, found, refusal
+        self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
+
+    def seed(self, values: dict[str, tuple[Any, dict[str, Any]]]) -> None:
+        """Put the lookups where Triton looks; ``values`` are the globals that the kernel reads."""
+        copied = {name: (copy.deepcopy(value), holder) for name, (value, holder) in values.items()}
+        serving.remember_globals(self.jit, copied)
+        serving.seed_kernels(self.jit, self._on_device, lambda: self._state.lock)
+        if self.tuner is not None:
+            serving.seed_choices(self.tuner, self._choose)
+
+    def cache(self, device: int) -> Any:
+        """Return Triton's dictionary of this kernel's binaries on the current device, ready to be asked."""
+        return self.jit.device_caches[device][0]
+
+    def fitting(self, device: int) -> list[Found]:
+        """Return the artifacts made for a device's architecture."""
+        return [found for found in self._found if self._state.fits(found, device)]
+
+    def _on_device(self, device: int) -> Callable[[str], Any | None]:
+        try:
+            found = self.fitting(device)
+        except Exception as error:  # noqa: BLE001 - a serving process must go on
+            self._state.unexpected(self.name, error)
+            found = []
+
+        def find(key: str) -> Any | None:
+            with self._state.lock:
+                return self._find(found, device, key)
+
+        return find
+
+    def _find(self, found: list[Found], device: int, key: str) -> Any | None:
+        reason = self._refusal or f"no artifact is for the architecture of device {device}"
+        for artifact in found:
+            reason = "no artifact has a binary for this launch"
+            try:
+                record = artifact.index.binary(self.name, key)
+                if record is not None:
+                    return self._load(artifact, record, device)
+            except (GdnAotError, OSError, RuntimeError) as error:
+                reason = f"its binary cannot be used: {error}"
+            except Exception as error:  # noqa: BLE001 - a serving process must go on
+                self._state.unexpected(self.name, error)
+                reason = f"its binary cannot be used: {type(error).__name__}: {error}"
+        if found or self._refusal:
+            self._missed("binary", key, reason, "error" if self._state.strict else "triton")
+        return None
+
+    def _load(self, artifact: Found, record: BinaryRecord, device: int) -> Any:
+        state = self._state
+        place = (device, record.cubin, record.metadata["name"])
+        code = artifact.store.read_blob(record.cubin)
+        if place not in state.modules:
+            state.modules[place] = launching.load_binary(state.native, record, code, device)
+        kernel = launching.make_kernel(state.native, self.jit, record, code, state.modules[place])
+        state.loaded[self.name] = state.loaded.get(self.name, 0) + 1
+        return kernel
+
+    def _choose(self, key: tuple[Any, ...]) -> Any | None:
+        with self._state.lock:
+            try:
+                choices = self._device_choices(serving.current_device())
+                if not choices and not self._refusal:
+                    return None
+                if key in choices:
+                    self._state.chosen += 1
+                    return choices[key]
+                stand_in = nearest(key, choices) if self._state.on_miss == "nearest" else None
+            except Exception as error:
+                if self._state.strict:
+                    raise
+                self._state.unexpected(self.name, error)
+                return None
+            if stand_in is not None:
+                self._missed("choice", str(key), f"no choice for this key; that of {stand_in} is taken", "nearest")
+                return choices[stand_in]
+            must_not_tune = self._state.strict or self._state.on_miss == "error"
+            reason = self._refusal or "no choice for this key"
+            self._missed("choice", str(key), reason, "error" if must_not_tune else "triton")
+            return None
+
+    def _device_choices(self, device: int) -> dict[tuple[Any, ...], Any]:
+        if device not in self._choices:
+            records = [record for found in self.fitting(device) for record in self._choice_records(found)]
+            configs = {record.key: serving.find_config(self.tuner, record.config) for record in reversed(records)}
+            self._choices[device] = {record.key: configs[record.key] for record in records}
+        return self._choices[device]
+
+    def _choice_records(self, found: Found) -> list[ChoiceRecord]:
+        try:
+            return found.index.choices(self.name)
+        except (GdnAotError, OSError, ValueError) as error:
+            self._state.distrust(found, error)
+            self._found = [other for other in self._found if other is not found]
+            return []
+
+    def _missed(self, what: str, key: str, reason: str, answer: str) -> None:
+        miss = Miss(self.name, what, key, reason, answer)
+        self._state.misses.setdefault((self.name, what, key), miss)
+        if answer == "error":
+            raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=self._state.cover_hint())
+        done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
+        log.warn(f"{self.name}: {reason}; {done}. {self._state.cover_hint()}")
+
+
+_VERBS = {"binary": "compiles", "choice": "benchmarks"}

@@ -1,0 +1,232 @@
+"""Install the loader into this process: find artifacts, wait for the provider's modules, seed their kernels."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gdn_aot.errors import GdnAotError, NoArtifactError, UnsupportedTritonError, UsageError
+from gdn_aot.runtime import log
+from gdn_aot.runtime.find import find
+from gdn_aot.runtime.hooks import ImportHook
+from gdn_aot.runtime.settings import POLICIES, read_settings
+from gdn_aot.runtime.state import State
+
+if TYPE_CHECKING:
+    from gdn_aot.runtime.find import Verdict
+    from gdn_aot.runtime.kernels import Miss
+    from gdn_aot.runtime.settings import Settings
+
+_NVIDIA_DRIVER = "triton.backends.nvidia.driver"
+
+_state = State()
+_hook = ImportHook()
+_sources: set[str | None] = set()
+"""What was looked through already: None for the store, or a path."""
+
+
+def install(artifact: str | None = None, *, strict: bool = False, on_miss: str = "nearest") -> None:
+    """Serve the kernels of installed artifacts in this process, now and in modules imported later.
+
+    Does nothing where no artifact fits, and never raises unless strict. Calling it again changes the policy, and adds
+    ``artifact`` to what is served.
+
+    Args:
+        artifact: A ``.tar.zst`` file, or a directory of them, to use instead of the store.
+        strict: A compile or a benchmark of a covered kernel is an error. Also set by ``GDN_AOT_STRICT=1``.
+        on_miss: What to do with an autotune key that no artifact has: ``nearest`` takes the choice of the closest
+            key, ``tune`` lets Triton benchmark, ``error`` raises. Also set by ``GDN_AOT_ON_MISS``.
+
+    Raises:
+        UsageError: ``on_miss`` is none of these.
+        NoArtifactError: Strict, and no artifact fits this process.
+        UnsupportedTritonError: Strict, and the installed Triton is not one whose internals are known.
+    """
+    if on_miss not in POLICIES:
+        raise UsageError(f"on_miss={on_miss!r} is none of {', '.join(POLICIES)}")
+    problems: list[str] = []
+    settings = read_settings(problems)
+    if not settings.enabled:
+        return
+    strict = strict or settings.strict
+    with _state.lock:
+        _state.strict = strict
+        _state.on_miss = on_miss if on_miss != "nearest" else settings.on_miss
+        try:
+            if settings.log and not log.set_level(settings.log):
+                problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
+            _install(settings, artifact or settings.artifact)
+        except GdnAotError:
+            if strict:
+                raise
+        except Exception as error:
+            if strict:
+                raise
+            _state.unexpected("install", error)
+    for problem in problems:
+        log.warn(problem)
+
+
+def _install(settings: Settings, artifact: str | None) -> None:
+    from gdn_aot.triton_internals import serving
+
+    if artifact in _sources:
+        return
+    _sources.add(artifact)
+    changed = serving.changed_code_variable()
+    if changed:
+        _give_up(f"{changed} is set, which changes what Triton compiles")
+        return
+    found, verdicts = find(settings.home, artifact)
+    _state.verdicts += verdicts
+    for verdict in verdicts:
+        (log.info if verdict.accepted else log.warn)(f"artifact {verdict.artifact}: {verdict.reason}")
+    if not found:
+        if not _state.found:
+            raise NoArtifactError("no artifact fits this process: see gdn-aot doctor")
+        return
+    _state.found += found
+    _state.active = True
+    _state.native = _native()
+    if _state.native is not None:
+        _hook.after_import(_NVIDIA_DRIVER, _on_driver)
+    for module in dict.fromkeys(module for one in found for module in one.index.header["modules"]):
+        _hook.after_import(module, _on_module)
+
+
+def _native() -> Any:
+    try:
+        from gdn_aot.runtime import _launch
+    except ImportError as error:
+        log.info(f"without the extension gdn_aot.runtime._launch ({error}) Triton's own launchers are used")
+        return None
+    return _launch
+
+
+def _on_driver(name: str) -> None:
+    del name
+    from gdn_aot.triton_internals import launching
+
+    _guarded("Triton's driver", lambda: launching.defer_cuda_utils(_state.native))
+
+
+def _on_module(module: str) -> None:
+    _guarded(module, lambda: _seed(module))
+
+
+def _guarded(where: str, work: Any) -> None:
+    """Run ``work``, which someone else's import waits for."""
+    try:
+        with _state.lock:
+            work()
+    except UnsupportedTritonError as error:
+        _give_up(error.message)
+    except Exception as error:
+        if _state.strict:
+            raise
+        _state.unexpected(where, error)
+
+
+def _give_up(reason: str) -> None:
+    """Serve nothing in this process from here on."""
+    _hook.remove()
+    _state.active = False
+    _state.problem = reason
+    if _state.strict:
+        raise UnsupportedTritonError(reason)
+    log.warn(f"{reason}; Triton compiles as usual")
+
+
+def _seed(module: str) -> None:
+    from gdn_aot.runtime.kernels import Kernel
+    from gdn_aot.runtime.match import MismatchError, locate, match
+    from gdn_aot.triton_internals import serving
+
+    serving.check_serving()
+    matched: dict[str, tuple[Any, Any, Any, list[Any]]] = {}
+    for found in list(_state.found):
+        try:
+            records = [record for record in found.index.kernels() if record.module == module]
+        except (GdnAotError, OSError, ValueError) as error:
+            _state.distrust(found, error)
+            continue
+        for record in records:
+            jit, tuner = None, None
+            try:
+                jit, tuner = locate(record)
+                values = match(record, jit)
+            except MismatchError as error:
+                _state.refused[record.name] = str(error)
+                log.warn(f"{error}: the kernels that this concerns are left to Triton")
+                if _state.strict and jit is not None:
+                    Kernel(_state, record.name, jit, tuner, [], refusal=str(error)).seed({})
+                continue
+            matched.setdefault(record.name, (jit, tuner, values, []))[3].append(found)
+    for name, (jit, tuner, values, sources) in matched.items():
+        _state.refused.pop(name, None)
+        _state.kernels[name] = Kernel(_state, name, jit, tuner, sources)
+        _state.kernels[name].seed(values)
+
+
+class Report(NamedTuple):
+    """What the loader did in this process."""
+
+    active: bool
+    """Hooks are in place."""
+    problem: str
+    """Why nothing is served, or empty."""
+    strict: bool
+    on_miss: str
+    native_launcher: bool
+    """Launches go through the package's own launcher, which needs no C compiler."""
+    artifacts: tuple[Verdict, ...]
+    """Every artifact looked at, whether it is used, and why."""
+    seeded: tuple[str, ...]
+    """Kernels that are served, as ``module:qualname``."""
+    refused: dict[str, str]
+    """Kernels that an artifact has and that are not served -> the reason."""
+    loaded: dict[str, int]
+    """Kernel -> launch keys that were answered from an artifact. Later launches of a key are not counted."""
+    modules: int
+    """Modules loaded onto devices."""
+    chosen: int
+    """Autotune keys answered from an artifact."""
+    misses: tuple[Miss, ...]
+    """What was asked for and not there."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the report as plain data for JSON."""
+        plain: dict[str, object] = self._asdict()
+        plain["artifacts"] = [verdict._asdict() for verdict in self.artifacts]
+        plain["misses"] = [miss._asdict() for miss in self.misses]
+        return plain
+
+
+def report() -> Report:
+    """Return what was found, seeded, answered and missed so far, and why."""
+    with _state.lock:
+        return Report(
+            active=_state.active,
+            problem=_state.problem,
+            strict=_state.strict,
+            on_miss=_state.on_miss,
+            native_launcher=_state.native is not None,
+            artifacts=tuple(_state.verdicts),
+            seeded=tuple(_state.kernels),
+            refused=dict(_state.refused),
+            loaded=dict(_state.loaded),
+            modules=len(_state.modules),
+            chosen=_state.chosen,
+            misses=tuple(_state.misses.values()),
+        )
+
+
+def state() -> State:
+    """Return the loader's state, for `gdn_aot.runtime.preload`."""
+    return _state
+
+
+def provider_modules() -> list[str]:
+    """Return the modules that artifacts in use have kernels of and that are not imported yet."""
+    wanted = {module for found in _state.found for module in found.index.header["modules"]}
+    return sorted(wanted - set(sys.modules))

@@ -1,0 +1,127 @@
+"""Load all kernels of a model onto a device, and make the first calls, before there is traffic.
+
+Afterwards nothing is loaded or allocated by a launch: memory that is free stays free, CUDA graphs can be captured, and
+the first request takes as long as the next.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.errors import GdnAotError, UsageError
+from gdn_aot.runtime import loader, log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from gdn_aot.runtime.find import Found
+    from gdn_aot.runtime.state import State
+
+_TOKENS = 256
+"""Most tokens in a call that is made to touch the kernels of PyTorch; its own kernels do not depend on it."""
+
+
+def preload(model: str | None = None, tp: int | None = None, device: int | None = None) -> int:
+    """Load the kernels that artifacts have for a model, and call the provider once in every way that they cover.
+
+    The calls use small tensors of their own. They make PyTorch load the kernels that the provider's Python code uses
+    (``arange``, ``repeat_interleave`` ...), which it does lazily too and which takes longer than all of ours.
+
+    Args:
+        model: Name of a model, as in ``gdn-aot models``; all that the artifacts were built for if not given.
+        tp: Tensor-parallel size; all that the artifacts were built for if not given.
+        device: Number of the CUDA device; the current one if not given.
+
+    Returns:
+        Bytes of device memory that this took, of which most is the first CUDA context and PyTorch's own kernels.
+
+    Raises:
+        UsageError: No artifact was built for this model and tensor-parallel size.
+    """
+    import torch
+
+    state = loader.state()
+    if not state.active:
+        log.warn(f"nothing to preload: {state.problem or 'no artifact fits this process'}")
+        return 0
+    device = torch.cuda.current_device() if device is None else device
+    model = model and _catalogue_name(model)
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()
+        free, _ = torch.cuda.mem_get_info()
+        for module in loader.provider_modules():
+            _import(module)
+        rows = [(found, number, row) for found in state.found for number, row in _rows(state, found, device)]
+        chosen = [(found, number, row) for found, number, row in rows if _wanted(row, model, tp)]
+        if rows and not chosen:
+            built = ", ".join(sorted({f"{row['name']} tp {row['tp']}" for _, _, row in rows}))
+            raise UsageError(f"no artifact was built for {model} tp {tp}", hint=f"built for: {built}")
+        for found, number, row in chosen:
+            _load(state, found, number, device)
+            _touch(found.index.header, row, device)
+        torch.cuda.synchronize()
+        return int(free - torch.cuda.mem_get_info()[0])
+
+
+def _catalogue_name(model: str) -> str:
+    """Return the catalogue's name of a model, or that of a ``--shape`` unchanged."""
+    from gdn_aot.models import find_model
+
+    try:
+        return find_model(model).name
+    except UsageError:
+        return model
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        log.warn(f"{module} cannot be imported: {error}")
+
+
+def _rows(state: State, found: Found, device: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    if state.fits(found, device):
+        yield from enumerate(found.index.header["models"])
+
+
+def _wanted(row: Mapping[str, Any], model: str | None, tp: int | None) -> bool:
+    return model in (None, row["name"]) and tp in (None, row["tp"])
+
+
+def _load(state: State, found: Found, number: int, device: int) -> None:
+    for name, binaries in found.index.model(number).items():
+        kernel = state.kernels.get(name)
+        if kernel is None:
+            continue
+        ready = kernel.cache(device)
+        for binary in binaries:
+            ready.get(found.index.binary_by_name(binary).launch_key)
+
+
+def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int) -> None:
+    """Make every small call that the artifact covers."""
+    import torch
+
+    from gdn_aot.models import shape_of
+    from gdn_aot.providers import Limits, get_provider
+
+    provider = get_provider(header["provider"])
+    inference = {name for name, mode in provider.workloads if mode == "inference"}
+    module: Any = sys.modules.get(provider.module) or importlib.import_module(provider.module)
+    shape = shape_of(row)
+    limits = Limits(max_tokens=_TOKENS, max_batch=1)
+    with torch.random.fork_rng(devices=[device]), torch.device("cuda", device):
+        for name in header["workloads"]:
+            if name not in inference or name not in module.WORKLOADS:
+                continue
+            workload = module.WORKLOADS[name]()
+            try:
+                for call in workload.cases(shape, limits):
+                    workload.run(shape, call)
+            except GdnAotError:
+                raise
+            except Exception as error:  # noqa: BLE001 - warming up must not end a serving process
+                log.warn(f"preload: {name} failed: {type(error).__name__}: {error}")

@@ -1,0 +1,54 @@
+"""What the environment asks of the loader. Read once, when it is installed."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from gdn_aot.artifact.store import default_home
+
+POLICIES = ("nearest", "tune", "error")
+"""What to do with an autotune key that the artifact lacks."""
+
+_OFF = ("0", "false", "no", "off")
+_ON = ("1", "true", "yes", "on")
+
+
+class Settings(NamedTuple):
+    """The loader's settings."""
+
+    enabled: bool = True
+    """``GDN_AOT`` is not 0."""
+    home: str = ""
+    """``GDN_AOT_HOME``: the directory of the store."""
+    artifact: str | None = None
+    """``GDN_AOT_ARTIFACT``: use this file, or the files in this directory, and not the store."""
+    strict: bool = False
+    """``GDN_AOT_STRICT``: a compile or benchmark of a covered kernel is an error."""
+    on_miss: str = "nearest"
+    """``GDN_AOT_ON_MISS``: one of `POLICIES`."""
+    log: str | None = None
+    """``GDN_AOT_LOG``: level of messages on stderr."""
+
+
+def read_settings(problems: list[str]) -> Settings:
+    """Read the environment. What it holds that cannot be understood is ignored, and said in ``problems``."""
+    on_miss = os.environ.get("GDN_AOT_ON_MISS") or "nearest"
+    if on_miss not in POLICIES:
+        problems.append(f"GDN_AOT_ON_MISS={on_miss} is none of {', '.join(POLICIES)}; using nearest")
+        on_miss = "nearest"
+    return Settings(
+        enabled=_flag("GDN_AOT", True, problems),
+        home=default_home(),
+        artifact=os.environ.get("GDN_AOT_ARTIFACT") or None,
+        strict=_flag("GDN_AOT_STRICT", False, problems),
+        on_miss=on_miss,
+        log=os.environ.get("GDN_AOT_LOG") or None,
+    )
+
+
+def _flag(name: str, default: bool, problems: list[str]) -> bool:
+    text = os.environ.get(name, "").strip().lower()
+    if text and text not in (*_OFF, *_ON):
+        problems.append(f"{name}={text} is neither 0 nor 1; using {int(default)}")
+    return True if text in _ON else False if text in _OFF else default

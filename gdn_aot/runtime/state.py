@@ -1,0 +1,86 @@
+"""What the loader knows in this process, shared by all kernels that it serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.runtime import log
+from gdn_aot.runtime.find import Verdict
+from gdn_aot.triton_internals import serving
+
+if TYPE_CHECKING:
+    from gdn_aot.runtime.find import Found
+    from gdn_aot.runtime.kernels import Kernel, Miss
+
+
+class State:
+    """State of the loader. ``lock`` is held for every change that a launch can cause."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.strict = False
+        self.on_miss = "nearest"
+        self.native: Any = None
+        """`gdn_aot.runtime._launch`, or None where it was not built."""
+        self.active = False
+        """Hooks are in place."""
+        self.problem = ""
+        """Why nothing is served, or empty."""
+        self.found: list[Found] = []
+        self.verdicts: list[Verdict] = []
+        self.kernels: dict[str, Kernel] = {}
+        """Kernels that are served, by ``module:qualname``."""
+        self.refused: dict[str, str] = {}
+        """Kernels that an artifact has and that are not served, with the reason."""
+        self.misses: dict[tuple[str, str, str], Miss] = {}
+        self.modules: dict[tuple[int, str, str], tuple[int, int, int, int, int]] = {}
+        """(device, SHA-256 of the cubin, entry) -> what loading it returned. Kernels share modules."""
+        self.loaded: dict[str, int] = {}
+        """Launch keys answered from an artifact, by kernel."""
+        self.chosen = 0
+        """Autotune keys answered from an artifact."""
+        self._capabilities: dict[int, tuple[int, int] | None] = {}
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.RLock()
+
+    def fits(self, found: Found, device: int) -> bool:
+        """Say whether an artifact is for a device's architecture; note the verdict if not."""
+        if device not in self._capabilities:
+            self._capabilities[device] = serving.device_capability(device)
+        capability = self._capabilities[device]
+        header = found.index.header
+        if capability == tuple(header["capability"]):
+            return True
+        name = "no CUDA device" if capability is None else f"sm_{capability[0]}{capability[1]}"
+        verdict = Verdict(header["identifier"], accepted=False, reason=f"device {device} is {name}")
+        if verdict not in self.verdicts:
+            self.verdicts.append(verdict)
+            others = [other for other in self.found if tuple(other.index.header["capability"]) == capability]
+            if not others:
+                log.warn(f"no artifact is for device {device}, which is {name}; Triton compiles as usual")
+        return False
+
+    def distrust(self, found: Found, error: BaseException) -> None:
+        """Use an artifact no longer whose files cannot be read as they were written, and say so."""
+        self.found = [other for other in self.found if other is not found]
+        identifier = found.index.header["identifier"]
+        self.verdicts.append(Verdict(identifier, accepted=False, reason=str(error)))
+        log.warn(f"artifact {identifier} is not used: {error}. Fetch or install it again")
+
+    def cover_hint(self) -> str:
+        """Return the command that would cover what an artifact lacks."""
+        header = self.found[0].index.header if self.found else {"target": "sm_90", "provider": "fla"}
+        return (
+            f"Cover it with: gdn-aot build --arch {header['target']} --provider {header['provider']} --model NAME "
+            "(or --shape; see gdn-aot models)"
+        )
+
+    def unexpected(self, where: str, error: BaseException) -> None:
+        """Note an error of ours that must not reach the serving process."""
+        log.warn(f"{where}: {type(error).__name__}: {error}; Triton goes on without gdn-aot here. Please report this")
+        log.logger.debug("the error was", exc_info=error if log.logger.isEnabledFor(logging.DEBUG) else None)

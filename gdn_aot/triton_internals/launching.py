@@ -1,0 +1,226 @@
+"""The part of `gdn_aot.triton_internals` that makes kernels from artifacts launch.
+
+What is relied on beyond the list in the package:
+
+* a ready kernel is launched by ``kernel.run(grid0, grid1, grid2, stream, kernel.function, kernel.packed_metadata,
+  launch metadata, enter hook, exit hook, *arguments)``
+* ``CudaDriver()`` makes its ``utils`` by calling ``CudaUtils`` of its own module, launchers through ``launcher_cls``
+* a compiled kernel takes two pointers after its own arguments: global and profile scratch
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.triton_internals import make_source
+
+if TYPE_CHECKING:
+    from gdn_aot.artifact.index import BinaryRecord
+
+NVIDIA_DRIVER = "triton.backends.nvidia.driver"
+"""The module whose import is the moment to call `defer_cuda_utils`."""
+
+_KINDS = {
+    "constexpr": "x",
+    "i1": "?",
+    "u1": "?",
+    "i8": "b",
+    "i16": "h",
+    "i32": "i",
+    "i64": "l",
+    "u8": "B",
+    "u16": "H",
+    "u32": "I",
+    "u64": "L",
+    "fp16": "e",
+    "bf16": "g",
+    "fp32": "f",
+    "f32": "f",
+    "fp64": "d",
+}
+"""Triton's type names -> kinds of `gdn_aot.runtime._launch.make_launcher`; pointers are ``P``."""
+
+
+def kernel_kinds(record: BinaryRecord) -> str | None:
+    """Return a binary's arguments as kinds of ``_launch.make_launcher``, or None if it needs Triton's own launcher."""
+    if record.metadata.get("global_scratch_size") or record.metadata.get("profile_scratch_size"):
+        return None
+    kinds = [
+        "P" if isinstance(kind, str) and kind.startswith("*") else _KINDS.get(kind) if isinstance(kind, str) else None
+        for kind in record.specialization["signature"].values()
+    ]
+    return None if None in kinds else "".join(kind for kind in kinds if kind)
+
+
+def uses_cuda_driver() -> bool:
+    """Say whether Triton's active driver is its CUDA driver."""
+    from triton.runtime.driver import driver
+
+    return type(driver.active).__module__ == NVIDIA_DRIVER
+
+
+def load_binary(native: Any, record: BinaryRecord, code: bytes, device: int) -> tuple[int, int, int, int, int]:
+    """Load a cubin on a device, which must be the current one.
+
+    Returns:
+        (module, function, registers per thread, spilled 4-byte words per thread, most threads per block)
+
+    Raises:
+        RuntimeError: The CUDA driver refused.
+    """
+    from triton.runtime.driver import driver
+
+    load = native.load_binary if native and uses_cuda_driver() else driver.active.utils.load_binary
+    found: tuple[int, int, int, int, int] = load(record.metadata["name"], code, record.metadata["shared"], device)
+    return found
+
+
+@functools.cache
+def _seeded_class() -> type:
+    """Return the class of ready kernels, made on first use because its base is Triton's."""
+    from triton import knobs
+    from triton.compiler import CompiledKernel
+
+    class SeededKernel(CompiledKernel):  # type: ignore[misc]
+        """A kernel that came from an artifact, loaded and ready to launch."""
+
+        run: Any = None
+        """Hides the property of the base: each kernel has its launcher as a plain attribute."""
+
+        def __init__(self, jit: Any, record: BinaryRecord, code: bytes) -> None:
+            self._jit, self._record = jit, record
+            self.name = record.metadata["name"]
+            self.hash = record.cubin
+            self.kernel = code
+            self.asm = {"cubin": code}
+            self.metadata_group: dict[str, str] = {}
+
+        def launch_metadata(self, grid: Any, stream: int, *args: Any) -> Any:
+            """Return what launch hooks are called with, or None if there are none."""
+            enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+            if not (getattr(enter, "calls", enter) or getattr(leave, "calls", leave)):
+                return None
+            return super().launch_metadata(grid, stream, *args)
+
+        @functools.cached_property
+        def src(self) -> Any:
+            return make_source(self._jit, self._record.specialization)
+
+        @functools.cached_property
+        def metadata(self) -> Any:
+            return _metadata(self._record)
+
+        def __del__(self) -> None:
+            """Leave the module loaded: other kernels may share it, and Triton 3.8 would unload it here."""
+
+    return SeededKernel
+
+
+def _metadata(record: BinaryRecord) -> Any:
+    from collections import namedtuple
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    target = record.metadata["target"]
+    fields = {
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in record.metadata.items()},
+        "target": GPUTarget(target["backend"], target["arch"], target["warp_size"]),
+        "hash": record.cubin,
+        "extern_libs": (),
+        "triton_version": triton.__version__,
+    }
+    return namedtuple("KernelMetadata", sorted(fields))(**fields)  # noqa: PYI024
+
+
+def make_kernel(
+    native: Any, jit: Any, record: BinaryRecord, code: bytes, loaded: tuple[int, int, int, int, int]
+) -> Any:
+    """Return a kernel that Triton can launch.
+
+    Args:
+        native: `gdn_aot.runtime._launch`, or None to launch through Triton's own launcher.
+        jit: The function it was compiled from.
+        record: What the artifact says of it.
+        code: The cubin.
+        loaded: What `load_binary` returned.
+    """
+    from triton.runtime.driver import driver
+
+    kernel = _seeded_class()(jit, record, code)
+    kernel.module, kernel.function, kernel.n_regs, kernel.n_spills, kernel.n_max_threads = loaded
+    made = record.metadata
+    kinds = kernel_kinds(record) if native and uses_cuda_driver() else None
+    if kinds is None:
+        from triton.compiler.compiler import make_backend
+
+        run = driver.active.launcher_cls(kernel.src, kernel.metadata)
+        kernel.packed_metadata = make_backend(kernel.metadata.target).pack_metadata(kernel.metadata)
+    else:
+        shape = made["num_warps"], made["num_ctas"], made["shared"]
+        run = native.make_launcher(kinds, *shape, made["launch_cooperative_grid"], made["launch_pdl"])
+        kernel.packed_metadata = shape
+    kernel.run = kernel._run = run  # noqa: SLF001
+    return kernel
+
+
+def defer_cuda_utils(native: Any) -> bool:
+    """Have Triton's CUDA driver load its compiled helper when something needs it, not when the driver is made.
+
+    Triton builds that helper with a C compiler, or reads it from its cache; kernels from an artifact do not need it.
+    Whatever does - a launcher that Triton makes for another kernel, a tensor descriptor - gets Triton's own.
+
+    Args:
+        native: `gdn_aot.runtime._launch`.
+
+    Returns:
+        False if nothing was done: the driver exists already, or is not as known.
+    """
+    nvidia: Any = sys.modules.get(NVIDIA_DRIVER)
+    config = getattr(sys.modules.get("triton.runtime.driver"), "driver", None)  # imports us: not to be imported here
+    made = getattr(config, "_active", None) or getattr(config, "_default", None)
+    known = all(isinstance(getattr(nvidia, name, None), type) for name in ("CudaUtils", "CudaLauncher"))
+    if made or not known or getattr(nvidia.CudaUtils, "deferred", False):
+        return False
+    utils, launcher = nvidia.CudaUtils, nvidia.CudaLauncher
+
+    class CudaUtils(utils):  # type: ignore[misc, valid-type]
+        """Triton's helper, loaded at the first use of what is not native."""
+
+        deferred = True
+        _made: Any = None
+
+        def __new__(cls) -> Any:
+            cls._made = cls._made or object.__new__(cls)
+            return cls._made
+
+        def __init__(self) -> None:
+            if "load_binary" not in self.__dict__:
+                self.load_binary = native.load_binary
+                self.get_device_properties = native.get_device_properties
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            self.complete()
+            return object.__getattribute__(self, name)
+
+        def complete(self) -> None:
+            """Load Triton's own helper, once."""
+            if "fully" not in self.__dict__:
+                utils.__init__(self)
+                self.fully = True
+
+    class CudaLauncher(launcher):  # type: ignore[misc, valid-type]
+        """Triton's launcher, which needs the helper."""
+
+        def __init__(self, src: Any, metadata: Any) -> None:
+            from triton.runtime.driver import driver
+
+            driver.active.utils.complete()
+            super().__init__(src, metadata)
+
+    nvidia.CudaUtils, nvidia.CudaLauncher = CudaUtils, CudaLauncher
+    return True

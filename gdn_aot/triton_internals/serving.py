@@ -1,0 +1,242 @@
+"""The part of `gdn_aot.triton_internals` that serving processes use: ready binaries and choices put where Triton looks.
+
+What is relied on beyond the list in the package, checked by `check_serving`:
+
+* ``JITFunction.run`` reads ``self.device_caches[device]``, calls ``.get(key, None)`` on its first member, and launches
+  what it gets by ``.launch_metadata(...)`` and ``.run(...)`` with ``.function`` and ``.packed_metadata``
+* ``Autotuner.run`` asks ``key in self.cache`` and reads ``self.cache[key]``
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.errors import UnsupportedTritonError
+from gdn_aot.triton_internals import check_version, make_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gdn_aot.artifact.index import ConfigRecord
+
+_CODE_VARIABLES = (
+    "ALLOW_LHS_TMEM_LAYOUT_CONVERSION",
+    "DISABLE_LLVM_OPT",
+    "DISABLE_MMA_V3",
+    "DISABLE_MMA_V5",
+    "DISABLE_PTXAS_OPT",
+    "LLVM_EXTRACT_DI_LOCAL_VARIABLES",
+    "LLVM_PASS_PLUGIN_PATH",
+    "PTXAS_OPTIONS",
+    "TRITON_ALWAYS_COMPILE",
+    "TRITON_ENABLE_ASAN",
+    "TRITON_ENABLE_EXPERIMENTAL_CONSAN",
+    "TRITON_F32_DEFAULT",
+    "TRITON_INSTRUMENTATION_MODE",
+    "TRITON_INTERPRET",
+    "TRITON_KERNEL_OVERRIDE",
+    "TRITON_OVERRIDE_ARCH",
+    "TRITON_PLUGIN_PATHS",
+    "TRITON_PREFER_TMEM_16x256_LAYOUT",
+    "USE_IR_LOC",
+)
+"""Variables by which a user asks Triton for other code than its defaults make; with one of them set, ready binaries are
+not what was asked for. They are those that libtriton's ``get_cache_invalidating_env_vars`` knows, less those for AMD and
+for printing, and those of triton/knobs.py that change code or forbid reuse. ``TRITON_DEFAULT_FP_FUSION`` is one more,
+which is on unless it is switched off."""
+
+_OFF = ("0", "false", "no", "off")
+
+
+def changed_code_variable() -> str | None:
+    """Return the name of a variable by which the user changes what Triton compiles, or None."""
+    if os.environ.get("TRITON_DEFAULT_FP_FUSION", "1").lower() in _OFF:
+        return "TRITON_DEFAULT_FP_FUSION"
+    return next((name for name in _CODE_VARIABLES if os.environ.get(name, "").lower() not in ("", *_OFF)), None)
+
+
+def check_serving() -> str:
+    """Check the internals of the imported Triton that serving relies on. Cheap: looks at names, calls nothing.
+
+    Returns:
+        Triton's version.
+
+    Raises:
+        UnsupportedTritonError: One is not as known.
+    """
+    import triton
+    from triton.compiler import CompiledKernel
+    from triton.runtime.autotuner import Autotuner
+    from triton.runtime.jit import JITFunction
+
+    version = str(triton.__version__)
+    check_version(version)
+    expected = {
+        "JITFunction.run": (JITFunction, "run", {"device_caches", "get", "launch_metadata", "function"}),
+        "JITFunction.create_binder": (JITFunction, "create_binder", {"get_current_target"}),
+        "Autotuner.run": (Autotuner, "run", {"cache", "configs", "keys", "arg_names"}),
+        "CompiledKernel.launch_metadata": (CompiledKernel, "launch_metadata", {"launch_enter_hook", "src"}),
+    }
+    changed = [
+        what
+        for what, (owner, name, used) in expected.items()
+        if not used <= set(getattr(getattr(getattr(owner, name, None), "__code__", None), "co_names", ()))
+    ]
+    if changed:
+        raise UnsupportedTritonError(
+            f"Triton {version} has changed {', '.join(changed)}, which gdn-aot relies on",
+            hint="install a Triton version from the table in the README, or upgrade gdn-aot",
+        )
+    return version
+
+
+def layers(kernel: Any) -> tuple[Any, Any]:
+    """Return (``JITFunction``, ``Autotuner`` or None) of a decorated kernel.
+
+    Raises:
+        TypeError: It is not a Triton kernel.
+    """
+    from triton.runtime.autotuner import Autotuner
+    from triton.runtime.jit import JITFunction
+
+    tuner = None
+    while not isinstance(kernel, JITFunction):
+        if isinstance(kernel, Autotuner):
+            tuner = kernel
+        kernel = getattr(kernel, "fn", None)
+        if kernel is None:
+            raise TypeError("not a Triton kernel")
+    return kernel, tuner
+
+
+def current_device() -> int:
+    """Return the number of the current device."""
+    from triton.runtime.driver import driver
+
+    return int(driver.active.get_current_device())
+
+
+def device_capability(device: int) -> tuple[int, int] | None:
+    """Return the compute capability of a device, or None where the active driver is not CUDA's."""
+    from triton.runtime.driver import driver
+
+    if device != driver.active.get_current_device():
+        import torch
+
+        major, minor = torch.cuda.get_device_capability(device)
+        return major, minor
+    target = driver.active.get_current_target()
+    return divmod(target.arch, 10) if target.backend == "cuda" else None
+
+
+class KernelCache(dict[str, Any]):
+    """Triton's dictionary of ready kernels on one device, which asks ``find`` for keys that it lacks.
+
+    ``find`` is called once per key that Triton asks for; what it raises reaches whoever launched.
+    """
+
+    def __init__(self, ready: Mapping[str, Any], find: Callable[[str], Any | None]) -> None:
+        super().__init__(ready)
+        self._find = find
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the kernel, or ``default`` if the artifact has none and Triton has not compiled it."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __missing__(self, key: str) -> Any:
+        kernel = self._find(key)
+        if kernel is None:
+            raise KeyError(key)
+        return self.setdefault(key, kernel)
+
+
+class _DeviceCaches(defaultdict[int, tuple[Any, ...]]):
+    """``JITFunction.device_caches`` that prepares a device's dictionary when the device is first used."""
+
+    def __init__(
+        self, jit: Any, prepare: Callable[[int], Callable[[str], Any | None]], lock: Callable[[], Any]
+    ) -> None:
+        super().__init__(jit.create_binder)
+        self._jit, self._prepare, self._lock = jit, prepare, lock
+
+    def __missing__(self, device: int) -> tuple[Any, ...]:
+        with self._lock():
+            if device not in self:
+                self[device] = self._ready(device, self._jit.create_binder())
+        return self[device]
+
+    def adopt(self, device: int, entry: tuple[Any, ...]) -> None:
+        """Take over what Triton already has for a device."""
+        self[device] = self._ready(device, entry)
+
+    def _ready(self, device: int, entry: tuple[Any, ...]) -> tuple[Any, ...]:
+        kernels, *rest = entry
+        if not isinstance(kernels, dict) or len(rest) != 4:  # noqa: PLR2004
+            return entry
+        return (KernelCache(kernels, self._prepare(device)), *rest)
+
+
+def seed_kernels(jit: Any, prepare: Callable[[int], Callable[[str], Any | None]], lock: Callable[[], Any]) -> None:
+    """Let a ``JITFunction`` find its binaries through us.
+
+    Args:
+        jit: The function.
+        prepare: Called with a device when that is first used; returns what looks a launch key up.
+        lock: Returns the reentrant lock to hold while a device is prepared; a forked child has a new one.
+    """
+    caches = _DeviceCaches(jit, prepare, lock)
+    for device, entry in list(jit.device_caches.items()):
+        caches.adopt(device, entry)
+    jit.device_caches = caches
+
+
+class ChoiceCache(dict[Any, Any]):
+    """``Autotuner.cache`` that asks ``answer`` for keys that it lacks.
+
+    Args:
+        ready: What Triton has chosen already.
+        answer: Called with an unknown key; returns a configuration, or None to leave it to Triton.
+    """
+
+    def __init__(self, ready: Mapping[Any, Any], answer: Callable[[Any], Any | None]) -> None:
+        super().__init__(ready)
+        self._answer = answer
+
+    def __contains__(self, key: object) -> bool:
+        if super().__contains__(key):
+            return True
+        config = self._answer(key)
+        if config is None:
+            return False
+        self[key] = config
+        return True
+
+
+def seed_choices(tuner: Any, answer: Callable[[Any], Any | None]) -> None:
+    """Let an ``Autotuner`` find its configurations through us."""
+    tuner.cache = ChoiceCache(tuner.cache, answer)
+
+
+def find_config(tuner: Any, wanted: ConfigRecord) -> Any:
+    """Return the autotuner's own configuration that equals ``wanted``, or a new one."""
+    for config in tuner.configs:
+        found = (config.kwargs, config.num_warps, config.num_stages, config.num_ctas, config.maxnreg)
+        if found == tuple(wanted):
+            return config
+    return make_config(*wanted)
+
+
+def remember_globals(jit: Any, values: Mapping[str, tuple[Any, dict[str, Any]]]) -> None:
+    """Have Triton raise, as it does for what it compiled itself, when a global that the kernel read changes later.
+
+    Args:
+        jit: The function.
+        values: Name -> (value, the dictionary that holds it).
+    """
+    for name, (value, holder) in values.items():
+        jit.used_global_vals.setdefault((name, id(holder)), (value, holder))

@@ -1,0 +1,397 @@
+"""``gdn-aot seed``: what it writes is found by plain FLA in a process of its own, and it does no harm to a cache.
+
+In that process Triton itself computes every key and reads the directory. Only the card is a stand-in: the stub driver,
+with binaries that load and launch to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import Done, environment, expect_error, gdn_aot, python, run
+
+from gdn_aot.artifact import archive
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.build import seed, sources
+from gdn_aot.cli import main
+from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice
+
+if TYPE_CHECKING:
+    from builds import Built
+
+_SERVE = """
+import collections, json, random, sys
+from gdn_aot.build import stub
+from gdn_aot.targets import get_target
+target, dtype_name = sys.argv[1:]
+stub.activate(get_target(target))
+import torch, triton
+from triton import knobs
+from triton.runtime.driver import driver
+from triton.runtime.autotuner import Autotuner
+
+launched, lookups, benchmarks, files = collections.Counter(), [], [], set()
+driver.active.launcher_cls = lambda src, metadata: lambda *_: launched.update([metadata.name])
+driver.active.utils.load_binary = lambda name, code, *_: files.add(code) or (object(), object(), 32, 0, 1024)
+driver.active.utils.unload_module = lambda *_: None
+knobs.compilation.listener = lambda *, src, cache_hit, **_: lookups.append([src.name, cache_hit])
+def bench(self, *args, **kwargs):
+    benchmarks.append(self.base_fn.__name__)
+    raise RuntimeError("there is nothing to measure with")
+Autotuner._bench = bench
+
+from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
+from fla.modules import FusedRMSNormGated
+
+dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype_name]
+def inputs(batch, tokens):
+    make = lambda heads, *dim: torch.zeros(batch, tokens, heads, *dim, dtype=dtype)
+    return dict(
+        q=make(16, 128), k=make(16, 128), v=make(32, 128), beta=make(32),
+        g=torch.zeros(batch, tokens, 32, dtype=torch.float32), use_qk_l2norm_in_kernel=True,
+    )
+state = lambda count: torch.zeros(count, 32, 128, 128, dtype=torch.float32)
+
+with torch.no_grad():
+    for tokens in (1, 63, 64, 100, 2500):
+        chunk_gated_delta_rule(**inputs(1, tokens), initial_state=None, output_final_state=True)
+    chunk_gated_delta_rule(**inputs(3, 200), output_final_state=False)
+    chunk_gated_delta_rule(**inputs(1, 300), initial_state=state(1), output_final_state=True)
+    for kind in (torch.int32, torch.int64):
+        chunk_gated_delta_rule(
+            **inputs(1, 300), initial_state=state(3), output_final_state=True,
+            cu_seqlens=torch.tensor([0, 17, 130, 300], dtype=kind),
+        )
+    for batch in (1, 2, 16, 77):
+        fused_recurrent_gated_delta_rule(**inputs(batch, 1), initial_state=state(batch), output_final_state=True)
+    norm = FusedRMSNormGated(128, eps=1e-6, activation="silu", dtype=dtype)
+    norm(torch.zeros(100 * 32, 128, dtype=dtype), torch.zeros(100 * 32, 128, dtype=dtype))
+own = sum(launched.values())
+
+# Random traffic of the workloads that the artifact was built for, of which these calls are but examples.
+from gdn_aot.models import find_model
+from gdn_aot.providers import fla as provider
+from gdn_aot.providers.base import Limits
+rng, limits = random.Random(1), Limits(max_tokens=2000, max_batch=4)
+shape = find_model("qwen3.5-9b").shape(1, dtype_name)
+for name in ("transformers-prefill", "transformers-decode", "gated-norm"):
+    workload = provider.WORKLOADS[name]()
+    for _ in range(30):
+        workload.run(shape, workload.sample(shape, limits, rng))
+print(json.dumps({
+    "own": own, "launches": sum(launched.values()), "kernels": sorted(launched), "binaries": len(files),
+    "hits": sum(hit for _, hit in lookups), "misses": [name for name, hit in lookups if not hit],
+    "benchmarks": benchmarks,
+}))
+"""
+
+
+def _seed(built: Built, into: object, home: Path, extra: dict[str, str] | None = None) -> dict[str, Any]:
+    document: dict[str, Any] = gdn_aot("seed", built.path, "--into", into, "--json", home=home, extra=extra).json
+    return document
+
+
+def _contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def cache(decode: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the smallest artifact in it, not to be changed."""
+    root = tmp_path_factory.mktemp("cache")
+    _seed(decode, root, tmp_path_factory.mktemp("home"))
+    return root
+
+
+@pytest.fixture
+def copy(cache: Path, tmp_path: Path) -> Path:
+    """A copy of the cache with the paths of the copy in its lists."""
+    root = tmp_path / "copy"
+    shutil.copytree(cache, root)
+    for group in root.rglob("__grp__*"):
+        group.write_text(group_text(str(root), _place(group)))
+    return root
+
+
+def _place(group: Path) -> Place:
+    """Return the place of an entry from the path of its list."""
+    return Place(directory=group.parent.name, name=group.name.removeprefix("__grp__"))
+
+
+def _fails(*arguments: object, capfd: pytest.CaptureFixture[str], code: int, kind: str) -> dict[str, str]:
+    """Run a seed in this process that must be refused; check the error on both streams and return it."""
+    result = main.run(["seed", *map(str, arguments), "--json"])
+    caught = capfd.readouterr()
+    return expect_error(Done(result, caught.out, caught.err), code, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "populated"), [("sm_120", False), ("sm_90", True)])
+def test_plain_fla_compiles_and_measures_nothing(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str, *, populated: bool
+) -> None:
+    built: Built = request.getfixturevalue(name)
+    root = tmp_path / "cache"
+    if populated:  # somebody else's entry
+        (root / "OTHER").mkdir(parents=True)
+        (root / "OTHER" / "kernel.json").write_text("{}")
+    done = _seed(built, root, tmp_path)
+    assert done["skipped"] == []
+    assert done["written"] == done["binaries"] + done["choices"]
+    assert done["choices"] == sum(len(kernel.choices) for kernel in built.manifest.kernels)
+    before = _contents(root)
+    served = python(_SERVE, built.manifest.target.name, "bf16", home=tmp_path, extra={"TRITON_CACHE_DIR": str(root)})
+    assert served["misses"] == []
+    assert served["benchmarks"] == []
+    # It is worth something only if many kernels were launched, from many files.
+    assert served["own"] >= 60
+    assert served["launches"] >= 300
+    assert len(served["kernels"]) >= 7
+    assert served["hits"] >= served["binaries"] >= 20
+    assert _contents(root) == before, "Triton had to write"
+
+
+@pytest.mark.slow
+def test_the_environment_of_the_shell_counts(sm_90: Built, tmp_path: Path) -> None:
+    """The same process with other variables misses, so the proof above can fail."""
+    root = tmp_path / "cache"
+    line_info = {"TRITON_DISABLE_LINE_INFO": "1"}
+    done = _seed(sm_90, root, tmp_path, line_info)
+    where = {"TRITON_CACHE_DIR": str(root)}
+    served = python(_SERVE, "sm_90", "bf16", home=tmp_path, extra={**where, **line_info})
+    assert (served["misses"], served["benchmarks"]) == ([], [])
+    missed = run([sys.executable, "-c", _SERVE, "sm_90", "bf16"], tmp_path, where)
+    assert missed.code != 0
+    assert "there is nothing to measure with" in missed.err
+    assert _seed(sm_90, root, tmp_path)["written"] == done["written"], "the keys of a plain environment are others"
+
+
+def test_again_writes_nothing(decode: Built, copy: Path, tmp_path: Path) -> None:
+    before = _contents(copy)
+    times = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    again = _seed(decode, copy, tmp_path)
+    assert again["written"] == 0
+    assert again["kept"] == again["binaries"] > 0
+    assert {"path", "binaries", "choices", "written", "kept", "skipped", "seconds"} == set(again)
+    assert again["path"] == str(copy)
+    assert _contents(copy) == before
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == times
+    plain = gdn_aot("seed", decode.path, "--into", copy, home=tmp_path)
+    assert plain.out == f"{copy}: {again['binaries']} binaries and 0 choices; 0 written, {again['kept']} kept\n"
+
+
+def test_paths_are_absolute_and_modes_follow_the_umask(decode: Built, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'umask 027; exec {sys.executable} -m gdn_aot seed "$0" --into some/cache', str(decode.path)],
+        env=environment(tmp_path), cwd=work, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    root = work / "some" / "cache"
+    groups = list(root.rglob("__grp__*"))
+    assert groups
+    for group in groups:
+        place = _place(group)
+        assert {path.name for path in group.parent.iterdir()} == {group_name(place), cubin_name(place), place.name}
+        for name, path in json.loads(group.read_bytes())["child_paths"].items():
+            assert path == str(group.parent / name)
+            assert Path(path).is_file()
+    assert {path.stat().st_mode & 0o777 for path in root.rglob("*") if path.is_file()} == {0o640}
+    assert {path.stat().st_mode & 0o777 for path in (root, *root.iterdir())} == {0o750}
+
+
+def test_eight_processes_at_once(decode: Built, cache: Path, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: _seed(decode, root, tmp_path), range(8)))
+    assert all(one["written"] + one["kept"] == one["binaries"] for one in done)
+    assert sum(one["written"] for one in done) >= done[0]["binaries"]
+    found = {name: data.replace(os.fsencode(root), os.fsencode(cache)) for name, data in _contents(root).items()}
+    assert found == _contents(cache), "no more files, none less, all whole"
+
+
+def _entry(root: Path) -> tuple[Place, Path]:
+    """Return the first binary of a cache and the list of its files."""
+    group = min(root.rglob("__grp__*"))
+    return _place(group), group
+
+
+_DAMAGE = ("cubin cut", "cubin gone", "metadata cut", "metadata of another", "list cut", "list gone", "list empty")
+
+
+@pytest.mark.parametrize("damage", _DAMAGE)
+def test_a_broken_entry_is_repaired(copy: Path, damage: str) -> None:
+    before = _contents(copy)
+    place, group = _entry(copy)
+    cubin, metadata = group.parent / cubin_name(place), group.parent / place.name
+    code, text = cubin.read_bytes(), metadata.read_text()
+    match damage:
+        case "cubin cut":
+            cubin.write_bytes(code[:-100])
+        case "cubin gone":
+            cubin.unlink()
+        case "metadata cut":
+            metadata.write_text(text[:50])
+        case "metadata of another":
+            metadata.write_text(json.dumps({**json.loads(text), "hash": "0" * 64}))
+        case "list cut":
+            group.write_bytes(group.read_bytes()[:20])
+        case "list gone":
+            group.unlink()
+        case _:
+            group.write_text('{"child_paths": {}}')
+    writer = seed._Writer(copy)
+    writer.binary(place, text, code)
+    writer.binary(place, text, code)
+    assert (writer.written, writer.kept) == (1, 1)
+    assert _contents(copy) == before
+
+
+def test_only_what_is_broken_is_written(decode: Built, copy: Path, tmp_path: Path) -> None:
+    """An entry that Triton itself wrote has line information and more files; other entries have other names."""
+    before = _contents(copy)
+    place, group = _entry(copy)
+    (group.parent / cubin_name(place)).write_bytes(b"")
+    foreign = max(copy.rglob("__grp__*"))
+    cubin, ptx = next(foreign.parent.glob("*.cubin")), foreign.parent / "kernel.ptx"
+    cubin.write_bytes(cubin.read_bytes() + b"lines")
+    ptx.write_text(".version 8.8")
+    paths = {**json.loads(foreign.read_bytes())["child_paths"], ptx.name: str(ptx)}
+    foreign.write_text(json.dumps({"child_paths": paths}, indent=1))
+    (copy / "OTHER").mkdir()
+    (copy / "OTHER" / "notes").write_bytes(b"\x00\xff")
+    (copy / "loose").write_text("x")
+    theirs = {name: data for name, data in _contents(copy).items() if place.directory not in name}
+    assert _seed(decode, copy, tmp_path)["written"] == 1
+    assert _contents(copy) == {**before, **theirs}
+
+
+def test_which_choices_stay() -> None:
+    seeded = json.dumps({"key": [1], "configs_timings": [[{"kwargs": {"B": 1}, "num_warps": 2}, [0.0, 0.0, 0.0]]]})
+    measured = seeded.replace("[0.0, 0.0, 0.0]", "[0.1, 0.1, 0.2]")
+    other = seeded.replace('"num_warps": 2', '"num_warps": 4')
+    assert keeps_choice(seeded.encode(), seeded)
+    assert keeps_choice(measured.encode(), seeded), "somebody measured on the card itself"
+    assert not keeps_choice(other.encode(), seeded), "seeded from another artifact"
+    for broken in ("", "{", "[]", "{}", '{"configs_timings": []}', '{"configs_timings": [[1, 2]]}', measured[:-9]):
+        assert not keeps_choice(broken.encode(), seeded)
+
+
+@pytest.mark.parametrize("where", ["file", "below a file", "/proc/gdn-aot"])
+def test_a_place_that_cannot_be_written(
+    decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], where: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    into = {"file": tmp_path / "file", "below a file": tmp_path / "file" / "cache"}.get(where, where)
+    error = _fails(decode.path, "--into", into, capfd=capfd, code=9, kind="not-writable")
+    assert str(into) in error["message"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_no_half_written_file(decode: Built, tmp_path: Path) -> None:
+    """A limit on the size of a file is what a full disk is: writing stops in the middle."""
+    root = tmp_path / "cache"
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'ulimit -f 16; exec {sys.executable} -m gdn_aot seed "$0" --into "$1" --json',
+         str(decode.path), str(root)],
+        env=environment(tmp_path), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    expect_error(Done(done.returncode, done.stdout, done.stderr), 9, "not-writable")
+    assert _contents(root) == {}
+
+
+def test_a_read_only_cache_that_has_all_is_fine(decode: Built, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written, not even to see whether it could be."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(seed._Writer, "_put", refuse)
+    done = seed.seed(open_artifact(decode.path), cache)
+    assert (done.written, done.kept) == (0, done.binaries)
+
+
+def test_a_corrupted_artifact(decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(decode.path.read_bytes())
+    data[len(data) // 2] ^= 1
+    broken = tmp_path / "broken.tar.zst"
+    broken.write_bytes(data)
+    _fails(broken, "--into", tmp_path / "cache", capfd=capfd, code=5, kind="verification")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_other_versions_are_refused(
+    decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "installed", lambda _: "3.7.0")
+    error = _fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
+    assert "installed is 3.7.0" in error["message"]
+    monkeypatch.undo()
+    monkeypatch.setattr(seed, "assembler_version", lambda _: "13.1.2")
+    error = _fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
+    assert "Triton would use 13.1.2" in error["message"]
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("name", ["TRITON_INTERPRET", "TRITON_ALWAYS_COMPILE", "DISABLE_PTXAS_OPT", "PTXAS_OPTIONS"])
+def test_an_environment_that_compiles_other_code_is_refused(
+    decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    error = _fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
+    assert name in error["message"]
+
+
+def test_options_of_the_environment_are_compared(decode: Built, tmp_path: Path) -> None:
+    """What no list of variables knows shows in the options: here assertions, which change the code."""
+    done = gdn_aot(
+        "seed", decode.path, "--into", tmp_path / "cache", "--json",
+        home=tmp_path, extra={"TRITON_DEBUG": "1"}, code=None,
+    )  # fmt: skip
+    error = expect_error(done, 4, "no-artifact")
+    assert "debug=True here, False in the artifact" in error["message"]
+
+
+def _changed(built: Built, path: Path, **changes: Any) -> Path:
+    """Write an artifact whose first kernel has other fields."""
+    artifact = open_artifact(built.path)
+    first, *rest = artifact.manifest.kernels
+    manifest = replace(artifact.manifest, kernels=(replace(first, **changes), *rest), blobs=())
+    archive.write_artifact(manifest, dict(artifact.iter_blobs()), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"cache_key": "0" * 64}, "source differs"), ({"qualname": "no_such_kernel"}, "no_such_kernel")],
+)
+def test_nothing_fits(
+    decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], changes: dict[str, str], reason: str
+) -> None:
+    path = _changed(decode, tmp_path / "all.tar.zst", **changes)
+    error = _fails(path, "--into", tmp_path / "cache", capfd=capfd, code=4, kind="no-artifact")
+    assert reason in error["message"]
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_a_kernel_with_another_source_is_left_out(sm_90: Built, tmp_path: Path) -> None:
+    path = _changed(sm_90, tmp_path / "one.tar.zst", cache_key="0" * 64)
+    first, *rest = sm_90.manifest.kernels
+    done = gdn_aot("seed", path, "--into", tmp_path / "cache", "--json", home=tmp_path)
+    (row,) = done.json["skipped"]
+    assert row["kernel"] == f"{first.module}:{first.qualname}"
+    assert row["reason"] == "the kernel's source differs from the artifact's"
+    assert (row["binaries"], row["choices"]) == (len(first.binaries), len(first.choices))
+    assert done.json["choices"] == sum(len(kernel.choices) for kernel in rest)
+    assert f"Warning: {row['kernel']}" in done.err

@@ -1,0 +1,160 @@
+"""Who needs a binary: the models and workloads that each one names."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from builds import Built
+
+from gdn_aot.build import pack
+from gdn_aot.build.cache import Object
+from gdn_aot.build.choose import Choices, Chosen
+from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.models import find_model
+from gdn_aot.providers import Limits, get_provider
+from gdn_aot.targets import get_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gdn_aot.artifact.manifest import Binary, Manifest
+    from gdn_aot.models import ModelShape
+
+SMALL, LARGE = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=2) for size in (32, 64))
+
+
+def _trace() -> Trace:
+    """Kernel m:tuned with a key for each of two shapes, and m:plain.
+
+    Launch 0 is the first candidate of both keys; the second candidate is launch 1 for the first key, 2 for the other.
+    """
+    keys = ((16, [0, 1], {(0, 0)}), (8, [0, 2], {(1, 0), (1, 1)}))
+    return Trace(
+        provider_version="0.6.0",
+        triton_version="3.6.0",
+        ptxas_version="12.9.86",
+        kernels=[
+            Kernel(
+                module="m",
+                qualname=name,
+                cache_key="ab" * 32,
+                source_sha256="",
+                sources=(),
+                dependencies=(),
+                globals=(),
+            )
+            for name in ("tuned", "plain")
+        ],
+        launches=[
+            Launch(
+                kernel=int(index == 3),
+                key=str(index),
+                specialization={"signature": {}, "constants": [], "attributes": [], "options": {}},
+            )
+            for index in range(4)
+        ],
+        tunings=[
+            Tuning(kernel=0, key=(key,), candidates=[SMALL, LARGE], derived=0, variants=[variant], users=[users])
+            for key, variant, users in keys
+        ],
+        workloads=["prefill", "decode"],
+        plain={3: {(0, 0), (1, 1)}},
+    )
+
+
+def _pack(shapes: Iterable[ModelShape], chosen: tuple[int, int], kept: Iterable[int]) -> dict[str, Binary]:
+    """Pack a trace with a candidate chosen for each key. Returns the binaries by launch key."""
+    trace = _trace()
+    choices = Choices(
+        chosen=[
+            Chosen(tuning=tuning, candidate=candidate, provenance="default", note="")
+            for tuning, candidate in zip(trace.tunings, chosen, strict=True)
+        ],
+        plain=[3],
+    )
+    compiled = Object(cubin="cd" * 32, metadata={"shared": 0, "num_warps": 4}, registers=1, local=0)
+    manifest = pack.make_manifest(
+        provider=get_provider("fla"),
+        target=get_target("sm_120"),
+        trace=trace,
+        choices=choices,
+        objects=dict.fromkeys(kept, compiled),
+        shapes=tuple(shapes),
+        workloads=trace.workloads,
+        limits=Limits(),
+        licenses=[],
+    )
+    return {binary.launch_key: binary for kernel in manifest.kernels for binary in kernel.binaries}
+
+
+_SHAPES = tuple(find_model("qwen3.5-9b").shape(tp) for tp in (1, 2))
+
+
+def test_a_launch_belongs_to_those_whose_choice_causes_it() -> None:
+    binaries = _pack(_SHAPES, (0, 0), (0, 3))
+    assert {key: (binary.models, binary.workloads) for key, binary in binaries.items()} == {
+        "0": ((0, 1), (0, 1)),
+        "3": ((0, 1), (0, 1)),
+    }
+    binaries = _pack(_SHAPES, (0, 1), (0, 2, 3))
+    assert {key: (binary.models, binary.workloads) for key, binary in binaries.items()} == {
+        "0": ((0,), (0,)),
+        "2": ((1,), (0, 1)),
+        "3": ((0, 1), (0, 1)),
+    }
+
+
+def test_a_launch_without_choice_belongs_to_those_with_the_candidate() -> None:
+    binaries = _pack(_SHAPES, (0, 0), range(4))
+    assert [binaries[key].models for key in "0123"] == [(0, 1), (0,), (1,), (0, 1)]
+    binaries = _pack(_SHAPES, (1, 1), range(4))
+    assert [binaries[key].models for key in "0123"] == [(0, 1), (0,), (1,), (0, 1)]
+
+
+def test_models_that_kernels_cannot_tell_apart_share_their_launches() -> None:
+    twins = [find_model("qwen3.5-4b").shape(tp) for tp in (2, 1)]
+    assert {twin.kernel_key for twin in twins} == {shape.kernel_key for shape in _SHAPES}
+    binaries = _pack([_SHAPES[0], twins[1], *_SHAPES[1:], twins[0]], (1, 1), (1, 2, 3))
+    assert [binaries[key].models for key in "123"] == [(0, 1), (2, 3), (0, 1, 2, 3)]
+
+
+def _launches(manifest: Manifest) -> dict[tuple[str, str], Binary]:
+    return {
+        (f"{kernel.module}:{kernel.qualname}", binary.launch_key): binary
+        for kernel in manifest.kernels
+        for binary in kernel.binaries
+    }
+
+
+@pytest.mark.slow
+def test_models_and_workloads_are_those_that_ask_for_the_binary_when_built_alone(
+    build: Callable[..., Built],
+) -> None:
+    workloads = ("transformers-decode", "gated-norm", "short-conv")
+    selected = ("qwen3.5-4b", "qwen3.5-9b")
+    make = partial(build, "--arch", "sm_120", "--max-tokens", 64, "--max-batch", 2)
+    models = [item for name in selected for item in ("--model", name)]
+    together = make(*models, "--tp", "1,2", *(item for name in workloads for item in ("--workload", name)))
+    alone = {
+        (tp, name): set(_launches(make("--model", selected[1], "--tp", tp, "--workload", name).manifest))
+        for tp in (1, 2)
+        for name in together.manifest.workloads
+    }
+    manifest = together.manifest
+    assert sorted((model.name, model.tp) for model in manifest.models) == [
+        (name, tp) for name in selected for tp in (1, 2)
+    ]
+    binaries = _launches(manifest)
+    assert set(binaries) == set().union(*alone.values())
+    for launch, binary in binaries.items():
+        askers = [asker for asker, launches in alone.items() if launch in launches]
+        tps, names = {tp for tp, _ in askers}, {name for _, name in askers}
+        assert {index for index, model in enumerate(manifest.models) if model.tp in tps} == set(binary.models)
+        assert [name for name in manifest.workloads if name in names] == [
+            manifest.workloads[index] for index in binary.workloads
+        ]
+    # The check is worth something only if binaries of one size and of both, of one workload and of several were seen.
+    assert len({binary.models for binary in binaries.values()}) == 3
+    assert len({binary.workloads for binary in binaries.values()}) >= 3

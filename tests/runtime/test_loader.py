@@ -1,0 +1,428 @@
+"""The loader serves real FLA kernels from a real artifact, under a driver that notes what is loaded and launched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import ROOT, python, run
+
+if TYPE_CHECKING:
+    from builds import Built
+
+HERE = Path(__file__).parent
+
+PRELUDE = """
+import json, os, sys
+sys.path.insert(0, os.environ["LAUNCHING"])
+import gdn_aot
+
+def install(**more):
+    gdn_aot.install(sys.argv[1], **more)
+
+def become(target="sm_90"):
+    global driver, counter
+    import launching
+    driver = launching.start(target)
+    counter = launching.Counter()
+
+def inputs(tokens, batch=1, heads=16, v_heads=32):
+    import torch
+    qk = (batch, tokens, heads, 128)
+    return dict(
+        q=torch.empty(qk, dtype=torch.bfloat16), k=torch.empty(qk, dtype=torch.bfloat16),
+        v=torch.empty(batch, tokens, v_heads, 128, dtype=torch.bfloat16),
+        g=torch.empty(batch, tokens, v_heads), beta=torch.empty(batch, tokens, v_heads, dtype=torch.bfloat16),
+    )
+
+def prefill(tokens=128, ends=None, state=False, **more):
+    import torch
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+    sequences = len(ends) - 1 if ends else 1
+    heads = more.get("v_heads", 32)
+    with torch.inference_mode():
+        return chunk_gated_delta_rule(
+            **inputs(tokens, **more), output_final_state=True, use_qk_l2norm_in_kernel=True,
+            initial_state=torch.empty(sequences, heads, 128, 128) if state else None,
+            cu_seqlens=torch.tensor(ends) if ends else None,
+        )
+
+def decode(batch=2, **more):
+    import torch
+    from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule
+    heads = more.get("v_heads", 32)
+    with torch.inference_mode():
+        return fused_recurrent_gated_delta_rule(
+            **inputs(1, batch, **more), initial_state=torch.empty(batch, heads, 128, 128), output_final_state=True,
+            use_qk_l2norm_in_kernel=True,
+        )
+
+def done(**more):
+    report = gdn_aot.report().to_dict()
+    print(json.dumps({
+        "report": report, "compiled": counter.compiled, "benchmarked": counter.benchmarked,
+        "launched": [name for name, _ in driver.launched], "loaded": [name for name, _ in driver.loaded], **more,
+    }))
+"""
+
+
+@pytest.fixture
+def serve(sm_90: Built, tmp_path: Path) -> Any:
+    """Run code in a process of its own that may serve the sm_90 artifact; return what ``done()`` printed."""
+
+    def serve(code: str, site: Path | None = None, **extra: str) -> Any:
+        more = {"LAUNCHING": str(HERE), "TRITON_CACHE_DIR": str(tmp_path / "triton"), **extra}
+        if site:
+            more["PYTHONPATH"] = os.pathsep.join(map(str, (site, ROOT)))
+        return python(PRELUDE + code, sm_90.path, home=tmp_path / "home", extra=more)
+
+    return serve
+
+
+BOTH = "become(); prefill(); prefill(200, [0, 77, 200], state=True); decode(); done()"
+
+
+def test_nothing_is_compiled_or_benchmarked(serve: Any, tmp_path: Path) -> None:
+    got = serve(f"install(strict=True); {BOTH}")
+    assert got["compiled"] == []
+    assert got["benchmarked"] == 0
+    assert len(got["launched"]) == 15
+    assert "fused_recurrent_gated_delta_rule_fwd_kernel" in got["launched"]
+    assert len(got["loaded"]) == len(set(map(tuple, [[name, i] for i, name in enumerate(got["loaded"])])))
+    assert got["report"]["modules"] == len(got["loaded"]) < len(got["launched"])
+    assert got["report"]["misses"] == []
+    assert got["report"]["refused"] == {}
+    assert not list((tmp_path / "triton").glob("*")), "a covered process writes nothing into Triton's cache"
+
+
+def test_a_second_call_loads_and_looks_up_nothing(serve: Any) -> None:
+    got = serve(
+        "install(strict=True); become(); prefill(); first = gdn_aot.report(); prefill(); again = gdn_aot.report();"
+        "done(same=first == again)"
+    )
+    assert got["same"]
+
+
+def test_installed_after_the_provider_was_used(serve: Any) -> None:
+    """What Triton compiled before stays in use; what comes after is served."""
+    got = serve(
+        "become(); import fla.ops.gated_delta_rule; decode(); before = len(counter.compiled); install();"
+        "decode(); prefill(); done(before=before)"
+    )
+    assert got["before"] == len(got["compiled"]) == 1
+    assert got["benchmarked"] == 0
+    assert len(got["loaded"]) == 1 + got["report"]["modules"]
+
+
+def test_without_the_loader_triton_compiles(serve: Any) -> None:
+    """The counters count: the same calls without the loader compile and benchmark."""
+    got = serve("become(); decode(); done()")
+    assert len(got["compiled"]) == 1
+
+
+def test_switched_off(serve: Any) -> None:
+    got = serve("install(); become(); decode(); done()", GDN_AOT="0")
+    assert len(got["compiled"]) == 1
+    assert not got["report"]["active"]
+
+
+def test_auto_uses_the_environment(serve: Any, sm_90: Built) -> None:
+    got = serve("import gdn_aot.auto; become(); decode(); done()", GDN_AOT_ARTIFACT=str(sm_90.path), GDN_AOT_STRICT="1")
+    assert got["compiled"] == []
+    assert got["report"]["strict"]
+
+
+def test_the_store_is_found_without_a_path(serve: Any) -> None:
+    """A first process unpacks the file into the store; a second one finds it there."""
+    assert serve("install(); become(); decode(); done()")["compiled"] == []
+    got = serve("gdn_aot.install(); become(); decode(); done()")
+    assert got["compiled"] == []
+    assert [verdict["accepted"] for verdict in got["report"]["artifacts"]] == [True]
+
+
+def test_threads_that_launch_at_once_load_each_module_once(serve: Any) -> None:
+    got = serve("""
+install(strict=True); become()
+import threading
+import fla.ops.gated_delta_rule
+barrier = threading.Barrier(8)
+errors = []
+def work():
+    barrier.wait()
+    try:
+        decode(); prefill()
+    except Exception as error:
+        errors.append(repr(error))
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]; [thread.join() for thread in threads]
+done(errors=errors)
+""")
+    assert got["errors"] == []
+    assert got["compiled"] == []
+    assert len(got["launched"]) == 8 * 8
+    assert len(got["loaded"]) == got["report"]["modules"] == 7
+
+
+CHILD = """
+def child(queue):
+    if "counter" not in globals():
+        install(strict=True)
+        become()
+    decode(); prefill()
+    queue.put([counter.compiled, counter.benchmarked, len(driver.launched), gdn_aot.report().modules])
+
+if __name__ == "__main__":
+    import multiprocessing
+    context = multiprocessing.get_context(sys.argv[2])
+    if sys.argv[2] == "fork":
+        install(strict=True); become(); import fla.ops.gated_delta_rule
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue,))
+    process.start()
+    got = queue.get(timeout=300)
+    process.join()
+    print(json.dumps(got))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_child_processes(sm_90: Built, method: str, tmp_path: Path) -> None:
+    """A forked child goes on with what its parent installed; a spawned one installs for itself."""
+    script = tmp_path / "main.py"
+    script.write_text(PRELUDE + CHILD)
+    more = {"LAUNCHING": str(HERE), "TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    done = run([sys.executable, str(script), str(sm_90.path), method], tmp_path / "home", more)
+    assert done.code == 0, done.err[-3000:]
+    assert json.loads(done.out.splitlines()[-1]) == [[], 0, 8, 7]
+
+
+def test_another_architecture_is_refused_and_said_once(serve: Any) -> None:
+    got = serve("install(); become('sm_120'); decode(); decode(3); done()")
+    assert got["compiled"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+    verdicts = got["report"]["artifacts"]
+    assert [verdict["accepted"] for verdict in verdicts] == [True, False]
+    assert verdicts[1]["reason"] == "device 0 is sm_120"
+    assert got["report"]["loaded"] == {}
+
+
+def test_two_devices_of_one_process(serve: Any) -> None:
+    got = serve("""
+install(strict=True); become()
+decode(); driver.device = 1; decode(); driver.device = 0; decode()
+done(modules=sorted(map(list, __import__("gdn_aot.runtime.loader").runtime.loader.state().modules)))
+""")
+    assert got["compiled"] == []
+    assert [device for device, _, _ in got["modules"]] == [0, 1]
+    assert len(got["loaded"]) == 2
+    assert len(got["launched"]) == 3
+
+
+def test_nearest_choice_for_an_unseen_key(serve: Any) -> None:
+    """An autotune key that no artifact has is answered from the closest one, and nothing is benchmarked."""
+    got = serve("install(); become(); prefill(heads=3, v_heads=6); done()")
+    assert got["benchmarked"] == 0
+    misses = got["report"]["misses"]
+    assert {miss["what"] for miss in misses} == {"choice", "binary"}
+    assert all(miss["answer"] == ("nearest" if miss["what"] == "choice" else "triton") for miss in misses)
+    assert got["compiled"]
+
+
+def test_tune_leaves_an_unseen_key_to_triton(serve: Any) -> None:
+    got = serve("install(on_miss='tune'); become(); prefill(heads=3, v_heads=6); done()")
+    assert got["benchmarked"] > 10
+    assert {miss["answer"] for miss in got["report"]["misses"]} == {"triton"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "what"), [({"GDN_AOT_ON_MISS": "error"}, "choice"), ({"GDN_AOT_STRICT": "1"}, "binary")]
+)
+def test_misses_are_errors_where_asked(serve: Any, setting: dict[str, str], what: str) -> None:
+    got = serve(
+        """
+install(); become()
+try:
+    prefill(heads=3, v_heads=6)
+    error = None
+except gdn_aot.runtime.loader.GdnAotError as raised:
+    error = [type(raised).__name__, raised.hint]
+done(error=error)
+""",
+        **setting,
+    )
+    assert got["error"][0] == "MissError"
+    assert "gdn-aot build --arch sm_90" in got["error"][1]
+    assert got["compiled"] == []
+    assert got["benchmarked"] == 0
+    assert what in {miss["what"] for miss in got["report"]["misses"]}
+
+
+@pytest.fixture
+def copied_fla(tmp_path: Path) -> Path:
+    """A copy of FLA and its metadata that a test may change, to be put first on the path."""
+    site = Path(sysconfig.get_paths()["purelib"])
+    copy = tmp_path / "site"
+    shutil.copytree(site / "fla", copy / "fla", ignore=shutil.ignore_patterns("__pycache__"))
+    for metadata in site.glob("fla_core-*.dist-info"):
+        shutil.copytree(metadata, copy / metadata.name)
+    return copy
+
+
+KKT = "fla.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule_fwd_kernel"
+
+
+def test_a_changed_body_is_never_served(serve: Any, copied_fla: Path) -> None:
+    """Same name, same signature, other body: the kernel is compiled, and the reason is said."""
+    path = copied_fla / "fla/ops/gated_delta_rule/fused_recurrent.py"
+    text = path.read_text()
+    assert text.count("tl.sqrt(tl.sum(b_q * b_q) + 1e-6)") == 1
+    path.write_text(text.replace("tl.sqrt(tl.sum(b_q * b_q) + 1e-6)", "tl.sqrt(tl.sum(b_q * b_q) + 1e-5)"))
+    got = serve("install(); become(); decode(); prefill(); done()", site=copied_fla)
+    assert "fused_recurrent.py is not the file" in got["report"]["refused"][KKT]
+    assert got["compiled"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+    assert got["report"]["modules"] == 6, "the kernels of other files are served"
+
+
+def test_a_changed_body_is_an_error_in_strict_mode(serve: Any, copied_fla: Path) -> None:
+    path = copied_fla / "fla/ops/gated_delta_rule/fused_recurrent.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+    got = serve(
+        """
+install(strict=True); become()
+try:
+    decode()
+    error = None
+except Exception as raised:
+    error = type(raised).__name__
+done(error=error)
+""",
+        site=copied_fla,
+    )
+    assert got["error"] == "MissError"
+    assert got["compiled"] == []
+
+
+def test_a_body_replaced_in_memory_is_never_served(serve: Any) -> None:
+    """The file is the artifact's, the function is not: it was replaced before the loader came."""
+    got = serve("""
+become()
+import fla.ops.gated_delta_rule.fused_recurrent as module
+from gdn_aot.triton_internals.serving import layers
+jit, _ = layers(module.fused_recurrent_gated_delta_rule_fwd_kernel)
+jit.raw_src = [line.replace("+ 1e-6", "+ 1e-5") for line in jit.raw_src]
+install(); decode(); done()
+""")
+    assert "the body of" in got["report"]["refused"][KKT]
+    assert len(got["compiled"]) == 1
+
+
+def test_the_other_branch_of_one_file_is_never_served(serve: Any) -> None:
+    """``FLA_USE_FAST_OPS`` makes another ``exp`` of the same name in the same file."""
+    got = serve("install(); become(); decode(); done()", FLA_USE_FAST_OPS="1")
+    assert "fla.ops.utils.op.exp" in got["report"]["refused"][KKT]
+    assert len(got["compiled"]) == 1
+
+
+def test_another_provider_version_is_refused(serve: Any, copied_fla: Path) -> None:
+    (metadata,) = copied_fla.glob("fla_core-*.dist-info")
+    metadata.rename(copied_fla / "fla_core-9.9.9.dist-info")
+    got = serve("install(); become(); decode(); done()", site=copied_fla)
+    (verdict,) = got["report"]["artifacts"]
+    assert verdict["reason"] == "made for fla-core 0.6.0, installed is 9.9.9"
+    assert len(got["compiled"]) == 1
+
+
+def test_another_triton_version_is_refused(serve: Any, tmp_path: Path) -> None:
+    (metadata,) = Path(sysconfig.get_paths()["purelib"]).glob("triton-*.dist-info")
+    shutil.copytree(metadata, tmp_path / "other/triton-3.9.9.dist-info")
+    got = serve("install(); become(); decode(); done()", site=tmp_path / "other")
+    (verdict,) = got["report"]["artifacts"]
+    assert "installed is 3.9.9" in verdict["reason"]
+    assert len(got["compiled"]) == 1
+
+
+@pytest.mark.parametrize("name", ["DISABLE_PTXAS_OPT", "TRITON_INTERPRET", "TRITON_OVERRIDE_ARCH"])
+def test_a_variable_that_changes_code_is_respected(serve: Any, name: str) -> None:
+    got = serve("install(); become(); report = gdn_aot.report(); done()", **{name: "1"})
+    assert name in got["report"]["problem"]
+    assert not got["report"]["active"]
+
+
+@pytest.mark.parametrize("what", ["blob", "record", "header", "truncated", "missing"])
+def test_a_damaged_store_is_noticed(serve: Any, tmp_path: Path, what: str) -> None:
+    """Whatever is damaged, the answer is right or Triton compiles; nothing is raised."""
+    serve("install(); become(); done()")
+    store = tmp_path / "home/store"
+    (index,) = store.glob("artifacts/*/index")
+    if what == "blob":
+        for blob in store.glob("blobs/*/*"):
+            content = blob.read_bytes()
+            blob.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    elif what == "missing":
+        shutil.rmtree(store / "blobs")
+    else:
+        data = bytearray(index.read_bytes())
+        if what == "truncated":
+            del data[len(data) // 2 :]
+        for offset in range(100, 200) if what == "header" else range(len(data) // 2, len(data), 97):
+            data[offset] ^= 1
+        index.write_bytes(data)
+    got = serve("gdn_aot.install(); become(); decode(); done()")
+    assert got["compiled"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+    said = [verdict["reason"] for verdict in got["report"]["artifacts"] if not verdict["accepted"]]
+    said += [miss["reason"] for miss in got["report"]["misses"]] + list(got["report"]["refused"].values())
+    said += [got["report"]["problem"]]
+    assert any(word in " ".join(said) for word in ("damaged", "truncated", "No such file")), got["report"]
+
+
+def test_launch_hooks_see_served_kernels(serve: Any) -> None:
+    got = serve("""
+install(strict=True); become()
+import triton
+seen = []
+triton.knobs.runtime.launch_enter_hook.add(lambda lazy: seen.append(lazy.get()["name"]))
+decode(); done(seen=seen)
+""")
+    assert got["seen"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+
+
+def test_a_served_kernel_looks_like_tritons_own(serve: Any) -> None:
+    got = serve("""
+install(strict=True); become(); decode()
+from triton.compiler import CompiledKernel
+from gdn_aot.runtime import loader
+entries = [entry for one in loader.state().kernels.values() for entry in one.jit.device_caches.values()]
+(kernel,) = [kernel for entry in entries for kernel in entry[0].values()]
+done(own=isinstance(kernel, CompiledKernel), name=kernel.metadata.name, warps=kernel.metadata.num_warps,
+     arch=kernel.metadata.target.arch, registers=kernel.n_regs, code=len(kernel.asm["cubin"]), hash=kernel.hash,
+     signature=len(kernel.src.signature))
+""")
+    assert got["own"]
+    assert got["name"] == "fused_recurrent_gated_delta_rule_fwd_kernel"
+    assert got["arch"] == 90
+    assert got["warps"] in (1, 2, 4, 8)
+    assert got["code"] > 1000
+    assert got["signature"] > 10
+
+
+def test_a_global_that_changes_later_is_noticed_by_triton(serve: Any) -> None:
+    """As for what Triton compiled itself: a kernel whose globals changed is not launched."""
+    got = serve("""
+install(strict=True); become(); prefill()
+from gdn_aot.runtime import loader
+names = [(jit, name, holder) for kernel in loader.state().kernels.values() for jit in [kernel.jit]
+         for (name, _), (_, holder) in jit.used_global_vals.items()]
+jit, name, holder = names[0]
+holder[name] = "other"
+try:
+    prefill(); error = ""
+except RuntimeError as raised:
+    error = str(raised)
+done(error=error, name=name)
+""")
+    assert f"Global variable {got['name']} has changed" in got["error"]

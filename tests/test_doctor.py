@@ -1,0 +1,365 @@
+"""``gdn-aot doctor``: artifacts, and what is in their way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import typing
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from doctoring import (
+    CLEARED,
+    KERNEL,
+    artifact_of,
+    blobs,
+    distribution,
+    doctor,
+    driver_library,
+    first_on_path,
+    flip,
+    in_the_way,
+    provider_copy,
+    serving_home,
+)
+from helpers import expect_error, gdn_aot, python, run
+
+from gdn_aot.runtime import diagnose
+from gdn_aot.runtime.diagnose import artifacts, devices, next_start, process, store, verdict
+
+if TYPE_CHECKING:
+    from builds import Built
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CLEARED:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def served(decode: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose store has the smallest artifact, for sm_120."""
+    return serving_home(tmp_path_factory.mktemp("served"), decode)
+
+
+@pytest.fixture
+def copied(served: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may damage."""
+    return Path(shutil.copytree(served, tmp_path / "copied"))
+
+
+# ---- Nothing, and what fits ----
+
+
+def test_no_artifact(tmp_path: Path) -> None:
+    document = doctor(tmp_path, code=4)
+    assert in_the_way(document) == f"artifacts: the store {tmp_path}/store has no artifact"
+    assert document["error"]["hint"].startswith("gdn-aot build --arch TARGET --model NAME")
+    assert (document["store"]["exists"], document["store"]["writable"]) == (False, True)
+    assert document["artifacts"] == []
+    (start,) = document["next_start"]
+    assert (start["target"], start["everything"]) == (None, "no artifact fits")
+    assert start["command"] == "gdn-aot build --arch TARGET --model NAME"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_artifact_that_fits_without_a_device(served: Path) -> None:
+    document = doctor(served)
+    assert document["verdict"] == "ok: artifacts serve 1 kernel for sm_120 (no device here to compare with)"
+    assert document["devices"]["driver"] == "absent"
+    assert document["devices"]["problem"] == "no CUDA driver here: versions are checked, the device is not"
+    (artifact,) = document["artifacts"]
+    assert (artifact["accepted"], artifact["reason"], artifact["devices"]) == (True, "fits", [])
+    assert artifact["identifier"] == artifact_of(served).name.rpartition("-")[0]
+    assert artifact["directory"] == artifact["path"] == str(artifact_of(served))
+    assert artifact["models"] == [{"name": "qwen3.5-9b", "tp": 1, "dtype": "bf16"}]
+    assert artifact["workloads"] == ["transformers-decode"]
+    assert artifact["kernels"] == [KERNEL]
+    assert artifact["refused"] == artifact["damage"] == artifact["not_covered"] == []
+    (start,) = document["next_start"]
+    assert (start["target"], start["devices"], start["everything"], start["command"]) == ("sm_120", [], "", None)
+    assert (start["served"], start["artifacts"]) == ([KERNEL], [artifact["path"]])
+    store = document["store"]
+    assert (store["exists"], store["writable"], store["format"], store["problem"]) == (True, True, "1", "")
+    sizes = [path.stat().st_size for path in served.glob("store/blobs/*/*")]
+    assert (store["artifacts"], store["blobs"], store["blob_bytes"]) == (1, len(sizes), sum(sizes))
+
+
+def test_a_file_is_examined_and_not_unpacked(decode: Built, tmp_path: Path) -> None:
+    for document in (
+        doctor(tmp_path, "--artifact", decode.path),
+        doctor(tmp_path, GDN_AOT_ARTIFACT=str(decode.path)),
+        doctor(tmp_path, GDN_AOT_ARTIFACT=str(decode.path.parent)),
+        doctor(tmp_path, "--artifact", decode.path, GDN_AOT_ARTIFACT="/nowhere"),
+    ):
+        (artifact,) = document["artifacts"]
+        assert (artifact["path"], artifact["directory"]) == (str(decode.path), None)
+        assert (artifact["accepted"], artifact["kernels"]) == (True, [KERNEL])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_the_store_has(served: Path, decode: Built) -> None:
+    (artifact,) = doctor(served, "--artifact", decode.path)["artifacts"]
+    assert (artifact["path"], artifact["directory"]) == (str(decode.path), str(artifact_of(served)))
+
+
+def test_nothing_heavy_is_imported(served: Path, decode: Built) -> None:
+    code = (
+        "import sys; from gdn_aot.cli.main import run; run(['doctor', '--deep', *sys.argv[1:]]); import json;"
+        "print(json.dumps([name for name in ('torch', 'triton', 'fla', 'numpy') if name in sys.modules]))"
+    )
+    assert python(code, home=served) == []
+    assert python(code, "--artifact", decode.path, home=served) == []
+
+
+# ---- Versions and sources ----
+
+
+def test_another_version_of_the_provider(served: Path, tmp_path: Path) -> None:
+    document = doctor(served, code=4, **distribution(tmp_path / "site", "fla_core", "0.5.2"))
+    reason = "made for fla-core 0.6.0, installed is 0.5.2"
+    assert in_the_way(document) == f"artifacts: no artifact fits: {document['artifacts'][0]['identifier']}: {reason}"
+    assert document["versions"]["providers"] == {"fla-core": "0.5.2"}
+    assert document["error"]["hint"].startswith("install fla-core 0.6.0 and triton 3.6.0, or gdn-aot build --arch ")
+    assert (document["artifacts"][0]["accepted"], document["artifacts"][0]["reason"]) == (False, reason)
+    assert document["artifacts"][0]["refused"] == []
+
+
+def test_an_unsupported_triton(served: Path, tmp_path: Path) -> None:
+    document = doctor(served, code=4, **distribution(tmp_path / "site", "triton", "3.99.0"))
+    assert document["versions"]["triton_problem"] == "Triton 3.99.0 is installed; gdn-aot supports 3.6 to 3.9"
+    assert [obstacle["where"] for obstacle in document["obstacles"]] == ["versions", "artifacts"]
+    assert document["next_start"][0]["everything"] == document["versions"]["triton_problem"]
+
+
+def test_an_edited_source_file(served: Path, tmp_path: Path) -> None:
+    file = provider_copy(tmp_path / "site")
+    assert doctor(served, **first_on_path(tmp_path / "site"))["next_start"][0]["served"] == [KERNEL]
+    file.write_text(f"{file.read_text()}# one line more\n")
+    document = doctor(served, code=4, **first_on_path(tmp_path / "site"))
+    reason = f"{file} is not the file that the artifact was built from"
+    assert in_the_way(document) == f"next_start: refused: {KERNEL}: {reason}"
+    (artifact,), (start,) = document["artifacts"], document["next_start"]
+    assert artifact["accepted"]
+    assert artifact["refused"] == start["refused"] == [{"kernel": KERNEL, "reason": reason}]
+    assert start["served"] == []
+    file.unlink()
+    (start,) = doctor(served, code=4, **first_on_path(tmp_path / "site"))["next_start"]
+    assert start["refused"][0]["reason"] == f"there is no module {KERNEL.partition(':')[0]} here"
+
+
+# ---- Damage ----
+
+
+def test_a_damaged_index(copied: Path) -> None:
+    flip(artifact_of(copied) / "index", 100)
+    document = doctor(copied, code=4)
+    (artifact,) = document["artifacts"]
+    assert (artifact["accepted"], artifact["identifier"]) == (False, None)
+    assert artifact["reason"] == f"{artifact['path']}/index: its header is damaged"
+    assert document["error"]["hint"].startswith(f"delete {artifact['path']} and set GDN_AOT_ARTIFACT to its file")
+
+
+@pytest.mark.parametrize("content", [b"", b"gdnaot", b"x" * 1000])
+def test_an_index_that_is_none(copied: Path, content: bytes) -> None:
+    (artifact_of(copied) / "index").write_bytes(content)
+    assert "index: it is not an index" in in_the_way(doctor(copied, code=4))
+    (artifact_of(copied) / "index").unlink()
+    assert "No such file" in in_the_way(doctor(copied, code=4))
+
+
+def test_blobs_missing_and_cut(copied: Path) -> None:
+    first, second, *_ = blobs(copied)
+    first.unlink()
+    size = second.stat().st_size
+    second.write_bytes(second.read_bytes()[:-1])
+    document = doctor(copied, code=4)
+    wrong = [f"{first} is missing or cannot be read", f"{second} has {size - 1} bytes, expected {size}"]
+    assert document["artifacts"][0]["damage"] == wrong
+    assert in_the_way(document).endswith(f"is damaged: {wrong[0]} (and 1 more)")
+
+
+def test_a_changed_blob_is_found_by_deep(copied: Path) -> None:
+    flip(blobs(copied)[0], 200)
+    doctor(copied)
+    assert f"{blobs(copied)[0]} is damaged" in in_the_way(doctor(copied, "--deep", code=4))
+
+
+def test_a_changed_record_is_found_by_deep(copied: Path) -> None:
+    doctor(copied, "--deep")
+    index = artifact_of(copied) / "index"
+    flip(index, index.stat().st_size - 1)
+    assert "a record is damaged" in in_the_way(doctor(copied, "--deep", code=4))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"blobs": [1], "not_covered": []}', '{"blobs": 3}'])
+def test_a_damaged_manifest(copied: Path, content: str) -> None:
+    (artifact_of(copied) / "manifest.json").write_text(content)
+    for deep in ((), ("--deep",)):
+        assert "manifest.json: " in in_the_way(doctor(copied, *deep, code=4))
+
+
+def test_what_the_build_did_not_cover(copied: Path) -> None:
+    manifest = artifact_of(copied) / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["not_covered"] = [{"kernel": "a:b", "reason": "too large", "keys": [[1], [2]]}]
+    manifest.write_text(json.dumps(content))
+    (start,) = doctor(copied)["next_start"]
+    assert start["not_covered"] == [{"kernel": "a:b", "reason": "too large", "keys": 2}]
+    assert "not covered by the build: 1\n      a:b: too large\n" in gdn_aot("doctor", home=copied).out
+
+
+# ---- Paths that cannot be used ----
+
+
+def test_a_bad_path(served: Path, tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.tar.zst"
+    garbage.write_bytes(b"garbage")
+    (tmp_path / "empty").mkdir()
+    for path, reason in (
+        (tmp_path / "nowhere", "No such file"),
+        (tmp_path / "empty", "no *.tar.zst file is in"),
+        (garbage, "garbage.tar.zst"),
+        (tmp_path / garbage.name / "below", "Not a directory"),
+    ):
+        document = doctor(served, code=4, GDN_AOT_ARTIFACT=str(path))
+        (artifact,) = document["artifacts"]
+        assert (artifact["path"], artifact["accepted"]) == (str(path), False)
+        assert reason in artifact["reason"]
+        assert document["artifacts_from"] == document["settings"]["artifact"] == str(path)
+        done = gdn_aot("doctor", "--artifact", path, home=served, code=4)
+        assert reason in done.out
+
+
+def test_a_path_that_is_not_text(served: Path) -> None:
+    command = [sys.executable, "-m", "gdn_aot", "doctor", "--artifact", os.fsdecode(b"/nowhere/\xff")]
+    for extra in ([], ["--json"]):
+        done = run([*command, *extra], served)
+        assert done.code == 4, done.err
+        assert "/nowhere/" in done.out
+
+
+def test_a_store_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    document = doctor(tmp_path, code=4)
+    assert in_the_way(document) == f"store: {tmp_path}/store is not a directory"
+    assert not document["store"]["writable"]
+    document = doctor(tmp_path, code=4, GDN_AOT_HOME=str(tmp_path / "store"))
+    assert in_the_way(document) == f"store: {tmp_path}/store is not a directory"
+
+
+def test_a_store_of_another_format(copied: Path, decode: Built) -> None:
+    (copied / "store" / "format").write_text("99\n")
+    document = doctor(copied, code=4)
+    assert in_the_way(document) == f"store: the store {copied}/store is of another format"
+    assert document["store"]["format"] == "99"
+    (artifact,) = doctor(copied, "--artifact", decode.path, code=4)["artifacts"]
+    assert "is of another format" in artifact["reason"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_store_that_may_not_be_read(copied: Path) -> None:
+    (copied / "store" / "artifacts").chmod(0)
+    assert "cannot be read: Permission denied" in in_the_way(doctor(copied, code=4))
+
+
+# ---- Several artifacts ----
+
+
+def state(path: str, **more: Any) -> artifacts.ArtifactState:
+    given = {"accepted": True, "reason": "fits", "target": "sm_90", "capability": (9, 0), "kernels": ("m:f", "m:g")}
+    return artifacts.ArtifactState(path=path, **{**given, **more})
+
+
+def test_a_kernel_that_another_artifact_serves_is_not_refused() -> None:
+    refused = (
+        artifacts.Refused(kernel="m:f", reason="edited"),
+        artifacts.Refused(kernel="m:g", reason="edited"),
+    )
+    both = [state("a", refused=refused), state("b", refused=refused[:1])]
+    (start,) = next_start.next_starts(both, (), "")
+    assert (start.artifacts, start.served, start.refused) == (("a", "b"), ("m:g",), refused[:1])
+
+
+def test_artifacts_for_other_devices_do_not_count(served: Path, decode: Built) -> None:
+    refused = (artifacts.Refused(kernel="m:f", reason="edited"),)
+    device = devices.Device(index=0, name="x", target="sm_120", capability=(12, 0), memory=1, buildable=True)
+    found = [state("a", target="sm_120"), state("b", refused=refused, damage=("gone",)), state("c", accepted=False)]
+    starts = next_start.next_starts(found, [device], "")
+    assert [start.artifacts for start in starts] == [("a",)]
+    whole = store.StoreState(
+        path="s", exists=True, writable=True, format="1", artifacts=3, blobs=0, blob_bytes=0, problem=""
+    )
+    assert not list(verdict.failures(whole, None, found, starts))
+    assert len(list(verdict.failures(whole, None, found, next_start.next_starts(found[1:], (), "")))) == 2
+
+
+# ---- Form ----
+
+
+def fits_hint(value: object, hint: Any, names: dict[str, Any], where: str) -> None:
+    """Check that JSON has the shape of a type."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if is_dataclass(hint):
+        assert isinstance(value, dict), where
+        assert list(value) == [field.name for field in fields(hint)], where
+        hints = typing.get_type_hints(hint, names)
+        for name, item in value.items():
+            fits_hint(item, hints[name], names, f"{where}.{name}")
+    elif origin is tuple:
+        assert isinstance(value, list), where
+        for item in value:
+            fits_hint(item, args[0], names, where)
+    elif origin is dict:
+        assert isinstance(value, dict), where
+        for item in value.values():
+            fits_hint(item, args[1], names, where)
+    elif origin is typing.Literal:
+        assert value in args, where
+    elif origin is UnionType:
+        if value is not None or NoneType not in args:
+            fits_hint(value, next(one for one in args if one is not NoneType), names, where)
+    else:
+        assert type(value) is hint, where
+
+
+def test_the_shape_of_the_json(served: Path, tmp_path: Path) -> None:
+    driver = driver_library(tmp_path / "driver")
+    names = {name: item for module in (artifacts, devices, next_start, process, store, verdict, diagnose)
+             for name, item in vars(module).items()}  # fmt: skip
+    edited = provider_copy(tmp_path)
+    edited.write_text("")
+    for document in (
+        doctor(served, TRITON_LIBCUDA_PATH=str(driver), FAKE_ARCHS="120"),
+        doctor(served),
+        doctor(served, "--artifact", "/nowhere", code=4),
+        doctor(served, code=4, TRITON_LIBCUDA_PATH=str(driver), FAKE_ARCHS="90,120", **first_on_path(tmp_path)),
+    ):
+        document.pop("error", None)
+        fits_hint(document, diagnose.Diagnosis, names, "")
+
+
+def test_the_page(served: Path, tmp_path: Path) -> None:
+    done = gdn_aot("doctor", home=served)
+    assert done.err == ""
+    lines = done.out.splitlines()
+    titles = [line for line in lines if line and not line.startswith(" ")]
+    assert titles[:-1] == [
+        "versions", "settings", "devices", "compiler", "store", "artifacts", "hooks", "next start",
+    ]  # fmt: skip
+    assert lines[-1] == doctor(served)["verdict"]
+    assert all(line == line.rstrip() and line.isprintable() for line in lines)
+    done = gdn_aot("doctor", home=tmp_path, code=4)
+    assert "in the way" in done.out.splitlines()
+    assert done.out.splitlines()[-1] == f"not ok: the store {tmp_path}/store has no artifact"
+    assert done.err.startswith(f"Error: the store {tmp_path}/store has no artifact\nHint: gdn-aot build")
+
+
+def test_an_unknown_option(tmp_path: Path) -> None:
+    expect_error(gdn_aot("doctor", "--json", "--depe", home=tmp_path, code=2), 2, "usage")
