@@ -10,7 +10,7 @@ from gdn_aot._version import __version__
 
 TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
 if TYPE_CHECKING:
-    from gdn_aot.runtime.loader import Report
+    from gdn_aot.runtime.report import Report
 
 __all__ = ["__version__", "install", "preload", "report"]
 

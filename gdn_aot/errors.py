@@ -6,16 +6,25 @@ what happened and why it is likely; the hint says in one line what to do.
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from gdn_aot._plain import Plain
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
-class Problem(NamedTuple):
-    """One thing that is wrong, and where."""
+class Problem(Plain):
+    """One thing that is wrong, and where.
 
-    where: str
-    """Path inside the file or manifest, for example ``kernels[3].choices[0].config.num_warps``."""
-    what: str
-    """What is wrong there, in one sentence."""
+    Args:
+        where: Path inside the file or manifest, for example ``kernels[3].choices[0].config.num_warps``.
+        what: What is wrong there, in one sentence.
+    """
+
+    __slots__ = ("what", "where")
+
+    def __init__(self, where: str, what: str) -> None:
+        self.where, self.what = where, what
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what

@@ -16,12 +16,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import TYPE_CHECKING
 
 from gdn_aot.artifact.index import NAME as INDEX
-from gdn_aot.artifact.index import write_index
 from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, VerificationError
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from gdn_aot.artifact.verify import Artifact
 
@@ -95,6 +94,7 @@ class Store:
             UnknownFormatError: A newer gdn-aot made the store.
             VerificationError: The artifact file changed while it was read.
         """
+        from gdn_aot.artifact.index_writer import write_index
         from gdn_aot.artifact.manifest import to_json
 
         place = f"{self.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"

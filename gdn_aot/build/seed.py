@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.build.client import Worker
 from gdn_aot.build.coverage import check_versions
 from gdn_aot.errors import NoArtifactError, NotWritableError, UsageError
+from gdn_aot.runtime.settings import changed_code_variable
 from gdn_aot.targets import assembler_version, get_target
 from gdn_aot.triton_internals.disk_cache import (
     Place,
@@ -25,7 +26,6 @@ from gdn_aot.triton_internals.disk_cache import (
     keeps_choice,
     read_entry,
 )
-from gdn_aot.triton_internals.serving import changed_code_variable
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Kernel, Manifest

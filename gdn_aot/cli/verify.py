@@ -22,7 +22,7 @@ def command(file: Path, *, as_json: bool) -> None:
     if as_json:
         document: dict[str, object] = {
             "ok": error is None,
-            "problems": [problem._asdict() for problem in report.problems],
+            "problems": [{"where": problem.where, "what": problem.what} for problem in report.problems],
             "path": click.format_filename(report.path),
             "sha256": report.sha256,
             "size": report.size,

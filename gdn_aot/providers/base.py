@@ -53,6 +53,10 @@ class Limits:
     """``inference`` or ``train``; ``train`` adds the backward kernels."""
 
 
+SMALL = Limits(max_tokens=256, max_batch=1)
+"""Bounds on the calls that warm a process up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of one workload: plain numbers and flags, so that it can be printed and sent."""
@@ -81,12 +85,19 @@ class Workload(Protocol):
         """Yield calls that together cause every launch the workload can cause within ``limits``."""
         ...
 
+    def warm(self, shape: ModelShape) -> Iterator[Call]:
+        """Yield small calls after which real ones find every kernel loaded, those of PyTorch included.
+
+        PyTorch loads its kernels when they are first used, and has several for one operation by size.
+        """
+        ...
+
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return one random call, as traffic makes it."""
         ...
 
     def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call through the provider's public function, on CPU tensors."""
+        """Make the call through the provider's public function, on tensors of PyTorch's default device."""
         ...
 
 

@@ -15,7 +15,7 @@ import torch
 from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
 
 from gdn_aot.providers import traffic
-from gdn_aot.providers.base import Call, Limits
+from gdn_aot.providers.base import SMALL, Call, Limits
 from gdn_aot.providers.fla_modules import BUCKET_ROWS, DTYPES, INDEX_DTYPES, GatedNorm, ShortConv, cu_seqlens
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 DEFAULT_CHUNK = 64
 """What ``chunk_gated_delta_rule`` takes when nothing is said."""
+
+MANY_CHUNKS = 20
+"""More than the 16 indices up to which ``index_select`` of PyTorch takes its kernel for small indices."""
 
 RECURRENT_TOKENS = 64
 """FLA's layer takes the recurrent operator up to this many tokens (``q_len <= 64``)."""
@@ -118,6 +121,13 @@ class Prefill(_Operator):
             yield self._call(batch=1, tokens=tokens, **common)
         yield self._call(batch=1, tokens=128, l2norm=False, **common)
 
+    def warm(self, shape: ModelShape) -> Iterator[Call]:
+        """Yield the small cases, and packs of so many chunks that PyTorch indexes them by its other kernel."""
+        yield from self.cases(shape, SMALL)
+        for index in INDEX_DTYPES:
+            many = {"batch": 1, "tokens": 0, "packed": (1,) * MANY_CHUNKS, "index": index, "parameters": "fp32"}
+            yield self._call(**many, h0=True, ht=True)
+
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random dense batch or pack."""
         packed, batch, tokens = traffic.random_prompts(rng, limits)
@@ -175,6 +185,10 @@ class SmallChunks(Prefill):
         for tokens in traffic.bucket_tokens(shape.heads, BUCKET_ROWS, limits.max_tokens):
             yield self._at(CHUNK_SIZES[1], tokens=tokens, h0=False)
 
+    def warm(self, shape: ModelShape) -> Iterator[Call]:
+        """Yield the small cases."""
+        return self.cases(shape, SMALL)
+
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random prompt."""
         del shape
@@ -200,6 +214,10 @@ class Recurrent(_Operator):
             for h0, ht in states:
                 for index in (None, *INDEX_DTYPES):
                     yield Call.of(self.name, batch=2, tokens=1, h0=h0, ht=ht, index=index, parameters=parameters)
+
+    def warm(self, shape: ModelShape) -> Iterator[Call]:
+        """Yield the small cases."""
+        return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random decode batch of 1 to 256 sequences."""

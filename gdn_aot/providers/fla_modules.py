@@ -13,7 +13,7 @@ import torch
 from fla.modules import FusedRMSNormGated, ShortConvolution
 
 from gdn_aot.providers import traffic
-from gdn_aot.providers.base import Call, Limits
+from gdn_aot.providers.base import SMALL, Call, Limits
 
 try:
     from fla.modules.causal_conv1d import causal_conv1d
@@ -59,6 +59,10 @@ class GatedNorm:
             for weight in weights:
                 for tokens in traffic.bucket_tokens(shape.v_heads, BUCKET_ROWS, limits.max_tokens):
                     yield Call.of(self.name, tokens=tokens, activation=activation, weight=weight)
+
+    def warm(self, shape: ModelShape) -> Iterator[Call]:
+        """Yield the small cases."""
+        return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a call of random length."""
@@ -135,6 +139,10 @@ class ShortConv:
             if tokens in long and batch * tokens > limits.max_tokens:
                 continue
             yield Call.of(self.name, batch=batch, tokens=tokens, packed=None, index="int64", width=width, **common)
+
+    def warm(self, shape: ModelShape) -> Iterator[Call]:
+        """Yield the small cases."""
+        return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random prefill or decode step."""

@@ -10,8 +10,8 @@ import os
 import re
 import sys
 from functools import cache
-from typing import NamedTuple
 
+from gdn_aot._plain import Plain
 from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.index import Index
 from gdn_aot.artifact.store import Store
@@ -27,13 +27,19 @@ class Found:
         self.index, self.store = index, store
 
 
-class Verdict(NamedTuple):
-    """What was decided about one artifact, and why."""
+class Verdict(Plain):
+    """What was decided about one artifact, and why.
 
-    artifact: str
-    """Its identifier, or its path where that could not be read."""
-    accepted: bool
-    reason: str
+    Args:
+        artifact: Its identifier, or its path where that could not be read.
+        accepted: It is used.
+        reason: Why, or why not.
+    """
+
+    __slots__ = ("accepted", "artifact", "reason")
+
+    def __init__(self, artifact: str, *, accepted: bool, reason: str) -> None:
+        self.artifact, self.accepted, self.reason = artifact, accepted, reason
 
 
 def installed_version(distribution: str) -> str | None:

@@ -13,7 +13,7 @@ from gdn_aot.triton_internals import launching, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.artifact.index import BinaryRecord, ChoiceRecord
+    from gdn_aot.artifact.index_records import BinaryRecord, ChoiceRecord
     from gdn_aot.runtime.find import Found
     from gdn_aot.runtime.state import State
 
@@ -72,9 +72,13 @@ class Kernel:
             self._state.unexpected(self.name, error)
             found = []
 
+        ready: dict[str, Any] = {}
+
         def find(key: str) -> Any | None:
             with self._state.lock:
-                return self._find(found, device, key)
+                if key not in ready:  # else another thread was first
+                    ready[key] = self._find(found, device, key)
+                return ready[key]
 
         return find
 

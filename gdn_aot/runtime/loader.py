@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdn_aot.errors import GdnAotError, NoArtifactError, UnsupportedTritonError, UsageError
 from gdn_aot.runtime import log
 from gdn_aot.runtime.find import find
 from gdn_aot.runtime.hooks import ImportHook
-from gdn_aot.runtime.settings import POLICIES, read_settings
+from gdn_aot.runtime.settings import POLICIES, changed_code_variable, read_settings
 from gdn_aot.runtime.state import State
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from gdn_aot.runtime.find import Verdict
-    from gdn_aot.runtime.kernels import Miss
+    from typing import Any
+
+    from gdn_aot.runtime.report import Report
     from gdn_aot.runtime.settings import Settings
 
 _NVIDIA_DRIVER = "triton.backends.nvidia.driver"
@@ -68,12 +69,10 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
 
 
 def _install(settings: Settings, artifact: str | None) -> None:
-    from gdn_aot.triton_internals import serving
-
     if artifact in _sources:
         return
     _sources.add(artifact)
-    changed = serving.changed_code_variable()
+    changed = changed_code_variable()
     if changed:
         _give_up(f"{changed} is set, which changes what Triton compiles")
         return
@@ -168,42 +167,10 @@ def _seed(module: str) -> None:
         _state.kernels[name].seed(values)
 
 
-class Report(NamedTuple):
-    """What the loader did in this process."""
-
-    active: bool
-    """Hooks are in place."""
-    problem: str
-    """Why nothing is served, or empty."""
-    strict: bool
-    on_miss: str
-    native_launcher: bool
-    """Launches go through the package's own launcher, which needs no C compiler."""
-    artifacts: tuple[Verdict, ...]
-    """Every artifact looked at, whether it is used, and why."""
-    seeded: tuple[str, ...]
-    """Kernels that are served, as ``module:qualname``."""
-    refused: dict[str, str]
-    """Kernels that an artifact has and that are not served -> the reason."""
-    loaded: dict[str, int]
-    """Kernel -> launch keys that were answered from an artifact. Later launches of a key are not counted."""
-    modules: int
-    """Modules loaded onto devices."""
-    chosen: int
-    """Autotune keys answered from an artifact."""
-    misses: tuple[Miss, ...]
-    """What was asked for and not there."""
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the report as plain data for JSON."""
-        plain: dict[str, object] = self._asdict()
-        plain["artifacts"] = [verdict._asdict() for verdict in self.artifacts]
-        plain["misses"] = [miss._asdict() for miss in self.misses]
-        return plain
-
-
 def report() -> Report:
     """Return what was found, seeded, answered and missed so far, and why."""
+    from gdn_aot.runtime.report import Report
+
     with _state.lock:
         return Report(
             active=_state.active,

@@ -1,35 +1,54 @@
-"""The loader's messages: the logger ``gdn_aot``, and each thing said once per process."""
+"""The loader's messages: the logger ``gdn_aot``, and each thing said once per process.
+
+``logging`` is imported when something is said, not before: a process that is served as planned says nothing.
+"""
 
 from __future__ import annotations
 
-import logging
+import sys
 
-logger = logging.getLogger("gdn_aot")
+_NAME = "gdn_aot"
 _said: set[str] = set()
-
-
-def once(level: int, message: str) -> None:
-    """Log a message unless this process did so before."""
-    if message not in _said:
-        _said.add(message)
-        logger.log(level, message)
+_wanted = False
+"""A level was set, so that what is below a warning may be heard too."""
 
 
 def warn(message: str) -> None:
     """Say once what the user should know: something is not served from the artifact."""
-    once(logging.WARNING, message)
+    _once("warning", message)
 
 
 def info(message: str) -> None:
     """Say once what happened as planned."""
-    once(logging.INFO, message)
+    if _wanted or "logging" in sys.modules:
+        _once("info", message)
+
+
+def detail(error: BaseException) -> None:
+    """Show where an error came from, at level debug."""
+    import logging
+
+    logging.getLogger(_NAME).debug("the error was", exc_info=error)
+
+
+def _once(level: str, message: str) -> None:
+    import logging
+
+    if message not in _said:
+        _said.add(message)
+        getattr(logging.getLogger(_NAME), level)(message)
 
 
 def set_level(name: str) -> bool:
     """Send messages of this level and above to stderr; return False if there is no such level."""
+    import logging
+
     level = logging.getLevelName(name.upper())
     if not isinstance(level, int):
         return False
+    global _wanted  # noqa: PLW0603
+    _wanted = True
+    logger = logging.getLogger(_NAME)
     logger.setLevel(level)
     if not logger.handlers:
         handler = logging.StreamHandler()

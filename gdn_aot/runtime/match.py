@@ -19,7 +19,7 @@ from gdn_aot.triton_internals.serving import layers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gdn_aot.artifact.index import KernelRecord
+    from gdn_aot.artifact.index_records import KernelRecord
 
 _MISSING = object()
 

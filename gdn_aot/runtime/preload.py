@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from gdn_aot.runtime.find import Found
     from gdn_aot.runtime.state import State
 
-_TOKENS = 256
-"""Most tokens in a call that is made to touch the kernels of PyTorch; its own kernels do not depend on it."""
-
 
 def preload(model: str | None = None, tp: int | None = None, device: int | None = None) -> int:
     """Load the kernels that artifacts have for a model, and call the provider once in every way that they cover.
@@ -92,13 +89,22 @@ def _wanted(row: Mapping[str, Any], model: str | None, tp: int | None) -> bool:
 
 
 def _load(state: State, found: Found, number: int, device: int) -> None:
+    header = found.index.header
+    wanted = {place for place, name in enumerate(header["workloads"]) if name in _inference(header["provider"])}
     for name, binaries in found.index.model(number).items():
         kernel = state.kernels.get(name)
         if kernel is None:
             continue
         ready = kernel.cache(device)
-        for binary in binaries:
-            ready.get(found.index.binary_by_name(binary).launch_key)
+        for binary, workloads in binaries:
+            if not wanted.isdisjoint(workloads):
+                ready.get(found.index.binary_by_name(binary).launch_key)
+
+
+def _inference(provider: str) -> set[str]:
+    from gdn_aot.providers import get_provider
+
+    return {name for name, mode in get_provider(provider).workloads if mode == "inference"}
 
 
 def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int) -> None:
@@ -106,20 +112,19 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int) -> No
     import torch
 
     from gdn_aot.models import shape_of
-    from gdn_aot.providers import Limits, get_provider
+    from gdn_aot.providers import get_provider
 
     provider = get_provider(header["provider"])
-    inference = {name for name, mode in provider.workloads if mode == "inference"}
+    inference = _inference(provider.name)
     module: Any = sys.modules.get(provider.module) or importlib.import_module(provider.module)
     shape = shape_of(row)
-    limits = Limits(max_tokens=_TOKENS, max_batch=1)
     with torch.random.fork_rng(devices=[device]), torch.device("cuda", device):
         for name in header["workloads"]:
             if name not in inference or name not in module.WORKLOADS:
                 continue
             workload = module.WORKLOADS[name]()
             try:
-                for call in workload.cases(shape, limits):
+                for call in workload.warm(shape):
                     workload.run(shape, call)
             except GdnAotError:
                 raise

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from typing import TYPE_CHECKING, Any
 
 from gdn_aot.runtime import log
 from gdn_aot.runtime.find import Verdict
-from gdn_aot.triton_internals import serving
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from gdn_aot.runtime.find import Found
     from gdn_aot.runtime.kernels import Kernel, Miss
 
@@ -51,6 +51,8 @@ class State:
     def fits(self, found: Found, device: int) -> bool:
         """Say whether an artifact is for a device's architecture; note the verdict if not."""
         if device not in self._capabilities:
+            from gdn_aot.triton_internals import serving
+
             self._capabilities[device] = serving.device_capability(device)
         capability = self._capabilities[device]
         header = found.index.header
@@ -83,4 +85,4 @@ class State:
     def unexpected(self, where: str, error: BaseException) -> None:
         """Note an error of ours that must not reach the serving process."""
         log.warn(f"{where}: {type(error).__name__}: {error}; Triton goes on without gdn-aot here. Please report this")
-        log.logger.debug("the error was", exc_info=error if log.logger.isEnabledFor(logging.DEBUG) else None)
+        log.detail(error)

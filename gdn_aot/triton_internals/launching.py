@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.triton_internals import make_source
 
 if TYPE_CHECKING:
-    from gdn_aot.artifact.index import BinaryRecord
+    from gdn_aot.artifact.index_records import BinaryRecord
 
 NVIDIA_DRIVER = "triton.backends.nvidia.driver"
 """The module whose import is the moment to call `defer_cuda_utils`."""

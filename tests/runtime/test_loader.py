@@ -12,64 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import ROOT, python, run
+from launching import PRELUDE
 
 if TYPE_CHECKING:
     from builds import Built
-
-HERE = Path(__file__).parent
-
-PRELUDE = """
-import json, os, sys
-sys.path.insert(0, os.environ["LAUNCHING"])
-import gdn_aot
-
-def install(**more):
-    gdn_aot.install(sys.argv[1], **more)
-
-def become(target="sm_90"):
-    global driver, counter
-    import launching
-    driver = launching.start(target)
-    counter = launching.Counter()
-
-def inputs(tokens, batch=1, heads=16, v_heads=32):
-    import torch
-    qk = (batch, tokens, heads, 128)
-    return dict(
-        q=torch.empty(qk, dtype=torch.bfloat16), k=torch.empty(qk, dtype=torch.bfloat16),
-        v=torch.empty(batch, tokens, v_heads, 128, dtype=torch.bfloat16),
-        g=torch.empty(batch, tokens, v_heads), beta=torch.empty(batch, tokens, v_heads, dtype=torch.bfloat16),
-    )
-
-def prefill(tokens=128, ends=None, state=False, **more):
-    import torch
-    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
-    sequences = len(ends) - 1 if ends else 1
-    heads = more.get("v_heads", 32)
-    with torch.inference_mode():
-        return chunk_gated_delta_rule(
-            **inputs(tokens, **more), output_final_state=True, use_qk_l2norm_in_kernel=True,
-            initial_state=torch.empty(sequences, heads, 128, 128) if state else None,
-            cu_seqlens=torch.tensor(ends) if ends else None,
-        )
-
-def decode(batch=2, **more):
-    import torch
-    from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule
-    heads = more.get("v_heads", 32)
-    with torch.inference_mode():
-        return fused_recurrent_gated_delta_rule(
-            **inputs(1, batch, **more), initial_state=torch.empty(batch, heads, 128, 128), output_final_state=True,
-            use_qk_l2norm_in_kernel=True,
-        )
-
-def done(**more):
-    report = gdn_aot.report().to_dict()
-    print(json.dumps({
-        "report": report, "compiled": counter.compiled, "benchmarked": counter.benchmarked,
-        "launched": [name for name, _ in driver.launched], "loaded": [name for name, _ in driver.loaded], **more,
-    }))
-"""
 
 
 @pytest.fixture
@@ -77,7 +23,7 @@ def serve(sm_90: Built, tmp_path: Path) -> Any:
     """Run code in a process of its own that may serve the sm_90 artifact; return what ``done()`` printed."""
 
     def serve(code: str, site: Path | None = None, **extra: str) -> Any:
-        more = {"LAUNCHING": str(HERE), "TRITON_CACHE_DIR": str(tmp_path / "triton"), **extra}
+        more = {"TRITON_CACHE_DIR": str(tmp_path / "triton"), **extra}
         if site:
             more["PYTHONPATH"] = os.pathsep.join(map(str, (site, ROOT)))
         return python(PRELUDE + code, sm_90.path, home=tmp_path / "home", extra=more)
@@ -196,7 +142,7 @@ def test_child_processes(sm_90: Built, method: str, tmp_path: Path) -> None:
     """A forked child goes on with what its parent installed; a spawned one installs for itself."""
     script = tmp_path / "main.py"
     script.write_text(PRELUDE + CHILD)
-    more = {"LAUNCHING": str(HERE), "TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    more = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
     done = run([sys.executable, str(script), str(sm_90.path), method], tmp_path / "home", more)
     assert done.code == 0, done.err[-3000:]
     assert json.loads(done.out.splitlines()[-1]) == [[], 0, 8, 7]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from gdn_aot.artifact.index import NAME as INDEX
-from gdn_aot.artifact.index import Index, write_index
+from gdn_aot.artifact.index import Index
+from gdn_aot.artifact.index_writer import write_index
 from gdn_aot.artifact.store import MANIFEST
 from gdn_aot.errors import GdnAotError
 from gdn_aot.runtime.find import unfit
@@ -18,7 +19,7 @@ from gdn_aot.runtime.find import unfit
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from gdn_aot.artifact.index import KernelRecord
+    from gdn_aot.artifact.index_records import KernelRecord
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.runtime.diagnose.devices import Device
     from gdn_aot.runtime.diagnose.store import StoreView
@@ -243,7 +244,7 @@ def _wrong_records(index: Index) -> Iterator[str]:
         for kernel in index.kernels():
             index.choices(kernel.name)
         for number in range(len(index.header["models"])):
-            for name in {name for names in index.model(number).values() for name in names}:
+            for name in {name for names in index.model(number).values() for name, _ in names}:
                 index.binary_by_name(name)
     except _UNREADABLE as error:
         yield _text(error)

@@ -16,9 +16,8 @@ from gdn_aot._version import __version__
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.providers import PROVIDERS
 from gdn_aot.runtime.find import installed_version
-from gdn_aot.runtime.settings import read_settings
+from gdn_aot.runtime.settings import changed_code_variable, read_settings
 from gdn_aot.triton_internals import check_version
-from gdn_aot.triton_internals.serving import changed_code_variable
 
 _PLUGIN = "gdn_aot"
 """Name of our entry points, by which the variables in `_HOSTS` select them."""
@@ -143,7 +142,12 @@ def read_environment() -> Environment:
     if settings.log and not isinstance(logging.getLevelName(settings.log.upper()), int):
         problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
     return Environment(
-        **settings._asdict(),
+        enabled=settings.enabled,
+        home=settings.home,
+        artifact=settings.artifact,
+        strict=settings.strict,
+        on_miss=settings.on_miss,
+        log=settings.log,
         problems=tuple(problems),
         triton_cache_dir=os.environ.get("TRITON_CACHE_DIR") or None,
         changed_code_variable=changed_code_variable(),

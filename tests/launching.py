@@ -5,6 +5,7 @@ Under it Triton and FLA run unchanged, on CPU tensors, up to the CUDA driver.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,3 +86,62 @@ def start(target: str = "sm_90") -> LaunchingDriver:
     driver = LaunchingDriver(target)
     triton_internals.set_driver(driver)
     return driver
+
+
+PRELUDE = (
+    f"""
+import json, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+"""
+    """
+import gdn_aot
+
+def install(**more):
+    gdn_aot.install(sys.argv[1], **more)
+
+def become(target="sm_90"):
+    global driver, counter
+    import launching
+    driver = launching.start(target)
+    counter = launching.Counter()
+
+def inputs(tokens, batch=1, heads=16, v_heads=32):
+    import torch
+    qk = (batch, tokens, heads, 128)
+    return dict(
+        q=torch.empty(qk, dtype=torch.bfloat16), k=torch.empty(qk, dtype=torch.bfloat16),
+        v=torch.empty(batch, tokens, v_heads, 128, dtype=torch.bfloat16),
+        g=torch.empty(batch, tokens, v_heads), beta=torch.empty(batch, tokens, v_heads, dtype=torch.bfloat16),
+    )
+
+def prefill(tokens=128, ends=None, state=False, **more):
+    import torch
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+    sequences = len(ends) - 1 if ends else 1
+    heads = more.get("v_heads", 32)
+    with torch.inference_mode():
+        return chunk_gated_delta_rule(
+            **inputs(tokens, **more), output_final_state=True, use_qk_l2norm_in_kernel=True,
+            initial_state=torch.empty(sequences, heads, 128, 128) if state else None,
+            cu_seqlens=torch.tensor(ends) if ends else None,
+        )
+
+def decode(batch=2, **more):
+    import torch
+    from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule
+    heads = more.get("v_heads", 32)
+    with torch.inference_mode():
+        return fused_recurrent_gated_delta_rule(
+            **inputs(1, batch, **more), initial_state=torch.empty(batch, heads, 128, 128), output_final_state=True,
+            use_qk_l2norm_in_kernel=True,
+        )
+
+def done(**more):
+    report = gdn_aot.report().to_dict()
+    print(json.dumps({
+        "report": report, "compiled": counter.compiled, "benchmarked": counter.benchmarked,
+        "launched": [name for name, _ in driver.launched], "loaded": [name for name, _ in driver.loaded], **more,
+    }))
+"""
+)
+"""What code of a test can say in a process of its own, whose first argument is an artifact."""

@@ -1,0 +1,175 @@
+"""The artifact under test, and processes to test it in.
+
+Everything that touches the device runs in a process of its own (`gpu.programs`), with an empty Triton cache. What a
+test measures goes to ``$GDN_AOT_TEST_OUT/MODULE.json`` if that is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from helpers import ROOT, environment, python
+
+from gdn_aot.artifact.verify import open_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gdn_aot.artifact.manifest import Manifest
+
+_PASSED_ON = ("TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH")
+"""Settings of the machine, not of a test."""
+
+_MACHINE = """
+import json, importlib.metadata as metadata, platform, shutil, subprocess, torch
+names = ("torch", "triton", "fla-core", "transformers")
+versions = {}
+for name in names:
+    try:
+        versions[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        versions[name] = None
+smi = shutil.which("nvidia-smi")
+query = [smi, "--query-gpu=driver_version", "--format=csv,noheader"]
+driver = subprocess.run(query, capture_output=True, text=True).stdout.split() if smi else []
+print(json.dumps({
+    "devices": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+    "capability": torch.cuda.get_device_capability(),
+    "memory": torch.cuda.get_device_properties(0).total_memory,
+    "driver": driver[0] if driver else None,
+    "python": platform.python_version(),
+    "versions": versions,
+}))
+"""
+
+
+def build_command(arch: str = "sm_90") -> str:
+    """Return the command that builds the artifact under test."""
+    return (
+        f"gdn-aot build --arch {arch} --provider fla --tp 1,2 --model qwen3.5-9b "
+        "--shape heads=32,v_heads=32,k_dim=128,v_dim=128,dtype=bf16 -o DIR"
+    )
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The artifact under test."""
+
+    path: Path
+    manifest: Manifest
+
+    def has_shape(self, heads: int, v_heads: int) -> bool:
+        shapes = {(model.heads, model.v_heads, model.k_dim, model.v_dim, model.dtype) for model in self.manifest.models}
+        return (heads, v_heads, 128, 128, "bf16") in shapes
+
+
+class Program(Protocol):
+    """Runs a module of `gpu.programs` in a process of its own and returns its answer."""
+
+    def __call__(
+        self,
+        name: str,
+        *,
+        extra: dict[str, str] | None = None,
+        without: Sequence[str] = (),
+        timeout: float = 300,
+        **options: object,
+    ) -> dict[str, Any]: ...
+
+
+class Record(Protocol):
+    """Writes what a test measured."""
+
+    def __call__(self, **measured: object) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Device, driver and versions."""
+    found: dict[str, Any] = python(_MACHINE, home=tmp_path_factory.mktemp("machine"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def artifact(machine: dict[str, Any]) -> Tested:
+    """The artifact that ``GDN_AOT_TEST_ARTIFACT`` names."""
+    arch = "sm_{}{}".format(*machine["capability"])
+    name = os.environ.get("GDN_AOT_TEST_ARTIFACT")
+    if not name:
+        pytest.skip(f"GDN_AOT_TEST_ARTIFACT is not set; make the file with: {build_command(arch)}")
+    tested = Tested(Path(name).resolve(), open_artifact(name).manifest)
+    target = tested.manifest.target.name
+    assert target == arch, f"{name} is for {target}; for this device: {build_command(arch)}"
+    assert tested.has_shape(16, 32), f"{name} lacks Qwen3.5-9B; make it with: {build_command(arch)}"
+    return tested
+
+
+@pytest.fixture(scope="session")
+def store(artifact: Tested, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``GDN_AOT_HOME`` that the artifact is unpacked in."""
+    home = tmp_path_factory.mktemp("store")
+    code = "import gdn_aot, json, sys; gdn_aot.install(sys.argv[1], strict=True); print(json.dumps(True))"
+    python(code, artifact.path, home=home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def program(store: Path, artifact: Tested, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """Run programs with the unpacked artifact and each with a Triton cache of its own."""
+
+    def run(
+        name: str,
+        *,
+        extra: dict[str, str] | None = None,
+        without: Sequence[str] = (),
+        timeout: float = 300,
+        **options: object,
+    ) -> dict[str, Any]:
+        place = tmp_path_factory.mktemp(name)
+        caches = {"TRITON_CACHE_DIR": str(place / "triton"), "TORCHINDUCTOR_CACHE_DIR": str(place / "inductor")}
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        variables = environment(store, {**passed_on, **caches, **(extra or {})})
+        places = [str(ROOT / "tests"), *variables["PYTHONPATH"].split(os.pathsep)]
+        variables["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, places))  # the process runs elsewhere
+        for variable in without:
+            variables.pop(variable, None)
+        arguments = json.dumps({"artifact": str(artifact.path), **options})
+        done = subprocess.run(
+            [sys.executable, "-m", f"gpu.programs.{name}", arguments],
+            env=variables,
+            cwd=place,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+
+    return run
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest, machine: dict[str, Any]) -> Record:
+    """Write what the test measured to its module's file."""
+
+    def write(**measured: object) -> None:
+        place = os.environ.get("GDN_AOT_TEST_OUT")
+        if not place:
+            return
+        file = Path(place) / f"{request.node.path.stem}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        document |= {"machine": machine, request.node.name: measured}
+        file.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    return write

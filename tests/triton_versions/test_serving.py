@@ -1,0 +1,100 @@
+"""The loader on the installed Triton: a real launch from an artifact that this Triton built, and changed internals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import python
+from launching import PRELUDE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builds import Built
+
+
+@pytest.fixture
+def serve(decode: Built, tmp_path: Path) -> Any:
+    def serve(code: str) -> Any:
+        extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
+        return python(PRELUDE + code, decode.path, home=tmp_path / "home", extra=extra)
+
+    return serve
+
+
+def test_a_served_launch(serve: Any, tmp_path: Path) -> None:
+    got = serve("install(strict=True); become('sm_120'); decode(); decode(3); done()")
+    assert got["compiled"] == []
+    assert got["launched"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"] * 2
+    assert got["report"]["modules"] == len(got["loaded"]) == 1
+    assert not list((tmp_path / "triton").glob("*"))
+
+
+CHANGES = {
+    "JITFunction.run": "jit.JITFunction.run = lambda self, *args, **kwargs: run(self, *args, **kwargs)",
+    "JITFunction.create_binder": "jit.JITFunction.create_binder = lambda self: binder(self)",
+    "Autotuner.run": "autotuner.Autotuner.run = lambda self, *args, **kwargs: tune(self, *args, **kwargs)",
+    "CompiledKernel.launch_metadata": "compiler.CompiledKernel.launch_metadata = lambda *args: None",
+    "Triton 4.0.0 is installed": "triton.__version__ = '4.0.0'",
+}
+"""What is named as changed -> a change of Triton that leaves it working."""
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_changed_internal_is_named_and_triton_goes_on(serve: Any, what: str) -> None:
+    got = serve(f"""
+install(); become('sm_120')
+import triton
+from triton import compiler
+from triton.runtime import autotuner, jit
+run, binder, tune = jit.JITFunction.run, jit.JITFunction.create_binder, autotuner.Autotuner.run
+{CHANGES[what]}
+decode(); done()
+""")
+    assert what in got["report"]["problem"]
+    assert not got["report"]["active"]
+    assert got["compiled"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+    assert got["launched"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+
+
+def test_a_changed_internal_is_an_error_in_strict_mode(serve: Any) -> None:
+    got = serve("""
+install(strict=True); become('sm_120')
+import triton
+triton.__version__ = "4.0.0"
+try:
+    decode(); error = ""
+except Exception as raised:
+    error = type(raised).__name__
+done(error=error)
+""")
+    assert got["error"] == "UnsupportedTritonError"
+
+
+def test_an_entry_of_another_form_is_left_alone(serve: Any) -> None:
+    """A future Triton whose per-device entry has another member: its own dictionary stays, and it compiles."""
+    got = serve("""
+install(); become('sm_120')
+import fla.ops.gated_delta_rule
+from triton.runtime import jit
+from gdn_aot.runtime import loader
+(kernel,) = loader.state().kernels.values()
+caches = kernel.jit.device_caches
+entry = (*kernel.jit.create_binder(), "more")
+ready = caches._ready(0, entry)
+done(same=ready is entry)
+""")
+    assert got["same"]
+
+
+def test_triton_refuses_a_kernel_whose_compiler_options_differ(serve: Any) -> None:
+    """``debug`` is part of the launch key: a process that asks for it is not served another binary."""
+    got = serve("""
+install(); become('sm_120')
+import triton
+triton.knobs.runtime.debug = True
+decode(); done()
+""")
+    assert len(got["compiled"]) == 1
+    assert [miss["what"] for miss in got["report"]["misses"]] == ["binary"]
