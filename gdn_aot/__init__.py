@@ -22,11 +22,11 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
     loader.install(artifact, strict=strict, on_miss=on_miss)
 
 
-def preload(model: str | None = None, tp: int | None = None, device: int | None = None) -> int:
+def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
     """Load a model's kernels onto a device; see `gdn_aot.runtime.preload.preload`."""
     from gdn_aot.runtime.preload import preload
 
-    return preload(model, tp, device)
+    return preload(model, tp, device, tokens)
 
 
 def report() -> Report:

@@ -53,12 +53,15 @@ def prepare(inputs: dict[str, Any], device: str) -> Callable[[], tuple[Any, Any]
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
     there = {name: tensor.to(device) for name, tensor in inputs.items()}
+    ends = there.pop("cu_seqlens", None)
     torch.cuda.synchronize()
 
     def call() -> tuple[Any, Any]:
+        # As in a server, each call has a tensor of ends of its own: FLA keeps what it derives from the last ones.
+        own = None if ends is None else ends.clone()
         with torch.inference_mode():
             return chunk_gated_delta_rule(
-                **there, initial_state=None, output_final_state=True, use_qk_l2norm_in_kernel=True
+                **there, cu_seqlens=own, initial_state=None, output_final_state=True, use_qk_l2norm_in_kernel=True
             )
 
     return call

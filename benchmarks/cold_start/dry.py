@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def start() -> str:
     """Pretend to have a card. Returns the device that tensors live on. After torch, before the provider is imported."""
-    sys.path.insert(0, str(ROOT / "tests" / "runtime"))
+    sys.path.insert(0, str(ROOT / "tests"))
     import launching
     import torch
 
@@ -37,7 +37,7 @@ def start() -> str:
 
 def build_driver(folder: Path) -> Path:
     """Compile the tests' stand-in for ``libcuda.so.1`` and return it."""
-    sys.path.insert(0, str(ROOT / "tests" / "runtime"))
+    sys.path.insert(0, str(ROOT / "tests"))
     import fake_cuda
 
     return fake_cuda.build(folder) / "libcuda.so.1"

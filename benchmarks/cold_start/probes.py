@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
+PAUSE = 0.3
+"""Seconds between calls that are not made in a loop."""
+
+
 class Counters:
     """Counts what Triton does in this process, from now on. Imports Triton; creates no driver."""
 
@@ -95,8 +99,8 @@ def device_memory() -> dict[str, float]:
     }
 
 
-def measure(call: Callable[[], Any], counters: Counters, steady: int) -> tuple[dict[str, Any], Any]:
-    """Make a first call, a second and ``steady`` more, waiting for the device after each.
+def measure(call: Callable[[], Any], counters: Counters, steady: int, rested: int = 0) -> tuple[dict[str, Any], Any]:
+    """Make a first call, a second and ``steady`` more, waiting for the device after each; then ``rested`` after pauses.
 
     Returns:
         The record (times in milliseconds, memory in MiB), and the result of the first call, on the host. On the
@@ -135,7 +139,20 @@ def measure(call: Callable[[], Any], counters: Counters, steady: int) -> tuple[d
     record["second_ms"] = times[0]
     if steady:
         record["steady_ms"] = statistics.median(times[1:])
+    if rested:
+        record["rested_ms"] = statistics.median(_after_pause(call) for _ in range(rested))
     return record, result
+
+
+def _after_pause(call: Callable[[], Any]) -> float:
+    """Return the milliseconds of a call in a process that slept before: clocks and caches are not those of a loop."""
+    import torch
+
+    time.sleep(PAUSE)
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)
 
 
 class Spans:

@@ -16,6 +16,10 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
+_RESTED = 5
+"""Calls after a pause, in processes that preloaded."""
+
+
 class Channel:
     """The two lines to the parent."""
 
@@ -111,30 +115,21 @@ def first_call(process: Process, channel: Channel) -> dict[str, Any]:
     channel.wait(**process.times)
     found: dict[str, Any] = {"start_ms": process.times, "host_ready_mib": host_memory()["VmRSS"]}
     if model := spec.get("preload"):
-        found["preload"] = _preload(model)
-    if spec.get("pool"):
-        _grow_pool(process.device)
+        found["preload"] = _preload(model, calls.TOKENS[spec["call"]] if spec.get("pool") else 0)
     for name in names:
         call = calls.prepare(inputs[name], process.device)
-        record, result = measure(call, process.counters, spec["steady"])
+        rested = _RESTED if spec.get("preload") else 0
+        record, result = measure(call, process.counters, spec["steady"], rested)
         found[name] = {**record, "digest": calls.digest(result)}
     return {**found, **process.extras()}
 
 
-def _preload(model: str) -> dict[str, float]:
+def _preload(model: str, tokens: int) -> dict[str, float]:
     import gdn_aot
 
     start = time.perf_counter()
-    taken = gdn_aot.preload(model=model, tp=1)
+    taken = gdn_aot.preload(model=model, tp=1, tokens=tokens)
     return {"ms": 1000 * (time.perf_counter() - start), "mib": taken / (1 << 20)}
-
-
-def _grow_pool(device: str) -> None:
-    """Have PyTorch keep memory for the call, as it does in a process where other layers ran before."""
-    import torch
-
-    torch.empty(1 << 30, dtype=torch.uint8, device=device)
-    torch.cuda.synchronize()
 
 
 def floor(process: Process, channel: Channel) -> dict[str, Any]:

@@ -85,10 +85,11 @@ class Workload(Protocol):
         """Yield calls that together cause every launch the workload can cause within ``limits``."""
         ...
 
-    def warm(self, shape: ModelShape) -> Iterator[Call]:
-        """Yield small calls after which real ones find every kernel loaded, those of PyTorch included.
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
+        """Yield small calls after which real ones find every kernel loaded, and some of ``tokens`` tokens if given.
 
-        PyTorch loads its kernels when they are first used, and has several for one operation by size.
+        Small ones are for PyTorch's kernels too: it loads them when they are first used, and has several for one
+        operation by size. Large ones are for the memory that its pool then holds.
         """
         ...
 

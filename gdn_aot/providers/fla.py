@@ -121,12 +121,15 @@ class Prefill(_Operator):
             yield self._call(batch=1, tokens=tokens, **common)
         yield self._call(batch=1, tokens=128, l2norm=False, **common)
 
-    def warm(self, shape: ModelShape) -> Iterator[Call]:
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield the small cases, and packs of so many chunks that PyTorch indexes them by its other kernel."""
         yield from self.cases(shape, SMALL)
+        common: dict[str, object] = {"batch": 1, "h0": True, "ht": True, "parameters": "fp32"}
         for index in INDEX_DTYPES:
-            many = {"batch": 1, "tokens": 0, "packed": (1,) * MANY_CHUNKS, "index": index, "parameters": "fp32"}
-            yield self._call(**many, h0=True, ht=True)
+            yield self._call(tokens=0, packed=(1,) * MANY_CHUNKS, index=index, **common)
+        if tokens > 1:
+            yield self._call(tokens=tokens, packed=None, index="int64", **common)
+            yield self._call(tokens=0, packed=(tokens // 2, tokens - tokens // 2), index="int64", **common)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random dense batch or pack."""
@@ -185,8 +188,9 @@ class SmallChunks(Prefill):
         for tokens in traffic.bucket_tokens(shape.heads, BUCKET_ROWS, limits.max_tokens):
             yield self._at(CHUNK_SIZES[1], tokens=tokens, h0=False)
 
-    def warm(self, shape: ModelShape) -> Iterator[Call]:
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield the small cases."""
+        del tokens
         return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
@@ -215,8 +219,9 @@ class Recurrent(_Operator):
                 for index in (None, *INDEX_DTYPES):
                     yield Call.of(self.name, batch=2, tokens=1, h0=h0, ht=ht, index=index, parameters=parameters)
 
-    def warm(self, shape: ModelShape) -> Iterator[Call]:
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield the small cases."""
+        del tokens
         return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:

@@ -60,9 +60,11 @@ class GatedNorm:
                 for tokens in traffic.bucket_tokens(shape.v_heads, BUCKET_ROWS, limits.max_tokens):
                     yield Call.of(self.name, tokens=tokens, activation=activation, weight=weight)
 
-    def warm(self, shape: ModelShape) -> Iterator[Call]:
-        """Yield the small cases."""
-        return self.cases(shape, SMALL)
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
+        """Yield the small cases, and one of ``tokens`` tokens."""
+        yield from self.cases(shape, SMALL)
+        if tokens:
+            yield Call.of(self.name, tokens=tokens, activation=_activations(shape)[0], weight=shape.dtype)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a call of random length."""
@@ -140,8 +142,9 @@ class ShortConv:
                 continue
             yield Call.of(self.name, batch=batch, tokens=tokens, packed=None, index="int64", width=width, **common)
 
-    def warm(self, shape: ModelShape) -> Iterator[Call]:
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield the small cases."""
+        del tokens
         return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:

@@ -61,6 +61,12 @@ class Kernel:
         """Return Triton's dictionary of this kernel's binaries on the current device, ready to be asked."""
         return self.jit.device_caches[device][0]
 
+    def prepare(self, device: int) -> None:
+        """Do for the current device what its first launch would wait for, short of loading code onto it."""
+        self.cache(device)
+        if self.tuner is not None:
+            self._device_choices(device)
+
     def fitting(self, device: int) -> list[Found]:
         """Return the artifacts made for a device's architecture."""
         return [found for found in self._found if self._state.fits(found, device)]

@@ -161,10 +161,13 @@ def _seed(module: str) -> None:
                     Kernel(_state, record.name, jit, tuner, [], refusal=str(error)).seed({})
                 continue
             matched.setdefault(record.name, (jit, tuner, values, []))[3].append(found)
+    device = serving.ready_device()  # providers ask for the device while they are imported
     for name, (jit, tuner, values, sources) in matched.items():
         _state.refused.pop(name, None)
-        _state.kernels[name] = Kernel(_state, name, jit, tuner, sources)
-        _state.kernels[name].seed(values)
+        kernel = _state.kernels[name] = Kernel(_state, name, jit, tuner, sources)
+        kernel.seed(values)
+        if device is not None:
+            kernel.prepare(device)
 
 
 def report() -> Report:

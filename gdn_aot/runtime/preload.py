@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gdn_aot.runtime.state import State
 
 
-def preload(model: str | None = None, tp: int | None = None, device: int | None = None) -> int:
+def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
     """Load the kernels that artifacts have for a model, and call the provider once in every way that they cover.
 
     The calls use small tensors of their own. They make PyTorch load the kernels that the provider's Python code uses
@@ -30,6 +30,8 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
         model: Name of a model, as in ``gdn-aot models``; all that the artifacts were built for if not given.
         tp: Tensor-parallel size; all that the artifacts were built for if not given.
         device: Number of the CUDA device; the current one if not given.
+        tokens: Also make one call of each kind with a prompt of this many tokens, so that PyTorch's pool holds the
+            memory which that takes.
 
     Returns:
         Bytes of device memory that this took, of which most is the first CUDA context and PyTorch's own kernels.
@@ -57,7 +59,7 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
             raise UsageError(f"no artifact was built for {model} tp {tp}", hint=f"built for: {built}")
         for found, number, row in chosen:
             _load(state, found, number, device)
-            _touch(found.index.header, row, device)
+            _touch(found.index.header, row, device, tokens)
         torch.cuda.synchronize()
         return int(free - torch.cuda.mem_get_info()[0])
 
@@ -107,8 +109,8 @@ def _inference(provider: str) -> set[str]:
     return {name for name, mode in get_provider(provider).workloads if mode == "inference"}
 
 
-def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int) -> None:
-    """Make every small call that the artifact covers."""
+def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, tokens: int) -> None:
+    """Make every small call that the artifact covers, and those of ``tokens`` tokens."""
     import torch
 
     from gdn_aot.models import shape_of
@@ -124,7 +126,7 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int) -> No
                 continue
             workload = module.WORKLOADS[name]()
             try:
-                for call in workload.warm(shape):
+                for call in workload.warm(shape, tokens):
                     workload.run(shape, call)
             except GdnAotError:
                 raise

@@ -9,6 +9,7 @@ What is relied on beyond the list in the package, checked by `check_serving`:
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,12 @@ def current_device() -> int:
     from triton.runtime.driver import driver
 
     return int(driver.active.get_current_device())
+
+
+def ready_device() -> int | None:
+    """Return the current device if this process has initialized CUDA already, else None. Never initializes it."""
+    torch = sys.modules.get("torch")
+    return current_device() if torch is not None and torch.cuda.is_initialized() else None
 
 
 def device_capability(device: int) -> tuple[int, int] | None:

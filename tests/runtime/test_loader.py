@@ -372,3 +372,22 @@ except RuntimeError as raised:
 done(error=error, name=name)
 """)
     assert f"Global variable {got['name']} has changed" in got["error"]
+
+
+def test_kernels_are_prepared_at_import_where_cuda_is_initialized(serve: Any) -> None:
+    """What a first launch would wait for is done while the provider is imported, short of loading code."""
+    got = serve("""
+install(strict=True); become()
+import torch
+torch.cuda.is_initialized = lambda: True
+import fla.ops.gated_delta_rule
+from gdn_aot.runtime import loader
+prepared = [list(kernel.jit.device_caches) for kernel in loader.state().kernels.values()]
+modules = gdn_aot.report().modules
+prefill(); done(prepared=prepared, modules=modules)
+""")
+    assert got["prepared"]
+    assert all(devices == [0] for devices in got["prepared"])
+    assert got["modules"] == 0
+    assert got["compiled"] == []
+    assert got["report"]["modules"] == 6
