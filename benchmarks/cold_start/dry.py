@@ -37,7 +37,7 @@ def start() -> str:
 
 def build_driver(folder: Path) -> Path:
     """Compile the tests' stand-in for ``libcuda.so.1`` and return it."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "runtime"))
     import fake_cuda
 
     return fake_cuda.build(folder) / "libcuda.so.1"

@@ -56,14 +56,18 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
         try:
             if settings.log and not log.set_level(settings.log):
                 problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
+            _state.installing = True
             _install(settings, artifact or settings.artifact)
-        except GdnAotError:
+        except GdnAotError as error:
+            _state.problem = error.message
             if strict:
                 raise
         except Exception as error:
             if strict:
                 raise
             _state.unexpected("install", error)
+        finally:
+            _state.installing = False
     for problem in problems:
         log.warn(problem)
 
@@ -85,7 +89,7 @@ def _install(settings: Settings, artifact: str | None) -> None:
             raise NoArtifactError("no artifact fits this process: see gdn-aot doctor")
         return
     _state.found += found
-    _state.active = True
+    _state.active, _state.problem = True, ""
     _state.native = _native()
     if _state.native is not None:
         _hook.after_import(_NVIDIA_DRIVER, _on_driver)
@@ -161,7 +165,8 @@ def _seed(module: str) -> None:
                     Kernel(_state, record.name, jit, tuner, [], refusal=str(error)).seed({})
                 continue
             matched.setdefault(record.name, (jit, tuner, values, []))[3].append(found)
-    device = serving.ready_device()  # providers ask for the device while they are imported
+    # Providers ask for the device while they are imported, and that takes seconds anyway; `install` is to take none.
+    device = None if _state.installing else serving.ready_device()
     for name, (jit, tuner, values, sources) in matched.items():
         _state.refused.pop(name, None)
         kernel = _state.kernels[name] = Kernel(_state, name, jit, tuner, sources)

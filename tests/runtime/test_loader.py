@@ -72,6 +72,32 @@ def test_without_the_loader_triton_compiles(serve: Any) -> None:
     assert len(got["compiled"]) == 1
 
 
+def test_no_artifact_is_no_error_and_is_told(serve: Any) -> None:
+    got = serve("gdn_aot.install(); become(); decode(); done()")
+    assert "no artifact fits" in got["report"]["problem"]
+    assert not got["report"]["active"]
+    assert len(got["compiled"]) == 1
+
+
+def test_no_artifact_is_an_error_in_strict_mode(serve: Any) -> None:
+    got = serve("""
+become()
+try:
+    gdn_aot.install(strict=True); error = ""
+except Exception as raised:
+    error = type(raised).__name__
+done(error=error)
+""")
+    assert got["error"] == "NoArtifactError"
+
+
+def test_a_second_artifact_is_added(serve: Any, decode: Built) -> None:
+    """A process for two architectures: what is installed later serves too."""
+    got = serve(f"install(); become('sm_120'); gdn_aot.install({str(decode.path)!r}); decode(); done()")
+    assert got["compiled"] == []
+    assert len(got["report"]["artifacts"]) >= 2
+
+
 def test_switched_off(serve: Any) -> None:
     got = serve("install(); become(); decode(); done()", GDN_AOT="0")
     assert len(got["compiled"]) == 1
