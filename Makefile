@@ -43,7 +43,7 @@ unit: $(STAMP)  ## pytest with Triton 3.6
 triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
 	$(BIN38)/python -m pytest tests/triton_versions
 
-demo: $(STAMP)  ## build one artifact without a GPU, then check it
+demo: $(STAMP)  ## build one artifact without a GPU, then check and seed it
 	@echo "== build: $(MODEL) for $(ARCH), on a machine that may have no GPU"
 	@rm -rf .demo
 	$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo
@@ -52,6 +52,8 @@ demo: $(STAMP)  ## build one artifact without a GPU, then check it
 	  echo "== inspect: what is inside"; $(BIN)/gdn-aot inspect "$$file"; \
 	  echo "== coverage: random traffic against it, compiling nothing"; \
 	  $(BIN)/gdn-aot coverage "$$file" --model $(MODEL) --calls 200 --seed 1; \
+	  echo "== seed: the same as an ordinary Triton cache"; $(BIN)/gdn-aot seed "$$file" --into .demo/triton-cache; \
+	  echo "== doctor: would a serving process here be served from it"; $(BIN)/gdn-aot doctor --artifact "$$file" || true; \
 	done
 
 clean:  ## remove environments, caches and what make demo built
