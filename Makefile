@@ -18,12 +18,12 @@ help:  ## list the targets
 
 venv: $(STAMP)  ## create .venv from constraints/test.txt
 
-$(STAMP): pyproject.toml constraints/test.txt gdn_aot/runtime/_launch.c
+$(STAMP): pyproject.toml constraints/test.txt gdn_aot/runtime/_launch.c gdn_aot/runtime/_driver.h
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) -c constraints/test.txt -e '.[fla,test]'
 	@touch $@
 
-$(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/runtime/_launch.c
+$(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/runtime/_launch.c gdn_aot/runtime/_driver.h
 	test -x $(BIN38)/python || $(PYTHON) -m venv .venv-triton38
 	$(BIN38)/python $(INSTALL) -c constraints/triton38.txt -e '.[fla,test]'
 	@touch $@

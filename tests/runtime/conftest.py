@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import fake_cuda
 import pytest
-from helpers import python
+from helpers import ROOT, python
+from launching import PRELUDE as LOADER_PRELUDE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from builds import Built
 
 PRELUDE = """
 import json, os, sys, threading
@@ -74,3 +78,16 @@ def play(library: Path, tmp_path: Path) -> Any:
         return Outcome(python(PRELUDE + code, *args, home=tmp_path, extra=extra), fake_cuda.read_log(log))
 
     return run
+
+
+@pytest.fixture
+def serve(sm_90: Built, tmp_path: Path) -> Any:
+    """Run code in a process of its own that may serve the sm_90 artifact; return what ``done()`` printed."""
+
+    def serve(code: str, site: Path | None = None, **extra: str) -> Any:
+        more = {"TRITON_CACHE_DIR": str(tmp_path / "triton"), **extra}
+        if site:
+            more["PYTHONPATH"] = os.pathsep.join(map(str, (site, ROOT)))
+        return python(LOADER_PRELUDE + code, sm_90.path, home=tmp_path / "home", extra=more)
+
+    return serve
