@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+from helpers import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAVY = ("torch", "triton", "huggingface_hub", "zstandard", "fla", "numpy")
 
@@ -24,3 +29,30 @@ def test_import_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("args", [["--help"], ["models"], ["models", "--json"], ["targets"], ["providers"], ["nope"]])
 def test_light_commands_load_nothing_heavy(args: list[str]) -> None:
     assert not loaded(f"from gdn_aot.cli.main import run; run({args!r})") & {*HEAVY}
+
+
+SLOW = ("typing", "dataclasses", "inspect", "logging", "pathlib", "importlib.metadata", "argparse")
+"""Modules of the standard library that would take install() past its limit; in a bare interpreter none is there."""
+
+
+def test_install_loads_next_to_nothing(tmp_path: Path) -> None:
+    """Without an artifact, and with one in the store that is not for what is installed."""
+    code = f"""
+import os, sys
+before = set(sys.modules)
+os.environ["GDN_AOT_HOME"] = {str(tmp_path)!r}
+sys.path[:] = [place for place in sys.path if "site-packages" not in place] + {[str(ROOT)]!r}
+import gdn_aot; gdn_aot.install()
+print("LOADED", *sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = set(done.stdout.rpartition("LOADED ")[2].split())
+    assert "gdn_aot.runtime.loader" in found
+    assert not found & {*HEAVY, *SLOW, "click"}
+
+
+def test_doctor_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        f"import os; os.environ['GDN_AOT_HOME'] = {str(tmp_path)!r}; from gdn_aot.cli.main import run; run(['doctor'])"
+    )
+    assert not loaded(code) & {"torch", "triton", "fla", "huggingface_hub"}

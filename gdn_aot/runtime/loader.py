@@ -145,7 +145,9 @@ def _seed(module: str) -> None:
     from gdn_aot.runtime.match import MismatchError, locate, match
     from gdn_aot.triton_internals import serving
 
-    serving.check_serving()
+    if not _state.checked:
+        serving.check_serving()
+        _state.checked = True
     matched: dict[str, tuple[Any, Any, Any, list[Any]]] = {}
     for found in list(_state.found):
         try:

@@ -59,10 +59,8 @@ def match(record: KernelRecord, jit: Any) -> dict[str, tuple[Any, dict[str, Any]
 
 
 def _check_files(module: Any, record: KernelRecord) -> None:
-    file = os.path.realpath(module.__file__)
-    depth = record.module.count(".") + (2 if os.path.basename(file) == "__init__.py" else 1)
-    root = file
-    for _ in range(depth):
+    root = os.path.abspath(module.__file__)
+    for _ in range(record.module.count(".") + (2 if os.path.basename(root) == "__init__.py" else 1)):
         root = os.path.dirname(root)
     for path, expected in record.sources:
         if _file_sha256(f"{root}/{path}") != expected:

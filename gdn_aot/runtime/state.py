@@ -25,6 +25,8 @@ class State:
         self.on_miss = "nearest"
         self.native: Any = None
         """`gdn_aot.runtime._launch`, or None where it was not built."""
+        self.checked = False
+        """Triton's internals were found to be as known."""
         self.installing = False
         """`install` is running, and should soon be done."""
         self.active = False
