@@ -49,17 +49,18 @@ class Store:
         self.root = f"{home}/store"
 
     def artifacts(self) -> list[str]:
-        """Return the directories of the installed artifacts, sorted by name.
+        """Return the directories of the installed artifacts, the one installed last first: it is preferred.
 
         Raises:
             UnknownFormatError: A newer gdn-aot made the store.
         """
         try:
-            names = sorted(name for name in os.listdir(f"{self.root}/artifacts") if not name.startswith("."))
+            with os.scandir(f"{self.root}/artifacts") as entries:
+                ages = [(-entry.stat().st_mtime_ns, entry.name) for entry in entries if not entry.name.startswith(".")]
         except OSError:
             return []
         self._check_format()
-        return [f"{self.root}/artifacts/{name}" for name in names]
+        return [f"{self.root}/artifacts/{name}" for _, name in sorted(ages)]
 
     def artifact_directory(self, sha256: str) -> str | None:
         """Return where the artifact file of this SHA-256 is installed, or None."""

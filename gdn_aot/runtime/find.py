@@ -16,6 +16,11 @@ from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.index import Index
 from gdn_aot.artifact.store import Store
 from gdn_aot.errors import GdnAotError, NotWritableError
+from gdn_aot.runtime import log
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from gdn_aot.artifact.verify import Artifact
 
 _SUFFIX = ".tar.zst"
 
@@ -95,7 +100,7 @@ def find(home: str, only: str | None) -> tuple[list[Found], list[Verdict]]:
         return [], [Verdict(only or store.root, accepted=False, reason=_text(error))]
     for used, place in places:
         try:
-            index = Index(f"{place}/{INDEX}")
+            index = Index(place if isinstance(used, MemoryStore) else f"{place}/{INDEX}")
         except (GdnAotError, OSError, ValueError) as error:
             verdicts.append(Verdict(place, accepted=False, reason=_text(error)))
             continue
@@ -144,27 +149,30 @@ def _unpack(store: Store, file: str) -> tuple[Store, str]:
     artifact = open_artifact(file)
     try:
         return store, store.install(artifact)
-    except NotWritableError:
-        store = Store(_private_home())
-        return store, store.install(artifact)
+    except NotWritableError as error:
+        log.warn(f"{error.message}; {file} is unpacked in memory, in every process again")
+        held = MemoryStore(artifact)
+        return held, held.place
 
 
-@cache
-def _private_home() -> str:
-    """Return a directory that is gone when this process ends."""
-    import atexit
-    import shutil
-    import tempfile
+class MemoryStore(Store):
+    """An artifact unpacked in this process's memory, for where no store can be written. Forked children share it."""
 
-    home = tempfile.mkdtemp(prefix="gdn-aot-")
-    owner = os.getpid()
+    def __init__(self, artifact: Artifact) -> None:
+        from gdn_aot.artifact.index_writer import write_index
 
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(home, ignore_errors=True)
+        super().__init__("")
+        self._blobs = dict(artifact.iter_blobs())
+        self._index = os.memfd_create("gdn-aot-index")
+        with os.fdopen(os.dup(self._index), "wb") as file:
+            file.write(write_index(artifact.manifest, artifact.sha256))
+        self.place = f"/proc/self/fd/{self._index}"
 
-    atexit.register(remove)
-    return home
+    def read_blob(self, sha256: str) -> bytes:
+        """Return the content of a blob, which was verified when it was unpacked."""
+        if sha256 not in self._blobs:
+            raise FileNotFoundError(f"the artifact has no blob {sha256}")
+        return self._blobs[sha256]
 
 
 def _sha256(path: str) -> str:

@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 class ImportHook:
     """A finder on ``sys.meta_path`` that finds nothing by itself: it notices the import of modules waited for.
 
-    The callback runs once, after the module's body and before whoever imported it goes on. What it raises is raised
-    by the import.
+    The callback runs after the module's body and before whoever imported it goes on, and again if the module is
+    reloaded. What it raises is raised by the import.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[str, Callback] = {}
+        self._half: list[str] = []
+        """Modules that were being imported when they were asked for: looked at again at the next import."""
 
     def after_import(self, name: str, callback: Callback) -> None:
-        """Call ``callback(name)`` when the module was imported: now, if it was already."""
-        if name in sys.modules:
-            callback(name)
-            return
+        """Call ``callback(name)`` each time the module was imported: now, if it was already."""
         self._waiting[name] = callback
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
+        if name in sys.modules:
+            self._half.append(name)
+            self._look_again()
 
     def remove(self) -> None:
         """Stop waiting."""
@@ -41,6 +43,8 @@ class ImportHook:
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return what the other finders find, with a loader that calls back; None for a module not waited for."""
+        if self._half:
+            self._look_again()
         if name not in self._waiting:
             return None
         for finder in sys.meta_path:
@@ -52,9 +56,17 @@ class ImportHook:
         return None
 
     def _done(self, name: str) -> None:
-        callback = self._waiting.pop(name, None)
+        callback = self._waiting.get(name)
         if callback is not None:
             callback(name)
+
+    def _look_again(self) -> None:
+        half, self._half = self._half, []
+        for name in half:
+            if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+                self._half.append(name)
+            else:
+                self._done(name)
 
 
 class _Loader:

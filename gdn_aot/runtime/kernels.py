@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gdn_aot.errors import GdnAotError, MissError
 from gdn_aot.runtime import log
 from gdn_aot.runtime.nearest import nearest
-from gdn_aot.triton_internals import launching, serving
+from gdn_aot.runtime.settings import changed_code_variable
+from gdn_aot.triton_internals import launching, serving, source_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +49,14 @@ class Kernel:
         self.name, self.jit, self.tuner = name, jit, tuner
         self._state, self._found, self._refusal = state, found, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
+        self._globals: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._first = True
+        """No binary was handed out yet."""
 
     def seed(self, values: dict[str, tuple[Any, dict[str, Any]]]) -> None:
         """Put the lookups where Triton looks; ``values`` are the globals that the kernel reads."""
-        copied = {name: (copy.deepcopy(value), holder) for name, (value, holder) in values.items()}
-        serving.remember_globals(self.jit, copied)
-        serving.seed_kernels(self.jit, self._on_device, lambda: self._state.lock)
+        self._globals = {name: (copy.deepcopy(value), holder) for name, (value, holder) in values.items()}
+        serving.seed_kernels(self.jit, self._on_device, lambda: self._state.lock, self._state.give_up)
         if self.tuner is not None:
             serving.seed_choices(self.tuner, self._choose)
 
@@ -73,37 +76,51 @@ class Kernel:
 
     def _on_device(self, device: int) -> Callable[[str], Any | None]:
         try:
-            found = self.fitting(device)
+            found, problem = self.fitting(device), ""
         except Exception as error:  # noqa: BLE001 - a serving process must go on
             self._state.unexpected(self.name, error)
-            found = []
-
+            found, problem = [], f"{type(error).__name__}: {error}"
         ready: dict[str, Any] = {}
 
         def find(key: str) -> Any | None:
             with self._state.lock:
                 if key not in ready:  # else another thread was first
-                    ready[key] = self._find(found, device, key)
+                    ready[key] = self._find(found, problem, device, key)
                 return ready[key]
 
         return find
 
-    def _find(self, found: list[Found], device: int, key: str) -> Any | None:
-        reason = self._refusal or f"no artifact is for the architecture of device {device}"
+    def _find(self, found: list[Found], problem: str, device: int, key: str) -> Any | None:
+        reason = self._refusal or problem or f"no artifact is for the architecture of device {device}"
+        hint = ""
+        if found and self._first:
+            reason = self._changed()
+            found = [] if reason else found
         for artifact in found:
-            reason = "no artifact has a binary for this launch"
+            reason, hint = "no artifact has a binary for this launch", self._state.cover_hint()
             try:
                 record = artifact.index.binary(self.name, key)
                 if record is not None:
                     return self._load(artifact, record, device)
-            except (GdnAotError, OSError, RuntimeError) as error:
-                reason = f"its binary cannot be used: {error}"
+            except (GdnAotError, OSError) as error:
+                reason, hint = f"its binary is damaged: {error}", "Install the artifact again"
+            except RuntimeError as error:
+                reason, hint = f"its binary cannot be loaded: {error}", ""
             except Exception as error:  # noqa: BLE001 - a serving process must go on
                 self._state.unexpected(self.name, error)
-                reason = f"its binary cannot be used: {type(error).__name__}: {error}"
-        if found or self._refusal:
-            self._missed("binary", key, reason, "error" if self._state.strict else "triton")
+                reason, hint = f"its binary cannot be used: {type(error).__name__}: {error}", ""
+        self._missed("binary", key, reason, "error" if self._state.strict else "triton", hint)
         return None
+
+    def _changed(self) -> str:
+        """Return what has changed between the import of the kernel and its first launch, or nothing."""
+        for name, (value, holder) in self._globals.items():
+            if repr(holder.get(name)) != repr(value):
+                return f"the global {name} was changed to {holder.get(name)!r}"
+        if source_text(self.jit) is None:
+            return "its source was replaced"
+        asked = changed_code_variable()  # setting one of triton.knobs sets its variable
+        return f"{asked} asks for other code than Triton makes by default" if asked else ""
 
     def _load(self, artifact: Found, record: BinaryRecord, device: int) -> Any:
         state = self._state
@@ -112,30 +129,32 @@ class Kernel:
         if place not in state.modules:
             state.modules[place] = launching.load_binary(state.native, record, code, device)
         kernel = launching.make_kernel(state.native, self.jit, record, code, state.modules[place])
+        if self._first:
+            self._first = False
+            serving.remember_globals(self.jit, self._globals)
         state.loaded[self.name] = state.loaded.get(self.name, 0) + 1
         return kernel
 
     def _choose(self, key: tuple[Any, ...]) -> Any | None:
         with self._state.lock:
+            problem, stand_ins = "", []
             try:
                 choices = self._device_choices(serving.current_device())
-                if not choices and not self._refusal:
-                    return None
                 if key in choices:
                     self._state.chosen += 1
                     return choices[key]
-                stand_in = nearest(key, choices) if self._state.on_miss == "nearest" else None
-            except Exception as error:
-                if self._state.strict:
-                    raise
+                if self._state.on_miss == "nearest":
+                    stand_ins = [choices[other] for other in nearest(key, choices)]
+            except Exception as error:  # noqa: BLE001 - a serving process must go on
                 self._state.unexpected(self.name, error)
-                return None
-            if stand_in is not None:
-                self._missed("choice", str(key), f"no choice for this key; that of {stand_in} is taken", "nearest")
-                return choices[stand_in]
+                problem = f"its choices cannot be used: {type(error).__name__}: {error}"
+            if stand_ins:
+                reason = f"no choice for this key; that of the closest, {stand_ins[0]}, is taken"
+                self._missed("choice", str(key), reason, "nearest", self._state.cover_hint())
+                return serving.try_configs(self.tuner, key, _distinct([*stand_ins, *self.tuner.configs]))
             must_not_tune = self._state.strict or self._state.on_miss == "error"
-            reason = self._refusal or "no choice for this key"
-            self._missed("choice", str(key), reason, "error" if must_not_tune else "triton")
+            reason = self._refusal or problem or "no choice for this key"
+            self._missed("choice", str(key), reason, "error" if must_not_tune else "triton", self._state.cover_hint())
             return None
 
     def _device_choices(self, device: int) -> dict[tuple[Any, ...], Any]:
@@ -153,13 +172,17 @@ class Kernel:
             self._found = [other for other in self._found if other is not found]
             return []
 
-    def _missed(self, what: str, key: str, reason: str, answer: str) -> None:
+    def _missed(self, what: str, key: str, reason: str, answer: str, hint: str) -> None:
         miss = Miss(self.name, what, key, reason, answer)
         self._state.misses.setdefault((self.name, what, key), miss)
         if answer == "error":
-            raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=self._state.cover_hint())
+            raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=hint or None)
         done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
-        log.warn(f"{self.name}: {reason}; {done}. {self._state.cover_hint()}")
+        log.warn(f"{self.name}: {reason}; {done}. {hint}".rstrip())
+
+
+def _distinct(configs: list[Any]) -> list[Any]:
+    return list({str(config): config for config in configs}.values())
 
 
 _VERBS = {"binary": "compiles", "choice": "benchmarks"}

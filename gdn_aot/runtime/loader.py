@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from gdn_aot.errors import GdnAotError, NoArtifactError, UnsupportedTritonError, UsageError
@@ -50,18 +51,21 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
     if not settings.enabled:
         return
     strict = strict or settings.strict
+    path = os.path.abspath(os.fspath(artifact)) if artifact else settings.artifact
     with _state.lock:
-        _state.strict = strict
-        _state.on_miss = on_miss if on_miss != "nearest" else settings.on_miss
+        _state.strict = strict = _state.strict or strict
+        if on_miss != "nearest" or settings.on_miss != "nearest":
+            _state.on_miss = on_miss if on_miss != "nearest" else settings.on_miss
         try:
             if settings.log and not log.set_level(settings.log):
                 problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
             _state.installing = True
-            _install(settings, artifact or settings.artifact)
+            _install(settings, path)
         except GdnAotError as error:
             _state.problem = error.message
             if strict:
                 raise
+            log.warn(error.message)
         except Exception as error:
             if strict:
                 raise
@@ -73,21 +77,23 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
 
 
 def _install(settings: Settings, artifact: str | None) -> None:
-    if artifact in _sources:
+    if _state.active and artifact in _sources:
         return
-    _sources.add(artifact)
     changed = changed_code_variable()
     if changed:
         _give_up(f"{changed} is set, which changes what Triton compiles")
         return
     found, verdicts = find(settings.home, artifact)
-    _state.verdicts += verdicts
+    _state.verdicts += [verdict for verdict in verdicts if verdict not in _state.verdicts]
     for verdict in verdicts:
-        (log.info if verdict.accepted else log.warn)(f"artifact {verdict.artifact}: {verdict.reason}")
+        say = log.info if verdict.accepted or found or _state.found else log.warn
+        say(f"artifact {verdict.artifact}: {verdict.reason}")
     if not found:
         if not _state.found:
-            raise NoArtifactError("no artifact fits this process: see gdn-aot doctor")
+            where = artifact or f"the store in {settings.home}"
+            raise NoArtifactError(f"no artifact in {where} fits this process; gdn-aot doctor says why")
         return
+    _sources.add(artifact)
     _state.found += found
     _state.active, _state.problem = True, ""
     _state.native = _native()
@@ -110,11 +116,16 @@ def _on_driver(name: str) -> None:
     del name
     from gdn_aot.triton_internals import launching
 
-    _guarded("Triton's driver", lambda: launching.defer_cuda_utils(_state.native))
+    try:  # no lock: whoever imports Triton holds its import locks
+        launching.defer_cuda_utils(_state.native)
+    except Exception as error:  # noqa: BLE001 - a serving process must go on
+        _state.unexpected("Triton's driver", error)
 
 
 def _on_module(module: str) -> None:
-    _guarded(module, lambda: _seed(module))
+    from gdn_aot.runtime.seed import seed
+
+    _guarded(module, lambda: seed(_state, module))
 
 
 def _guarded(where: str, work: Any) -> None:
@@ -133,48 +144,7 @@ def _guarded(where: str, work: Any) -> None:
 def _give_up(reason: str) -> None:
     """Serve nothing in this process from here on."""
     _hook.remove()
-    _state.active = False
-    _state.problem = reason
-    if _state.strict:
-        raise UnsupportedTritonError(reason)
-    log.warn(f"{reason}; Triton compiles as usual")
-
-
-def _seed(module: str) -> None:
-    from gdn_aot.runtime.kernels import Kernel
-    from gdn_aot.runtime.match import MismatchError, locate, match
-    from gdn_aot.triton_internals import serving
-
-    if not _state.checked:
-        serving.check_serving()
-        _state.checked = True
-    matched: dict[str, tuple[Any, Any, Any, list[Any]]] = {}
-    for found in list(_state.found):
-        try:
-            records = [record for record in found.index.kernels() if record.module == module]
-        except (GdnAotError, OSError, ValueError) as error:
-            _state.distrust(found, error)
-            continue
-        for record in records:
-            jit, tuner = None, None
-            try:
-                jit, tuner = locate(record)
-                values = match(record, jit)
-            except MismatchError as error:
-                _state.refused[record.name] = str(error)
-                log.warn(f"{error}: the kernels that this concerns are left to Triton")
-                if _state.strict and jit is not None:
-                    Kernel(_state, record.name, jit, tuner, [], refusal=str(error)).seed({})
-                continue
-            matched.setdefault(record.name, (jit, tuner, values, []))[3].append(found)
-    # Providers ask for the device while they are imported, and that takes seconds anyway; `install` is to take none.
-    device = None if _state.installing else serving.ready_device()
-    for name, (jit, tuner, values, sources) in matched.items():
-        _state.refused.pop(name, None)
-        kernel = _state.kernels[name] = Kernel(_state, name, jit, tuner, sources)
-        kernel.seed(values)
-        if device is not None:
-            kernel.prepare(device)
+    _state.give_up(reason)
 
 
 def report() -> Report:

@@ -12,18 +12,14 @@ _OTHER_FLAG = 4.0
 """Distance of two flags that differ: as much as a size 16 times as large."""
 
 
-def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> tuple[Any, ...] | None:
-    """Return the known key that is closest to ``key``, or None if none may stand for it.
+def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the known keys that may stand for ``key``, the closest first.
 
     Keys hold sizes, flags and the dtypes of tensors. A key of other dtypes or another form may not: its configuration
     need not fit. Sizes are compared by their ratio, so that 64 is as far from 32 as from 128; ties go to the first.
     """
-    best, least = None, math.inf
-    for other in known:
-        distance = _distance(key, other)
-        if distance < least:
-            best, least = other, distance
-    return best
+    ranked = [(_distance(key, other), place, other) for place, other in enumerate(known)]
+    return [other for distance, _, other in sorted(ranked, key=lambda item: item[:2]) if distance < math.inf]
 
 
 def _distance(key: tuple[Any, ...], other: tuple[Any, ...]) -> float:

@@ -45,7 +45,7 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
     if not state.active:
         log.warn(f"nothing to preload: {state.problem or 'no artifact fits this process'}")
         return 0
-    device = torch.cuda.current_device() if device is None else device
+    device = torch.cuda.current_device() if device is None else _number(device)
     model = model and _catalogue_name(model)
     with torch.cuda.device(device):
         torch.cuda.synchronize()
@@ -62,6 +62,16 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
             _touch(found.index.header, row, device, tokens)
         torch.cuda.synchronize()
         return int(free - torch.cuda.mem_get_info()[0])
+
+
+def _number(device: Any) -> int:
+    """Return the number of a device that was given as one, as ``torch.device`` or as ``"cuda:1"``."""
+    import torch
+
+    if isinstance(device, int):
+        return device
+    named = torch.device(device)
+    return torch.cuda.current_device() if named.index is None else int(named.index)
 
 
 def _catalogue_name(model: str) -> str:

@@ -67,6 +67,8 @@ def read_settings(problems: list[str]) -> Settings:
     if on_miss not in POLICIES:
         problems.append(f"GDN_AOT_ON_MISS={on_miss} is none of {', '.join(POLICIES)}; using nearest")
         on_miss = "nearest"
+    if on_miss == "nearest" and os.environ.get("FLA_CACHE_MODE", "disabled") != "disabled":
+        on_miss = "tune"  # the user has configuration files of FLA: what they hold is better than a neighbour's
     return Settings(
         enabled=_flag("GDN_AOT", True, problems),
         home=default_home(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.runtime import log
 from gdn_aot.runtime.find import Verdict
 
@@ -77,6 +78,18 @@ class State:
         identifier = found.index.header["identifier"]
         self.verdicts.append(Verdict(identifier, accepted=False, reason=str(error)))
         log.warn(f"artifact {identifier} is not used: {error}. Fetch or install it again")
+
+    def give_up(self, reason: str) -> None:
+        """Serve nothing more in this process.
+
+        Raises:
+            UnsupportedTritonError: In strict mode.
+        """
+        self.active = False
+        self.problem = reason
+        if self.strict:
+            raise UnsupportedTritonError(reason)
+        log.warn(f"{reason}; Triton compiles as usual")
 
     def cover_hint(self) -> str:
         """Return the command that would cover what an artifact lacks."""

@@ -117,12 +117,18 @@ def kernel_name(jit: Any) -> str:
 
 
 def source_text(function: Any) -> str | None:
-    """Return the text of a JIT function as Triton read it, or None if ``function`` is not one.
+    """Return the text of a JIT function as Triton read it, or None if it is none or was given another text since.
 
     Two functions of one name in one file, chosen by an environment variable, differ in it.
     """
-    text = getattr(function, "raw_src", None)
-    return "".join(text) if isinstance(text, list) else None
+    lines = getattr(function, "raw_src", None)
+    if not isinstance(lines, list):
+        return None
+    text = "".join(lines)
+    compiled = getattr(function, "src", None) or getattr(function, "_src", None)
+    import textwrap
+
+    return text if isinstance(compiled, str) and textwrap.dedent(text).endswith(compiled) else None
 
 
 def cache_key(jit: Any) -> str:

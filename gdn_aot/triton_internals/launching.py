@@ -193,7 +193,7 @@ def defer_cuda_utils(native: Any) -> bool:
         _made: Any = None
 
         def __new__(cls) -> Any:
-            cls._made = cls._made or object.__new__(cls)
+            cls._made = cls.instance = cls._made or object.__new__(cls)
             return cls._made
 
         def __init__(self) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.index_records import ConfigRecord
 
+    _Prepare = Callable[[int], Callable[[str], Any | None]]
+
 
 def check_serving() -> str:
     """Check the internals of the imported Triton that serving relies on. Cheap: looks at names, calls nothing.
@@ -130,10 +132,10 @@ class _DeviceCaches(defaultdict[int, tuple[Any, ...]]):
     """``JITFunction.device_caches`` that prepares a device's dictionary when the device is first used."""
 
     def __init__(
-        self, jit: Any, prepare: Callable[[int], Callable[[str], Any | None]], lock: Callable[[], Any]
+        self, jit: Any, prepare: _Prepare, lock: Callable[[], Any], unsupported: Callable[[str], None]
     ) -> None:
         super().__init__(jit.create_binder)
-        self._jit, self._prepare, self._lock = jit, prepare, lock
+        self._jit, self._prepare, self._lock, self._unsupported = jit, prepare, lock, unsupported
 
     def __missing__(self, device: int) -> tuple[Any, ...]:
         with self._lock():
@@ -148,19 +150,21 @@ class _DeviceCaches(defaultdict[int, tuple[Any, ...]]):
     def _ready(self, device: int, entry: tuple[Any, ...]) -> tuple[Any, ...]:
         kernels, *rest = entry
         if not isinstance(kernels, dict) or len(rest) != 4:  # noqa: PLR2004
+            self._unsupported("Triton has changed JITFunction.device_caches, which gdn-aot relies on")
             return entry
         return (KernelCache(kernels, self._prepare(device)), *rest)
 
 
-def seed_kernels(jit: Any, prepare: Callable[[int], Callable[[str], Any | None]], lock: Callable[[], Any]) -> None:
+def seed_kernels(jit: Any, prepare: _Prepare, lock: Callable[[], Any], unsupported: Callable[[str], None]) -> None:
     """Let a ``JITFunction`` find its binaries through us.
 
     Args:
         jit: The function.
         prepare: Called with a device when that is first used; returns what looks a launch key up.
         lock: Returns the reentrant lock to hold while a device is prepared; a forked child has a new one.
+        unsupported: Called with what is wrong if Triton's entry for a device has another form; it is left as it is.
     """
-    caches = _DeviceCaches(jit, prepare, lock)
+    caches = _DeviceCaches(jit, prepare, lock, unsupported)
     for device, entry in list(jit.device_caches.items()):
         caches.adopt(device, entry)
     jit.device_caches = caches
@@ -200,6 +204,54 @@ def find_config(tuner: Any, wanted: ConfigRecord) -> Any:
         if found == tuple(wanted):
             return config
     return make_config(*wanted)
+
+
+class Trial:
+    """Stands in an ``Autotuner`` for what it wraps while a configuration is tried that was not made for this key.
+
+    What Triton's autotuner drops a candidate for must not reach the caller: the next configuration is taken then, and
+    kept. Nothing has run when such an error is raised.
+
+    Args:
+        tuner: The autotuner, of which this takes the place of ``fn``.
+        key: The autotune key.
+        configs: Configurations to try, in order.
+    """
+
+    def __init__(self, tuner: Any, key: Any, configs: list[Any]) -> None:
+        self.fn = tuner.fn
+        self._tuner, self._key, self._configs = tuner, key, configs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.fn, name)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Launch with the first configuration that the device can run."""
+        from triton.compiler.errors import CompileTimeAssertionFailure
+        from triton.runtime.errors import OutOfResources, PTXASError
+
+        first = self._configs[0].all_kwargs()
+        if any(kwargs.get(name) != value for name, value in first.items()):
+            return self.fn.run(*args, **kwargs)  # another key, in another thread
+        for config in self._configs[:-1]:
+            try:
+                return self._keep(config, self.fn.run(*args, **{**kwargs, **config.all_kwargs()}))
+            except (OutOfResources, CompileTimeAssertionFailure, PTXASError):
+                continue
+        config = self._configs[-1]
+        return self._keep(config, self.fn.run(*args, **{**kwargs, **config.all_kwargs()}))
+
+    def _keep(self, config: Any, result: Any) -> Any:
+        self._tuner.cache[self._key] = config
+        self._tuner.fn = self.fn
+        return result
+
+
+def try_configs(tuner: Any, key: Any, configs: list[Any]) -> Any:
+    """Return the first of ``configs`` for an ``Autotuner`` to launch with, and see that another follows if it fails."""
+    if not isinstance(tuner.fn, Trial):
+        tuner.fn = Trial(tuner, key, configs)
+    return configs[0]
 
 
 def remember_globals(jit: Any, values: Mapping[str, tuple[Any, dict[str, Any]]]) -> None:

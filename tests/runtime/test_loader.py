@@ -58,7 +58,7 @@ def test_without_the_loader_triton_compiles(serve: Any) -> None:
 
 def test_no_artifact_is_no_error_and_is_told(serve: Any) -> None:
     got = serve("gdn_aot.install(); become(); decode(); done()")
-    assert "no artifact fits" in got["report"]["problem"]
+    assert "no artifact in the store" in got["report"]["problem"]
     assert not got["report"]["active"]
     assert len(got["compiled"]) == 1
 

@@ -72,20 +72,23 @@ done(error=error)
     assert got["error"] == "UnsupportedTritonError"
 
 
-def test_an_entry_of_another_form_is_left_alone(serve: Any) -> None:
-    """A future Triton whose per-device entry has another member: its own dictionary stays, and it compiles."""
+def test_an_entry_of_another_form_is_left_alone_and_told(serve: Any) -> None:
+    """A future Triton whose entry for a device holds its kernels in something else: it goes on, and compiles."""
     got = serve("""
 install(); become('sm_120')
+import collections
 import fla.ops.gated_delta_rule
-from triton.runtime import jit
 from gdn_aot.runtime import loader
 (kernel,) = loader.state().kernels.values()
-caches = kernel.jit.device_caches
-entry = (*kernel.jit.create_binder(), "more")
-ready = caches._ready(0, entry)
-done(same=ready is entry)
+class Other(collections.UserDict):
+    pass
+made = kernel.jit.create_binder
+kernel.jit.create_binder = lambda: (Other(), *made()[1:])
+decode(); done()
 """)
-    assert got["same"]
+    assert "device_caches" in got["report"]["problem"]
+    assert not got["report"]["active"]
+    assert len(got["compiled"]) == 1
 
 
 def test_triton_refuses_a_kernel_whose_compiler_options_differ(serve: Any) -> None:
