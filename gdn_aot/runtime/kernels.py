@@ -9,7 +9,7 @@ from gdn_aot.errors import GdnAotError, MissError
 from gdn_aot.runtime import log
 from gdn_aot.runtime.nearest import nearest
 from gdn_aot.runtime.settings import changed_code_variable
-from gdn_aot.triton_internals import launching, serving, source_text
+from gdn_aot.triton_internals import compiled_text, launching, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,7 @@ class Kernel:
         self._state, self._found, self._refusal = state, found, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
         self._globals: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._text = compiled_text(jit)
         self._first = True
         """No binary was handed out yet."""
 
@@ -117,7 +118,7 @@ class Kernel:
         for name, (value, holder) in self._globals.items():
             if repr(holder.get(name)) != repr(value):
                 return f"the global {name} was changed to {holder.get(name)!r}"
-        if source_text(self.jit) is None:
+        if compiled_text(self.jit) is not self._text:
             return "its source was replaced"
         asked = changed_code_variable()  # setting one of triton.knobs sets its variable
         return f"{asked} asks for other code than Triton makes by default" if asked else ""

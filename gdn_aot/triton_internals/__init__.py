@@ -116,6 +116,11 @@ def kernel_name(jit: Any) -> str:
     return f"{jit.fn.__module__}:{jit.fn.__qualname__}"
 
 
+def compiled_text(function: Any) -> Any:
+    """Return the text that Triton would compile a JIT function from; the same object until it is given another."""
+    return getattr(function, "src", None)
+
+
 def source_text(function: Any) -> str | None:
     """Return the text of a JIT function as Triton read it, or None if it is none or was given another text since.
 
@@ -125,7 +130,7 @@ def source_text(function: Any) -> str | None:
     if not isinstance(lines, list):
         return None
     text = "".join(lines)
-    compiled = getattr(function, "src", None) or getattr(function, "_src", None)
+    compiled = compiled_text(function)
     import textwrap
 
     return text if isinstance(compiled, str) and textwrap.dedent(text).endswith(compiled) else None
