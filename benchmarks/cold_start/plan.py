@@ -196,6 +196,7 @@ class Run:
         )
         if done["ok"]:
             told = json.loads(done.pop("stdout"))
+            del told["path"]  # a temporary directory
             told["skipped"] = len(told.get("skipped", ()))
             done |= {"seeded": told}
         self._step("gdn-aot seed", **done)

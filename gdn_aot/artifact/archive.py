@@ -5,13 +5,12 @@ The same manifest and blobs give the same bytes wherever and whenever they are p
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from gdn_aot._files import write_whole
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.check import MAX_EPOCH
 from gdn_aot.artifact.container import FrameError, FrameReader, compressor, trailer
@@ -22,7 +21,6 @@ from gdn_aot.errors import NotWritableError, Problem, UsageError, VerificationEr
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-    from typing import BinaryIO
 
 MANIFEST_NAME = "manifest.json"
 
@@ -77,8 +75,7 @@ def write_artifact(manifest: Manifest, blobs: Mapping[str, bytes], path: Path) -
     packed = _pack(manifest, data, blobs)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path) as file:
-            file.write(packed)
+        write_whole(path, packed, sync=True)
     except OSError as error:
         raise NotWritableError(f"cannot write {path}: {error.strerror or error}") from error
     sha256 = hashlib.sha256(packed).hexdigest()
@@ -132,19 +129,3 @@ def _pack(manifest: Manifest, data: bytes, blobs: Mapping[str, bytes]) -> bytes:
     content = b"".join((*parts, tar.END))
     frame = compressor(len(content)).compress(content)
     return frame + trailer(hashlib.sha256(frame).digest())
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file beside ``path`` that takes its place if the block succeeds and is removed if not."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -77,6 +77,14 @@ class Index:
         self._table: bytes | None = None
         self._kernels: list[KernelRecord] | None = None
 
+    @classmethod
+    def in_memory(cls, content: bytes) -> Index:
+        """Open an index that no file holds. Forked children share it."""
+        with os.fdopen(os.memfd_create(NAME), "wb") as file:
+            file.write(content)
+            file.flush()
+            return cls(f"/proc/self/fd/{file.fileno()}")
+
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             os.close(self._file)

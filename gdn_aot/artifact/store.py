@@ -17,7 +17,9 @@ import contextlib
 import hashlib
 import os
 
+from gdn_aot._files import write_whole
 from gdn_aot.artifact.index import NAME as INDEX
+from gdn_aot.artifact.index import Index
 from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, VerificationError
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -26,8 +28,23 @@ if TYPE_CHECKING:
 
 FORMAT = "1"
 MANIFEST = "manifest.json"
+_SUFFIX = ".tar.zst"
 _TEMPORARY = ".tmp-"
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
+
+
+def artifact_files(path: str) -> list[str]:
+    """Return an artifact file itself, or those in a directory, sorted by name.
+
+    Raises:
+        OSError: The directory cannot be read, or none is in it.
+    """
+    if not os.path.isdir(path):
+        return [path]
+    files = sorted(f"{path}/{name}" for name in os.listdir(path) if name.endswith(_SUFFIX))
+    if not files:
+        raise FileNotFoundError(f"no *{_SUFFIX} file is in {path}")
+    return files
 
 
 def default_home() -> str:
@@ -63,8 +80,21 @@ class Store:
         return [f"{self.root}/artifacts/{name}" for _, name in sorted(ages)]
 
     def artifact_directory(self, sha256: str) -> str | None:
-        """Return where the artifact file of this SHA-256 is installed, or None."""
-        return next((place for place in self.artifacts() if place.endswith(f"-{sha256[:16]}")), None)
+        """Return where the artifact file of this SHA-256 is installed, with its index, or None."""
+        places = (place for place in self.artifacts() if place.endswith(f"-{sha256[:16]}"))
+        return next((place for place in places if os.path.isfile(f"{place}/{INDEX}")), None)
+
+    def open_index(self, place: str) -> Index:
+        """Open the index of an artifact.
+
+        Args:
+            place: Its directory, as `artifacts` returns it.
+
+        Raises:
+            OSError: It is not there or cannot be read.
+            VerificationError: It is damaged.
+        """
+        return Index(f"{place}/{INDEX}")
 
     def blob_path(self, sha256: str) -> str:
         """Return where a blob is, or would be."""
@@ -135,16 +165,8 @@ class Store:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             if file.read() == content:
                 return
-        directory, name = os.path.split(path)
-        os.makedirs(directory, exist_ok=True)
-        temporary = f"{directory}/{_TEMPORARY}{name}-{os.urandom(4).hex()}"
-        try:
-            _write(temporary, content)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_whole(path, content, sync=True)
 
     def _put_directory(self, place: str, content: dict[str, bytes]) -> None:
         import shutil
@@ -153,7 +175,7 @@ class Store:
         os.mkdir(temporary)
         try:
             for name, data in content.items():
-                _write(f"{temporary}/{name}", data)
+                write_whole(f"{temporary}/{name}", data, sync=True)
             try:
                 os.rename(temporary, place)
             except OSError:
@@ -161,10 +183,3 @@ class Store:
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write(path: str, content: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -13,14 +13,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zstandard
 
+from gdn_aot._files import write_whole
+from gdn_aot.artifact.store import default_home
 from gdn_aot.errors import NotWritableError
 
 if TYPE_CHECKING:
@@ -177,14 +177,7 @@ class BuildCache:
         path = self._path(kind, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                os.replace(temporary, path)  # noqa: PTH105
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            write_whole(path, data)
         except OSError as error:
             raise NotWritableError(
                 f"cannot write the build cache {self.root}: {error.strerror}",
@@ -194,8 +187,4 @@ class BuildCache:
 
 def default_cache() -> BuildCache:
     """Return the cache at ``$GDN_AOT_HOME/build``, or under the XDG cache directory."""
-    home = os.environ.get("GDN_AOT_HOME")
-    if home:
-        return BuildCache(Path(home) / "build")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return BuildCache(Path(base) / "gdn-aot" / "build")
+    return BuildCache(Path(default_home()) / "build")

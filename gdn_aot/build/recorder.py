@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
+from gdn_aot._files import file_sha256
 from gdn_aot.build import derive
 from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
 
@@ -60,7 +61,7 @@ class Recorder:
             return triton_internals.run_config(tuner, args, kwargs, offered[0])
         plain_kwargs = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
         key = triton_internals.autotune_key(tuner, args, plain_kwargs)
-        kernel = self._kernel(triton_internals.unwrap(tuner))
+        kernel = self._kernel(triton_internals.layers(tuner)[0])
         first = self._candidate_launch(tuner, args, kwargs, offered[0])
         found = self._tunings.get((kernel, key))
         if found is None:
@@ -139,7 +140,7 @@ def describe_kernel(jit: Any) -> Kernel:
         qualname=jit.fn.__qualname__,
         cache_key=cache_key,
         source_sha256=_text_sha256(jit),
-        sources=tuple((_relative(path), _sha256(path)) for path in files),
+        sources=tuple((_relative(path), file_sha256(path)) for path in files),
         dependencies=tuple(sorted(dependencies)),
         globals=tuple(triton_internals.used_globals(jit)),
     )
@@ -195,10 +196,6 @@ def _text_sha256(function: Any) -> str:
     if text is None:
         raise TypeError(f"{function!r} has no source text")
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def timed(trace: Trace, work: Callable[[], None]) -> None:

@@ -48,7 +48,7 @@ class Replayer:
             return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
         plain = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
         key = triton_internals.autotune_key(tuner, args, plain)
-        name = triton_internals.kernel_name(triton_internals.unwrap(tuner))
+        name = triton_internals.kernel_name(triton_internals.layers(tuner)[0])
         config = self._choices.get(name, {}).get(key)
         if config is None:
             self.launches += 1

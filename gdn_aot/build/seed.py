@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._files import write_whole
 from gdn_aot.build.client import Worker
 from gdn_aot.build.coverage import check_versions
 from gdn_aot.errors import NoArtifactError, NotWritableError, UsageError
@@ -162,16 +162,9 @@ class _Writer:
 
     def _put(self, place: Place, name: str, data: bytes) -> None:
         folder = self._root / place.directory
-        temporary = folder / f".gdn-aot-{os.getpid()}-{uuid.uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("xb") as file:
-                    file.write(data)
-                os.replace(temporary, folder / name)  # noqa: PTH105
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            write_whole(folder / name, data)
         except OSError as error:
             raise NotWritableError(
                 f"cannot write {name} into {folder}: {error.strerror}",

@@ -26,13 +26,13 @@ class _Places:
     def add(self, kernel: dict[str, Any]) -> None:
         """Add all of a kernel, or say why not."""
         name = f"{kernel['module']}:{kernel['qualname']}"
-        jit, refusal = _find(kernel)
+        jit, tuner, refusal = _find(kernel)
         if refusal is not None:
             self._skip(name, refusal, "binaries", len(kernel["binaries"]))
             self._skip(name, refusal, "choices", len(kernel["choices"]))
             return
         self._add_binaries(name, jit, kernel["binaries"])
-        self._add_choices(name, kernel)
+        self._add_choices(name, tuner, kernel["choices"])
 
     def _add_binaries(self, name: str, jit: Any, binaries: list[dict[str, Any]]) -> None:
         for binary in binaries:
@@ -43,15 +43,14 @@ class _Places:
             else:
                 self.binaries.append({**asdict(entry), "cubin": binary["cubin"]})
 
-    def _add_choices(self, name: str, kernel: dict[str, Any]) -> None:
-        if not kernel["choices"]:
+    def _add_choices(self, name: str, tuner: Any, choices: list[Any]) -> None:
+        if not choices:
             return
-        tuner = disk_cache.find_tuner(kernel["module"], kernel["qualname"])
         refusal = disk_cache.choice_refusal(tuner)
         if refusal is not None:
-            self._skip(name, refusal, "choices", len(kernel["choices"]))
+            self._skip(name, refusal, "choices", len(choices))
             return
-        for key, config in kernel["choices"]:
+        for key, config in choices:
             found = disk_cache.choice_file(tuner, key, config)
             if found is None:
                 self._skip(name, "Triton keeps no choice for such a key on disk", "choices")
@@ -71,14 +70,14 @@ class _Places:
         return list(rows.values())
 
 
-def _find(kernel: dict[str, Any]) -> tuple[Any, str | None]:
-    """Return the kernel, and why it cannot be seeded or None."""
+def _find(kernel: dict[str, Any]) -> tuple[Any, Any, str | None]:
+    """Return the kernel, its autotuner or None, and why it cannot be seeded or None."""
     try:
-        jit = triton_internals.find_jit(kernel["module"], kernel["qualname"])
+        jit, tuner = triton_internals.find_kernel(kernel["module"], kernel["qualname"])
         differs = triton_internals.cache_key(jit) != kernel["cache_key"]
     except (ImportError, AttributeError, TypeError) as error:
-        return None, f"the kernel is not found: {error}"
-    return jit, "the kernel's source differs from the artifact's" if differs else None
+        return None, None, f"the kernel is not found: {error}"
+    return jit, tuner, "the kernel's source differs from the artifact's" if differs else None
 
 
 def places(request: dict[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Compiler:
             return {"rejected": reason}
 
     def _compile(self, task: dict[str, Any]) -> dict[str, Any]:
-        jit = triton_internals.find_jit(task["module"], task["qualname"])
+        jit = triton_internals.find_kernel(task["module"], task["qualname"])[0]
         specialization = task["specialization"]
         options = specialization["options"]
         source = triton_internals.make_source(jit, specialization)

@@ -11,18 +11,16 @@ import re
 import sys
 from functools import cache
 
+from gdn_aot._files import file_sha256
 from gdn_aot._plain import Plain
-from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.index import Index
-from gdn_aot.artifact.store import Store
+from gdn_aot.artifact.store import Store, artifact_files
 from gdn_aot.errors import GdnAotError, NotWritableError
 from gdn_aot.runtime import log
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from gdn_aot.artifact.verify import Artifact
-
-_SUFFIX = ".tar.zst"
 
 
 class Found:
@@ -100,7 +98,7 @@ def find(home: str, only: str | None) -> tuple[list[Found], list[Verdict]]:
         return [], [Verdict(only or store.root, accepted=False, reason=_text(error))]
     for used, place in places:
         try:
-            index = Index(place if isinstance(used, MemoryStore) else f"{place}/{INDEX}")
+            index = used.open_index(place)
         except (GdnAotError, OSError, ValueError) as error:
             verdicts.append(Verdict(place, accepted=False, reason=_text(error)))
             continue
@@ -125,14 +123,8 @@ def unfit(index: Index) -> str:
 
 def _unpacked(store: Store, path: str, verdicts: list[Verdict]) -> list[tuple[Store, str]]:
     """Return (store, directory) of an artifact file, or of each in a directory, unpacking what is not there yet."""
-    if os.path.isdir(path):
-        files = sorted(f"{path}/{name}" for name in os.listdir(path) if name.endswith(_SUFFIX))
-        if not files:
-            raise FileNotFoundError(f"no *{_SUFFIX} file is in {path}")
-    else:
-        files = [path]
     places = []
-    for file in files:
+    for file in artifact_files(path):
         try:
             places.append(_unpack(store, file))
         except (GdnAotError, OSError) as error:
@@ -141,8 +133,8 @@ def _unpacked(store: Store, path: str, verdicts: list[Verdict]) -> list[tuple[St
 
 
 def _unpack(store: Store, file: str) -> tuple[Store, str]:
-    place = store.artifact_directory(_sha256(file))
-    if place and os.path.isfile(f"{place}/{INDEX}"):
+    place = store.artifact_directory(file_sha256(file))
+    if place:
         return store, place
     from gdn_aot.artifact.verify import open_artifact
 
@@ -151,8 +143,7 @@ def _unpack(store: Store, file: str) -> tuple[Store, str]:
         return store, store.install(artifact)
     except NotWritableError as error:
         log.warn(f"{error.message}; {file} is unpacked in memory, in every process again")
-        held = MemoryStore(artifact)
-        return held, held.place
+        return MemoryStore(artifact), file
 
 
 class MemoryStore(Store):
@@ -163,26 +154,18 @@ class MemoryStore(Store):
 
         super().__init__("")
         self._blobs = dict(artifact.iter_blobs())
-        self._index = os.memfd_create("gdn-aot-index")
-        with os.fdopen(os.dup(self._index), "wb") as file:
-            file.write(write_index(artifact.manifest, artifact.sha256))
-        self.place = f"/proc/self/fd/{self._index}"
+        self._index = Index.in_memory(write_index(artifact.manifest, artifact.sha256))
+
+    def open_index(self, place: str) -> Index:
+        """Return the index of the only artifact."""
+        del place
+        return self._index
 
     def read_blob(self, sha256: str) -> bytes:
         """Return the content of a blob, which was verified when it was unpacked."""
         if sha256 not in self._blobs:
             raise FileNotFoundError(f"the artifact has no blob {sha256}")
         return self._blobs[sha256]
-
-
-def _sha256(path: str) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _text(error: BaseException) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gdn_aot.runtime.settings import Settings
 
 _NVIDIA_DRIVER = "triton.backends.nvidia.driver"
+"""As in `gdn_aot.triton_internals.launching`, which takes longer to import than `install` may."""
 
 _state = State()
 _hook = ImportHook()

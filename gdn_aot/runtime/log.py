@@ -39,12 +39,20 @@ def _once(level: str, message: str) -> None:
         getattr(logging.getLogger(_NAME), level)(message)
 
 
+def level_of(name: str) -> int | None:
+    """Return the level of Python's logging that a name stands for, or None."""
+    import logging
+
+    level = logging.getLevelName(name.upper())
+    return level if isinstance(level, int) else None
+
+
 def set_level(name: str) -> bool:
     """Send messages of this level and above to stderr; return False if there is no such level."""
     import logging
 
-    level = logging.getLevelName(name.upper())
-    if not isinstance(level, int):
+    level = level_of(name)
+    if level is None:
         return False
     global _wanted  # noqa: PLW0603
     _wanted = True

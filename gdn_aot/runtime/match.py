@@ -13,8 +13,8 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.triton_internals import source_text
-from gdn_aot.triton_internals.serving import layers
+from gdn_aot._files import file_sha256
+from gdn_aot.triton_internals import layers, source_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,8 +70,7 @@ def _check_files(module: Any, record: KernelRecord) -> None:
 @cache
 def _file_sha256(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 

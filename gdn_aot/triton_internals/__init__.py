@@ -79,24 +79,26 @@ def check_supported() -> str:
     return version
 
 
-def unwrap(kernel: Any) -> Any:
-    """Return the ``JITFunction`` under any stack of ``Heuristics`` and ``Autotuner``.
+def layers(kernel: Any) -> tuple[Any, Any]:
+    """Return the ``JITFunction`` under any stack of ``Heuristics`` and ``Autotuner``, and the ``Autotuner`` or None.
 
     Raises:
-        TypeError: There is none.
+        TypeError: It is not a Triton kernel.
     """
+    from triton.runtime.autotuner import Autotuner
     from triton.runtime.jit import JITFunction
 
-    seen = kernel
+    seen, tuner = kernel, None
     while not isinstance(seen, JITFunction):
+        tuner = seen if isinstance(seen, Autotuner) else tuner
         seen = getattr(seen, "fn", None)
         if seen is None:
             raise TypeError(f"{kernel!r} is not a Triton kernel")
-    return seen
+    return seen, tuner
 
 
-def find_jit(module: str, qualname: str) -> Any:
-    """Import ``module`` and return the ``JITFunction`` called ``qualname`` in it.
+def find_kernel(module: str, qualname: str) -> tuple[Any, Any]:
+    """Import ``module`` and return the `layers` of the kernel called ``qualname`` in it.
 
     Raises:
         ImportError: The module cannot be imported.
@@ -108,7 +110,7 @@ def find_jit(module: str, qualname: str) -> Any:
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part)
-    return unwrap(found)
+    return layers(found)
 
 
 def kernel_name(jit: Any) -> str:

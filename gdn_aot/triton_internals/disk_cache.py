@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import importlib
 import inspect
 import json
 import tempfile
@@ -179,18 +178,6 @@ def keeps_choice(stored: bytes, text: str) -> bool:
         return stored == text.encode() or any(time != _NO_TIME for _, time in pairs)
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def find_tuner(module: str, qualname: str) -> Any:
-    """Import ``module`` and return the ``Autotuner`` around the kernel called ``qualname``, or None without one."""
-    from triton.runtime.autotuner import Autotuner
-
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    while found is not None and not isinstance(found, Autotuner):
-        found = getattr(found, "fn", None)
-    return found
 
 
 def choice_refusal(tuner: Any) -> str | None:

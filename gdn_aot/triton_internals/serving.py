@@ -24,11 +24,8 @@ if TYPE_CHECKING:
     _Prepare = Callable[[int], Callable[[str], Any | None]]
 
 
-def check_serving() -> str:
+def check_serving() -> None:
     """Check the internals of the imported Triton that serving relies on. Cheap: looks at names, calls nothing.
-
-    Returns:
-        Triton's version.
 
     Raises:
         UnsupportedTritonError: One is not as known.
@@ -56,26 +53,6 @@ def check_serving() -> str:
             f"Triton {version} has changed {', '.join(changed)}, which gdn-aot relies on",
             hint="install a Triton version from the table in the README, or upgrade gdn-aot",
         )
-    return version
-
-
-def layers(kernel: Any) -> tuple[Any, Any]:
-    """Return (``JITFunction``, ``Autotuner`` or None) of a decorated kernel.
-
-    Raises:
-        TypeError: It is not a Triton kernel.
-    """
-    from triton.runtime.autotuner import Autotuner
-    from triton.runtime.jit import JITFunction
-
-    tuner = None
-    while not isinstance(kernel, JITFunction):
-        if isinstance(kernel, Autotuner):
-            tuner = kernel
-        kernel = getattr(kernel, "fn", None)
-        if kernel is None:
-            raise TypeError("not a Triton kernel")
-    return kernel, tuner
 
 
 def current_device() -> int:

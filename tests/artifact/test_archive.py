@@ -19,6 +19,7 @@ from hypothesis import given, settings
 
 from artifact import factory
 from artifact.strategies import contents
+from gdn_aot import _files
 from gdn_aot.artifact import archive, container
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
@@ -133,15 +134,13 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "a.tar.zst"
     if keep:
         path.write_bytes(b"what was there before")
-    original = Path.open
 
-    def open_full(self: Path, mode: str = "r", *args: Any) -> Any:
-        if mode != "xb":
-            return original(self, mode, *args)
-        original(self, mode).close()
+    def open_full(path: str, mode: str) -> Any:
+        assert mode == "xb"
+        Path(path).open(mode).close()
         return nullcontext(FullDisk())
 
-    monkeypatch.setattr(Path, "open", open_full)
+    monkeypatch.setattr(_files, "open", open_full, raising=False)
     with pytest.raises(NotWritableError, match="No space left") as caught:
         write_artifact(factory.make_manifest(), factory.make_blobs(), path)
     assert caught.value.exit_code == 9
@@ -151,12 +150,13 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_full_device_fails_on_the_real_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Path.open
 
-    def open_full(self: Path, mode: str = "r", *args: Any) -> Any:
-        return original(Path("/dev/full"), "wb", buffering=0) if mode == "xb" else original(self, mode, *args)
+    def open_full(path: str, mode: str) -> Any:
+        assert mode == "xb"
+        assert Path(path).parent == tmp_path
+        return Path("/dev/full").open("wb", buffering=0)
 
-    monkeypatch.setattr(Path, "open", open_full)
+    monkeypatch.setattr(_files, "open", open_full, raising=False)
     with pytest.raises(NotWritableError, match="No space left"):
         write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
 

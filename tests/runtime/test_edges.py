@@ -40,7 +40,7 @@ def test_a_source_replaced_after_import_is_compiled(serve: Any) -> None:
     got = serve("""
 install(); become()
 import fla.ops.gated_delta_rule.fused_recurrent as module
-from gdn_aot.triton_internals.serving import layers
+from gdn_aot.triton_internals import layers
 jit, _ = layers(module.fused_recurrent_gated_delta_rule_fwd_kernel)
 jit._unsafe_update_src(jit.src.replace("+ 1e-6", "+ 1e-5"))
 decode(); done()

@@ -60,7 +60,7 @@ def test_a_body_replaced_in_memory_is_never_served(serve: Any) -> None:
     got = serve("""
 become()
 import fla.ops.gated_delta_rule.fused_recurrent as module
-from gdn_aot.triton_internals.serving import layers
+from gdn_aot.triton_internals import layers
 jit, _ = layers(module.fused_recurrent_gated_delta_rule_fwd_kernel)
 jit.raw_src = [line.replace("+ 1e-6", "+ 1e-5") for line in jit.raw_src]
 install(); decode(); done()

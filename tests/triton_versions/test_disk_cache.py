@@ -94,7 +94,7 @@ winner = dict(kwargs={"BLOCK": 128}, num_warps=4, num_stages=3, num_ctas=1, maxn
 def on_autotune(tuner, args, kwargs):
     plain = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
     key = json.loads(json.dumps(triton_internals.autotune_key(tuner, args, plain)))
-    found = disk_cache.find_tuner("kernels", "tuned")
+    found = triton_internals.find_kernel("kernels", "tuned")[1]
     assert found is tuner and disk_cache.choice_refusal(found) is None
     place, text = disk_cache.choice_file(found, key, winner)
     choices.append({"place": asdict(place), "text": text})
@@ -204,7 +204,7 @@ def test_what_cannot_be_found_is_refused(tmp_path: Path) -> None:
         + """
 from gdn_aot import triton_internals
 from gdn_aot.triton_internals import disk_cache
-jit = triton_internals.unwrap(kernels.tuned)
+jit = triton_internals.layers(kernels.tuned)[0]
 prune = {"early_config_prune": lambda configs, *_, **__: configs}
 def tuner(*configs, **more):
     return triton.autotune(configs=list(configs), key=["n"], cache_results=True, **more)(jit)
@@ -224,7 +224,7 @@ def differing():
         return str(error)
 print(json.dumps({
     "good": disk_cache.choice_refusal(tuner(one, two)),
-    "none": disk_cache.choice_refusal(disk_cache.find_tuner("kernels", "every")),
+    "none": disk_cache.choice_refusal(triton_internals.find_kernel("kernels", "every")[1]),
     "one": disk_cache.choice_refusal(tuner(one)),
     "hook": disk_cache.choice_refusal(tuner(one, hook)),
     "pruned": disk_cache.choice_refusal(tuner(one, two, prune_configs_by=prune)),

@@ -228,7 +228,7 @@ for args, kwargs in calls:
         "ours": list(ours),
         "triton_launches": list(seen),
         "our_launch": triton_internals.Launch(*launch).key,
-        "same_jit": triton_internals.unwrap(kernels.tuned) is launch[0],
+        "same_jit": triton_internals.layers(kernels.tuned)[0] is launch[0],
         "candidates": [str(c) for c in triton_internals.candidates(kernels.tuned, args, kwargs)],
         "configs": [str(c) for c in kernels.tuned.configs],
         "nargs": kernels.tuned.nargs is None,
@@ -303,7 +303,7 @@ def test_cache_key_and_globals(tmp_path: Path) -> None:
     code = (
         _PREPARE
         + """
-jit = triton_internals.find_jit("kernels", "tuned")
+jit = triton_internals.find_kernel("kernels", "tuned")[0]
 key = triton_internals.cache_key(kernels.every)
 print(json.dumps({
     "key": key, "again": triton_internals.cache_key(kernels.every), "triton": kernels.every.cache_key,
@@ -321,9 +321,9 @@ print(json.dumps({
 
 def test_what_is_no_kernel_is_refused() -> None:
     with pytest.raises(TypeError, match="not a Triton kernel"):
-        triton_internals.find_jit("json", "dumps")
+        triton_internals.find_kernel("json", "dumps")[0]
     with pytest.raises(AttributeError):
-        triton_internals.find_jit("json", "nothing")
+        triton_internals.find_kernel("json", "nothing")[0]
 
 
 def test_intercept_restores_triton() -> None:

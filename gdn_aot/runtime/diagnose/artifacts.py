@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from gdn_aot.artifact.index import NAME as INDEX
+from gdn_aot._files import file_sha256
 from gdn_aot.artifact.index import Index
 from gdn_aot.artifact.index_writer import write_index
 from gdn_aot.artifact.store import MANIFEST
+from gdn_aot.artifact.store import artifact_files as files_of
 from gdn_aot.errors import GdnAotError
 from gdn_aot.runtime.find import unfit
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError, AttributeError)
 """What reading a file can raise that is damaged or of another version."""
-_SUFFIX = ".tar.zst"
 _MOST_DAMAGE = 5
 """Damaged blobs of one artifact that are named; more are counted."""
 
@@ -123,41 +122,28 @@ def artifact_files(view: StoreView, path: str, devices: Sequence[Device], *, dee
         deep: Read every record and blob, and check their digests.
     """
     try:
-        files = [path]
-        if os.path.isdir(path):
-            files = sorted(f"{path}/{name}" for name in os.listdir(path) if name.endswith(_SUFFIX))
-        if not files:
-            return (ArtifactState(path=path, accepted=False, reason=f"no *{_SUFFIX} file is in {path}"),)
-        return tuple(_file(view, file, devices, deep=deep) for file in files)
+        return tuple(_file(view, file, devices, deep=deep) for file in files_of(path))
     except OSError as error:
         return (ArtifactState(path=path, accepted=False, reason=_text(error)),)
 
 
 def _file(view: StoreView, file: str, devices: Sequence[Device], *, deep: bool) -> ArtifactState:
     try:
-        place = view.store.artifact_directory(_sha256(file))
-        if place and os.path.isfile(f"{place}/{INDEX}"):
+        place = view.store.artifact_directory(file_sha256(file))
+        if place:
             return replace(_installed(view, place, devices, deep=deep), path=file)
         from gdn_aot.artifact.verify import open_artifact
 
         artifact = open_artifact(file)
-        index = _index_in_memory(write_index(artifact.manifest, artifact.sha256))
+        index = Index.in_memory(write_index(artifact.manifest, artifact.sha256))
         return _state(file, index, _rest(artifact.manifest), devices)
     except _UNREADABLE as error:
         return ArtifactState(path=file, accepted=False, reason=_text(error))
 
 
-def _index_in_memory(content: bytes) -> Index:
-    """Open an index as the loader reads it, without a file: nothing here need be writable."""
-    with os.fdopen(os.memfd_create(INDEX), "wb") as file:
-        file.write(content)
-        file.flush()
-        return Index(f"/proc/self/fd/{file.fileno()}")
-
-
 def _installed(view: StoreView, place: str, devices: Sequence[Device], *, deep: bool) -> ArtifactState:
     try:
-        index = Index(f"{place}/{INDEX}")
+        index = view.store.open_index(place)
         rest = _Rest({}, ())
         damage = []
         try:
@@ -287,17 +273,9 @@ def _site(module: str) -> str | None:
 
 def _digest(path: str) -> str | None:
     try:
-        return _sha256(path)
+        return file_sha256(path)
     except OSError:
         return None
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _text(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import logging
 import os
 import platform
 import shutil
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from gdn_aot._version import __version__
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.providers import PROVIDERS
+from gdn_aot.runtime import log
 from gdn_aot.runtime.find import installed_version
 from gdn_aot.runtime.settings import changed_code_variable, read_settings
 from gdn_aot.triton_internals import check_version
@@ -139,7 +139,7 @@ def read_environment() -> Environment:
     """Read the environment with the loader's own functions."""
     problems: list[str] = []
     settings = read_settings(problems)
-    if settings.log and not isinstance(logging.getLevelName(settings.log.upper()), int):
+    if settings.log and log.level_of(settings.log) is None:
         problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
     return Environment(
         enabled=settings.enabled,
