@@ -1,0 +1,1 @@
+"""Measured choices: their records, and what is made of them."""
