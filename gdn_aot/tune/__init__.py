@@ -1,1 +1,1 @@
-"""Measured choices: their records, and what is made of them."""
+"""Measure candidates on a GPU and keep the choices as records."""
