@@ -17,6 +17,7 @@ from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
 from gdn_aot.build import derive
 from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.triton_internals import interception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ class Recorder:
     def record(self, call: Callable[[], object], user: tuple[int, int]) -> None:
         """Run ``call`` with Triton's launches replaced by recording them as those of ``user``; see `Users`."""
         self._user = user
-        with triton_internals.intercept(self._on_autotune, self._on_plain):
+        with interception.intercept(self._on_autotune, self._on_plain):
             call()
         self.trace.calls += 1
 
@@ -85,7 +86,7 @@ class Recorder:
         def on_launch(jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._last = self._launch(jit, args, kwargs)
 
-        with triton_internals.intercept(self._on_autotune, on_launch):
+        with interception.intercept(self._on_autotune, on_launch):
             triton_internals.run_config(tuner, args, kwargs, config)
         return self._last
 
