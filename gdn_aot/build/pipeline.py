@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.manifest import file_name
-from gdn_aot.build import pack, sources, tuning
+from gdn_aot.build import pack, sources
 from gdn_aot.build.cache import Outcome, digest, launch_digest
 from gdn_aot.build.choose import Chooser
 from gdn_aot.build.client import Worker
@@ -23,6 +23,8 @@ from gdn_aot.models import distinct
 from gdn_aot.providers import require_installed
 from gdn_aot.targets import assembler_version, check_assembler
 from gdn_aot.triton_internals import check_version
+from gdn_aot.tune import record
+from gdn_aot.tune.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -92,8 +92,10 @@ __all__ = [
     "TunedChoice",
     "TuningTable",
     "dump",
+    "extras",
     "load",
     "merge",
+    "origin",
     "parse",
     "record_path",
     "save",
@@ -266,18 +268,38 @@ def _remap(choice: ChoiceRecord, before: Sequence[Config], united: list[Config])
     )
 
 
-def table(record: Record | None) -> TuningTable:
-    """Return the choices of a record, for the build; without a record there are none."""
+def origin(record: Record, triton: str | None = None) -> str:
+    """Return the device and driver that measured, and the Triton if it is not the one given."""
+    other = f", Triton {record.triton}" if triton not in (None, record.triton) else ""
+    return f"{record.device.name}, driver {record.device.driver}{other}"
+
+
+def table(record: Record | None, triton: str | None = None) -> TuningTable:
+    """Return the choices of a record, for the build; without a record there are none.
+
+    Args:
+        record: Of the target that is built for.
+        triton: The Triton that builds; notes say if the record was measured with another one.
+    """
     if record is None:
         return {}
-    origin = f"on {record.device.name}, driver {record.device.driver}"
+    where = origin(record, triton)
     return {
         (kernel.kernel, choice.key): TunedChoice(
             config=kernel.candidates[choice.chosen],
             provenance="measured",
-            note=f"{origin}: {choice.note}",
+            note=f"on {where}: {choice.note}",
             wide=choice.chosen >= kernel.offered,
         )
         for kernel in record.kernels
         for choice in kernel.choices
     }
+
+
+def extras(choices: TuningTable) -> dict[str, list[Config]]:
+    """Return, by kernel, the chosen configurations that the provider does not offer: a trace must be told of them."""
+    found: dict[str, list[Config]] = {}
+    for (kernel, _), choice in choices.items():
+        if choice.wide and choice.config not in found.setdefault(kernel, []):
+            found[kernel].append(choice.config)
+    return found

@@ -4,9 +4,9 @@ The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.
 
 1. The records of the same distribution and version are asked by nearness of their target: those of the same major
    compute capability first, then by distance of the capability's number (89 for 8.9), then the lower one. The first
-   that has the key answers. One that has it only with the other 16-bit number type answers after one that has it
-   exactly within the same record: targets without bf16 arithmetic are built for fp16. The target's own record is
-   asked first; it can only have the other number type, as an exact key of it counts as measured.
+   that has the key answers; a key that differs only in the 16-bit number type is taken for the same if the record
+   lacks the exact one, because targets without bf16 arithmetic are built for fp16. So the target's own record is asked
+   first, for keys of the other type: an exact key of it counts as measured.
 2. Of that record the provider's own candidates that are eligible at every token count are ranked by its objective:
    its choice first, then those within the bound, by score. Candidates of a wide search are never transferred.
 3. Those that the provider does not offer for this target are left out: so its restrictions, on shared memory or on
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot.targets import all_targets
+from gdn_aot.tune import objective
 from gdn_aot.tune import record as records
 from gdn_aot.tune.record import TunedChoice
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.build.records import Config, Scalar
     from gdn_aot.targets import Target
-    from gdn_aot.tune.record import ChoiceRecord, KernelRecord, Objective, Record
+    from gdn_aot.tune import form
+    from gdn_aot.tune.record import ChoiceRecord, KernelRecord, Record
 
 Key = tuple["Scalar", ...]
 _SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")
@@ -46,51 +48,25 @@ def nearness(target: Target, other: Target) -> tuple[bool, int, int]:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ranked:
-    """A candidate and what a record's objective makes of it."""
-
-    config: Config
-    score: float
-    """Weighted mean of time divided by the best time."""
-    worst: float
-    """Largest such ratio."""
-
-
-def ranked(kernel: KernelRecord, choice: ChoiceRecord, objective: Objective) -> list[Ranked]:
+def ranked(kernel: KernelRecord, choice: ChoiceRecord, goal: form.Objective) -> list[Config]:
     """Return the provider's own candidates that are eligible for a key, best first: the choice, then by objective.
 
     The choice is first even where another one's score is lower: it was made between times that differ by less than
     their noise.
     """
     rejected = {item.candidate for item in choice.rejected}
-    eligible = [
-        index
-        for index in range(kernel.offered)
-        if index not in rejected and all(row.us[index] is not None for row in choice.times)
-    ]
-    if not eligible:
+    samples = {
+        row.tokens: [
+            None if us is None or noise is None or index in rejected else objective.Sample(us, noise)
+            for index, (us, noise) in enumerate(zip(row.us[: kernel.offered], row.noise, strict=False))
+        ]
+        for row in choice.times
+    }
+    verdict = objective.choose(samples, [()] * kernel.offered, objective.Objective(dict(goal.weights), goal.bound))
+    if isinstance(verdict, objective.NoneEligible):
         return []
-    weights = dict(objective.weights)
-    row_weights = [weights.get(row.tokens, 0.0) for row in choice.times]
-    if not any(row_weights):
-        row_weights = [1.0] * len(choice.times)
-    best = [min(row.us[index] or 0.0 for index in eligible) for row in choice.times]
-    found: dict[int, Ranked] = {}
-    for index in eligible:
-        ratios = [(row.us[index] or 0.0) / least for row, least in zip(choice.times, best, strict=True)]
-        score = sum(w * r for w, r in zip(row_weights, ratios, strict=True)) / sum(row_weights)
-        found[index] = Ranked(config=kernel.candidates[index], score=score, worst=max(ratios))
-    order = sorted(
-        eligible,
-        key=lambda index: (
-            index != choice.chosen,
-            found[index].worst > objective.bound,
-            found[index].score,
-            index,
-        ),
-    )
-    return [found[index] for index in order]
+    order = sorted(verdict.ranking, key=lambda index: index != choice.chosen)
+    return [kernel.candidates[index] for index in order]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,10 +88,13 @@ class Transfer:
         target: What choices are wanted for.
         distribution: Of the provider.
         version: Of that distribution.
+        triton: The Triton that builds; notes say if a record was measured with another one.
     """
 
-    def __init__(self, root: Path | None, target: Target, distribution: str, version: str) -> None:
-        self._target = target
+    def __init__(
+        self, root: Path | None, target: Target, distribution: str, version: str, triton: str | None = None
+    ) -> None:
+        self._target, self._triton = target, triton
         nearest = sorted(all_targets(), key=lambda other: nearness(target, other)) if root is not None else []
         self._places = [
             (other.name, path)
@@ -161,18 +140,16 @@ class Transfer:
     def _choices(
         self, source: _Source, kernel: KernelRecord, choice: ChoiceRecord, other_type: str, offered: Collection[Config]
     ) -> Iterator[TunedChoice]:
-        device = source.record.device
         order = ranked(kernel, choice, source.record.objective)
-        for place, item in enumerate(order):
-            if item.config not in offered:
+        where = f"from {source.target} ({records.origin(source.record, self._triton)})"
+        for place, config in enumerate(order):
+            if config not in offered:
                 continue
-            its_choice = item.config == kernel.candidates[choice.chosen]
-            what = "its choice" if its_choice else f"{item.score:.2f} times the best"
+            what = "its choice, " if config == kernel.candidates[choice.chosen] else ""
             yield TunedChoice(
-                config=item.config,
+                config=config,
                 provenance="transferred",
-                note=f"from {source.target} ({device.name}, driver {device.driver}): "
-                f"{what}, rank {place + 1} of {len(order)} there{other_type}",
+                note=f"{where}: {what}rank {place + 1} of {len(order)} there{other_type}",
             )
 
 
