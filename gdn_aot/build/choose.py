@@ -1,8 +1,8 @@
 """Choose one candidate per autotune key, by compiling until one fits the target.
 
-Order: the tuning record's choice if there is one, else the choices transferred from other targets' records, then the
-provider's own candidates in its order, then derived smaller ones. A candidate must compile and fit for every launch that its key can cause, because a key has one
-configuration.
+Order: the choice that a tuning record has for the target, else those transferred from other targets' records, then the
+provider's own candidates in its order, then those that it does not offer. A candidate must compile and fit for every
+launch that its key can cause, because a key has one configuration.
 """
 
 from __future__ import annotations

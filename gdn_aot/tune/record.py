@@ -102,6 +102,8 @@ __all__ = [
     "table",
 ]
 
+_SHOWN = 3
+"""Problems of a record that a message lists."""
 _HINT = "tune again, or remove it; records are not edited by hand"
 
 
@@ -141,9 +143,9 @@ def parse(data: bytes, *, name: str = "tuning record") -> Record:
     except ValueError as error:
         raise UsageError(f"{name} is refused: {error}", hint=_HINT) from error
     except VerificationError as error:
-        first, *rest = error.problems
-        more = f" (and {len(rest)} more problems)" if rest else ""
-        raise UsageError(f"{name} is refused: {first}{more}", hint=_HINT) from error
+        shown, rest = error.problems[:_SHOWN], len(error.problems) - _SHOWN
+        said = "; ".join(map(str, shown)) + (f"; and {rest} more" if rest > 0 else "")
+        raise UsageError(f"{name} is refused: {said}", hint=_HINT) from error
 
 
 def dump(record: Record) -> bytes:

@@ -96,7 +96,12 @@ def _objective(o: JsonObject) -> form.Objective:
         if weight is None or weight < 0:
             o.refuse(f"weights.{name}", "expected a number that is not negative")
         weights.append((_tokens(o, "weights", name), weight or 0.0))
-    return form.Objective(weights=tuple(sorted(weights)), bound=o.number("bound"))
+    if not sum(weight for _, weight in weights):
+        o.refuse("weights", "they sum to 0")
+    bound = o.number("bound")
+    if bound < 1:
+        o.refuse("bound", f"{bound} is below 1")
+    return form.Objective(weights=tuple(sorted(weights)), bound=bound)
 
 
 def _tokens(o: JsonObject, where: str, name: str) -> int:

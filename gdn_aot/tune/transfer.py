@@ -99,8 +99,7 @@ class Transfer:
         self._places = [
             (other.name, path)
             for other in nearest
-            if root is not None
-            and (path := records.record_path(root, other.name, distribution, version)).is_file()
+            if root is not None and (path := records.record_path(root, other.name, distribution, version)).is_file()
         ]
         self._distribution, self._version = distribution, version
         self._read: dict[str, _Source] = {}
