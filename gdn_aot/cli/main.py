@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": "Check every digest and rule of an artifact.",
     "coverage": "Replay random traffic against an artifact.",
     "seed": "Write an artifact into a Triton cache directory.",
+    "export": "Write choices as the provider's own configuration files.",
     "doctor": "Say whether serving processes here find their kernels in artifacts.",
 }
 """Name of each command, which is also its module here, and its one line of help."""

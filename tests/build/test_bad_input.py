@@ -173,7 +173,7 @@ def test_a_full_disk_while_packing_keeps_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not a tuning record"), ('{"format": 9, "target": "", "provider": {}}', "not a tuning record")],
+    [("{", "not a tuning record"), ('{"format": 9, "target": "", "provider": {}}', "format: 9 is not 2")],
 )
 def test_a_bad_tuning_record(refuse: Any, tmp_path: Path, text: str, message: str) -> None:
     version = importlib.metadata.version("fla-core")
