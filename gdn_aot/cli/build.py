@@ -126,6 +126,8 @@ def command(
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
     default_records = Path("artifacts/tuning")
+    if tuning is not None and not tuning.is_dir():
+        raise UsageError(f"--tuning {tuning} is not a directory", hint="leave it out to build with default choices")
     job = pipeline.Job(
         provider=chosen_provider,
         shapes=tuple(selection.shapes),

@@ -183,3 +183,8 @@ def test_a_bad_tuning_record(refuse: Any, tmp_path: Path, text: str, message: st
     error = refuse(*_GOOD, "--tuning", tmp_path / "records", code=2, kind="usage")
     assert message in error["message"]
     assert str(path) in error["message"]
+
+
+def test_a_tuning_directory_that_is_not_there(refuse: Any, tmp_path: Path) -> None:
+    error = refuse(*_GOOD, "--tuning", tmp_path / "none", code=2, kind="usage")
+    assert "is not a directory" in error["message"]

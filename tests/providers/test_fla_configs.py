@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from artifact import factory
-from helpers import expect_error, gdn_aot, python
+from helpers import ROOT, expect_error, gdn_aot, python
 from tune import records
 
 from gdn_aot._files import write_whole
@@ -303,6 +304,24 @@ def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], code: int, kind: 
     error = expect_error(done, code, kind)
     assert message in error["message"]
     assert not (home / "configs").exists()
+
+
+_CLASSES = """
+import json
+from gdn_aot.build import stub
+from gdn_aot.targets import get_target
+stub.activate(get_target("sm_90"))
+import fla.modules, fla.ops.gated_delta_rule
+from gpu.programs.exported import autotuners
+print(json.dumps({name: type(tuner).__name__ for name, tuner in autotuners().items()}))
+"""
+
+
+def test_the_source_says_what_the_autotuners_are(tmp_path: Path) -> None:
+    found = python(_CLASSES, home=tmp_path, extra={"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])})
+    assert {"CachedAutotuner", "Autotuner"} == set(found.values())
+    for kernel, name in found.items():
+        assert fla_configs.is_served(kernel) is (name == "CachedAutotuner"), kernel
 
 
 def _choice(kernel: str, block: int) -> fla_configs.Choice:
