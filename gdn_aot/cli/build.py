@@ -125,9 +125,6 @@ def command(
     selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
-    default_records = Path("artifacts/tuning")
-    if tuning is not None and not tuning.is_dir():
-        raise UsageError(f"--tuning {tuning} is not a directory", hint="leave it out to build with default choices")
     job = pipeline.Job(
         provider=chosen_provider,
         shapes=tuple(selection.shapes),
@@ -135,7 +132,7 @@ def command(
         limits=Limits(max_tokens=max_tokens, max_batch=max_batch, mode=mode),
         workloads=select_workloads(chosen_provider, mode, workload, exclude_workload),
         cache=BuildCache(cache_dir) if cache_dir else default_cache(),
-        tuning_root=tuning or (default_records if default_records.is_dir() else None),
+        tuning_root=tuning_root(tuning),
         jobs=jobs,
         timeout=timeout,
         all_candidates=candidates == "all",
@@ -166,6 +163,18 @@ def command(
     else:
         for built in finished:
             out(str(built.path))
+
+
+def tuning_root(given: Path | None) -> Path | None:
+    """Return the directory of tuning records: the one given, else the usual one if it is there.
+
+    Raises:
+        UsageError: The one given is no directory.
+    """
+    if given is not None and not given.is_dir():
+        raise UsageError(f"--tuning {given} is not a directory", hint="leave it out to build with default choices")
+    usual = Path("artifacts/tuning")
+    return given or (usual if usual.is_dir() else None)
 
 
 def check_output(directory: Path) -> None:
