@@ -130,10 +130,10 @@ class Isolated:
             self._connection.send_bytes(json.dumps(message).encode())
 
     def receive(self) -> dict[str, Any]:
-        """Wait for the next message.
+        """Wait for the next message; its ``event`` says what it is.
 
         Raises:
-            EndedError: The child ended, or hung and was killed.
+            EndedError: The child ended, sent ``died`` with a ``reason``, or hung and was killed.
         """
         count, since = self.notes.read()[0], time.monotonic()
         while not self._poll():
@@ -148,6 +148,9 @@ class Isolated:
         except (EOFError, OSError):
             self._process.wait()
             raise EndedError(self._ending(), self.notes.read()[1]) from None
+        if message["event"] == "died":
+            self._kill()
+            raise EndedError(message["reason"], self.notes.read()[1])
         return message
 
     def _poll(self) -> bool:
