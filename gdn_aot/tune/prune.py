@@ -37,10 +37,10 @@ def prune(
     """
     left_out: dict[Config, str] = {}
     first: dict[tuple[object, ...], Config] = {}
-    fitting = [
-        objects[config].local for config in offered if config in objects and _unfit(objects[config], target) is None
-    ]
-    allowed = objects[best].local if best in objects else min(fitting, default=None)
+    own = [objects[config] for config in offered if config in objects]
+    allowed = min((one.local for one in own if _unfit(one, target) is None), default=None)
+    if best is not None and best in objects:
+        allowed = objects[best].local
     for config, compiled in objects.items():
         reason = _unfit(compiled, target)
         if reason is None and config not in offered and allowed is not None and compiled.local > allowed:
