@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.build.cache import BuildCache, Object
     from gdn_aot.build.choose import Choices
+    from gdn_aot.build.client import Extras
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
@@ -149,13 +150,13 @@ def _compile_target(
     start = time.monotonic()
     table = tuning.load(job.tuning_root, target.name, job.provider.distribution, require_installed(job.provider.name))
     progress(0, 0, f"{target}: tracing")
-    trace = traced(job, target, lazy.get, derive=False)
+    trace = traced(job, target, lazy.get)
     marks = {"trace": time.monotonic() - start}
     run = _Compilation(job, target, trace, lazy, following, progress)
     choices = run.choose(table)
     if any(key is not None for _, _, key in choices.uncovered):
         progress(0, 0, f"{target}: tracing smaller candidates")
-        trace = traced(job, target, lazy.get, derive=True)
+        trace = traced(job, target, lazy.get, derive="smaller")
         smaller = _Compilation(job, target, trace, lazy, following, progress)
         smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
         run, choices = smaller, smaller.choose(table)
@@ -189,10 +190,20 @@ def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Buil
     return built
 
 
-def traced(job: Job, target: Target, worker: Callable[[], Worker], *, derive: bool) -> Trace:
-    """Return the trace of a job for a target, from the cache if nothing that it depends on has changed."""
+def traced(
+    job: Job, target: Target, worker: Callable[[], Worker], *, derive: str = "", extras: Extras | None = None
+) -> Trace:
+    """Return the trace of a job for a target, from the cache if nothing that it depends on has changed.
+
+    Args:
+        job: What is built.
+        target: For which target.
+        worker: Starts the worker if it is needed.
+        derive: As for `gdn_aot.build.client.Worker.trace`.
+        extras: Likewise.
+    """
     shapes = distinct(job.shapes_for(target))
-    workloads = (*job.workloads, *(["derive"] if derive else []))
+    named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
     ptxas = assembler_version(target) or "unknown"
     key = digest(
         sources.code_digest(job.provider),
@@ -201,11 +212,13 @@ def traced(job: Job, target: Target, worker: Callable[[], Worker], *, derive: bo
         json.loads(json.dumps(asdict(target))),
         [asdict(shape) for shape in shapes],
         asdict(job.limits),
-        workloads,
+        job.workloads,
+        derive,
+        named,
     )
     stored = job.cache.trace(key)
     if stored is None:
-        stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive)
+        stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive, extras=extras)
         job.cache.put_trace(key, stored)
     return Trace.from_json(stored)
 
