@@ -82,7 +82,7 @@ class Isolated:
     """
 
     def __init__(self, module: str, *, silence: float, variables: Mapping[str, str] | None = None) -> None:
-        self._module, self._silence = module, silence
+        self._module, self.silence = module, silence
         self._variables = dict(variables or {})
 
     def __enter__(self) -> Self:
@@ -140,9 +140,9 @@ class Isolated:
             now = self.notes.read()[0]
             if now != count:
                 count, since = now, time.monotonic()
-            elif time.monotonic() - since > self._silence:
+            elif time.monotonic() - since > self.silence:
                 self._kill()
-                raise EndedError(f"it did nothing for {self._silence:g} s and was killed", self.notes.read()[1])
+                raise EndedError(f"it did nothing for {self.silence:g} s and was killed", self.notes.read()[1])
         try:
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
@@ -155,7 +155,7 @@ class Isolated:
 
     def _poll(self) -> bool:
         try:
-            return self._connection.poll(min(1.0, self._silence / 4))
+            return self._connection.poll(min(1.0, self.silence / 4))
         except OSError:
             return True
 
