@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.manifest import file_name
-from gdn_aot.build import pack, sources, tuning
+from gdn_aot.build import pack, sources
 from gdn_aot.build.cache import Outcome, digest, launch_digest
 from gdn_aot.build.choose import Chooser
 from gdn_aot.build.client import Worker
@@ -23,6 +23,8 @@ from gdn_aot.models import distinct
 from gdn_aot.providers import require_installed
 from gdn_aot.targets import assembler_version, check_assembler
 from gdn_aot.triton_internals import check_version
+from gdn_aot.tune import record
+from gdn_aot.tune.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -148,18 +150,18 @@ def _compile_target(
 ) -> Callable[[], Built]:
     """Trace, choose and compile one target. Returns what is left to do: packing."""
     start = time.monotonic()
-    table = tuning.load(job.tuning_root, target.name, job.provider.distribution, require_installed(job.provider.name))
+    tuned = _tuned(job, target)
     progress(0, 0, f"{target}: tracing")
-    trace = traced(job, target, lazy.get)
+    trace = traced(job, target, lazy.get, extras=tuned.extras)
     marks = {"trace": time.monotonic() - start}
     run = _Compilation(job, target, trace, lazy, following, progress)
-    choices = run.choose(table)
+    choices = run.choose(tuned)
     if any(key is not None for _, _, key in choices.uncovered):
         progress(0, 0, f"{target}: tracing smaller candidates")
-        trace = traced(job, target, lazy.get, derive="smaller")
+        trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
         smaller = _Compilation(job, target, trace, lazy, following, progress)
         smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
-        run, choices = smaller, smaller.choose(table)
+        run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
     built = Built(
         target=target, manifest=None, path=None, choices=choices, compiled=run.compiled, spent=run.spent, seconds=marks
@@ -167,6 +169,32 @@ def _compile_target(
     if choices.failures and not job.keep_going:
         return lambda: built
     return partial(_pack_target, job, trace, run.kept(choices), built)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tuned:
+    """What records say for one target."""
+
+    measured: record.TuningTable
+    transfer: Transfer
+    extras: Extras
+    """Configurations that only a wide search offers; see `gdn_aot.build.client.Worker.trace`."""
+
+
+def _tuned(job: Job, target: Target) -> _Tuned:
+    """Read the record of a target, and find those that it may be transferred from."""
+    distribution, version = job.provider.distribution, require_installed(job.provider.name)
+    triton = sources.installed("triton")
+    own = None
+    if job.tuning_root is not None:
+        path = record.record_path(job.tuning_root, target.name, distribution, version)
+        own = record.load(path, target=target.name, distribution=distribution, version=version)
+    measured = record.table(own, triton)
+    return _Tuned(
+        measured=measured,
+        transfer=Transfer(job.tuning_root, target, distribution, version, triton),
+        extras=record.extras(measured),
+    )
 
 
 def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Built) -> Built:
@@ -248,8 +276,8 @@ class _Compilation:
         self.spent: Counter[str] = Counter()
         self.pool_started = False
 
-    def choose(self, table: tuning.TuningTable) -> Choices:
-        chooser = Chooser(self._trace, self._target, table)
+    def choose(self, tuned: _Tuned) -> Choices:
+        chooser = Chooser(self._trace, self._target, tuned.measured, tuned.transfer.suggest)
         self._run(chooser.wanted(), chooser.take)
         if self._job.all_candidates:
             every = (
