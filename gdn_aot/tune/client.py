@@ -149,7 +149,7 @@ class Session:
             try:
                 while (event := worker.receive())["event"] != "done":
                     if event["event"] == "called":
-                        finished.append(tuple(event["place"]))  # type: ignore[arg-type]
+                        finished.append(tuple(event["place"]))
                         self._called(event, outcome)
                         progress(outcome)
                     else:

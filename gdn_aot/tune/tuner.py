@@ -356,7 +356,7 @@ class _Writer:
                 for tokens, row in rows.items()
             ),
             rejected=tuple(
-                records.Rejected(candidate=index, tokens=tokens, reason=reason)
+                records.Rejected(candidate=index, tokens=tokens or None, reason=reason)
                 for index, (tokens, reason) in sorted(state.out.items())
             ),
             resources=tuple(self._resources(made) for made in state.objects),
@@ -421,7 +421,7 @@ def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.Cho
         }
     for item in choice.rejected:
         if item.candidate in place:
-            state.out.setdefault(place[item.candidate], (item.tokens, item.reason))
+            state.out.setdefault(place[item.candidate], (item.tokens or 0, item.reason))
 
 
 def _integer(value: object) -> int:
