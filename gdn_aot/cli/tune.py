@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 GATE_TOKENS = (300, 1000)
 """Lengths at which candidates are compared but not timed: no multiples of a chunk of 64."""
+SEARCH_SECONDS = 2.0
+"""What a wide search may take for each key and token count; --budget bounds it as a whole."""
 _TOKENS = "64,512,2048,8192,32768"
 _SHOWN = 10
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -146,6 +148,11 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
     )
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
+    budget = parse_duration(options["budget"]) if options["budget"] else None
+    wide = options["search"] == "wide"
+    if wide:  # the search goes by the times at what counts most
+        shares = weights.shares(tokens)
+        tokens = tuple(sorted(tokens, key=lambda count: -shares[count]))
     limits = Limits(max_tokens=max(tokens), max_batch=options["max_batch"])
     workloads = select_workloads(provider, "inference", options["workload"], options["exclude_workload"])
     job = pipeline.Job(
@@ -174,11 +181,12 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
             tokens=tokens,
             gate_tokens=tuple(count for count in GATE_TOKENS if count <= max(tokens)) or (max(tokens),),
             rounds=options["rounds"],
+            search_seconds=SEARCH_SECONDS,
             silence=options["patience"],
         ),
         objective=objective.Objective(weights.weights, options["bound"]),
-        wide=options["search"] == "wide",
-        budget=parse_duration(options["budget"]) if options["budget"] else None,
+        wide=wide,
+        budget=budget,
         resume=options["resume"],
         path=record.record_path(options["output"], target.name, provider.distribution, version),
     )

@@ -88,6 +88,8 @@ class Method:
     gate_tokens: tuple[int, ...]
     """Token counts at which candidates are compared but not timed."""
     rounds: int
+    search_seconds: float
+    """What the search among candidates that the provider does not offer may take, for each launch."""
     silence: float
     """Seconds without any sign of life after which a worker is killed."""
     card: str = CARD
@@ -200,6 +202,7 @@ class Session:
             "tokens": [*method.gate_tokens, *method.tokens],
             "timed": list(method.tokens),
             "rounds": method.rounds,
+            "search_seconds": method.search_seconds,
             "finished": list(finished),
         }
 
@@ -210,6 +213,7 @@ class Session:
                 {
                     "key": state.key,
                     "configs": list(map(asdict, state.configs)),
+                    "offered": state.offered,
                     "out": {index: reason for index, (_, reason) in state.out.items()},
                     "done": list(state.samples),
                 }

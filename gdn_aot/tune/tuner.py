@@ -17,6 +17,7 @@ from gdn_aot.providers import require_installed
 from gdn_aot.tune import record as records
 from gdn_aot.tune.client import KeyState, Outcome, Session, Unit
 from gdn_aot.tune.objective import NoneEligible, Sample, choose
+from gdn_aot.tune.prune import prune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,6 +139,8 @@ def _units(
             objects=[outcomes[launch].object for launch in traced.variants[0]],
             out=_unfit(traced, reasons),
         )
+        if task.wide:
+            state.out |= _pruned(state, task.target)
         keys[name, traced.key] = state
         users = set().union(*traced.users)
         wanted[name, traced.key] = {place[workload][1] for _, workload in users} & timed
@@ -162,6 +165,17 @@ def _unfit(traced: TracedKey, reasons: dict[int, str | None]) -> dict[int, tuple
         if why is not None:
             found[index] = (0, why)
     return found
+
+
+def _pruned(state: KeyState, target: Target) -> dict[int, tuple[int, str]]:
+    """Return the candidates that are not worth timing by what their binaries take."""
+    objects = {
+        config: made
+        for index, (config, made) in enumerate(zip(state.configs, state.objects, strict=True))
+        if made is not None and index not in state.out
+    }
+    left_out = prune(objects, target, state.configs[: state.offered])
+    return {state.configs.index(config): (0, reason) for config, reason in left_out.items()}
 
 
 def _reason(outcome: cache.Outcome, target: Target) -> str | None:

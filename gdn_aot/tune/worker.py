@@ -16,6 +16,7 @@ import traceback
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,17 @@ from gdn_aot.providers import get_provider
 from gdn_aot.providers.base import Limits
 from gdn_aot.triton_internals import direct, interception
 from gdn_aot.tune import gate
+from gdn_aot.tune.halving import Halving
 from gdn_aot.tune.statistics import sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from gdn_aot.tune.card import Card, Launchable
+
+
+KEPT = 12
+"""Candidates that the provider does not offer which are timed in full."""
 
 
 class _SkipError(Exception):
@@ -48,6 +54,8 @@ class Key:
 
     key: tuple[Any, ...]
     configs: list[Config]
+    offered: int
+    """Candidates, from the start, that are the provider's own."""
     out: dict[int, str]
     """Candidates that are out, and why."""
     done: set[int]
@@ -69,6 +77,7 @@ class Plan:
                 key = Key(
                     key=tuple(row["key"]),
                     configs=[config_from_json(config) for config in row["configs"]],
+                    offered=row["offered"],
                     out={int(index): reason for index, reason in row["out"].items()},
                     done=set(row["done"]),
                 )
@@ -94,12 +103,20 @@ class Shape:
         send: Sends an event to the parent.
         note: Notes what is about to be launched.
         rounds: Timed rounds of each candidate.
+        search_seconds: What the search among candidates that the provider does not offer may take, for each launch.
     """
 
     def __init__(
-        self, card: Card, plan: Plan, send: Callable[[dict[str, Any]], None], note: Callable[[str], None], rounds: int
+        self,
+        card: Card,
+        plan: Plan,
+        send: Callable[[dict[str, Any]], None],
+        note: Callable[[str], None],
+        rounds: int,
+        search_seconds: float,
     ) -> None:
-        self._card, self._plan, self._send, self._note, self._rounds = card, plan, send, note, rounds
+        self._card, self._plan, self._send, self._note = card, plan, send, note
+        self._rounds, self._search_seconds = rounds, search_seconds
         self._loaded: dict[tuple[str, str], Launchable | str] = {}
         self._tokens, self._timed, self._label = 0, False, ""
         self._chosen: dict[tuple[str, tuple[Any, ...]], int] | None = None
@@ -176,13 +193,13 @@ class Shape:
 
         about(reference, "reference")
         effects = gate.find_effects(
-            launches[reference][0].arguments, lambda: run(reference), direct.declared_zero(tuner)
+            launches[reference][0].arguments, partial(run, reference), direct.declared_zero(tuner)
         )
         for index in list(launches):
             about(index, "gate")
             effects.restore()
             effects.poison()
-            reason = self._try(lambda index=index: run(index)) or effects.objection()  # type: ignore[misc]
+            reason = self._try(partial(run, index)) or effects.objection()
             if reason is not None:
                 key.out[index] = reason
                 del launches[index]
@@ -194,21 +211,47 @@ class Shape:
             "tokens": self._tokens,
             "call": self._label,
             "reference": reference,
-            "out": {str(index): reason for index, reason in key.out.items()},
         }
         if self._timed:
-            indices = list(launches)
-            about(reference, f"time {indices}")
-            times = self._card.time(
-                [lambda index=index: run(index) for index in indices],  # type: ignore[misc]
-                effects.restore,
-                self._rounds,
-            )
-            samples = {index: sample(row) for index, row in zip(indices, times, strict=True)}
+
+            def timed(indices: Sequence[int], rounds: int) -> dict[int, list[float]]:
+                about(reference, f"time {list(indices)}")
+                calls = [partial(run, index) for index in indices]
+                return dict(zip(indices, self._card.time(calls, effects.restore, rounds), strict=True))
+
+            indices = self._search(key, list(launches), reference, timed)
+            samples = {index: sample(row) for index, row in timed(indices, self._rounds).items()}
             event["us"] = {str(index): one.us for index, one in samples.items()}
             event["noise"] = {str(index): one.noise for index, one in samples.items()}
+        event["out"] = {str(index): reason for index, reason in key.out.items()}
         effects.finish()
         self._send(event)
+
+    def _search(
+        self,
+        key: Key,
+        indices: list[int],
+        reference: int,
+        timed: Callable[[Sequence[int], int], dict[int, list[float]]],
+    ) -> list[int]:
+        """Return the candidates to time in full: the provider's own, and the best of the others.
+
+        The others are halved by their times at this token count; those that fall out are out for the key.
+        """
+        own = [index for index in indices if index < key.offered]
+        others = [index for index in indices if index >= key.offered]
+        if len(others) <= KEPT:
+            return indices
+        halving = Halving([reference, *others], reference, self._search_seconds, first=2, most=8, keep=KEPT)
+        best: dict[int, float] = {}
+        while (step := halving.next()) is not None:
+            scores = {index: sample(row).us for index, row in timed(step.candidates, step.repetitions).items()}
+            best.update(scores)
+            halving.take(dict(scores))
+        for index in set(others).difference(halving.survivors):
+            took = f"took {best[index]:.1f} us, the best {min(best.values()):.1f}" if index in best else "had no turn"
+            key.out[index] = f"fell out of the search at {self._tokens} tokens: {took}"
+        return [*own, *sorted(set(others).intersection(halving.survivors))]
 
     def _launches(
         self, key: Key, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -261,7 +304,9 @@ class Server:
         """Measure one shape, or check choices of one shape against float64."""
         shape = ModelShape(**request["shape"])
         plan = Plan(Path(request["plan"]))
-        work = Shape(self._card, plan, self._channel.send, self._channel.notes.write, request["rounds"])
+        channel = self._channel
+        seconds = request["search_seconds"]
+        work = Shape(self._card, plan, channel.send, channel.notes.write, request["rounds"], seconds)
         chosen = None
         if request["do"] == "check":
             chosen = {(kernel, tuple(key)): index for kernel, key, index in request["chosen"]}
