@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import NoReturn, get_args
+from typing import get_args
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.check import check_manifest
-from gdn_aot.artifact.reader import INTEGERS, MAX_PROBLEMS, JsonObject, ProblemList, kind
+from gdn_aot.artifact.reader import INTEGERS, JsonObject, ProblemList, kind, refuse_constant, unique_pairs
 from gdn_aot.errors import Problem, UnknownFormatError
 
 MAX_BYTES = 32 << 20
@@ -58,7 +58,7 @@ def _load_json(data: bytes, problems: ProblemList) -> object:
     else:
         try:
             value: object = json.loads(
-                data.decode("ascii"), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant
+                data.decode("ascii"), object_pairs_hook=unique_pairs, parse_constant=refuse_constant
             )
         except json.JSONDecodeError as error:
             problems.add("", f"manifest.json is not JSON: {error.msg} at byte {error.pos}")
@@ -69,19 +69,6 @@ def _load_json(data: bytes, problems: ProblemList) -> object:
         else:
             return value
     return None
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1) if len(keys) < MAX_PROBLEMS else "..."
-        raise ValueError(f"an object has the key {twice[:80]!a} twice")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check_format(raw: object, problems: ProblemList) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from gdn_aot.errors import Problem, VerificationError
 
@@ -99,6 +99,29 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
+def unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of its pairs: an ``object_pairs_hook`` for `json.loads`.
+
+    Raises:
+        ValueError: A key is there twice.
+    """
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1) if len(keys) < MAX_PROBLEMS else "..."
+        raise ValueError(f"an object has the key {twice[:80]!a} twice")
+    return value
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and infinity: a ``parse_constant`` for `json.loads`.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{name} is not a JSON number")
+
+
 class JsonObject:
     """One JSON object: typed getters that note what is wrong and answer with an empty value."""
 
@@ -154,6 +177,50 @@ class JsonObject:
             return value
         self._wrong(name, "bool", value)
         return False
+
+    def number(self, name: str) -> float:
+        """Return an integer or a finite float."""
+        value = self._get(name, "number")
+        if value is _MISSING:
+            return 0.0
+        found = self.number_or_null(value, self._at(name))
+        if found is None and value is None:
+            self._wrong(name, "number", value)
+        return found or 0.0
+
+    def number_or_null(self, value: object, path: str) -> float | None:
+        """Return a number, or None for null."""
+        if value is None:
+            return None
+        if type(value) in (int, float) and _is_plain(value):
+            return cast("float", value)
+        self._problems.add(path, f"expected number or null, got {kind(value)}")
+        return None
+
+    def numbers_or_null(self, name: str) -> tuple[float | None, ...]:
+        """Return a list of numbers and nulls."""
+        return tuple(self.number_or_null(item, path) for path, item in self.items(name))
+
+    def has(self, name: str) -> bool:
+        """Say whether the object has a key."""
+        return self._data is not None and name in self._data
+
+    def refuse(self, name: str, what: str) -> None:
+        """Note that the value of a key, or a place below it, cannot be used."""
+        self._problems.add((self.path + (name if name.startswith("[") else f".{name}")).lstrip("."), what)
+
+    def pairs(self, name: str) -> Iterator[tuple[str, str, object]]:
+        """Yield (key, path, value) for an object whose keys are data."""
+        value = self._get(name, "object")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield key, self._at(name) + _step(key), item
+        else:
+            self._wrong(name, "object", value)
+
+    def inner(self, value: object, path: str, record: type) -> JsonObject:
+        """Return a value below this object as an object of its own."""
+        return JsonObject(value, path, record, self._problems)
 
     def optional(self, name: str, get: Callable[[str], _T]) -> _T | None:
         """Return None for null, else what ``get`` reads."""

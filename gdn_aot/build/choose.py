@@ -1,8 +1,8 @@
 """Choose one candidate per autotune key, by compiling until one fits the target.
 
-Order: the tuning record's choice if there is one, then the provider's own candidates in its order, then derived
-smaller ones. A candidate must compile and fit for every launch that its key can cause, because a key has one
-configuration.
+Order: the choice that a tuning record has for the target, else those transferred from other targets' records, then the
+provider's own candidates in its order, then those that it does not offer. A candidate must compile and fit for every
+launch that its key can cause, because a key has one configuration.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 from gdn_aot.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from gdn_aot.build.cache import Object, Outcome
-    from gdn_aot.build.records import Config, Trace, Tuning
-    from gdn_aot.build.tuning import TuningTable
+    from gdn_aot.build.records import Config, Scalar, Trace, Tuning
     from gdn_aot.targets import Target
+    from gdn_aot.tune.record import TunedChoice, TuningTable
+
+    Suggest = Callable[[str, tuple[Scalar, ...], Sequence[Config]], Sequence[TunedChoice]]
+    """(kernel, autotune key, the provider's own candidates) -> transferred choices, best first."""
 
 MAX_THREADS = 1024
 """Threads per block on every target (CUDA C++ Programming Guide, technical specifications table)."""
@@ -87,31 +90,51 @@ def misfit(compiled: Object, target: Target) -> str | None:
 class Chooser:
     """Walks the candidates of every key. `wanted` says what to compile next, `take` brings the outcome.
 
+    Args:
+        trace: What to choose for.
+        target: What it must fit.
+        table: The choices measured on the target.
+        suggest: Asked for the keys that ``table`` lacks.
+
     Raises:
         UsageError: The tuning record names a configuration that is no candidate.
     """
 
-    def __init__(self, trace: Trace, target: Target, table: TuningTable) -> None:
-        self._trace, self._target, self._table = trace, target, table
+    def __init__(self, trace: Trace, target: Target, table: TuningTable, suggest: Suggest | None = None) -> None:
+        self._trace, self._target, self._table, self._suggest = trace, target, table, suggest
         self.result = Choices()
-        self._walks = [_Walk(tuning, self._order(tuning)) for tuning in trace.tunings]
+        self._walks = [self._walk(tuning) for tuning in trace.tunings]
         self._waiting: dict[int, list[_Walk]] = {}
         self._plain = set(trace.plain)
         self._done: dict[int, Outcome] = {}
 
-    def _order(self, tuning: Tuning) -> list[int]:
-        order = list(range(len(tuning.candidates)))
-        tuned = self._table.get((self._trace.kernels[tuning.kernel].name, tuning.key))
-        if tuned is None:
-            return order
-        if tuned.config not in tuning.candidates:
-            raise UsageError(
-                f"the tuning record names {tuned.config} for {self._trace.kernels[tuning.kernel].name} "
-                f"with key {tuning.key}, which is no candidate of it",
-                hint="tune again; records are not edited by hand",
-            )
-        first = tuning.candidates.index(tuned.config)
-        return [first, *(index for index in order if index != first)]
+    def _walk(self, tuning: Tuning) -> _Walk:
+        kernel = self._trace.kernels[tuning.kernel].name
+        own = tuning.candidates[: len(tuning.candidates) - tuning.derived]
+        measured = self._table.get((kernel, tuning.key))
+        if measured is not None:
+            self._check(kernel, tuning, own, measured)
+            tuned = {tuning.candidates.index(measured.config): measured}
+        else:
+            suggested = self._suggest(kernel, tuning.key, own) if self._suggest else ()
+            tuned = {own.index(choice.config): choice for choice in suggested}
+        rest = (index for index in range(len(tuning.candidates)) if index not in tuned)
+        return _Walk(tuning, [*tuned, *rest], tuned)
+
+    def _check(self, kernel: str, tuning: Tuning, own: list[Config], measured: TunedChoice) -> None:
+        """Check that a record names a candidate: the provider's, or one that a wide search makes and the trace has."""
+        if measured.config in own:
+            return
+        if measured.wide and measured.config in tuning.candidates:
+            from gdn_aot.tune import wide
+
+            if measured.config in wide.candidates(own, self._target):
+                return
+        raise UsageError(
+            f"the tuning record names {measured.config} for {kernel} with key {tuning.key}, "
+            "which is no candidate of it",
+            hint="tune again; records are not edited by hand",
+        )
 
     def wanted(self) -> Iterator[int]:
         """Yield the launches to compile first: every plain one, and the first candidate of every key."""
@@ -171,14 +194,13 @@ class Chooser:
 
     def _choose(self, walk: _Walk, candidate: int) -> None:
         walk.ended = True
-        tuned = self._table.get((self._trace.kernels[walk.tuning.kernel].name, walk.tuning.key))
-        use_record = tuned is not None and walk.position == 0
+        tuned, objections = walk.tuned.get(candidate), _note(walk.reasons)
         self.result.chosen.append(
             Chosen(
                 tuning=walk.tuning,
                 candidate=candidate,
-                provenance=tuned.provenance if tuned and use_record else "default",
-                note=tuned.note if tuned and use_record else _note(walk.reasons),
+                provenance=tuned.provenance if tuned else "default",
+                note="; ".join(filter(None, [tuned.note, objections])) if tuned else objections,
             )
         )
 
@@ -187,6 +209,8 @@ class Chooser:
 class _Walk:
     tuning: Tuning
     order: Sequence[int]
+    tuned: dict[int, TunedChoice]
+    """What records say of the candidates that come first."""
     position: int = 0
     ended: bool = False
     reasons: list[str] = field(default_factory=list)

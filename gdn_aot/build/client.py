@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from gdn_aot.build.cache import BuildCache
+    from gdn_aot.build.records import Config
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits
     from gdn_aot.targets import Target
+
+    Extras = Mapping[str, Sequence[Config]]
 
 KEPT_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LIBDEVICE_PATH")
 """Variables of Triton that choose tools; every other ``TRITON_*`` and ``FLA_*`` changes keys and is dropped."""
@@ -90,9 +93,23 @@ class Worker:
         workloads: Iterable[str],
         ptxas: str,
         *,
-        derive: bool = False,
+        derive: str = "",
+        extras: Extras | None = None,
+        tokens: Sequence[int] = (),
     ) -> bytes:
-        """Trace workloads for shapes. Returns the trace as JSON; ``derive`` adds smaller candidates."""
+        """Trace workloads for shapes. Returns the trace as JSON.
+
+        Args:
+            shapes: Model shapes.
+            limits: Bounds on the calls.
+            workloads: Names; those that this version of the provider lacks are left out.
+            ptxas: The assembler's version, for the trace.
+            derive: Candidates beyond the provider's: none, ``smaller`` or ``wide`` ones.
+            extras: Further candidates per kernel, which a tuning record names. They come right after the provider's
+                own, and only where `gdn_aot.tune.wide` makes them of these.
+            tokens: Token counts; the workloads' calls for tuning at these are traced in place of their cases, and
+                `Trace.workloads` has an entry ``NAME@TOKENS`` for each pair.
+        """
         path = Path(self._scratch) / "trace.json"
         self._send(
             {
@@ -103,6 +120,8 @@ class Worker:
                 "ptxas": ptxas,
                 "path": str(path),
                 "derive": derive,
+                "tokens": list(tokens),
+                "extras": {name: list(map(asdict, configs)) for name, configs in (extras or {}).items()},
             }
         )
         self.receive("traced")

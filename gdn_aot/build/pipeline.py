@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.manifest import file_name
-from gdn_aot.build import pack, sources, tuning
+from gdn_aot.build import pack, sources
 from gdn_aot.build.cache import Outcome, digest, launch_digest
 from gdn_aot.build.choose import Chooser
 from gdn_aot.build.client import Worker
@@ -23,15 +23,18 @@ from gdn_aot.models import distinct
 from gdn_aot.providers import require_installed
 from gdn_aot.targets import assembler_version, check_assembler
 from gdn_aot.triton_internals import check_version
+from gdn_aot.tune import record
+from gdn_aot.tune.transfer import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.build.cache import BuildCache, Object
     from gdn_aot.build.choose import Choices
+    from gdn_aot.build.client import Extras
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
@@ -106,7 +109,7 @@ def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str
         GdnAotError: Of the class that fits; see `gdn_aot.errors`.
     """
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(max_workers=1) as packer:
-        lazy = [_LazyWorker(stack, job.provider.name, target) for target in targets]
+        lazy = [LazyWorker(stack, job.provider.name, target) for target in targets]
         packing: Future[Built] | None = None
         for position, target in enumerate(targets):
             following = lazy[position + 1] if position + 1 < len(targets) else None
@@ -120,7 +123,7 @@ def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str
             yield packing.result()
 
 
-class _LazyWorker:
+class LazyWorker:
     """A worker that is started when first needed: an unchanged rebuild needs none."""
 
     def __init__(self, stack: contextlib.ExitStack, provider: str, target: Target) -> None:
@@ -129,36 +132,38 @@ class _LazyWorker:
         self._own = contextlib.ExitStack()
 
     def get(self) -> Worker:
+        """Return the worker, starting it if need be."""
         if self._worker is None:
             self._stack.push(self._own)
             self._worker = self._own.enter_context(Worker(self._provider, self._target))
         return self._worker
 
     def close(self) -> None:
+        """End it."""
         self._own.close()
 
 
 def _compile_target(
     job: Job,
     target: Target,
-    lazy: _LazyWorker,
-    following: _LazyWorker | None,
+    lazy: LazyWorker,
+    following: LazyWorker | None,
     progress: Callable[[int, int, str], None],
 ) -> Callable[[], Built]:
     """Trace, choose and compile one target. Returns what is left to do: packing."""
     start = time.monotonic()
-    table = tuning.load(job.tuning_root, target.name, job.provider.distribution, require_installed(job.provider.name))
+    tuned = _tuned(job, target)
     progress(0, 0, f"{target}: tracing")
-    trace = traced(job, target, lazy.get, derive=False)
+    trace = traced(job, target, lazy.get, extras=tuned.extras)
     marks = {"trace": time.monotonic() - start}
-    run = _Compilation(job, target, trace, lazy, following, progress)
-    choices = run.choose(table)
+    run = Compilation(job, target, trace, lazy, following, progress)
+    choices = run.choose(tuned)
     if any(key is not None for _, _, key in choices.uncovered):
         progress(0, 0, f"{target}: tracing smaller candidates")
-        trace = traced(job, target, lazy.get, derive=True)
-        smaller = _Compilation(job, target, trace, lazy, following, progress)
+        trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
+        smaller = Compilation(job, target, trace, lazy, following, progress)
         smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
-        run, choices = smaller, smaller.choose(table)
+        run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
     built = Built(
         target=target, manifest=None, path=None, choices=choices, compiled=run.compiled, spent=run.spent, seconds=marks
@@ -166,6 +171,32 @@ def _compile_target(
     if choices.failures and not job.keep_going:
         return lambda: built
     return partial(_pack_target, job, trace, run.kept(choices), built)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tuned:
+    """What records say for one target."""
+
+    measured: record.TuningTable
+    transfer: Transfer
+    extras: Extras
+    """Configurations that only a wide search offers; see `gdn_aot.build.client.Worker.trace`."""
+
+
+def _tuned(job: Job, target: Target) -> _Tuned:
+    """Read the record of a target, and find those that it may be transferred from."""
+    distribution, version = job.provider.distribution, require_installed(job.provider.name)
+    triton = sources.installed("triton")
+    own = None
+    if job.tuning_root is not None:
+        path = record.record_path(job.tuning_root, target.name, distribution, version)
+        own = record.load(path, target=target.name, distribution=distribution, version=version)
+    measured = record.table(own, triton)
+    return _Tuned(
+        measured=measured,
+        transfer=Transfer(job.tuning_root, target, distribution, version, triton),
+        extras=record.extras(measured),
+    )
 
 
 def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Built) -> Built:
@@ -189,10 +220,27 @@ def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Buil
     return built
 
 
-def traced(job: Job, target: Target, worker: Callable[[], Worker], *, derive: bool) -> Trace:
-    """Return the trace of a job for a target, from the cache if nothing that it depends on has changed."""
+def traced(
+    job: Job,
+    target: Target,
+    worker: Callable[[], Worker],
+    *,
+    derive: str = "",
+    extras: Extras | None = None,
+    tokens: Sequence[int] = (),
+) -> Trace:
+    """Return the trace of a job for a target, from the cache if nothing that it depends on has changed.
+
+    Args:
+        job: What is built.
+        target: For which target.
+        worker: Starts the worker if it is needed.
+        derive: As for `gdn_aot.build.client.Worker.trace`.
+        extras: Likewise.
+        tokens: Likewise.
+    """
     shapes = distinct(job.shapes_for(target))
-    workloads = (*job.workloads, *(["derive"] if derive else []))
+    named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
     ptxas = assembler_version(target) or "unknown"
     key = digest(
         sources.code_digest(job.provider),
@@ -201,16 +249,19 @@ def traced(job: Job, target: Target, worker: Callable[[], Worker], *, derive: bo
         json.loads(json.dumps(asdict(target))),
         [asdict(shape) for shape in shapes],
         asdict(job.limits),
-        workloads,
+        job.workloads,
+        derive,
+        named,
+        list(tokens),
     )
     stored = job.cache.trace(key)
     if stored is None:
-        stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive)
+        stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive, extras=extras, tokens=tokens)
         job.cache.put_trace(key, stored)
     return Trace.from_json(stored)
 
 
-class _Compilation:
+class Compilation:
     """Compiles what the chooser wants, from the cache where possible."""
 
     def __init__(
@@ -218,8 +269,8 @@ class _Compilation:
         job: Job,
         target: Target,
         trace: Trace,
-        lazy: _LazyWorker,
-        following: _LazyWorker | None,
+        lazy: LazyWorker,
+        following: LazyWorker | None,
         progress: Callable[[int, int, str], None],
     ) -> None:
         self._job, self._target, self._trace = job, target, trace
@@ -235,8 +286,9 @@ class _Compilation:
         self.spent: Counter[str] = Counter()
         self.pool_started = False
 
-    def choose(self, table: tuning.TuningTable) -> Choices:
-        chooser = Chooser(self._trace, self._target, table)
+    def choose(self, tuned: _Tuned) -> Choices:
+        """Compile until every key has a candidate that fits, or none is left."""
+        chooser = Chooser(self._trace, self._target, tuned.measured, tuned.transfer.suggest)
         self._run(chooser.wanted(), chooser.take)
         if self._job.all_candidates:
             every = (
@@ -254,6 +306,17 @@ class _Compilation:
             return dict(self._objects)
         wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen))
         return {launch: self._objects[launch] for launch in wanted}
+
+    def every(self, launches: Iterable[int]) -> dict[int, Outcome]:
+        """Compile these launches. Returns what became of each."""
+        found: dict[int, Outcome] = {}
+
+        def take(launch: int, outcome: Outcome) -> Iterator[int]:
+            found[launch] = outcome
+            return iter(())
+
+        self._run(iter(launches), take)
+        return found
 
     def _run(self, first: Iterator[int], take: Callable[[int, Outcome], Iterator[int]]) -> None:
         waiting: deque[int] = deque()

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
-from gdn_aot.build import derive
 from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.triton_internals import interception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gdn_aot.build.records import Scalar, Users
+
+    More = Callable[[str, list[Config]], list[Config]]
 
 
 class Recorder:
@@ -29,13 +31,13 @@ class Recorder:
 
     Args:
         trace: Filled in place.
-        derive_smaller: Also record candidates smaller than the provider's own; wanted on targets where some autotune
-            key has no provider candidate that fits.
+        more: Given a kernel's name and the provider's candidates for a key, returns further ones to record after
+            them; none of the provider's own may be among them.
     """
 
-    def __init__(self, trace: Trace, *, derive_smaller: bool = False) -> None:
+    def __init__(self, trace: Trace, *, more: More | None = None) -> None:
         self.trace = trace
-        self._derive = derive_smaller
+        self._more = more
         self._kernels: dict[int, int] = {}
         self._alive: list[Any] = []
         self._launches: dict[tuple[int, str], int] = {}
@@ -47,7 +49,7 @@ class Recorder:
     def record(self, call: Callable[[], object], user: tuple[int, int]) -> None:
         """Run ``call`` with Triton's launches replaced by recording them as those of ``user``; see `Users`."""
         self._user = user
-        with triton_internals.intercept(self._on_autotune, self._on_plain):
+        with interception.intercept(self._on_autotune, self._on_plain):
             call()
         self.trace.calls += 1
 
@@ -66,7 +68,7 @@ class Recorder:
         found = self._tunings.get((kernel, key))
         if found is None:
             configs = [_config(config) for config in offered]
-            derived = derive.smaller(configs) if self._derive else []
+            derived = self._more(self.trace.kernels[kernel].name, configs) if self._more else []
             found = Tuning(kernel=kernel, key=key, candidates=configs + derived, derived=len(derived))
             self._tunings[kernel, key] = found
             self._variants[kernel, key] = {}
@@ -85,7 +87,7 @@ class Recorder:
         def on_launch(jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._last = self._launch(jit, args, kwargs)
 
-        with triton_internals.intercept(self._on_autotune, on_launch):
+        with interception.intercept(self._on_autotune, on_launch):
             triton_internals.run_config(tuner, args, kwargs, config)
         return self._last
 

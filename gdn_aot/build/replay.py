@@ -15,6 +15,7 @@ from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import config_from_json
 from gdn_aot.models import ModelShape
 from gdn_aot.providers.base import Limits
+from gdn_aot.triton_internals import interception
 
 
 class Replayer:
@@ -40,7 +41,7 @@ class Replayer:
     def make(self, call: str, run: Any) -> None:
         """Run one call of the provider with lookups in place of launches."""
         self._call = call
-        with triton_internals.intercept(self._on_autotune, self._on_launch):
+        with interception.intercept(self._on_autotune, self._on_launch):
             run()
 
     def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

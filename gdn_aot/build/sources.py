@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gdn_aot.providers import ProviderInfo
 
 _LICENSE_NAME = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
-_OUR_SOURCES = ("triton_internals", "models.py", "providers", "build", "artifact/elf.py")
+_OUR_SOURCES = ("triton_internals", "models.py", "providers", "build", "tune/wide.py", "artifact/elf.py")
 """Files and folders of this package that decide what a trace holds."""
 
 

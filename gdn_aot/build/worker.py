@@ -19,19 +19,25 @@ import traceback
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot.artifact import elf
 from gdn_aot.build import pool, stub
 from gdn_aot.build.cache import BuildCache, digest
 from gdn_aot.build.recorder import Recorder, timed
-from gdn_aot.build.records import Trace
+from gdn_aot.build.records import Trace, config_from_json
 from gdn_aot.errors import NotWritableError
 from gdn_aot.models import ModelShape
 from gdn_aot.providers import get_provider
 from gdn_aot.providers.base import Limits
 from gdn_aot.targets import get_target
+from gdn_aot.tune import wide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gdn_aot.build.records import Config
 
 _MESSAGE_LENGTH = 2000
 """Most characters of a compiler message that are passed on."""
@@ -52,26 +58,43 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
         triton_version=triton_internals.check_supported(),
         ptxas_version=request["ptxas"],
     )
-    recorder = Recorder(made, derive_smaller=request.get("derive", False))
+    recorder = Recorder(made, more=_more(request))
     limits = Limits(**request["limits"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
-
+    tokens: list[int] = request.get("tokens", [])
     refusals: dict[tuple[str, str], str] = {}
 
     def run() -> None:
-        made.workloads = [name for name in request["workloads"] if name in module.WORKLOADS]
-        for workload_index, name in enumerate(made.workloads):
+        names = [name for name in request["workloads"] if name in module.WORKLOADS]
+        made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
+        for index, entry in enumerate(made.workloads):
+            name, _, count = entry.partition("@")
             workload = module.WORKLOADS[name]()
             for shape_index, shape in enumerate(shapes):
-                for call in workload.cases(shape, limits):
+                calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
+                for call in calls:
                     try:
-                        recorder.record(partial(workload.run, shape, call), (shape_index, workload_index))
+                        recorder.record(partial(workload.run, shape, call), (shape_index, index))
                     except Exception as error:  # noqa: BLE001
                         refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
 
     timed(made, run)
     made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]
     return made
+
+
+def _more(request: dict[str, Any]) -> Callable[[str, list[Config]], list[Config]] | None:
+    """Return what gives the candidates beyond the provider's, as the request asks for them, or None for none."""
+    kind = request.get("derive", "")
+    extras = {name: list(map(config_from_json, configs)) for name, configs in request.get("extras", {}).items()}
+    target = get_target(request["target"])
+    if not kind and not extras:
+        return None
+
+    def more(kernel: str, offered: list[Config]) -> list[Config]:
+        return wide.beyond(offered, extras.get(kernel, ()), kind, target)
+
+    return more
 
 
 class Compiler:

@@ -11,13 +11,12 @@ Nothing else in this package reads a private or undocumented attribute of Triton
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -198,6 +197,11 @@ class Launch:
         self._bound, self._specialization, self._options = binder(*args, **self._kwargs)
         self.key: str = compute_cache_key(key_cache, self._specialization, self._options)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The kernel's parameters by name, in order, as a launcher takes them."""
+        return dict(self._bound)
+
     def specialization(self) -> dict[str, Json]:
         """Return what `make_source` needs to compile this launch anywhere, as JSON.
 
@@ -360,37 +364,6 @@ def set_driver(driver_object: Any) -> None:
     from triton.runtime.driver import driver
 
     driver.set_active(driver_object)
-
-
-@contextlib.contextmanager
-def intercept(
-    on_autotune: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
-    on_launch: Callable[[Any, tuple[Any, ...], dict[str, Any]], None],
-) -> Iterator[None]:
-    """Replace autotuning and launching for the duration of a ``with`` block.
-
-    Args:
-        on_autotune: Called with (autotuner, args, kwargs with ``grid`` and ``warmup``) in place of
-            ``Autotuner.run``; its result is returned to the caller.
-        on_launch: Called with (JIT function, args, kwargs without ``grid`` and ``warmup``) in place of
-            ``JITFunction.run``.
-    """
-    from triton.runtime.autotuner import Autotuner
-    from triton.runtime.jit import JITFunction
-
-    def autotuner_run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return on_autotune(self, args, kwargs)
-
-    def jit_run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        del grid, warmup
-        on_launch(self, args, kwargs)
-
-    saved = Autotuner.run, JITFunction.run
-    Autotuner.run, JITFunction.run = autotuner_run, jit_run
-    try:
-        yield
-    finally:
-        Autotuner.run, JITFunction.run = saved
 
 
 def run_config(tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any) -> Any:

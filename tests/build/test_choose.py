@@ -9,15 +9,17 @@ import pytest
 from gdn_aot.build.cache import Object, Outcome
 from gdn_aot.build.choose import Chooser, misfit
 from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
-from gdn_aot.build.tuning import TunedChoice
 from gdn_aot.errors import UsageError
 from gdn_aot.targets import get_target
+from gdn_aot.tune import wide
+from gdn_aot.tune.record import TunedChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from gdn_aot.build.choose import Choices
-    from gdn_aot.build.tuning import TuningTable
+    from gdn_aot.build.choose import Choices, Suggest
+    from gdn_aot.build.records import Scalar
+    from gdn_aot.tune.record import TuningTable
 
 SM_75 = get_target("sm_75")
 KEY = (16, "torch.bfloat16")
@@ -63,9 +65,11 @@ def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, pla
     )
 
 
-def _choose(trace: Trace, outcomes: dict[int, Outcome], table: TuningTable | None = None) -> tuple[Choices, list[int]]:
+def _choose(
+    trace: Trace, outcomes: dict[int, Outcome], table: TuningTable | None = None, suggest: Suggest | None = None
+) -> tuple[Choices, list[int]]:
     """Drive a chooser to its end. Returns what it chose, and the launches it had compiled, in order."""
-    chooser = Chooser(trace, SM_75, table or {})
+    chooser = Chooser(trace, SM_75, table or {}, suggest)
     asked: list[int] = []
     pending = list(chooser.wanted())
     while pending:
@@ -215,3 +219,65 @@ def test_a_record_that_names_no_candidate_is_refused(make: Callable[[], Config])
         Chooser(_trace([A, B]), SM_75, _tuned(make()))
     assert str(make()) in caught.value.message
     assert "m:k" in caught.value.message
+
+
+def _suggest(*configs: Config) -> Suggest:
+    def suggest(kernel: str, key: tuple[Scalar, ...], offered: Sequence[Config]) -> list[TunedChoice]:
+        assert (kernel, key) == ("m:k", KEY)
+        assert SMALLER not in offered
+        return [
+            TunedChoice(config=config, provenance="transferred", note=f"from sm_90: {config}") for config in configs
+        ]
+
+    return suggest
+
+
+def test_without_a_measured_choice_transferred_ones_come_first() -> None:
+    trace = _trace([A, B, C, SMALLER], derived=1)
+    result, asked = _choose(trace, {2: FITS}, suggest=_suggest(C, B))
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance, chosen.note) == (C, "transferred", f"from sm_90: {C}")
+    assert asked == [2]
+
+
+def test_transferred_choices_that_do_not_fit_give_way_to_the_next_and_then_to_the_default() -> None:
+    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 1: FITS}, suggest=_suggest(C, B))
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance) == (B, "transferred")
+    assert chosen.note.startswith(f"from sm_90: {B}; 1 candidates before it do not fit: {C} needs 70000 bytes")
+    assert asked == [2, 1]
+    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 1: TOO_BIG, 0: FITS}, suggest=_suggest(C, B))
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance) == (A, "default")
+    assert asked == [2, 1, 0]
+
+
+def test_measured_comes_before_transferred() -> None:
+    result, _ = _choose(_trace([A, B, C]), {1: FITS}, _tuned(B), _suggest(C))
+    assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(B, "measured")]
+
+
+def _wide(config: Config, *, is_wide: bool = True) -> TuningTable:
+    return {("m:k", KEY): TunedChoice(config=config, provenance="measured", note="3 runs", wide=is_wide)}
+
+
+def test_a_wide_choice_is_taken_if_a_wide_search_makes_it_and_the_trace_has_it() -> None:
+    beyond = wide.candidates([A, B], SM_75)[0]
+    trace = _trace([A, B, beyond], derived=1)
+    result, asked = _choose(trace, {2: FITS}, _wide(beyond))
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance, chosen.derived) == (beyond, "measured", True)
+    assert asked == [2]
+    for table, candidates in (
+        (_wide(beyond), _trace([A, B])),  # the trace lacks it
+        (_wide(beyond, is_wide=False), trace),  # the record says that the provider offers it
+        (_wide(Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)), trace),
+    ):
+        with pytest.raises(UsageError, match="is no candidate of it"):
+            Chooser(candidates, SM_75, table)
+
+
+def test_a_config_that_no_wide_search_makes_is_refused_even_if_it_was_traced() -> None:
+    odd = Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)
+    with pytest.raises(UsageError, match="is no candidate of it"):
+        Chooser(_trace([A, B, odd], derived=1), SM_75, _wide(odd))

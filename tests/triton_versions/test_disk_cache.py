@@ -85,7 +85,7 @@ _OUR_ENTRIES = (
     + """
 from dataclasses import asdict
 from gdn_aot import triton_internals
-from gdn_aot.triton_internals import disk_cache
+from gdn_aot.triton_internals import disk_cache, interception
 disk_cache.check_disk_cache()
 launches, choices = [], []
 def on_launch(jit, args, kwargs):
@@ -99,7 +99,7 @@ def on_autotune(tuner, args, kwargs):
     place, text = disk_cache.choice_file(found, key, winner)
     choices.append({"place": asdict(place), "text": text})
     return triton_internals.run_config(tuner, args, kwargs, triton_internals.make_config(**winner))
-with triton_internals.intercept(on_autotune, on_launch):
+with interception.intercept(on_autotune, on_launch):
     call()
 import os, tempfile
 binaries = []
@@ -203,7 +203,7 @@ def test_what_cannot_be_found_is_refused(tmp_path: Path) -> None:
         + _CALLS
         + """
 from gdn_aot import triton_internals
-from gdn_aot.triton_internals import disk_cache
+from gdn_aot.triton_internals import disk_cache, interception
 jit = triton_internals.layers(kernels.tuned)[0]
 prune = {"early_config_prune": lambda configs, *_, **__: configs}
 def tuner(*configs, **more):
@@ -216,7 +216,7 @@ hook = triton.Config({"BLOCK": 32}, pre_hook=print)
 specialization = {"signature": {}, "constants": [], "attributes": [], "options": {"num_warps": 2}}
 def differing():
     launch = []
-    with triton_internals.intercept(lambda *_: None, lambda *a: launch.append(triton_internals.Launch(*a))):
+    with interception.intercept(lambda *_: None, lambda *a: launch.append(triton_internals.Launch(*a))):
         kernels.every[(1,)](*every.values(), num_warps=2)
     try:
         disk_cache.binary_entry(kernels.every, launch[0].specialization(), {"enable_fp_fusion": False}, 90)

@@ -21,6 +21,7 @@ from triton.runtime.autotuner import Autotuner
 
 from gdn_aot import triton_internals
 from gdn_aot.errors import UnsupportedTritonError
+from gdn_aot.triton_internals import interception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ _PREPARE = f"""
 import json, sys
 sys.path.insert(0, {str(_HERE)!r})
 from gdn_aot import triton_internals
+from gdn_aot.triton_internals import interception
 from gdn_aot.build import stub
 from gdn_aot.targets import get_target
 stub.activate(get_target("sm_90"))
@@ -218,7 +220,7 @@ for args, kwargs in calls:
     kernels.tuned[(1,)](*args, **kwargs)
     ours = triton_internals.autotune_key(kernels.tuned, args, kwargs)
     launched = []
-    with triton_internals.intercept(lambda *_: None, lambda jit, a, k: launched.append((jit, a, k))):
+    with interception.intercept(lambda *_: None, lambda jit, a, k: launched.append((jit, a, k))):
         triton_internals.run_config(
             kernels.tuned, args, {**kwargs, "grid": (1,), "warmup": False}, kernels.tuned.configs[0]
         )
@@ -330,7 +332,7 @@ def test_intercept_restores_triton() -> None:
     before = Autotuner.run, jit.JITFunction.run
 
     def fail() -> None:
-        with triton_internals.intercept(lambda *_: None, lambda *_: None):
+        with interception.intercept(lambda *_: None, lambda *_: None):
             assert Autotuner.run is not before[0]
             assert jit.JITFunction.run is not before[1]
             raise KeyError

@@ -1,0 +1,1 @@
+"""Measure candidates on a GPU and keep the choices as records."""

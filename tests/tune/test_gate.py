@@ -1,0 +1,193 @@
+"""The numeric gate, on kernels made of PyTorch operations on the CPU: what is found out, and what is let through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from gdn_aot.tune import gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Kernel = "Callable[[gate.Tensors], None]"
+
+
+def tensors(*, seed: int = 0, length: int = 300) -> gate.Tensors:
+    source = torch.Generator().manual_seed(seed)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=source)
+
+    return {
+        "x": draw(length, 64).bfloat16(),
+        "scale": draw(64),
+        "ends": torch.tensor([0, length]),
+        "y": torch.zeros(length, 64, dtype=torch.bfloat16),
+        "state": draw(64, 64),
+    }
+
+
+def right(a: gate.Tensors) -> None:
+    """Write the lower half of the columns of y, and add to the state."""
+    a["y"][:, :32] = (a["x"].float() * a["scale"]).bfloat16()[:, :32]
+    a["state"] += a["x"].float().T @ a["x"].float() / len(a["x"])
+
+
+def effects(kernel: Callable[[gate.Tensors], None] = right) -> tuple[gate.Tensors, gate.Effects]:
+    made = tensors()
+    return made, gate.find_effects(made, lambda: kernel(made))
+
+
+def objection(made: gate.Tensors, found: gate.Effects, kernel: Callable[[gate.Tensors], None]) -> str | None:
+    found.restore()
+    found.poison()
+    kernel(made)
+    return found.objection()
+
+
+def test_what_a_kernel_writes_is_found() -> None:
+    made, found = effects()
+    assert set(found.outputs) == {"y", "state"}
+    assert found.in_place == {"state"}
+    mask = found.kept["y"]
+    assert mask is not None
+    assert bool(mask[:, 32:].all())
+    assert not bool(mask[:, :32].any())
+    assert found.kept["state"] is None
+    assert made["ends"].tolist() == [0, 300]
+
+
+def test_an_output_that_holds_the_right_value_already_is_found() -> None:
+    made = tensors()
+    right(made)
+    made["state"] = tensors()["state"]
+    assert set(gate.find_effects(made, lambda: right(made)).outputs) == {"y", "state"}
+
+
+def test_zeroed_arguments_are_zeroed_before_each_launch() -> None:
+    made = tensors()
+
+    def add(a: gate.Tensors) -> None:
+        a["state"] += 1
+
+    found = gate.find_effects(made, lambda: add(made), zeroed=("state", "absent"))
+    assert found.in_place == frozenset()
+    for _ in range(2):
+        found.restore()
+        found.poison()
+        add(made)
+        assert found.objection() is None
+    assert bool((made["state"] == 1).all())
+
+
+def test_the_rest_of_a_call_goes_on_with_the_references_results() -> None:
+    made, found = effects()
+    found.poison()
+    found.finish()
+    expected = tensors()
+    right(expected)
+    assert all(torch.equal(made[name], expected[name]) for name in expected)
+
+
+def test_an_equal_candidate_passes_every_time() -> None:
+    made, found = effects()
+    assert [objection(made, found, right) for _ in range(3)] == [None] * 3
+
+
+def test_another_order_of_additions_passes() -> None:
+    made, found = effects()
+
+    def other(a: gate.Tensors) -> None:
+        right(a)
+        a["y"][::7, :32] *= 1 + 2**-7  # one spacing of bfloat16 at every seventh row
+        a["state"] *= 1 + 2**-12
+
+    assert objection(made, found, other) is None
+
+
+def wrong_everywhere(a: gate.Tensors) -> None:
+    right(a)
+    a["y"][:, :32] *= 1.02
+
+
+def nan(a: gate.Tensors) -> None:
+    right(a)
+    a["y"][7, 7] = float("nan")
+
+
+def infinite(a: gate.Tensors) -> None:
+    right(a)
+    a["state"][3, 3] = float("inf")
+
+
+def last_row_missing(a: gate.Tensors) -> None:
+    kept = a["y"][-1].clone()
+    right(a)
+    a["y"][-1] = kept
+
+
+def writes_too_much(a: gate.Tensors) -> None:
+    right(a)
+    a["y"][5, 40] = 0
+
+
+def nothing(a: gate.Tensors) -> None:
+    del a
+
+
+def one_wrong_block(a: gate.Tensors) -> None:
+    right(a)
+    a["y"][:4, :32] *= -1
+
+
+def state_not_updated(a: gate.Tensors) -> None:
+    a["y"][:, :32] = (a["x"].float() * a["scale"]).bfloat16()[:, :32]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    [
+        (wrong_everywhere, "output y is off by"),
+        (nan, "output y has numbers that are not finite"),
+        (infinite, "output state has numbers that are not finite"),
+        (last_row_missing, "output y leaves 32 elements unwritten"),
+        (writes_too_much, "output y writes 1 elements that the reference does not"),
+        (nothing, "output y leaves 9600 elements unwritten"),
+        (one_wrong_block, "output y is off by"),
+        (state_not_updated, "output state is off by"),
+    ],
+)
+def test_a_wrong_candidate_is_named(kernel: Callable[[gate.Tensors], None], reason: str) -> None:
+    made, found = effects()
+    said = objection(made, found, kernel)
+    assert said is not None
+    assert said.startswith(reason)
+    assert objection(made, found, right) is None, "what one candidate left must not count against the next"
+
+
+def test_a_wrong_block_shows_among_many() -> None:
+    expected = torch.randn(1000 * gate.BLOCK, generator=torch.Generator().manual_seed(1)).bfloat16()
+    found = expected.clone()
+    found[: gate.BLOCK // 32] *= 1.5
+    wrong = (found.float() - expected.float()).norm() / expected.float().norm()
+    assert float(wrong) < gate.TOLERANCE[torch.bfloat16], "too small to show in the whole"
+    assert "in a block" in (gate.disagreement(found, expected) or "")
+
+
+def test_a_reference_that_is_random_is_refused() -> None:
+    made = tensors()
+
+    def random(a: gate.Tensors) -> None:
+        a["y"].normal_()
+
+    with pytest.raises(ValueError, match="other results each time"):
+        gate.find_effects(made, lambda: random(made))
+
+
+def test_integers_must_be_equal() -> None:
+    one = torch.arange(10)
+    assert gate.disagreement(one.clone(), one) is None
+    assert gate.disagreement(one + 1, one) == "differs at 10 elements"

@@ -1,0 +1,362 @@
+"""Tuning records: what is read, what is refused and why, that the schema agrees; how they are merged and written."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import os
+from dataclasses import replace
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+
+from gdn_aot import _files
+from gdn_aot.errors import NotWritableError, UsageError
+from gdn_aot.tune import record as r
+from tune import records
+from tune.records import choice, config, full, kernel, plain, record, times
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(resources.files("gdn_aot").joinpath("resources/tuning.schema.json").read_text())
+    return schema
+
+
+def _read(document: object) -> r.Record:
+    return r.parse(json.dumps(document).encode(), name="tuning record FILE")
+
+
+def test_what_is_written_is_read_and_written_again() -> None:
+    data = r.dump(full())
+    found = r.parse(data)
+    assert r.dump(found) == data
+    assert {item.kernel: item for item in found.kernels} == {item.kernel: item for item in full().kernels}
+    assert [item.kernel for item in found.kernels] == ["a.b:c", records.KERNEL]
+
+
+def test_the_order_of_a_record_does_not_show_in_the_file() -> None:
+    made = full()
+    turned = replace(
+        made,
+        kernels=tuple(
+            replace(
+                item,
+                choices=tuple(replace(one, times=one.times[::-1]) for one in reversed(item.choices)),
+            )
+            for item in reversed(made.kernels)
+        ),
+        objective=replace(made.objective, weights=made.objective.weights[::-1]),
+    )
+    assert r.dump(turned) == r.dump(made)
+
+
+def test_times_are_rounded_and_each_row_is_a_line() -> None:
+    row = r.Times(tokens=64, us=(9.123456, 1 / 3), noise=(0.0049, 0.1))
+    text = r.dump(record(kernel([config(32), config(64)], choice(row, score=1.000049)))).decode()
+    assert '"64": {"us": [9.12, 0.33], "noise": [0.0, 0.1]}' in [line.strip() for line in text.splitlines()]
+    assert '"score": 1.0,' in text
+
+
+def test_the_schema_accepts_what_is_written() -> None:
+    jsonschema.Draft202012Validator.check_schema(_schema())
+    jsonschema.validate(plain(), _schema())
+    jsonschema.validate(plain(record()), _schema())
+
+
+def _set(*path: str | int, to: object) -> Callable[[Any], None]:
+    def change(document: Any) -> None:
+        for step in path[:-1]:
+            document = document[step]
+        document[path[-1]] = to
+
+    return change
+
+
+def _drop(*path: str | int) -> Callable[[Any], None]:
+    def change(document: Any) -> None:
+        for step in path[:-1]:
+            document = document[step]
+        del document[path[-1]]
+
+    return change
+
+
+_K = ("kernels", 1)
+_C = (*_K, "choices", 0)
+"""The choice that has everything."""
+
+
+def _paths(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Return the path of every object member and list item of a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in [(*path, key), *_paths(item, (*path, key))]]
+
+
+def _agree(document: Any) -> bool:
+    """Check that schema and reader take a document alike; return whether they do take it."""
+    takes = jsonschema.Draft202012Validator(_schema()).is_valid(document)
+    try:
+        _read(document)
+    except UsageError:
+        return False
+    assert takes, "the reader takes what the schema does not"
+    return True
+
+
+def test_the_schema_and_the_reader_ask_for_the_same_members() -> None:
+    """Every member in turn is left out, or becomes something of each other type."""
+    original = plain()
+    schema = jsonschema.Draft202012Validator(_schema())
+    for path in _paths(original):
+        for value in (..., None, True, -1, 1.5, "text", [], {}, [None], {"x": 1}):
+            changed = copy.deepcopy(original)
+            (_drop(*path) if value is ... else _set(*path, to=value))(changed)
+            taken = _agree(changed)
+            if schema.is_valid(changed) and not taken:
+                # What only the reader can know: the lengths of lists and what indices refer to.
+                with pytest.raises(
+                    UsageError, match=r"candidate|times for|entries for|no time|twice|null together|sum to 0"
+                ):
+                    _read(changed)
+
+
+def test_unknown_members_are_refused_by_both() -> None:
+    original = plain()
+    for path in [(), *_paths(original)]:
+        changed = copy.deepcopy(original)
+        place = changed
+        for step in path:
+            place = place[step]
+        if isinstance(place, dict) and path[-1:] not in (("kwargs",), ("weights",)):
+            place["extra"] = 1
+            assert not _agree(changed), path
+            assert not jsonschema.Draft202012Validator(_schema()).is_valid(changed), path
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_set("format", to=1), "format: 1 is not 2, the only one known"),
+        (_set("format", to="2" * 100), "format: 2222"),
+        (_set("format", to=True), "format: True is not 2"),
+        (_drop("format"), "not a tuning record: no object with a format"),
+        (_drop("provider"), "provider: missing, expected object"),
+        (_drop("kernels"), "kernels: missing, expected list"),
+        (_set("device", "driver", to=580), "device.driver: expected str, got int"),
+        (_set("objective", "weights", "many", to=1), "objective.weights: 'many' is not a number of tokens"),
+        (_set("objective", "weights", "64", to=-1), "objective.weights.64: expected a number that is not negative"),
+        (_set("objective", "bound", to=float("inf")), "Infinity is not a JSON number"),
+        (_set("objective", "bound", to=0.9), "objective.bound: 0.9 is below 1"),
+        (_set("objective", "weights", to={"64": 0}), "objective.weights: they sum to 0"),
+        (_set(*_K, "kernel", to="chunk_o"), "kernels[1].kernel: expected module:qualname"),
+        (_set("kernels", 0, "kernel", to=records.KERNEL), "kernels[1]: is in the list twice"),
+        (_set(*_K, "offered", to=4), "kernels[1].offered: 4 of 3 candidates"),
+        (_set(*_K, "candidates", 0, "kwargs", "BK", to="32"), "kernels[1].candidates[0].kwargs.BK: expected int"),
+        (_drop(*_K, "candidates", 0, "num_warps"), "kernels[1].candidates[0].num_warps: missing"),
+        (_drop(*_K, "candidates", 2), ": 3 times for 2 candidates"),
+        (_set(*_K, "choices", 1, "key", to=list(records.KEY)), "kernels[1].choices[1]: is in the list twice"),
+        (_set(*_C, "key", 0, to=[1]), "kernels[1].choices[0].key[0]: expected scalar, got list"),
+        (_set(*_C, "chosen", to=3), "kernels[1].choices[0].chosen: there is no candidate 3, only 3 from 0"),
+        (_set(*_C, "chosen", to=-1), "kernels[1].choices[0].chosen: there is no candidate -1"),
+        (_set(*_C, "chosen", to=2), "chosen: candidate 2 was rejected: a worker died of SIGSEGV"),
+        (_set(*_C, "reference", to=9), "kernels[1].choices[0].reference: there is no candidate 9"),
+        (_set(*_C, "rejected", 0, "candidate", to=7), "choices[0].rejected[0].candidate: there is no candidate 7"),
+        (_set(*_C, "times", to={}), "kernels[1].choices[0].times: there are none"),
+        (_set(*_C, "times", "64", "us", to=[1.0]), "kernels[1].choices[0].times['64'].us: 1 times for 3 candidates"),
+        (_set(*_C, "times", "64", "us", 1, to=None), "chosen: candidate 1 has no time at 64 tokens"),
+        (_set(*_C, "times", "64", "us", 0, to=None), "noise[0]: a time and its noise are null together"),
+        (_set(*_C, "times", "64", "us", 0, to=0), "us[0]: 0 is no time"),
+        (_set(*_C, "times", "64", "noise", 0, to=-0.5), "noise[0]: -0.5 is no time"),
+        (_set(*_C, "times", "sixty", to={"us": [1, 1, 1], "noise": [0, 0, 0]}), "'sixty' is not a number of tokens"),
+        (_set(*_C, "resources", 0, to=[1, 2]), "choices[0].resources[0]: expected list of 4, got list of 2"),
+        (_set(*_C, "resources", to=[None]), "choices[0].resources: 1 entries for 3 candidates"),
+    ],
+)
+def test_a_wrong_record_is_refused_with_path_and_reason(
+    tmp_path: Path, change: Callable[[Any], None], reason: str
+) -> None:
+    document = plain()
+    assert document["kernels"][1]["choices"][0]["key"] == list(records.KEY)
+    change(document)
+    file = tmp_path / "fla-core-0.6.0.json"
+    file.write_text(json.dumps(document))
+    with pytest.raises(UsageError) as caught:
+        r.load(file)
+    assert caught.value.message.startswith(f"tuning record {file} is refused: ")
+    assert reason in caught.value.message
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+    assert "\n" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xef\xbb\xbf{}", b"\xff", b"[" * 100000, b'{"a": 1, "a": 2}']
+)
+def test_what_is_no_record_is_refused(data: bytes) -> None:
+    with pytest.raises(UsageError, match="not a tuning record"):
+        r.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"target": "sm_120"}, "target: 'sm_90' is not 'sm_120'"),
+        ({"distribution": "vllm"}, "provider.distribution: 'fla-core' is not 'vllm'"),
+        ({"version": "0.5.2"}, "provider.version: '0.6.0' is not '0.5.2'"),
+    ],
+)
+def test_a_record_of_something_else_is_refused(tmp_path: Path, wanted: dict[str, str], reason: str) -> None:
+    path = records.write(tmp_path, full())
+    assert r.load(path, target="sm_90", distribution="fla-core", version="0.6.0") is not None
+    with pytest.raises(UsageError) as caught:
+        r.load(path, **wanted)
+    assert reason in caught.value.message
+
+
+def test_no_file_is_no_record_and_a_directory_is_refused(tmp_path: Path) -> None:
+    assert r.load(tmp_path / "none.json") is None
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        r.load(tmp_path)
+
+
+def test_the_table_has_the_choices_and_where_they_were_measured() -> None:
+    made = full()
+    found = r.table(made)
+    assert set(found) == {(records.KERNEL, records.KEY), (records.KERNEL, (1,))}
+    tuned = found[records.KERNEL, records.KEY]
+    assert (tuned.config, tuned.provenance, tuned.wide) == (config(64), "measured", False)
+    assert tuned.note == "on NVIDIA H100 80GB HBM3, driver 580.159.04: lowest score"
+    assert "Triton" not in r.table(made, "3.6.0")[records.KERNEL, (1,)].note
+    assert "580.159.04, Triton 3.6.0: " in r.table(made, "3.8.0")[records.KERNEL, (1,)].note
+    assert r.table(None) == {}
+
+
+def test_choices_beyond_the_providers_are_extras() -> None:
+    candidates = [config(32), config(64), config(128)]
+    rows = [choice(times(64, 3.0, 2.0, 1.0), key=(key,), chosen=chosen) for key, chosen in enumerate((0, 2, 2, 1))]
+    found = r.table(record(kernel(candidates, *rows, offered=1)))
+    assert [item.wide for item in found.values()] == [False, True, True, True]
+    assert r.extras(found) == {records.KERNEL: [config(128), config(64)]}
+    assert r.extras(r.table(full())) == {}
+
+
+def test_merging_replaces_old_keys_and_keeps_the_others() -> None:
+    candidates = [config(32), config(64)]
+    old = record(
+        kernel(candidates, choice(times(64, 1.0, 2.0), key=(1,)), choice(times(64, 1.0, 2.0), key=(2,))),
+        kernel(candidates, choice(times(64, 1.0, 2.0)), name="m:old"),
+    )
+    new = record(
+        kernel(candidates, choice(times(64, 2.0, 1.0), key=(2,), chosen=1), choice(times(64, 1.0, 2.0), key=(3,))),
+        kernel(candidates, choice(times(64, 1.0, 2.0)), name="m:new"),
+        tool="gdn-aot 0.2.0",
+    )
+    merged = r.merge(old, new)
+    assert [item.kernel for item in merged.kernels] == [records.KERNEL, "m:new", "m:old"]
+    assert {one.key: one.chosen for one in merged.kernels[0].choices} == {(1,): 0, (2,): 1, (3,): 0}
+    assert merged.tool == "gdn-aot 0.2.0"
+    assert r.merge(None, new) == new
+    assert r.merge(merged, new) == merged
+    assert r.parse(r.dump(merged)) == merged
+
+
+def test_merging_unites_candidates_with_the_providers_first() -> None:
+    a, b, c, wide = config(16), config(32), config(64), config(256)
+    old_choice = choice(
+        times(64, 3.0, 2.0, 1.0),
+        key=(1,),
+        chosen=2,
+        reference=1,
+        resources=(None, r.Resources(registers=1, shared=2, local=3, size=4), None),
+    )
+    new_choice = choice(
+        times(64, 1.0, 5.0, None),
+        key=(2,),
+        rejected=(r.Rejected(candidate=2, tokens=None, reason="spills"),),
+    )
+    merged = r.merge(
+        record(kernel([a, b, wide], old_choice, offered=2)), record(kernel([b, c, a], new_choice, offered=2))
+    )
+    (found,) = merged.kernels
+    assert (found.candidates, found.offered) == ((a, b, c, wide), 3)
+    first, second = found.choices
+    assert (first.chosen, first.reference, first.times[0].us) == (3, 1, (3.0, 2.0, None, 1.0))
+    assert first.resources == (None, r.Resources(registers=1, shared=2, local=3, size=4), None, None)
+    assert (second.chosen, second.reference, second.times[0].us) == (1, 1, (None, 1.0, 5.0, None))
+    assert second.rejected[0].candidate == 0
+    assert r.parse(r.dump(merged)) == merged
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"target": "sm_80"}, "its target is sm_90, this is sm_80"),
+        ({"provider": replace(records.FLA, version="0.5.2")}, "its provider is fla (fla-core 0.6.0), this is fla"),
+        ({"triton": "3.8.0"}, "its triton is 3.6.0, this is 3.8.0"),
+        ({"ptxas": "12.9"}, "its ptxas is 12.8.93, this is 12.9"),
+        ({"device": replace(records.H100, name="NVIDIA H200")}, "its device.name is NVIDIA H100 80GB HBM3, this is"),
+        ({"device": replace(records.H100, driver="590")}, "its device.driver is 580.159.04, this is 590"),
+        ({"objective": r.Objective(weights=((64, 1.0),), bound=1.1)}, "its objective is "),
+    ],
+)
+def test_what_was_not_measured_alike_is_never_mixed(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        r.merge(full(), replace(full(), **change))
+    assert reason in caught.value.message
+    assert "\n" not in caught.value.hint
+
+
+def test_saving_makes_the_directory(tmp_path: Path) -> None:
+    path = records.write(tmp_path / "new", full())
+    assert path == tmp_path / "new/sm_90/fla-core-0.6.0.json"
+    assert path.read_bytes() == r.dump(full())
+    assert r.load(path) == r.parse(r.dump(full()))
+
+
+@pytest.mark.parametrize("where", ["write", "sync", "rename"])
+def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    path = records.write(tmp_path, full())
+    before = path.read_bytes()
+
+    def full_disk(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full:
+        def __init__(self, name: str, mode: str) -> None:
+            self._file = open(name, mode)  # noqa: PTH123, SIM115
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_error: object) -> None:
+            self._file.close()
+
+        def write(self, content: bytes) -> None:
+            self._file.write(content[:100])
+            full_disk()
+
+    if where == "write":
+        monkeypatch.setattr(_files, "open", Full, raising=False)
+    else:
+        monkeypatch.setattr(os, "fsync" if where == "sync" else "replace", full_disk)
+    with pytest.raises(NotWritableError, match=r"cannot write the tuning record .*No space left on device") as caught:
+        r.save(record(), path)
+    assert caught.value.exit_code == 9
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_in_the_place_of_the_directory_is_not_writable(tmp_path: Path) -> None:
+    (tmp_path / "sm_90").write_text("")
+    with pytest.raises(NotWritableError):
+        records.write(tmp_path, full())

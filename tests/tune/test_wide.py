@@ -1,0 +1,109 @@
+"""Wide candidates: what is generated, its bounds, and in what order it is cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdn_aot.build.derive import smaller
+from gdn_aot.build.records import Config
+from gdn_aot.targets import all_targets, get_target
+from gdn_aot.tune.wide import MOST, beyond, candidates
+
+SM_90 = get_target("sm_90")
+_KKT = [Config(kwargs=(("BK", bk),), num_warps=warps, num_stages=3) for bk in (32, 64) for warps in (1, 2, 4)]
+_OUT = [
+    Config(kwargs=(("BK", size), ("BV", size)), num_warps=warps, num_stages=3)
+    for size, warps in ((128, 8), (64, 4), (32, 2))
+]
+_CONFIGS = st.builds(
+    lambda bk, bv, precision, warps, stages: Config(
+        kwargs=(("BK", bk), ("P", precision), ("BV", bv)), num_warps=warps, num_stages=stages
+    ),
+    st.sampled_from([8, 16, 32, 64, 128, 512]),
+    st.sampled_from([16, 100, 64]),
+    st.sampled_from(["ieee", "tf32"]),
+    st.sampled_from([1, 2, 4, 8, 32]),
+    st.integers(1, 4),
+)
+
+
+def test_the_gain_known_for_kkt_solve_is_among_the_first() -> None:
+    made = candidates(_KKT, SM_90)
+    known = Config(kwargs=(("BK", 128),), num_warps=1, num_stages=3)
+    assert known in made[:20]
+
+
+def test_blocks_warps_and_stages_reach_so_far() -> None:
+    made = [config for config in candidates(_KKT[:1], SM_90) if config.maxnreg is None]
+    assert {dict(config.kwargs)["BK"] for config in made} == {16, 32, 64, 128}
+    assert {config.num_warps for config in made} == {1, 2, 4, 8, 16}
+    assert {config.num_stages for config in made} == {1, 2, 3, 4, 5}
+
+
+def test_the_nearest_come_first_and_the_farthest_are_cut() -> None:
+    made = candidates(_OUT, SM_90)
+    assert len(made) == MOST
+    assert made[0] == Config(kwargs=(("BK", 64), ("BV", 128)), num_warps=8, num_stages=3)
+    assert Config(kwargs=(("BK", 16), ("BV", 256)), num_warps=16, num_stages=5) not in made
+
+
+def test_caps_only_where_more_blocks_share_an_sm() -> None:
+    offered = Config(kwargs=(), num_warps=8, num_stages=3)
+    caps = [config.maxnreg for config in candidates([offered], SM_90) if config.maxnreg]
+    assert caps == [128, 64, 48, 32]  # at 168 and 96 registers an SM holds as many blocks as at 255 and 128
+    assert all(config.num_warps == 8 for config in candidates([offered], SM_90) if config.maxnreg)
+
+
+def test_no_more_warps_than_offered_on_blackwell() -> None:
+    assert max(config.num_warps for config in candidates(_KKT, get_target("sm_120"))) == 4
+
+
+def test_two_stages_at_most_without_asynchronous_copies() -> None:
+    offered = [Config(kwargs=(("BV", 32),), num_warps=4, num_stages=1)]
+    assert {config.num_stages for config in candidates(offered, get_target("sm_75"))} == {1, 2}
+
+
+def test_a_tile_that_shared_memory_cannot_hold_is_left_out() -> None:
+    offered = [Config(kwargs=(("BK", 128), ("BV", 256)), num_warps=4, num_stages=1)]
+    sizes = [dict(config.kwargs) for config in candidates(offered, get_target("sm_75"))]
+    assert max(size["BK"] * size["BV"] * 2 for size in sizes) == 65536
+    assert {"BK": 256, "BV": 256} in [dict(config.kwargs) for config in candidates(offered, SM_90)]
+
+
+@pytest.mark.parametrize("kwargs", [(("BV", 100),), (("BIAS", True),), (("num", 64),), (("BT", "64"),)])
+def test_what_is_no_block_keeps_its_value(kwargs: tuple[tuple[str, int], ...]) -> None:
+    made = candidates([Config(kwargs=kwargs, num_warps=4, num_stages=2)], SM_90)
+    assert made
+    assert {config.kwargs for config in made} == {kwargs}
+
+
+def test_what_a_record_names_comes_first_if_a_search_would_try_it() -> None:
+    near, nearer = (Config(kwargs=(("BK", bk),), num_warps=1, num_stages=3) for bk in (256, 128))
+    strange = Config(kwargs=(("BK", 96),), num_warps=1, num_stages=3)
+    assert beyond(_KKT, [near, strange, nearer, _KKT[0]], "", SM_90) == [nearer, near]
+    assert beyond(_KKT, [near], "smaller", SM_90) == [near, *smaller(_KKT)]
+    wide = beyond(_KKT, [near], "wide", SM_90)
+    assert wide[0] == near
+    assert sorted(map(str, wide)) == sorted(map(str, candidates(_KKT, SM_90)))
+    assert beyond(_KKT, [], "", SM_90) == []
+
+
+def test_nothing_of_nothing() -> None:
+    assert candidates([], SM_90) == []
+
+
+@given(st.lists(_CONFIGS, min_size=1, max_size=5), st.sampled_from(all_targets()))
+def test_each_is_new_and_within_bounds(offered: list[Config], target: object) -> None:
+    made = candidates(offered, target)  # type: ignore[arg-type]
+    assert made == candidates(offered, target)  # type: ignore[arg-type]
+    assert len(set(made)) == len(made) <= MOST
+    assert not set(made) & set(offered)
+    others = {config.kwargs[1] for config in offered}
+    for config in made:
+        assert [name for name, _ in config.kwargs] == ["BK", "P", "BV"]
+        assert config.kwargs[1] in others
+        assert 8 <= dict(config.kwargs)["BK"] <= 512
+        assert 1 <= config.num_warps <= 32
+        assert 1 <= config.num_stages <= 5
