@@ -14,7 +14,8 @@ from gdn_aot.errors import UsageError, VerificationError
 if TYPE_CHECKING:
     from gdn_aot.targets import Target
     from gdn_aot.tune.device import CardInfo
-    from gdn_aot.tune.tuner import Prepared, Task, Tuned
+    from gdn_aot.tune.plan import Prepared, Task
+    from gdn_aot.tune.tuner import Tuned
 
 GATE_TOKENS = (300, 1000)
 """Lengths at which candidates are compared but not timed: no multiples of a chunk of 64."""
@@ -103,7 +104,7 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     those that crash or hang are, too, and end nothing but their own process.
     """
     from gdn_aot.targets import get_target
-    from gdn_aot.tune import device, tuner
+    from gdn_aot.tune import device, plan, tuner
 
     card = None if prepare and options["arch"] else device.probe()
     target = card.target if card is not None else get_target(options["arch"])
@@ -115,7 +116,7 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     task = _task(target, options)
     with Progress("tune") as progress:
         if prepare:
-            made = tuner.prepare(task, progress.update)
+            made = plan.prepare(task, progress.update)
             _tell_prepared(task, made, as_json=as_json)
             return
         assert card is not None  # noqa: S101
@@ -135,7 +136,7 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
     from gdn_aot.providers import Limits, get_provider, require_installed
     from gdn_aot.tune import objective, record
     from gdn_aot.tune.client import Method
-    from gdn_aot.tune.tuner import Task
+    from gdn_aot.tune.plan import Task
 
     if not options["model"] and not options["shape"]:
         raise UsageError("no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models")

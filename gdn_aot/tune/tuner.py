@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gdn_aot._version import __version__
-from gdn_aot.build import pipeline
-from gdn_aot.build.choose import misfit
-from gdn_aot.errors import NothingSelectedError
-from gdn_aot.models import distinct
 from gdn_aot.providers import require_installed
 from gdn_aot.tune import record as records
-from gdn_aot.tune.client import KeyState, Outcome, Session, Unit
-from gdn_aot.tune.objective import NoneEligible, Sample, choose
-from gdn_aot.tune.prune import prune
+from gdn_aot.tune.client import Outcome, Session
+from gdn_aot.tune.plan import prepare
+from gdn_aot.tune.settle import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from gdn_aot.build import cache
-    from gdn_aot.build.records import Config, Scalar, Trace
-    from gdn_aot.build.records import Tuning as TracedKey
-    from gdn_aot.targets import Target
-    from gdn_aot.tune.client import Method
+    from gdn_aot.tune.client import KeyState, Unit
     from gdn_aot.tune.device import CardInfo
-    from gdn_aot.tune.objective import Objective
-
-    Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What to tune, and how."""
-
-    job: pipeline.Job
-    """Provider, shapes, workloads, limits, build cache and compile workers."""
-    target: Target
-    method: Method
-    objective: Objective
-    wide: bool
-    """Also measure candidates that the provider does not offer."""
-    budget: float | None
-    """Seconds to measure in; None for as many as it takes."""
-    resume: bool
-    """Keep what the record has for the same key and token count."""
-    path: Path
-    """The record."""
+    from gdn_aot.tune.objective import Sample
+    from gdn_aot.tune.plan import Prepared, Progress, Task
 
 
 @dataclass(kw_only=True)
@@ -76,129 +46,8 @@ class Tuned:
     """Median over all samples of the standard error over the time."""
 
 
-@dataclass
-class Prepared:
-    """All that can be done without the card: the units, with every candidate compiled."""
-
-    trace: Trace
-    units: list[Unit]
-    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
-    wanted: dict[tuple[str, tuple[Scalar, ...]], set[int]]
-    """Token counts at which each key occurs."""
-    sizes: dict[str, int]
-    """Bytes of each cubin."""
-    compiled: int
-    seconds: dict[str, float]
-
-
 class _BudgetSpentError(Exception):
     """The time to measure in is over."""
-
-
-def prepare(task: Task, progress: Progress) -> Prepared:
-    """Trace and compile. Needs no card; what is compiled already is not compiled again.
-
-    Raises:
-        NothingSelectedError: No call of the wanted lengths has an autotune key.
-    """
-    start = time.monotonic()
-    job, target = task.job, task.target
-    with contextlib.ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, job.provider.name, target)
-        progress(0, 0, f"{target}: tracing")
-        tokens = (*task.method.gate_tokens, *task.method.tokens)
-        trace = pipeline.traced(job, target, lazy.get, derive="wide" if task.wide else "", tokens=tokens)
-        traced = time.monotonic()
-        if not trace.tunings:
-            raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
-        work = pipeline.Compilation(job, target, trace, lazy, None, progress)
-        every = [launch for key in trace.tunings for variant in key.variants for launch in variant]
-        outcomes = work.every([*trace.plain, *every])
-        lazy.close()
-    done = time.monotonic()
-    return _units(task, trace, outcomes, work.compiled, {"trace": traced - start, "compile": done - traced})
-
-
-def _units(
-    task: Task, trace: Trace, outcomes: dict[int, cache.Outcome], compiled: int, seconds: dict[str, float]
-) -> Prepared:
-    reasons = {launch: _reason(outcome, task.target) for launch, outcome in outcomes.items()}
-    shapes = distinct(task.job.shapes_for(task.target))
-    units = [Unit(shape=shape, keys={}, binaries={}) for shape in shapes]
-    place = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
-    timed = set(task.method.tokens)
-    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState] = {}
-    wanted: dict[tuple[str, tuple[Scalar, ...]], set[int]] = {}
-    for traced in trace.tunings:
-        name = trace.kernels[traced.kernel].name
-        state = KeyState(
-            kernel=name,
-            key=traced.key,
-            configs=traced.candidates,
-            offered=len(traced.candidates) - traced.derived,
-            objects=[outcomes[launch].object for launch in traced.variants[0]],
-            out=_unfit(traced, reasons),
-        )
-        if task.wide:
-            state.out |= _pruned(state, task.target)
-        keys[name, traced.key] = state
-        users = set().union(*traced.users)
-        wanted[name, traced.key] = {place[workload][1] for _, workload in users} & timed
-        for shape in {shape for shape, _ in users}:
-            units[shape].keys[name, traced.key] = state
-        for variant, whose in zip(traced.variants, traced.users, strict=True):
-            for shape, _ in whose:
-                _add(units[shape], trace, variant, outcomes, reasons)
-    for launch, whose in trace.plain.items():
-        for shape, _ in whose:
-            _add(units[shape], trace, [launch], outcomes, reasons)
-    cubins = {outcome.object.cubin for outcome in outcomes.values() if outcome.object is not None}
-    sizes = {cubin: task.job.cache.cubin_size(cubin) for cubin in cubins}
-    return Prepared(trace, units, keys, wanted, sizes, compiled, seconds)
-
-
-def _unfit(traced: TracedKey, reasons: dict[int, str | None]) -> dict[int, tuple[int, str]]:
-    """Return the candidates that do not compile or do not fit for some launch of the key."""
-    found = {}
-    for index in range(len(traced.candidates)):
-        why = next((reason for variant in traced.variants if (reason := reasons[variant[index]])), None)
-        if why is not None:
-            found[index] = (0, why)
-    return found
-
-
-def _pruned(state: KeyState, target: Target) -> dict[int, tuple[int, str]]:
-    """Return the candidates that are not worth timing by what their binaries take."""
-    objects = {
-        config: made
-        for index, (config, made) in enumerate(zip(state.configs, state.objects, strict=True))
-        if made is not None and index not in state.out
-    }
-    left_out = prune(objects, target, state.configs[: state.offered])
-    return {state.configs.index(config): (0, reason) for config, reason in left_out.items()}
-
-
-def _reason(outcome: cache.Outcome, target: Target) -> str | None:
-    if outcome.object is None:
-        return outcome.rejected or outcome.failed or "it was not compiled"
-    return misfit(outcome.object, target)
-
-
-def _add(
-    unit: Unit,
-    trace: Trace,
-    launches: list[int],
-    outcomes: dict[int, cache.Outcome],
-    reasons: dict[int, str | None],
-) -> None:
-    """Put what the worker needs to launch these into a unit."""
-    for launch in launches:
-        traced, made = trace.launches[launch], outcomes[launch].object
-        row: object = reasons[launch]
-        if made is not None and row is None:
-            signature = traced.specialization["signature"]
-            row = {"cubin": made.cubin, "metadata": made.metadata, "signature": signature}
-        unit.binaries.setdefault(trace.kernels[traced.kernel].name, {})[traced.key] = row
 
 
 def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
@@ -217,7 +66,7 @@ def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
     result = Tuned(path=task.path, seconds=dict(prepared.seconds))
     start = time.monotonic()
     with Session(task.method, task.job.cache.root.absolute()) as session:
-        writer = _Writer(task, card, prepared, session.device, existing)
+        writer = Writer(task, card, prepared, session.device, existing)
         if task.resume:
             writer.recall()
         deadline = None if task.budget is None else time.monotonic() + task.budget
@@ -273,172 +122,3 @@ def _measure(
 
     report(outcome)
     session.measure(unit, outcome, report)
-
-
-class _Writer:
-    """Turns measured keys into choices and the choices into the record."""
-
-    def __init__(
-        self,
-        task: Task,
-        card: CardInfo,
-        prepared: Prepared,
-        device: dict[str, object],
-        existing: records.Record | None,
-    ) -> None:
-        self._task, self._prepared, self._existing = task, prepared, existing
-        provider = task.job.provider
-        trace = prepared.trace
-        self._frame = records.Record(
-            target=task.target.name,
-            provider=records.Provider(
-                name=provider.name, distribution=provider.distribution, version=trace.provider_version
-            ),
-            triton=trace.triton_version,
-            ptxas=trace.ptxas_version,
-            device=records.Device(
-                name=card.name, driver=card.driver, sm_count=_integer(device["sm_count"]), memory=card.memory
-            ),
-            tool=f"gdn-aot {__version__}",
-            method=records.Method(
-                rounds=task.method.rounds, flush_bytes=2 * _integer(device["l2"]), clock="cuda events"
-            ),
-            objective=records.Objective(
-                weights=tuple(sorted(task.objective.weights.items())), bound=task.objective.bound
-            ),
-            kernels=(),
-        )
-        records.merge(existing, self._frame)  # refuses now what must not be mixed later
-        self.choices: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
-
-    def recall(self) -> None:
-        """Take samples and findings of the record that is there as if they had been measured now."""
-        for kernel in self._existing.kernels if self._existing else ():
-            for choice in kernel.choices:
-                state = self._prepared.keys.get((kernel.kernel, choice.key))
-                if state is not None:
-                    _recall(state, kernel.candidates, choice)
-
-    def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
-        """Choose for every key of a unit that has samples.
-
-        Args:
-            unit: The shape that was measured.
-            session: Calls with the choices are checked against float64 with it; None to leave that out.
-
-        Returns:
-            The calls that failed the check. Keys of the unit then have no choice.
-        """
-        fresh: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
-        for place, state in unit.keys.items():
-            made = self._choice(place, state)
-            if made is not None:
-                fresh[place] = made
-        wrong: dict[str, str] = {}
-        if session is not None and fresh:
-            chosen = [(*place, choice.chosen) for place, choice in fresh.items()]
-            wrong = session.check(unit, chosen, self._task.method.gate_tokens)
-        if not wrong:
-            self.choices |= fresh
-        return wrong
-
-    def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.ChoiceRecord | None:
-        if not state.samples:
-            return None
-        count = len(state.configs)
-        rows = {
-            tokens: [None if index in state.out else row.get(index) for index in range(count)]
-            for tokens, row in sorted(state.samples.items())
-        }
-        verdict = choose(rows, [self._size(made) for made in state.objects], self._task.objective)
-        if isinstance(verdict, NoneEligible):
-            return None
-        return records.ChoiceRecord(
-            key=state.key,
-            chosen=verdict.chosen,
-            score=round(verdict.score, 4),
-            worst=round(verdict.worst, 4),
-            note=verdict.note + self._incomplete(place, state),
-            call=state.call,
-            reference=state.reference,
-            times=tuple(
-                records.Times(
-                    tokens=tokens,
-                    us=tuple(None if one is None else round(one.us, 2) for one in row),
-                    noise=tuple(None if one is None else round(one.noise, 2) for one in row),
-                )
-                for tokens, row in rows.items()
-            ),
-            rejected=tuple(
-                records.Rejected(candidate=index, tokens=tokens or None, reason=reason)
-                for index, (tokens, reason) in sorted(state.out.items())
-            ),
-            resources=tuple(self._resources(made) for made in state.objects),
-        )
-
-    def _incomplete(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> str:
-        missing = sorted(self._prepared.wanted[place] - set(state.samples))
-        return f"; not measured at {', '.join(map(str, missing))} tokens" if missing else ""
-
-    def _size(self, made: cache.Object | None) -> tuple[int, ...]:
-        if made is None:
-            return ()
-        return self._prepared.sizes[made.cubin], made.shared, made.registers * made.threads
-
-    def _resources(self, made: cache.Object | None) -> records.Resources | None:
-        if made is None:
-            return None
-        size = self._prepared.sizes[made.cubin]
-        return records.Resources(registers=made.registers, shared=made.shared, local=made.local, size=size)
-
-    def save(self) -> None:
-        """Write the record: what was there, with the choices of this run in place of old ones.
-
-        Raises:
-            NotWritableError: It cannot be written; what was there stays.
-        """
-        kernels = []
-        for name in sorted({kernel for kernel, _ in self.choices}):
-            states = [state for (kernel, _), state in self._prepared.keys.items() if kernel == name]
-            kernels.append(_kernel(name, states, [(key, c) for (k, key), c in self.choices.items() if k == name]))
-        if kernels:
-            records.save(records.merge(self._existing, replace(self._frame, kernels=tuple(kernels))), self._task.path)
-
-
-def _kernel(
-    name: str, states: list[KeyState], choices: list[tuple[tuple[Scalar, ...], records.ChoiceRecord]]
-) -> records.KernelRecord:
-    """Return the record of one kernel; keys whose candidates differ get the union of all."""
-    configs = {state.key: state for state in states}
-    made: records.KernelRecord | None = None
-    by_candidates: dict[tuple[tuple[Config, ...], int], list[records.ChoiceRecord]] = {}
-    for key, choice in choices:
-        state = configs[key]
-        by_candidates.setdefault((tuple(state.configs), state.offered), []).append(choice)
-    for (candidates, offered), group in by_candidates.items():
-        part = records.KernelRecord(kernel=name, candidates=candidates, offered=offered, choices=tuple(group))
-        made = part if made is None else records.merge_kernel(made, part)
-    assert made is not None  # noqa: S101
-    return made
-
-
-def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.ChoiceRecord) -> None:
-    place = {index: state.configs.index(config) for index, config in enumerate(candidates) if config in state.configs}
-    if len(place) < len(state.configs):
-        return  # other candidates: measured anew
-    state.call, state.reference = choice.call, place.get(choice.reference, 0)
-    for row in choice.times:
-        state.samples[row.tokens] = {
-            place[index]: Sample(us, noise)
-            for index, (us, noise) in enumerate(zip(row.us, row.noise, strict=True))
-            if index in place and us is not None and noise is not None
-        }
-    for item in choice.rejected:
-        if item.candidate in place:
-            state.out.setdefault(place[item.candidate], (item.tokens or 0, item.reason))
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"expected an integer, got {value!r}")
-    return value

@@ -17,8 +17,8 @@ from gdn_aot.targets import get_target
 from gdn_aot.tune.client import Method
 from gdn_aot.tune.device import CardInfo
 from gdn_aot.tune.objective import DEFAULT
+from gdn_aot.tune.plan import Task
 from gdn_aot.tune.record import record_path
-from gdn_aot.tune.tuner import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

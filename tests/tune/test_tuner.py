@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gdn_aot.tune.tuner import Task, Tuned
+    from gdn_aot.tune.plan import Task
+    from gdn_aot.tune.tuner import Tuned
 
 MakeTask = "Callable[..., Task]"
 
