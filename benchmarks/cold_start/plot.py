@@ -18,7 +18,7 @@ _OFFSET = {"dense": -7, "varlen": 7}
 """Pixels from the middle of the row."""
 
 _TITLE = "Time to the first result after imports: 4096 tokens, Qwen3.5-9B, fresh processes"
-_STYLE = """
+STYLE = """
 text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #6e7781; }
 .title { font-size: 15px; font-weight: 600; }
 .value { font-size: 11.5px; }
@@ -50,7 +50,7 @@ def draw(summary: dict[str, Any], caption: str) -> str:
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{_TITLE}">',
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         f'<text class="title" x="16" y="26">{_TITLE}</text>',
         *_legend(),
         *(

@@ -156,6 +156,14 @@ class BuildCache:
             raise ValueError(f"cubin {sha256} in the build cache has changed on disk; build again")
         return data
 
+    def cubin_size(self, sha256: str) -> int:
+        """Return the bytes of a cubin.
+
+        Raises:
+            OSError: It is not there.
+        """
+        return self._path("cubins", sha256).stat().st_size
+
     def _path(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key
 

@@ -95,6 +95,7 @@ class Worker:
         *,
         derive: str = "",
         extras: Extras | None = None,
+        tokens: Sequence[int] = (),
     ) -> bytes:
         """Trace workloads for shapes. Returns the trace as JSON.
 
@@ -106,6 +107,8 @@ class Worker:
             derive: Candidates beyond the provider's: none, ``smaller`` or ``wide`` ones.
             extras: Further candidates per kernel, which a tuning record names. They come right after the provider's
                 own, and only where `gdn_aot.tune.wide` makes them of these.
+            tokens: Token counts; the workloads' calls for tuning at these are traced in place of their cases, and
+                `Trace.workloads` has an entry ``NAME@TOKENS`` for each pair.
         """
         path = Path(self._scratch) / "trace.json"
         self._send(
@@ -117,6 +120,7 @@ class Worker:
                 "ptxas": ptxas,
                 "path": str(path),
                 "derive": derive,
+                "tokens": list(tokens),
                 "extras": {name: list(map(asdict, configs)) for name, configs in (extras or {}).items()},
             }
         )

@@ -82,7 +82,7 @@ class Isolated:
     """
 
     def __init__(self, module: str, *, silence: float, variables: Mapping[str, str] | None = None) -> None:
-        self._module, self._silence = module, silence
+        self._module, self.silence = module, silence
         self._variables = dict(variables or {})
 
     def __enter__(self) -> Self:
@@ -130,29 +130,32 @@ class Isolated:
             self._connection.send_bytes(json.dumps(message).encode())
 
     def receive(self) -> dict[str, Any]:
-        """Wait for the next message.
+        """Wait for the next message; its ``event`` says what it is.
 
         Raises:
-            EndedError: The child ended, or hung and was killed.
+            EndedError: The child ended, sent ``died`` with a ``reason``, or hung and was killed.
         """
         count, since = self.notes.read()[0], time.monotonic()
         while not self._poll():
             now = self.notes.read()[0]
             if now != count:
                 count, since = now, time.monotonic()
-            elif time.monotonic() - since > self._silence:
+            elif time.monotonic() - since > self.silence:
                 self._kill()
-                raise EndedError(f"it did nothing for {self._silence:g} s and was killed", self.notes.read()[1])
+                raise EndedError(f"it did nothing for {self.silence:g} s and was killed", self.notes.read()[1])
         try:
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
             self._process.wait()
             raise EndedError(self._ending(), self.notes.read()[1]) from None
+        if message["event"] == "died":
+            self._kill()
+            raise EndedError(message["reason"], self.notes.read()[1])
         return message
 
     def _poll(self) -> bool:
         try:
-            return self._connection.poll(min(1.0, self._silence / 4))
+            return self._connection.poll(min(1.0, self.silence / 4))
         except OSError:
             return True
 

@@ -27,7 +27,7 @@ from gdn_aot.tune import record
 from gdn_aot.tune.transfer import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -109,7 +109,7 @@ def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str
         GdnAotError: Of the class that fits; see `gdn_aot.errors`.
     """
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(max_workers=1) as packer:
-        lazy = [_LazyWorker(stack, job.provider.name, target) for target in targets]
+        lazy = [LazyWorker(stack, job.provider.name, target) for target in targets]
         packing: Future[Built] | None = None
         for position, target in enumerate(targets):
             following = lazy[position + 1] if position + 1 < len(targets) else None
@@ -123,7 +123,7 @@ def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str
             yield packing.result()
 
 
-class _LazyWorker:
+class LazyWorker:
     """A worker that is started when first needed: an unchanged rebuild needs none."""
 
     def __init__(self, stack: contextlib.ExitStack, provider: str, target: Target) -> None:
@@ -132,20 +132,22 @@ class _LazyWorker:
         self._own = contextlib.ExitStack()
 
     def get(self) -> Worker:
+        """Return the worker, starting it if need be."""
         if self._worker is None:
             self._stack.push(self._own)
             self._worker = self._own.enter_context(Worker(self._provider, self._target))
         return self._worker
 
     def close(self) -> None:
+        """End it."""
         self._own.close()
 
 
 def _compile_target(
     job: Job,
     target: Target,
-    lazy: _LazyWorker,
-    following: _LazyWorker | None,
+    lazy: LazyWorker,
+    following: LazyWorker | None,
     progress: Callable[[int, int, str], None],
 ) -> Callable[[], Built]:
     """Trace, choose and compile one target. Returns what is left to do: packing."""
@@ -154,12 +156,12 @@ def _compile_target(
     progress(0, 0, f"{target}: tracing")
     trace = traced(job, target, lazy.get, extras=tuned.extras)
     marks = {"trace": time.monotonic() - start}
-    run = _Compilation(job, target, trace, lazy, following, progress)
+    run = Compilation(job, target, trace, lazy, following, progress)
     choices = run.choose(tuned)
     if any(key is not None for _, _, key in choices.uncovered):
         progress(0, 0, f"{target}: tracing smaller candidates")
         trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
-        smaller = _Compilation(job, target, trace, lazy, following, progress)
+        smaller = Compilation(job, target, trace, lazy, following, progress)
         smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
         run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
@@ -219,7 +221,13 @@ def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Buil
 
 
 def traced(
-    job: Job, target: Target, worker: Callable[[], Worker], *, derive: str = "", extras: Extras | None = None
+    job: Job,
+    target: Target,
+    worker: Callable[[], Worker],
+    *,
+    derive: str = "",
+    extras: Extras | None = None,
+    tokens: Sequence[int] = (),
 ) -> Trace:
     """Return the trace of a job for a target, from the cache if nothing that it depends on has changed.
 
@@ -229,6 +237,7 @@ def traced(
         worker: Starts the worker if it is needed.
         derive: As for `gdn_aot.build.client.Worker.trace`.
         extras: Likewise.
+        tokens: Likewise.
     """
     shapes = distinct(job.shapes_for(target))
     named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
@@ -243,15 +252,16 @@ def traced(
         job.workloads,
         derive,
         named,
+        list(tokens),
     )
     stored = job.cache.trace(key)
     if stored is None:
-        stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive, extras=extras)
+        stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive, extras=extras, tokens=tokens)
         job.cache.put_trace(key, stored)
     return Trace.from_json(stored)
 
 
-class _Compilation:
+class Compilation:
     """Compiles what the chooser wants, from the cache where possible."""
 
     def __init__(
@@ -259,8 +269,8 @@ class _Compilation:
         job: Job,
         target: Target,
         trace: Trace,
-        lazy: _LazyWorker,
-        following: _LazyWorker | None,
+        lazy: LazyWorker,
+        following: LazyWorker | None,
         progress: Callable[[int, int, str], None],
     ) -> None:
         self._job, self._target, self._trace = job, target, trace
@@ -277,6 +287,7 @@ class _Compilation:
         self.pool_started = False
 
     def choose(self, tuned: _Tuned) -> Choices:
+        """Compile until every key has a candidate that fits, or none is left."""
         chooser = Chooser(self._trace, self._target, tuned.measured, tuned.transfer.suggest)
         self._run(chooser.wanted(), chooser.take)
         if self._job.all_candidates:
@@ -295,6 +306,17 @@ class _Compilation:
             return dict(self._objects)
         wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen))
         return {launch: self._objects[launch] for launch in wanted}
+
+    def every(self, launches: Iterable[int]) -> dict[int, Outcome]:
+        """Compile these launches. Returns what became of each."""
+        found: dict[int, Outcome] = {}
+
+        def take(launch: int, outcome: Outcome) -> Iterator[int]:
+            found[launch] = outcome
+            return iter(())
+
+        self._run(iter(launches), take)
+        return found
 
     def _run(self, first: Iterator[int], take: Callable[[int, Outcome], Iterator[int]]) -> None:
         waiting: deque[int] = deque()

@@ -61,17 +61,20 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     recorder = Recorder(made, more=_more(request))
     limits = Limits(**request["limits"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
-
+    tokens: list[int] = request.get("tokens", [])
     refusals: dict[tuple[str, str], str] = {}
 
     def run() -> None:
-        made.workloads = [name for name in request["workloads"] if name in module.WORKLOADS]
-        for workload_index, name in enumerate(made.workloads):
+        names = [name for name in request["workloads"] if name in module.WORKLOADS]
+        made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
+        for index, entry in enumerate(made.workloads):
+            name, _, count = entry.partition("@")
             workload = module.WORKLOADS[name]()
             for shape_index, shape in enumerate(shapes):
-                for call in workload.cases(shape, limits):
+                calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
+                for call in calls:
                     try:
-                        recorder.record(partial(workload.run, shape, call), (shape_index, workload_index))
+                        recorder.record(partial(workload.run, shape, call), (shape_index, index))
                     except Exception as error:  # noqa: BLE001
                         refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
 

@@ -10,6 +10,7 @@ __all__ = [
     "arch",
     "as_json",
     "dtype",
+    "exclude_workload",
     "jobs",
     "max_batch",
     "max_tokens",
@@ -18,6 +19,7 @@ __all__ = [
     "provider",
     "shape",
     "tp",
+    "workload",
 ]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -75,4 +77,10 @@ jobs = click.option(
     default=lambda: os.cpu_count() or 1,
     show_default="number of CPUs",
     help="Compile workers.",
+)
+workload = click.option(
+    "--workload", "workload", multiple=True, metavar="GLOB", help="Only these call patterns; repeatable."
+)
+exclude_workload = click.option(
+    "--exclude-workload", "exclude_workload", multiple=True, metavar="GLOB", help="Not these call patterns; repeatable."
 )

@@ -61,8 +61,8 @@ def select_workloads(
 @_options.max_tokens
 @_options.max_batch
 @_options.jobs
-@click.option("--workload", multiple=True, metavar="GLOB", help="Only these call patterns; repeatable.")
-@click.option("--exclude-workload", multiple=True, metavar="GLOB", help="Not these call patterns; repeatable.")
+@_options.workload
+@_options.exclude_workload
 @click.option(
     "--candidates",
     type=click.Choice(["chosen", "all"]),

@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": "Show what is inside an artifact.",
     "verify": "Check every digest and rule of an artifact.",
     "coverage": "Replay random traffic against an artifact.",
+    "tune": "Measure candidates on this GPU and record the best.",
     "seed": "Write an artifact into a Triton cache directory.",
     "export": "Write choices as the provider's own configuration files.",
     "doctor": "Say whether serving processes here find their kernels in artifacts.",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator, Mapping
+
+    import torch
 
     from gdn_aot.models import ModelShape
 
@@ -73,12 +75,63 @@ class Call:
         return f"{self.workload}({', '.join(f'{name}={value}' for name, value in self.arguments)})"
 
 
+def packed_lengths(call: Call) -> tuple[int, ...] | None:
+    """Return the lengths of a call's packed sequences, or None for a dense batch."""
+    arguments: dict[str, Any] = dict(call.arguments)
+    if arguments.get("packed"):
+        return tuple(arguments["packed"])
+    if arguments.get("index") and "packed" not in arguments:  # the recurrent operator packs equal lengths
+        return (arguments["tokens"],) * int(arguments["batch"])
+    return None
+
+
+Tensors: TypeAlias = "dict[str, torch.Tensor | None]"
+"""Inputs or outputs of a call, by name. ``cu_seqlens``, if it is there, holds the ends of packed sequences."""
+
+
+class Draw(Protocol):
+    """Where the numbers of a call come from; everything is made on one device. Sizes are as for ``torch.empty``."""
+
+    def normal(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
+        """Return numbers of the standard normal distribution."""
+        ...
+
+    def unit(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
+        """Return vectors of length 1 along the last dimension."""
+        ...
+
+    def sigmoid(self, *size: int, dtype: torch.dtype, scale: float = 1.0, grad: bool = False) -> torch.Tensor:
+        """Return ``scale`` times the sigmoid of standard normal numbers."""
+        ...
+
+    def log_decay(self, *size: int, grad: bool = False) -> torch.Tensor:
+        """Return the float32 logarithm of the decay as a model makes it; the last dimension is that of the heads."""
+        ...
+
+    def log_a(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the parameter ``A_log`` of a layer."""
+        ...
+
+    def dt_bias(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the parameter ``dt_bias`` of a layer."""
+        ...
+
+    def weight(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return weights of a norm: around 1."""
+        ...
+
+
 class Workload(Protocol):
     """One call pattern of a provider's public functions that real traffic makes."""
 
     @property
     def name(self) -> str:
         """Name used in manifests and on the command line."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What its results are judged as: ``chunk``, ``recurrent``, ``norm`` or ``conv``; see `numerics.tolerance`."""
         ...
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
@@ -97,8 +150,32 @@ class Workload(Protocol):
         """Return one random call, as traffic makes it."""
         ...
 
+    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
+        """Yield calls of about ``tokens`` tokens in all, with every autotune key that so many tokens can have.
+
+        Natural calls come first. Keys that only other lengths have (row buckets) come with the first of those lengths
+        in (tokens / 4, tokens], so that lengths a factor 4 apart have all of them together. Nothing is longer than
+        ``limits`` allow. Backward passes are not tuned: their workloads yield nothing.
+        """
+        ...
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Return everything that `apply` needs. What ``draw`` does not make is made on PyTorch's default device."""
+        ...
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Make the call through the provider's public function, and return what came back by name.
+
+        Where that function works in place (a convolution's cache in decode), the inputs change.
+        """
+        ...
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return in float64 what `apply` should, from the same inputs before they change."""
+        ...
+
     def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call through the provider's public function, on tensors of PyTorch's default device."""
+        """Make the call on tensors without content, of PyTorch's default device; for training also backwards."""
         ...
 
 

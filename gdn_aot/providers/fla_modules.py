@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fla.modules import FusedRMSNormGated, ShortConvolution
 
+from gdn_aot.numerics import reference
 from gdn_aot.providers import traffic
 from gdn_aot.providers.base import SMALL, Call, Limits
+from gdn_aot.providers.draw import EMPTY
 
 try:
     from fla.modules.causal_conv1d import causal_conv1d
@@ -25,12 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gdn_aot.models import ModelShape
+    from gdn_aot.providers.base import Draw, Tensors
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 INDEX_DTYPES = {"int32": torch.int32, "int64": torch.int64}
 
 BUCKET_ROWS = 65536
 """Rows per step of the constexpr ``NB`` in the L2 norm and the gated norm (``2048 * 32`` in fla)."""
+
+DECODE_BATCH = 256
+"""Most sequences in one decode step of random traffic."""
+
+_CONV_BLOCK = 64
+"""Tokens that one block of the convolution takes at most."""
 
 _INT32_LIMIT = 1 << 31
 """Integers from here on are ``i64`` in a launch key."""
@@ -48,6 +57,8 @@ def _weight_dtypes(shape: ModelShape, *, backward: bool) -> tuple[str, ...]:
 
 class GatedNorm:
     """``FusedRMSNormGated`` on the operator's output."""
+
+    kind = "norm"
 
     def __init__(self, name: str, *, backward: bool = False) -> None:
         self.name, self.backward = name, backward
@@ -76,20 +87,57 @@ class GatedNorm:
             weight=rng.choice(weights),
         )
 
+    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
+        """Yield ``tokens`` tokens with every activation, and the row buckets below."""
+        if self.backward:
+            return
+        for activation in _activations(shape):
+            lengths = [tokens] if tokens <= limits.max_tokens else []
+            lengths += traffic.buckets_near(shape.v_heads, BUCKET_ROWS, tokens, limits)
+            for length in dict.fromkeys(lengths):
+                yield Call.of(self.name, tokens=length, activation=activation, weight=shape.dtype)
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Draw the operator's output, the gate and the weight."""
+        args: dict[str, Any] = dict(call.arguments)
+        size, dtype = (1, args["tokens"], shape.v_heads, shape.v_dim), DTYPES[shape.dtype]
+        return {
+            "x": draw.normal(*size, dtype=dtype, grad=self.backward),
+            "g": draw.normal(*size, dtype=dtype, grad=self.backward),
+            "weight": draw.weight(shape.v_dim, dtype=DTYPES[args["weight"]]),
+        }
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Call the norm's module with the weight. Returns ``out``."""
+        args: dict[str, Any] = dict(call.arguments)
+        norm = _norm(FusedRMSNormGated, shape.v_dim, shape.norm_eps, args["activation"])
+        norm.weight = torch.nn.Parameter(inputs["weight"])
+        with torch.set_grad_enabled(self.backward):
+            return {"out": norm(inputs["x"], inputs["g"])}
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return the gated norm."""
+        activation = str(dict(call.arguments)["activation"])
+        x, gate, weight = (inputs[name] for name in ("x", "g", "weight"))
+        assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
+        return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, activation)}
+
     def run(self, shape: ModelShape, call: Call) -> None:
         """Make the call; with ``backward``, also its backward pass."""
-        args: dict[str, Any] = dict(call.arguments)
-        dtype = DTYPES[shape.dtype]
-        norm = FusedRMSNormGated(
-            shape.v_dim, eps=shape.norm_eps, activation=args["activation"], dtype=DTYPES[args["weight"]]
-        )
-        size = (1, args["tokens"], shape.v_heads, shape.v_dim)
-        with torch.set_grad_enabled(self.backward):
-            x = torch.empty(*size, dtype=dtype, requires_grad=self.backward)
-            gate = torch.empty(*size, dtype=dtype, requires_grad=self.backward)
-            out = norm(x, gate)
-            if self.backward:
-                out.backward(torch.empty_like(out))
+        _run(self, shape, call)
+
+
+def _run(workload: GatedNorm | ShortConv, shape: ModelShape, call: Call) -> None:
+    out = workload.apply(shape, call, workload.inputs(shape, call, EMPTY))["out"]
+    assert out is not None  # noqa: S101
+    if workload.backward:
+        out.backward(torch.empty_like(out))
+
+
+@cache
+def _norm(kind: Any, width: int, eps: float, activation: str) -> Any:
+    """Return the module without its weight."""
+    return kind(width, eps=eps, activation=activation, device="meta")
 
 
 def _activations(shape: ModelShape) -> tuple[str, ...]:
@@ -103,6 +151,8 @@ class ShortConv:
     Without any state the layer joins the three and calls ``causal_conv1d`` itself (``fused`` here), which differs from
     ``ShortConvolution`` for single tokens.
     """
+
+    kind = "conv"
 
     def __init__(self, name: str, *, backward: bool = False) -> None:
         self.name, self.backward = name, backward
@@ -152,7 +202,7 @@ class ShortConv:
         packed, batch, tokens = traffic.random_prompts(rng, limits)
         fused = packed is None and traffic.chance(rng, 0.2)
         if traffic.chance(rng, 0.4):
-            packed, batch, tokens = None, rng.randint(1, 256), 1
+            packed, batch, tokens = None, rng.randint(1, DECODE_BATCH), 1
         return Call.of(
             self.name,
             batch=batch,
@@ -166,28 +216,65 @@ class ShortConv:
             fused=fused,
         )
 
-    def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call; with ``backward``, also its backward pass."""
+    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
+        """Yield every width, state pattern and packing at ``tokens`` tokens, and as many single ones, 256 at most."""
+        if self.backward or tokens > limits.max_tokens:
+            return
+        single = {"batch": min(tokens, DECODE_BATCH), "tokens": 1, "packed": None, "index": "int64"}
+        dense = {"batch": 1, "tokens": tokens, "packed": None, "index": "int64"}
+        yield Call.of(
+            self.name, **dense, width=self._fused_width(shape), weight=shape.dtype, cache=False, final=False, fused=True
+        )
+        for width in self._widths(shape):
+            for state, final in itertools.product((False, True), (False, True)):
+                common = {"width": width, "weight": shape.dtype, "cache": state, "final": final, "fused": False}
+                yield Call.of(self.name, **dense, **common)
+                for index in INDEX_DTYPES:
+                    packed = traffic.uneven(tokens, _CONV_BLOCK)
+                    yield Call.of(self.name, batch=1, tokens=0, packed=packed, index=index, **common)
+                yield Call.of(self.name, **single, **common)
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Draw inputs, weight and cache."""
         args: dict[str, Any] = dict(call.arguments)
         dtype, width, packed = DTYPES[shape.dtype], args["width"], args["packed"]
         batch, tokens = (1, sum(packed)) if packed else (args["batch"], args["tokens"])
         sequences = len(packed) if packed else batch
-        conv = _convolution(width, shape.conv_width, args["weight"])
+        return {
+            "x": draw.normal(batch, tokens, width, dtype=dtype, grad=self.backward),
+            "weight": draw.normal(width, 1, shape.conv_width, dtype=DTYPES[args["weight"]]),
+            "cache": draw.normal(sequences, width, shape.conv_width, dtype=dtype) if args["cache"] else None,
+            "cu_seqlens": cu_seqlens(packed, args["index"]) if packed else None,
+        }
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Call the module or the function. Returns ``out``, and ``state`` if one came back."""
+        args: dict[str, Any] = dict(call.arguments)
+        conv = _convolution(ShortConvolution, args["width"], shape.conv_width)
+        conv.weight = torch.nn.Parameter(inputs["weight"])
+        x, others = inputs["x"], {name: inputs[name] for name in ("cache", "cu_seqlens")}
         with torch.set_grad_enabled(self.backward):
-            x = torch.empty(batch, tokens, width, dtype=dtype, requires_grad=self.backward)
             if args["fused"]:
-                out, _ = causal_conv1d(
-                    x=x, weight=conv.weight.squeeze(1), bias=None, activation=conv.activation, backend=conv.backend
+                weight = conv.weight.squeeze(1)
+                out, state = causal_conv1d(
+                    x=x, weight=weight, bias=None, activation=conv.activation, backend=conv.backend
                 )
             else:
-                out, _ = conv(
-                    x,
-                    cache=torch.empty(sequences, width, shape.conv_width, dtype=dtype) if args["cache"] else None,
-                    output_final_state=args["final"],
-                    cu_seqlens=cu_seqlens(packed, args["index"]) if packed else None,
-                )
-            if self.backward:
-                out.backward(torch.empty_like(out))
+                out, state = conv(x, output_final_state=args["final"], **others)
+        return {"out": out, **({} if state is None else {"state": state})}
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return the convolution, and the last inputs as the state."""
+        del shape
+        args: dict[str, Any] = dict(call.arguments)
+        x, weight = inputs["x"], inputs["weight"]
+        assert x is not None and weight is not None  # noqa: S101, PT018
+        out, state = reference.short_convolution(x, weight.squeeze(1), inputs["cache"], args["packed"])
+        return {"out": out, **({"state": state.double()} if args["final"] else {})}
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call; with ``backward``, also its backward pass."""
+        _run(self, shape, call)
 
 
 def _long(max_tokens: int, width: int) -> tuple[int, ...]:
@@ -199,5 +286,6 @@ def _long(max_tokens: int, width: int) -> tuple[int, ...]:
 
 
 @cache
-def _convolution(width: int, kernel: int, dtype: str) -> ShortConvolution:
-    return ShortConvolution(width, kernel, activation="silu", dtype=DTYPES[dtype])
+def _convolution(kind: Any, width: int, kernel: int) -> Any:
+    """Return the module without its weight."""
+    return kind(width, kernel, activation="silu", device="meta")

@@ -18,6 +18,21 @@ def bucket_tokens(rows_per_token: int, rows: int, max_tokens: int) -> Iterator[i
         yield min(max_tokens, bucket * rows // rows_per_token)
 
 
+def buckets_near(rows_per_token: int, rows: int, tokens: int, limits: Limits) -> Iterator[int]:
+    """Yield those of `bucket_tokens` within ``limits`` that are in (tokens / 4, tokens]."""
+    for bucket in bucket_tokens(rows_per_token, rows, limits.max_tokens):
+        if tokens < 4 * bucket <= 4 * tokens:
+            yield bucket
+
+
+def uneven(tokens: int, chunk: int) -> tuple[int, ...]:
+    """Return two unequal lengths that make ``tokens``, neither a multiple of ``chunk`` if that can be."""
+    for first in range(tokens * 2 // 5, 0, -1):
+        if first % chunk and (tokens - first) % chunk:
+            return first, tokens - first
+    return (tokens,)
+
+
 def chance(rng: random.Random, probability: float) -> bool:
     """Return True with a probability from 0 to 1."""
     return rng.random() < probability

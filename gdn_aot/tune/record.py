@@ -95,6 +95,7 @@ __all__ = [
     "extras",
     "load",
     "merge",
+    "merge_kernel",
     "origin",
     "parse",
     "record_path",
@@ -229,7 +230,7 @@ def merge(old: Record | None, new: Record) -> Record:
     kernels = {kernel.kernel: kernel for kernel in old.kernels}
     for kernel in new.kernels:
         before_kernel = kernels.get(kernel.kernel)
-        kernels[kernel.kernel] = kernel if before_kernel is None else _merge_kernel(before_kernel, kernel)
+        kernels[kernel.kernel] = kernel if before_kernel is None else merge_kernel(before_kernel, kernel)
     return replace(new, kernels=tuple(kernels[name] for name in sorted(kernels)))
 
 
@@ -237,7 +238,8 @@ def _version(record: Record) -> str:
     return f"{record.provider.name} ({record.provider.distribution} {record.provider.version})"
 
 
-def _merge_kernel(old: KernelRecord, new: KernelRecord) -> KernelRecord:
+def merge_kernel(old: KernelRecord, new: KernelRecord) -> KernelRecord:
+    """Return the choices of two records of one kernel over the union of their candidates, the provider's own first."""
     offered = list(dict.fromkeys([*old.candidates[: old.offered], *new.candidates[: new.offered]]))
     united = list(dict.fromkeys([*offered, *old.candidates, *new.candidates]))
     choices = {choice.key: _remap(choice, old.candidates, united) for choice in old.choices}

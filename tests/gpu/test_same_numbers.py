@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gpu import checking, fla_configs, served
+from gdn_aot.numerics import tolerance as checking
+from gpu import fla_configs, served
 
 if TYPE_CHECKING:
     from pathlib import Path

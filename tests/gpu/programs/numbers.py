@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from gpu import calls, fla_configs, reference
+from gdn_aot.numerics import reference
+from gpu import calls, fla_configs
 
 
 def exact_recurrence(tp: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import pad, silu
+from torch.nn.functional import pad, silu, softplus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,11 @@ def normalized(x: torch.Tensor) -> torch.Tensor:
     """Return vectors divided by their norm, in float64."""
     x = x.double()
     return x / (x.square().sum(-1, keepdim=True) + EPSILON).sqrt()
+
+
+def gate(raw: torch.Tensor, a_log: torch.Tensor, dt_bias: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the decay that a raw gate stands for, in float64."""
+    return -a_log.double().exp() * softplus(raw.double() + dt_bias.double())
 
 
 def _heads_first(
@@ -103,13 +108,13 @@ def delta_rule(
     if lengths is None:
         return (recurrence if v.shape[1] <= 1 else chunked)(q, k, v, g, beta, states)
     if len(set(lengths)) == 1:  # equal lengths are a dense batch
-        dense = [x[0].unflatten(0, (len(lengths), lengths[0])) for x in (q, k, v, g, beta)]
-        out, last = delta_rule(*dense, states)
+        dq, dk, dv, dg, db = (x[0].unflatten(0, (len(lengths), lengths[0])) for x in (q, k, v, g, beta))
+        out, last = delta_rule(dq, dk, dv, dg, db, states)
         return out.flatten(0, 1)[None], last
     outs, lasts, start = [], [], 0
     for number, length in enumerate(lengths):
-        part = [x[:, start : start + length] for x in (q, k, v, g, beta)]
-        out, last = delta_rule(*part, None if states is None else states[number : number + 1])
+        span, before = slice(start, start + length), None if states is None else states[number : number + 1]
+        out, last = delta_rule(q[:, span], k[:, span], v[:, span], g[:, span], beta[:, span], before)
         outs.append(out)
         lasts.append(last)
         start += length
@@ -128,6 +133,8 @@ def short_convolution(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the activated causal convolution of ``[batch, tokens, width]`` and the last inputs of each sequence.
 
+    The convolution is in float64, the inputs are as they are.
+
     Args:
         x: Inputs; one row of packed sequences if ``lengths`` is given.
         weight: ``[width, taps]``.
@@ -144,7 +151,8 @@ def short_convolution(
         whole = torch.cat([before, part.transpose(1, 2)], -1)
         lasts.append(whole[..., -taps:])
         window = sum(
-            whole[..., 1 + tap : 1 + tap + part.shape[1]].float() * weight[:, tap, None].float() for tap in range(taps)
+            whole[..., 1 + tap : 1 + tap + part.shape[1]].double() * weight[:, tap, None].double()
+            for tap in range(taps)
         )
         outs.append(silu(window).transpose(1, 2))
     return torch.cat(outs, 1), torch.cat(lasts)

@@ -10,6 +10,7 @@ What is exact but for the rounding to bf16 at the end is off by at most 2^-8 at 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -84,7 +85,7 @@ def state_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the largest relative error of a sequence's state."""
     expected = expected.double()
     wrong = (found.double() - expected).square().flatten(1).sum(-1)
-    return _largest(wrong / expected.square().flatten(1).sum(-1)) ** 0.5
+    return math.sqrt(_largest(wrong / expected.square().flatten(1).sum(-1)))
 
 
 def within(error: float, limit: float) -> bool:

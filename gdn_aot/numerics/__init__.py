@@ -1,0 +1,1 @@
+"""Numbers: what kernels compute, compared with float64."""

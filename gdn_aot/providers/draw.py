@@ -1,0 +1,101 @@
+"""Numbers for the inputs of calls: none at all, or random ones as a model makes them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import normalize, softplus
+
+if TYPE_CHECKING:
+    from gdn_aot.providers.base import Draw
+
+_A = (1.0, 16.0)
+"""Range of A, and of the time step below, in FLA's layer (``fla/layers/gated_deltanet.py``)."""
+_TIME_STEP = (0.001, 0.1)
+
+
+class Empty:
+    """Tensors without content, on PyTorch's default device: enough for launches to have the right keys."""
+
+    def normal(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
+        """Return a tensor without content."""
+        return torch.empty(size, dtype=dtype, requires_grad=grad)
+
+    unit = normal
+
+    def sigmoid(self, *size: int, dtype: torch.dtype, scale: float = 1.0, grad: bool = False) -> torch.Tensor:
+        """Return a tensor without content."""
+        del scale
+        return torch.empty(size, dtype=dtype, requires_grad=grad)
+
+    def log_decay(self, *size: int, grad: bool = False) -> torch.Tensor:
+        """Return a float32 tensor without content."""
+        return torch.empty(size, dtype=torch.float32, requires_grad=grad)
+
+    def log_a(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return a tensor without content."""
+        return torch.empty(heads, dtype=dtype)
+
+    dt_bias = log_a
+
+    def weight(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return a tensor without content."""
+        return torch.empty(size, dtype=dtype)
+
+
+EMPTY: Draw = Empty()
+
+
+class Random:
+    """Random numbers, the same for the same seed on one kind of device.
+
+    Args:
+        seed: Of the generator.
+        device: Where the generator and all tensors are.
+    """
+
+    def __init__(self, seed: int, device: str) -> None:
+        self._source = torch.Generator(device)
+        self._source.manual_seed(seed)
+        self._device = device
+
+    def _normal(self, *size: int) -> torch.Tensor:
+        return torch.randn(size, generator=self._source, device=self._device)
+
+    def _uniform(self, *size: int) -> torch.Tensor:
+        return torch.rand(size, generator=self._source, device=self._device)
+
+    def normal(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
+        """Return numbers of the standard normal distribution."""
+        return self._normal(*size).to(dtype).requires_grad_(grad)
+
+    def unit(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
+        """Return vectors of length 1, but for the rounding to ``dtype``."""
+        return normalize(self._normal(*size), dim=-1).to(dtype).requires_grad_(grad)
+
+    def sigmoid(self, *size: int, dtype: torch.dtype, scale: float = 1.0, grad: bool = False) -> torch.Tensor:
+        """Return ``scale`` times the sigmoid of standard normal numbers."""
+        return (scale * self._normal(*size).sigmoid()).to(dtype).requires_grad_(grad)
+
+    def log_decay(self, *size: int, grad: bool = False) -> torch.Tensor:
+        """Return ``-A softplus(x + dt_bias)`` with a normal x, and A and dt_bias of each head as FLA's layer has."""
+        heads = size[-1]
+        bias = self.dt_bias(heads, torch.float32)
+        decay = -self.log_a(heads, torch.float32).exp() * softplus(self._normal(*size) + bias)
+        return decay.requires_grad_(grad)
+
+    def log_a(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return logarithms of A, which is uniform in 1 to 16."""
+        return torch.log(_A[0] + (_A[1] - _A[0]) * self._uniform(heads)).to(dtype)
+
+    def dt_bias(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the inverse softplus of time steps that are log-uniform in 0.001 to 0.1."""
+        low, high = map(math.log, _TIME_STEP)
+        step = torch.exp(low + (high - low) * self._uniform(heads))
+        return (step + torch.log(-torch.expm1(-step))).to(dtype)
+
+    def weight(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return normal numbers around 1, with a deviation of 0.1."""
+        return (1 + 0.1 * self._normal(*size)).to(dtype)

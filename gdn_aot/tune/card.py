@@ -1,0 +1,147 @@
+"""The card that is measured on, as the worker sees it. Tests put another one in its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
+
+    from gdn_aot.artifact.index_records import BinaryRecord
+
+    Launchable: TypeAlias = Callable[[tuple[int, int, int], Mapping[str, Any]], None]
+
+
+class Card(Protocol):
+    """A device that binaries are launched on. Made once per process, before the provider is imported."""
+
+    device: str
+    """Where tensors are to be, as PyTorch names it."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return ``name``, ``sm_count``, ``memory`` in bytes and ``l2`` in bytes."""
+        ...
+
+    def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Launchable:
+        """Load a binary. What is returned launches it with a grid and arguments.
+
+        Raises:
+            RuntimeError: The device cannot take it.
+        """
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for everything launched.
+
+        Raises:
+            RuntimeError: A launch failed; the process cannot go on.
+        """
+        ...
+
+    def time(
+        self, launches: Sequence[Callable[[], None]], before: Callable[[], None], rounds: int
+    ) -> list[list[float]]:
+        """Time launches in interleaved rounds; see `Cuda.time`."""
+        ...
+
+
+WARM_UP = 2
+"""Rounds that are not counted: clocks rise and instruction caches fill."""
+
+
+class Cuda:
+    """The first visible CUDA device, through PyTorch and the driver."""
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        import torch
+
+        from gdn_aot.triton_internals import launching
+
+        try:
+            from gdn_aot.runtime import _launch as native
+        except ImportError:
+            native = None  # type: ignore[assignment]
+        self._native: Any = native
+        if native is not None:
+            __import__("triton.runtime")
+            __import__(launching.NVIDIA_DRIVER)
+            launching.defer_cuda_utils(native)
+        self._torch = torch
+        torch.cuda.init()
+        properties = torch.cuda.get_device_properties(0)
+        self._l2 = int(properties.L2_cache_size)
+        self._flushed = torch.empty(2 * self._l2, dtype=torch.uint8, device="cuda")
+        self._events: list[Any] = []
+
+    def describe(self) -> dict[str, Any]:
+        """Return ``name``, ``sm_count``, ``memory`` in bytes and ``l2`` in bytes."""
+        properties = self._torch.cuda.get_device_properties(0)
+        return {
+            "name": properties.name,
+            "sm_count": properties.multi_processor_count,
+            "memory": properties.total_memory,
+            "l2": self._l2,
+        }
+
+    def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Launchable:
+        """Load a binary.
+
+        Raises:
+            RuntimeError: The driver refused.
+        """
+        from gdn_aot.triton_internals.direct import Ready, current_stream
+
+        ready = Ready(self._native, jit, record, code, 0)
+
+        def launch(grid: tuple[int, int, int], arguments: Mapping[str, Any]) -> None:
+            ready.launch(grid, arguments, current_stream(0))
+
+        return launch
+
+    def synchronize(self) -> None:
+        """Wait for everything launched.
+
+        Raises:
+            RuntimeError: A launch failed; the context is lost.
+        """
+        self._torch.cuda.synchronize()
+
+    def time(
+        self, launches: Sequence[Callable[[], None]], before: Callable[[], None], rounds: int
+    ) -> list[list[float]]:
+        """Time launches on the device.
+
+        In every round each launch comes once, the rounds starting at another one each time, so that what drifts
+        hits all alike. Before each, twice the L2 cache is overwritten: the operands of a kernel in a model come from
+        memory or from the kernel before, seldom all from the cache. The overwriting also keeps the device busy while
+        the host goes on, so that the time between the two events around a launch is the device's alone.
+
+        Args:
+            launches: What to time.
+            before: Called before each launch, outside the time taken: puts back state that the kernel updates.
+            rounds: Rounds that count; `WARM_UP` more go before.
+
+        Returns:
+            For each launch its times in microseconds, one per round.
+        """
+        count = len(launches)
+        while len(self._events) < 2 * count:
+            self._events.append(self._torch.cuda.Event(enable_timing=True))
+        times: list[list[float]] = [[] for _ in launches]
+        for number in range(rounds + WARM_UP):
+            for step in range(count):
+                place = (step + number) % count
+                before()
+                self._flushed.zero_()
+                self._events[2 * place].record()
+                launches[place]()
+                self._events[2 * place + 1].record()
+            self._torch.cuda.synchronize()
+            if number >= WARM_UP:
+                for place in range(count):
+                    taken = self._events[2 * place].elapsed_time(self._events[2 * place + 1])
+                    times[place].append(1000 * taken)
+        return times

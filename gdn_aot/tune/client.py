@@ -1,0 +1,270 @@
+"""The parent's side of measuring: keeps a worker going through one shape, whatever candidates do to it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.build.isolated import EndedError, Isolated
+from gdn_aot.errors import UsageError
+from gdn_aot.tune.objective import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from gdn_aot.build.cache import Object
+    from gdn_aot.build.records import Config, Scalar
+    from gdn_aot.models import ModelShape
+    from gdn_aot.providers import Limits
+
+Place = tuple[int, str, int]
+"""A call: its tokens, its workload, its number among the workload's calls at that many tokens."""
+MODULE = "gdn_aot.tune.worker"
+CARD = "gdn_aot.tune.card:Cuda"
+"""What the worker measures on."""
+MOST_RESTARTS = 40
+"""Processes that one shape may cost before the rest of it is given up."""
+START_SECONDS = 300.0
+
+
+@dataclass
+class KeyState:
+    """One autotune key: its candidates and what was measured."""
+
+    kernel: str
+    key: tuple[Scalar, ...]
+    configs: list[Config]
+    offered: int
+    """Candidates, from the start, that are the provider's own."""
+    objects: list[Object | None]
+    """What compiling each candidate gave, for the first launch of the key that was traced."""
+    out: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """Candidates that are out: the token count at which it showed (0: before any launch), and why."""
+    samples: dict[int, dict[int, Sample]] = field(default_factory=dict)
+    """Token count -> candidate -> time."""
+    call: str = ""
+    reference: int = 0
+
+
+@dataclass
+class Unit:
+    """What to measure for one shape."""
+
+    shape: ModelShape
+    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
+    binaries: dict[str, dict[str, Any]]
+    """Kernel -> launch key -> what the worker needs of it, or why there is none."""
+
+
+@dataclass
+class Outcome:
+    """What measuring one shape came to, beside the samples in its keys."""
+
+    called: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Calls that could not be made, and why."""
+    wrong: dict[str, str] = field(default_factory=dict)
+    """Calls whose outputs are not those of float64, with the provider's first candidates."""
+    restarts: list[str] = field(default_factory=list)
+    """Why processes ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How to measure."""
+
+    provider: str
+    workloads: tuple[str, ...]
+    limits: Limits
+    tokens: tuple[int, ...]
+    """Token counts to measure at."""
+    gate_tokens: tuple[int, ...]
+    """Token counts at which candidates are compared but not timed."""
+    rounds: int
+    search_seconds: float
+    """What the search among candidates that the provider does not offer may take, for each launch."""
+    silence: float
+    """Seconds without any sign of life after which a worker is killed."""
+    card: str = CARD
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the card."""
+
+
+class Session:
+    """A worker process that is replaced when it ends. Entering starts the first one.
+
+    Raises:
+        UsageError: The worker cannot be started at all: no device, or a broken provider.
+    """
+
+    def __init__(self, method: Method, cache: Path) -> None:
+        self._method, self._cache = method, cache
+        self._stack = ExitStack()
+        self._worker: Isolated | None = None
+        self.device: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gdn-aot-plan-")))
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close(kind, error, trace)
+        self._stack.close()
+
+    def _close(self, *left: Any) -> None:
+        if self._worker is not None:
+            self._worker.__exit__(*(left or (None, None, None)))
+            self._worker = None
+
+    def _start(self) -> Isolated:
+        worker = Isolated(MODULE, silence=START_SECONDS).__enter__()
+        self._worker = worker
+        method = self._method
+        worker.send({"provider": method.provider, "card": method.card, "options": dict(method.options)})
+        try:
+            self.device = worker.receive()
+        except EndedError as error:
+            self._close(type(error), error, None)
+            raise UsageError(
+                f"the measuring process cannot start: {error.reason}",
+                hint="check the device and the provider with gdn-aot doctor",
+            ) from None
+        worker.silence = method.silence
+        return worker
+
+    def measure(self, unit: Unit, outcome: Outcome, progress: Callable[[Outcome], None]) -> None:
+        """Gate and time every candidate of a unit's keys; results are put into the keys as they come."""
+        finished: list[Place] = []
+        while True:
+            worker = self._worker or self._start()
+            worker.send(self._request("tune", unit, finished))
+            try:
+                while (event := worker.receive())["event"] != "done":
+                    if event["event"] == "called":
+                        finished.append(tuple(event["place"]))
+                        self._called(event, outcome)
+                        progress(outcome)
+                    else:
+                        _take(unit, event)
+            except EndedError as error:
+                self._close(type(error), error, None)
+                outcome.restarts.append(error.reason)
+                if not blame(unit, error, outcome) or len(outcome.restarts) > MOST_RESTARTS:
+                    outcome.skipped["the rest of the shape"] = f"{error.reason}, at {error.note}"
+                    return
+            else:
+                return
+
+    def check(
+        self, unit: Unit, chosen: Sequence[tuple[str, tuple[Scalar, ...], int]], tokens: Sequence[int]
+    ) -> dict[str, str]:
+        """Make the calls of some token counts with chosen candidates. Returns those that float64 does not confirm."""
+        worker = self._worker or self._start()
+        outcome = Outcome()
+        request = self._request("check", unit, [])
+        worker.send({**request, "chosen": chosen, "tokens": list(tokens), "timed": []})
+        try:
+            while (event := worker.receive())["event"] != "done":
+                self._called(event, outcome)
+        except EndedError as error:
+            self._close(type(error), error, None)
+            outcome.wrong[error.note] = error.reason
+        return outcome.wrong
+
+    @staticmethod
+    def _called(event: dict[str, Any], outcome: Outcome) -> None:
+        outcome.called += 1
+        if reason := event.get("skipped"):
+            outcome.skipped[event["call"]] = reason
+        if wrong := event.get("wrong"):
+            outcome.wrong[event["call"]] = wrong
+
+    def _request(self, what: str, unit: Unit, finished: Sequence[Place]) -> dict[str, Any]:
+        method = self._method
+        plan = self._folder / "plan.json"
+        plan.write_text(json.dumps(self._plan(unit)))
+        return {
+            "do": what,
+            "shape": asdict(unit.shape),
+            "plan": str(plan),
+            "limits": asdict(method.limits),
+            "workloads": list(method.workloads),
+            "tokens": [*method.gate_tokens, *method.tokens],
+            "timed": list(method.tokens),
+            "rounds": method.rounds,
+            "search_seconds": method.search_seconds,
+            "finished": list(finished),
+        }
+
+    def _plan(self, unit: Unit) -> dict[str, Any]:
+        keys: dict[str, list[dict[str, Any]]] = {name: [] for name in unit.binaries}
+        for state in unit.keys.values():
+            keys.setdefault(state.kernel, []).append(
+                {
+                    "key": state.key,
+                    "configs": list(map(asdict, state.configs)),
+                    "offered": state.offered,
+                    "out": {index: reason for index, (_, reason) in state.out.items()},
+                    "done": list(state.samples),
+                }
+            )
+        return {
+            "cache": str(self._cache),
+            "kernels": [
+                {"name": name, "keys": rows, "binaries": unit.binaries.get(name, {})} for name, rows in keys.items()
+            ],
+        }
+
+
+def _take(unit: Unit, event: dict[str, Any]) -> None:
+    """Put what a worker found out about one key into it."""
+    state = unit.keys[event["kernel"], tuple(event["key"])]
+    tokens = int(event["tokens"])
+    state.reference = event["reference"]
+    for index, reason in event["out"].items():
+        state.out.setdefault(int(index), (tokens, reason))
+    if event["event"] == "measured":
+        state.call = state.call or event["call"]
+        state.samples[tokens] = {int(index): Sample(us, event["noise"][index]) for index, us in event["us"].items()}
+
+
+def blame(unit: Unit, error: EndedError, outcome: Outcome) -> bool:
+    """Put out the candidate that ended a worker, by the worker's last note, for every key of its kernel.
+
+    Returns:
+        False if nothing is to blame that is not out yet: trying again would end alike.
+    """
+    try:
+        name, key, index, tokens, what = json.loads(error.note)
+    except ValueError:
+        return False
+    state = unit.keys.get((name, tuple(key)))
+    if state is None:
+        call = str(what)
+        if call in outcome.skipped:
+            return False
+        outcome.skipped[call] = error.reason
+        return False
+    suspects = [index]
+    if what.startswith("time"):
+        suspects = [other for other in range(len(state.configs)) if other not in state.out and other != index]
+    reason = f"its process ended: {error.reason}"
+    fresh = False
+    for config in [state.configs[suspect] for suspect in suspects]:
+        for other in unit.keys.values():
+            if other.kernel == name and config in other.configs:
+                place = other.configs.index(config)
+                if place not in other.out:
+                    fresh = True
+                    other.out[place] = (tokens, reason)
+    return fresh

@@ -1,0 +1,186 @@
+"""From measured keys to choices, and from choices to the record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gdn_aot._version import __version__
+from gdn_aot.tune import record as records
+from gdn_aot.tune.objective import NoneEligible, Sample, choose
+
+if TYPE_CHECKING:
+    from gdn_aot.build import cache
+    from gdn_aot.build.records import Config, Scalar
+    from gdn_aot.tune.client import KeyState, Session, Unit
+    from gdn_aot.tune.device import CardInfo
+    from gdn_aot.tune.plan import Prepared, Task
+
+
+class Writer:
+    """Turns measured keys into choices and the choices into the record."""
+
+    def __init__(
+        self,
+        task: Task,
+        card: CardInfo,
+        prepared: Prepared,
+        device: dict[str, object],
+        existing: records.Record | None,
+    ) -> None:
+        self._task, self._prepared, self._existing = task, prepared, existing
+        provider = task.job.provider
+        trace = prepared.trace
+        self._frame = records.Record(
+            target=task.target.name,
+            provider=records.Provider(
+                name=provider.name, distribution=provider.distribution, version=trace.provider_version
+            ),
+            triton=trace.triton_version,
+            ptxas=trace.ptxas_version,
+            device=records.Device(
+                name=card.name, driver=card.driver, sm_count=_integer(device["sm_count"]), memory=card.memory
+            ),
+            tool=f"gdn-aot {__version__}",
+            method=records.Method(
+                rounds=task.method.rounds, flush_bytes=2 * _integer(device["l2"]), clock="cuda events"
+            ),
+            objective=records.Objective(
+                weights=tuple(sorted(task.objective.weights.items())), bound=task.objective.bound
+            ),
+            kernels=(),
+        )
+        records.merge(existing, self._frame)  # refuses now what must not be mixed later
+        self.choices: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
+
+    def recall(self) -> None:
+        """Take samples and findings of the record that is there as if they had been measured now."""
+        for kernel in self._existing.kernels if self._existing else ():
+            for choice in kernel.choices:
+                state = self._prepared.keys.get((kernel.kernel, choice.key))
+                if state is not None:
+                    _recall(state, kernel.candidates, choice)
+
+    def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
+        """Choose for every key of a unit that has samples.
+
+        Args:
+            unit: The shape that was measured.
+            session: Calls with the choices are checked against float64 with it; None to leave that out.
+
+        Returns:
+            The calls that failed the check. Keys of the unit then have no choice.
+        """
+        fresh: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
+        for place, state in unit.keys.items():
+            made = self._choice(place, state)
+            if made is not None:
+                fresh[place] = made
+        wrong: dict[str, str] = {}
+        if session is not None and fresh:
+            chosen = [(*place, choice.chosen) for place, choice in fresh.items()]
+            wrong = session.check(unit, chosen, self._task.method.gate_tokens)
+        if not wrong:
+            self.choices |= fresh
+        return wrong
+
+    def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.ChoiceRecord | None:
+        if not state.samples:
+            return None
+        count = len(state.configs)
+        rows = {
+            tokens: [None if index in state.out else row.get(index) for index in range(count)]
+            for tokens, row in sorted(state.samples.items())
+        }
+        verdict = choose(rows, [self._size(made) for made in state.objects], self._task.objective)
+        if isinstance(verdict, NoneEligible):
+            return None
+        return records.ChoiceRecord(
+            key=state.key,
+            chosen=verdict.chosen,
+            score=round(verdict.score, 4),
+            worst=round(verdict.worst, 4),
+            note=verdict.note + self._incomplete(place, state),
+            call=state.call,
+            reference=state.reference,
+            times=tuple(
+                records.Times(
+                    tokens=tokens,
+                    us=tuple(None if one is None else round(one.us, 2) for one in row),
+                    noise=tuple(None if one is None else round(one.noise, 2) for one in row),
+                )
+                for tokens, row in rows.items()
+            ),
+            rejected=tuple(
+                records.Rejected(candidate=index, tokens=tokens or None, reason=reason)
+                for index, (tokens, reason) in sorted(state.out.items())
+            ),
+            resources=tuple(self._resources(made) for made in state.objects),
+        )
+
+    def _incomplete(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> str:
+        missing = sorted(self._prepared.wanted[place] - set(state.samples))
+        return f"; not measured at {', '.join(map(str, missing))} tokens" if missing else ""
+
+    def _size(self, made: cache.Object | None) -> tuple[int, ...]:
+        if made is None:
+            return ()
+        return self._prepared.sizes[made.cubin], made.shared, made.registers * made.threads
+
+    def _resources(self, made: cache.Object | None) -> records.Resources | None:
+        if made is None:
+            return None
+        size = self._prepared.sizes[made.cubin]
+        return records.Resources(registers=made.registers, shared=made.shared, local=made.local, size=size)
+
+    def save(self) -> None:
+        """Write the record: what was there, with the choices of this run in place of old ones.
+
+        Raises:
+            NotWritableError: It cannot be written; what was there stays.
+        """
+        kernels = []
+        for name in sorted({kernel for kernel, _ in self.choices}):
+            states = [state for (kernel, _), state in self._prepared.keys.items() if kernel == name]
+            kernels.append(_kernel(name, states, [(key, c) for (k, key), c in self.choices.items() if k == name]))
+        if kernels:
+            records.save(records.merge(self._existing, replace(self._frame, kernels=tuple(kernels))), self._task.path)
+
+
+def _kernel(
+    name: str, states: list[KeyState], choices: list[tuple[tuple[Scalar, ...], records.ChoiceRecord]]
+) -> records.KernelRecord:
+    """Return the record of one kernel; keys whose candidates differ get the union of all."""
+    configs = {state.key: state for state in states}
+    made: records.KernelRecord | None = None
+    by_candidates: dict[tuple[tuple[Config, ...], int], list[records.ChoiceRecord]] = {}
+    for key, choice in choices:
+        state = configs[key]
+        by_candidates.setdefault((tuple(state.configs), state.offered), []).append(choice)
+    for (candidates, offered), group in by_candidates.items():
+        part = records.KernelRecord(kernel=name, candidates=candidates, offered=offered, choices=tuple(group))
+        made = part if made is None else records.merge_kernel(made, part)
+    assert made is not None  # noqa: S101
+    return made
+
+
+def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.ChoiceRecord) -> None:
+    place = {index: state.configs.index(config) for index, config in enumerate(candidates) if config in state.configs}
+    if len(place) < len(state.configs):
+        return  # other candidates: measured anew
+    state.call, state.reference = choice.call, place.get(choice.reference, 0)
+    for row in choice.times:
+        state.samples[row.tokens] = {
+            place[index]: Sample(us, noise)
+            for index, (us, noise) in enumerate(zip(row.us, row.noise, strict=True))
+            if index in place and us is not None and noise is not None
+        }
+    for item in choice.rejected:
+        if item.candidate in place:
+            state.out.setdefault(place[item.candidate], (item.tokens or 0, item.reason))
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected an integer, got {value!r}")
+    return value

@@ -1,0 +1,134 @@
+"""A card that is not there: launches of the gated norm are computed with PyTorch, times follow a formula.
+
+The worker finds it by name (``simulated:Card``). What misbehaves, and how, comes with its options.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gdn_aot.build import stub
+from gdn_aot.targets import get_target
+from gdn_aot.tune.device import CardInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gdn_aot.artifact.index_records import BinaryRecord
+
+INFO = CardInfo(
+    name="Simulated 90", driver="1.2.3", target=get_target("sm_90"), memory=1 << 30, utilization=0, processes=()
+)
+"""What `gdn_aot.tune.device` would say of it."""
+KERNEL = "layer_norm_gated_fwd_kernel"
+BEST = (32, 4)
+"""BT and warps of the configuration that the formula makes the fastest from 512 tokens on; below it is the largest."""
+
+
+def microseconds(block: int, warps: int, tokens: int) -> float:
+    """Return the time of a configuration: a start, and work that the best one does in the fewest steps."""
+    if tokens < 512:
+        return 3.0 + 0.2 * (64 - block) / 64 + 0.1 * (warps != 16)
+    return 3.0 + tokens / 256 * (1 + 0.3 * abs(block - BEST[0]) / 32 + 0.2 * abs(warps - BEST[1]) / 4)
+
+
+class Card:
+    """Args:
+    target: What the process pretends to have.
+    faults: ``{"config": "BT=16 num_warps=8", "do": ...}`` with one of ``crash``, ``exit``, ``hang``, ``refuse``,
+        ``memory``, ``wrong``, ``nan``, ``unwritten``; ``when`` may be ``timed``.
+    state: A file in which each launch leaves a line, if given.
+    delay: Seconds that each timing takes.
+    """
+
+    device = "cpu"
+
+    def __init__(
+        self, target: str, faults: Sequence[Mapping[str, str]] = (), state: str = "", delay: float = 0.0
+    ) -> None:
+        stub.activate(get_target(target))
+        self._faults = {fault["config"]: fault for fault in faults}
+        self._state, self._delay = state, delay
+        self._seen: tuple[int, int, int] = (0, 0, 0)
+        self._timing = False
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "Simulated", "sm_count": 7, "memory": 1 << 30, "l2": 1 << 20}
+
+    def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Callable[..., None]:
+        assert code[:4] == b"\x7fELF"
+        assert jit.fn.__name__ == KERNEL
+        warps = record.metadata["num_warps"]
+
+        def launch(grid: tuple[int, int, int], arguments: Mapping[str, Any]) -> None:
+            assert grid == (-(-arguments["T"] // arguments["BT"]), 1, 1)
+            self._seen = (arguments["BT"], warps, arguments["T"])
+            name = f"BT={arguments['BT']} num_warps={warps}"
+            if self._state:
+                with Path(self._state).open("a") as file:
+                    file.write(name + "\n")
+            compute(arguments, self._fault(name))
+
+        return launch
+
+    def _fault(self, name: str) -> str:
+        fault = self._faults.get(name)
+        if fault is None or (fault.get("when") == "timed" and not self._timing):
+            return ""
+        misbehave(fault["do"])
+        return fault["do"]
+
+    def synchronize(self) -> None:
+        pass
+
+    def time(
+        self, launches: Sequence[Callable[[], None]], before: Callable[[], None], rounds: int
+    ) -> list[list[float]]:
+        time.sleep(self._delay)
+        self._timing = True
+        times = []
+        for launch in launches:
+            before()
+            launch()
+            block, warps, rows = self._seen
+            exact = microseconds(block, warps, rows // 4)
+            times.append([exact * (1 + 0.002 * (number % 3)) for number in range(rounds)])
+        self._timing = False
+        return times
+
+
+def misbehave(what: str) -> None:
+    match what:
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "exit":
+            os._exit(3)
+        case "hang":
+            time.sleep(3600)
+        case "refuse":
+            raise RuntimeError("Triton Error [CUDA]: out of resources")
+        case "memory":
+            raise torch.OutOfMemoryError("no memory left for this\nand more")
+
+
+def compute(a: Mapping[str, Any], fault: str) -> None:
+    """Write what the kernel writes: y and the reciprocal of the norm."""
+    x = a["x"].float()
+    rstd = (x.square().mean(-1) + a["eps"]).rsqrt()
+    gate = a["g"].float()
+    y = x * rstd[:, None] * a["w"].float() * gate.sigmoid() * (1 if a["ACTIVATION"] == "sigmoid" else gate)
+    if fault == "wrong":
+        y = y * 1.05
+    if fault == "nan":
+        y[3, 3] = float("nan")
+    if fault == "unwritten":
+        a["y"][:-1].copy_(y[:-1])
+    else:
+        a["y"].copy_(y)
+    a["rstd"].copy_(rstd)
