@@ -77,6 +77,12 @@ def select_workloads(
     help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
 )
 @click.option(
+    "--numerics",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Directory of the records of gdn-aot check.  [default: artifacts/numerics if it exists]",
+)
+@click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
     help="Seconds that one kernel may take to compile.",
 )  # fmt: skip
@@ -102,6 +108,7 @@ def command(
     exclude_workload: tuple[str, ...],
     candidates: str,
     tuning: Path | None,
+    numerics: Path | None,
     timeout: float,
     keep_going: bool,
     cache_dir: Path | None,
@@ -125,7 +132,7 @@ def command(
     selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
-    default_records = Path("artifacts/tuning")
+    default_records, default_numerics = Path("artifacts/tuning"), Path("artifacts/numerics")
     job = pipeline.Job(
         provider=chosen_provider,
         shapes=tuple(selection.shapes),
@@ -139,6 +146,7 @@ def command(
         all_candidates=candidates == "all",
         keep_going=keep_going,
         output=output,
+        numerics_root=numerics or (default_numerics if default_numerics.is_dir() else None),
     )
     pipeline.check_environment(job, targets)
     for target in targets:
