@@ -5,7 +5,8 @@ Three layers under one directory, every file written to a temporary name and ren
 * ``traces/KEY``: a trace, keyed by everything it depends on
 * ``launches/KEY``: what became of one (kernel source, launch key, target, compiler): an object, or a rejection
 * ``objects/KEY``: a compiled kernel, keyed by the IR its source becomes, so launches that differ only in a constexpr
-  which the kernel does not use share one; cubins lie beside it by digest
+  which the kernel does not use share one; cubins lie beside it by digest, and so does, where it was asked for, the
+  PTX that a cubin was assembled from
 """
 
 from __future__ import annotations
@@ -155,6 +156,26 @@ class BuildCache:
             self._path("cubins", sha256).unlink(missing_ok=True)
             raise ValueError(f"cubin {sha256} in the build cache has changed on disk; build again")
         return data
+
+    def has_ptx(self, sha256: str) -> bool:
+        """Say whether the PTX of a cubin is kept."""
+        return self._path("ptx", sha256).is_file()
+
+    def put_ptx(self, sha256: str, ptx: str) -> None:
+        """Keep the PTX that a cubin was assembled from."""
+        self._write("ptx", sha256, zstandard.ZstdCompressor(level=9).compress(ptx.encode()))
+
+    def ptx(self, sha256: str) -> str:
+        """Return the PTX that a cubin was assembled from.
+
+        Raises:
+            ValueError: It is not there, or its bytes have changed.
+        """
+        stored = self._read("ptx", sha256)
+        with contextlib.suppress(zstandard.ZstdError):
+            if stored is not None:
+                return zstandard.ZstdDecompressor().decompress(stored).decode()
+        raise ValueError(f"the PTX of cubin {sha256} is not in the build cache; build again")
 
     def cubin_size(self, sha256: str) -> int:
         """Return the bytes of a cubin.

@@ -36,6 +36,7 @@ def make_manifest(
     workloads: Sequence[str],
     limits: Limits,
     licenses: list[tuple[str, bytes]],
+    numerics: m.Numerics,
 ) -> m.Manifest:
     """Build the manifest. ``objects`` maps launch indices to compiled kernels; every choice's launches are in it."""
     users = _users(trace, choices, objects)
@@ -67,7 +68,7 @@ def make_manifest(
         max_batch=limits.max_batch,
         kernels=tuple(kernels),
         not_covered=_not_covered(trace, choices),
-        numerics=m.Numerics(status="not run", detail=""),
+        numerics=numerics,
         build=_build(),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.manifest import file_name
 from gdn_aot.build import pack, sources
-from gdn_aot.build.cache import Outcome, digest, launch_digest
-from gdn_aot.build.choose import Chooser
+from gdn_aot.build.cache import digest
 from gdn_aot.build.client import Worker
+from gdn_aot.build.compilation import Compilation
 from gdn_aot.build.records import Trace
-from gdn_aot.errors import NotWritableError, UnsupportedTargetError, UnsupportedTritonError
+from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
 from gdn_aot.models import distinct
+from gdn_aot.numerics import record as results
 from gdn_aot.providers import require_installed
 from gdn_aot.targets import assembler_version, check_assembler
 from gdn_aot.triton_internals import check_version
@@ -27,7 +27,8 @@ from gdn_aot.tune import record
 from gdn_aot.tune.transfer import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections import Counter
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -57,6 +58,10 @@ class Job:
     all_candidates: bool
     keep_going: bool
     output: Path
+    ptx: bool = False
+    """Keep the PTX of everything compiled in the build cache; what was compiled without is compiled again."""
+    numerics_root: Path | None = None
+    """Directory of the records of `gdn_aot.numerics`."""
 
     def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
         """Return the shapes to build for a target."""
@@ -143,14 +148,25 @@ class LazyWorker:
         self._own.close()
 
 
-def _compile_target(
+@dataclass(kw_only=True)
+class Compiled:
+    """One target, traced, chosen for and compiled."""
+
+    trace: Trace
+    choices: Choices
+    run: Compilation
+    seconds: dict[str, float]
+    """Wall seconds per step."""
+
+
+def compile_target(
     job: Job,
     target: Target,
     lazy: LazyWorker,
     following: LazyWorker | None,
     progress: Callable[[int, int, str], None],
-) -> Callable[[], Built]:
-    """Trace, choose and compile one target. Returns what is left to do: packing."""
+) -> Compiled:
+    """Trace, choose and compile one target. ``following`` is started when compiling starts."""
     start = time.monotonic()
     tuned = _tuned(job, target)
     progress(0, 0, f"{target}: tracing")
@@ -165,16 +181,34 @@ def _compile_target(
         smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
         run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
+    return Compiled(trace=trace, choices=choices, run=run, seconds=marks)
+
+
+def _compile_target(
+    job: Job,
+    target: Target,
+    lazy: LazyWorker,
+    following: LazyWorker | None,
+    progress: Callable[[int, int, str], None],
+) -> Callable[[], Built]:
+    """Trace, choose and compile one target. Returns what is left to do: packing."""
+    done = compile_target(job, target, lazy, following, progress)
     built = Built(
-        target=target, manifest=None, path=None, choices=choices, compiled=run.compiled, spent=run.spent, seconds=marks
+        target=target,
+        manifest=None,
+        path=None,
+        choices=done.choices,
+        compiled=done.run.compiled,
+        spent=done.run.spent,
+        seconds=done.seconds,
     )
-    if choices.failures and not job.keep_going:
+    if done.choices.failures and not job.keep_going:
         return lambda: built
-    return partial(_pack_target, job, trace, run.kept(choices), built)
+    return partial(_pack_target, job, done.trace, done.run.kept(done.choices), built)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Tuned:
+class Tuned:
     """What records say for one target."""
 
     measured: record.TuningTable
@@ -183,7 +217,7 @@ class _Tuned:
     """Configurations that only a wide search offers; see `gdn_aot.build.client.Worker.trace`."""
 
 
-def _tuned(job: Job, target: Target) -> _Tuned:
+def _tuned(job: Job, target: Target) -> Tuned:
     """Read the record of a target, and find those that it may be transferred from."""
     distribution, version = job.provider.distribution, require_installed(job.provider.name)
     triton = sources.installed("triton")
@@ -192,7 +226,7 @@ def _tuned(job: Job, target: Target) -> _Tuned:
         path = record.record_path(job.tuning_root, target.name, distribution, version)
         own = record.load(path, target=target.name, distribution=distribution, version=version)
     measured = record.table(own, triton)
-    return _Tuned(
+    return Tuned(
         measured=measured,
         transfer=Transfer(job.tuning_root, target, distribution, version, triton),
         extras=record.extras(measured),
@@ -212,6 +246,7 @@ def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Buil
         workloads=trace.workloads,
         limits=job.limits,
         licenses=licenses,
+        numerics=results.summary(job.numerics_root, job.provider, built.target, trace, built.choices),
     )
     path = job.output / file_name(manifest.identifier)
     archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), path)
@@ -262,132 +297,3 @@ def traced(
         stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive, extras=extras, tokens=tokens)
         job.cache.put_trace(key, stored)
     return Trace.from_json(stored)
-
-
-class Compilation:
-    """Compiles what the chooser wants, from the cache where possible."""
-
-    def __init__(
-        self,
-        job: Job,
-        target: Target,
-        trace: Trace,
-        lazy: LazyWorker,
-        following: LazyWorker | None,
-        progress: Callable[[int, int, str], None],
-    ) -> None:
-        self._job, self._target, self._trace = job, target, trace
-        self._lazy, self._following, self._progress = lazy, following, progress
-        self._compiler = {
-            "target": target.name,
-            "triton": trace.triton_version,
-            "ptxas": trace.ptxas_version,
-        }
-        self._objects: dict[int, Object] = {}
-        self._asked: set[int] = set()
-        self.compiled = 0
-        self.spent: Counter[str] = Counter()
-        self.pool_started = False
-
-    def choose(self, tuned: _Tuned) -> Choices:
-        """Compile until every key has a candidate that fits, or none is left."""
-        chooser = Chooser(self._trace, self._target, tuned.measured, tuned.transfer.suggest)
-        self._run(chooser.wanted(), chooser.take)
-        if self._job.all_candidates:
-            every = (
-                launch
-                for item in self._trace.tunings
-                for variant in item.variants
-                for launch in variant[: len(item.candidates) - item.derived]
-            )
-            self._run(every, lambda _launch, _outcome: iter(()))
-        return chooser.result
-
-    def kept(self, choices: Choices) -> dict[int, Object]:
-        """Return the compiled kernels that go into the artifact, by launch."""
-        if self._job.all_candidates:
-            return dict(self._objects)
-        wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen))
-        return {launch: self._objects[launch] for launch in wanted}
-
-    def every(self, launches: Iterable[int]) -> dict[int, Outcome]:
-        """Compile these launches. Returns what became of each."""
-        found: dict[int, Outcome] = {}
-
-        def take(launch: int, outcome: Outcome) -> Iterator[int]:
-            found[launch] = outcome
-            return iter(())
-
-        self._run(iter(launches), take)
-        return found
-
-    def _run(self, first: Iterator[int], take: Callable[[int, Outcome], Iterator[int]]) -> None:
-        waiting: deque[int] = deque()
-        flying: dict[int, str] = {}
-        pending = deque(first)
-        while pending or waiting or flying:
-            while pending:
-                launch = pending.popleft()
-                if launch in self._asked:
-                    continue
-                self._asked.add(launch)
-                found = self._job.cache.launch(self._key(launch))
-                if found is None:
-                    waiting.append(launch)
-                else:
-                    pending.extend(self._took(launch, found, take))
-            while waiting and len(flying) < 4 * self._job.jobs:
-                launch = waiting.popleft()
-                flying[launch] = self._key(launch)
-                self._submit(launch, flying[launch])
-            if flying:
-                total = len(self._objects) + len(waiting) + len(flying)
-                self._progress(len(self._objects), total, f"{self._target}: compiling")
-                launch, outcome = self._receive()
-                del flying[launch]
-                pending.extend(self._took(launch, outcome, take))
-
-    def _took(self, launch: int, outcome: Outcome, take: Callable[[int, Outcome], Iterator[int]]) -> Iterator[int]:
-        if outcome.object is not None:
-            self._objects[launch] = outcome.object
-        return take(launch, outcome)
-
-    def _key(self, launch: int) -> str:
-        item = self._trace.launches[launch]
-        return launch_digest(self._trace.kernels[item.kernel], item.specialization, self._compiler)
-
-    def _submit(self, launch: int, key: str) -> None:
-        worker = self._lazy.get()
-        if not self.pool_started:
-            worker.start_pool(self._job.cache, self._compiler, self._job.jobs, self._job.timeout)
-            self.pool_started = True
-            if self._following is not None:
-                self._following.get()
-        item = self._trace.launches[launch]
-        kernel = self._trace.kernels[item.kernel]
-        worker.submit(
-            launch,
-            {
-                "module": kernel.module,
-                "qualname": kernel.qualname,
-                "specialization": item.specialization,
-                "key": key,
-            },
-        )
-
-    def _receive(self) -> tuple[int, Outcome]:
-        message = self._lazy.get().receive("compiled")
-        launch = int(message["task"])
-        if "not_writable" in message:
-            raise NotWritableError(message["not_writable"], hint="set GDN_AOT_HOME to a directory with free space")
-        if "failed" in message:
-            return launch, Outcome(failed=message["failed"])
-        if "rejected" in message:
-            return launch, Outcome(rejected=message["rejected"])
-        self.compiled += not message["reused"]
-        kernel = self._trace.kernels[self._trace.launches[launch].kernel].qualname
-        self.spent[kernel] += message["seconds"]
-        found = self._job.cache.object(message["object"])
-        if found is None:
-            return launch, Outcome(failed="the build cache lost what was just compiled")
-        return launch, Outcome(object=found)

@@ -87,6 +87,32 @@ def activate(target: Target) -> None:
     """Install the stub driver and the property calls of ``torch.cuda`` for ``target`` in this process."""
     import torch
 
+    cuda: Any = torch.cuda
+    cuda.is_available = lambda: True
+    cuda.device_count = lambda: 1
+    cuda.current_device = lambda: 0
+    cuda.device = lambda _device=None: contextlib.nullcontext()
+    _replace_properties(target)
+    triton_internals.set_driver(StubDriver(target))
+    torch.set_num_threads(1)
+    _skip_large_fills(torch)
+
+
+def disguise(target: Target) -> None:
+    """Have this process report its real card as one of ``target``; tensors and launches stay on the real one.
+
+    Providers then offer the configurations and take the ways that they do on the target, and launch keys are its own.
+    """
+    from gdn_aot.triton_internals.direct import pretend
+
+    _replace_properties(target)
+    stub = StubDriver(target)
+    pretend(stub.utils.get_device_properties, stub.get_current_target)
+
+
+def _replace_properties(target: Target) -> None:
+    import torch
+
     properties = SimpleNamespace(
         name=target.card.name,
         major=target.capability[0],
@@ -100,16 +126,9 @@ def activate(target: Target) -> None:
         warp_size=32,
     )
     cuda: Any = torch.cuda
-    cuda.is_available = lambda: True
-    cuda.device_count = lambda: 1
-    cuda.current_device = lambda: 0
-    cuda.device = lambda _device=None: contextlib.nullcontext()
     cuda.get_device_capability = lambda _device=None: target.capability
     cuda.get_device_name = lambda _device=None: target.card.name
     cuda.get_device_properties = lambda _device=None: properties
-    triton_internals.set_driver(StubDriver(target))
-    torch.set_num_threads(1)
-    _skip_large_fills(torch)
 
 
 def _skip_large_fills(torch_module: Any) -> None:

@@ -132,13 +132,16 @@ class Compiler:
         source = triton_internals.make_source(jit, specialization)
         text = triton_internals.source_ir(source, options, self._capability)
         key = digest(text, options, self._compiler)
-        reused = self._cache.object(key) is not None
+        ready = self._cache.object(key)
+        reused = ready is not None and (not task.get("ptx") or self._cache.has_ptx(ready.cubin))
         if not reused:
-            cubin, metadata = triton_internals.compile_source(source, options, self._capability)
+            cubin, metadata, ptx = triton_internals.compile_source(source, options, self._capability)
             info = elf.describe(cubin)
             if info.arch != self._capability:
                 raise ValueError(f"the assembler made code for sm_{info.arch}, not sm_{self._capability}")
-            self._cache.put_object(key, cubin, metadata, info.registers, info.local)
+            made = self._cache.put_object(key, cubin, metadata, info.registers, info.local)
+            if task.get("ptx"):
+                self._cache.put_ptx(made.cubin, ptx)
         self._cache.put_launch(task["key"], object_key=key)
         return {"object": key, "reused": reused}
 

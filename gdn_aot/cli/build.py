@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gdn_aot.build.pipeline import Built
     from gdn_aot.providers import ProviderInfo
 
+DEFAULT_NUMERICS = Path("artifacts/numerics")
 _SHOWN_FAILURES = 20
 
 
@@ -77,6 +78,12 @@ def select_workloads(
     help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
 )
 @click.option(
+    "--numerics",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Directory of the records of gdn-aot check.  [default: artifacts/numerics if it exists]",
+)
+@click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
     help="Seconds that one kernel may take to compile.",
 )  # fmt: skip
@@ -102,6 +109,7 @@ def command(
     exclude_workload: tuple[str, ...],
     candidates: str,
     tuning: Path | None,
+    numerics: Path | None,
     timeout: float,
     keep_going: bool,
     cache_dir: Path | None,
@@ -138,6 +146,7 @@ def command(
         all_candidates=candidates == "all",
         keep_going=keep_going,
         output=output,
+        numerics_root=numerics or (DEFAULT_NUMERICS if DEFAULT_NUMERICS.is_dir() else None),
     )
     pipeline.check_environment(job, targets)
     for target in targets:

@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": "Check every digest and rule of an artifact.",
     "coverage": "Replay random traffic against an artifact.",
     "tune": "Measure candidates on this GPU and record the best.",
+    "check": "Compare a target's kernels with float64 on this GPU.",
     "seed": "Write an artifact into a Triton cache directory.",
     "export": "Write choices as the provider's own configuration files.",
     "doctor": "Say whether serving processes here find their kernels in artifacts.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import random
@@ -73,16 +73,6 @@ class Call:
 
     def __str__(self) -> str:
         return f"{self.workload}({', '.join(f'{name}={value}' for name, value in self.arguments)})"
-
-
-def packed_lengths(call: Call) -> tuple[int, ...] | None:
-    """Return the lengths of a call's packed sequences, or None for a dense batch."""
-    arguments: dict[str, Any] = dict(call.arguments)
-    if arguments.get("packed"):
-        return tuple(arguments["packed"])
-    if arguments.get("index") and "packed" not in arguments:  # the recurrent operator packs equal lengths
-        return (arguments["tokens"],) * int(arguments["batch"])
-    return None
 
 
 Tensors: TypeAlias = "dict[str, torch.Tensor | None]"

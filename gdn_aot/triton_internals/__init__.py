@@ -292,12 +292,12 @@ def source_ir(source: Any, options: Mapping[str, Any], capability: int) -> str:
     return text
 
 
-def compile_source(source: Any, options: Mapping[str, Any], capability: int) -> tuple[bytes, dict[str, Json]]:
+def compile_source(source: Any, options: Mapping[str, Any], capability: int) -> tuple[bytes, dict[str, Json], str]:
     """Compile a source with Triton's own ``compile``.
 
     Returns:
-        The cubin, and Triton's metadata without what belongs to the build machine: the disk-cache hash, library
-        paths and environment variables.
+        The cubin; Triton's metadata without what belongs to the build machine: the disk-cache hash, library paths and
+        environment variables; and the PTX that the cubin was assembled from.
     """
     import triton
 
@@ -310,7 +310,7 @@ def compile_source(source: Any, options: Mapping[str, Any], capability: int) -> 
         for name, value in sorted(metadata.items())
         if name not in ("hash", "extern_libs", "triton_version") and not name.isupper()
     }
-    return bytes(compiled.asm["cubin"]), kept
+    return bytes(compiled.asm["cubin"]), kept, str(compiled.asm["ptx"])
 
 
 def _plain_metadata(value: Any) -> Json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.triton_internals import Launch, launching
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gdn_aot.artifact.index_records import BinaryRecord
 
@@ -59,6 +59,17 @@ class Ready:
         """
         kernel = self._kernel
         kernel.run(*grid, stream, kernel.function, kernel.packed_metadata, None, None, None, *arguments.values())
+
+
+def pretend(properties: Callable[[int], dict[str, int]], target: Callable[[], Any]) -> None:
+    """Have Triton's active driver answer with these properties and this target, for configurations and launch keys.
+
+    Loading and launching are not touched: they take no part of the answer.
+    """
+    from triton.runtime.driver import driver
+
+    driver.active.utils.get_device_properties = properties
+    driver.active.get_current_target = target
 
 
 def declared_zero(tuner: Any) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.build import pipeline
 from gdn_aot.build.choose import misfit
+from gdn_aot.build.compilation import Compilation
 from gdn_aot.errors import NothingSelectedError
 from gdn_aot.models import distinct
 from gdn_aot.tune.client import KeyState, Unit
@@ -80,7 +81,7 @@ def prepare(task: Task, progress: Progress) -> Prepared:
         traced = time.monotonic()
         if not trace.tunings:
             raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
-        work = pipeline.Compilation(job, target, trace, lazy, None, progress)
+        work = Compilation(job, target, trace, lazy, None, progress)
         every = [launch for key in trace.tunings for variant in key.variants for launch in variant]
         outcomes = work.every([*trace.plain, *every])
         lazy.close()

@@ -27,9 +27,8 @@ from gdn_aot.build.isolated import Channel, open_channel
 from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import Config, config_from_json
 from gdn_aot.models import ModelShape
-from gdn_aot.numerics.judge import judge
 from gdn_aot.providers import get_provider
-from gdn_aot.providers.base import Limits, packed_lengths
+from gdn_aot.providers.base import Limits
 from gdn_aot.triton_internals import direct, interception
 from gdn_aot.tune import gate
 from gdn_aot.tune.halving import Halving
@@ -292,12 +291,6 @@ def _flags(call: Any) -> tuple[object, ...]:
     return tuple((name, value if isinstance(value, plain) else type(value)) for name, value in call.arguments)
 
 
-def _wrong(kind: str, call: Any, inputs: Any, outputs: Any, expected: Any) -> str | None:
-    """Return how a call's outputs differ from those of float64, or None."""
-    lengths = packed_lengths(call)
-    return "; ".join(str(one) for one in judge(kind, inputs, outputs, expected, lengths) if not one.ok) or None
-
-
 def _text(error: BaseException) -> str:
     return triton_internals.compiler_message(error).splitlines()[0][:300]
 
@@ -342,6 +335,7 @@ class Server:
     def _call(
         self, work: Shape, workload: Any, shape: ModelShape, call: Any, tokens: int, *, timed: bool, chosen: Any
     ) -> dict[str, Any]:
+        from gdn_aot.numerics.tolerance import compare
         from gdn_aot.providers.draw import Random
 
         self._channel.notes.write(json.dumps(["", [], -1, tokens, str(call)]))
@@ -359,7 +353,7 @@ class Server:
                     return {}
                 self._confirmed.add(kind)
                 expected = workload.expect(shape, call, before)
-                return {"wrong": _wrong(workload.kind, call, inputs, outputs, expected)}
+                return {"wrong": compare(workload.kind, before, outputs, expected).wrong}
         except _SkipError as error:
             return {"skipped": str(error)}
         except ValueError as error:

@@ -108,7 +108,7 @@ for jit, specialization in launches:
     with tempfile.TemporaryDirectory() as scratch, knobs.cache.scope():
         knobs.cache.dir = scratch
         source = triton_internals.make_source(jit, specialization)
-        cubin, metadata = triton_internals.compile_source(source, specialization["options"], 90)
+        cubin, metadata, _ptx = triton_internals.compile_source(source, specialization["options"], 90)
     entry = disk_cache.binary_entry(jit, specialization, json.loads(json.dumps(metadata)), 90)
     binaries.append({**asdict(entry), "cubin": cubin.hex()})
 print(json.dumps({"binaries": binaries, "choices": choices, "cache": os.listdir(os.environ["TRITON_CACHE_DIR"])}))

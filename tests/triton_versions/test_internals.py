@@ -258,7 +258,7 @@ options = {"num_warps": given.pop("num_warps")}
 launch = triton_internals.Launch(kernels.every, tuple(given.values()), options)
 specialization = json.loads(json.dumps(launch.specialization()))
 source = triton_internals.make_source(kernels.every, specialization)
-cubin, metadata = triton_internals.compile_source(source, specialization["options"], 90)
+cubin, metadata, _ptx = triton_internals.compile_source(source, specialization["options"], 90)
 
 # Triton's own: stop its run just before it would compile, and compile what it was about to.
 stopped = []

@@ -1,0 +1,152 @@
+"""Compile what a chooser wants of a trace, from the build cache where possible."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from gdn_aot.build.cache import Outcome, launch_digest
+from gdn_aot.build.choose import Chooser
+from gdn_aot.errors import NotWritableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from gdn_aot.build.cache import Object
+    from gdn_aot.build.choose import Choices
+    from gdn_aot.build.pipeline import Job, LazyWorker, Tuned
+    from gdn_aot.build.records import Trace
+    from gdn_aot.targets import Target
+
+
+class Compilation:
+    """Compiles what the chooser wants, from the cache where possible."""
+
+    def __init__(
+        self,
+        job: Job,
+        target: Target,
+        trace: Trace,
+        lazy: LazyWorker,
+        following: LazyWorker | None,
+        progress: Callable[[int, int, str], None],
+    ) -> None:
+        self._job, self._target, self._trace = job, target, trace
+        self._lazy, self._following, self._progress = lazy, following, progress
+        self._compiler = {
+            "target": target.name,
+            "triton": trace.triton_version,
+            "ptxas": trace.ptxas_version,
+        }
+        self._objects: dict[int, Object] = {}
+        self._asked: set[int] = set()
+        self.compiled = 0
+        self.spent: Counter[str] = Counter()
+        self.pool_started = False
+
+    def choose(self, tuned: Tuned) -> Choices:
+        """Compile until every key has a candidate that fits, or none is left."""
+        chooser = Chooser(self._trace, self._target, tuned.measured, tuned.transfer.suggest)
+        self._run(chooser.wanted(), chooser.take)
+        if self._job.all_candidates:
+            every = (
+                launch
+                for item in self._trace.tunings
+                for variant in item.variants
+                for launch in variant[: len(item.candidates) - item.derived]
+            )
+            self._run(every, lambda _launch, _outcome: iter(()))
+        return chooser.result
+
+    def kept(self, choices: Choices) -> dict[int, Object]:
+        """Return the compiled kernels that go into the artifact, by launch."""
+        if self._job.all_candidates:
+            return dict(self._objects)
+        wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen))
+        return {launch: self._objects[launch] for launch in wanted}
+
+    def every(self, launches: Iterable[int]) -> dict[int, Outcome]:
+        """Compile these launches. Returns what became of each."""
+        found: dict[int, Outcome] = {}
+
+        def take(launch: int, outcome: Outcome) -> Iterator[int]:
+            found[launch] = outcome
+            return iter(())
+
+        self._run(iter(launches), take)
+        return found
+
+    def _run(self, first: Iterator[int], take: Callable[[int, Outcome], Iterator[int]]) -> None:
+        waiting: deque[int] = deque()
+        flying: dict[int, str] = {}
+        pending = deque(first)
+        while pending or waiting or flying:
+            while pending:
+                launch = pending.popleft()
+                if launch in self._asked:
+                    continue
+                self._asked.add(launch)
+                found = self._job.cache.launch(self._key(launch))
+                if found is None or self._lacks_ptx(found):
+                    waiting.append(launch)
+                else:
+                    pending.extend(self._took(launch, found, take))
+            while waiting and len(flying) < 4 * self._job.jobs:
+                launch = waiting.popleft()
+                flying[launch] = self._key(launch)
+                self._submit(launch, flying[launch])
+            if flying:
+                total = len(self._objects) + len(waiting) + len(flying)
+                self._progress(len(self._objects), total, f"{self._target}: compiling")
+                launch, outcome = self._receive()
+                del flying[launch]
+                pending.extend(self._took(launch, outcome, take))
+
+    def _lacks_ptx(self, found: Outcome) -> bool:
+        return self._job.ptx and found.object is not None and not self._job.cache.has_ptx(found.object.cubin)
+
+    def _took(self, launch: int, outcome: Outcome, take: Callable[[int, Outcome], Iterator[int]]) -> Iterator[int]:
+        if outcome.object is not None:
+            self._objects[launch] = outcome.object
+        return take(launch, outcome)
+
+    def _key(self, launch: int) -> str:
+        item = self._trace.launches[launch]
+        return launch_digest(self._trace.kernels[item.kernel], item.specialization, self._compiler)
+
+    def _submit(self, launch: int, key: str) -> None:
+        worker = self._lazy.get()
+        if not self.pool_started:
+            worker.start_pool(self._job.cache, self._compiler, self._job.jobs, self._job.timeout)
+            self.pool_started = True
+            if self._following is not None:
+                self._following.get()
+        item = self._trace.launches[launch]
+        kernel = self._trace.kernels[item.kernel]
+        worker.submit(
+            launch,
+            {
+                "module": kernel.module,
+                "qualname": kernel.qualname,
+                "specialization": item.specialization,
+                "key": key,
+                "ptx": self._job.ptx,
+            },
+        )
+
+    def _receive(self) -> tuple[int, Outcome]:
+        message = self._lazy.get().receive("compiled")
+        launch = int(message["task"])
+        if "not_writable" in message:
+            raise NotWritableError(message["not_writable"], hint="set GDN_AOT_HOME to a directory with free space")
+        if "failed" in message:
+            return launch, Outcome(failed=message["failed"])
+        if "rejected" in message:
+            return launch, Outcome(rejected=message["rejected"])
+        self.compiled += not message["reused"]
+        kernel = self._trace.kernels[self._trace.launches[launch].kernel].qualname
+        self.spent[kernel] += message["seconds"]
+        found = self._job.cache.object(message["object"])
+        if found is None:
+            return launch, Outcome(failed="the build cache lost what was just compiled")
+        return launch, Outcome(object=found)

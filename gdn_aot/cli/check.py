@@ -1,0 +1,220 @@
+"""``gdn-aot check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import Progress, emit_json, note, out
+from gdn_aot.errors import NothingSelectedError, Problem, UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gdn_aot.numerics.check import Prepared, Task
+    from gdn_aot.numerics.record import Record
+    from gdn_aot.targets import Target
+
+_NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without one"
+
+
+@click.command("check")
+@_options.arch
+@_options.model
+@_options.tp
+@_options.shape
+@_options.dtype
+@_options.provider
+@_options.max_tokens
+@_options.max_batch
+@_options.jobs
+@_options.workload
+@_options.exclude_workload
+@click.option(
+    "--tuning", type=click.Path(path_type=Path), default=None,
+    help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
+)  # fmt: skip
+@click.option("--prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
+    help="Seconds that one kernel may take to compile.",
+)  # fmt: skip
+@click.option(
+    "--patience", type=click.FloatRange(min=1), default=120.0, show_default=True,
+    help="Seconds without a sign of life after which a checking process is killed.",
+)  # fmt: skip
+@click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Build cache to use.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/numerics"), show_default=True,
+    help="Directory of the records.",
+)  # fmt: skip
+@_options.as_json
+def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
+    """Compare what a target's kernels compute with float64, on the GPU that is here.
+
+    The kernels are those that gdn-aot build would pack. A target older than the GPU is checked with its PTX, which the
+    driver compiles; that tests the code, and says nothing of its speed. What this GPU cannot run is put down as not
+    run. With --prepare the compiling can be done elsewhere, with the same Triton: carry the build cache here and name
+    it with --cache-dir.
+    """
+    from gdn_aot.numerics import check
+    from gdn_aot.targets import parse_archs
+
+    if not options["arch"]:
+        raise UsageError("no target given", hint="--arch sm_80, repeatable, or --arch all")
+    targets = parse_archs(list(options["arch"]))
+    task = _task({**options, "prepare": prepare}, targets)
+    with Progress("check") as progress:
+        if not prepare:
+            finished = _check(task, targets, progress.update)
+        else:
+            made = []
+            for target in targets:
+                made.append(check.prepare(task, target, progress.update))
+                note(_prepared_line(made[-1]))
+            _tell_prepared(task, made, as_json=as_json)
+            return
+    _tell(finished, as_json=as_json)
+
+
+def _prepared_line(made: Prepared) -> str:
+    compiled = made.compiled
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in compiled.seconds.items())
+    binaries = len(compiled.run.kept(compiled.choices))
+    failures = f", {len(compiled.choices.failures)} compiles failed" if compiled.choices.failures else ""
+    return f"{made.target}: {binaries} binaries, compiled {compiled.run.compiled}{failures} ({seconds})"
+
+
+def _tell_prepared(task: Task, made: list[Prepared], *, as_json: bool) -> None:
+    rows = [
+        {
+            "target": item.target.name,
+            "choices": len(item.compiled.choices.chosen),
+            "binaries": len(item.compiled.run.kept(item.compiled.choices)),
+            "compiled": item.compiled.run.compiled,
+            "failures": [failure.message for failure in item.compiled.choices.failures],
+            "seconds": {name: round(seconds, 3) for name, seconds in item.compiled.seconds.items()},
+        }
+        for item in made
+    ]
+    if as_json:
+        emit_json({"cache": str(task.job.cache.root), "targets": rows})
+    else:
+        out(str(task.job.cache.root))
+
+
+def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
+    from gdn_aot.build import pipeline
+    from gdn_aot.build.cache import BuildCache, default_cache
+    from gdn_aot.cli.build import check_output, select_workloads, tuning_root
+    from gdn_aot.models import parse_tp, select_shapes
+    from gdn_aot.numerics.check import Task
+    from gdn_aot.providers import Limits, get_provider
+
+    if not options["model"] and not options["shape"]:
+        raise UsageError("no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models")
+    provider = get_provider(options["provider"])
+    selection = select_shapes(
+        list(options["model"]), list(parse_tp(options["tp"])), list(options["shape"]), list(options["dtype"]) or None
+    )
+    for skipped in selection.skipped:
+        note(f"skipped: {skipped.reason}")
+    job = pipeline.Job(
+        provider=provider,
+        shapes=tuple(selection.shapes),
+        fp16_fallback=not options["dtype"] and not options["shape"],
+        limits=Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"]),
+        workloads=select_workloads(provider, "inference", options["workload"], options["exclude_workload"]),
+        cache=BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache(),
+        tuning_root=tuning_root(options["tuning"]),
+        jobs=options["jobs"],
+        timeout=options["timeout"],
+        all_candidates=False,
+        keep_going=True,
+        output=options["output"],
+        ptx=True,
+    )
+    pipeline.check_environment(job, targets)
+    if not options["prepare"]:
+        check_output(options["output"])
+    return Task(job=job, output=options["output"], silence=options["patience"])
+
+
+def _check(
+    task: Task, targets: tuple[Target, ...], progress: Callable[[int, int, str], None]
+) -> list[tuple[Record, Path]]:
+    from gdn_aot.numerics import check
+    from gdn_aot.numerics import record as records
+    from gdn_aot.tune import device
+
+    try:
+        card = device.probe()
+    except UsageError as error:
+        raise UsageError(error.message, hint=_NO_CARD) from error
+    finished = []
+    for target in targets:
+        reason = check.obstacle(target, card.target)
+        if reason is None:
+            prepared = check.prepare(task, target, progress)
+            results = check.run(task, prepared, native=card.target == target, progress=progress)
+            record = check.make_record(task, target, card, results, prepared.shapes)
+        else:
+            record = check.make_record(task, target, card, reason, ())
+        path = records.record_path(task.output, target.name, record.provider.distribution, record.provider.version)
+        records.save(record, path)
+        finished.append((record, path))
+        note(_line(record))
+    return finished
+
+
+def _line(record: Record) -> str:
+    if record.device is None:
+        return f"{record.target}: not run: {record.how}"
+    calls, skipped = sum(row.calls for row in record.checks), sum(len(row.skipped) for row in record.checks)
+    failed = sum(len(row.failed) for row in record.checks)
+    more = f", {skipped} not made" if skipped else ""
+    return (
+        f"{record.target}: {record.status} as {record.how} on {record.device.name}: "
+        f"{calls} calls, {failed} wrong{more}; "
+        f"{len(record.kernels)} kernels, {sum(kernel.binaries for kernel in record.kernels)} binaries"
+    )
+
+
+def _tell(finished: list[tuple[Record, Path]], *, as_json: bool) -> None:
+    problems = [
+        Problem(f"{record.target}: {row.model} tp {row.tp}: {item.call}", item.why)
+        for record, _ in finished
+        for row in record.checks
+        for item in row.failed
+    ]
+    failed = [record.target for record, _ in finished if record.status == "failed"]
+    if failed:
+        raise VerificationError(
+            f"the kernels of {', '.join(failed)} do not compute what float64 says",
+            problems[:50],
+            hint="the records say which calls; report them with the device and the driver",
+        )
+    if all(record.status == "not run" for record, _ in finished):
+        raise NothingSelectedError(
+            f"nothing was run: {finished[0][0].how}",
+            hint="sm_90 and newer run on a card of their own only; see gdn-aot check --help",
+        )
+    if as_json:
+        rows = [
+            {
+                "target": record.target,
+                "status": record.status,
+                "how": record.how,
+                "record": str(path),
+                "calls": sum(row.calls for row in record.checks),
+                "kernels": len(record.kernels),
+            }
+            for record, path in finished
+        ]
+        emit_json({"checks": rows})
+        return
+    for _, path in finished:
+        out(str(path))
