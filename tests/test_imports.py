@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
+from tune.records import full
+
+from gdn_aot.tune.record import save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +32,15 @@ def test_import_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("args", [["--help"], ["models"], ["models", "--json"], ["targets"], ["providers"], ["nope"]])
 def test_light_commands_load_nothing_heavy(args: list[str]) -> None:
     assert not loaded(f"from gdn_aot.cli.main import run; run({args!r})") & {*HEAVY}
+
+
+def test_exporting_a_record_loads_nothing_heavy(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    save(full(), record)
+    arguments = ["export", "--format", "fla", "--record", str(record), "-o", str(tmp_path / "configs")]
+    found = loaded(f"from gdn_aot.cli.main import run; run({arguments!r})")
+    assert "gdn_aot" in found
+    assert not found & {*HEAVY}
 
 
 SLOW = ("typing", "dataclasses", "inspect", "logging", "pathlib", "importlib.metadata", "argparse")

@@ -209,6 +209,10 @@ class JsonObject:
         """Note that the value of a key, or a place below it, cannot be used."""
         self._problems.add((self.path + (name if name.startswith("[") else f".{name}")).lstrip("."), what)
 
+    def note(self, path: str, what: str) -> None:
+        """Note what is wrong at a path of the whole file."""
+        self._problems.add(path, what)
+
     def pairs(self, name: str) -> Iterator[tuple[str, str, object]]:
         """Yield (key, path, value) for an object whose keys are data."""
         value = self._get(name, "object")

@@ -277,9 +277,12 @@ def traced(
     shapes = distinct(job.shapes_for(target))
     named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
     ptxas = assembler_version(target) or "unknown"
+    # Tuning traces travel to the machine with the card, whose PyTorch may be another build: the tuner sees live what is
+    # launched, and says if it was not traced.
+    packages = ("triton", *(() if tokens else ("torch",)), job.provider.distribution)
     key = digest(
         sources.code_digest(job.provider),
-        {name: sources.installed(name) for name in ("triton", "torch", job.provider.distribution)},
+        {name: sources.installed(name) for name in packages},
         ptxas,
         json.loads(json.dumps(asdict(target))),
         [asdict(shape) for shape in shapes],

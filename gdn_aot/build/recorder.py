@@ -42,16 +42,23 @@ class Recorder:
         self._alive: list[Any] = []
         self._launches: dict[tuple[int, str], int] = {}
         self._tunings: dict[tuple[int, tuple[Scalar, ...]], Tuning] = {}
+        self._places: dict[tuple[int, tuple[Scalar, ...]], int] = {}
         self._variants: dict[tuple[int, tuple[Scalar, ...]], dict[int, Users]] = {}
         self._user = (-1, -1)
+        self._keys: dict[int, None] = {}
         self._last = -1
 
-    def record(self, call: Callable[[], object], user: tuple[int, int]) -> None:
-        """Run ``call`` with Triton's launches replaced by recording them as those of ``user``; see `Users`."""
-        self._user = user
+    def record(self, call: Callable[[], object], user: tuple[int, int]) -> list[int]:
+        """Run ``call`` with Triton's launches replaced by recording them as those of ``user``; see `Users`.
+
+        Returns:
+            Indices into `Trace.tunings` of the autotune keys that it had.
+        """
+        self._user, self._keys = user, {}
         with interception.intercept(self._on_autotune, self._on_plain):
             call()
         self.trace.calls += 1
+        return list(self._keys)
 
     def _on_plain(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         index = self._launch(jit, args, kwargs)
@@ -65,6 +72,8 @@ class Recorder:
         key = triton_internals.autotune_key(tuner, args, plain_kwargs)
         kernel = self._kernel(triton_internals.layers(tuner)[0])
         first = self._candidate_launch(tuner, args, kwargs, offered[0])
+        place = self._places.setdefault((kernel, key), len(self.trace.tunings))
+        self._keys[place] = None
         found = self._tunings.get((kernel, key))
         if found is None:
             configs = [_config(config) for config in offered]

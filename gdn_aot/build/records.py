@@ -105,6 +105,9 @@ class Trace:
     """Launches of kernels that are not autotuned, and whose they are."""
     refused: list[tuple[str, str]] = field(default_factory=list)
     """(workload, reason) where the provider itself refused a call on this target."""
+    places: list[tuple[int, int, str, int, list[int]]] = field(default_factory=list)
+    """Of a trace for tuning, the calls that are needed: (shape, tokens, workload, number among the workload's calls,
+    indices of the autotune keys that no call before it had at so many tokens)."""
     calls: int = 0
     seconds: float = 0.0
 
@@ -135,8 +138,9 @@ class Trace:
         data = json.loads(text)
         pairs = ("sources", "dependencies", "globals")
         return cls(
-            **{name: data[name] for name in _PLAIN_FIELDS if name != "refused"},
+            **{name: data[name] for name in _PLAIN_FIELDS if name not in ("refused", "places")},
             refused=[tuple(item) for item in data["refused"]],
+            places=[tuple(item) for item in data["places"]],
             kernels=[
                 Kernel(**{**kernel, **{name: tuple(map(tuple, kernel[name])) for name in pairs}})
                 for kernel in data["kernels"]
@@ -163,6 +167,7 @@ _PLAIN_FIELDS = (
     "ptxas_version",
     "workloads",
     "refused",
+    "places",
     "calls",
     "seconds",
 )

@@ -63,6 +63,7 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     tokens: list[int] = request.get("tokens", [])
     refusals: dict[tuple[str, str], str] = {}
+    had: set[tuple[int, str, int]] = set()
 
     def run() -> None:
         names = [name for name in request["workloads"] if name in module.WORKLOADS]
@@ -72,9 +73,13 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
             workload = module.WORKLOADS[name]()
             for shape_index, shape in enumerate(shapes):
                 calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
-                for call in calls:
+                for number, call in enumerate(calls):
                     try:
-                        recorder.record(partial(workload.run, shape, call), (shape_index, index))
+                        keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
+                        fresh = [key for key in keys if (shape_index, count, key) not in had]
+                        had.update((shape_index, count, key) for key in fresh)
+                        if count and fresh:
+                            made.places.append((shape_index, int(count), name, number, fresh))
                     except Exception as error:  # noqa: BLE001
                         refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gdn_aot.build.pipeline import Built
     from gdn_aot.providers import ProviderInfo
 
+DEFAULT_NUMERICS = Path("artifacts/numerics")
 _SHOWN_FAILURES = 20
 
 
@@ -132,7 +133,6 @@ def command(
     selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
-    default_records, default_numerics = Path("artifacts/tuning"), Path("artifacts/numerics")
     job = pipeline.Job(
         provider=chosen_provider,
         shapes=tuple(selection.shapes),
@@ -140,13 +140,13 @@ def command(
         limits=Limits(max_tokens=max_tokens, max_batch=max_batch, mode=mode),
         workloads=select_workloads(chosen_provider, mode, workload, exclude_workload),
         cache=BuildCache(cache_dir) if cache_dir else default_cache(),
-        tuning_root=tuning or (default_records if default_records.is_dir() else None),
+        tuning_root=tuning_root(tuning),
         jobs=jobs,
         timeout=timeout,
         all_candidates=candidates == "all",
         keep_going=keep_going,
         output=output,
-        numerics_root=numerics or (default_numerics if default_numerics.is_dir() else None),
+        numerics_root=numerics or (DEFAULT_NUMERICS if DEFAULT_NUMERICS.is_dir() else None),
     )
     pipeline.check_environment(job, targets)
     for target in targets:
@@ -172,6 +172,18 @@ def command(
     else:
         for built in finished:
             out(str(built.path))
+
+
+def tuning_root(given: Path | None) -> Path | None:
+    """Return the directory of tuning records: the one given, else the usual one if it is there.
+
+    Raises:
+        UsageError: The one given is no directory.
+    """
+    if given is not None and not given.is_dir():
+        raise UsageError(f"--tuning {given} is not a directory", hint="leave it out to build with default choices")
+    usual = Path("artifacts/tuning")
+    return given or (usual if usual.is_dir() else None)
 
 
 def check_output(directory: Path) -> None:

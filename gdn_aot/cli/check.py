@@ -109,7 +109,7 @@ def _tell_prepared(task: Task, made: list[Prepared], *, as_json: bool) -> None:
 def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
     from gdn_aot.build import pipeline
     from gdn_aot.build.cache import BuildCache, default_cache
-    from gdn_aot.cli.build import check_output, select_workloads
+    from gdn_aot.cli.build import check_output, select_workloads, tuning_root
     from gdn_aot.models import parse_tp, select_shapes
     from gdn_aot.numerics.check import Task
     from gdn_aot.providers import Limits, get_provider
@@ -122,7 +122,6 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
     )
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
-    default_records = Path("artifacts/tuning")
     job = pipeline.Job(
         provider=provider,
         shapes=tuple(selection.shapes),
@@ -130,7 +129,7 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
         limits=Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"]),
         workloads=select_workloads(provider, "inference", options["workload"], options["exclude_workload"]),
         cache=BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache(),
-        tuning_root=options["tuning"] or (default_records if default_records.is_dir() else None),
+        tuning_root=tuning_root(options["tuning"]),
         jobs=options["jobs"],
         timeout=options["timeout"],
         all_candidates=False,

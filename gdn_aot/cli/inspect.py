@@ -72,12 +72,27 @@ def _describe(artifact: Artifact) -> Iterator[str]:
     kernels = [_kernel_row(kernel, manifest) for kernel in manifest.kernels]
     headers = ("kernel", "choices", "provenance", "binaries", "cubin bytes")
     yield from table(kernels, headers).splitlines()
+    origins = list(_origins(manifest))
+    if origins:
+        yield ""
+        yield "choices from"
+        yield from (f"  {line}" for line in origins)
     if manifest.not_covered:
         yield ""
         yield "not covered"
         for item in manifest.not_covered:
             keys = f" ({len(item.keys)} autotune keys)" if item.keys else ""
             yield f"  {item.kernel}{keys}: {item.reason}"
+
+
+def _origins(manifest: Manifest) -> Iterator[str]:
+    """Yield a line for each place where choices were measured or transferred from."""
+    from gdn_aot.tune.transfer import origin
+
+    tuned = (choice for kernel in manifest.kernels for choice in kernel.choices if choice.provenance != "default")
+    counts = Counter((choice.provenance, origin(choice.note)) for choice in tuned)
+    for (provenance, where), count in sorted(counts.items()):
+        yield f"{count} {provenance} {where}".rstrip()
 
 
 def _kernel_row(kernel: Kernel, manifest: Manifest) -> tuple[str, int, str, int, int]:

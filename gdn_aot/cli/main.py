@@ -32,6 +32,7 @@ COMMANDS = {
     "tune": "Measure candidates on this GPU and record the best.",
     "check": "Compare a target's kernels with float64 on this GPU.",
     "seed": "Write an artifact into a Triton cache directory.",
+    "export": "Write choices as the provider's own configuration files.",
     "doctor": "Say whether serving processes here find their kernels in artifacts.",
 }
 """Name of each command, which is also its module here, and its one line of help."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gdn_aot.tune.plan import Prepared, Task
     from gdn_aot.tune.tuner import Tuned
 
-GATE_TOKENS = (300, 1000)
-"""Lengths at which candidates are compared but not timed: no multiples of a chunk of 64."""
+GATE_TOKENS = (300,)
+"""Lengths at which candidates are compared but not timed, and calls checked against float64: no multiple of 64."""
 SEARCH_SECONDS = 2.0
 """What a wide search may take for each key and token count; --budget bounds it as a whole."""
 _TOKENS = "64,512,2048,8192,32768"

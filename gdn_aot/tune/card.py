@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ class Card(Protocol):
         ...
 
 
+_TRIALS = 20
+_SPARE = 1.5
+"""How much longer than the host took the device is kept busy: the host is not always as fast."""
 WARM_UP = 2
 """Rounds that are not counted: clocks rise and instruction caches fill."""
 
@@ -75,6 +80,8 @@ class Cuda:
         self._l2 = int(properties.L2_cache_size)
         self._flushed = torch.empty(2 * self._l2, dtype=torch.uint8, device="cuda")
         self._events: list[Any] = []
+        self._overwrite = 0.0
+        """Seconds that overwriting the buffer takes."""
 
     def describe(self) -> dict[str, Any]:
         """Return ``name``, ``sm_count``, ``memory`` in bytes and ``l2`` in bytes."""
@@ -101,6 +108,19 @@ class Cuda:
 
         return launch
 
+    def _lead(self, seconds: float) -> int:
+        """Return how often to overwrite the buffer so that the device is busy for ``seconds``."""
+        if not self._overwrite:
+            first, last = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._flushed.zero_()
+            first.record()
+            for _ in range(_TRIALS):
+                self._flushed.zero_()
+            last.record()
+            self._torch.cuda.synchronize()
+            self._overwrite = first.elapsed_time(last) / 1000 / _TRIALS
+        return math.ceil(seconds / self._overwrite)
+
     def synchronize(self) -> None:
         """Wait for everything launched.
 
@@ -116,8 +136,9 @@ class Cuda:
 
         In every round each launch comes once, the rounds starting at another one each time, so that what drifts
         hits all alike. Before each, twice the L2 cache is overwritten: the operands of a kernel in a model come from
-        memory or from the kernel before, seldom all from the cache. The overwriting also keeps the device busy while
-        the host goes on, so that the time between the two events around a launch is the device's alone.
+        memory or from the kernel before, seldom all from the cache. Every round begins with as much overwriting as the
+        host needs to queue the round, so that the device never waits for the host between the two events around a
+        launch.
 
         Args:
             launches: What to time.
@@ -128,10 +149,14 @@ class Cuda:
             For each launch its times in microseconds, one per round.
         """
         count = len(launches)
+        lead, took = 0, math.inf
         while len(self._events) < 2 * count:
             self._events.append(self._torch.cuda.Event(enable_timing=True))
         times: list[list[float]] = [[] for _ in launches]
         for number in range(rounds + WARM_UP):
+            for _ in range(lead):
+                self._flushed.zero_()
+            start = time.perf_counter()
             for step in range(count):
                 place = (step + number) % count
                 before()
@@ -139,6 +164,8 @@ class Cuda:
                 self._events[2 * place].record()
                 launches[place]()
                 self._events[2 * place + 1].record()
+            took = min(took, time.perf_counter() - start)
+            lead = self._lead(_SPARE * took)
             self._torch.cuda.synchronize()
             if number >= WARM_UP:
                 for place in range(count):

@@ -49,6 +49,10 @@ class KeyState:
     """Candidates that are out: the token count at which it showed (0: before any launch), and why."""
     samples: dict[int, dict[int, Sample]] = field(default_factory=dict)
     """Token count -> candidate -> time."""
+    gated: set[int] = field(default_factory=set)
+    """Token counts at which candidates were compared only."""
+    fresh: bool = False
+    """Something was measured in this run."""
     call: str = ""
     reference: int = 0
 
@@ -61,6 +65,8 @@ class Unit:
     keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
     binaries: dict[str, dict[str, Any]]
     """Kernel -> launch key -> what the worker needs of it, or why there is none."""
+    calls: dict[Place, list[tuple[str, tuple[Scalar, ...]]]] = field(default_factory=dict)
+    """The calls that are needed, and the keys that each is needed for."""
 
 
 @dataclass
@@ -68,6 +74,8 @@ class Outcome:
     """What measuring one shape came to, beside the samples in its keys."""
 
     called: int = 0
+    given_up: set[Place] = field(default_factory=set)
+    """Calls that were made, or cannot be."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Calls that could not be made, and why."""
     wrong: dict[str, str] = field(default_factory=dict)
@@ -111,8 +119,10 @@ class Session:
         self.device: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gdn-aot-plan-")))
-        self._start()
+        with ExitStack() as stack:
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gdn-aot-plan-")))
+            self._start()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -144,14 +154,12 @@ class Session:
 
     def measure(self, unit: Unit, outcome: Outcome, progress: Callable[[Outcome], None]) -> None:
         """Gate and time every candidate of a unit's keys; results are put into the keys as they come."""
-        finished: list[Place] = []
         while True:
             worker = self._worker or self._start()
-            worker.send(self._request("tune", unit, finished))
+            worker.send(self._request("tune", unit, self._left(unit, outcome)))
             try:
                 while (event := worker.receive())["event"] != "done":
                     if event["event"] == "called":
-                        finished.append(tuple(event["place"]))
                         self._called(event, outcome)
                         progress(outcome)
                     else:
@@ -165,14 +173,29 @@ class Session:
             else:
                 return
 
+    def _left(self, unit: Unit, outcome: Outcome) -> list[Place]:
+        """Return the calls that still are to be made, in the order of the token counts and workloads."""
+        timed = set(self._method.tokens)
+
+        def needed(place: Place, keys: list[tuple[str, tuple[Scalar, ...]]]) -> bool:
+            states = [unit.keys[key] for key in keys]
+            if place in outcome.given_up:
+                return False
+            if place[0] in timed:
+                return any(place[0] not in state.samples for state in states)
+            return any(place[0] not in state.gated and not state.samples for state in states)
+
+        return [place for place, keys in unit.calls.items() if needed(place, keys)]
+
     def check(
         self, unit: Unit, chosen: Sequence[tuple[str, tuple[Scalar, ...], int]], tokens: Sequence[int]
     ) -> dict[str, str]:
         """Make the calls of some token counts with chosen candidates. Returns those that float64 does not confirm."""
         worker = self._worker or self._start()
         outcome = Outcome()
-        request = self._request("check", unit, [])
-        worker.send({**request, "chosen": chosen, "tokens": list(tokens), "timed": []})
+        wanted = {(name, key) for name, key, _ in chosen}
+        places = [place for place, keys in unit.calls.items() if place[0] in tokens and wanted.intersection(keys)]
+        worker.send({**self._request("check", unit, places), "chosen": chosen})
         try:
             while (event := worker.receive())["event"] != "done":
                 self._called(event, outcome)
@@ -184,12 +207,13 @@ class Session:
     @staticmethod
     def _called(event: dict[str, Any], outcome: Outcome) -> None:
         outcome.called += 1
+        outcome.given_up.add(tuple(event["place"]))
         if reason := event.get("skipped"):
             outcome.skipped[event["call"]] = reason
         if wrong := event.get("wrong"):
             outcome.wrong[event["call"]] = wrong
 
-    def _request(self, what: str, unit: Unit, finished: Sequence[Place]) -> dict[str, Any]:
+    def _request(self, what: str, unit: Unit, places: Sequence[Place]) -> dict[str, Any]:
         method = self._method
         plan = self._folder / "plan.json"
         plan.write_text(json.dumps(self._plan(unit)))
@@ -198,12 +222,10 @@ class Session:
             "shape": asdict(unit.shape),
             "plan": str(plan),
             "limits": asdict(method.limits),
-            "workloads": list(method.workloads),
-            "tokens": [*method.gate_tokens, *method.tokens],
+            "places": places,
             "timed": list(method.tokens),
             "rounds": method.rounds,
             "search_seconds": method.search_seconds,
-            "finished": list(finished),
         }
 
     def _plan(self, unit: Unit) -> dict[str, Any]:
@@ -215,7 +237,7 @@ class Session:
                     "configs": list(map(asdict, state.configs)),
                     "offered": state.offered,
                     "out": {index: reason for index, (_, reason) in state.out.items()},
-                    "done": list(state.samples),
+                    "done": [*state.samples, *state.gated],
                 }
             )
         return {
@@ -233,8 +255,10 @@ def _take(unit: Unit, event: dict[str, Any]) -> None:
     state.reference = event["reference"]
     for index, reason in event["out"].items():
         state.out.setdefault(int(index), (tokens, reason))
-    if event["event"] == "measured":
-        state.call = state.call or event["call"]
+    if event["event"] == "gated":
+        state.gated.add(tokens)
+    else:
+        state.fresh, state.call = True, state.call or event["call"]
         state.samples[tokens] = {int(index): Sample(us, event["noise"][index]) for index, us in event["us"].items()}
 
 

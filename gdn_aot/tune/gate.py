@@ -72,7 +72,8 @@ def disagreement(found: torch.Tensor, expected: torch.Tensor, kept: torch.Tensor
         outside = kept.flatten()
         got, want = got.masked_fill(outside, 0), want.masked_fill(outside, 0)
     if not bool(torch.isfinite(got).all()):
-        return "has numbers that are not finite"
+        left = int(poisoned(found).sum())
+        return f"leaves {left} elements unwritten" if left else "has numbers that are not finite"
     return _distance(got, want, TOLERANCE[found.dtype])
 
 

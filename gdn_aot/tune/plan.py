@@ -119,6 +119,10 @@ def _units(
         for variant, whose in zip(traced.variants, traced.users, strict=True):
             for shape, _ in whose:
                 _add(units[shape], trace, variant, outcomes, reasons)
+    places = [(trace.kernels[traced.kernel].name, traced.key) for traced in trace.tunings]
+    order = {count: index for index, count in enumerate((*task.method.gate_tokens, *task.method.tokens))}
+    for shape, count, workload, number, fresh in sorted(trace.places, key=lambda place: order[place[1]]):
+        units[shape].calls[count, workload, number] = [places[index] for index in fresh]
     for launch, whose in trace.plain.items():
         for shape, _ in whose:
             _add(units[shape], trace, [launch], outcomes, reasons)

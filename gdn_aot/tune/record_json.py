@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from gdn_aot.artifact.reader import JsonObject, ProblemList, refuse_constant, unique_pairs
 from gdn_aot.build.records import Config
@@ -136,10 +136,11 @@ def _config(o: JsonObject) -> Config:
 
 
 def _setting(o: JsonObject, path: str, value: object) -> int:
-    if isinstance(value, bool):
-        return value
-    number = o.scalar(value, path, "int")
-    return number if isinstance(number, int) else 0
+    """Return the value of a constexpr; most are numbers, a few are words."""
+    found = o.scalar(value, path)
+    if value is None:
+        o.note(path, "expected a value, got null")
+    return cast("int", found)
 
 
 def _choice(count: int, o: JsonObject) -> form.ChoiceRecord:

@@ -52,14 +52,18 @@ class Writer:
         )
         records.merge(existing, self._frame)  # refuses now what must not be mixed later
         self.choices: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
+        """Those of this run; indices are into the candidates of the key."""
+        self.recalled: set[tuple[str, tuple[Scalar, ...]]] = set()
+        """Keys whose choice of the record there is stands, unless this run makes another."""
 
     def recall(self) -> None:
         """Take samples and findings of the record that is there as if they had been measured now."""
         for kernel in self._existing.kernels if self._existing else ():
             for choice in kernel.choices:
-                state = self._prepared.keys.get((kernel.kernel, choice.key))
-                if state is not None:
-                    _recall(state, kernel.candidates, choice)
+                place = (kernel.kernel, choice.key)
+                state = self._prepared.keys.get(place)
+                if state is not None and _recall(state, kernel.candidates, choice):
+                    self.recalled.add(place)
 
     def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
         """Choose for every key of a unit that has samples.
@@ -73,15 +77,17 @@ class Writer:
         """
         fresh: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
         for place, state in unit.keys.items():
-            made = self._choice(place, state)
+            made = self._choice(place, state) if state.fresh else None
             if made is not None:
                 fresh[place] = made
         wrong: dict[str, str] = {}
         if session is not None and fresh:
             chosen = [(*place, choice.chosen) for place, choice in fresh.items()]
             wrong = session.check(unit, chosen, self._task.method.gate_tokens)
-        if not wrong:
-            self.choices |= fresh
+        for place, choice in fresh.items():
+            if not wrong:
+                self.choices[place] = choice
+            unit.keys[place].fresh = False
         return wrong
 
     def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.ChoiceRecord | None:
@@ -164,10 +170,11 @@ def _kernel(
     return made
 
 
-def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.ChoiceRecord) -> None:
+def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.ChoiceRecord) -> bool:
+    """Take a choice's samples. Returns False, and takes nothing, if it was made among other candidates."""
     place = {index: state.configs.index(config) for index, config in enumerate(candidates) if config in state.configs}
     if len(place) < len(state.configs):
-        return  # other candidates: measured anew
+        return False
     state.call, state.reference = choice.call, place.get(choice.reference, 0)
     for row in choice.times:
         state.samples[row.tokens] = {
@@ -178,6 +185,7 @@ def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.Cho
     for item in choice.rejected:
         if item.candidate in place:
             state.out.setdefault(place[item.candidate], (item.tokens or 0, item.reason))
+    return True
 
 
 def _integer(value: object) -> int:

@@ -83,7 +83,8 @@ def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
             if isinstance(ending, KeyboardInterrupt):
                 raise
     result.seconds["measure"] = time.monotonic() - start
-    result.keys, result.missing = len(writer.choices), len(prepared.keys) - len(writer.choices)
+    result.keys = len(writer.recalled.union(writer.choices))
+    result.missing = len(prepared.keys) - result.keys
     result.out = sum(tokens > 0 for state in prepared.keys.values() for tokens, _ in state.out.values())
     ratios = [one.noise / one.us for state in prepared.keys.values() for one in _samples(state)]
     result.noise = statistics.median(ratios) if ratios else None

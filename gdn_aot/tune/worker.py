@@ -15,7 +15,7 @@ import sys
 import traceback
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +59,7 @@ class Key:
     out: dict[int, str]
     """Candidates that are out, and why."""
     done: set[int]
-    """Token counts that are measured, or need not be."""
-    gated: set[int] = field(default_factory=set)
+    """Token counts that are settled."""
 
 
 class Plan:
@@ -120,18 +119,20 @@ class Shape:
         self._loaded: dict[tuple[str, str], Launchable | str] = {}
         self._tokens, self._timed, self._label = 0, False, ""
         self._chosen: dict[tuple[str, tuple[Any, ...]], int] | None = None
+        self.combination: set[tuple[str, int]] = set()
+        """The candidates whose results the last call was made of."""
 
     @contextmanager
     def at(self, tokens: int, label: str, *, timed: bool) -> Iterator[None]:
         """Measure, or only gate, the launches of a call made meanwhile."""
-        self._tokens, self._timed, self._label = tokens, timed, label
+        self._tokens, self._timed, self._label, self.combination = tokens, timed, label, set()
         with interception.intercept_live(self._on_autotune, self._on_launch):
             yield
 
     @contextmanager
     def with_choices(self, chosen: dict[tuple[str, tuple[Any, ...]], int]) -> Iterator[None]:
         """Make calls with these candidates, measuring nothing."""
-        self._chosen = chosen
+        self._chosen, self.combination = chosen, set()
         try:
             with interception.intercept_live(self._on_autotune, self._on_launch):
                 yield
@@ -168,10 +169,11 @@ class Shape:
         key = self._plan.keys.get(found)
         if key is None:
             raise _SkipError(f"{name} has an autotune key that was not planned: {found[1]}")
-        settled = self._tokens in (key.done if self._timed else key.gated)
-        if self._chosen is None and not settled:
+        if self._chosen is None and self._tokens not in key.done:
+            self.combination.add((name, self._reference(name, key)))
             return self._measure(name, key, tuner, args, kwargs)
         index = (self._chosen or {}).get(found, self._reference(name, key))
+        self.combination.add((name, index))
         return triton_internals.run_config(tuner, args, kwargs, triton_config(key.configs[index]))
 
     def _reference(self, name: str, key: Key) -> int:
@@ -203,7 +205,7 @@ class Shape:
             if reason is not None:
                 key.out[index] = reason
                 del launches[index]
-        (key.done if self._timed else key.gated).add(self._tokens)
+        key.done.add(self._tokens)
         event: dict[str, Any] = {
             "event": "measured" if self._timed else "gated",
             "kernel": name,
@@ -283,6 +285,12 @@ class Shape:
         return None
 
 
+def _flags(call: Any) -> tuple[object, ...]:
+    """Return a call's arguments without its sizes: calls that differ in these alone do the same to each chunk."""
+    plain = (bool, str, type(None))
+    return tuple((name, value if isinstance(value, plain) else type(value)) for name, value in call.arguments)
+
+
 def _text(error: BaseException) -> str:
     return triton_internals.compiler_message(error).splitlines()[0][:300]
 
@@ -310,18 +318,17 @@ class Server:
         chosen = None
         if request["do"] == "check":
             chosen = {(kernel, tuple(key)): index for kernel, key, index in request["chosen"]}
-        skip = {tuple(place) for place in request["finished"]}
-        for tokens in request["tokens"]:
-            for name in request["workloads"]:
-                if name not in self._module.WORKLOADS:
-                    continue
-                workload = self._module.WORKLOADS[name]()
-                for number, call in enumerate(workload.tune(shape, tokens, Limits(**request["limits"]))):
-                    place = (tokens, name, number)
-                    if place in skip:
-                        continue
+        self._confirmed: set[object] = set()
+        wanted: dict[tuple[int, str], set[int]] = {}
+        for count, name, number in request["places"]:
+            wanted.setdefault((count, name), set()).add(number)
+        for (tokens, name), numbers in wanted.items():
+            workload = self._module.WORKLOADS[name]()
+            for number, call in enumerate(workload.tune(shape, tokens, Limits(**request["limits"]))):
+                if number in numbers:
                     timed = tokens in request["timed"]
                     answer = self._call(work, workload, shape, call, tokens, timed=timed, chosen=chosen)
+                    place = [tokens, name, number]
                     self._channel.send({"event": "called", "place": place, "call": str(call), **answer})
         self._channel.send({"event": "done"})
 
@@ -336,14 +343,17 @@ class Server:
         try:
             with self._torch.device(self._card.device), self._torch.no_grad():
                 inputs = workload.inputs(shape, call, Random(seed, self._card.device))
-                expected = {} if timed else workload.expect(shape, call, inputs)
+                before = inputs if timed else {key: None if x is None else x.clone() for key, x in inputs.items()}
                 doing = work.with_choices(chosen) if chosen is not None else work.at(tokens, str(call), timed=timed)
                 with doing:
                     outputs = workload.apply(shape, call, inputs)
                 self._card.synchronize()
-                if timed:
+                kind = (workload.name, frozenset(work.combination), _flags(call))
+                if timed or kind in self._confirmed:
                     return {}
-                return {"wrong": compare(workload.kind, inputs, outputs, expected).wrong}
+                self._confirmed.add(kind)
+                expected = workload.expect(shape, call, before)
+                return {"wrong": compare(workload.kind, before, outputs, expected).wrong}
         except _SkipError as error:
             return {"skipped": str(error)}
         except ValueError as error:

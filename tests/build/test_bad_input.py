@@ -173,7 +173,7 @@ def test_a_full_disk_while_packing_keeps_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not a tuning record"), ('{"format": 9, "target": "", "provider": {}}', "not a tuning record")],
+    [("{", "not a tuning record"), ('{"format": 9, "target": "", "provider": {}}', "format: 9 is not 2")],
 )
 def test_a_bad_tuning_record(refuse: Any, tmp_path: Path, text: str, message: str) -> None:
     version = importlib.metadata.version("fla-core")
@@ -183,3 +183,8 @@ def test_a_bad_tuning_record(refuse: Any, tmp_path: Path, text: str, message: st
     error = refuse(*_GOOD, "--tuning", tmp_path / "records", code=2, kind="usage")
     assert message in error["message"]
     assert str(path) in error["message"]
+
+
+def test_a_tuning_directory_that_is_not_there(refuse: Any, tmp_path: Path) -> None:
+    error = refuse(*_GOOD, "--tuning", tmp_path / "none", code=2, kind="usage")
+    assert "is not a directory" in error["message"]

@@ -1,20 +1,23 @@
 """Make FLA use an artifact's configurations without gdn-aot: the other side of a comparison.
 
-FLA reads configurations from ``$FLA_CONFIG_DIR/KERNEL.json`` if ``FLA_CACHE_MODE`` is ``strict``
-(``fla/ops/utils/cache.py``, since 0.5): `export` writes such files. Kernels decorated with Triton's own autotuner
-do not look there: `force` puts those into the autotuner.
-
-    python -m gpu.fla_configs ARTIFACT DIRECTORY
+FLA reads configurations from files: see `gdn_aot.providers.fla_configs`, with which `export` writes them. Kernels
+decorated with Triton's own autotuner do not look there: `force` puts those into the autotuner.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
-import sys
-from pathlib import Path
-from typing import Any
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.build.records import Config
+from gdn_aot.providers import fla_configs
+from gdn_aot.providers.fla_configs import environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Choices", "environment", "export", "force", "read_choices"]
 
 Choices = dict[str, list[dict[str, Any]]]
 """``module:qualname`` -> choices, each with ``key`` and ``config``."""
@@ -44,34 +47,21 @@ def read_choices(artifact: Path) -> Choices:
 
 
 def export(choices: Choices, directory: Path) -> None:
-    """Write one file for each kernel name.
+    """Write one file for each kernel that FLA looks up in files.
 
     Raises:
-        ValueError: Two kernels of one name have different configurations for one key.
+        UsageError: Two kernels of one name have different configurations for one key.
     """
-    files: dict[str, dict[str, Any]] = {}
-    for name, found in choices.items():
-        kernel = name.rpartition(":")[2]
-        entries = files.setdefault(kernel, {})
-        for choice in found:
-            entry = {"autotune_key": choice["key"], "config": {**choice["config"], "ir_override": None}}
-            if entries.setdefault(_digest(choice["key"]), entry) != entry:
-                raise ValueError(f"two kernels are called {kernel}")
-    directory.mkdir(parents=True, exist_ok=True)
-    for kernel, entries in files.items():
-        document = {"kernel_name": kernel, "autotune_entries": entries, "default_config": None}
-        (directory / f"{kernel}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    listed = [
+        fla_configs.Choice(kernel=name, key=tuple(choice["key"]), config=_config(**choice["config"]))
+        for name, found in choices.items()
+        for choice in found
+    ]
+    fla_configs.write(fla_configs.prepare(listed, importlib.metadata.version("triton")), directory)
 
 
-def _digest(key: list[Any]) -> str:
-    """Return what ``AutotuneKey.key_hash`` of FLA returns."""
-    text = json.dumps(key, separators=(",", ":"), sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def environment(directory: Path) -> dict[str, str]:
-    """Return the variables that make FLA read the files."""
-    return {"FLA_CACHE_MODE": "strict", "FLA_CONFIG_DIR": str(directory)}
+def _config(*, kwargs: dict[str, Any], **options: Any) -> Config:
+    return Config(kwargs=tuple(kwargs.items()), **options)
 
 
 def force(choices: Choices) -> list[str]:
@@ -91,7 +81,3 @@ def force(choices: Choices) -> list[str]:
             kernel.cache[tuple(choice["key"])] = triton.Config(**choice["config"])
         forced.append(name)
     return forced
-
-
-if __name__ == "__main__":
-    export(read_choices(Path(sys.argv[1])), Path(sys.argv[2]))

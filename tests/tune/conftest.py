@@ -15,7 +15,6 @@ from gdn_aot.models import parse_shape
 from gdn_aot.providers import Limits, get_provider
 from gdn_aot.targets import get_target
 from gdn_aot.tune.client import Method
-from gdn_aot.tune.device import CardInfo
 from gdn_aot.tune.objective import DEFAULT
 from gdn_aot.tune.plan import Task
 from gdn_aot.tune.record import record_path
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHAPE = "heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16"
-CARD = CardInfo(
-    name="Simulated 90", driver="1.2.3", target=get_target("sm_90"), memory=1 << 30, utilization=0, processes=()
-)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +34,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
     """Make a task: the gated norm of one small shape."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    )
     provider = get_provider("fla")
 
     def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 20.0, **changes: Any) -> Task:

@@ -71,7 +71,10 @@ def full() -> r.Record:
             choice(times(64, 9.0, 9.0, 9.0), key=(1,)),
             offered=2,
         ),
-        kernel([r.Config(kwargs=(("F", True),), num_warps=1, num_stages=1, num_ctas=2, maxnreg=96)], name="a.b:c"),
+        kernel(
+            [r.Config(kwargs=(("F", True), ("PRECISION", "ieee")), num_warps=1, num_stages=1, num_ctas=2, maxnreg=96)],
+            name="a.b:c",
+        ),
     )
 
 

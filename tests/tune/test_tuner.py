@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import simulated
-from conftest import CARD
 
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.tune import record as records
@@ -29,7 +28,7 @@ def quiet(done: int, total: int, text: str) -> None:
 
 
 def run(task: Task) -> tuple[Tuned, records.Record]:
-    done = tuner.tune(task, CARD, quiet)
+    done = tuner.tune(task, simulated.INFO, quiet)
     record = records.load(task.path)
     assert record is not None
     return done, record
@@ -54,7 +53,7 @@ def reasons(record: records.Record, config: str) -> set[str]:
 def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None:
     done, record = run(task())
     assert (done.missing, done.out, done.ended, done.dropped) == (0, 0, "", {})
-    assert record.device.name == CARD.name
+    assert record.device.name == simulated.INFO.name
     assert record.device.sm_count == 7
     assert record.method.flush_bytes == 2 << 20
     (kernel,) = record.kernels
@@ -152,7 +151,7 @@ def test_going_on_measures_only_what_is_missing(task: Callable[..., Task]) -> No
 
 def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., Task]) -> None:
     made = task(card={"delay": 0.4}, budget=0.6)
-    done = tuner.tune(made, CARD, quiet)
+    done = tuner.tune(made, simulated.INFO, quiet)
     assert done.ended == "the budget is spent"
     record = records.load(made.path)
     if record is not None:
@@ -173,7 +172,7 @@ def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None
 
     made = task()
     with pytest.raises(KeyboardInterrupt):
-        tuner.tune(made, CARD, interrupt)
+        tuner.tune(made, simulated.INFO, interrupt)
     assert records.load(made.path) is not None
     done, _ = run(replace(made, resume=True))
     assert done.missing == 0
@@ -204,7 +203,7 @@ def test_a_record_of_something_else_is_refused_and_stays(
     text = json.dumps(data).encode()
     made.path.write_bytes(text)
     with pytest.raises(UsageError, match=named):
-        tuner.tune(made, CARD, quiet)
+        tuner.tune(made, simulated.INFO, quiet)
     assert made.path.read_bytes() == text
 
 
@@ -218,7 +217,7 @@ def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatc
 
     monkeypatch.setattr(records, "write_whole", full)
     with pytest.raises(NotWritableError, match="No space left"):
-        tuner.tune(task(), CARD, quiet)
+        tuner.tune(task(), simulated.INFO, quiet)
     assert made.path.read_bytes() == before
 
 
@@ -226,7 +225,7 @@ def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: Callable[..., T
     made = task()
     broken = replace(made, method=replace(made.method, card="simulated:Missing"))
     with pytest.raises(UsageError, match="cannot start"):
-        tuner.tune(broken, CARD, quiet)
+        tuner.tune(broken, simulated.INFO, quiet)
 
 
 def test_the_formula_is_what_the_tests_say() -> None:

@@ -1,0 +1,156 @@
+"""``gdn-aot export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import emit_json, note, out
+from gdn_aot.errors import NothingSelectedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.providers.fla_configs import Choice
+    from gdn_aot.tune.record import Record
+
+_SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
+
+
+@click.command("export")
+@click.option("--format", "form", type=click.Choice(["fla"]), required=True, help="fla: files for FLA_CONFIG_DIR.")
+@click.option("--artifact", type=click.Path(path_type=Path), default=None, help="Export the choices of an artifact.")
+@click.option("--record", type=click.Path(path_type=Path), default=None, help="Export those of a tuning record.")
+@click.option("--arch", default=None, metavar="SM", help="Export those of the record for this target.")
+@click.option(
+    "--tuning",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts/tuning"),
+    show_default=True,
+    help="Directory of tuning records, for --arch.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory for the files.")
+@_options.as_json
+def command(
+    form: str,
+    artifact: Path | None,
+    record: Path | None,
+    arch: str | None,
+    tuning: Path,
+    output: Path,
+    *,
+    as_json: bool,
+) -> None:
+    """Write choices in the form that a provider itself reads, for processes without gdn-aot."""
+    from gdn_aot.providers import fla_configs
+
+    del form  # there is one
+    if sum(source is not None for source in (artifact, record, arch)) != 1:
+        raise UsageError("exactly one source of choices is needed", hint=_SOURCES)
+    if artifact is not None:
+        choices, triton = _of_artifact(artifact)
+    else:
+        choices, triton = _of_record(record, arch, tuning)
+    export = fla_configs.prepare(choices, triton)
+    for gap in export.not_served:
+        note(f"not served by these files: {gap.kernel}: {gap.reason}; {gap.choices} choices left out")
+    if not export.files:
+        raise NothingSelectedError("no kernel with a choice reads such files")
+    fla_configs.write(export, output)
+    variables = fla_configs.environment(output.resolve())
+    note("use them with " + " ".join(f"{name}={value}" for name, value in variables.items()))
+    if as_json:
+        emit_json(
+            {
+                "directory": str(output),
+                "files": [
+                    {"path": str(output / name), "kernel": name.removesuffix(".json"), "choices": count}
+                    for name, count in export.entries.items()
+                ],
+                "not_served": [
+                    {"kernel": gap.kernel, "choices": gap.choices, "reason": gap.reason} for gap in export.not_served
+                ],
+                "environment": variables,
+            }
+        )
+    else:
+        for name in export.files:
+            out(str(output / name))
+
+
+def _of_artifact(path: Path) -> tuple[list[Choice], str]:
+    """Return the choices of an artifact and its version of Triton."""
+    from gdn_aot.artifact.verify import open_artifact
+    from gdn_aot.build.records import Config
+    from gdn_aot.providers.fla_configs import Choice
+
+    manifest: Manifest = open_artifact(path).manifest
+    _check_version(manifest.provider.distribution, manifest.provider.version)
+    choices = [
+        Choice(
+            kernel=f"{kernel.module}:{kernel.qualname}",
+            key=choice.key,
+            config=Config(
+                kwargs=tuple(cast("Mapping[str, int]", choice.config.kwargs).items()),
+                num_warps=choice.config.num_warps,
+                num_stages=choice.config.num_stages,
+                num_ctas=choice.config.num_ctas,
+                maxnreg=choice.config.maxnreg,
+            ),
+        )
+        for kernel in manifest.kernels
+        for choice in kernel.choices
+    ]
+    return choices, manifest.triton.version
+
+
+def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[Choice], str]:
+    """Return the choices of a tuning record, given or that of a target, and its version of Triton."""
+    from gdn_aot.providers import require_installed
+    from gdn_aot.providers.fla_configs import DISTRIBUTION, Choice
+    from gdn_aot.targets import get_target
+    from gdn_aot.tune import record as records
+
+    target = get_target(arch).name if arch is not None else None
+    version = None
+    if path is None:
+        assert target is not None  # noqa: S101 - the caller has one of both
+        version = require_installed("fla")
+        path = records.record_path(tuning, target, DISTRIBUTION, version)
+    found: Record | None = records.load(path, target=target, distribution=DISTRIBUTION, version=version)
+    if found is None:
+        raise UsageError(
+            f"there is no tuning record {path}",
+            hint="for a target that nobody measured build an artifact, and export with --artifact",
+        )
+    _check_version(found.provider.distribution, found.provider.version)
+    choices = [
+        Choice(kernel=kernel, key=key, config=tuned.config) for (kernel, key), tuned in records.table(found).items()
+    ]
+    return choices, found.triton
+
+
+def _check_version(distribution: str, version: str) -> None:
+    """Check that choices are for the installed FLA: its source says which kernels read files.
+
+    Raises:
+        UsageError: They are for another version, or for another provider.
+        ProviderMissingError: FLA is not installed.
+    """
+    from gdn_aot.providers import require_installed
+    from gdn_aot.providers.fla_configs import DISTRIBUTION
+
+    if distribution != DISTRIBUTION:
+        raise UsageError(
+            f"these choices are for {distribution}, not for {DISTRIBUTION}", hint="only choices for FLA can be exported"
+        )
+    installed = require_installed("fla")
+    if installed != version:
+        raise UsageError(
+            f"these choices are for {DISTRIBUTION} {version}, but {installed} is installed, whose keys may differ",
+            hint=f"pip install {DISTRIBUTION}=={version}",
+        )

@@ -1,0 +1,87 @@
+"""Plain FLA, without gdn-aot, takes the configurations that ``gdn-aot export`` writes, and benchmarks none of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import gdn_aot
+
+from gdn_aot.providers import fla_configs
+from gpu import served
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gpu.conftest import Program, Record, Tested
+
+pytestmark = pytest.mark.gpu
+
+LOOKED_UP = {*served.CHUNK_KERNELS}
+"""Kernels of a prefill that FLA 0.6.0 looks up in files, at least."""
+
+
+@pytest.fixture(scope="module")
+def exported(artifact: Tested, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The files of the artifact's choices, with what the command said."""
+    place = tmp_path_factory.mktemp("export")
+    done = gdn_aot(
+        "export", "--format", "fla", "--artifact", artifact.path, "-o", place / "configs", "--json", home=place
+    )
+    return place / "configs", done.json
+
+
+def test_plain_fla_uses_the_exported_choices(
+    program: Program, artifact: Tested, exported: tuple[Path, dict[str, Any]], record: Record
+) -> None:
+    directory, document = exported
+    kernels = {row["kernel"] for row in document["files"]}
+    assert kernels >= LOOKED_UP
+    found = program("exported", extra=fla_configs.environment(directory))
+    record(benchmarked=found["benchmarked"], used=found["used"], not_served=document["not_served"])
+    assert found["finite"]
+    assert not found["loader_active"], "gdn-aot is not what serves this process"
+    assert not kernels & set(found["benchmarked"]), "no kernel with a file is benchmarked"
+    compared = set()
+    for name, entries in found["used"].items():
+        kernel = name.rpartition(":")[2]
+        if kernel not in kernels:
+            continue
+        document = json.loads((directory / f"{kernel}.json").read_text(encoding="utf-8"))
+        for key, config in entries:
+            entry = document["autotune_entries"][fla_configs.key_digest(tuple(key))]
+            assert entry["autotune_key"] == key
+            assert {**config, "ir_override": None} == entry["config"], name
+            compared.add(kernel)
+    assert compared >= LOOKED_UP
+    assert artifact.manifest.triton.version == document["triton_version"]
+
+
+def test_without_the_files_the_same_kernels_are_benchmarked(
+    program: Program, exported: tuple[Path, dict[str, Any]]
+) -> None:
+    """So the test above could fail."""
+    directory, _ = exported
+    assert directory.is_dir()
+    found = program("exported", without=["FLA_CONFIG_DIR", "FLA_CACHE_MODE"])
+    assert set(found["benchmarked"]) >= LOOKED_UP
+
+
+def test_another_choice_is_used_too(program: Program, exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """One kernel gets a configuration that only this file has: FLA does not take it from anywhere else."""
+    directory, _ = exported
+    name = "chunk_gated_delta_rule_fwd_kkt_solve_kernel"
+    for path in directory.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    document = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    for entry in document["autotune_entries"].values():
+        entry["config"] |= {"kwargs": {"BK": 32}, "num_warps": 2, "num_stages": 1}
+    (tmp_path / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+    found = program("exported", extra=fla_configs.environment(tmp_path))
+    ((_, entries),) = ((kernel, rows) for kernel, rows in found["used"].items() if kernel.endswith(f":{name}"))
+    assert entries
+    assert {(config["kwargs"]["BK"], config["num_warps"], config["num_stages"]) for _, config in entries} == {
+        (32, 2, 1)
+    }
+    assert name not in found["benchmarked"]
