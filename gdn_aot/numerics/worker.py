@@ -16,6 +16,7 @@ import sys
 import traceback
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 LENGTHS = (300, 1111)
 """Tokens of calls of real length, beside the cases: no multiples of a chunk of 64."""
+_FEW = 3
+"""Largest dense batch at those lengths."""
 SAMPLES = 4
 """Random calls of each workload for each shape."""
 
@@ -153,11 +156,15 @@ class Launcher:
 
 
 def planned_calls(workload: Workload, shape: ModelShape, limits: Limits) -> list[Call]:
-    """Return the calls to check: every case, calls of real length with every autotune key, and random ones."""
+    """Return the calls to check: every case, every pattern at real lengths, and random ones.
+
+    The cases have every dense batch; at real lengths a few do.
+    """
+    few = replace(limits, max_batch=min(limits.max_batch, _FEW))
     rng = random.Random(f"{workload.name} {shape}")  # noqa: S311
     calls = list(workload.cases(shape, limits))
     for tokens in LENGTHS:
-        calls += workload.tune(shape, tokens, limits)
+        calls += workload.tune(shape, tokens, few)
     calls += [workload.sample(shape, limits, rng) for _ in range(SAMPLES)]
     return list(dict.fromkeys(calls))
 
