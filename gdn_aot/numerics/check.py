@@ -75,8 +75,7 @@ class Prepared:
             rows[chosen.tuning.kernel]["choices"].append([chosen.tuning.key, asdict(chosen.config)])
         for index, made in objects.items():
             launch = trace.launches[index]
-            signature = launch.specialization["signature"]
-            binary = {"cubin": made.cubin, "metadata": made.metadata, "signature": signature}
+            binary = {"cubin": made.cubin, "metadata": made.metadata, "specialization": launch.specialization}
             rows[launch.kernel]["binaries"][launch.key] = binary
         return {"cache": str(task.job.cache.root.absolute()), "native": native, "kernels": list(rows.values())}
 

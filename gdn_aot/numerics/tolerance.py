@@ -135,6 +135,22 @@ def compare(kind: str, inputs: Tensors, found: Tensors, expected: Tensors) -> Co
     return Comparison(deviations=tuple(deviations), problems=tuple(problems))
 
 
+def changed(kind: str, inputs: Tensors, kept: Tensors) -> str | None:
+    """Say which inputs a call changed, or None. The cache of a convolution is updated in place in decode.
+
+    Args:
+        kind: The `Workload.kind`.
+        inputs: After the call.
+        kept: Copies of them from before.
+    """
+    names = []
+    for name, value in inputs.items():
+        before = kept[name]
+        if value is not None and before is not None and not (kind == "conv" and name == "cache"):
+            names += [] if torch.equal(value, before) else [name]
+    return f"the call changed its {', '.join(names)}" if names else None
+
+
 def _outputs(kind: str, found: torch.Tensor, expected: torch.Tensor, lengths: Sequence[int] | None) -> list[Deviation]:
     name = f"{kind}.out"
     finer = _OF_FP16[name] if found.dtype == torch.float16 else 1.0

@@ -16,6 +16,7 @@ import sys
 import traceback
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import Config, config_from_json
 from gdn_aot.models import ModelShape
 from gdn_aot.numerics.record import choice_digest
-from gdn_aot.numerics.tolerance import compare
+from gdn_aot.numerics.tolerance import changed, compare
 from gdn_aot.providers.base import Call, Limits
 from gdn_aot.providers.draw import Random
 from gdn_aot.targets import get_target
@@ -38,12 +39,14 @@ from gdn_aot.tune.card import Cuda
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gdn_aot.providers.base import Tensors, Workload
+    from gdn_aot.providers.base import Workload
     from gdn_aot.targets import Target
     from gdn_aot.tune.card import Launchable
 
 LENGTHS = (300, 1111)
 """Tokens of calls of real length, beside the cases: no multiples of a chunk of 64."""
+_FEW = 3
+"""Largest dense batch at those lengths."""
 SAMPLES = 4
 """Random calls of each workload for each shape."""
 
@@ -87,7 +90,7 @@ class Plan:
         row = self._binaries.get(kernel, {}).get(launch_key)
         if row is None:
             return None
-        record = BinaryRecord(launch_key, row["cubin"], row["metadata"], {"signature": row["signature"]})
+        record = BinaryRecord(launch_key, row["cubin"], row["metadata"], row["specialization"])
         code = self._cache.cubin(row["cubin"]) if self._native else self._cache.ptx(row["cubin"]).encode() + b"\0"
         return record, code
 
@@ -153,11 +156,15 @@ class Launcher:
 
 
 def planned_calls(workload: Workload, shape: ModelShape, limits: Limits) -> list[Call]:
-    """Return the calls to check: every case, calls of real length with every autotune key, and random ones."""
+    """Return the calls to check: every case, every pattern at real lengths, and random ones.
+
+    The cases have every dense batch; at real lengths a few do.
+    """
+    few = replace(limits, max_batch=min(limits.max_batch, _FEW))
     rng = random.Random(f"{workload.name} {shape}")  # noqa: S311
     calls = list(workload.cases(shape, limits))
     for tokens in LENGTHS:
-        calls += workload.tune(shape, tokens, limits)
+        calls += workload.tune(shape, tokens, few)
     calls += [workload.sample(shape, limits, rng) for _ in range(SAMPLES)]
     return list(dict.fromkeys(calls))
 
@@ -190,22 +197,10 @@ def check_call(workload: Workload, shape: ModelShape, call: Call, card: Any, lau
             outputs = workload.apply(shape, call, inputs)
         card.synchronize()
         made = compare(workload.kind, kept, outputs, expected)
-        changed = _changed(workload.kind, inputs, kept)
-    wrong = "; ".join(filter(None, [made.wrong, changed])) or None
+        touched = changed(workload.kind, inputs, kept)
+    wrong = "; ".join(filter(None, [made.wrong, touched])) or None
     off = [[item.name, _number(item.error), item.limit, _number(item.share)] for item in made.deviations]
     return {"wrong": wrong, "off": off}
-
-
-def _changed(kind: str, inputs: Tensors, kept: Tensors) -> str | None:
-    """Say which inputs a call changed; the cache of a convolution is updated in place."""
-    names = []
-    for name, value in inputs.items():
-        before = kept[name]
-        if value is None or before is None or (kind == "conv" and name == "cache"):
-            continue
-        if not bool((value == before).all()):
-            names.append(name)
-    return f"the call changed its {', '.join(names)}" if names else None
 
 
 def _number(value: float) -> float | None:

@@ -1,0 +1,200 @@
+"""The numeric check without a GPU: real traces, binaries and lookups; a stand-in for what the kernels compute."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers import ROOT, expect_error, gdn_aot
+
+from gdn_aot.build import pipeline
+from gdn_aot.build.cache import BuildCache
+from gdn_aot.errors import UsageError
+from gdn_aot.models import select_shapes
+from gdn_aot.numerics import check, record
+from gdn_aot.providers import Limits, get_provider
+from gdn_aot.targets import get_target
+from gdn_aot.tune.device import CardInfo
+
+if TYPE_CHECKING:
+    from gdn_aot.numerics.check import Prepared, Task
+
+WORKLOADS = ("transformers-prefill", "transformers-decode", "gated-norm")
+SHAPE = "heads=1,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"
+LIMITS = Limits(max_tokens=320, max_batch=2)
+H100 = CardInfo(
+    name="NVIDIA H100 80GB HBM3", driver="580.1", target=get_target("sm_90"), memory=0, utilization=0, processes=()
+)
+
+
+def make_task(home: Path, output: Path, shape: str = SHAPE) -> Task:
+    job = pipeline.Job(
+        provider=get_provider("fla"), shapes=tuple(select_shapes([], [1], [shape], None).shapes), fp16_fallback=False,
+        limits=LIMITS, workloads=WORKLOADS, cache=BuildCache(home / "build"), tuning_root=None, jobs=2, timeout=300,
+        all_candidates=False, keep_going=True, output=output, ptx=True,
+    )  # fmt: skip
+    return check.Task(job=job, output=output, silence=60, card="standin:Card", module="standin")
+
+
+def silent(done: int, total: int, text: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def prepared(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Prepared]:
+    task = make_task(home, tmp_path_factory.mktemp("numerics"))
+    return task, check.prepare(task, get_target("sm_80"), silent)
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{Path(__file__).parent}")
+
+
+def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[Task, Prepared]) -> None:
+    task, made = prepared
+    objects = made.compiled.run.kept(made.compiled.choices)
+    assert len(objects) > 10
+    for compiled in objects.values():
+        assert "\n.target sm_80\n" in task.job.cache.ptx(compiled.cubin)
+    again = check.prepare(task, made.target, silent)
+    assert again.compiled.run.compiled == 0
+
+
+def test_a_build_without_ptx_is_compiled_again_when_ptx_is_wanted(tmp_path: Path) -> None:
+    task = make_task(tmp_path, tmp_path)
+    job = replace(task.job, workloads=("transformers-decode",), ptx=False)
+    plain = check.prepare(replace(task, job=job), get_target("sm_80"), silent)
+    assert plain.compiled.run.compiled > 0
+    assert not (tmp_path / "build" / "ptx").exists()
+    wanted = check.prepare(replace(task, job=replace(job, ptx=True)), get_target("sm_80"), silent)
+    assert wanted.compiled.run.compiled == plain.compiled.run.compiled
+
+
+def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> None:
+    task, made = prepared
+    results = check.run(task, made, native=False, progress=silent)
+    rows = {row.workload: row for row in results.rows(made.shapes)}
+    assert [problem for row in rows.values() for problem in (*row.failed, *row.skipped)] == []
+    assert rows.keys() == set(WORKLOADS)
+    assert all(row.calls > 5 for row in rows.values())
+    assert {worst.result for worst in rows["transformers-prefill"].worst} == {
+        "chunk.out of a chunk", "chunk.out of a sequence", "chunk.state",
+    }  # fmt: skip
+    kernels = results.kernels()
+    choices = {digest for kernel in kernels for digest in kernel.choices}
+    chosen = made.compiled.choices.chosen
+    assert choices == {
+        record.choice_digest(made.compiled.trace.kernels[item.tuning.kernel].name, item.tuning.key, item.config)
+        for item in chosen
+    }, "every choice is launched"
+    assert all(kernel.ok and kernel.launches >= kernel.binaries > 0 for kernel in kernels)
+    written = check.make_record(task, made.target, H100, results, made.shapes)
+    assert (written.status, written.how) == ("checked", "ptx")
+    path = record.record_path(tmp_path, "sm_80", "fla-core", written.provider.version)
+    record.save(written, path)
+    assert record.load(path) == written
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((ROOT / "gdn_aot/resources/numerics.schema.json").read_text())
+    jsonschema.validate(json.loads(path.read_text()), schema)
+    provider, compiled = task.job.provider, made.compiled
+    said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
+    assert said.status == "checked"
+    assert said.detail == f"ptx on NVIDIA H100 80GB HBM3, driver 580.1, {written.date}"
+    fewer = [replace(kernel, choices=kernel.choices[:1]) for kernel in written.kernels]
+    record.save(replace(written, kernels=tuple(fewer)), path)
+    said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
+    assert said.status == "partly checked"
+    assert f"of the {len(chosen)} choices packed here" in said.detail
+    record.save(replace(written, triton="3.5.0"), path)
+    assert record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices).status == "not run"
+
+
+@pytest.mark.parametrize(
+    ("fault", "where", "why"),
+    [
+        ("off", "gated-norm", "norm.out of a chunk is off by 0.02"),
+        ("unwritten", "transformers-prefill", "out has numbers that are not finite"),
+        ("dirty", "transformers-decode", "the call changed its v"),
+        ("missing", "transformers-prefill", "no state came back"),
+        ("refused", "gated-norm", "layer_norm_gated_fwd_kernel cannot be loaded: Triton Error [CUDA]: a PTX JIT"),
+    ],
+)
+def test_wrong_results_fail(
+    prepared: tuple[Task, Prepared], monkeypatch: pytest.MonkeyPatch, fault: str, where: str, why: str
+) -> None:
+    task, made = prepared
+    monkeypatch.setenv("GDN_AOT_STANDIN", fault)
+    results = check.run(task, made, native=True, progress=silent)
+    (row,) = (row for row in results.rows(made.shapes) if row.workload == where)
+    assert row.failed
+    assert why in row.failed[-1].why
+    written = check.make_record(task, made.target, replace(H100, target=made.target), results, made.shapes)
+    assert (written.status, written.how) == ("failed", "cubin")
+    assert any(not kernel.ok for kernel in written.kernels) or fault == "refused"
+
+
+def test_a_crash_is_a_failed_call_and_the_rest_goes_on(
+    prepared: tuple[Task, Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, made = prepared
+    monkeypatch.setenv("GDN_AOT_STANDIN", "crash")
+    job = replace(task.job, workloads=("transformers-decode", "gated-norm"))
+    results = check.run(replace(task, job=job), made, native=False, progress=silent)
+    rows = {row.workload: row for row in results.rows(made.shapes)}
+    assert rows["transformers-decode"].failed == ()
+    assert rows["gated-norm"].failed
+    assert all("tokens=300" in problem.call and "SIGABRT" in problem.why for problem in rows["gated-norm"].failed)
+    assert rows["gated-norm"].calls > len(rows["gated-norm"].failed)
+
+
+def test_what_a_card_can_run() -> None:
+    hopper, ampere = get_target("sm_90"), get_target("sm_80")
+    assert [check.obstacle(get_target(name), hopper) for name in ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89")] == [
+        None
+    ] * 5
+    assert check.obstacle(hopper, hopper) is None
+    assert check.obstacle(get_target("sm_120"), hopper) == "sm_120 is newer than the card, which is sm_90"
+    assert "newer" in str(check.obstacle(hopper, ampere))
+    assert "runs on sm_100 alone" in str(check.obstacle(get_target("sm_100"), get_target("sm_120")))
+
+
+def test_a_target_that_cannot_be_run_is_recorded_as_such(home: Path, tmp_path: Path) -> None:
+    task = make_task(home, tmp_path)
+    written = check.make_record(task, get_target("sm_120"), H100, "sm_120 is newer than the card", ())
+    assert (written.status, written.device, written.date, written.checks) == ("not run", None, None, ())
+    path = record.record_path(tmp_path, "sm_120", "fla-core", written.provider.version)
+    record.save(written, path)
+    assert record.load(path) == written
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "target": "sm_80"}'])
+def test_a_broken_record_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="is refused"):
+        record.load(path)
+
+
+def test_without_a_card_it_says_so(home: Path, tmp_path: Path) -> None:
+    done = gdn_aot(
+        "check", "--arch", "sm_80", "--model", "qwen3.5-9b", "-o", tmp_path / "out", "--json",
+        home=home, code=None, extra={"PATH": "/nonexistent"},
+    )  # fmt: skip
+    error = expect_error(done, 2, "usage")
+    assert "no NVIDIA card" in error["message"]
+    assert "--prepare" in error["hint"]
+
+
+def test_prepare_needs_no_card(home: Path, tmp_path: Path) -> None:
+    done = gdn_aot(
+        "check", "--arch", "sm_80", "--model", "qwen3.5-9b", "--workload", "transformers-decode", "--prepare",
+        "-o", tmp_path / "out", "--json", home=home,
+    )  # fmt: skip
+    (row,) = done.json["targets"]
+    assert row["target"] == "sm_80"
+    assert row["binaries"] > 0
+    assert row["failures"] == []
