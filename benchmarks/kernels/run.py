@@ -207,10 +207,28 @@ def _best(state: KeyState, row: dict[int, Sample], indices: list[int]) -> dict[s
 
 
 def _column(state: KeyState, row: dict[int, Sample], config: Config | None) -> dict[str, Any] | None:
-    if config is None:
+    """Return the time of a configuration. One that was not timed has that of a twin: the same binary and grid."""
+    found = [index for index, one in enumerate(state.configs) if config and _identity(one) == _identity(config)]
+    if not found:
         return None
-    alike = [index for index, one in enumerate(state.configs) if _identity(one) == _identity(config)]
-    return _shown(state, row, alike[0]) if alike and alike[0] in row else None
+    twins = [index for index in row if index == found[0] or _twins(state, index, found[0])]
+    if not twins:
+        return None
+    index = found[0] if found[0] in row else twins[0]
+    shown = _shown(state, row, index)
+    return shown if index == found[0] else {**shown, "config": str(state.configs[found[0]]), "twin": shown["config"]}
+
+
+def _twins(state: KeyState, one: int, other: int) -> bool:
+    """Return whether two candidates are the same binary, launched alike; `gdn_aot.tune.prune` times only the first."""
+    ours, theirs = state.objects[one], state.objects[other]
+    if ours is None or theirs is None:
+        return False
+    sides = ((state.configs[one], ours), (state.configs[other], theirs))
+    first, second = (
+        (frozenset(config.kwargs), config.num_ctas, made.cubin, made.shared, made.threads) for config, made in sides
+    )
+    return first == second
 
 
 def _identity(config: Config) -> tuple[object, ...]:
