@@ -101,15 +101,15 @@ class Cuda:
         """
         from gdn_aot.triton_internals.direct import Ready, current_stream
 
-        ready = Ready(self._native, jit, record, code, 0)
+        ready, stream = Ready(self._native, jit, record, code, 0), current_stream(0)
 
         def launch(grid: tuple[int, int, int], arguments: Mapping[str, Any]) -> None:
-            ready.launch(grid, arguments, current_stream(0))
+            ready.launch(grid, arguments, stream)
 
         return launch
 
     def _lead(self, seconds: float) -> int:
-        """Return how often to overwrite the buffer so that the device is busy for ``seconds``."""
+        """Return how often to overwrite the buffer so that the device is busy for ``seconds``; at least once."""
         if not self._overwrite:
             first, last = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
             self._flushed.zero_()
@@ -119,7 +119,7 @@ class Cuda:
             last.record()
             self._torch.cuda.synchronize()
             self._overwrite = first.elapsed_time(last) / 1000 / _TRIALS
-        return math.ceil(seconds / self._overwrite)
+        return max(1, math.ceil(seconds / self._overwrite))
 
     def synchronize(self) -> None:
         """Wait for everything launched.
@@ -150,6 +150,7 @@ class Cuda:
         """
         count = len(launches)
         lead, took = 0, math.inf
+        busy = math.inf
         while len(self._events) < 2 * count:
             self._events.append(self._torch.cuda.Event(enable_timing=True))
         times: list[list[float]] = [[] for _ in launches]
@@ -165,8 +166,10 @@ class Cuda:
                 launches[place]()
                 self._events[2 * place + 1].record()
             took = min(took, time.perf_counter() - start)
-            lead = self._lead(_SPARE * took)
             self._torch.cuda.synchronize()
+            first, last = self._events[2 * (number % count)], self._events[2 * ((number + count - 1) % count) + 1]
+            busy = min(busy, first.elapsed_time(last) / 1000)
+            lead = self._lead(_SPARE * took - busy)
             if number >= WARM_UP:
                 for place in range(count):
                     taken = self._events[2 * place].elapsed_time(self._events[2 * place + 1])

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 BOUND = 1.10
 """Largest ratio to the best time at any one token count that a choice may have."""
-_SIGMAS = 2.0
-"""Standard errors of a difference below which it is taken for noise."""
+_TIE_SIGMAS = 1.0
+"""Standard errors of a difference below which candidates are tied. Not more: what a tie gives away is a real loss."""
+_NOISE_SIGMAS = 2.0
+"""Standard errors of a difference below which the choices of two runs are equivalent: 95 % of pure noise is below."""
 _LEAST_MARGIN = 0.005
 """Differences of a score below this part of it are never told apart: clocks and placement vary by as much."""
-_MOST_MARGIN = 0.02
+_MOST_MARGIN = 0.05
 """Differences above this part are never given away, however noisy the run was."""
 _HINT = "for example --weights 64=0.1,512=0.3,2048=0.3,8192=0.3"
 
@@ -248,8 +250,8 @@ def _order(sample: Sample) -> tuple[float, float]:
     return sample.us, sample.noise
 
 
-def _same(value: float, noise: float, best: float, best_noise: float) -> bool:
-    margin = max(_SIGMAS * math.hypot(noise, best_noise), _LEAST_MARGIN * best)
+def _same(value: float, noise: float, best: float, best_noise: float, sigmas: float = _TIE_SIGMAS) -> bool:
+    margin = max(sigmas * math.hypot(noise, best_noise), _LEAST_MARGIN * best)
     return value - best <= min(margin, _MOST_MARGIN * best)
 
 
@@ -270,7 +272,9 @@ def equivalent(
     samples_b: Mapping[int, Sequence[Sample | None]],
     objective: Objective = DEFAULT,
 ) -> bool:
-    """Return whether the choices of two runs over the same candidates are equal, or not told apart by either run.
+    """Return whether the choices of two runs over the same candidates are equal, or within noise of each other.
+
+    They are within noise if neither run's scores of the two differ by more than two standard errors of the difference.
 
     Args:
         a: Candidate that the first run chose.
@@ -281,7 +285,12 @@ def equivalent(
     """
     if a == b:
         return True
-    verdicts = [
-        choose(samples, [()] * len(next(iter(samples.values()), ())), objective) for samples in (samples_a, samples_b)
-    ]
-    return all(isinstance(verdict, Verdict) and {a, b} <= {*verdict.tied} for verdict in verdicts)
+    for samples in (samples_a, samples_b):
+        count = len(next(iter(samples.values()), ()))
+        rated = {one.index: one for one in _rate(samples, [()] * count, objective)}
+        if a not in rated or b not in rated:
+            return False
+        low, high = sorted((rated[a], rated[b]), key=lambda one: one.score)
+        if not _same(high.score, high.noise, low.score, low.noise, _NOISE_SIGMAS):
+            return False
+    return True
