@@ -1,6 +1,6 @@
-"""The picture: how much longer each choice takes than FLA tuned at that very length, as SVG. Standard library only.
+"""The picture: how much longer each choice takes than the best of FLA's own candidates, as SVG. Standard library only.
 
-One panel per shape; along the token counts, the sum of all kernels divided by that of FLA's best for the length.
+One panel per shape; along the token counts, the sum of all kernels divided by that of the best for the length.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from cold_start.plot import STYLE
 
 from kernels.report import COLUMNS, by_tokens, ratio, total
 
-_COLOURS = {"pick64": "#d9731a", "shipped": "#2f7fd6", "wide_best": "#2e9e5b", "floor": "#8b949e"}
+_COLOURS = {
+    "fla_tuned": "#a066d3",
+    "pick64": "#d9731a",
+    "shipped": "#2f7fd6",
+    "wide_best": "#2e9e5b",
+    "floor": "#8b949e",
+}
 _ABREAST = 2
 _WIDTH, _PANEL, _LEFT, _RIGHT, _TOP, _HEAD, _PLOT, _FOOT, _CAPTION = 900, 450, 52, 66, 70, 30, 190, 36, 36
-_TITLE = "GPU time of the GDN prefill kernels, relative to FLA tuned at each length"
+_TITLE = "GPU time of the GDN prefill kernels, relative to the best of FLA's candidates at each length"
 
 Line = dict[int, float]
 """Token count -> ratio."""

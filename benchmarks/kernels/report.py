@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 COLUMNS = {
-    "provider_best": "FLA tuned at this length",
+    "provider_best": "best of FLA's",
+    "fla_tuned": "FLA tuned at this length",
     "pick64": "FLA tuned at 64",
     "shipped": "gdn-aot",
     "wide_best": "wide search",
@@ -73,7 +74,7 @@ def goals(document: dict[str, Any]) -> list[dict[str, Any]]:
                 checks.append({"goal": goal, "found": f"{slower:.3f}", "met": slower >= SLOWER_PICK})
             if near is not None:
                 limit = _NEAR if tokens >= _SHORT else _NEAR_SHORT
-                goal = f"{name}, {tokens} tokens: gdn-aot at most {limit:.2f} times FLA tuned at this length"
+                goal = f"{name}, {tokens} tokens: gdn-aot at most {limit:.2f} times the best of FLA's candidates"
                 checks.append({"goal": goal, "found": f"{near:.3f}", "met": near <= limit})
         _check_wide(name, shape, checks)
     return checks
@@ -121,7 +122,7 @@ def rows(shape: dict[str, Any], kernel: str | None = None) -> list[list[str]]:
         "tokens",
         *(f"{title}, us" for title in COLUMNS.values()),
         "tuned at 64 / gdn-aot",
-        "gdn-aot / tuned at length",
+        "gdn-aot / best of FLA's",
     ]
     lines = [heads]
     for tokens, kernels in by_tokens(shape).items():

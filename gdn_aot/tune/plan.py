@@ -65,8 +65,13 @@ class Prepared:
     seconds: dict[str, float]
 
 
-def prepare(task: Task, progress: Progress) -> Prepared:
+def prepare(task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> Prepared:
     """Trace and compile. Needs no card; what is compiled already is not compiled again.
+
+    Args:
+        task: What to tune.
+        progress: Told what is going on.
+        narrow: Returns the part of a trace that is wanted; None for all of it.
 
     Raises:
         NothingSelectedError: No call of the wanted lengths has an autotune key.
@@ -78,6 +83,8 @@ def prepare(task: Task, progress: Progress) -> Prepared:
         progress(0, 0, f"{target}: tracing")
         tokens = (*task.method.gate_tokens, *task.method.tokens)
         trace = pipeline.traced(job, target, lazy.get, derive="wide" if task.wide else "", tokens=tokens)
+        if narrow is not None:
+            trace = narrow(trace)
         traced = time.monotonic()
         if not trace.tunings:
             raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
