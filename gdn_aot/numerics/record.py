@@ -78,7 +78,7 @@ class CheckedKernel:
     ok: bool
     """No call that launched it failed."""
     choices: tuple[str, ...]
-    """`choice_digest` of each choice that was launched, sorted."""
+    """`choice_digest` of each choice that was launched, `launch_digest` of each launch without one; sorted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,8 +123,23 @@ class Record:
 def choice_digest(kernel: str, key: tuple[Scalar, ...], config: Config) -> str:
     """Return a short digest of the configuration chosen for one autotune key of a kernel."""
     options = [config.num_warps, config.num_stages, config.num_ctas, config.maxnreg]
-    text = json.dumps([kernel, key, sorted(config.kwargs), options], separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return _digest(kernel, key, sorted(config.kwargs), options)
+
+
+def launch_digest(kernel: str, launch_key: str) -> str:
+    """Return a short digest of a launch of a kernel that is not autotuned."""
+    return _digest(kernel, launch_key)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()[:_DIGITS]
+
+
+def digests(trace: Trace, choices: Choices) -> set[str]:
+    """Return the digests of everything that is packed."""
+    tuned = {choice_digest(trace.kernels[c.tuning.kernel].name, c.tuning.key, c.config) for c in choices.chosen}
+    plain = [trace.launches[index] for index in choices.plain]
+    return tuned | {launch_digest(trace.kernels[launch.kernel].name, launch.key) for launch in plain}
 
 
 def record_path(root: Path, target: str, distribution: str, version: str) -> Path:
@@ -241,11 +256,8 @@ def _summary(found: Record, trace: Trace, choices: Choices) -> Numerics:
             detail=f"these binaries; those of Triton {found.triton} with ptxas {found.ptxas}: {found.status}, {where}",
         )
     good = {digest for kernel in found.kernels if kernel.ok for digest in kernel.choices}
-    packed = [
-        choice_digest(trace.kernels[chosen.tuning.kernel].name, chosen.tuning.key, chosen.config)
-        for chosen in choices.chosen
-    ]
-    covered = sum(digest in good for digest in packed)
+    packed = digests(trace, choices)
+    covered = len(packed & good)
     if found.status == "failed":
         bad = ", ".join(sorted({kernel.kernel.partition(":")[2] for kernel in found.kernels if not kernel.ok}))
         return Numerics(status="failed", detail=f"{where}; in calls of {bad or 'which nothing is known'}")
@@ -253,5 +265,5 @@ def _summary(found: Record, trace: Trace, choices: Choices) -> Numerics:
         return Numerics(status="checked", detail=where)
     return Numerics(
         status="partly checked" if covered else "not run",
-        detail=f"{covered} of the {len(packed)} choices packed here are those that were checked; {where}",
+        detail=f"{covered} of the {len(packed)} choices and launches packed here are those that were checked; {where}",
     )

@@ -28,7 +28,7 @@ from gdn_aot.build.isolated import Channel, open_channel
 from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import Config, config_from_json
 from gdn_aot.models import ModelShape
-from gdn_aot.numerics.record import choice_digest
+from gdn_aot.numerics.record import choice_digest, launch_digest
 from gdn_aot.numerics.tolerance import changed, compare
 from gdn_aot.providers.base import Call, Limits
 from gdn_aot.providers.draw import Random
@@ -102,8 +102,10 @@ class Launcher:
         self._card, self._plan, self._note = card, plan, note
         self._loaded: dict[tuple[str, str], Launchable] = {}
         self.launched: dict[str, tuple[int, set[str], set[str]]] = {}
-        """Kernel -> launches, launch keys and choices since `reset`."""
+        """Kernel -> launches, launch keys, and digests of choices and launches without one, since `reset`."""
         self.label = ""
+        self._tuned = False
+        """Whether the launch under way is that of an autotuner with a choice."""
 
     def reset(self, label: str) -> None:
         """Start counting for another call."""
@@ -126,7 +128,11 @@ class Launcher:
         if config is None:
             raise NotMadeError(f"{name} has no choice for key {key}")
         self._count(name)[2].add(choice_digest(name, key, config))
-        return triton_internals.run_config(tuner, args, kwargs, triton_config(config))
+        self._tuned = True
+        try:
+            return triton_internals.run_config(tuner, args, kwargs, triton_config(config))
+        finally:
+            self._tuned = False
 
     def _on_launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> None:
         prepared = direct.Prepared(jit, args, kwargs, grid)
@@ -140,6 +146,8 @@ class Launcher:
             launch = self._loaded[name, prepared.key] = self._try(name, "loaded", self._card.load, jit, *binary)
         count, keys, choices = self._count(name)
         keys.add(prepared.key)
+        if not self._tuned:
+            choices.add(launch_digest(name, prepared.key))
         self.launched[name] = count + 1, keys, choices
         self._try(name, "launched", launch, prepared.grid, prepared.arguments)
 

@@ -86,11 +86,8 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     }  # fmt: skip
     kernels = results.kernels()
     choices = {digest for kernel in kernels for digest in kernel.choices}
-    chosen = made.compiled.choices.chosen
-    assert choices == {
-        record.choice_digest(made.compiled.trace.kernels[item.tuning.kernel].name, item.tuning.key, item.config)
-        for item in chosen
-    }, "every choice is launched"
+    packed = record.digests(made.compiled.trace, made.compiled.choices)
+    assert choices == packed, "everything that would be packed is launched"
     assert all(kernel.ok and kernel.launches >= kernel.binaries > 0 for kernel in kernels)
     written = check.make_record(task, made.target, H100, results, made.shapes)
     assert (written.status, written.how) == ("checked", "ptx")
@@ -108,7 +105,7 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     record.save(replace(written, kernels=tuple(fewer)), path)
     said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
     assert said.status == "partly checked"
-    assert f"of the {len(chosen)} choices packed here" in said.detail
+    assert f"of the {len(packed)} choices and launches packed here" in said.detail
     record.save(replace(written, triton="3.5.0"), path)
     assert record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices).status == "not run"
 
@@ -187,6 +184,38 @@ def test_without_a_card_it_says_so(home: Path, tmp_path: Path) -> None:
     error = expect_error(done, 2, "usage")
     assert "no NVIDIA card" in error["message"]
     assert "--prepare" in error["hint"]
+
+
+def test_a_manifest_says_what_was_checked(home: Path, tmp_path: Path) -> None:
+    task = make_task(home, tmp_path)
+    selected = ("--arch", "sm_80", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
+    job = replace(
+        task.job, shapes=tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes), workloads=selected[-1:],
+        limits=Limits(),
+    )  # fmt: skip
+    made = check.prepare(replace(task, job=job), get_target("sm_80"), silent)
+    digests = sorted(record.digests(made.compiled.trace, made.compiled.choices))
+    kernel = record.CheckedKernel(kernel="m:k", launches=3, binaries=3, ok=True, choices=tuple(digests))
+    written = replace(check.make_record(task, made.target, H100, check.Results(), ()), status="checked")
+    path = record.record_path(tmp_path / "numerics", "sm_80", "fla-core", written.provider.version)
+    for kernels, status, where in (
+        ((kernel,), "checked", "ptx on NVIDIA H100"),
+        ((replace(kernel, choices=kernel.choices[1:]),), "partly checked", "2 of the 3 choices and launches"),
+    ):
+        record.save(replace(written, kernels=kernels), path)
+        done = gdn_aot(
+            "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=home
+        )
+        (row,) = done.json["artifacts"]
+        shown = gdn_aot("inspect", row["path"], home=home).out
+        (line,) = (line for line in shown.splitlines() if line.startswith("numerics"))
+        assert line.startswith(f"numerics    {status} {where}")
+        assert "driver 580.1" in line
+    path.write_text("{}")
+    done = gdn_aot(
+        "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=home, code=None
+    )
+    assert "is refused" in expect_error(done, 2, "usage")["message"]
 
 
 def test_prepare_needs_no_card(home: Path, tmp_path: Path) -> None:
