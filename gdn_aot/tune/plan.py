@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gdn_aot.build import pipeline
@@ -18,6 +18,8 @@ from gdn_aot.tune.prune import prune
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from typing_extensions import Self
 
     from gdn_aot.build import cache
     from gdn_aot.build.records import Scalar, Trace
@@ -52,21 +54,22 @@ class Task:
 
 @dataclass
 class Prepared:
-    """All that can be done without the card: the units, with every candidate compiled."""
+    """All that can be done without the card: the units, and how far their candidates are compiled."""
 
     trace: Trace
     units: list[Unit]
     keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
     wanted: dict[tuple[str, tuple[Scalar, ...]], set[int]]
     """Token counts at which each key occurs."""
-    sizes: dict[str, int]
+    sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each cubin."""
-    compiled: int
-    seconds: dict[str, float]
+    compiled: int = 0
+    """Kernels that the compiler really ran for."""
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
-def prepare(task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> Prepared:
-    """Trace and compile. Needs no card; what is compiled already is not compiled again.
+class Preparation:
+    """Traces on entering, then compiles unit by unit. Needs no card; what is compiled already is not compiled again.
 
     Args:
         task: What to tune.
@@ -76,66 +79,108 @@ def prepare(task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | N
     Raises:
         NothingSelectedError: No call of the wanted lengths has an autotune key.
     """
-    start = time.monotonic()
-    job, target = task.job, task.target
-    with contextlib.ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, job.provider.name, target)
-        progress(0, 0, f"{target}: tracing")
-        tokens = (*task.method.gate_tokens, *task.method.tokens)
-        trace = pipeline.traced(job, target, lazy.get, derive="wide" if task.wide else "", tokens=tokens)
-        if narrow is not None:
-            trace = narrow(trace)
-        traced = time.monotonic()
-        if not trace.tunings:
-            raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
-        work = Compilation(job, target, trace, lazy, None, progress)
-        every = [launch for key in trace.tunings for variant in key.variants for launch in variant]
-        outcomes = work.every([*trace.plain, *every])
-        lazy.close()
-    done = time.monotonic()
-    return _units(task, trace, outcomes, work.compiled, {"trace": traced - start, "compile": done - traced})
+
+    def __init__(self, task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> None:
+        self._task, self._progress, self._narrow = task, progress, narrow
+        self.shown = True
+        """Whether progress of compiling is told."""
+        self._outcomes: dict[int, cache.Outcome] = {}
+        self._ready: set[tuple[str, tuple[Scalar, ...]]] = set()
+
+    def __enter__(self) -> Self:
+        start = time.monotonic()
+        task, target = self._task, self._task.target
+        with contextlib.ExitStack() as stack:
+            lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
+            self._progress(0, 0, f"{target}: tracing")
+            tokens = (*task.method.gate_tokens, *task.method.tokens)
+            trace = pipeline.traced(task.job, target, lazy.get, derive="wide" if task.wide else "", tokens=tokens)
+            trace = self._narrow(trace) if self._narrow else trace
+            if not trace.tunings:
+                raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
+            self._work = Compilation(task.job, target, trace, lazy, None, self._tell)
+            self._stack = stack.pop_all()
+        self._lazy = lazy
+        self.prepared = _planned(task, trace)
+        self.prepared.seconds["trace"] = time.monotonic() - start
+        return self
+
+    def __exit__(self, *left: object) -> None:
+        self._lazy.close()
+        self._stack.close()
+
+    def _tell(self, done: int, total: int, text: str) -> None:
+        if self.shown:
+            self._progress(done, total, text)
+
+    def compile(self, *numbers: int) -> None:
+        """Compile every candidate of every key of these units, and put into the units what came of it."""
+        start = time.monotonic()
+        trace, prepared = self.prepared.trace, self.prepared
+        wanted = set().union(*(prepared.units[number].keys for number in numbers))
+        mine = [traced for traced in trace.tunings if _place(trace, traced) in wanted]
+        plain = [launch for launch, whose in trace.plain.items() if any(shape in numbers for shape, _ in whose)]
+        every = [launch for traced in mine for variant in traced.variants for launch in variant]
+        self._outcomes |= self._work.every([*plain, *every])
+        reasons = {launch: _reason(self._outcomes[launch], self._task.target) for launch in {*plain, *every}}
+        for made in (self._outcomes[launch].object for launch in reasons):
+            if made is not None and made.cubin not in prepared.sizes:
+                prepared.sizes[made.cubin] = self._task.job.cache.cubin_size(made.cubin)
+        for traced in mine:
+            self._settle(traced, reasons)
+            for variant, whose in zip(traced.variants, traced.users, strict=True):
+                for shape in {shape for shape, _ in whose}.intersection(numbers):
+                    _add(prepared.units[shape], trace, variant, self._outcomes, reasons)
+        for launch in plain:
+            for shape in {shape for shape, _ in trace.plain[launch]}.intersection(numbers):
+                _add(prepared.units[shape], trace, [launch], self._outcomes, reasons)
+        prepared.compiled = self._work.compiled
+        prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
+
+    def _settle(self, traced: TracedKey, reasons: dict[int, str | None]) -> None:
+        place = _place(self.prepared.trace, traced)
+        if place in self._ready:
+            return
+        self._ready.add(place)
+        state = self.prepared.keys[place]
+        state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
+        state.out = {**_unfit(traced, reasons), **state.out}
+        if self._task.wide:
+            state.out = {**_pruned(state, self._task.target), **state.out}
 
 
-def _units(
-    task: Task, trace: Trace, outcomes: dict[int, cache.Outcome], compiled: int, seconds: dict[str, float]
-) -> Prepared:
-    reasons = {launch: _reason(outcome, task.target) for launch, outcome in outcomes.items()}
-    shapes = distinct(task.job.shapes_for(task.target))
-    units = [Unit(shape=shape, keys={}, binaries={}) for shape in shapes]
-    place = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
-    timed = set(task.method.tokens)
-    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState] = {}
-    wanted: dict[tuple[str, tuple[Scalar, ...]], set[int]] = {}
+def prepare(task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> Prepared:
+    """Do all of a `Preparation`; arguments and errors are its."""
+    with Preparation(task, progress, narrow) as preparation:
+        preparation.compile(*range(len(preparation.prepared.units)))
+        return preparation.prepared
+
+
+def _place(trace: Trace, traced: TracedKey) -> tuple[str, tuple[Scalar, ...]]:
+    return trace.kernels[traced.kernel].name, traced.key
+
+
+def _planned(task: Task, trace: Trace) -> Prepared:
+    """Return the units with their keys and calls, nothing compiled."""
+    units = [Unit(shape=shape, keys={}, binaries={}) for shape in distinct(task.job.shapes_for(task.target))]
+    entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
+    prepared = Prepared(trace, units, {}, {})
     for traced in trace.tunings:
-        name = trace.kernels[traced.kernel].name
-        state = KeyState(
-            kernel=name,
+        place, users = _place(trace, traced), set().union(*traced.users)
+        prepared.keys[place] = KeyState(
+            kernel=place[0],
             key=traced.key,
             configs=traced.candidates,
             offered=len(traced.candidates) - traced.derived,
-            objects=[outcomes[launch].object for launch in traced.variants[0]],
-            out=_unfit(traced, reasons),
+            objects=[None] * len(traced.candidates),
         )
-        if task.wide:
-            state.out |= _pruned(state, task.target)
-        keys[name, traced.key] = state
-        users = set().union(*traced.users)
-        wanted[name, traced.key] = {place[workload][1] for _, workload in users} & timed
+        prepared.wanted[place] = {entries[workload][1] for _, workload in users}.intersection(task.method.tokens)
         for shape in {shape for shape, _ in users}:
-            units[shape].keys[name, traced.key] = state
-        for variant, whose in zip(traced.variants, traced.users, strict=True):
-            for shape, _ in whose:
-                _add(units[shape], trace, variant, outcomes, reasons)
-    places = [(trace.kernels[traced.kernel].name, traced.key) for traced in trace.tunings]
+            units[shape].keys[place] = prepared.keys[place]
     order = {count: index for index, count in enumerate((*task.method.gate_tokens, *task.method.tokens))}
-    for shape, count, workload, number, fresh in sorted(trace.places, key=lambda place: order[place[1]]):
-        units[shape].calls[count, workload, number] = [places[index] for index in fresh]
-    for launch, whose in trace.plain.items():
-        for shape, _ in whose:
-            _add(units[shape], trace, [launch], outcomes, reasons)
-    cubins = {outcome.object.cubin for outcome in outcomes.values() if outcome.object is not None}
-    sizes = {cubin: task.job.cache.cubin_size(cubin) for cubin in cubins}
-    return Prepared(trace, units, keys, wanted, sizes, compiled, seconds)
+    for shape, count, workload, number, fresh in sorted(trace.places, key=lambda item: order[item[1]]):
+        units[shape].calls[count, workload, number] = [_place(trace, trace.tunings[index]) for index in fresh]
+    return prepared
 
 
 def _unfit(traced: TracedKey, reasons: dict[int, str | None]) -> dict[int, tuple[int, str]]:

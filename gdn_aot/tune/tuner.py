@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gdn_aot.providers import require_installed
 from gdn_aot.tune import record as records
 from gdn_aot.tune.client import Outcome, Session
-from gdn_aot.tune.plan import prepare
+from gdn_aot.tune.plan import Preparation
 from gdn_aot.tune.settle import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from gdn_aot.build.records import Scalar
     from gdn_aot.tune.client import KeyState, Unit
     from gdn_aot.tune.device import CardInfo
     from gdn_aot.tune.objective import Sample
-    from gdn_aot.tune.plan import Prepared, Progress, Task
+    from gdn_aot.tune.plan import Progress, Task
 
 
 @dataclass(kw_only=True)
@@ -62,19 +64,15 @@ def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
     distribution = task.job.provider.distribution
     version = require_installed(task.job.provider.name)
     existing = records.load(task.path, target=task.target.name, distribution=distribution, version=version)
-    prepared = prepare(task, progress)
-    result = Tuned(path=task.path, seconds=dict(prepared.seconds))
-    start = time.monotonic()
-    with Session(task.method, task.job.cache.root.absolute()) as session:
+    with Preparation(task, progress) as preparation, Session(task.method, task.job.cache.root.absolute()) as session:
+        prepared = preparation.prepared
+        result = Tuned(path=task.path)
         writer = Writer(task, card, prepared, session.device, existing)
         if task.resume:
             writer.recall()
-        deadline = None if task.budget is None else time.monotonic() + task.budget
+        run = _Run(task, preparation, session, writer, result, progress)
         try:
-            for number, unit in enumerate(prepared.units):
-                _measure(session, prepared, number, unit, result, deadline, progress)
-                result.dropped |= writer.settle(unit, session)
-                writer.save()
+            run.all()
         except (_BudgetSpentError, KeyboardInterrupt) as ending:
             result.ended = "the budget is spent" if isinstance(ending, _BudgetSpentError) else "interrupted"
             for unit in prepared.units:
@@ -82,7 +80,7 @@ def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
             writer.save()
             if isinstance(ending, KeyboardInterrupt):
                 raise
-    result.seconds["measure"] = time.monotonic() - start
+    result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
     result.missing = len(prepared.keys) - result.keys
     result.out = sum(tokens > 0 for state in prepared.keys.values() for tokens, _ in state.out.values())
@@ -96,30 +94,66 @@ def _samples(state: KeyState) -> Iterator[Sample]:
         yield from row.values()
 
 
-def _measure(
-    session: Session,
-    prepared: Prepared,
-    number: int,
-    unit: Unit,
-    result: Tuned,
-    deadline: float | None,
-    progress: Progress,
-) -> None:
-    shape, count = unit.shape, len(prepared.units)
-    outcome = result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Outcome())
-    missing = [key for key, state in unit.keys.items() if prepared.wanted[key] - set(state.samples)]
-    if not missing:
-        return
-    start = time.monotonic()
+class _Run:
+    """Measures one unit after another, while the next ones are compiled."""
 
-    def report(outcome: Outcome) -> None:
-        now = time.monotonic()
-        if deadline is not None and now > deadline:
-            raise _BudgetSpentError
-        done = sum(not prepared.wanted[key] - set(prepared.keys[key].samples) for key in missing)
-        left = (now - start) / done * (len(missing) - done) if done else 0.0
-        ahead = f", {left:.0f} s left of shape {number + 1} of {count}" if done else ""
-        progress(done, len(missing), f"{shape.name} tp {shape.tp}: {outcome.called} calls{ahead}")
+    def __init__(
+        self,
+        task: Task,
+        preparation: Preparation,
+        session: Session,
+        writer: Writer,
+        result: Tuned,
+        progress: Progress,
+    ) -> None:
+        self._task, self._preparation, self._prepared = task, preparation, preparation.prepared
+        self._session, self._writer, self._result, self._progress = session, writer, result, progress
+        self._deadline: float | None = None
 
-    report(outcome)
-    session.measure(unit, outcome, report)
+    def all(self) -> None:
+        """Compile, measure, choose and save, unit by unit."""
+        units = self._prepared.units
+        wanted = [number for number, unit in enumerate(units) if self._missing(unit)]
+        ahead = ThreadPoolExecutor(max_workers=1)
+        try:
+            compiled = [ahead.submit(self._preparation.compile, number) for number in wanted]
+            for number, ready in zip(wanted, compiled, strict=True):
+                self._preparation.shown = True
+                ready.result()
+                self._preparation.shown = False
+                start = time.monotonic()
+                if self._deadline is None and self._task.budget is not None:
+                    self._deadline = start + self._task.budget
+                try:
+                    self._measure(number, units[number])
+                    self._result.dropped |= self._writer.settle(units[number], self._session)
+                    self._writer.save()
+                finally:
+                    spent = self._result.seconds.get("measure", 0.0) + time.monotonic() - start
+                    self._result.seconds["measure"] = spent
+        finally:
+            ahead.shutdown(wait=False, cancel_futures=True)
+
+    def _missing(self, unit: Unit) -> list[tuple[str, tuple[Scalar, ...]]]:
+        """Return the keys of a unit that lack a token count."""
+        return [key for key, state in unit.keys.items() if self._prepared.wanted[key] - set(state.samples)]
+
+    def _measure(self, number: int, unit: Unit) -> None:
+        shape, count = unit.shape, len(self._prepared.units)
+        outcome = self._result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Outcome())
+        missing = self._missing(unit)
+        if not missing:
+            return
+        start = time.monotonic()
+
+        def report(outcome: Outcome) -> None:
+            now = time.monotonic()
+            if self._deadline is not None and now > self._deadline:
+                raise _BudgetSpentError
+            left = len(self._missing(unit))
+            done = len(missing) - left
+            ahead = f", {(now - start) / done * left:.0f} s left of shape {number + 1} of {count}" if done else ""
+            self._progress(done, len(missing), f"{shape.name} tp {shape.tp}: {outcome.called} calls{ahead}")
+
+        report(outcome)
+        self._session.measure(unit, outcome, report)
