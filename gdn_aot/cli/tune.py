@@ -64,6 +64,7 @@ def parse_duration(text: str) -> float:
 @_options.jobs
 @_options.workload
 @_options.exclude_workload
+@click.option("--kernel", multiple=True, metavar="GLOB", help="Only kernels of these names; repeatable.")
 @click.option("--tokens", default=_TOKENS, show_default=True, metavar="N,...", help="Token counts to measure at.")
 @click.option(
     "--weights", default=None, metavar="N=W,...",
@@ -187,6 +188,7 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
         ),
         objective=objective.Objective(weights.weights, options["bound"]),
         wide=wide,
+        kernels=options["kernel"],
         budget=budget,
         resume=options["resume"],
         path=record.record_path(options["output"], target.name, provider.distribution, version),
@@ -194,11 +196,12 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
 
 
 def _tell_prepared(task: Task, made: Prepared, *, as_json: bool) -> None:
-    candidates = sum(len(state.configs) for state in made.keys.values())
+    wanted = [state for state in made.keys.values() if not state.idle]
+    candidates = sum(len(state.configs) for state in wanted)
     document = {
         "target": task.target.name,
         "cache": str(task.job.cache.root),
-        "keys": len(made.keys),
+        "keys": len(wanted),
         "candidates": candidates,
         "compiled": made.compiled,
         "seconds": {name: round(seconds, 3) for name, seconds in made.seconds.items()},
@@ -207,7 +210,7 @@ def _tell_prepared(task: Task, made: Prepared, *, as_json: bool) -> None:
         emit_json(document)
         return
     out(
-        f"{task.target}: {len(made.keys)} keys with {candidates} candidates; "
+        f"{task.target}: {len(wanted)} keys with {candidates} candidates; "
         f"compiled {made.compiled} kernels into {task.job.cache.root}"
     )
 

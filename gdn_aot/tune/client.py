@@ -51,6 +51,8 @@ class KeyState:
     """Token count -> candidate -> time."""
     gated: set[int] = field(default_factory=set)
     """Token counts at which candidates were compared only."""
+    idle: bool = False
+    """Not to be measured: launched with its first candidate, because calls that are measured launch it too."""
     fresh: bool = False
     """Something was measured in this run."""
     call: str = ""
@@ -114,6 +116,7 @@ class Session:
 
     def __init__(self, method: Method, cache: Path) -> None:
         self._method, self._cache = method, cache
+        self._everywhere = (*method.gate_tokens, *method.tokens)
         self._stack = ExitStack()
         self._worker: Isolated | None = None
         self.device: dict[str, Any] = {}
@@ -237,7 +240,7 @@ class Session:
                     "configs": list(map(asdict, state.configs)),
                     "offered": state.offered,
                     "out": {index: reason for index, (_, reason) in state.out.items()},
-                    "done": [*state.samples, *state.gated],
+                    "done": list(self._everywhere) if state.idle else [*state.samples, *state.gated],
                 }
             )
         return {

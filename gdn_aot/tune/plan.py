@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gdn_aot.build import pipeline
@@ -44,6 +45,8 @@ class Task:
     objective: Objective
     wide: bool
     """Also measure candidates that the provider does not offer."""
+    kernels: tuple[str, ...] = ()
+    """Globs that a kernel's function name must match to be measured; none for all kernels."""
     budget: float | None
     """Seconds to measure in; None for as many as it takes."""
     resume: bool
@@ -77,7 +80,7 @@ class Preparation:
         narrow: Returns the part of a trace that is wanted; None for all of it.
 
     Raises:
-        NothingSelectedError: No call of the wanted lengths has an autotune key.
+        NothingSelectedError: No call of the wanted lengths has an autotune key, or that of a wanted kernel.
     """
 
     def __init__(self, task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> None:
@@ -96,12 +99,13 @@ class Preparation:
             tokens = (*task.method.gate_tokens, *task.method.tokens)
             trace = pipeline.traced(task.job, target, lazy.get, derive="wide" if task.wide else "", tokens=tokens)
             trace = self._narrow(trace) if self._narrow else trace
+            trace, idle = _only(trace, task.kernels)
             if not trace.tunings:
                 raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
             self._work = Compilation(task.job, target, trace, lazy, None, self._tell)
             self._stack = stack.pop_all()
         self._lazy = lazy
-        self.prepared = _planned(task, trace)
+        self.prepared = _planned(task, trace, idle)
         self.prepared.seconds["trace"] = time.monotonic() - start
         return self
 
@@ -145,7 +149,7 @@ class Preparation:
         state = self.prepared.keys[place]
         state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
         state.out = {**_unfit(traced, reasons), **state.out}
-        if self._task.wide:
+        if self._task.wide and not state.idle:
             state.out = {**_pruned(state, self._task.target), **state.out}
 
 
@@ -160,12 +164,43 @@ def _place(trace: Trace, traced: TracedKey) -> tuple[str, tuple[Scalar, ...]]:
     return trace.kernels[traced.kernel].name, traced.key
 
 
-def _planned(task: Task, trace: Trace) -> Prepared:
+def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
+    """Leave the keys of other kernels with the provider's candidates, and calls only for the keys of these.
+
+    Returns:
+        The trace, and the indices of the keys that are not to be measured.
+    """
+    names = [trace.kernels[traced.kernel].qualname for traced in trace.tunings]
+    idle = {
+        index
+        for index, name in enumerate(names)
+        if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    if len(idle) == len(names):
+        raise NothingSelectedError(
+            f"no kernel matches {', '.join(patterns)}", hint=f"kernels are {', '.join(sorted(set(names)))}"
+        )
+    tunings = [_plain(traced) if index in idle else traced for index, traced in enumerate(trace.tunings)]
+    places = [
+        (shape, count, workload, number, [key for key in keys if key not in idle])
+        for shape, count, workload, number, keys in trace.places
+    ]
+    return replace(trace, tunings=tunings, places=[place for place in places if place[-1]]), idle
+
+
+def _plain(traced: TracedKey) -> TracedKey:
+    """Return a key without the candidates that the provider does not offer."""
+    offered = len(traced.candidates) - traced.derived
+    variants = [variant[:offered] for variant in traced.variants]
+    return replace(traced, candidates=traced.candidates[:offered], derived=0, variants=variants)
+
+
+def _planned(task: Task, trace: Trace, idle: set[int]) -> Prepared:
     """Return the units with their keys and calls, nothing compiled."""
     units = [Unit(shape=shape, keys={}, binaries={}) for shape in distinct(task.job.shapes_for(task.target))]
     entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
     prepared = Prepared(trace, units, {}, {})
-    for traced in trace.tunings:
+    for index, traced in enumerate(trace.tunings):
         place, users = _place(trace, traced), set().union(*traced.users)
         prepared.keys[place] = KeyState(
             kernel=place[0],
@@ -173,8 +208,10 @@ def _planned(task: Task, trace: Trace) -> Prepared:
             configs=traced.candidates,
             offered=len(traced.candidates) - traced.derived,
             objects=[None] * len(traced.candidates),
+            idle=index in idle,
         )
-        prepared.wanted[place] = {entries[workload][1] for _, workload in users}.intersection(task.method.tokens)
+        lengths = {entries[workload][1] for _, workload in users}.intersection(task.method.tokens)
+        prepared.wanted[place] = set() if index in idle else lengths
         for shape in {shape for shape, _ in users}:
             units[shape].keys[place] = prepared.keys[place]
     order = {count: index for index, count in enumerate((*task.method.gate_tokens, *task.method.tokens))}

@@ -62,7 +62,7 @@ class Writer:
             for choice in kernel.choices:
                 place = (kernel.kernel, choice.key)
                 state = self._prepared.keys.get(place)
-                if state is not None and _recall(state, kernel.candidates, choice):
+                if state is not None and not state.idle and _recall(state, kernel.candidates, choice):
                     self.recalled.add(place)
 
     def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:

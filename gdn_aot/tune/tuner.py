@@ -82,7 +82,7 @@ def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
                 raise
     result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
-    result.missing = len(prepared.keys) - result.keys
+    result.missing = sum(not state.idle for state in prepared.keys.values()) - result.keys
     result.out = sum(tokens > 0 for state in prepared.keys.values() for tokens, _ in state.out.values())
     ratios = [one.noise / one.us for state in prepared.keys.values() for one in _samples(state)]
     result.noise = statistics.median(ratios) if ratios else None
