@@ -111,6 +111,8 @@ class ChoiceRecord:
     rejected: tuple[Rejected, ...] = ()
     resources: tuple[Resources | None, ...] | None = None
     """Per candidate of the kernel, None where it was not compiled; or None for all."""
+    missing: tuple[int, ...] = ()
+    """Token counts that the key has and that were not measured: tuning was cut short, or memory was."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -54,7 +54,7 @@ from typing import TYPE_CHECKING
 from gdn_aot._files import write_whole
 from gdn_aot.build.records import Config, Scalar
 from gdn_aot.errors import NotWritableError, UsageError, VerificationError
-from gdn_aot.tune import record_json
+from gdn_aot.tune import objective, record_json
 from gdn_aot.tune.form import (
     FORMAT,
     ChoiceRecord,
@@ -93,6 +93,7 @@ __all__ = [
     "TuningTable",
     "dump",
     "extras",
+    "is_usable",
     "load",
     "merge",
     "merge_kernel",
@@ -297,7 +298,19 @@ def table(record: Record | None, triton: str | None = None) -> TuningTable:
         )
         for kernel in record.kernels
         for choice in kernel.choices
+        if is_usable(choice, record.objective)
     }
+
+
+def is_usable(choice: ChoiceRecord, goal: Objective) -> bool:
+    """Say whether a choice was measured at what counts: at half of the objective's weight or more.
+
+    One that tuning was interrupted at after the short lengths is kept in the record, to go on from, but builds leave it
+    out: what is best at 64 tokens can take three times the best time at 8192.
+    """
+    counts = [*(row.tokens for row in choice.times), *choice.missing]
+    shares = objective.Objective(dict(goal.weights), goal.bound).shares(counts)
+    return sum(shares[tokens] for tokens in choice.missing) <= 0.5  # noqa: PLR2004
 
 
 def extras(choices: TuningTable) -> dict[str, list[Config]]:

@@ -157,6 +157,7 @@ def _choice(count: int, o: JsonObject) -> form.ChoiceRecord:
         times=tuple(times),
         rejected=o.children("rejected", form.Rejected, partial(_rejected, count)),
         resources=_resources(count, o),
+        missing=o.integers("missing") if o.has("missing") else (),
     )
     if not times:
         o.refuse("times", "there are none")
@@ -299,6 +300,8 @@ def _dump_choice(choice: form.ChoiceRecord, depth: int) -> Iterator[str]:
     if choice.resources is not None:
         found = choice.resources
         head["resources"] = [None if r is None else [r.registers, r.shared, r.local, r.size] for r in found]
+    if choice.missing:
+        head["missing"] = sorted(choice.missing)
     yield f"{pad}{{"
     for name, value in head.items():
         yield f"{pad} {_text(name)}: {_text(value)},"

@@ -106,7 +106,7 @@ class Writer:
             chosen=verdict.chosen,
             score=round(verdict.score, 4),
             worst=round(verdict.worst, 4),
-            note=verdict.note + self._incomplete(place, state),
+            note=verdict.note,
             call=state.call,
             reference=state.reference,
             times=tuple(
@@ -122,11 +122,8 @@ class Writer:
                 for index, (tokens, reason) in sorted(state.out.items())
             ),
             resources=tuple(self._resources(made) for made in state.objects),
+            missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
         )
-
-    def _incomplete(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> str:
-        missing = sorted(self._prepared.wanted[place] - set(state.samples))
-        return f"; not measured at {', '.join(map(str, missing))} tokens" if missing else ""
 
     def _size(self, made: cache.Object | None) -> tuple[int, ...]:
         if made is None:

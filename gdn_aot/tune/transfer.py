@@ -162,7 +162,12 @@ def origin(note: str) -> str:
 
 
 def _index(name: str, record: Record) -> _Source:
-    exact = {(kernel.kernel, choice.key): (kernel, choice) for kernel in record.kernels for choice in kernel.choices}
+    exact = {
+        (kernel.kernel, choice.key): (kernel, choice)
+        for kernel in record.kernels
+        for choice in kernel.choices
+        if records.is_usable(choice, record.objective)
+    }
     alike: dict[tuple[str, Key], tuple[KernelRecord, ChoiceRecord]] = {}
     for (kernel, key), found in exact.items():
         alike.setdefault((kernel, _without_type(key)), found)
