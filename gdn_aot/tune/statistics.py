@@ -19,7 +19,8 @@ RESOLUTION_US = 0.5
 """Resolution of CUDA events in microseconds (CUDA Runtime API, ``cudaEventElapsedTime``)."""
 RUN_TO_RUN = 0.003
 """Part of a time by which another run of it differs, as a standard deviation: two runs of 464 keys on an H100 differ by
-0.6 % or less at nine of ten times above 80 us (the runs of ``benchmarks/results/tuning_repeat.json``), which is 0.27 % for each."""
+0.6 % or less at nine of ten times above 80 us, which is 0.27 % for each. They are the runs of
+``benchmarks/results/tuning_repeat.json``."""
 
 
 def sample(times: Sequence[float]) -> Sample:
