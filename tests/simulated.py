@@ -45,21 +45,30 @@ class Card:
         ``memory``, ``wrong``, ``nan``, ``unwritten``; ``when`` may be ``timed``.
     state: A file in which each launch leaves a line, if given.
     delay: Seconds that each timing takes.
+    crash_when_waiting_at: Tokens of a call after whose timing the process dies when it waits for the device.
+    all_wrong: Every configuration computes the same wrong result.
     """
 
     device = "cpu"
 
     def __init__(
-        self, target: str, faults: Sequence[Mapping[str, str]] = (), state: str = "", delay: float = 0.0
+        self,
+        target: str,
+        faults: Sequence[Mapping[str, str]] = (),
+        state: str = "",
+        delay: float = 0.0,
+        crash_when_waiting_at: int = 0,
+        all_wrong: bool = False,
     ) -> None:
         stub.activate(get_target(target))
         self._faults = {fault["config"]: fault for fault in faults}
         self._state, self._delay = state, delay
+        self._crash_at, self._all_wrong = crash_when_waiting_at, all_wrong
         self._seen: tuple[int, int, int] = (0, 0, 0)
-        self._timing = False
+        self._timing = self._timed = False
 
     def describe(self) -> dict[str, Any]:
-        return {"name": "Simulated", "sm_count": 7, "memory": 1 << 30, "l2": 1 << 20}
+        return {"name": INFO.name, "sm_count": 7, "memory": 1 << 30, "l2": 1 << 20}
 
     def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Callable[..., None]:
         assert code[:4] == b"\x7fELF"
@@ -69,11 +78,12 @@ class Card:
         def launch(grid: tuple[int, int, int], arguments: Mapping[str, Any]) -> None:
             assert grid == (-(-arguments["T"] // arguments["BT"]), 1, 1)
             self._seen = (arguments["BT"], warps, arguments["T"])
+            self._timed = False
             name = f"BT={arguments['BT']} num_warps={warps}"
             if self._state:
                 with Path(self._state).open("a") as file:
                     file.write(name + "\n")
-            compute(arguments, self._fault(name))
+            compute(arguments, self._fault(name) or ("wrong" if self._all_wrong else ""))
 
         return launch
 
@@ -85,7 +95,8 @@ class Card:
         return fault["do"]
 
     def synchronize(self) -> None:
-        pass
+        if self._crash_at and self._seen[2] // 4 == self._crash_at and not self._timing and self._timed:
+            misbehave("crash")  # after the last launch of the call: no candidate is to blame
 
     def time(
         self, launches: Sequence[Callable[[], None]], before: Callable[[], None], rounds: int
@@ -99,7 +110,7 @@ class Card:
             block, warps, rows = self._seen
             exact = microseconds(block, warps, rows // 4)
             times.append([exact * (1 + 0.002 * (number % 3)) for number in range(rounds)])
-        self._timing = False
+        self._timing, self._timed = False, True
         return times
 
 

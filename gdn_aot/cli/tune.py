@@ -9,7 +9,7 @@ import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import Progress, emit_json, note, out
-from gdn_aot.errors import UsageError, VerificationError
+from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from gdn_aot.targets import Target
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from gdn_aot.tune.plan import Prepared, Task
     from gdn_aot.tune.tuner import Tuned
 
-GATE_TOKENS = (300,)
-"""Lengths at which candidates are compared but not timed, and calls checked against float64: no multiple of 64."""
+GATE_TOKENS = (300, 108, 44, 13, 1)
+"""Candidates are compared, and calls checked against float64, at the first of these lengths that is within the wanted
+ones and none of them: no multiples of a chunk of 64."""
 SEARCH_SECONDS = 2.0
 """What a wide search may take for each key and token count; --budget bounds it as a whole."""
 _TOKENS = "64,512,2048,8192,32768"
@@ -121,11 +122,12 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
             _tell_prepared(task, made, as_json=as_json)
             return
         assert card is not None  # noqa: S101
-        if warning := card.warning():
+        warning = card.warning()
+        if warning:
             note(f"Warning: {warning}")
         done = tuner.tune(task, card, progress.update)
-        if card.processes and done.noise is not None:
-            note(f"Warning: the median standard error of a time is {done.noise:.1%} of it, beside other processes")
+        if warning and done.noise is not None:
+            note(f"Warning: the median standard error of a time is {done.noise:.1%} of it, on a card in use")
     _tell(task, card, done, as_json=as_json)
 
 
@@ -155,7 +157,9 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
     if wide:  # the search goes by the times at what counts most
         shares = weights.shares(tokens)
         tokens = tuple(sorted(tokens, key=lambda count: -shares[count]))
-    limits = Limits(max_tokens=max(tokens), max_batch=options["max_batch"])
+    longest = max(tokens)
+    gate = next((count for count in GATE_TOKENS if count <= longest and count not in tokens), 2)
+    limits = Limits(max_tokens=max(longest, gate), max_batch=options["max_batch"])
     workloads = select_workloads(provider, "inference", options["workload"], options["exclude_workload"])
     job = pipeline.Job(
         provider=provider,
@@ -181,7 +185,7 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
             workloads=workloads,
             limits=limits,
             tokens=tokens,
-            gate_tokens=tuple(count for count in GATE_TOKENS if count <= max(tokens)) or (max(tokens),),
+            gate_tokens=(gate,),
             rounds=options["rounds"],
             search_seconds=SEARCH_SECONDS,
             silence=options["patience"],
@@ -222,6 +226,8 @@ def _tell(task: Task, card: CardInfo, done: Tuned, *, as_json: bool) -> None:
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in done.seconds.items())
     noise = "" if done.noise is None else f"; median standard error {done.noise:.1%}"
     note(f"{card.name}: {done.keys} keys measured, {done.missing} not, {done.out} candidates out ({times}){noise}")
+    for tokens, (median, worst) in done.regret.items():
+        note(f"  {tokens} tokens: {median:.1%} slower than the best for this length (median), {worst:.1%} at most")
     for what, rows in (("not made", skipped), ("wrong", wrong)):
         for call, why in list(rows.items())[:_SHOWN]:
             note(f"  {what}: {call}: {why}")
@@ -231,6 +237,11 @@ def _tell(task: Task, card: CardInfo, done: Tuned, *, as_json: bool) -> None:
         note(f"  a measuring process was replaced: {why}")
     if done.ended:
         note(f"{done.ended}: --resume goes on")
+    if not done.keys:
+        why = next(iter([*skipped.values(), *restarts, done.ended]), "there was nothing to measure")
+        raise NothingSelectedError(
+            f"no key was measured: {why}", hint="see the messages above; --budget may be too small"
+        )
     if wrong:
         first, why = next(iter(wrong.items()))
         raise VerificationError(
@@ -247,6 +258,8 @@ def _tell(task: Task, card: CardInfo, done: Tuned, *, as_json: bool) -> None:
                 "keys": done.keys,
                 "missing": done.missing,
                 "out": done.out,
+                "regret": {str(tokens): list(values) for tokens, values in done.regret.items()},
+                "warning": card.warning(),
                 "noise": done.noise,
                 "skipped": skipped,
                 "restarts": restarts,

@@ -122,6 +122,8 @@ def compare(kind: str, inputs: Tensors, found: Tensors, expected: Tensors) -> Co
     for name, wanted in expected.items():
         value = found.get(name)
         if value is None or wanted is None:
+            if value is not wanted and name in found:
+                problems.append(f"{name} came back empty" if value is None else f"{name} should be empty")
             continue
         if value.shape != wanted.shape:
             problems.append(f"{name} has shape {tuple(value.shape)}, not {tuple(wanted.shape)}")

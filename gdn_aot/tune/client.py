@@ -32,6 +32,8 @@ CARD = "gdn_aot.tune.card:Cuda"
 MOST_RESTARTS = 40
 """Processes that one shape may cost before the rest of it is given up."""
 START_SECONDS = 300.0
+_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Cards are counted as nvidia-smi counts them."""
 
 
 @dataclass
@@ -76,6 +78,8 @@ class Outcome:
     """What measuring one shape came to, beside the samples in its keys."""
 
     called: int = 0
+    stalled: set[tuple[str, tuple[Scalar, ...], int]] = field(default_factory=set)
+    """Keys and token counts at which a process ended while candidates were timed, which each had run before."""
     given_up: set[Place] = field(default_factory=set)
     """Calls that were made, or cannot be."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -140,7 +144,7 @@ class Session:
             self._worker = None
 
     def _start(self) -> Isolated:
-        worker = Isolated(MODULE, silence=START_SECONDS).__enter__()
+        worker = Isolated(MODULE, silence=START_SECONDS, variables=_ORDER).__enter__()
         self._worker = worker
         method = self._method
         worker.send({"provider": method.provider, "card": method.card, "options": dict(method.options)})
@@ -193,12 +197,20 @@ class Session:
     def check(
         self, unit: Unit, chosen: Sequence[tuple[str, tuple[Scalar, ...], int]], tokens: Sequence[int]
     ) -> dict[str, str]:
-        """Make the calls of some token counts with chosen candidates. Returns those that float64 does not confirm."""
+        """Make calls with chosen candidates, each key in one: of these token counts, else the shortest that has it.
+
+        Returns:
+            The calls that float64 does not confirm, and why.
+        """
         worker = self._worker or self._start()
         outcome = Outcome()
-        wanted = {(name, key) for name, key, _ in chosen}
-        places = [place for place, keys in unit.calls.items() if place[0] in tokens and wanted.intersection(keys)]
-        worker.send({**self._request("check", unit, places), "chosen": chosen})
+        left = {(name, key) for name, key, _ in chosen}
+        places = []
+        for place in sorted(unit.calls, key=lambda place: (place[0] not in tokens, place[0])):
+            if left.intersection(unit.calls[place]):
+                left.difference_update(unit.calls[place])
+                places.append(place)
+        worker.send({**self._request("check", unit, places), "chosen": chosen, "timed": []})
         try:
             while (event := worker.receive())["event"] != "done":
                 self._called(event, outcome)
@@ -266,10 +278,14 @@ def _take(unit: Unit, event: dict[str, Any]) -> None:
 
 
 def blame(unit: Unit, error: EndedError, outcome: Outcome) -> bool:
-    """Put out the candidate that ended a worker, by the worker's last note, for every key of its kernel.
+    """Find out by its last note what ended a worker, and put that out.
+
+    A candidate is out for every key of its kernel. If it happened while candidates were timed, which had all run
+    before, it is tried again once; then those timed are out for that key, but for the reference. If it happened outside
+    of any candidate, the call is given up.
 
     Returns:
-        False if nothing is to blame that is not out yet: trying again would end alike.
+        False if nothing is to blame: trying again would end alike.
     """
     try:
         name, key, index, tokens, what = json.loads(error.note)
@@ -277,21 +293,31 @@ def blame(unit: Unit, error: EndedError, outcome: Outcome) -> bool:
         return False
     state = unit.keys.get((name, tuple(key)))
     if state is None:
-        call = str(what)
-        if call in outcome.skipped:
-            return False
-        outcome.skipped[call] = error.reason
-        return False
-    suspects = [index]
-    if what.startswith("time"):
-        suspects = [other for other in range(len(state.configs)) if other not in state.out and other != index]
+        return _give_up(unit, key, what, error.reason, outcome)
     reason = f"its process ended: {error.reason}"
+    if isinstance(what, list):
+        place = (name, state.key, tokens)
+        if place not in outcome.stalled:
+            outcome.stalled.add(place)
+            return True
+        suspects = [other for other in what if other not in state.out and other != index]
+        state.out.update(dict.fromkeys(suspects, (tokens, reason)))
+        return bool(suspects)
     fresh = False
-    for config in [state.configs[suspect] for suspect in suspects]:
-        for other in unit.keys.values():
-            if other.kernel == name and config in other.configs:
-                place = other.configs.index(config)
-                if place not in other.out:
-                    fresh = True
-                    other.out[place] = (tokens, reason)
+    config = state.configs[index]
+    for other in unit.keys.values():
+        if other.kernel == name and config in other.configs:
+            number = other.configs.index(config)
+            if number not in other.out:
+                fresh = True
+                other.out[number] = (tokens, reason)
     return fresh
+
+
+def _give_up(unit: Unit, place: list[object], call: object, reason: str, outcome: Outcome) -> bool:
+    found = next((known for known in unit.calls if list(known) == place), None)
+    if found is None or found in outcome.given_up:
+        return False
+    outcome.given_up.add(found)
+    outcome.skipped[str(call)] = reason
+    return True

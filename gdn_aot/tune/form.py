@@ -111,8 +111,12 @@ class ChoiceRecord:
     rejected: tuple[Rejected, ...] = ()
     resources: tuple[Resources | None, ...] | None = None
     """Per candidate of the kernel, None where it was not compiled; or None for all."""
+    regret: tuple[tuple[int, float], ...] = ()
+    """Per token count the part by which the choice is slower than the best candidate for that count."""
     missing: tuple[int, ...] = ()
     """Token counts that the key has and that were not measured: tuning was cut short, or memory was."""
+    unchecked: bool = False
+    """Calls with this choice were not compared with float64: tuning was cut short."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

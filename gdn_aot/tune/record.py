@@ -70,7 +70,7 @@ from gdn_aot.tune.form import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
     from typing import TypeVar
 
@@ -102,6 +102,7 @@ __all__ = [
     "record_path",
     "save",
     "table",
+    "without",
 ]
 
 _SHOWN = 3
@@ -300,6 +301,15 @@ def table(record: Record | None, triton: str | None = None) -> TuningTable:
         for choice in kernel.choices
         if is_usable(choice, record.objective)
     }
+
+
+def without(record: Record, places: Collection[tuple[str, tuple[Scalar, ...]]]) -> Record:
+    """Return a record without the choices of these kernels and keys."""
+    kernels = (
+        replace(kernel, choices=tuple(one for one in kernel.choices if (kernel.kernel, one.key) not in places))
+        for kernel in record.kernels
+    )
+    return replace(record, kernels=tuple(kernel for kernel in kernels if kernel.choices))
 
 
 def is_usable(choice: ChoiceRecord, goal: Objective) -> bool:

@@ -157,7 +157,9 @@ def _choice(count: int, o: JsonObject) -> form.ChoiceRecord:
         times=tuple(times),
         rejected=o.children("rejected", form.Rejected, partial(_rejected, count)),
         resources=_resources(count, o),
+        regret=_regret(o),
         missing=o.integers("missing") if o.has("missing") else (),
+        unchecked=o.has("unchecked") and o.boolean("unchecked"),
     )
     if not times:
         o.refuse("times", "there are none")
@@ -217,6 +219,15 @@ def _resources(count: int, o: JsonObject) -> tuple[form.Resources | None, ...] |
     if len(found) != count:
         o.refuse("resources", f"{len(found)} entries for {count} candidates")
     return tuple(found)
+
+
+def _regret(o: JsonObject) -> tuple[tuple[int, float], ...]:
+    if not o.has("regret"):
+        return ()
+    found = [(_tokens(o, "regret", name), o.number_or_null(value, path)) for name, path, value in o.pairs("regret")]
+    if any(part is None or part < 0 for _, part in found):
+        o.refuse("regret", "expected numbers that are not negative")
+    return tuple(sorted((tokens, part or 0.0) for tokens, part in found))
 
 
 def _refuse_twice(o: JsonObject, name: str, values: Sequence[Hashable]) -> None:
@@ -300,8 +311,12 @@ def _dump_choice(choice: form.ChoiceRecord, depth: int) -> Iterator[str]:
     if choice.resources is not None:
         found = choice.resources
         head["resources"] = [None if r is None else [r.registers, r.shared, r.local, r.size] for r in found]
+    if choice.regret:
+        head["regret"] = {str(tokens): round(part, 4) for tokens, part in sorted(choice.regret)}
     if choice.missing:
         head["missing"] = sorted(choice.missing)
+    if choice.unchecked:
+        head["unchecked"] = True
     yield f"{pad}{{"
     for name, value in head.items():
         yield f"{pad} {_text(name)}: {_text(value)},"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gdn_aot._version import __version__
+from gdn_aot.errors import UsageError
 from gdn_aot.tune import record as records
 from gdn_aot.tune.objective import NoneEligible, Sample, choose
 
@@ -50,9 +51,16 @@ class Writer:
             ),
             kernels=(),
         )
+        if device["name"] != card.name:
+            raise UsageError(
+                f"nvidia-smi names the card {card.name}, but CUDA shows {device['name']}",
+                hint="name the card to measure in CUDA_VISIBLE_DEVICES, by the UUID that nvidia-smi -L prints",
+            )
         records.merge(existing, self._frame)  # refuses now what must not be mixed later
         self.choices: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
         """Those of this run; indices are into the candidates of the key."""
+        self.failed: set[tuple[str, tuple[Scalar, ...]]] = set()
+        """Keys whose calls float64 does not confirm: what the record has for them goes."""
         self.recalled: set[tuple[str, tuple[Scalar, ...]]] = set()
         """Keys whose choice of the record there is stands, unless this run makes another."""
 
@@ -64,6 +72,7 @@ class Writer:
                 state = self._prepared.keys.get(place)
                 if state is not None and not state.idle and _recall(state, kernel.candidates, choice):
                     self.recalled.add(place)
+                    state.fresh = choice.unchecked
 
     def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
         """Choose for every key of a unit that has samples.
@@ -85,8 +94,11 @@ class Writer:
             chosen = [(*place, choice.chosen) for place, choice in fresh.items()]
             wrong = session.check(unit, chosen, self._task.method.gate_tokens)
         for place, choice in fresh.items():
-            if not wrong:
-                self.choices[place] = choice
+            if wrong:
+                self.failed.add(place)
+                self.recalled.discard(place)
+            else:
+                self.choices[place] = replace(choice, unchecked=session is None)
             unit.keys[place].fresh = False
         return wrong
 
@@ -122,6 +134,7 @@ class Writer:
                 for index, (tokens, reason) in sorted(state.out.items())
             ),
             resources=tuple(self._resources(made) for made in state.objects),
+            regret=tuple((tokens, round(part, 4)) for tokens, part in sorted(verdict.regret.items())),
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
         )
 
@@ -146,8 +159,9 @@ class Writer:
         for name in sorted({kernel for kernel, _ in self.choices}):
             states = [state for (kernel, _), state in self._prepared.keys.items() if kernel == name]
             kernels.append(_kernel(name, states, [(key, c) for (k, key), c in self.choices.items() if k == name]))
-        if kernels:
-            records.save(records.merge(self._existing, replace(self._frame, kernels=tuple(kernels))), self._task.path)
+        old = records.without(self._existing, self.failed) if self._existing else None
+        if kernels or (self.failed and old is not None):
+            records.save(records.merge(old, replace(self._frame, kernels=tuple(kernels))), self._task.path)
 
 
 def _kernel(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gdn_aot.providers import require_installed
@@ -15,14 +16,15 @@ from gdn_aot.tune.plan import Preparation
 from gdn_aot.tune.settle import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from gdn_aot.build.records import Scalar
-    from gdn_aot.tune.client import KeyState, Unit
+    from gdn_aot.tune.client import KeyState, Method, Unit
     from gdn_aot.tune.device import CardInfo
     from gdn_aot.tune.objective import Sample
-    from gdn_aot.tune.plan import Progress, Task
+    from gdn_aot.tune.plan import Prepared, Progress, Task
+    from gdn_aot.tune.record import ChoiceRecord
 
 
 @dataclass(kw_only=True)
@@ -44,6 +46,8 @@ class Tuned:
     """Why measuring ended early, if it did."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds per step."""
+    regret: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Token count -> median and largest part by which choices of this run are slower than the best for that count."""
     noise: float | None = None
     """Median over all samples of the standard error over the time."""
 
@@ -64,8 +68,9 @@ def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
     distribution = task.job.provider.distribution
     version = require_installed(task.job.provider.name)
     existing = records.load(task.path, target=task.target.name, distribution=distribution, version=version)
-    with Preparation(task, progress) as preparation, Session(task.method, task.job.cache.root.absolute()) as session:
+    with Preparation(task, progress) as preparation, ExitStack() as stack:
         prepared = preparation.prepared
+        session = stack.enter_context(Session(_within(task, prepared), task.job.cache.root.absolute()))
         result = Tuned(path=task.path)
         writer = Writer(task, card, prepared, session.device, existing)
         if task.resume:
@@ -82,11 +87,28 @@ def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
                 raise
     result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
+    result.regret = _regret(writer.choices.values())
     result.missing = sum(not state.idle for state in prepared.keys.values()) - result.keys
     result.out = sum(tokens > 0 for state in prepared.keys.values() for tokens, _ in state.out.values())
     ratios = [one.noise / one.us for state in prepared.keys.values() for one in _samples(state)]
     result.noise = statistics.median(ratios) if ratios else None
     return result
+
+
+def _within(task: Task, prepared: Prepared) -> Method:
+    """Return the method, with searches that together take no more than half of the budget."""
+    pairs = sum(map(len, prepared.wanted.values()))
+    if not task.wide or task.budget is None or not pairs:
+        return task.method
+    return replace(task.method, search_seconds=min(task.method.search_seconds, task.budget / 2 / pairs))
+
+
+def _regret(choices: Iterable[ChoiceRecord]) -> dict[int, tuple[float, float]]:
+    parts: dict[int, list[float]] = {}
+    for choice in choices:
+        for tokens, part in choice.regret:
+            parts.setdefault(tokens, []).append(part)
+    return {tokens: (statistics.median(found), max(found)) for tokens, found in sorted(parts.items())}
 
 
 def _samples(state: KeyState) -> Iterator[Sample]:
@@ -108,12 +130,18 @@ class _Run:
     ) -> None:
         self._task, self._preparation, self._prepared = task, preparation, preparation.prepared
         self._session, self._writer, self._result, self._progress = session, writer, result, progress
-        self._deadline: float | None = None
+        self._pairs = 0
+        """Keys to measure, once for each token count."""
 
     def all(self) -> None:
         """Compile, measure, choose and save, unit by unit."""
         units = self._prepared.units
-        wanted = [number for number, unit in enumerate(units) if self._missing(unit)]
+        wanted = [
+            number
+            for number, unit in enumerate(units)
+            if self._missing(unit) or any(state.fresh for state in unit.keys.values())
+        ]
+        self._pairs = self._left(*units)
         ahead = ThreadPoolExecutor(max_workers=1)
         try:
             compiled = [ahead.submit(self._preparation.compile, number) for number in wanted]
@@ -122,8 +150,6 @@ class _Run:
                 ready.result()
                 self._preparation.shown = False
                 start = time.monotonic()
-                if self._deadline is None and self._task.budget is not None:
-                    self._deadline = start + self._task.budget
                 try:
                     self._measure(number, units[number])
                     self._result.dropped |= self._writer.settle(units[number], self._session)
@@ -138,22 +164,28 @@ class _Run:
         """Return the keys of a unit that lack a token count."""
         return [key for key, state in unit.keys.items() if self._prepared.wanted[key] - set(state.samples)]
 
+    def _left(self, *units: Unit) -> int:
+        """Return how many keys, once for each token count, are still to be measured."""
+        wanted = self._prepared.wanted
+        states = {key: state for unit in units for key, state in unit.keys.items()}
+        return sum(len(wanted[key] - set(state.samples)) for key, state in states.items())
+
     def _measure(self, number: int, unit: Unit) -> None:
-        shape, count = unit.shape, len(self._prepared.units)
+        shape, units = unit.shape, self._prepared.units
         outcome = self._result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Outcome())
-        missing = self._missing(unit)
-        if not missing:
+        if not self._missing(unit):
             return
-        start = time.monotonic()
+        before, start = self._result.seconds.get("measure", 0.0), time.monotonic()
 
         def report(outcome: Outcome) -> None:
-            now = time.monotonic()
-            if self._deadline is not None and now > self._deadline:
+            spent = before + time.monotonic() - start
+            if self._task.budget is not None and spent > self._task.budget:
                 raise _BudgetSpentError
-            left = len(self._missing(unit))
-            done = len(missing) - left
-            ahead = f", {(now - start) / done * left:.0f} s left of shape {number + 1} of {count}" if done else ""
-            self._progress(done, len(missing), f"{shape.name} tp {shape.tp}: {outcome.called} calls{ahead}")
+            left = self._left(*units)
+            done = self._pairs - left
+            ahead = f", {spent / done * left:.0f} s left" if done else ""
+            what = f"{shape.name} tp {shape.tp} ({number + 1} of {len(units)}): {outcome.called} calls{ahead}"
+            self._progress(done, self._pairs, what)
 
         report(outcome)
         self._session.measure(unit, outcome, report)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from gdn_aot.tune.card import Card, Launchable
 
 
+REPETITION_SECONDS = 5e-4
+"""What timing a launch once is thought to take before any was timed."""
 KEPT = 12
 """Candidates that the provider does not offer which are timed in full."""
 
@@ -119,6 +121,8 @@ class Shape:
         self._loaded: dict[tuple[str, str], Launchable | str] = {}
         self._tokens, self._timed, self._label = 0, False, ""
         self._chosen: dict[tuple[str, tuple[Any, ...]], int] | None = None
+        self.call_note = ""
+        """What to note while no candidate is launched."""
         self.combination: set[tuple[str, int]] = set()
         """The candidates whose results the last call was made of."""
 
@@ -190,7 +194,7 @@ class Shape:
             prepared, launch = launches[index]
             launch(prepared.grid, prepared.arguments)
 
-        def about(index: int, what: str) -> None:
+        def about(index: int, what: object) -> None:
             self._note(json.dumps([name, key.key, index, self._tokens, what]))
 
         about(reference, "reference")
@@ -217,7 +221,7 @@ class Shape:
         if self._timed:
 
             def timed(indices: Sequence[int], rounds: int) -> dict[int, list[float]]:
-                about(reference, f"time {list(indices)}")
+                about(reference, list(indices))
                 calls = [partial(run, index) for index in indices]
                 return dict(zip(indices, self._card.time(calls, effects.restore, rounds), strict=True))
 
@@ -227,6 +231,7 @@ class Shape:
             event["noise"] = {str(index): one.noise for index, one in samples.items()}
         event["out"] = {str(index): reason for index, reason in key.out.items()}
         effects.finish()
+        self._note(self.call_note)
         self._send(event)
 
     def _search(
@@ -244,7 +249,9 @@ class Shape:
         others = [index for index in indices if index >= key.offered]
         if len(others) <= KEPT:
             return indices
-        halving = Halving([reference, *others], reference, self._search_seconds, first=2, most=8, keep=KEPT)
+        halving = Halving(
+            [reference, *others], reference, self._search_seconds, first=2, most=8, keep=KEPT, cost=REPETITION_SECONDS
+        )
         best: dict[int, float] = {}
         while (step := halving.next()) is not None:
             scores = {index: sample(row).us for index, row in timed(step.candidates, step.repetitions).items()}
@@ -327,18 +334,20 @@ class Server:
             for number, call in enumerate(workload.tune(shape, tokens, Limits(**request["limits"]))):
                 if number in numbers:
                     timed = tokens in request["timed"]
-                    answer = self._call(work, workload, shape, call, tokens, timed=timed, chosen=chosen)
                     place = [tokens, name, number]
+                    answer = self._call(work, workload, shape, call, place, timed=timed, chosen=chosen)
                     self._channel.send({"event": "called", "place": place, "call": str(call), **answer})
         self._channel.send({"event": "done"})
 
     def _call(
-        self, work: Shape, workload: Any, shape: ModelShape, call: Any, tokens: int, *, timed: bool, chosen: Any
+        self, work: Shape, workload: Any, shape: ModelShape, call: Any, place: list[Any], *, timed: bool, chosen: Any
     ) -> dict[str, Any]:
+        tokens: int = place[0]
         from gdn_aot.numerics.tolerance import compare
         from gdn_aot.providers.draw import Random
 
-        self._channel.notes.write(json.dumps(["", [], -1, tokens, str(call)]))
+        work.call_note = json.dumps(["", place, -1, tokens, str(call)])
+        self._channel.notes.write(work.call_note)
         seed = zlib.crc32(f"{shape.name} {shape.tp} {call}".encode())
         try:
             with self._torch.device(self._card.device), self._torch.no_grad():

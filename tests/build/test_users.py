@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from builds import Built
 
+from gdn_aot.artifact.manifest import Numerics
 from gdn_aot.build import pack
 from gdn_aot.build.cache import Object
 from gdn_aot.build.choose import Choices, Chosen
@@ -85,6 +86,7 @@ def _pack(shapes: Iterable[ModelShape], chosen: tuple[int, int], kept: Iterable[
         workloads=trace.workloads,
         limits=Limits(),
         licenses=[],
+        numerics=Numerics(status="not run", detail=""),
     )
     return {binary.launch_key: binary for kernel in manifest.kernels for binary in kernel.binaries}
 

@@ -103,11 +103,36 @@ def test_a_bad_candidate_is_out_and_the_rest_goes_on(task: Callable[..., Task], 
     assert not outcome.skipped
 
 
-def test_a_crash_while_timing_costs_the_candidates_timed(task: Callable[..., Task]) -> None:
-    made = task(card={"faults": [{"config": "BT=64 num_warps=16", "do": "crash", "when": "timed"}]})
+def test_a_crash_while_timing_is_tried_again_and_then_costs_the_candidates_timed(task: Callable[..., Task]) -> None:
+    made = task(tokens=(64,), card={"faults": [{"config": "BT=64 num_warps=16", "do": "crash", "when": "timed"}]})
     done, record = run(made)
     assert done.missing == 0
+    (outcome,) = done.outcomes.values()
+    assert len(outcome.restarts) == 2 * len(choices(record)), "each key once more"
     assert set(choices(record).values()) == {"BT=16 num_warps=4 num_stages=3"}, "the reference is what is left"
+
+
+def test_a_crash_outside_of_candidates_gives_up_that_call_only(task: Callable[..., Task]) -> None:
+    done, record = run(task(card={"crash_when_waiting_at": 512}))
+    (outcome,) = done.outcomes.values()
+    assert outcome.restarts
+    assert list(outcome.skipped.values()) == ["its process ended with signal SIGSEGV"] * len(outcome.skipped)
+    assert "the rest of the shape" not in outcome.skipped
+    assert all("tokens=512" in call for call in outcome.skipped)
+    assert done.missing == 0
+    assert all(choice.missing == () for kernel in record.kernels for choice in kernel.choices)
+
+
+def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..., Task]) -> None:
+    """All candidates agree with each other, and all are wrong."""
+    made = task(tokens=(64, 512))
+    run(made)
+    assert records.load(made.path) is not None
+    done = tuner.tune(task(tokens=(64, 512), card={"all_wrong": True}), simulated.INFO, quiet)
+    assert done.dropped
+    left = records.load(made.path)
+    assert left is not None
+    assert choices(left) == {}, "not even the choice of the run before"
 
 
 def test_the_references_crash_leaves_the_next_one(task: Callable[..., Task]) -> None:
@@ -174,8 +199,12 @@ def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None
     with pytest.raises(KeyboardInterrupt):
         tuner.tune(made, simulated.INFO, interrupt)
     assert records.load(made.path) is not None
-    done, _ = run(replace(made, resume=True))
+    kept = records.load(made.path)
+    assert kept is not None
+    assert all(choice.unchecked for kernel in kept.kernels for choice in kernel.choices)
+    done, record = run(replace(made, resume=True))
     assert done.missing == 0
+    assert not any(choice.unchecked for kernel in record.kernels for choice in kernel.choices)
 
 
 @pytest.mark.parametrize(
