@@ -24,6 +24,7 @@ shapes = [find_model(name).shape(tp) for name, tp in (("qwen3.5-9b", 1), ("olmo-
 
 _KEYS = """
 from gdn_aot import triton_internals
+from gdn_aot.triton_internals import interception
 
 def keys(calls, workload, shape):
     found = set()
@@ -35,7 +36,7 @@ def keys(calls, workload, shape):
             found.add((jit.fn.__qualname__, triton_internals.autotune_key(tuner, args, plain)))
 
     for call in calls:
-        with triton_internals.intercept(on_autotune, lambda *_: None):
+        with interception.intercept(on_autotune, lambda *_: None):
             workload.run(shape, call)
     return found
 
