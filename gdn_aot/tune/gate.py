@@ -72,7 +72,7 @@ def disagreement(found: torch.Tensor, expected: torch.Tensor, kept: torch.Tensor
         outside = kept.flatten()
         got, want = got.masked_fill(outside, 0), want.masked_fill(outside, 0)
     if not bool(torch.isfinite(got).all()):
-        left = int(poisoned(found).sum())
+        left = 0 if kept is not None else int(poisoned(found).sum())  # else looked at above
         return f"leaves {left} elements unwritten" if left else "has numbers that are not finite"
     return _distance(got, want, TOLERANCE[found.dtype])
 
