@@ -17,15 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gdn_aot.build.client import KEPT_VARIABLES
 
 if TYPE_CHECKING:
     import socket as _socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -206,8 +207,21 @@ class Channel:
         self._connection.send_bytes(json.dumps(message).encode())
 
 
-def open_channel() -> Channel:
-    """Set this process up as a child of `Isolated`: it ends with its parent, and prints to the log."""
+class Serves(Protocol):
+    """What a child makes of its first message, and hands the others to."""
+
+    def serve(self, request: dict[str, Any]) -> None:
+        """Answer one message."""
+        ...
+
+
+def serve(make: Callable[[Channel, dict[str, Any]], Serves]) -> None:
+    """Be a child of `Isolated` until the parent wants no more: ends with it, and prints to the log.
+
+    Args:
+        make: Called with the first message. An error that it or what it returns raises is sent as ``died``, and ends
+            the process with status 1.
+    """
     import logging
 
     from gdn_aot.build.pool import end_with_parent
@@ -217,4 +231,18 @@ def open_channel() -> Channel:
     channel = Channel(int(sys.argv[1]), sys.argv[2])
     os.dup2(2, 1)
     logging.disable(logging.INFO)
-    return channel
+    request = channel.receive()
+    try:
+        if request is not None:
+            server = make(channel, request)
+            while (request := channel.receive()) is not None:
+                server.serve(request)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        channel.send({"event": "died", "reason": f"{type(error).__name__}: {first_line(error)}"})
+        sys.exit(1)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text."""
+    return (str(error).strip().splitlines() or [""])[0][:300]

@@ -12,8 +12,6 @@ import gc
 import importlib
 import json
 import random
-import sys
-import traceback
 import warnings
 import zlib
 from dataclasses import replace
@@ -24,7 +22,7 @@ from gdn_aot import triton_internals
 from gdn_aot.artifact.index_records import BinaryRecord
 from gdn_aot.build import stub
 from gdn_aot.build.cache import BuildCache
-from gdn_aot.build.isolated import Channel, open_channel
+from gdn_aot.build.isolated import Channel, first_line, serve
 from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import Config, config_from_json
 from gdn_aot.models import ModelShape
@@ -157,7 +155,7 @@ class Launcher:
             return function(*args)
         except RuntimeError as error:
             self._card.synchronize()
-            raise CannotRunError(f"{kernel} cannot be {what}: {_line(error)}") from error
+            raise CannotRunError(f"{kernel} cannot be {what}: {first_line(error)}") from error
 
     def _count(self, kernel: str) -> tuple[int, set[str], set[str]]:
         return self.launched.setdefault(kernel, (0, set(), set()))
@@ -263,33 +261,14 @@ class Server:
         except NotMadeError as error:
             return {"skipped": str(error)}
         except torch.OutOfMemoryError as error:
-            reason = f"out of memory: {_line(error)}"
+            reason = f"out of memory: {first_line(error)}"
         except (CannotRunError, ValueError, TypeError, NotImplementedError) as error:
-            return {"wrong": f"{type(error).__name__}: {_line(error)}", "off": []}
+            return {"wrong": f"{type(error).__name__}: {first_line(error)}", "off": []}
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         return {"skipped": reason}
 
 
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
-
-
-def main() -> None:
-    """Serve until the parent closes the connection."""
-    channel = open_channel()
-    request = channel.receive()
-    try:
-        if request is not None:
-            server = Server(channel, request)
-            while (request := channel.receive()) is not None:
-                server.serve(request)
-    except Exception as error:  # noqa: BLE001
-        traceback.print_exc()
-        channel.send({"event": "died", "reason": f"{type(error).__name__}: {_line(error)}"})
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Server)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import gc
 import importlib
 import json
-import sys
-import traceback
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot import triton_internals
 from gdn_aot.artifact.index_records import BinaryRecord
 from gdn_aot.build.cache import BuildCache
-from gdn_aot.build.isolated import Channel, open_channel
+from gdn_aot.build.isolated import Channel, serve
 from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import Config, config_from_json
 from gdn_aot.models import ModelShape
@@ -375,20 +373,5 @@ class Server:
         return {"skipped": reason}
 
 
-def main() -> None:
-    """Serve until the parent closes the connection."""
-    channel = open_channel()
-    request = channel.receive()
-    try:
-        if request is not None:
-            server = Server(channel, request)
-            while (request := channel.receive()) is not None:
-                server.serve(request)
-    except Exception as error:  # noqa: BLE001
-        traceback.print_exc()
-        channel.send({"event": "died", "reason": _text(error)})
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Server)
