@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
 __all__ = [
     "arch",
     "as_json",
+    "cache_dir",
     "dtype",
     "exclude_workload",
     "jobs",
@@ -16,9 +18,12 @@ __all__ = [
     "max_tokens",
     "mode",
     "model",
+    "prepare",
     "provider",
     "shape",
+    "timeout",
     "tp",
+    "tuning",
     "workload",
 ]
 
@@ -83,4 +88,25 @@ workload = click.option(
 )
 exclude_workload = click.option(
     "--exclude-workload", "exclude_workload", multiple=True, metavar="GLOB", help="Not these call patterns; repeatable."
+)
+timeout = click.option(
+    "--timeout",
+    "timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds that one kernel may take to compile.",
+)
+cache_dir = click.option(
+    "--cache-dir", "cache_dir", type=click.Path(path_type=Path), default=None, help="Build cache to use."
+)
+prepare = click.option(
+    "--prepare", "prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU."
+)
+tuning = click.option(
+    "--tuning",
+    "tuning",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
 )

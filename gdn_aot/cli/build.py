@@ -71,24 +71,16 @@ def select_workloads(
     show_default=True,
     help="all also packs the candidates that were not chosen, for tuning.",
 )
-@click.option(
-    "--tuning",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
-)
+@_options.tuning
 @click.option(
     "--numerics",
     type=click.Path(path_type=Path),
     default=None,
     help="Directory of the records of gdn-aot check.  [default: artifacts/numerics if it exists]",
 )
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
-    help="Seconds that one kernel may take to compile.",
-)  # fmt: skip
+@_options.timeout
 @click.option("--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Build cache to use.")
+@_options.cache_dir
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/dist"), show_default=True,
     help="Directory for the artifacts.",

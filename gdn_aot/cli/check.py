@@ -33,20 +33,14 @@ _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without o
 @_options.jobs
 @_options.workload
 @_options.exclude_workload
-@click.option(
-    "--tuning", type=click.Path(path_type=Path), default=None,
-    help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
-)  # fmt: skip
-@click.option("--prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
-    help="Seconds that one kernel may take to compile.",
-)  # fmt: skip
+@_options.tuning
+@_options.prepare
+@_options.timeout
 @click.option(
     "--patience", type=click.FloatRange(min=1), default=120.0, show_default=True,
     help="Seconds without a sign of life after which a checking process is killed.",
 )  # fmt: skip
-@click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Build cache to use.")
+@_options.cache_dir
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/numerics"), show_default=True,
     help="Directory of the records.",

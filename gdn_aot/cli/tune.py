@@ -81,18 +81,15 @@ def parse_duration(text: str) -> float:
 )  # fmt: skip
 @click.option("--budget", default=None, metavar="TIME", help="Time to measure in, as 20m; what is measured is kept.")
 @click.option("--resume", is_flag=True, help="Go on from the record: measure only what it lacks.")
-@click.option("--prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU.")
+@_options.prepare
 @click.option("--arch", default=None, metavar="SM", help="Target of --prepare.  [default: the card's]")
 @click.option("--rounds", type=click.IntRange(min=3), default=15, show_default=True, help="Timed rounds.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
-    help="Seconds that one kernel may take to compile.",
-)  # fmt: skip
+@_options.timeout
 @click.option(
     "--patience", type=click.FloatRange(min=1), default=30.0, show_default=True,
     help="Seconds without a sign of life after which a measuring process is killed.",
 )  # fmt: skip
-@click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Build cache to use.")
+@_options.cache_dir
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/tuning"), show_default=True,
     help="Directory of tuning records.",
