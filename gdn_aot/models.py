@@ -80,12 +80,26 @@ class ModelShape:
     norm_eps: float
     allow_neg_eigval: bool
     """Beta is doubled, so that it lies in (0, 2)."""
+    layer: str = ""
+    """Whose layer code a serving engine runs for it; empty for a ``--shape``."""
+    kv_heads: int = 0
+    """Key-value heads of the full-attention layers, not divided; 0 if not known."""
+    head_dim: int = 0
+    """Dimension of one head of those layers."""
+    state_dtype: str = "auto"
+    """Of the recurrent state, as the checkpoint asks for it; ``auto`` is the model's own."""
 
     @property
     def kernel_key(self) -> tuple[object, ...]:
         """The fields that a kernel can see. Two shapes with the same key need the same binaries."""
         sizes = (self.heads, self.v_heads, self.k_dim, self.v_dim, self.conv_width)
         return (*sizes, self.dtype, self.activation, self.allow_neg_eigval)
+
+    @property
+    def paged_key(self) -> tuple[object, ...]:
+        """The same for kernels of an engine that keeps states in the pages of its attention cache."""
+        engine = (self.tp, self.layer, self.kv_heads, self.head_dim, self.state_dtype)
+        return (*self.kernel_key, *engine)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +123,12 @@ class Model:
     """Where the figures are from."""
     confidence: str
     """``high``, ``medium`` or ``low``; the head of the catalogue says what each means."""
+    layer: str = ""
+    kv_heads: int = 0
+    head_dim: int = 0
+    state_dtype: str = "auto"
+    attention_source: str = ""
+    """Where the figures of the attention layers and the dtype of the state are from."""
 
     def indivisible(self, tp: int) -> str | None:
         """Return why a tensor-parallel size does not divide this model, or None if it does."""
@@ -144,6 +164,10 @@ class Model:
             activation=self.norm_activation,
             norm_eps=self.norm_eps,
             allow_neg_eigval=self.allow_neg_eigval,
+            layer=self.layer,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            state_dtype=self.state_dtype,
         )
 
     def tps(self) -> tuple[int, ...]:
@@ -356,9 +380,14 @@ def select_shapes(
     return Selection(shapes=tuple(chosen), skipped=tuple(skipped))
 
 
-def distinct(shapes: Iterable[ModelShape]) -> tuple[ModelShape, ...]:
-    """Keep the first of the shapes that kernels cannot tell apart."""
+def distinct(shapes: Iterable[ModelShape], *, paged: bool = False) -> tuple[ModelShape, ...]:
+    """Keep the first of the shapes that kernels cannot tell apart.
+
+    Args:
+        shapes: Any.
+        paged: The kernels see how an engine lays its cache out; see `ModelShape.paged_key`.
+    """
     first: dict[tuple[object, ...], ModelShape] = {}
     for shape in shapes:
-        first.setdefault(shape.kernel_key, shape)
+        first.setdefault(shape.paged_key if paged else shape.kernel_key, shape)
     return tuple(first.values())

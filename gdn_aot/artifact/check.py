@@ -71,6 +71,12 @@ def _check_kernel(kernel: Kernel, where: str) -> Iterator[Problem]:
     for number, source in enumerate(kernel.sources):
         yield from _check_path(source.path, f"{where}.sources[{number}].path")
         yield from _check_digest(source.sha256, f"{where}.sources[{number}].sha256")
+    yield from _unique(f"{where}.relaxations", (relaxed.argument for relaxed in kernel.relaxations), ".argument")
+    for number, relaxed in enumerate(kernel.relaxations):
+        for inner, binary in enumerate(kernel.binaries):
+            if binary.specialization.signature.get(relaxed.argument) != "constexpr":
+                yield Problem(f"{where}.relaxations[{number}].argument", f"is no constexpr of binaries[{inner}]")
+                break
     yield from _unique(f"{where}.choices", (choice.key for choice in kernel.choices), ".key")
     yield from _unique(f"{where}.binaries", (binary.launch_key for binary in kernel.binaries), ".launch_key")
 

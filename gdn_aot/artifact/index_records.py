@@ -18,6 +18,8 @@ class KernelRecord(NamedTuple):
     """(name it is called by, module, qualname, SHA-256 of its text) of each function that it calls."""
     globals: list[tuple[str, str]]
     """(name, repr) of each global that it reads."""
+    relaxations: list[tuple[str, int]] | tuple[()] = ()
+    """(constexpr, value that stands for all of its values)."""
 
     @property
     def name(self) -> str:

@@ -83,15 +83,18 @@ def _header(manifest: Manifest, sha256: str) -> dict[str, object]:
     }
 
 
-def _kernel(kernel: Kernel) -> KernelRecord:
-    return KernelRecord(
+def _kernel(kernel: Kernel) -> tuple[object, ...]:
+    """Return the fields of a `KernelRecord`; without relaxations as they were before there were any."""
+    record = KernelRecord(
         kernel.module,
         kernel.qualname,
         kernel.source_sha256,
         [(source.path, source.sha256) for source in kernel.sources],
         [(needed.name, needed.module, needed.qualname, needed.source_sha256) for needed in kernel.dependencies],
         [(used.name, used.value) for used in kernel.globals],
+        [(relaxed.argument, relaxed.value) for relaxed in kernel.relaxations],
     )
+    return tuple(record) if kernel.relaxations else tuple(record)[:-1]
 
 
 def _choice(choice: Choice) -> ChoiceRecord:

@@ -179,6 +179,16 @@ class Binary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Relaxation:
+    """A constexpr of which the kernel's binaries serve every value; bound to the kernel's source by its digest."""
+
+    argument: str
+    value: int
+    """What the binaries were compiled with: a launch key is looked up with this in place of the value it has."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Kernel:
     """One JIT function of the provider."""
 
@@ -193,6 +203,8 @@ class Kernel:
     globals: tuple[Global, ...]
     choices: tuple[Choice, ...]
     binaries: tuple[Binary, ...]
+    relaxations: tuple[Relaxation, ...] = ()
+    """Not in the JSON if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,7 +319,10 @@ def _plain(value: object) -> object:
     if isinstance(value, (str, int, float)) or value is None:
         return value
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Kernel) and not value.relaxations:
+            del plain["relaxations"]
+        return plain
     if isinstance(value, Mapping):
         return dict(value)  # free JSON: json.dumps takes its tuples as they are
     if isinstance(value, Sequence):

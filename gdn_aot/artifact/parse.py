@@ -157,7 +157,12 @@ def _kernel(o: JsonObject) -> m.Kernel:
         globals=o.children("globals", m.Global, _global),
         choices=o.children("choices", m.Choice, _choice),
         binaries=o.children("binaries", m.Binary, _binary),
+        relaxations=o.children("relaxations", m.Relaxation, _relaxation) if o.has("relaxations") else (),
     )
+
+
+def _relaxation(o: JsonObject) -> m.Relaxation:
+    return m.Relaxation(argument=o.text("argument"), value=o.integer("value"), reason=o.text("reason"))
 
 
 def _source(o: JsonObject) -> m.Source:

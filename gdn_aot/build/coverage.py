@@ -84,6 +84,7 @@ def _keys(manifest: Manifest) -> dict[str, Any]:
         f"{kernel.module}:{kernel.qualname}": {
             "cache_key": kernel.cache_key,
             "launches": [binary.launch_key for binary in kernel.binaries],
+            "relaxations": [[relaxed.argument, relaxed.value] for relaxed in kernel.relaxations],
             "choices": [
                 [
                     list(choice.key),

@@ -40,7 +40,7 @@ def make_manifest(
 ) -> m.Manifest:
     """Build the manifest. ``objects`` maps launch indices to compiled kernels; every choice's launches are in it."""
     users = _users(trace, choices, objects)
-    models = _models_of_traced(shapes)
+    models = _models_of_traced(shapes, paged=provider.paged)
     by_kernel: dict[int, list[m.Binary]] = {}
     for index, compiled in objects.items():
         launch = trace.launches[index]
@@ -97,11 +97,11 @@ def _users(trace: records.Trace, choices: Choices, launches: Iterable[int]) -> d
     return users
 
 
-def _models_of_traced(shapes: Sequence[ModelShape]) -> list[list[int]]:
+def _models_of_traced(shapes: Sequence[ModelShape], *, paged: bool) -> list[list[int]]:
     """Return for each traced shape the indices of the models that it stands for."""
     return [
-        [index for index, shape in enumerate(shapes) if shape.kernel_key == traced.kernel_key]
-        for traced in distinct(shapes)
+        [index for index, shape in enumerate(shapes) if len(distinct([traced, shape], paged=paged)) == 1]
+        for traced in distinct(shapes, paged=paged)
     ]
 
 
@@ -135,6 +135,10 @@ def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m
             )
         ),
         binaries=tuple(sorted(binaries, key=lambda binary: binary.launch_key)),
+        relaxations=tuple(
+            m.Relaxation(argument=argument, value=value, reason=reason)
+            for argument, value, reason in kernel.relaxations
+        ),
     )
 
 

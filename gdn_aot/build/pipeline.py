@@ -69,6 +69,10 @@ class Job:
             return self.shapes
         return tuple(dict.fromkeys(replace(shape, dtype="fp16") for shape in self.shapes))
 
+    def distinct_for(self, target: Target) -> tuple[ModelShape, ...]:
+        """Return one of each of these that the provider's kernels can tell apart."""
+        return distinct(self.shapes_for(target), paged=self.provider.paged)
+
 
 @dataclass(kw_only=True)
 class Built:
@@ -274,7 +278,7 @@ def traced(
         extras: Likewise.
         tokens: Likewise.
     """
-    shapes = distinct(job.shapes_for(target))
+    shapes = job.distinct_for(target)
     named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
     ptxas = assembler_version(target) or "unknown"
     # Tuning traces travel to the machine with the card, whose PyTorch may be another build: the tuner sees live what is

@@ -10,12 +10,14 @@ import hashlib
 import inspect
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
 from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.build.relax import Relaxer
 from gdn_aot.triton_internals import interception
 
 if TYPE_CHECKING:
@@ -33,11 +35,13 @@ class Recorder:
         trace: Filled in place.
         more: Given a kernel's name and the provider's candidates for a key, returns further ones to record after
             them; none of the provider's own may be among them.
+        relaxer: Knows what the provider relaxes.
     """
 
-    def __init__(self, trace: Trace, *, more: More | None = None) -> None:
+    def __init__(self, trace: Trace, *, more: More | None = None, relaxer: Relaxer | None = None) -> None:
         self.trace = trace
         self._more = more
+        self._relaxer = relaxer or Relaxer(())
         self._kernels: dict[int, int] = {}
         self._alive: list[Any] = []
         self._launches: dict[tuple[int, str], int] = {}
@@ -102,7 +106,7 @@ class Recorder:
 
     def _launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         kernel = self._kernel(jit)
-        launch = triton_internals.Launch(jit, args, kwargs)
+        launch = triton_internals.Launch(jit, args, kwargs, self._relaxer.constants(jit))
         index = self._launches.get((kernel, launch.key))
         if index is None:
             index = len(self.trace.launches)
@@ -116,7 +120,7 @@ class Recorder:
             index = len(self.trace.kernels)
             self._kernels[id(jit)] = index
             self._alive.append(jit)
-            self.trace.kernels.append(describe_kernel(jit))
+            self.trace.kernels.append(replace(describe_kernel(jit), relaxations=self._relaxer.declared(jit)))
         return index
 
 

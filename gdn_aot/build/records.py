@@ -57,6 +57,8 @@ class Kernel:
     """
     globals: tuple[tuple[str, str], ...]
     """(name, repr) of the globals it reads."""
+    relaxations: tuple[tuple[str, int, str], ...] = ()
+    """(constexpr, value it is compiled with, reason) where one binary serves every value."""
 
     @property
     def name(self) -> str:
@@ -136,7 +138,7 @@ class Trace:
     def from_json(cls, text: str | bytes) -> Trace:
         """Read what `to_json` wrote. The text is our own: it is not validated."""
         data = json.loads(text)
-        pairs = ("sources", "dependencies", "globals")
+        pairs = ("sources", "dependencies", "globals", "relaxations")
         return cls(
             **{name: data[name] for name in _PLAIN_FIELDS if name not in ("refused", "places")},
             refused=[tuple(item) for item in data["refused"]],

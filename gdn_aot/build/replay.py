@@ -15,14 +15,15 @@ from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import config_from_json
 from gdn_aot.models import ModelShape
 from gdn_aot.providers.base import Limits
-from gdn_aot.triton_internals import interception
+from gdn_aot.triton_internals import interception, relaxing
 
 
 class Replayer:
     """Looks up what ``JITFunction.run`` and ``Autotuner.run`` would look up.
 
     Args:
-        kernels: ``module:qualname`` -> ``{"cache_key", "choices": [[key, config], ...], "launches": [...]}``.
+        kernels: ``module:qualname`` -> ``{"cache_key", "choices": [[key, config], ...], "launches": [...]}``, and
+            ``relaxations`` ([[argument, value], ...]) if it has any.
     """
 
     def __init__(self, kernels: dict[str, Any]) -> None:
@@ -31,6 +32,7 @@ class Replayer:
             name: {tuple(key): triton_config(config_from_json(config)) for key, config in kernel["choices"]}
             for name, kernel in kernels.items()
         }
+        self._relaxed = {name: dict(kernel.get("relaxations", ())) for name, kernel in kernels.items()}
         self._cache_keys = {name: kernel["cache_key"] for name, kernel in kernels.items()}
         self._sources: dict[str, bool] = {}
         self.launches = 0
@@ -63,10 +65,18 @@ class Replayer:
         launch = triton_internals.Launch(jit, args, kwargs)
         if not self._same_source(name, jit):
             self._miss(name, "", launch.key, "the kernel's source differs from the artifact's")
-        elif launch.key in self._launches.get(name, ()):
+        elif self._relax(jit, name, launch.key) in self._launches.get(name, ()):
             self.hits += 1
         else:
             self._miss(name, "", launch.key, "no binary for this launch key")
+
+    def _relax(self, jit: Any, name: str, key: str) -> str | None:
+        """Return the key that the loader would look up."""
+        relaxed: str | None = key
+        for argument, value in self._relaxed.get(name, {}).items():
+            position = relaxing.constant_position(jit, argument)
+            relaxed = relaxing.relaxed_key(relaxed, position, value) if relaxed is not None else None
+        return relaxed
 
     def _same_source(self, name: str, jit: Any) -> bool:
         if name not in self._sources:

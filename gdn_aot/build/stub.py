@@ -27,6 +27,9 @@ _SMALL = 1 << 16
 class StubDriver:
     """Answers what Triton and the providers ask of a driver, for one target."""
 
+    stands_in = True
+    """No device is behind it."""
+
     def __init__(self, target: Target) -> None:
         self._target = target
         self.utils = SimpleNamespace(get_device_properties=lambda _device: self._properties())

@@ -27,6 +27,7 @@ from gdn_aot.build import pool, stub
 from gdn_aot.build.cache import BuildCache, digest
 from gdn_aot.build.recorder import Recorder, timed
 from gdn_aot.build.records import Trace, config_from_json
+from gdn_aot.build.relax import Relaxer
 from gdn_aot.errors import NotWritableError
 from gdn_aot.models import ModelShape
 from gdn_aot.providers import get_provider
@@ -58,7 +59,7 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
         triton_version=triton_internals.check_supported(),
         ptxas_version=request["ptxas"],
     )
-    recorder = Recorder(made, more=_more(request))
+    recorder = Recorder(made, more=_more(request), relaxer=Relaxer.of(module))
     limits = Limits(**request["limits"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     tokens: list[int] = request.get("tokens", [])

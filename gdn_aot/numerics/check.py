@@ -19,7 +19,6 @@ from gdn_aot._version import __version__
 from gdn_aot.build import pipeline, sources
 from gdn_aot.build.isolated import EndedError, Isolated
 from gdn_aot.errors import UsageError
-from gdn_aot.models import distinct
 from gdn_aot.numerics import record as records
 from gdn_aot.providers import require_installed
 from gdn_aot.targets import assembler_version
@@ -86,7 +85,7 @@ def prepare(task: Task, target: Target, progress: Progress) -> Prepared:
         lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
         compiled = pipeline.compile_target(task.job, target, lazy, None, progress)
         lazy.close()
-    return Prepared(target=target, shapes=tuple(distinct(task.job.shapes_for(target))), compiled=compiled)
+    return Prepared(target=target, shapes=task.job.distinct_for(target), compiled=compiled)
 
 
 def obstacle(target: Target, card: Target) -> str | None:

@@ -25,6 +25,7 @@ from gdn_aot.build.cache import BuildCache
 from gdn_aot.build.isolated import Channel, first_line, serve
 from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import Config, config_from_json
+from gdn_aot.build.relax import Relaxer
 from gdn_aot.models import ModelShape
 from gdn_aot.numerics.record import choice_digest, launch_digest
 from gdn_aot.numerics.tolerance import changed, compare
@@ -96,8 +97,8 @@ class Plan:
 class Launcher:
     """Launches a plan's binaries in place of what Triton would, and counts."""
 
-    def __init__(self, card: Any, plan: Plan, note: Any) -> None:
-        self._card, self._plan, self._note = card, plan, note
+    def __init__(self, card: Any, plan: Plan, note: Any, relaxer: Relaxer) -> None:
+        self._card, self._plan, self._note, self._relaxer = card, plan, note, relaxer
         self._loaded: dict[tuple[str, str], Launchable] = {}
         self.launched: dict[str, tuple[int, set[str], set[str]]] = {}
         """Kernel -> launches, launch keys, and digests of choices and launches without one, since `reset`."""
@@ -133,7 +134,7 @@ class Launcher:
             self._tuned = False
 
     def _on_launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> None:
-        prepared = direct.Prepared(jit, args, kwargs, grid)
+        prepared = direct.Prepared(jit, args, kwargs, grid, self._relaxer.constants(jit))
         name = triton_internals.kernel_name(jit)
         self._note(json.dumps([self.label, name]))
         launch = self._loaded.get((name, prepared.key))
@@ -229,7 +230,8 @@ class Server:
 
     def serve(self, request: dict[str, Any]) -> None:
         """Make every call that is not done yet, and send what came of each."""
-        launcher = Launcher(self._card, Plan(Path(request["plan"])), self._channel.notes.write)
+        plan, relaxer = Plan(Path(request["plan"])), Relaxer.of(self._module)
+        launcher = Launcher(self._card, plan, self._channel.notes.write, relaxer)
         limits, done = Limits(**request["limits"]), {tuple(place) for place in request["done"]}
         shapes = [ModelShape(**shape) for shape in request["shapes"]]
         for name in request["workloads"]:

@@ -64,6 +64,25 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
             ),
         ),
     ),
+    "vllm": ProviderInfo(
+        name="vllm",
+        distribution="vllm",
+        license="Apache-2.0",
+        package="vllm",
+        module="gdn_aot.providers.vllm",
+        install="pip install --no-deps vllm==0.24.0, with what docs/how-to/vllm.md lists",
+        paged=True,
+        workloads=(
+            ("prefill", "inference"),
+            ("decode", "inference"),
+            ("mixed", "inference"),
+            ("speculative", "inference"),
+            ("gated-norm", "inference"),
+        ),
+        versions=(
+            ProviderVersion(version="0.24.0", status="reference", note="every test; Triton 3.6.0"),
+        ),
+    ),
 }
 
 

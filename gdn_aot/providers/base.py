@@ -41,6 +41,8 @@ class ProviderInfo:
     versions: tuple[ProviderVersion, ...]
     install: str
     """The command that installs it."""
+    paged: bool = False
+    """Its kernels see how an engine lays its cache out; see `gdn_aot.models.ModelShape.paged_key`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +75,24 @@ class Call:
 
     def __str__(self) -> str:
         return f"{self.workload}({', '.join(f'{name}={value}' for name, value in self.arguments)})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relaxation:
+    """A declaration that one binary of a kernel serves every value of one of its constexprs.
+
+    It holds for the texts that were read for it and no other: with another the value is baked in as usual.
+    """
+
+    kernel: str
+    """``module:qualname``."""
+    argument: str
+    value: int
+    """What the kernel is compiled with."""
+    sources: tuple[str, ...]
+    """SHA-256 of each text of the function for which this was checked, as in `build.records.Kernel`."""
+    reason: str
+    """Why every value may be served; goes into the manifest."""
 
 
 Tensors: TypeAlias = "dict[str, torch.Tensor | None]"
@@ -174,3 +194,5 @@ class ProviderModule(Protocol):
 
     WORKLOADS: Mapping[str, Callable[[], Workload]]
     """Name -> factory, for the workloads that the installed version can make."""
+    RELAXATIONS: tuple[Relaxation, ...]
+    """What may be relaxed; a module without any need not have this."""

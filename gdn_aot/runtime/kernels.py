@@ -9,7 +9,7 @@ from gdn_aot.errors import GdnAotError, MissError
 from gdn_aot.runtime import log
 from gdn_aot.runtime.nearest import nearest
 from gdn_aot.runtime.settings import changed_code_variable
-from gdn_aot.triton_internals import compiled_text, launching, serving
+from gdn_aot.triton_internals import compiled_text, launching, relaxing, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ class Kernel:
         for artifact in found:
             reason, hint = "no artifact has a binary for this launch", self._state.cover_hint()
             try:
-                record = artifact.index.binary(self.name, key)
+                record = self._binary(artifact, key)
                 if record is not None:
                     return self._load(artifact, record, device)
             except (GdnAotError, OSError) as error:
@@ -112,6 +112,16 @@ class Kernel:
                 reason, hint = f"its binary cannot be used: {type(error).__name__}: {error}", ""
         self._missed("binary", key, reason, "error" if self._state.strict else "triton", hint)
         return None
+
+    def _binary(self, artifact: Found, key: str) -> BinaryRecord | None:
+        """Look a launch key up, with the value that stands for all where the artifact has a relaxation."""
+        wanted: str | None = key
+        for kernel in artifact.index.kernels():
+            if kernel.name == self.name:
+                for argument, value in kernel.relaxations:
+                    position = relaxing.constant_position(self.jit, argument)
+                    wanted = relaxing.relaxed_key(wanted, position, value) if wanted is not None else None
+        return artifact.index.binary(self.name, wanted) if wanted is not None else None
 
     def _changed(self) -> str:
         """Return what has changed between the import of the kernel and its first launch, or nothing."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
+from gdn_aot.triton_internals.relaxing import constant_position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,7 +184,10 @@ def make_config(kwargs: Mapping[str, Any], num_warps: int, num_stages: int, num_
 class Launch:
     """One launch as ``JITFunction.run`` sees it, bound but neither compiled nor launched."""
 
-    def __init__(self, jit: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, jit: Any, args: Sequence[Any], kwargs: Mapping[str, Any], constants: Mapping[str, Any] | None = None
+    ) -> None:
+        """Bind a launch. ``constants`` are constexprs to take in place of what the call has; see `relaxed_key`."""
         from triton import knobs
         from triton.runtime.jit import compute_cache_key
 
@@ -195,6 +199,10 @@ class Launch:
         device = _current_device()
         _, key_cache, _, self._backend, binder = jit.device_caches[device]
         self._bound, self._specialization, self._options = binder(*args, **self._kwargs)
+        for name, value in (constants or {}).items():
+            position = constant_position(jit, name)
+            self._bound[name] = value
+            self._specialization[position] = (self._specialization[position][0], value)
         self.key: str = compute_cache_key(key_cache, self._specialization, self._options)
 
     @property
@@ -357,6 +365,13 @@ def compiler_message(error: BaseException) -> str:
     text = re.sub(r"(?:/[^\s/:'\"]+)+/([^\s/:'\"]+)", r"\1", text)
     text = re.sub(r"\btmp\w+\.ptx", "kernel.ptx", text)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def stands_in() -> bool:
+    """Say whether Triton's active driver was given to `set_driver` in place of a device's."""
+    from triton.runtime.driver import driver
+
+    return bool(getattr(driver.active, "stands_in", False))
 
 
 def set_driver(driver_object: Any) -> None:

@@ -22,8 +22,15 @@ Grid = tuple[int, int, int]
 class Prepared:
     """One launch, bound: which binary it wants, and what that is to be launched with."""
 
-    def __init__(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> None:
-        launch = Launch(jit, args, kwargs)
+    def __init__(
+        self,
+        jit: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        grid: Any,
+        constants: Mapping[str, Any] | None = None,
+    ) -> None:
+        launch = Launch(jit, args, kwargs, constants)
         self.jit = jit
         self.key = launch.key
         self.arguments: dict[str, Any] = launch.arguments

@@ -12,7 +12,6 @@ from gdn_aot.build import pipeline
 from gdn_aot.build.choose import misfit
 from gdn_aot.build.compilation import Compilation
 from gdn_aot.errors import NothingSelectedError
-from gdn_aot.models import distinct
 from gdn_aot.tune.client import KeyState, Unit
 from gdn_aot.tune.prune import prune
 
@@ -197,7 +196,7 @@ def _plain(traced: TracedKey) -> TracedKey:
 
 def _planned(task: Task, trace: Trace, idle: set[int]) -> Prepared:
     """Return the units with their keys and calls, nothing compiled."""
-    units = [Unit(shape=shape, keys={}, binaries={}) for shape in distinct(task.job.shapes_for(task.target))]
+    units = [Unit(shape=shape, keys={}, binaries={}) for shape in task.job.distinct_for(task.target)]
     entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
     prepared = Prepared(trace, units, {}, {})
     for index, traced in enumerate(trace.tunings):

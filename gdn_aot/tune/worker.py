@@ -24,6 +24,7 @@ from gdn_aot.build.cache import BuildCache
 from gdn_aot.build.isolated import Channel, serve
 from gdn_aot.build.recorder import triton_config
 from gdn_aot.build.records import Config, config_from_json
+from gdn_aot.build.relax import Relaxer
 from gdn_aot.models import ModelShape
 from gdn_aot.providers import get_provider
 from gdn_aot.providers.base import Limits
@@ -103,6 +104,7 @@ class Shape:
         note: Notes what is about to be launched.
         rounds: Timed rounds of each candidate.
         search_seconds: What the search among candidates that the provider does not offer may take, for each launch.
+        relaxer: Knows what the provider relaxes.
     """
 
     def __init__(
@@ -113,9 +115,10 @@ class Shape:
         note: Callable[[str], None],
         rounds: int,
         search_seconds: float,
+        relaxer: Relaxer,
     ) -> None:
         self._card, self._plan, self._send, self._note = card, plan, send, note
-        self._rounds, self._search_seconds = rounds, search_seconds
+        self._rounds, self._search_seconds, self._relaxer = rounds, search_seconds, relaxer
         self._loaded: dict[tuple[str, str], Launchable | str] = {}
         self._tokens, self._timed, self._label = 0, False, ""
         self._chosen: dict[tuple[str, tuple[Any, ...]], int] | None = None
@@ -142,11 +145,14 @@ class Shape:
             self._chosen = None
 
     def _on_launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> None:
-        prepared = direct.Prepared(jit, args, kwargs, grid)
+        prepared = self._prepared(jit, args, kwargs, grid)
         launch = self._load(prepared)
         if isinstance(launch, str):
             raise _SkipError(f"{triton_internals.kernel_name(jit)}: {launch}")
         launch(prepared.grid, prepared.arguments)
+
+    def _prepared(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> direct.Prepared:
+        return direct.Prepared(jit, args, kwargs, grid, self._relaxer.constants(jit))
 
     def _load(self, prepared: direct.Prepared) -> Launchable | str:
         name = triton_internals.kernel_name(prepared.jit)
@@ -266,7 +272,7 @@ class Shape:
         """Return what each candidate that is not out would launch."""
         caught: list[direct.Prepared] = []
         found: dict[int, tuple[direct.Prepared, Launchable]] = {}
-        with interception.intercept_live(self._on_autotune, lambda *launch: caught.append(direct.Prepared(*launch))):
+        with interception.intercept_live(self._on_autotune, lambda *launch: caught.append(self._prepared(*launch))):
             for index, config in enumerate(key.configs):
                 if index in key.out:
                     continue
@@ -319,7 +325,8 @@ class Server:
         plan = Plan(Path(request["plan"]))
         channel = self._channel
         seconds = request["search_seconds"]
-        work = Shape(self._card, plan, channel.send, channel.notes.write, request["rounds"], seconds)
+        relaxer = Relaxer.of(self._module)
+        work = Shape(self._card, plan, channel.send, channel.notes.write, request["rounds"], seconds, relaxer)
         chosen = None
         if request["do"] == "check":
             chosen = {(kernel, tuple(key)): index for kernel, key, index in request["chosen"]}

@@ -1,0 +1,107 @@
+"""Let vLLM be imported where there is no GPU, as if the target were there.
+
+vLLM decides by its ``current_platform`` which of several ways it takes, asks its compiled extensions what they support
+while it is imported, and cannot load these without the CUDA runtime. None of them is called by a Gated Delta Net layer.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gdn_aot import triton_internals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+_EXTENSION = re.compile(r"vllm\.(?:\w+\.)*\w+_C\w*|vllm\.cumem_allocator")
+_QUESTION = re.compile(r"torch\.ops\.(\w+)\.(\w*support(?:s|ed)\w*)\(")
+"""Calls in ``vllm/_custom_ops.py`` that ask an extension what it supports."""
+
+
+class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds vLLM's compiled extensions, as empty modules."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return a spec for an extension, else None."""
+        del path, target
+        return importlib.machinery.ModuleSpec(fullname, self) if _EXTENSION.fullmatch(fullname) else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """Leave it to the import system."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave the module empty."""
+
+
+def prepare() -> None:
+    """Make ``import vllm`` work under the stand-in driver; on a real device do nothing. Call before that import."""
+    if not triton_internals.stands_in() or any(isinstance(finder, _Absent) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _Absent())
+    package = importlib.util.find_spec("vllm")
+    assert package is not None and package.submodule_search_locations  # noqa: S101, PT018
+    text = (Path(package.submodule_search_locations[0]) / "_custom_ops.py").read_text(encoding="utf-8")
+    for namespace, name in set(_QUESTION.findall(text)):
+        setattr(getattr(torch.ops, namespace), name, _no)
+    # Layers make a guard of the device that a tensor is on; those traced are on none.
+    accelerator: Any = torch.accelerator
+    accelerator.device_index = torch.cuda.device
+    import vllm.platforms
+
+    vllm.platforms.current_platform = _platform()
+    helpers: Any = sys.modules.get("vllm.utils.torch_utils")
+    if hasattr(helpers, "PIN_MEMORY"):  # decided by the platform before there was one
+        helpers.PIN_MEMORY = False
+
+
+def _no(*_: object) -> bool:
+    return False
+
+
+def _platform() -> Any:
+    from vllm.platforms.interface import DeviceCapability, Platform, PlatformEnum
+
+    class Target(Platform):  # type: ignore[misc]
+        """A CUDA platform whose device is the target, and whose tensors are on the CPU."""
+
+        _enum = PlatformEnum.CUDA
+        device_name = "cuda"
+        device_type = "cuda"
+        dispatch_key = "CPU"
+
+        @classmethod
+        def get_device_capability(cls, device_id: int = 0) -> Any:
+            """Return the target's compute capability."""
+            return DeviceCapability(*torch.cuda.get_device_capability(device_id))
+
+        @classmethod
+        def num_compute_units(cls, device_id: int = 0) -> int:
+            """Return the multiprocessors of the card that stands for the target."""
+            return int(torch.cuda.get_device_properties(device_id).multi_processor_count)
+
+        @classmethod
+        def get_device_name(cls, device_id: int = 0) -> str:
+            """Return the name of that card."""
+            return str(torch.cuda.get_device_name(device_id))
+
+        @classmethod
+        def is_pin_memory_available(cls) -> bool:
+            """Return False: there is no device to copy to."""
+            return False
+
+        @classmethod
+        def import_kernels(cls) -> None:
+            """Import no compiled extension."""
+
+    return Target()
