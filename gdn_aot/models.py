@@ -330,6 +330,9 @@ def parse_shape(text: str) -> Model:
         allow_neg_eigval=False,
         source="--shape",
         confidence="high",
+        layer="",
+        state_dtype="auto",
+        attention_source="",
         **size,
     )
 

@@ -157,8 +157,18 @@ def _kernel(o: JsonObject) -> m.Kernel:
         globals=o.children("globals", m.Global, _global),
         choices=o.children("choices", m.Choice, _choice),
         binaries=o.children("binaries", m.Binary, _binary),
-        relaxations=o.children("relaxations", m.Relaxation, _relaxation) if o.has("relaxations") else (),
+        relaxations=_relaxations(o),
     )
+
+
+def _relaxations(o: JsonObject) -> tuple[m.Relaxation, ...]:
+    """Read what may be left out; if it is there, it is not empty, so that a manifest has one form."""
+    if not o.has("relaxations"):
+        return ()
+    found = o.children("relaxations", m.Relaxation, _relaxation)
+    if not found:
+        o.refuse("relaxations", "is empty")
+    return found
 
 
 def _relaxation(o: JsonObject) -> m.Relaxation:

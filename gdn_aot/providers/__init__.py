@@ -79,9 +79,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
             ("speculative", "inference"),
             ("gated-norm", "inference"),
         ),
-        versions=(
-            ProviderVersion(version="0.24.0", status="reference", note="every test; Triton 3.6.0"),
-        ),
+        versions=(ProviderVersion(version="0.24.0", status="reference", note="every test; Triton 3.6.0"),),
     ),
 }
 

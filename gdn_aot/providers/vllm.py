@@ -11,8 +11,7 @@ from gdn_aot.providers.vllm_platform import prepare
 
 prepare()
 
-from gdn_aot.providers import traffic, vllm_cache, vllm_layer, vllm_steps  # noqa: E402
-from gdn_aot.providers.base import Call, Limits  # noqa: E402
+from gdn_aot.providers import traffic, vllm_cache, vllm_layer, vllm_reference, vllm_steps  # noqa: E402
 from gdn_aot.providers.draw import EMPTY  # noqa: E402
 from gdn_aot.providers.vllm_norm import GatedNorm  # noqa: E402
 from gdn_aot.providers.vllm_relaxations import RELAXATIONS  # noqa: E402
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gdn_aot.models import ModelShape
-    from gdn_aot.providers.base import Draw, Tensors, Workload
+    from gdn_aot.providers.base import Call, Draw, Limits, Tensors, Workload
 
 __all__ = ["RELAXATIONS", "WORKLOADS"]
 
@@ -83,11 +82,13 @@ class Steps:
         """Run the layer. Returns ``out``, and the window and the state that each request ends with."""
         step = Step.of(call)
         out, (windows, states) = vllm_layer.apply(shape, step, inputs)
-        return {"out": out}
+        return vllm_reference.results(step, out, windows, states)
 
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
-        """Return the same in float64."""
-        raise NotImplementedError
+        """Return the same in float64, rounded where tensors are between the layer's kernels."""
+        step = Step.of(call)
+        windows, states = vllm_layer.states(shape, step, inputs)
+        return vllm_reference.expect(shape, step, inputs, windows, states)
 
     def run(self, shape: ModelShape, call: Call) -> None:
         """Run the layer on tensors without content."""

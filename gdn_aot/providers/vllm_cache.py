@@ -59,9 +59,7 @@ class UnknownPageError(ValueError):
 
 def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype, torch.dtype]:
     """Return the dtypes of the convolution's window and of the recurrent state."""
-    conv, state = MambaStateDtypeCalculator.gated_delta_net_state_dtype(
-        DTYPES[shape.dtype], "auto", deployment.state
-    )
+    conv, state = MambaStateDtypeCalculator.gated_delta_net_state_dtype(DTYPES[shape.dtype], "auto", deployment.state)
     return conv, state
 
 
@@ -167,7 +165,7 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
         yield
 
     with (
-        mock.patch.object(ModelRegistry, "resolve_model_cls", lambda *_, **__: (Layer, "")),
+        mock.patch.object(ModelRegistry, "resolve_model_cls", return_value=(Layer, "")),
         mock.patch("vllm.config.vllm.set_current_vllm_config", current),
     ):
         Platform._align_hybrid_block_size(config, Backend)  # noqa: SLF001

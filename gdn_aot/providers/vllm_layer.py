@@ -132,6 +132,15 @@ def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
     return made
 
 
+def states(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the views of the windows and of the recurrent states of all pages."""
+    page, deployment = tensors["cache"], step.deployment
+    assert page is not None  # noqa: S101
+    shapes, dtypes = vllm_cache.state_shapes(shape, deployment), vllm_cache.state_dtypes(shape, deployment)
+    windows, recurrent = _views(page, shapes, dtypes)
+    return windows, recurrent
+
+
 def _views(
     page: torch.Tensor, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[torch.dtype]
 ) -> tuple[torch.Tensor, ...]:
@@ -161,7 +170,7 @@ def _metadata(shape: ModelShape, step: Step, pages: int) -> Any:
         num_actual_tokens=step.tokens,
         max_query_len=max(queries),
         max_seq_len=int(lengths.max()),
-        block_table_tensor=page_table(step) % pages,
+        block_table_tensor=torch.tensor(step.table, dtype=torch.int32) % pages,
         slot_mapping=torch.empty(0, dtype=torch.int64),
     )
     if not step.deployment.drafts:
@@ -171,20 +180,12 @@ def _metadata(shape: ModelShape, step: Step, pages: int) -> Any:
     return builder.build(0, common, num_accepted_tokens=accepted, num_decode_draft_tokens_cpu=drafts)
 
 
-def page_table(step: Step) -> torch.Tensor:
-    """Return the pages of each request: one, and one more for each token that may be drafted."""
-    width = 1 + step.deployment.drafts
-    return torch.arange(1, 1 + width * len(step.requests), dtype=torch.int32).view(-1, width)
-
-
 @contextlib.contextmanager
 def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterator[None]:
     """Give a layer its parameters and its cache."""
     page, weight = tensors["cache"], tensors["weight"]
     assert page is not None and weight is not None  # noqa: S101, PT018
-    deployment = step.deployment
-    views = _views(page, vllm_cache.state_shapes(shape, deployment), vllm_cache.state_dtypes(shape, deployment))
-    layer.kv_cache = views
+    layer.kv_cache = states(shape, step, tensors)
     layer.conv1d = SimpleNamespace(weight=weight.unsqueeze(1), bias=None)
     layer.A_log, layer.dt_bias = tensors["A_log"], tensors["dt_bias"]
     layer.enable_packed_recurrent_decode = step.packed

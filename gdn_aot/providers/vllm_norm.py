@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gdn_aot.providers.base import Draw, Limits, Tensors
 
 MOST_ROWS = 4
-"""Most rows that one block takes (``calc_rows_per_block``): 1, 2 or 4, the power of 2 above half the rows for each SM."""
+"""Most rows of a block (``calc_rows_per_block``): 1, 2 or 4, the power of 2 from half the rows of each SM on."""
 
 
 def token_counts(v_heads: int, sm_count: int) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ class GatedNorm:
         del call
         x, gate, weight = (inputs[name] for name in ("x", "g", "norm_weight"))
         assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
-        norm = _norm(shape.v_dim, shape.norm_eps, shape.activation)
+        norm = _norm(shape.norm_eps, shape.activation)
         norm.weight = torch.nn.Parameter(weight, requires_grad=False)
         with torch.no_grad():
             return {"out": norm.forward_cuda(x.flatten(0, 2), gate.flatten(0, 2)).view(x.shape)}
@@ -112,7 +112,7 @@ class GatedNorm:
 
 
 @cache
-def _norm(width: int, eps: float, activation: str) -> Any:
+def _norm(eps: float, activation: str) -> Any:
     """Return the layer's norm without its weight, made without the configuration that its constructor asks for."""
     norm = RMSNormGated.__new__(RMSNormGated)
     torch.nn.Module.__init__(norm)

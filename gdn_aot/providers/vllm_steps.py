@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DECODE_BATCH = 256
 """Most requests in one decode step of random traffic; ``max_num_seqs`` of vLLM's server by default."""
+BUDGET = 16384
+"""Most tokens of a step of random traffic: the largest default of ``max_num_batched_tokens``."""
 FEW = 8
 """Decode steps in a mixed batch after which alignments repeat: 8 bf16 numbers are 16 bytes."""
 BATCHES = (1, 16, 3)
@@ -40,7 +42,7 @@ class Deployment:
 class Group(NamedTuple):
     """Requests that are alike."""
 
-    count: int
+    number: int
     computed: int
     """Tokens that each has in its state already."""
     query: int
@@ -67,17 +69,28 @@ class Step:
     @cached_property
     def requests(self) -> tuple[Group, ...]:
         """One group for each request."""
-        return tuple(group._replace(count=1) for group in self.groups for _ in range(group.count))
+        return tuple(group._replace(number=1) for group in self.groups for _ in range(group.number))
 
     @property
     def tokens(self) -> int:
         """Tokens of all requests."""
-        return sum(group.count * group.query for group in self.groups)
+        return sum(group.number * group.query for group in self.groups)
 
     @property
     def ends(self) -> list[int]:
         """Where requests end in the batch, with a 0 before."""
         return [0, *itertools.accumulate(request.query for request in self.requests)]
+
+    @property
+    def table(self) -> list[list[int]]:
+        """Pages of each request: one, and one more for each token that may be drafted. Page 0 is nobody's."""
+        width = 1 + self.deployment.drafts
+        return [[1 + number * width + column for column in range(width)] for number in range(len(self.requests))]
+
+    @property
+    def speculated(self) -> bool:
+        """Whether a token is drafted for any request; drafts of the others are then as good as prompts."""
+        return any(group.drafts > 0 for group in self.groups)
 
     def call(self, workload: str) -> Call:
         """Return the step as a call of a workload."""
@@ -154,7 +167,7 @@ def speculative(deployment: Deployment) -> Iterator[Step]:
     # A request without drafts beside others with: one token that goes through the prefill kernels.
     plain = Group(1, 100, 1)
     yield Step(groups=(_speculated(2, drafts), plain), deployment=deployment)
-    yield Step(groups=(_speculated(2, drafts), plain._replace(count=3)), deployment=deployment)
+    yield Step(groups=(_speculated(2, drafts), plain._replace(number=3)), deployment=deployment)
     yield Step(groups=(_speculated(2, drafts), Group(1, 100, 1, 0)), deployment=deployment)
 
 
@@ -169,20 +182,19 @@ def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str
     """
     deployment = rng.choice([one for one in deployments if one.drafts or kind != "speculative"])
     compiled, graph = traffic.chance(rng, 0.5), traffic.chance(rng, 0.5)
-    packed, decoding, left = traffic.chance(rng, 0.9), (), limits.max_tokens
+    packed, left = traffic.chance(rng, 0.9), min(limits.max_tokens, BUDGET)
+    decoding: tuple[Group, ...] = ()
     if kind == "speculative":
         decoding = tuple(_random_drafts(rng, deployment.drafts, rng.randint(1, DECODE_BATCH // 4)))
         if traffic.chance(rng, 0.3):
             decoding = (*decoding, Group(rng.randint(1, 3), _computed(rng), 1))
     elif kind != "prefill":
         decoding = (Group(_batch(rng), _computed(rng), 1),)
-    left -= sum(group.count * group.query for group in decoding)
+    left -= sum(group.number * group.query for group in decoding)
     prompts: tuple[Group, ...] = ()
     if kind in ("prefill", "mixed") or (kind == "speculative" and traffic.chance(rng, 0.5)):
         prompts = tuple(_random_prompts(rng, max(2, left)))
-    return Step(
-        groups=(*decoding, *prompts), deployment=deployment, compiled=compiled, graph=graph, packed=packed
-    )
+    return Step(groups=(*decoding, *prompts), deployment=deployment, compiled=compiled, graph=graph, packed=packed)
 
 
 def _batch(rng: random.Random) -> int:

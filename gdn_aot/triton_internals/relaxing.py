@@ -19,7 +19,7 @@ def constant_position(jit: Any, name: str) -> int:
     raise ValueError(f"{jit.fn.__module__}:{jit.fn.__qualname__} has no constexpr {name}")
 
 
-def relaxed_key(key: str, position: int, value: bool | int | float | str | None) -> str | None:  # noqa: FBT001
+def relaxed_key(key: str, position: int, value: int) -> str | None:
     """Return a launch key with another value for one constexpr, or None if the key is not as known.
 
     A launch key is the text of a list with a pair for each parameter, ``('constexpr', value)`` for a constexpr, and
@@ -53,7 +53,7 @@ def relaxed_key(key: str, position: int, value: bool | int | float | str | None)
     return None
 
 
-def _with_constant(key: str, start: int, end: int, value: bool | int | float | str | None) -> str | None:  # noqa: FBT001
+def _with_constant(key: str, start: int, end: int, value: int) -> str | None:
     head = "('constexpr', "
     if not key.startswith(head, start) or key[end - 1] != ")":
         return None

@@ -59,7 +59,7 @@ choices = st.builds(
 )
 specializations = st.builds(
     m.Specialization,
-    signature=st.dictionaries(text, text | st.lists(text, max_size=2).map(tuple), max_size=3),
+    signature=st.dictionaries(text, st.just("constexpr") | text | st.lists(text, max_size=2).map(tuple), max_size=3),
     constants=_paths(constants),
     attributes=_paths(st.lists(st.tuples(text, scalars), max_size=2).map(tuple)),
     options=st.dictionaries(text, free, max_size=2),
@@ -94,7 +94,14 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
         )
         kernel = factory.make_kernel(*binaries, qualname=f"kernel{number}")
         chosen = draw(st.lists(choices, max_size=2, unique_by=lambda choice: choice.key))
-        kernels.append(replace(kernel, choices=tuple(chosen)))
+        arguments = [  # constexprs of every binary
+            name
+            for name, kind in (binaries[0].specialization.signature.items() if binaries else ())
+            if all(binary.specialization.signature.get(name) == "constexpr" for binary in binaries)
+        ]
+        relaxed = draw(st.lists(st.sampled_from(arguments), max_size=1)) if arguments else []
+        relaxations = tuple(m.Relaxation(argument=name, value=draw(small), reason=draw(text)) for name in relaxed)
+        kernels.append(replace(kernel, choices=tuple(chosen), relaxations=relaxations))
     base = factory.make_manifest(epoch=draw(st.sampled_from((0, 1, 1790000000))))
     files = tuple(m.LicenseFile(path=f"LICENSE.{n}", blob=digest) for n, digest in enumerate(digests))
     manifest = replace(

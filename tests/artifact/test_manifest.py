@@ -78,7 +78,8 @@ def test_schema_is_valid_and_says_what_the_records_say() -> None:
     for record in records():
         names = [field.name for field in dataclasses.fields(record)]
         definition = found[record.__name__]
-        assert (list(definition["properties"]), definition["required"]) == (names, names)
+        required = [name for name in names if (record, name) != (m.Kernel, "relaxations")]
+        assert (list(definition["properties"]), definition["required"]) == (names, required)
         assert definition["additionalProperties"] is False
 
 
@@ -95,12 +96,41 @@ def test_schema_refuses_what_the_parser_refuses() -> None:
         lambda p: p["kernels"][0]["binaries"][0].update(models=[-1]),
         lambda p: p["kernels"][0]["binaries"][0].update(workloads=[0, 0]),
         lambda p: p["kernels"][0]["binaries"][0].pop("workloads"),
+        lambda p: p["kernels"][0].update(relaxations=[]),
+        lambda p: p["kernels"][0].update(relaxations=[{"argument": "n", "value": "7", "reason": ""}]),
+        lambda p: p["kernels"][0].update(relaxations=[{"argument": "n", "value": 7}]),
     ]
     for break_it in breaks:
         value = plain()
         break_it(value)
         assert not validator.is_valid(value)
         assert problems_of(value)
+
+
+def test_a_kernel_without_relaxations_is_written_as_before_there_were_any() -> None:
+    assert "relaxations" not in plain()["kernels"][0]
+    relaxed = m.Relaxation(argument="k", value=7, reason="a bound")
+    kernel = dataclasses.replace(factory.make_manifest().kernels[0], relaxations=(relaxed,))
+    value = json.loads(m.to_json(dataclasses.replace(factory.make_manifest(), kernels=(kernel,))))
+    assert value["kernels"][0]["relaxations"] == [{"argument": "k", "value": 7, "reason": "a bound"}]
+    assert list(value["kernels"][0])[-1] == "relaxations"
+
+
+def test_a_relaxed_argument_is_a_constexpr_of_every_binary_and_named_once() -> None:
+    kernel = factory.make_manifest().kernels[0]
+    names = [name for name, kind in kernel.binaries[0].specialization.signature.items() if kind == "constexpr"]
+    good = m.Relaxation(argument=names[0], value=7, reason="")
+    bad = m.Relaxation(argument="absent", value=7, reason="")
+
+    def problems(*relaxations: m.Relaxation) -> list[str]:
+        changed = dataclasses.replace(kernel, relaxations=relaxations)
+        rest = factory.make_manifest().kernels[1:]
+        whole = dataclasses.replace(factory.make_manifest(), kernels=(changed, *rest))
+        return [problem.where for problem in check_manifest(whole) if "relaxations" in problem.where]
+
+    assert problems(good) == []
+    assert problems(bad) == ["kernels[0].relaxations[0].argument"]
+    assert problems(good, good) == ["kernels[0].relaxations[1].argument"]
 
 
 def test_freeze() -> None:
