@@ -124,6 +124,10 @@ class Index:
         """Return the binaries of one model: ``module:qualname`` -> (name in hexadecimal, indices of workloads)."""
         return self._json(record_name("model", str(number))) or {}
 
+    def captured(self) -> dict[str, list[tuple[str, list[int]]]]:
+        """Return the binaries that a capture asked for, as `model` does those of a model."""
+        return self._json(record_name("captured")) or {}
+
     def _json(self, name: bytes) -> Any:
         row = self._find(name)
         if row is None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from gdn_aot.cli import _options
+from gdn_aot.cli._captured import captured_archs, captured_provider, load_capture, select_captured
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritableError, UsageError
 
@@ -65,6 +67,12 @@ def select_workloads(
 @_options.workload
 @_options.exclude_workload
 @click.option(
+    "--capture",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Also build every launch of this file of gdn-aot capture; repeatable.",
+)
+@click.option(
     "--candidates",
     type=click.Choice(["chosen", "all"]),
     default="chosen",
@@ -99,6 +107,7 @@ def command(
     jobs: int,
     workload: tuple[str, ...],
     exclude_workload: tuple[str, ...],
+    capture: tuple[Path, ...],
     candidates: str,
     tuning: Path | None,
     numerics: Path | None,
@@ -111,18 +120,27 @@ def command(
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
     from gdn_aot.build import pipeline
     from gdn_aot.build.cache import BuildCache, default_cache
-    from gdn_aot.models import parse_tp, select_shapes
+    from gdn_aot.models import Selection, parse_tp, select_shapes
     from gdn_aot.providers import Limits, get_provider
     from gdn_aot.targets import parse_archs
 
     start = time.monotonic()
+    captures = [load_capture(path) for path in capture]
+    explicit = click.get_current_context().get_parameter_source("provider") is not ParameterSource.DEFAULT
+    chosen_provider = get_provider(provider if explicit or not captures else captured_provider(captures))
+    captured = select_captured(captures, chosen_provider, alone=not model and not shape)
+    arch = arch or (captured_archs(captured) if captured else ())
     if not arch:
         raise UsageError("no target given", hint="--arch sm_90, repeatable, or --arch all")
-    if not model and not shape:
-        raise UsageError("no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models")
-    chosen_provider = get_provider(provider)
+    if not model and not shape and captured is None:
+        raise UsageError(
+            "no model given", hint="--model qwen3.5-9b, --model all, --shape or --capture; see gdn-aot models"
+        )
     targets = parse_archs(list(arch))
-    selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
+    if model or shape:
+        selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
+    else:
+        selection = Selection(shapes=(), skipped=())
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
     job = pipeline.Job(
@@ -139,6 +157,7 @@ def command(
         keep_going=keep_going,
         output=output,
         numerics_root=numerics or (DEFAULT_NUMERICS if DEFAULT_NUMERICS.is_dir() else None),
+        capture=captured,
     )
     pipeline.check_environment(job, targets)
     for target in targets:
@@ -154,6 +173,7 @@ def command(
     document = {
         "artifacts": [artifact_json(built) for built in finished if built.path],
         "skipped": [asdict(item) for item in selection.skipped],
+        "left_out": [asdict(item) for item in (captured.left_out if captured else ())],
         "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
         "seconds": round(time.monotonic() - start, 3),
     }
@@ -235,7 +255,7 @@ def artifact_json(built: Built) -> dict[str, Any]:
         "kernels": len(kernels),
         "choices": sum(len(kernel.choices) for kernel in kernels),
         "binaries": sum(len(kernel.binaries) for kernel in kernels),
-        "provenance": {name: provenance.get(name, 0) for name in ("measured", "transferred", "default")},
+        "provenance": {name: provenance.get(name, 0) for name in ("measured", "captured", "transferred", "default")},
         "derived": sum(choice.derived for kernel in kernels for choice in kernel.choices),
         "not_covered": [
             {"kernel": gap.kernel, "reason": gap.reason, "keys": len(gap.keys)} for gap in built.manifest.not_covered
