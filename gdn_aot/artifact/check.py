@@ -6,7 +6,8 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.manifest import is_capture, make_identifier
+from gdn_aot.artifact.index import is_capture
+from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.errors import Problem
 
 if TYPE_CHECKING:

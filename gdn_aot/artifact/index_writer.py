@@ -6,9 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.index import FIXED, MAGIC, ROW, binary_name, digest, record_name
+from gdn_aot.artifact.index import FIXED, MAGIC, ROW, binary_name, digest, is_capture, record_name
 from gdn_aot.artifact.index_records import BinaryRecord, ChoiceRecord, ConfigRecord, KernelRecord
-from gdn_aot.artifact.manifest import is_capture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal, TypeAlias, cast
 
+from gdn_aot.artifact.index import is_capture
+
 FORMAT = 1
 """The format version written, and the only one read."""
 
@@ -255,15 +257,6 @@ class Manifest:
     blobs: tuple[Blob, ...] = ()
     """Every blob file, sorted by digest. Filled in by ``archive.write_artifact``."""
     build: Build
-
-
-CAPTURE = "capture-"
-"""Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
-
-
-def is_capture(workload: str) -> bool:
-    """Say whether a workload stands for a capture."""
-    return workload.startswith(CAPTURE)
 
 
 def make_identifier(provider: str, version: str, triton: str, target: str, workloads: Sequence[str] = ()) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.artifact.manifest import CAPTURE
+from gdn_aot.artifact.index import CAPTURE
 from gdn_aot.build.records import Config
 from gdn_aot.build.sources import installed
 from gdn_aot.capture.form import Capture, LeftOut
@@ -34,6 +34,7 @@ _TORCH_GENERATED = "torch._inductor"
 class CapturedKernels:
     """The kernels of one provider in a capture."""
 
+    provider: str
     capture: Capture
     """Nothing but these."""
     left_out: tuple[LeftOut, ...]
@@ -104,7 +105,9 @@ def select(captures: Sequence[Capture], provider: ProviderInfo) -> CapturedKerne
         kernels=tuple(own),
         left_out=(),
     )
-    return CapturedKernels(capture=whole, left_out=tuple(sorted(others, key=lambda item: (item.what, item.reason))))
+    return CapturedKernels(
+        provider=provider.name, capture=whole, left_out=tuple(sorted(others, key=lambda item: (item.what, item.reason)))
+    )
 
 
 def _check_versions(capture: Capture, provider: ProviderInfo) -> None:

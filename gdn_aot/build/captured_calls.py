@@ -1,9 +1,9 @@
 """Launches of a capture, recorded as if they had been made here.
 
-Runs in the process that imported the provider under the stub driver. A kernel that is autotuned is called again with
-arguments of the kinds that were recorded, so that the trace has what a call of the provider's own gives: the candidates
-that are offered on this target, and the launch key of each. A call counts only if it comes to the very keys that were
-recorded; where it does not, and for kernels that are not autotuned, the launch is taken as recorded.
+Runs in the process that imported the provider under the stub driver. A kernel is called again with arguments of the
+kinds that were recorded, so that the trace has what a call of the provider's own gives: of a kernel that is autotuned
+the candidates that are offered on this target, and the launch key of each. A call counts only if it comes to the very
+keys that were recorded; where it does not, the launch is taken as recorded.
 """
 
 from __future__ import annotations
@@ -70,10 +70,14 @@ def _record(recorder: Recorder, jit: Any, tuner: Any, launch: dict[str, Any], us
     taken = launch["key"], launch["specialization"]
     tuning = launch["tuning"]
     if tuning is None or tuner is None:
-        recorder.take(jit, *taken, user)
+        call = _plain_call(jit, launch)
+        if call is not None:
+            recorder.record(call, user)
+        else:
+            recorder.take(jit, *taken, user)
         return
     config = config_from_json({**tuning["config"], "kwargs": list(tuning["config"]["kwargs"].items())})
-    call = _call(tuner, launch, config)
+    call = _tuned_call(tuner, launch, config)
     if call is not None:
         recorder.record(call, user)
     elif tuning["key"] is None:
@@ -82,7 +86,18 @@ def _record(recorder: Recorder, jit: Any, tuner: Any, launch: dict[str, Any], us
         recorder.take_choice(jit, tuple(tuning["key"]), config, taken, user)
 
 
-def _call(tuner: Any, launch: dict[str, Any], config: Config) -> Callable[[], object] | None:
+def _plain_call(jit: Any, launch: dict[str, Any]) -> Callable[[], object] | None:
+    """Return a call of a kernel that comes to the recorded launch key, or None if none can be made."""
+    try:
+        kwargs = arguments.make_plain(launch["specialization"])
+        if triton_internals.Launch(jit, (), kwargs).key != launch["key"]:
+            return None
+    except Exception:  # noqa: BLE001 - of a kind that is not made here
+        return None
+    return lambda: jit.run(grid=(1,), warmup=False, **kwargs)
+
+
+def _tuned_call(tuner: Any, launch: dict[str, Any], config: Config) -> Callable[[], object] | None:
     """Return a call of an autotuner that comes to the recorded keys, or None if none can be made."""
     tuning = launch["tuning"]
     try:

@@ -28,12 +28,13 @@ SITE = str(Path(__file__).parent / "site")
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
-def record(command: Sequence[str], output: Path) -> tuple[int, Merged]:
+def record(command: Sequence[str], output: Path, *, keep_stdout: bool = True) -> tuple[int, Merged]:
     """Run a command to its end and write the capture. What its processes leave behind until then is in it.
 
     Args:
         command: Program and arguments.
         output: The capture file; one that is there is replaced when the command has ended.
+        keep_stdout: The command has this process's stdout; else what it prints there goes to stderr.
 
     Returns:
         The command's exit status, 128 and more for a signal as a shell has it; and what was recorded. Where nothing
@@ -48,7 +49,8 @@ def record(command: Sequence[str], output: Path) -> tuple[int, Merged]:
     except OSError as error:
         raise NotWritableError(f"cannot write to {output.parent}: {error.strerror}") from error
     try:
-        status = _run(command, environment(os.environ, str(folder.absolute())))
+        stdout = None if keep_stdout else sys.stderr.fileno()
+        status = _run(command, environment(os.environ, str(folder.absolute())), stdout)
         merged = merge_folder(folder)
         if merged.capture.launches:
             _write(output, form.dump(merged.capture))
@@ -73,9 +75,9 @@ def _write(path: Path, content: bytes) -> None:
         raise NotWritableError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _run(command: Sequence[str], env: Mapping[str, str]) -> int:
+def _run(command: Sequence[str], env: Mapping[str, str], stdout: int | None) -> int:
     try:
-        process = subprocess.Popen(command, env=env)
+        process = subprocess.Popen(command, env=env, stdout=stdout)
     except OSError as error:
         raise UsageError(
             f"cannot run {command[0]}: {error.strerror}", hint="gdn-aot capture -o FILE -- PROGRAM ARGUMENT..."

@@ -13,26 +13,48 @@ if TYPE_CHECKING:
 
     from gdn_aot.build.captured import CapturedKernels
     from gdn_aot.capture.form import Capture
-    from gdn_aot.providers import ProviderInfo
 
 _SHOWN = 12
 """Kernels left out that are named; ``--json`` has all."""
 
 
-def load_capture(path: Path) -> Capture:
-    """Read a capture file."""
-    from gdn_aot.capture.parse import load
+def selected_captures(paths: Sequence[Path], provider: str | None, *, alone: bool) -> CapturedKernels | None:
+    """Read captures, take one provider's kernels out of them, and say which others are left out.
 
-    return load(path)
+    Args:
+        paths: Values of ``--capture``.
+        provider: Whose kernels are built; None for the only one that the captures have kernels of.
+        alone: Nothing but the captures is to be built.
 
-
-def captured_provider(captures: Sequence[Capture]) -> str:
-    """Return the provider whose kernels captures have.
+    Returns:
+        None without a capture.
 
     Raises:
-        UsageError: They have kernels of several.
-        NothingSelectedError: Of none.
+        NothingSelectedError: There is nothing of this provider in them, and nothing else to build.
+        UsageError: They are of other versions than those installed, or of several providers.
+        VerificationError: A file is no capture.
     """
+    if not paths:
+        return None
+    from gdn_aot.build.captured import select
+    from gdn_aot.capture.parse import load
+    from gdn_aot.providers import get_provider
+
+    captures = [load(path) for path in paths]
+    captured = select(captures, get_provider(provider or _owner(captures)))
+    for item in captured.left_out[:_SHOWN]:
+        note(f"left out: {item.what}: {item.reason}")
+    if len(captured.left_out) > _SHOWN:
+        note(f"left out: {len(captured.left_out) - _SHOWN} more; --json lists them")
+    if alone and not captured.capture.launches:
+        raise NothingSelectedError(
+            f"the capture has no kernel of provider {captured.provider}",
+            hint="see what was left out, or choose another --provider",
+        )
+    return captured if captured.capture.launches else None
+
+
+def _owner(captures: Sequence[Capture]) -> str:
     from gdn_aot.build.captured import owners
 
     found = owners(captures)
@@ -46,37 +68,6 @@ def captured_provider(captures: Sequence[Capture]) -> str:
             "no kernel of the capture is of a known provider", hint="gdn-aot providers lists them"
         )
     return found[0]
-
-
-def select_captured(captures: Sequence[Capture], provider: ProviderInfo, *, alone: bool) -> CapturedKernels | None:
-    """Return a provider's kernels of captures, or None without a capture; say which others are left out.
-
-    Args:
-        captures: What ``--capture`` named.
-        provider: Whose kernels are built.
-        alone: Nothing but the captures is to be built.
-
-    Raises:
-        NothingSelectedError: There is nothing of this provider in them, and nothing else to build.
-        UsageError: They are of other versions than those installed.
-    """
-    if not captures:
-        return None
-    from gdn_aot.build.captured import select
-
-    captured = select(captures, provider)
-    for item in captured.left_out[:_SHOWN]:
-        note(f"left out: {item.what}: {item.reason}")
-    if len(captured.left_out) > _SHOWN:
-        note(f"left out: {len(captured.left_out) - _SHOWN} more; --json lists them")
-    if captured.capture.launches:
-        return captured
-    if alone:
-        raise NothingSelectedError(
-            f"the capture has no kernel of provider {provider.name}",
-            hint="see what was left out, or choose another --provider",
-        )
-    return None
 
 
 def captured_archs(captured: CapturedKernels) -> tuple[str, ...]:

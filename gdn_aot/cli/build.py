@@ -14,12 +14,13 @@ import click
 from click.core import ParameterSource
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._captured import captured_archs, captured_provider, load_capture, select_captured
+from gdn_aot.cli._captured import captured_archs, selected_captures
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritableError, UsageError
 
 if TYPE_CHECKING:
     from gdn_aot.build.pipeline import Built
+    from gdn_aot.models import Selection
     from gdn_aot.providers import ProviderInfo
 
 DEFAULT_NUMERICS = Path("artifacts/numerics")
@@ -120,27 +121,23 @@ def command(
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
     from gdn_aot.build import pipeline
     from gdn_aot.build.cache import BuildCache, default_cache
-    from gdn_aot.models import Selection, parse_tp, select_shapes
+    from gdn_aot.models import parse_tp
     from gdn_aot.providers import Limits, get_provider
     from gdn_aot.targets import parse_archs
 
     start = time.monotonic()
-    captures = [load_capture(path) for path in capture]
-    explicit = click.get_current_context().get_parameter_source("provider") is not ParameterSource.DEFAULT
-    chosen_provider = get_provider(provider if explicit or not captures else captured_provider(captures))
-    captured = select_captured(captures, chosen_provider, alone=not model and not shape)
+    source = click.get_current_context().get_parameter_source("provider")
+    captured = selected_captures(
+        capture, provider if source is not ParameterSource.DEFAULT else None, alone=not (model or shape)
+    )
+    chosen_provider = get_provider(captured.provider if captured else provider)
     arch = arch or (captured_archs(captured) if captured else ())
     if not arch:
         raise UsageError("no target given", hint="--arch sm_90, repeatable, or --arch all")
-    if not model and not shape and captured is None:
-        raise UsageError(
-            "no model given", hint="--model qwen3.5-9b, --model all, --shape or --capture; see gdn-aot models"
-        )
     targets = parse_archs(list(arch))
-    if model or shape:
-        selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
-    else:
-        selection = Selection(shapes=(), skipped=())
+    selection = _selection(
+        list(model), list(parse_tp(tp)), list(shape), list(dtype) or None, alone=captured is not None
+    )
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
     job = pipeline.Job(
@@ -184,6 +181,17 @@ def command(
     else:
         for built in finished:
             out(str(built.path))
+
+
+def _selection(
+    models: list[str], sizes: list[int], shapes: list[str], dtypes: list[str] | None, *, alone: bool
+) -> Selection:
+    """Return the shapes that the options name; none if there are no such options and a capture is built."""
+    from gdn_aot.models import Selection, select_shapes
+
+    if alone and not models and not shapes:
+        return Selection(shapes=(), skipped=())
+    return select_shapes(models, sizes, shapes, dtypes)
 
 
 def tuning_root(given: Path | None) -> Path | None:

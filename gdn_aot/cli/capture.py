@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, note, out
+from gdn_aot.cli._output import emit_json, note
 from gdn_aot.errors import NothingSelectedError
 
 
@@ -21,11 +21,11 @@ from gdn_aot.errors import NothingSelectedError
 def command(output: Path, command_line: tuple[str, ...], *, as_json: bool) -> None:
     """Run CMD and record the launches of every Triton kernel in its processes.
 
-    Exits with the status of CMD, or with 3 if that was 0 and no kernel was launched.
+    What CMD prints on stdout stays there; with --json it goes to stderr. Exits with the status of CMD, or with 3 if that was 0 and no kernel was launched.
     """
     from gdn_aot.capture.run import record
 
-    status, merged = record(command_line, output)
+    status, merged = record(command_line, output, keep_stdout=not as_json)
     capture = merged.capture
     for text in merged.notes:
         note(text)
@@ -46,10 +46,9 @@ def command(output: Path, command_line: tuple[str, ...], *, as_json: bool) -> No
         )
     elif capture.launches:
         note(
-            f"{capture.launches} launches of {len(capture.kernels)} kernels in {capture.processes} processes "
+            f"{output}: {capture.launches} launches of {len(capture.kernels)} kernels in {capture.processes} processes "
             f"on {', '.join(capture.targets)}"
         )
-        out(str(output))
     if status:
         if not capture.launches:
             note("nothing was recorded")

@@ -50,6 +50,15 @@ def make(
     return tuple(values[name] for name in given), {name: values[name] for name in tuning["keywords"]}
 
 
+def make_plain(specialization: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments of a call of a ``JITFunction``, options included.
+
+    Raises:
+        UnknownKindError: As for `make`.
+    """
+    return {**_values(specialization), **specialization["options"]}
+
+
 def _values(specialization: Mapping[str, Any]) -> dict[str, Any]:
     constants = {tuple(path): value for path, value in specialization["constants"]}
     attributes = {tuple(path): value for path, value in specialization["attributes"]}
