@@ -21,7 +21,8 @@ from gdn_aot.errors import NothingSelectedError
 def command(output: Path, command_line: tuple[str, ...], *, as_json: bool) -> None:
     """Run CMD and record the launches of every Triton kernel in its processes.
 
-    What CMD prints on stdout stays there; with --json it goes to stderr. Exits with the status of CMD, or with 3 if that was 0 and no kernel was launched.
+    What CMD prints on stdout stays there; with --json it goes to stderr. Exits with the status of CMD, or with 3 if
+    that was 0 and no kernel was launched.
     """
     from gdn_aot.capture.run import record
 

@@ -137,7 +137,9 @@ for row in list(rows()):
     args, kwargs = arguments.make(tuner, row["specialization"], row["tuning"])
     same.append(list(triton_internals.autotune_key(tuner, args, kwargs)) == row["tuning"]["key"])
     keys = []
-    with interception.intercept(None, lambda jit, args, kwargs: keys.append(triton_internals.Launch(jit, args, kwargs).key)):
+    def on_launch(*launch):
+        keys.append(triton_internals.Launch(*launch).key)
+    with interception.intercept(None, on_launch):
         config = triton_internals.make_config(**row["tuning"]["config"])
         triton_internals.run_config(tuner, args, {**kwargs, "grid": (1,), "warmup": False}, config)
     same.append(keys == [row["key"]])
