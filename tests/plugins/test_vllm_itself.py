@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tomllib
 from helpers import ROOT, environment
 
 if TYPE_CHECKING:
@@ -121,9 +121,10 @@ vllm_memory.watch(plugin.WORKER)
 after = gpu_worker.Worker.determine_available_memory
 source = inspect.getsource(gpu_worker.Worker)
 print(json.dumps([
-    after is not before and after.__wrapped__ is before, str(inspect.signature(before)) == str(inspect.signature(after)),
-    "self.model_config = vllm_config.model_config" in inspect.getsource(gpu_worker.Worker.__mro__[1]),
-    "hf_text_config" in str(vars(ModelConfig)) + inspect.getsource(ModelConfig),
+    after is not before and after.__wrapped__ is before,
+    str(inspect.signature(before)) == str(inspect.signature(after)),
+    "model_config = vllm_config.model_config" in inspect.getsource(gpu_worker.Worker.__mro__[1]),
+    "hf_text_config" in inspect.getsource(ModelConfig),
     "tensor_parallel_size" in inspect.getsource(ParallelConfig),
     source.index("def determine_available_memory") < source.index("def initialize_from_config"),
 ]))
