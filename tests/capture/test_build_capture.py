@@ -103,6 +103,23 @@ def test_the_deployment_is_served_from_it(built: Built, tmp_path: Path) -> None:
     assert set(got["launched"]) == SERVED
 
 
+def test_what_was_recorded_is_loaded_before_memory_is_measured(built: Built, tmp_path: Path) -> None:
+    code = f"""{PRELUDE}
+install(strict=True); become('sm_90')
+import torch
+torch.cuda.mem_get_info = lambda *_: (1 << 30, 1 << 31)
+torch.cuda.synchronize = lambda *_: None
+from gdn_aot.runtime.preload import load_shape
+loaded = load_shape(None)._asdict()
+modules = len(driver.loaded)
+{CALLS}
+done(first=loaded, before=modules, after=len(driver.loaded))
+"""
+    got = python(code, built.path, home=tmp_path, extra={"TRITON_CACHE_DIR": str(tmp_path / "triton")})
+    assert got["before"] == got["after"] == got["first"]["modules"] > 0
+    assert got["first"] == {"active": True, "models": 0, "kernels": 7, "modules": got["before"], "bytes": 0}
+
+
 def test_recording_a_served_process_gives_the_same_capture(recorded: Recorded, built: Built, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PRELUDE + "install(strict=True)\n" + PROGRAM)
