@@ -6,13 +6,14 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from gdn_aot.artifact.index import is_capture
 from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-    from gdn_aot.artifact.manifest import Kernel, Manifest
+    from gdn_aot.artifact.manifest import Binary, Kernel, Manifest
 
 MAX_BLOB = 64 << 20
 """Bytes of one blob. The largest GDN cubin seen is under 1 MB."""
@@ -39,7 +40,9 @@ def check_manifest(manifest: Manifest) -> Iterator[Problem]:
         yield from _check_kernel(kernel, f"kernels[{number}]")
         for inner, binary in enumerate(kernel.binaries):
             where = f"kernels[{number}].binaries[{inner}]"
-            yield from _check_indices(binary.models, len(manifest.models), f"{where}.models")
+            captured = any(map(is_capture, map(manifest.workloads.__getitem__, _within(binary, manifest))))
+            if binary.models or not captured:
+                yield from _check_indices(binary.models, len(manifest.models), f"{where}.models")
             yield from _check_indices(binary.workloads, len(manifest.workloads), f"{where}.workloads")
     if manifest.build.commit is not None and not _COMMIT.fullmatch(manifest.build.commit):
         yield Problem("build.commit", "expected null or 40 lower-case hexadecimal digits")
@@ -50,7 +53,9 @@ def check_manifest(manifest: Manifest) -> Iterator[Problem]:
 
 def _check_identity(manifest: Manifest) -> Iterator[Problem]:
     provider, target = manifest.provider, manifest.target
-    expected = make_identifier(provider.name, provider.version, manifest.triton.version, target.name)
+    expected = make_identifier(
+        provider.name, provider.version, manifest.triton.version, target.name, manifest.workloads
+    )
     if manifest.identifier != expected:
         yield Problem("identifier", f"is not what the fields below give, {_short(expected)}")
     elif not _IDENTIFIER.fullmatch(manifest.identifier):
@@ -88,6 +93,10 @@ def _check_indices(indices: Sequence[int], length: int, where: str) -> Iterator[
         yield Problem(where, "expected indices in rising order, each once")
     elif not 0 <= indices[0] <= indices[-1] < length:
         yield Problem(where, f"expected indices from 0, below {length}")
+
+
+def _within(binary: Binary, manifest: Manifest) -> Iterator[int]:
+    return (index for index in binary.workloads if 0 <= index < len(manifest.workloads))
 
 
 def _check_blobs(manifest: Manifest) -> Iterator[Problem]:

@@ -43,6 +43,15 @@ _DIGEST = 16
 _MAX_HEADER = 1 << 24
 
 
+CAPTURE = "capture-"
+"""Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
+
+
+def is_capture(workload: str) -> bool:
+    """Say whether a workload stands for a capture."""
+    return workload.startswith(CAPTURE)
+
+
 def binary_name(kernel: str, launch_key: str) -> bytes:
     """Return the name of the record of one binary; ``kernel`` is ``module:qualname``."""
     return record_name("binary", kernel, launch_key)
@@ -123,6 +132,10 @@ class Index:
     def model(self, number: int) -> dict[str, list[tuple[str, list[int]]]]:
         """Return the binaries of one model: ``module:qualname`` -> (name in hexadecimal, indices of workloads)."""
         return self._json(record_name("model", str(number))) or {}
+
+    def captured(self) -> dict[str, list[tuple[str, list[int]]]]:
+        """Return the binaries that a capture asked for, as `model` does those of a model."""
+        return self._json(record_name("captured")) or {}
 
     def _json(self, name: bytes) -> Any:
         row = self._find(name)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.index import FIXED, MAGIC, ROW, binary_name, digest, record_name
+from gdn_aot.artifact.index import FIXED, MAGIC, ROW, binary_name, digest, is_capture, record_name
 from gdn_aot.artifact.index_records import BinaryRecord, ChoiceRecord, ConfigRecord, KernelRecord
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
     """
     records: dict[bytes, bytes] = {}
     models: list[dict[str, list[tuple[str, Sequence[int]]]]] = [{} for _ in manifest.models]
+    captured: dict[str, list[tuple[str, Sequence[int]]]] = {}
+    captures = {number for number, name in enumerate(manifest.workloads) if is_capture(name)}
     for kernel in manifest.kernels:
         name = f"{kernel.module}:{kernel.qualname}"
         records[record_name("choices", name)] = _dump([_choice(choice) for choice in kernel.choices])
@@ -32,8 +34,12 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
             records[key] = _dump(_binary(binary))
             for model in binary.models:
                 models[model].setdefault(name, []).append((key.hex(), binary.workloads))
+            if not captures.isdisjoint(binary.workloads):
+                captured.setdefault(name, []).append((key.hex(), binary.workloads))
     for number, wanted in enumerate(models):
         records[record_name("model", str(number))] = _dump(wanted)
+    if captured:
+        records[record_name("captured")] = _dump(captured)
     records[record_name("kernels")] = _dump([_kernel(kernel) for kernel in manifest.kernels])
     header = _dump(_header(manifest, sha256))
     rows, body, offset = [], [], 0

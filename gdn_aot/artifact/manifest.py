@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal, TypeAlias, cast
 
+from gdn_aot.artifact.index import is_capture
+
 FORMAT = 1
 """The format version written, and the only one read."""
 
@@ -22,7 +24,7 @@ Key: TypeAlias = tuple[Scalar, ...]
 """An autotune key."""
 ArgumentPath: TypeAlias = tuple[int, ...]
 """Position of an argument, with further indices into tuple arguments."""
-Provenance: TypeAlias = Literal["measured", "transferred", "default"]
+Provenance: TypeAlias = Literal["measured", "captured", "transferred", "default"]
 Mode: TypeAlias = Literal["inference", "train"]
 
 
@@ -171,7 +173,7 @@ class Binary:
     """Triton's own, without what belongs to the build machine."""
     resources: Resources
     models: tuple[int, ...]
-    """Indices of the `Manifest.models` whose calls launch it, sorted."""
+    """Indices of the `Manifest.models` whose calls launch it, sorted. Empty if it is known from a capture alone."""
     workloads: tuple[int, ...]
     """Indices of the `Manifest.workloads` whose calls launch it, sorted."""
     cubin: str
@@ -269,9 +271,13 @@ class Manifest:
     build: Build
 
 
-def make_identifier(provider: str, version: str, triton: str, target: str) -> str:
-    """Return the identifier of an artifact, for example ``fla0.6.0-triton3.6.0-sm_120``."""
-    return f"{provider}{version}-triton{triton}-{target}"
+def make_identifier(provider: str, version: str, triton: str, target: str, workloads: Sequence[str] = ()) -> str:
+    """Return the identifier of an artifact, for example ``fla0.6.0-triton3.6.0-sm_120``.
+
+    One that was built from a capture ends in that workload's name: it is for one deployment, and may lie beside the one
+    for all.
+    """
+    return "-".join([f"{provider}{version}", f"triton{triton}", target, *filter(is_capture, workloads)])
 
 
 def file_name(identifier: str) -> str:

@@ -195,14 +195,15 @@ def _global(o: JsonObject) -> m.Global:
 def _choice(o: JsonObject) -> m.Choice:
     return m.Choice(
         key=o.key("key"),
-        config=o.child("config", m.Config, _config),
+        config=o.child("config", m.Config, read_config),
         provenance=o.one_of("provenance", get_args(m.Provenance)),
         derived=o.boolean("derived"),
         note=o.text("note"),
     )
 
 
-def _config(o: JsonObject) -> m.Config:
+def read_config(o: JsonObject) -> m.Config:
+    """Read one ``triton.Config``; problems are noted."""
     return m.Config(
         kwargs=o.scalars("kwargs"),
         num_warps=o.integer("num_warps"),
@@ -215,7 +216,7 @@ def _config(o: JsonObject) -> m.Config:
 def _binary(o: JsonObject) -> m.Binary:
     return m.Binary(
         launch_key=o.text("launch_key"),
-        specialization=o.child("specialization", m.Specialization, _specialization),
+        specialization=o.child("specialization", m.Specialization, read_specialization),
         metadata=o.mapping("metadata"),
         resources=o.child("resources", m.Resources, _resources),
         models=o.integers("models"),
@@ -224,7 +225,8 @@ def _binary(o: JsonObject) -> m.Binary:
     )
 
 
-def _specialization(o: JsonObject) -> m.Specialization:
+def read_specialization(o: JsonObject) -> m.Specialization:
+    """Read what Triton compiles a kernel for; problems are noted."""
     return m.Specialization(
         signature=o.mapping("signature", _is_type, "str or list of them"),
         constants=o.by_argument("constants", _is_constant, "a value, {constexpr: value} or {dtype: str}"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from gdn_aot.build.cache import BuildCache
+    from gdn_aot.build.captured import CapturedKernels
     from gdn_aot.build.records import Config
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits
@@ -96,6 +97,7 @@ class Worker:
         derive: str = "",
         extras: Extras | None = None,
         tokens: Sequence[int] = (),
+        capture: CapturedKernels | None = None,
     ) -> bytes:
         """Trace workloads for shapes. Returns the trace as JSON.
 
@@ -109,6 +111,7 @@ class Worker:
                 own, and only where `gdn_aot.tune.wide` makes them of these.
             tokens: Token counts; the workloads' calls for tuning at these are traced in place of their cases, and
                 `Trace.workloads` has an entry ``NAME@TOKENS`` for each pair.
+            capture: Kernels of a capture, whose launches become those of one more workload.
         """
         path = Path(self._scratch) / "trace.json"
         self._send(
@@ -121,6 +124,7 @@ class Worker:
                 "path": str(path),
                 "derive": derive,
                 "tokens": list(tokens),
+                "capture": {"name": capture.name, "kernels": capture.plain} if capture else None,
                 "extras": {name: list(map(asdict, configs)) for name, configs in (extras or {}).items()},
             }
         )

@@ -46,7 +46,7 @@ class Compilation:
 
     def choose(self, tuned: Tuned) -> Choices:
         """Compile until every key has a candidate that fits, or none is left."""
-        chooser = Chooser(self._trace, self._target, tuned.measured, tuned.transfer.suggest)
+        chooser = Chooser(self._trace, self._target, tuned.measured, tuned.suggest)
         self._run(chooser.wanted(), chooser.take)
         if self._job.all_candidates:
             every = (

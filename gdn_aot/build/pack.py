@@ -12,6 +12,7 @@ import zstandard
 from gdn_aot._version import __version__
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import epoch_from_environment
+from gdn_aot.build.records import NO_SHAPE
 from gdn_aot.models import distinct
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def make_manifest(
     kernels.sort(key=lambda kernel: (kernel.module, kernel.qualname))
     return m.Manifest(
         format=m.FORMAT,
-        identifier=m.make_identifier(provider.name, trace.provider_version, trace.triton_version, target.name),
+        identifier=m.make_identifier(
+            provider.name, trace.provider_version, trace.triton_version, target.name, workloads
+        ),
         target=m.Target(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
         provider=m.Provider(
             name=provider.name,
@@ -166,7 +169,7 @@ def _binary(
         ),
         metadata=_frozen(compiled.metadata),
         resources=m.Resources(registers=compiled.registers, shared=compiled.shared, local=compiled.local),
-        models=tuple(sorted({model for shape, _ in users for model in models_of_traced[shape]})),
+        models=tuple(sorted({model for shape, _ in users if shape != NO_SHAPE for model in models_of_traced[shape]})),
         workloads=tuple(sorted({workload for _, workload in users})),
         cubin=compiled.cubin,
     )
@@ -196,6 +199,8 @@ def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, 
     for workload, reason in trace.refused:
         # The provider itself refused the call on this target: whatever it would have launched is not covered.
         keys.setdefault((f"workload:{workload}", f"refused by the provider: {reason}"), [])
+    for kernel, reason in trace.left_out:
+        keys.setdefault((kernel, f"captured, but {reason}"), [])
     return tuple(
         m.NotCovered(kernel=kernel, reason=reason, keys=tuple(sorted(found, key=str)))
         for (kernel, reason), found in sorted(keys.items())

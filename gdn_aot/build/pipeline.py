@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.build.cache import BuildCache, Object
-    from gdn_aot.build.choose import Choices
+    from gdn_aot.build.captured import CapturedKernels
+    from gdn_aot.build.choose import Choices, Suggest
     from gdn_aot.build.client import Extras
+    from gdn_aot.build.records import Config, Scalar
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
@@ -62,6 +64,8 @@ class Job:
     """Keep the PTX of everything compiled in the build cache; what was compiled without is compiled again."""
     numerics_root: Path | None = None
     """Directory of the records of `gdn_aot.numerics`."""
+    capture: CapturedKernels | None = None
+    """Kernels of a capture that are built too."""
 
     def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
         """Return the shapes to build for a target."""
@@ -216,7 +220,8 @@ class Tuned:
     """What records say for one target."""
 
     measured: record.TuningTable
-    transfer: Transfer
+    suggest: Suggest
+    """Asked for the keys that ``measured`` lacks: what a capture has, then what is transferred."""
     extras: Extras
     """Configurations that only a wide search offers; see `gdn_aot.build.client.Worker.trace`."""
 
@@ -230,11 +235,28 @@ def _tuned(job: Job, target: Target) -> Tuned:
         path = record.record_path(job.tuning_root, target.name, distribution, version)
         own = record.load(path, target=target.name, distribution=distribution, version=version)
     measured = record.table(own, triton)
+    transfer = Transfer(job.tuning_root, target, distribution, version, triton)
     return Tuned(
         measured=measured,
-        transfer=Transfer(job.tuning_root, target, distribution, version, triton),
+        suggest=partial(_suggested, job.capture, target, transfer.suggest),
         extras=record.extras(measured),
     )
+
+
+def _suggested(
+    capture: CapturedKernels | None,
+    target: Target,
+    transferred: Suggest,
+    kernel: str,
+    key: tuple[Scalar, ...],
+    own: Sequence[Config],
+) -> Sequence[record.TunedChoice]:
+    """Return choices that were not measured here, best first: that of the deployment, if it is on this very target."""
+    rest = transferred(kernel, key, own)
+    found = capture.choice(target, kernel, key) if capture is not None else None
+    if found is None or found.config not in own:
+        return rest
+    return [found, *(choice for choice in rest if choice.config != found.config)]
 
 
 def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Built) -> Built:
@@ -295,9 +317,19 @@ def traced(
         derive,
         named,
         list(tokens),
+        (job.capture.name, job.capture.plain) if job.capture else None,
     )
     stored = job.cache.trace(key)
     if stored is None:
-        stored = worker().trace(shapes, job.limits, job.workloads, ptxas, derive=derive, extras=extras, tokens=tokens)
+        stored = worker().trace(
+            shapes,
+            job.limits,
+            job.workloads,
+            ptxas,
+            derive=derive,
+            extras=extras,
+            tokens=tokens,
+            capture=job.capture,
+        )
         job.cache.put_trace(key, stored)
     return Trace.from_json(stored)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gdn_aot.build.records import Scalar, Users
+    from gdn_aot.triton_internals import Json
 
     More = Callable[[str, list[Config]], list[Config]]
 
@@ -63,6 +64,48 @@ class Recorder:
             call()
         self.trace.calls += 1
         return list(self._keys)
+
+    def take(self, jit: Any, key: str, specialization: dict[str, Json], user: tuple[int, int]) -> int:
+        """Record a launch that is not made here, of a kernel that is not autotuned. Returns its index."""
+        key, specialization = self._relaxer.relax(jit, key, specialization)
+        index = self._known(self._kernel(jit), key, lambda: specialization)
+        self.trace.plain.setdefault(index, set()).add(user)
+        return index
+
+    def take_choice(
+        self,
+        jit: Any,
+        key: tuple[Scalar, ...],
+        config: Config,
+        launch: tuple[str, dict[str, Json]],
+        user: tuple[int, int],
+    ) -> None:
+        """Record a launch that is not made here, as the only thing known of a configuration for an autotune key.
+
+        Args:
+            jit: The kernel.
+            key: The autotune key. If it is known already, the launch is recorded as one without a key.
+            config: The only candidate.
+            launch: Its launch key and specialization.
+            user: As of `record`.
+        """
+        kernel = self._kernel(jit)
+        found = self._tunings.get((kernel, key))
+        if found is not None and found.candidates != [config]:
+            self.take(jit, *launch, user)
+            return
+        launch_key, specialization = self._relaxer.relax(jit, *launch)
+        index = self._known(kernel, launch_key, lambda: specialization)
+        if found is None:
+            found = Tuning(kernel=kernel, key=key, candidates=[config], derived=0)
+            self._tunings[kernel, key] = found
+            self._variants[kernel, key] = {}
+            self.trace.tunings.append(found)
+        users = self._variants[kernel, key].setdefault(index, set())
+        if not users:
+            found.variants.append([index])
+            found.users.append(users)
+        users.add(user)
 
     def _on_plain(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         index = self._launch(jit, args, kwargs)
@@ -105,22 +148,25 @@ class Recorder:
         return self._last
 
     def _launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        kernel = self._kernel(jit)
         launch = triton_internals.Launch(jit, args, kwargs, self._relaxer.constants(jit))
-        index = self._launches.get((kernel, launch.key))
+        return self._known(self._kernel(jit), launch.key, launch.specialization)
+
+    def _known(self, kernel: int, key: str, specialization: Callable[[], dict[str, Json]]) -> int:
+        index = self._launches.get((kernel, key))
         if index is None:
             index = len(self.trace.launches)
-            self._launches[kernel, launch.key] = index
-            self.trace.launches.append(Launch(kernel=kernel, key=launch.key, specialization=launch.specialization()))
+            self._launches[kernel, key] = index
+            self.trace.launches.append(Launch(kernel=kernel, key=key, specialization=specialization()))
         return index
 
     def _kernel(self, jit: Any) -> int:
         index = self._kernels.get(id(jit))
         if index is None:
+            described = replace(describe_kernel(jit), relaxations=self._relaxer.declared(jit))
             index = len(self.trace.kernels)
             self._kernels[id(jit)] = index
             self._alive.append(jit)
-            self.trace.kernels.append(replace(describe_kernel(jit), relaxations=self._relaxer.declared(jit)))
+            self.trace.kernels.append(described)
         return index
 
 

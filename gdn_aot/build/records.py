@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 Scalar = None | bool | int | float | str
 Users = set[tuple[int, int]]
-"""Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`)."""
+"""Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`).
+
+The shape of launches that come from a capture is `NO_SHAPE`."""
+NO_SHAPE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ class Trace:
     """Launches of kernels that are not autotuned, and whose they are."""
     refused: list[tuple[str, str]] = field(default_factory=list)
     """(workload, reason) where the provider itself refused a call on this target."""
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    """(kernel, reason) for kernels of a capture that cannot be built here."""
     places: list[tuple[int, int, str, int, list[int]]] = field(default_factory=list)
     """Of a trace for tuning, the calls that are needed: (shape, tokens, workload, number among the workload's calls,
     indices of the autotune keys that no call before it had at so many tokens)."""
@@ -140,8 +145,9 @@ class Trace:
         data = json.loads(text)
         pairs = ("sources", "dependencies", "globals", "relaxations")
         return cls(
-            **{name: data[name] for name in _PLAIN_FIELDS if name not in ("refused", "places")},
+            **{name: data[name] for name in _PLAIN_FIELDS if name not in ("refused", "left_out", "places")},
             refused=[tuple(item) for item in data["refused"]],
+            left_out=[tuple(item) for item in data["left_out"]],
             places=[tuple(item) for item in data["places"]],
             kernels=[
                 Kernel(**{**kernel, **{name: tuple(map(tuple, kernel[name])) for name in pairs}})
@@ -169,6 +175,7 @@ _PLAIN_FIELDS = (
     "ptxas_version",
     "workloads",
     "refused",
+    "left_out",
     "places",
     "calls",
     "seconds",

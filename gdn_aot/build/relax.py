@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gdn_aot import triton_internals
+from gdn_aot.triton_internals import relaxing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gdn_aot.providers.base import Relaxation
+    from gdn_aot.triton_internals import Json
 
 
 class Relaxer:
@@ -36,6 +38,23 @@ class Relaxer:
     def declared(self, jit: Any) -> tuple[tuple[str, int, str], ...]:
         """Return (constexpr, value, reason), as a trace and a manifest keep it."""
         return tuple((found.argument, found.value, found.reason) for found in self._of(jit))
+
+    def relax(self, jit: Any, key: str, specialization: dict[str, Json]) -> tuple[str, dict[str, Json]]:
+        """Return the launch key and the specialization of a recorded launch, with the values that stand for all.
+
+        Raises:
+            ValueError: The key is not as known.
+        """
+        for argument, value in self.constants(jit).items():
+            position = relaxing.constant_position(jit, argument)
+            relaxed = relaxing.relaxed_key(key, position, value)
+            if relaxed is None:
+                raise ValueError(f"the launch key {key} has no constant at {position}")
+            key = relaxed
+            constants = cast("list[list[Json]]", specialization["constants"])
+            changed: list[Json] = [[path, value if path == [position] else old] for path, old in constants]
+            specialization = {**specialization, "constants": changed}
+        return key, specialization
 
     def _of(self, jit: Any) -> tuple[Relaxation, ...]:
         if id(jit) not in self._known:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot.artifact import elf
-from gdn_aot.build import pool, stub
+from gdn_aot.build import captured_calls, pool, stub
 from gdn_aot.build.cache import BuildCache, digest
 from gdn_aot.build.recorder import Recorder, timed
 from gdn_aot.build.records import Trace, config_from_json
@@ -67,7 +67,7 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     had: set[tuple[int, str, int]] = set()
 
     def run() -> None:
-        names = [name for name in request["workloads"] if name in module.WORKLOADS]
+        names = [name for name in request["workloads"] if name in module.WORKLOADS and shapes]
         made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
         for index, entry in enumerate(made.workloads):
             name, _, count = entry.partition("@")
@@ -83,6 +83,11 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
                             made.places.append((shape_index, int(count), name, number, fresh))
                     except Exception as error:  # noqa: BLE001
                         refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
+        if capture := request.get("capture"):
+            made.workloads.append(capture["name"])
+            made.left_out = captured_calls.trace(
+                recorder, capture["kernels"], request["target"], len(made.workloads) - 1
+            )
 
     timed(made, run)
     made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from gdn_aot.cli import _options
+from gdn_aot.cli._captured import captured_archs, selected_captures
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritableError, UsageError
 
 if TYPE_CHECKING:
     from gdn_aot.build.pipeline import Built
+    from gdn_aot.models import Selection
     from gdn_aot.providers import ProviderInfo
 
 DEFAULT_NUMERICS = Path("artifacts/numerics")
@@ -65,6 +68,12 @@ def select_workloads(
 @_options.workload
 @_options.exclude_workload
 @click.option(
+    "--capture",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Also build every launch of this file of gdn-aot capture; repeatable.",
+)
+@click.option(
     "--candidates",
     type=click.Choice(["chosen", "all"]),
     default="chosen",
@@ -99,6 +108,7 @@ def command(
     jobs: int,
     workload: tuple[str, ...],
     exclude_workload: tuple[str, ...],
+    capture: tuple[Path, ...],
     candidates: str,
     tuning: Path | None,
     numerics: Path | None,
@@ -111,18 +121,23 @@ def command(
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
     from gdn_aot.build import pipeline
     from gdn_aot.build.cache import BuildCache, default_cache
-    from gdn_aot.models import parse_tp, select_shapes
+    from gdn_aot.models import parse_tp
     from gdn_aot.providers import Limits, get_provider
     from gdn_aot.targets import parse_archs
 
     start = time.monotonic()
+    source = click.get_current_context().get_parameter_source("provider")
+    captured = selected_captures(
+        capture, provider if source is not ParameterSource.DEFAULT else None, alone=not (model or shape)
+    )
+    chosen_provider = get_provider(captured.provider if captured else provider)
+    arch = arch or (captured_archs(captured) if captured else ())
     if not arch:
         raise UsageError("no target given", hint="--arch sm_90, repeatable, or --arch all")
-    if not model and not shape:
-        raise UsageError("no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models")
-    chosen_provider = get_provider(provider)
     targets = parse_archs(list(arch))
-    selection = select_shapes(list(model), list(parse_tp(tp)), list(shape), list(dtype) or None)
+    selection = _selection(
+        list(model), list(parse_tp(tp)), list(shape), list(dtype) or None, alone=captured is not None
+    )
     for skipped in selection.skipped:
         note(f"skipped: {skipped.reason}")
     job = pipeline.Job(
@@ -139,6 +154,7 @@ def command(
         keep_going=keep_going,
         output=output,
         numerics_root=numerics or (DEFAULT_NUMERICS if DEFAULT_NUMERICS.is_dir() else None),
+        capture=captured,
     )
     pipeline.check_environment(job, targets)
     for target in targets:
@@ -154,6 +170,7 @@ def command(
     document = {
         "artifacts": [artifact_json(built) for built in finished if built.path],
         "skipped": [asdict(item) for item in selection.skipped],
+        "left_out": [asdict(item) for item in (captured.left_out if captured else ())],
         "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
         "seconds": round(time.monotonic() - start, 3),
     }
@@ -164,6 +181,17 @@ def command(
     else:
         for built in finished:
             out(str(built.path))
+
+
+def _selection(
+    models: list[str], sizes: list[int], shapes: list[str], dtypes: list[str] | None, *, alone: bool
+) -> Selection:
+    """Return the shapes that the options name; none if there are no such options and a capture is built."""
+    from gdn_aot.models import Selection, select_shapes
+
+    if alone and not models and not shapes:
+        return Selection(shapes=(), skipped=())
+    return select_shapes(models, sizes, shapes, dtypes)
 
 
 def tuning_root(given: Path | None) -> Path | None:
@@ -235,7 +263,7 @@ def artifact_json(built: Built) -> dict[str, Any]:
         "kernels": len(kernels),
         "choices": sum(len(kernel.choices) for kernel in kernels),
         "binaries": sum(len(kernel.binaries) for kernel in kernels),
-        "provenance": {name: provenance.get(name, 0) for name in ("measured", "transferred", "default")},
+        "provenance": {name: provenance.get(name, 0) for name in ("measured", "captured", "transferred", "default")},
         "derived": sum(choice.derived for kernel in kernels for choice in kernel.choices),
         "not_covered": [
             {"kernel": gap.kernel, "reason": gap.reason, "keys": len(gap.keys)} for gap in built.manifest.not_covered

@@ -202,6 +202,10 @@ def _next_start(start: NextStart) -> Iterator[str]:
     yield f"    for  {', '.join(f'{row.name} tp {row.tp} {row.dtype}' for row in start.models)}"
     yield from _list("compiled and benchmarked, as their source differs", start.refused)
     yield from _list("not covered by the build", start.not_covered)
+    for condition in start.conditional:
+        yield f"    of those served, only if asked for: {len(condition.kernels)}"
+        yield f"      {condition.reason}"
+        yield from (f"      {name}" for name in condition.kernels[:_SHOWN])
 
 
 def _list(title: str, items: tuple[Refused, ...] | tuple[Lacking, ...]) -> Iterator[str]:

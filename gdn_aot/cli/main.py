@@ -25,6 +25,7 @@ COMMANDS = {
     "targets": "List GPU architectures and what the installed Triton can assemble.",
     "models": "List the catalogue of models.",
     "providers": "List kernel providers and what is installed.",
+    "capture": "Record the launches of a running deployment.",
     "build": "Trace, compile, choose and pack artifacts.",
     "inspect": "Show what is inside an artifact.",
     "verify": "Check every digest and rule of an artifact.",

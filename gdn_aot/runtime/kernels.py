@@ -93,7 +93,7 @@ class Kernel:
 
     def _find(self, found: list[Found], problem: str, device: int, key: str) -> Any | None:
         reason = self._refusal or problem or f"no artifact is for the architecture of device {device}"
-        hint = ""
+        hint, told = "", not found
         if found and self._first:
             reason = self._changed()
             found = [] if reason else found
@@ -104,13 +104,14 @@ class Kernel:
                 if record is not None:
                     return self._load(artifact, record, device)
             except (GdnAotError, OSError) as error:
-                reason, hint = f"its binary is damaged: {error}", "Install the artifact again"
+                reason, told = f"its binary is damaged: {error}", True
+                self._state.damaged(artifact, error)
             except RuntimeError as error:
                 reason, hint = f"its binary cannot be loaded: {error}", ""
             except Exception as error:  # noqa: BLE001 - a serving process must go on
                 self._state.unexpected(self.name, error)
                 reason, hint = f"its binary cannot be used: {type(error).__name__}: {error}", ""
-        self._missed("binary", key, reason, "error" if self._state.strict else "triton", hint)
+        self._missed("binary", key, reason, "error" if self._state.strict else "triton", hint, told=told)
         return None
 
     def _binary(self, artifact: Found, key: str) -> BinaryRecord | None:
@@ -148,9 +149,11 @@ class Kernel:
 
     def _choose(self, key: tuple[Any, ...]) -> Any | None:
         with self._state.lock:
-            problem, stand_ins = "", []
+            problem, stand_ins, told = "", [], False
             try:
-                choices = self._device_choices(serving.current_device())
+                device = serving.current_device()
+                choices = self._device_choices(device)
+                told = not self.fitting(device)
                 if key in choices:
                     self._state.chosen += 1
                     return choices[key]
@@ -165,7 +168,8 @@ class Kernel:
                 return serving.try_configs(self.tuner, key, _distinct([*stand_ins, *self.tuner.configs]))
             must_not_tune = self._state.strict or self._state.on_miss == "error"
             reason = self._refusal or problem or "no choice for this key"
-            self._missed("choice", str(key), reason, "error" if must_not_tune else "triton", self._state.cover_hint())
+            answer = "error" if must_not_tune else "triton"
+            self._missed("choice", str(key), reason, answer, self._state.cover_hint(), told=told)
             return None
 
     def _device_choices(self, device: int) -> dict[tuple[Any, ...], Any]:
@@ -183,13 +187,14 @@ class Kernel:
             self._found = [other for other in self._found if other is not found]
             return []
 
-    def _missed(self, what: str, key: str, reason: str, answer: str, hint: str) -> None:
+    def _missed(self, what: str, key: str, reason: str, answer: str, hint: str, *, told: bool = False) -> None:
+        """Note a miss, and say so; ``told`` is for what the user was warned of for all kernels at once."""
         miss = Miss(self.name, what, key, reason, answer)
         self._state.misses.setdefault((self.name, what, key), miss)
         if answer == "error":
             raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=hint or None)
         done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
-        log.warn(f"{self.name}: {reason}; {done}. {hint}".rstrip())
+        (log.info if told else log.warn)(f"{self.name}: {reason}; {done}. {hint}".rstrip())
 
 
 def _distinct(configs: list[Any]) -> list[Any]:

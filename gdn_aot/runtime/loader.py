@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from typing import Any
 
+    from gdn_aot.runtime.find import Verdict
     from gdn_aot.runtime.report import Report
     from gdn_aot.runtime.settings import Settings
 
@@ -87,12 +88,10 @@ def _install(settings: Settings, artifact: str | None) -> None:
     found, verdicts = find(settings.home, artifact)
     _state.verdicts += [verdict for verdict in verdicts if verdict not in _state.verdicts]
     for verdict in verdicts:
-        say = log.info if verdict.accepted or found or _state.found else log.warn
-        say(f"artifact {verdict.artifact}: {verdict.reason}")
+        log.info(f"artifact {verdict.artifact}: {verdict.reason}")
     if not found:
         if not _state.found:
-            where = artifact or f"the store in {settings.home}"
-            raise NoArtifactError(f"no artifact in {where} fits this process; gdn-aot doctor says why")
+            raise NoArtifactError(_none_fits(artifact or f"the store in {settings.home}", verdicts))
         return
     _sources.add(artifact)
     _state.found += found
@@ -102,6 +101,20 @@ def _install(settings: Settings, artifact: str | None) -> None:
         _hook.after_import(_NVIDIA_DRIVER, _on_driver)
     for module in dict.fromkeys(module for one in found for module in one.index.header["modules"]):
         _hook.after_import(module, _on_module)
+
+
+def _none_fits(where: str, verdicts: list[Verdict]) -> str:
+    """Return one message for all that does not fit, however much there is."""
+    said = f"no artifact in {where} fits this process"
+    if verdicts:
+        more = f" (and {len(verdicts) - 1} more)" if len(verdicts) > 1 else ""
+        said += f": {verdicts[0].artifact}: {verdicts[0].reason}{more}"
+    return f"{said}; gdn-aot doctor says why"
+
+
+def after_import(module: str, callback: Any) -> None:
+    """Call ``callback(module)`` when a module was imported, as long as anything is served; now, if it was already."""
+    _hook.after_import(module, callback)
 
 
 def _native() -> Any:

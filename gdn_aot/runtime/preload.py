@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gdn_aot.artifact.index import is_capture
 from gdn_aot.errors import GdnAotError, UsageError
 from gdn_aot.runtime import loader, log
 
@@ -64,6 +65,59 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
         return int(free - torch.cuda.mem_get_info()[0])
 
 
+class Loaded(NamedTuple):
+    """What `load_shape` did."""
+
+    active: bool
+    """Artifacts are served in this process."""
+    models: int
+    """Rows of artifacts' models that have the shape."""
+    kernels: int
+    """Kernels that binaries were loaded of."""
+    modules: int
+    """Modules that were loaded onto the device."""
+    bytes: int
+    """Device memory that they took."""
+
+
+def load_shape(shape: Mapping[str, object] | None) -> Loaded:
+    """Load onto the current device what artifacts have for the models of one shape, and what captures asked for.
+
+    No call is made. Of a kernel whose module is not imported yet, the module is imported.
+
+    Args:
+        shape: Values that the row of a model must have, by name; None in place of a value that is not known. None for
+            nothing but what captures asked for.
+    """
+    import torch
+
+    state = loader.state()
+    if not state.active:
+        return Loaded(active=False, models=0, kernels=0, modules=0, bytes=0)
+    device = torch.cuda.current_device()
+    before, (free, _) = len(state.modules), torch.cuda.mem_get_info()
+    models, kernels = 0, set[str]()
+    for found in state.found:
+        if not state.fits(found, device):
+            continue
+        numbers = [number for number, row in _rows(state, found, device) if shape and _alike(row, shape)]
+        models += len(numbers)
+        wanted = _inference_places(found)
+        for binaries in (*map(found.index.model, numbers), found.index.captured()):
+            for module in dict.fromkeys(name.partition(":")[0] for name in binaries):
+                _import(module)
+            kernels.update(_load_binaries(state, found, binaries, device, wanted))
+    torch.cuda.synchronize()
+    taken = int(free - torch.cuda.mem_get_info()[0])
+    return Loaded(
+        active=True, models=models, kernels=len(kernels), modules=len(state.modules) - before, bytes=max(taken, 0)
+    )
+
+
+def _alike(row: Mapping[str, Any], shape: Mapping[str, object]) -> bool:
+    return all(value is None or row[name] == value for name, value in shape.items())
+
+
 def _number(device: Any) -> int:
     """Return the number of a device that was given as one, as ``torch.device`` or as ``"cuda:1"``."""
     import torch
@@ -87,8 +141,8 @@ def _catalogue_name(model: str) -> str:
 def _import(module: str) -> None:
     try:
         importlib.import_module(module)
-    except ImportError as error:
-        log.warn(f"{module} cannot be imported: {error}")
+    except Exception as error:  # noqa: BLE001 - a module that this deployment does not use may want what is not there
+        log.info(f"{module} cannot be imported: {type(error).__name__}: {error}")
 
 
 def _rows(state: State, found: Found, device: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -101,16 +155,35 @@ def _wanted(row: Mapping[str, Any], model: str | None, tp: int | None) -> bool:
 
 
 def _load(state: State, found: Found, number: int, device: int) -> None:
-    header = found.index.header
-    wanted = {place for place, name in enumerate(header["workloads"]) if name in _inference(header["provider"])}
-    for name, binaries in found.index.model(number).items():
+    wanted = _inference_places(found)
+    list(_load_binaries(state, found, found.index.model(number), device, wanted))
+    list(_load_binaries(state, found, found.index.captured(), device, wanted))
+
+
+def _load_binaries(
+    state: State,
+    found: Found,
+    wanted: Mapping[str, list[tuple[str, list[int]]]],
+    device: int,
+    places: set[int],
+) -> Iterator[str]:
+    """Load binaries of an artifact that one of the workloads in ``places`` uses; yield the kernels they are of."""
+    for name, binaries in wanted.items():
         kernel = state.kernels.get(name)
         if kernel is None:
             continue
         ready = kernel.cache(device)
         for binary, workloads in binaries:
-            if not wanted.isdisjoint(workloads):
+            if not places.isdisjoint(workloads):
                 ready.get(found.index.binary_by_name(binary).launch_key)
+                yield name
+
+
+def _inference_places(found: Found) -> set[int]:
+    """Return the indices of an artifact's workloads that serving causes."""
+    header = found.index.header
+    names = _inference(header["provider"])
+    return {place for place, name in enumerate(header["workloads"]) if name in names or is_capture(name)}
 
 
 def _inference(provider: str) -> set[str]:

@@ -65,6 +65,8 @@ def _records(state: State, module: str) -> Iterator[tuple[Found, KernelRecord]]:
 def _refuse(state: State, name: str, jit: Any, tuner: Any, reason: str) -> None:
     state.refused[name] = reason
     state.kernels.pop(name, None)
-    log.warn(f"{reason}: the kernels that this concerns are left to Triton")
+    say = log.info if state.told_refusal else log.warn
+    state.told_refusal = True
+    say(f"{reason}: the kernels that this concerns are left to Triton; gdn-aot doctor names all")
     if state.strict and jit is not None:
         Kernel(state, name, jit, tuner, [], refusal=reason).seed({})

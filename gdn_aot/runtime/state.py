@@ -40,6 +40,8 @@ class State:
         """Kernels that are served, by ``module:qualname``."""
         self.refused: dict[str, str] = {}
         """Kernels that an artifact has and that are not served, with the reason."""
+        self.told_refusal = False
+        """The user was warned that a kernel is not served; of further ones it is enough to inform."""
         self.misses: dict[tuple[str, str, str], Miss] = {}
         self.modules: dict[tuple[int, str, str], tuple[int, int, int, int, int]] = {}
         """(device, SHA-256 of the cubin, entry) -> what loading it returned. Kernels share modules."""
@@ -47,6 +49,7 @@ class State:
         """Launch keys answered from an artifact, by kernel."""
         self.chosen = 0
         """Autotune keys answered from an artifact."""
+        self._damaged: set[str] = set()
         self._capabilities: dict[int, tuple[int, int] | None] = {}
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -78,6 +81,14 @@ class State:
         identifier = found.index.header["identifier"]
         self.verdicts.append(Verdict(identifier, accepted=False, reason=str(error)))
         log.warn(f"artifact {identifier} is not used: {error}. Fetch or install it again")
+
+    def damaged(self, found: Found, error: BaseException) -> None:
+        """Say once that an artifact in use has damaged files; what cannot be read of it is left to Triton."""
+        identifier = found.index.header["identifier"]
+        if identifier in self._damaged:
+            return
+        self._damaged.add(identifier)
+        log.warn(f"artifact {identifier} is damaged ({error}); Triton compiles what cannot be read. Install it again")
 
     def give_up(self, reason: str) -> None:
         """Serve nothing more in this process.

@@ -216,19 +216,45 @@ class Launch:
         Raises:
             TypeError: A constant is of a type that JSON cannot carry.
         """
-        _, signature, constants, attributes = self.jit._pack_args(  # noqa: SLF001
-            self._backend, self._kwargs, self._bound, self._specialization, self._options
-        )
-        return {
-            "signature": {name: _plain(kind) for name, kind in signature.items()},
-            "constants": [[list(path), _encode(value)] for path, value in constants.items()],
-            "attributes": [[list(path), _plain(value)] for path, value in attributes.items()],
-            "options": {
-                name: _plain(value)
-                for name, value in self._options.items()
-                if not (name in _IMPLIED_OPTIONS and not value)
-            },
-        }
+        return _pack(self.jit, self._backend, self._kwargs, self._bound, self._specialization, self._options)
+
+
+def pack_launch(
+    jit: Any, backend: Any, kwargs: dict[str, Any], bound: Any, specialization: Any, options: Any
+) -> tuple[str, dict[str, Json]]:
+    """Return the launch key and the specialization, as JSON, of a launch that a binder has bound.
+
+    Args:
+        jit: The function.
+        backend: Triton's, of the target.
+        kwargs: What the binder was called with by name.
+        bound: What it returned, as the next two.
+        specialization: Likewise.
+        options: Likewise.
+
+    Raises:
+        TypeError: A constant is of a type that JSON cannot carry.
+    """
+    from triton.runtime.jit import compute_cache_key
+
+    packed = _pack(jit, backend, kwargs, bound, specialization, options)
+    return str(compute_cache_key({}, specialization, options)), packed
+
+
+def _pack(
+    jit: Any, backend: Any, kwargs: dict[str, Any], bound: Any, specialization: Any, options: Any
+) -> dict[str, Json]:
+    _, signature, constants, attributes = jit._pack_args(  # noqa: SLF001
+        backend, kwargs, bound, specialization, options
+    )
+    return {
+        "signature": {name: _plain(kind) for name, kind in signature.items()},
+        "constants": [[list(path), _encode(value)] for path, value in constants.items()],
+        "attributes": [[list(path), _plain(value)] for path, value in attributes.items()],
+        "options": {
+            name: _plain(value) for name, value in options.items() if not (name in _IMPLIED_OPTIONS and not value)
+        },
+    }
 
 
 def _current_device() -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.triton_internals import check_version, make_config
+from gdn_aot.triton_internals.observing import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +47,7 @@ def check_serving() -> None:
     changed = [
         what
         for what, (owner, name, used) in expected.items()
-        if not used <= set(getattr(getattr(getattr(owner, name, None), "__code__", None), "co_names", ()))
+        if not used <= set(getattr(getattr(unwrapped(getattr(owner, name, None)), "__code__", None), "co_names", ()))
     ]
     if changed:
         raise UnsupportedTritonError(

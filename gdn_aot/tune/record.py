@@ -116,7 +116,7 @@ class TunedChoice:
 
     config: Config
     provenance: str
-    """``measured`` or ``transferred``."""
+    """``measured``, ``captured`` or ``transferred``."""
     note: str
     wide: bool = False
     """The provider does not offer it: it comes of a wide search."""

@@ -92,7 +92,7 @@ def test_schema_refuses_what_the_parser_refuses() -> None:
         lambda p: p["kernels"][0]["choices"][0].update(provenance="guessed"),
         lambda p: p["kernels"][0]["sources"][0].update(path="../x"),
         lambda p: p["kernels"][0]["binaries"][0]["specialization"].update(signature={"k": 1}),
-        lambda p: p["kernels"][0]["binaries"][0].update(models=[]),
+        lambda p: p["kernels"][0]["binaries"][0].update(workloads=[]),
         lambda p: p["kernels"][0]["binaries"][0].update(models=[-1]),
         lambda p: p["kernels"][0]["binaries"][0].update(workloads=[0, 0]),
         lambda p: p["kernels"][0]["binaries"][0].pop("workloads"),
@@ -303,3 +303,27 @@ def test_a_thousand_problems_are_listed() -> None:
     problems = problems_of(value)
     assert len(problems) == 1001
     assert problems[""] == "there are more than 1000 problems"
+
+
+def captured() -> Any:
+    """A manifest of which one binary is known from a capture alone."""
+    value = plain()
+    value["workloads"].append("capture-0123abcd")
+    value["identifier"] += "-capture-0123abcd"
+    value["kernels"][0]["binaries"][0].update(models=[], workloads=[len(value["workloads"]) - 1])
+    return value
+
+
+def test_a_captured_binary_needs_no_model_and_the_identifier_names_the_capture() -> None:
+    value = captured()
+    jsonschema.Draft202012Validator(schema()).validate(value)
+    parsed = load_manifest(json.dumps(value).encode())
+    assert parsed.kernels[0].binaries[0].models == ()
+    value["identifier"] = plain()["identifier"]
+    assert list(problems_of(value)) == ["identifier"]
+
+
+def test_a_binary_that_a_workload_launches_needs_a_model() -> None:
+    value = captured()
+    value["kernels"][0]["binaries"][0]["workloads"] = [0]
+    assert problems_of(value) == {"kernels[0].binaries[0].models": "is empty"}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.runtime.diagnose.artifacts import artifact_files, installed_artifacts
 from gdn_aot.runtime.diagnose.devices import read_devices
-from gdn_aot.runtime.diagnose.next_start import next_starts
+from gdn_aot.runtime.diagnose.next_start import left_out, next_starts
 from gdn_aot.runtime.diagnose.process import read_compiler, read_environment, read_hooks, read_versions
 from gdn_aot.runtime.diagnose.store import read_store
-from gdn_aot.runtime.diagnose.verdict import blocks, failures, sentence
+from gdn_aot.runtime.diagnose.verdict import blocks, failures, sentence, uninstalled
 
 if TYPE_CHECKING:
     from gdn_aot.runtime.diagnose.artifacts import ArtifactState
@@ -69,7 +69,9 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
         artifacts = installed_artifacts(view, devices.found, deep=deep)
     blocking = tuple(blocks(versions, settings, compiler, devices))
     starts = next_starts(artifacts, devices.found, blocking[0].what if blocking else "")
-    obstacles = (*blocking, *failures(view.state, only, artifacts, starts))
+    hooks = read_hooks()
+    ignored = () if hooks.automatic or hooks.active else left_out(hooks.plugins, artifacts)
+    obstacles = (*blocking, *failures(view.state, only, artifacts, starts), *uninstalled(ignored))
     return Diagnosis(
         ok=not obstacles,
         verdict=sentence(obstacles, starts),
@@ -81,6 +83,6 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
         store=view.state,
         artifacts_from=only,
         artifacts=artifacts,
-        hooks=read_hooks(),
+        hooks=hooks,
         next_start=starts,
     )

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from gdn_aot.providers.engines import conditions
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gdn_aot.providers.engines import Condition
     from gdn_aot.runtime.diagnose.artifacts import ArtifactState, Covered, Lacking, Refused
     from gdn_aot.runtime.diagnose.devices import Device
+    from gdn_aot.runtime.diagnose.process import Plugin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +38,8 @@ class NextStart:
     """Kernels that they have and none can serve: Triton compiles them, and benchmarks those that are tuned."""
     not_covered: tuple[Lacking, ...]
     """What one of them was built without."""
+    conditional: tuple[Condition, ...]
+    """Kernels among ``served`` that the engine launches only if told to."""
 
 
 def next_starts(artifacts: Sequence[ArtifactState], devices: Sequence[Device], blocked: str) -> tuple[NextStart, ...]:
@@ -79,4 +85,22 @@ def _on(target: str | None, devices: Sequence[Device], fitting: Sequence[Artifac
         served=tuple(served),
         refused=tuple(item for kernel, item in refusals.items() if kernel not in served),
         not_covered=tuple(dict.fromkeys(item for artifact in fitting for item in artifact.not_covered)),
+        conditional=tuple(_conditional(fitting, tuple(served))),
+    )
+
+
+def _conditional(fitting: Sequence[ArtifactState], served: tuple[str, ...]) -> Iterator[Condition]:
+    for provider, capability in dict.fromkeys((artifact.provider, artifact.capability) for artifact in fitting):
+        if provider and capability:
+            distribution, _, version = provider.partition(" ")
+            yield from conditions(distribution, version, capability, served)
+
+
+def left_out(plugins: Sequence[Plugin], artifacts: Sequence[ArtifactState]) -> tuple[Plugin, ...]:
+    """Return the engines here whose kernels an artifact has, and which would not install the loader."""
+    engines = {artifact.provider.partition(" ")[0] for artifact in artifacts if artifact.accepted and artifact.provider}
+    return tuple(
+        plugin
+        for plugin in plugins
+        if plugin.host in engines and plugin.host_version and (plugin.left_out or not plugin.installed)
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gdn_aot.runtime.diagnose.artifacts import ArtifactState
     from gdn_aot.runtime.diagnose.devices import Devices
     from gdn_aot.runtime.diagnose.next_start import NextStart
-    from gdn_aot.runtime.diagnose.process import Compiler, Environment, Versions
+    from gdn_aot.runtime.diagnose.process import Compiler, Environment, Plugin, Versions
     from gdn_aot.runtime.diagnose.store import StoreState
 
 
@@ -70,6 +70,19 @@ def failures(
     else:
         for start in starts:
             yield from _shortcomings(start, artifacts, make)
+
+
+def uninstalled(plugins: Sequence[Plugin]) -> Iterator[Obstacle]:
+    """Yield why engines would not install the loader in their processes."""
+    for plugin in plugins:
+        engine = f"{plugin.host} {plugin.host_version}"
+        if plugin.left_out:
+            what = f"{plugin.variable}={plugin.filter} leaves gdn_aot out, so that {engine} does not load it"
+            hint = f"add gdn_aot to {plugin.variable}, or unset it"
+        else:
+            what = f"{engine} finds no entry point gdn_aot of {plugin.group}, so that it does not load it"
+            hint = "pip install gdn-aot into its environment; a source tree on the path has no entry points"
+        yield Obstacle(where="hooks", what=what, hint=hint)
 
 
 def _unreadable(artifact: ArtifactState) -> str:

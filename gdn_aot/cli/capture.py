@@ -1,0 +1,61 @@
+"""``gdn-aot capture``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import emit_json, note
+from gdn_aot.errors import NothingSelectedError
+
+
+@click.command("capture", context_settings={"ignore_unknown_options": True})
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("capture.json"), show_default=True,
+    help="The capture file.",
+)  # fmt: skip
+@_options.as_json
+@click.argument("command_line", metavar="-- CMD...", nargs=-1, type=click.UNPROCESSED, required=True)
+def command(output: Path, command_line: tuple[str, ...], *, as_json: bool) -> None:
+    """Run CMD and record the launches of every Triton kernel in its processes.
+
+    What CMD prints on stdout stays there; with --json it goes to stderr. Exits with the status of CMD, or with 3 if
+    that was 0 and no kernel was launched.
+    """
+    from gdn_aot.capture.run import record
+
+    status, merged = record(command_line, output, keep_stdout=not as_json)
+    capture = merged.capture
+    for text in merged.notes:
+        note(text)
+    for item in capture.left_out:
+        note(f"left out: {item.what}: {item.reason}")
+    if as_json:
+        emit_json(
+            {
+                "path": str(output) if capture.launches else None,
+                "status": status,
+                "triton": capture.triton,
+                "targets": list(capture.targets),
+                "processes": capture.processes,
+                "kernels": len(capture.kernels),
+                "launches": capture.launches,
+                "left_out": [{"what": item.what, "reason": item.reason} for item in capture.left_out],
+            }
+        )
+    elif capture.launches:
+        note(
+            f"{output}: {capture.launches} launches of {len(capture.kernels)} kernels in {capture.processes} processes "
+            f"on {', '.join(capture.targets)}"
+        )
+    if status:
+        if not capture.launches:
+            note("nothing was recorded")
+        raise click.exceptions.Exit(status)
+    if not capture.launches:
+        raise NothingSelectedError(
+            "CMD launched no Triton kernel in a Python process that could be recorded",
+            hint="send it traffic; Python started with -I, -E or -S is not recorded",
+        )

@@ -1,0 +1,94 @@
+"""What tests record: kernels launched under a driver that launches nothing, in one process or several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "triton_versions")]
+
+
+def start() -> None:
+    import launching
+
+    launching.start("sm_90")
+
+
+def add(odd: int = 3) -> None:
+    """Launch a kernel that is not autotuned; even values of ``odd`` are another launch key."""
+    import kernels
+    import torch
+
+    x = torch.zeros(64)
+    kernels.every[(1,)](
+        x, x, 1, 32, odd, 1 << 40, 0.5, None, 7, 5, BLOCK=16, NAME="relu", FLAG=True, KIND=kernels.tl.float16,
+        ABSENT=None, RATIO=0.25,
+    )  # fmt: skip
+
+
+def tune(n: int = 64) -> None:
+    import kernels
+    import torch
+
+    kernels.tuned._do_bench = lambda call, **_: (call(), [1.0, 1.0, 1.0])[1]
+    x = torch.zeros(64)
+    kernels.tuned[(1,)](x, None, x, n, True)
+
+
+def child(odd: int) -> None:
+    start()
+    add(odd)
+
+
+def main(mode: str) -> None:
+    match mode:
+        case "one":
+            start()
+            add()
+            tune()
+        case "spawn":
+            worker = multiprocessing.get_context("spawn").Process(target=child, args=(16,))
+            worker.start()
+            start()
+            add()
+            worker.join()
+            assert worker.exitcode == 0
+        case "fork":
+            start()
+            add()
+            pid = os.fork()
+            if not pid:
+                add(16)
+                tune()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            add()
+        case "killed":
+            pid = os.fork()
+            if not pid:
+                start()
+                add(16)
+                os.kill(os.getpid(), signal.SIGKILL)
+            assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+            start()
+            add()
+            os._exit(7)
+        case "subprocess":
+            subprocess.run([sys.executable, __file__, "one"], check=True)
+        case "nothing":
+            pass
+        case "wait":
+            start()
+            add()
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+            Path(sys.argv[2]).touch()
+            time.sleep(60)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

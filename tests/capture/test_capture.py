@@ -1,0 +1,182 @@
+"""``gdn-aot capture`` around real processes that launch real kernels, up to the driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from helpers import ROOT, Done, environment, expect_error, gdn_aot
+
+from gdn_aot.capture.form import Capture, dump
+from gdn_aot.capture.parse import load
+
+PROGRAM = Path(__file__).parent / "program.py"
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Any:
+    """Record the program in one of its modes; return what was recorded, and the command's end."""
+
+    def capture(mode: str, code: int = 0, **extra: str) -> tuple[Capture | None, Done]:
+        output = tmp_path / "capture.json"
+        more = {"TRITON_CACHE_DIR": str(tmp_path / "triton"), **extra}
+        done = gdn_aot(
+            "capture", "-o", output, "--json", "--", sys.executable, PROGRAM, mode, home=tmp_path, extra=more, code=code
+        )
+        assert not list(tmp_path.glob(".capture*")), "what processes wrote is gone"
+        return load(output) if output.exists() else None, done
+
+    return capture
+
+
+def counts(capture: Capture) -> dict[str, int]:
+    return {kernel.name: len(kernel.launches) for kernel in capture.kernels}
+
+
+def test_one_process(capture: Any) -> None:
+    found, done = capture("one")
+    assert counts(found) == {"kernels:every": 1, "kernels:tuned": 1}
+    assert found.processes == 1
+    assert found.targets == ("sm_90",)
+    (tuned,) = found.kernels[1].launches
+    assert tuned.tuning.key == (64, True, "torch.float32", "torch.float32")
+    assert dict(tuned.tuning.config.kwargs) == {"BLOCK": 64}
+    assert found.kernels[0].source_sha256
+    assert found.kernels[0].cache_key
+    document = done.json
+    assert (document["launches"], document["kernels"], document["status"]) == (2, 2, 0)
+
+
+@pytest.mark.parametrize("mode", ["spawn", "fork"])
+def test_several_processes(capture: Any, mode: str) -> None:
+    found, _ = capture(mode)
+    assert counts(found)["kernels:every"] == 2
+    assert found.processes == 2
+    assert {launch.processes for kernel in found.kernels for launch in kernel.launches} == {1}
+    assert counts(found).get("kernels:tuned") == (1 if mode == "fork" else None)
+
+
+def test_a_killed_child_leaves_what_it_had_and_the_status_is_the_commands(capture: Any) -> None:
+    found, _ = capture("killed", code=7)
+    assert counts(found) == {"kernels:every": 2}
+    assert found.processes == 2
+
+
+def test_a_program_started_by_the_command(capture: Any) -> None:
+    assert counts(capture("subprocess")[0]) == {"kernels:every": 1, "kernels:tuned": 1}
+
+
+def test_the_next_sitecustomize_still_runs(capture: Any, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text("import os\nopen(os.environ['MARK'], 'w').close()\n")
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    found, _ = capture("one", PYTHONPATH=path, MARK=str(tmp_path / "mark"))
+    assert (tmp_path / "mark").exists()
+    assert found.launches == 2
+
+
+def test_a_python_without_this_package_is_recorded_too(capture: Any, tmp_path: Path) -> None:
+    """The command may run in another environment: the recorder finds itself, and leaves the path as it was."""
+    code = "import sys; import gdn_aot.capture.recorder; assert not [p for p in sys.path if p == sys.argv[1]], sys.path"
+    from gdn_aot.capture.run import environment as recorded
+
+    env = recorded({name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT)], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_launched_is_an_error_and_writes_nothing(capture: Any) -> None:
+    found, done = capture("nothing", code=3)
+    assert found is None
+    assert '"code": "nothing-selected"' in done.out
+
+
+def test_a_command_that_is_not_there(tmp_path: Path) -> None:
+    done = gdn_aot("capture", "-o", tmp_path / "c.json", "--json", "--", "no-such-program", home=tmp_path, code=2)
+    expect_error(done, 2, "usage")
+    assert not list(tmp_path.glob("*c.json*"))
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    done = gdn_aot("capture", "-o", tmp_path / "no/c.json", "--json", "--", "true", home=tmp_path, code=9)
+    expect_error(done, 9, "not-writable")
+
+
+def test_stdout_of_the_command_stays_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "print('hello')"]
+    done = gdn_aot("capture", "-o", tmp_path / "c.json", "--", *command, home=tmp_path, code=3)
+    assert done.out == "hello\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_command_and_what_it_had_is_kept(tmp_path: Path, number: int) -> None:
+    ready = tmp_path / "ready"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gdn_aot", "capture", "-o", str(tmp_path / "c.json"), "--",
+         sys.executable, str(PROGRAM), "wait", str(ready)],
+        env=environment(tmp_path, {"TRITON_CACHE_DIR": str(tmp_path / "triton")}), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not ready.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (5 if number == signal.SIGTERM else 128 + signal.SIGINT), err
+    assert load(tmp_path / "c.json").launches == 1
+
+
+def test_nothing_of_the_machine_is_in_it(capture: Any, tmp_path: Path) -> None:
+    found, _ = capture("one")
+    text = dump(found).decode()
+    assert str(tmp_path) not in text
+    assert str(ROOT) not in text
+    assert "0x" not in text
+
+
+def test_a_launch_seen_before_is_cheap(tmp_path: Path) -> None:
+    """The hundredth launch of a key writes nothing and packs nothing."""
+    code = """
+import sys, json
+sys.argv = ["program", "none"]
+import program
+program.start(); program.add()
+from gdn_aot.triton_internals import observing
+observing.pack_launch = None  # would raise
+before = [path.stat().st_size for path in folder.iterdir()]
+for _ in range(100):
+    program.add()
+print(json.dumps([before, [path.stat().st_size for path in folder.iterdir()]]))
+"""
+    from helpers import python
+
+    (tmp_path / "folder").mkdir()
+    start = f"""
+import pathlib, sys
+sys.path.insert(0, {str(PROGRAM.parent)!r})
+folder = pathlib.Path({str(tmp_path / "folder")!r})
+from gdn_aot.capture import recorder
+recorder.start(str(folder))
+"""
+    before, after = python(start + code, home=tmp_path, extra={"TRITON_CACHE_DIR": str(tmp_path / "triton")})
+    assert before == after
+    assert len(before) == 1
+    assert before[0] > 0
+
+
+def test_the_schema_says_what_is_written(capture: Any) -> None:
+    found, _ = capture("one")
+    path = ROOT / "gdn_aot/resources/capture.schema.json"
+    schema = json.loads(path.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(json.loads(dump(found)))

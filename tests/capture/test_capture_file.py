@@ -1,0 +1,205 @@
+"""Reading capture files and the files that processes write: what is wrong is named with its path."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+
+from gdn_aot.artifact import manifest as m
+from gdn_aot.capture import form
+from gdn_aot.capture.merge import merge_folder
+from gdn_aot.capture.parse import load, parse
+from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def launch(number: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "target": "sm_90",
+        "key": f"key {number}",
+        "specialization": {
+            "signature": {"x": "*fp32", "N": "constexpr"},
+            "constants": [[[1], 16]],
+            "attributes": [[[0], [["tt.divisibility", 16]]]],
+            "options": {"num_warps": 4},
+        },
+        "tuning": {
+            "key": [16, True, "torch.float32"],
+            "config": {"kwargs": {"N": 16}, "num_warps": 4, "num_stages": 2, "num_ctas": 1, "maxnreg": None},
+            "positional": 1,
+            "keywords": ["N"],
+        },
+        **more,
+    }
+
+
+def plain() -> dict[str, Any]:
+    return {
+        "format": 1,
+        "tool": "gdn-aot 0",
+        "triton": "3.6.0",
+        "processes": 2,
+        "packages": [{"distribution": "fla-core", "version": "0.6.0"}],
+        "kernels": [
+            {
+                "module": "fla.ops",
+                "qualname": "kernel",
+                "source_sha256": "a" * 64,
+                "cache_key": "b" * 64,
+                "launches": [launch(processes=1), launch(1, processes=2, tuning=None)],
+            }
+        ],
+        "left_out": [{"what": "m:k", "reason": "no"}],
+    }
+
+
+def problems_of(value: Any) -> dict[str, str]:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    with pytest.raises(VerificationError) as caught:
+        parse(data)
+    return {problem.where: problem.what for problem in caught.value.problems}
+
+
+def test_what_is_written_is_read() -> None:
+    capture = parse(json.dumps(plain()).encode())
+    assert parse(form.dump(capture)) == capture
+    assert json.loads(form.dump(capture)) == plain()
+    assert capture.launches == 2
+
+
+BROKEN: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "missing": (lambda p: p.pop("kernels"), "kernels", "missing, expected list"),
+    "unknown": (lambda p: p.update(extra=1), "extra", "unknown key"),
+    "type": (lambda p: p["kernels"][0].update(module=1), "kernels[0].module", "expected str, got int"),
+    "deep": (
+        lambda p: p["kernels"][0]["launches"][0]["tuning"]["config"].update(num_warps="4"),
+        "kernels[0].launches[0].tuning.config.num_warps",
+        "expected int, got str",
+    ),
+    "signature": (
+        lambda p: p["kernels"][0]["launches"][1]["specialization"].update(signature={"x": 1}),
+        "kernels[0].launches[1].specialization.signature.x",
+        "expected str or list of them, got int",
+    ),
+    "argument": (
+        lambda p: p["kernels"][0]["launches"][0]["specialization"].update(constants=[[[2], 0]]),
+        "kernels[0].launches[0].specialization.constants[0][0]",
+        "expected an argument from 0, below 2",
+    ),
+    "digest": (
+        lambda p: p["kernels"][0].update(cache_key="x"),
+        "kernels[0].cache_key",
+        "expected 64 lower-case hexadecimal digits",
+    ),
+    "twice": (lambda p: p["kernels"].append(p["kernels"][0]), "kernels[1]", "is there twice"),
+    "positional": (
+        lambda p: p["kernels"][0]["launches"][0]["tuning"].update(positional=3),
+        "kernels[0].launches[0].tuning.positional",
+        "expected 0 to 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_wrong_is_named_with_its_path(name: str) -> None:
+    change, where, what = BROKEN[name]
+    value = plain()
+    change(value)
+    assert problems_of(value)[where] == what
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_a_truncated_file(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "capture.json"
+    path.write_bytes(json.dumps(plain()).encode()[:length])
+    with pytest.raises(VerificationError) as caught:
+        load(path)
+    assert str(path) in caught.value.message
+    assert "is not JSON" in caught.value.problems[0].what
+
+
+@pytest.mark.parametrize(
+    "data", [b"[]", b"\xff\xfe", b'{"format": 1, "format": 1}', b'{"a": NaN}', b"[" * 100_000, b'{"format": true}']
+)
+def test_what_is_no_capture_at_all(data: bytes) -> None:
+    assert problems_of(data)
+
+
+def test_another_format() -> None:
+    with pytest.raises(UnknownFormatError, match="is of format 2, expected 1"):
+        parse(json.dumps({**plain(), "format": 2}).encode())
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read the capture"):
+        load(tmp_path / "none.json")
+
+
+def test_the_schema_says_what_the_records_say() -> None:
+    text = resources.files("gdn_aot").joinpath("resources/capture.schema.json").read_text()
+    schema = json.loads(text)
+    jsonschema.Draft202012Validator(schema).validate(plain())
+    records = [item for item in vars(form).values() if isinstance(item, type) and dataclasses.is_dataclass(item)]
+    found = {name: value for name, value in schema["$defs"].items() if name[0].isupper()} | {"Capture": schema}
+    for record in (*records, m.Specialization, m.Config):
+        names = [field.name for field in dataclasses.fields(record)]
+        definition = found.pop(record.__name__)
+        assert (list(definition["properties"]), definition["required"]) == (names, names)
+        assert definition["additionalProperties"] is False
+    assert not found
+
+
+def test_the_digest_is_of_what_is_built() -> None:
+    first, other = plain(), plain()
+    other["processes"], other["kernels"][0]["launches"][0]["processes"] = 9, 9
+    digests = [parse(json.dumps(value).encode()).digest() for value in (first, other)]
+    assert digests[0] == digests[1]
+    other["kernels"][0]["launches"].pop()
+    assert parse(json.dumps(other).encode()).digest() != digests[0]
+
+
+HEADER = {"format": 1, "tool": "gdn-aot 0", "triton": "3.6.0"}
+KERNEL = {key: plain()["kernels"][0][key] for key in ("module", "qualname", "source_sha256", "cache_key")}
+
+
+def write(path: Path, *lines: Any, end: bytes = b"") -> None:
+    path.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines) + end)
+
+
+def test_merging_counts_processes_and_keeps_what_a_killed_one_had(tmp_path: Path) -> None:
+    one = {"launch": {"kernel": 0, **launch()}}
+    write(tmp_path / "1.jsonl", HEADER, {"kernel": KERNEL}, one, {"launch": {"kernel": 0, **launch(1)}})
+    write(tmp_path / "2.jsonl", HEADER, {"kernel": KERNEL}, one, end=b'{"launch": {"kern')
+    write(tmp_path / "3.jsonl", HEADER, {"left_out": ["m:k", "no"]}, {"launch": {"kernel": 5, **launch()}})
+    (tmp_path / "4.jsonl").write_bytes(b"")
+    merged = merge_folder(tmp_path)
+    (kernel,) = merged.capture.kernels
+    assert [row.processes for row in kernel.launches] == [2, 1]
+    assert merged.capture.processes == 2
+    assert [item.what for item in merged.capture.left_out] == ["m:k"]
+    assert merged.notes == [
+        "2: 1 damaged lines are left out",
+        "3: 1 damaged lines are left out",
+        "4.jsonl is left out: it has no header",
+    ]
+
+
+def test_processes_with_another_triton_are_left_out(tmp_path: Path) -> None:
+    lines = ({"kernel": KERNEL}, {"launch": {"kernel": 0, **launch()}})
+    write(tmp_path / "1.jsonl", {**HEADER, "triton": "3.8.0"}, *lines, {"launch": {"kernel": 0, **launch(1)}})
+    write(tmp_path / "2.jsonl", HEADER, *lines)
+    capture = merge_folder(tmp_path).capture
+    assert (capture.triton, capture.launches) == ("3.8.0", 2)
+    assert capture.left_out[0].what == "process with Triton 3.6.0"
+
+
+def test_an_empty_folder_is_an_empty_capture(tmp_path: Path) -> None:
+    assert merge_folder(tmp_path).capture.launches == 0

@@ -1,0 +1,132 @@
+"""The entry point in vLLM's own processes: its plugin loader, its model inspection, its worker class.
+
+Needs an interpreter that has vLLM, named by ``GDN_AOT_TEST_VLLM``; vLLM need not be able to run a model there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tomllib
+from helpers import ROOT, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PYTHON = os.environ.get("GDN_AOT_TEST_VLLM", "")
+pytestmark = pytest.mark.skipif(not PYTHON, reason="GDN_AOT_TEST_VLLM names no Python that has vLLM")
+
+START = """
+import json, sys
+from vllm.plugins import load_general_plugins
+def loaded():
+    kernels = [name for name in sys.modules if "flash_linear_attention" in name or ".fla." in name]
+    return ["gdn_aot.runtime.loader" in sys.modules, kernels]
+"""
+
+
+@pytest.fixture
+def vllm(tmp_path: Path) -> Any:
+    """Run code with gdn-aot installed as far as entry points go; return (what it printed last, stderr)."""
+    metadata = tmp_path / "site/gdn_aot-0.0.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gdn-aot\nVersion: 0.0.0\n")
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items()) for group, names in groups.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+
+    def vllm(code: str, **extra: str) -> tuple[Any, str]:
+        env = environment(tmp_path / "home", {"VLLM_TARGET_DEVICE": "cuda", "VLLM_NO_USAGE_STATS": "1", **extra})
+        env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(metadata.parent)])
+        done = subprocess.run(
+            [PYTHON, "-c", START + code],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+    return vllm
+
+
+def ours(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "gdn-aot" in line]
+
+
+def test_vllm_calls_it_before_any_kernel_is_imported(vllm: Any) -> None:
+    (installed, kernels), err = vllm("load_general_plugins(); print(json.dumps(loaded()))")
+    assert installed
+    assert kernels == []
+    (line,) = ours(err)
+    assert "no artifact in the store" in line
+
+
+def test_vllm_plugins_without_us_leaves_us_out(vllm: Any) -> None:
+    (installed, _), err = vllm("load_general_plugins(); print(json.dumps(loaded()))", VLLM_PLUGINS="another")
+    assert not installed
+    assert ours(err) == []
+
+
+def test_the_process_that_inspects_models_goes_on(vllm: Any) -> None:
+    """vLLM pickles a function into a process of its own, which answers through a file."""
+    answer, _ = vllm("""
+from vllm.model_executor.models.registry import _run_in_subprocess
+def inspect():
+    import sys
+    return ["gdn_aot.runtime.loader" in sys.modules]
+print(json.dumps(_run_in_subprocess(inspect)))
+""")
+    assert answer == [True]
+
+
+@pytest.mark.parametrize("content", [None, b"no artifact"])
+def test_a_broken_artifact_is_one_warning_and_vllm_is_as_it_was(
+    vllm: Any, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "artifact.tar.zst"
+    if content is not None:
+        path.write_bytes(content)
+    code = """
+load_general_plugins()
+from vllm.v1.worker.gpu_worker import Worker
+from triton.runtime.autotuner import Autotuner
+from triton.runtime.jit import JITFunction
+owners = {function.__module__ for function in (
+    Worker.determine_available_memory, Autotuner.run, JITFunction.run, JITFunction.create_binder)}
+print(json.dumps([sorted(owners), [type(finder).__module__ for finder in sys.meta_path]]))
+"""
+    (owners, finders), err = vllm(code, GDN_AOT_ARTIFACT=str(path))
+    assert not [name for name in (*owners, *finders) if name.startswith("gdn_aot")]
+    assert len(ours(err)) == 1, ours(err)
+
+
+def test_the_worker_that_measures_memory_is_the_one_that_is_watched(vllm: Any) -> None:
+    """What is read of vLLM's worker is there, and the method keeps its signature and its text."""
+    code = """
+import inspect
+from vllm.v1.worker import gpu_worker
+from vllm.config import ModelConfig, ParallelConfig
+before = gpu_worker.Worker.determine_available_memory
+from gdn_aot.plugins import vllm as plugin, vllm_memory
+assert plugin.WORKER == "vllm.v1.worker.gpu_worker"
+vllm_memory.watch(plugin.WORKER)
+after = gpu_worker.Worker.determine_available_memory
+source = inspect.getsource(gpu_worker.Worker)
+print(json.dumps([
+    after is not before and after.__wrapped__ is before,
+    str(inspect.signature(before)) == str(inspect.signature(after)),
+    "model_config = vllm_config.model_config" in inspect.getsource(gpu_worker.Worker.__mro__[1]),
+    "hf_text_config" in inspect.getsource(ModelConfig),
+    "tensor_parallel_size" in inspect.getsource(ParallelConfig),
+    source.index("def determine_available_memory") < source.index("def initialize_from_config"),
+]))
+"""
+    assert vllm(code)[0] == [True] * 6

@@ -1,0 +1,289 @@
+"""vLLM's entry point with FLA's kernels as the served ones, and a worker module that has only what is looked at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tomllib
+from helpers import ROOT, python
+from launching import PRELUDE
+
+if TYPE_CHECKING:
+    from builds import Built
+
+WORKER = """
+class Worker:
+    def determine_available_memory(self, extra=0):
+        '''vLLM's words.'''
+        self.measured = len(self.driver.loaded) if hasattr(self, "driver") else -1
+        return 1000 + extra
+"""
+START = (
+    PRELUDE
+    + """
+import logging, types
+lines = []
+class Handler(logging.Handler):
+    def emit(self, record):
+        lines.append([record.levelname, record.name, record.getMessage()])
+logging.getLogger().addHandler(Handler())
+logging.getLogger("gdn_aot").setLevel(logging.INFO)
+logging.getLogger("vllm").setLevel(logging.INFO)
+from gdn_aot.plugins import vllm as plugin
+
+def config(**more):
+    names = dict(linear_num_key_heads=16, linear_num_value_heads=32, linear_key_head_dim=128,
+        linear_value_head_dim=128, linear_conv_kernel_dim=4)
+    return types.SimpleNamespace(**{**names, **more})
+
+def worker(text, tp=1):
+    import torch
+    torch.cuda.mem_get_info = lambda *_: (1 << 30, 1 << 31)
+    torch.cuda.synchronize = lambda *_: None
+    from vllm.v1.worker.gpu_worker import Worker
+    made = Worker()
+    made.driver = driver
+    made.model_config = types.SimpleNamespace(hf_text_config=text, dtype=torch.bfloat16)
+    made.parallel_config = types.SimpleNamespace(tensor_parallel_size=tp)
+    return made
+
+def warnings():
+    return [line for line in lines if line[0] != "INFO"]
+"""
+)
+
+
+@pytest.fixture
+def play(sm_90: Built, tmp_path: Path) -> Any:
+    """Run code with a package ``vllm`` that has a worker, and the artifact for it in ``GDN_AOT_ARTIFACT``."""
+    package = tmp_path / "site/vllm/v1/worker"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    (package / "gpu_worker.py").write_text(WORKER)
+    (package.parent.parent / "logger.py").touch()
+
+    def play(code: str, artifact: str | Path | None = None, **extra: str) -> Any:
+        chosen = {"GDN_AOT_ARTIFACT": str(artifact or sm_90.path), "TRITON_CACHE_DIR": str(tmp_path / "triton")}
+        path = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(ROOT)])}
+        return python(START + code, home=tmp_path / "home", extra={**chosen, **path, **extra})
+
+    return play
+
+
+def test_the_entry_point_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["vllm.general_plugins"] == {"gdn_aot": "gdn_aot.plugins.vllm:register"}
+
+
+def test_it_installs_once_and_says_one_line(play: Any) -> None:
+    got = play("""
+import vllm.logger
+plugin.register(); plugin.register(); become(); prefill(); decode()
+done(lines=[line for line in lines if line[1].startswith("vllm")], warnings=warnings(), torch="torch" in sys.modules)
+""")
+    ((level, name, text),) = got["lines"]
+    assert (level, name) == ("INFO", "vllm.gdn_aot")
+    assert "fla0.6.0-triton3.6.0-sm_90: 8 kernels" in text
+    assert "for 1 model" in text
+    assert got["compiled"] == []
+    assert got["benchmarked"] == 0
+    assert got["warnings"] == []
+
+
+def test_importing_and_registering_loads_neither_torch_nor_triton(play: Any) -> None:
+    got = play("""
+plugin.register()
+print(json.dumps([name for name in ("torch", "triton", "vllm", "fla") if name in sys.modules]))
+""")
+    assert got == []
+
+
+def test_kernels_are_loaded_before_memory_is_measured_and_none_after(play: Any) -> None:
+    got = play("""
+plugin.register(); become()
+import fla.ops.gated_delta_rule, fla.modules
+served = worker(config())
+available = served.determine_available_memory(extra=7)
+after = len(driver.loaded)
+prefill(); prefill(200, [0, 77, 200], state=True); decode()
+done(available=available, measured=served.measured, after=after, now=len(driver.loaded), lines=lines,
+    doc=type(served).determine_available_memory.__doc__)
+""")
+    assert got["available"] == 1007
+    assert got["measured"] == got["after"] == got["now"] > 0
+    assert got["doc"] == "vLLM's words."
+    assert got["compiled"] == []
+    (text,) = [line[2] for line in got["lines"] if "before the KV cache is measured" in line[2]]
+    assert text.startswith(f"loaded {got['measured']} modules of ")
+
+
+@pytest.mark.parametrize(
+    ("text", "tp", "loaded"),
+    [
+        ("config(linear_num_key_heads=32, linear_num_value_heads=64)", 2, True),
+        ("config(linear_num_key_heads=32, linear_num_value_heads=64)", 1, False),
+        ("config(linear_conv_kernel_dim=3)", 1, False),
+        ("types.SimpleNamespace(hidden_size=64)", 1, False),
+    ],
+)
+def test_the_shape_that_is_served_decides(play: Any, text: str, tp: int, loaded: bool) -> None:
+    got = play(f"""
+plugin.register(); become()
+import fla.ops.gated_delta_rule, fla.modules
+served = worker({text}, {tp})
+available = served.determine_available_memory()
+done(available=available, measured=served.measured, warnings=warnings())
+""")
+    assert got["available"] == 1000
+    assert bool(got["measured"]) is loaded
+    assert got["warnings"] == []
+
+
+def test_a_failure_while_loading_is_one_warning(play: Any) -> None:
+    got = play("""
+plugin.register(); become()
+served = worker(config())
+del served.model_config
+print(json.dumps([served.determine_available_memory(), warnings()]))
+""")
+    assert got[0] == 1000
+    ((level, _, text),) = got[1]
+    assert level == "WARNING"
+    assert "AttributeError" in text
+    assert "the first launches load kernels" in text
+
+
+@pytest.mark.parametrize(
+    "worker",
+    ["class Worker:\n    pass\n", "Worker = None\n", "", "class Worker:\n    determine_available_memory = 3\n"],
+)
+def test_a_worker_of_another_form_is_left_as_it_is(play: Any, tmp_path: Path, worker: str) -> None:
+    (tmp_path / "site/vllm/v1/worker/gpu_worker.py").write_text(worker)
+    got = play("""
+plugin.register()
+from vllm.v1.worker import gpu_worker
+found = getattr(gpu_worker, "Worker", None)
+method = vars(found).get("determine_available_memory") if isinstance(found, type) else None
+print(json.dumps([callable(method), warnings()]))
+""")
+    assert got == [False, []]
+
+
+UNTOUCHED = """
+plugin.register(); become()
+import vllm.v1.worker.gpu_worker as module
+from triton.runtime.jit import JITFunction
+from triton.backends.nvidia import driver as nvidia
+import fla.ops.gated_delta_rule
+from fla.ops.gated_delta_rule.fused_recurrent import fused_recurrent_gated_delta_rule_fwd_kernel as kernel
+from gdn_aot.triton_internals import layers
+decode()
+done(
+    warnings=warnings(), method=module.Worker.determine_available_memory.__module__,
+    caches=type(layers(kernel)[0].device_caches).__name__, utils=nvidia.CudaUtils.__module__,
+    finders=[type(finder).__module__ for finder in sys.meta_path],
+)
+"""
+
+
+@pytest.mark.parametrize("what", ["missing", "garbage", "truncated", "empty folder", "other version", "no store"])
+def test_what_does_not_fit_leaves_everything_as_it_was_and_is_one_warning(
+    play: Any, sm_90: Built, tmp_path: Path, what: str
+) -> None:
+    path, more = tmp_path / "artifact.tar.zst", {}
+    match what:
+        case "garbage":
+            path.write_bytes(b"no artifact" * 100)
+        case "truncated":
+            path.write_bytes(sm_90.path.read_bytes()[:3000])
+        case "empty folder":
+            path.mkdir()
+        case "other version":
+            site = tmp_path / "site/fla_core-9.9.9.dist-info"
+            site.mkdir()
+            path = sm_90.path
+        case "no store":
+            more = {"GDN_AOT_ARTIFACT": ""}
+    got = play(UNTOUCHED, path, **more)
+    assert len(got["warnings"]) == 1, got["warnings"]
+    assert got["method"] == "vllm.v1.worker.gpu_worker"
+    assert got["caches"] == "defaultdict"
+    assert got["utils"] == "triton.backends.nvidia.driver"
+    assert not [name for name in got["finders"] if name.startswith("gdn_aot")]
+    assert got["compiled"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+
+
+def test_a_card_of_another_architecture_is_one_warning(play: Any) -> None:
+    got = play("plugin.register(); become('sm_89'); prefill(); decode(); done(warnings=warnings())")
+    assert len(got["compiled"]) == 7
+    assert [line[2] for line in got["warnings"]] == [
+        "no artifact is for device 0, which is sm_89; Triton compiles as usual"
+    ]
+
+
+def test_damaged_binaries_are_one_warning(play: Any, tmp_path: Path) -> None:
+    play("plugin.register(); become(); done()")
+    for blob in (tmp_path / "home/store/blobs").glob("*/*"):
+        blob.write_bytes(blob.read_bytes()[:99])
+    got = play("plugin.register(); become(); prefill(); decode(); done(warnings=warnings())")
+    assert len(got["compiled"]) == 7
+    assert len(got["report"]["misses"]) == 7
+    ((_, _, text),) = got["warnings"]
+    assert "is damaged" in text
+    assert "Install it again" in text
+
+
+def test_other_sources_are_one_warning(play: Any, tmp_path: Path) -> None:
+    import shutil
+    import sysconfig
+
+    site = Path(sysconfig.get_paths()["purelib"])
+    shutil.copytree(site / "fla", tmp_path / "site/fla", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (tmp_path / "site/fla/ops").rglob("*.py"):
+        path.write_text(path.read_text() + "\n# patched\n")
+    got = play("plugin.register(); become(); prefill(); decode(); done(warnings=warnings())")
+    assert len(got["report"]["refused"]) > 1
+    assert len(got["warnings"]) == 1, got["warnings"]
+
+
+def test_an_error_of_ours_does_not_reach_vllm(play: Any) -> None:
+    got = play("""
+class Odd(BaseException):
+    pass
+def broken(*_, **__):
+    raise Odd("broken")
+from gdn_aot.runtime import loader
+loader.install = broken
+plugin.register()
+print(json.dumps(warnings()))
+""")
+    ((level, _, text),) = got
+    assert (level, text) == ("WARNING", "gdn-aot: nothing is served: Odd: broken")
+
+
+def test_ctrl_c_is_not_swallowed_and_strict_mode_is_strict(play: Any, tmp_path: Path) -> None:
+    code = """
+from gdn_aot.runtime import loader
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+kept, loader.install = loader.install, interrupted
+raised = []
+for _ in range(2):
+    try:
+        plugin.register()
+    except BaseException as error:
+        raised.append(type(error).__name__)
+    plugin._registered, loader.install = False, kept
+print(json.dumps(raised))
+"""
+    assert play(code, tmp_path / "none", GDN_AOT_STRICT="1") == ["KeyboardInterrupt", "NoArtifactError"]
+
+
+def test_switched_off_it_does_nothing(play: Any) -> None:
+    got = play("plugin.register(); become(); decode(); done(lines=lines)", GDN_AOT="0")
+    assert got["lines"] == []
+    assert not got["report"]["active"]

@@ -1,0 +1,148 @@
+"""The parts of ``benchmarks/vllm_gdn.py`` that need neither GPU nor engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from vllm_gdn import plan, report
+
+if TYPE_CHECKING:
+    from builds import Built
+
+
+def requests(lengths: tuple[int, ...], first: float, later: float, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"tokens": n, "number": k, "first_token": later if k else first, "output": [n], "compiled_other": 0, **more}
+        for n in lengths
+        for k in range(3)
+    ]
+
+
+def record(name: str, **more: Any) -> dict[str, Any]:
+    case = plan.CASES[name]
+    return {
+        "case": name,
+        "error": None,
+        "warm_up": 0.2,
+        "kv_bytes": 1000,
+        "process": {"compiled_gdn": 0, "benchmarks_gdn": 0, "compiled_other": 3},
+        "requests": requests(case.lengths, 0.03, 0.025),
+        "prefill": {"8192": {"tuned": 610.0, "gdn": 900.0}},
+        **more,
+    }
+
+
+def good() -> dict[str, dict[str, Any]]:
+    return {
+        "a": record("a", error="OutOfMemoryError: CUDA out of memory", requests=[], prefill={}),
+        "b": record("b", prefill={"8192": {"tuned": 747.0, "gdn": 1040.0}}, kv_bytes=900),
+        "c": record("c"),
+        "d": record("d"),
+        "d-tight": record("d-tight", prefill={}),
+        "e": record("e"),
+    }
+
+
+def test_goals_that_are_met() -> None:
+    assert [goal["met"] for goal in report.goals(good())] == [True] * 11
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "missed"),
+    [
+        ("d", {"process": {"compiled_gdn": 1, "benchmarks_gdn": 2, "compiled_other": 0}}, [0, 1]),
+        ("d", {"warm_up": 0.5}, [2]),
+        ("d", {"prefill": {"8192": {"tuned": 700.0, "gdn": 1.0}}}, [3, 4]),
+        ("d", {"prefill": {}}, [3, 4]),
+        ("d", {"kv_bytes": 999}, [5]),
+        ("a", {"error": None}, [6]),
+        ("d-tight", {"error": "OutOfMemoryError: no"}, [7]),
+        ("e", {"requests": requests((50,), 0.2, 0.02, compiled_other=1)}, [8, 9]),
+        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [10]),
+    ],
+)
+def test_goals_that_are_missed(name: str, change: dict[str, Any], missed: list[int]) -> None:
+    records = good()
+    records[name].update(change)
+    assert [place for place, goal in enumerate(report.goals(records)) if not goal["met"]] == missed
+    assert "MISSED" in report.goals_text(report.goals(records))
+
+
+def test_cases_that_did_not_run_are_neither() -> None:
+    found = report.goals({"b": record("b")})
+    assert {goal["met"] for goal in found} == {None}
+    assert "not run" in report.goals_text(found)
+
+
+def test_the_table_has_every_case_and_why_one_ended() -> None:
+    text = report.table(good(), {"a": "tight"})
+    assert "(a) tight: OutOfMemoryError" in text
+    assert "tuned_us_per_layer: 8192: 747.0" in text
+
+
+def dry(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/vllm_gdn.py"), *map(str, arguments), "--dry"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/vb.tar.xz.00").touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    return tmp_path
+
+
+def test_a_dry_run_says_what_would_run(engine: Path) -> None:
+    text = dry("--engine", engine, "--cases", "a,b,c").stdout
+    assert text.index("(a)") < text.index("(b)") < text.index("(c)")
+    assert "GDN_AOT=0" in text
+    total = plan.seconds([plan.CASES[name] for name in "abc"])
+    assert f"about {total} s" in text
+
+
+def test_every_split_fits_a_command_of_ten_minutes() -> None:
+    for names in (("a", "b", "c"), ("capture",), plan.DEFAULT):
+        assert plan.seconds([plan.CASES[name] for name in names]) < 600
+
+
+def test_a_wrong_artifact_is_named(engine: Path, decode: Built) -> None:
+    done = dry("--engine", engine, "--cases", "d", "--artifact", decode.path, code=1)
+    assert "is of fla-core 0.6.0 and Triton 3.6.0, not of vllm 0.24.0" in done.stderr
+
+
+def test_missing_things_are_named(tmp_path: Path) -> None:
+    assert "parts has no vb.tar.xz" in dry("--engine", tmp_path, "--cases", "a", code=1).stderr
+    assert "case d needs --artifact" in dry("--engine", tmp_path, "--cases", "d", code=2).stderr
+    assert "unknown cases: x" in dry("--engine", tmp_path, "--cases", "a,x", code=2).stderr
+
+
+def test_the_process_of_a_case_is_told_all_that_it_reads(engine: Path, tmp_path: Path) -> None:
+    places = plan.Places(
+        engine=engine, unpacked=tmp_path, work=tmp_path, out=tmp_path / "o.json", artifact=tmp_path / "x", captured=None
+    )
+    text = (ROOT / "benchmarks/vllm_gdn/engine.py").read_text()
+    for case in plan.CASES.values():
+        spec = json.loads(json.dumps(plan.specification(case, places)))
+        read = {part.partition('"')[0] for part in text.split('spec["')[1:]}
+        assert read <= set(spec)
+    served = plan.environment(plan.CASES["d"], places)
+    assert served["GDN_AOT_ARTIFACT"] == str(tmp_path / "x")
+    assert "GDN_AOT" not in served

@@ -1,0 +1,118 @@
+"""``gdn-aot doctor`` on a machine that serves with vLLM: is the loader installed there, and what does it serve."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tomllib
+from doctoring import distribution, doctor, in_the_way
+from helpers import ROOT, gdn_aot
+
+from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.artifact.store import Store
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.providers.engines import conditions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builds import Built
+
+PREFILL = "vllm.third_party.flash_linear_attention.ops.chunk_o:chunk_fwd_kernel_o"
+OLD_PREFILL = "vllm.model_executor.layers.fla.ops.solve_tril:merge_16x16_to_64x64_inverse_kernel"
+DECODE = "vllm.model_executor.layers.fla.ops.fused_recurrent:packed_decode"
+KERNELS = (PREFILL, OLD_PREFILL, DECODE)
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "expected"),
+    [
+        ("0.17.1", (9, 0), "this version has no option"),
+        ("0.24.0", (9, 0), "takes FlashInfer for prefill on this card; with --gdn-prefill-backend triton"),
+        ("0.24.0", (10, 0), "if key heads have 128 dimensions and CUDA is 13"),
+        ("0.20.2", (10, 0), None),
+        ("0.24.0", (12, 0), None),
+        ("0.33.0", (12, 0), "if key heads have 128 dimensions"),
+        ("0.33.0", (8, 0), None),
+        ("0.33.0", (8, 9), None),
+        ("0.33.0", (7, 0), None),
+    ],
+)
+def test_which_kernels_vllm_launches(version: str, capability: tuple[int, int], expected: str | None) -> None:
+    found = conditions("vllm", version, capability, KERNELS)
+    if expected is None:
+        assert found == ()
+        return
+    assert found[0].kernels == (PREFILL, OLD_PREFILL)
+    assert expected in found[0].reason
+
+
+def test_other_distributions_have_no_condition() -> None:
+    assert conditions("fla-core", "0.6.0", (9, 0), KERNELS) == ()
+
+
+@pytest.fixture
+def vllm(sm_90: Built, tmp_path: Path) -> Any:
+    """A store with an artifact of vLLM 0.24.0 (FLA's kernels in vLLM's clothes), and vLLM in the environment."""
+    artifact = open_artifact(sm_90.path)
+    manifest = artifact.manifest
+    provider = replace(manifest.provider, name="vllm", distribution="vllm", version="0.24.0")
+    kernels = tuple(
+        replace(
+            kernel, module=kernel.module.replace("fla.ops.common", "vllm.model_executor.layers.fla.ops"), sources=()
+        )
+        for kernel in manifest.kernels
+    )
+    identifier = make_identifier("vllm", "0.24.0", manifest.triton.version, "sm_90")
+    made = replace(manifest, provider=provider, kernels=kernels, identifier=identifier, blobs=())
+    path = tmp_path / "vllm.tar.zst"
+    write_artifact(made, dict(artifact.iter_blobs()), path)
+    Store(str(tmp_path / "home")).install(open_artifact(path))
+    distribution(tmp_path / "site", "vllm", "0.24.0")
+    package = tmp_path / "site/vllm/model_executor/layers/fla/ops"
+    package.mkdir(parents=True)
+    (tmp_path / "site/vllm/__init__.py").touch()
+    for name in ("chunk_o", "chunk_delta_h"):
+        (package / f"{name}.py").touch()
+
+    def vllm(*, code: int = 0, entry_point: bool = True, **extra: str) -> Any:
+        groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+        value = groups["vllm.general_plugins"]["gdn_aot"]
+        if entry_point:
+            distribution(tmp_path / "ours", "gdn-aot", "0.1.0", f"[vllm.general_plugins]\ngdn_aot = {value}\n")
+        path = os.pathsep.join(map(str, (tmp_path / "site", tmp_path / "ours", ROOT)))
+        return doctor(tmp_path / "home", code=code, PYTHONPATH=path, **extra)
+
+    return vllm
+
+
+def test_an_installed_entry_point_is_fine_and_prefill_is_conditional(vllm: Any, tmp_path: Path) -> None:
+    document = vllm()
+    (plugin, _) = document["hooks"]["plugins"]
+    assert (plugin["installed"], plugin["value"]) == (True, "gdn_aot.plugins.vllm:register")
+    (start,) = document["next_start"]
+    (condition,) = start["conditional"]
+    assert condition["kernels"] == [
+        "vllm.model_executor.layers.fla.ops.chunk_delta_h:chunk_gated_delta_rule_fwd_kernel_h_blockdim64",
+        "vllm.model_executor.layers.fla.ops.chunk_o:chunk_fwd_kernel_o",
+    ]
+    assert set(condition["kernels"]) < set(start["served"])
+    path = os.pathsep.join(map(str, (tmp_path / "site", tmp_path / "ours", ROOT)))
+    shown = gdn_aot("doctor", home=tmp_path / "home", extra={"PYTHONPATH": path}).out
+    assert "of those served, only if asked for: 2" in shown
+    assert "vLLM takes FlashInfer for prefill on this card" in shown
+
+
+def test_vllm_plugins_without_us_is_in_the_way(vllm: Any) -> None:
+    document = vllm(code=4, VLLM_PLUGINS="other")
+    assert in_the_way(document) == "hooks: VLLM_PLUGINS=other leaves gdn_aot out, so that vllm 0.24.0 does not load it"
+    assert document["obstacles"][0]["hint"] == "add gdn_aot to VLLM_PLUGINS, or unset it"
+    assert vllm(VLLM_PLUGINS="other,gdn_aot", entry_point=False)["ok"]
+
+
+def test_an_entry_point_that_is_not_installed_is_in_the_way(vllm: Any) -> None:
+    assert "finds no entry point gdn_aot of vllm.general_plugins" in in_the_way(vllm(code=4, entry_point=False))
