@@ -63,6 +63,22 @@ print("LOADED", *sorted(set(sys.modules) - before))
     assert not found & {*HEAVY, *SLOW, "click"} - {"logging"}
 
 
+def test_a_recorded_process_loads_next_to_nothing_until_it_imports_triton(tmp_path: Path) -> None:
+    code = f"""
+import sys
+before = set(sys.modules)
+sys.path[:] = [place for place in sys.path if "site-packages" not in place] + {[str(ROOT)]!r}
+from gdn_aot.capture import recorder; recorder.start({str(tmp_path)!r})
+from gdn_aot.plugins import vllm
+print("LOADED", *sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = set(done.stdout.rpartition("LOADED ")[2].split())
+    assert "gdn_aot.capture.recorder" in found
+    assert not found & {*HEAVY, *SLOW, "click"}
+    assert not list(tmp_path.iterdir()), "nothing is written before something is launched"
+
+
 def test_doctor_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         f"import os; os.environ['GDN_AOT_HOME'] = {str(tmp_path)!r}; from gdn_aot.cli.main import run; run(['doctor'])"

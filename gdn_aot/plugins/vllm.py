@@ -39,7 +39,7 @@ def register() -> None:
     except BaseException as error:
         if _strict(error):
             raise
-        _say("warning", f"gdn-aot: nothing is served: {type(error).__name__}: {error}")
+        _say("warning", f"nothing is served: {type(error).__name__}: {error}")
 
 
 def _register() -> None:
@@ -54,7 +54,7 @@ def _register() -> None:
         models = len(header["models"])
         _say(
             "info",
-            f"gdn-aot: {header['identifier']}: {header['kernels']} kernels, {header['choices']} choices and "
+            f"{header['identifier']}: {header['kernels']} kernels, {header['choices']} choices and "
             f"{header['binaries']} binaries for {models} model{'s' * (models != 1)}",
         )
     from gdn_aot.plugins import vllm_memory
@@ -74,7 +74,7 @@ def _say(level: str, message: str) -> None:
     if "vllm.logger" in sys.modules:
         import logging
 
-        getattr(logging.getLogger(_LOGGER), level)(message)
+        getattr(logging.getLogger(_LOGGER), level)(f"gdn-aot: {message}")
         return
     from gdn_aot.runtime import log
 
