@@ -23,8 +23,8 @@ rule = Relaxation(kernel="kernels:every", argument="BLOCK", value=99, sources=(t
 
 def launch(block):
     x = torch.zeros(64)
-    return triton_internals.Launch(jit, (x, x, 1, 32, 3, 1 << 40, 0.5, None, 7, 5), dict(BLOCK=block, NAME="a,b", FLAG=True,
-        KIND=kernels.tl.float16, ABSENT=None, RATIO=0.25))
+    rest = dict(NAME="a,b", FLAG=True, KIND=kernels.tl.float16, ABSENT=None, RATIO=0.25)
+    return triton_internals.Launch(jit, (x, x, 1, 32, 3, 1 << 40, 0.5, None, 7, 5), dict(BLOCK=block, **rest))
 
 def taken(*blocks, rules=(rule,)):
     trace = Trace("", "", "")
