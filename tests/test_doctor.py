@@ -29,6 +29,7 @@ from doctoring import (
 )
 from helpers import expect_error, gdn_aot, python, run
 
+from gdn_aot.providers import engines
 from gdn_aot.runtime import diagnose
 from gdn_aot.runtime.diagnose import artifacts, devices, next_start, process, store, verdict
 
@@ -331,7 +332,7 @@ def fits_hint(value: object, hint: Any, names: dict[str, Any], where: str) -> No
 
 def test_the_shape_of_the_json(served: Path, tmp_path: Path) -> None:
     driver = driver_library(tmp_path / "driver")
-    names = {name: item for module in (artifacts, devices, next_start, process, store, verdict, diagnose)
+    names = {name: item for module in (artifacts, devices, engines, next_start, process, store, verdict, diagnose)
              for name, item in vars(module).items()}  # fmt: skip
     edited = provider_copy(tmp_path)
     edited.write_text("")

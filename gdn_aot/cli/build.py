@@ -186,12 +186,19 @@ def command(
 def _selection(
     models: list[str], sizes: list[int], shapes: list[str], dtypes: list[str] | None, *, alone: bool
 ) -> Selection:
-    """Return the shapes that the options name; none if there are no such options and a capture is built."""
+    """Return the shapes that the options name; none if there are no such options and a capture is built.
+
+    Raises:
+        UsageError: There are none, and nothing else is built.
+    """
     from gdn_aot.models import Selection, select_shapes
 
-    if alone and not models and not shapes:
+    if models or shapes:
+        return select_shapes(models, sizes, shapes, dtypes)
+    if alone:
         return Selection(shapes=(), skipped=())
-    return select_shapes(models, sizes, shapes, dtypes)
+    hint = "--model qwen3.5-9b, --model all, --shape or --capture; see gdn-aot models"
+    raise UsageError("no model given", hint=hint)
 
 
 def tuning_root(given: Path | None) -> Path | None:
