@@ -160,7 +160,8 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
     class Backend:
         """Answers for an attention backend."""
 
-        get_supported_kernel_block_sizes = staticmethod(lambda: [MultipleOf(KERNEL_BLOCK)])
+        get_supported_kernel_block_sizes = staticmethod(lambda *_: [MultipleOf(KERNEL_BLOCK)])
+        customize_spec = staticmethod(lambda spec: spec)
 
     @contextlib.contextmanager
     def current(_config: Any) -> Iterator[None]:
@@ -168,7 +169,9 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
 
     found = mock.patch.object(ModelRegistry, "resolve_model_cls", return_value=(Layer, ""))
     if hasattr(Platform, "_align_hybrid_block_size"):
-        with found, mock.patch("vllm.config.vllm.set_current_vllm_config", current):
+        with found, mock.patch("vllm.config.vllm.set_current_vllm_config", current), contextlib.ExitStack() as stack:
+            if hasattr(Platform, "_find_non_ssm_backends"):  # from 0.33 on
+                stack.enter_context(mock.patch.object(Platform, "_find_non_ssm_backends", return_value=[Backend]))
             Platform._align_hybrid_block_size(config, Backend)  # noqa: SLF001
         return
     from vllm.model_executor.models import config as rules  # up to 0.19

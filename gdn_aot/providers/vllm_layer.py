@@ -35,6 +35,8 @@ PREFIX = "model.layers.0.linear_attn"
 
 _ENGINES = any(field.name == "virtual_engine" for field in fields(ForwardContext))
 """Layers have a cache for each of several engines, as up to 0.18."""
+_BOUNDED = any(field.name == "seq_lens_cpu_upper_bound" for field in fields(CommonAttentionMetadata))
+"""Builders read lengths of requests on the CPU."""
 
 class UnknownLayerError(ValueError):
     """This version of vLLM has no layer for a model."""
@@ -70,7 +72,8 @@ def make_layer(shape: ModelShape) -> Any:
     layer.allow_neg_eigval = shape.allow_neg_eigval
     layer.enable_packed_recurrent_decode = True
     layer.chunk_gated_delta_rule = partial(vllm_versions.CHUNKS.forward_native, None)
-    layer.gdn_prefill_backend = "triton"
+    layer.gdn_prefill_backend, layer.gdn_decode_kernel = "triton", "triton"
+    layer.enable_fused_gdn_spec_decode = False
     layer.norm = layer.o_norm = lambda core, _gate: core
     layer.out_proj = layer.o_proj = lambda core: (core, None)
     return layer
@@ -80,17 +83,21 @@ def make_layer(shape: ModelShape) -> Any:
 def _builder(shape: ModelShape, deployment: Deployment, device: str, *, graph: bool) -> Any:
     """Return vLLM's builder of the layer's metadata."""
     drafts = deployment.drafts
-    speculative = SimpleNamespace(num_speculative_tokens=drafts, parallel_drafting=False) if drafts else None
+    speculative = SimpleNamespace(
+        num_speculative_tokens=drafts, parallel_drafting=False, use_eagle_block_drop=lambda: False
+    )
     config = SimpleNamespace(
         compilation_config=SimpleNamespace(
             cudagraph_mode=SimpleNamespace(has_full_cudagraphs=lambda: graph), max_cudagraph_capture_size=None
         ),
-        speculative_config=speculative,
+        speculative_config=speculative if drafts else None,
         scheduler_config=SimpleNamespace(max_num_seqs=1024),
         parallel_config=SimpleNamespace(decode_context_parallel_size=1),
         cache_config=SimpleNamespace(mamba_cache_mode="none"),
         model_config=SimpleNamespace(hf_text_config=SimpleNamespace(linear_key_head_dim=shape.k_dim)),
         additional_config={"gdn_prefill_backend": "triton"},
+        use_v2_model_runner=False,
+        num_hash_lookahead_tokens=0,
     )
     cache_spec = vllm_cache.spec(shape, deployment)
     return GDNAttentionMetadataBuilder(cache_spec, [PREFIX], config, torch.device(device))
@@ -157,17 +164,20 @@ def _metadata(shape: ModelShape, step: Step, pages: int) -> Any:
     builder = _builder(shape, step.deployment, device, graph=step.graph)
     queries = [request.query for request in step.requests]
     ends = torch.tensor(step.ends, dtype=torch.int32, device="cpu")
-    lengths = torch.tensor([request.computed + request.query for request in step.requests], dtype=torch.int32)
+    ended = [request.computed + request.query for request in step.requests]
+    lengths = torch.tensor(ended, dtype=torch.int32, device="cpu")
+    named = {"seq_lens_cpu_upper_bound": lengths} if _BOUNDED else {}
     common = CommonAttentionMetadata(
         query_start_loc=ends.to(device),
         query_start_loc_cpu=ends,
-        seq_lens=lengths,
+        seq_lens=lengths.to(device),
         num_reqs=len(queries),
         num_actual_tokens=step.tokens,
         max_query_len=max(queries),
-        max_seq_len=int(lengths.max()),
+        max_seq_len=max(ended),
         block_table_tensor=torch.tensor(step.table, dtype=torch.int32) % pages,
         slot_mapping=torch.empty(0, dtype=torch.int64),
+        **named,
     )
     if not step.deployment.drafts:
         return builder.build(0, common)
