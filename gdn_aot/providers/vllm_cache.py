@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
-from vllm.config.cache import CacheConfig
 from vllm.model_executor.layers.mamba.mamba_utils import MambaStateDtypeCalculator, MambaStateShapeCalculator
-from vllm.v1.attention.backend import MultipleOf
 from vllm.v1.kv_cache_interface import MambaSpec
 
 from gdn_aot.providers.vllm_steps import Deployment
@@ -130,7 +128,9 @@ def _config(shape: ModelShape, deployment: Deployment) -> Any:
             mamba_page_size_padded=None,
             enable_prefix_caching=False,
             kv_cache_dtype_skip_layers=[],
+            calculate_kv_scales=False,
         ),
+        attention_config=SimpleNamespace(backend=None),
         model_config=SimpleNamespace(
             dtype=DTYPES[shape.dtype],
             use_mla=False,
@@ -155,20 +155,26 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
         get_mamba_state_shape_from_config = staticmethod(lambda _config: state_shapes(shape, deployment))
         get_mamba_state_dtype_from_config = staticmethod(lambda _config: state_dtypes(shape, deployment))
 
+    from vllm.v1.attention.backend import MultipleOf
+
     class Backend:
         """Answers for an attention backend."""
 
-        get_supported_kernel_block_sizes = staticmethod(lambda: [MultipleOf(KERNEL_BLOCK)])
+        get_supported_kernel_block_sizes = staticmethod(lambda *_: [MultipleOf(KERNEL_BLOCK)])
+        customize_spec = staticmethod(lambda spec: spec)
 
     @contextlib.contextmanager
     def current(_config: Any) -> Iterator[None]:
         yield
 
-    with (
-        mock.patch.object(ModelRegistry, "resolve_model_cls", return_value=(Layer, "")),
-        mock.patch("vllm.config.vllm.set_current_vllm_config", current),
-    ):
-        Platform._align_hybrid_block_size(config, Backend)  # noqa: SLF001
+    found = mock.patch.object(ModelRegistry, "resolve_model_cls", return_value=(Layer, ""))
+    if hasattr(Platform, "_align_hybrid_block_size"):
+        with found, mock.patch("vllm.config.vllm.set_current_vllm_config", current), contextlib.ExitStack() as stack:
+            if hasattr(Platform, "_find_non_ssm_backends"):  # from 0.33 on
+                stack.enter_context(mock.patch.object(Platform, "_find_non_ssm_backends", return_value=[Backend]))
+            Platform._align_hybrid_block_size(config, Backend)  # noqa: SLF001
+        return
+    from vllm.model_executor.models import config as rules  # up to 0.19
 
-
-assert CacheConfig.DEFAULT_BLOCK_SIZE == KERNEL_BLOCK  # noqa: S101
+    with found, mock.patch.object(rules.MambaModelConfig, "verify_and_update_config"):
+        rules.HybridAttentionMambaModelConfig.verify_and_update_config(config)

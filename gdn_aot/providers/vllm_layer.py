@@ -10,18 +10,17 @@ Importing this module imports vLLM: call `gdn_aot.providers.vllm_platform.prepar
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from vllm.forward_context import ForwardContext, override_forward_context
-from vllm.model_executor.layers.mamba.gdn import olmo_gdn_linear_attn as olmo
-from vllm.model_executor.layers.mamba.gdn import qwen_gdn_linear_attn as qwen
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.attention.backends.gdn_attn import GDNAttentionMetadataBuilder
 
-from gdn_aot.providers import vllm_cache
+from gdn_aot.providers import vllm_cache, vllm_versions
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.vllm_cache import DTYPES
 
@@ -34,11 +33,10 @@ if TYPE_CHECKING:
 
 PREFIX = "model.layers.0.linear_attn"
 
-OLMO = "olmo-hybrid"
-INTERLEAVED = "qwen3-next"
-LAYERS = (INTERLEAVED, "qwen3.5", OLMO)
-"""Values of `ModelShape.layer` that this version has code for."""
-
+_ENGINES = any(field.name == "virtual_engine" for field in fields(ForwardContext))
+"""Layers have a cache for each of several engines, as up to 0.18."""
+_BOUNDED = any(field.name == "seq_lens_cpu_upper_bound" for field in fields(CommonAttentionMetadata))
+"""Builders read lengths of requests on the CPU."""
 
 class UnknownLayerError(ValueError):
     """This version of vLLM has no layer for a model."""
@@ -55,9 +53,9 @@ def make_layer(shape: ModelShape) -> Any:
     Raises:
         UnknownLayerError: This version has none for the model.
     """
-    if shape.layer not in LAYERS:
+    if shape.layer not in vllm_versions.LAYERS:
         raise UnknownLayerError(f"this version of vLLM has no layer for {shape.name} that is known here")
-    kind = olmo.OlmoHybridGatedDeltaNetAttention if shape.layer == OLMO else qwen.QwenGatedDeltaNetAttention
+    kind = vllm_versions.LAYERS[shape.layer]
     layer = kind.__new__(kind)
     torch.nn.Module.__init__(layer)
     layer.prefix = PREFIX
@@ -69,12 +67,13 @@ def make_layer(shape: ModelShape) -> Any:
     layer.head_k_dim, layer.head_v_dim = shape.k_dim, shape.v_dim
     layer.key_dim, layer.value_dim = shape.heads * shape.k_dim, shape.v_heads * shape.v_dim
     layer.conv_kernel_size, layer.conv_dim = shape.conv_width, _conv_dim(shape)
-    layer.gqa_interleaved_layout = shape.layer == INTERLEAVED
+    layer.gqa_interleaved_layout = shape.layer == vllm_versions.INTERLEAVED
     layer.disable_tp_for_ba_proj = False
     layer.allow_neg_eigval = shape.allow_neg_eigval
     layer.enable_packed_recurrent_decode = True
-    layer.chunk_gated_delta_rule = partial(qwen.ChunkGatedDeltaRule.forward_native, None)
-    layer.gdn_prefill_backend = "triton"
+    layer.chunk_gated_delta_rule = partial(vllm_versions.CHUNKS.forward_native, None)
+    layer.gdn_prefill_backend, layer.gdn_decode_kernel = "triton", "triton"
+    layer.enable_fused_gdn_spec_decode = False
     layer.norm = layer.o_norm = lambda core, _gate: core
     layer.out_proj = layer.o_proj = lambda core: (core, None)
     return layer
@@ -84,17 +83,21 @@ def make_layer(shape: ModelShape) -> Any:
 def _builder(shape: ModelShape, deployment: Deployment, device: str, *, graph: bool) -> Any:
     """Return vLLM's builder of the layer's metadata."""
     drafts = deployment.drafts
-    speculative = SimpleNamespace(num_speculative_tokens=drafts, parallel_drafting=False) if drafts else None
+    speculative = SimpleNamespace(
+        num_speculative_tokens=drafts, parallel_drafting=False, use_eagle_block_drop=lambda: False
+    )
     config = SimpleNamespace(
         compilation_config=SimpleNamespace(
             cudagraph_mode=SimpleNamespace(has_full_cudagraphs=lambda: graph), max_cudagraph_capture_size=None
         ),
-        speculative_config=speculative,
+        speculative_config=speculative if drafts else None,
         scheduler_config=SimpleNamespace(max_num_seqs=1024),
         parallel_config=SimpleNamespace(decode_context_parallel_size=1),
         cache_config=SimpleNamespace(mamba_cache_mode="none"),
         model_config=SimpleNamespace(hf_text_config=SimpleNamespace(linear_key_head_dim=shape.k_dim)),
         additional_config={"gdn_prefill_backend": "triton"},
+        use_v2_model_runner=False,
+        num_hash_lookahead_tokens=0,
     )
     cache_spec = vllm_cache.spec(shape, deployment)
     return GDNAttentionMetadataBuilder(cache_spec, [PREFIX], config, torch.device(device))
@@ -110,8 +113,8 @@ def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
     width = _conv_dim(shape)
     gate = shape.v_heads * shape.v_dim
     heads = shape.v_heads
-    # As `A_log` and `dt_bias` are made: the former float32 in Qwen's layer, everything else as the model.
-    a_log = dtype if shape.layer == OLMO else torch.float32
+    make_layer(shape)  # raises if there is none
+    a_log = vllm_versions.a_log_dtype(shape.layer, dtype)
     made: Tensors = {
         "projected": draw.normal(1, tokens, width + gate, dtype=dtype),
         "ba": draw.normal(1, tokens, 2 * heads, dtype=dtype),
@@ -161,17 +164,20 @@ def _metadata(shape: ModelShape, step: Step, pages: int) -> Any:
     builder = _builder(shape, step.deployment, device, graph=step.graph)
     queries = [request.query for request in step.requests]
     ends = torch.tensor(step.ends, dtype=torch.int32, device="cpu")
-    lengths = torch.tensor([request.computed + request.query for request in step.requests], dtype=torch.int32)
+    ended = [request.computed + request.query for request in step.requests]
+    lengths = torch.tensor(ended, dtype=torch.int32, device="cpu")
+    named = {"seq_lens_cpu_upper_bound": lengths} if _BOUNDED else {}
     common = CommonAttentionMetadata(
         query_start_loc=ends.to(device),
         query_start_loc_cpu=ends,
-        seq_lens=lengths,
+        seq_lens=lengths.to(device),
         num_reqs=len(queries),
         num_actual_tokens=step.tokens,
         max_query_len=max(queries),
-        max_seq_len=int(lengths.max()),
+        max_seq_len=max(ended),
         block_table_tensor=torch.tensor(step.table, dtype=torch.int32) % pages,
         slot_mapping=torch.empty(0, dtype=torch.int64),
+        **named,
     )
     if not step.deployment.drafts:
         return builder.build(0, common)
@@ -185,12 +191,16 @@ def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterat
     """Give a layer its parameters and its cache."""
     page, weight = tensors["cache"], tensors["weight"]
     assert page is not None and weight is not None  # noqa: S101, PT018
-    layer.kv_cache = states(shape, step, tensors)
+    views = states(shape, step, tensors)
+    layer.kv_cache = [views] if _ENGINES else views
     layer.conv1d = SimpleNamespace(weight=weight.unsqueeze(1), bias=None)
     layer.A_log, layer.dt_bias = tensors["A_log"], tensors["dt_bias"]
     layer.enable_packed_recurrent_decode = step.packed
     context = ForwardContext(
-        no_compile_layers={PREFIX: layer}, attn_metadata={PREFIX: _metadata(shape, step, len(page))}, slot_mapping={}
+        no_compile_layers={PREFIX: layer},
+        attn_metadata={PREFIX: _metadata(shape, step, len(page))},
+        slot_mapping={},
+        **({"virtual_engine": 0} if _ENGINES else {}),
     )
     try:
         with override_forward_context(context), torch.no_grad():
@@ -212,8 +222,8 @@ def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor
         if step.compiled:
             _compiled(layer, shape, projected[0], ba[0], output)
         else:
-            getattr(layer, "_full_forward" if shape.layer == OLMO else "forward_cuda")(hidden, output)
-        return output.view(1, tokens, shape.v_heads, shape.v_dim), layer.kv_cache
+            vllm_versions.forward(layer, shape.layer, hidden, output)
+        return output.view(1, tokens, shape.v_heads, shape.v_dim), states(shape, step, tensors)
 
 
 def _project(layer: Any, shape: ModelShape, projected: torch.Tensor, ba: torch.Tensor) -> None:
@@ -232,7 +242,7 @@ def _compiled(layer: Any, shape: ModelShape, projected: torch.Tensor, ba: torch.
     """
     width, heads = _conv_dim(shape), shape.v_heads
     core = projected.new_zeros(len(projected), heads, shape.v_dim)
-    if layer.gqa_interleaved_layout:
+    if shape.layer == vllm_versions.INTERLEAVED:
         query, key, value, _, b, a = layer.fix_query_key_value_ordering(projected, ba)
         mixed = torch.cat([part.reshape(len(projected), -1) for part in (query, key, value)], dim=-1)
     else:
