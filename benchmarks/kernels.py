@@ -135,6 +135,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         fla = run.Fla() if options.no_fla else run.Fla.tuned(made, group, wanted, dry=options.dry)
         tuned = time.monotonic()
         crashes.spare(prepared)
+        run.keep(prepared, table)
         found = run.measure(made, prepared)
         crashes.note(prepared)
         rows = run.Table(prepared, fla, table, copied["bytes_per_second"])

@@ -107,3 +107,13 @@ def test_what_was_prepared_travels(tmp_path: Path) -> None:
     assert pack.write(tmp_path / "p.tar.zst", root, [root / "cubins" / "x", root / "objects" / "gone"]) > 0
     pack.read(tmp_path / "p.tar.zst", tmp_path / "there")
     assert (tmp_path / "there" / "cubins" / "x").read_bytes() == b"code"
+
+
+def test_what_is_shipped_is_kept_in_every_search() -> None:
+    """A search at one length may drop it, and it would be missing from the table."""
+    state = KeyState(KERNEL, (1,), CONFIGS, 1, [None] * 4)
+    other = KeyState(KERNEL, (2,), CONFIGS, 1, [None] * 4)
+    prepared = Prepared(Trace("0.6.0", "3.6.0", "12.8"), [], {(KERNEL, (1,)): state, (KERNEL, (2,)): other}, {})
+    table = records.table(record(kernel(CONFIGS, choice(times(64, 4.0, 3.0, 2.0, 1.0), key=(1,), chosen=2), offered=1)))
+    run.keep(prepared, table)
+    assert (state.kept, other.kept) == ((2,), ())

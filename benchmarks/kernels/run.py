@@ -104,6 +104,14 @@ def measure(made: plan.Preparation, prepared: Prepared) -> dict[str, Any]:
     return {"device": device, "skipped": wrong, "restarts": restarts, "seconds": seconds, "out": _out(unit)}
 
 
+def keep(prepared: Prepared, shipped: TuningTable) -> None:
+    """Have what is shipped timed at every length, wherever a search would drop it."""
+    for place, state in prepared.keys.items():
+        if (choice := shipped.get(place)) is not None:
+            wanted = _identity(choice.config)
+            state.kept = tuple(index for index, config in enumerate(state.configs) if _identity(config) == wanted)
+
+
 class Crashes:
     """Candidates of a wide search that ended the measuring process: later shapes do without them."""
 

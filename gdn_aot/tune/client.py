@@ -44,7 +44,7 @@ class KeyState:
     key: tuple[Scalar, ...]
     configs: list[Config]
     offered: int
-    """Candidates, from the start, that are the provider's own."""
+    """Candidates, from the start, that are the provider's own. They are timed in full at every token count."""
     objects: list[Object | None]
     """What compiling each candidate gave, for the first launch of the key that was traced."""
     out: dict[int, tuple[int, str]] = field(default_factory=dict)
@@ -59,6 +59,8 @@ class KeyState:
     """Something was measured in this run."""
     call: str = ""
     reference: int = 0
+    kept: tuple[int, ...] = ()
+    """Other candidates that no search drops."""
 
 
 @dataclass
@@ -251,6 +253,7 @@ class Session:
                     "key": state.key,
                     "configs": list(map(asdict, state.configs)),
                     "offered": state.offered,
+                    "kept": state.kept,
                     "out": {index: reason for index, (_, reason) in state.out.items()},
                     "done": list(self._everywhere) if state.idle else [*state.samples, *state.gated],
                 }
