@@ -38,6 +38,7 @@ _ENGINES = any(field.name == "virtual_engine" for field in fields(ForwardContext
 _BOUNDED = any(field.name == "seq_lens_cpu_upper_bound" for field in fields(CommonAttentionMetadata))
 """Builders read lengths of requests on the CPU."""
 
+
 class UnknownLayerError(ValueError):
     """This version of vLLM has no layer for a model."""
 
