@@ -126,6 +126,7 @@ def _plain(kernel: Kernel) -> dict[str, Any]:
             for binary in kernel.binaries
         ],
         "choices": [[list(choice.key), asdict(choice.config)] for choice in kernel.choices],
+        "relaxations": [relaxed.argument for relaxed in kernel.relaxations],
     }
 
 

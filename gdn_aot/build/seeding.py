@@ -31,7 +31,16 @@ class _Places:
             self._skip(name, refusal, "binaries", len(kernel["binaries"]))
             self._skip(name, refusal, "choices", len(kernel["choices"]))
             return
-        self._add_binaries(name, jit, kernel["binaries"])
+        relaxed = ", ".join(kernel.get("relaxations", ()))
+        if relaxed:  # Triton's cache has an entry for each value
+            self._skip(
+                name,
+                f"one binary serves every {relaxed}: only the loader can use it",
+                "binaries",
+                len(kernel["binaries"]),
+            )
+        else:
+            self._add_binaries(name, jit, kernel["binaries"])
         self._add_choices(name, tuner, kernel["choices"])
 
     def _add_binaries(self, name: str, jit: Any, binaries: list[dict[str, Any]]) -> None:
@@ -85,7 +94,8 @@ def places(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``target``, and ``kernels``: each ``module``, ``qualname``, ``cache_key``, ``binaries`` (with
-            ``specialization``, ``metadata`` and ``cubin``) and ``choices`` ([key, config]).
+            ``specialization``, ``metadata`` and ``cubin``) and ``choices`` ([key, config]); ``relaxations`` names the
+            constexprs of which its binaries serve every value.
 
     Returns:
         ``binaries`` (``place``, ``metadata``, ``cubin``), ``choices`` (``place``, ``text``) and ``skipped``.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 from vllm.model_executor.layers.layernorm import RMSNormGated
@@ -13,6 +15,7 @@ from gdn_aot.providers import traffic
 from gdn_aot.providers.base import Call
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.vllm_cache import DTYPES
+from gdn_aot.providers.vllm_steps import SM_COUNTS, norm_rows
 
 if TYPE_CHECKING:
     import random
@@ -21,32 +24,13 @@ if TYPE_CHECKING:
     from gdn_aot.models import ModelShape
     from gdn_aot.providers.base import Draw, Limits, Tensors
 
-MOST_ROWS = 4
-"""Most rows of a block (``calc_rows_per_block``): 1, 2 or 4, the power of 2 from half the rows of each SM on."""
+try:
+    from vllm.model_executor.layers.fla.ops.layernorm_guard import rmsnorm_fn
+except ModuleNotFoundError:  # from 0.33 on
+    from vllm.third_party.flash_linear_attention.ops.layernorm_guard import rmsnorm_fn
 
-
-def token_counts(v_heads: int, sm_count: int) -> tuple[int, ...]:
-    """Return token counts that have every number of rows a block can take with every class of the row count.
-
-    Which tokens have which number of rows follows the SM count of the card; which pairs there are does not. So the
-    counts for one card give the launch keys of every card, however few tokens it takes to get there.
-
-    Args:
-        v_heads: Rows of each token.
-        sm_count: Of any card.
-    """
-    counts: dict[tuple[int, int], int] = {}
-    most = (MOST_ROWS * sm_count + 16) // v_heads + 16
-    for tokens in range(1, most + 1):
-        rows = tokens * v_heads
-        block = min(MOST_ROWS, _power_of_2(-(-rows // (2 * sm_count))))
-        kind = 1 if rows == 1 else 16 if rows % 16 == 0 else 0
-        counts.setdefault((block, kind), tokens)
-    return tuple(counts.values())
-
-
-def _power_of_2(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+_GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
+"""The module that asks for the SM count."""
 
 
 class GatedNorm:
@@ -60,9 +44,8 @@ class GatedNorm:
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every number of rows in a block, on whatever card, and every class of the row count."""
         del limits
-        sm_count = torch.cuda.get_device_properties(0).multi_processor_count
-        for tokens in token_counts(shape.v_heads, sm_count):
-            yield Call.of(self.name, tokens=tokens)
+        for tokens, sm_count in norm_rows(shape.v_heads):
+            yield Call.of(self.name, tokens=tokens, sm_count=sm_count)
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield nothing: a start of vLLM makes these calls itself if it makes any."""
@@ -70,9 +53,11 @@ class GatedNorm:
         return iter(())
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
-        """Return a call of random length."""
+        """Return a call of random length, on some card."""
         del shape
-        return Call.of(self.name, tokens=traffic.random_length(rng, limits.max_tokens))
+        return Call.of(
+            self.name, tokens=traffic.random_length(rng, limits.max_tokens), sm_count=rng.choice(list(SM_COUNTS))
+        )
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
         """Yield nothing: the kernel is not autotuned."""
@@ -90,13 +75,13 @@ class GatedNorm:
         }
 
     def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
-        """Call the norm as the layer does. Returns ``out``."""
-        del call
+        """Call the norm as the layer does, on a card with so many SMs. Returns ``out``."""
+        sm_count: Any = dict(call.arguments)["sm_count"]
         x, gate, weight = (inputs[name] for name in ("x", "g", "norm_weight"))
         assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
         norm = _norm(shape.norm_eps, shape.activation)
         norm.weight = torch.nn.Parameter(weight, requires_grad=False)
-        with torch.no_grad():
+        with torch.no_grad(), mock.patch.object(_GUARD, "num_compute_units", return_value=sm_count):
             return {"out": norm.forward_cuda(x.flatten(0, 2), gate.flatten(0, 2)).view(x.shape)}
 
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:

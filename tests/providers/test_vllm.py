@@ -1,0 +1,290 @@
+"""The provider with the vLLM that is installed: pages of its cache, a build, coverage, relaxations, its own warm-up.
+
+vLLM has an environment of its own, since it does not go with the versions that the other tests want.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import gdn_aot, python
+
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.providers import PROVIDERS
+from gdn_aot.providers.vllm_relaxations import LINES, RELAXATIONS
+
+if TYPE_CHECKING:
+    from gdn_aot.artifact.verify import Artifact
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here; make vllm runs this where it is"
+)
+
+CHUNKED = {
+    "chunk_local_cumsum_scalar_kernel",
+    "chunk_scaled_dot_kkt_fwd_kernel",
+    "merge_16x16_to_64x64_inverse_kernel",
+    "recompute_w_u_fwd_kernel",
+    "chunk_gated_delta_rule_fwd_kernel_h_blockdim64",
+    "chunk_fwd_kernel_o",
+}
+ALWAYS = CHUNKED | {"_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel", "layer_norm_fwd_kernel"}
+FUSED = {
+    "fused_recurrent_gated_delta_rule_packed_decode_kernel",
+    "fused_sigmoid_gating_delta_rule_update_kernel",
+}
+GATED = {"fused_gdn_gating_kernel", "l2norm_fwd_kernel2"}
+QWEN = {
+    "0.17.1": ALWAYS | GATED | {"fused_recurrent_gated_delta_rule_fwd_kernel"},
+    "0.19.1": ALWAYS | GATED | FUSED,
+    "0.20.2": ALWAYS | FUSED | {"_fused_post_conv_kernel"},
+    "0.24.0": ALWAYS | FUSED | {"_fused_post_conv_kernel"},
+    "0.33.0": ALWAYS | FUSED | {"_fused_post_conv_kernel"},
+}
+"""Kernels that the layer of Qwen3.5 launches."""
+OLMO = ALWAYS | {
+    "fused_olmo_hybrid_gdn_gating_kernel",
+    "l2norm_fwd_kernel2",
+    "fused_recurrent_gated_delta_rule_fwd_kernel",
+}
+BLOCKS = {"0.17.1": {16, 32, 64}, "0.19.1": {16, 32, 64}}
+"""Block sizes of ``chunk_fwd_kernel_o`` where they follow the number of tokens; elsewhere they are 64."""
+RELAXED_UP_TO = (0, 24)
+
+_START = """
+import json, logging, sys
+logging.disable(logging.INFO)
+from gdn_aot.build import stub
+from gdn_aot.targets import get_target
+stub.activate(get_target("sm_90"))
+from gdn_aot.models import all_models, find_model
+from gdn_aot.providers import vllm as provider
+from gdn_aot.providers import vllm_cache, vllm_layer, vllm_steps
+"""
+
+
+def version() -> str:
+    return importlib.metadata.version("vllm")
+
+
+def has_olmo() -> bool:
+    return version() != "0.17.1"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def qwen(home: Path) -> Artifact:
+    gdn_aot("build", "--provider", "vllm", "--arch", "sm_90", "--model", "qwen3.5-9b", "--tp", 8, "-o", home, home=home)
+    (path,) = home.glob("*-sm_90.tar.zst")
+    return open_artifact(path)
+
+
+def test_the_version_is_one_of_the_table() -> None:
+    assert version() in {known.version for known in PROVIDERS["vllm"].versions}
+
+
+def test_pages_are_those_of_engines_that_were_run(tmp_path: Path) -> None:
+    """557056 bf16 numbers: what an engine on an H100 had with these heads, two key-value heads of 256, bf16 states."""
+    code = """
+shape = find_model("qwen3-next-80b-a3b").shape(1)
+sizes = {str(d): vllm_cache.page_size(shape, d) for d in vllm_cache.deployments(shape)}
+first = vllm_cache.deployments(shape)[0]
+views = vllm_layer.states(shape, vllm_steps.Step(groups=(vllm_steps.Group(2, 0, 1),), deployment=first),
+    {"cache": __import__("torch").zeros(3, sizes[str(first)], dtype=__import__("torch").int8)})
+print(json.dumps({"sizes": list(sizes.values()), "first": [first.state, first.drafts],
+    "strides": [view.stride(0) for view in views], "shapes": [list(view.shape) for view in views]}))
+"""
+    got = python(_START + code, home=tmp_path)
+    assert got["first"] == ["auto", 0]
+    assert got["strides"] == [557056, 557056]
+    assert got["shapes"] == [[3, 3, 8192], [3, 32, 128, 128]]
+    assert got["sizes"][0] == 2 * 557056
+    assert got["sizes"] == sorted(got["sizes"]), "drafts and float32 take more room"
+
+
+def test_every_model_has_a_page_or_a_reason(tmp_path: Path) -> None:
+    code = """
+import torch
+found = {}
+for model in all_models():
+    for tp in model.tps():
+        shape = model.shape(tp)
+        for deployment in vllm_cache.deployments(shape):
+            try:
+                size = vllm_cache.page_size(shape, deployment)
+                shapes = map(torch.Size, vllm_cache.state_shapes(shape, deployment))
+                dtypes = vllm_cache.state_dtypes(shape, deployment)
+                least = sum(s.numel() * d.itemsize for s, d in zip(shapes, dtypes))
+                token = 2 * max(1, model.kv_heads // tp) * model.head_dim * 2
+                found[f"{model.name} {tp} {deployment}"] = [size, least, size % (16 * token)]
+            except ValueError as error:
+                found[f"{model.name} {tp} {deployment}"] = str(error)
+print(json.dumps(found))
+"""
+    got = python(_START + code, home=tmp_path)
+    unknown = {name.split()[0] for name, row in got.items() if isinstance(row, str)}
+    assert unknown == {"qwen3.8-flash-next"}
+    for name, row in got.items():
+        if not isinstance(row, str):
+            size, least, rest = row
+            assert least <= size < 1.35 * least, name
+            assert rest == 0, f"{name}: whole blocks of 16 tokens"
+
+
+def test_kernels_and_keys_of_a_build(qwen: Artifact) -> None:
+    manifest = qwen.manifest
+    assert manifest.identifier == f"vllm{version()}-triton{manifest.triton.version}-sm_90"
+    assert {kernel.qualname for kernel in manifest.kernels} == QWEN[version()]
+    assert [gap.kernel for gap in manifest.not_covered if gap.kernel != "workload:speculative"] == []
+    (out,) = (kernel for kernel in manifest.kernels if kernel.qualname == "chunk_fwd_kernel_o")
+    assert {choice.key[3] for choice in out.choices} == BLOCKS.get(version(), {64})
+    (state,) = (
+        kernel for kernel in manifest.kernels if kernel.qualname == "chunk_gated_delta_rule_fwd_kernel_h_blockdim64"
+    )
+    assert {"torch.bfloat16", "torch.float32"} <= {str(part) for choice in state.choices for part in choice.key}
+
+
+def test_random_steps_find_everything(qwen: Artifact, home: Path) -> None:
+    done = gdn_aot("coverage", qwen.path, "--model", "qwen3.5-9b", "--tp", 8, "--calls", 300, "--json", home=home)
+    assert done.json["misses"] == []
+    assert done.json["hits"] == done.json["launches"] > 1000
+
+
+def test_the_number_of_cache_lines_is_relaxed_where_it_is_a_constant(qwen: Artifact) -> None:
+    kernels = {kernel.qualname: kernel for kernel in qwen.manifest.kernels}
+    old = tuple(map(int, version().split(".")[:2])) <= RELAXED_UP_TO
+    for declared in RELAXATIONS:
+        kernel = kernels[declared.kernel.partition(":")[2]]
+        assert (kernel.source_sha256 in declared.sources) == old
+        assert [(one.argument, one.value) for one in kernel.relaxations] == (
+            [("num_cache_lines", LINES)] if old else []
+        )
+        for binary in kernel.binaries if old else ():
+            place = list(binary.specialization.signature).index("num_cache_lines")
+            assert dict(binary.specialization.constants)[(place,)] == LINES
+    assert sum(bool(kernel.relaxations) for kernel in kernels.values()) == (2 if old else 0)
+
+
+_SERVE = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import launching, gdn_aot
+gdn_aot.install(sys.argv[1], strict=True)
+launching.start()
+counter = launching.Counter()
+import torch, logging
+logging.disable(logging.INFO)
+from gdn_aot.models import find_model
+from gdn_aot.providers import vllm as provider
+from gdn_aot.providers import vllm_cache, vllm_layer, vllm_steps
+from gdn_aot.providers.draw import EMPTY
+shape = find_model("qwen3.5-9b").shape(8)
+deployment = vllm_cache.deployments(shape)[0]
+"""
+
+
+@pytest.mark.parametrize("lines", [2, 36310])
+def test_a_process_is_served_whatever_the_number_of_cache_lines(qwen: Artifact, tmp_path: Path, lines: int) -> None:
+    code = """
+import json
+for groups in ((vllm_steps.Group(1, 0, 40),), (vllm_steps.Group(1, 50, 1),)):
+    step = vllm_steps.Step(groups=groups, deployment=deployment)
+    tensors = vllm_layer.inputs(shape, step, EMPTY)
+    tensors["cache"] = torch.empty(int(sys.argv[3]), tensors["cache"].shape[1], dtype=torch.int8)
+    vllm_layer.apply(shape, step, tensors)
+report = gdn_aot.report().to_dict()
+print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"]}))
+"""
+    tests = Path(__file__).parent.parent
+    extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    got = python(_SERVE + code, qwen.path, tests, lines, home=tmp_path / "home", extra=extra)
+    assert got == {"compiled": [], "benchmarked": 0, "misses": []}
+
+
+@pytest.mark.skipif(
+    version() == "0.17.1" if importlib.util.find_spec("vllm") else False, reason="0.17.1 has no warm-up"
+)
+def test_the_warm_up_of_vllm_itself_finds_everything(qwen: Artifact, tmp_path: Path) -> None:
+    """It runs the prefill kernels on 64 tokens, to have them tuned: nothing is compiled and nothing benchmarked."""
+    code = """
+import inspect, json
+layer = vllm_layer.make_layer(shape)
+layer._prefill_kernels_warmed_up = False
+layer.get_state_dtype = lambda: vllm_cache.state_dtypes(shape, deployment)
+layer.A_log, layer.dt_bias = torch.zeros(shape.v_heads), torch.zeros(shape.v_heads, dtype=torch.bfloat16)
+torch.accelerator.empty_cache = lambda: None
+width = 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
+mixed = torch.zeros(64, width, dtype=torch.bfloat16)
+two = len(inspect.signature(layer._warmup_prefill_kernels).parameters) == 2
+with torch.no_grad():
+    layer._warmup_prefill_kernels(mixed, *((0,) if two else ()))
+report = gdn_aot.report().to_dict()
+print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"],
+    "launched": sorted({name for name, _ in driver.launched})}))
+"""
+    tests = Path(__file__).parent.parent
+    extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    served = _SERVE.replace("launching.start()", "driver = launching.start()")
+    got = python(served + code, qwen.path, tests, home=tmp_path / "home", extra=extra)
+    assert {name: got[name] for name in ("compiled", "benchmarked", "misses")} == {
+        "compiled": [],
+        "benchmarked": 0,
+        "misses": [],
+    }
+    assert set(got["launched"]) >= CHUNKED
+
+
+@pytest.mark.skipif(not (importlib.util.find_spec("vllm") and has_olmo()), reason="0.17.1 has no OLMo-Hybrid")
+def test_olmo_hybrid(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "olmo"
+    gdn_aot(
+        "build", "--provider", "vllm", "--arch", "sm_90", "--model", "olmo-hybrid-7b", "--tp", 2, "-o", out, home=home
+    )
+    (path,) = out.glob("*.tar.zst")
+    assert {kernel.qualname for kernel in open_artifact(path).manifest.kernels} == OLMO
+    done = gdn_aot("coverage", path, "--model", "olmo-hybrid-7b", "--tp", 2, "--calls", 200, "--json", home=home)
+    assert (done.json["misses"], done.json["hits"]) == ([], done.json["launches"])
+
+
+def test_what_is_not_in_the_catalogue_is_refused_with_a_reason(home: Path, tmp_path: Path) -> None:
+    shape = "heads=2,v_heads=4,k_dim=128,v_dim=128,dtype=bf16"
+    done = gdn_aot(
+        "build", "--provider", "vllm", "--arch", "sm_90", "--shape", shape, "-o", tmp_path, "--json", home=home
+    )
+    (row,) = done.json["artifacts"]
+    assert "has no layer" in json.dumps(row["not_covered"])
+
+
+def _environment() -> dict[str, Any]:
+    return {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("vllm") or tuple(map(int, version().split(".")[:2])) > RELAXED_UP_TO,
+    reason="the number of cache lines is no constant in this version",
+)
+def test_convolutions_are_the_same_with_the_number_that_stands_for_all(tmp_path: Path) -> None:
+    """In Triton's interpreter, with the least and the greatest number of pages, in the last page.
+
+    A number that is too small is noticed: then the window that a short prompt shifts is lost.
+    """
+    program = Path(__file__).with_name("vllm_cache_lines.py").read_text()
+    got = python(program, home=tmp_path, extra=_environment())
+    assert {(row["kind"], row["pages"]) for row in got} == {
+        (kind, pages) for kind in ("forward", "update", "drafts") for pages in (2, 36310, LINES - 1)
+    }
+    for row in got:
+        assert row["same"], row
+        assert row["finite"], row
+    shifted = [row for row in got if row["shifts"]]
+    assert shifted
+    assert not any(row["same with 1"] for row in shifted)
