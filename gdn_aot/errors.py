@@ -129,6 +129,55 @@ class RegistryError(GdnAotError):
     default_hint = "check the repository name, the token and the network"
 
 
+class NetworkError(RegistryError):
+    """The registry was not reached, or it did not answer as a registry does."""
+
+    code = "network"
+    default_hint = "check the network and HF_ENDPOINT, and try again"
+
+
+class AccessDeniedError(RegistryError):
+    """The registry is there and does not let us do this with the token that it got, or without one."""
+
+    code = "access-denied"
+    default_hint = "give a token that may do this: --token, HF_TOKEN or hf auth login"
+
+
+class RepositoryMissingError(RegistryError):
+    """There is no such repository or directory, or a private one hides itself."""
+
+    code = "repository-missing"
+    default_hint = "check the name; a private repository needs a token: --token, HF_TOKEN or hf auth login"
+
+
+class RevisionMissingError(RegistryError):
+    """The repository has no such branch, tag or commit."""
+
+    code = "revision-missing"
+    default_hint = "see gdn-aot list --repo REPO for what it has"
+
+
+class EntryMissingError(RegistryError):
+    """The revision has no such file."""
+
+    code = "entry-missing"
+    default_hint = "check that the repository is a registry of gdn-aot"
+
+
+class ConflictError(RegistryError):
+    """Something else has this name already, and it is not overwritten."""
+
+    code = "conflict"
+    default_hint = "choose another tag, or publish with --replace and a new --tag"
+
+
+class StaleParentError(RegistryError):
+    """Somebody else published between our reading and our writing."""
+
+    code = "stale-parent"
+    default_hint = "publish again"
+
+
 class OfflineMissError(GdnAotError):
     """Offline mode is on and the wanted file is not in the cache."""
 
