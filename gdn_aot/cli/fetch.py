@@ -159,7 +159,7 @@ class _Report:
         order, outcome = self.order, self.outcome
         document: dict[str, object] = {
             "ok": error is None,
-            "repository": outcome.repository if outcome else order.repo if order else None,
+            "repo": outcome.repository if outcome else order.repo if order else None,
             "revision": outcome.revision if outcome else order.revision if order else None,
             "commit": outcome.commit if outcome else None,
             "asked": outcome.asked if outcome else None,

@@ -89,7 +89,7 @@ def _look(repo: str | None, revision: str | None, token: str | None, *, must: bo
 def _document(seen: _Seen | None, store: str, request: Request, found: tuple[Row, ...]) -> dict[str, object]:
     registry: dict[str, object] | None = None
     if seen is not None:
-        registry = {"repository": seen.repository, "revision": seen.revision, "commit": seen.commit}
+        registry = {"repo": seen.repository, "revision": seen.revision, "commit": seen.commit}
         if seen.error is not None:
             registry["error"] = describe(seen.error.code, seen.error.message, seen.error.hint)
     providers = {item.name: item.version.text if item.version else None for item in request.providers}
