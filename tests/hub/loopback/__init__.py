@@ -9,12 +9,13 @@ of every list.
 from __future__ import annotations
 
 from hub.loopback.faults import Cut, Damage, Drip, Meanwhile, Refuse, Rule, Serve, Stall
-from hub.loopback.server import ORG, OUTSIDER, READER, WRITER, LoopbackHub
+from hub.loopback.server import ORG, OUTSIDER, READER, UNKNOWN, WRITER, LoopbackHub
 
 __all__ = [
     "ORG",
     "OUTSIDER",
     "READER",
+    "UNKNOWN",
     "WRITER",
     "Cut",
     "Damage",

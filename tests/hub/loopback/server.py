@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ORG = "acme"
 WRITER, READER, OUTSIDER = "hf_writerWRITERwriterWRITER", "hf_readerREADERreaderREADER", "hf_outsiderOUTSIDERoutside"
 """Tokens of: a member of the organization who may write, one who may only read, and somebody else."""
+UNKNOWN = "hf_unknownUNKNOWNunknown"
+"""A token of nobody."""
 
 USERS = {
     WRITER: User(name="writer", namespaces=frozenset({"writer", ORG}), write=True),
