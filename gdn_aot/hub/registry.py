@@ -42,6 +42,8 @@ class Addition:
     path: str
     """In the registry, with forward slashes."""
     content: bytes | Path
+    sha256: str | None = None
+    """What the content must have when it is read; None to take what is there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +96,9 @@ class Registry(Protocol):
             RevisionMissingError: There is no such commit.
         """
 
+    def forget(self, snapshot: Snapshot, path: str) -> None:
+        """Remove the copy that `download` or `read` made: its bytes are wrong, and it would be answered again."""
+
     def create(self, *, private: bool) -> bool:
         """Make the registry unless it is there; say whether it was made."""
 
@@ -109,6 +114,9 @@ class Registry(Protocol):
         Raises:
             StaleParentError: The branch is elsewhere; nothing was changed.
         """
+
+    def settle(self, branch: str, additions: Sequence[Addition]) -> None:
+        """Make sure that files which a branch has already are whole, as far as we may write. Nothing new is added."""
 
     def tag(self, name: str, commit: str) -> None:
         """Name a commit for good.
@@ -241,12 +249,15 @@ def read_index(registry: Registry, revision: str) -> tuple[Snapshot, RegistryInd
 def _index(registry: Registry, snapshot: Snapshot) -> RegistryIndex:
     place = f"{registry.name} at {snapshot.revision}"
     try:
-        return parse_index(registry.read(snapshot, INDEX))
+        content = registry.read(snapshot, INDEX)
     except EntryMissingError as error:
         raise EntryMissingError(f"{place} has no {INDEX}: it is not a registry of gdn-aot") from error
+    try:
+        return parse_index(content)
     except UnknownFormatError as error:
         hint = "upgrade gdn-aot, or name an older --revision"
         raise UnknownFormatError(f"{place}: {error.message}", error.problems, hint=hint) from error
     except VerificationError as error:
-        hint = "tell whoever publishes there; nothing of it was used"
+        registry.forget(snapshot, INDEX)
+        hint = "try again; if it stays so, tell whoever publishes there"
         raise VerificationError(f"{place}: {error.message}", error.problems, hint=hint) from error
