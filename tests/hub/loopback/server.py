@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -174,6 +175,18 @@ class LoopbackHub:
                     if tree[path].large:
                         self.state.large[tree[path].sha256] = content
             return repository.add(branch, "by somebody else", tree).id
+
+    def adopt(self, name: str, repository: Repository, large: Mapping[str, bytes]) -> None:
+        """Have a copy of a repository, perhaps of another hub, with the large files that it needs."""
+        with self.state.lock:
+            self.state.large |= large
+            self.state.repositories[name] = replace(
+                repository,
+                id=name,
+                branches=dict(repository.branches),
+                tags=dict(repository.tags),
+                commits=dict(repository.commits),
+            )
 
     # What the servers do
 
