@@ -27,6 +27,7 @@ COMMANDS = {
     "inspect": "Show what is inside an artifact.",
     "verify": "Check every digest and rule of an artifact.",
     "coverage": "Replay random traffic against an artifact.",
+    "publish": "Publish artifacts to the Hugging Face Hub or to a directory.",
     "tune": "Measure candidates on this GPU and record the best.",
     "check": "Compare a target's kernels with float64 on this GPU.",
     "fetch": "Install the artifacts that fit from a registry.",

@@ -235,18 +235,24 @@ def read_index(registry: Registry, revision: str) -> tuple[Snapshot, RegistryInd
         VerificationError: The index is damaged or of another format.
     """
     snapshot = registry.resolve(revision)
-    index = _index(registry, snapshot)
+    index = index_at(registry, snapshot)
     if index.tree is None:
         return snapshot, index
     tree = registry.resolve(index.tree)
-    followed = _index(registry, tree)
+    followed = index_at(registry, tree)
     if followed.tree is not None:
         problem = Problem("tree", f"is {followed.tree}, but the files were to be here")
         raise VerificationError(f"the index of {registry.name} at {tree.revision} points elsewhere", [problem])
     return tree, followed
 
 
-def _index(registry: Registry, snapshot: Snapshot) -> RegistryIndex:
+def index_at(registry: Registry, snapshot: Snapshot) -> RegistryIndex:
+    """Return the index of a snapshot itself; see `read_index` for one that lists files which are there.
+
+    Raises:
+        EntryMissingError: The snapshot has no index.
+        VerificationError: The index is damaged or of another format.
+    """
     place = f"{registry.name} at {snapshot.revision}"
     try:
         content = registry.read(snapshot, INDEX)
