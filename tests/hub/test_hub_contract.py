@@ -12,10 +12,11 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub import errors as client_errors
 
+from hub.clients import point_client_at
 from hub.loopback import ORG, OUTSIDER, READER, UNKNOWN, WRITER, Cut, Damage, LoopbackHub, Refuse, Serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
 
@@ -23,12 +24,8 @@ TARBALL = "targets/a.tar.zst"
 
 
 @pytest.fixture(autouse=True)
-def over_http(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What HF_HUB_DISABLE_XET=1 sets, and no pauses between the client's attempts."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+def client(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield from point_client_at(hub, tmp_path / "huggingface", monkeypatch)
 
 
 @pytest.fixture
