@@ -10,10 +10,12 @@ import pytest
 from huggingface_hub import constants
 
 from gdn_aot import errors
+from gdn_aot.hub.publish import publish
 from gdn_aot.hub.registry import Addition, Snapshot
 from gdn_aot.hub.remote import RemoteRegistry
 from hub.clients import point_client_at
 from hub.loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Refuse, Stall
+from hub.making import make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -246,6 +248,21 @@ def test_given_up(hub: LoopbackHub, registry: RemoteRegistry, name: str, fault: 
     hub.faults.clear()
     with hub.repository(name) as repository:
         assert repository.branches["main"] == commit or isinstance(fault, Cut)
+
+
+def test_somebody_else_is_always_faster(
+    hub: LoopbackHub, registry: RemoteRegistry, name: str, tmp_path: Path
+) -> None:
+    artifact = make(tmp_path, "sm_80", build=17)
+    fault = Refuse(412, "A commit has happened since. Please refresh and try again.")
+    struck = hub.fault("POST", "/commit/", fault, times=None)
+    with pytest.raises(errors.StaleParentError):
+        publish(registry, [artifact.path])
+    assert 1 < struck.struck < 20
+    assert [record.path for record in hub.requests("PUT")] == [f"/storage/{artifact.sha256}"]
+    hub.faults.clear()
+    assert publish(RemoteRegistry(name, token=WRITER), [artifact.path]).commit == registry.resolve("v1").commit
+    assert len(hub.requests("PUT")) == 1
 
 
 def test_no_request_waits_for_ever(
