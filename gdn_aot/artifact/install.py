@@ -90,12 +90,7 @@ def install(
                 if _put(store.blob_path(digest), blob):
                     written += len(blob)
                     repaired += not new
-            origins = {item.repo: item for item in read_origins(place)}
-            if origin is not None:
-                origins[origin.repo] = origin
-            if origins:
-                text = json.dumps([asdict(origins[repo]) for repo in sorted(origins)], indent=1)
-                content[ORIGIN] = text.encode() + b"\n"
+            content |= _origins(place, origin)
             if new:
                 _put_directory(store, place, content)
                 written += sum(map(len, content.values()))
@@ -134,6 +129,53 @@ def find_installed(store: Store, sha256: str) -> str | None:
             if all(os.stat(store.blob_path(blob["sha256"])).st_size == blob["size"] for blob in blobs):
                 return place
     return None
+
+
+def renew(
+    store: Store, place: str, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
+) -> None:
+    """Note that an installed artifact was asked for again: where it came from, and that the loader is to prefer it.
+
+    Nothing is written where that is so already.
+
+    Args:
+        store: The store.
+        place: The artifact's directory, as `find_installed` returns it.
+        origin: Where it came from this time, if that is known.
+        waiting: Told, after two seconds, which process has the store locked.
+
+    Raises:
+        NotWritableError: Another build of the same identifier is preferred, and the store cannot be written. That an
+            origin cannot be noted is no error.
+    """
+    kept = _identity(place)
+    first = next((other for other in store.artifacts() if _identity(other) == kept), place)
+    if first == place and (origin is None or origin in read_origins(place)):
+        return
+    try:
+        with locked(store.root, waiting):
+            if os.path.isdir(place):  # else it was removed meanwhile
+                for name, data in _origins(place, origin).items():
+                    _put(f"{place}/{name}", data)
+                os.utime(place)
+    except OSError as error:
+        if first != place:
+            reason = error.strerror or error
+            raise NotWritableError(f"{first} is preferred to {place}, which cannot be changed: {reason}") from error
+
+
+def _identity(place: str) -> str:
+    """Return the identifier that the name of an artifact's directory begins with."""
+    return os.path.basename(place).rpartition("-")[0]
+
+
+def _origins(place: str, origin: Origin | None) -> dict[str, bytes]:
+    """Return the file of an artifact's origins with one more, by its name; nothing if there are none."""
+    known = {item.repo: item for item in read_origins(place)}
+    if origin is not None:
+        known[origin.repo] = origin
+    text = json.dumps([asdict(known[repo]) for repo in sorted(known)], indent=1)
+    return {ORIGIN: text.encode() + b"\n"} if known else {}
 
 
 def read_origins(place: str) -> list[Origin]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.errors import GdnAotError
 
-__all__ = ["Progress", "describe", "emit_json", "note", "out", "problems_of", "table", "tell"]
+__all__ = ["Progress", "describe", "emit_json", "no_bars", "note", "out", "problems_of", "table", "tell"]
 
 _WIDTH = 30
 """Characters of a progress bar."""
@@ -46,6 +46,12 @@ def note(text: str) -> None:
     if colour and colon and "NO_COLOR" not in os.environ:
         text = click.style(f"{word}:", fg=colour, bold=True) + rest
     click.echo(text, err=True)
+
+
+def no_bars(*, quiet: bool) -> None:
+    """Switch huggingface_hub's progress bars off where nobody sees them; it reads the variable when it is imported."""
+    if quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def tell(message: str, hint: str, problems: Sequence[Problem] = (), *, word: str = "Error") -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from gdn_aot._files import file_sha256
-from gdn_aot.artifact.install import Origin, claim, find_installed, install
-from gdn_aot.errors import NoArtifactError, NotWritableError, OfflineMissError, Problem, UsageError, VerificationError
+from gdn_aot.artifact.install import Origin, find_installed, install, renew
+from gdn_aot.errors import NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
+from gdn_aot.hub.choose import missing_error, wanted_revision
 from gdn_aot.hub.held import held, provenances
 from gdn_aot.hub.layout import Entry, artifact_path, branch_name
 from gdn_aot.hub.registry import COMMIT, locate, open_registry, read_index
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from gdn_aot.hub.registry import Location, Registry, Snapshot
     from gdn_aot.hub.select import Request, Selection, Verdict
 
-State: TypeAlias = Literal["installed", "repaired", "already installed", "would be installed"]
+State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
 
 _ON = ("1", "ON", "YES", "TRUE")
 """What huggingface_hub takes for yes in a variable."""
@@ -107,19 +108,6 @@ def offline() -> bool:
     return any(os.environ.get(name, "").upper() in _ON for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
 
 
-def wanted_revision(location: Location, revision: str | None) -> str:
-    """Return the revision to ask for.
-
-    Raises:
-        UsageError: ``--revision`` and that after ``@`` in ``--repo`` differ.
-    """
-    if revision and location.revision and revision != location.revision:
-        raise UsageError(
-            f"--revision {revision} is not that in --repo, {location.revision}", hint="leave one of them out"
-        )
-    return revision or location.revision or branch_name()
-
-
 def fetch(order: Order, store: Store, done: Callable[[Fetched], None], say: Callable[[str], None]) -> Outcome:
     """Install what is wanted and is not installed yet.
 
@@ -187,8 +175,8 @@ class _Job:
         fetched = []
         for item, place in zip(selection.chosen, filter(None, places), strict=True):
             if not order.dry_run:
-                claim(self.store, place, None, waiting=self.say)
-            fetched.append(self._tell(item, "already installed", place))
+                renew(self.store, place, waiting=self.say)
+            fetched.append(self._tell(item, "already-installed", place))
         pinned = COMMIT.fullmatch(self.revision)
         return self._outcome(self.revision if pinned else None, selection, fetched, asked=False)
 
@@ -245,10 +233,10 @@ class _Job:
         origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit)
         place = find_installed(self.store, entry.sha256)
         if self.order.dry_run:
-            return self._tell(entry, "already installed" if place else "would be installed", place)
+            return self._tell(entry, "already-installed" if place else "would-install", place)
         if place:
-            claim(self.store, place, origin, waiting=self.say)
-            return self._tell(entry, "already installed", place)
+            renew(self.store, place, origin, waiting=self.say)
+            return self._tell(entry, "already-installed", place)
         check_writable(self.store.root)
         self.say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {self.where}")
         path = registry.download(snapshot, artifact_path(entry.identifier), entry.size)
@@ -350,21 +338,3 @@ def check_writable(root: str) -> None:
             f"cannot write the store {root}: {place} is not a directory that this user may write",
             hint="set GDN_AOT_HOME to a directory that may be written, with free space",
         )
-
-
-def missing_error(where: str, verdicts: Sequence[Verdict], missing: Sequence[str]) -> NoArtifactError:
-    """Return what to raise where a registry lacks what is wanted.
-
-    Args:
-        where: The registry and its revision.
-        verdicts: On everything that it has.
-        missing: What it lacks.
-    """
-    rejected = [Problem(verdict.identifier, verdict.reason) for verdict in verdicts if not verdict.accepted]
-    message = f"{where} has no artifact of {', nor of '.join(missing)}"
-    if not verdicts:
-        return NoArtifactError(f"{message}: it is empty", hint="publish to it, or name another with --repo")
-    target = missing[0].rpartition(" for ")[2]
-    build = f"gdn-aot build --arch {target if target.startswith('sm_') else 'TARGET'} --model NAME builds one"
-    nearest = f"; the nearest is {rejected[0].where}, which {rejected[0].what}" if rejected else ""
-    return NoArtifactError(message, rejected, hint=f"{build}{nearest}")

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gdn_aot.hub.layout import Entry
-    from gdn_aot.hub.registry import Snapshot
 
 FORMAT = 1
 NAME = "gdn-aot.lock"
@@ -89,12 +88,13 @@ class LockFile:
     """Sorted by identifier."""
 
 
-def make_lock(repo: str, snapshot: Snapshot, entries: Sequence[Entry], folder: Path) -> LockFile:
+def make_lock(repo: str, revision: str, commit: str, entries: Sequence[Entry], folder: Path) -> LockFile:
     """Return a lock file of a selection.
 
     Args:
         repo: What ``--repo`` held; a relative directory is kept relative.
-        snapshot: The state of the registry that the entries are of.
+        revision: What was asked for.
+        commit: The state of the registry that the entries are of.
         entries: What was selected.
         folder: Where the lock file will be.
     """
@@ -107,9 +107,7 @@ def make_lock(repo: str, snapshot: Snapshot, entries: Sequence[Entry], folder: P
         LockedArtifact(identifier=entry.identifier, sha256=entry.sha256, size=entry.size)
         for entry in sorted(entries, key=lambda entry: entry.identifier)
     ]
-    return LockFile(
-        repository=repository, revision=snapshot.revision, commit=snapshot.commit, artifacts=tuple(artifacts)
-    )
+    return LockFile(repository=repository, revision=revision, commit=commit, artifacts=tuple(artifacts))
 
 
 def repository_of(lock: LockFile, path: Path) -> str:
