@@ -192,7 +192,8 @@ class Failures:
                 f"{self._name}: the token may not have {self._what} ({status}): {self._said(error)}"
             )
         why = "it is private, or there is no such repository" if status == 401 else self._said(error)  # noqa: PLR2004
-        return AccessDeniedError(f"{self._name} refuses {self._what} without a token ({status}): {why}")
+        hint = "check the name, or give a token: --token, HF_TOKEN or hf auth login"
+        return AccessDeniedError(f"{self._name} refuses {self._what} without a token ({status}): {why}", hint=hint)
 
     def _sent_token(self, error: Any) -> bool:
         return "authorization" in error.response.request.headers
