@@ -27,6 +27,11 @@ def whoami(state: State, request: Request, _url: str) -> Response:
     return Response.of({"type": "user", "name": user.name, "orgs": orgs, "auth": {"accessToken": {"role": role}}})
 
 
+def harnesses(_state: State, _request: Request, _url: str) -> Response:
+    """GET /api/agent-harnesses: what the client asks for once a day, to say in its requests what runs it."""
+    return Response.of({"standardEnvVars": [], "harnesses": {}})
+
+
 def create_repository(state: State, request: Request, url: str) -> Response:
     """POST /api/repos/create."""
     user = state.user(request.token)

@@ -28,6 +28,8 @@ def answer(state: State, request: Request, hub: str, storage: str) -> Response: 
     match request.method, *request.parts:
         case "GET", "api", "whoami-v2":
             return api.whoami(state, request, hub)
+        case "GET", "api", "agent-harnesses":
+            return api.harnesses(state, request, hub)
         case "POST", "api", "repos", "create":
             return api.create_repository(state, request, hub)
         case "POST", "api", "validate-yaml":
