@@ -62,11 +62,15 @@ class Failures:
         what: What was asked for.
         token: The token given, never shown.
         errors: The module ``huggingface_hub.errors``.
+        endpoint: Address of the Hub.
         cache: Directory of huggingface_hub's cache.
     """
 
-    def __init__(self, name: str, what: str, token: str | None, errors: ModuleType, *, cache: str) -> None:
-        self._name, self._what, self._errors, self._cache = name, what, errors, cache
+    def __init__(
+        self, name: str, what: str, token: str | None, errors: ModuleType, *, endpoint: str, cache: str
+    ) -> None:
+        self._name, self._what, self._errors = name, what, errors
+        self._endpoint, self._cache = endpoint, cache
         own = (token, os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN"))
         self._tokens = [found.strip() for found in own if found and found.strip()]
         # httpx in huggingface_hub 1, httpx2 in 2: whatever its own errors are made from.
@@ -134,7 +138,7 @@ class Failures:
         return error
 
     def _not_answered(self, error: Exception) -> GdnAotError:
-        asked = f"{self._name}: asked for {self._what}"
+        asked = f"{self._name}: asked {self.clean(self._endpoint)} for {self._what}"
         if isinstance(error, (self._http.TimeoutException, TimeoutError)):
             hint = "try again; HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT say how many seconds to wait"
             return NetworkError(f"{asked}, and no answer came in time", hint=hint)

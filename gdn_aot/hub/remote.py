@@ -252,7 +252,8 @@ class RemoteRegistry:
         """
         from huggingface_hub import constants, errors
 
-        failures = Failures(self.name, what, self._token, errors, cache=str(constants.HF_HUB_CACHE))
+        places = {"endpoint": constants.ENDPOINT, "cache": str(constants.HF_HUB_CACHE)}
+        failures = Failures(self.name, what, self._token, errors, **places)
         for attempt in range(attempts):
             try:
                 with _limited():
