@@ -160,7 +160,11 @@ def test_damaged_artifact_is_not_published(hub: LoopbackHub, machine: Machine, r
 def test_stale_parent_is_tried_again_without_a_second_upload(
     hub: LoopbackHub, machine: Machine, name: str, tmp_path: Path
 ) -> None:
-    first, second, theirs = make(tmp_path, build=11), make(tmp_path, "sm_80", build=11), make(tmp_path, "sm_90", build=11)
+    first, second, theirs = (
+        make(tmp_path, build=11),
+        make(tmp_path, "sm_80", build=11),
+        make(tmp_path, "sm_90", build=11),
+    )
     publish(machine, name, first.path, "--create")
     hub.log.clear()
     other = Machine(home=tmp_path / "other", hub=hub)

@@ -250,9 +250,7 @@ def test_given_up(hub: LoopbackHub, registry: RemoteRegistry, name: str, fault: 
         assert repository.branches["main"] == commit or isinstance(fault, Cut)
 
 
-def test_somebody_else_is_always_faster(
-    hub: LoopbackHub, registry: RemoteRegistry, name: str, tmp_path: Path
-) -> None:
+def test_somebody_else_is_always_faster(hub: LoopbackHub, registry: RemoteRegistry, name: str, tmp_path: Path) -> None:
     artifact = make(tmp_path, "sm_80", build=17)
     fault = Refuse(412, "A commit has happened since. Please refresh and try again.")
     struck = hub.fault("POST", "/commit/", fault, times=None)
