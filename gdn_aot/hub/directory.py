@@ -8,6 +8,7 @@
     DIR/.registry/commits/<40 hex>             one state: its parent, message and files
     DIR/.registry/refs/branches/NAME, refs/tags/NAME
     DIR/.registry/lock                         held by whoever writes
+    DIR/.registry/new/                         files that have not got their name yet
 
 A reference is written last and renamed into place, so whoever is killed leaves the state before. Readers take no lock
 and need no right to write. A directory that has only the files is read as one state, and becomes a full registry when
@@ -118,8 +119,11 @@ class DirectoryRegistry:
             if others and not (self._own / "format").exists():  # else somebody made it just now and published
                 raise ConflictError(f"{self.name} has files in it and is no registry", hint="name a new directory")
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
-            self._prepare()
-            self._write_format()
+            with self._locked():
+                if (self._own / "format").exists():
+                    return False
+                self._prepare()
+                self._write_format()
         return True
 
     def commit(self, branch: str, parent: str | None, additions: Sequence[Addition], message: str) -> str:
@@ -252,11 +256,17 @@ class DirectoryRegistry:
         self._own.mkdir(exist_ok=True)
         with (self._own / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, and by the system when we are killed
+            for folder in (".", "new", "commits", "refs/branches", "refs/tags"):
+                for left in (self._own / folder).glob(".tmp-*"):
+                    left.unlink()  # by somebody who was killed
             yield
 
     def _prepare(self) -> None:
-        for name in ("objects", "commits", "refs/branches", "refs/tags"):
+        for name in ("objects", "new", "commits", "refs/branches", "refs/tags"):
             (self._own / name).mkdir(parents=True, exist_ok=True)
+
+    def _temporary(self) -> Path:
+        return self._own / "new" / f".tmp-{os.urandom(8).hex()}"
 
     def _write_format(self) -> None:
         """Make this a registry with history."""
@@ -272,7 +282,7 @@ class DirectoryRegistry:
         place = self._object(sha256)
         if not (place.is_file() and file_sha256(place) == sha256):
             place.parent.mkdir(exist_ok=True)
-            temporary = place.with_name(f".tmp-{os.urandom(8).hex()}")
+            temporary = self._temporary()
             try:
                 if isinstance(content, bytes):
                     write_whole(temporary, content, sync=True)
@@ -309,7 +319,7 @@ class DirectoryRegistry:
                 return
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".tmp-{os.urandom(8).hex()}")
+        temporary = self._temporary()
         try:
             try:
                 temporary.hardlink_to(content)
