@@ -10,6 +10,7 @@ from gdn_aot._plain import Plain
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import ClassVar
 
 
@@ -80,11 +81,15 @@ class NothingSelectedError(GdnAotError):
 
 
 class NoArtifactError(GdnAotError):
-    """No artifact fits this target, provider version and Triton version."""
+    """No artifact fits this target, provider version and Triton version. May say why each that there is does not."""
 
     code = "no-artifact"
     exit_code = 4
     default_hint = "build one with gdn-aot build --arch TARGET"
+
+    def __init__(self, message: str, problems: Sequence[Problem] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
 
 
 class MissError(NoArtifactError):

@@ -17,19 +17,13 @@ if TYPE_CHECKING:
 
 @click.command("publish")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
-@click.option(
-    "--repo",
-    "repo",
-    default=None,
-    metavar="REPO",
-    help="hf://org/name, or a directory as ./dir.  [default: $GDN_AOT_REPO]",
-)
+@_options.repo
 @click.option("--tag", "tag", default=None, metavar="TAG", help="Name this release, as v1.2.0.")
 @click.option("--create", "create", is_flag=True, help="Make the repository if it is not there.")
 @click.option("--private", "private", is_flag=True, help="With --create: let nobody else see it.")
 @click.option("--replace", "replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
 @click.option("--dry-run", "dry_run", is_flag=True, help="Verify and compare, change nothing.")
-@click.option("--token", "token", default=None, metavar="TOKEN", help="Token for the Hub.  [default: that of hf]")
+@_options.token
 @_options.as_json
 def command(
     files: tuple[Path, ...],

@@ -37,6 +37,8 @@ _SECRETS = (
 """Tokens, credentials in addresses, and the query of addresses, which may be a signature."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that may be another one soon."""
+_ASKED = frozenset({408, 429})
+"""Those after which ``hf_hub_download`` asks for the file itself again."""
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO})
 _LONGEST = 300
 """Characters of a foreign message."""
@@ -95,11 +97,15 @@ class Failures:
         what: What was asked for.
         secrets: What no message may show.
         errors: The module ``huggingface_hub.errors``.
+        endpoint: Address of the Hub.
         cache: Directory of huggingface_hub's cache.
     """
 
-    def __init__(self, name: str, what: str, secrets: Secrets, errors: ModuleType, *, cache: str) -> None:
-        self._name, self._what, self._errors, self._cache = name, what, errors, cache
+    def __init__(
+        self, name: str, what: str, secrets: Secrets, errors: ModuleType, *, endpoint: str, cache: str
+    ) -> None:
+        self._name, self._what, self._errors = name, what, errors
+        self._endpoint, self._cache = endpoint, cache
         self._clean = secrets.clean
         # httpx in huggingface_hub 1, httpx2 in 2: whatever its own errors are made from.
         self._http = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
@@ -108,20 +114,31 @@ class Failures:
         """Return the traceback of an exception and its causes without secrets, for the debug log."""
         return self._clean("".join(traceback.format_exception(error)))
 
-    def retry_after(self, error: Exception, *, transport: bool) -> float | None:
+    def retry_after(self, error: Exception, *, download: bool) -> float | None:
         """Return how many seconds to wait at least before asking again, or None if that would not help.
 
         Args:
             error: What was raised.
-            transport: Ask again also where no answer came.
+            download: By ``hf_hub_download``, which asks again by itself, several times, but not after every failure.
         """
         if isinstance(error, self._errors.HfHubHTTPError):
-            if error.response.status_code not in _AGAIN:
+            status = error.response.status_code
+            if status not in _AGAIN or (download and status in _ASKED):
                 return None
             return float(self._header(error, "retry-after") or 0)
         hopeless = (self._http.UnsupportedProtocol, self._http.LocalProtocolError, self._http.ProxyError)
-        reached = not isinstance(error, self._http.TransportError) or isinstance(error, hopeless)
-        return 0.0 if transport and not reached else None
+        if not isinstance(error, self._http.TransportError) or isinstance(error, hopeless):
+            return None
+        return None if download and self._asked(error) else 0.0
+
+    def _asked(self, error: Any) -> bool:
+        """Say whether ``hf_hub_download`` has asked again where no answer came, or half of one.
+
+        It does where there is no connection and where nothing comes in time; where a connection is closed before all
+        has come it does for the file itself, not for what it asks about the file before; after a reset it does not.
+        """
+        ended = isinstance(error, self._http.RemoteProtocolError) and error.request.method == "GET"
+        return ended or isinstance(error, (self._http.ConnectError, self._http.TimeoutException))
 
     def translate(self, error: Exception) -> GdnAotError:
         """Return the error of ours that says what happened."""
@@ -147,7 +164,7 @@ class Failures:
         return error
 
     def _not_answered(self, error: Exception) -> GdnAotError:
-        asked = f"{self._name}: asked for {self._what}"
+        asked = f"{self._name}: asked {self._clean(self._endpoint)} for {self._what}"
         if isinstance(error, (self._http.TimeoutException, TimeoutError)):
             hint = "try again; HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT say how many seconds to wait"
             return NetworkError(f"{asked}, and no answer came in time", hint=hint)
@@ -205,7 +222,8 @@ class Failures:
                 f"{self._name}: the token may not have {self._what} ({status}): {self._said(error)}"
             )
         why = "it is private, or there is no such repository" if status == 401 else self._said(error)  # noqa: PLR2004
-        return AccessDeniedError(f"{self._name} refuses {self._what} without a token ({status}): {why}")
+        hint = "check the name, or give a token: --token, HF_TOKEN or hf auth login"
+        return AccessDeniedError(f"{self._name} refuses {self._what} without a token ({status}): {why}", hint=hint)
 
     def _sent_token(self, error: Any) -> bool:
         return "authorization" in error.response.request.headers

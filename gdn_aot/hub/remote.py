@@ -122,7 +122,7 @@ class RemoteRegistry:
             library_name="gdn-aot",
             library_version=__version__,
         )
-        return Path(self._ask(f"{path} at {snapshot.revision}", fetch, transport=False))
+        return Path(self._ask(f"{path} at {snapshot.revision}", fetch, download=True))
 
     def forget(self, snapshot: Snapshot, path: str) -> None:
         """Remove a file from huggingface_hub's cache, together with the blob that it is a link to."""
@@ -242,18 +242,19 @@ class RemoteRegistry:
             self._uploads[key] = CommitOperationAdd(path_in_repo=addition.path, path_or_fileobj=addition.content)
         return self._uploads[key]
 
-    def _ask(self, what: str, request: Callable[[], _T], *, attempts: int = _ATTEMPTS, transport: bool = True) -> _T:
+    def _ask(self, what: str, request: Callable[[], _T], *, attempts: int = _ATTEMPTS, download: bool = False) -> _T:
         """Send a request, again where that may help, and turn what goes wrong into errors of ours.
 
         Args:
             what: What is asked for, for messages.
             request: It; must be harmless to repeat.
             attempts: Times that it is sent. huggingface_hub repeats the parts of uploads by itself.
-            transport: Repeat it also where no answer came. huggingface_hub resumes downloads by itself.
+            download: It is one of huggingface_hub, which has repeated some of what failed by itself.
         """
         from huggingface_hub import constants, errors
 
-        failures = Failures(self.name, what, self._secrets, errors, cache=str(constants.HF_HUB_CACHE))
+        places = {"endpoint": constants.ENDPOINT, "cache": str(constants.HF_HUB_CACHE)}
+        failures = Failures(self.name, what, self._secrets, errors, **places)
         self._secrets.watch()
         for attempt in range(attempts):
             try:
@@ -262,7 +263,7 @@ class RemoteRegistry:
             except Exception as error:  # noqa: BLE001 - what huggingface_hub and what is below it raise is not one family
                 if _LOG.isEnabledFor(logging.DEBUG):
                     _LOG.debug("%s", failures.trace(error))
-                wait = failures.retry_after(error, transport=transport)
+                wait = failures.retry_after(error, download=download)
                 if wait is None or wait > _PATIENCE or attempt == attempts - 1:
                     raise failures.translate(error) from None
                 time.sleep(max(wait, random.uniform(0.5, 1) * 2**attempt))  # noqa: S311 - so that not all come at once
