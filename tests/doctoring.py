@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import ROOT, gdn_aot
 
+from gdn_aot.artifact.install import install
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import open_artifact
 
@@ -62,7 +63,7 @@ def driver_library(folder: Path, *options: str, source: str = DRIVER) -> Path:
 
 def serving_home(folder: Path, built: Built) -> Path:
     """Install an artifact into a new store."""
-    Store(str(folder)).install(open_artifact(built.path))
+    install(Store(str(folder)), open_artifact(built.path))
     return folder
 
 

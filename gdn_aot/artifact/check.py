@@ -21,9 +21,9 @@ MAX_TOTAL = 1 << 30
 MAX_EPOCH = 0o77777777777
 """Seconds; the largest time that a tar header holds."""
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
 
 def check_manifest(manifest: Manifest) -> Iterator[Problem]:
@@ -41,7 +41,7 @@ def check_manifest(manifest: Manifest) -> Iterator[Problem]:
             where = f"kernels[{number}].binaries[{inner}]"
             yield from _check_indices(binary.models, len(manifest.models), f"{where}.models")
             yield from _check_indices(binary.workloads, len(manifest.workloads), f"{where}.workloads")
-    if manifest.build.commit is not None and not _COMMIT.fullmatch(manifest.build.commit):
+    if manifest.build.commit is not None and not COMMIT.fullmatch(manifest.build.commit):
         yield Problem("build.commit", "expected null or 40 lower-case hexadecimal digits")
     if not 0 <= manifest.build.epoch <= MAX_EPOCH:
         yield Problem("build.epoch", f"expected seconds from 0 to {MAX_EPOCH}")
@@ -53,7 +53,7 @@ def _check_identity(manifest: Manifest) -> Iterator[Problem]:
     expected = make_identifier(provider.name, provider.version, manifest.triton.version, target.name)
     if manifest.identifier != expected:
         yield Problem("identifier", f"is not what the fields below give, {_short(expected)}")
-    elif not _IDENTIFIER.fullmatch(manifest.identifier):
+    elif not IDENTIFIER.fullmatch(manifest.identifier):
         yield Problem("identifier", "has characters that a file name must not have")
     major, minor = target.capability
     if target.name != f"sm_{major}{minor}" or not 0 <= minor <= 9:  # noqa: PLR2004
@@ -120,7 +120,7 @@ def references(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _check_digest(digest: str, where: str) -> Iterator[Problem]:
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         yield Problem(where, "expected 64 lower-case hexadecimal digits")
 
 

@@ -39,39 +39,58 @@ def parse_manifest(data: bytes) -> m.Manifest:
         VerificationError: Something is missing, unknown or of the wrong type.
     """
     problems = ProblemList()
-    raw = _load_json(data, problems)
+    raw = load_json(data, "manifest.json", MAX_BYTES, problems)
     problems.raise_any("the manifest cannot be read")
-    _check_format(raw, problems)
+    check_format(raw, "artifact", m.FORMAT, problems)
     problems.raise_any("the manifest cannot be read")
     manifest = _manifest(JsonObject(raw, "", m.Manifest, problems))
     problems.raise_any("the manifest is malformed")
     return manifest
 
 
-def _load_json(data: bytes, problems: ProblemList) -> object:
-    if len(data) > MAX_BYTES:
-        problems.add("", f"manifest.json is larger than {MAX_BYTES} bytes")
+def load_json(data: bytes, name: str, limit: int, problems: ProblemList) -> object:
+    """Return the JSON value in a file, or None with what is wrong noted.
+
+    Args:
+        data: The file: ASCII, at most `MAX_STRUCTURE` brackets and commas, no key twice in an object.
+        name: What messages call it.
+        limit: Most bytes it may have.
+        problems: Where to note what is wrong.
+    """
+    if len(data) > limit:
+        problems.add("", f"{name} is larger than {limit} bytes")
     elif not data.isascii():
-        problems.add("", "manifest.json is not ASCII")
+        problems.add("", f"{name} is not ASCII")
     elif sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
-        problems.add("", f"manifest.json has more than {MAX_STRUCTURE} brackets and commas")
+        problems.add("", f"{name} has more than {MAX_STRUCTURE} brackets and commas")
     else:
         try:
             value: object = json.loads(
                 data.decode("ascii"), object_pairs_hook=unique_pairs, parse_constant=refuse_constant
             )
         except json.JSONDecodeError as error:
-            problems.add("", f"manifest.json is not JSON: {error.msg} at byte {error.pos}")
+            problems.add("", f"{name} is not JSON: {error.msg} at byte {error.pos}")
         except ValueError as error:
-            problems.add("", f"manifest.json is not acceptable JSON: {str(error)[:200]}")
+            problems.add("", f"{name} is not acceptable JSON: {str(error)[:200]}")
         except RecursionError:
-            problems.add("", "manifest.json is nested too deep")
+            problems.add("", f"{name} is nested too deep")
         else:
             return value
     return None
 
 
-def _check_format(raw: object, problems: ProblemList) -> None:
+def check_format(raw: object, what: str, known: int, problems: ProblemList) -> None:
+    """Look at the ``format`` of a file before anything else in it.
+
+    Args:
+        raw: What `load_json` returned.
+        what: What is of that format, in messages.
+        known: The version that can be read.
+        problems: Where to note what is wrong.
+
+    Raises:
+        UnknownFormatError: It is of another version.
+    """
     if not isinstance(raw, dict):
         problems.add("", f"expected object, got {kind(raw)}")
         return
@@ -80,10 +99,10 @@ def _check_format(raw: object, problems: ProblemList) -> None:
         problems.add("format", "missing, expected int")
     elif not isinstance(version, int) or isinstance(version, bool):
         problems.add("format", f"expected int, got {kind(version)}")
-    elif version != m.FORMAT:
+    elif version != known:
         shown = version if version in INTEGERS else "a very large number"
-        problem = Problem("format", f"{shown} is not a known format version, only {m.FORMAT} is")
-        raise UnknownFormatError(f"unknown artifact format {shown}, expected {m.FORMAT}", [problem])
+        problem = Problem("format", f"{shown} is not a known format version, only {known} is")
+        raise UnknownFormatError(f"unknown {what} format {shown}, expected {known}", [problem])
 
 
 def _manifest(o: JsonObject) -> m.Manifest:

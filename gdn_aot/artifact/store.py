@@ -1,4 +1,4 @@
-"""The store: the directory on this machine that artifacts are installed in, laid out for the loader.
+"""The store: the directory on this machine that artifacts are installed in, laid out for the loader. Reading it.
 
 ::
 
@@ -7,30 +7,22 @@
     $GDN_AOT_HOME/store/blobs/ab/ab12...     cubins by SHA-256, shared by all artifacts
 
 NAME is the identifier and the first digits of the file's SHA-256, so two builds of one identifier stand side by side.
-Everything is written under another name and renamed: a reader sees a whole artifact or none, and whoever is killed
-leaves only a temporary directory behind.
+`gdn_aot.artifact.install` writes it: everything under another name that is then renamed, so a reader sees a whole
+artifact or none, and whoever is killed leaves only a temporary file or directory behind.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 
-from gdn_aot._files import write_whole
 from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.index import Index
-from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, VerificationError
-
-TYPE_CHECKING = False  # as in typing, which is slow to import
-if TYPE_CHECKING:
-    from gdn_aot.artifact.verify import Artifact
+from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 FORMAT = "1"
 MANIFEST = "manifest.json"
 _SUFFIX = ".tar.zst"
-_TEMPORARY = ".tmp-"
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
 
 
 def artifact_files(path: str) -> list[str]:
@@ -76,7 +68,7 @@ class Store:
                 ages = [(-entry.stat().st_mtime_ns, entry.name) for entry in entries if not entry.name.startswith(".")]
         except OSError:
             return []
-        self._check_format()
+        self.check_format()
         return [f"{self.root}/artifacts/{name}" for _, name in sorted(ages)]
 
     def artifact_directory(self, sha256: str) -> str | None:
@@ -115,42 +107,12 @@ class Store:
             raise VerificationError(f"{path} is damaged", [problem])
         return content
 
-    def install(self, artifact: Artifact) -> str:
-        """Put a verified artifact into the store and return its directory. Safe to run in many processes at once.
-
-        An artifact that is already there is checked and, where it is damaged, repaired.
+    def check_format(self) -> None:
+        """Refuse a store that this version does not know. One that is not there is fine.
 
         Raises:
-            NotWritableError: The store cannot be written.
-            UnknownFormatError: A newer gdn-aot made the store.
-            VerificationError: The artifact file changed while it was read.
+            UnknownFormatError: A newer gdn-aot made it.
         """
-        from gdn_aot.artifact.index_writer import write_index
-        from gdn_aot.artifact.manifest import to_json
-
-        place = f"{self.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
-        content = {MANIFEST: to_json(artifact.manifest), INDEX: write_index(artifact.manifest, artifact.sha256)}
-        try:
-            self._prepare()
-            for digest, blob in artifact.iter_blobs():
-                self._put(self.blob_path(digest), blob)
-            if os.path.isdir(place):
-                for name, data in content.items():
-                    self._put(f"{place}/{name}", data)
-            else:
-                self._put_directory(place, content)
-        except OSError as error:
-            raise NotWritableError(f"cannot write the store {self.root}: {error.strerror or error}") from error
-        return place
-
-    def _prepare(self) -> None:
-        for name in ("artifacts", "blobs"):
-            os.makedirs(f"{self.root}/{name}", exist_ok=True)
-        self._check_format()
-        self._put(f"{self.root}/CACHEDIR.TAG", _TAG.encode())
-        self._put(f"{self.root}/format", f"{FORMAT}\n".encode())
-
-    def _check_format(self) -> None:
         try:
             with open(f"{self.root}/format") as file:
                 found = file.read().strip()
@@ -159,27 +121,3 @@ class Store:
         if found != FORMAT:
             problem = Problem(f"{self.root}/format", f"{found!r}, expected {FORMAT!r}")
             raise UnknownFormatError(f"the store {self.root} is of another format", [problem])
-
-    def _put(self, path: str, content: bytes) -> None:
-        """Write a file unless it is there with this content."""
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            if file.read() == content:
-                return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_whole(path, content, sync=True)
-
-    def _put_directory(self, place: str, content: dict[str, bytes]) -> None:
-        import shutil
-
-        temporary = f"{self.root}/artifacts/{_TEMPORARY}{os.urandom(4).hex()}"
-        os.mkdir(temporary)
-        try:
-            for name, data in content.items():
-                write_whole(f"{temporary}/{name}", data, sync=True)
-            try:
-                os.rename(temporary, place)
-            except OSError:
-                if not os.path.isdir(place):  # else another process was first, with the same content
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
