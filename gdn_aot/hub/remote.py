@@ -32,7 +32,7 @@ from gdn_aot.errors import (
     StaleParentError,
     VerificationError,
 )
-from gdn_aot.hub.failures import Failures, check_token
+from gdn_aot.hub.failures import Failures, Secrets, check_token
 from gdn_aot.hub.layout import INDEX, MAIN
 from gdn_aot.hub.registry import COMMIT, MAX_READ, Refs, Snapshot, check_revision
 
@@ -68,6 +68,7 @@ class RemoteRegistry:
         self.name = f"hf://{place}"
         self._place = place
         self._token = check_token(token) if token is not None else None
+        self._secrets = Secrets(token)
         self._uploads: dict[tuple[str, str, int], CommitOperationAdd] = {}
         """Files that are uploaded, for a commit that has to be tried again."""
 
@@ -253,7 +254,8 @@ class RemoteRegistry:
         from huggingface_hub import constants, errors
 
         places = {"endpoint": constants.ENDPOINT, "cache": str(constants.HF_HUB_CACHE)}
-        failures = Failures(self.name, what, self._token, errors, **places)
+        failures = Failures(self.name, what, self._secrets, errors, **places)
+        self._secrets.watch()
         for attempt in range(attempts):
             try:
                 with _limited():
