@@ -1,4 +1,4 @@
-"""A machine of its own for the commands: its cache, its store, its token, and the hub as all of the network."""
+"""A machine of its own for the commands: its cache, its store, its token, and the hub that it talks to."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ from hub.making import WANTED
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hub.loopback import LoopbackHub
-
 _OURS = ("HF_", "HUGGING", "GDN_AOT", "TRITON_", "FLA_", "XDG_", "TRANSFORMERS_", "PYTHON")
 _LIMIT = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """One machine; ``home`` holds all it keeps."""
+    """One machine. ``home`` holds all it keeps, ``endpoint`` is the address of the Hub."""
 
     home: Path
-    hub: LoopbackHub
+    endpoint: str
 
     def environment(self, token: str | None = WRITER, **more: str) -> dict[str, str]:
         """Return the environment of its processes, with nothing of the user's own in it."""
@@ -37,7 +35,7 @@ class Machine:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
             "HOME": str(self.home),
             "HF_HOME": str(self.home / "huggingface"),
-            "HF_ENDPOINT": self.hub.url,
+            "HF_ENDPOINT": self.endpoint,
             "HF_HUB_DISABLE_XET": "1",
             "GDN_AOT_HOME": str(self.home / "gdn-aot"),
             "NO_COLOR": "1",

@@ -79,7 +79,7 @@ def test_lock_holds_while_the_branch_moves(
     assert lock["repository"] == f"hf://{repo}"
     assert [item["sha256"] for item in lock["artifacts"]] == [published.new.sha256]
     move_on(hub, repo, published, "v1.0.0")
-    follower = Machine(home=tmp_path / "follower", hub=hub)
+    follower = Machine(home=tmp_path / "follower", endpoint=hub.url)
     follower.fetch(repo)
     assert follower.installed() == [published.old.sha256]
     machine.run("fetch", "--locked")
@@ -186,7 +186,7 @@ def test_offline(hub: LoopbackHub, machine: Machine, repo: str, published: Publi
     offline = {"HF_HUB_OFFLINE": "1"}
     machine.fetch(repo, **offline)
     assert machine.installed() == [published.new.sha256]
-    fresh = Machine(home=tmp_path / "fresh", hub=hub)
+    fresh = Machine(home=tmp_path / "fresh", endpoint=hub.url)
     fresh.fetch(repo, "--json", code=8, kind="offline-miss", **offline)
     assert fresh.installed() == []
     machine.fetch(repo, "--arch", "sm_90", "--json", code=8, kind="offline-miss", **offline)
