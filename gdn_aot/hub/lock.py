@@ -220,10 +220,9 @@ def _artifact(o: JsonObject) -> LockedArtifact:
 
 def _check(lock: LockFile) -> Iterator[tuple[str, str]]:
     try:
-        location = locate(lock.repository)
-        if location.revision is not None:
+        if locate(lock.repository).revision is not None:
             yield "repository", "expected no revision here: commit has it"
-        elif not location.hub and not lock.repository.startswith(("/", "./", "../")):
+        elif not lock.repository.startswith(("hf://", "/", "./", "../")):
             yield "repository", "expected hf://org/name, an absolute directory, or one with ./ in front"
     except UsageError as error:
         yield "repository", error.message
