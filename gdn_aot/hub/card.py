@@ -6,7 +6,6 @@ is written as an entity.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -228,8 +227,11 @@ def _is_inner(text: str, place: int) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """Return a YAML scalar: plain where nothing can be misread, else in double quotes, which JSON's are too."""
-    return text if re.fullmatch(r"[a-z][a-z0-9_-]*[a-z0-9]", text) and text not in _WORDS else json.dumps(text)
+    """Return a YAML scalar: plain where nothing can be misread, else in double quotes, odd characters escaped."""
+    if re.fullmatch(r"[a-z][a-z0-9_-]*[a-z0-9]", text) and text not in _WORDS:
+        return text
+    plain = (letter if " " <= letter <= "~" and letter not in '"\\' else f"\\U{ord(letter):08x}" for letter in text)
+    return f'"{"".join(plain)}"'
 
 
 def _target_order(name: str) -> tuple[int, str]:

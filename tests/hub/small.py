@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from artifact import factory
+
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.verify import open_artifact
@@ -55,7 +56,7 @@ def fork(function: Callable[[], object]) -> int:
     try:
         function()
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, it is the test's to see
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -184,10 +184,33 @@ def test_locate_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert locate("~/x").place == "/home/me/x"
 
 
-@pytest.mark.parametrize(
-    "repo", ["", " ", "name", "hf://name", "hf://a/b/c", "hf://a/../b", "hf://a/b@", "hf://a/b@..", "hf://-a/b", "a/b.git"]
-    + ["https://huggingface.co/a/b", "file://relative", "s3://a/b", "a\0b/c", "hf://a/b?x=1", "hf://a/b#c"],
-)  # fmt: skip
+NO_REPOSITORIES = (
+    *("", " ", "name", "a\0b/c", "a/b.git", "file://relative", "s3://a/b", "https://huggingface.co/a/b", "hf://name"),
+    *("hf://a/b/c", "hf://a/../b", "hf://a/b@", "hf://a/b@..", "hf://-a/b", "hf://a/b?x=1", "hf://a/b#c"),
+)
+NO_REVISIONS = (
+    *(
+        "",
+        "-v",
+        "a..b",
+        "../x",
+        "/x",
+        "x/",
+        "a//b",
+        ".x",
+        "x/.y",
+        "x.lock",
+        "a b",
+        "a?b",
+        "a\nb",
+        "ä",
+        "x/-y",
+        "a" * 300,
+    ),
+)
+
+
+@pytest.mark.parametrize("repo", NO_REPOSITORIES)
 def test_locate_refuses(repo: str) -> None:
     with pytest.raises(UsageError):
         locate(repo)
@@ -206,9 +229,7 @@ def test_revisions(revision: str) -> None:
     assert check_revision(revision) == revision
 
 
-@pytest.mark.parametrize(
-    "revision", ["", "-v", "a..b", "../x", "/x", "x/", "a//b", ".x", "x/.y", "x.lock", "a b", "a?b", "a\nb", "ä", "x/-y", "a" * 300]
-)  # fmt: skip
+@pytest.mark.parametrize("revision", NO_REVISIONS)
 def test_revisions_refused(revision: str) -> None:
     with pytest.raises(UsageError):
         check_revision(revision)
