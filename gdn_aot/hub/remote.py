@@ -256,7 +256,7 @@ class RemoteRegistry:
         failures = Failures(self.name, what, self._token, errors, **places)
         for attempt in range(attempts):
             try:
-                with _limited():
+                with _limited(), _discreet(failures):
                     return request()
             except Exception as error:  # noqa: BLE001 - what huggingface_hub and what is below it raise is not one family
                 if _LOG.isEnabledFor(logging.DEBUG):
@@ -316,3 +316,16 @@ def _limited() -> Iterator[None]:
         yield
     finally:
         session.timeout = before
+
+
+@contextlib.contextmanager
+def _discreet(failures: Failures) -> Iterator[None]:
+    """Keep secrets out of what huggingface_hub logs."""
+    handlers = logging.getLogger("huggingface_hub").handlers[:]
+    for handler in handlers:
+        handler.addFilter(failures.clean_record)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(failures.clean_record)
