@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -25,7 +26,6 @@ from gdn_aot.errors import (
 )
 
 if TYPE_CHECKING:
-    from logging import LogRecord
     from types import ModuleType
 
 _SECRETS = (
@@ -55,27 +55,17 @@ def check_token(token: str) -> str:
     return token
 
 
-class Failures:
-    """Translates the exceptions of one request.
+class Secrets(logging.Filter):
+    """What no message may show, neither ours nor one that huggingface_hub logs.
 
     Args:
-        name: The registry.
-        what: What was asked for.
-        token: The token given, never shown.
-        errors: The module ``huggingface_hub.errors``.
-        endpoint: Address of the Hub.
-        cache: Directory of huggingface_hub's cache.
+        token: The token given.
     """
 
-    def __init__(
-        self, name: str, what: str, token: str | None, errors: ModuleType, *, endpoint: str, cache: str
-    ) -> None:
-        self._name, self._what, self._errors = name, what, errors
-        self._endpoint, self._cache = endpoint, cache
+    def __init__(self, token: str | None) -> None:
+        super().__init__()
         own = (token, os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN"))
         self._tokens = [found.strip() for found in own if found and found.strip()]
-        # httpx in huggingface_hub 1, httpx2 in 2: whatever its own errors are made from.
-        self._http = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
 
     def clean(self, text: str) -> str:
         """Return a text without tokens and other secrets."""
@@ -85,17 +75,44 @@ class Failures:
             text = pattern.sub(instead, text)
         return text
 
-    def clean_record(self, record: LogRecord) -> bool:
-        """Take secrets out of a line of huggingface_hub's log, which names whole addresses: those of files are signed.
-
-        A filter for its handlers; nothing is left out.
-        """
-        record.msg, record.args = self.clean(record.getMessage()), ()
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take the secrets out of what is about to be logged: addresses of uploads are signed."""
+        record.msg, record.args = self.clean(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = self.clean(logging.Formatter().formatException(record.exc_info))
         return True
+
+    def watch(self) -> None:
+        """Do that wherever huggingface_hub's messages go."""
+        for logger in (logging.getLogger("huggingface_hub"), logging.getLogger()):
+            for handler in logger.handlers:
+                handler.addFilter(self)
+
+
+class Failures:
+    """Translates the exceptions of one request.
+
+    Args:
+        name: The registry.
+        what: What was asked for.
+        secrets: What no message may show.
+        errors: The module ``huggingface_hub.errors``.
+        endpoint: Address of the Hub.
+        cache: Directory of huggingface_hub's cache.
+    """
+
+    def __init__(
+        self, name: str, what: str, secrets: Secrets, errors: ModuleType, *, endpoint: str, cache: str
+    ) -> None:
+        self._name, self._what, self._errors = name, what, errors
+        self._endpoint, self._cache = endpoint, cache
+        self._clean = secrets.clean
+        # httpx in huggingface_hub 1, httpx2 in 2: whatever its own errors are made from.
+        self._http = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
 
     def trace(self, error: BaseException) -> str:
         """Return the traceback of an exception and its causes without secrets, for the debug log."""
-        return self.clean("".join(traceback.format_exception(error)))
+        return self._clean("".join(traceback.format_exception(error)))
 
     def retry_after(self, error: Exception, *, download: bool) -> float | None:
         """Return how many seconds to wait at least before asking again, or None if that would not help.
@@ -151,7 +168,7 @@ class Failures:
         return error
 
     def _not_answered(self, error: Exception) -> GdnAotError:
-        asked = f"{self._name}: asked {self.clean(self._endpoint)} for {self._what}"
+        asked = f"{self._name}: asked {self._clean(self._endpoint)} for {self._what}"
         if isinstance(error, (self._http.TimeoutException, TimeoutError)):
             hint = "try again; HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT say how many seconds to wait"
             return NetworkError(f"{asked}, and no answer came in time", hint=hint)
@@ -161,7 +178,7 @@ class Failures:
             place = getattr(error, "filename", None) or self._cache
             why = os.strerror(number) if number else os.strerror(errno.ENOSPC)
             hint = "free some space, or let HF_HOME name a directory you may write"
-            return NotWritableError(f"cannot write {self.clean(str(place))}: {why}", hint=hint)
+            return NotWritableError(f"cannot write {self._clean(str(place))}: {why}", hint=hint)
         if isinstance(error, (self._http.HTTPError, OSError)):
             return NetworkError(f"{asked}, and it was not reached: {self._said(error)}")
         if isinstance(error, (ValueError, KeyError, TypeError)):
@@ -223,5 +240,5 @@ class Failures:
     def _said(self, error: Any) -> str:
         """Return what a foreign exception says: one line, not long, no secrets, nothing that steers a terminal."""
         text = getattr(error, "server_message", None) or str(error) or type(error).__name__
-        text = " ".join("".join(letter if letter.isprintable() else " " for letter in self.clean(text)).split())
+        text = " ".join("".join(letter if letter.isprintable() else " " for letter in self._clean(text)).split())
         return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."

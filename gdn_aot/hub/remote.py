@@ -32,7 +32,7 @@ from gdn_aot.errors import (
     StaleParentError,
     VerificationError,
 )
-from gdn_aot.hub.failures import Failures, check_token
+from gdn_aot.hub.failures import Failures, Secrets, check_token
 from gdn_aot.hub.layout import INDEX, MAIN
 from gdn_aot.hub.registry import COMMIT, MAX_READ, Refs, Snapshot, check_revision
 
@@ -68,6 +68,7 @@ class RemoteRegistry:
         self.name = f"hf://{place}"
         self._place = place
         self._token = check_token(token) if token is not None else None
+        self._secrets = Secrets(token)
         self._uploads: dict[tuple[str, str, int], CommitOperationAdd] = {}
         """Files that are uploaded, for a commit that has to be tried again."""
 
@@ -253,10 +254,11 @@ class RemoteRegistry:
         from huggingface_hub import constants, errors
 
         places = {"endpoint": constants.ENDPOINT, "cache": str(constants.HF_HUB_CACHE)}
-        failures = Failures(self.name, what, self._token, errors, **places)
+        failures = Failures(self.name, what, self._secrets, errors, **places)
+        self._secrets.watch()
         for attempt in range(attempts):
             try:
-                with _limited(), _discreet(failures):
+                with _limited():
                     return request()
             except Exception as error:  # noqa: BLE001 - what huggingface_hub and what is below it raise is not one family
                 if _LOG.isEnabledFor(logging.DEBUG):
@@ -316,16 +318,3 @@ def _limited() -> Iterator[None]:
         yield
     finally:
         session.timeout = before
-
-
-@contextlib.contextmanager
-def _discreet(failures: Failures) -> Iterator[None]:
-    """Keep secrets out of what huggingface_hub logs."""
-    handlers = logging.getLogger("huggingface_hub").handlers[:]
-    for handler in handlers:
-        handler.addFilter(failures.clean_record)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(failures.clean_record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from gdn_aot.errors import (
     StaleParentError,
     UsageError,
 )
-from gdn_aot.hub.failures import Failures
+from gdn_aot.hub.failures import Failures, Secrets
 from gdn_aot.hub.layout import INDEX, make_index, to_bytes
 from gdn_aot.hub.registry import Snapshot, read_index
 from gdn_aot.hub.remote import RemoteRegistry
@@ -44,7 +45,7 @@ PLACES = {"endpoint": "https://huggingface.co", "cache": "/cache"}
 
 @pytest.fixture
 def failures() -> Failures:
-    return Failures("hf://org/name", "revision v1", TOKEN, errors, **PLACES)
+    return Failures("hf://org/name", "revision v1", Secrets(TOKEN), errors, **PLACES)
 
 
 def answered(status: int, *, sent_token: bool = True, text: str = "", **headers: str) -> Exception:
@@ -165,9 +166,9 @@ def test_how_long_to_wait(failures: Failures) -> None:
 
 def test_no_secret_in_a_message(failures: Failures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "other-secret")
-    secrets = Failures("hf://org/name", "x", TOKEN, errors, **PLACES)
+    secrets = Failures("hf://org/name", "x", Secrets(TOKEN), errors, **PLACES)
     said = f"Illegal header value b'Bearer {TOKEN}' other-secret hf_thirdsecret https://me:pwsecret@h/x?sig=signsecret"
-    shown = [secrets.clean(said), secrets.trace(wrapped(ValueError, KeyError(said)))]
+    shown = [Secrets(TOKEN).clean(said), secrets.trace(wrapped(ValueError, KeyError(said)))]
     for error in (
         ValueError(said),
         http.LocalProtocolError(said),
@@ -178,6 +179,23 @@ def test_no_secret_in_a_message(failures: Failures, monkeypatch: pytest.MonkeyPa
         shown.append(translated.message + translated.hint)
     for text in shown:
         assert "secret" not in text
+
+
+def test_no_secret_in_what_the_client_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    client = logging.getLogger("huggingface_hub.utils._http")
+    stream = logging.StreamHandler()
+    logging.getLogger("huggingface_hub").addHandler(stream)
+    try:
+        Secrets(TOKEN).watch()
+        client.warning("HTTP Error 503 while requesting PUT %s", "https://me:pw@s3/x?X-Amz-Signature=signature")
+        error = ValueError(f"Illegal header value b'Bearer {TOKEN}'")
+        client.warning("%s failed", TOKEN, exc_info=error)
+    finally:
+        logging.getLogger("huggingface_hub").removeHandler(stream)
+    shown = capsys.readouterr().err
+    assert "PUT https://***@s3/x?***" in shown
+    assert "ValueError: Illegal header" in shown
+    assert TOKEN not in shown
 
 
 def test_nothing_foreign_steers_a_terminal(failures: Failures) -> None:
