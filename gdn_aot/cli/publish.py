@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, note, out, table
+from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, tell
 
 if TYPE_CHECKING:
     from gdn_aot.errors import ConflictError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--replace", "replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
 @click.option("--dry-run", "dry_run", is_flag=True, help="Verify and compare, change nothing.")
 @_options.token
+@_options.quiet
 @_options.as_json
 def command(
     files: tuple[Path, ...],
@@ -35,6 +36,7 @@ def command(
     replace: bool,
     dry_run: bool,
     token: str | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Verify artifacts and publish them to a repository of the Hugging Face Hub or to a directory.
@@ -51,26 +53,31 @@ def command(
         raise UsageError("a revision cannot be published to", hint="leave out what comes after @, and see --tag")
     if private and not create:
         raise UsageError("--private is for a repository that is made", hint="add --create")
+    no_bars(quiet=quiet)
     registry = open_registry(where, token=token)
     outcome = publish(registry, files, tag=tag, replace=replace, create=create, private=private, dry_run=dry_run)
     refusal = outcome.plan.refusal()
     for item in outcome.plan.items:
-        if item.entry.dirty:
+        if item.entry.dirty and not quiet:
             note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
     if as_json:
         emit_json(_document(outcome, refusal, dry_run=dry_run))
         if refusal is not None:
-            note(f"Error: {refusal.message}")
-            note(f"Hint: {refusal.hint}")
+            tell(refusal.message, refusal.hint)
             raise click.exceptions.Exit(refusal.exit_code)
         return
-    rows = [
-        (item.action, item.entry.identifier, item.entry.size, item.entry.sha256[:16]) for item in outcome.plan.items
-    ]
-    out(table(rows, ("action", "identifier", "bytes", "sha256")))
+    if quiet:
+        for item in outcome.plan.with_action("added", "replaced"):
+            out(item.entry.identifier)
+    else:
+        rows = [
+            (item.action, item.entry.identifier, item.entry.size, item.entry.sha256[:16]) for item in outcome.plan.items
+        ]
+        out(table(rows, ("action", "identifier", "bytes", "sha256")))
     if refusal is not None:
         raise refusal
-    note(_summary(outcome, dry_run=dry_run))
+    if not quiet:
+        note(_summary(outcome, dry_run=dry_run))
 
 
 def _summary(outcome: Outcome, *, dry_run: bool) -> str:
@@ -109,5 +116,5 @@ def _document(outcome: Outcome, refusal: ConflictError | None, *, dry_run: bool)
         "card": outcome.plan.card.decode(),
     }
     if refusal is not None:
-        document["error"] = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
+        document["error"] = describe(refusal.code, refusal.message, refusal.hint)
     return document

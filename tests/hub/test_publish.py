@@ -301,6 +301,10 @@ def test_command(tmp_path: Path, root: Path) -> None:
     assert "unchanged" in plain.out
     assert "nothing to publish" in plain.err
 
+    other = small.artifact(tmp_path, "sm_90")
+    quiet = gdn_aot("publish", old, other, *to, "--quiet", home=tmp_path / "home")
+    assert (quiet.out, quiet.err) == (f"{small.entry(other).identifier}\n", "")
+
 
 def test_usage(tmp_path: Path, root: Path) -> None:
     path, to = small.artifact(tmp_path), ("--repo", root)
