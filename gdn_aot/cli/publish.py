@@ -56,28 +56,30 @@ def command(
     no_bars(quiet=quiet)
     registry = open_registry(where, token=token)
     outcome = publish(registry, files, tag=tag, replace=replace, create=create, private=private, dry_run=dry_run)
-    refusal = outcome.plan.refusal()
     for item in outcome.plan.items:
         if item.entry.dirty and not quiet:
             note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
+    refusal = outcome.plan.refusal()
     if as_json:
         emit_json(_document(outcome, refusal, dry_run=dry_run))
-        if refusal is not None:
-            tell(refusal.message, refusal.hint)
-            raise click.exceptions.Exit(refusal.exit_code)
-        return
+    else:
+        _show(outcome, quiet=quiet)
+    if refusal is not None:  # of a dry run; else publish() has raised it
+        tell(refusal.message, refusal.hint)
+        raise click.exceptions.Exit(refusal.exit_code)
+    if not (as_json or quiet):
+        note(_summary(outcome, dry_run=dry_run))
+
+
+def _show(outcome: Outcome, *, quiet: bool) -> None:
     if quiet:
         for item in outcome.plan.with_action("added", "replaced"):
             out(item.entry.identifier)
-    else:
-        rows = [
-            (item.action, item.entry.identifier, item.entry.size, item.entry.sha256[:16]) for item in outcome.plan.items
-        ]
-        out(table(rows, ("action", "identifier", "bytes", "sha256")))
-    if refusal is not None:
-        raise refusal
-    if not quiet:
-        note(_summary(outcome, dry_run=dry_run))
+        return
+    rows = [
+        (item.action, item.entry.identifier, item.entry.size, item.entry.sha256[:16]) for item in outcome.plan.items
+    ]
+    out(table(rows, ("action", "identifier", "bytes", "sha256")))
 
 
 def _summary(outcome: Outcome, *, dry_run: bool) -> str:

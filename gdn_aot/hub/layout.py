@@ -33,7 +33,7 @@ INDEX = "index.json"
 CARD = "README.md"
 TARGETS = "targets"
 MAX_INDEX = 32 << 20
-"""Bytes of an index: some 10,000 entries with 50 models each."""
+"""Bytes of an index: some 7,000 entries with 50 models each."""
 MAX_FILE = 1 << 30
 """Bytes of an artifact file, as `gdn_aot.artifact.container.MAX_FILE`, which would import zstandard."""
 

@@ -104,7 +104,6 @@ TABLE: list[tuple[str, Exception, type[GdnAotError], str]] = [
     ("not-cached", errors.LocalEntryNotFoundError("not there"), OfflineMissError, "offline"),
     ("behind", wrapped(errors.LocalEntryNotFoundError, answered(503)), NetworkError, "503"),
     ("upload", wrapped(RuntimeError, answered(403, x_error_message="no space")), AccessDeniedError, "no space"),
-    ("oidc", errors.OIDCError("id-token: write is missing"), AccessDeniedError, "id-token"),
     ("login", errors.LocalTokenNotFoundError("no token"), AccessDeniedError, "no token"),
     ("full", OSError(errno.ENOSPC, "No space left on device", "/cache/x"), NotWritableError, "/cache/x: No space"),
     (
@@ -117,6 +116,8 @@ TABLE: list[tuple[str, Exception, type[GdnAotError], str]] = [
     ("rights", PermissionError(errno.EACCES, "Permission denied", "/cache/x"), NotWritableError, "/cache/x"),
     ("new", Exception("a new kind"), RegistryError, "a new kind"),
 ]
+if hasattr(errors, "OIDCError"):  # from huggingface_hub 1.19 on
+    TABLE.append(("oidc", errors.OIDCError("id-token: write is missing"), AccessDeniedError, "id-token"))
 EXIT = {OfflineMissError: 8, NotWritableError: 9}
 
 
