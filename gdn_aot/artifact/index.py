@@ -97,6 +97,11 @@ class Index:
             self._kernels = [KernelRecord(*fields) for fields in self._json(record_name("kernels")) or ()]
         return self._kernels
 
+    def blobs(self) -> list[tuple[str, int]] | None:
+        """Return (SHA-256, bytes) of every blob; None for an index that was written before there was this record."""
+        found = self._json(record_name("blobs"))
+        return None if found is None else [(sha256, size) for sha256, size in found]
+
     def choices(self, kernel: str) -> list[ChoiceRecord]:
         """Return the choices of a kernel, which is named ``module:qualname``."""
         from gdn_aot.artifact.index_records import ChoiceRecord, ConfigRecord

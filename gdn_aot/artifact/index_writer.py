@@ -34,6 +34,7 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
                 models[model].setdefault(name, []).append((key.hex(), binary.workloads))
     for number, wanted in enumerate(models):
         records[record_name("model", str(number))] = _dump(wanted)
+    records[record_name("blobs")] = _dump([(blob.sha256, blob.size) for blob in manifest.blobs])
     records[record_name("kernels")] = _dump([_kernel(kernel) for kernel in manifest.kernels])
     header = _dump(_header(manifest, sha256))
     rows, body, offset = [], [], 0

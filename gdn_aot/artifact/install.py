@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot._files import write_whole
 from gdn_aot.artifact.index import NAME as INDEX
-from gdn_aot.artifact.index_writer import write_index
 from gdn_aot.artifact.lock import locked
-from gdn_aot.artifact.manifest import to_json
 from gdn_aot.artifact.store import FORMAT, MANIFEST
 from gdn_aot.errors import GdnAotError, NotWritableError
 
@@ -77,8 +75,10 @@ def install(
         UnknownFormatError: A newer gdn-aot made the store.
         VerificationError: The artifact file changed while it was read.
     """
+    from gdn_aot.artifact.index_writer import write_index
+
     place = f"{store.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
-    content = {MANIFEST: to_json(artifact.manifest), INDEX: write_index(artifact.manifest, artifact.sha256)}
+    content = {MANIFEST: artifact.manifest_json, INDEX: write_index(artifact.manifest, artifact.sha256)}
     written = 0
     try:
         os.makedirs(store.root, exist_ok=True)
@@ -115,7 +115,7 @@ def install(
 def find_installed(store: Store, sha256: str) -> str | None:
     """Return the directory of an artifact if it is whole by cheap checks, else None.
 
-    Its index opens, and every blob of its manifest is there with its size.
+    Its index opens, its manifest is there, and so is every blob with its size.
 
     Args:
         store: Where to look.
@@ -123,11 +123,12 @@ def find_installed(store: Store, sha256: str) -> str | None:
     """
     with suppress(OSError, GdnAotError, ValueError, LookupError, TypeError):
         place = store.artifact_directory(sha256)
-        if place is not None and store.open_index(place).header["sha256"] == sha256:
-            with open(f"{place}/{MANIFEST}", "rb") as file:
-                blobs = json.load(file)["blobs"]
-            if all(os.stat(store.blob_path(blob["sha256"])).st_size == blob["size"] for blob in blobs):
-                return place
+        if place is None:
+            return None
+        index = store.open_index(place)
+        sizes = index.blobs() if index.header["sha256"] == sha256 and os.path.getsize(f"{place}/{MANIFEST}") else None
+        if sizes is not None and all(os.stat(store.blob_path(blob)).st_size == size for blob, size in sizes):
+            return place
     return None
 
 

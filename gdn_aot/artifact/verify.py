@@ -48,8 +48,8 @@ class Report:
     problems: tuple[Problem, ...]
     manifest: Manifest | None
     """None if the manifest cannot be trusted to be what it says. Not to be used if there are problems."""
-    manifest_size: int
-    """Bytes of ``manifest.json``."""
+    manifest_json: bytes
+    """``manifest.json`` as it is in the file; empty if it could not be read."""
     uncompressed: int
     """Bytes that the frame header promises."""
     body: int
@@ -74,8 +74,8 @@ class Artifact:
         """Bytes of the file."""
         self.sha256 = report.sha256
         """Of the whole file."""
-        self.manifest_size = report.manifest_size
-        """Bytes of ``manifest.json``."""
+        self.manifest_json = report.manifest_json
+        """``manifest.json`` as it is in the file."""
         self.uncompressed = report.uncompressed
         """Bytes of all members with their headers."""
         self._body = report.body
@@ -154,7 +154,7 @@ def examine(path: str | PathLike[str]) -> Report:
         sha256=digests.sha256,
         problems=tuple(problems.found()),
         manifest=members.manifest,
-        manifest_size=members.manifest_size,
+        manifest_json=members.manifest_json,
         uncompressed=members.uncompressed,
         body=digests.body,
         unknown_format=members.unknown_format and len(problems.found()) == 1,
@@ -188,7 +188,7 @@ class _Members:
 
     def __init__(self, problems: ProblemList) -> None:
         self.manifest: Manifest | None = None
-        self.manifest_size = 0
+        self.manifest_json = b""
         self.uncompressed = 0
         self.unknown_format = False
         self._problems = problems
@@ -226,8 +226,7 @@ class _Members:
             self._problems.add(MANIFEST_NAME, f"is larger than {MAX_BYTES} bytes")
             return False
         self._seen.add(header.name)
-        self.manifest_size = header.size
-        data = _exactly(reader, header.size)
+        self.manifest_json = data = _exactly(reader, header.size)
         self._pad(reader, header)
         reader.limit = MAX_TOTAL
         try:
