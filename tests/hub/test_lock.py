@@ -211,7 +211,9 @@ def test_locked_narrowed(registry: Path, home: Path) -> None:
     done = locked(*WANTED, "--arch", "sm_90,sm_75", "--json", home=home, code=4)
     assert done.json["missing"] == ["fla 0.6.0 with Triton 3.6.0 for sm_75"]
     done = locked(*WANTED, "--arch", "sm_75", "--json", home=home, code=4)
-    assert "the lock file" in expect_error(done, 4, "no-artifact")["message"]
+    error = expect_error(done, 4, "no-artifact")
+    assert error["message"] == "the lock file has no artifact of fla 0.6.0 with Triton 3.6.0 for sm_75"
+    assert error["hint"].startswith("gdn-aot lock")
 
 
 def test_locked_for_what_is_not_installed_here(registry: Path, home: Path, tmp_path: Path) -> None:
