@@ -15,15 +15,13 @@ from helpers import expect_error, gdn_aot
 from gdn_aot.errors import UnknownFormatError, VerificationError
 from gdn_aot.hub.lock import LockedArtifact, LockFile, parse_lock, to_bytes, write_lock
 from gdn_aot.hub.registry import open_registry
-from hub.registries import WANTED, installed, put, store_files, write
+from hub.registries import SM_90, SM_120, WANTED, installed, put, store_files, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from helpers import Done
-
-SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
 
 
 def sample() -> LockFile:
