@@ -1,5 +1,4 @@
-"""What fetching costs: an artifact from a hub on loopback, verified and installed, against the bare download; and a
-repeated fetch, which finds everything installed.
+"""What fetching an artifact costs, against the bare download of its file, and what fetching it again costs.
 
     .venv/bin/python benchmarks/fetch.py ARTIFACT [--rounds N]
 
@@ -69,9 +68,8 @@ def hub() -> Iterator[tuple[str, str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
     try:
-        url, token = process.stdout.readline().split()
+        url, token = (process.stdout.readline() if process.stdout else "").split()
         yield url, token
     finally:
         process.communicate("")

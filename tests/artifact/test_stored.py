@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from doctoring import flip
+from hub.registries import payload
 
 from artifact import factory
 from gdn_aot.artifact.install import install
@@ -16,6 +17,11 @@ from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def read_all(stored: StoredArtifact) -> None:
+    for blob in stored.manifest.blobs:
+        assert factory.sha256(stored.read_blob(blob.sha256)) == blob.sha256
 
 
 @pytest.fixture
@@ -36,15 +42,16 @@ def test_a_link_to_it(place: Path, tmp_path: Path) -> None:
 
 
 def test_damage(place: Path, tmp_path: Path) -> None:
-    stored = StoredArtifact(place)
-    digest = factory.sha256(factory.CUBINS[0])
-    path = tmp_path / "home/store/blobs" / digest[:2] / digest
-    flip(path, 5)
+    path = payload(tmp_path / "home")
+    content = path.read_bytes()
+    path.write_bytes(bytes(len(content)))
     with pytest.raises(VerificationError):
-        stored.read_blob(digest)
+        read_all(StoredArtifact(place))
     path.unlink()
-    with pytest.raises(VerificationError, match="No such file"):
-        stored.read_blob(digest)
+    with pytest.raises(VerificationError):
+        read_all(StoredArtifact(place))
+    path.write_bytes(content)
+    read_all(StoredArtifact(place))
     flip(place / "manifest.json", 0)
     with pytest.raises(VerificationError):
         StoredArtifact(place)
