@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import storing
 from doctoring import distribution, driver_library, flip
 from helpers import expect_error, gdn_aot, python
 
@@ -130,7 +131,7 @@ def test_again_writes_and_reads_nothing(registry: Path, home: Path, sm_120: Path
 def test_what_is_incomplete_is_fetched_again(registry: Path, home: Path) -> None:
     fetch(registry, "--arch", "sm_120", home=home)
     whole = store_files(home)
-    next(path for path in (home / "store/blobs").rglob("*") if path.is_file()).unlink()
+    storing.packs(home)[0].unlink()
     done = fetch(registry, "--arch", "sm_120", "--json", home=home)
     assert done.json["artifacts"][0]["state"] == "repaired"
     assert store_files(home) == whole
