@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gdn_aot.artifact.install import read_manifest
 from gdn_aot.artifact.parse import load_manifest
-from gdn_aot.artifact.store import MANIFEST, Store
+from gdn_aot.artifact.store import Store
 from gdn_aot.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class StoredArtifact:
         self.path = Path(place).resolve()
         root = self.path.parent.parent
         try:
-            content = (self.path / MANIFEST).read_bytes()
+            content = read_manifest(str(self.path))
         except OSError as error:
             content, reason = b"", error.strerror
         else:
@@ -39,7 +40,7 @@ class StoredArtifact:
             hint = "name a gdn-aot-*.tar.zst file, or a directory that gdn-aot fetch printed"
             raise UsageError(f"{place} is no artifact of a store: {reason}", hint=hint)
         self._store = Store(str(root.parent))
-        self._store.check_format()
+        self._store.format()  # raises if this gdn-aot cannot read it
         self.manifest: Manifest = load_manifest(content)
 
     def read_blob(self, sha256: str) -> bytes:

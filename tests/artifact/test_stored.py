@@ -10,7 +10,7 @@ from hub.registries import payload
 
 from artifact import factory
 from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import Store
+from gdn_aot.artifact.store import MANIFEST, Store
 from gdn_aot.artifact.stored import StoredArtifact
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
@@ -52,7 +52,7 @@ def test_damage(place: Path, tmp_path: Path) -> None:
         read_all(StoredArtifact(place))
     path.write_bytes(content)
     read_all(StoredArtifact(place))
-    flip(place / "manifest.json", 0)
+    flip(place / MANIFEST, 0)
     with pytest.raises(VerificationError):
         StoredArtifact(place)
 
@@ -63,7 +63,7 @@ def test_what_is_none(place: Path, tmp_path: Path) -> None:
             StoredArtifact(other)
     copy = tmp_path / "copy"
     copy.mkdir()
-    (copy / "manifest.json").write_bytes((place / "manifest.json").read_bytes())
+    (copy / MANIFEST).write_bytes((place / MANIFEST).read_bytes())
     with pytest.raises(UsageError, match="it is in no store"):
         StoredArtifact(copy)
 
