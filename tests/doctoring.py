@@ -113,11 +113,6 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-def blobs(home: Path) -> list[Path]:
-    """The cubins of the store; the other blobs are texts."""
-    return sorted(path for path in home.glob("store/blobs/*/*") if path.read_bytes().startswith(b"\x7fELF"))
-
-
 def artifact_of(home: Path) -> Path:
     (place,) = home.glob("store/artifacts/*")
     return place

@@ -10,7 +10,7 @@ from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator
 
     from gdn_aot.artifact.manifest import Kernel, Manifest
 
@@ -35,12 +35,15 @@ def check_manifest(manifest: Manifest) -> Iterator[Problem]:
     """
     yield from _check_identity(manifest)
     yield from _unique("kernels", ((kernel.module, kernel.qualname) for kernel in manifest.kernels))
+    models = _IndexFaults(len(manifest.models))
+    workloads = _IndexFaults(len(manifest.workloads))
     for number, kernel in enumerate(manifest.kernels):
         yield from _check_kernel(kernel, f"kernels[{number}]")
         for inner, binary in enumerate(kernel.binaries):
-            where = f"kernels[{number}].binaries[{inner}]"
-            yield from _check_indices(binary.models, len(manifest.models), f"{where}.models")
-            yield from _check_indices(binary.workloads, len(manifest.workloads), f"{where}.workloads")
+            if fault := models[binary.models]:
+                yield Problem(f"kernels[{number}].binaries[{inner}].models", fault)
+            if fault := workloads[binary.workloads]:
+                yield Problem(f"kernels[{number}].binaries[{inner}].workloads", fault)
     if manifest.build.commit is not None and not COMMIT.fullmatch(manifest.build.commit):
         yield Problem("build.commit", "expected null or 40 lower-case hexadecimal digits")
     if not 0 <= manifest.build.epoch <= MAX_EPOCH:
@@ -75,24 +78,33 @@ def _check_kernel(kernel: Kernel, where: str) -> Iterator[Problem]:
     yield from _unique(f"{where}.binaries", (binary.launch_key for binary in kernel.binaries), ".launch_key")
 
 
-def _check_indices(indices: Sequence[int], length: int, where: str) -> Iterator[Problem]:
-    if not indices:
-        yield Problem(where, "is empty")
-    elif any(left >= right for left, right in pairwise(indices)):
-        yield Problem(where, "expected indices in rising order, each once")
-    elif not 0 <= indices[0] <= indices[-1] < length:
-        yield Problem(where, f"expected indices from 0, below {length}")
+class _IndexFaults(dict[tuple[int, ...], str]):
+    """What is wrong with lists of indices, or nothing; each list is looked at once."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+
+    def __missing__(self, indices: tuple[int, ...]) -> str:
+        fault = ""
+        if not indices:
+            fault = "is empty"
+        elif any(left >= right for left, right in pairwise(indices)):
+            fault = "expected indices in rising order, each once"
+        elif not 0 <= indices[0] <= indices[-1] < self._length:
+            fault = f"expected indices from 0, below {self._length}"
+        self[indices] = fault
+        return fault
 
 
 def _check_blobs(manifest: Manifest) -> Iterator[Problem]:
-    listed = {blob.sha256 for blob in manifest.blobs}
+    listed = {blob.sha256 for blob in manifest.blobs if DIGEST.fullmatch(blob.sha256)}
     referenced = set()
     for where, digest in references(manifest):
         referenced.add(digest)
-        bad = list(_check_digest(digest, where))
-        yield from bad
-        if not bad and digest not in listed:
-            yield Problem(where, f"blob {digest} is not in the blob table")
+        if digest not in listed:
+            bad = list(_check_digest(digest, where))
+            yield from bad or [Problem(where, f"blob {digest} is not in the blob table")]
     previous = ""
     for number, blob in enumerate(manifest.blobs):
         where = f"blobs[{number}]"

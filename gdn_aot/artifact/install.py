@@ -1,25 +1,29 @@
-"""Put a verified artifact into a store, whole or not at all."""
+"""Put a verified artifact into a store, whole or not at all.
+
+In this order, so that whoever is killed leaves nothing that a reader could take for whole: the blobs that the store
+lacks, as one pack; the artifact's directory under a temporary name; its renaming. All of it under the store's lock.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gdn_aot._files import write_whole
 from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.lock import locked
-from gdn_aot.artifact.store import FORMAT, MANIFEST
-from gdn_aot.errors import GdnAotError, NotWritableError
+from gdn_aot.artifact.store import FORMAT, MANIFEST, OLDER
+from gdn_aot.errors import GdnAotError, NotWritableError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.artifact.store import Store
-    from gdn_aot.artifact.verify import Artifact
 
 ORIGIN = "origin.json"
 """File name of the list of `Origin` in an artifact's directory."""
@@ -51,13 +55,32 @@ class Installed:
     new: bool
     """It was not there before."""
     repaired: int
-    """Files that were there, damaged, or were missing of an artifact that was there, and were written again."""
+    """Blobs and files of an artifact that was there which were missing or damaged, and were written again."""
     written: int
     """Bytes written."""
 
 
+class Content(Protocol):
+    """What is installed: a `gdn_aot.artifact.verify.Artifact`, or something that stands for one."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return the manifest, checked."""
+
+    @property
+    def manifest_json(self) -> bytes:
+        """Return its JSON."""
+
+    @property
+    def sha256(self) -> str:
+        """Return that of the artifact file."""
+
+    def iter_blobs(self) -> Iterable[tuple[str, bytes]]:
+        """Return (SHA-256, content) of every blob, checked."""
+
+
 def install(
-    store: Store, artifact: Artifact, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
+    store: Store, artifact: Content, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
 ) -> Installed:
     """Put a verified artifact into the store. Safe to run in many processes at once.
 
@@ -75,40 +98,45 @@ def install(
         UnknownFormatError: A newer gdn-aot made the store.
         VerificationError: The artifact file changed while it was read.
     """
+    with writing(store, waiting, make=True):
+        return put(store, artifact, origin)
+
+
+def put(store: Store, artifact: Content, origin: Origin | None = None) -> Installed:
+    """Do what `install` does, inside `writing`.
+
+    Raises:
+        OSError: The store cannot be written.
+        VerificationError: The artifact file changed while it was read.
+    """
     from gdn_aot.artifact.index_writer import write_index
+    from gdn_aot.artifact.pack_writer import write_pack
 
     place = f"{store.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
-    content = {MANIFEST: artifact.manifest_json, INDEX: write_index(artifact.manifest, artifact.sha256)}
-    written = 0
+    new = not os.path.isdir(place)
+    index = write_index(artifact.manifest, artifact.sha256)
+    lacking = {sha256: blob for sha256, blob in artifact.iter_blobs() if not _has(store, sha256)}
+    pack = write_pack(f"{store.root}/packs", lacking) if lacking else None
     try:
-        os.makedirs(store.root, exist_ok=True)
-        with locked(store.root, waiting):
-            _prepare(store)
-            new = not os.path.isdir(place)
-            repaired = 0
-            for digest, blob in artifact.iter_blobs():
-                if _put(store.blob_path(digest), blob):
-                    written += len(blob)
-                    repaired += not new
-            content |= _origins(place, origin)
-            if new:
-                _put_directory(store, place, content)
-                written += sum(map(len, content.values()))
-            else:
-                for name, data in content.items():
-                    if _put(f"{place}/{name}", data):
-                        written += len(data)
-                        repaired += name != ORIGIN
-                os.utime(place)
-    except OSError as error:
-        raise NotWritableError(f"cannot write the store {store.root}: {error.strerror or error}") from error
+        files = _files(place, artifact.manifest_json, index, origin)
+        if new:
+            _put_directory(store, place, files)
+        else:
+            for name, data in files.items():
+                write_whole(f"{place}/{name}", data, sync=True)
+        os.utime(place)
+    except BaseException:
+        if new and pack is not None:
+            with suppress(OSError):
+                os.unlink(pack)
+        raise
     return Installed(
         place=place,
         identifier=artifact.manifest.identifier,
         sha256=artifact.sha256,
         new=new,
-        repaired=repaired,
-        written=written,
+        repaired=0 if new else len(lacking) + sum(name != ORIGIN for name in files),
+        written=sum(map(len, (*lacking.values(), *files.values()))),
     )
 
 
@@ -126,9 +154,10 @@ def find_installed(store: Store, sha256: str) -> str | None:
         if place is None:
             return None
         index = store.open_index(place)
-        sizes = index.blobs() if index.header["sha256"] == sha256 and os.path.getsize(f"{place}/{MANIFEST}") else None
-        if sizes is not None and all(os.stat(store.blob_path(blob)).st_size == size for blob, size in sizes):
-            return place
+        if index.header["sha256"] == sha256 and os.path.getsize(f"{place}/{MANIFEST}"):
+            sizes = store.blob_sizes()
+            if all(sizes.get(blob) == size for blob, size in index.blobs()):
+                return place
     return None
 
 
@@ -149,34 +178,49 @@ def renew(
         NotWritableError: Another build of the same identifier is preferred, and the store cannot be written. That an
             origin cannot be noted is no error.
     """
-    kept = _identity(place)
-    first = next((other for other in store.artifacts() if _identity(other) == kept), place)
+    kept = identity(place)
+    first = next((other for other in store.artifacts() if identity(other) == kept), place)
     if first == place and (origin is None or origin in read_origins(place)):
         return
     try:
-        with locked(store.root, waiting):
+        with writing(store, waiting):
             if os.path.isdir(place):  # else it was removed meanwhile
                 for name, data in _origins(place, origin).items():
-                    _put(f"{place}/{name}", data)
+                    write_whole(f"{place}/{name}", data, sync=True)
                 os.utime(place)
-    except OSError as error:
+    except NotWritableError as error:
         if first != place:
-            reason = error.strerror or error
-            raise NotWritableError(f"{first} is preferred to {place}, which cannot be changed: {reason}") from error
+            reason = f"{first} is preferred to {place}, which cannot be changed: {error.message}"
+            raise NotWritableError(reason, hint=error.hint) from error
 
 
-def _identity(place: str) -> str:
+@contextmanager
+def writing(store: Store, waiting: Callable[[str], None] | None = None, *, make: bool = False) -> Iterator[None]:
+    """Be the only one who changes a store. What others left unfinished is removed first, an older store upgraded.
+
+    Args:
+        store: The store.
+        waiting: Told, after two seconds, which process has the lock.
+        make: Make the store if there is none.
+
+    Raises:
+        NotWritableError: The store cannot be written. Any `OSError` inside becomes this.
+        UnknownFormatError: A newer gdn-aot made the store.
+    """
+    try:
+        if make:
+            os.makedirs(store.root, exist_ok=True)
+        with locked(store.root, waiting):
+            _prepare(store)
+            yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise NotWritableError(f"cannot write the store {store.root}: {reason}") from error
+
+
+def identity(place: str) -> str:
     """Return the identifier that the name of an artifact's directory begins with."""
     return os.path.basename(place).rpartition("-")[0]
-
-
-def _origins(place: str, origin: Origin | None) -> dict[str, bytes]:
-    """Return the file of an artifact's origins with one more, by its name; nothing if there are none."""
-    known = {item.repo: item for item in read_origins(place)}
-    if origin is not None:
-        known[origin.repo] = origin
-    text = json.dumps([asdict(known[repo]) for repo in sorted(known)], indent=1)
-    return {ORIGIN: text.encode() + b"\n"} if known else {}
 
 
 def read_origins(place: str) -> list[Origin]:
@@ -186,30 +230,115 @@ def read_origins(place: str) -> list[Origin]:
     return []
 
 
+def read_manifest(place: str) -> bytes:
+    """Return the JSON of the manifest of an installed artifact.
+
+    Raises:
+        OSError: It is not there or cannot be read.
+        VerificationError: It is damaged.
+    """
+    import zstandard
+
+    from gdn_aot.artifact.parse import MAX_BYTES
+    from gdn_aot.errors import Problem
+
+    path = f"{place}/{MANIFEST}"
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(content) as stream:
+            data = stream.read(MAX_BYTES + 1)
+            if content and not stream.read(1):
+                return data
+    except zstandard.ZstdError:
+        pass
+    raise VerificationError(f"{path} is damaged", [Problem(path, "is not a compressed manifest")])
+
+
+def temporaries(root: str) -> Iterator[str]:
+    """Yield what a process that was killed left unfinished in a store. Only to be removed under the lock."""
+    for folder in (root, f"{root}/artifacts", f"{root}/packs"):
+        with suppress(OSError):
+            for name in os.listdir(folder):
+                if name.startswith(_TEMPORARY):
+                    yield f"{folder}/{name}"
+
+
+def discard(path: str) -> None:
+    """Remove a file, or a directory with all that is in it; a symbolic link is removed and not followed.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
 def _prepare(store: Store) -> None:
-    store.check_format()
-    for name in ("artifacts", "blobs"):
+    if store.format() in OLDER:
+        from gdn_aot.artifact.upgrade import upgrade
+
+        upgrade(store)
+    for path in temporaries(store.root):
+        discard(path)
+    for name, text in (("CACHEDIR.TAG", _TAG), ("format", f"{FORMAT}\n")):
+        if not _holds(f"{store.root}/{name}", text.encode()):
+            write_whole(f"{store.root}/{name}", text.encode(), sync=True)
+    for name in ("artifacts", "packs"):
         os.makedirs(f"{store.root}/{name}", exist_ok=True)
-    _put(f"{store.root}/CACHEDIR.TAG", _TAG.encode())
-    _put(f"{store.root}/format", f"{FORMAT}\n".encode())
 
 
-def _put(path: str, content: bytes) -> bool:
-    """Write a file unless it is there with this content; say whether it was written."""
-    with suppress(OSError), open(path, "rb") as file:
-        if file.read() == content:
-            return False
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    write_whole(path, content, sync=True)
+def _has(store: Store, sha256: str) -> bool:
+    try:
+        store.read_blob(sha256)
+    except (OSError, VerificationError):
+        return False
     return True
 
 
-def _put_directory(store: Store, place: str, content: dict[str, bytes]) -> None:
-    temporary = f"{store.root}/artifacts/{_TEMPORARY}{os.urandom(4).hex()}"
+def _holds(path: str, content: bytes) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read() == content
+    return False
+
+
+def _files(place: str, manifest: bytes, index: bytes, origin: Origin | None) -> dict[str, bytes]:
+    """Return the files of an artifact's directory that are not there as they should be; the index comes last."""
+    import zstandard
+
+    files = {} if _has_manifest(place, manifest) else {MANIFEST: zstandard.compress(manifest, 3)}
+    files |= _origins(place, origin)
+    return files if _holds(f"{place}/{INDEX}", index) else {**files, INDEX: index}
+
+
+def _has_manifest(place: str, manifest: bytes) -> bool:
+    try:
+        return read_manifest(place) == manifest
+    except (OSError, VerificationError):
+        return False
+
+
+def _origins(place: str, origin: Origin | None) -> dict[str, bytes]:
+    """Return the file of an artifact's origins with one more, by its name; nothing if that is no news."""
+    known = {item.repo: item for item in read_origins(place)}
+    if origin is None or known.get(origin.repo) == origin:
+        return {}
+    known[origin.repo] = origin
+    return {ORIGIN: json.dumps([asdict(known[repo]) for repo in sorted(known)], indent=1).encode() + b"\n"}
+
+
+def _put_directory(store: Store, place: str, files: dict[str, bytes]) -> None:
+    temporary = f"{store.root}/artifacts/{_TEMPORARY}{os.urandom(8).hex()}"
     os.mkdir(temporary)
     try:
-        for name, data in content.items():
-            write_whole(f"{temporary}/{name}", data, sync=True)
+        for name, data in files.items():
+            with open(f"{temporary}/{name}", "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         os.rename(temporary, place)
-    finally:
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        raise

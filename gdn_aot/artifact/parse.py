@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, get_args
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.check import check_manifest
-from gdn_aot.artifact.reader import INTEGERS, JsonObject, ProblemList, kind, refuse_constant, unique_pairs
+from gdn_aot.artifact.reader import (
+    INTEGERS,
+    JsonObject,
+    ProblemList,
+    kind,
+    refuse_constant,
+    unique_pairs,
+)
 from gdn_aot.errors import Problem, UnknownFormatError
 
 if TYPE_CHECKING:
@@ -28,25 +35,13 @@ def load_manifest(data: bytes) -> m.Manifest:
         UnknownFormatError: It is of another format version; nothing else was looked at.
         VerificationError: It is not a manifest, or its fields contradict each other.
     """
-    problems = ProblemList()
-    with _collector_paused():
+    with collector_paused():
         manifest = parse_manifest(data)
+        problems = ProblemList()
         for problem in check_manifest(manifest):
             problems.add(problem.where, problem.what)
     problems.raise_any("the manifest contradicts itself")
     return manifest
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Spare Python the search for cycles, which begins anew while many objects are made: 40 % of the time."""
-    paused = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 def parse_manifest(data: bytes) -> m.Manifest:
@@ -121,6 +116,19 @@ def check_format(raw: object, what: str, known: int, problems: ProblemList) -> N
         shown = version if version in INTEGERS else "a very large number"
         problem = Problem("format", f"{shown} is not a known format version, only {known} is")
         raise UnknownFormatError(f"unknown {what} format {shown}, expected {known}", [problem])
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from looking, again and again, at many objects that are made and not dropped."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _manifest(o: JsonObject) -> m.Manifest:
@@ -217,7 +225,7 @@ def _global(o: JsonObject) -> m.Global:
 def _choice(o: JsonObject) -> m.Choice:
     return m.Choice(
         key=o.key("key"),
-        config=o.child("config", m.Config, _config),
+        config=o.shared("config", lambda name: o.child(name, m.Config, _config)),
         provenance=o.one_of("provenance", get_args(m.Provenance)),
         derived=o.boolean("derived"),
         note=o.text("note"),
@@ -238,21 +246,24 @@ def _binary(o: JsonObject) -> m.Binary:
     return m.Binary(
         launch_key=o.text("launch_key"),
         specialization=o.child("specialization", m.Specialization, _specialization),
-        metadata=o.mapping("metadata"),
-        resources=o.child("resources", m.Resources, _resources),
-        models=o.integers("models"),
-        workloads=o.integers("workloads"),
+        metadata=o.shared("metadata", o.mapping),
+        resources=o.shared("resources", lambda name: o.child(name, m.Resources, _resources)),
+        models=o.shared("models", o.integers),
+        workloads=o.shared("workloads", o.integers),
         cubin=o.text("cubin"),
     )
 
 
 def _specialization(o: JsonObject) -> m.Specialization:
     return m.Specialization(
-        signature=o.mapping("signature", _is_type, "str or list of them"),
-        constants=o.by_argument("constants", _is_constant, "a value, {constexpr: value} or {dtype: str}"),
-        attributes=o.by_argument("attributes", _is_attributes, "list of [str, value]"),
-        options=o.mapping("options"),
+        signature=o.shared("signature", lambda name: o.mapping(name, _is_type, "str or list of them")),
+        constants=o.shared("constants", lambda name: o.by_argument(name, _is_constant, _CONSTANT)),
+        attributes=o.shared("attributes", lambda name: o.by_argument(name, _is_attributes, "list of [str, value]")),
+        options=o.shared("options", o.mapping),
     )
+
+
+_CONSTANT = "a value, {constexpr: value} or {dtype: str}"
 
 
 def _is_type(value: m.Json) -> bool:

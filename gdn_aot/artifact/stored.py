@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gdn_aot.artifact.install import read_manifest
 from gdn_aot.artifact.parse import load_manifest
-from gdn_aot.artifact.store import MANIFEST, Store
+from gdn_aot.artifact.store import Store
 from gdn_aot.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ class StoredArtifact:
         self.path = Path(place).resolve()
         root = self.path.parent.parent
         try:
-            content = (self.path / MANIFEST).read_bytes()
+            content = read_manifest(str(self.path))
         except OSError as error:
-            content, reason = b"", error.strerror
+            content, reason = b"", error.strerror or str(error)
         else:
             reason = "" if root.name == "store" and self.path.parent.name == "artifacts" else "it is in no store"
         if reason:
@@ -52,4 +53,4 @@ class StoredArtifact:
             return self._store.read_blob(sha256)
         except OSError as error:
             hint = "gdn-aot fetch installs it again"
-            raise VerificationError(f"cannot read {error.filename}: {error.strerror}", [], hint=hint) from error
+            raise VerificationError(f"blob {sha256} of {self.path} cannot be read: {error}", [], hint=hint) from error
