@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from hub.registries import payload
 
 from artifact import factory
 from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import Store
+from gdn_aot.artifact.store import MANIFEST, Store
 from gdn_aot.artifact.stored import StoredArtifact
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
@@ -52,8 +53,11 @@ def test_damage(place: Path, tmp_path: Path) -> None:
         read_all(StoredArtifact(place))
     path.write_bytes(content)
     read_all(StoredArtifact(place))
-    flip(place / "manifest.json", 0)
+    flip(place / MANIFEST, 0)
     with pytest.raises(VerificationError):
+        StoredArtifact(place)
+    (place / MANIFEST).unlink()
+    with pytest.raises(VerificationError, match="cannot be read"):
         StoredArtifact(place)
 
 
@@ -61,11 +65,9 @@ def test_what_is_none(place: Path, tmp_path: Path) -> None:
     for other in (tmp_path, tmp_path / "home/store", place.parent, tmp_path / "nowhere"):
         with pytest.raises(UsageError, match="is no artifact of a store"):
             StoredArtifact(other)
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    (copy / "manifest.json").write_bytes((place / "manifest.json").read_bytes())
-    with pytest.raises(UsageError, match="it is in no store"):
-        StoredArtifact(copy)
+    shutil.copytree(place, tmp_path / "copy" / place.name)
+    with pytest.raises(UsageError, match="is no artifact of a store"):
+        StoredArtifact(tmp_path / "copy" / place.name)
 
 
 def test_a_newer_store(place: Path, tmp_path: Path) -> None:
