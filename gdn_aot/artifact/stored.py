@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.manifest import Manifest
 
+_HINT = "gdn-aot fetch installs it again"
+
 
 class StoredArtifact:
     """An artifact in a store. Its blobs are checked as they are read.
@@ -30,17 +32,15 @@ class StoredArtifact:
     def __init__(self, place: str | PathLike[str]) -> None:
         self.path = Path(place).resolve()
         root = self.path.parent.parent
+        self._store = Store(str(root.parent))
+        if root.name != "store" or str(self.path) not in self._store.artifacts():
+            hint = "name a gdn-aot-*.tar.zst file, or a directory that gdn-aot fetch printed"
+            raise UsageError(f"{place} is no artifact of a store", hint=hint)
         try:
             content = read_manifest(str(self.path))
         except OSError as error:
-            content, reason = b"", error.strerror
-        else:
-            reason = "" if root.name == "store" and self.path.parent.name == "artifacts" else "it is in no store"
-        if reason:
-            hint = "name a gdn-aot-*.tar.zst file, or a directory that gdn-aot fetch printed"
-            raise UsageError(f"{place} is no artifact of a store: {reason}", hint=hint)
-        self._store = Store(str(root.parent))
-        self._store.format()  # raises if this gdn-aot cannot read it
+            message = f"the manifest of {self.path} cannot be read: {error.strerror}"
+            raise VerificationError(message, [], hint=_HINT) from error
         self.manifest: Manifest = load_manifest(content)
 
     def read_blob(self, sha256: str) -> bytes:
@@ -52,5 +52,5 @@ class StoredArtifact:
         try:
             return self._store.read_blob(sha256)
         except OSError as error:
-            hint = "gdn-aot fetch installs it again"
-            raise VerificationError(f"cannot read {error.filename}: {error.strerror}", [], hint=hint) from error
+            message = f"blob {sha256} of {self.path} cannot be read: {error}"
+            raise VerificationError(message, [], hint=_HINT) from error

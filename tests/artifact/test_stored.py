@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,17 +56,18 @@ def test_damage(place: Path, tmp_path: Path) -> None:
     flip(place / MANIFEST, 0)
     with pytest.raises(VerificationError):
         StoredArtifact(place)
+    (place / MANIFEST).unlink()
+    with pytest.raises(VerificationError, match="cannot be read"):
+        StoredArtifact(place)
 
 
 def test_what_is_none(place: Path, tmp_path: Path) -> None:
     for other in (tmp_path, tmp_path / "home/store", place.parent, tmp_path / "nowhere"):
         with pytest.raises(UsageError, match="is no artifact of a store"):
             StoredArtifact(other)
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    (copy / MANIFEST).write_bytes((place / MANIFEST).read_bytes())
-    with pytest.raises(UsageError, match="it is in no store"):
-        StoredArtifact(copy)
+    shutil.copytree(place, tmp_path / "copy" / place.name)
+    with pytest.raises(UsageError, match="is no artifact of a store"):
+        StoredArtifact(tmp_path / "copy" / place.name)
 
 
 def test_a_newer_store(place: Path, tmp_path: Path) -> None:
