@@ -98,6 +98,17 @@ class Index:
         if hasattr(self, "_file"):
             os.close(self._file)
 
+    def check(self) -> None:
+        """Read every record.
+
+        Raises:
+            OSError: The file cannot be read.
+            VerificationError: It is damaged.
+        """
+        self._find(b"")
+        for row in ROW.iter_unpack(self._table or b""):
+            self._record(row[0])
+
     def kernels(self) -> list[KernelRecord]:
         """Return what identifies each kernel."""
         from gdn_aot.artifact.index_records import KernelRecord
