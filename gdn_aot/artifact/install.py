@@ -159,7 +159,7 @@ def find_installed(store: Store, sha256: str) -> str | None:
         if place is None:
             return None
         index = store.open_index(place)
-        if index.header["sha256"] == sha256 and os.path.getsize(f"{place}/{MANIFEST}"):
+        if index.header["sha256"] == sha256 and index.is_long_enough() and os.path.getsize(f"{place}/{MANIFEST}"):
             sizes = store.blob_sizes()
             if all(sizes.get(blob) == size for blob, size in index.blobs()):
                 return place
