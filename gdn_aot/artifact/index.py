@@ -102,7 +102,7 @@ class Index:
         """Say whether the file has all bytes that the table speaks of. Looks at no record."""
         self._find(b"")
         end = max((offset + size for _, offset, size, _ in ROW.iter_unpack(self._table or b"")), default=0)
-        return os.fstat(self._file).st_size >= self._table_at + self._rows * ROW.size + end
+        return bool(os.fstat(self._file).st_size >= self._table_at + self._rows * ROW.size + end)
 
     def check(self) -> None:
         """Read every record.
