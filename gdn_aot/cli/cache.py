@@ -150,7 +150,8 @@ def verify_command(*, repair: bool, as_json: bool) -> None:
     out(f"{found.path}: removed what was damaged, freed {found.freed} bytes")
     for artifact in found.removed:
         origin = artifact.origins[0].repo if artifact.origins else None
-        how = f"gdn-aot fetch --repo {origin}" if origin else "fetch or build it"
+        arch = f" --arch {artifact.target}" if artifact.target else ""
+        how = f"gdn-aot fetch --repo {origin}{arch}" if origin else "fetch or build it"
         note(f"{artifact.identifier} was removed; to have it again: {how}")
 
 
