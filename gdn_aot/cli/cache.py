@@ -60,18 +60,7 @@ def ls_command(*, as_json: bool) -> None:
         emit_json({"store": about, "artifacts": [_document(artifact) for artifact in artifacts]})
         return
     if artifacts:
-        heads = (
-            "artifact",
-            "target",
-            "provider",
-            "triton",
-            "own bytes",
-            "shared",
-            "installed",
-            "from",
-            "use",
-            "sha256",
-        )
+        heads = "artifact,target,provider,triton,own bytes,shared bytes,installed,from,use,sha256".split(",")
         out(table([_row(artifact) for artifact in artifacts], heads))
     for artifact in artifacts:
         if artifact.problem:
