@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.store import Store
     from gdn_aot.artifact.upkeep import Removed, StoredArtifact
 
+_HEADS = (
+    "artifact", "target", "provider", "triton", "own bytes", "shared bytes", "installed", "from", "use", "sha256",
+)  # fmt: skip
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
 
 
@@ -60,8 +63,7 @@ def ls_command(*, as_json: bool) -> None:
         emit_json({"store": about, "artifacts": [_document(artifact) for artifact in artifacts]})
         return
     if artifacts:
-        heads = "artifact,target,provider,triton,own bytes,shared bytes,installed,from,use,sha256".split(",")
-        out(table([_row(artifact) for artifact in artifacts], heads))
+        out(table([_row(artifact) for artifact in artifacts], _HEADS))
     for artifact in artifacts:
         if artifact.problem:
             note(f"Warning: {artifact.place}: {artifact.problem}")
