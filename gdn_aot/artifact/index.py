@@ -98,6 +98,23 @@ class Index:
         if hasattr(self, "_file"):
             os.close(self._file)
 
+    def is_long_enough(self) -> bool:
+        """Say whether the file has all bytes that the table speaks of. Looks at no record."""
+        self._find(b"")
+        end = max((offset + size for _, offset, size, _ in ROW.iter_unpack(self._table or b"")), default=0)
+        return bool(os.fstat(self._file).st_size >= self._table_at + self._rows * ROW.size + end)
+
+    def check(self) -> None:
+        """Read every record.
+
+        Raises:
+            OSError: The file cannot be read.
+            VerificationError: It is damaged.
+        """
+        self._find(b"")
+        for row in ROW.iter_unpack(self._table or b""):
+            self._record(row[0])
+
     def kernels(self) -> list[KernelRecord]:
         """Return what identifies each kernel."""
         from gdn_aot.artifact.index_records import KernelRecord

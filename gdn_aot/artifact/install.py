@@ -6,6 +6,7 @@ lacks, as one pack; the artifact's directory under a temporary name; its renamin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from gdn_aot._files import write_whole
 from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.lock import locked
+from gdn_aot.artifact.pack_writer import TEMPORARY, write_pack
 from gdn_aot.artifact.store import FORMAT, MANIFEST, OLDER
 from gdn_aot.errors import GdnAotError, NotWritableError, VerificationError
 
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.artifact.pack import Pack
     from gdn_aot.artifact.store import Store
 
 ORIGIN = "origin.json"
 """File name of the list of `Origin` in an artifact's directory."""
-_TEMPORARY = ".tmp-"
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
 
 
@@ -110,12 +112,13 @@ def put(store: Store, artifact: Content, origin: Origin | None = None) -> Instal
         VerificationError: The artifact file changed while it was read.
     """
     from gdn_aot.artifact.index_writer import write_index
-    from gdn_aot.artifact.pack_writer import write_pack
+    from gdn_aot.artifact.sweep import drop_damaged
 
     place = f"{store.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
     new = not os.path.isdir(place)
     index = write_index(artifact.manifest, artifact.sha256)
-    lacking = {sha256: blob for sha256, blob in artifact.iter_blobs() if not _has(store, sha256)}
+    packs, damaged = store.packs(), set[str]()
+    lacking = {sha256: blob for sha256, blob in artifact.iter_blobs() if not _has(packs, sha256, damaged)}
     pack = write_pack(f"{store.root}/packs", lacking) if lacking else None
     try:
         files = _files(place, artifact.manifest_json, index, origin)
@@ -124,6 +127,8 @@ def put(store: Store, artifact: Content, origin: Origin | None = None) -> Instal
         else:
             for name, data in files.items():
                 write_whole(f"{place}/{name}", data, sync=True)
+        if damaged:
+            drop_damaged(store, damaged)
         os.utime(place)
     except BaseException:
         if new and pack is not None:
@@ -154,7 +159,7 @@ def find_installed(store: Store, sha256: str) -> str | None:
         if place is None:
             return None
         index = store.open_index(place)
-        if index.header["sha256"] == sha256 and os.path.getsize(f"{place}/{MANIFEST}"):
+        if index.header["sha256"] == sha256 and index.is_long_enough() and os.path.getsize(f"{place}/{MANIFEST}"):
             sizes = store.blob_sizes()
             if all(sizes.get(blob) == size for blob, size in index.blobs()):
                 return place
@@ -195,8 +200,12 @@ def renew(
 
 
 @contextmanager
-def writing(store: Store, waiting: Callable[[str], None] | None = None, *, make: bool = False) -> Iterator[None]:
+def writing(
+    store: Store, waiting: Callable[[str], None] | None = None, *, make: bool = False
+) -> Iterator[dict[str, int]]:
     """Be the only one who changes a store. What others left unfinished is removed first, an older store upgraded.
+
+    Yields the bytes of each thing that was left unfinished, by its path.
 
     Args:
         store: The store.
@@ -211,8 +220,7 @@ def writing(store: Store, waiting: Callable[[str], None] | None = None, *, make:
         if make:
             os.makedirs(store.root, exist_ok=True)
         with locked(store.root, waiting):
-            _prepare(store)
-            yield
+            yield _prepare(store)
     except OSError as error:
         reason = error.strerror or error
         raise NotWritableError(f"cannot write the store {store.root}: {reason}") from error
@@ -225,8 +233,13 @@ def identity(place: str) -> str:
 
 def read_origins(place: str) -> list[Origin]:
     """Return where the artifact in a directory of the store was fetched from; nothing if that cannot be read."""
-    with suppress(OSError, ValueError, TypeError), open(f"{place}/{ORIGIN}", "rb") as file:
-        return [Origin(**item) for item in json.load(file)]
+    with (
+        suppress(OSError, ValueError, TypeError, AttributeError, RecursionError),
+        open(f"{place}/{ORIGIN}", "rb") as file,
+    ):
+        found = json.load(file)
+        if all(isinstance(text, str) for item in found for text in item.values()):
+            return [Origin(**item) for item in found]
     return []
 
 
@@ -245,23 +258,38 @@ def read_manifest(place: str) -> bytes:
     path = f"{place}/{MANIFEST}"
     with open(path, "rb") as file:
         content = file.read()
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(content) as stream:
-            data = stream.read(MAX_BYTES + 1)
-            if content and not stream.read(1):
-                return data
-    except zstandard.ZstdError:
-        pass
+    with suppress(zstandard.ZstdError):
+        if zstandard.get_frame_parameters(content).content_size <= MAX_BYTES:
+            return zstandard.ZstdDecompressor().decompress(content, allow_extra_data=False)
     raise VerificationError(f"{path} is damaged", [Problem(path, "is not a compressed manifest")])
 
 
-def temporaries(root: str) -> Iterator[str]:
+def temporaries(store: Store) -> Iterator[str]:
     """Yield what a process that was killed left unfinished in a store. Only to be removed under the lock."""
-    for folder in (root, f"{root}/artifacts", f"{root}/packs"):
+    root = store.root
+    if os.path.lexists(f"{root}/blobs") and store.format() == FORMAT:  # an upgrade was cut off
+        yield f"{root}/blobs"
+    folders = [root, f"{root}/packs", f"{root}/artifacts"]
+    with suppress(OSError):
+        names = [name for name in os.listdir(folders[-1]) if not name.startswith(TEMPORARY)]
+        folders += [place for place in map(f"{folders[-1]}/{{}}".format, names) if not os.path.islink(place)]
+    for folder in folders:
         with suppress(OSError):
             for name in os.listdir(folder):
-                if name.startswith(_TEMPORARY):
+                if name.startswith(TEMPORARY):
                     yield f"{folder}/{name}"
+
+
+def size_of(path: str) -> int:
+    """Return the bytes of a file, or of all files in a directory; symbolic links count as themselves.
+
+    What cannot be read or is removed meanwhile counts nothing.
+    """
+    with suppress(OSError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            return sum(size_of(f"{path}/{name}") for name in os.listdir(path))
+        return os.lstat(path).st_size
+    return 0
 
 
 def discard(path: str) -> None:
@@ -276,26 +304,34 @@ def discard(path: str) -> None:
         os.unlink(path)
 
 
-def _prepare(store: Store) -> None:
+def _prepare(store: Store) -> dict[str, int]:
+    """Bring a store into a state to go on from; returns the bytes of what was removed, by its path."""
     if store.format() in OLDER:
         from gdn_aot.artifact.upgrade import upgrade
 
         upgrade(store)
-    for path in temporaries(store.root):
+    leftovers = {path: size_of(path) for path in temporaries(store)}
+    for path in leftovers:
         discard(path)
     for name, text in (("CACHEDIR.TAG", _TAG), ("format", f"{FORMAT}\n")):
         if not _holds(f"{store.root}/{name}", text.encode()):
             write_whole(f"{store.root}/{name}", text.encode(), sync=True)
     for name in ("artifacts", "packs"):
         os.makedirs(f"{store.root}/{name}", exist_ok=True)
+    return leftovers
 
 
-def _has(store: Store, sha256: str) -> bool:
-    try:
-        store.read_blob(sha256)
-    except (OSError, VerificationError):
-        return False
-    return True
+def _has(packs: list[Pack], sha256: str, damaged: set[str]) -> bool:
+    """Say whether a blob is there and right; one that is there and is not is added to those damaged."""
+    name = bytes.fromhex(sha256)
+    for pack in packs:
+        with suppress(OSError):
+            content = pack.read(name)
+            if content is not None and hashlib.sha256(content).digest() == name:
+                return True
+            if content is not None:
+                damaged.add(sha256)
+    return False
 
 
 def _holds(path: str, content: bytes) -> bool:
@@ -308,7 +344,11 @@ def _files(place: str, manifest: bytes, index: bytes, origin: Origin | None) -> 
     """Return the files of an artifact's directory that are not there as they should be; the index comes last."""
     import zstandard
 
-    files = {} if _has_manifest(place, manifest) else {MANIFEST: zstandard.compress(manifest, 3)}
+    files = (
+        {}
+        if _has_manifest(place, manifest)
+        else {MANIFEST: zstandard.ZstdCompressor(level=3, write_checksum=True).compress(manifest)}
+    )
     files |= _origins(place, origin)
     return files if _holds(f"{place}/{INDEX}", index) else {**files, INDEX: index}
 
@@ -330,7 +370,7 @@ def _origins(place: str, origin: Origin | None) -> dict[str, bytes]:
 
 
 def _put_directory(store: Store, place: str, files: dict[str, bytes]) -> None:
-    temporary = f"{store.root}/artifacts/{_TEMPORARY}{os.urandom(8).hex()}"
+    temporary = f"{store.root}/artifacts/{TEMPORARY}{os.urandom(8).hex()}"
     os.mkdir(temporary)
     try:
         for name, data in files.items():

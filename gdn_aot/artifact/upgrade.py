@@ -64,7 +64,7 @@ def upgrade(store: Store) -> None:
         os.makedirs(f"{store.root}/{name}", exist_ok=True)
     for name in sorted(os.listdir(f"{store.root}/artifacts")):
         place = f"{store.root}/artifacts/{name}"
-        if os.path.lexists(f"{place}/{_MANIFEST}"):  # else another upgrade, cut off, was done with it
+        if not name.startswith("."):
             _upgrade_one(store, place)
     write_whole(f"{store.root}/format", f"{FORMAT}\n".encode(), sync=True)
     if os.path.lexists(f"{store.root}/blobs"):
@@ -73,20 +73,21 @@ def upgrade(store: Store) -> None:
 
 def _upgrade_one(store: Store, place: str) -> None:
     age = os.stat(place).st_mtime_ns
-    with suppress(OSError, VerificationError):
-        store.open_index(place)  # its index is the last thing to be written
-        os.unlink(f"{place}/{_MANIFEST}")
-        return
     try:
-        old = _read(store.root, place)
-    except (GdnAotError, OSError, ValueError, LookupError, TypeError):
+        store.open_index(place)  # it is the last thing to be written: another upgrade was cut off after that
+        upgraded = place
+    except (OSError, VerificationError):
+        try:
+            old = _read(store.root, place)
+        except (GdnAotError, OSError, ValueError, LookupError, TypeError):
+            discard(place)
+            return
+        upgraded = put(store, old).place
+    if upgraded != place:
         discard(place)
-        return
-    if put(store, old).place != place:
-        discard(place)
-        return
-    os.unlink(f"{place}/{_MANIFEST}")
-    os.utime(place, ns=(age, age))
+    with suppress(FileNotFoundError):
+        os.unlink(f"{upgraded}/{_MANIFEST}")
+    os.utime(upgraded, ns=(age, age))
 
 
 def _read(root: str, place: str) -> _Old:

@@ -33,6 +33,7 @@ COMMANDS = {
     "fetch": "Install the artifacts that fit from a registry.",
     "lock": "Pin the artifacts that fetch would install in gdn-aot.lock.",
     "list": "Say what a registry and the store hold, and what of it fits this machine.",
+    "cache": "See and look after the store: ls, rm, prune, verify.",
     "seed": "Write an artifact into a Triton cache directory.",
     "export": "Write choices as the provider's own configuration files.",
     "doctor": "Say whether serving processes here find their kernels in artifacts.",

@@ -227,11 +227,7 @@ def _wrong_blobs(view: StoreView, blobs: Mapping[str, int], *, deep: bool) -> It
 
 def _wrong_records(index: Index) -> Iterator[str]:
     try:
-        for kernel in index.kernels():
-            index.choices(kernel.name)
-        for number in range(len(index.header["models"])):
-            for name in {name for names in index.model(number).values() for name, _ in names}:
-                index.binary_by_name(name)
+        index.check()
     except _UNREADABLE as error:
         yield _text(error)
 
