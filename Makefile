@@ -43,18 +43,25 @@ unit: $(STAMP)  ## pytest with Triton 3.6
 triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
 	$(BIN38)/python -m pytest tests/triton_versions
 
-demo: $(STAMP)  ## build one artifact without a GPU, then check and seed it
-	@echo "== build: $(MODEL) for $(ARCH), on a machine that may have no GPU"
+demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and plain FLA finds everything
 	@rm -rf .demo
-	$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo
-	@set -e; for file in .demo/*.tar.zst; do \
-	  echo "== verify: every digest and rule of $$file"; $(BIN)/gdn-aot verify "$$file"; \
-	  echo "== inspect: what is inside"; $(BIN)/gdn-aot inspect "$$file"; \
-	  echo "== coverage: random traffic against it, compiling nothing"; \
-	  $(BIN)/gdn-aot coverage "$$file" --model $(MODEL) --calls 200 --seed 1; \
-	  echo "== seed: the same as an ordinary Triton cache"; $(BIN)/gdn-aot seed "$$file" --into .demo/triton-cache; \
-	  echo "== doctor: would a serving process here be served from it"; $(BIN)/gdn-aot doctor --artifact "$$file" || true; \
-	done
+	@echo "== build: $(MODEL) for $(ARCH), on a machine that may have no GPU"
+	$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo/built
+	@echo "== verify and inspect: every digest and rule, and what is inside"
+	@set -e; for file in .demo/built/*.tar.zst; do $(BIN)/gdn-aot verify "$$file"; $(BIN)/gdn-aot inspect "$$file"; done
+	@echo "== coverage: random traffic against it, compiling nothing"
+	$(BIN)/gdn-aot coverage .demo/built/*.tar.zst --model $(MODEL) --calls 200 --seed 1
+	@echo "== publish: into a directory, which is laid out as a repository of the Hub is"
+	$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0
+	@echo "== fetch: into a fresh store, as a container does at its start; the second time there is nothing to do"
+	GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
+	GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
+	@echo "== seed: the same as an ordinary Triton cache"
+	$(BIN)/gdn-aot seed .demo/home/store/artifacts/* --into .demo/triton-cache
+	@echo "== plain FLA with that cache, the card a stand-in: what must it compile and measure"
+	TRITON_CACHE_DIR=$(CURDIR)/.demo/triton-cache $(BIN)/python examples/plain_calls.py $(ARCH)
+	@echo "== doctor: would a serving process here be served from the store"
+	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot doctor || true
 
 clean:  ## remove environments, caches and what make demo built
 	rm -rf .venv .venv-triton38 .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

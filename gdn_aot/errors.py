@@ -10,6 +10,7 @@ from gdn_aot._plain import Plain
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import ClassVar
 
 
@@ -80,11 +81,15 @@ class NothingSelectedError(GdnAotError):
 
 
 class NoArtifactError(GdnAotError):
-    """No artifact fits this target, provider version and Triton version."""
+    """No artifact fits this target, provider version and Triton version. May say why each that there is does not."""
 
     code = "no-artifact"
     exit_code = 4
     default_hint = "build one with gdn-aot build --arch TARGET"
+
+    def __init__(self, message: str, problems: Sequence[Problem] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
 
 
 class MissError(NoArtifactError):
@@ -127,6 +132,55 @@ class RegistryError(GdnAotError):
     code = "registry"
     exit_code = 7
     default_hint = "check the repository name, the token and the network"
+
+
+class NetworkError(RegistryError):
+    """The registry was not reached, or it did not answer as a registry does."""
+
+    code = "network"
+    default_hint = "check the network and HF_ENDPOINT, and try again"
+
+
+class AccessDeniedError(RegistryError):
+    """The registry is there and does not let us do this with the token that it got, or without one."""
+
+    code = "access-denied"
+    default_hint = "give a token that may do this: --token, HF_TOKEN or hf auth login"
+
+
+class RepositoryMissingError(RegistryError):
+    """There is no such repository or directory, or a private one hides itself."""
+
+    code = "repository-missing"
+    default_hint = "check the name; a private repository needs a token: --token, HF_TOKEN or hf auth login"
+
+
+class RevisionMissingError(RegistryError):
+    """The repository has no such branch, tag or commit."""
+
+    code = "revision-missing"
+    default_hint = "see gdn-aot list --repo REPO for what it has"
+
+
+class EntryMissingError(RegistryError):
+    """The revision has no such file."""
+
+    code = "entry-missing"
+    default_hint = "check that the repository is a registry of gdn-aot"
+
+
+class ConflictError(RegistryError):
+    """Something else has this name already, and it is not overwritten."""
+
+    code = "conflict"
+    default_hint = "choose another tag, or publish with --replace and a new --tag"
+
+
+class StaleParentError(RegistryError):
+    """Somebody else published between our reading and our writing."""
+
+    code = "stale-parent"
+    default_hint = "publish again"
 
 
 class OfflineMissError(GdnAotError):

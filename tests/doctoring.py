@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import ROOT, gdn_aot
 
+from gdn_aot.artifact.install import install
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import open_artifact
 
@@ -62,7 +63,7 @@ def driver_library(folder: Path, *options: str, source: str = DRIVER) -> Path:
 
 def serving_home(folder: Path, built: Built) -> Path:
     """Install an artifact into a new store."""
-    Store(str(folder)).install(open_artifact(built.path))
+    install(Store(str(folder)), open_artifact(built.path))
     return folder
 
 
@@ -110,11 +111,6 @@ def flip(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
-
-
-def blobs(home: Path) -> list[Path]:
-    """The cubins of the store; the other blobs are texts."""
-    return sorted(path for path in home.glob("store/blobs/*/*") if path.read_bytes().startswith(b"\x7fELF"))
 
 
 def artifact_of(home: Path) -> Path:

@@ -13,11 +13,11 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import storing
 from doctoring import (
     CLEARED,
     KERNEL,
     artifact_of,
-    blobs,
     distribution,
     doctor,
     driver_library,
@@ -87,8 +87,8 @@ def test_an_artifact_that_fits_without_a_device(served: Path) -> None:
     assert (start["target"], start["devices"], start["everything"], start["command"]) == ("sm_120", [], "", None)
     assert (start["served"], start["artifacts"]) == ([KERNEL], [artifact["path"]])
     store = document["store"]
-    assert (store["exists"], store["writable"], store["format"], store["problem"]) == (True, True, "1", "")
-    sizes = [path.stat().st_size for path in served.glob("store/blobs/*/*")]
+    assert (store["exists"], store["writable"], store["format"], store["problem"]) == (True, True, "2", "")
+    sizes = [len(content) for content in storing.contents(served).values()]
     assert (store["artifacts"], store["blobs"], store["blob_bytes"]) == (1, len(sizes), sum(sizes))
 
 
@@ -176,20 +176,24 @@ def test_an_index_that_is_none(copied: Path, content: bytes) -> None:
 
 
 def test_blobs_missing_and_cut(copied: Path) -> None:
-    first, second, *_ = blobs(copied)
-    first.unlink()
-    size = second.stat().st_size
-    second.write_bytes(second.read_bytes()[:-1])
+    first, second, *_ = storing.contents(copied)
+    content = storing.contents(copied)[second]
+    storing.change_blobs(copied, {first: None, second: content[:-1]})
     document = doctor(copied, code=4)
-    wrong = [f"{first} is missing or cannot be read", f"{second} has {size - 1} bytes, expected {size}"]
+    where = f"{copied}/store/packs: blob"
+    wrong = [
+        f"{where} {first} is missing or cannot be read",
+        f"{where} {second} has {len(content) - 1} bytes, expected {len(content)}",
+    ]
     assert document["artifacts"][0]["damage"] == wrong
     assert in_the_way(document).endswith(f"is damaged: {wrong[0]} (and 1 more)")
 
 
 def test_a_changed_blob_is_found_by_deep(copied: Path) -> None:
-    flip(blobs(copied)[0], 200)
+    blob = storing.cubins(copied)[0]
+    pack = storing.flip_blob(copied, blob, 200)
     doctor(copied)
-    assert f"{blobs(copied)[0]} is damaged" in in_the_way(doctor(copied, "--deep", code=4))
+    assert f"{pack}: blob {blob} is damaged" in in_the_way(doctor(copied, "--deep", code=4))
 
 
 def test_a_changed_record_is_found_by_deep(copied: Path) -> None:
@@ -201,16 +205,21 @@ def test_a_changed_record_is_found_by_deep(copied: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"blobs": [1], "not_covered": []}', '{"blobs": 3}'])
 def test_a_damaged_manifest(copied: Path, content: str) -> None:
-    (artifact_of(copied) / "manifest.json").write_text(content)
+    storing.write_manifest(artifact_of(copied), content.encode())
     for deep in ((), ("--deep",)):
-        assert "manifest.json: " in in_the_way(doctor(copied, *deep, code=4))
+        assert "manifest.json.zst: " in in_the_way(doctor(copied, *deep, code=4))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", bytes(100)])
+def test_a_manifest_that_is_not_compressed(copied: Path, content: bytes) -> None:
+    (artifact_of(copied) / "manifest.json.zst").write_bytes(content)
+    assert "manifest.json.zst is damaged" in in_the_way(doctor(copied, code=4))
 
 
 def test_what_the_build_did_not_cover(copied: Path) -> None:
-    manifest = artifact_of(copied) / "manifest.json"
-    content = json.loads(manifest.read_text())
+    content = json.loads(storing.read_manifest(artifact_of(copied)))
     content["not_covered"] = [{"kernel": "a:b", "reason": "too large", "keys": [[1], [2]]}]
-    manifest.write_text(json.dumps(content))
+    storing.write_manifest(artifact_of(copied), json.dumps(content).encode())
     (start,) = doctor(copied)["next_start"]
     assert start["not_covered"] == [{"kernel": "a:b", "reason": "too large", "keys": 2}]
     assert "not covered by the build: 1\n      a:b: too large\n" in gdn_aot("doctor", home=copied).out
@@ -295,7 +304,7 @@ def test_artifacts_for_other_devices_do_not_count(served: Path, decode: Built) -
     starts = next_start.next_starts(found, [device], "")
     assert [start.artifacts for start in starts] == [("a",)]
     whole = store.StoreState(
-        path="s", exists=True, writable=True, format="1", artifacts=3, blobs=0, blob_bytes=0, problem=""
+        path="s", exists=True, writable=True, format="2", artifacts=3, blobs=0, blob_bytes=0, problem=""
     )
     assert not list(verdict.failures(whole, None, found, starts))
     assert len(list(verdict.failures(whole, None, found, next_start.next_starts(found[1:], (), "")))) == 2

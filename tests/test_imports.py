@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from artifact import factory
 from helpers import ROOT
 from tune.records import full
 
@@ -84,3 +86,35 @@ def test_doctor_loads_nothing_heavy(tmp_path: Path) -> None:
         f"import os; os.environ['GDN_AOT_HOME'] = {str(tmp_path)!r}; from gdn_aot.cli.main import run; run(['doctor'])"
     )
     assert not loaded(code) & {"torch", "triton", "fla", "huggingface_hub"}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level names of the modules that a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.partition(".")[0] for name in names}
+
+
+def test_one_module_knows_the_client_of_the_hub() -> None:
+    package = ROOT / "gdn_aot"
+    knowing = [path for path in package.rglob("*.py") if "huggingface_hub" in imported(path)]
+    assert [str(path.relative_to(package)) for path in knowing] == ["hub/remote.py"]
+    for path in (package / "hub").glob("*.py"):
+        assert not imported(path) & {"torch", "triton", "fla"}
+
+
+def test_modules_of_hub_are_cheap() -> None:
+    modules = ", ".join(f"gdn_aot.hub.{path.stem}" for path in (ROOT / "gdn_aot/hub").glob("[!_]*.py"))
+    found = loaded(f"import {modules}")
+    assert "gdn_aot" in found
+    assert not found & {"torch", "triton", "fla", "huggingface_hub", "click"}
+
+
+def test_publish_needs_the_client_of_the_hub_only_for_the_hub(tmp_path: Path) -> None:
+    assert not loaded("from gdn_aot.cli.main import run; run(['publish', '--help'])") & {*HEAVY}
+    artifact = factory.write(tmp_path)
+    arguments = ["publish", str(artifact), "--repo", str(tmp_path / "registry"), "--create"]
+    found = loaded(f"from gdn_aot.cli.main import run; assert run({arguments!r}) == 0")
+    assert "zstandard" in found
+    assert not found & {"torch", "triton", "fla", "huggingface_hub"}

@@ -97,22 +97,19 @@ def read_blobs(path: Path, body: int, manifest: Manifest) -> Iterator[tuple[str,
         with path.open("rb") as file:
             reader = FrameReader(file, body)
             reader.limit = reader.content_size
-            _read_member(reader, MANIFEST_NAME, MAX_BYTES)
+            header = tar.decode(reader.read(tar.BLOCK))
+            _expect(header.name == MANIFEST_NAME and header.size <= MAX_BYTES, "the manifest is another one")
+            reader.read(header.size + tar.padding(header.size))
             for blob in manifest.blobs:
-                content = _read_member(reader, f"blobs/{blob.sha256}", blob.size)
+                header_bytes = tar.encode(f"blobs/{blob.sha256}", blob.size, manifest.build.epoch)
+                _expect(reader.read(tar.BLOCK) == header_bytes, "a blob is missing")
+                content = reader.read(blob.size)
                 _expect(hashlib.sha256(content).hexdigest() == blob.sha256, "a blob has other content")
+                reader.read(tar.padding(blob.size))
                 yield blob.sha256, content
     except (FrameError, tar.HeaderError, OSError) as error:
         problem = Problem("", f"changed after it was verified: {error}")
         raise VerificationError(f"{path} {problem.what}", [problem]) from error
-
-
-def _read_member(reader: FrameReader, name: str, limit: int) -> bytes:
-    header = tar.decode(reader.read(tar.BLOCK))
-    _expect(header.name == name and header.size <= limit, f"{header.name} is where {name} was")
-    content = reader.read(header.size)
-    reader.read(tar.padding(header.size))
-    return content
 
 
 def _expect(condition: bool, message: str) -> None:

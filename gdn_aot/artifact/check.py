@@ -11,9 +11,9 @@ from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator
 
-    from gdn_aot.artifact.manifest import Binary, Kernel, Manifest
+    from gdn_aot.artifact.manifest import Kernel, Manifest
 
 MAX_BLOB = 64 << 20
 """Bytes of one blob. The largest GDN cubin seen is under 1 MB."""
@@ -22,9 +22,9 @@ MAX_TOTAL = 1 << 30
 MAX_EPOCH = 0o77777777777
 """Seconds; the largest time that a tar header holds."""
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
 
 def check_manifest(manifest: Manifest) -> Iterator[Problem]:
@@ -36,15 +36,18 @@ def check_manifest(manifest: Manifest) -> Iterator[Problem]:
     """
     yield from _check_identity(manifest)
     yield from _unique("kernels", ((kernel.module, kernel.qualname) for kernel in manifest.kernels))
+    models = _IndexFaults(len(manifest.models))
+    workloads = _IndexFaults(len(manifest.workloads))
+    captures = {number for number, name in enumerate(manifest.workloads) if is_capture(name)}
     for number, kernel in enumerate(manifest.kernels):
         yield from _check_kernel(kernel, f"kernels[{number}]")
         for inner, binary in enumerate(kernel.binaries):
-            where = f"kernels[{number}].binaries[{inner}]"
-            captured = any(map(is_capture, map(manifest.workloads.__getitem__, _within(binary, manifest))))
-            if binary.models or not captured:
-                yield from _check_indices(binary.models, len(manifest.models), f"{where}.models")
-            yield from _check_indices(binary.workloads, len(manifest.workloads), f"{where}.workloads")
-    if manifest.build.commit is not None and not _COMMIT.fullmatch(manifest.build.commit):
+            captured = not captures.isdisjoint(binary.workloads)
+            if (binary.models or not captured) and (fault := models[binary.models]):
+                yield Problem(f"kernels[{number}].binaries[{inner}].models", fault)
+            if fault := workloads[binary.workloads]:
+                yield Problem(f"kernels[{number}].binaries[{inner}].workloads", fault)
+    if manifest.build.commit is not None and not COMMIT.fullmatch(manifest.build.commit):
         yield Problem("build.commit", "expected null or 40 lower-case hexadecimal digits")
     if not 0 <= manifest.build.epoch <= MAX_EPOCH:
         yield Problem("build.epoch", f"expected seconds from 0 to {MAX_EPOCH}")
@@ -58,7 +61,7 @@ def _check_identity(manifest: Manifest) -> Iterator[Problem]:
     )
     if manifest.identifier != expected:
         yield Problem("identifier", f"is not what the fields below give, {_short(expected)}")
-    elif not _IDENTIFIER.fullmatch(manifest.identifier):
+    elif not IDENTIFIER.fullmatch(manifest.identifier):
         yield Problem("identifier", "has characters that a file name must not have")
     major, minor = target.capability
     if target.name != f"sm_{major}{minor}" or not 0 <= minor <= 9:  # noqa: PLR2004
@@ -86,28 +89,33 @@ def _check_kernel(kernel: Kernel, where: str) -> Iterator[Problem]:
     yield from _unique(f"{where}.binaries", (binary.launch_key for binary in kernel.binaries), ".launch_key")
 
 
-def _check_indices(indices: Sequence[int], length: int, where: str) -> Iterator[Problem]:
-    if not indices:
-        yield Problem(where, "is empty")
-    elif any(left >= right for left, right in pairwise(indices)):
-        yield Problem(where, "expected indices in rising order, each once")
-    elif not 0 <= indices[0] <= indices[-1] < length:
-        yield Problem(where, f"expected indices from 0, below {length}")
+class _IndexFaults(dict[tuple[int, ...], str]):
+    """What is wrong with lists of indices, or nothing; each list is looked at once."""
 
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
 
-def _within(binary: Binary, manifest: Manifest) -> Iterator[int]:
-    return (index for index in binary.workloads if 0 <= index < len(manifest.workloads))
+    def __missing__(self, indices: tuple[int, ...]) -> str:
+        fault = ""
+        if not indices:
+            fault = "is empty"
+        elif any(left >= right for left, right in pairwise(indices)):
+            fault = "expected indices in rising order, each once"
+        elif not 0 <= indices[0] <= indices[-1] < self._length:
+            fault = f"expected indices from 0, below {self._length}"
+        self[indices] = fault
+        return fault
 
 
 def _check_blobs(manifest: Manifest) -> Iterator[Problem]:
-    listed = {blob.sha256 for blob in manifest.blobs}
+    listed = {blob.sha256 for blob in manifest.blobs if DIGEST.fullmatch(blob.sha256)}
     referenced = set()
     for where, digest in references(manifest):
         referenced.add(digest)
-        bad = list(_check_digest(digest, where))
-        yield from bad
-        if not bad and digest not in listed:
-            yield Problem(where, f"blob {digest} is not in the blob table")
+        if digest not in listed:
+            bad = list(_check_digest(digest, where))
+            yield from bad or [Problem(where, f"blob {digest} is not in the blob table")]
     previous = ""
     for number, blob in enumerate(manifest.blobs):
         where = f"blobs[{number}]"
@@ -135,7 +143,7 @@ def references(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _check_digest(digest: str, where: str) -> Iterator[Problem]:
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         yield Problem(where, "expected 64 lower-case hexadecimal digits")
 
 

@@ -14,6 +14,9 @@ Layout, integers little-endian::
     table     rows sorted by name: 16-byte digest of the record's name, u32 offset and u32 size in what follows,
               16-byte digest of the record
     records   JSON
+
+What many binaries have in common word for word, such as their metadata, is a record of its own, and their records name
+it by its number.
 """
 
 from __future__ import annotations
@@ -34,9 +37,9 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.index_records import BinaryRecord, ChoiceRecord, KernelRecord
 
 NAME = "index"
-"""File name of the index beside ``manifest.json``."""
+"""File name of the index in the directory of an artifact."""
 
-MAGIC = b"gdnaot\0\2"
+MAGIC = b"gdnaot\0\3"
 FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
 _DIGEST = 16
@@ -55,6 +58,11 @@ def is_capture(workload: str) -> bool:
 def binary_name(kernel: str, launch_key: str) -> bytes:
     """Return the name of the record of one binary; ``kernel`` is ``module:qualname``."""
     return record_name("binary", kernel, launch_key)
+
+
+def part_name(number: int) -> bytes:
+    """Return the name of the record of something that binaries have in common."""
+    return record_name("part", str(number))
 
 
 class Index:
@@ -85,6 +93,7 @@ class Index:
         self._table_at = FIXED.size + size
         self._table: bytes | None = None
         self._kernels: list[KernelRecord] | None = None
+        self._parts: dict[int, bytes] = {}
 
     @classmethod
     def in_memory(cls, content: bytes) -> Index:
@@ -98,6 +107,23 @@ class Index:
         if hasattr(self, "_file"):
             os.close(self._file)
 
+    def is_long_enough(self) -> bool:
+        """Say whether the file has all bytes that the table speaks of. Looks at no record."""
+        self._find(b"")
+        end = max((offset + size for _, offset, size, _ in ROW.iter_unpack(self._table or b"")), default=0)
+        return bool(os.fstat(self._file).st_size >= self._table_at + self._rows * ROW.size + end)
+
+    def check(self) -> None:
+        """Read every record.
+
+        Raises:
+            OSError: The file cannot be read.
+            VerificationError: It is damaged.
+        """
+        self._find(b"")
+        for row in ROW.iter_unpack(self._table or b""):
+            self._record(row[0])
+
     def kernels(self) -> list[KernelRecord]:
         """Return what identifies each kernel."""
         from gdn_aot.artifact.index_records import KernelRecord
@@ -105,6 +131,10 @@ class Index:
         if self._kernels is None:
             self._kernels = [KernelRecord(*fields) for fields in self._json(record_name("kernels")) or ()]
         return self._kernels
+
+    def blobs(self) -> list[tuple[str, int]]:
+        """Return (SHA-256, bytes) of every blob that the artifact needs."""
+        return [(sha256, size) for sha256, size in self._json(record_name("blobs")) or ()]
 
     def choices(self, kernel: str) -> list[ChoiceRecord]:
         """Return the choices of a kernel, which is named ``module:qualname``."""
@@ -115,19 +145,15 @@ class Index:
 
     def binary(self, kernel: str, launch_key: str) -> BinaryRecord | None:
         """Return one binary, or None if the artifact lacks it."""
-        from gdn_aot.artifact.index_records import BinaryRecord
-
         found = self._json(binary_name(kernel, launch_key))
-        return BinaryRecord(*found) if found and found[0] == launch_key else None
+        return self._binary(found) if found and found[0] == launch_key else None
 
     def binary_by_name(self, name: str) -> BinaryRecord:
         """Return a binary by the name of its record, in hexadecimal as `model` returns it."""
-        from gdn_aot.artifact.index_records import BinaryRecord
-
         found = self._json(bytes.fromhex(name))
         if found is None:
             raise self._damaged(f"binary {name} is missing")
-        return BinaryRecord(*found)
+        return self._binary(found)
 
     def model(self, number: int) -> dict[str, list[tuple[str, list[int]]]]:
         """Return the binaries of one model: ``module:qualname`` -> (name in hexadecimal, indices of workloads)."""
@@ -137,7 +163,27 @@ class Index:
         """Return the binaries that a capture asked for, as `model` does those of a model."""
         return self._json(record_name("captured")) or {}
 
+    def _binary(self, found: list[Any]) -> BinaryRecord:
+        from gdn_aot.artifact.index_records import SPECIALIZATION, BinaryRecord
+
+        launch_key, cubin, metadata, *rest = found
+        specialization = {field: self._part(number) for field, number in zip(SPECIALIZATION, rest, strict=True)}
+        return BinaryRecord(launch_key, cubin, self._part(metadata), specialization)
+
+    def _part(self, number: int) -> Any:
+        """Return what binaries have in common under a number; a new object each time."""
+        if number not in self._parts:
+            record = self._record(part_name(number))
+            if record is None:
+                raise self._damaged(f"part {number} of its binaries is missing")
+            self._parts[number] = record
+        return json.loads(self._parts[number])
+
     def _json(self, name: bytes) -> Any:
+        record = self._record(name)
+        return None if record is None else json.loads(record)
+
+    def _record(self, name: bytes) -> bytes | None:
         row = self._find(name)
         if row is None:
             return None
@@ -145,7 +191,7 @@ class Index:
         data = self._read(self._table_at + self._rows * ROW.size + offset, size)
         if digest(data) != expected:
             raise self._damaged("a record is damaged")
-        return json.loads(data)
+        return data
 
     def _find(self, name: bytes) -> tuple[bytes, int, int, bytes] | None:
         if self._table is None:

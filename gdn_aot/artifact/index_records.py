@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+SPECIALIZATION = ("signature", "constants", "attributes", "options")
+"""The fields of a specialization, in the order of their numbers in a binary's record."""
+
 
 class KernelRecord(NamedTuple):
     """What is needed to recognize a kernel in a process that imported its module."""

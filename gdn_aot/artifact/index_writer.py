@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.index import FIXED, MAGIC, ROW, binary_name, digest, is_capture, record_name
-from gdn_aot.artifact.index_records import BinaryRecord, ChoiceRecord, ConfigRecord, KernelRecord
+from gdn_aot.artifact.index import FIXED, MAGIC, ROW, binary_name, digest, is_capture, part_name, record_name
+from gdn_aot.artifact.index_records import SPECIALIZATION, ChoiceRecord, ConfigRecord, KernelRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
         sha256: Of the artifact file.
     """
     records: dict[bytes, bytes] = {}
+    parts = _Parts()
     models: list[dict[str, list[tuple[str, Sequence[int]]]]] = [{} for _ in manifest.models]
     captured: dict[str, list[tuple[str, Sequence[int]]]] = {}
     captures = {number for number, name in enumerate(manifest.workloads) if is_capture(name)}
@@ -31,7 +33,7 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
         records[record_name("choices", name)] = _dump([_choice(choice) for choice in kernel.choices])
         for binary in kernel.binaries:
             key = binary_name(name, binary.launch_key)
-            records[key] = _dump(_binary(binary))
+            records[key] = _dump(_binary(binary, parts))
             for model in binary.models:
                 models[model].setdefault(name, []).append((key.hex(), binary.workloads))
             if not captures.isdisjoint(binary.workloads):
@@ -40,7 +42,9 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
         records[record_name("model", str(number))] = _dump(wanted)
     if captured:
         records[record_name("captured")] = _dump(captured)
+    records[record_name("blobs")] = _dump([(blob.sha256, blob.size) for blob in manifest.blobs])
     records[record_name("kernels")] = _dump([_kernel(kernel) for kernel in manifest.kernels])
+    records |= {part_name(number): text for text, number in parts.numbers.items()}
     header = _dump(_header(manifest, sha256))
     rows, body, offset = [], [], 0
     for key in sorted(records):
@@ -53,8 +57,28 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
     return b"".join([fixed, header, table, *body])
 
 
+class _Parts:
+    """What binaries have in common, numbered in the order met."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[bytes, int] = {}
+        """By the text of their record."""
+        self._known: dict[int, int] = {}
+        """By the id of objects of the manifest: parsing makes one object of what is the same."""
+
+    def number(self, value: Mapping[str, object] | Sequence[object]) -> int:
+        """Return the number of a value that the manifest holds."""
+        if id(value) not in self._known:
+            text = _dump(dict(value) if isinstance(value, Mapping) else value)
+            self._known[id(value)] = self.numbers.setdefault(text, len(self.numbers))
+        return self._known[id(value)]
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _dump(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    return _encode(value).encode("ascii")
 
 
 def _header(manifest: Manifest, sha256: str) -> dict[str, object]:
@@ -112,11 +136,7 @@ def _choice(choice: Choice) -> ChoiceRecord:
     )
 
 
-def _binary(binary: Binary) -> BinaryRecord:
-    specialization = {
-        "signature": dict(binary.specialization.signature),
-        "constants": binary.specialization.constants,
-        "attributes": binary.specialization.attributes,
-        "options": dict(binary.specialization.options),
-    }
-    return BinaryRecord(binary.launch_key, binary.cubin, dict(binary.metadata), specialization)
+def _binary(binary: Binary, parts: _Parts) -> list[object]:
+    """Return what `Index` makes a `BinaryRecord` of."""
+    shared = (binary.metadata, *(getattr(binary.specialization, field) for field in SPECIALIZATION))
+    return [binary.launch_key, binary.cubin, *map(parts.number, shared)]

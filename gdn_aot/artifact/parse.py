@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from typing import get_args
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, get_args
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.check import check_manifest
-from gdn_aot.artifact.reader import INTEGERS, JsonObject, ProblemList, kind, refuse_constant, unique_pairs
+from gdn_aot.artifact.reader import (
+    INTEGERS,
+    JsonObject,
+    ProblemList,
+    kind,
+    refuse_constant,
+    unique_pairs,
+)
 from gdn_aot.errors import Problem, UnknownFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_BYTES = 32 << 20
 """Bytes of a manifest."""
@@ -23,10 +35,11 @@ def load_manifest(data: bytes) -> m.Manifest:
         UnknownFormatError: It is of another format version; nothing else was looked at.
         VerificationError: It is not a manifest, or its fields contradict each other.
     """
-    manifest = parse_manifest(data)
-    problems = ProblemList()
-    for problem in check_manifest(manifest):
-        problems.add(problem.where, problem.what)
+    with collector_paused():
+        manifest = parse_manifest(data)
+        problems = ProblemList()
+        for problem in check_manifest(manifest):
+            problems.add(problem.where, problem.what)
     problems.raise_any("the manifest contradicts itself")
     return manifest
 
@@ -39,39 +52,58 @@ def parse_manifest(data: bytes) -> m.Manifest:
         VerificationError: Something is missing, unknown or of the wrong type.
     """
     problems = ProblemList()
-    raw = _load_json(data, problems)
+    raw = load_json(data, "manifest.json", MAX_BYTES, problems)
     problems.raise_any("the manifest cannot be read")
-    _check_format(raw, problems)
+    check_format(raw, "artifact", m.FORMAT, problems)
     problems.raise_any("the manifest cannot be read")
     manifest = _manifest(JsonObject(raw, "", m.Manifest, problems))
     problems.raise_any("the manifest is malformed")
     return manifest
 
 
-def _load_json(data: bytes, problems: ProblemList) -> object:
-    if len(data) > MAX_BYTES:
-        problems.add("", f"manifest.json is larger than {MAX_BYTES} bytes")
+def load_json(data: bytes, name: str, limit: int, problems: ProblemList) -> object:
+    """Return the JSON value in a file, or None with what is wrong noted.
+
+    Args:
+        data: The file: ASCII, at most `MAX_STRUCTURE` brackets and commas, no key twice in an object.
+        name: What messages call it.
+        limit: Most bytes it may have.
+        problems: Where to note what is wrong.
+    """
+    if len(data) > limit:
+        problems.add("", f"{name} is larger than {limit} bytes")
     elif not data.isascii():
-        problems.add("", "manifest.json is not ASCII")
+        problems.add("", f"{name} is not ASCII")
     elif sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
-        problems.add("", f"manifest.json has more than {MAX_STRUCTURE} brackets and commas")
+        problems.add("", f"{name} has more than {MAX_STRUCTURE} brackets and commas")
     else:
         try:
             value: object = json.loads(
                 data.decode("ascii"), object_pairs_hook=unique_pairs, parse_constant=refuse_constant
             )
         except json.JSONDecodeError as error:
-            problems.add("", f"manifest.json is not JSON: {error.msg} at byte {error.pos}")
+            problems.add("", f"{name} is not JSON: {error.msg} at byte {error.pos}")
         except ValueError as error:
-            problems.add("", f"manifest.json is not acceptable JSON: {str(error)[:200]}")
+            problems.add("", f"{name} is not acceptable JSON: {str(error)[:200]}")
         except RecursionError:
-            problems.add("", "manifest.json is nested too deep")
+            problems.add("", f"{name} is nested too deep")
         else:
             return value
     return None
 
 
-def _check_format(raw: object, problems: ProblemList) -> None:
+def check_format(raw: object, what: str, known: int, problems: ProblemList) -> None:
+    """Look at the ``format`` of a file before anything else in it.
+
+    Args:
+        raw: What `load_json` returned.
+        what: What is of that format, in messages.
+        known: The version that can be read.
+        problems: Where to note what is wrong.
+
+    Raises:
+        UnknownFormatError: It is of another version.
+    """
     if not isinstance(raw, dict):
         problems.add("", f"expected object, got {kind(raw)}")
         return
@@ -80,10 +112,23 @@ def _check_format(raw: object, problems: ProblemList) -> None:
         problems.add("format", "missing, expected int")
     elif not isinstance(version, int) or isinstance(version, bool):
         problems.add("format", f"expected int, got {kind(version)}")
-    elif version != m.FORMAT:
+    elif version != known:
         shown = version if version in INTEGERS else "a very large number"
-        problem = Problem("format", f"{shown} is not a known format version, only {m.FORMAT} is")
-        raise UnknownFormatError(f"unknown artifact format {shown}, expected {m.FORMAT}", [problem])
+        problem = Problem("format", f"{shown} is not a known format version, only {known} is")
+        raise UnknownFormatError(f"unknown {what} format {shown}, expected {known}", [problem])
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from looking, again and again, at many objects that are made and not dropped."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _manifest(o: JsonObject) -> m.Manifest:
@@ -195,7 +240,7 @@ def _global(o: JsonObject) -> m.Global:
 def _choice(o: JsonObject) -> m.Choice:
     return m.Choice(
         key=o.key("key"),
-        config=o.child("config", m.Config, read_config),
+        config=o.shared("config", lambda name: o.child(name, m.Config, read_config)),
         provenance=o.one_of("provenance", get_args(m.Provenance)),
         derived=o.boolean("derived"),
         note=o.text("note"),
@@ -217,10 +262,10 @@ def _binary(o: JsonObject) -> m.Binary:
     return m.Binary(
         launch_key=o.text("launch_key"),
         specialization=o.child("specialization", m.Specialization, read_specialization),
-        metadata=o.mapping("metadata"),
-        resources=o.child("resources", m.Resources, _resources),
-        models=o.integers("models"),
-        workloads=o.integers("workloads"),
+        metadata=o.shared("metadata", o.mapping),
+        resources=o.shared("resources", lambda name: o.child(name, m.Resources, _resources)),
+        models=o.shared("models", o.integers),
+        workloads=o.shared("workloads", o.integers),
         cubin=o.text("cubin"),
     )
 
@@ -228,11 +273,14 @@ def _binary(o: JsonObject) -> m.Binary:
 def read_specialization(o: JsonObject) -> m.Specialization:
     """Read what Triton compiles a kernel for; problems are noted."""
     return m.Specialization(
-        signature=o.mapping("signature", _is_type, "str or list of them"),
-        constants=o.by_argument("constants", _is_constant, "a value, {constexpr: value} or {dtype: str}"),
-        attributes=o.by_argument("attributes", _is_attributes, "list of [str, value]"),
-        options=o.mapping("options"),
+        signature=o.shared("signature", lambda name: o.mapping(name, _is_type, "str or list of them")),
+        constants=o.shared("constants", lambda name: o.by_argument(name, _is_constant, _CONSTANT)),
+        attributes=o.shared("attributes", lambda name: o.by_argument(name, _is_attributes, "list of [str, value]")),
+        options=o.shared("options", o.mapping),
     )
+
+
+_CONSTANT = "a value, {constexpr: value} or {dtype: str}"
 
 
 def _is_type(value: m.Json) -> bool:

@@ -6,10 +6,11 @@ What is missing or wrong is replaced by an empty value of the right type. Caller
 
 from __future__ import annotations
 
+import marshal
 import math
 from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from gdn_aot.errors import Problem, VerificationError
 
@@ -49,6 +50,11 @@ class ProblemList:
         if len(self._items) > MAX_PROBLEMS:
             raise VerificationError("there are too many problems", self.found())
         self._items.append(Problem(where, what))
+
+    @property
+    def count(self) -> int:
+        """Return how many were noted so far."""
+        return len(self._items)
 
     def found(self) -> list[Problem]:
         """Return the problems noted so far."""
@@ -125,19 +131,24 @@ def refuse_constant(name: str) -> NoReturn:
 class JsonObject:
     """One JSON object: typed getters that note what is wrong and answer with an empty value."""
 
-    __slots__ = ("_data", "_problems", "path")
+    __slots__ = ("_data", "_problems", "_same", "path")
 
-    def __init__(self, value: object, path: str, record: type, problems: ProblemList) -> None:
+    def __init__(
+        self, value: object, path: str, record: type, problems: ProblemList, same: dict[object, Any] | None = None
+    ) -> None:
         self.path = path
         self._problems = problems
+        self._same: dict[object, Any] = {} if same is None else same
+        """What was made of values so far, by their bytes."""
         self._data: dict[str, object] | None = value if isinstance(value, dict) else None
         if self._data is None:
             problems.add(path, f"expected object, got {kind(value)}")
             return
         known = _field_names(record)
-        for key in self._data:
-            if key not in known:
-                problems.add(self._at(key), "unknown key")
+        if not self._data.keys() <= known:
+            for key in self._data:
+                if key not in known:
+                    problems.add(self._at(key), "unknown key")
 
     def _at(self, name: str) -> str:
         return (self.path + _step(name)).lstrip(".")
@@ -224,7 +235,24 @@ class JsonObject:
 
     def inner(self, value: object, path: str, record: type) -> JsonObject:
         """Return a value below this object as an object of its own."""
-        return JsonObject(value, path, record, self._problems)
+        return JsonObject(value, path, record, self._problems, self._same)
+
+    def shared(self, name: str, get: Callable[[str], _T]) -> _T:
+        """Return what ``get`` reads; for values that are the same under this key, one object that is read once."""
+        if self._data is None:
+            return get(name)
+        try:
+            value: Any = self._data.get(name)
+            same = name, marshal.dumps(value, 0)  # version 0: equal values give equal bytes
+        except ValueError:  # nested too deep, or missing
+            return get(name)
+        if same not in self._same:
+            before = self._problems.count
+            found = get(name)
+            if self._problems.count != before:
+                return found
+            self._same[same] = found
+        return cast("_T", self._same[same])
 
     def optional(self, name: str, get: Callable[[str], _T]) -> _T | None:
         """Return None for null, else what ``get`` reads."""
@@ -257,11 +285,12 @@ class JsonObject:
         value = self._get(name, "object")
         # A missing record is noted once: its own fields are not looked for.
         silent = ProblemList() if value is _MISSING else self._problems
-        return build(JsonObject(value, self._at(name), record, silent))
+        return build(JsonObject(value, self._at(name), record, silent, self._same))
 
     def children(self, name: str, record: type, build: Callable[[JsonObject], _T]) -> tuple[_T, ...]:
         """Return the records that ``build`` makes of a list of objects."""
-        return tuple(build(JsonObject(item, path, record, self._problems)) for path, item in self.items(name))
+        problems, same = self._problems, self._same
+        return tuple([build(JsonObject(item, path, record, problems, same)) for path, item in self.items(name)])
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list of strings."""

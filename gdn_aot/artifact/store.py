@@ -1,36 +1,33 @@
-"""The store: the directory on this machine that artifacts are installed in, laid out for the loader.
+"""The store: the directory on this machine that artifacts are installed in, laid out for the loader. Reading it.
 
 ::
 
-    $GDN_AOT_HOME/store/format               "1"
-    $GDN_AOT_HOME/store/artifacts/NAME/      one artifact: manifest.json and index (see `gdn_aot.artifact.index`)
-    $GDN_AOT_HOME/store/blobs/ab/ab12...     cubins by SHA-256, shared by all artifacts
+    $GDN_AOT_HOME/store/format               "2"
+    $GDN_AOT_HOME/store/artifacts/NAME/      one artifact: index (see `gdn_aot.artifact.index`), compressed
+                                             manifest, and where it came from
+    $GDN_AOT_HOME/store/packs/               cubins, shared by all artifacts (see `gdn_aot.artifact.pack`)
 
 NAME is the identifier and the first digits of the file's SHA-256, so two builds of one identifier stand side by side.
-Everything is written under another name and renamed: a reader sees a whole artifact or none, and whoever is killed
-leaves only a temporary directory behind.
+`gdn_aot.artifact.install` writes it: everything under another name that is then renamed, so a reader sees a whole
+artifact or none, and whoever is killed leaves only a temporary file or directory behind.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import hashlib
 import os
 
-from gdn_aot._files import write_whole
 from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.index import Index
-from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, VerificationError
+from gdn_aot.artifact.pack import Pack
+from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
-TYPE_CHECKING = False  # as in typing, which is slow to import
-if TYPE_CHECKING:
-    from gdn_aot.artifact.verify import Artifact
-
-FORMAT = "1"
-MANIFEST = "manifest.json"
+FORMAT = "2"
+OLDER = ("1",)
+"""Formats of stores that the next installation brings to this one. Until then they are empty."""
+MANIFEST = "manifest.json.zst"
 _SUFFIX = ".tar.zst"
-_TEMPORARY = ".tmp-"
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
 
 
 def artifact_files(path: str) -> list[str]:
@@ -56,7 +53,7 @@ def default_home() -> str:
 
 
 class Store:
-    """One store. Reading needs no write access and makes no file.
+    """One store. Reading needs no write access, makes no file and waits for no lock.
 
     Args:
         home: What `default_home` returns, or another directory.
@@ -64,6 +61,8 @@ class Store:
 
     def __init__(self, home: str) -> None:
         self.root = f"{home}/store"
+        self._packs: dict[tuple[str, int], Pack] = {}
+        """Those opened so far, by name and inode; some may be gone since."""
 
     def artifacts(self) -> list[str]:
         """Return the directories of the installed artifacts, the one installed last first: it is preferred.
@@ -72,11 +71,18 @@ class Store:
             UnknownFormatError: A newer gdn-aot made the store.
         """
         try:
-            with os.scandir(f"{self.root}/artifacts") as entries:
-                ages = [(-entry.stat().st_mtime_ns, entry.name) for entry in entries if not entry.name.startswith(".")]
+            names = os.listdir(f"{self.root}/artifacts")
         except OSError:
             return []
-        self._check_format()
+        if self.format() in OLDER:
+            return []
+        ages = []
+        for name in names:
+            if not name.startswith("."):
+                try:
+                    ages.append((-os.stat(f"{self.root}/artifacts/{name}").st_mtime_ns, name))
+                except OSError:
+                    continue  # it was just removed
         return [f"{self.root}/artifacts/{name}" for _, name in sorted(ages)]
 
     def artifact_directory(self, sha256: str) -> str | None:
@@ -96,90 +102,66 @@ class Store:
         """
         return Index(f"{place}/{INDEX}")
 
-    def blob_path(self, sha256: str) -> str:
-        """Return where a blob is, or would be."""
-        return f"{self.root}/blobs/{sha256[:2]}/{sha256}"
+    def packs(self) -> list[Pack]:
+        """Return the packs that are there now, sorted by name. What is not a pack is left out."""
+        found = []
+        for key in self._pack_files():
+            if key not in self._packs:
+                try:
+                    self._packs[key] = Pack(f"{self.root}/packs/{key[0]}")
+                except (OSError, VerificationError):
+                    continue
+            found.append(self._packs[key])
+        return found
+
+    def blob_sizes(self) -> dict[str, int]:
+        """Return the bytes of each blob that is there, by its SHA-256."""
+        return {sha256: size for pack in self.packs() for sha256, size in pack.blobs()}
 
     def read_blob(self, sha256: str) -> bytes:
         """Return the content of a blob.
+
+        Packs that were opened stay readable when they are removed, and new ones are looked for where they do not have
+        the blob, so that a process which serves outlives what is done to the store.
 
         Raises:
             OSError: It is not there or cannot be read.
             VerificationError: It is damaged.
         """
-        path = self.blob_path(sha256)
-        with open(path, "rb") as file:
-            content = file.read()
-        if hashlib.sha256(content).hexdigest() != sha256:
-            problem = Problem(path, "its content is not what its name says")
-            raise VerificationError(f"{path} is damaged", [problem])
-        return content
+        wanted, asked, damaged = bytes.fromhex(sha256), set(), ""
+        for look in (self._packs.values, self.packs):
+            for pack in list(look()):
+                if pack in asked:
+                    continue
+                asked.add(pack)
+                content = pack.read(wanted)
+                if content is not None and hashlib.sha256(content).digest() == wanted:
+                    return content
+                damaged = damaged if content is None else pack.path
+        if damaged:
+            problem = Problem(damaged, f"the content of blob {sha256} is not what its name says")
+            raise VerificationError(f"{damaged}: blob {sha256} is damaged", [problem])
+        raise FileNotFoundError(errno.ENOENT, f"no pack has blob {sha256}", f"{self.root}/packs")
 
-    def install(self, artifact: Artifact) -> str:
-        """Put a verified artifact into the store and return its directory. Safe to run in many processes at once.
-
-        An artifact that is already there is checked and, where it is damaged, repaired.
+    def format(self) -> str | None:
+        """Return the format of the store: this or an older one, or None where there is no store yet.
 
         Raises:
-            NotWritableError: The store cannot be written.
-            UnknownFormatError: A newer gdn-aot made the store.
-            VerificationError: The artifact file changed while it was read.
+            UnknownFormatError: A newer gdn-aot made it.
         """
-        from gdn_aot.artifact.index_writer import write_index
-        from gdn_aot.artifact.manifest import to_json
-
-        place = f"{self.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
-        content = {MANIFEST: to_json(artifact.manifest), INDEX: write_index(artifact.manifest, artifact.sha256)}
-        try:
-            self._prepare()
-            for digest, blob in artifact.iter_blobs():
-                self._put(self.blob_path(digest), blob)
-            if os.path.isdir(place):
-                for name, data in content.items():
-                    self._put(f"{place}/{name}", data)
-            else:
-                self._put_directory(place, content)
-        except OSError as error:
-            raise NotWritableError(f"cannot write the store {self.root}: {error.strerror or error}") from error
-        return place
-
-    def _prepare(self) -> None:
-        for name in ("artifacts", "blobs"):
-            os.makedirs(f"{self.root}/{name}", exist_ok=True)
-        self._check_format()
-        self._put(f"{self.root}/CACHEDIR.TAG", _TAG.encode())
-        self._put(f"{self.root}/format", f"{FORMAT}\n".encode())
-
-    def _check_format(self) -> None:
         try:
             with open(f"{self.root}/format") as file:
                 found = file.read().strip()
         except OSError:
-            return
-        if found != FORMAT:
+            return None
+        if found != FORMAT and found not in OLDER:
             problem = Problem(f"{self.root}/format", f"{found!r}, expected {FORMAT!r}")
             raise UnknownFormatError(f"the store {self.root} is of another format", [problem])
+        return found
 
-    def _put(self, path: str, content: bytes) -> None:
-        """Write a file unless it is there with this content."""
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            if file.read() == content:
-                return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_whole(path, content, sync=True)
-
-    def _put_directory(self, place: str, content: dict[str, bytes]) -> None:
-        import shutil
-
-        temporary = f"{self.root}/artifacts/{_TEMPORARY}{os.urandom(4).hex()}"
-        os.mkdir(temporary)
+    def _pack_files(self) -> list[tuple[str, int]]:
         try:
-            for name, data in content.items():
-                write_whole(f"{temporary}/{name}", data, sync=True)
-            try:
-                os.rename(temporary, place)
-            except OSError:
-                if not os.path.isdir(place):  # else another process was first, with the same content
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with os.scandir(f"{self.root}/packs") as entries:
+                return sorted((entry.name, entry.inode()) for entry in entries if not entry.name.startswith("."))
+        except OSError:
+            return []

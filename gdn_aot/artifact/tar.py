@@ -47,6 +47,12 @@ _FIELDS = {
 }
 
 
+_OWNER = b"0000644\0" + b"0000000\0" * 2
+_REST = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
+_CONSTANT = sum(_OWNER) + sum(_REST) + 8 * 0x20
+"""What is the same in the checksum of every header that `encode` writes."""
+
+
 class HeaderError(Exception):
     """A header after which the next one cannot be found."""
 
@@ -67,17 +73,10 @@ class Header:
 
 def encode(name: str, size: int, mtime: int) -> bytes:
     """Return the header of a regular file that belongs to nobody, mode 0644."""
-    header = b"".join(
-        (
-            name.encode("ascii").ljust(100, b"\0"),
-            b"0000644\0" + b"0000000\0" * 2,
-            b"%011o\0%011o\0" % (size, mtime),
-            b" " * 8 + b"0" + bytes(100),
-            b"ustar\x0000" + bytes(64) + b"0000000\0" * 2,
-            bytes(167),
-        )
-    )
-    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+    named = name.encode("ascii")
+    numbers = b"%011o\0%011o\0" % (size, mtime)
+    checksum = _CONSTANT + sum(named) + sum(numbers)
+    return b"".join((named.ljust(100, b"\0"), _OWNER, numbers, b"%06o\0 " % checksum, _REST))
 
 
 def padding(size: int) -> int:

@@ -48,12 +48,14 @@ class Report:
     problems: tuple[Problem, ...]
     manifest: Manifest | None
     """None if the manifest cannot be trusted to be what it says. Not to be used if there are problems."""
-    manifest_size: int
-    """Bytes of ``manifest.json``."""
+    manifest_json: bytes
+    """``manifest.json`` as it is in the file; empty if it could not be read."""
     uncompressed: int
     """Bytes that the frame header promises."""
     body: int
     """Bytes before the trailer."""
+    blobs: dict[str, bytes]
+    """Contents by SHA-256 of a file without problems; empty if they are more than 128 MiB together."""
     unknown_format: bool
     """The format version is not known, and nothing else is known to be wrong."""
 
@@ -65,7 +67,7 @@ class Report:
 
 
 class Artifact:
-    """A verified artifact file. Its blobs are checked again as they are read."""
+    """A verified artifact file. Blobs of over 128 MiB together are read and checked again, less are kept in memory."""
 
     def __init__(self, report: Report, manifest: Manifest) -> None:
         self.path = report.path
@@ -74,32 +76,30 @@ class Artifact:
         """Bytes of the file."""
         self.sha256 = report.sha256
         """Of the whole file."""
-        self.manifest_size = report.manifest_size
-        """Bytes of ``manifest.json``."""
+        self.manifest_json = report.manifest_json
+        """``manifest.json`` as it is in the file."""
         self.uncompressed = report.uncompressed
         """Bytes of all members with their headers."""
         self._body = report.body
-        self._cache: dict[str, bytes] = {}
+        self._blobs = report.blobs
 
     def iter_blobs(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (SHA-256, content) of every blob, reading the file once.
+        """Yield (SHA-256, content) of every blob, reading the file once if at all.
 
         Raises:
             VerificationError: The file is no longer the one that was verified.
         """
-        return read_blobs(self.path, self._body, self.manifest)
+        return iter(self._blobs.items()) if self._blobs else read_blobs(self.path, self._body, self.manifest)
 
     def read_blob(self, sha256: str) -> bytes:
-        """Return the content of one blob. Cheap after the first call unless the artifact is over 128 MiB.
+        """Return the content of one blob. Cheap unless the artifact is over 128 MiB.
 
         Raises:
             KeyError: The artifact has no such blob.
             VerificationError: The file is no longer the one that was verified.
         """
-        if not self._cache and sum(blob.size for blob in self.manifest.blobs) <= _CACHE:
-            self._cache = dict(self.iter_blobs())
-        if sha256 in self._cache:
-            return self._cache[sha256]
+        if sha256 in self._blobs:
+            return self._blobs[sha256]
         for digest, content in self.iter_blobs():
             if digest == sha256:
                 return content
@@ -154,9 +154,10 @@ def examine(path: str | PathLike[str]) -> Report:
         sha256=digests.sha256,
         problems=tuple(problems.found()),
         manifest=members.manifest,
-        manifest_size=members.manifest_size,
+        manifest_json=members.manifest_json,
         uncompressed=members.uncompressed,
         body=digests.body,
+        blobs=members.blobs,
         unknown_format=members.unknown_format and len(problems.found()) == 1,
     )
 
@@ -188,15 +189,17 @@ class _Members:
 
     def __init__(self, problems: ProblemList) -> None:
         self.manifest: Manifest | None = None
-        self.manifest_size = 0
+        self.manifest_json = b""
         self.uncompressed = 0
         self.unknown_format = False
         self._problems = problems
+        self.blobs: dict[str, bytes] = {}
         self._seen: set[str] = set()
         self._last = ""
         self._sizes: dict[str, int] | None = None
         """Size of each blob by member name; None while the manifest is not known or not usable."""
         self._epoch: int | None = None
+        self._keep = False
 
     def read(self, file: BinaryIO, body: int) -> None:
         """Read the frame that fills the first ``body`` bytes."""
@@ -226,9 +229,8 @@ class _Members:
             self._problems.add(MANIFEST_NAME, f"is larger than {MAX_BYTES} bytes")
             return False
         self._seen.add(header.name)
-        self.manifest_size = header.size
-        data = _exactly(reader, header.size)
-        self._pad(reader, header)
+        self.manifest_json = data = _exactly(reader, header.size)
+        self._pad(reader, header.name, header.size)
         reader.limit = MAX_TOTAL
         try:
             self.manifest = load_manifest(data)
@@ -240,6 +242,7 @@ class _Members:
             self._note(error)
             return True
         self._sizes = {f"blobs/{blob.sha256}": blob.size for blob in self.manifest.blobs}
+        self._keep = sum(self._sizes.values()) <= _CACHE
         self._epoch = self.manifest.build.epoch
         self._check_time(header)
         expected = sum(map(tar.member_size, (header.size, *self._sizes.values()))) + len(tar.END)
@@ -250,19 +253,19 @@ class _Members:
         return True
 
     def _read_blobs(self, reader: FrameReader) -> None:
-        while (header := self._header(reader)) is not None:
-            self._check_place(header)
-            if header.size > MAX_BLOB:
-                raise tar.HeaderError(f"member {header.name} is larger than {MAX_BLOB} bytes")
-            digest = hashlib.sha256()
-            left = header.size
-            while left:
-                chunk = _exactly(reader, min(left, _CHUNK))
-                digest.update(chunk)
-                left -= len(chunk)
-            if header.name.startswith("blobs/") and header.name != f"blobs/{digest.hexdigest()}":
-                self._problems.add(header.name, f"the content has the SHA-256 {digest.hexdigest()}")
-            self._pad(reader, header)
+        expected = iter((self._sizes or {}).items())
+        while any(block := _exactly(reader, tar.BLOCK)):
+            name, size = next(expected, ("", 0))
+            if name and block == tar.encode(name, size, self._epoch or 0) and name > self._last:
+                self._last = name
+                self._seen.add(name)
+            else:
+                header = self._decode(block)
+                self._check_place(header)
+                name, size = header.name, header.size
+            if size > MAX_BLOB:
+                raise tar.HeaderError(f"member {name} is larger than {MAX_BLOB} bytes")
+            self._read_blob(reader, name, size)
         for name in self._sizes or ():
             if name not in self._seen:
                 self._problems.add(name, "missing, but in the blob table")
@@ -270,6 +273,24 @@ class _Members:
             self._problems.add("archive", "goes on after its end marker")
             while reader.read(_CHUNK):
                 pass
+
+    def _read_blob(self, reader: FrameReader, name: str, size: int) -> None:
+        digest = hashlib.sha256()
+        parts = []
+        left = size
+        while left:
+            chunk = _exactly(reader, min(left, _CHUNK))
+            digest.update(chunk)
+            left -= len(chunk)
+            if self._keep:
+                parts.append(chunk)
+        found = digest.hexdigest()
+        if name == f"blobs/{found}":
+            if self._keep:
+                self.blobs[found] = b"".join(parts)
+        elif name.startswith("blobs/"):
+            self._problems.add(name, f"the content has the SHA-256 {found}")
+        self._pad(reader, name, size)
 
     def _check_place(self, header: tar.Header) -> None:
         """Compare a header with the blob table and with the members before it."""
@@ -293,16 +314,17 @@ class _Members:
     def _header(self, reader: FrameReader) -> tar.Header | None:
         """Read one header; None at the end marker."""
         block = _exactly(reader, tar.BLOCK)
-        if not any(block):
-            return None
+        return self._decode(block) if any(block) else None
+
+    def _decode(self, block: bytes) -> tar.Header:
         header = tar.decode(block)
         for problem in header.problems:
             self._problems.add(header.name, problem)
         return header
 
-    def _pad(self, reader: FrameReader, header: tar.Header) -> None:
-        if any(_exactly(reader, tar.padding(header.size))):
-            self._problems.add(header.name, "is padded with something other than zeros")
+    def _pad(self, reader: FrameReader, name: str, size: int) -> None:
+        if any(_exactly(reader, tar.padding(size))):
+            self._problems.add(name, "is padded with something other than zeros")
 
     def _note(self, error: VerificationError) -> None:
         for problem in error.problems:

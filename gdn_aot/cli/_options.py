@@ -13,6 +13,8 @@ __all__ = [
     "cache_dir",
     "dtype",
     "exclude_workload",
+    "fetch_arch",
+    "fetch_provider",
     "jobs",
     "max_batch",
     "max_tokens",
@@ -20,9 +22,15 @@ __all__ = [
     "model",
     "prepare",
     "provider",
+    "provider_version",
+    "quiet",
+    "repo",
+    "revision",
     "shape",
     "timeout",
+    "token",
     "tp",
+    "triton",
     "tuning",
     "workload",
 ]
@@ -110,3 +118,31 @@ tuning = click.option(
     default=None,
     help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
 )
+fetch_arch = click.option(
+    "--arch", "arch", multiple=True, metavar="SM",
+    help="Target, as sm_90, native or all; repeatable.  [default: native, the GPUs of this machine]",
+)  # fmt: skip
+fetch_provider = click.option(
+    "--provider", "provider", default="auto", show_default=True, metavar="NAME",
+    help="Whose kernels; auto takes every provider that is installed.",
+)  # fmt: skip
+provider_version = click.option(
+    "--provider-version", "provider_version", default="auto", show_default=True, metavar="VERSION",
+    help="Version of the provider; auto takes the one that is installed.",
+)  # fmt: skip
+triton = click.option(
+    "--triton", "triton", default="auto", show_default=True, metavar="VERSION",
+    help="Version of Triton; auto takes the one that is installed.",
+)  # fmt: skip
+repo = click.option(
+    "--repo", "repo", default=None, metavar="REPO",
+    help="Registry: hf://org/name or a directory.  [default: $GDN_AOT_REPO, or hf://gdn-aot/kernels]",
+)  # fmt: skip
+revision = click.option(
+    "--revision", "revision", default=None, metavar="REV",
+    help="Branch, tag or commit of the registry.  [default: v1]",
+)  # fmt: skip
+token = click.option(
+    "--token", "token", default=None, metavar="TOKEN", help="Token for the Hub, instead of HF_TOKEN or hf auth login."
+)
+quiet = click.option("--quiet", "-q", "quiet", is_flag=True, help="Print paths or names only, and no notes.")

@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gdn_aot.errors import NoArtifactError, Problem, VerificationError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["Progress", "emit_json", "note", "out", "table"]
+    from gdn_aot.errors import GdnAotError
+
+__all__ = ["Progress", "describe", "emit_json", "no_bars", "note", "out", "problems_of", "table", "tell"]
 
 _WIDTH = 30
 """Characters of a progress bar."""
+_MOST_REASONS = 20
+"""Artifacts that do not fit that are named on stderr, the nearest first; ``--json`` has all."""
 
 
 def emit_json(value: Any) -> None:
@@ -40,6 +46,44 @@ def note(text: str) -> None:
     if colour and colon and "NO_COLOR" not in os.environ:
         text = click.style(f"{word}:", fg=colour, bold=True) + rest
     click.echo(text, err=True)
+
+
+def no_bars(*, quiet: bool) -> None:
+    """Switch huggingface_hub's progress bars off where nobody sees them; it reads the variable when it is imported."""
+    if quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def tell(message: str, hint: str, problems: Sequence[Problem] = (), *, word: str = "Error") -> None:
+    """Say on stderr what went wrong, with what was found, and what to do."""
+    note(f"{word}: {message}")
+    for problem in problems:
+        note(f"  {problem}")
+    if hint:
+        note(f"Hint: {' '.join(hint.split())}")
+
+
+def problems_of(error: GdnAotError, *, brief: bool = False) -> list[Problem]:
+    """Return what an error lists.
+
+    Args:
+        error: Any of ours.
+        brief: Only what a person can read of a long list of artifacts that do not fit.
+    """
+    if isinstance(error, VerificationError):
+        return list(error.problems)
+    if not isinstance(error, NoArtifactError):
+        return []
+    more = len(error.problems) - _MOST_REASONS
+    if not brief or more <= 0:
+        return list(error.problems)
+    return [*error.problems[:_MOST_REASONS], Problem("", f"and {more} more, which --json lists")]
+
+
+def describe(code: str, message: str, hint: str, problems: Sequence[Problem] = ()) -> dict[str, object]:
+    """Return an error as ``--json`` has it."""
+    more = {"problems": [{"where": item.where, "what": item.what} for item in problems]} if problems else {}
+    return {"code": code, "message": message, "hint": " ".join(hint.split()), **more}
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ def _sizes(artifact: Artifact) -> dict[str, int]:
     return {
         "file": artifact.size,
         "uncompressed": artifact.uncompressed,
-        "manifest": artifact.manifest_size,
+        "manifest": len(artifact.manifest_json),
         "blobs": sum(blob.size for blob in artifact.manifest.blobs),
     }
 

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gdn_aot._version import __version__
-from gdn_aot.cli._output import emit_json, note
-from gdn_aot.errors import GdnAotError, VerificationError
+from gdn_aot.cli._output import describe, emit_json, note, problems_of, tell
+from gdn_aot.errors import GdnAotError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from gdn_aot.errors import Problem
 
 COMMANDS = {
     "targets": "List GPU architectures and what the installed Triton can assemble.",
@@ -30,8 +28,13 @@ COMMANDS = {
     "inspect": "Show what is inside an artifact.",
     "verify": "Check every digest and rule of an artifact.",
     "coverage": "Replay random traffic against an artifact.",
+    "publish": "Publish artifacts to the Hugging Face Hub or to a directory.",
     "tune": "Measure candidates on this GPU and record the best.",
     "check": "Compare a target's kernels with float64 on this GPU.",
+    "fetch": "Install the artifacts that fit from a registry.",
+    "lock": "Pin the artifacts that fetch would install in gdn-aot.lock.",
+    "list": "Say what a registry and the store hold, and what of it fits this machine.",
+    "cache": "See and look after the store: ls, rm, prune, verify.",
     "seed": "Write an artifact into a Triton cache directory.",
     "export": "Write choices as the provider's own configuration files.",
     "doctor": "Say whether serving processes here find their kernels in artifacts.",
@@ -91,18 +94,12 @@ def cli() -> None:
 
 
 def _fail(
-    code: str, message: str, hint: str, exit_code: int, *, as_json: bool, problems: Sequence[Problem] = ()
+    code: str, message: str, hint: str, exit_code: int, *, as_json: bool, error: GdnAotError | None = None
 ) -> int:
     """Report an error in both forms, with every problem found, and return its exit code."""
-    one_line = " ".join(hint.split())
-    note(f"Error: {message}")
-    for problem in problems if not as_json else ():
-        note(f"  {problem}")
-    if one_line:
-        note(f"Hint: {one_line}")
+    tell(message, hint, [] if as_json or error is None else problems_of(error, brief=True))
     if as_json:
-        more = {"problems": [{"where": p.where, "what": p.what} for p in problems]} if problems else {}
-        emit_json({"error": {"code": code, "message": message, "hint": one_line, **more}})
+        emit_json({"error": describe(code, message, hint, [] if error is None else problems_of(error))})
     return exit_code
 
 
@@ -138,8 +135,7 @@ def run(args: Sequence[str]) -> int:
         result = cli.main(args=list(args) or ["--help"], prog_name="gdn-aot", standalone_mode=False)
         sys.stdout.flush()
     except GdnAotError as error:
-        problems = error.problems if isinstance(error, VerificationError) else ()
-        return _fail(error.code, error.message, error.hint, error.exit_code, as_json=as_json, problems=problems)
+        return _fail(error.code, error.message, error.hint, error.exit_code, as_json=as_json, error=error)
     except click.ClickException as error:
         return _fail("usage", error.format_message(), _usage_hint(error), 2, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):

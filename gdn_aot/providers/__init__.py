@@ -6,7 +6,6 @@ To add one: write a module like `gdn_aot.providers.fla`, and add a row here.
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 from typing import TYPE_CHECKING
 
 from gdn_aot.errors import ProviderMissingError, UsageError
@@ -102,6 +101,8 @@ def get_provider(name: str) -> ProviderInfo:
 
 def installed_version(name: str) -> str | None:
     """Return the installed version of a provider's distribution, or None. Imports nothing of it."""
+    import importlib.metadata  # slow to import, and not needed for the table
+
     try:
         return importlib.metadata.version(get_provider(name).distribution)
     except importlib.metadata.PackageNotFoundError:

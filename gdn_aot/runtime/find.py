@@ -136,11 +136,12 @@ def _unpack(store: Store, file: str) -> tuple[Store, str]:
     place = store.artifact_directory(file_sha256(file))
     if place:
         return store, place
+    from gdn_aot.artifact.install import install
     from gdn_aot.artifact.verify import open_artifact
 
     artifact = open_artifact(file)
     try:
-        return store, store.install(artifact)
+        return store, install(store, artifact, waiting=log.warn).place
     except NotWritableError as error:
         log.warn(f"{error.message}; {file} is unpacked in memory, in every process again")
         return MemoryStore(artifact), file

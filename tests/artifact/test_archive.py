@@ -185,7 +185,16 @@ def test_read_only_directory(tmp_path: Path) -> None:
 
 
 def test_file_that_changes_after_verification(sound: Path) -> None:
+    """What was kept in memory is what was verified."""
     artifact = open_artifact(sound)
+    sound.write_bytes(b"")
+    assert dict(artifact.iter_blobs()) == factory.make_blobs()
+
+
+def test_large_file_that_changes_after_verification(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gdn_aot.artifact.verify._CACHE", 1000)
+    artifact = open_artifact(sound)
+    assert dict(artifact.iter_blobs()) == factory.make_blobs()
     with pytest.raises(KeyError):
         artifact.read_blob("0" * 64)
     for data in (factory.pack(factory.members()[:1]), b"", sound.read_bytes()[:100]):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import Done, environment, expect_error, gdn_aot, python, run
+from helpers import ROOT, Done, environment, expect_error, gdn_aot, python, run
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.verify import open_artifact
@@ -28,71 +28,7 @@ from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, g
 if TYPE_CHECKING:
     from builds import Built
 
-_SERVE = """
-import collections, json, random, sys
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
-target, dtype_name = sys.argv[1:]
-stub.activate(get_target(target))
-import torch, triton
-from triton import knobs
-from triton.runtime.driver import driver
-from triton.runtime.autotuner import Autotuner
-
-launched, lookups, benchmarks, files = collections.Counter(), [], [], set()
-driver.active.launcher_cls = lambda src, metadata: lambda *_: launched.update([metadata.name])
-driver.active.utils.load_binary = lambda name, code, *_: files.add(code) or (object(), object(), 32, 0, 1024)
-driver.active.utils.unload_module = lambda *_: None
-knobs.compilation.listener = lambda *, src, cache_hit, **_: lookups.append([src.name, cache_hit])
-def bench(self, *args, **kwargs):
-    benchmarks.append(self.base_fn.__name__)
-    raise RuntimeError("there is nothing to measure with")
-Autotuner._bench = bench
-
-from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
-from fla.modules import FusedRMSNormGated
-
-dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype_name]
-def inputs(batch, tokens):
-    make = lambda heads, *dim: torch.zeros(batch, tokens, heads, *dim, dtype=dtype)
-    return dict(
-        q=make(16, 128), k=make(16, 128), v=make(32, 128), beta=make(32),
-        g=torch.zeros(batch, tokens, 32, dtype=torch.float32), use_qk_l2norm_in_kernel=True,
-    )
-state = lambda count: torch.zeros(count, 32, 128, 128, dtype=torch.float32)
-
-with torch.no_grad():
-    for tokens in (1, 63, 64, 100, 2500):
-        chunk_gated_delta_rule(**inputs(1, tokens), initial_state=None, output_final_state=True)
-    chunk_gated_delta_rule(**inputs(3, 200), output_final_state=False)
-    chunk_gated_delta_rule(**inputs(1, 300), initial_state=state(1), output_final_state=True)
-    for kind in (torch.int32, torch.int64):
-        chunk_gated_delta_rule(
-            **inputs(1, 300), initial_state=state(3), output_final_state=True,
-            cu_seqlens=torch.tensor([0, 17, 130, 300], dtype=kind),
-        )
-    for batch in (1, 2, 16, 77):
-        fused_recurrent_gated_delta_rule(**inputs(batch, 1), initial_state=state(batch), output_final_state=True)
-    norm = FusedRMSNormGated(128, eps=1e-6, activation="silu", dtype=dtype)
-    norm(torch.zeros(100 * 32, 128, dtype=dtype), torch.zeros(100 * 32, 128, dtype=dtype))
-own = sum(launched.values())
-
-# Random traffic of the workloads that the artifact was built for, of which these calls are but examples.
-from gdn_aot.models import find_model
-from gdn_aot.providers import fla as provider
-from gdn_aot.providers.base import Limits
-rng, limits = random.Random(1), Limits(max_tokens=2000, max_batch=4)
-shape = find_model("qwen3.5-9b").shape(1, dtype_name)
-for name in ("transformers-prefill", "transformers-decode", "gated-norm"):
-    workload = provider.WORKLOADS[name]()
-    for _ in range(30):
-        workload.run(shape, workload.sample(shape, limits, rng))
-print(json.dumps({
-    "own": own, "launches": sum(launched.values()), "kernels": sorted(launched), "binaries": len(files),
-    "hits": sum(hit for _, hit in lookups), "misses": [name for name, hit in lookups if not hit],
-    "benchmarks": benchmarks,
-}))
-"""
+_SERVE = (ROOT / "examples" / "plain_calls.py").read_text(encoding="utf-8")
 
 
 def _seed(built: Built, into: object, home: Path, extra: dict[str, str] | None = None) -> dict[str, Any]:

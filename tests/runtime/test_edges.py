@@ -73,9 +73,10 @@ def test_an_artifact_that_comes_later_is_found(serve: Any) -> None:
     """A first install() found an empty store; the next one finds what was put there since."""
     got = serve("""
 gdn_aot.install(); become()
+from gdn_aot.artifact.install import install as put
 from gdn_aot.artifact.store import Store, default_home
 from gdn_aot.artifact.verify import open_artifact
-Store(default_home()).install(open_artifact(sys.argv[1]))
+put(Store(default_home()), open_artifact(sys.argv[1]))
 gdn_aot.install(); decode(); done()
 """)
     assert got["compiled"] == []

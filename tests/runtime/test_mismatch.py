@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import storing
 
 
 @pytest.fixture
@@ -108,11 +109,10 @@ def test_a_damaged_store_is_noticed(serve: Any, tmp_path: Path, what: str) -> No
     store = tmp_path / "home/store"
     (index,) = store.glob("artifacts/*/index")
     if what == "blob":
-        for blob in store.glob("blobs/*/*"):
-            content = blob.read_bytes()
-            blob.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+        for blob in storing.contents(tmp_path / "home"):
+            storing.flip_blob(tmp_path / "home", blob, 99)
     elif what == "missing":
-        shutil.rmtree(store / "blobs")
+        shutil.rmtree(store / "packs")
     else:
         data = bytearray(index.read_bytes())
         if what == "truncated":

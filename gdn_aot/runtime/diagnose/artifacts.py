@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gdn_aot._files import file_sha256
 from gdn_aot.artifact.index import Index
 from gdn_aot.artifact.index_writer import write_index
+from gdn_aot.artifact.install import read_manifest
 from gdn_aot.artifact.store import MANIFEST
 from gdn_aot.artifact.store import artifact_files as files_of
 from gdn_aot.errors import GdnAotError
@@ -147,7 +148,7 @@ def _installed(view: StoreView, place: str, devices: Sequence[Device], *, deep: 
         rest = _Rest({}, ())
         damage = []
         try:
-            rest = _read_rest(f"{place}/{MANIFEST}", deep=deep)
+            rest = _read_rest(place, deep=deep)
         except _UNREADABLE as error:
             damage.append(f"{place}/{MANIFEST}: {_text(error)}")
         wrong = [*_wrong_blobs(view, rest.blobs, deep=deep)]
@@ -187,10 +188,9 @@ def _state(path: str, index: Index, rest: _Rest, devices: Sequence[Device]) -> A
     )
 
 
-def _read_rest(path: str, *, deep: bool) -> _Rest:
+def _read_rest(place: str, *, deep: bool) -> _Rest:
     """Read what the index lacks. Checking all of a manifest takes three times as long as all else here."""
-    with open(path, "rb") as file:
-        content = file.read()
+    content = read_manifest(place)
     if deep:
         from gdn_aot.artifact.parse import load_manifest
 
@@ -213,11 +213,11 @@ def _rest(manifest: Manifest) -> _Rest:
 
 def _wrong_blobs(view: StoreView, blobs: Mapping[str, int], *, deep: bool) -> Iterator[str]:
     for sha256, size in blobs.items():
-        path, found = view.store.blob_path(sha256), view.sizes.get(sha256)
+        found = view.sizes.get(sha256)
         if found is None:
-            yield f"{path} is missing or cannot be read"
+            yield f"{view.store.root}/packs: blob {sha256} is missing or cannot be read"
         elif found != size:
-            yield f"{path} has {found} bytes, expected {size}"
+            yield f"{view.store.root}/packs: blob {sha256} has {found} bytes, expected {size}"
         elif deep:
             try:
                 view.store.read_blob(sha256)
@@ -227,11 +227,7 @@ def _wrong_blobs(view: StoreView, blobs: Mapping[str, int], *, deep: bool) -> It
 
 def _wrong_records(index: Index) -> Iterator[str]:
     try:
-        for kernel in index.kernels():
-            index.choices(kernel.name)
-        for number in range(len(index.header["models"])):
-            for name in {name for names in index.model(number).values() for name, _ in names}:
-                index.binary_by_name(name)
+        index.check()
     except _UNREADABLE as error:
         yield _text(error)
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.store import Store
+from gdn_aot.artifact.store import OLDER, Store
 from gdn_aot.errors import GdnAotError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _FORMAT_BYTES = 64
 """As much of ``format`` as is shown."""
@@ -40,7 +36,7 @@ class StoreView:
     places: tuple[str, ...]
     """Directories of the artifacts."""
     sizes: dict[str, int]
-    """Bytes of each blob, by name."""
+    """Bytes of each blob, by its SHA-256."""
     state: StoreState
 
 
@@ -51,10 +47,14 @@ def read_store(home: str) -> StoreView:
     places: tuple[str, ...] = ()
     try:
         problem = _unusable(root)
+        if store.format() in OLDER:
+            problem = (
+                f"{root} is of format {store.format()}; installing an artifact, or gdn-aot cache prune, upgrades it"
+            )
         places = tuple(store.artifacts())
     except (GdnAotError, OSError, ValueError) as error:
         problem = str(error) or type(error).__name__
-    sizes = dict(_blobs(f"{root}/blobs"))
+    sizes = store.blob_sizes()
     state = StoreState(
         path=root,
         exists=os.path.isdir(root),
@@ -103,18 +103,3 @@ def _format(root: str) -> str | None:
             return file.read(_FORMAT_BYTES).strip()
     except OSError:
         return None
-
-
-def _blobs(folder: str) -> Iterator[tuple[str, int]]:
-    for part in _scan(folder):
-        for blob in _scan(part.path):
-            if not blob.name.startswith("."):
-                yield blob.name, blob.stat().st_size
-
-
-def _scan(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError:
-        return []

@@ -1,0 +1,198 @@
+"""``gdn-aot cache``: what the store on this machine holds, and looking after it."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import describe, emit_json, note, out, problems_of, table
+
+if TYPE_CHECKING:
+    from gdn_aot.artifact.store import Store
+    from gdn_aot.artifact.upkeep import Removed, StoredArtifact
+
+_HEADS = (
+    "artifact", "target", "provider", "triton", "own bytes", "shared bytes", "installed", "from", "use", "sha256",
+)  # fmt: skip
+_dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
+
+
+class _Group(click.Group):
+    """A group that suggests a command for one that it does not have."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name."""
+        name = args[0] if args else ""
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, self.commands, n=1)
+            what = f" Did you mean {near[0]!r}?" if near else f" Commands are {', '.join(self.commands)}."
+            raise click.UsageError(f"No such command {name!r}.{what}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group("cache", cls=_Group, no_args_is_help=False, invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """See and look after the store, the directory on this machine that artifacts are installed in.
+
+    It is $GDN_AOT_HOME/store, or gdn-aot/store in the user's cache directory.
+    """
+    if ctx.invoked_subcommand is None:
+        out(ctx.get_help())
+
+
+@command.command("ls")
+@_options.as_json
+def ls_command(*, as_json: bool) -> None:
+    """List the artifacts of the store, the one that the loader prefers first."""
+    from gdn_aot.artifact import upkeep
+
+    store = _store()
+    artifacts = upkeep.ls(store)
+    unneeded = upkeep.unneeded(store)
+    size = upkeep.size(store)
+    if as_json:
+        about = {"path": store.root, "format": store.format(), "bytes": size, "unneeded": unneeded}
+        emit_json({"store": about, "artifacts": [_document(artifact) for artifact in artifacts]})
+        return
+    if artifacts:
+        out(table([_row(artifact) for artifact in artifacts], _HEADS))
+    for artifact in artifacts:
+        if artifact.problem:
+            note(f"Warning: {artifact.place}: {artifact.problem}")
+    note(f"store {store.root}: {_count(len(artifacts))}, {size} bytes")
+    if unneeded:
+        note(f"{unneeded} bytes are not needed; gdn-aot cache prune frees them")
+
+
+@command.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_dry_run
+@_options.as_json
+def rm_command(names: tuple[str, ...], *, dry_run: bool, as_json: bool) -> None:
+    """Remove artifacts, and the blobs that no other artifact needs.
+
+    NAME is an identifier, the name of a directory, a glob of either, or at least four first digits of a SHA-256. If one
+    of several names is that of nothing, nothing is removed.
+    """
+    from gdn_aot.artifact.upkeep import remove
+
+    _tell(remove(_store(), names, dry_run=dry_run, waiting=note), dry_run=dry_run, as_json=as_json)
+
+
+@command.command("prune")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Builds of each identifier that stay, the last installed first.",
+)
+@_dry_run
+@_options.as_json
+def prune_command(*, keep: int, dry_run: bool, as_json: bool) -> None:
+    """Remove superseded builds, blobs that nothing needs, and what killed processes left unfinished."""
+    from gdn_aot.artifact.upkeep import prune
+
+    _tell(prune(_store(), keep=keep, dry_run=dry_run, waiting=note), dry_run=dry_run, as_json=as_json)
+
+
+@command.command("verify")
+@click.option("--repair", is_flag=True, help="Remove what is damaged, so that fetching brings it again.")
+@_options.as_json
+def verify_command(*, repair: bool, as_json: bool) -> None:
+    """Check the digest of everything in the store; exit 5 and name every problem if one is wrong."""
+    from gdn_aot.artifact.audit import audit
+
+    found = audit(_store(), repair=repair, waiting=note)
+    error = found.error() if found.problems and not repair else None
+    if as_json:
+        document: dict[str, object] = {
+            "ok": error is None,
+            "store": found.path,
+            "artifacts": found.artifacts,
+            "blobs": found.blobs,
+            "bytes": found.size,
+            "problems": [{"where": problem.where, "what": problem.what} for problem in found.problems],
+            "removed": [_document(artifact) for artifact in found.removed],
+            "freed": found.freed,
+        }
+        if error is not None:
+            document["error"] = describe(error.code, error.message, error.hint, problems_of(error))
+        emit_json(document)
+        if error is not None:
+            raise click.exceptions.Exit(error.exit_code)
+        return
+    if error is not None:
+        raise error
+    if not found.problems:
+        out(f"{found.path}: ok, {_count(found.artifacts)}, {found.blobs} blobs, {found.size} bytes")
+        return
+    for problem in found.problems:
+        note(f"  {problem}")
+    out(f"{found.path}: removed what was damaged, freed {found.freed} bytes")
+    for artifact in found.removed:
+        origin = artifact.origins[0].repo if artifact.origins else None
+        arch = f" --arch {artifact.target}" if artifact.target else ""
+        how = f"gdn-aot fetch --repo {origin}{arch}" if origin else "fetch or build it"
+        note(f"{artifact.identifier} was removed; to have it again: {how}")
+
+
+def _store() -> Store:
+    from gdn_aot.artifact.store import Store, default_home
+
+    return Store(default_home())
+
+
+def _row(artifact: StoredArtifact) -> tuple[object, ...]:
+    return (
+        artifact.identifier,
+        artifact.target,
+        f"{artifact.provider} {artifact.version}" if artifact.provider else None,
+        artifact.triton,
+        artifact.own,
+        artifact.shared,
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(artifact.installed)),
+        ", ".join(f"{origin.repo}@{origin.commit[:12]}" for origin in artifact.origins) or None,
+        "damaged" if artifact.problem else "preferred" if artifact.preferred else "superseded",
+        artifact.sha256[:16],
+    )
+
+
+def _document(artifact: StoredArtifact) -> dict[str, object]:
+    document = asdict(artifact)
+    document["path"] = document.pop("place")
+    return document
+
+
+def _tell(removed: Removed, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            {
+                "dry_run": dry_run,
+                "removed": [_document(artifact) for artifact in removed.artifacts],
+                "blobs": removed.blobs,
+                "leftovers": list(removed.leftovers),
+                "freed": removed.freed,
+            }
+        )
+        return
+    for artifact in removed.artifacts:
+        out(artifact.place)
+    for path in removed.leftovers:
+        out(path)
+    verb = "would remove" if dry_run else "removed"
+    freed = "free" if dry_run else "freed"
+    note(f"{verb} {_count(len(removed.artifacts))} and {removed.blobs} blobs; {freed} {removed.freed} bytes")
+
+
+def _count(number: int) -> str:
+    return f"{number} artifact{'s' * (number != 1)}"

@@ -1,0 +1,83 @@
+"""``gdn-aot lock``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import emit_json, no_bars, note, out
+from gdn_aot.errors import VerificationError
+
+
+@click.command("lock")
+@_options.fetch_arch
+@_options.fetch_provider
+@_options.provider_version
+@_options.triton
+@_options.repo
+@_options.revision
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("gdn-aot.lock"), show_default=True,
+    metavar="PATH", help="The lock file.",
+)  # fmt: skip
+@click.option("--check", is_flag=True, help="Write nothing; exit 5 if the lock file is not what would be written.")
+@_options.token
+@_options.quiet
+@_options.as_json
+def command(
+    *,
+    arch: tuple[str, ...],
+    provider: str,
+    provider_version: str,
+    triton: str,
+    repo: str | None,
+    revision: str | None,
+    output: Path,
+    check: bool,
+    token: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Pin what fetch would install, by commit and SHA-256, in gdn-aot.lock.
+
+    Nothing is downloaded but the registry's index. Keep the file in version control; fetch --locked installs what it
+    pins, also when the branch has moved on. Where something that is wanted is missing, nothing is written.
+
+    \b
+    Example:
+      gdn-aot lock --arch sm_90 --arch sm_100 --revision v1.2.0
+      gdn-aot fetch --locked
+    """  # noqa: D301 - \b is click's
+    no_bars(quiet=quiet)
+    from gdn_aot.hub.choose import choose
+    from gdn_aot.hub.lock import changes, make_lock, read_lock, write_lock
+    from gdn_aot.hub.registry import default_repo
+    from gdn_aot.hub.request import make_request
+
+    source = default_repo(repo)
+    chosen = choose(source, revision, make_request(arch, provider, provider_version, triton), token)
+    lock = make_lock(source, chosen.revision, chosen.commit, chosen.entries, output.parent)
+    if check:
+        problems = list(changes(read_lock(output), lock))
+        if problems:
+            raise VerificationError(
+                f"{output} is not what gdn-aot lock would write",
+                problems,
+                hint="gdn-aot lock with the same options writes it; --revision TAG or a commit keeps it from moving",
+            )
+        changed = False
+    else:
+        changed = write_lock(output, lock)
+    if as_json:
+        emit_json({"path": click.format_filename(output), "changed": changed, **asdict(lock)})
+        return
+    if quiet:
+        out(click.format_filename(output))
+        return
+    for artifact in lock.artifacts:
+        out(f"{artifact.identifier}: sha256 {artifact.sha256}; {artifact.size} bytes")
+    state = "written" if changed else "checked" if check else "unchanged"
+    note(f"{output}: {state}; {lock.repository} at commit {lock.commit} ({lock.revision})")

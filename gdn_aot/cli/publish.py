@@ -1,0 +1,122 @@
+"""``gdn-aot publish``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gdn_aot.cli import _options
+from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, tell
+
+if TYPE_CHECKING:
+    from gdn_aot.errors import ConflictError
+    from gdn_aot.hub.publish import Outcome
+
+
+@click.command("publish")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@_options.repo
+@click.option("--tag", "tag", default=None, metavar="TAG", help="Name this release, as v1.2.0.")
+@click.option("--create", "create", is_flag=True, help="Make the repository if it is not there.")
+@click.option("--private", "private", is_flag=True, help="With --create: let nobody else see it.")
+@click.option("--replace", "replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
+@click.option("--dry-run", "dry_run", is_flag=True, help="Verify and compare, change nothing.")
+@_options.token
+@_options.quiet
+@_options.as_json
+def command(
+    files: tuple[Path, ...],
+    *,
+    repo: str | None,
+    tag: str | None,
+    create: bool,
+    private: bool,
+    replace: bool,
+    dry_run: bool,
+    token: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Verify artifacts and publish them to a repository of the Hugging Face Hub or to a directory.
+
+    Nothing that is there is overwritten: other content under the same identifier or tag is an error (exit 7). Artifacts
+    that are there already are left as they are.
+    """
+    from gdn_aot.errors import UsageError
+    from gdn_aot.hub.publish import publish
+    from gdn_aot.hub.registry import default_repo, locate, open_registry
+
+    where = default_repo(repo)
+    if locate(where).revision is not None:
+        raise UsageError("a revision cannot be published to", hint="leave out what comes after @, and see --tag")
+    if private and not create:
+        raise UsageError("--private is for a repository that is made", hint="add --create")
+    no_bars(quiet=quiet)
+    registry = open_registry(where, token=token)
+    outcome = publish(registry, files, tag=tag, replace=replace, create=create, private=private, dry_run=dry_run)
+    for item in outcome.plan.items:
+        if item.entry.dirty and not quiet:
+            note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
+    refusal = outcome.plan.refusal()
+    if as_json:
+        emit_json(_document(outcome, refusal, dry_run=dry_run))
+    else:
+        _show(outcome, quiet=quiet)
+    if refusal is not None:  # of a dry run; else publish() has raised it
+        tell(refusal.message, refusal.hint)
+        raise click.exceptions.Exit(refusal.exit_code)
+    if not (as_json or quiet):
+        note(_summary(outcome, dry_run=dry_run))
+
+
+def _show(outcome: Outcome, *, quiet: bool) -> None:
+    if quiet:
+        for item in outcome.plan.with_action("added", "replaced"):
+            out(item.entry.identifier)
+        return
+    rows = [
+        (item.action, item.entry.identifier, item.entry.size, item.entry.sha256[:16]) for item in outcome.plan.items
+    ]
+    out(table(rows, ("action", "identifier", "bytes", "sha256")))
+
+
+def _summary(outcome: Outcome, *, dry_run: bool) -> str:
+    new = len(outcome.plan.with_action("added", "replaced"))
+    tag = f", tag {outcome.tag}" if outcome.tag else ""
+    if dry_run:
+        return f"{outcome.registry}: {new} of {len(outcome.plan.items)} would be published{tag}; nothing was changed"
+    made = "created, " if outcome.created else ""
+    what = f"{new} published" if new else "nothing to publish, all of it is there"
+    return f"{outcome.registry}: {made}{what}; commit {outcome.commit}{tag}"
+
+
+def _document(outcome: Outcome, refusal: ConflictError | None, *, dry_run: bool) -> dict[str, Any]:
+    from gdn_aot.hub.layout import branch_name
+
+    document: dict[str, Any] = {
+        "repo": outcome.registry,
+        "branch": branch_name(),
+        "tag": outcome.tag,
+        "dry_run": dry_run,
+        "created": outcome.created,
+        "commit": outcome.commit,
+        "main": outcome.main,
+        "artifacts": [
+            {
+                "path": click.format_filename(item.path),
+                "identifier": item.entry.identifier,
+                "sha256": item.entry.sha256,
+                "size": item.entry.size,
+                "action": item.action,
+                "reason": item.reason,
+                "dirty": item.entry.dirty,
+            }
+            for item in outcome.plan.items
+        ],
+        "card": outcome.plan.card.decode(),
+    }
+    if refusal is not None:
+        document["error"] = describe(refusal.code, refusal.message, refusal.hint)
+    return document

@@ -1,0 +1,131 @@
+"""Many processes on one store, and killed ones: ``python -m artifact.storm MODE HOME SEED COUNT FILE...``.
+
+Everything is imported once and each process is forked, so that what happens falls into the work and not into the start
+of an interpreter. Prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import storing
+from hub.checking import check_store
+
+from gdn_aot.artifact.audit import audit
+from gdn_aot.artifact.install import install
+from gdn_aot.artifact.store import Store
+from gdn_aot.artifact.upkeep import prune, remove
+from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.errors import NothingSelectedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Do something in a child, which says on stderr how it failed."""
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        work()
+        code = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, the parent is told
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def act(home: Path, artifacts: list[Artifact], chosen: random.Random) -> None:
+    """Do one of the things that can be done to a store."""
+    store, artifact = Store(str(home)), chosen.choice(artifacts)
+    what = chosen.choice(("install", "install", "install", "remove", "prune", "repair"))
+    if what == "install":
+        install(store, artifact)
+    elif what == "remove":
+        with suppress(NothingSelectedError):
+            remove(store, [artifact.sha256])
+    elif what == "prune":
+        prune(store)
+    else:
+        assert not audit(store, repair=True).removed
+
+
+def act_on(home: Path, artifacts: list[Artifact], seed: float, count: int) -> None:
+    chosen = random.Random(seed)
+    for _ in range(count):
+        act(home, artifacts, chosen)
+
+
+def many(home: Path, _: random.Random, count: int, artifacts: list[Artifact]) -> list[dict[str, Any]]:
+    """Install at once from many processes; returns what each was told."""
+    gate, opener = os.pipe()
+    answers, teller = os.pipe()
+
+    def work(number: int) -> None:
+        os.close(opener)
+        os.read(gate, 1)  # ends when the parent closes its side
+        done = install(Store(str(home)), artifacts[number % len(artifacts)])
+        os.write(teller, json.dumps({"place": done.place, "new": done.new, "repaired": done.repaired}).encode() + b"\n")
+
+    children = [fork(lambda number=number: work(number)) for number in range(count)]  # type: ignore[misc]
+    os.close(opener)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0] * count, codes
+    os.close(teller)
+    with os.fdopen(answers) as file:
+        return [json.loads(line) for line in file]
+
+
+def mixed(home: Path, chosen: random.Random, count: int, artifacts: list[Artifact]) -> list[int]:
+    """Do all kinds of things from many processes; returns their exit codes."""
+    seeds = [chosen.random() for _ in range(6)]
+    children = [fork(lambda seed=seed: act_on(home, artifacts, seed, count)) for seed in seeds]  # type: ignore[misc]
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def kill(home: Path, chosen: random.Random, count: int, artifacts: list[Artifact]) -> list[dict[str, Any]]:
+    """Kill processes that do all kinds of things, at random moments; returns what each left behind."""
+    act_on(home, artifacts, 0, 20)
+    begin = time.monotonic()
+    act_on(home, artifacts, 1, 20)
+    usual = (time.monotonic() - begin) / 20
+    found = []
+    for _ in range(count):
+        child = fork(lambda: act_on(home, artifacts, chosen.random(), 10**9))
+        time.sleep(chosen.uniform(0, 6 * usual))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "it ended before it was killed"
+        left = len(storing.leftovers(home))
+        whole = check_store(home)
+        problems = [str(problem) for problem in audit(Store(str(home))).problems]
+        for artifact in artifacts:
+            install(Store(str(home)), artifact)
+        after = audit(Store(str(home))).problems
+        assert len(check_store(home)) == len(artifacts)
+        assert not storing.leftovers(home)
+        found.append({"left": left, "whole": whole, "problems": problems, "after": len(after)})
+        act_on(home, artifacts, chosen.random(), 2)
+    return found
+
+
+def main(mode: str, home: str, seed: str, count: str, *files: str) -> None:
+    """Run a mode and print what it returns."""
+    artifacts = [open_artifact(file) for file in files]
+    run = {"many": many, "mixed": mixed, "kill": kill}[mode]
+    print(json.dumps(run(Path(home), random.Random(int(seed)), int(count), artifacts)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,142 @@
+"""What goes over the wire: a request, its answer, and the error that becomes one."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Host = Literal["hub", "storage"]
+"""Which of the two servers: the Hub, or the storage that large files are sent to and served from."""
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request, its path split and decoded, its body whole."""
+
+    host: Host
+    method: str
+    parts: tuple[str, ...]
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    body: bytes
+
+    @classmethod
+    def parse(cls, host: Host, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
+        """Split a request's target; the parts of the path are decoded one by one, so ``a%2Fb`` is one part."""
+        url = urlsplit(target)
+        parts = tuple(unquote(part) for part in url.path.lstrip("/").split("/"))
+        lower = {name.lower(): value for name, value in headers.items()}
+        return cls(host=host, method=method, parts=parts, query=parse_qs(url.query), headers=lower, body=body)
+
+    @property
+    def path(self) -> str:
+        """The decoded path, as fault rules and the log see it."""
+        return "/" + "/".join(self.parts)
+
+    @property
+    def token(self) -> str | None:
+        """The bearer token sent with it."""
+        kind, _, token = self.headers.get("authorization", "").partition(" ")
+        return token if kind == "Bearer" else None
+
+    @property
+    def json(self) -> Any:
+        """The body, which is one JSON document."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise ApiError(400, "the body is not JSON") from None
+
+    def span(self, size: int) -> tuple[int, int] | None:
+        """Return the first byte asked for and the one after the last, or None if all of the file is asked for.
+
+        Raises:
+            ApiError: 416; no such bytes are in a file of this size.
+        """
+        match = _RANGE.fullmatch(self.headers.get("range", ""))
+        if match is None:
+            return None
+        first, last = match.groups()
+        start = int(first) if first else max(size - int(last), 0)
+        end = min(int(last) + 1, size) if first and last else size
+        if start >= end:
+            raise ApiError(416, "range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
+        return start, end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One answer. ``body`` is what GET sends; for HEAD only its length counts."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @classmethod
+    def of(cls, document: Any, *, status: int = 200) -> Response:
+        """Answer with a JSON document."""
+        body = json.dumps(document).encode()
+        return cls(status=status, headers={"Content-Type": "application/json; charset=utf-8"}, body=body)
+
+
+class ApiError(Exception):
+    """A request that is refused.
+
+    Args:
+        status: HTTP status.
+        message: Sent as ``X-Error-Message`` and in the body, as the Hub does.
+        code: ``X-Error-Code``, which the client tells missing repositories, revisions and files apart by.
+        headers: More headers.
+        extra: More members of the JSON body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+        self.headers, self.extra = dict(headers or {}), dict(extra or {})
+
+    def response(self) -> Response:
+        """Return it as an answer."""
+        plain = Response.of({"error": self.message, **self.extra}, status=self.status)
+        headers = {**plain.headers, **self.headers, "X-Error-Message": self.message}
+        if self.code:
+            headers["X-Error-Code"] = self.code
+        return Response(status=self.status, headers=headers, body=plain.body)
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """What the log keeps of one request. ``user`` is whose token came with it, "?" an unknown one, None none."""
+
+    host: Host
+    method: str
+    path: str
+    range: str | None
+    user: str | None
+    received: int
+    at: float = field(default_factory=time.monotonic)
+    status: int | None = None  # None while nothing was answered
+    sent: int = 0  # bytes of body
+    fault: str | None = None  # the fault that struck it
+
+    def __str__(self) -> str:
+        ranged = f" [{self.range}]" if self.range else ""
+        struck = f" <- {self.fault}" if self.fault else ""
+        return f"{self.host} {self.method} {self.path}{ranged} {self.status}{struck}"

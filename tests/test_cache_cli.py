@@ -1,0 +1,195 @@
+"""``gdn-aot cache``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import storing
+from helpers import environment, expect_error, gdn_aot
+from hub.checking import check_store
+
+from gdn_aot.artifact import lock
+from gdn_aot.artifact.install import Origin, install
+from gdn_aot.artifact.store import Store
+from gdn_aot.artifact.verify import Artifact
+
+SM_90 = "fla0.6.0-triton3.6.0-sm_90"
+SM_120 = "fla0.6.0-triton3.6.0-sm_120"
+ORIGIN = Origin(repo="hf://org/name", revision="v1", commit="c" * 40)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def three(tmp_path: Path, home: Path) -> list[Artifact]:
+    """Two builds for sm_120, the second installed last, and one for sm_90 that was fetched."""
+    made = [storing.variant(tmp_path, 1), storing.variant(tmp_path, 2, target="sm_90"), storing.variant(tmp_path, 3)]
+    for number, artifact in enumerate(made):
+        place = install(Store(str(home)), artifact, ORIGIN if number == 1 else None).place
+        os.utime(place, (1000 + number, 1000 + number))
+    return made
+
+
+def places(home: Path) -> list[str]:
+    return Store(str(home)).artifacts()
+
+
+def test_ls(home: Path, three: list[Artifact]) -> None:
+    done = gdn_aot("cache", "ls", home=home)
+    head, *lines = done.out.splitlines()
+    heads = "artifact target provider triton own bytes shared bytes installed from use sha256"
+    assert head.split() == heads.split()
+    assert [line.split()[0] for line in lines] == [SM_120, SM_90, SM_120]
+    assert [line.split()[-2] for line in lines] == ["preferred", "preferred", "superseded"]
+    assert [line.split()[-1] for line in lines] == [three[number].sha256[:16] for number in (2, 1, 0)]
+    assert f"hf://org/name@{'c' * 12}" in lines[1]
+    assert done.err.splitlines()[0].startswith(f"store {home}/store: 3 artifacts, ")
+    document = gdn_aot("cache", "ls", "--json", home=home).json
+    assert document["store"]["path"] == f"{home}/store"
+    assert (document["store"]["format"], document["store"]["unneeded"]) == ("2", 0)
+    assert document["store"]["bytes"] == sum(
+        path.stat().st_size for path in (home / "store").rglob("*") if path.is_file()
+    )
+    assert [item["sha256"] for item in document["artifacts"]] == [three[number].sha256 for number in (2, 1, 0)]
+    second = document["artifacts"][1]
+    assert second == {
+        "path": places(home)[1], "identifier": SM_90, "sha256": three[1].sha256, "target": "sm_90", "provider": "fla",
+        "version": "0.6.0", "triton": "3.6.0", "own": second["own"], "shared": second["shared"], "installed": 1001.0,
+        "origins": [{"repo": "hf://org/name", "revision": "v1", "commit": "c" * 40}], "preferred": True, "problem": "",
+    }  # fmt: skip
+
+
+def test_an_empty_store(home: Path) -> None:
+    assert gdn_aot("cache", "ls", home=home).out == ""
+    document = gdn_aot("cache", "ls", "--json", home=home).json
+    assert document == {
+        "store": {"path": f"{home}/store", "format": None, "bytes": 0, "unneeded": 0}, "artifacts": [],
+    }  # fmt: skip
+    assert gdn_aot("cache", "verify", home=home).out == f"{home}/store: ok, 0 artifacts, 0 blobs, 0 bytes\n"
+    assert gdn_aot("cache", "prune", home=home).out == ""
+    expect_error(gdn_aot("cache", "rm", "*", "--json", home=home, code=3), 3, "nothing-selected")
+    assert not (home / "store").exists()
+
+
+def test_rm(home: Path, three: list[Artifact]) -> None:
+    place = places(home)[1]
+    dry = gdn_aot("cache", "rm", "--dry-run", SM_90, home=home)
+    assert dry.out == f"{place}\n"
+    assert dry.err.startswith("would remove 1 artifact and 1 blobs; free ")
+    assert len(check_store(home)) == 3
+    document = gdn_aot("cache", "rm", three[1].sha256[:6], "--json", home=home).json
+    assert (document["dry_run"], document["blobs"], document["leftovers"]) == (False, 1, [])
+    assert [item["path"] for item in document["removed"]] == [place]
+    assert f"free {document['freed']} bytes" in dry.err
+    assert check_store(home) == [three[2].sha256, three[0].sha256]
+
+
+def test_rm_of_a_wrong_name(home: Path, three: list[Artifact]) -> None:
+    error = expect_error(
+        gdn_aot("cache", "rm", "*sm_90", SM_90[:-1], "--json", home=home, code=3), 3, "nothing-selected"
+    )
+    assert error["hint"] == f"did you mean {SM_90}?"
+    assert len(check_store(home)) == len(three)
+    assert "Missing argument 'NAME...'" in gdn_aot("cache", "rm", home=home, code=2).err
+
+
+def test_prune(home: Path, three: list[Artifact]) -> None:
+    (home / "store/packs/.tmp-1").write_bytes(b"x" * 10)
+    dry = gdn_aot("cache", "prune", "--dry-run", "--json", home=home).json
+    assert dry["leftovers"] == [f"{home}/store/packs/.tmp-1"]
+    assert (home / "store/packs/.tmp-1").exists()
+    assert "bytes are not needed" not in gdn_aot("cache", "ls", home=home).err
+    done = gdn_aot("cache", "prune", "--json", home=home).json
+    assert done == {**dry, "dry_run": False}
+    assert check_store(home) == [three[2].sha256, three[1].sha256]
+    assert gdn_aot("cache", "prune", "--keep", 0, home=home).err.startswith("removed 2 artifacts and ")
+    assert "--keep" in gdn_aot("cache", "prune", "--keep", -1, home=home, code=2).err
+
+
+def test_ls_tells_of_what_is_not_needed(home: Path, three: list[Artifact]) -> None:
+    Path(places(home)[0], "index").write_bytes(b"x")
+    done = gdn_aot("cache", "ls", home=home)
+    assert f"Warning: {places(home)[0]}: " in done.err
+    assert "bytes are not needed; gdn-aot cache prune frees them" in done.err
+    assert done.out.splitlines()[1].split()[-2] == "damaged"
+
+
+def test_verify(home: Path, three: list[Artifact]) -> None:
+    size = sum(path.stat().st_size for path in storing.packs(home))
+    assert gdn_aot("cache", "verify", home=home).out == f"{home}/store: ok, 3 artifacts, 5 blobs, {size} bytes\n"
+    document = gdn_aot("cache", "verify", "--json", home=home).json
+    assert document == {
+        "ok": True, "store": f"{home}/store", "artifacts": 3, "blobs": 5, "bytes": size, "problems": [], "removed": [],
+        "freed": 0,
+    }  # fmt: skip
+
+
+def test_verify_and_repair(home: Path, three: list[Artifact]) -> None:
+    own = next(iter(dict(three[1].iter_blobs()).keys() - dict(three[2].iter_blobs()).keys()))
+    pack = storing.flip_blob(home, own)
+    place = places(home)[1]
+    done = gdn_aot("cache", "verify", "--json", home=home, code=5)
+    assert done.json["ok"] is False
+    assert done.json["error"]["code"] == "verification"
+    assert "gdn-aot cache verify --repair" in done.json["error"]["hint"]
+    assert [(problem["where"], own in problem["what"]) for problem in done.json["problems"]] == [
+        (str(pack), True), (place, True),
+    ]  # fmt: skip
+    done = gdn_aot("cache", "verify", home=home, code=5)
+    assert f"  {place}: blob {own} is missing\n" in done.err
+    assert done.out == ""
+    done = gdn_aot("cache", "verify", "--repair", home=home)
+    assert done.out.startswith(f"{home}/store: removed what was damaged, freed ")
+    assert f"{SM_90} was removed; to have it again: gdn-aot fetch --repo hf://org/name --arch sm_90" in done.err
+    assert check_store(home) == [three[2].sha256, three[0].sha256]
+    assert gdn_aot("cache", "verify", "--repair", "--json", home=home).json["problems"] == []
+
+
+def test_a_read_only_store(home: Path, three: list[Artifact]) -> None:
+    """Inside this process: a privilege that a thread gave up comes back with the next program that root starts."""
+    from gdn_aot.cli.main import run
+
+    with pytest.MonkeyPatch.context() as patch, storing.read_only(home):
+        patch.setenv("GDN_AOT_HOME", str(home))
+        assert [run(["cache", *args]) for args in (["ls"], ["verify"], ["rm", "*", "--dry-run"])] == [0, 0, 0]
+        assert [run(["cache", *args]) for args in (["rm", "*"], ["prune"], ["verify", "--repair"])] == [9, 9, 9]
+    assert len(check_store(home)) == len(three)
+
+
+def test_a_newer_store(home: Path, three: list[Artifact]) -> None:
+    (home / "store/format").write_text("3\n")
+    for args in (["ls"], ["verify"], ["rm", "*"], ["prune"], ["prune", "--dry-run"], ["verify", "--repair"]):
+        expect_error(gdn_aot("cache", *args, "--json", home=home, code=5), 5, "unknown-format")
+
+
+def test_help_and_wrong_commands(home: Path) -> None:
+    assert "verify" in gdn_aot("cache", home=home).out
+    assert gdn_aot("cache", "-h", home=home).out == gdn_aot("cache", home=home).out
+    assert "Did you mean 'prune'?" in gdn_aot("cache", "prone", home=home, code=2).err
+    assert "Commands are ls, rm, prune, verify." in gdn_aot("cache", "xyz", home=home, code=2).err
+
+
+def test_waiting_is_told_and_can_be_interrupted(home: Path, three: list[Artifact]) -> None:
+    with lock.locked(f"{home}/store"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gdn_aot", "cache", "prune"],
+            env=environment(home), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        start = time.monotonic()
+        said = process.stderr.readline()
+        assert time.monotonic() - start > 1.9
+        assert said == f"waiting for process {os.getpid()}, which is using the store {home}/store\n"
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+        assert (process.returncode, error.strip()) == (130, "Error: interrupted")
+    assert len(check_store(home)) == len(three)
