@@ -38,6 +38,8 @@ MAX_FILE = 1 << 30
 """Bytes of an artifact file, as `gdn_aot.artifact.container.MAX_FILE`, which would import zstandard."""
 
 _TREE = re.compile(r"v[1-9][0-9]{0,5}")
+_PROVENANCES = ("measured", "transferred", "default")
+"""Those that `Provenances` counts. What a capture brings is for one deployment and is not published."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +151,7 @@ def entry_of(artifact: Artifact) -> Entry:
         max_tokens=manifest.max_tokens,
         kernels=sum(bool(kernel.binaries) for kernel in manifest.kernels),
         binaries=sum(len(kernel.binaries) for kernel in manifest.kernels),
-        choices=Provenances(**{name: provenance.count(name) for name in get_args(m.Provenance)}),
+        choices=Provenances(**{name: provenance.count(name) for name in _PROVENANCES}),
         numerics=manifest.numerics,
         not_covered=len({gap.kernel for gap in manifest.not_covered}),
         tool=manifest.build.tool,
@@ -273,7 +275,7 @@ def _check_entry(entry: Entry) -> Iterator[tuple[str, str]]:
     if entry.commit is not None and not COMMIT.fullmatch(entry.commit):
         yield "commit", "expected null or 40 lower-case hexadecimal digits"
     counts = {name: getattr(entry, name) for name in ("max_tokens", "kernels", "binaries", "not_covered")}
-    counts |= {f"choices.{name}": getattr(entry.choices, name) for name in get_args(m.Provenance)}
+    counts |= {f"choices.{name}": getattr(entry.choices, name) for name in _PROVENANCES}
     counts |= {f"models[{number}].tp": model.tp - 1 for number, model in enumerate(entry.models)}
     for name, count in counts.items():
         if count < 0:

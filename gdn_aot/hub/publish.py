@@ -185,11 +185,18 @@ def _plan_of_a_dry_run(
 
 
 def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
+    from gdn_aot.artifact.index import is_capture
     from gdn_aot.artifact.verify import open_artifact
 
     found: dict[str, tuple[Path, Entry]] = {}
     for path in files:
-        entry = entry_of(open_artifact(path))
+        artifact = open_artifact(path)
+        if any(map(is_capture, artifact.manifest.workloads)):
+            raise UsageError(
+                f"{path} was built from a capture, for one deployment; a registry has what fits every deployment",
+                hint="copy the file there, and name it in GDN_AOT_ARTIFACT",
+            )
+        entry = entry_of(artifact)
         before = found.setdefault(entry.identifier, (path, entry))
         if before[1].sha256 != entry.sha256:
             raise UsageError(
