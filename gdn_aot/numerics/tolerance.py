@@ -47,6 +47,10 @@ LONG = {
     "gated.state": 3e-4,
     "norm.out": 2 * MEASURED["rounding"],
     "conv.out": 2 * MEASURED["rounding"],
+    # An engine's whole layer: what its convolution gives is rounded before the state sees it, and where its float32 sum
+    # is near the middle of two numbers it takes the other one. Each number is off by one rounding at most.
+    "layer.out": 2 * ROUNDING,
+    "layer.state": ROUNDING,
 }
 SHORT = {
     **LONG,
@@ -58,6 +62,7 @@ SHORT = {
 }
 CHUNK = 64
 _OF_FP16 = {"chunk.out": 1 / 4, "chunk.state": 1 / 4, "recurrent.out": 1 / 8, "norm.out": 1 / 8, "conv.out": 1 / 8}
+_OF_FP16 |= {"layer.out": 1 / 8, "layer.state": 1 / 8}
 """Limits for fp16 over those for bf16; what is not here is float32 in both."""
 _IN_PLACE = {"conv": ("cache",), "norm": ()}
 """Inputs that a call may change; elsewhere those of an engine's layer, which has them to itself."""

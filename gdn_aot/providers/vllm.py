@@ -42,7 +42,7 @@ class Steps:
 
     def __init__(self, kind: str) -> None:
         self.name = kind
-        self.kind = "recurrent" if kind == "decode" else "chunk"
+        self.kind = "layer" if kind == "decode" else "chunk"
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of requests, classes of lengths and alignments, in every deployment."""

@@ -264,6 +264,23 @@ def test_what_is_not_in_the_catalogue_is_refused_with_a_reason(home: Path, tmp_p
     assert "has no layer" in json.dumps(row["not_covered"])
 
 
+@pytest.mark.skipif(
+    version() != "0.24.0" if importlib.util.find_spec("vllm") else False,
+    reason="the interpreter cannot run the kernels of the other versions",
+)
+def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
+    """In Triton's interpreter, which runs vLLM's convolution and its sigmoid update, but not its other kernels."""
+    program = Path(__file__).with_name("vllm_interpreted.py").read_text()
+    got = python(program, home=tmp_path, extra=_environment())
+    assert {(row["layer"], row["kind"]) for row in got} == {
+        (layer, kind) for layer in ("qwen3-next", "qwen3.5") for kind in ("decode", "speculative")
+    }
+    for row in got:
+        assert row["wrong"] is None, row
+        assert row["compared"] >= 3
+        assert "state" in row["with another state"], "a wrong state is noticed"
+
+
 def _environment() -> dict[str, Any]:
     return {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
 
