@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import helpers
 import pytest
+from artifact import factory
 from helpers import expect_error, gdn_aot
 
+from gdn_aot.artifact import archive
+from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact.index import CAPTURE
 from gdn_aot.errors import (
     ConflictError,
     NetworkError,
@@ -51,6 +56,20 @@ def expected(*paths: Path) -> dict[str, str]:
 
 def tree(root: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_what_a_capture_made_is_refused(registry: DirectoryRegistry, tmp_path: Path) -> None:
+    plain = factory.make_manifest()
+    workload = f"{CAPTURE}0123abcd"
+    manifest = replace(
+        plain,
+        identifier=m.make_identifier("fla", "0.6.0", "3.6.0", "sm_120", [workload]),
+        workloads=(*plain.workloads, workload),
+    )
+    path = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / m.file_name(manifest.identifier)).path
+    with pytest.raises(UsageError, match="was built from a capture"):
+        publish(registry, [path])
+    assert "v1" not in registry.refs().branches
 
 
 class Meddled(DirectoryRegistry):
