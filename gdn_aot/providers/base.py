@@ -141,7 +141,10 @@ class Workload(Protocol):
 
     @property
     def kind(self) -> str:
-        """What its results are judged as: ``chunk``, ``recurrent``, ``norm``, ``conv``, ``layer``; see `numerics.tolerance`."""
+        """What its results are judged as: ``chunk``, ``recurrent``, ``norm``, ``conv`` or ``layer``.
+
+        See `gdn_aot.numerics.tolerance`.
+        """
         ...
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
