@@ -1,5 +1,4 @@
-"""What fetching costs: an artifact from a hub on loopback, verified and installed, against the bare download; and a
-repeated fetch, which finds everything installed.
+"""What fetching an artifact costs, against the bare download of its file, and what fetching it again costs.
 
     .venv/bin/python benchmarks/fetch.py ARTIFACT [--rounds N]
 
@@ -69,9 +68,8 @@ def hub() -> Iterator[tuple[str, str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
     try:
-        url, token = process.stdout.readline().split()
+        url, token = (process.stdout.readline() if process.stdout else "").split()
         yield url, token
     finally:
         process.communicate("")
@@ -86,18 +84,24 @@ def run(*args: object, env: dict[str, str]) -> str:
     return done.stdout
 
 
-def timed(step: Callable[[], object]) -> float:
-    """Milliseconds that something takes."""
-    start = time.perf_counter()
+Times = tuple[float, float]
+"""Milliseconds on the clock, and of processor time in this process and those that it waited for."""
+
+
+def timed(step: Callable[[], object]) -> Times:
+    before, start = os.times(), time.perf_counter()
     step()
-    return 1000 * (time.perf_counter() - start)
+    took, after = time.perf_counter() - start, os.times()
+    return 1000 * took, 1000 * (sum(after[:4]) - sum(before[:4]))
 
 
-def summary(values: list[float]) -> dict[str, float]:
+def summary(values: list[Times]) -> dict[str, float]:
+    clock = [took for took, _ in values]
     return {
-        "median": round(statistics.median(values), 1),
-        "least": round(min(values), 1),
-        "greatest": round(max(values), 1),
+        "median": round(statistics.median(clock), 1),
+        "least": round(min(clock), 1),
+        "greatest": round(max(clock), 1),
+        "cpu": round(statistics.median(cpu for _, cpu in values), 1),
     }
 
 
@@ -113,7 +117,7 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
 
     request = Request(targets=(options["target"],), providers=(), others=True, triton=None)
     order = Order(repo=f"hf://{REPO}", revision=None, request=request)
-    found: dict[str, list[float]] = {"download": [], "fetch": [], "verify": [], "install": []}
+    found: dict[str, list[Times]] = {"download": [], "fetch": [], "verify": [], "install": []}
 
     def empty() -> None:
         for place in (constants.HF_HUB_CACHE, default_home()):
@@ -132,13 +136,12 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
             if number:  # the first round imports and connects
                 found[name].append(took)
         empty()
-        start = time.perf_counter()
-        artifact = open_artifact(options["artifact"])
-        opened = time.perf_counter()
-        install(Store(default_home()), artifact)
+        opened = []
+        verified = timed(lambda opened=opened: opened.append(open_artifact(options["artifact"])))  # type: ignore[misc]
+        installed = timed(lambda opened=opened: install(Store(default_home()), opened[0]))  # type: ignore[misc]
         if number:
-            found["verify"].append(1000 * (opened - start))
-            found["install"].append(1000 * (time.perf_counter() - opened))
+            found["verify"].append(verified)
+            found["install"].append(installed)
     return {name: summary(values) for name, values in found.items()}
 
 
@@ -158,7 +161,7 @@ def repeated(home: Path, env: dict[str, str], target: str, rounds: int, artifact
         "hub, locked": ("-m", "gdn_aot", "fetch", "--locked", *wanted),
         "hub, offline": ("-m", "gdn_aot", "fetch", "--repo", f"hf://{REPO}", *wanted),
     }
-    found: dict[str, list[float]] = {name: [] for name in cases}
+    found: dict[str, list[Times]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, command in cases.items():
             extra = {"HF_HUB_OFFLINE": "1"} if name == "hub, offline" else {}
@@ -181,6 +184,7 @@ def main() -> None:
     from gdn_aot.hub.layout import artifact_path
 
     artifact = options.artifact.resolve()
+    load = round(os.getloadavg()[0], 1)
     manifest = open_artifact(artifact).manifest
     with tempfile.TemporaryDirectory() as folder, hub() as (url, token):
         home = Path(folder)
@@ -233,6 +237,7 @@ def main() -> None:
                 platform.machine(),
             ),
             "cores": os.cpu_count(),
+            "load": load,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("huggingface_hub", "zstandard", "triton")},
         },

@@ -29,6 +29,7 @@ from gdn_aot.triton_internals.disk_cache import (
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Kernel, Manifest
+    from gdn_aot.artifact.stored import StoredArtifact
     from gdn_aot.artifact.verify import Artifact
 
 _TABLES = struct.Struct("<QQ")
@@ -56,7 +57,7 @@ class Seeded:
     """``kernel``, ``reason``, ``binaries``, ``choices``: what could not be seeded."""
 
 
-def seed(artifact: Artifact, into: Path) -> Seeded:
+def seed(artifact: Artifact | StoredArtifact, into: Path) -> Seeded:
     """Write every binary and choice of an artifact that fits what is installed here into a Triton cache.
 
     Keys follow the ``TRITON_*`` and ``FLA_*`` variables of this process, and so hold for processes that have the same.

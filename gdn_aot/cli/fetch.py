@@ -151,7 +151,7 @@ class _Report:
             return
         tell(error.message, error.hint, problems_of(error, brief=True), word="Warning" if optional else "Error")
         if optional:
-            note("--optional: going on without; what no artifact serves is compiled and benchmarked at run time")
+            note("--optional: going on; what no artifact serves is compiled and benchmarked at run time")
         else:
             raise click.exceptions.Exit(error.exit_code)
 

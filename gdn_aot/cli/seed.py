@@ -25,19 +25,23 @@ from gdn_aot.cli._output import emit_json, note, out
 def command(file: Path, *, into: Path, as_json: bool) -> None:
     """Write an artifact into a Triton cache, for processes that do not import gdn_aot. Needs no GPU.
 
+    FILE is an artifact file, or the directory of an installed one, which gdn-aot fetch prints.
+
     They find every binary and every autotuning choice in it, with the same Triton, provider and TRITON_* and FLA_*
     variables as here. What is in DIR already stays; seeding again repairs what is broken.
 
     \b
     Example:
       gdn-aot seed gdn-aot-fla0.6.0-triton3.6.0-sm_90.tar.zst --into /cache/triton
+      gdn-aot seed "$(gdn-aot fetch --arch sm_90 --quiet)" --into /cache/triton
       TRITON_CACHE_DIR=/cache/triton python serve.py
     """  # noqa: D301 - \b is click's
+    from gdn_aot.artifact.stored import StoredArtifact
     from gdn_aot.artifact.verify import open_artifact
     from gdn_aot.build.seed import seed
 
     start = time.monotonic()
-    done = seed(open_artifact(file), into)
+    done = seed(StoredArtifact(file) if file.is_dir() else open_artifact(file), into)
     path = click.format_filename(done.path)
     if as_json:
         emit_json({**asdict(done), "path": path, "seconds": round(time.monotonic() - start, 3)})

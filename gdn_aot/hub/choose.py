@@ -66,16 +66,21 @@ def wanted_revision(location: Location, revision: str | None) -> str:
     return revision or location.revision or branch_name()
 
 
-def missing_error(where: str, verdicts: Sequence[Verdict], missing: Sequence[str]) -> NoArtifactError:
+def missing_error(
+    where: str, verdicts: Sequence[Verdict], missing: Sequence[str], hint: str | None = None
+) -> NoArtifactError:
     """Return what to raise where a registry lacks what is wanted.
 
     Args:
         where: The registry and its revision.
         verdicts: On everything that it has.
         missing: What it lacks.
+        hint: What to do, where that is not to build it or to look elsewhere.
     """
     rejected = [Problem(verdict.identifier, verdict.reason) for verdict in verdicts if not verdict.accepted]
     message = f"{where} has no artifact of {', nor of '.join(missing)}"
+    if hint is not None:
+        return NoArtifactError(message, rejected, hint=hint)
     if not verdicts:
         return NoArtifactError(f"{message}: it is empty", hint="publish to it, or name another with --repo")
     target = missing[0].rpartition(" for ")[2]

@@ -137,8 +137,12 @@ class Failures:
         It does where there is no connection and where nothing comes in time; where a connection is closed before all
         has come it does for the file itself, not for what it asks about the file before; after a reset it does not.
         """
-        ended = isinstance(error, self._http.RemoteProtocolError) and error.request.method == "GET"
-        return ended or isinstance(error, (self._http.ConnectError, self._http.TimeoutException))
+        if isinstance(error, self._http.RemoteProtocolError):
+            try:
+                return error.request.method == "GET"  # type: ignore[no-any-return]
+            except RuntimeError:  # it knows no request
+                return True
+        return isinstance(error, (self._http.ConnectError, self._http.TimeoutException))
 
     def translate(self, error: Exception) -> GdnAotError:
         """Return the error of ours that says what happened."""

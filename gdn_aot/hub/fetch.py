@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
 
+LOCK_HINT = "gdn-aot lock writes the lock file anew, for what is wanted now"
 _ON = ("1", "ON", "YES", "TRUE")
 """What huggingface_hub takes for yes in a variable."""
 
@@ -96,11 +97,16 @@ class Outcome:
     verdicts: tuple[Verdict, ...]
     missing: tuple[str, ...]
     """What was wanted and is not there. The rest was installed all the same."""
+    locked: bool
+    """A lock file said what may be fetched."""
 
     def error(self) -> NoArtifactError | None:
         """Return what to raise where something is missing."""
-        where = f"{self.repository} at {self.revision}"
-        return missing_error(where, self.verdicts, self.missing) if self.missing else None
+        if not self.missing:
+            return None
+        if self.locked:
+            return missing_error("the lock file", self.verdicts, self.missing, LOCK_HINT)
+        return missing_error(f"{self.repository} at {self.revision}", self.verdicts, self.missing)
 
 
 def offline() -> bool:
@@ -131,7 +137,7 @@ def fetch(order: Order, store: Store, done: Callable[[Fetched], None], say: Call
     if order.lock is not None:
         selection = select(order.lock.artifacts, order.request)
         if not selection.chosen:
-            raise missing_error("the lock file", selection.verdicts, selection.missing)
+            raise missing_error("the lock file", selection.verdicts, selection.missing, LOCK_HINT)
     outcome = job.from_store()
     if outcome is not None:
         return outcome
@@ -280,6 +286,7 @@ class _Job:
             fetched=tuple(fetched),
             verdicts=selection.verdicts,
             missing=selection.missing,
+            locked=self.order.lock is not None,
         )
 
 

@@ -42,7 +42,7 @@ def name() -> str:
 @pytest.fixture
 def machine(hub: LoopbackHub, tmp_path: Path) -> Machine:
     """A machine with nothing on it."""
-    return Machine(home=tmp_path / "machine", hub=hub)
+    return Machine(home=tmp_path / "machine", endpoint=hub.url)
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     folder = tmp_path_factory.mktemp("published")
     sm_90, old, new = make(folder, "sm_90"), make(folder), make(folder, build=1)
     with LoopbackHub() as hub:
-        machine = Machine(home=folder / "machine", hub=hub)
+        machine = Machine(home=folder / "machine", endpoint=hub.url)
         to = ("--repo", f"hf://{ORG}/published")
         machine.run("publish", sm_90.path, old.path, *to, "--tag", "v1.0.0", "--create")
         machine.run("publish", new.path, *to, "--tag", "v1.1.0", "--replace")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from artifact import factory
 from helpers import gdn_aot
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from helpers import Done
 
+SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
 WANTED = ("--provider", "fla", "--provider-version", "0.6.0", "--triton", "3.6.0")
 """Options that ask for what `write` writes, whatever is installed."""
 
@@ -68,6 +69,12 @@ def store_files(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in sorted(files)}
 
 
+def payload(home: Path) -> Path:
+    """The largest file of a store that holds content of artifacts, however the store keeps it."""
+    files = (path for path in (home / "store").rglob("*") if path.is_file() and path.parts[-3:-2] != ("artifacts",))
+    return max(files, key=lambda path: path.stat().st_size)
+
+
 def installed(home: Path) -> list[str]:
     """The artifacts of a store, the one that the loader prefers first."""
     from gdn_aot.artifact.store import Store
@@ -75,7 +82,18 @@ def installed(home: Path) -> list[str]:
     return [place.rpartition("/")[2] for place in Store(str(home)).artifacts()]
 
 
-def document(done: Done) -> dict[str, Any]:
-    """What ``--json`` printed."""
-    found: dict[str, Any] = json.loads(done.out)
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def place(path: Path, identifier: str = SM_120) -> str:
+    """The name of an artifact's directory in a store."""
+    return f"{identifier}-{sha256(path)[:16]}"
+
+
+def object_of(registry: Path, path: Path) -> Path:
+    """Where a directory registry keeps the content of a file, made writable."""
+    digest = sha256(path)
+    found = registry / ".registry" / "objects" / digest[:2] / digest
+    found.chmod(0o644)
     return found

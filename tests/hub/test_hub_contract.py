@@ -72,6 +72,11 @@ def test_create(hub: LoopbackHub, api: HfApi, name: str) -> None:
         api.create_repo(name)
     assert api.list_repo_files(name) == [".gitattributes"]
     assert api.model_info(name).private is False
+    with pytest.raises(client_errors.HfHubHTTPError, match="write token"):
+        HfApi(endpoint=hub.url, token=READER).delete_repo(name)
+    api.delete_repo(name)
+    api.delete_repo(name, missing_ok=True)
+    assert name not in hub.state.repositories
     for token, status in ((READER, 403), (OUTSIDER, 403), (False, 401)):
         with pytest.raises(client_errors.HfHubHTTPError) as caught:
             HfApi(endpoint=hub.url, token=token).create_repo(f"{name}-other")

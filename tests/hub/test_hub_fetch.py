@@ -79,7 +79,7 @@ def test_lock_holds_while_the_branch_moves(
     assert lock["repository"] == f"hf://{repo}"
     assert [item["sha256"] for item in lock["artifacts"]] == [published.new.sha256]
     move_on(hub, repo, published, "v1.0.0")
-    follower = Machine(home=tmp_path / "follower", hub=hub)
+    follower = Machine(home=tmp_path / "follower", endpoint=hub.url)
     follower.fetch(repo)
     assert follower.installed() == [published.old.sha256]
     machine.run("fetch", "--locked")
@@ -140,6 +140,20 @@ def test_private(
     assert {record.user for record in hub.requests(path="/storage/")} <= {None}
 
 
+@pytest.mark.parametrize("token", [WRITER, OUTSIDER, UNKNOWN])
+def test_no_token_in_debug_output(hub: LoopbackHub, machine: Machine, repo: str, token: str) -> None:
+    """Neither ours nor that of the client, which shows whole requests."""
+    with hub.repository(repo) as repository:
+        repository.private = True
+    arguments = ("fetch", "--repo", f"hf://{repo}", "--arch", "sm_120", *WANTED, "--token", token)
+    process = machine.start(*arguments, token=None, GDN_AOT_LOG="debug", HF_DEBUG="1")
+    out, err = process.process.communicate(timeout=60)
+    assert process.process.returncode == (0 if token == WRITER else 7)
+    assert "Bearer" not in out + err
+    assert token not in out + err
+    assert {record.user for record in hub.requests(path=repo)} <= {"writer", "outsider", "?"}
+
+
 def test_missing_repository(machine: Machine, name: str) -> None:
     machine.fetch(name, "--json", code=7, kind="repository-missing")
     # To others the Hub does not say whether it is missing or private; then both are named.
@@ -186,7 +200,7 @@ def test_offline(hub: LoopbackHub, machine: Machine, repo: str, published: Publi
     offline = {"HF_HUB_OFFLINE": "1"}
     machine.fetch(repo, **offline)
     assert machine.installed() == [published.new.sha256]
-    fresh = Machine(home=tmp_path / "fresh", hub=hub)
+    fresh = Machine(home=tmp_path / "fresh", endpoint=hub.url)
     fresh.fetch(repo, "--json", code=8, kind="offline-miss", **offline)
     assert fresh.installed() == []
     machine.fetch(repo, "--arch", "sm_90", "--json", code=8, kind="offline-miss", **offline)

@@ -167,7 +167,7 @@ def test_stale_parent_is_tried_again_without_a_second_upload(
     )
     publish(machine, name, first.path, "--create")
     hub.log.clear()
-    other = Machine(home=tmp_path / "other", hub=hub)
+    other = Machine(home=tmp_path / "other", endpoint=hub.url)
     struck = hub.fault("POST", "/commit/v1$", Meanwhile(lambda: publish(other, name, theirs.path)))
     publish(machine, name, second.path, "--tag", "v1.1.0")
     assert struck.struck == 1
@@ -183,7 +183,7 @@ def test_publishers_at_once_lose_nothing(hub: LoopbackHub, machine: Machine, nam
     publish(machine, name, make(tmp_path, "sm_89", build=13).path, "--create")
     hub.log.clear()
     running = [
-        Machine(home=tmp_path / target, hub=hub).start("publish", "--repo", f"hf://{name}", artifact.path)
+        Machine(home=tmp_path / target, endpoint=hub.url).start("publish", "--repo", f"hf://{name}", artifact.path)
         for target, artifact in zip(targets, made, strict=True)
     ]
     for process in running:

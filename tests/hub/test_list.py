@@ -8,12 +8,12 @@ import pytest
 from doctoring import distribution, driver_library, flip
 from helpers import expect_error, gdn_aot
 
-from hub.registries import fetch, put, write
+from hub.registries import SM_90, SM_120, fetch, put, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
+
 NO_GPU = "fits what is installed; there is no GPU here to compare {} with"
 NOWHERE = {"GDN_AOT_REPO": "/nowhere"}
 

@@ -15,15 +15,13 @@ from helpers import expect_error, gdn_aot
 from gdn_aot.errors import UnknownFormatError, VerificationError
 from gdn_aot.hub.lock import LockedArtifact, LockFile, parse_lock, to_bytes, write_lock
 from gdn_aot.hub.registry import open_registry
-from hub.registries import WANTED, installed, put, store_files, write
+from hub.registries import SM_90, SM_120, WANTED, installed, put, store_files, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from helpers import Done
-
-SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
 
 
 def sample() -> LockFile:
@@ -211,7 +209,9 @@ def test_locked_narrowed(registry: Path, home: Path) -> None:
     done = locked(*WANTED, "--arch", "sm_90,sm_75", "--json", home=home, code=4)
     assert done.json["missing"] == ["fla 0.6.0 with Triton 3.6.0 for sm_75"]
     done = locked(*WANTED, "--arch", "sm_75", "--json", home=home, code=4)
-    assert "the lock file" in expect_error(done, 4, "no-artifact")["message"]
+    error = expect_error(done, 4, "no-artifact")
+    assert error["message"] == "the lock file has no artifact of fla 0.6.0 with Triton 3.6.0 for sm_75"
+    assert error["hint"].startswith("gdn-aot lock")
 
 
 def test_locked_for_what_is_not_installed_here(registry: Path, home: Path, tmp_path: Path) -> None:

@@ -40,10 +40,12 @@ COMMIT = "ab" * 20
 http = importlib.import_module(errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
 """httpx, or what huggingface_hub 2 has in its place."""
 
+PLACES = {"endpoint": "https://huggingface.co", "cache": "/cache"}
+
 
 @pytest.fixture
 def failures() -> Failures:
-    return Failures("hf://org/name", "revision v1", Secrets(TOKEN), errors, endpoint="http://hub", cache="/cache")
+    return Failures("hf://org/name", "revision v1", Secrets(TOKEN), errors, **PLACES)
 
 
 def answered(status: int, *, sent_token: bool = True, text: str = "", **headers: str) -> Exception:
@@ -141,7 +143,15 @@ def test_how_long_to_wait(failures: Failures) -> None:
     assert wait(answered(429, retry_after="7")) == 7
     assert wait(answered(503, retry_after="Wed, 21 Oct 2026 07:28:00 GMT")) == 0
     assert wait(http.ConnectTimeout("x")) == wait(http.RemoteProtocolError("x")) == 0
+    # What huggingface_hub has tried again by itself is not tried again by us.
+    asked, about = (http.Request(method, "https://huggingface.co/org/name/resolve/v1/x") for method in ("GET", "HEAD"))
     assert wait(http.ConnectTimeout("x"), download=True) is None
+    assert wait(http.ConnectError("x"), download=True) is None
+    assert wait(http.RemoteProtocolError("x"), download=True) is None
+    assert wait(http.RemoteProtocolError("x", request=asked), download=True) is None
+    assert wait(http.RemoteProtocolError("x", request=about), download=True) == 0
+    assert wait(http.ReadError("x", request=asked), download=True) == 0
+    assert wait(answered(429), download=True) is None
     assert wait(answered(503), download=True) == 0
     for status in (400, 401, 403, 404, 409, 412):
         assert wait(answered(status)) is None
@@ -157,7 +167,7 @@ def test_how_long_to_wait(failures: Failures) -> None:
 
 def test_no_secret_in_a_message(failures: Failures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "other-secret")
-    secrets = Failures("hf://org/name", "x", Secrets(TOKEN), errors, endpoint="http://hub", cache="/cache")
+    secrets = Failures("hf://org/name", "x", Secrets(TOKEN), errors, **PLACES)
     said = f"Illegal header value b'Bearer {TOKEN}' other-secret hf_thirdsecret https://me:pwsecret@h/x?sig=signsecret"
     shown = [Secrets(TOKEN).clean(said), secrets.trace(wrapped(ValueError, KeyError(said)))]
     for error in (

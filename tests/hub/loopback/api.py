@@ -48,6 +48,15 @@ def create_repository(state: State, request: Request, url: str) -> Response:
     return Response.of({**where, "name": name})
 
 
+def delete_repository(state: State, request: Request, _url: str) -> Response:
+    """DELETE /api/repos/delete."""
+    user = state.user(request.token)
+    name = f"{request.json.get('organization') or (user.name if user else '')}/{request.json['name']}"
+    state.writable(name, user)
+    del state.repositories[name]
+    return Response.of({})
+
+
 def validate_card(state: State, request: Request, _url: str) -> Response:
     """POST /api/validate-yaml: what is between the two lines of dashes at the top of a card.
 

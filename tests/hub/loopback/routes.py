@@ -32,6 +32,8 @@ def answer(state: State, request: Request, hub: str, storage: str) -> Response: 
             return api.harnesses(state, request, hub)
         case "POST", "api", "repos", "create":
             return api.create_repository(state, request, hub)
+        case "DELETE", "api", "repos", "delete":
+            return api.delete_repository(state, request, hub)
         case "POST", "api", "validate-yaml":
             return api.validate_card(state, request, hub)
         case _, "api", "models", space, name, *rest:
