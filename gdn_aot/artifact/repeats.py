@@ -56,7 +56,8 @@ class Repeats:
 
     def __init__(self, readers: Mapping[str, Callable[[JsonObject], Any]]) -> None:
         self._readers = readers
-        self._known: dict[str, dict[str, Any]] = {field: {} for field, _ in _FIELDS}
+        self._plan: list[tuple[str, dict[str, Any], str, int]] = [(name, {}, end, len(end)) for name, end in _FIELDS]
+        """Each field, what its pieces were read as so far, what follows it, and the length of that."""
         self._mark = os.urandom(16).hex()
         """Stands for a list in the text. Nobody who wrote the text could know it."""
         self._lists: list[tuple[m.Binary, ...]] = []
@@ -105,16 +106,16 @@ class Repeats:
 
     def _read(self, text: str, at: int) -> tuple[m.Binary, int]:
         values = []
-        for field, after in _FIELDS:
+        for field, known, after, length in self._plan:
             end = text.find(after, at)
             if end < 0:
                 raise NotPlainError
             piece = text[at:end]
-            known = self._known[field]
-            if piece not in known:
-                known[piece] = self._parse(field, piece)
-            values.append(known[piece])
-            at = end + len(after)
+            value = known.get(piece)
+            if value is None:
+                value = known[piece] = self._parse(field, piece)
+            values.append(value)
+            at = end + length
         launch_key, signature, constants, attributes, options, metadata, resources, models, workloads, cubin = values
         binary = m.Binary(
             launch_key=launch_key,
