@@ -11,7 +11,7 @@ from gdn_aot.artifact.lock import undisturbed
 from gdn_aot.artifact.parse import load_manifest
 from gdn_aot.artifact.store import MANIFEST
 from gdn_aot.artifact.sweep import is_right, strangers, sweep
-from gdn_aot.artifact.upkeep import StoredArtifact, discard_artifact, ls
+from gdn_aot.artifact.upkeep import InstalledArtifact, discard_artifact, ls
 from gdn_aot.errors import GdnAotError, Problem, VerificationError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Audit:
     size: int
     """Bytes of the packs."""
     problems: tuple[Problem, ...]
-    removed: tuple[StoredArtifact, ...]
+    removed: tuple[InstalledArtifact, ...]
     """Damaged artifacts that were removed."""
     freed: int
     """Bytes that the repair freed."""
@@ -55,7 +55,7 @@ class _Findings:
     """Blobs of which there is a copy that is right."""
     wrong: set[tuple[str, str]] = field(default_factory=set)
     """(path of the pack, SHA-256) of copies that are not."""
-    damaged: list[StoredArtifact] = field(default_factory=list)
+    damaged: list[InstalledArtifact] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
     """Files that should say where an artifact is from, and do not."""
 
@@ -86,7 +86,7 @@ def audit(store: Store, *, repair: bool = False, waiting: Callable[[str], None] 
 
 
 def _result(
-    store: Store, found: _Findings, artifacts: int, *, removed: tuple[StoredArtifact, ...] = (), freed: int = 0
+    store: Store, found: _Findings, artifacts: int, *, removed: tuple[InstalledArtifact, ...] = (), freed: int = 0
 ) -> Audit:
     return Audit(
         path=store.root,
@@ -99,7 +99,7 @@ def _result(
     )
 
 
-def _look(store: Store, artifacts: list[StoredArtifact]) -> _Findings:
+def _look(store: Store, artifacts: list[InstalledArtifact]) -> _Findings:
     found = _Findings()
     packs = store.packs()
     for pack in packs:

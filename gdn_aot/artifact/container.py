@@ -118,6 +118,11 @@ class FrameReader:
         Raises:
             FrameError: The data are damaged, or longer than ``limit``.
         """
+        end = self._offset + size
+        if end <= len(self._pending):
+            part = self._pending[self._offset : end]
+            self._offset = end
+            return part
         parts = []
         while size:
             if self._offset == len(self._pending):

@@ -33,7 +33,7 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
         records[record_name("choices", name)] = _dump([_choice(choice) for choice in kernel.choices])
         for binary in kernel.binaries:
             key = binary_name(name, binary.launch_key)
-            records[key] = _dump(_binary(binary, parts))
+            records[key] = _binary(binary, parts)
             for model in binary.models:
                 models[model].setdefault(name, []).append((key.hex(), binary.workloads))
             if not captures.isdisjoint(binary.workloads):
@@ -68,12 +68,14 @@ class _Parts:
 
     def number(self, value: Mapping[str, object] | Sequence[object]) -> int:
         """Return the number of a value that the manifest holds."""
-        if id(value) not in self._known:
+        number = self._known.get(id(value))
+        if number is None:
             text = _dump(dict(value) if isinstance(value, Mapping) else value)
-            self._known[id(value)] = self.numbers.setdefault(text, len(self.numbers))
-        return self._known[id(value)]
+            number = self._known[id(value)] = self.numbers.setdefault(text, len(self.numbers))
+        return number
 
 
+_quote = json.encoder.encode_basestring_ascii
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -136,7 +138,8 @@ def _choice(choice: Choice) -> ChoiceRecord:
     )
 
 
-def _binary(binary: Binary, parts: _Parts) -> list[object]:
-    """Return what `Index` makes a `BinaryRecord` of."""
+def _binary(binary: Binary, parts: _Parts) -> bytes:
+    """Return the record that `Index` makes a `BinaryRecord` of. Written by hand: there are thousands."""
     shared = (binary.metadata, *(getattr(binary.specialization, field) for field in SPECIALIZATION))
-    return [binary.launch_key, binary.cubin, *map(parts.number, shared)]
+    numbers = ",".join([str(parts.number(value)) for value in shared])
+    return f"[{_quote(binary.launch_key)},{_quote(binary.cubin)},{numbers}]".encode("ascii")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from gdn_aot._files import write_whole
 from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.lock import locked
-from gdn_aot.artifact.pack_writer import TEMPORARY, write_pack
+from gdn_aot.artifact.pack_writer import TEMPORARY, PackThread
 from gdn_aot.artifact.store import FORMAT, MANIFEST, OLDER
 from gdn_aot.errors import GdnAotError, NotWritableError, VerificationError
 
@@ -116,12 +116,15 @@ def put(store: Store, artifact: Content, origin: Origin | None = None) -> Instal
 
     place = f"{store.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
     new = not os.path.isdir(place)
-    index = write_index(artifact.manifest, artifact.sha256)
     packs, damaged = store.packs(), set[str]()
     lacking = {sha256: blob for sha256, blob in artifact.iter_blobs() if not _has(packs, sha256, damaged)}
-    pack = write_pack(f"{store.root}/packs", lacking) if lacking else None
+    writer, pack = PackThread(f"{store.root}/packs", lacking), None
     try:
-        files = _files(place, artifact.manifest_json, index, origin)
+        try:
+            index = write_index(artifact.manifest, artifact.sha256)
+            files = _files(place, artifact.manifest_json, index, origin)
+        finally:
+            pack = writer.finish()
         if new:
             _put_directory(store, place, files)
         else:
@@ -315,7 +318,7 @@ def _prepare(store: Store) -> dict[str, int]:
         discard(path)
     for name, text in (("CACHEDIR.TAG", _TAG), ("format", f"{FORMAT}\n")):
         if not _holds(f"{store.root}/{name}", text.encode()):
-            write_whole(f"{store.root}/{name}", text.encode(), sync=True)
+            write_whole(f"{store.root}/{name}", text.encode(), sync=name == "format")
     for name in ("artifacts", "packs"):
         os.makedirs(f"{store.root}/{name}", exist_ok=True)
     return leftovers

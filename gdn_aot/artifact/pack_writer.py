@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,40 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp-"
 """How the names of what is not finished begin."""
+
+
+class PackThread:
+    """Writes a pack while something else is done: most of it is waiting for the disk.
+
+    Args:
+        directory, blobs: As `write_pack` takes them; without blobs there is no pack.
+    """
+
+    def __init__(self, directory: str, blobs: Mapping[str, bytes]) -> None:
+        self._directory, self._blobs = directory, blobs
+        self._path: str | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._path = write_pack(self._directory, self._blobs) if self._blobs else None
+        except BaseException as error:  # noqa: BLE001 - it is raised where the pack is asked for
+            self._error = error
+
+    def finish(self) -> str | None:
+        """Wait until the pack is on the disk, and return its path.
+
+        Raises:
+            OSError: It cannot be written; nothing of it is left.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._path
+
+
 _BATCH = 512
 """Buffers written in one call; Linux takes up to 1024."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.check import check_manifest
@@ -17,10 +17,11 @@ from gdn_aot.artifact.reader import (
     refuse_constant,
     unique_pairs,
 )
-from gdn_aot.errors import Problem, UnknownFormatError
+from gdn_aot.artifact.repeats import NotPlainError, Repeats
+from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_BYTES = 32 << 20
 """Bytes of a manifest."""
@@ -51,6 +52,9 @@ def parse_manifest(data: bytes) -> m.Manifest:
         UnknownFormatError: It is of another format version; nothing else was looked at.
         VerificationError: Something is missing, unknown or of the wrong type.
     """
+    manifest = _parse_plain(data)
+    if manifest is not None:
+        return manifest
     problems = ProblemList()
     raw = load_json(data, "manifest.json", MAX_BYTES, problems)
     problems.raise_any("the manifest cannot be read")
@@ -59,6 +63,22 @@ def parse_manifest(data: bytes) -> m.Manifest:
     manifest = _manifest(JsonObject(raw, "", m.Manifest, problems))
     problems.raise_any("the manifest is malformed")
     return manifest
+
+
+def _parse_plain(data: bytes) -> m.Manifest | None:
+    """Parse a manifest that is in the form we write, and sound; None for any other, without a reason."""
+    problems = ProblemList()
+    if _unreadable(data, "", MAX_BYTES):
+        return None
+    try:
+        repeats = Repeats(_BINARY)
+        raw = load_json(repeats.cut(data.decode("ascii")).encode("ascii"), "", MAX_BYTES, problems)
+        repeats.put_back(raw)
+        check_format(raw, "artifact", m.FORMAT, problems)
+        manifest = None if problems.count else _manifest(JsonObject(raw, "", m.Manifest, problems))
+    except (NotPlainError, VerificationError):
+        return None
+    return None if problems.count else manifest
 
 
 def load_json(data: bytes, name: str, limit: int, problems: ProblemList) -> object:
@@ -70,12 +90,9 @@ def load_json(data: bytes, name: str, limit: int, problems: ProblemList) -> obje
         limit: Most bytes it may have.
         problems: Where to note what is wrong.
     """
-    if len(data) > limit:
-        problems.add("", f"{name} is larger than {limit} bytes")
-    elif not data.isascii():
-        problems.add("", f"{name} is not ASCII")
-    elif sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
-        problems.add("", f"{name} has more than {MAX_STRUCTURE} brackets and commas")
+    refusal = _unreadable(data, name, limit)
+    if refusal:
+        problems.add("", refusal)
     else:
         try:
             value: object = json.loads(
@@ -90,6 +107,17 @@ def load_json(data: bytes, name: str, limit: int, problems: ProblemList) -> obje
         else:
             return value
     return None
+
+
+def _unreadable(data: bytes, name: str, limit: int) -> str:
+    """Return why a file is not even looked into, or nothing."""
+    if len(data) > limit:
+        return f"{name} is larger than {limit} bytes"
+    if not data.isascii():
+        return f"{name} is not ASCII"
+    if sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
+        return f"{name} has more than {MAX_STRUCTURE} brackets and commas"
+    return ""
 
 
 def check_format(raw: object, what: str, known: int, problems: ProblemList) -> None:
@@ -240,7 +268,7 @@ def _global(o: JsonObject) -> m.Global:
 def _choice(o: JsonObject) -> m.Choice:
     return m.Choice(
         key=o.key("key"),
-        config=o.shared("config", lambda name: o.child(name, m.Config, read_config)),
+        config=o.child("config", m.Config, read_config),
         provenance=o.one_of("provenance", get_args(m.Provenance)),
         derived=o.boolean("derived"),
         note=o.text("note"),
@@ -260,27 +288,17 @@ def read_config(o: JsonObject) -> m.Config:
 
 def _binary(o: JsonObject) -> m.Binary:
     return m.Binary(
-        launch_key=o.text("launch_key"),
+        launch_key=_BINARY["launch_key"](o),
         specialization=o.child("specialization", m.Specialization, read_specialization),
-        metadata=o.shared("metadata", o.mapping),
-        resources=o.shared("resources", lambda name: o.child(name, m.Resources, _resources)),
-        models=o.shared("models", o.integers),
-        workloads=o.shared("workloads", o.integers),
-        cubin=o.text("cubin"),
+        **{name: _BINARY[name](o) for name in ("metadata", "resources", "models", "workloads", "cubin")},
     )
 
 
 def read_specialization(o: JsonObject) -> m.Specialization:
     """Read what Triton compiles a kernel for; problems are noted."""
     return m.Specialization(
-        signature=o.shared("signature", lambda name: o.mapping(name, _is_type, "str or list of them")),
-        constants=o.shared("constants", lambda name: o.by_argument(name, _is_constant, _CONSTANT)),
-        attributes=o.shared("attributes", lambda name: o.by_argument(name, _is_attributes, "list of [str, value]")),
-        options=o.shared("options", o.mapping),
+        **{name: _BINARY[name](o) for name in ("signature", "constants", "attributes", "options")},
     )
-
-
-_CONSTANT = "a value, {constexpr: value} or {dtype: str}"
 
 
 def _is_type(value: m.Json) -> bool:
@@ -301,6 +319,21 @@ def _is_attributes(value: m.Json) -> bool:
 
 def _resources(o: JsonObject) -> m.Resources:
     return m.Resources(registers=o.integer("registers"), shared=o.integer("shared"), local=o.integer("local"))
+
+
+_BINARY: dict[str, Callable[[JsonObject], Any]] = {
+    "launch_key": lambda o: o.text("launch_key"),
+    "signature": lambda o: o.mapping("signature", _is_type, "str or list of them"),
+    "constants": lambda o: o.by_argument("constants", _is_constant, "a value, {constexpr: value} or {dtype: str}"),
+    "attributes": lambda o: o.by_argument("attributes", _is_attributes, "list of [str, value]"),
+    "options": lambda o: o.mapping("options"),
+    "metadata": lambda o: o.mapping("metadata"),
+    "resources": lambda o: o.child("resources", m.Resources, _resources),
+    "models": lambda o: o.integers("models"),
+    "workloads": lambda o: o.integers("workloads"),
+    "cubin": lambda o: o.text("cubin"),
+}
+"""How to read each field of a binary and of its specialization."""
 
 
 def _not_covered(o: JsonObject) -> m.NotCovered:

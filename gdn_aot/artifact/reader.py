@@ -6,11 +6,10 @@ What is missing or wrong is replaced by an empty value of the right type. Caller
 
 from __future__ import annotations
 
-import marshal
 import math
 from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from gdn_aot.errors import Problem, VerificationError
 
@@ -131,20 +130,16 @@ def refuse_constant(name: str) -> NoReturn:
 class JsonObject:
     """One JSON object: typed getters that note what is wrong and answer with an empty value."""
 
-    __slots__ = ("_data", "_problems", "_same", "path")
+    __slots__ = ("_data", "_problems", "path")
 
-    def __init__(
-        self, value: object, path: str, record: type, problems: ProblemList, same: dict[object, Any] | None = None
-    ) -> None:
+    def __init__(self, value: object, path: str, record: type | None, problems: ProblemList) -> None:
         self.path = path
         self._problems = problems
-        self._same: dict[object, Any] = {} if same is None else same
-        """What was made of values so far, by their bytes."""
         self._data: dict[str, object] | None = value if isinstance(value, dict) else None
         if self._data is None:
             problems.add(path, f"expected object, got {kind(value)}")
             return
-        known = _field_names(record)
+        known = self._data.keys() if record is None else _field_names(record)
         if not self._data.keys() <= known:
             for key in self._data:
                 if key not in known:
@@ -235,24 +230,7 @@ class JsonObject:
 
     def inner(self, value: object, path: str, record: type) -> JsonObject:
         """Return a value below this object as an object of its own."""
-        return JsonObject(value, path, record, self._problems, self._same)
-
-    def shared(self, name: str, get: Callable[[str], _T]) -> _T:
-        """Return what ``get`` reads; for values that are the same under this key, one object that is read once."""
-        if self._data is None:
-            return get(name)
-        try:
-            value: Any = self._data.get(name)
-            same = name, marshal.dumps(value, 0)  # version 0: equal values give equal bytes
-        except ValueError:  # nested too deep, or missing
-            return get(name)
-        if same not in self._same:
-            before = self._problems.count
-            found = get(name)
-            if self._problems.count != before:
-                return found
-            self._same[same] = found
-        return cast("_T", self._same[same])
+        return JsonObject(value, path, record, self._problems)
 
     def optional(self, name: str, get: Callable[[str], _T]) -> _T | None:
         """Return None for null, else what ``get`` reads."""
@@ -285,12 +263,13 @@ class JsonObject:
         value = self._get(name, "object")
         # A missing record is noted once: its own fields are not looked for.
         silent = ProblemList() if value is _MISSING else self._problems
-        return build(JsonObject(value, self._at(name), record, silent, self._same))
+        return build(JsonObject(value, self._at(name), record, silent))
 
     def children(self, name: str, record: type, build: Callable[[JsonObject], _T]) -> tuple[_T, ...]:
         """Return the records that ``build`` makes of a list of objects."""
-        problems, same = self._problems, self._same
-        return tuple([build(JsonObject(item, path, record, problems, same)) for path, item in self.items(name)])
+        if self._data is not None and isinstance(done := self._data.get(name), tuple):
+            return done  # it was read before: there are no tuples in JSON
+        return tuple([build(JsonObject(item, path, record, self._problems)) for path, item in self.items(name)])
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list of strings."""
@@ -392,10 +371,11 @@ class JsonObject:
         for path, item in self.items(name):
             pair = self.sequence(item, path, 2)
             if pair:
-                steps = enumerate(self.sequence(pair[0], f"{path}[0]"))
-                argument = tuple(self.scalar(step, f"{path}[0][{number}]", "int") for number, step in steps)
-                value = self.free(pair[1], f"{path}[1]")
-                if not test(value):
+                steps = self.sequence(pair[0], f"{path}[0]")
+                if not all(type(step) is int and step in INTEGERS for step in steps):
+                    steps = [self.scalar(step, f"{path}[0][{number}]", "int") for number, step in enumerate(steps)]
+                value = pair[1] if _is_plain(pair[1]) else self.free(pair[1], f"{path}[1]")
+                if not test(cast("m.Json", value)):
                     self._problems.add(f"{path}[1]", f"expected {expected}")
-                pairs.append((cast("m.ArgumentPath", argument), value))
+                pairs.append((cast("m.ArgumentPath", tuple(steps)), cast("m.Json", value)))
         return tuple(pairs)

@@ -28,7 +28,7 @@ _LEAST_DIGITS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoredArtifact:
+class InstalledArtifact:
     """One artifact of a store."""
 
     place: str
@@ -59,7 +59,7 @@ class StoredArtifact:
 class Removed:
     """What was removed, or would be."""
 
-    artifacts: tuple[StoredArtifact, ...]
+    artifacts: tuple[InstalledArtifact, ...]
     blobs: int
     """Blobs that nothing needs any more."""
     leftovers: tuple[str, ...]
@@ -68,7 +68,7 @@ class Removed:
     """Bytes."""
 
 
-def ls(store: Store) -> list[StoredArtifact]:
+def ls(store: Store) -> list[InstalledArtifact]:
     """Return what a store holds, in the order in which the loader looks at it. Takes no lock.
 
     Raises:
@@ -87,7 +87,7 @@ def ls(store: Store) -> list[StoredArtifact]:
         except _UNREADABLE as error:
             problems[place] = str(error) or type(error).__name__
     needed = Counter(sha256 for some in blobs.values() for sha256 in some)
-    found: list[StoredArtifact] = []
+    found: list[InstalledArtifact] = []
     for place in places:
         header = headers.get(place, {})
         mine = blobs.get(place, {})
@@ -98,7 +98,7 @@ def ls(store: Store) -> list[StoredArtifact]:
         except OSError:
             continue  # it was just removed
         found.append(
-            StoredArtifact(
+            InstalledArtifact(
                 place=place,
                 identifier=identifier,
                 sha256=str(header.get("sha256", place.rpartition("-")[2])),
@@ -183,7 +183,7 @@ def prune(
         return _remove(store, _superseded(ls(store), keep), leftovers)
 
 
-def _superseded(artifacts: Iterable[StoredArtifact], keep: int) -> list[StoredArtifact]:
+def _superseded(artifacts: Iterable[InstalledArtifact], keep: int) -> list[InstalledArtifact]:
     builds: Counter[str] = Counter()
     old = []
     for artifact in artifacts:
@@ -196,7 +196,7 @@ def _superseded(artifacts: Iterable[StoredArtifact], keep: int) -> list[StoredAr
 
 def _remove(
     store: Store,
-    artifacts: Collection[StoredArtifact],
+    artifacts: Collection[InstalledArtifact],
     leftovers: Mapping[str, int],
     *,
     dry_run: bool = False,
@@ -226,7 +226,7 @@ def discard_artifact(store: Store, place: str) -> None:
     install.discard(temporary)
 
 
-def select(artifacts: Sequence[StoredArtifact], names: Sequence[str]) -> list[StoredArtifact]:
+def select(artifacts: Sequence[InstalledArtifact], names: Sequence[str]) -> list[InstalledArtifact]:
     """Return the artifacts that names stand for, in the order of the store.
 
     Raises:
@@ -241,7 +241,7 @@ def select(artifacts: Sequence[StoredArtifact], names: Sequence[str]) -> list[St
     return [artifact for artifact in artifacts if artifact.place in chosen]
 
 
-def _is_called(artifact: StoredArtifact, name: str) -> bool:
+def _is_called(artifact: InstalledArtifact, name: str) -> bool:
     directory = os.path.basename(artifact.place)
     if name in (artifact.place, directory, artifact.identifier):
         return True
@@ -251,7 +251,7 @@ def _is_called(artifact: StoredArtifact, name: str) -> bool:
     return any(fnmatch.fnmatchcase(text, name) for text in (directory, artifact.identifier))
 
 
-def _nothing(artifacts: Sequence[StoredArtifact], name: str) -> NothingSelectedError:
+def _nothing(artifacts: Sequence[InstalledArtifact], name: str) -> NothingSelectedError:
     if not artifacts:
         return NothingSelectedError(f"the store has no artifact {name!r}; it is empty", hint="see gdn-aot cache ls")
     known = [text for item in artifacts for text in (item.identifier, os.path.basename(item.place))]

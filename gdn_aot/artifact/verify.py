@@ -275,22 +275,29 @@ class _Members:
                 pass
 
     def _read_blob(self, reader: FrameReader, name: str, size: int) -> None:
-        digest = hashlib.sha256()
-        parts = []
-        left = size
-        while left:
-            chunk = _exactly(reader, min(left, _CHUNK))
-            digest.update(chunk)
-            left -= len(chunk)
-            if self._keep:
-                parts.append(chunk)
-        found = digest.hexdigest()
+        if size <= _CHUNK:
+            content = _exactly(reader, size)
+            found = hashlib.sha256(content).hexdigest()
+        else:
+            found, content = self._read_large(reader, size)
         if name == f"blobs/{found}":
             if self._keep:
-                self.blobs[found] = b"".join(parts)
+                self.blobs[found] = content
         elif name.startswith("blobs/"):
             self._problems.add(name, f"the content has the SHA-256 {found}")
         self._pad(reader, name, size)
+
+    def _read_large(self, reader: FrameReader, size: int) -> tuple[str, bytes]:
+        """Return the SHA-256 of a blob, and its content if that is to be kept."""
+        digest = hashlib.sha256()
+        parts = []
+        while size:
+            chunk = _exactly(reader, min(size, _CHUNK))
+            digest.update(chunk)
+            size -= len(chunk)
+            if self._keep:
+                parts.append(chunk)
+        return digest.hexdigest(), b"".join(parts)
 
     def _check_place(self, header: tar.Header) -> None:
         """Compare a header with the blob table and with the members before it."""

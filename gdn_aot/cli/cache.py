@@ -14,7 +14,7 @@ from gdn_aot.cli._output import describe, emit_json, note, out, problems_of, tab
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.store import Store
-    from gdn_aot.artifact.upkeep import Removed, StoredArtifact
+    from gdn_aot.artifact.upkeep import InstalledArtifact, Removed
 
 _HEADS = (
     "artifact", "target", "provider", "triton", "own bytes", "shared bytes", "installed", "from", "use", "sha256",
@@ -152,7 +152,7 @@ def _store() -> Store:
     return Store(default_home())
 
 
-def _row(artifact: StoredArtifact) -> tuple[object, ...]:
+def _row(artifact: InstalledArtifact) -> tuple[object, ...]:
     return (
         artifact.identifier,
         artifact.target,
@@ -167,7 +167,7 @@ def _row(artifact: StoredArtifact) -> tuple[object, ...]:
     )
 
 
-def _document(artifact: StoredArtifact) -> dict[str, object]:
+def _document(artifact: InstalledArtifact) -> dict[str, object]:
     document = asdict(artifact)
     document["path"] = document.pop("place")
     return document

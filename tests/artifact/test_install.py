@@ -15,7 +15,6 @@ import storing
 from helpers import python
 from hub.checking import check_store
 
-from gdn_aot import _files
 from gdn_aot.artifact import install as install_module
 from gdn_aot.artifact import lock
 from gdn_aot.artifact.audit import audit
@@ -383,29 +382,25 @@ def test_an_upgrade_that_is_cut_off_anywhere(home: Path, tmp_path: Path, one: Ar
     assert number > 15
 
 
-def test_files_are_written_with_their_content_on_the_disk(
-    home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing gets its name before it was synchronized: the last open file of each rename."""
+def test_content_is_on_the_disk_first(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a reader relies on gets its name before it was synchronized."""
     synced: list[str] = []
+    named: list[str] = []
     real_fsync, real_rename, real_replace = os.fsync, os.rename, os.replace
 
     def fsync(file: int) -> None:
         synced.append(str(Path(f"/proc/self/fd/{file}").readlink()))
         real_fsync(file)
 
-    def rename(source: str, target: str) -> None:
-        inside = [str(path) for path in Path(source).iterdir()] if Path(source).is_dir() else [str(source)]
-        assert set(inside) <= set(synced), (source, target)
-        real_rename(source, target)
+    def check(source: str, target: str) -> None:
+        inside = [str(path) for path in Path(source).iterdir()] if Path(source).is_dir() else [source]
+        named.append(Path(target).name)
+        assert named[-1] == "CACHEDIR.TAG" or set(inside) <= set(synced), (source, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "rename", rename)
-    monkeypatch.setattr(os, "replace", lambda source, target: (rename_checked(source), real_replace(source, target)))
-
-    def rename_checked(source: str) -> None:
-        assert str(source) in synced
-
+    monkeypatch.setattr(os, "rename", lambda source, target: (check(source, target), real_rename(source, target)))
+    monkeypatch.setattr(os, "replace", lambda source, target: (check(source, target), real_replace(source, target)))
     install(Store(str(home)), one, origin(1))
-    assert len(synced) == 6
-    assert _files.os.fsync is fsync
+    pack, place = storing.packs(home)[0].name, Path(Store(str(home)).artifacts()[0]).name
+    assert named == ["CACHEDIR.TAG", "format", pack, place]
+    assert len(synced) == 5
