@@ -38,7 +38,7 @@ MAX_FILE = 1 << 30
 """Bytes of an artifact file, as `gdn_aot.artifact.container.MAX_FILE`, which would import zstandard."""
 
 _TREE = re.compile(r"v[1-9][0-9]{0,5}")
-_PROVENANCES = ("measured", "transferred", "default")
+_PROVENANCES: tuple[m.Provenance, ...] = ("measured", "transferred", "default")
 """Those that `Provenances` counts. What a capture brings is for one deployment and is not published."""
 
 
