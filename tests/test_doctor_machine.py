@@ -186,7 +186,7 @@ def test_plugin_filters(
 
 def test_plugins(served: Path, tmp_path: Path) -> None:
     document = doctor(served, VLLM_PLUGINS="other")
-    assert [plugin["installed"] for plugin in document["hooks"]["plugins"]] == [False, False]
+    assert [plugin["installed"] for plugin in document["hooks"]["plugins"]] == [True, False]
     ours = "[vllm.general_plugins]\ngdn_aot = gdn_aot.plugins:vllm\n[sglang.srt.plugins]\nother = x:y\n"
     extra = {**distribution(tmp_path / "site", "ours", "1.0", ours), "VLLM_PLUGINS": "other"}
     distribution(tmp_path / "site", "vllm", "0.33.0")
