@@ -8,13 +8,14 @@ asked at all where the store alone can answer: for a pinned commit or a lock fil
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from gdn_aot._files import file_sha256
 from gdn_aot.artifact.install import Origin, find_installed, install, renew
-from gdn_aot.errors import NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
+from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.hub.choose import missing_error, wanted_revision
 from gdn_aot.hub.held import held, provenances
 from gdn_aot.hub.layout import Entry, artifact_path, branch_name
@@ -175,7 +176,7 @@ class _Job:
         if held_from is None:
             return None
         selection = select(held_from, order.request)
-        places = [find_installed(self.store, item.sha256) for item in selection.chosen]
+        places = [self._installed(item) for item in selection.chosen]
         if not selection.chosen or not all(places) or (selection.missing and order.lock is None):
             return None
         fetched = []
@@ -237,7 +238,7 @@ class _Job:
 
     def _one(self, registry: Registry, snapshot: Snapshot, entry: Entry) -> Fetched:
         origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit)
-        place = find_installed(self.store, entry.sha256)
+        place = self._installed(entry)
         if self.order.dry_run:
             return self._tell(entry, "already-installed" if place else "would-install", place)
         if place:
@@ -255,6 +256,26 @@ class _Job:
             raise VerificationError(message, error.problems, hint=hint) from error
         result = install(self.store, artifact, origin, waiting=self.say)
         return self._tell(entry, "installed" if result.new else "repaired", result.place)
+
+    def _installed(self, item: Pinned) -> str | None:
+        """Return where the file with an artifact's digest is installed, if it is.
+
+        Raises:
+            VerificationError: That file is another artifact than the one which is said to have the digest.
+        """
+        place = find_installed(self.store, item.sha256)
+        here = None
+        if place is not None:
+            with suppress(OSError, GdnAotError):  # it was removed meanwhile
+                here = self.store.open_index(place).header["identifier"]
+        if here in (None, item.identifier):
+            return place if here else None
+        locked = self.order.lock is not None
+        raise VerificationError(
+            f"{'the lock file' if locked else self.where} gives {item.identifier} the digest of another artifact",
+            [Problem(item.identifier, f"has the SHA-256 {item.sha256}, which is that of {here}")],
+            hint=LOCK_HINT if locked else "nothing was changed; tell whoever publishes there",
+        )
 
     def _tell(self, item: Pinned, state: State, place: str | None) -> Fetched:
         choices = item.choices if isinstance(item, Entry) else provenances(self.store, place) if place else None
