@@ -7,9 +7,10 @@ asked at all where the store alone can answer: for a pinned commit or a lock fil
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -18,7 +19,7 @@ from gdn_aot.artifact.install import Origin, find_installed, install, renew
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.hub.choose import missing_error, wanted_revision
 from gdn_aot.hub.held import held, provenances
-from gdn_aot.hub.layout import Entry, artifact_path, branch_name
+from gdn_aot.hub.layout import Entry, artifact_path, branch_name, entry_of
 from gdn_aot.hub.registry import COMMIT, locate, open_registry, read_index
 from gdn_aot.hub.select import Candidate, select
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
 
 LOCK_HINT = "gdn-aot lock writes the lock file anew, for what is wanted now"
+_LONGEST = 200
+"""Characters of one field in a message."""
 _ON = ("1", "ON", "YES", "TRUE")
 """What huggingface_hub takes for yes in a variable."""
 
@@ -322,19 +325,21 @@ def _verified(path: Path, entry: Entry) -> Artifact:
     _same_file(entry, path.stat().st_size, file_sha256(path))
     artifact = open_artifact(path)
     _same_file(entry, artifact.size, artifact.sha256)
-    manifest = artifact.manifest
-    says = {
-        "identifier": (entry.identifier, manifest.identifier),
-        "distribution": (entry.distribution, manifest.provider.distribution),
-    }
+    there, here = asdict(entry), asdict(entry_of(artifact))
     problems = [
-        Problem(name, f"{there} in the index, {here} in the file")
-        for name, (there, here) in says.items()
-        if there != here
+        Problem(name, f"{_shown(there[name])} in the index, {_shown(here[name])} in the file")
+        for name in there
+        if there[name] != here[name]
     ]
     if problems:
-        raise VerificationError("the file is another artifact than the index says", problems)
+        raise VerificationError("the file is not what the index says of it", problems)
     return artifact
+
+
+def _shown(value: object) -> str:
+    """Return a field of an entry as messages show it: in ASCII, and not long."""
+    text = ascii(value)[1:-1] if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _same_file(entry: Entry, size: int, sha256: str) -> None:
