@@ -272,6 +272,18 @@ def test_main_shows_the_moving_branch(registry: Path, home: Path, sm_120: Path) 
     assert installed(home) == [place(sm_120)]
 
 
+def test_a_commit_of_main_is_no_pin(registry: Path, home: Path) -> None:
+    """It only names the branch that has the files, which moves."""
+    commit = open_registry(str(registry)).refs().branches["main"]
+    for command in ("fetch", "lock"):
+        wanted = ("--repo", registry, *WANTED, "--arch", "sm_120", "--revision", commit, "--json")
+        error = expect_error(gdn_aot(command, *wanted, home=home, code=2), 2, "usage")
+        assert "commit of main" in error["message"]
+        assert "v1" in error["hint"]
+    assert not (home / "store").exists()
+    assert not (home / "gdn-aot.lock").exists()
+
+
 def test_a_pinned_commit_needs_no_registry(registry: Path, home: Path) -> None:
     commit = open_registry(str(registry)).refs().branches["v1"]
     fetch(registry, "--arch", "sm_120", home=home)
