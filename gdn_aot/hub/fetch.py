@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from gdn_aot._files import file_sha256
-from gdn_aot.artifact.install import Origin, find_installed, install, renew
+from gdn_aot.artifact.install import find_installed, install, renew
+from gdn_aot.artifact.origins import Origin
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.hub.choose import missing_error, wanted_revision
 from gdn_aot.hub.held import held, provenances

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.install import Origin, find_installed, read_origins
+from gdn_aot.artifact.install import find_installed
+from gdn_aot.artifact.origins import Origin, read_origins
 from gdn_aot.errors import GdnAotError, VerificationError
 from gdn_aot.hub.layout import Provenances
 

@@ -9,7 +9,8 @@ import pytest
 from doctoring import distribution, driver_library
 from helpers import expect_error, gdn_aot, python
 
-from gdn_aot.artifact.install import Origin, install
+from gdn_aot.artifact.install import install
+from gdn_aot.artifact.origins import Origin
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.hub import fetch as fetching
@@ -320,6 +321,15 @@ def test_offline(from_hub: Path) -> None:
     assert loaded(*wanted, home=from_hub, **extra) == [], "huggingface_hub is slow to import"
     assert loaded(*wanted, "--revision", "c" * 40, home=from_hub) == [], "nor is it needed for a commit"
     assert not (from_hub / "hf").exists()
+
+
+def test_offline_and_pinned_before_the_branch(from_hub: Path, sm_120: Path) -> None:
+    """The branch went on to another commit that has the same artifact; the first commit is still answered."""
+    install(Store(str(from_hub)), open_artifact(sm_120), Origin(repo=HUB, revision="d" * 40, commit="d" * 40))
+    install(Store(str(from_hub)), open_artifact(sm_120), Origin(repo=HUB, revision="v1", commit="e" * 40))
+    extra = {**OFFLINE, "HF_HOME": str(from_hub / "hf")}
+    for revision, code in (("d" * 40, 0), ("v1", 0), ("e" * 40, 0), ("c" * 40, 8)):
+        fetch(HUB, "--arch", "sm_120", "--revision", revision, home=from_hub, extra=extra, code=code)
 
 
 def test_offline_and_every_target(from_hub: Path) -> None:
