@@ -15,7 +15,8 @@ from helpers import environment, expect_error, gdn_aot
 from hub.checking import check_store
 
 from gdn_aot.artifact import lock
-from gdn_aot.artifact.install import Origin, install
+from gdn_aot.artifact.install import install
+from gdn_aot.artifact.origins import Origin
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import Artifact
 

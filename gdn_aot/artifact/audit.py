@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import install
 from gdn_aot.artifact.lock import undisturbed
+from gdn_aot.artifact.origins import ORIGIN, read_origins
 from gdn_aot.artifact.parse import load_manifest
 from gdn_aot.artifact.store import MANIFEST
 from gdn_aot.artifact.sweep import is_right, strangers, sweep
@@ -116,8 +117,8 @@ def _look(store: Store, artifacts: list[InstalledArtifact]) -> _Findings:
         problems = list(_artifact(store, artifact.place, found.right))
         if problems:
             found.damaged.append(artifact)
-        origin = f"{artifact.place}/{install.ORIGIN}"
-        if os.path.lexists(origin) and not install.read_origins(artifact.place):
+        origin = f"{artifact.place}/{ORIGIN}"
+        if os.path.lexists(origin) and not read_origins(artifact.place):
             problems.append(Problem(origin, "does not say where the artifact was fetched from"))
             found.origins.append(origin)
         found.problems += problems

@@ -7,16 +7,16 @@ lacks, as one pack; the artifact's directory under a temporary name; its renamin
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gdn_aot._files import write_whole
 from gdn_aot.artifact.index import NAME as INDEX
 from gdn_aot.artifact.lock import locked
+from gdn_aot.artifact.origins import ORIGIN, identity, outdate, read_origins, with_origin
 from gdn_aot.artifact.pack_writer import TEMPORARY, PackThread
 from gdn_aot.artifact.store import FORMAT, MANIFEST, OLDER
 from gdn_aot.errors import GdnAotError, NotWritableError, VerificationError
@@ -25,24 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.artifact.origins import Origin
     from gdn_aot.artifact.pack import Pack
     from gdn_aot.artifact.store import Store
 
-ORIGIN = "origin.json"
-"""File name of the list of `Origin` in an artifact's directory."""
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """Where an artifact was fetched from."""
-
-    repo: str
-    """As its registry names itself; never a token."""
-    revision: str
-    """Branch, tag or commit that was asked for."""
-    commit: str
-    """40 hexadecimal digits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +120,7 @@ def put(store: Store, artifact: Content, origin: Origin | None = None) -> Instal
         if damaged:
             drop_damaged(store, damaged)
         os.utime(place)
+        outdate(store, place, origin)
     except BaseException:
         if new and pack is not None:
             with suppress(OSError):
@@ -193,9 +181,10 @@ def renew(
     try:
         with writing(store, waiting):
             if os.path.isdir(place):  # else it was removed meanwhile
-                for name, data in _origins(place, origin).items():
+                for name, data in with_origin(place, origin).items():
                     write_whole(f"{place}/{name}", data, sync=True)
                 os.utime(place)
+                outdate(store, place, origin)
     except NotWritableError as error:
         if first != place:
             reason = f"{first} is preferred to {place}, which cannot be changed: {error.message}"
@@ -227,23 +216,6 @@ def writing(
     except OSError as error:
         reason = error.strerror or error
         raise NotWritableError(f"cannot write the store {store.root}: {reason}") from error
-
-
-def identity(place: str) -> str:
-    """Return the identifier that the name of an artifact's directory begins with."""
-    return os.path.basename(place).rpartition("-")[0]
-
-
-def read_origins(place: str) -> list[Origin]:
-    """Return where the artifact in a directory of the store was fetched from; nothing if that cannot be read."""
-    with (
-        suppress(OSError, ValueError, TypeError, AttributeError, RecursionError),
-        open(f"{place}/{ORIGIN}", "rb") as file,
-    ):
-        found = json.load(file)
-        if all(isinstance(text, str) for item in found for text in item.values()):
-            return [Origin(**item) for item in found]
-    return []
 
 
 def read_manifest(place: str) -> bytes:
@@ -352,7 +324,7 @@ def _files(place: str, manifest: bytes, index: bytes, origin: Origin | None) -> 
         if _has_manifest(place, manifest)
         else {MANIFEST: zstandard.ZstdCompressor(level=3, write_checksum=True).compress(manifest)}
     )
-    files |= _origins(place, origin)
+    files |= with_origin(place, origin)
     return files if _holds(f"{place}/{INDEX}", index) else {**files, INDEX: index}
 
 
@@ -361,15 +333,6 @@ def _has_manifest(place: str, manifest: bytes) -> bool:
         return read_manifest(place) == manifest
     except (OSError, VerificationError):
         return False
-
-
-def _origins(place: str, origin: Origin | None) -> dict[str, bytes]:
-    """Return the file of an artifact's origins with one more, by its name; nothing if that is no news."""
-    known = {item.repo: item for item in read_origins(place)}
-    if origin is None or known.get(origin.repo) == origin:
-        return {}
-    known[origin.repo] = origin
-    return {ORIGIN: json.dumps([asdict(known[repo]) for repo in sorted(known)], indent=1).encode() + b"\n"}
 
 
 def _put_directory(store: Store, place: str, files: dict[str, bytes]) -> None:

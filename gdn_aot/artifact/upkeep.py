@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import install
+from gdn_aot.artifact.origins import identity, read_origins
 from gdn_aot.artifact.pack_writer import TEMPORARY
 from gdn_aot.artifact.store import MANIFEST
 from gdn_aot.artifact.sweep import sweep
@@ -18,7 +19,7 @@ from gdn_aot.errors import GdnAotError, NothingSelectedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from gdn_aot.artifact.install import Origin
+    from gdn_aot.artifact.origins import Origin
     from gdn_aot.artifact.store import Store
 
 _UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError)
@@ -92,7 +93,7 @@ def ls(store: Store) -> list[InstalledArtifact]:
         header = headers.get(place, {})
         mine = blobs.get(place, {})
         shared = sum(size for sha256, size in mine.items() if needed[sha256] > 1)
-        identifier = str(header.get("identifier", install.identity(place)))
+        identifier = str(header.get("identifier", identity(place)))
         try:
             own, installed = install.size_of(place), os.stat(place).st_mtime
         except OSError:
@@ -109,7 +110,7 @@ def ls(store: Store) -> list[InstalledArtifact]:
                 own=own + sum(mine.values()) - shared,
                 shared=shared,
                 installed=installed,
-                origins=tuple(install.read_origins(place)),
+                origins=tuple(read_origins(place)),
                 preferred=not problems[place]
                 and not any(other.preferred and other.identifier == identifier for other in found),
                 problem=problems[place],

@@ -7,17 +7,20 @@ asked at all where the store alone can answer: for a pinned commit or a lock fil
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from gdn_aot._files import file_sha256
-from gdn_aot.artifact.install import Origin, find_installed, install, renew
-from gdn_aot.errors import NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
+from gdn_aot.artifact.install import find_installed, install, renew
+from gdn_aot.artifact.origins import Origin
+from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.hub.choose import missing_error, wanted_revision
 from gdn_aot.hub.held import held, provenances
-from gdn_aot.hub.layout import Entry, artifact_path, branch_name
+from gdn_aot.hub.layout import Entry, artifact_path, branch_name, entry_of
 from gdn_aot.hub.registry import COMMIT, locate, open_registry, read_index
 from gdn_aot.hub.select import Candidate, select
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
 
 LOCK_HINT = "gdn-aot lock writes the lock file anew, for what is wanted now"
+_LONGEST = 200
+"""Characters of one field in a message."""
 _ON = ("1", "ON", "YES", "TRUE")
 """What huggingface_hub takes for yes in a variable."""
 
@@ -175,7 +180,7 @@ class _Job:
         if held_from is None:
             return None
         selection = select(held_from, order.request)
-        places = [find_installed(self.store, item.sha256) for item in selection.chosen]
+        places = [self._installed(item) for item in selection.chosen]
         if not selection.chosen or not all(places) or (selection.missing and order.lock is None):
             return None
         fetched = []
@@ -237,7 +242,7 @@ class _Job:
 
     def _one(self, registry: Registry, snapshot: Snapshot, entry: Entry) -> Fetched:
         origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit)
-        place = find_installed(self.store, entry.sha256)
+        place = self._installed(entry)
         if self.order.dry_run:
             return self._tell(entry, "already-installed" if place else "would-install", place)
         if place:
@@ -255,6 +260,26 @@ class _Job:
             raise VerificationError(message, error.problems, hint=hint) from error
         result = install(self.store, artifact, origin, waiting=self.say)
         return self._tell(entry, "installed" if result.new else "repaired", result.place)
+
+    def _installed(self, item: Pinned) -> str | None:
+        """Return where the file with an artifact's digest is installed, if it is.
+
+        Raises:
+            VerificationError: That file is another artifact than the one which is said to have the digest.
+        """
+        place = find_installed(self.store, item.sha256)
+        here = None
+        if place is not None:
+            with suppress(OSError, GdnAotError):  # it was removed meanwhile
+                here = self.store.open_index(place).header["identifier"]
+        if here in (None, item.identifier):
+            return place if here else None
+        locked = self.order.lock is not None
+        raise VerificationError(
+            f"{'the lock file' if locked else self.where} gives {item.identifier} the digest of another artifact",
+            [Problem(item.identifier, f"has the SHA-256 {item.sha256}, which is that of {here}")],
+            hint=LOCK_HINT if locked else "nothing was changed; tell whoever publishes there",
+        )
 
     def _tell(self, item: Pinned, state: State, place: str | None) -> Fetched:
         choices = item.choices if isinstance(item, Entry) else provenances(self.store, place) if place else None
@@ -301,19 +326,21 @@ def _verified(path: Path, entry: Entry) -> Artifact:
     _same_file(entry, path.stat().st_size, file_sha256(path))
     artifact = open_artifact(path)
     _same_file(entry, artifact.size, artifact.sha256)
-    manifest = artifact.manifest
-    says = {
-        "identifier": (entry.identifier, manifest.identifier),
-        "distribution": (entry.distribution, manifest.provider.distribution),
-    }
+    there, here = asdict(entry), asdict(entry_of(artifact))
     problems = [
-        Problem(name, f"{there} in the index, {here} in the file")
-        for name, (there, here) in says.items()
-        if there != here
+        Problem(name, f"{_shown(there[name])} in the index, {_shown(here[name])} in the file")
+        for name in there
+        if there[name] != here[name]
     ]
     if problems:
-        raise VerificationError("the file is another artifact than the index says", problems)
+        raise VerificationError("the file is not what the index says of it", problems)
     return artifact
+
+
+def _shown(value: object) -> str:
+    """Return a field of an entry as messages show it: in ASCII, and not long."""
+    text = ascii(value)[1:-1] if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _same_file(entry: Entry, size: int, sha256: str) -> None:

@@ -6,13 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.install import Origin, read_origins
-from gdn_aot.errors import GdnAotError
+from gdn_aot.artifact.install import find_installed
+from gdn_aot.artifact.origins import Origin, read_origins
+from gdn_aot.errors import GdnAotError, VerificationError
 from gdn_aot.hub.layout import Provenances
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.store import Store
 
+_HINT = "gdn-aot fetch installs it again"
 _UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError)
 
 
@@ -34,8 +36,12 @@ class Held:
     """The store does not keep the size of the file."""
 
 
-def held(store: Store) -> tuple[tuple[Held, ...], tuple[tuple[str, str], ...]]:
+def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[tuple[str, str], ...]]:
     """Return the artifacts of a store, the one installed last first, and (directory, problem) of what is damaged.
+
+    Args:
+        store: The store.
+        whole: Count what lacks a file or a binary as damaged, as `gdn_aot.artifact.install.find_installed` sees it.
 
     Raises:
         UnknownFormatError: A newer gdn-aot made the store.
@@ -43,7 +49,7 @@ def held(store: Store) -> tuple[tuple[Held, ...], tuple[tuple[str, str], ...]]:
     found, damaged = [], []
     for place in store.artifacts():
         try:
-            found.append(_read(store, place))
+            found.append(_read(store, place, whole=whole))
         except _UNREADABLE as error:
             damaged.append((place, str(error) or type(error).__name__))
     return tuple(found), tuple(damaged)
@@ -59,8 +65,10 @@ def provenances(store: Store, place: str) -> Provenances | None:
         return None
 
 
-def _read(store: Store, place: str) -> Held:
+def _read(store: Store, place: str, *, whole: bool) -> Held:
     header = store.open_index(place).header
+    if whole and find_installed(store, header["sha256"]) != place:
+        raise VerificationError("some of its files or binaries are missing", [], hint=_HINT)
     return Held(
         identifier=header["identifier"],
         sha256=header["sha256"],

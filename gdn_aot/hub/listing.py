@@ -59,7 +59,7 @@ def rows(entries: Sequence[Entry], store: Store | None, request: Request) -> tup
 
 
 def _rows(entries: Sequence[Entry], store: Store | None, request: Request) -> Iterator[Row]:
-    found, damaged = held(store) if store is not None else ((), ())
+    found, damaged = held(store, whole=True) if store is not None else ((), ())
     here = {item.sha256: item for item in found}
     listed = {entry.identifier for entry in entries}
     both: list[tuple[Entry | None, Held | None]] = [(entry, here.pop(entry.sha256, None)) for entry in entries]

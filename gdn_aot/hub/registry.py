@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gdn_aot.errors import EntryMissingError, Problem, UnknownFormatError, UsageError, VerificationError
-from gdn_aot.hub.layout import DEFAULT_REPO, INDEX, parse_index
+from gdn_aot.hub.layout import DEFAULT_REPO, INDEX, MAIN, parse_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -227,17 +227,24 @@ def open_registry(repo: str, *, token: str | None = None) -> Registry:
 def read_index(registry: Registry, revision: str) -> tuple[Snapshot, RegistryIndex]:
     """Return the index of a revision, and the snapshot that has the files it lists.
 
-    Where the index says that another branch has the files, as that of ``main`` does, that branch is read instead.
+    Where the index says that another branch has the files, as that of ``main`` does, that branch is read instead. For
+    a commit it is not: whoever names one wants what cannot change.
 
     Raises:
         EntryMissingError: The revision has no index: it is no registry.
         RevisionMissingError: There is no such branch, tag or commit.
+        UsageError: It is a commit of ``main``, which has no files.
         VerificationError: The index is damaged or of another format.
     """
     snapshot = registry.resolve(revision)
     index = index_at(registry, snapshot)
     if index.tree is None:
         return snapshot, index
+    if COMMIT.fullmatch(revision):
+        raise UsageError(
+            f"{revision} is a commit of {MAIN} of {registry.name}, which has no files and pins none",
+            hint=f"name a tag, a commit of {index.tree}, or {index.tree} itself",
+        )
     tree = registry.resolve(index.tree)
     followed = index_at(registry, tree)
     if followed.tree is not None:

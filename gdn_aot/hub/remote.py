@@ -92,7 +92,7 @@ class RemoteRegistry:
 
     def read(self, snapshot: Snapshot, path: str) -> bytes:
         """Return a small file; see `gdn_aot.hub.registry.Registry.read`."""
-        place = self.download(snapshot, path, MAX_READ)
+        place = self._file(snapshot, path, None)
         try:
             if place.stat().st_size > MAX_READ:
                 hint = "check that this is a registry of gdn-aot"
@@ -106,13 +106,27 @@ class RemoteRegistry:
 
     def download(self, snapshot: Snapshot, path: str, size: int) -> Path:
         """Return where a file is in huggingface_hub's cache; see `gdn_aot.hub.registry.Registry.download`."""
-        del size  # the caller compares the digest
+        return self._file(snapshot, path, size)
+
+    def _file(self, snapshot: Snapshot, path: str, size: int | None) -> Path:
+        """Return where a file is in the cache. It is not downloaded if the Hub says that it has not ``size`` bytes."""
         place = self._cache() / "snapshots" / snapshot.commit / path
         if place.is_file():
             return place
         self._expect_online(f"{path} of commit {snapshot.commit}")
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+        what = f"{path} at {snapshot.revision}"
+        if size is not None:
+            url = hf_hub_url(self._place, path, revision=snapshot.commit)
+            about = partial(
+                get_hf_file_metadata, url, token=self._token, library_name="gdn-aot", library_version=__version__
+            )
+            found = self._ask(what, about).size
+            if found not in (None, size):  # without a size huggingface_hub downloads nothing
+                problem = Problem("size", f"{found} bytes, expected {size}")
+                hint = "nothing was downloaded; fetch again, and if it stays so tell whoever publishes there"
+                raise VerificationError(f"{path} of {self.name} is not what the index lists", [problem], hint=hint)
         fetch = partial(
             hf_hub_download,
             self._place,
@@ -122,7 +136,7 @@ class RemoteRegistry:
             library_name="gdn-aot",
             library_version=__version__,
         )
-        return Path(self._ask(f"{path} at {snapshot.revision}", fetch, download=True))
+        return Path(self._ask(what, fetch, download=True))
 
     def forget(self, snapshot: Snapshot, path: str) -> None:
         """Remove a file from huggingface_hub's cache, together with the blob that it is a link to."""

@@ -18,7 +18,8 @@ from hub.checking import check_store
 from gdn_aot.artifact import install as install_module
 from gdn_aot.artifact import lock
 from gdn_aot.artifact.audit import audit
-from gdn_aot.artifact.install import Origin, find_installed, install, read_origins, renew
+from gdn_aot.artifact.install import find_installed, install, renew
+from gdn_aot.artifact.origins import Origin, read_origins
 from gdn_aot.artifact.pack import FIXED, ROW
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import Artifact, open_artifact
@@ -35,8 +36,8 @@ def one(tmp_path: Path) -> Artifact:
     return storing.variant(tmp_path, 1)
 
 
-def origin(number: int, repo: str = "hf://org/name") -> Origin:
-    return Origin(repo=repo, revision="v1", commit=f"{number:040x}")
+def origin(number: int, repo: str = "hf://org/name", revision: str = "v1") -> Origin:
+    return Origin(repo=repo, revision=revision, commit=f"{number:040x}")
 
 
 def test_a_first_artifact(home: Path, one: Artifact) -> None:
@@ -92,6 +93,36 @@ def test_origins(home: Path, one: Artifact) -> None:
         assert read_origins(place) == []
     assert install(store, one, origin(4)).repaired == 0
     assert read_origins(place) == [origin(4)]
+
+
+def test_an_origin_for_each_revision(home: Path, one: Artifact) -> None:
+    """One that is pinned stays when the branch is fetched too, and asking for them in turn writes nothing."""
+    store, pinned, moving = Store(str(home)), origin(1, revision=f"{1:040x}"), origin(1)
+    place = install(store, one, pinned).place
+    renew(store, place, moving)
+    assert read_origins(place) == [pinned, moving]
+    with storing.read_only(home):
+        before = Path(place, "origin.json").stat()
+        for asked in (pinned, moving, pinned):
+            renew(store, place, asked)
+        assert Path(place, "origin.json").stat().st_ino == before.st_ino
+    renew(store, place, origin(2))
+    assert read_origins(place) == [pinned, origin(2)], "the branch moved"
+    for number in range(20):
+        renew(store, place, origin(3, revision=f"v1.{number}.0"))
+    assert read_origins(place) == [origin(3, revision=f"v1.{number}.0") for number in range(4, 20)]
+
+
+def test_a_branch_is_one_build(home: Path, tmp_path: Path, one: Artifact) -> None:
+    """When it moves on to another build, the one that it was is known by its commit, however it is asked for then."""
+    store = Store(str(home))
+    old = install(store, one, origin(1)).place
+    new = install(store, storing.variant(tmp_path, 2), origin(2)).place
+    renew(store, old, origin(1, revision="v1.0.0"))
+    assert read_origins(old) == [origin(1, revision=f"{1:040x}"), origin(1, revision="v1.0.0")]
+    assert read_origins(new) == [origin(2)]
+    renew(store, old, origin(3))
+    assert read_origins(new) == [origin(2, revision=f"{2:040x}")]
 
 
 def test_asked_for_again(home: Path, tmp_path: Path, one: Artifact) -> None:

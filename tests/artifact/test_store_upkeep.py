@@ -11,7 +11,8 @@ from hub.checking import check_store
 
 from artifact import factory
 from gdn_aot.artifact.audit import audit
-from gdn_aot.artifact.install import Origin, install, size_of
+from gdn_aot.artifact.install import install, size_of
+from gdn_aot.artifact.origins import Origin
 from gdn_aot.artifact.pack_writer import write_pack
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.upkeep import Removed, ls, prune, remove, size, unneeded

@@ -9,7 +9,8 @@ import pytest
 from doctoring import distribution, driver_library
 from helpers import expect_error, gdn_aot, python
 
-from gdn_aot.artifact.install import Origin, install
+from gdn_aot.artifact.install import install
+from gdn_aot.artifact.origins import Origin
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.hub import fetch as fetching
@@ -272,6 +273,18 @@ def test_main_shows_the_moving_branch(registry: Path, home: Path, sm_120: Path) 
     assert installed(home) == [place(sm_120)]
 
 
+def test_a_commit_of_main_is_no_pin(registry: Path, home: Path) -> None:
+    """It only names the branch that has the files, which moves."""
+    commit = open_registry(str(registry)).refs().branches["main"]
+    for command in ("fetch", "lock"):
+        wanted = ("--repo", registry, *WANTED, "--arch", "sm_120", "--revision", commit, "--json")
+        error = expect_error(gdn_aot(command, *wanted, home=home, code=2), 2, "usage")
+        assert "commit of main" in error["message"]
+        assert "v1" in error["hint"]
+    assert not (home / "store").exists()
+    assert not (home / "gdn-aot.lock").exists()
+
+
 def test_a_pinned_commit_needs_no_registry(registry: Path, home: Path) -> None:
     commit = open_registry(str(registry)).refs().branches["v1"]
     fetch(registry, "--arch", "sm_120", home=home)
@@ -308,6 +321,15 @@ def test_offline(from_hub: Path) -> None:
     assert loaded(*wanted, home=from_hub, **extra) == [], "huggingface_hub is slow to import"
     assert loaded(*wanted, "--revision", "c" * 40, home=from_hub) == [], "nor is it needed for a commit"
     assert not (from_hub / "hf").exists()
+
+
+def test_offline_and_pinned_before_the_branch(from_hub: Path, sm_120: Path) -> None:
+    """The branch went on to another commit that has the same artifact; the first commit is still answered."""
+    install(Store(str(from_hub)), open_artifact(sm_120), Origin(repo=HUB, revision="d" * 40, commit="d" * 40))
+    install(Store(str(from_hub)), open_artifact(sm_120), Origin(repo=HUB, revision="v1", commit="e" * 40))
+    extra = {**OFFLINE, "HF_HOME": str(from_hub / "hf")}
+    for revision, code in (("d" * 40, 0), ("v1", 0), ("e" * 40, 0), ("c" * 40, 8)):
+        fetch(HUB, "--arch", "sm_120", "--revision", revision, home=from_hub, extra=extra, code=code)
 
 
 def test_offline_and_every_target(from_hub: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -15,7 +16,7 @@ from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.cli import main
 from gdn_aot.errors import NetworkError
 from gdn_aot.hub import fetch as fetching
-from gdn_aot.hub.layout import INDEX, artifact_path
+from gdn_aot.hub.layout import INDEX, Entry, artifact_path
 from gdn_aot.hub.registry import Addition, open_registry
 from hub.registries import SM_90, SM_120, WANTED, fetch, object_of, put, sha256, store_files, write
 
@@ -88,7 +89,47 @@ def test_another_file_than_the_index_says(registry: Path, home: Path, sm_90: Pat
     opened.commit("v1", head, [Addition(path=artifact_path(SM_120), content=sm_90)], "sm_90 as sm_120")
     change_index(registry, sha256=sha256(sm_90), size=sm_90.stat().st_size)
     error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
-    assert error["problems"] == [{"where": "identifier", "what": f"{SM_120} in the index, {SM_90} in the file"}]
+    assert error["problems"] == [
+        {"where": "identifier", "what": f"{SM_120} in the index, {SM_90} in the file"},
+        {"where": "target", "what": "sm_120 in the index, sm_90 in the file"},
+    ]
+
+
+LIES: dict[str, Any] = {
+    "distribution": "other",
+    "license": "GPL-3.0-only",
+    "ptxas": "13.0.1",
+    "models": [{"name": "qwen3.5-9b", "tp": 2, "dtype": "bf16"}],
+    "mode": "train",
+    "max_tokens": 1,
+    "kernels": 3,
+    "binaries": 4,
+    "choices": {"measured": 4, "transferred": 0, "default": 0},
+    "numerics": {"status": "checked", "detail": "within 1e-3\u001b[2J" + "." * 1000},
+    "not_covered": 0,
+    "tool": "gdn-aot 9",
+    "commit": "c" * 40,
+    "dirty": True,
+}
+
+
+@pytest.mark.parametrize("field", [None, *LIES])
+def test_an_index_that_lies(registry: Path, home: Path, field: str | None) -> None:
+    """The file is the one that is listed, and the index says something else of it: of one thing, or of all."""
+    lies = LIES if field is None else {field: LIES[field]}
+    change_index(registry, **lies)
+    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
+    problems: Any = error["problems"]
+    assert {problem["where"] for problem in problems} == {*lies}
+    for problem in problems:
+        assert problem["what"].isprintable()
+        assert len(problem["what"]) < 450
+
+
+def test_every_field_is_compared() -> None:
+    """The others say which file it is, or are what the identifier is made of."""
+    named = {"identifier", "sha256", "size", "target", "provider", "version", "triton"}
+    assert {field.name for field in dataclasses.fields(Entry)} == {*LIES} | named
 
 
 def test_what_is_no_artifact(registry: Path, home: Path) -> None:

@@ -271,6 +271,22 @@ def test_another_commit(registry: Path, home: Path) -> None:
     nothing_came(locked(*WANTED, "--json", home=home, code=7), home, 7, "revision-missing")
 
 
+def test_digests_that_are_swapped(registry: Path, home: Path) -> None:
+    """The store has both files: what it has must not make up for what the lock file gets wrong."""
+    lock(registry, "--arch", "all", home=home)
+    locked(*WANTED, home=home)
+    before = store_files(home)
+    first, second = (item.sha256 for item in parse_lock((home / "gdn-aot.lock").read_bytes()).artifacts)
+    edit(home, SM_120, sha256=second)
+    edit(home, SM_90, sha256=first)
+    for args in ((), ("--dry-run",)):
+        done = locked(*WANTED, *args, "--json", home=home, code=5)
+        error = expect_error(done, 5, "verification")
+        assert error["problems"] == [{"where": SM_120, "what": f"has the SHA-256 {second}, which is that of {SM_90}"}]
+        assert "the lock file" in error["message"]
+    assert store_files(home) == before
+
+
 def test_another_registry(registry: Path, home: Path) -> None:
     lock(registry, "--arch", "all", home=home)
     done = locked(*WANTED, "--repo", "hf://org/name", "--json", home=home, code=2)
