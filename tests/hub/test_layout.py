@@ -19,7 +19,7 @@ from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
 from gdn_aot.hub import layout
 from gdn_aot.hub.layout import Entry, EntryModel, Provenances, RegistryIndex, make_index, parse_index, to_bytes
-from gdn_aot.hub.registry import check_revision, default_repo, locate, open_registry
+from gdn_aot.hub.registry import check_revision, default_repo, locate, open_registry, shown_repo
 from hub import small
 
 if TYPE_CHECKING:
@@ -214,6 +214,36 @@ NO_REVISIONS = (
 def test_locate_refuses(repo: str) -> None:
     with pytest.raises(UsageError):
         locate(repo)
+
+
+WITH_SECRETS = (
+    "https://user:hf_mytopsecret@huggingface.co/org/name",
+    "https://user:my-topsecret@huggingface.co/org/name",
+    "user:my-p@topsecret@huggingface.co/org/name",
+    "hf://hf_mytopsecret@org/name",
+    "hf://user:topsecret@org/name@v1",
+    "hf_mytopsecret@org/name",
+    "hf://org/name/hf_mytopsecret",
+    "file://hf_mytopsecret@host/name",
+    f"hf://org/name@hf_{'topsecret' * 4}",
+    f"hf://hf_{'topsecret' * 4}/name",
+    f"hf_{'topsecret' * 4}/name",
+    "hf://org/name@ hf_mytopsecret",
+)
+
+
+@pytest.mark.parametrize("repo", WITH_SECRETS)
+def test_no_message_shows_credentials(repo: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        locate(repo)
+    assert "topsecret" not in caught.value.message + caught.value.hint
+    assert "***" in caught.value.message
+    assert "topsecret" not in shown_repo(repo)
+
+
+@pytest.mark.parametrize("repo", ["hf://org/hf_kernels@v1", "./hf_kernels", "/data/hf_kernels", "hf://org/name"])
+def test_what_names_a_registry_is_shown(repo: str) -> None:
+    assert shown_repo(repo) == repo
 
 
 def test_default_repo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -363,3 +363,23 @@ def test_tokens_are_never_shown(tmp_path: Path) -> None:
 def test_offline(tmp_path: Path) -> None:
     done = run(tmp_path, small.artifact(tmp_path), "--repo", "hf://org/name", code=8, HF_HUB_OFFLINE="1")
     expect_error(done, 8, "offline-miss")
+
+
+@pytest.mark.parametrize(
+    ("where", "repo"),
+    [("option", "https://user:hf_topsecret@huggingface.co/org/name"), ("environment", "hf://hf_topsecret@org/name")],
+)
+@pytest.mark.parametrize("command", ["fetch", "fetch --optional", "list", "lock", "publish"])
+def test_credentials_in_the_name_of_a_registry_are_not_shown(
+    tmp_path: Path, command: str, repo: str, where: str
+) -> None:
+    wanted = "--arch sm_90 --provider fla --provider-version 0.6.0 --triton 3.6.0".split()
+    args = [*command.split(), *(wanted if command.startswith(("fetch", "lock")) else [])]
+    args += [str(small.artifact(tmp_path))] if command == "publish" else []
+    args += ["--repo", repo] if where == "option" else []
+    extra = {"GDN_AOT_REPO": repo} if where == "environment" else {}
+    code = 0 if "--optional" in args else 2
+    for form in ([], ["--json"]):
+        done = gdn_aot(*args, *form, home=tmp_path / "home", code=code, extra=extra)
+        assert "***" in done.err
+        assert "topsecret" not in done.out + done.err
