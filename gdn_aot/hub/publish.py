@@ -15,7 +15,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from gdn_aot.errors import ConflictError, EntryMissingError, RepositoryMissingError, StaleParentError, UsageError
+from gdn_aot.errors import (
+    ConflictError,
+    EntryMissingError,
+    Problem,
+    RepositoryMissingError,
+    StaleParentError,
+    UsageError,
+    VerificationError,
+)
 from gdn_aot.hub import card
 from gdn_aot.hub.layout import (
     CARD,
@@ -26,6 +34,7 @@ from gdn_aot.hub.layout import (
     RegistryIndex,
     artifact_path,
     branch_name,
+    check_entry,
     entry_bytes,
     entry_of,
     entry_path,
@@ -197,6 +206,10 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
                 hint="copy the file there, and name it in GDN_AOT_ARTIFACT",
             )
         entry = entry_of(artifact)
+        problems = [Problem(field, what) for field, what in check_entry(entry)]
+        if problems:
+            hint = "build the artifact again"
+            raise VerificationError(f"{path} has what no index of a registry may have", problems, hint=hint)
         before = found.setdefault(entry.identifier, (path, entry))
         if before[1].sha256 != entry.sha256:
             raise UsageError(

@@ -113,6 +113,27 @@ def test_parser_and_schema_refuse(
     assert where in [problem.where for problem in caught.value.problems]
 
 
+STEERING = [
+    ("numerics", "status"), ("numerics", "detail"), ("provider",), ("distribution",), ("version",), ("license",),
+    ("triton",), ("ptxas",), ("tool",), ("models", 0, "name"), ("models", 0, "dtype"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\u202eb", "\x9b1m"])
+@pytest.mark.parametrize("place", STEERING, ids=lambda place: ".".join(map(str, place)))
+def test_no_text_steers_a_terminal(index: RegistryIndex, place: tuple[Any, ...], text: str) -> None:
+    raw = json.loads(to_bytes(index))
+    inner = raw["entries"][1]
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = text
+    with pytest.raises(VerificationError) as caught:
+        parse_index(json.dumps(raw).encode())
+    where = "entries[1]." + ".".join(map(str, place)).replace(".0.", "[0].")
+    assert where in [problem.where for problem in caught.value.problems]
+    assert all(str(problem).isprintable() for problem in caught.value.problems)
+
+
 @pytest.mark.parametrize("identifier", ["../../x", "fla0.6.0-triton3.6.0-sm_121", "a/b"])
 def test_identifier_is_what_the_fields_give(index: RegistryIndex, identifier: str) -> None:
     bad = replace(index.entries[0], identifier=identifier)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -141,3 +143,18 @@ def test_a_damaged_artifact(registry: Path, home: Path, machine: dict[str, str])
     assert row["path"] == str(index.parent)
     assert row["fits"] is False
     assert "is damaged" in row["reason"]
+
+
+def test_an_index_cannot_steer_the_terminal(registry: Path, home: Path, machine: dict[str, str]) -> None:
+    """A copy of the files alone, whose index nobody else vouches for."""
+    shutil.rmtree(registry / ".registry")
+    index = json.loads((registry / "index.json").read_text())
+    index["entries"][0]["numerics"]["status"] = "checked\x1b]0;owned\x07\nfake line"
+    (registry / "index.json").unlink()
+    (registry / "index.json").write_text(json.dumps(index))
+    for form in ([], ["--json"]):
+        done = gdn_aot("list", "--repo", registry, *form, home=home, extra=machine, code=5)
+        assert "entries[0].numerics.status" in done.out + done.err
+        assert all(line.isprintable() for line in (done.out + done.err).splitlines())
+        assert "fake line" not in (done.out + done.err).splitlines()
+    expect_error(done, 5, "verification")

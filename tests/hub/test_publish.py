@@ -345,6 +345,15 @@ def test_usage(tmp_path: Path, root: Path) -> None:
     expect_error(run(tmp_path, tmp_path / "empty.tar.zst", *to, code=5), 5, "verification")
 
 
+def test_what_the_index_could_not_have_is_not_published(tmp_path: Path, root: Path) -> None:
+    plain = factory.make_manifest()
+    manifest = replace(plain, numerics=m.Numerics(status="checked", detail="one line\nand another"))
+    path = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / m.file_name(manifest.identifier)).path
+    done = run(tmp_path, path, "--repo", root, "--create", code=5)
+    assert "numerics.detail" in [problem["where"] for problem in done.json["error"]["problems"]]
+    assert not root.exists()
+
+
 def test_tokens_are_never_shown(tmp_path: Path) -> None:
     """Nobody listens at port 9; the debug log tells about every request and about the exceptions below our own."""
     extra = {"HF_ENDPOINT": "http://user:passpass@127.0.0.1:9", "GDN_AOT_LOG": "debug", "HF_DEBUG": "1"}
@@ -373,7 +382,7 @@ def test_offline(tmp_path: Path) -> None:
 def test_credentials_in_the_name_of_a_registry_are_not_shown(
     tmp_path: Path, command: str, repo: str, where: str
 ) -> None:
-    wanted = "--arch sm_90 --provider fla --provider-version 0.6.0 --triton 3.6.0".split()
+    wanted = ["--arch", "sm_90", "--provider", "fla", "--provider-version", "0.6.0", "--triton", "3.6.0"]
     args = [*command.split(), *(wanted if command.startswith(("fetch", "lock")) else [])]
     args += [str(small.artifact(tmp_path))] if command == "publish" else []
     args += ["--repo", repo] if where == "option" else []
