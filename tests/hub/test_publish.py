@@ -325,6 +325,21 @@ def test_command(tmp_path: Path, root: Path) -> None:
     assert (quiet.out, quiet.err) == (f"{small.entry(other).identifier}\n", "")
 
 
+def test_private(tmp_path: Path, root: Path) -> None:
+    path, to = small.artifact(tmp_path), ("--repo", root, "--create", "--private")
+    root.mkdir(mode=0o755)
+    for more in (["--dry-run"], []):
+        done = run(tmp_path, path, *to, *more)
+        assert done.json["visibility_kept"] is False
+        assert "Warning" not in done.err
+    assert root.stat().st_mode & 0o777 == 0o700
+    root.chmod(0o755)
+    again = gdn_aot("publish", path, *to, "--quiet", home=tmp_path / "home")
+    assert again.err.startswith(f"Warning: {root} was there already, so --private changes nothing")
+    assert root.stat().st_mode & 0o777 == 0o755
+    assert "Warning" not in gdn_aot("publish", path, *to[:-1], home=tmp_path / "home").err
+
+
 def test_usage(tmp_path: Path, root: Path) -> None:
     path, to = small.artifact(tmp_path), ("--repo", root)
     for args in (
