@@ -69,6 +69,27 @@ def test_ls(home: Path, three: list[Artifact]) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("three")
+def test_quiet(home: Path) -> None:
+    before = places(home)
+    names = [Path(place).name for place in before]
+    done = gdn_aot("cache", "ls", "-q", home=home)
+    assert (done.out.splitlines(), done.err) == (names, "")
+    done = gdn_aot("cache", "verify", "--quiet", home=home)
+    assert (done.out, done.err) == ("", "")
+    for more in (["--dry-run"], []):
+        done = gdn_aot("cache", "prune", "--quiet", *more, home=home)
+        assert (done.out, done.err) == (f"{before[2]}\n", "")
+    done = gdn_aot("cache", "rm", names[0], "--quiet", home=home)
+    assert (done.out, done.err) == (f"{before[0]}\n", "")
+    assert places(home) == before[1:2]
+    Path(places(home)[0], "index").write_bytes(b"x")
+    done = gdn_aot("cache", "verify", "-q", home=home, code=5)
+    assert (done.out, done.err.startswith("Error: ")) == ("", True)
+    done = gdn_aot("cache", "verify", "--repair", "-q", home=home)
+    assert (done.out, done.err) == (f"{before[1]}\n", "")
+
+
 def test_an_empty_store(home: Path) -> None:
     assert gdn_aot("cache", "ls", home=home).out == ""
     document = gdn_aot("cache", "ls", "--json", home=home).json

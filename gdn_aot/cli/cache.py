@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from gdn_aot.cli import _options
 from gdn_aot.cli._output import describe, emit_json, note, out, problems_of, table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gdn_aot.artifact.store import Store
     from gdn_aot.artifact.upkeep import InstalledArtifact, Removed
 
@@ -49,9 +52,13 @@ def command(ctx: click.Context) -> None:
 
 
 @command.command("ls")
+@_options.quiet
 @_options.as_json
-def ls_command(*, as_json: bool) -> None:
-    """List the artifacts of the store, the one that the loader prefers first."""
+def ls_command(*, quiet: bool, as_json: bool) -> None:
+    """List the artifacts of the store, the one that the loader prefers first.
+
+    With --quiet the name of each one's directory, which gdn-aot cache rm takes.
+    """
     from gdn_aot.artifact import upkeep
 
     store = _store()
@@ -61,6 +68,10 @@ def ls_command(*, as_json: bool) -> None:
     if as_json:
         about = {"path": store.root, "format": store.format(), "bytes": size, "unneeded": unneeded}
         emit_json({"store": about, "artifacts": [_document(artifact) for artifact in artifacts]})
+        return
+    if quiet:
+        for artifact in artifacts:
+            out(os.path.basename(artifact.place))  # noqa: PTH119 - a str, and bytes that no text has stay
         return
     if artifacts:
         out(table([_row(artifact) for artifact in artifacts], _HEADS))
@@ -75,8 +86,9 @@ def ls_command(*, as_json: bool) -> None:
 @command.command("rm")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_dry_run
+@_options.quiet
 @_options.as_json
-def rm_command(names: tuple[str, ...], *, dry_run: bool, as_json: bool) -> None:
+def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: bool) -> None:
     """Remove artifacts, and the blobs that no other artifact needs.
 
     NAME is an identifier, the name of a directory, a glob of either, or at least four first digits of a SHA-256. If one
@@ -84,7 +96,8 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, as_json: bool) -> None:
     """
     from gdn_aot.artifact.upkeep import remove
 
-    _tell(remove(_store(), names, dry_run=dry_run, waiting=note), dry_run=dry_run, as_json=as_json)
+    removed = remove(_store(), names, dry_run=dry_run, waiting=_waiting(quiet=quiet))
+    _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
 @command.command("prune")
@@ -97,22 +110,28 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, as_json: bool) -> None:
     help="Builds of each identifier that stay, the last installed first.",
 )
 @_dry_run
+@_options.quiet
 @_options.as_json
-def prune_command(*, keep: int, dry_run: bool, as_json: bool) -> None:
+def prune_command(*, keep: int, dry_run: bool, quiet: bool, as_json: bool) -> None:
     """Remove superseded builds, blobs that nothing needs, and what killed processes left unfinished."""
     from gdn_aot.artifact.upkeep import prune
 
-    _tell(prune(_store(), keep=keep, dry_run=dry_run, waiting=note), dry_run=dry_run, as_json=as_json)
+    removed = prune(_store(), keep=keep, dry_run=dry_run, waiting=_waiting(quiet=quiet))
+    _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
 @command.command("verify")
 @click.option("--repair", is_flag=True, help="Remove what is damaged, so that fetching brings it again.")
+@_options.quiet
 @_options.as_json
-def verify_command(*, repair: bool, as_json: bool) -> None:
-    """Check the digest of everything in the store; exit 5 and name every problem if one is wrong."""
+def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
+    """Check the digest of everything in the store; exit 5 and name every problem if one is wrong.
+
+    With --quiet nothing is printed but an error, and with --repair the directory of each artifact that was removed.
+    """
     from gdn_aot.artifact.audit import audit
 
-    found = audit(_store(), repair=repair, waiting=note)
+    found = audit(_store(), repair=repair, waiting=_waiting(quiet=quiet))
     error = found.error() if found.problems and not repair else None
     if as_json:
         document: dict[str, object] = {
@@ -133,6 +152,10 @@ def verify_command(*, repair: bool, as_json: bool) -> None:
         return
     if error is not None:
         raise error
+    if quiet:
+        for artifact in found.removed:
+            out(artifact.place)
+        return
     if not found.problems:
         out(f"{found.path}: ok, {_count(found.artifacts)}, {found.blobs} blobs, {found.size} bytes")
         return
@@ -144,6 +167,11 @@ def verify_command(*, repair: bool, as_json: bool) -> None:
         arch = f" --arch {artifact.target}" if artifact.target else ""
         how = f"gdn-aot fetch --repo {origin}{arch}" if origin else "fetch or build it"
         note(f"{artifact.identifier} was removed; to have it again: {how}")
+
+
+def _waiting(*, quiet: bool) -> Callable[[str], None]:
+    """Return what says that another process has the store."""
+    return (lambda _: None) if quiet else note
 
 
 def _store() -> Store:
@@ -173,7 +201,7 @@ def _document(artifact: InstalledArtifact) -> dict[str, object]:
     return document
 
 
-def _tell(removed: Removed, *, dry_run: bool, as_json: bool) -> None:
+def _tell(removed: Removed, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
     if as_json:
         emit_json(
             {
@@ -189,6 +217,8 @@ def _tell(removed: Removed, *, dry_run: bool, as_json: bool) -> None:
         out(artifact.place)
     for path in removed.leftovers:
         out(path)
+    if quiet:
+        return
     verb = "would remove" if dry_run else "removed"
     freed = "free" if dry_run else "freed"
     note(f"{verb} {_count(len(removed.artifacts))} and {removed.blobs} blobs; {freed} {removed.freed} bytes")

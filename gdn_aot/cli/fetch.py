@@ -115,8 +115,8 @@ def _locked_order(lock_file: Path | None, repo: str | None, revision: str | None
     path = lock_file or Path(NAME)
     lock = read_lock(path)
     source = repository_of(lock, path)
-    if repo is not None and locate(repo).name != locate(source).name:
-        raise UsageError(f"--repo {repo} is not what {path} pins, {source}", hint="leave --repo out")
+    if repo is not None and (named := locate(repo).name) != locate(source).name:
+        raise UsageError(f"--repo {named} is not what {path} pins, {source}", hint="leave --repo out")
     if revision is not None:
         raise UsageError(f"{path} pins the commit, so --revision cannot", hint="leave --revision out")
     return Order(repo=source, revision=None, request=locked_request(*wanted), lock=lock)
@@ -156,10 +156,12 @@ class _Report:
             raise click.exceptions.Exit(error.exit_code)
 
     def _emit(self, error: GdnAotError | None, seconds: float) -> None:
+        from gdn_aot.hub.registry import shown_repo
+
         order, outcome = self.order, self.outcome
         document: dict[str, object] = {
             "ok": error is None,
-            "repo": outcome.repository if outcome else order.repo if order else None,
+            "repo": outcome.repository if outcome else shown_repo(order.repo) if order else None,
             "revision": outcome.revision if outcome else order.revision if order else None,
             "commit": outcome.commit if outcome else None,
             "asked": outcome.asked if outcome else None,

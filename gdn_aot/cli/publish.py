@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @_options.repo
 @click.option("--tag", "tag", default=None, metavar="TAG", help="Name this release, as v1.2.0.")
 @click.option("--create", "create", is_flag=True, help="Make the repository if it is not there.")
-@click.option("--private", "private", is_flag=True, help="With --create: let nobody else see it.")
+@click.option(
+    "--private", "private", is_flag=True, help="With --create: let nobody else see it; changes none that is there."
+)
 @click.option("--replace", "replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
 @click.option("--dry-run", "dry_run", is_flag=True, help="Verify and compare, change nothing.")
 @_options.token
@@ -59,6 +61,11 @@ def command(
     for item in outcome.plan.items:
         if item.entry.dirty and not quiet:
             note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
+    if outcome.visibility_kept:  # also with --quiet: something may now be public that was not to be
+        note(
+            f"Warning: {outcome.registry} was there already, so --private changes nothing: it keeps its visibility, "
+            "and who can see it can see what is published; whoever owns it can change that"
+        )
     refusal = outcome.plan.refusal()
     if as_json:
         emit_json(_document(outcome, refusal, dry_run=dry_run))
@@ -101,6 +108,7 @@ def _document(outcome: Outcome, refusal: ConflictError | None, *, dry_run: bool)
         "tag": outcome.tag,
         "dry_run": dry_run,
         "created": outcome.created,
+        "visibility_kept": outcome.visibility_kept,
         "commit": outcome.commit,
         "main": outcome.main,
         "artifacts": [

@@ -106,7 +106,7 @@ class DirectoryRegistry:
         """Do nothing: no copy was made that could be wrong."""
 
     def create(self, *, private: bool) -> bool:
-        """Make the directory unless a registry is there; ``private`` lets nobody else into it.
+        """Make the directory unless a registry is there; ``private`` lets nobody else into it, also if it was empty.
 
         Raises:
             ConflictError: It has other files.
@@ -119,6 +119,8 @@ class DirectoryRegistry:
             if others and not (self._own / "format").exists():  # else somebody made it just now and published
                 raise ConflictError(f"{self.name} has files in it and is no registry", hint="name a new directory")
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+            if private and not (self._own / "format").exists():
+                self._root.chmod(0o700)
             with self._locked():
                 if (self._own / "format").exists():
                     return False

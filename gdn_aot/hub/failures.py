@@ -35,6 +35,8 @@ _SECRETS = (
     (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?***"),
 )
 """Tokens, credentials in addresses, and the query of addresses, which may be a signature."""
+_USERINFO = re.compile(r"(?:(?<=://)|^)[^/\s]*@(?=.)", re.DOTALL)
+"""What comes before the host of an address, or of one that lacks its scheme."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that may be another one soon."""
 _ASKED = frozenset({408, 429})
@@ -53,6 +55,11 @@ def check_token(token: str) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError("the token is empty or has characters that no token has", hint="copy the token again")
     return token
+
+
+def mask_repo(repo: str) -> str:
+    """Return what ``--repo`` or ``$GDN_AOT_REPO`` held in a form that may be shown: no credentials, no token."""
+    return Secrets(None).clean(_USERINFO.sub("***@", repo))
 
 
 class Secrets(logging.Filter):

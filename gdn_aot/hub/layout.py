@@ -37,6 +37,8 @@ MAX_INDEX = 32 << 20
 MAX_FILE = 1 << 30
 """Bytes of an artifact file, as `gdn_aot.artifact.container.MAX_FILE`, which would import zstandard."""
 
+_TEXTS = ("provider", "distribution", "version", "license", "triton", "ptxas", "tool")
+"""Fields that no other rule holds to a few characters. Commands show them on terminals."""
 _TREE = re.compile(r"v[1-9][0-9]{0,5}")
 _PROVENANCES: tuple[m.Provenance, ...] = ("measured", "transferred", "default")
 """Those that `Provenances` counts. What a capture brings is for one deployment and is not published."""
@@ -258,11 +260,12 @@ def _check(index: RegistryIndex) -> Iterator[tuple[str, str]]:
         elif left.identifier > right.identifier:
             yield f"entries[{number}].identifier", "is out of order"
     for number, entry in enumerate(index.entries):
-        for field, what in _check_entry(entry):
+        for field, what in check_entry(entry):
             yield f"entries[{number}].{field}", what
 
 
-def _check_entry(entry: Entry) -> Iterator[tuple[str, str]]:
+def check_entry(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Yield (field, problem) for what no entry of a registry may have."""
     expected = m.make_identifier(entry.provider, entry.version, entry.triton, entry.target)
     if entry.identifier != expected or not IDENTIFIER.fullmatch(entry.identifier):
         yield "identifier", "is not what the fields below give, or has characters that a file name must not have"
@@ -280,3 +283,10 @@ def _check_entry(entry: Entry) -> Iterator[tuple[str, str]]:
     for name, count in counts.items():
         if count < 0:
             yield name, "is too small"
+    texts = {name: getattr(entry, name) for name in _TEXTS}
+    texts |= {"numerics.status": entry.numerics.status, "numerics.detail": entry.numerics.detail}
+    texts |= {f"models[{number}].name": model.name for number, model in enumerate(entry.models)}
+    texts |= {f"models[{number}].dtype": model.dtype for number, model in enumerate(entry.models)}
+    for name, text in texts.items():
+        if not text.isprintable():
+            yield name, f"has characters that cannot be printed: {text[:80]!a}"

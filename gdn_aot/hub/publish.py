@@ -15,7 +15,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from gdn_aot.errors import ConflictError, EntryMissingError, RepositoryMissingError, StaleParentError, UsageError
+from gdn_aot.errors import (
+    ConflictError,
+    EntryMissingError,
+    Problem,
+    RepositoryMissingError,
+    StaleParentError,
+    UsageError,
+    VerificationError,
+)
 from gdn_aot.hub import card
 from gdn_aot.hub.layout import (
     CARD,
@@ -26,6 +34,7 @@ from gdn_aot.hub.layout import (
     RegistryIndex,
     artifact_path,
     branch_name,
+    check_entry,
     entry_bytes,
     entry_of,
     entry_path,
@@ -99,6 +108,8 @@ class Outcome:
     tag: str | None
     created: bool
     """The repository was made for this."""
+    visibility_kept: bool
+    """It was to be made private and was there already: whoever could see it before can see what is published."""
     plan: Plan
     commit: str | None
     """The commit that has the artifacts, and that the tag names; None after a dry run."""
@@ -124,7 +135,7 @@ def publish(
         tag: A name for this release, ``v<major>.<minor>.<patch>``.
         replace: Let an artifact take the place of another with its identifier; only together with a new tag.
         create: Make the registry if it is not there.
-        private: Then, let nobody else see it.
+        private: Then, let nobody else see it. One that is there already stays as visible as it is.
         dry_run: Only say what would be done.
 
     Raises:
@@ -139,14 +150,30 @@ def publish(
         raise UsageError("replacing needs a new tag", hint="add --tag, so that the content before stays reachable")
     wanted = _open(files)
     if dry_run:
-        plan = _plan_of_a_dry_run(registry, wanted, tag, replace=replace, create=create)
-        return Outcome(registry=registry.name, tag=tag, created=False, plan=plan, commit=None, main=None)
+        plan, there = _plan_of_a_dry_run(registry, wanted, tag, replace=replace, create=create)
+        return Outcome(
+            registry=registry.name,
+            tag=tag,
+            created=False,
+            visibility_kept=create and private and there,
+            plan=plan,
+            commit=None,
+            main=None,
+        )
     made = registry.create(private=private) if create else False
     plan, commit = _retried(lambda: _commit_files(registry, wanted, tag, replace=replace))
     if tag is not None and plan.tagged is None:
         registry.tag(tag, commit)
     main = _retried(lambda: _commit_main(registry))
-    return Outcome(registry=registry.name, tag=tag, created=made, plan=plan, commit=commit, main=main)
+    return Outcome(
+        registry=registry.name,
+        tag=tag,
+        created=made,
+        visibility_kept=create and private and not made,
+        plan=plan,
+        commit=commit,
+        main=main,
+    )
 
 
 def check_tag(tag: str) -> None:
@@ -175,13 +202,14 @@ def make_plan(registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str
 
 def _plan_of_a_dry_run(
     registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, *, replace: bool, create: bool
-) -> Plan:
+) -> tuple[Plan, bool]:
+    """Return the plan, and whether the registry is there."""
     try:
-        return make_plan(registry, wanted, tag, replace=replace)
+        return make_plan(registry, wanted, tag, replace=replace), True
     except RepositoryMissingError:
         if not create:
             raise
-        return _plan(registry, Refs(branches={}, tags={}), wanted, tag, replace=replace)
+        return _plan(registry, Refs(branches={}, tags={}), wanted, tag, replace=replace), False
 
 
 def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
@@ -197,6 +225,10 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
                 hint="copy the file there, and name it in GDN_AOT_ARTIFACT",
             )
         entry = entry_of(artifact)
+        problems = [Problem(field, what) for field, what in check_entry(entry)]
+        if problems:
+            hint = "build the artifact again"
+            raise VerificationError(f"{path} has what no index of a registry may have", problems, hint=hint)
         before = found.setdefault(entry.identifier, (path, entry))
         if before[1].sha256 != entry.sha256:
             raise UsageError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gdn_aot.errors import EntryMissingError, Problem, UnknownFormatError, UsageError, VerificationError
+from gdn_aot.hub.failures import mask_repo
 from gdn_aot.hub.layout import DEFAULT_REPO, INDEX, MAIN, parse_index
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 """A whole commit."""
 
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,199}")
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{30,}")
+"""A token of the Hub, which has 34 letters; no repository or branch is called so."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 
 
@@ -156,28 +159,40 @@ def locate(repo: str) -> Location:
             there, or ``org/name`` where no directory is.
 
     Raises:
-        UsageError: It is none of these.
+        UsageError: It is none of these; the message shows no credentials that are in it.
     """
     hint = "write hf://org/name or ./directory"
+    shown = mask_repo(repo)
     if "\0" in repo or not repo.strip():
-        raise UsageError(f"{repo!r} does not name a registry", hint=hint)
+        raise UsageError(f"{shown!r} does not name a registry", hint=hint)
+    if _TOKEN.search(repo) and not repo.startswith(("/", "./", "../", "~", "file:///")):
+        raise UsageError(f"{shown!r} has a token in it", hint=f"{hint}; give the token by --token or HF_TOKEN")
     if repo.startswith("hf://"):
         place, at, revision = repo.removeprefix("hf://").partition("@")
         if not is_hub_name(place):
-            raise UsageError(f"{repo!r} does not name a repository of the Hub", hint="write hf://org/name")
+            raise UsageError(f"{shown!r} does not name a repository of the Hub", hint="write hf://org/name")
         return Location(hub=True, place=place, revision=check_revision(revision) if at else None)
     if repo.startswith("file://"):
         path = repo.removeprefix("file://")
         if not path.startswith("/"):
-            raise UsageError(f"{repo!r} does not name a directory of this machine", hint="write file:///directory")
+            raise UsageError(f"{shown!r} does not name a directory of this machine", hint="write file:///directory")
         return _directory(path)
     if "://" in repo:
-        raise UsageError(f"{repo!r} is of a kind that is not known", hint=hint)
+        raise UsageError(f"{shown!r} is of a kind that is not known", hint=hint)
     if repo.startswith(("/", "./", "../", "~")) or repo in (".", "..") or Path(repo).is_dir():
         return _directory(repo)
     if is_hub_name(repo):
         return Location(hub=True, place=repo, revision=None)
-    raise UsageError(f"{repo!r} is no directory and does not name a repository of the Hub", hint=hint)
+    raise UsageError(f"{shown!r} is no directory and does not name a repository of the Hub", hint=hint)
+
+
+def shown_repo(repo: str) -> str:
+    """Return what ``--repo`` held as it may be shown: where it names no registry, without what may be credentials."""
+    try:
+        locate(repo)
+    except UsageError:
+        return mask_repo(repo)
+    return repo
 
 
 def _directory(path: str) -> Location:
@@ -199,7 +214,8 @@ def check_revision(revision: str) -> str:
     sound = all(part and not part.startswith((".", "-")) and not part.endswith((".", ".lock")) for part in parts)
     if not (_REVISION.fullmatch(revision) and sound and ".." not in revision):
         raise UsageError(
-            f"{revision[:80]!a} cannot be a revision", hint="name a branch such as v1, a tag such as v1.2.0 or a commit"
+            f"{mask_repo(revision)[:80]!a} cannot be a revision",
+            hint="name a branch such as v1, a tag such as v1.2.0 or a commit",
         )
     return revision
 

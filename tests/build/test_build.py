@@ -368,7 +368,12 @@ def test_a_tuning_record_decides_the_choice(build: Callable[..., Built], tmp_pat
     record = _tuned(default, tmp_path, -1)
     records.write(tmp_path / "records", record)
     made = build(*_NORM, "--tuning", tmp_path / "records")
-    assert made.row["provenance"] == {"measured": 1, "transferred": 0, "default": default.row["choices"] - 1}
+    assert made.row["provenance"] == {
+        "measured": 1,
+        "captured": 0,
+        "transferred": 0,
+        "default": default.row["choices"] - 1,
+    }
     (kernel,) = made.manifest.kernels
     (choice,) = (choice for choice in kernel.choices if choice.provenance == "measured")
     assert choice.note == "on NVIDIA H100 80GB HBM3, driver 580.159.04: lowest score"

@@ -20,7 +20,8 @@ import yaml
 from helpers import ROOT, environment, python
 
 from gdn_aot.cli.main import cli
-from gdn_aot.hub.registry import open_registry
+from gdn_aot.hub.registry import open_registry, read_index
+from hub import small
 from hub.loopback import ORG, LoopbackHub
 from hub.machines import Machine
 from hub.registries import payload, put
@@ -313,6 +314,15 @@ def test_publishing(decode: Built, tools: Path, tmp_path: Path) -> None:
     refs = open_registry(str(kernels)).refs()
     assert refs.tags["v1.2.0"] == refs.branches["v1"]
     steps(job, tools, cwd, {})  # a run that is started again
+    (cwd / "dist" / decode.path.name).write_bytes(small.artifact(tmp_path, build=1).read_bytes())
+    with pytest.raises(AssertionError, match=r"the tag v1\.2\.0 is there"):
+        steps(job, tools, cwd, {})
+    steps({**job, "env": {**job["env"], "GITHUB_REF_NAME": "v1.3.0"}}, tools, cwd, {})
+    after = open_registry(str(kernels)).refs()
+    assert after.tags["v1.2.0"] == refs.tags["v1.2.0"] != after.tags["v1.3.0"] == after.branches["v1"]
+    (entry,) = read_index(open_registry(str(kernels)), "v1")[1].entries
+    (before,) = read_index(open_registry(str(kernels)), "v1.2.0")[1].entries
+    assert (entry.identifier, entry.sha256 != before.sha256) == (before.identifier, True)
 
 
 def test_fetching(registry: Path, tools: Path, tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ def test_private(hub: LoopbackHub, machine: Machine, name: str, artifact: Writte
         assert not repository.tags
 
 
+def test_a_repository_that_is_there_stays_public(
+    hub: LoopbackHub, machine: Machine, name: str, artifact: Written
+) -> None:
+    publish(machine, name, artifact.path, "--create")
+    for more in (["--dry-run"], []):
+        done = publish(machine, name, artifact.path, "--create", "--private", "--json", *more)
+        assert done.json["visibility_kept"] is True
+        assert f"Warning: hf://{name} was there already" in done.err
+    with hub.repository(name) as repository:
+        assert not repository.private
+
+
 def test_create_without_the_right_to(hub: LoopbackHub, machine: Machine, name: str, artifact: Written) -> None:
     for token in (OUTSIDER, None):
         publish(machine, name, artifact.path, "--create", "--json", code=7, kind="access-denied", token=token)

@@ -19,7 +19,7 @@ from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
 from gdn_aot.hub import layout
 from gdn_aot.hub.layout import Entry, EntryModel, Provenances, RegistryIndex, make_index, parse_index, to_bytes
-from gdn_aot.hub.registry import check_revision, default_repo, locate, open_registry
+from gdn_aot.hub.registry import check_revision, default_repo, locate, open_registry, shown_repo
 from hub import small
 
 if TYPE_CHECKING:
@@ -111,6 +111,27 @@ def test_parser_and_schema_refuse(
     with pytest.raises(VerificationError) as caught:
         parse_index(json.dumps(raw).encode())
     assert where in [problem.where for problem in caught.value.problems]
+
+
+STEERING = [
+    ("numerics", "status"), ("numerics", "detail"), ("provider",), ("distribution",), ("version",), ("license",),
+    ("triton",), ("ptxas",), ("tool",), ("models", 0, "name"), ("models", 0, "dtype"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\u202eb", "\x9b1m"])
+@pytest.mark.parametrize("place", STEERING, ids=lambda place: ".".join(map(str, place)))
+def test_no_text_steers_a_terminal(index: RegistryIndex, place: tuple[Any, ...], text: str) -> None:
+    raw = json.loads(to_bytes(index))
+    inner = raw["entries"][1]
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = text
+    with pytest.raises(VerificationError) as caught:
+        parse_index(json.dumps(raw).encode())
+    where = "entries[1]." + ".".join(map(str, place)).replace(".0.", "[0].")
+    assert where in [problem.where for problem in caught.value.problems]
+    assert all(str(problem).isprintable() for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize("identifier", ["../../x", "fla0.6.0-triton3.6.0-sm_121", "a/b"])
@@ -214,6 +235,36 @@ NO_REVISIONS = (
 def test_locate_refuses(repo: str) -> None:
     with pytest.raises(UsageError):
         locate(repo)
+
+
+WITH_SECRETS = (
+    "https://user:hf_mytopsecret@huggingface.co/org/name",
+    "https://user:my-topsecret@huggingface.co/org/name",
+    "user:my-p@topsecret@huggingface.co/org/name",
+    "hf://hf_mytopsecret@org/name",
+    "hf://user:topsecret@org/name@v1",
+    "hf_mytopsecret@org/name",
+    "hf://org/name/hf_mytopsecret",
+    "file://hf_mytopsecret@host/name",
+    f"hf://org/name@hf_{'topsecret' * 4}",
+    f"hf://hf_{'topsecret' * 4}/name",
+    f"hf_{'topsecret' * 4}/name",
+    "hf://org/name@ hf_mytopsecret",
+)
+
+
+@pytest.mark.parametrize("repo", WITH_SECRETS)
+def test_no_message_shows_credentials(repo: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        locate(repo)
+    assert "topsecret" not in caught.value.message + caught.value.hint
+    assert "***" in caught.value.message
+    assert "topsecret" not in shown_repo(repo)
+
+
+@pytest.mark.parametrize("repo", ["hf://org/hf_kernels@v1", "./hf_kernels", "/data/hf_kernels", "hf://org/name"])
+def test_what_names_a_registry_is_shown(repo: str) -> None:
+    assert shown_repo(repo) == repo
 
 
 def test_default_repo(monkeypatch: pytest.MonkeyPatch) -> None:

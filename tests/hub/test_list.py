@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -157,3 +159,18 @@ def test_an_artifact_that_lacks_something(registry: Path, home: Path, with_gpu: 
     assert [first["identifier"], second["identifier"]] == [SM_120, SM_90]
     assert first["path"] is None
     assert broken == row
+
+
+def test_an_index_cannot_steer_the_terminal(registry: Path, home: Path, machine: dict[str, str]) -> None:
+    """A copy of the files alone, whose index nobody else vouches for."""
+    shutil.rmtree(registry / ".registry")
+    index = json.loads((registry / "index.json").read_text())
+    index["entries"][0]["numerics"]["status"] = "checked\x1b]0;owned\x07\nfake line"
+    (registry / "index.json").unlink()
+    (registry / "index.json").write_text(json.dumps(index))
+    for form in ([], ["--json"]):
+        done = gdn_aot("list", "--repo", registry, *form, home=home, extra=machine, code=5)
+        assert "entries[0].numerics.status" in done.out + done.err
+        assert all(line.isprintable() for line in (done.out + done.err).splitlines())
+        assert "fake line" not in (done.out + done.err).splitlines()
+    expect_error(done, 5, "verification")

@@ -325,6 +325,21 @@ def test_command(tmp_path: Path, root: Path) -> None:
     assert (quiet.out, quiet.err) == (f"{small.entry(other).identifier}\n", "")
 
 
+def test_private(tmp_path: Path, root: Path) -> None:
+    path, to = small.artifact(tmp_path), ("--repo", root, "--create", "--private")
+    root.mkdir(mode=0o755)
+    for more in (["--dry-run"], []):
+        done = run(tmp_path, path, *to, *more)
+        assert done.json["visibility_kept"] is False
+        assert "Warning" not in done.err
+    assert root.stat().st_mode & 0o777 == 0o700
+    root.chmod(0o755)
+    again = gdn_aot("publish", path, *to, "--quiet", home=tmp_path / "home")
+    assert again.err.startswith(f"Warning: {root} was there already, so --private changes nothing")
+    assert root.stat().st_mode & 0o777 == 0o755
+    assert "Warning" not in gdn_aot("publish", path, *to[:-1], home=tmp_path / "home").err
+
+
 def test_usage(tmp_path: Path, root: Path) -> None:
     path, to = small.artifact(tmp_path), ("--repo", root)
     for args in (
@@ -345,6 +360,15 @@ def test_usage(tmp_path: Path, root: Path) -> None:
     expect_error(run(tmp_path, tmp_path / "empty.tar.zst", *to, code=5), 5, "verification")
 
 
+def test_what_the_index_could_not_have_is_not_published(tmp_path: Path, root: Path) -> None:
+    plain = factory.make_manifest()
+    manifest = replace(plain, numerics=m.Numerics(status="checked", detail="one line\nand another"))
+    path = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / m.file_name(manifest.identifier)).path
+    done = run(tmp_path, path, "--repo", root, "--create", code=5)
+    assert "numerics.detail" in [problem["where"] for problem in done.json["error"]["problems"]]
+    assert not root.exists()
+
+
 def test_tokens_are_never_shown(tmp_path: Path) -> None:
     """Nobody listens at port 9; the debug log tells about every request and about the exceptions below our own."""
     extra = {"HF_ENDPOINT": "http://user:passpass@127.0.0.1:9", "GDN_AOT_LOG": "debug", "HF_DEBUG": "1"}
@@ -363,3 +387,23 @@ def test_tokens_are_never_shown(tmp_path: Path) -> None:
 def test_offline(tmp_path: Path) -> None:
     done = run(tmp_path, small.artifact(tmp_path), "--repo", "hf://org/name", code=8, HF_HUB_OFFLINE="1")
     expect_error(done, 8, "offline-miss")
+
+
+@pytest.mark.parametrize(
+    ("where", "repo"),
+    [("option", "https://user:hf_topsecret@huggingface.co/org/name"), ("environment", "hf://hf_topsecret@org/name")],
+)
+@pytest.mark.parametrize("command", ["fetch", "fetch --optional", "list", "lock", "publish"])
+def test_credentials_in_the_name_of_a_registry_are_not_shown(
+    tmp_path: Path, command: str, repo: str, where: str
+) -> None:
+    wanted = ["--arch", "sm_90", "--provider", "fla", "--provider-version", "0.6.0", "--triton", "3.6.0"]
+    args = [*command.split(), *(wanted if command.startswith(("fetch", "lock")) else [])]
+    args += [str(small.artifact(tmp_path))] if command == "publish" else []
+    args += ["--repo", repo] if where == "option" else []
+    extra = {"GDN_AOT_REPO": repo} if where == "environment" else {}
+    code = 0 if "--optional" in args else 2
+    for form in ([], ["--json"]):
+        done = gdn_aot(*args, *form, home=tmp_path / "home", code=code, extra=extra)
+        assert "***" in done.err
+        assert "topsecret" not in done.out + done.err
