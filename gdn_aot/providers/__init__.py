@@ -78,7 +78,25 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
             ("speculative", "inference"),
             ("gated-norm", "inference"),
         ),
-        versions=(ProviderVersion(version="0.24.0", status="reference", note="every test; Triton 3.6.0"),),
+        versions=(
+            ProviderVersion(version="0.24.0", status="reference", note="every test; Triton 3.6.0"),
+            ProviderVersion(
+                version="0.33.0",
+                status="tested",
+                note="traced, compiled and covered for one target; Triton 3.8.0; drafts by its Triton kernels",
+            ),
+            ProviderVersion(
+                version="0.20.2", status="tested", note="traced, compiled and covered for one target; Triton 3.6.0"
+            ),
+            ProviderVersion(
+                version="0.19.1", status="tested", note="traced, compiled and covered for one target; Triton 3.6.0"
+            ),
+            ProviderVersion(
+                version="0.17.1",
+                status="tested",
+                note="traced, compiled and covered for one target; Triton 3.6.0; no OLMo-Hybrid",
+            ),
+        ),
     ),
 }
 

@@ -141,10 +141,7 @@ class Workload(Protocol):
 
     @property
     def kind(self) -> str:
-        """What its results are judged as: ``chunk``, ``recurrent``, ``norm``, ``conv`` or ``layer``.
-
-        See `gdn_aot.numerics.tolerance`.
-        """
+        """What its results are judged as, see `numerics.tolerance`: chunk, recurrent, norm, conv or layer."""
         ...
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
