@@ -119,8 +119,8 @@ def put(store: Store, artifact: Content, origin: Origin | None = None) -> Instal
                 write_whole(f"{place}/{name}", data, sync=True)
         if damaged:
             drop_damaged(store, damaged)
-        os.utime(place)
         outdate(store, place, origin)
+        os.utime(place)
     except BaseException:
         if new and pack is not None:
             with suppress(OSError):
@@ -183,8 +183,8 @@ def renew(
             if os.path.isdir(place):  # else it was removed meanwhile
                 for name, data in with_origin(place, origin).items():
                     write_whole(f"{place}/{name}", data, sync=True)
-                os.utime(place)
                 outdate(store, place, origin)
+                os.utime(place)
     except NotWritableError as error:
         if first != place:
             reason = f"{first} is preferred to {place}, which cannot be changed: {error.message}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -65,6 +66,8 @@ def with_origin(place: str, origin: Origin | None) -> dict[str, bytes]:
 def outdate(store: Store, place: str, origin: Origin | None) -> None:
     """Let other builds of an artifact no longer be what a revision is: they are known by the commit that it was.
 
+    Their order stays, which is that of the times of their directories.
+
     Raises:
         OSError: The store cannot be written.
     """
@@ -81,4 +84,6 @@ def outdate(store: Store, place: str, origin: Origin | None) -> None:
             ]
             if moved != known:
                 content = [asdict(item) for item in dict.fromkeys(moved)]
+                before = Path(other).stat()
                 write_whole(f"{other}/{ORIGIN}", json.dumps(content, indent=1).encode() + b"\n", sync=True)
+                os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))

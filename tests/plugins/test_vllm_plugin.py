@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import storing
 import tomllib
 from helpers import ROOT, python
 from launching import PRELUDE
@@ -227,8 +228,8 @@ def test_a_card_of_another_architecture_is_one_warning(play: Any) -> None:
 
 def test_damaged_binaries_are_one_warning(play: Any, tmp_path: Path) -> None:
     play("plugin.register(); become(); done()")
-    for blob in (tmp_path / "home/store/blobs").glob("*/*"):
-        blob.write_bytes(blob.read_bytes()[:99])
+    for sha256 in storing.cubins(tmp_path / "home"):
+        storing.flip_blob(tmp_path / "home", sha256, at=99)
     got = play("plugin.register(); become(); prefill(); decode(); done(warnings=warnings())")
     assert len(got["compiled"]) == 7
     assert len(got["report"]["misses"]) == 7
