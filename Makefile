@@ -6,12 +6,14 @@ MODEL    ?= qwen3.5-9b
 
 BIN      := .venv/bin
 BIN38    := .venv-triton38/bin
+BINV     := .venv-vllm/bin
 STAMP    := .venv/.installed
 STAMP38  := .venv-triton38/.installed
+STAMPV   := .venv-vllm/.installed
 INSTALL  := -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help venv test lint types unit triton38 demo clean
+.PHONY: help venv test lint types unit triton38 vllm demo clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## */  \1\t/' | expand -t 14
@@ -28,6 +30,12 @@ $(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/runtime/_launch.c gd
 	$(BIN38)/python $(INSTALL) -c constraints/triton38.txt -e '.[fla,test]'
 	@touch $@
 
+$(STAMPV): pyproject.toml constraints/vllm-0.24.0.txt gdn_aot/runtime/_launch.c gdn_aot/runtime/_driver.h
+	test -x $(BINV)/python || $(PYTHON) -m venv .venv-vllm
+	$(BINV)/python $(INSTALL) --no-deps -r constraints/vllm-0.24.0.txt
+	$(BINV)/python $(INSTALL) --no-deps -e .
+	@touch $@
+
 test: lint types unit triton38  ## lint, types and tests, with both versions of Triton
 
 lint: $(STAMP)  ## ruff, rules and format
@@ -42,6 +50,9 @@ unit: $(STAMP)  ## pytest with Triton 3.6
 
 triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
 	$(BIN38)/python -m pytest tests/triton_versions
+
+vllm: $(STAMPV)  ## the provider vllm, with vLLM 0.24.0 in an environment of its own (not part of make test)
+	$(BINV)/python -m pytest tests/providers/test_vllm.py
 
 demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and plain FLA finds everything
 	@rm -rf .demo
@@ -64,5 +75,5 @@ demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and 
 	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot doctor || true
 
 clean:  ## remove environments, caches and what make demo built
-	rm -rf .venv .venv-triton38 .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-triton38 .venv-vllm .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

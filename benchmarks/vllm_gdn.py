@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,14 @@ def run(case: plan.Case, places: plan.Places, limit: int) -> dict[str, Any]:
     return found
 
 
+def machine(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a case ran on: card, driver, versions."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    found = {"device": record.get("device"), "driver": driver[0] if driver else None, **record.get("versions", {})}
+    return {name: value for name, value in found.items() if value} | {"python": platform.python_version()}
+
+
 def main() -> int:
     options, cases, places = parse(sys.argv[1:])
     wrong = problems(places, cases)
@@ -179,11 +188,12 @@ def main() -> int:
     places.out.parent.mkdir(parents=True, exist_ok=True)
     unpack(places)
     declare_entry_point(places.work / "site")
-    document = json.loads(places.out.read_text()) if places.out.exists() else {"records": {}}
+    document = json.loads(places.out.read_text()) if places.out.exists() else {"machine": {}, "records": {}}
     for case in cases:
         document["records"][case.name] = run(case, places, options.limit)
         document["summary"] = report.summarize(document["records"])
         document["goals"] = report.goals(document["records"])
+        document["machine"] |= machine(document["records"][case.name])
         document["date"] = time.strftime("%Y-%m-%d", time.gmtime())
         places.out.write_text(json.dumps(document, indent=1) + "\n")
     print(report.table(document["records"], {name: case.says for name, case in plan.CASES.items()}))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gdn_aot.build.records import Kernel
-    from gdn_aot.triton_internals import Json
+    from gdn_aot.triton_internals.encoding import Json
 
 VERSION = 1
 """Part of every key: raise it when what is stored changes its meaning."""

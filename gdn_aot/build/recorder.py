@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gdn_aot.build.records import Scalar, Users
-    from gdn_aot.triton_internals import Json
+    from gdn_aot.triton_internals.encoding import Json
 
     More = Callable[[str, list[Config]], list[Config]]
 

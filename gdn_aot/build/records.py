@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gdn_aot.triton_internals import Json
+    from gdn_aot.triton_internals.encoding import Json
 
 Scalar = None | bool | int | float | str
 Users = set[tuple[int, int]]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gdn_aot.providers.base import Relaxation
-    from gdn_aot.triton_internals import Json
+    from gdn_aot.triton_internals.encoding import Json
 
 
 class Relaxer:

@@ -69,7 +69,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         license="Apache-2.0",
         package="vllm",
         module="gdn_aot.providers.vllm",
-        install="pip install --no-deps vllm==0.24.0, with what docs/how-to/vllm.md lists",
+        install="pip install vllm, or what docs/how-to/vllm.md says for a machine without a GPU",
         paged=True,
         workloads=(
             ("prefill", "inference"),

@@ -14,12 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
+from gdn_aot.triton_internals.encoding import decode, encode, plain, plain_metadata, tuples
 from gdn_aot.triton_internals.relaxing import constant_position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+    from gdn_aot.triton_internals.encoding import Json
 
 SUPPORTED = ((3, 6), (3, 9))
 """First and last supported minor version of Triton, both included."""
@@ -248,11 +249,11 @@ def _pack(
         backend, kwargs, bound, specialization, options
     )
     return {
-        "signature": {name: _plain(kind) for name, kind in signature.items()},
-        "constants": [[list(path), _encode(value)] for path, value in constants.items()],
-        "attributes": [[list(path), _plain(value)] for path, value in attributes.items()],
+        "signature": {name: plain(kind) for name, kind in signature.items()},
+        "constants": [[list(path), encode(value)] for path, value in constants.items()],
+        "attributes": [[list(path), plain(value)] for path, value in attributes.items()],
         "options": {
-            name: _plain(value) for name, value in options.items() if not (name in _IMPLIED_OPTIONS and not value)
+            name: plain(value) for name, value in options.items() if not (name in _IMPLIED_OPTIONS and not value)
         },
     }
 
@@ -263,44 +264,14 @@ def _current_device() -> int:
     return int(driver.active.get_current_device())
 
 
-def _plain(value: Any) -> Json:
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form")
-
-
-def _encode(value: Any) -> Json:
-    import triton.language as tl
-
-    if isinstance(value, tl.dtype):
-        return {"dtype": str(value)}
-    if isinstance(value, tl.constexpr):
-        return {"constexpr": _plain(value.value)}
-    return _plain(value)
-
-
-def _decode(value: Any) -> Any:
-    import triton.language as tl
-
-    if isinstance(value, dict):
-        return tl.dtype(value["dtype"]) if "dtype" in value else tl.constexpr(_tuples(value["constexpr"]))
-    return _tuples(value)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
 def make_source(jit: Any, specialization: Mapping[str, Any]) -> Any:
     """Return the ``ASTSource`` of a kernel for a specialization written by `Launch.specialization`."""
     from triton.compiler import ASTSource
 
     return ASTSource(
         jit,
-        {name: _tuples(kind) for name, kind in specialization["signature"].items()},
-        {tuple(path): _decode(value) for path, value in specialization["constants"]},
+        {name: tuples(kind) for name, kind in specialization["signature"].items()},
+        {tuple(path): decode(value) for path, value in specialization["constants"]},
         {tuple(path): value for path, value in specialization["attributes"]},
     )
 
@@ -340,19 +311,11 @@ def compile_source(source: Any, options: Mapping[str, Any], capability: int) -> 
     metadata = compiled.metadata._asdict()
     metadata["target"] = {"backend": target.backend, "arch": target.arch, "warp_size": target.warp_size}
     kept = {
-        name: _plain_metadata(value)
+        name: plain_metadata(value)
         for name, value in sorted(metadata.items())
         if name not in ("hash", "extern_libs", "triton_version") and not name.isupper()
     }
     return bytes(compiled.asm["cubin"]), kept, str(compiled.asm["ptx"])
-
-
-def _plain_metadata(value: Any) -> Json:
-    if isinstance(value, dict):
-        return {str(name): _plain_metadata(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain_metadata(item) for item in value]
-    return _plain(value)
 
 
 def _target(capability: int) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.triton_internals import _decode
+from gdn_aot.triton_internals.encoding import decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ def _values(specialization: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for place, (name, kind) in enumerate(specialization["signature"].items()):
         if kind == "constexpr":
-            made[name] = _decode(constants[place,])
+            made[name] = decode(constants[place,])
         else:
             aligned = any(attribute[0] == _ALIGNED for attribute in attributes.get((place,), ()))
             made[name] = _value(kind, aligned=aligned)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from helpers import python
 from hub.checking import check_store
 
 from gdn_aot.artifact import install as install_module
-from gdn_aot.artifact import lock
 from gdn_aot.artifact.audit import audit
 from gdn_aot.artifact.install import find_installed, install, renew
 from gdn_aot.artifact.origins import Origin, read_origins
@@ -24,16 +21,6 @@ from gdn_aot.artifact.pack import FIXED, ROW
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NotWritableError
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Artifact:
-    return storing.variant(tmp_path, 1)
 
 
 def origin(number: int, repo: str = "hf://org/name", revision: str = "v1") -> Origin:
@@ -300,117 +287,6 @@ def test_the_file_changes_while_it_is_installed(home: Path, one: Artifact, monke
 
 
 # ---- The lock ----
-
-
-def test_who_waits_says_for_whom(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    storing.put(home, one)
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
-    said: list[str] = []
-    with lock.locked(f"{home}/store"):
-        thread = threading.Thread(target=lambda: install(Store(str(home)), one, waiting=said.append))
-        thread.start()
-        end = time.monotonic() + 30
-        while not said and time.monotonic() < end:
-            time.sleep(0.01)
-        assert thread.is_alive()
-    thread.join(30)
-    assert not thread.is_alive()
-    assert said == [f"waiting for process {os.getpid()}, which is using the store {home}/store"]
-
-
-def test_who_need_not_wait_says_nothing(home: Path, one: Artifact) -> None:
-    said: list[str] = []
-    install(Store(str(home)), one, waiting=said.append)
-    install(Store(str(home)), one, waiting=said.append)
-    assert said == []
-
-
-def test_readers_share_and_keep_writers_out(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    storing.put(home, one)
-    monkeypatch.setattr(lock, "PATIENCE", 0.0)
-    root, said = f"{home}/store", list[str]()
-    with lock.undisturbed(root), lock.undisturbed(root, said.append):
-        assert said == []
-        thread = threading.Thread(target=lambda: install(Store(str(home)), one, waiting=said.append))
-        thread.start()
-        thread.join(0.5)
-        assert thread.is_alive()
-    thread.join(30)
-    assert said == [f"waiting for another process, which is using the store {root}"]
-
-
-# ---- A store of format 1 ----
-
-
-def test_an_older_store_is_upgraded(home: Path, tmp_path: Path, one: Artifact) -> None:
-    other, third = storing.variant(tmp_path, 2), storing.variant(tmp_path, 3)
-    storing.old_store(home, one, other)
-    store = Store(str(home))
-    assert (store.artifacts(), find_installed(store, one.sha256)) == ([], None)
-    install(store, third)
-    assert check_store(home) == [third.sha256, other.sha256, one.sha256]
-    assert audit(store).problems == ()
-    assert sorted(path.name for path in (home / "store").iterdir()) == [
-        ".lock", "CACHEDIR.TAG", "artifacts", "format", "packs",
-    ]  # fmt: skip
-    assert (home / "store/format").read_text() == "2\n"
-    for place in (home / "store/artifacts").iterdir():
-        assert sorted(path.name for path in place.iterdir()) == ["index", "manifest.json.zst"]
-
-
-@pytest.mark.parametrize("what", ["blob", "no blob", "manifest.json", "no manifest.json", "index", "no index", "name"])
-def test_what_is_damaged_in_an_older_store_is_dropped(home: Path, tmp_path: Path, one: Artifact, what: str) -> None:
-    other = storing.variant(tmp_path, 2)
-    storing.old_store(home, one, other)
-    place = home / "store/artifacts" / f"{one.manifest.identifier}-{one.sha256[:16]}"
-    own = next(iter(dict(one.iter_blobs()).keys() - dict(other.iter_blobs()).keys()))
-    files = {
-        "blob": home / "store/blobs" / own[:2] / own,
-        "manifest.json": place / "manifest.json",
-        "index": place / "index",
-    }
-    if what == "name":
-        place.rename(place.with_name("other-0123456789abcdef"))
-    elif what.startswith("no "):
-        files[what[3:]].unlink()
-    else:
-        files[what].write_bytes(files[what].read_bytes()[::-1])
-    third = storing.variant(tmp_path, 3)
-    install(Store(str(home)), third)
-    kept = [third.sha256, other.sha256]
-    assert check_store(home) == ([*kept, one.sha256] if what == "name" else kept)
-    assert json.loads(storing.read_manifest(Path(Store(str(home)).artifacts()[1])))["format"] == 1
-
-
-def test_an_upgrade_that_is_cut_off_anywhere(home: Path, tmp_path: Path, one: Artifact) -> None:
-    """Every step of it is the last one once; the next installation goes on from there."""
-    other, third = storing.variant(tmp_path, 2), storing.variant(tmp_path, 3)
-    names = ("replace", "unlink", "rename", "fsync", "utime")
-    for number in range(1, 100):
-        storing.old_store(home, one, other)
-        left = [number]
-        with pytest.MonkeyPatch.context() as patch:
-            for name in names:
-                real = getattr(os, name)
-
-                def dying(*args: Any, real: Any = real, left: list[int] = left, **kwargs: Any) -> Any:
-                    left[0] -= 1
-                    if not left[0]:
-                        raise SystemExit
-                    return real(*args, **kwargs)
-
-                patch.setattr(os, name, dying)
-            try:
-                install(Store(str(home)), third)
-                break
-            except SystemExit:
-                pass
-        install(Store(str(home)), third)
-        assert set(check_store(home)) == {third.sha256, other.sha256, one.sha256}, number
-        assert storing.leftovers(home) == []
-        assert not (home / "store/blobs").exists()
-        install_module.discard(str(home))
-    assert number > 15
 
 
 def test_content_is_on_the_disk_first(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

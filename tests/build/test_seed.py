@@ -18,16 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import ROOT, Done, environment, expect_error, gdn_aot, python, run
+from seeding import contents, fails
 
 from gdn_aot.artifact import archive
-from gdn_aot.artifact import manifest as manifests
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import Store
-from gdn_aot.artifact.stored import StoredArtifact
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.build import seed, sources
-from gdn_aot.cli import main
-from gdn_aot.targets import get_target
 from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice
 
 if TYPE_CHECKING:
@@ -39,10 +34,6 @@ _SERVE = (ROOT / "examples" / "plain_calls.py").read_text(encoding="utf-8")
 def _seed(built: Built, into: object, home: Path, extra: dict[str, str] | None = None) -> dict[str, Any]:
     document: dict[str, Any] = gdn_aot("seed", built.path, "--into", into, "--json", home=home, extra=extra).json
     return document
-
-
-def _contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")
@@ -68,13 +59,6 @@ def _place(group: Path) -> Place:
     return Place(directory=group.parent.name, name=group.name.removeprefix("__grp__"))
 
 
-def _fails(*arguments: object, capfd: pytest.CaptureFixture[str], code: int, kind: str) -> dict[str, str]:
-    """Run a seed in this process that must be refused; check the error on both streams and return it."""
-    result = main.run(["seed", *map(str, arguments), "--json"])
-    caught = capfd.readouterr()
-    return expect_error(Done(result, caught.out, caught.err), code, kind)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "populated"), [("sm_120", False), ("sm_90", True)])
 def test_plain_fla_compiles_and_measures_nothing(
@@ -89,7 +73,7 @@ def test_plain_fla_compiles_and_measures_nothing(
     assert done["skipped"] == []
     assert done["written"] == done["binaries"] + done["choices"]
     assert done["choices"] == sum(len(kernel.choices) for kernel in built.manifest.kernels)
-    before = _contents(root)
+    before = contents(root)
     served = python(_SERVE, built.manifest.target.name, "bf16", home=tmp_path, extra={"TRITON_CACHE_DIR": str(root)})
     assert served["misses"] == []
     assert served["benchmarks"] == []
@@ -98,7 +82,7 @@ def test_plain_fla_compiles_and_measures_nothing(
     assert served["launches"] >= 300
     assert len(served["kernels"]) >= 7
     assert served["hits"] >= served["binaries"] >= 20
-    assert _contents(root) == before, "Triton had to write"
+    assert contents(root) == before, "Triton had to write"
 
 
 @pytest.mark.slow
@@ -117,14 +101,14 @@ def test_the_environment_of_the_shell_counts(sm_90: Built, tmp_path: Path) -> No
 
 
 def test_again_writes_nothing(decode: Built, copy: Path, tmp_path: Path) -> None:
-    before = _contents(copy)
+    before = contents(copy)
     times = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
     again = _seed(decode, copy, tmp_path)
     assert again["written"] == 0
     assert again["kept"] == again["binaries"] > 0
     assert {"path", "binaries", "choices", "written", "kept", "skipped", "seconds"} == set(again)
     assert again["path"] == str(copy)
-    assert _contents(copy) == before
+    assert contents(copy) == before
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == times
     plain = gdn_aot("seed", decode.path, "--into", copy, home=tmp_path)
     assert plain.out == f"{copy}: {again['binaries']} binaries and 0 choices; 0 written, {again['kept']} kept\n"
@@ -157,8 +141,8 @@ def test_eight_processes_at_once(decode: Built, cache: Path, tmp_path: Path) -> 
         done = list(pool.map(lambda _: _seed(decode, root, tmp_path), range(8)))
     assert all(one["written"] + one["kept"] == one["binaries"] for one in done)
     assert sum(one["written"] for one in done) >= done[0]["binaries"]
-    found = {name: data.replace(os.fsencode(root), os.fsencode(cache)) for name, data in _contents(root).items()}
-    assert found == _contents(cache), "no more files, none less, all whole"
+    found = {name: data.replace(os.fsencode(root), os.fsencode(cache)) for name, data in contents(root).items()}
+    assert found == contents(cache), "no more files, none less, all whole"
 
 
 def _entry(root: Path) -> tuple[Place, Path]:
@@ -172,7 +156,7 @@ _DAMAGE = ("cubin cut", "cubin gone", "metadata cut", "metadata of another", "li
 
 @pytest.mark.parametrize("damage", _DAMAGE)
 def test_a_broken_entry_is_repaired(copy: Path, damage: str) -> None:
-    before = _contents(copy)
+    before = contents(copy)
     place, group = _entry(copy)
     cubin, metadata = group.parent / cubin_name(place), group.parent / place.name
     code, text = cubin.read_bytes(), metadata.read_text()
@@ -195,12 +179,12 @@ def test_a_broken_entry_is_repaired(copy: Path, damage: str) -> None:
     writer.binary(place, text, code)
     writer.binary(place, text, code)
     assert (writer.written, writer.kept) == (1, 1)
-    assert _contents(copy) == before
+    assert contents(copy) == before
 
 
 def test_only_what_is_broken_is_written(decode: Built, copy: Path, tmp_path: Path) -> None:
     """An entry that Triton itself wrote has line information and more files; other entries have other names."""
-    before = _contents(copy)
+    before = contents(copy)
     place, group = _entry(copy)
     (group.parent / cubin_name(place)).write_bytes(b"")
     foreign = max(copy.rglob("__grp__*"))
@@ -212,9 +196,9 @@ def test_only_what_is_broken_is_written(decode: Built, copy: Path, tmp_path: Pat
     (copy / "OTHER").mkdir()
     (copy / "OTHER" / "notes").write_bytes(b"\x00\xff")
     (copy / "loose").write_text("x")
-    theirs = {name: data for name, data in _contents(copy).items() if place.directory not in name}
+    theirs = {name: data for name, data in contents(copy).items() if place.directory not in name}
     assert _seed(decode, copy, tmp_path)["written"] == 1
-    assert _contents(copy) == {**before, **theirs}
+    assert contents(copy) == {**before, **theirs}
 
 
 def test_which_choices_stay() -> None:
@@ -234,7 +218,7 @@ def test_a_place_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     into = {"file": tmp_path / "file", "below a file": tmp_path / "file" / "cache"}.get(where, where)
-    error = _fails(decode.path, "--into", into, capfd=capfd, code=9, kind="not-writable")
+    error = fails(decode.path, "--into", into, capfd=capfd, code=9, kind="not-writable")
     assert str(into) in error["message"]
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -248,7 +232,7 @@ def test_a_full_disk_leaves_no_half_written_file(decode: Built, tmp_path: Path) 
         env=environment(tmp_path), capture_output=True, text=True, check=False,
     )  # fmt: skip
     expect_error(Done(done.returncode, done.stdout, done.stderr), 9, "not-writable")
-    assert _contents(root) == {}
+    assert contents(root) == {}
 
 
 def test_a_read_only_cache_that_has_all_is_fine(decode: Built, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +251,7 @@ def test_a_corrupted_artifact(decode: Built, tmp_path: Path, capfd: pytest.Captu
     data[len(data) // 2] ^= 1
     broken = tmp_path / "broken.tar.zst"
     broken.write_bytes(data)
-    _fails(broken, "--into", tmp_path / "cache", capfd=capfd, code=5, kind="verification")
+    fails(broken, "--into", tmp_path / "cache", capfd=capfd, code=5, kind="verification")
     assert not (tmp_path / "cache").exists()
 
 
@@ -275,11 +259,11 @@ def test_other_versions_are_refused(
     decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "installed", lambda _: "3.7.0")
-    error = _fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
+    error = fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
     assert "installed is 3.7.0" in error["message"]
     monkeypatch.undo()
     monkeypatch.setattr(seed, "assembler_version", lambda _: "13.1.2")
-    error = _fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
+    error = fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
     assert "Triton would use 13.1.2" in error["message"]
     assert not (tmp_path / "cache").exists()
 
@@ -289,7 +273,7 @@ def test_an_environment_that_compiles_other_code_is_refused(
     decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "1")
-    error = _fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
+    error = fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
     assert name in error["message"]
 
 
@@ -320,75 +304,8 @@ def test_nothing_fits(
     decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], changes: dict[str, str], reason: str
 ) -> None:
     path = _changed(decode, tmp_path / "all.tar.zst", **changes)
-    error = _fails(path, "--into", tmp_path / "cache", capfd=capfd, code=4, kind="no-artifact")
+    error = fails(path, "--into", tmp_path / "cache", capfd=capfd, code=4, kind="no-artifact")
     assert reason in error["message"]
-    assert not (tmp_path / "cache").exists()
-
-
-# Several artifacts
-
-
-@pytest.fixture
-def store(decode: Built, tmp_path: Path) -> list[Path]:
-    """A store with the artifact, one of another identifier with the same content, and one for another Triton."""
-    artifact = open_artifact(decode.path)
-    blobs = dict(artifact.iter_blobs())
-    found = []
-    for target, triton in (("sm_120", artifact.manifest.triton.version), ("sm_121", artifact.manifest.triton.version),
-                           ("sm_120", "3.1.0")):  # fmt: skip
-        row, plain = get_target(target), artifact.manifest
-        manifest = replace(
-            plain,
-            identifier=manifests.make_identifier(plain.provider.name, plain.provider.version, triton, target),
-            target=manifests.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
-            triton=replace(plain.triton, version=triton),
-            kernels=tuple(
-                replace(
-                    kernel,
-                    binaries=tuple(
-                        replace(binary, metadata={**binary.metadata, "arch": target.replace("_", "")})
-                        for binary in kernel.binaries
-                    ),
-                )
-                for kernel in plain.kernels
-            ),
-            blobs=(),
-        )
-        path = archive.write_artifact(manifest, blobs, tmp_path / manifests.file_name(manifest.identifier)).path
-        found.append(Path(install(Store(str(tmp_path / "home")), open_artifact(path)).place))
-    return found
-
-
-def test_without_a_file_what_fits_in_the_store_is_seeded(store: list[Path], tmp_path: Path) -> None:
-    home, into = tmp_path / "home", tmp_path / "cache"
-    done = gdn_aot("seed", "--into", into, "--json", home=home).json
-    names = [item["identifier"] for item in done["artifacts"]]
-    assert sorted(names) == sorted(StoredArtifact(place).manifest.identifier for place in store[:2])
-    for name in ("binaries", "choices", "written", "kept"):
-        assert done[name] == sum(item[name] for item in done["artifacts"])
-    assert done["path"] == str(into)
-    before = _contents(into)
-    lines = "\n".join(map(str, store[:2]))
-    other = tmp_path / "other"
-    again = gdn_aot("seed", lines, "--into", other, "--quiet", home=home)
-    assert (again.out, again.err) == (f"{other}\n", "")
-    assert _contents(other).keys() == before.keys()
-    third = tmp_path / "third"
-    assert gdn_aot("seed", *store[:2], "--into", third, home=home).out.count("binaries") == 2
-    assert _contents(third).keys() == before.keys()
-
-
-def test_nothing_in_the_store_fits(store: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str],
-                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    for place in store[:2]:
-        shutil.rmtree(place)
-    monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "home"))
-    error: Any = _fails("--into", tmp_path / "cache", capfd=capfd, code=4, kind="no-artifact")
-    assert "made for triton 3.1.0" in error["problems"][0]["what"]
-    monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "empty"))
-    _fails("--into", tmp_path / "cache", capfd=capfd, code=4, kind="no-artifact")
-    for given in ("", " \n"):
-        _fails(given, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
     assert not (tmp_path / "cache").exists()
 
 

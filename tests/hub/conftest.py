@@ -10,6 +10,7 @@ import pytest
 from hub.loopback import ORG, LoopbackHub
 from hub.machines import Machine
 from hub.making import Published, make
+from hub.registries import put, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,3 +64,31 @@ def repo(hub: LoopbackHub, name: str, published: Published) -> str:
     """The name of a repository of its own with what `Published` says."""
     hub.adopt(name, published.repository, published.large)
     return name
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the artifacts of a module of tests."""
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture(scope="module")
+def sm_120(artifacts: Path) -> Path:
+    return write(artifacts)
+
+
+@pytest.fixture(scope="module")
+def sm_90(artifacts: Path) -> Path:
+    return write(artifacts, "sm_90")
+
+
+@pytest.fixture
+def registry(tmp_path: Path, sm_120: Path, sm_90: Path) -> Path:
+    """A directory with both artifacts, at tag v1.0.0."""
+    put(tmp_path / "registry", sm_120, sm_90, tag="v1.0.0")
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import resource
 import shutil
 import signal
 from pathlib import Path
@@ -30,6 +27,7 @@ from gdn_aot.hub.layout import CARD, INDEX, artifact_path
 from gdn_aot.hub.publish import publish
 from gdn_aot.hub.registry import Addition, Snapshot, read_index
 from hub import small
+from hub.directories import expect_shown, expect_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,31 +56,6 @@ def state(root: Path) -> dict[str, tuple[int, int, str]]:
         )
         for place in places
     }
-
-
-def expect_whole(root: Path, revision: str = "v1") -> dict[str, str]:
-    """Check every file of a revision against the index, and that nothing half-written is left where it is read."""
-    registry = DirectoryRegistry(str(root))
-    snapshot, index = read_index(registry, revision)
-    for entry in index.entries:
-        path = registry.download(snapshot, artifact_path(entry.identifier), entry.size)
-        assert file_sha256(path) == entry.sha256
-    assert registry.read(snapshot, CARD).startswith(b"---\n")
-    return {entry.identifier: entry.sha256 for entry in index.entries}
-
-
-def expect_shown(root: Path) -> None:
-    """Check that the files to look at are those of branch v1, and no others."""
-    registry = DirectoryRegistry(str(root))
-    snapshot, index = read_index(registry, "v1")
-    paths = {
-        INDEX,
-        CARD,
-        *(f"targets/{entry.identifier}{end}" for entry in index.entries for end in (".json", ".tar.zst")),
-    }
-    assert {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and ".registry" not in p.parts} == paths
-    for path in paths:
-        assert (root / path).read_bytes() == registry.read(snapshot, path)
 
 
 def test_commits_branches_tags(registry: DirectoryRegistry) -> None:
@@ -364,46 +337,3 @@ def test_publishing_what_is_there_repairs_the_files_to_look_at(
     assert expect_whole(root)
     publish(registry, [artifact])
     expect_shown(root)
-
-
-def test_disk_full(registry: DirectoryRegistry, root: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for a full disk: the kernel refuses the write in the middle."""
-    publish(registry, [small.artifact(tmp_path)])
-    before, shown = expect_whole(root), registry.refs()
-    new = small.artifact(tmp_path, "sm_90")
-
-    def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (new.stat().st_size // 2,) * 2)
-        with pytest.raises(NotWritableError, match="File too large"):
-            publish(DirectoryRegistry(str(root)), [new])
-
-    assert small.wait([small.fork(fill)]) == [0]
-    assert expect_whole(root) == before
-    assert registry.refs() == shown
-    assert not [*root.rglob(".tmp-*")]
-    publish(registry, [new])
-    assert len(expect_whole(root)) == 2
-
-
-def test_eight_publishers_at_once(root: Path, tmp_path: Path) -> None:
-    artifacts = [small.artifact(tmp_path, target) for target in small.TARGETS]
-    reading, writing = os.pipe()
-
-    def run(number: int) -> None:
-        os.read(reading, 1)  # all start together
-        publish(DirectoryRegistry(str(root)), [artifacts[number]], create=True, tag=f"v1.0.{number}")
-
-    pids = [small.fork(lambda number=number: run(number)) for number in range(len(artifacts))]
-    os.write(writing, b"x" * len(artifacts))
-    os.close(writing)
-    assert small.wait(pids) == [0] * len(artifacts)
-    os.close(reading)
-    expected = {entry.identifier: entry.sha256 for entry in map(small.entry, artifacts)}
-    assert expect_whole(root) == expect_whole(root, "main") == expected
-    expect_shown(root)
-    for number, artifact in enumerate(artifacts):
-        assert small.entry(artifact).identifier in expect_whole(root, f"v1.0.{number}")
-    registry = DirectoryRegistry(str(root))
-    main = json.loads(registry.read(registry.resolve("main"), INDEX))
-    assert main["tree"] == "v1"
-    assert [entry["identifier"] for entry in main["entries"]] == sorted(expected)

@@ -41,32 +41,6 @@ HUB = "hf://org/name"
 SECRET = "hf_verysecret"  # noqa: S105 - made up
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
-@pytest.fixture(scope="module")
-def sm_120(artifacts: Path) -> Path:
-    return write(artifacts)
-
-
-@pytest.fixture(scope="module")
-def sm_90(artifacts: Path) -> Path:
-    return write(artifacts, "sm_90")
-
-
-@pytest.fixture
-def registry(tmp_path: Path, sm_120: Path, sm_90: Path) -> Path:
-    put(tmp_path / "registry", sm_120, sm_90, tag="v1.0.0")
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
 def test_what_it_does_and_says(registry: Path, home: Path, sm_120: Path) -> None:
     done = fetch(registry, "--arch", "sm_120", "--json", home=home)
     document = done.json

@@ -18,38 +18,12 @@ from gdn_aot.errors import NetworkError
 from gdn_aot.hub import fetch as fetching
 from gdn_aot.hub.layout import INDEX, Entry, artifact_path
 from gdn_aot.hub.registry import Addition, open_registry
-from hub.registries import SM_90, SM_120, WANTED, fetch, object_of, put, sha256, store_files, write
+from hub.registries import SM_90, SM_120, WANTED, fetch, object_of, sha256, store_files, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers import Done
-
-
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
-@pytest.fixture(scope="module")
-def sm_120(artifacts: Path) -> Path:
-    return write(artifacts)
-
-
-@pytest.fixture(scope="module")
-def sm_90(artifacts: Path) -> Path:
-    return write(artifacts, "sm_90")
-
-
-@pytest.fixture
-def registry(tmp_path: Path, sm_120: Path, sm_90: Path) -> Path:
-    put(tmp_path / "registry", sm_120, sm_90, tag="v1.0.0")
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
 
 
 def refused(done: Done, home: Path) -> dict[str, str]:

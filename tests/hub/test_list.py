@@ -20,22 +20,6 @@ NO_GPU = "fits what is installed; there is no GPU here to compare {} with"
 NOWHERE = {"GDN_AOT_REPO": "/nowhere"}
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
-@pytest.fixture
-def registry(tmp_path: Path, artifacts: Path) -> Path:
-    put(tmp_path / "registry", write(artifacts), write(artifacts, "sm_90"), tag="v1.0.0")
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
 @pytest.fixture
 def machine(tmp_path: Path) -> dict[str, str]:
     """FLA 0.6.0, Triton 3.6.0, and no CUDA driver."""

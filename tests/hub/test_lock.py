@@ -110,17 +110,6 @@ def test_writing_twice_changes_nothing(tmp_path: Path) -> None:
 # Both commands, in one working directory: the home
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
-@pytest.fixture
-def registry(tmp_path: Path, artifacts: Path) -> Path:
-    put(tmp_path / "registry", write(artifacts), write(artifacts, "sm_90"), tag="v1.0.0")
-    return tmp_path / "registry"
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir()
