@@ -7,16 +7,16 @@ Writes benchmarks/results/build.json; parts that are not run keep their last fig
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from machine import machine
 
 RESULTS = Path(__file__).parent / "results" / "build.json"
 MODEL = ["--model", "qwen3.5-9b"]
@@ -121,19 +121,7 @@ def main() -> None:
     for name in wanted:
         results[name] = PARTS[name]()
         print(name, json.dumps(results[name], indent=1))
-        results["machine"] = {
-            "cpu": next(
-                (
-                    line.partition(":")[2].strip()
-                    for line in Path("/proc/cpuinfo").read_text().splitlines()
-                    if line.startswith("model name")
-                ),
-                platform.machine(),
-            ),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("triton", "torch", "fla-core", "zstandard")},
-        }
+        results["machine"] = machine("triton", "torch", "fla-core", "zstandard")
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 

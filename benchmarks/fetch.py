@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -21,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from machine import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -227,20 +227,7 @@ def main() -> None:
                 if name != "python"
             ),
         ],
-        "machine": {
-            "cpu": next(
-                (
-                    line.partition(":")[2].strip()
-                    for line in Path("/proc/cpuinfo").read_text().splitlines()
-                    if line.startswith("model name")
-                ),
-                platform.machine(),
-            ),
-            "cores": os.cpu_count(),
-            "load": load,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("huggingface_hub", "zstandard", "triton")},
-        },
+        "machine": machine("huggingface_hub", "zstandard", "triton") | {"load": load},
     }
     print(json.dumps(result, indent=1))
     RESULTS.parent.mkdir(exist_ok=True)

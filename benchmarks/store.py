@@ -10,16 +10,16 @@ one artifact of each target. Writes benchmarks/results/store.json; parts that ar
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from machine import machine
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "store.json"
@@ -158,20 +158,7 @@ def main() -> None:
         results["install"] = part_install(paths, options.rounds, options.before)
     else:
         results["size"] = part_size(paths)
-    results["machine"] = {
-        "cpu": next(
-            (
-                line.partition(":")[2].strip()
-                for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")
-            ),
-            platform.machine(),
-        ),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("zstandard", "triton")},
-    }
+    results["machine"] = machine("zstandard", "triton") | {"load": os.getloadavg()[0]}
     print(json.dumps(results[options.part], indent=1))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")

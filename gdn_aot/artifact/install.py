@@ -22,7 +22,7 @@ from gdn_aot.artifact.store import FORMAT, MANIFEST, OLDER
 from gdn_aot.errors import GdnAotError, NotWritableError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.artifact.origins import Origin
@@ -136,7 +136,7 @@ def put(store: Store, artifact: Content, origin: Origin | None = None) -> Instal
     )
 
 
-def find_installed(store: Store, sha256: str) -> str | None:
+def find_installed(store: Store, sha256: str, sizes: Mapping[str, int] | None = None) -> str | None:
     """Return the directory of an artifact if it is whole by cheap checks, else None.
 
     Its index opens, its manifest is there, and so is every blob with its size.
@@ -144,6 +144,7 @@ def find_installed(store: Store, sha256: str) -> str | None:
     Args:
         store: Where to look.
         sha256: Of the artifact file.
+        sizes: What `Store.blob_sizes` returns, for who asks of many artifacts.
     """
     with suppress(OSError, GdnAotError, ValueError, LookupError, TypeError):
         place = store.artifact_directory(sha256)
@@ -151,7 +152,7 @@ def find_installed(store: Store, sha256: str) -> str | None:
             return None
         index = store.open_index(place)
         if index.header["sha256"] == sha256 and index.is_long_enough() and os.path.getsize(f"{place}/{MANIFEST}"):
-            sizes = store.blob_sizes()
+            sizes = store.blob_sizes() if sizes is None else sizes
             if all(sizes.get(blob) == size for blob, size in index.blobs()):
                 return place
     return None

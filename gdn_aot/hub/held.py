@@ -12,6 +12,8 @@ from gdn_aot.errors import GdnAotError, VerificationError
 from gdn_aot.hub.layout import Provenances
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gdn_aot.artifact.store import Store
 
 _HINT = "gdn-aot fetch installs it again"
@@ -47,9 +49,10 @@ def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[
         UnknownFormatError: A newer gdn-aot made the store.
     """
     found, damaged = [], []
+    sizes = store.blob_sizes() if whole else None
     for place in store.artifacts():
         try:
-            found.append(_read(store, place, whole=whole))
+            found.append(_read(store, place, sizes))
         except _UNREADABLE as error:
             damaged.append((place, str(error) or type(error).__name__))
     return tuple(found), tuple(damaged)
@@ -65,9 +68,9 @@ def provenances(store: Store, place: str) -> Provenances | None:
         return None
 
 
-def _read(store: Store, place: str, *, whole: bool) -> Held:
+def _read(store: Store, place: str, sizes: Mapping[str, int] | None) -> Held:
     header = store.open_index(place).header
-    if whole and find_installed(store, header["sha256"]) != place:
+    if sizes is not None and find_installed(store, header["sha256"], sizes) != place:
         raise VerificationError("some of its files or binaries are missing", [], hint=_HINT)
     return Held(
         identifier=header["identifier"],
