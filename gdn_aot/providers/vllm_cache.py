@@ -82,8 +82,6 @@ def spec(shape: ModelShape, deployment: Deployment) -> Any:
     Raises:
         UnknownPageError: The catalogue does not say what the attention layers are.
     """
-    if not shape.kv_heads:
-        raise UnknownPageError(f"the catalogue has no attention layers of {shape.name}, on which its cache depends")
     return MambaSpec(
         shapes=state_shapes(shape, deployment),
         dtypes=state_dtypes(shape, deployment),
