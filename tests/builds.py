@@ -63,17 +63,21 @@ def make(home: Path, output: Path, *arguments: object) -> Built:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``GDN_AOT_HOME`` that the session's builds share."""
+def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``GDN_AOT_HOME`` that the session's builds share.
+
+    Not ``home``: a folder of tests may have a fixture of that name for a test's own, and pytest would give it to
+    ``build``.
+    """
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="session")
-def build(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+def build(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
     """Build with the session's cache into a new directory."""
 
     def build(*arguments: object) -> Built:
-        return make(home, tmp_path_factory.mktemp("out"), *arguments)
+        return make(session_home, tmp_path_factory.mktemp("out"), *arguments)
 
     return build
 

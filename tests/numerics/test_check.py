@@ -44,8 +44,8 @@ def silent(done: int, total: int, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Prepared]:
-    task = make_task(home, tmp_path_factory.mktemp("numerics"))
+def prepared(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Prepared]:
+    task = make_task(session_home, tmp_path_factory.mktemp("numerics"))
     return task, check.prepare(task, get_target("sm_80"), silent)
 
 
@@ -159,8 +159,8 @@ def test_what_a_card_can_run() -> None:
     assert "runs on sm_100 alone" in str(check.obstacle(get_target("sm_100"), get_target("sm_120")))
 
 
-def test_a_target_that_cannot_be_run_is_recorded_as_such(home: Path, tmp_path: Path) -> None:
-    task = make_task(home, tmp_path)
+def test_a_target_that_cannot_be_run_is_recorded_as_such(session_home: Path, tmp_path: Path) -> None:
+    task = make_task(session_home, tmp_path)
     written = check.make_record(task, get_target("sm_120"), H100, "sm_120 is newer than the card", ())
     assert (written.status, written.device, written.date, written.checks) == ("not run", None, None, ())
     path = record.record_path(tmp_path, "sm_120", "fla-core", written.provider.version)
@@ -176,18 +176,18 @@ def test_a_broken_record_is_refused(tmp_path: Path, text: str) -> None:
         record.load(path)
 
 
-def test_without_a_card_it_says_so(home: Path, tmp_path: Path) -> None:
+def test_without_a_card_it_says_so(session_home: Path, tmp_path: Path) -> None:
     done = gdn_aot(
         "check", "--arch", "sm_80", "--model", "qwen3.5-9b", "-o", tmp_path / "out", "--json",
-        home=home, code=None, extra={"PATH": "/nonexistent"},
+        home=session_home, code=None, extra={"PATH": "/nonexistent"},
     )  # fmt: skip
     error = expect_error(done, 2, "usage")
     assert "no NVIDIA card" in error["message"]
     assert "--prepare" in error["hint"]
 
 
-def test_a_manifest_says_what_was_checked(home: Path, tmp_path: Path) -> None:
-    task = make_task(home, tmp_path)
+def test_a_manifest_says_what_was_checked(session_home: Path, tmp_path: Path) -> None:
+    task = make_task(session_home, tmp_path)
     selected = ("--arch", "sm_80", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
     job = replace(
         task.job, shapes=tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes), workloads=selected[-1:],
@@ -204,24 +204,32 @@ def test_a_manifest_says_what_was_checked(home: Path, tmp_path: Path) -> None:
     ):
         record.save(replace(written, kernels=kernels), path)
         done = gdn_aot(
-            "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=home
+            "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=session_home
         )
         (row,) = done.json["artifacts"]
-        shown = gdn_aot("inspect", row["path"], home=home).out
+        shown = gdn_aot("inspect", row["path"], home=session_home).out
         (line,) = (line for line in shown.splitlines() if line.startswith("numerics"))
         assert line.startswith(f"numerics    {status} {where}")
         assert "driver 580.1" in line
     path.write_text("{}")
     done = gdn_aot(
-        "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=home, code=None
+        "build",
+        *selected,
+        "--numerics",
+        tmp_path / "numerics",
+        "-o",
+        tmp_path / "out",
+        "--json",
+        home=session_home,
+        code=None,
     )
     assert "is refused" in expect_error(done, 2, "usage")["message"]
 
 
-def test_prepare_needs_no_card(home: Path, tmp_path: Path) -> None:
+def test_prepare_needs_no_card(session_home: Path, tmp_path: Path) -> None:
     done = gdn_aot(
         "check", "--arch", "sm_80", "--model", "qwen3.5-9b", "--workload", "transformers-decode", "--prepare",
-        "-o", tmp_path / "out", "--json", home=home,
+        "-o", tmp_path / "out", "--json", home=session_home,
     )  # fmt: skip
     (row,) = done.json["targets"]
     assert row["target"] == "sm_80"
