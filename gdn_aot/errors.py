@@ -66,6 +66,17 @@ class UnsupportedTargetError(UsageError):
     default_hint = "see gdn-aot targets for what the installed Triton can assemble"
 
 
+class MatrixError(UsageError):
+    """A matrix file is malformed or asks for what cannot be. Carries every problem found, not only the first."""
+
+    code = "matrix"
+    default_hint = "docs/reference/matrix.md says what a matrix holds"
+
+    def __init__(self, message: str, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+
+
 class ProviderMissingError(UsageError):
     """The provider's distribution is not installed here."""
 

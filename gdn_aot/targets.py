@@ -41,7 +41,7 @@ __all__ = [
 
 _TABLE = Path(__file__).parent / "resources" / "targets.toml"
 _LIST_HINT = "gdn-aot targets lists them"
-_LAST_LEGACY = 100
+BLACKWELL = 100
 """From this number on Triton assembles with ptxas-blackwell (``get_ptxas`` of its NVIDIA backend)."""
 _FIRST_FEATURED = 90
 """From this number on Triton appends "a" to the name (``sm_arch_from_capability`` of its NVIDIA backend)."""
@@ -198,7 +198,7 @@ def _assembler(target: Target, triton_dir: Path | None) -> tuple[str, str] | Non
     root = triton_dir or _triton_dir()
     if root is None:
         return None
-    tool = "ptxas-blackwell" if target.arch_number >= _LAST_LEGACY else "ptxas"
+    tool = "ptxas-blackwell" if target.arch_number >= BLACKWELL else "ptxas"
     configured = os.environ.get(f"TRITON_{tool.upper().replace('-', '_')}_PATH")
     own = root / "backends" / "nvidia" / "bin"
     for path in filter(None, (configured, str(own / tool))):

@@ -16,6 +16,7 @@ __all__ = [
     "fetch_arch",
     "fetch_provider",
     "jobs",
+    "matrix",
     "max_batch",
     "max_tokens",
     "mode",
@@ -118,6 +119,10 @@ tuning = click.option(
     default=None,
     help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
 )
+matrix = click.option(
+    "--matrix", "matrix", type=click.Path(path_type=Path), default=Path("artifacts/matrix.toml"), show_default=True,
+    help="File that says what is published.",
+)  # fmt: skip
 fetch_arch = click.option(
     "--arch", "arch", multiple=True, metavar="SM",
     help="Target, as sm_90, native or all; repeatable.  [default: native, the GPUs of this machine]",

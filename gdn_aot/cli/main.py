@@ -24,6 +24,7 @@ COMMANDS = {
     "models": "List the catalogue of models.",
     "providers": "List kernel providers and what is installed.",
     "capture": "Record the launches of a running deployment.",
+    "matrix": "List the artifacts that the project publishes.",
     "build": "Trace, compile, choose and pack artifacts.",
     "inspect": "Show what is inside an artifact.",
     "verify": "Check every digest and rule of an artifact.",

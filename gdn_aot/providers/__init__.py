@@ -79,22 +79,43 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
             ("gated-norm", "inference"),
         ),
         versions=(
-            ProviderVersion(version="0.24.0", status="reference", note="every test; Triton 3.6.0"),
+            ProviderVersion(
+                version="0.24.0",
+                status="reference",
+                note="every test; Triton 3.6.0",
+                triton="3.6.0",
+                absent=("sm_70",),
+                source="its wheel asks for torch 2.11.0, which asks for triton 3.6.0; cuobjdump: code from sm_75 on",
+            ),
             ProviderVersion(
                 version="0.33.0",
                 status="tested",
                 note="traced, compiled and covered for one target; Triton 3.8.0; drafts by its Triton kernels",
+                triton="3.8.0",
+                python="3.11",
+                absent=("sm_70",),
+                source="its wheel asks for torch 2.14.0, which asks for triton ~=3.8.0; cuobjdump: code from sm_75 on",
             ),
             ProviderVersion(
-                version="0.20.2", status="tested", note="traced, compiled and covered for one target; Triton 3.6.0"
+                version="0.20.2",
+                status="tested",
+                note="traced, compiled and covered for one target; Triton 3.6.0",
+                triton="3.6.0",
+                source="its wheel asks for torch 2.11.0, which asks for triton 3.6.0",
             ),
             ProviderVersion(
-                version="0.19.1", status="tested", note="traced, compiled and covered for one target; Triton 3.6.0"
+                version="0.19.1",
+                status="tested",
+                note="traced, compiled and covered for one target; Triton 3.6.0",
+                triton="3.6.0",
+                source="its wheel asks for torch 2.10.0, which asks for triton 3.6.0",
             ),
             ProviderVersion(
                 version="0.17.1",
                 status="tested",
                 note="traced, compiled and covered for one target; Triton 3.6.0; no OLMo-Hybrid",
+                triton="3.6.0",
+                source="its wheel asks for torch 2.10.0, which asks for triton 3.6.0",
             ),
         ),
     ),

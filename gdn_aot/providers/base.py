@@ -22,6 +22,14 @@ class ProviderVersion:
     status: str
     """``reference`` (every test runs on it), ``tested`` (traced and compiled in the tests) or ``known``."""
     note: str = ""
+    triton: str = ""
+    """What it requires of Triton, of which the first two numbers count: ``3.8.0``. Empty if any supported one does."""
+    python: str = "3.10"
+    """The first version of Python that it is installed on."""
+    absent: tuple[str, ...] = ()
+    """Targets that its own compiled code was not made for, so that it does not run there whatever Triton makes."""
+    source: str = ""
+    """Where the last three are from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
