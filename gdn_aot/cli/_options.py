@@ -21,6 +21,7 @@ __all__ = [
     "max_tokens",
     "mode",
     "model",
+    "only",
     "prepare",
     "provider",
     "provider_version",
@@ -122,6 +123,10 @@ tuning = click.option(
 matrix = click.option(
     "--matrix", "matrix", type=click.Path(path_type=Path), default=Path("artifacts/matrix.toml"), show_default=True,
     help="File that says what is published.",
+)  # fmt: skip
+only = click.option(
+    "--only", "only", default=None, metavar="IDENTIFIER",
+    help="Build this row of the matrix, which says what the other options would; see gdn-aot matrix.",
 )  # fmt: skip
 fetch_arch = click.option(
     "--arch", "arch", multiple=True, metavar="SM",

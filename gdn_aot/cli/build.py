@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._captured import captured_archs, selected_captures
+from gdn_aot.cli._only import only_row
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritableError, UsageError
 
@@ -55,6 +56,8 @@ def select_workloads(
 
 
 @click.command("build")
+@_options.only
+@_options.matrix
 @_options.arch
 @_options.model
 @_options.tp
@@ -96,6 +99,8 @@ def select_workloads(
 )  # fmt: skip
 @_options.as_json
 def command(
+    only: str | None,
+    matrix: Path,
     arch: tuple[str, ...],
     model: tuple[str, ...],
     tp: str,
@@ -126,6 +131,9 @@ def command(
     from gdn_aot.targets import parse_archs
 
     start = time.monotonic()
+    if row := only_row(only, matrix):
+        arch, provider, model = (row.target,), row.environment.provider, row.models
+        tp, max_tokens = ",".join(map(str, row.tp)), row.max_tokens
     source = click.get_current_context().get_parameter_source("provider")
     captured = selected_captures(
         capture, provider if source is not ParameterSource.DEFAULT else None, alone=not (model or shape)

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     "--select", "wanted", multiple=True, metavar="GLOB",
     help="Only identifiers that match, as 'fla*-sm_{80,9?}'; repeatable, any counts.",
 )  # fmt: skip
-@click.option(
-    "--exclude", "unwanted", multiple=True, metavar="GLOB", help="Not identifiers that match; repeatable."
-)
+@click.option("--exclude", "unwanted", multiple=True, metavar="GLOB", help="Not identifiers that match; repeatable.")
 @click.option(
     "--changed", "since", default=None, metavar="SINCE",
     help="Only artifacts of which something that they are built from differs from this commit of git.",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from gdn_aot.artifact.manifest import make_identifier
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FORMAT = 1
 """The only format of the file that is read."""
@@ -65,4 +63,4 @@ class Matrix:
 
     def requirements(self, environment: Environment) -> Path:
         """Return where the pins of an environment lie."""
-        return self.path.parent / environment.requirements
+        return Path(os.path.normpath(self.path.parent / environment.requirements))

@@ -116,9 +116,7 @@ def _rows(document: Document, environments: dict[str, Environment], problems: li
 
 
 def _row(table: ArtifactTable, environment: Environment, target: str) -> Row:
-    return Row(
-        environment=environment, target=target, models=table.models, tp=table.tp, max_tokens=table.max_tokens
-    )
+    return Row(environment=environment, target=target, models=table.models, tp=table.tp, max_tokens=table.max_tokens)
 
 
 def _check_names(table: ArtifactTable, environments: set[str], where: str, problems: list[Problem]) -> None:

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from gdn_aot.providers import ProviderInfo, ProviderVersion
 
 
-def environment_problems(
-    provider: ProviderInfo, version: str, triton: str, python: str
-) -> Iterator[tuple[str, str]]:
+def environment_problems(provider: ProviderInfo, version: str, triton: str, python: str) -> Iterator[tuple[str, str]]:
     """Yield why an environment cannot be, each as (key, reason).
 
     Args:
@@ -38,9 +36,12 @@ def environment_problems(
         yield "version", f"unknown version {version} of {provider.distribution}; {suggest(version, tuple(known))}"
         return
     if supported and release.triton and minor(triton) != minor(release.triton):
-        yield "triton", (
-            f"{provider.distribution} {version} does not run with Triton {triton}: it requires {release.triton} "
-            f"({release.source})"
+        yield (
+            "triton",
+            (
+                f"{provider.distribution} {version} does not run with Triton {triton}: it requires {release.triton} "
+                f"({release.source})"
+            ),
         )
     if minor(python) < minor(release.python):
         yield "python", f"{provider.distribution} {version} requires Python {release.python} or later"

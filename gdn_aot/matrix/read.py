@@ -247,7 +247,7 @@ class _Table:
         value = self._get(name, dict, "a table")
         # One that is missing or no table is noted once: its own keys are not looked for.
         inner = _Table({} if value is None else value, self._at(name), known, self._problems)
-        inner._silent = value is None  # noqa: SLF001
+        inner._silent = value is None
         return inner
 
     def tables(self, name: str, known: tuple[str, ...]) -> list[_Table]:

@@ -69,7 +69,9 @@ def select(rows: Sequence[Row], wanted: Sequence[str] = (), unwanted: Sequence[s
     for pattern in wanted:
         found = matches(pattern, identifiers)
         if not found:
-            raise NothingSelectedError(f"no artifact of the matrix matches {pattern!r}", hint=_near(pattern, identifiers))
+            raise NothingSelectedError(
+                f"no artifact of the matrix matches {pattern!r}", hint=_near(pattern, identifiers)
+            )
         chosen |= found
     for pattern in unwanted:
         chosen -= matches(pattern, identifiers)
