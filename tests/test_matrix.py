@@ -159,9 +159,10 @@ def test_every_problem_is_named_at_once() -> None:
 def test_one_environment_under_two_names_is_a_duplicate() -> None:
     document = changed(("artifact", 1, "environments"), ["c"])
     document["environment"].append({**SMALL["environment"][0], "name": "c"})
-    assert "fla0.6.0-triton3.6.0-sm_90 is an artifact of artifact[0] already" in refused(document)[
-        "artifact[1].targets[0]"
-    ]
+    assert (
+        "fla0.6.0-triton3.6.0-sm_90 is an artifact of artifact[0] already"
+        in refused(document)["artifact[1].targets[0]"]
+    )
 
 
 def test_sm_70_where_ptxas_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +173,9 @@ def test_sm_70_where_ptxas_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assemblers, "table", lambda: ((newer,), dropped))
     problems = refused(SMALL)
     assert list(problems) == ["artifact[0].targets[0]"]
-    assert "Triton 3.6.0 assembles with ptxas 13.0.88, and ptxas 13.0 dropped sm_70" in problems["artifact[0].targets[0]"]
+    assert (
+        "Triton 3.6.0 assembles with ptxas 13.0.88, and ptxas 13.0 dropped sm_70" in problems["artifact[0].targets[0]"]
+    )
 
 
 def test_what_is_known_of_assemblers_is_what_the_installed_ones_say() -> None:

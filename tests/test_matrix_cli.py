@@ -64,9 +64,7 @@ def test_the_include_list_of_a_workflow(matrix: Any) -> None:
     assert len(matrix("--json").json["include"]) == 38
 
 
-def test_requirements_are_seen_from_the_working_directory(
-    matrix: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requirements_are_seen_from_the_working_directory(matrix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT / "docs")
     done = matrix("--json", "--matrix", "../artifacts/matrix.toml", "--select", "vllm0.33.0-*-sm_90")
     assert done.json["include"][0]["requirements"] == "../constraints/vllm-0.33.0.txt"
