@@ -106,7 +106,6 @@ def write(name: str) -> Any:
 MATRIX, TABLES = "artifacts/matrix.toml", "gdn_aot/resources"
 CASES = {
     "words about the matrix": (append(MATRIX), 0),
-    "one environment": (replace(MATRIX, "fla-core-0.6.0-triton-3.6.0.txt", "fla-core-0.6.0-triton-3.6.0.txt"), 0),
     "a default": (replace(MATRIX, "max_tokens = 32768", "max_tokens = 16384"), ALL),
     "pins": (append("constraints/vllm-0.24.0.txt"), 9),
     "pins that no row has": (append("constraints/test.txt"), 0),
@@ -133,12 +132,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("how", ["uncommitted", "committed"])
+COMMITTED = ("pins", "code of one provider", "a new tuning record", "another command")
+
+
+@pytest.mark.parametrize(
+    ("case", "how"), [*((case, "uncommitted") for case in CASES), *((case, "committed") for case in COMMITTED)]
+)
 def test_each_kind_of_input(root: Path, changed: Any, case: str, how: str) -> None:
     change, expected = CASES[case]
     change(root)
-    if how == "committed" and git(root, "status", "--porcelain"):
+    if how == "committed":
         git(root, "add", "-A")
         git(root, "commit", "-q", "-m", "second")
         git(root, "tag", "v2")
