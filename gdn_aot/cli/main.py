@@ -25,6 +25,7 @@ COMMANDS = {
     "providers": "List kernel providers and what is installed.",
     "capture": "Record the launches of a running deployment.",
     "build": "Trace, compile, choose and pack artifacts.",
+    "merge": "Make artifacts of the shards of gdn-aot build --shard.",
     "inspect": "Show what is inside an artifact.",
     "verify": "Check every digest and rule of an artifact.",
     "coverage": "Replay random traffic against an artifact.",
