@@ -57,7 +57,6 @@ sys.meta_path.insert(0, Refuse())
 import os
 os.environ["GDN_AOT_HOME"] = "/nowhere"
 from gdn_aot.cli.main import run
-sys.argv[1:]
 code = run(["merge", *sys.argv[2:], "-o", sys.argv[1]])
 print(code)
 """
@@ -113,8 +112,8 @@ _OTHERS = {
     "inspect": ("inspect", "{}"),
     "coverage": ("coverage", "{}", "--model", "qwen3.5-9b"),
     "seed": ("seed", "{}", "--into", "cache"),
-    "export": ("export", "{}", "--into", "configs"),
-    "publish": ("publish", "{}", "--repo", "registry", "--tag", "v1.0.0", "--create"),
+    "export": ("export", "--artifact", "{}", "--format", "fla", "-o", "configs"),
+    "publish": ("publish", "{}", "--repo", "./registry", "--tag", "v1.0.0", "--create"),
 }
 
 

@@ -196,6 +196,7 @@ def compile_target(
         trace = split.take(trace, job.part) if job.part else trace
         smaller = Compilation(job, target, trace, lazy, following, progress)
         smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
+        smaller.before = run
         run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
     return Compiled(whole=whole, trace=trace, choices=choices, run=run, seconds=marks)

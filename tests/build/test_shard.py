@@ -195,8 +195,8 @@ def test_a_second_trace_in_one_shard_and_not_in_the_other(tmp_path: Path, sessio
     }
     assert derived, "no key needs smaller candidates"
     paths, again = [], []
-    for number in range(1, 7):
-        built = _built(_job(session_home, tmp_path / "shards", split.Part(number=number, of=6)), limit)
+    for number in range(1, 17):
+        built = _built(_job(session_home, tmp_path / "shards", split.Part(number=number, of=16)), limit)
         assert built.path is not None
         assert built.manifest is not None
         paths.append(built.path)
