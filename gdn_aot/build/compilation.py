@@ -84,6 +84,10 @@ class Compilation:
         wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen))
         return {launch: self._objects[launch] for launch in wanted}
 
+    def kernel_name(self, launch: int) -> str:
+        """Return ``module:qualname`` of the kernel of a launch."""
+        return self._trace.kernels[self._trace.launches[launch].kernel].name
+
     def every(self, launches: Iterable[int]) -> dict[int, Outcome]:
         """Compile these launches. Returns what became of each."""
         found: dict[int, Outcome] = {}

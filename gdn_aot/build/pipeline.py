@@ -183,7 +183,7 @@ def compile_target(
 ) -> Compiled:
     """Trace, choose and compile one target. ``following`` is started when compiling starts."""
     start = time.monotonic()
-    tuned = _tuned(job, target)
+    tuned = tuned_for(job, target)
     progress(0, 0, f"{target}: tracing")
     whole = traced(job, target, lazy.get, extras=tuned.extras)
     trace = split.take(whole, job.part) if job.part else whole
@@ -222,7 +222,7 @@ def _compile_target(
     )
     if done.choices.failures and not job.keep_going:
         return lambda: built
-    return partial(_pack_target, job, done, built)
+    return partial(pack_target, job, done, built)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,7 +236,7 @@ class Tuned:
     """Configurations that only a wide search offers; see `gdn_aot.build.client.Worker.trace`."""
 
 
-def _tuned(job: Job, target: Target) -> Tuned:
+def tuned_for(job: Job, target: Target) -> Tuned:
     """Read the record of a target, and find those that it may be transferred from."""
     distribution, version = job.provider.distribution, require_installed(job.provider.name)
     triton = sources.installed("triton")
@@ -269,7 +269,8 @@ def _suggested(
     return [found, *(choice for choice in rest if choice.config != found.config)]
 
 
-def _pack_target(job: Job, done: Compiled, built: Built) -> Built:
+def pack_target(job: Job, done: Compiled, built: Built) -> Built:
+    """Write the artifact, or the shard of it, of a target that was compiled; say so in ``built`` and return that."""
     start = time.monotonic()
     trace = done.trace
     licenses = sources.license_texts(job.provider)
