@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import stat
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import triton
+import yaml
 from builds import Built
-from helpers import Done, expect_error, gdn_aot
+from helpers import ROOT, Done, expect_error, gdn_aot, run
 
 from gdn_aot.artifact.verify import open_artifact, open_shard
 from gdn_aot.build import pipeline, split
@@ -119,6 +123,34 @@ def test_the_time_of_the_last_commit(build: Callable[..., Built], tmp_path: Path
     paths = _in_shards(session_home, tmp_path / "without", 2, *arguments)
     _same(_merged(paths, tmp_path / "set", session_home, extra=extra)[0], whole)
     assert whole.read_bytes() != build(*arguments).path.read_bytes()
+
+
+def test_the_workflow_of_the_examples(decode: Built, tmp_path: Path) -> None:
+    """Its steps, in order, as a shell on the runner would run them; installing and handing files on is done here."""
+    workflow = yaml.safe_load((ROOT / "examples" / "github-actions" / "shards.yml").read_text())
+    build, merge_job = workflow["jobs"]["build"], workflow["jobs"]["merge"]
+    shards = build["strategy"]["matrix"]["shard"]
+    assert list(map(str, shards)) == [str(number + 1) for number in range(int(workflow["env"]["SHARDS"]))]
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "gdn-aot").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m gdn_aot "$@"\n')
+    (tools / "gdn-aot").chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+
+    def steps(job: dict[str, Any], **variables: str) -> None:
+        scripts = [step["run"] for step in job["steps"] if "run" in step and "pip install" not in step["run"]]
+        assert all("${{" not in script for script in scripts), "what a shell runs is not put together by Actions"
+        extra = {"PATH": path, "SHARDS": workflow["env"]["SHARDS"], **variables}
+        for script in scripts:
+            done = run(["bash", "-e", "-c", script], decode.home, extra, cwd=tmp_path)
+            assert done.code == 0, done.err
+
+    for shard in shards:
+        steps(build, SHARD=str(shard), OPTIONS=shlex.join(map(str, decode.arguments)))
+    assert len(list((tmp_path / "shards").iterdir())) == len(shards)
+    steps(merge_job)
+    (made,) = (tmp_path / "dist").iterdir()
+    _same(made, decode.path)
 
 
 def _checked(manifest: Manifest, choices: Sequence[tuple[str, str]]) -> results.Record:
