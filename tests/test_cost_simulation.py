@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from cost import document, layouts
-from cost.simulate import Plan, bound, schedule
+from cost.simulate import Order, Plan, bound, schedule
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +28,7 @@ def test_the_tasks_are_taken_as_they_were_asked_for() -> None:
     """3 and 3 on two cores, then 2 and 2, then 4 alone: 9; longest first 4+2+2 and 3+3; the best is 4+3 and 3+2+2."""
     plan = _single(3, 3, 2, 2, 4)
     assert schedule(plan, 2) == 9
-    assert schedule(plan, 2, longest_first=True) == 8
+    assert schedule(plan, 2, "longest") == 8
     assert bound(plan, 2) == 7
     assert schedule(plan, 1) == bound(plan, 1) == 14
     assert schedule(plan, 5) == bound(plan, 5) == 4
@@ -62,6 +62,17 @@ def test_a_core_starts_for_each_kind() -> None:
     assert bound(plan, 4) == 11
 
 
+def test_a_core_that_takes_its_own_kind_first_starts_less_often() -> None:
+    plan = replace(_single(1, 1, 1, 1), kinds=(0, 1, 0, 1), start=10)
+    assert schedule(plan, 1) == 4 * 11
+    assert schedule(plan, 1, "own") == 24
+    assert schedule(plan, 2, "own") == 12, "a core for each kind"
+    assert schedule(plan, 4, "own") == 12, "more would start longer than the two need"
+    assert schedule(plan, 4) == 11
+    long = replace(plan, seconds=(50, 50, 50, 50))
+    assert schedule(long, 4, "own") == 60
+
+
 def test_nothing_takes_no_time() -> None:
     empty = Plan(seconds=(), walks=())
     assert schedule(empty, 3) == bound(empty, 3) == 0
@@ -81,9 +92,9 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @settings(max_examples=300)
-@given(plans(), st.integers(1, 6), st.booleans())
-def test_no_schedule_is_below_the_bound_or_above_one_core(plan: Plan, cores: int, longest_first: bool) -> None:
-    found = schedule(plan, cores, longest_first=longest_first)
+@given(plans(), st.integers(1, 6), st.sampled_from(("asked", "longest", "own")))
+def test_no_schedule_is_below_the_bound_or_above_one_core(plan: Plan, cores: int, order: Order) -> None:
+    found = schedule(plan, cores, order)
     assert bound(plan, cores) <= found + 1e-9
     worst = sum(plan.seconds) + plan.start * (len(plan.seconds) if plan.kinds else 0)
     assert found <= worst + 1e-9
@@ -106,7 +117,7 @@ def test_independent_tasks_keep_grahams_bounds(seconds: list[int], cores: int) -
     plan = _single(*seconds)
     most = sum(seconds) / cores + (1 - 1 / cores) * max(seconds)
     assert schedule(plan, cores) <= most + 1e-9
-    assert schedule(plan, cores, longest_first=True) <= most + 1e-9
+    assert schedule(plan, cores, "longest") <= most + 1e-9
 
 
 ROW = {

@@ -136,7 +136,8 @@ def _matrix(rows: Sequence[Row], found: Mapping[str, Any]) -> list[str]:
     for cores, row in found["cores"].items():
         shards = row["shards"]
         times = f"{_time(shards['seconds'])}, N = {shards['of']}" if shards else "-"
-        lines.append((cores, _time(row["jobs"]), times, _time(row["cluster"]), _time(row["bound"])))
+        cluster = _time(row["cluster_own_first"])
+        lines.append((cores, _time(row["jobs"]), times, cluster, _time(row["bound"])))
     return [
         _text(
             f"{found['artifacts']} artifacts:",
@@ -151,8 +152,10 @@ def _matrix(rows: Sequence[Row], found: Mapping[str, Any]) -> list[str]:
         _text(
             "The bound has neither environments nor packing: it is all traces and compiles and one start per artifact,",
             "spread evenly over the cores, or the longest chain of a start, a trace and compiles that wait for each",
-            "other, whichever is longer. N is the best of 2, 4, 8, 16 and 32, all artifacts alike. In the cluster a",
-            "core starts again when it goes on to another artifact.",
+            "other, whichever is longer. N is the best of 2, 4, 8, 16 and 32, all artifacts alike. In the cluster all",
+            "artifacts are built at once; a core stays with one, and starts for another if what waits there would take",
+            "the cores that are there longer than a start. One build of several targets goes from one to the next",
+            "instead.",
         ),
     ]
 
@@ -161,16 +164,21 @@ def _ideal(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for cores, row in found["cores"].items():
         seconds = [row["jobs"], row["jobs_longest_first"], row["shards"]["seconds"] if row["shards"] else None]
-        seconds += [row["cluster"], row["cluster_longest_first"]]
+        seconds += [row["cluster_own_first"], row["cluster"], row["cluster_longest_first"]]
         lines.append((cores, *("-" if each is None else f"{each / row['bound']:.2f}" for each in seconds)))
     worst = max(row["asked"] / row["bound"] for row in found["one_job"].values())
     gain = max(row["asked"] / row["longest_first"] for row in found["one_job"].values())
     return [
         _text(
-            "Wall time over the bound, with tasks taken as they are today, in the order in which they were asked for;",
-            "and if the longest that waits were taken first, which one would have to know before:",
+            "Wall time over the bound. In a job, tasks are taken as the pool does, in the order in which they were",
+            "asked for; or the longest of those that wait, which one would have to know before. In a cluster a core",
+            "takes those of its own artifact first, as above; or whatever was asked for first, of any artifact; or the",
+            "longest of any, and starts again and again.",
         ),
-        _table(("cores", "jobs", "jobs, longest first", "shards", "cluster", "cluster, longest first"), lines),
+        _table(
+            ("cores", "jobs", "jobs, longest first", "shards", "cluster, own first", "asked first", "longest first"),
+            lines,
+        ),
         _text(
             f"Inside one job with {RUNNER} cores the pool is at most {worst - 1:.1%} above that job's own bound, and",
             f"longest first would make the slowest gain {gain - 1:.1%} at most.",

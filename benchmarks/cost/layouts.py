@@ -16,6 +16,8 @@ from gdn_aot.targets import all_targets
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cost.simulate import Order
+
 ENVIRONMENTS = {"fla": 2, "vllm": 2}
 """Environments of each provider in the matrix: versions of the provider and of Triton."""
 WITHOUT = {"vllm": ("sm_70",)}
@@ -131,16 +133,16 @@ def joined(rows: Sequence[tuple[Row, int]], *, traces: bool) -> Plan:
     return Plan(seconds=tuple(seconds), walks=tuple(walks), kinds=tuple(kinds), start=start)
 
 
-def job_seconds(row: Row, copies: int, environment: float, *, longest_first: bool = False) -> float:
+def job_seconds(row: Row, copies: int, environment: float, order: Order = "asked") -> float:
     """Return the wall seconds of one job of CI that builds so many parts of an artifact."""
-    compiling = schedule(row_plan(row, copies), RUNNER, longest_first=longest_first)
+    compiling = schedule(row_plan(row, copies), RUNNER, order)
     return environment + row.start + row.trace + compiling + row.pack
 
 
-def jobs(seconds: Sequence[float], cores: int, *, longest_first: bool = False) -> float:
+def jobs(seconds: Sequence[float], cores: int, order: Order = "asked") -> float:
     """Return when the last of so many jobs is done on machines of `RUNNER` cores."""
     plan = Plan(seconds=tuple(seconds), walks=tuple(((job,),) for job in range(len(seconds))))
-    return schedule(plan, max(cores // RUNNER, 1), longest_first=longest_first)
+    return schedule(plan, max(cores // RUNNER, 1), order)
 
 
 def shard_counts(rows: Sequence[Row]) -> list[int]:
@@ -161,14 +163,13 @@ def compare(rows: Sequence[Row], environment: float) -> dict[str, Any]:
         found["cores"][str(cores)] = {
             "bound": round(bound(plan, cores), 1),
             "jobs": round(jobs(per_job, cores), 1),
-            "jobs_longest_first": round(jobs(per_job, cores, longest_first=True), 1),
+            "jobs_longest_first": round(jobs(per_job, cores, "longest"), 1),
             "shards": None if best is None else {"of": best, "seconds": round(jobs(shards[best], cores), 1)},
             "cluster": round(environment + schedule(plan, cores) + pack, 1),
-            "cluster_longest_first": round(environment + schedule(plan, cores, longest_first=True) + pack, 1),
+            "cluster_longest_first": round(environment + schedule(plan, cores, "longest") + pack, 1),
+            "cluster_own_first": round(environment + schedule(plan, cores, "own") + pack, 1),
         }
-    alone = [
-        (row, job_seconds(row, row.copies, 0.0), job_seconds(row, row.copies, 0.0, longest_first=True)) for row in rows
-    ]
+    alone = [(row, job_seconds(row, row.copies, 0.0), job_seconds(row, row.copies, 0.0, "longest")) for row in rows]
     found["one_job"] = {
         row.identifier: {
             "bound": round(bound(row_plan(row, row.copies), RUNNER) + row.start + row.trace + row.pack, 1),
