@@ -62,8 +62,9 @@ def _how(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
             "Seconds are CPU seconds, those of the assembler included, unless wall time is said: other work on the",
             "machine matters less to them. All models are built at tensor-parallel sizes 1, 2, 4 and 8. Of each",
             f"artifact shard 1 of {parts} was built, which has its share of the keys of each kernel, and what was",
-            "found is multiplied. That is a little high: a kernel with fewer keys than there are shards counts too much, and",
-            "launches that have the same IR and are in two shards count twice, but are compiled once in a whole build.",
+            "found is multiplied. That is a little high: a kernel with fewer keys than there are shards counts too much,",
+            "and launches that have the same IR and are in two shards count twice, but are compiled once in a whole",
+            "build.",
         ),
         _text(
             f"The environment of a job takes {given['seconds']:.0f} s of wall time",
