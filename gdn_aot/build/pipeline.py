@@ -1,4 +1,4 @@
-"""Build artifacts: trace, compile, choose, pack; one target after another, the next one importing meanwhile."""
+"""Build artifacts: trace, compile, choose, pack; one target after another, the next one traced meanwhile."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from gdn_aot.artifact.manifest import file_name
 from gdn_aot.build import pack, sources
 from gdn_aot.build.cache import digest
 from gdn_aot.build.client import Worker
-from gdn_aot.build.compilation import Compilation
+from gdn_aot.build.compilation import Compilation, compiler
 from gdn_aot.build.records import Trace
 from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
+from gdn_aot.executors.base import Order
+from gdn_aot.executors.local import LocalExecutor
 from gdn_aot.models import distinct
 from gdn_aot.numerics import record as results
 from gdn_aot.providers import require_installed
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from gdn_aot.build.choose import Choices, Suggest
     from gdn_aot.build.client import Extras
     from gdn_aot.build.records import Config, Scalar
+    from gdn_aot.executors.base import Executor
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
@@ -66,6 +69,8 @@ class Job:
     """Directory of the records of `gdn_aot.numerics`."""
     capture: CapturedKernels | None = None
     """Kernels of a capture that are built too."""
+    executor: Executor = field(default_factory=LocalExecutor)
+    """Where kernels are compiled."""
 
     def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
         """Return the shapes to build for a target."""
@@ -116,17 +121,28 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
 def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str], None]) -> Iterator[Built]:
     """Build each target in turn and yield it.
 
-    While one target compiles, the next one's worker imports the provider and the one before is packed.
+    While one target compiles, the next one is traced and the one before is packed.
 
     Raises:
         GdnAotError: Of the class that fits; see `gdn_aot.errors`.
     """
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(max_workers=1) as packer:
+    threads = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=1)
+    with threads[0] as packer, threads[1] as tracer, contextlib.ExitStack() as stack:
         lazy = [LazyWorker(stack, job.provider.name, target) for target in targets]
+        ahead: dict[int, Future[tuple[Tuned, Trace]]] = {}
+
+        def begin(position: int) -> None:
+            if position < len(targets):
+                job.executor.expect(job.provider, targets[position : position + 1])
+                worker = lazy[position].get()
+                ahead[position] = tracer.submit(_first_trace, job, targets[position], lambda: worker)
+
         packing: Future[Built] | None = None
         for position, target in enumerate(targets):
-            following = lazy[position + 1] if position + 1 < len(targets) else None
-            finish = _compile_target(job, target, lazy[position], following, progress)
+            traced_before = ahead[position].result if position in ahead else None
+            finish = _compile_target(
+                job, target, lazy[position], progress, first=traced_before, busy=partial(begin, position + 1)
+            )
             lazy[position].close()
             if packing is not None:
                 yield packing.result()
@@ -171,36 +187,76 @@ def compile_target(
     job: Job,
     target: Target,
     lazy: LazyWorker,
-    following: LazyWorker | None,
     progress: Callable[[int, int, str], None],
+    *,
+    first: Callable[[], tuple[Tuned, Trace]] | None = None,
+    busy: Callable[[], None] | None = None,
 ) -> Compiled:
-    """Trace, choose and compile one target. ``following`` is started when compiling starts."""
+    """Trace, choose and compile one target.
+
+    Args:
+        job: What is built.
+        target: For which target.
+        lazy: Its worker.
+        progress: Told what is going on.
+        first: Waits for what records say and for the trace, where these were begun before.
+        busy: Called when compile workers have something to do.
+    """
     start = time.monotonic()
-    tuned = _tuned(job, target)
     progress(0, 0, f"{target}: tracing")
-    trace = traced(job, target, lazy.get, extras=tuned.extras)
+    tuned, trace = first() if first else _first_trace(job, target, expected(job, target, lazy))
     marks = {"trace": time.monotonic() - start}
-    run = Compilation(job, target, trace, lazy, following, progress)
-    choices = run.choose(tuned)
-    if any(key is not None for _, _, key in choices.uncovered):
-        progress(0, 0, f"{target}: tracing smaller candidates")
-        trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
-        smaller = Compilation(job, target, trace, lazy, following, progress)
-        smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
-        run, choices = smaller, smaller.choose(tuned)
+    with job.executor.compiling(order(job, target, trace), lazy.get) as workers:
+        run = Compilation(job, target, trace, workers, progress, busy)
+        choices = run.choose(tuned)
+        if any(key is not None for _, _, key in choices.uncovered):
+            progress(0, 0, f"{target}: tracing smaller candidates")
+            trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
+            smaller = Compilation(job, target, trace, workers, progress)
+            smaller.compiled, smaller.spent = run.compiled, run.spent
+            run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
     return Compiled(trace=trace, choices=choices, run=run, seconds=marks)
+
+
+def order(job: Job, target: Target, trace: Trace) -> Order:
+    """Return what compiling the launches of a trace takes."""
+    return Order(
+        provider=job.provider,
+        target=target,
+        compiler=compiler(target, trace),
+        cache=job.cache,
+        jobs=job.jobs,
+        timeout=job.timeout,
+    )
+
+
+def expected(job: Job, target: Target, lazy: LazyWorker) -> Callable[[], Worker]:
+    """Return what starts a target's worker, and has its compile workers start meanwhile."""
+
+    def get() -> Worker:
+        job.executor.expect(job.provider, [target])
+        return lazy.get()
+
+    return get
+
+
+def _first_trace(job: Job, target: Target, worker: Callable[[], Worker]) -> tuple[Tuned, Trace]:
+    tuned = _tuned(job, target)
+    return tuned, traced(job, target, worker, extras=tuned.extras)
 
 
 def _compile_target(
     job: Job,
     target: Target,
     lazy: LazyWorker,
-    following: LazyWorker | None,
     progress: Callable[[int, int, str], None],
+    *,
+    first: Callable[[], tuple[Tuned, Trace]] | None,
+    busy: Callable[[], None],
 ) -> Callable[[], Built]:
     """Trace, choose and compile one target. Returns what is left to do: packing."""
-    done = compile_target(job, target, lazy, following, progress)
+    done = compile_target(job, target, lazy, progress, first=first, busy=busy)
     built = Built(
         target=target,
         manifest=None,

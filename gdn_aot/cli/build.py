@@ -6,14 +6,14 @@ import fnmatch
 import hashlib
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from gdn_aot.cli import _options
+from gdn_aot.cli import _executor, _options
 from gdn_aot.cli._captured import captured_archs, selected_captures
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritableError, UsageError
@@ -88,6 +88,7 @@ def select_workloads(
     help="Directory of the records of gdn-aot check.  [default: artifacts/numerics if it exists]",
 )
 @_options.timeout
+@_options.cluster
 @click.option("--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not.")
 @_options.cache_dir
 @click.option(
@@ -113,6 +114,8 @@ def command(
     tuning: Path | None,
     numerics: Path | None,
     timeout: float,
+    executor: str,
+    address: str | None,
     keep_going: bool,
     cache_dir: Path | None,
     output: Path,
@@ -162,8 +165,8 @@ def command(
             note(f"{target} has no bf16 arithmetic: building for fp16; --dtype bf16 builds the emulation")
     check_output(output)
     finished: list[Built] = []
-    with Progress("build") as progress:
-        for built in pipeline.build(job, targets, progress.update):
+    with Progress("build") as progress, _executor.executor(executor, address) as work:
+        for built in pipeline.build(replace(job, executor=work), targets, progress.update):
             finished.append(built)
             report(built)
     failures = [(built, failure) for built in finished for failure in built.choices.failures]

@@ -71,6 +71,11 @@ class Compiling(Protocol):
         """How many tasks are worth having submitted at one time."""
         ...
 
+    @property
+    def where(self) -> str:
+        """What to add to a line on progress; nothing for this machine."""
+        ...
+
     def submit(self, task: CompileTask) -> None:
         """Take a task; it need not be started yet."""
         ...

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.isolated import Isolated
+from gdn_aot.build.isolated import EndedError, Isolated
 from gdn_aot.errors import NotWritableError
 from gdn_aot.executors.base import Answer, Cards, LostError
 
@@ -56,12 +56,19 @@ class LocalExecutor:
         """Return the card of this machine."""
         del method, target
         assert self._card is not None  # noqa: S101
-        with tempfile.TemporaryDirectory(prefix="gdn-aot-plan-") as folder:
-            card = LocalCard(cache, Path(folder))
-            try:
-                yield Cards(info=self._card, cards=[card])
-            finally:
-                card.stop()
+        with local_card(cache) as card:
+            yield Cards(info=self._card, cards=[card])
+
+
+@contextlib.contextmanager
+def local_card(cache: BuildCache) -> Iterator[LocalCard]:
+    """Use the card of this machine, with binaries of a build cache."""
+    with tempfile.TemporaryDirectory(prefix="gdn-aot-plan-") as folder:
+        card = LocalCard(cache, Path(folder))
+        try:
+            yield card
+        finally:
+            card.stop()
 
 
 class LocalCompiling:
@@ -75,6 +82,11 @@ class LocalCompiling:
     def room(self) -> int:
         """Enough that no compile worker waits for the next task."""
         return _TASKS_PER_JOB * self._order.jobs
+
+    @property
+    def where(self) -> str:
+        """Nothing: it is here."""
+        return ""
 
     def submit(self, task: CompileTask) -> None:
         """Queue a task in the worker."""
@@ -117,8 +129,22 @@ def answer(number: int, message: Mapping[str, Any]) -> Answer:
 class LocalProcess(Isolated):
     """A measuring process on this machine that has been started."""
 
+    stopped = False
+    """Killed by us: what it was doing is not to blame."""
+    over = False
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for the next message."""
+        try:
+            return super().receive()
+        except EndedError:
+            if self.stopped:
+                raise LostError("measuring was stopped") from None
+            raise
+
     def end(self, *, at_once: bool) -> None:
         """End it, after its last message or at once."""
+        self.over = True
         error = InterruptedError() if at_once else None
         self.__exit__(type(error) if error else None, error, None)
 
@@ -152,5 +178,6 @@ class LocalCard:
         """Kill the process and start no more."""
         with self._lock:
             self._stopped = True
-            if self._process is not None:
+            if self._process is not None and not self._process.over:
+                self._process.stopped = True
                 self._process.kill()
