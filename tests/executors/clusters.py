@@ -39,6 +39,8 @@ def free_port() -> int:
 class Node:
     process: subprocess.Popen[bytes]
     mark: str
+    odd: bool = False
+    """Not one of the two plain nodes that tests expect."""
 
     def kill(self) -> None:
         """End the node as a power cut does: all of its processes at once."""
