@@ -13,7 +13,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,6 +209,8 @@ def _assembler(target: Target, triton_dir: Path | None) -> tuple[str, str] | Non
 @functools.cache
 def _refusal(path: str, target: Target) -> str | None:
     """Assemble an empty kernel; return ptxas's complaint, or None if it had none."""
+    import tempfile  # slow to import, and not needed for the table
+
     lines = (
         f".version {target.ptx}",
         f".target {target.assembler_arch}",

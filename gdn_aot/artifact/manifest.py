@@ -11,9 +11,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from gdn_aot.artifact.index import is_capture
+
+if TYPE_CHECKING:
+    from gdn_aot.artifact.shard import Shard
 
 FORMAT = 1
 """The format version written, and the only one read."""
@@ -269,6 +272,8 @@ class Manifest:
     blobs: tuple[Blob, ...] = ()
     """Every blob file, sorted by digest. Filled in by ``archive.write_artifact``."""
     build: Build
+    shard: Shard | None = None
+    """Of a shard, which part it is. Not in the JSON of an artifact."""
 
 
 def make_identifier(provider: str, version: str, triton: str, target: str, workloads: Sequence[str] = ()) -> str:
@@ -328,6 +333,8 @@ def _plain(value: object) -> object:
         plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         if isinstance(value, Kernel) and not value.relaxations:
             del plain["relaxations"]
+        if isinstance(value, Manifest) and value.shard is None:
+            del plain["shard"]
         return plain
     if isinstance(value, Mapping):
         return dict(value)  # free JSON: json.dumps takes its tuples as they are

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot.build.cache import Outcome, launch_digest
 from gdn_aot.build.choose import Chooser
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from gdn_aot.build.pipeline import Job, LazyWorker, Tuned
     from gdn_aot.build.records import Trace
     from gdn_aot.targets import Target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One launch that the compile workers were asked for."""
+
+    launch: int
+    seconds: float
+    """CPU time; 0 if the worker did not live to tell."""
+    reused: bool
+    """Another launch with the same IR had been compiled."""
+    object: Object | None
+    """None if it was rejected or failed."""
 
 
 class Compilation:
@@ -40,13 +54,18 @@ class Compilation:
         }
         self._objects: dict[int, Object] = {}
         self._asked: set[int] = set()
+        self.before: Compilation | None = None
+        """That of the first trace, if the target was traced again."""
+        self.tasks: list[Task] = []
+        """What was not in the cache, in the order in which it was done."""
+        self.chooser: Chooser | None = None
         self.compiled = 0
         self.spent: Counter[str] = Counter()
         self.pool_started = False
 
     def choose(self, tuned: Tuned) -> Choices:
         """Compile until every key has a candidate that fits, or none is left."""
-        chooser = Chooser(self._trace, self._target, tuned.measured, tuned.suggest)
+        self.chooser = chooser = Chooser(self._trace, self._target, tuned.measured, tuned.suggest)
         self._run(chooser.wanted(), chooser.take)
         if self._job.all_candidates:
             every = (
@@ -64,6 +83,10 @@ class Compilation:
             return dict(self._objects)
         wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen))
         return {launch: self._objects[launch] for launch in wanted}
+
+    def kernel_name(self, launch: int) -> str:
+        """Return ``module:qualname`` of the kernel of a launch."""
+        return self._trace.kernels[self._trace.launches[launch].kernel].name
 
     def every(self, launches: Iterable[int]) -> dict[int, Outcome]:
         """Compile these launches. Returns what became of each."""
@@ -139,14 +162,20 @@ class Compilation:
         launch = int(message["task"])
         if "not_writable" in message:
             raise NotWritableError(message["not_writable"], hint="set GDN_AOT_HOME to a directory with free space")
-        if "failed" in message:
-            return launch, Outcome(failed=message["failed"])
-        if "rejected" in message:
-            return launch, Outcome(rejected=message["rejected"])
-        self.compiled += not message["reused"]
+        outcome = self._outcome(message)
         kernel = self._trace.kernels[self._trace.launches[launch].kernel].qualname
-        self.spent[kernel] += message["seconds"]
+        seconds, reused = message.get("seconds", 0.0), message.get("reused", False)
+        self.spent[kernel] += seconds
+        self.compiled += "object" in message and not reused
+        self.tasks.append(Task(launch=launch, seconds=seconds, reused=reused, object=outcome.object))
+        return launch, outcome
+
+    def _outcome(self, message: dict[str, Any]) -> Outcome:
+        if "failed" in message:
+            return Outcome(failed=message["failed"])
+        if "rejected" in message:
+            return Outcome(rejected=message["rejected"])
         found = self._job.cache.object(message["object"])
         if found is None:
-            return launch, Outcome(failed="the build cache lost what was just compiled")
-        return launch, Outcome(object=found)
+            return Outcome(failed="the build cache lost what was just compiled")
+        return Outcome(object=found)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.manifest import file_name
-from gdn_aot.build import pack, sources
+from gdn_aot.artifact.shard import file_name as shard_name
+from gdn_aot.build import pack, shard, sources, split
 from gdn_aot.build.cache import digest
 from gdn_aot.build.client import Worker
 from gdn_aot.build.compilation import Compilation
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.build.cache import BuildCache, Object
+    from gdn_aot.build.cache import BuildCache
     from gdn_aot.build.captured import CapturedKernels
     from gdn_aot.build.choose import Choices, Suggest
     from gdn_aot.build.client import Extras
     from gdn_aot.build.records import Config, Scalar
+    from gdn_aot.build.split import Part
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
@@ -66,6 +68,8 @@ class Job:
     """Directory of the records of `gdn_aot.numerics`."""
     capture: CapturedKernels | None = None
     """Kernels of a capture that are built too."""
+    part: Part | None = None
+    """Build this shard of each artifact instead of the artifact."""
 
     def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
         """Return the shapes to build for a target."""
@@ -160,7 +164,10 @@ class LazyWorker:
 class Compiled:
     """One target, traced, chosen for and compiled."""
 
+    whole: Trace
+    """As it was traced first."""
     trace: Trace
+    """As it was traced last; the part of it that was chosen for, in a shard."""
     choices: Choices
     run: Compilation
     seconds: dict[str, float]
@@ -176,20 +183,23 @@ def compile_target(
 ) -> Compiled:
     """Trace, choose and compile one target. ``following`` is started when compiling starts."""
     start = time.monotonic()
-    tuned = _tuned(job, target)
+    tuned = tuned_for(job, target)
     progress(0, 0, f"{target}: tracing")
-    trace = traced(job, target, lazy.get, extras=tuned.extras)
+    whole = traced(job, target, lazy.get, extras=tuned.extras)
+    trace = split.take(whole, job.part) if job.part else whole
     marks = {"trace": time.monotonic() - start}
     run = Compilation(job, target, trace, lazy, following, progress)
     choices = run.choose(tuned)
     if any(key is not None for _, _, key in choices.uncovered):
         progress(0, 0, f"{target}: tracing smaller candidates")
         trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
+        trace = split.take(trace, job.part) if job.part else trace
         smaller = Compilation(job, target, trace, lazy, following, progress)
         smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
+        smaller.before = run
         run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
-    return Compiled(trace=trace, choices=choices, run=run, seconds=marks)
+    return Compiled(whole=whole, trace=trace, choices=choices, run=run, seconds=marks)
 
 
 def _compile_target(
@@ -212,7 +222,7 @@ def _compile_target(
     )
     if done.choices.failures and not job.keep_going:
         return lambda: built
-    return partial(_pack_target, job, done.trace, done.run.kept(done.choices), built)
+    return partial(pack_target, job, done, built)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,7 +236,7 @@ class Tuned:
     """Configurations that only a wide search offers; see `gdn_aot.build.client.Worker.trace`."""
 
 
-def _tuned(job: Job, target: Target) -> Tuned:
+def tuned_for(job: Job, target: Target) -> Tuned:
     """Read the record of a target, and find those that it may be transferred from."""
     distribution, version = job.provider.distribution, require_installed(job.provider.name)
     triton = sources.installed("triton")
@@ -259,22 +269,29 @@ def _suggested(
     return [found, *(choice for choice in rest if choice.config != found.config)]
 
 
-def _pack_target(job: Job, trace: Trace, objects: dict[int, Object], built: Built) -> Built:
+def pack_target(job: Job, done: Compiled, built: Built) -> Built:
+    """Write the artifact, or the shard of it, of a target that was compiled; say so in ``built`` and return that."""
     start = time.monotonic()
+    trace = done.trace
     licenses = sources.license_texts(job.provider)
     manifest = pack.make_manifest(
         provider=job.provider,
         target=built.target,
         trace=trace,
         choices=built.choices,
-        objects=objects,
+        objects=done.run.kept(done.choices),
         shapes=job.shapes_for(built.target),
         workloads=trace.workloads,
         limits=job.limits,
         licenses=licenses,
         numerics=results.summary(job.numerics_root, job.provider, built.target, trace, built.choices),
     )
-    path = job.output / file_name(manifest.identifier)
+    if job.part is None:
+        path = job.output / file_name(manifest.identifier)
+    else:
+        stated = shard.describe(job, built.target, job.part, done.whole, trace, built.choices, manifest)
+        manifest = replace(manifest, shard=stated)
+        path = job.output / shard_name(manifest.identifier, job.part.number, job.part.of)
     archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), path)
     built.manifest, built.path = manifest, path
     built.seconds["pack"] = time.monotonic() - start

@@ -20,6 +20,7 @@ from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritableError, UsageError
 
 if TYPE_CHECKING:
+    from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.build.pipeline import Built
     from gdn_aot.models import Selection
     from gdn_aot.providers import ProviderInfo
@@ -92,6 +93,9 @@ def select_workloads(
 )
 @_options.timeout
 @click.option("--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not.")
+@click.option(
+    "--shard", default=None, metavar="K/N", help="Build part K of N of each artifact, for gdn-aot merge.",
+)  # fmt: skip
 @_options.cache_dir
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/dist"), show_default=True,
@@ -119,6 +123,7 @@ def command(
     numerics: Path | None,
     timeout: float,
     keep_going: bool,
+    shard: str | None,
     cache_dir: Path | None,
     output: Path,
     as_json: bool,
@@ -126,6 +131,7 @@ def command(
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
     from gdn_aot.build import pipeline
     from gdn_aot.build.cache import BuildCache, default_cache
+    from gdn_aot.build.split import parse_part
     from gdn_aot.models import parse_tp
     from gdn_aot.providers import Limits, get_provider
     from gdn_aot.targets import parse_archs
@@ -134,6 +140,7 @@ def command(
     if row := only_row(only, matrix):
         arch, provider, model = (row.target,), row.environment.provider, row.models
         tp, max_tokens = ",".join(map(str, row.tp)), row.max_tokens
+    part = parse_part(shard) if shard is not None else None
     source = click.get_current_context().get_parameter_source("provider")
     captured = selected_captures(
         capture, provider if source is not ParameterSource.DEFAULT else None, alone=not (model or shape)
@@ -163,6 +170,7 @@ def command(
         output=output,
         numerics_root=numerics or (DEFAULT_NUMERICS if DEFAULT_NUMERICS.is_dir() else None),
         capture=captured,
+        part=part,
     )
     pipeline.check_environment(job, targets)
     for target in targets:
@@ -175,8 +183,9 @@ def command(
             finished.append(built)
             report(built)
     failures = [(built, failure) for built in finished for failure in built.choices.failures]
+    packed = [artifact_json(built) for built in finished if built.path]
     document = {
-        "artifacts": [artifact_json(built) for built in finished if built.path],
+        **({"artifacts": packed} if part is None else {"artifacts": [], "shards": packed}),
         "skipped": [asdict(item) for item in selection.skipped],
         "left_out": [asdict(item) for item in (captured.left_out if captured else ())],
         "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
@@ -243,8 +252,9 @@ def report(built: Built) -> None:
         note(f"{built.target}: not packed, {len(built.choices.failures)} compiles failed ({times})")
         return
     kernels = built.manifest.kernels
+    shard = f"{built.manifest.shard}, " if built.manifest.shard else ""
     note(
-        f"{built.target}: {len(kernels)} kernels, {sum(len(k.choices) for k in kernels)} choices, "
+        f"{built.target}: {shard}{len(kernels)} kernels, {sum(len(k.choices) for k in kernels)} choices, "
         f"{sum(len(k.binaries) for k in kernels)} binaries in {built.path.stat().st_size / 1024:.0f} KiB; "
         f"compiled {built.compiled} ({times})"
     )
@@ -263,16 +273,32 @@ def failure_text(failures: list[Any]) -> str:
 
 
 def artifact_json(built: Built) -> dict[str, Any]:
-    """Return the ``--json`` description of one artifact."""
+    """Return the ``--json`` description of one artifact or shard that was built."""
     assert built.manifest is not None  # noqa: S101
     assert built.path is not None  # noqa: S101
-    kernels = built.manifest.kernels
-    data = built.path.read_bytes()
+    shard = built.manifest.shard
+    return {
+        **artifact_row(built.manifest, built.path),
+        **({} if shard is None else {"number": shard.number, "of": shard.of, "all_keys": shard.all_keys}),
+        "rejected": [
+            {"kernel": kernel, "candidate": candidate, "reason": reason}
+            for kernel, candidate, reason in dict.fromkeys(built.choices.rejected)
+        ],
+        "compiled": built.compiled,
+        "compile_seconds": {name: round(seconds, 3) for name, seconds in built.spent.most_common()},
+        "seconds": {name: round(seconds, 3) for name, seconds in built.seconds.items()},
+    }
+
+
+def artifact_row(manifest: Manifest, path: Path) -> dict[str, Any]:
+    """Return what ``--json`` says of a packed file, however it was made."""
+    kernels = manifest.kernels
+    data = path.read_bytes()
     provenance = Counter(choice.provenance for kernel in kernels for choice in kernel.choices)
     return {
-        "path": str(built.path),
-        "identifier": built.manifest.identifier,
-        "arch": built.target.name,
+        "path": str(path),
+        "identifier": manifest.identifier,
+        "arch": manifest.target.name,
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "kernels": len(kernels),
@@ -281,13 +307,6 @@ def artifact_json(built: Built) -> dict[str, Any]:
         "provenance": {name: provenance.get(name, 0) for name in ("measured", "captured", "transferred", "default")},
         "derived": sum(choice.derived for kernel in kernels for choice in kernel.choices),
         "not_covered": [
-            {"kernel": gap.kernel, "reason": gap.reason, "keys": len(gap.keys)} for gap in built.manifest.not_covered
+            {"kernel": gap.kernel, "reason": gap.reason, "keys": len(gap.keys)} for gap in manifest.not_covered
         ],
-        "rejected": [
-            {"kernel": kernel, "candidate": candidate, "reason": reason}
-            for kernel, candidate, reason in dict.fromkeys(built.choices.rejected)
-        ],
-        "compiled": built.compiled,
-        "compile_seconds": {name: round(seconds, 3) for name, seconds in built.spent.most_common()},
-        "seconds": {name: round(seconds, 3) for name, seconds in built.seconds.items()},
     }

@@ -229,8 +229,30 @@ def _refused(path: Path, why: str) -> UsageError:
     return UsageError(f"{path} is refused: {why}", hint="remove it, or check again with gdn-aot check")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What a record says of binaries that are built now: exactly one of ``final`` and ``where`` is set."""
+
+    final: Numerics | None = None
+    """What a manifest says, whatever is packed."""
+    where: str = ""
+    """On what the choices in ``good`` were checked, and when."""
+    good: frozenset[str] = frozenset()
+
+
 def summary(root: Path | None, provider: ProviderInfo, target: Target, trace: Trace, choices: Choices) -> Numerics:
     """Return what a manifest says of the numerics of the choices that are packed.
+
+    Raises:
+        UsageError: There is a record, and it is broken or of something else.
+    """
+    found = verdict(root, provider, target, trace)
+    packed = digests(trace, choices)
+    return found.final or counted(found.where, len(packed), len(packed & found.good))
+
+
+def verdict(root: Path | None, provider: ProviderInfo, target: Target, trace: Trace) -> Verdict:
+    """Return what the record of a target says.
 
     Raises:
         UsageError: There is a record, and it is broken or of something else.
@@ -238,32 +260,34 @@ def summary(root: Path | None, provider: ProviderInfo, target: Target, trace: Tr
     path = record_path(root, target.name, provider.distribution, trace.provider_version) if root else None
     found = load(path) if path else None
     if path is None or found is None:
-        return Numerics(status="not run", detail="")
+        return Verdict(final=Numerics(status="not run", detail=""))
     if (found.target, found.provider.distribution, found.provider.version) != (
         target.name, provider.distribution, trace.provider_version,
     ):  # fmt: skip
         raise _refused(path, f"it is of {found.target} and {found.provider.distribution} {found.provider.version}")
-    return _summary(found, trace, choices)
+    return _verdict(found, trace)
 
 
-def _summary(found: Record, trace: Trace, choices: Choices) -> Numerics:
+def _verdict(found: Record, trace: Trace) -> Verdict:
     if found.device is None or found.status == "not run":
-        return Numerics(status="not run", detail=found.how)
+        return Verdict(final=Numerics(status="not run", detail=found.how))
     where = f"{found.how} on {found.device.name}, driver {found.device.driver}, {found.date}"
     if (found.triton, found.ptxas) != (trace.triton_version, trace.ptxas_version):
-        return Numerics(
-            status="not run",
-            detail=f"these binaries; those of Triton {found.triton} with ptxas {found.ptxas}: {found.status}, {where}",
-        )
-    good = {digest for kernel in found.kernels if kernel.ok for digest in kernel.choices}
-    packed = digests(trace, choices)
-    covered = len(packed & good)
+        detail = f"these binaries; those of Triton {found.triton} with ptxas {found.ptxas}: {found.status}, {where}"
+        return Verdict(final=Numerics(status="not run", detail=detail))
     if found.status == "failed":
         bad = ", ".join(sorted({kernel.kernel.partition(":")[2] for kernel in found.kernels if not kernel.ok}))
-        return Numerics(status="failed", detail=f"{where}; in calls of {bad or 'which nothing is known'}")
-    if covered == len(packed):
+        detail = f"{where}; in calls of {bad or 'which nothing is known'}"
+        return Verdict(final=Numerics(status="failed", detail=detail))
+    good = frozenset(digest for kernel in found.kernels if kernel.ok for digest in kernel.choices)
+    return Verdict(where=where, good=good)
+
+
+def counted(where: str, packed: int, good: int) -> Numerics:
+    """Return what a manifest says if so many of the choices and launches that are packed were checked."""
+    if good == packed:
         return Numerics(status="checked", detail=where)
     return Numerics(
-        status="partly checked" if covered else "not run",
-        detail=f"{covered} of the {len(packed)} choices and launches packed here are those that were checked; {where}",
+        status="partly checked" if good else "not run",
+        detail=f"{good} of the {packed} choices and launches packed here are those that were checked; {where}",
     )

@@ -96,6 +96,11 @@ def _platform() -> Any:
             return str(torch.cuda.get_device_name(device_id))
 
         @classmethod
+        def get_cuda_runtime_major(cls) -> int:
+            """Return the CUDA that vLLM's wheels are made with: on Blackwell it is asked before prefill is chosen."""
+            return 13
+
+        @classmethod
         def is_pin_memory_available(cls) -> bool:
             """Return False: there is no device to copy to."""
             return False

@@ -153,6 +153,26 @@ def test_kernels_and_keys_of_a_build(qwen: Artifact) -> None:
     assert {"torch.bfloat16", "torch.float32"} <= {str(part) for choice in state.choices for part in choice.key}
 
 
+@pytest.mark.parametrize("target", ["sm_75", "sm_100", "sm_120"])
+def test_layers_run_for_targets_that_other_code_of_vllm_is_for(target: str, tmp_path: Path) -> None:
+    """On Blackwell vLLM asks its platform more than on Hopper before it takes its kernels of prefill."""
+    code = """
+from gdn_aot.providers import Limits
+shape = find_model("qwen3.5-9b").shape(1, "fp16" if sys.argv[1] == "sm_75" else "bf16")
+from gdn_aot.build.recorder import Recorder
+from gdn_aot.build.records import Trace
+trace = Trace(provider_version="", triton_version="", ptxas_version="")
+recorder = Recorder(trace)
+for name, make in provider.WORKLOADS.items():
+    workload = make()
+    for call in workload.cases(shape, Limits(max_tokens=4096, max_batch=4)):
+        recorder.record(lambda: workload.run(shape, call), (0, 0))
+print(json.dumps(sorted({kernel.qualname for kernel in trace.kernels})))
+"""
+    got = python(_START.replace('"sm_90"', "sys.argv[1]") + code, target, home=tmp_path)
+    assert set(got) == QWEN[version()]
+
+
 def test_random_steps_find_everything(qwen: Artifact, home: Path) -> None:
     done = gdn_aot("coverage", qwen.path, "--model", "qwen3.5-9b", "--tp", 8, "--calls", 300, "--json", home=home)
     assert done.json["misses"] == []

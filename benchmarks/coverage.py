@@ -1,0 +1,67 @@
+"""Replay random traffic against artifacts of the installed provider: for each model and TP, what would miss. No GPU.
+
+    python benchmarks/coverage.py FILE... --model NAME,... [--tp N,...] [--calls 1000] [--seed 7] [--resume]
+
+Adds rows to benchmarks/results/coverage.json, which keeps those of other artifacts: a provider's versions are run one
+after another, each with the Python that has it (for vLLM, `make vllm` makes one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.models import select_shapes
+
+RESULTS = Path(__file__).parent / "results" / "coverage.json"
+SHOWN = ("calls", "launches", "hits", "seconds")
+
+
+def cover(file: Path, model: str, tp: int, calls: int, seed: int) -> dict[str, Any]:
+    """Return what ``gdn-aot coverage`` says of one model and size."""
+    traffic = ["--model", model, "--tp", str(tp), "--calls", str(calls), "--seed", str(seed)]
+    command = [sys.executable, "-m", "gdn_aot", "coverage", str(file), *traffic, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 5):  # 5: something would miss
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    found = json.loads(done.stdout)
+    counts = {name: found[name] for name in SHOWN}
+    lists = {name: len(found[name]) for name in ("misses", "not_covered", "refused")}
+    return {**counts, **lists, "seed": seed}
+
+
+def main() -> None:
+    """Replay and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--model", required=True, help="models of the catalogue, comma-separated")
+    parser.add_argument("--tp", default="1,2,4,8", help="sizes; those that do not divide a model's heads are left out")
+    parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--resume", action="store_true", help="leave out what has a row for an artifact like this one")
+    options = parser.parse_args()
+    document = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"machine": {}, "rows": {}}
+    sizes = [int(size) for size in options.tp.split(",")]
+    for file in options.files:
+        manifest = open_artifact(file).manifest
+        rows = document["rows"].setdefault(manifest.identifier, {})
+        document["machine"][manifest.identifier] = machine("torch", "triton")
+        for shape in select_shapes(options.model.split(","), sizes, [], None).shapes:
+            place = f"{shape.name} tp {shape.tp}"
+            wanted = {"calls": options.calls, "seed": options.seed, "commit": manifest.build.commit}
+            if options.resume and wanted.items() <= rows.get(place, {}).items():
+                continue
+            rows[place] = {**cover(file, shape.name, shape.tp, options.calls, options.seed), **wanted}
+            print(f"{manifest.identifier} {place}: {rows[place]}", flush=True)
+            RESULTS.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What a compile is said to have taken: CPU time, that of the assembler included and waiting left out."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import triton
+
+from gdn_aot.build import pipeline
+from gdn_aot.build.cache import BuildCache
+from gdn_aot.models import select_shapes
+from gdn_aot.providers import Limits, get_provider
+from gdn_aot.targets import get_target
+
+if TYPE_CHECKING:
+    from gdn_aot.build.compilation import Compilation
+
+_REAL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas-blackwell"
+_FAKE = """#!{python}
+import os, sys, time
+if "--version" not in sys.argv and "/dev/null" not in sys.argv:
+    {then}
+os.execv("{real}", ["{real}", *sys.argv[1:]])
+"""
+_WAITS, _BURNS = 4.0, 1.0
+"""Seconds that the assembler sleeps, and that it computes."""
+
+
+def _compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compilation:
+    fake = tmp_path / "ptxas-blackwell"
+    then = f"time.sleep({_WAITS})\n    while time.process_time() < {_BURNS}: pass"
+    fake.write_text(_FAKE.format(python=sys.executable, real=_REAL, then=then))
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", str(fake))
+    shape = "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"
+    job = pipeline.Job(
+        provider=get_provider("fla"), shapes=tuple(select_shapes([], [1], [shape], None).shapes), fp16_fallback=False,
+        limits=Limits(max_tokens=64, max_batch=1, mode="inference"), workloads=("gated-norm",),
+        cache=BuildCache(tmp_path / "cache"), tuning_root=None, jobs=1, timeout=300, all_candidates=False,
+        keep_going=False, output=tmp_path, part=None,
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        target = get_target("sm_120")
+        lazy = pipeline.LazyWorker(stack, "fla", target)
+        return pipeline.compile_target(job, target, lazy, None, lambda *_: None).run
+
+
+def test_computing_counts_and_waiting_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _compiled(tmp_path, monkeypatch)
+    compiled = [task.seconds for task in run.tasks if not task.reused]
+    assert compiled
+    assert all(_BURNS <= seconds < _WAITS for seconds in compiled), compiled
+    assert sum(task.seconds for task in run.tasks) == pytest.approx(sum(run.spent.values()))
+    assert all(task.object is not None for task in run.tasks)
+    assert run.chooser is not None
+    asked = {launch for walk in run.chooser.walked() for step in walk for launch in step}
+    assert asked == {task.launch for task in run.tasks}

@@ -1,0 +1,175 @@
+"""``gdn-aot matrix``: what is printed, selected and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import ROOT, Done, expect_error
+from hypothesis import given
+from hypothesis import strategies as st
+from matrices import PUBLISHED, SMALL, toml
+from test_imports import HEAVY, loaded
+
+from gdn_aot.cli import main
+from gdn_aot.errors import UsageError
+from gdn_aot.matrix import load
+from gdn_aot.matrix.select import MOST_ALTERNATIVES, alternatives, select
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def matrix(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Run ``gdn-aot matrix`` in this process, in the root of the repository."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: object) -> Done:
+        code = main.run(["matrix", *map(str, arguments)])
+        caught = capfd.readouterr()
+        return Done(code, caught.out, caught.err)
+
+    return run
+
+
+def test_identifiers_one_per_line(matrix: Any) -> None:
+    done = matrix()
+    assert done.code == 0
+    assert done.out.splitlines() == [row.identifier for row in load(PUBLISHED).rows]
+    assert done.err == ""
+
+
+def test_the_include_list_of_a_workflow(matrix: Any) -> None:
+    done = matrix("--json", "--select", "fla*-triton3.6.0-sm_120")
+    assert done.json == {
+        "include": [
+            {
+                "identifier": "fla0.6.0-triton3.6.0-sm_120",
+                "provider": "fla",
+                "provider_version": "0.6.0",
+                "triton": "3.6.0",
+                "arch": "sm_120",
+                "runner": "ubuntu-24.04",
+                "requirements": "constraints/fla-core-0.6.0-triton-3.6.0.txt",
+                "python": "3.11",
+                "models": "all",
+                "tp": "1,2,4,8",
+                "max_tokens": 32768,
+            }
+        ]
+    }
+    assert len(matrix("--json").json["include"]) == 38
+
+
+def test_requirements_are_seen_from_the_working_directory(matrix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "docs")
+    done = matrix("--json", "--matrix", "../artifacts/matrix.toml", "--select", "vllm0.33.0-*-sm_90")
+    assert done.json["include"][0]["requirements"] == "../constraints/vllm-0.33.0.txt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--select", "vllm*-sm_8?"), 6),
+        (("--select", "fla*-{triton3.6.0,triton3.8.0}-sm_{70,1[02]0}"), 6),
+        (("--select", "fla*sm_90", "--select", "vllm*sm_90"), 4),
+        (("--select", "fla*", "--exclude", "*-sm_{7?,8?}"), 10),
+        (("--exclude", "vllm*", "--exclude", "*3.8.0*"), 10),
+    ],
+)
+def test_selectors(matrix: Any, arguments: tuple[str, ...], expected: int) -> None:
+    done = matrix(*arguments)
+    assert done.code == 0
+    found = done.out.splitlines()
+    assert len(found) == len(set(found)) == expected
+    assert found == [row.identifier for row in load(PUBLISHED).rows if row.identifier in found]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "near"),
+    [
+        ("vlm*-sm_9?", "vllm0.24.0-triton3.6.0-sm_90"),
+        ("vllm0.33.0-triton3.6.0-sm_90", "vllm0.33.0-triton3.8.0-sm_90"),
+        ("fla0.6.0-triton3.6.0-sm_91", "fla0.6.0-triton3.6.0-sm_90"),
+        ("VLLM*", "vllm"),
+    ],
+)
+def test_a_selector_that_matches_nothing(matrix: Any, pattern: str, near: str) -> None:
+    error = expect_error(matrix("--json", "--select", "fla*", "--select", pattern), 3, "nothing-selected")
+    assert repr(pattern) in error["message"]
+    if near != "vllm":
+        assert near in error["hint"]
+    assert error["hint"].startswith("near misses: ")
+
+
+def test_everything_excluded(matrix: Any) -> None:
+    expect_error(matrix("--json", "--exclude", "*"), 3, "nothing-selected")
+    done = matrix("--exclude", "zzz*")
+    assert done.code == 0
+    assert "--exclude 'zzz*' matches nothing" in done.err
+
+
+@pytest.mark.parametrize("pattern", ["", "!fla*", "fla{", "fla}", "{a,{b}", "{" + ",".join("abcdefghij") + "}" * 0])
+def test_a_malformed_selector(matrix: Any, pattern: str) -> None:
+    for option in ("--select", "--exclude"):
+        expect_error(matrix("--json", option, pattern), 2, "usage")
+
+
+def test_too_many_alternatives() -> None:
+    with pytest.raises(UsageError, match=f"more than {MOST_ALTERNATIVES}"):
+        alternatives("{a,b}" * 30)
+
+
+def test_braces() -> None:
+    assert set(alternatives("a{b,c{d,e}}{,f}")) == {"ab", "abf", "acd", "acdf", "ace", "acef"}
+    assert alternatives("abc") == ["abc"]
+    assert alternatives("{a,a}") == ["a"]
+
+
+@given(st.lists(st.sampled_from([row.identifier for row in load(PUBLISHED).rows]), min_size=1, max_size=5))
+def test_a_brace_selects_what_its_parts_do(names: list[str]) -> None:
+    rows = load(PUBLISHED).rows
+    assert select(rows, ["{" + ",".join(names) + "}"]) == select(rows, names)
+    assert {row.identifier for row in select(rows, names)} == set(names)
+
+
+def test_bad_files(matrix: Any, tmp_path: Path) -> None:
+    expect_error(matrix("--json", "--matrix", tmp_path / "none.toml"), 2, "usage")
+    path = tmp_path / "matrix.toml"
+    path.write_bytes(toml({**SMALL, "artefact": []}))
+    done = matrix("--json", "--matrix", path)
+    error = expect_error(done, 2, "matrix")
+    assert error["problems"] == [{"where": "artefact", "what": "unknown key; did you mean artifact?"}]  # type: ignore[comparison-overlap]
+    plain = matrix("--matrix", path)
+    assert (plain.code, plain.out) == (2, "")
+    assert "  artefact: unknown key; did you mean artifact?" in plain.err.splitlines()
+
+
+def test_loads_nothing_heavy(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "constraints", tmp_path / "constraints")
+    (tmp_path / "artifacts").mkdir()
+    shutil.copy(PUBLISHED, tmp_path / "artifacts")
+    code = (
+        f"import os; os.chdir({str(tmp_path)!r})\n"
+        "from gdn_aot.cli.main import run; assert run(['matrix', '--json']) == 0"
+    )
+    found = loaded(code)
+    assert "gdn_aot" in found
+    assert not found & {*HEAVY}
+
+
+def test_only_reads_the_matrix_without_anything_heavy() -> None:
+    code = (
+        f"import os; os.chdir({str(ROOT)!r})\n"
+        "from gdn_aot.cli.main import run; assert run(['build', '--only', 'fla0.6.0-triton3.8.0-sm_99']) == 3"
+    )
+    assert not loaded(code) & {"torch", "triton", "fla"}
+
+
+def test_the_schema_is_shipped() -> None:
+    from importlib import resources
+
+    assert json.loads(resources.files("gdn_aot").joinpath("resources/matrix.schema.json").read_text())["title"]
