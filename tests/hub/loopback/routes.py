@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.loopback import api, files
+from hub.loopback import api, files, trust
 from hub.loopback.exchange import ApiError, Request, Response
 
 if TYPE_CHECKING:
     from hub.loopback.state import State
 
 
-def answer(state: State, request: Request, hub: str, storage: str) -> Response:  # noqa: PLR0911 - a table
+def answer(state: State, request: Request, hub: str, storage: str) -> Response:  # noqa: C901, PLR0911 - a table
     """Answer a request.
 
     Args:
@@ -34,6 +34,8 @@ def answer(state: State, request: Request, hub: str, storage: str) -> Response: 
             return api.create_repository(state, request, hub)
         case "DELETE", "api", "repos", "delete":
             return api.delete_repository(state, request, hub)
+        case "POST", "oauth", "token":
+            return trust.exchange(state, request, hub)
         case "POST", "api", "validate-yaml":
             return api.validate_card(state, request, hub)
         case _, "api", "models", space, name, *rest:

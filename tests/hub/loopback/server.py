@@ -192,7 +192,8 @@ class LoopbackHub:
 
     def serve(self, request: Request, wire: _Handler) -> None:
         """Answer one request, with what is wrong with it."""
-        user = self.state.users.get(request.token or "")
+        token = request.token or ""
+        user = self.state.users.get(token) or self.state.granted.get(token)
         name = user.name if user else "?" if request.token else None
         ranged = request.headers.get("range")
         fault = self.faults.strike(request)

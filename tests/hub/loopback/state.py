@@ -23,11 +23,15 @@ LARGEST_REGULAR = 10 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Whom a token speaks for; may write where ``write`` and the namespace is among ``namespaces``."""
+    """Whom a token speaks for; may write where ``write`` and the namespace is among ``namespaces``.
+
+    With ``only`` it may write that one repository and make none.
+    """
 
     name: str
     namespaces: frozenset[str]
     write: bool
+    only: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +152,12 @@ class State:
     users: Mapping[str, User]
     repositories: dict[str, Repository] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
+    publishers: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Who may publish without a secret: what the token of a job has to say, by repository."""
+    issued: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Tokens that a CI service gave to its jobs, with what they say."""
+    granted: dict[str, User] = field(default_factory=dict)
+    """Tokens that jobs got for theirs."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def user(self, token: str | None) -> User | None:
@@ -158,9 +168,9 @@ class State:
         """
         if token is None:
             return None
-        if token not in self.users:
+        if token not in self.users and token not in self.granted:
             raise ApiError(401, "Invalid credentials in Authorization header")
-        return self.users[token]
+        return self.users.get(token) or self.granted[token]
 
     def repository(self, name: str, user: User | None) -> Repository:
         """Return a repository that a user may read.
@@ -184,16 +194,16 @@ class State:
             ApiError: As `repository`, and 401 or 403 if it may only be read.
         """
         repository = self.repository(name, user)
-        self.check_namespace(repository.namespace, user)
+        self.check_namespace(repository.namespace, user, name)
         return repository
 
-    def check_namespace(self, namespace: str, user: User | None) -> None:
-        """Raise 401 or 403 unless a user may write what belongs to a namespace."""
+    def check_namespace(self, namespace: str, user: User | None, name: str | None = None) -> None:
+        """Raise 401 or 403 unless a user may write what belongs to a namespace, or the repository called ``name``."""
         if user is None:
             raise ApiError(401, "Invalid username or password.")
         if namespace not in user.namespaces:
             raise ApiError(403, f'You don\'t have the rights to write to the namespace "{namespace}"')
-        if not user.write:
+        if not user.write or user.only not in (None, name):
             raise ApiError(403, "Forbidden: you must use a write token to upload to a repository.")
 
     def create(self, name: str, *, private: bool) -> Repository:

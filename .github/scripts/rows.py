@@ -1,0 +1,91 @@
+"""What a run of the workflow builds: rows of the matrix, for ``strategy.matrix``.
+
+    EVENT=workflow_dispatch SELECT='fla*-sm_90' python .github/scripts/rows.py
+
+Reads ``EVENT``, ``SELECT``, ``MATRIX`` and ``BASE`` from the environment, since people write some of them, and writes
+the outputs ``matrix`` and ``count`` to ``$GITHUB_OUTPUT``. Exit codes are those of ``gdn-aot matrix``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST = 256
+"""Jobs that GitHub makes of one matrix at most."""
+_LONGEST = 500
+"""Characters of an input."""
+_GLOBS = re.compile(r"[A-Za-z0-9._*?!{},\[\]-]+( [A-Za-z0-9._*?!{},\[\]-]+)*")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Refused(Exception):  # noqa: N818 - an input that is refused
+    """An input has characters that it cannot have."""
+
+
+def arguments(given: Mapping[str, str]) -> list[str]:
+    """Return the arguments of ``gdn-aot matrix`` for an event.
+
+    Args:
+        given: ``EVENT``, the name of GitHub; ``SELECT``, globs with spaces between; ``MATRIX``, a file of the checkout;
+            ``BASE``, the commit that a pull request starts from.
+
+    Raises:
+        Refused: One of them has other characters than it can have.
+    """
+    wanted = " ".join(given.get("SELECT", "").split())
+    found = ["--matrix", _checked("MATRIX", given["MATRIX"], _FILE)] if given.get("MATRIX") else []
+    for pattern in _checked("SELECT", wanted, _GLOBS).split() if wanted else []:
+        found += ["--select", pattern]
+    if given["EVENT"] == "pull_request":
+        found += ["--changed", _checked("BASE", given.get("BASE", ""), _COMMIT)]
+    return found
+
+
+def outputs(document: str) -> str:
+    """Return the lines for ``$GITHUB_OUTPUT`` from what ``gdn-aot matrix --json`` printed.
+
+    Raises:
+        Refused: There are more rows than GitHub makes jobs.
+    """
+    rows = json.loads(document)["include"]
+    if len(rows) > MOST:
+        raise Refused(f"{len(rows)} artifacts are selected, and GitHub makes at most {MOST} jobs: narrow `select`")
+    return f"matrix={json.dumps({'include': rows}, separators=(',', ':'))}\ncount={len(rows)}\n"
+
+
+def _checked(name: str, value: str, form: re.Pattern[str]) -> str:
+    if not form.fullmatch(value) or len(value) > _LONGEST:
+        raise Refused(f"{name} cannot be {value[:80]!a}: it has to match {form.pattern}")
+    return value
+
+
+def main() -> int:
+    """Write the outputs; return the exit code."""
+    try:
+        command = [sys.executable, "-m", "gdn_aot", "matrix", "--json", *arguments(os.environ)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            return done.returncode
+        text = outputs(done.stdout)
+    except Refused as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    with Path(os.environ["GITHUB_OUTPUT"]).open("a") as file:
+        file.write(text)
+    for row in json.loads(done.stdout)["include"]:
+        print(row["identifier"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
