@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from gdn_aot.targets import Target
 
-pytest.importorskip("ray")
-
 ARGUMENTS = ("--model", "qwen3.5-9b", "--workload", "transformers-decode", "--workload", "gated-norm")
 ARGUMENTS += ("--max-tokens", "8192", "--max-batch", "4")
 TARGETS = ("sm_90", "sm_120")
