@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +66,9 @@ class Job:
     failed: str | None = None
     """The name of the step that failed."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Of each step that was run."""
+    cpu: dict[str, float] = field(default_factory=dict)
+    """Seconds of processor time of each, with all processes that it started."""
 
     @property
     def temp(self) -> Path:
@@ -186,11 +190,11 @@ class Runner:
                 continue
             env = {**outer, **done.env, **self._filled(step.get("env", {}), seen), **allowed}
             title = step.get("name") or step.get("uses") or "run"
-            start = time.monotonic()
+            start, before = time.monotonic(), _cpu()
             with (done.logs / f"{index:02}-{slug(title)}.log").open("w") as log:
                 if not self._step(done, step, title, env, seen, log):
                     done.failed = done.failed or title
-            done.seconds[title] = time.monotonic() - start
+            done.seconds[title], done.cpu[title] = time.monotonic() - start, _cpu() - before
         done.outputs |= self._filled(job.get("outputs", {}), self.contexts(done, needs=needs))
 
     def _step(
@@ -269,6 +273,12 @@ def pairs(text: str) -> dict[str, str]:
     if bad := [name for name, equals, _ in rows if not equals or "<<" in name]:
         raise UnknownKey(f"no name=value: {bad}")
     return {name: value for name, _, value in rows}
+
+
+def _cpu() -> float:
+    """Return the processor time of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def slug(title: str) -> str:
