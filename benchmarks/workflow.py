@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -45,7 +46,7 @@ def run(identifiers: list[str], root: Path) -> dict[str, object]:
         source=ROOT,
         inputs={"select": " ".join(identifiers), "tag": "v1.0.0"},
         variables={"GDN_AOT_REPO": str(registry)},
-        env={"PIP_EXTRA_INDEX_URL": None},  # GitHub's machines alone need the CPU index of torch
+        env={"PIP_EXTRA_INDEX_URL": os.environ.get("PIP_EXTRA_INDEX_URL")},  # this machine's, not the workflow's
         id_token={"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "unused: a directory asks for none"},
     )
     start = time.perf_counter()

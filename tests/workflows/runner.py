@@ -96,6 +96,7 @@ class Runner:
         source: What is checked out: the files of a working tree that git does not ignore.
         event: ``push``, ``pull_request`` or ``workflow_dispatch``.
         ref_name: The branch or the tag.
+        payload: ``github.event``.
         inputs, variables, secrets: As somebody gave them.
         env: Environment variables of the machine; they go before those of the workflow, None takes one away.
         extra: Further files of the checkout.
@@ -109,6 +110,7 @@ class Runner:
     source: Path
     event: str = "workflow_dispatch"
     ref_name: str = "main"
+    payload: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -146,7 +148,12 @@ class Runner:
     def contexts(self, job: Job | None = None, env: Mapping[str, str] | None = None, needs: Any = ()) -> dict[str, Any]:
         """Return the contexts that expressions see."""
         return {
-            "github": {"event_name": self.event, "ref_name": self.ref_name, "ref": self.ref_name, "event": {}},
+            "github": {
+                "event_name": self.event,
+                "ref_name": self.ref_name,
+                "ref": self.ref_name,
+                "event": self.payload,
+            },
             "inputs": self.given if self.event == "workflow_dispatch" else {},
             "vars": self.variables,
             "secrets": self.secrets,
