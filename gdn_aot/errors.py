@@ -201,6 +201,14 @@ class StaleParentError(RegistryError):
     default_hint = "publish again"
 
 
+class ClusterError(GdnAotError):
+    """The cluster cannot be reached, or nothing of it is left to work on."""
+
+    code = "cluster"
+    exit_code = 7
+    default_hint = "check the address and the nodes with ray status, and run the same command again: it goes on"
+
+
 class OfflineMissError(GdnAotError):
     """Offline mode is on and the wanted file is not in the cache."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from cost.layouts import ENVIRONMENTS, RUNNER, WITHOUT, Row, matrix, read_row
+from cost.layouts import MATRIX, RUNNER, Row, matrix, read_row
+from gdn_aot.matrix import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -62,9 +63,9 @@ def _how(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
             "Seconds are CPU seconds, those of the assembler included, unless wall time is said: other work on the",
             "machine matters less to them. All models are built at tensor-parallel sizes 1, 2, 4 and 8. Of each",
             f"artifact shard 1 of {parts} was built, which has its share of the keys of each kernel, and what was",
-            "found is multiplied. That is a little high: a kernel with fewer keys than there are shards counts too much,",
-            "and launches that have the same IR and are in two shards count twice, but are compiled once in a whole",
-            "build.",
+            "found is multiplied. That is a little high: a kernel with fewer keys than there are shards counts too",
+            "much, and launches that have the same IR and are in two shards count twice, but are compiled once in a",
+            "whole build.",
         ),
         _text(
             f"The environment of a job takes {given['seconds']:.0f} s of wall time",
@@ -131,7 +132,7 @@ def _matrix(rows: Sequence[Row], found: Mapping[str, Any]) -> list[str]:
     for provider, target in missing:
         by_provider[provider].append(target)
     named = "; ".join(f"{provider} {', '.join(targets)}" for provider, targets in by_provider.items())
-    without = "; ".join(f"{provider} has no {' '.join(targets)}" for provider, targets in WITHOUT.items())
+    environments = Counter(row.environment.name for row in load(MATRIX).rows)
     taken = f"Not measured, and taken to cost what the nearest measured row does: {named}." if missing else ""
     lines = []
     for cores, row in found["cores"].items():
@@ -141,9 +142,8 @@ def _matrix(rows: Sequence[Row], found: Mapping[str, Any]) -> list[str]:
         lines.append((cores, _time(row["jobs"]), times, cluster, _time(row["bound"])))
     return [
         _text(
-            f"{found['artifacts']} artifacts:",
-            ", ".join(f"{count} environments of {provider}" for provider, count in ENVIRONMENTS.items()) + ",",
-            f"ten targets each ({without}).",
+            f"{found['artifacts']} artifacts, which is what `artifacts/matrix.toml` lists:",
+            ", ".join(f"{count} targets in {name}" for name, count in environments.items()) + ".",
             f"Traces and compiles are {found['cpu_seconds'] / _HOUR:.1f} CPU hours.",
             taken,
             "Environments of one provider are taken to cost the same.",

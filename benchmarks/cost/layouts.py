@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cost.simulate import Plan, bound, schedule
+from gdn_aot.matrix import load
 from gdn_aot.targets import all_targets
 
 if TYPE_CHECKING:
@@ -18,10 +20,8 @@ if TYPE_CHECKING:
 
     from cost.simulate import Order
 
-ENVIRONMENTS = {"fla": 2, "vllm": 2}
-"""Environments of each provider in the matrix: versions of the provider and of Triton."""
-WITHOUT = {"vllm": ("sm_70",)}
-"""Targets that a provider itself does not support."""
+MATRIX = Path(__file__).resolve().parents[2] / "artifacts/matrix.toml"
+"""What the project publishes."""
 RUNNER = 2
 """Cores of the machine that one job of CI gets here; those of hosted runners are 2 to 4."""
 CORES = (2, 64, 1000)
@@ -77,13 +77,8 @@ def read_row(data: Mapping[str, Any]) -> Row:
 
 def matrix(rows: Sequence[Row]) -> list[tuple[str, str, Row]]:
     """Return (provider, target, row that stands for it) of every artifact of the matrix."""
-    return [
-        (provider, target.name, stand_in(rows, provider, target.name))
-        for provider, count in ENVIRONMENTS.items()
-        for _ in range(count)
-        for target in all_targets()
-        if target.name not in WITHOUT.get(provider, ())
-    ]
+    every = ((row.environment.provider, row.target) for row in load(MATRIX).rows)
+    return [(provider, target, stand_in(rows, provider, target)) for provider, target in every]
 
 
 def stand_in(rows: Sequence[Row], provider: str, target: str) -> Row:

@@ -16,6 +16,7 @@ from gdn_aot.build import pipeline, sources
 from gdn_aot.build.cache import BuildCache
 from gdn_aot.build.client import Worker
 from gdn_aot.build.split import Part
+from gdn_aot.build.tuned import tuned_for
 from gdn_aot.cli.build import select_workloads
 from gdn_aot.models import select_shapes
 from gdn_aot.providers import Limits, get_provider
@@ -52,12 +53,10 @@ def measure(provider: str, target_name: str, of: int, jobs: int) -> dict[str, An
         began = children()
         with contextlib.ExitStack() as stack:
             lazy = pipeline.LazyWorker(stack, provider, target)
-            whole = pipeline.traced(job, target, lazy.get, extras=pipeline.tuned_for(job, target).extras)
+            whole = pipeline.traced(job, target, lazy.get, extras=tuned_for(job, target).extras)
         trace = children() - began - start
         with contextlib.ExitStack() as stack:
-            done = pipeline.compile_target(
-                job, target, pipeline.LazyWorker(stack, provider, target), None, lambda *_: None
-            )
+            done = pipeline.compile_target(job, target, pipeline.LazyWorker(stack, provider, target), lambda *_: None)
         began = time.process_time()
         built = pipeline.Built(
             target=target, manifest=None, path=None, choices=done.choices, compiled=0, spent=done.run.spent

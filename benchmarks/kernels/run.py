@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.build.records import config_from_json
+from gdn_aot.executors.local import local_card
 from gdn_aot.tune.client import Outcome, Session
 from kernels import plan
 from kernels.worker import ask
@@ -87,7 +88,7 @@ def measure(made: plan.Preparation, prepared: Prepared) -> dict[str, Any]:
     wrong: dict[str, str] = {}
     restarts: list[str] = []
     seconds = {}
-    with Session(method, made.cache.root) as session:
+    with local_card(made.cache) as card, Session(method, card) as session:
         device = dict(session.device)
         for tokens in method.tokens:
             start = time.monotonic()

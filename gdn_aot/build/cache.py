@@ -157,6 +157,14 @@ class BuildCache:
             raise ValueError(f"cubin {sha256} in the build cache has changed on disk; build again")
         return data
 
+    def put_cubin(self, sha256: str, cubin: bytes) -> None:
+        """Store a cubin of which nothing else is known here."""
+        self._write("cubins", sha256, cubin)
+
+    def has_cubin(self, sha256: str) -> bool:
+        """Say whether a cubin is there."""
+        return self._path("cubins", sha256).is_file()
+
     def has_ptx(self, sha256: str) -> bool:
         """Say whether the PTX of a cubin is kept."""
         return self._path("ptx", sha256).is_file()

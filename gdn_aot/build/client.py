@@ -45,6 +45,10 @@ class WorkerError(GdnAotError):
     code = "worker"
 
 
+class WorkerEndedError(WorkerError):
+    """The worker process is gone without a word."""
+
+
 class Worker:
     """One worker process for one (provider, target).
 
@@ -157,21 +161,27 @@ class Worker:
         self._send({"do": "seed", "kernels": kernels})
         return self.receive("placed")
 
+    def ready(self) -> None:
+        """Wait until the provider is imported; errors are those of `receive`."""
+        if not self._started:
+            self._started = True
+            self.receive("started")
+
     def receive(self, event: str) -> dict[str, Any]:
         """Wait for the next message and check that it is ``event``.
 
         Raises:
-            WorkerError: The worker failed or ended.
+            WorkerEndedError: The worker ended.
+            WorkerError: The worker failed.
             UnsupportedTritonError: The worker found a Triton that it does not know.
         """
-        if not self._started and event != "started":
-            self._started = True
-            self.receive("started")
+        if event != "started":
+            self.ready()
         try:
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
             self._process.wait()
-            raise WorkerError(
+            raise WorkerEndedError(
                 f"the worker for {self._provider} on {self._target} ended with status "
                 f"{self._process.returncode}:\n{self.log_tail()}"
             ) from None

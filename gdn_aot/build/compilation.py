@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gdn_aot.build.cache import Outcome, launch_digest
 from gdn_aot.build.choose import Chooser
-from gdn_aot.errors import NotWritableError
+from gdn_aot.executors.base import CompileTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from gdn_aot.build.cache import Object
     from gdn_aot.build.choose import Choices
-    from gdn_aot.build.pipeline import Job, LazyWorker, Tuned
+    from gdn_aot.build.pipeline import Job
     from gdn_aot.build.records import Trace
+    from gdn_aot.build.tuned import Tuned
+    from gdn_aot.executors.base import Answer, Compiling
     from gdn_aot.targets import Target
 
 
@@ -34,24 +36,29 @@ class Task:
 
 
 class Compilation:
-    """Compiles what the chooser wants, from the cache where possible."""
+    """Compiles what the chooser wants, from the cache where possible.
+
+    Args:
+        job: What is built.
+        target: For which target.
+        trace: Its trace.
+        workers: Compile what the cache lacks.
+        progress: Told how far it is.
+        busy: Called when the first task has been given to the workers.
+    """
 
     def __init__(
         self,
         job: Job,
         target: Target,
         trace: Trace,
-        lazy: LazyWorker,
-        following: LazyWorker | None,
+        workers: Compiling,
         progress: Callable[[int, int, str], None],
+        busy: Callable[[], None] | None = None,
     ) -> None:
         self._job, self._target, self._trace = job, target, trace
-        self._lazy, self._following, self._progress = lazy, following, progress
-        self._compiler = {
-            "target": target.name,
-            "triton": trace.triton_version,
-            "ptxas": trace.ptxas_version,
-        }
+        self._workers, self._progress, self._busy = workers, progress, busy
+        self._compiler = compiler(target, trace)
         self._objects: dict[int, Object] = {}
         self._asked: set[int] = set()
         self.before: Compilation | None = None
@@ -61,7 +68,6 @@ class Compilation:
         self.chooser: Chooser | None = None
         self.compiled = 0
         self.spent: Counter[str] = Counter()
-        self.pool_started = False
 
     def choose(self, tuned: Tuned) -> Choices:
         """Compile until every key has a candidate that fits, or none is left."""
@@ -114,13 +120,13 @@ class Compilation:
                     waiting.append(launch)
                 else:
                     pending.extend(self._took(launch, found, take))
-            while waiting and len(flying) < 4 * self._job.jobs:
+            while waiting and len(flying) < self._workers.room:
                 launch = waiting.popleft()
                 flying[launch] = self._key(launch)
                 self._submit(launch, flying[launch])
             if flying:
                 total = len(self._objects) + len(waiting) + len(flying)
-                self._progress(len(self._objects), total, f"{self._target}: compiling")
+                self._progress(len(self._objects), total, f"{self._target}: compiling{self._workers.where}")
                 launch, outcome = self._receive()
                 del flying[launch]
                 pending.extend(self._took(launch, outcome, take))
@@ -138,44 +144,40 @@ class Compilation:
         return launch_digest(self._trace.kernels[item.kernel], item.specialization, self._compiler)
 
     def _submit(self, launch: int, key: str) -> None:
-        worker = self._lazy.get()
-        if not self.pool_started:
-            worker.start_pool(self._job.cache, self._compiler, self._job.jobs, self._job.timeout)
-            self.pool_started = True
-            if self._following is not None:
-                self._following.get()
         item = self._trace.launches[launch]
         kernel = self._trace.kernels[item.kernel]
-        worker.submit(
-            launch,
-            {
-                "module": kernel.module,
-                "qualname": kernel.qualname,
-                "specialization": item.specialization,
-                "key": key,
-                "ptx": self._job.ptx,
-            },
+        self._workers.submit(
+            CompileTask(
+                number=launch,
+                module=kernel.module,
+                qualname=kernel.qualname,
+                specialization=item.specialization,
+                key=key,
+                ptx=self._job.ptx,
+            )
         )
+        if self._busy is not None:
+            busy, self._busy = self._busy, None
+            busy()
 
     def _receive(self) -> tuple[int, Outcome]:
-        message = self._lazy.get().receive("compiled")
-        launch = int(message["task"])
-        if "not_writable" in message:
-            raise NotWritableError(message["not_writable"], hint="set GDN_AOT_HOME to a directory with free space")
-        outcome = self._outcome(message)
+        answer = self._workers.receive()
+        launch, outcome = answer.number, self._outcome(answer)
         kernel = self._trace.kernels[self._trace.launches[launch].kernel].qualname
-        seconds, reused = message.get("seconds", 0.0), message.get("reused", False)
-        self.spent[kernel] += seconds
-        self.compiled += "object" in message and not reused
-        self.tasks.append(Task(launch=launch, seconds=seconds, reused=reused, object=outcome.object))
+        self.spent[kernel] += answer.seconds  # type: ignore[assignment]
+        self.compiled += answer.object is not None and not answer.reused
+        self.tasks.append(Task(launch=launch, seconds=answer.seconds, reused=answer.reused, object=outcome.object))
         return launch, outcome
 
-    def _outcome(self, message: dict[str, Any]) -> Outcome:
-        if "failed" in message:
-            return Outcome(failed=message["failed"])
-        if "rejected" in message:
-            return Outcome(rejected=message["rejected"])
-        found = self._job.cache.object(message["object"])
+    def _outcome(self, answer: Answer) -> Outcome:
+        if answer.object is None:
+            return Outcome(failed=answer.failed, rejected=answer.rejected)
+        found = self._job.cache.object(answer.object)
         if found is None:
             return Outcome(failed="the build cache lost what was just compiled")
         return Outcome(object=found)
+
+
+def compiler(target: Target, trace: Trace) -> dict[str, str]:
+    """Return what compiles a trace: part of every key of the build cache."""
+    return {"target": target.name, "triton": trace.triton_version, "ptxas": trace.ptxas_version}

@@ -117,10 +117,11 @@ class Isolated:
         self._connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0 if kind else _SECONDS_TO_END)
-        self._kill()
+        self.kill()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """Kill it and all that it started, now."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -142,7 +143,7 @@ class Isolated:
             if now != count:
                 count, since = now, time.monotonic()
             elif time.monotonic() - since > self.silence:
-                self._kill()
+                self.kill()
                 raise EndedError(f"it did nothing for {self.silence:g} s and was killed", self.notes.read()[1])
         try:
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
@@ -150,7 +151,7 @@ class Isolated:
             self._process.wait()
             raise EndedError(self._ending(), self.notes.read()[1]) from None
         if message["event"] == "died":
-            self._kill()
+            self.kill()
             raise EndedError(message["reason"], self.notes.read()[1])
         return message
 

@@ -1,4 +1,4 @@
-"""Build artifacts: trace, compile, choose, pack; one target after another, the next one importing meanwhile."""
+"""Build artifacts: trace, compile, choose, pack; one target after another, the next one traced meanwhile."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from gdn_aot.artifact.shard import file_name as shard_name
 from gdn_aot.build import pack, shard, sources, split
 from gdn_aot.build.cache import digest
 from gdn_aot.build.client import Worker
-from gdn_aot.build.compilation import Compilation
+from gdn_aot.build.compilation import Compilation, compiler
 from gdn_aot.build.records import Trace
+from gdn_aot.build.tuned import tuned_for
 from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
+from gdn_aot.executors.base import Order
+from gdn_aot.executors.local import LocalExecutor
 from gdn_aot.models import distinct
 from gdn_aot.numerics import record as results
 from gdn_aot.providers import require_installed
 from gdn_aot.targets import assembler_version, check_assembler
 from gdn_aot.triton_internals import check_version
-from gdn_aot.tune import record
-from gdn_aot.tune.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.build.cache import BuildCache
     from gdn_aot.build.captured import CapturedKernels
-    from gdn_aot.build.choose import Choices, Suggest
+    from gdn_aot.build.choose import Choices
     from gdn_aot.build.client import Extras
-    from gdn_aot.build.records import Config, Scalar
     from gdn_aot.build.split import Part
+    from gdn_aot.build.tuned import Tuned
+    from gdn_aot.executors.base import Executor
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits, ProviderInfo
     from gdn_aot.targets import Target
@@ -70,6 +72,8 @@ class Job:
     """Kernels of a capture that are built too."""
     part: Part | None = None
     """Build this shard of each artifact instead of the artifact."""
+    executor: Executor = field(default_factory=LocalExecutor)
+    """Where kernels are compiled."""
 
     def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
         """Return the shapes to build for a target."""
@@ -120,17 +124,28 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
 def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str], None]) -> Iterator[Built]:
     """Build each target in turn and yield it.
 
-    While one target compiles, the next one's worker imports the provider and the one before is packed.
+    While one target compiles, the next one is traced and the one before is packed.
 
     Raises:
         GdnAotError: Of the class that fits; see `gdn_aot.errors`.
     """
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(max_workers=1) as packer:
+    threads = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=1)
+    with threads[0] as packer, threads[1] as tracer, contextlib.ExitStack() as stack:
         lazy = [LazyWorker(stack, job.provider.name, target) for target in targets]
+        ahead: dict[int, Future[tuple[Tuned, Trace]]] = {}
+
+        def begin(position: int) -> None:
+            if position < len(targets):
+                job.executor.expect(job.provider, targets[position : position + 1])
+                worker = lazy[position].get()
+                ahead[position] = tracer.submit(_first_trace, job, targets[position], lambda: worker)
+
         packing: Future[Built] | None = None
         for position, target in enumerate(targets):
-            following = lazy[position + 1] if position + 1 < len(targets) else None
-            finish = _compile_target(job, target, lazy[position], following, progress)
+            traced_before = ahead[position].result if position in ahead else None
+            finish = _compile_target(
+                job, target, lazy[position], progress, first=traced_before, busy=partial(begin, position + 1)
+            )
             lazy[position].close()
             if packing is not None:
                 yield packing.result()
@@ -178,39 +193,79 @@ def compile_target(
     job: Job,
     target: Target,
     lazy: LazyWorker,
-    following: LazyWorker | None,
     progress: Callable[[int, int, str], None],
+    *,
+    first: Callable[[], tuple[Tuned, Trace]] | None = None,
+    busy: Callable[[], None] | None = None,
 ) -> Compiled:
-    """Trace, choose and compile one target. ``following`` is started when compiling starts."""
+    """Trace, choose and compile one target.
+
+    Args:
+        job: What is built.
+        target: For which target.
+        lazy: Its worker.
+        progress: Told what is going on.
+        first: Waits for what records say and for the trace, where these were begun before.
+        busy: Called when compile workers have something to do.
+    """
     start = time.monotonic()
-    tuned = tuned_for(job, target)
     progress(0, 0, f"{target}: tracing")
-    whole = traced(job, target, lazy.get, extras=tuned.extras)
+    tuned, whole = first() if first else _first_trace(job, target, expected(job, target, lazy))
     trace = split.take(whole, job.part) if job.part else whole
     marks = {"trace": time.monotonic() - start}
-    run = Compilation(job, target, trace, lazy, following, progress)
-    choices = run.choose(tuned)
-    if any(key is not None for _, _, key in choices.uncovered):
-        progress(0, 0, f"{target}: tracing smaller candidates")
-        trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
-        trace = split.take(trace, job.part) if job.part else trace
-        smaller = Compilation(job, target, trace, lazy, following, progress)
-        smaller.compiled, smaller.spent, smaller.pool_started = run.compiled, run.spent, run.pool_started
-        smaller.before = run
-        run, choices = smaller, smaller.choose(tuned)
+    with job.executor.compiling(order(job, target, trace), lazy.get) as workers:
+        run = Compilation(job, target, trace, workers, progress, busy)
+        choices = run.choose(tuned)
+        if any(key is not None for _, _, key in choices.uncovered):
+            progress(0, 0, f"{target}: tracing smaller candidates")
+            trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
+            trace = split.take(trace, job.part) if job.part else trace
+            smaller = Compilation(job, target, trace, workers, progress)
+            smaller.compiled, smaller.spent = run.compiled, run.spent
+            smaller.before = run
+            run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
     return Compiled(whole=whole, trace=trace, choices=choices, run=run, seconds=marks)
+
+
+def order(job: Job, target: Target, trace: Trace) -> Order:
+    """Return what compiling the launches of a trace takes."""
+    return Order(
+        provider=job.provider,
+        target=target,
+        compiler=compiler(target, trace),
+        cache=job.cache,
+        jobs=job.jobs,
+        timeout=job.timeout,
+    )
+
+
+def expected(job: Job, target: Target, lazy: LazyWorker) -> Callable[[], Worker]:
+    """Return what starts a target's worker, and has its compile workers start meanwhile."""
+
+    def get() -> Worker:
+        job.executor.expect(job.provider, [target])
+        return lazy.get()
+
+    return get
+
+
+def _first_trace(job: Job, target: Target, worker: Callable[[], Worker]) -> tuple[Tuned, Trace]:
+    tuned = tuned_for(job, target)
+    return tuned, traced(job, target, worker, extras=tuned.extras)
 
 
 def _compile_target(
     job: Job,
     target: Target,
     lazy: LazyWorker,
-    following: LazyWorker | None,
     progress: Callable[[int, int, str], None],
+    *,
+    first: Callable[[], tuple[Tuned, Trace]] | None,
+    busy: Callable[[], None],
 ) -> Callable[[], Built]:
     """Trace, choose and compile one target. Returns what is left to do: packing."""
-    done = compile_target(job, target, lazy, following, progress)
+    done = compile_target(job, target, lazy, progress, first=first, busy=busy)
     built = Built(
         target=target,
         manifest=None,
@@ -223,50 +278,6 @@ def _compile_target(
     if done.choices.failures and not job.keep_going:
         return lambda: built
     return partial(pack_target, job, done, built)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
-    """What records say for one target."""
-
-    measured: record.TuningTable
-    suggest: Suggest
-    """Asked for the keys that ``measured`` lacks: what a capture has, then what is transferred."""
-    extras: Extras
-    """Configurations that only a wide search offers; see `gdn_aot.build.client.Worker.trace`."""
-
-
-def tuned_for(job: Job, target: Target) -> Tuned:
-    """Read the record of a target, and find those that it may be transferred from."""
-    distribution, version = job.provider.distribution, require_installed(job.provider.name)
-    triton = sources.installed("triton")
-    own = None
-    if job.tuning_root is not None:
-        path = record.record_path(job.tuning_root, target.name, distribution, version)
-        own = record.load(path, target=target.name, distribution=distribution, version=version)
-    measured = record.table(own, triton)
-    transfer = Transfer(job.tuning_root, target, distribution, version, triton)
-    return Tuned(
-        measured=measured,
-        suggest=partial(_suggested, job.capture, target, transfer.suggest),
-        extras=record.extras(measured),
-    )
-
-
-def _suggested(
-    capture: CapturedKernels | None,
-    target: Target,
-    transferred: Suggest,
-    kernel: str,
-    key: tuple[Scalar, ...],
-    own: Sequence[Config],
-) -> Sequence[record.TunedChoice]:
-    """Return choices that were not measured here, best first: that of the deployment, if it is on this very target."""
-    rest = transferred(kernel, key, own)
-    found = capture.choice(target, kernel, key) if capture is not None else None
-    if found is None or found.config not in own:
-        return rest
-    return [found, *(choice for choice in rest if choice.config != found.config)]
 
 
 def pack_target(job: Job, done: Compiled, built: Built) -> Built:

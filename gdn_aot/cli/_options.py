@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "arch",
     "as_json",
     "cache_dir",
+    "cluster",
     "dtype",
     "exclude_workload",
     "fetch_arch",
@@ -110,6 +115,21 @@ timeout = click.option(
 cache_dir = click.option(
     "--cache-dir", "cache_dir", type=click.Path(path_type=Path), default=None, help="Build cache to use."
 )
+_executor = click.option(
+    "--executor", "executor", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    help="Where to work: on this machine, or on the nodes of a Ray cluster.",
+)  # fmt: skip
+_address = click.option(
+    "--address", "address", default=None, metavar="HOST:PORT",
+    help="Of the cluster of --executor ray, or auto.  [default: $RAY_ADDRESS, or auto]",
+)  # fmt: skip
+
+
+def cluster(command: Callable[..., object]) -> Callable[..., object]:
+    """Add the options that say where to work; `gdn_aot.cli._executor` reads them."""
+    return _executor(_address(command))
+
+
 prepare = click.option(
     "--prepare", "prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU."
 )

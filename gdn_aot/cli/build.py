@@ -6,14 +6,14 @@ import fnmatch
 import hashlib
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from gdn_aot.cli import _options
+from gdn_aot.cli import _executor, _options
 from gdn_aot.cli._captured import captured_archs, selected_captures
 from gdn_aot.cli._only import only_row
 from gdn_aot.cli._output import Progress, emit_json, note, out
@@ -92,6 +92,7 @@ def select_workloads(
     help="Directory of the records of gdn-aot check.  [default: artifacts/numerics if it exists]",
 )
 @_options.timeout
+@_options.cluster
 @click.option("--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not.")
 @click.option(
     "--shard", default=None, metavar="K/N", help="Build part K of N of each artifact, for gdn-aot merge.",
@@ -122,6 +123,8 @@ def command(
     tuning: Path | None,
     numerics: Path | None,
     timeout: float,
+    executor: str,
+    address: str | None,
     keep_going: bool,
     shard: str | None,
     cache_dir: Path | None,
@@ -178,8 +181,8 @@ def command(
             note(f"{target} has no bf16 arithmetic: building for fp16; --dtype bf16 builds the emulation")
     check_output(output)
     finished: list[Built] = []
-    with Progress("build") as progress:
-        for built in pipeline.build(job, targets, progress.update):
+    with Progress("build") as progress, _executor.executor(executor, address) as work:
+        for built in pipeline.build(replace(job, executor=work), targets, progress.update):
             finished.append(built)
             report(built)
     failures = [(built, failure) for built in finished for failure in built.choices.failures]

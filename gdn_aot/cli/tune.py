@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gdn_aot.cli import _options
+from gdn_aot.cli import _executor, _options
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from gdn_aot.targets import Target
-    from gdn_aot.tune.device import CardInfo
     from gdn_aot.tune.plan import Prepared, Task
     from gdn_aot.tune.tuner import Tuned
 
@@ -82,9 +82,10 @@ def parse_duration(text: str) -> float:
 @click.option("--budget", default=None, metavar="TIME", help="Time to measure in, as 20m; what is measured is kept.")
 @click.option("--resume", is_flag=True, help="Go on from the record: measure only what it lacks.")
 @_options.prepare
-@click.option("--arch", default=None, metavar="SM", help="Target of --prepare.  [default: the card's]")
+@click.option("--arch", default=None, metavar="SM", help="Target of --prepare, or on a cluster.  [default: the card's]")
 @click.option("--rounds", type=click.IntRange(min=3), default=15, show_default=True, help="Timed rounds.")
 @_options.timeout
+@_options.cluster
 @click.option(
     "--patience", type=click.FloatRange(min=1), default=30.0, show_default=True,
     help="Seconds without a sign of life after which a measuring process is killed.",
@@ -105,7 +106,11 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     from gdn_aot.targets import get_target
     from gdn_aot.tune import device, plan, tuner
 
-    card = None if prepare and options["arch"] else device.probe()
+    where, address = options["executor"], options["address"]
+    _executor.check(where, address)
+    if where == "ray" and not options["arch"]:
+        raise UsageError("--executor ray does not know which target to tune", hint="name it: --arch sm_90")
+    card = None if where == "ray" or (prepare and options["arch"]) else device.probe()
     target = card.target if card is not None else get_target(options["arch"])
     if card is not None and options["arch"] and get_target(options["arch"]) != target:
         raise UsageError(
@@ -113,19 +118,19 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
             hint="leave --arch out; with --prepare it names another target",
         )
     task = _task(target, options)
-    with Progress("tune") as progress:
+    with Progress("tune") as progress, _executor.executor(where, address, card) as work:
+        task = replace(task, job=replace(task.job, executor=work))
         if prepare:
             made = plan.prepare(task, progress.update)
             _tell_prepared(task, made, as_json=as_json)
             return
-        assert card is not None  # noqa: S101
-        warning = card.warning()
-        if warning:
+        if card is not None and (warning := card.warning()):
             note(f"Warning: {warning}")
-        done = tuner.tune(task, card, progress.update)
+        done = tuner.tune(task, progress.update, note)
+        warning = done.card.warning()
         if warning and done.noise is not None:
             note(f"Warning: the median standard error of a time is {done.noise:.1%} of it, on a card in use")
-    _tell(task, card, done, as_json=as_json)
+    _tell(task, done, as_json=as_json)
 
 
 def _task(target: Target, options: dict[str, Any]) -> Task:
@@ -216,7 +221,8 @@ def _tell_prepared(task: Task, made: Prepared, *, as_json: bool) -> None:
     )
 
 
-def _tell(task: Task, card: CardInfo, done: Tuned, *, as_json: bool) -> None:
+def _tell(task: Task, done: Tuned, *, as_json: bool) -> None:
+    card = done.card
     skipped = {call: why for outcome in done.outcomes.values() for call, why in outcome.skipped.items()}
     wrong = {call: why for outcome in done.outcomes.values() for call, why in outcome.wrong.items()} | done.dropped
     restarts = [why for outcome in done.outcomes.values() for why in outcome.restarts]

@@ -83,7 +83,7 @@ def prepare(task: Task, target: Target, progress: Progress) -> Prepared:
     """Trace, choose and compile for a target, as a build does, and keep the PTX. Needs no card."""
     with contextlib.ExitStack() as stack:
         lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
-        compiled = pipeline.compile_target(task.job, target, lazy, None, progress)
+        compiled = pipeline.compile_target(task.job, target, lazy, progress)
         lazy.close()
     return Prepared(target=target, shapes=task.job.distinct_for(target), compiled=compiled)
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.isolated import EndedError, Isolated
+from gdn_aot.build.isolated import EndedError
 from gdn_aot.errors import UsageError
 from gdn_aot.tune.objective import Sample
 
@@ -21,19 +18,16 @@ if TYPE_CHECKING:
 
     from gdn_aot.build.cache import Object
     from gdn_aot.build.records import Config, Scalar
+    from gdn_aot.executors.base import Card, Process
     from gdn_aot.models import ModelShape
     from gdn_aot.providers import Limits
 
 Place = tuple[int, str, int]
 """A call: its tokens, its workload, its number among the workload's calls at that many tokens."""
-MODULE = "gdn_aot.tune.worker"
 CARD = "gdn_aot.tune.card:Cuda"
 """What the worker measures on."""
 MOST_RESTARTS = 40
 """Processes that one shape may cost before the rest of it is given up."""
-START_SECONDS = 300.0
-_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""Cards are counted as nvidia-smi counts them."""
 
 
 @dataclass
@@ -114,48 +108,44 @@ class Method:
 
 
 class Session:
-    """A worker process that is replaced when it ends. Entering starts the first one.
+    """A worker process on a card that is replaced when it ends. Entering starts the first one.
 
     Raises:
         UsageError: The worker cannot be started at all: no device, or a broken provider.
+        LostError: The card cannot be used any more. So may `measure` and `check`.
     """
 
-    def __init__(self, method: Method, cache: Path) -> None:
-        self._method, self._cache = method, cache
+    def __init__(self, method: Method, card: Card) -> None:
+        self._method, self._card = method, card
         self._everywhere = (*method.gate_tokens, *method.tokens)
-        self._stack = ExitStack()
-        self._worker: Isolated | None = None
+        self._worker: Process | None = None
         self.device: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gdn-aot-plan-")))
-            self._start()
-            self._stack = stack.pop_all()
+        self._start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close(kind, error, trace)
-        self._stack.close()
+        self._close(at_once=kind is not None)
 
-    def _close(self, *left: Any) -> None:
-        if self._worker is not None:
-            self._worker.__exit__(*(left or (None, None, None)))
-            self._worker = None
+    def _close(self, *, at_once: bool) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end(at_once=at_once)
 
-    def _start(self) -> Isolated:
-        worker = Isolated(MODULE, silence=START_SECONDS, variables=_ORDER).__enter__()
-        self._worker = worker
+    def _start(self) -> Process:
+        worker = self._worker = self._card.start()
         method = self._method
         worker.send({"provider": method.provider, "card": method.card, "options": dict(method.options)})
         try:
             self.device = worker.receive()
         except EndedError as error:
-            self._close(type(error), error, None)
+            self._close(at_once=True)
+            where = f" on node {self._card.name}" if self._card.name else ""
             raise UsageError(
-                f"the measuring process cannot start: {error.reason}",
+                f"the measuring process cannot start{where}: {error.reason}",
                 hint="check the device and the provider with gdn-aot doctor",
             ) from None
         worker.silence = method.silence
@@ -174,7 +164,7 @@ class Session:
                     else:
                         _take(unit, event)
             except EndedError as error:
-                self._close(type(error), error, None)
+                self._close(at_once=True)
                 outcome.restarts.append(error.reason)
                 if not blame(unit, error, outcome) or len(outcome.restarts) > MOST_RESTARTS:
                     outcome.skipped["the rest of the shape"] = f"{error.reason}, at {error.note}"
@@ -217,7 +207,7 @@ class Session:
             while (event := worker.receive())["event"] != "done":
                 self._called(event, outcome)
         except EndedError as error:
-            self._close(type(error), error, None)
+            self._close(at_once=True)
             outcome.wrong[error.note] = error.reason
         return outcome.wrong
 
@@ -232,12 +222,10 @@ class Session:
 
     def _request(self, what: str, unit: Unit, places: Sequence[Place]) -> dict[str, Any]:
         method = self._method
-        plan = self._folder / "plan.json"
-        plan.write_text(json.dumps(self._plan(unit)))
         return {
             "do": what,
             "shape": asdict(unit.shape),
-            "plan": str(plan),
+            "plan": self._card.plan(self._plan(unit)),
             "limits": asdict(method.limits),
             "places": places,
             "timed": list(method.tokens),
@@ -245,7 +233,7 @@ class Session:
             "search_seconds": method.search_seconds,
         }
 
-    def _plan(self, unit: Unit) -> dict[str, Any]:
+    def _plan(self, unit: Unit) -> list[dict[str, Any]]:
         keys: dict[str, list[dict[str, Any]]] = {name: [] for name in unit.binaries}
         for state in unit.keys.values():
             keys.setdefault(state.kernel, []).append(
@@ -258,12 +246,7 @@ class Session:
                     "done": list(self._everywhere) if state.idle else [*state.samples, *state.gated],
                 }
             )
-        return {
-            "cache": str(self._cache),
-            "kernels": [
-                {"name": name, "keys": rows, "binaries": unit.binaries.get(name, {})} for name, rows in keys.items()
-            ],
-        }
+        return [{"name": name, "keys": rows, "binaries": unit.binaries.get(name, {})} for name, rows in keys.items()]
 
 
 def _take(unit: Unit, event: dict[str, Any]) -> None:

@@ -96,12 +96,16 @@ class Preparation:
             lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
             self._progress(0, 0, f"{target}: tracing")
             tokens = (*task.method.gate_tokens, *task.method.tokens)
-            trace = pipeline.traced(task.job, target, lazy.get, derive="wide" if task.wide else "", tokens=tokens)
+            worker = pipeline.expected(task.job, target, lazy)
+            trace = pipeline.traced(task.job, target, worker, derive="wide" if task.wide else "", tokens=tokens)
             trace = self._narrow(trace) if self._narrow else trace
             trace, idle = _only(trace, task.kernels)
             if not trace.tunings:
                 raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
-            self._work = Compilation(task.job, target, trace, lazy, None, self._tell)
+            workers = stack.enter_context(
+                task.job.executor.compiling(pipeline.order(task.job, target, trace), lazy.get)
+            )
+            self._work = Compilation(task.job, target, trace, workers, self._tell)
             self._stack = stack.pop_all()
         self._lazy = lazy
         self.prepared = _planned(task, trace, idle)

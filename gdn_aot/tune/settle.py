@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """Turns measured keys into choices and the choices into the record."""
+    """Turns measured keys into choices and the choices into the record; may be used by several threads."""
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Writer:
         existing: records.Record | None,
     ) -> None:
         self._task, self._prepared, self._existing = task, prepared, existing
+        self._lock = threading.Lock()
         provider = task.job.provider
         trace = prepared.trace
         self._frame = records.Record(
@@ -93,13 +95,14 @@ class Writer:
         if session is not None and fresh:
             chosen = [(*place, choice.chosen) for place, choice in fresh.items()]
             wrong = session.check(unit, chosen, self._task.method.gate_tokens)
-        for place, choice in fresh.items():
-            if wrong:
-                self.failed.add(place)
-                self.recalled.discard(place)
-            else:
-                self.choices[place] = replace(choice, unchecked=session is None)
-            unit.keys[place].fresh = False
+        with self._lock:
+            for place, choice in fresh.items():
+                if wrong:
+                    self.failed.add(place)
+                    self.recalled.discard(place)
+                else:
+                    self.choices[place] = replace(choice, unchecked=session is None)
+                unit.keys[place].fresh = False
         return wrong
 
     def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.ChoiceRecord | None:
@@ -155,6 +158,10 @@ class Writer:
         Raises:
             NotWritableError: It cannot be written; what was there stays.
         """
+        with self._lock:
+            self._save()
+
+    def _save(self) -> None:
         kernels = []
         for name in sorted({kernel for kernel, _ in self.choices}):
             states = [state for (kernel, _), state in self._prepared.keys.items() if kernel == name]

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYetError
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from gdn_aot.errors import ClusterError
+from gdn_aot.executors.base import LostError
 from gdn_aot.providers import require_installed
 from gdn_aot.tune import record as records
-from gdn_aot.tune.client import Outcome, Session
+from gdn_aot.tune.client import Outcome
+from gdn_aot.tune.fleet import Fleet
 from gdn_aot.tune.plan import Preparation
 from gdn_aot.tune.settle import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from gdn_aot.build.records import Scalar
-    from gdn_aot.tune.client import KeyState, Method, Unit
+    from gdn_aot.tune.client import KeyState, Method, Session, Unit
     from gdn_aot.tune.device import CardInfo
     from gdn_aot.tune.objective import Sample
     from gdn_aot.tune.plan import Prepared, Progress, Task
@@ -32,6 +38,7 @@ class Tuned:
     """What tuning came to."""
 
     path: Path
+    card: CardInfo
     keys: int = 0
     """Autotune keys that now have a measured choice of this run, or of the one that it went on from."""
     missing: int = 0
@@ -56,35 +63,46 @@ class _BudgetSpentError(Exception):
     """The time to measure in is over."""
 
 
-def tune(task: Task, card: CardInfo, progress: Progress) -> Tuned:
+def tune(task: Task, progress: Progress, say: Callable[[str], None]) -> Tuned:
     """Measure every candidate of every key and write the record after each shape.
 
-    A KeyboardInterrupt is raised again when what was measured is in the record.
+    A KeyboardInterrupt is raised again when what was measured is in the record; so is the loss of the last card.
+
+    Args:
+        task: What to measure, and where.
+        progress: Told how far it is.
+        say: Told of cards that are lost.
 
     Raises:
+        NothingSelectedError: There is no card of the target.
         UsageError: The record there is of something else; or the worker does not start.
+        ClusterError: All cards are lost.
         NotWritableError: The record cannot be written.
     """
     distribution = task.job.provider.distribution
     version = require_installed(task.job.provider.name)
     existing = records.load(task.path, target=task.target.name, distribution=distribution, version=version)
-    with Preparation(task, progress) as preparation, ExitStack() as stack:
+    with ExitStack() as stack:
+        cards = stack.enter_context(task.job.executor.measuring(task.method, task.job.cache, task.target))
+        preparation = stack.enter_context(Preparation(task, progress))
         prepared = preparation.prepared
-        session = stack.enter_context(Session(_within(task, prepared), task.job.cache.root.absolute()))
-        result = Tuned(path=task.path)
-        writer = Writer(task, card, prepared, session.device, existing)
-        if task.resume:
-            writer.recall()
-        run = _Run(task, preparation, session, writer, result, progress)
-        try:
-            run.all()
-        except (_BudgetSpentError, KeyboardInterrupt) as ending:
-            result.ended = "the budget is spent" if isinstance(ending, _BudgetSpentError) else "interrupted"
+        result = Tuned(path=task.path, card=cards.info)
+        ended: BaseException | None = None
+        with Fleet(_within(task, prepared), cards.cards, say) as fleet:
+            writer = Writer(task, cards.info, prepared, fleet.device, existing)
+            if task.resume:
+                writer.recall()
+            try:
+                _Run(task, preparation, fleet, writer, result, progress).all()
+            except (_BudgetSpentError, KeyboardInterrupt, ClusterError) as ending:
+                ended = ending
+        if ended is not None:
+            result.ended = "the budget is spent" if isinstance(ended, _BudgetSpentError) else "interrupted"
             for unit in prepared.units:
                 writer.settle(unit, None)
             writer.save()
-            if isinstance(ending, KeyboardInterrupt):
-                raise
+            if not isinstance(ended, _BudgetSpentError):
+                raise ended
     result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
     result.regret = _regret(writer.choices.values())
@@ -117,21 +135,25 @@ def _samples(state: KeyState) -> Iterator[Sample]:
 
 
 class _Run:
-    """Measures one unit after another, while the next ones are compiled."""
+    """Measures the units, each on the card that is free first, while the next ones are compiled."""
 
     def __init__(
         self,
         task: Task,
         preparation: Preparation,
-        session: Session,
+        fleet: Fleet,
         writer: Writer,
         result: Tuned,
         progress: Progress,
     ) -> None:
         self._task, self._preparation, self._prepared = task, preparation, preparation.prepared
-        self._session, self._writer, self._result, self._progress = session, writer, result, progress
+        self._fleet, self._writer, self._result, self._progress = fleet, writer, result, progress
         self._pairs = 0
         """Keys to measure, once for each token count."""
+        self._compiled: dict[int, Future[None]] = {}
+        self._spent: dict[Session, float] = {}
+        """Seconds that each card has measured."""
+        self._telling = threading.Lock()
 
     def all(self) -> None:
         """Compile, measure, choose and save, unit by unit."""
@@ -144,21 +166,37 @@ class _Run:
         self._pairs = self._left(*units)
         ahead = ThreadPoolExecutor(max_workers=1)
         try:
-            compiled = [ahead.submit(self._preparation.compile, number) for number in wanted]
-            for number, ready in zip(wanted, compiled, strict=True):
-                self._preparation.shown = True
-                ready.result()
-                self._preparation.shown = False
-                start = time.monotonic()
-                try:
-                    self._measure(number, units[number])
-                    self._result.dropped |= self._writer.settle(units[number], self._session)
-                    self._writer.save()
-                finally:
-                    spent = self._result.seconds.get("measure", 0.0) + time.monotonic() - start
-                    self._result.seconds["measure"] = spent
+            self._compiled = {number: ahead.submit(self._preparation.compile, number) for number in wanted}
+            self._fleet.run(wanted, self._one)
         finally:
             ahead.shutdown(wait=False, cancel_futures=True)
+            self._result.seconds["measure"] = max(self._spent.values(), default=0.0)
+
+    def _one(self, number: int, session: Session) -> None:
+        """Measure one unit, in the thread of a card."""
+        self._wait(self._compiled[number])
+        unit, start = self._prepared.units[number], time.monotonic()
+        before = self._spent.get(session, 0.0)
+        try:
+            with self._fleet.measuring():
+                self._preparation.shown = False
+                self._measure(number, unit, session, before)
+                dropped = self._writer.settle(unit, session)
+                with self._telling:
+                    self._result.dropped |= dropped
+                self._writer.save()
+        finally:
+            self._spent[session] = before + time.monotonic() - start
+
+    def _wait(self, compiled: Future[None]) -> None:
+        while not self._fleet.stopped:
+            self._preparation.shown = self._fleet.idle
+            try:
+                return compiled.result(timeout=1.0)
+            except NotYetError:
+                if compiled.done():
+                    raise
+        raise LostError("measuring was stopped")
 
     def _missing(self, unit: Unit) -> list[tuple[str, tuple[Scalar, ...]]]:
         """Return the keys of a unit that lack a token count."""
@@ -170,22 +208,24 @@ class _Run:
         states = {key: state for unit in units for key, state in unit.keys.items()}
         return sum(len(wanted[key] - set(state.samples)) for key, state in states.items())
 
-    def _measure(self, number: int, unit: Unit) -> None:
+    def _measure(self, number: int, unit: Unit, session: Session, before: float) -> None:
         shape, units = unit.shape, self._prepared.units
-        outcome = self._result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Outcome())
+        with self._telling:
+            outcome = self._result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Outcome())
         if not self._missing(unit):
             return
-        before, start = self._result.seconds.get("measure", 0.0), time.monotonic()
+        start = time.monotonic()
 
         def report(outcome: Outcome) -> None:
             spent = before + time.monotonic() - start
             if self._task.budget is not None and spent > self._task.budget:
                 raise _BudgetSpentError
-            left = self._left(*units)
-            done = self._pairs - left
-            ahead = f", {spent / done * left:.0f} s left" if done else ""
-            what = f"{shape.name} tp {shape.tp} ({number + 1} of {len(units)}): {outcome.called} calls{ahead}"
-            self._progress(done, self._pairs, what)
+            with self._telling:
+                left = self._left(*units)
+                done = self._pairs - left
+                ahead = f", {spent / done * left:.0f} s left" if done else ""
+                what = f"{shape.name} tp {shape.tp} ({number + 1} of {len(units)}): {outcome.called} calls{ahead}"
+                self._progress(done, self._pairs, what)
 
         report(outcome)
-        self._session.measure(unit, outcome, report)
+        session.measure(unit, outcome, report)

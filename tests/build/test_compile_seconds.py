@@ -47,7 +47,7 @@ def _compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compilation:
     with contextlib.ExitStack() as stack:
         target = get_target("sm_120")
         lazy = pipeline.LazyWorker(stack, "fla", target)
-        return pipeline.compile_target(job, target, lazy, None, lambda *_: None).run
+        return pipeline.compile_target(job, target, lazy, lambda *_: None).run
 
 
 def test_computing_counts_and_waiting_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

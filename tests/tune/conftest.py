@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import simulated
 
 from gdn_aot.build.cache import BuildCache
 from gdn_aot.build.pipeline import Job
+from gdn_aot.executors.local import LocalExecutor
 from gdn_aot.models import parse_shape
 from gdn_aot.providers import Limits, get_provider
 from gdn_aot.targets import get_target
@@ -57,6 +59,7 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
                 all_candidates=True,
                 keep_going=True,
                 output=tmp_path,
+                executor=LocalExecutor(simulated.INFO),
             ),
             target=get_target("sm_90"),
             method=Method(

@@ -27,8 +27,12 @@ def quiet(done: int, total: int, text: str) -> None:
     del done, total, text
 
 
+def said(text: str) -> None:
+    raise AssertionError(text)
+
+
 def run(task: Task) -> tuple[Tuned, records.Record]:
-    done = tuner.tune(task, simulated.INFO, quiet)
+    done = tuner.tune(task, quiet, said)
     record = records.load(task.path)
     assert record is not None
     return done, record
@@ -128,7 +132,7 @@ def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..
     made = task(tokens=(64, 512))
     run(made)
     assert records.load(made.path) is not None
-    done = tuner.tune(task(tokens=(64, 512), card={"all_wrong": True}), simulated.INFO, quiet)
+    done = tuner.tune(task(tokens=(64, 512), card={"all_wrong": True}), quiet, said)
     assert done.dropped
     left = records.load(made.path)
     assert left is not None
@@ -176,7 +180,7 @@ def test_going_on_measures_only_what_is_missing(task: Callable[..., Task]) -> No
 
 def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., Task]) -> None:
     made = task(card={"delay": 0.4}, budget=0.6)
-    done = tuner.tune(made, simulated.INFO, quiet)
+    done = tuner.tune(made, quiet, said)
     assert done.ended == "the budget is spent"
     record = records.load(made.path)
     if record is not None:
@@ -197,7 +201,7 @@ def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None
 
     made = task()
     with pytest.raises(KeyboardInterrupt):
-        tuner.tune(made, simulated.INFO, interrupt)
+        tuner.tune(made, interrupt, said)
     assert records.load(made.path) is not None
     kept = records.load(made.path)
     assert kept is not None
@@ -232,7 +236,7 @@ def test_a_record_of_something_else_is_refused_and_stays(
     text = json.dumps(data).encode()
     made.path.write_bytes(text)
     with pytest.raises(UsageError, match=named):
-        tuner.tune(made, simulated.INFO, quiet)
+        tuner.tune(made, quiet, said)
     assert made.path.read_bytes() == text
 
 
@@ -246,7 +250,7 @@ def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatc
 
     monkeypatch.setattr(records, "write_whole", full)
     with pytest.raises(NotWritableError, match="No space left"):
-        tuner.tune(task(), simulated.INFO, quiet)
+        tuner.tune(task(), quiet, said)
     assert made.path.read_bytes() == before
 
 
@@ -254,7 +258,7 @@ def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: Callable[..., T
     made = task()
     broken = replace(made, method=replace(made.method, card="simulated:Missing"))
     with pytest.raises(UsageError, match="cannot start"):
-        tuner.tune(broken, simulated.INFO, quiet)
+        tuner.tune(broken, quiet, said)
 
 
 def test_the_formula_is_what_the_tests_say() -> None:

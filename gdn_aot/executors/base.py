@@ -1,0 +1,178 @@
+"""The seam between what is to be done and where: compiling one target's kernels, and measuring on a card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from gdn_aot.build.cache import BuildCache
+    from gdn_aot.build.client import Worker
+    from gdn_aot.providers import ProviderInfo
+    from gdn_aot.targets import Target
+    from gdn_aot.triton_internals.encoding import Json
+    from gdn_aot.tune.client import Method
+    from gdn_aot.tune.device import CardInfo
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What compiling the kernels of one target takes."""
+
+    provider: ProviderInfo
+    target: Target
+    compiler: Mapping[str, str]
+    """Target, Triton and ptxas versions: part of every key of the build cache."""
+    cache: BuildCache
+    """Where everything that is compiled has to end up."""
+    jobs: int
+    """Compile workers on this machine."""
+    timeout: float
+    """Seconds that one kernel may take."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompileTask:
+    """One launch to compile."""
+
+    number: int
+    """Names the task in the answer."""
+    module: str
+    qualname: str
+    specialization: Mapping[str, Json]
+    key: str
+    """Of the launch in the build cache."""
+    ptx: bool
+    """Keep the PTX, too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What became of a task; the build cache has it, unless it failed."""
+
+    number: int
+    object: str | None = None
+    """Key of the compiled kernel in the build cache."""
+    rejected: str | None = None
+    failed: str | None = None
+    reused: bool = False
+    """Another launch with the same IR had been compiled before."""
+    seconds: float = 0.0
+
+
+class Compiling(Protocol):
+    """Compile workers for one target, used by one thread. Nothing is started before the first task."""
+
+    @property
+    def room(self) -> int:
+        """How many tasks are worth having submitted at one time."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """What to add to a line on progress; nothing for this machine."""
+        ...
+
+    def submit(self, task: CompileTask) -> None:
+        """Take a task; it need not be started yet."""
+        ...
+
+    def receive(self) -> Answer:
+        """Wait for the next finished task.
+
+        Raises:
+            WorkerError: The provider cannot be imported there, or nobody is left to work.
+            NotWritableError: A build cache cannot be written.
+        """
+        ...
+
+
+class Process(Protocol):
+    """A measuring process; `gdn_aot.build.isolated.Isolated` is one, and says what the parts mean."""
+
+    silence: float
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message."""
+        ...
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for the next message; raises `gdn_aot.build.isolated.EndedError`."""
+        ...
+
+    def end(self, *, at_once: bool) -> None:
+        """End it, after its last message or at once."""
+        ...
+
+
+class LostError(Exception):
+    """A card cannot be used any more, through no fault of what was measured on it."""
+
+
+class Card(Protocol):
+    """A place to measure: starts measuring processes, one at a time, and gives them what they read.
+
+    ``start`` and ``plan`` are called by one thread, ``stop`` by any.
+    """
+
+    name: str
+    """Of the machine, for messages; nothing for this one."""
+
+    def start(self) -> Process:
+        """Start a process.
+
+        Raises:
+            LostError: The place is gone, or was stopped.
+        """
+        ...
+
+    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+        """Make a plan, and the binaries that it names, readable for the process there. Returns its path there."""
+        ...
+
+    def stop(self) -> None:
+        """Kill the process, now; whoever waits for it gets `LostError`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cards:
+    """The cards that share the measuring, all of one kind."""
+
+    info: CardInfo
+    """What each of them is."""
+    cards: list[Card] = field(default_factory=list)
+
+
+class Executor(Protocol):
+    """Does the work. Entering it is the caller's, and leaving it ends all that it has started."""
+
+    def expect(self, provider: ProviderInfo, targets: Sequence[Target]) -> None:
+        """Be told which targets come next, so that their workers may start meanwhile.
+
+        Raises:
+            UsageError: A node has other versions.
+            ClusterError: The cluster has gone.
+        """
+        ...
+
+    def compiling(self, order: Order, worker: Callable[[], Worker]) -> AbstractContextManager[Compiling]:
+        """Return compile workers for a target.
+
+        Args:
+            order: What they compile, and into which cache.
+            worker: Returns the process on this machine that traced the target.
+        """
+        ...
+
+    def measuring(self, method: Method, cache: BuildCache, target: Target) -> AbstractContextManager[Cards]:
+        """Return the cards of a target.
+
+        Raises:
+            NothingSelectedError: There is none.
+            UsageError: There is one of another kind, or with other versions.
+        """
+        ...

@@ -1,0 +1,5 @@
+"""Importing this takes an hour."""
+
+import time
+
+time.sleep(3600)

@@ -1,0 +1,280 @@
+"""Builds on a cluster whose nodes are killed, differ, or are not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from clusters import free_port, marked, of_ours
+from conftest import ARGUMENTS, TARGETS
+from helpers import ROOT, environment, expect_error, gdn_aot
+from test_contract import load, tasks, work
+
+from gdn_aot.build import pipeline
+from gdn_aot.errors import ClusterError
+from gdn_aot.executors.ray import RayExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from clusters import Node, TestCluster
+    from conftest import Reference
+
+WORKER = "gdn_aot.build.worker"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:
+    """Wait until something is no more."""
+    deadline = time.monotonic() + seconds
+    while check() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not check()
+
+
+def build(
+    cluster: TestCluster,
+    said: list[str],
+    reference: Reference,
+    folder: Path,
+    half_way: Callable[[], None] | None = None,
+) -> dict[str, bytes]:
+    """Build from stored traces. ``half_way`` is called once, when something is compiled and more is left."""
+    called = False
+
+    def progress(done: int, total: int, text: str) -> None:
+        nonlocal called
+        if half_way is not None and not called and text.startswith("sm_90: compiling") and 2 <= done < total:
+            called = True
+            half_way()
+
+    job = reference.job(reference.traces(folder / "cache"), folder / "out")
+    job.output.mkdir()
+    with RayExecutor(cluster.address, said.append) as executor:
+        finished = list(pipeline.build(replace(job, executor=executor), reference.targets, progress))
+    assert all(built.compiled for built in finished)
+    assert half_way is None or called
+    return {path.name: path.read_bytes() for path in job.output.iterdir()}
+
+
+def test_the_command_makes_the_same_bytes_and_leaves_nothing(
+    cluster: TestCluster, nodes: list[Node], reference: Reference, tmp_path: Path
+) -> None:
+    archs = [word for name in TARGETS for word in ("--arch", name)]
+    arguments = ["build", *archs, *ARGUMENTS, "-o", tmp_path / "out", "--json"]
+    done = gdn_aot(*arguments, "--executor", "ray", "--address", cluster.address, home=tmp_path)
+    assert {Path(row["path"]).name for row in done.json["artifacts"]} == set(reference.files())
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == reference.files()
+    assert all(row["compiled"] for row in done.json["artifacts"])
+    assert ends(lambda: [pid for node in nodes for pid in of_ours(node.mark, WORKER)])
+    assert not list(cluster.temporary.glob("gdn-aot-*"))
+    assert "ray" not in done.err.lower().replace(cluster.address, "")
+
+
+def test_a_node_that_is_killed_half_way_and_one_that_comes(
+    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
+) -> None:
+    def half_way() -> None:
+        assert of_ours(nodes[0].mark, WORKER)
+        nodes[0].kill()
+        cluster.nodes.remove(nodes[0])
+        cluster.start(resources={"arch:sm_80": 1})
+
+    assert build(cluster, said, reference, tmp_path, half_way) == reference.files()
+    assert any("ended" in line and "done again" in line for line in said), said
+    assert any(line.endswith("has come") for line in said), said
+
+
+def test_a_worker_that_is_killed_half_way(
+    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
+) -> None:
+    """Not the node, only our process there, as by a system that is out of memory."""
+
+    def half_way() -> None:
+        for pid in of_ours(nodes[1].mark, WORKER):
+            os.kill(pid, signal.SIGKILL)
+
+    assert build(cluster, said, reference, tmp_path, half_way) == reference.files()
+    assert any("ended with status -9" in line for line in said), said
+
+
+def test_a_task_that_kills_its_workers_fails_alone(
+    cluster: TestCluster, said: list[str], reference: Reference, tmp_path: Path
+) -> None:
+    trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
+    wanted = tasks(trace, order)
+    poison = replace(wanted[0], number=10_000, module="poison", key="3" * 64)
+    with RayExecutor(cluster.address, said.append) as executor:
+        answers = work(executor, order, [*wanted[:2], poison, *wanted[2:]], job)
+    assert "it ended its worker 3 times" in (answers.pop(10_000).failed or "")
+    assert order.cache.launch("3" * 64) is None
+    assert [answers[task.number].failed for task in wanted] == [None] * len(wanted)
+    assert 3 <= sum("ended" in line for line in said) <= 4, said
+
+
+def test_a_cluster_that_is_gone_is_said_at_once(
+    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
+) -> None:
+    start = 0.0
+
+    def half_way() -> None:
+        nonlocal start
+        for node in nodes:
+            node.kill()
+        start = time.monotonic()
+
+    with pytest.raises(ClusterError, match="no node of the cluster is left"):
+        build(cluster, said, reference, tmp_path, half_way)
+    assert time.monotonic() - start < 30
+
+
+@contextmanager
+def odd_node(cluster: TestCluster, path: Path) -> Iterator[Node]:
+    """A node on which something else is installed: what lies at ``path`` is found first."""
+    node = cluster.start(path=[path], resources={"arch:sm_70": 1})
+    node.odd = True
+    yield node
+    node.kill()
+    cluster.nodes.remove(node)
+
+
+def other_triton(folder: Path) -> None:
+    made = folder / "triton-3.8.0.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: triton\nVersion: 3.8.0\n")
+
+
+def other_code(folder: Path) -> None:
+    shutil.copytree(ROOT / "gdn_aot", folder / "gdn_aot", ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / "gdn_aot" / "models.py").open("a") as file:
+        file.write("# another line\n")
+
+
+@pytest.mark.parametrize(
+    ("differ", "text"),
+    [(other_triton, "triton is 3.8.0, here 3.6.0"), (other_code, "files of gdn-aot or fla-core are not those here")],
+)
+def test_a_node_with_other_versions_is_refused(
+    cluster: TestCluster, reference: Reference, tmp_path: Path, differ: Callable[[Path], None], text: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    differ(tmp_path / "other")
+    reference.traces(tmp_path / "cache")
+    with odd_node(cluster, tmp_path / "other"):
+        arguments = ("--arch", "sm_90", *ARGUMENTS, "--cache-dir", tmp_path / "cache", "-o", tmp_path / "out", "--json")
+        done = gdn_aot("build", *arguments, "--executor", "ray", "--address", cluster.address, home=tmp_path, code=None)
+    error = expect_error(done, 2, "usage")
+    assert text in error["message"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_control_c_ends_everything_on_the_nodes(
+    cluster: TestCluster, nodes: list[Node], reference: Reference, tmp_path: Path
+) -> None:
+    reference.traces(tmp_path / "cache")
+    command = [sys.executable, "-m", "gdn_aot", "build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray"]
+    command += ["--address", cluster.address, "--cache-dir", str(tmp_path / "cache"), "-o", str(tmp_path / "out")]
+    with subprocess.Popen(
+        command, env=environment(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert ends(lambda: all(len(of_ours(node.mark, WORKER)) < 2 for node in nodes), 60), "nobody compiles"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Error: interrupted" in err
+    assert "Traceback" not in err
+    assert ends(lambda: [pid for node in nodes for pid in of_ours(node.mark, WORKER)])
+    assert not list(cluster.temporary.glob("gdn-aot-*"))
+    assert list((tmp_path / "out").iterdir()) == []
+    assert all(marked(node.mark) for node in nodes), "the nodes themselves go on"
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Something that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+
+        def accept() -> None:
+            while True:
+                try:
+                    stack.enter_context(server.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_an_address_that_does_not_answer(tmp_path: Path, listens: bool) -> None:
+    with ExitStack() as stack:
+        address = stack.enter_context(silent()) if listens else f"127.0.0.1:{free_port()}"
+        start = time.monotonic()
+        done = gdn_aot(
+            "build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--address", address, "--json",
+            home=tmp_path, code=None,
+        )  # fmt: skip
+    error = expect_error(done, 7, "cluster")
+    assert address in error["message"]
+    assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (("--address", "127.0.0.1:6379"), "--address is of --executor ray", "--executor ray"),
+        (("--executor", "ray", "--address", "nonsense"), "neither HOST:PORT nor auto", "ray start"),
+        (("--executor", "ray", "--address", "ray://127.0.0.1:10001"), "neither HOST:PORT nor auto", "ray start"),
+        (("--executor", "ray", "--jobs", "4"), "--jobs is of --executor local", "--num-cpus"),
+    ],
+)
+@pytest.mark.parametrize("command", ["build", "tune"])
+def test_options_that_do_not_fit(
+    tmp_path: Path, command: str, arguments: tuple[str, ...], message: str, hint: str
+) -> None:
+    done = gdn_aot(command, "--arch", "sm_90", "--model", "qwen3.5-9b", *arguments, "--json", home=tmp_path, code=None)
+    error = expect_error(done, 2, "usage")
+    assert message in error["message"]
+    assert hint in error["hint"]
+
+
+def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
+    """Ray is hidden, as in an environment without the extra."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as util\nfind = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'ray' else find(name, *rest)\n"
+    )
+    done = gdn_aot(
+        "build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--json", home=tmp_path, code=None,
+        extra={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+    )  # fmt: skip
+    error = expect_error(done, 2, "usage")
+    assert error["hint"] == "pip install 'gdn-aot[ray]'"
+
+
+def test_no_difference_is_a_difference_of_nothing() -> None:
+    from gdn_aot.executors.versions import difference
+
+    here = {"triton": "3.6.0", "fla-core": "0.6.0", "code": "a"}
+    assert difference(here, dict(here), "fla-core") == ""
+    assert difference(here, {**here, "code": "b"}, "fla-core").startswith("the installed files")
+    assert difference(here, {"triton": "3.6.0"}, "fla-core") == "fla-core is not installed, here 0.6.0"
