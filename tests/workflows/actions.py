@@ -40,11 +40,15 @@ class _Failed(Exception):  # noqa: N818 - the step fails
 
 
 def _checkout(runner: Runner, job: Job, given: Mapping[str, str]) -> None:
-    """A repository of one commit, with the files that the working tree has here."""
-    from workflows.runner import checked_out
-
     if given.get("persist-credentials") != "false":
         raise UnknownAction("a checkout that keeps its credentials")
+    check_out(runner, job)
+
+
+def check_out(runner: Runner, job: Job) -> None:
+    """Make a repository of one commit, with the files that the working tree has here."""
+    from workflows.runner import checked_out
+
     for name in checked_out(runner.source):
         (job.workspace / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(runner.source / name, job.workspace / name)

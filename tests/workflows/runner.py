@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +66,9 @@ class Job:
     failed: str | None = None
     """The name of the step that failed."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Of each step that was run."""
+    cpu: dict[str, float] = field(default_factory=dict)
+    """Seconds of processor time of each, with all processes that it started."""
 
     @property
     def temp(self) -> Path:
@@ -92,6 +96,7 @@ class Runner:
         source: What is checked out: the files of a working tree that git does not ignore.
         event: ``push``, ``pull_request`` or ``workflow_dispatch``.
         ref_name: The branch or the tag.
+        payload: ``github.event``.
         inputs, variables, secrets: As somebody gave them.
         env: Environment variables of the machine; they go before those of the workflow, None takes one away.
         extra: Further files of the checkout.
@@ -105,6 +110,7 @@ class Runner:
     source: Path
     event: str = "workflow_dispatch"
     ref_name: str = "main"
+    payload: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -142,7 +148,12 @@ class Runner:
     def contexts(self, job: Job | None = None, env: Mapping[str, str] | None = None, needs: Any = ()) -> dict[str, Any]:
         """Return the contexts that expressions see."""
         return {
-            "github": {"event_name": self.event, "ref_name": self.ref_name, "ref": self.ref_name, "event": {}},
+            "github": {
+                "event_name": self.event,
+                "ref_name": self.ref_name,
+                "ref": self.ref_name,
+                "event": self.payload,
+            },
             "inputs": self.given if self.event == "workflow_dispatch" else {},
             "vars": self.variables,
             "secrets": self.secrets,
@@ -186,11 +197,11 @@ class Runner:
                 continue
             env = {**outer, **done.env, **self._filled(step.get("env", {}), seen), **allowed}
             title = step.get("name") or step.get("uses") or "run"
-            start = time.monotonic()
+            start, before = time.monotonic(), _cpu()
             with (done.logs / f"{index:02}-{slug(title)}.log").open("w") as log:
                 if not self._step(done, step, title, env, seen, log):
                     done.failed = done.failed or title
-            done.seconds[title] = time.monotonic() - start
+            done.seconds[title], done.cpu[title] = time.monotonic() - start, _cpu() - before
         done.outputs |= self._filled(job.get("outputs", {}), self.contexts(done, needs=needs))
 
     def _step(
@@ -269,6 +280,12 @@ def pairs(text: str) -> dict[str, str]:
     if bad := [name for name, equals, _ in rows if not equals or "<<" in name]:
         raise UnknownKey(f"no name=value: {bad}")
     return {name: value for name, _, value in rows}
+
+
+def _cpu() -> float:
+    """Return the processor time of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def slug(title: str) -> str:

@@ -7,6 +7,8 @@ workflow's own scripts. The matrix is one of these tests, with the environments 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from hub.machines import Machine
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.hub.registry import open_registry, read_index
+from workflows import actions
 from workflows.github import IdTokens
 from workflows.runner import Job, Runner
 
@@ -60,8 +63,12 @@ pytestmark = [
 
 
 def runner(root: Path, **more: object) -> Runner:
-    """The workflow as somebody starts it by hand; the CPU index of torch is for GitHub's machines alone."""
-    env = {"PIP_EXTRA_INDEX_URL": None, "HF_HUB_DISABLE_XET": "1", **more.pop("env", {})}  # type: ignore[dict-item]
+    """The workflow as somebody starts it by hand. Indexes of packages are those of this machine, not the workflow's."""
+    env = {
+        "PIP_EXTRA_INDEX_URL": os.environ.get("PIP_EXTRA_INDEX_URL"),
+        "HF_HUB_DISABLE_XET": "1",
+        **more.pop("env", {}),
+    }  # type: ignore[dict-item]
     given = {"source": ROOT, "inputs": INPUTS, "extra": {"artifacts/small.toml": MATRIX}, "env": env}
     return Runner(workflow=WORKFLOW, root=root, **{**given, **more})  # type: ignore[arg-type]
 
@@ -270,3 +277,25 @@ def test_nothing_that_changed_is_nothing_to_do(first: Runner, tmp_path: Path) ->
     run.after(first).outputs["matrix"] = {"matrix": '{"include":[]}', "count": "0"}
     run.run("build").run("publish")
     assert (run.results["build"], run.results["publish"]) == ("skipped", "skipped")
+
+
+def test_a_pull_request_builds_what_it_touches(first: Runner, tmp_path: Path) -> None:
+    """One environment is changed on top of the base: its rows are built, and no other."""
+    base: dict[str, dict[str, dict[str, str]]] = {}
+
+    def check_out(job: Job) -> None:
+        actions.check_out(run, job)
+        who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=job.workspace, capture_output=True, check=True)
+        base["pull_request"] = {"base": {"sha": head.stdout.decode().strip()}}
+        pins = job.workspace / "constraints/fla-core-0.6.0-triton-3.8.0.txt"
+        pins.write_text(pins.read_text() + "# another line\n")
+        subprocess.run(["git", *who, "commit", "-qam", "change"], cwd=job.workspace, check=True)
+
+    instead = {**as_built_before(first, b""), "matrix/Check out": check_out}
+    run = runner(tmp_path, event="pull_request", inputs={}, payload=base, instead=instead)
+    run.run("matrix")
+    assert run.results["matrix"] == "success", logs(run)
+    rows = json.loads(run.outputs["matrix"]["matrix"])["include"]
+    assert {row["requirements"] for row in rows} == {"constraints/fla-core-0.6.0-triton-3.8.0.txt"}
+    assert len(rows) == int(run.outputs["matrix"]["count"]) == 10
