@@ -44,7 +44,7 @@ class Node:
 
     def kill(self) -> None:
         """End the node as a power cut does: all of its processes at once."""
-        for pid in marked(self.mark):
+        for pid in {*marked(self.mark), *in_session(self.process.pid)}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -129,6 +129,20 @@ def marked(mark: str) -> list[int]:
             except OSError:
                 continue
             if f"{MARK}={mark}".encode() in variables:
+                found.append(int(entry.name))
+    return found
+
+
+def in_session(leader: int) -> list[int]:
+    """Return the processes of a session: Ray renames its own, which can overwrite the environment that has the mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader:  # state, parent, group, session: proc(5)
                 found.append(int(entry.name))
     return found
 
