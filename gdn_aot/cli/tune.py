@@ -127,6 +127,8 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
             if card is not None and (warning := card.warning()):
                 note(f"Warning: {warning}")
             made = tuner.tune(task, progress.update, note)
+            if made.card.warning() and made.noise is not None:
+                note(f"Warning: the median standard error of a time is {made.noise:.1%} of it, on a card in use")
     if isinstance(made, plan.Prepared):
         _tell_prepared(task, made, as_json=as_json)
     else:
@@ -223,8 +225,6 @@ def _tell_prepared(task: Task, made: Prepared, *, as_json: bool) -> None:
 
 def _tell(task: Task, done: Tuned, *, as_json: bool) -> None:
     card = done.card
-    if card.warning() and done.noise is not None:
-        note(f"Warning: the median standard error of a time is {done.noise:.1%} of it, on a card in use")
     skipped = {call: why for outcome in done.outcomes.values() for call, why in outcome.skipped.items()}
     wrong = {call: why for outcome in done.outcomes.values() for call, why in outcome.wrong.items()} | done.dropped
     restarts = [why for outcome in done.outcomes.values() for why in outcome.restarts]
