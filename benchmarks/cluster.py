@@ -1,4 +1,4 @@
-"""A build through a Ray cluster of two nodes with one CPU each, against two workers here, and with a node killed.
+"""A build through two nodes of a Ray cluster with one CPU each, against two compile workers here; then one is killed.
 
     python benchmarks/cluster.py [--rounds N] [--model NAME ...]      needs gdn-aot[ray]
 

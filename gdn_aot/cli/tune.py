@@ -118,19 +118,21 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
             hint="leave --arch out; with --prepare it names another target",
         )
     task = _task(target, options)
+    made: Prepared | Tuned
     with Progress("tune") as progress, _executor.executor(where, address, card) as work:
         task = replace(task, job=replace(task.job, executor=work))
         if prepare:
             made = plan.prepare(task, progress.update)
-            _tell_prepared(task, made, as_json=as_json)
-            return
-        if card is not None and (warning := card.warning()):
-            note(f"Warning: {warning}")
-        done = tuner.tune(task, progress.update, note)
-        warning = done.card.warning()
-        if warning and done.noise is not None:
-            note(f"Warning: the median standard error of a time is {done.noise:.1%} of it, on a card in use")
-    _tell(task, done, as_json=as_json)
+        else:
+            if card is not None and (warning := card.warning()):
+                note(f"Warning: {warning}")
+            made = tuner.tune(task, progress.update, note)
+            if made.card.warning() and made.noise is not None:
+                note(f"Warning: the median standard error of a time is {made.noise:.1%} of it, on a card in use")
+    if isinstance(made, plan.Prepared):
+        _tell_prepared(task, made, as_json=as_json)
+    else:
+        _tell(task, made, as_json=as_json)
 
 
 def _task(target: Target, options: dict[str, Any]) -> Task:

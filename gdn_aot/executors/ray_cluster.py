@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -68,10 +69,14 @@ def check_address(address: str) -> None:
 
 
 class Cluster:
-    """A connection to a cluster. Leaving it ends what was started through it."""
+    """A connection to a cluster. Leaving it ends what was started through it.
+
+    While it is there, what Python prints on stdout goes to stderr: Ray prints there what its nodes report.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._streams = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         if importlib.util.find_spec("ray") is None:
@@ -85,13 +90,17 @@ class Cluster:
 
         import ray
 
-        ray.init(address=self.address, log_to_driver=False, logging_level=logging.CRITICAL)
+        with contextlib.ExitStack() as streams:
+            streams.enter_context(contextlib.redirect_stdout(sys.stderr))
+            ray.init(address=self.address, log_to_driver=False, logging_level=logging.CRITICAL)
+            self._streams = streams.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         import ray
 
-        ray.shutdown()
+        with self._streams:
+            ray.shutdown()
 
     def _connect(self) -> None:
         host, _, port = self.address.rpartition(":")
