@@ -1,10 +1,10 @@
 """How long artifacts.yml takes: its steps for some identifiers, run one after the other on this machine.
 
-    .venv/bin/python benchmarks/workflow.py fla0.6.0-triton3.6.0-sm_120 fla0.6.0-triton3.8.0-sm_120 [--logs DIR]
+    .venv/bin/python benchmarks/workflow.py fla0.6.0-triton3.6.0-sm_120 fla0.6.0-triton3.8.0-sm_120 --model qwen3.5-9b
 
-Rows are those of artifacts/matrix.toml, with all their models. The runner is that of the tests: environments are
-installed by pip (whose cache of downloads is used), and everything is published to a directory. Writes
-benchmarks/results/workflow.json.
+Rows are those of artifacts/matrix.toml, with --model and --tp in the place of all models and sizes where given. The
+runner is that of the tests: environments are installed by pip (whose cache of downloads is used), and everything is
+published to a directory. Writes benchmarks/results/workflow.json.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -27,12 +28,25 @@ MOST = 600.0
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
-def run(identifiers: list[str], root: Path) -> dict[str, object]:
+def matrix(model: str | None, tp: int | None) -> str:
+    """Return the project's matrix, perhaps with one model or one tensor-parallel size."""
+    text = (ROOT / "artifacts" / "matrix.toml").read_text()
+    for key, value in (("models", json.dumps(model)), ("tp", tp)):
+        if value not in (None, "null"):
+            text, count = re.subn(rf"(?m)^{key} = \[.*\]$", f"{key} = [{value}]", text)
+            if not count:
+                raise SystemExit(f"artifacts/matrix.toml has no default {key} on a line")
+    return text
+
+
+def run(identifiers: list[str], root: Path, model: str | None, tp: int | None) -> dict[str, object]:
     """Run all jobs and return what they took.
 
     Args:
         identifiers: Rows of the matrix.
         root: Where everything is written; not there yet.
+        model: Instead of those of the rows.
+        tp: Instead of those of the rows.
     """
     from workflows.runner import Runner
 
@@ -44,7 +58,8 @@ def run(identifiers: list[str], root: Path) -> dict[str, object]:
         workflow=ROOT / ".github/workflows/artifacts.yml",
         root=root / "run",
         source=ROOT,
-        inputs={"select": " ".join(identifiers), "tag": "v1.0.0"},
+        inputs={"select": " ".join(identifiers), "matrix": "artifacts/measured.toml", "tag": "v1.0.0"},
+        extra={"artifacts/measured.toml": matrix(model, tp)},
         variables={"GDN_AOT_REPO": str(registry)},
         env={"PIP_EXTRA_INDEX_URL": os.environ.get("PIP_EXTRA_INDEX_URL")},  # this machine's, not the workflow's
         id_token={"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "unused: a directory asks for none"},
@@ -68,6 +83,8 @@ def run(identifiers: list[str], root: Path) -> dict[str, object]:
     return {
         "machine": machine(),
         "identifiers": identifiers,
+        "models": model or "all",
+        "tp": tp or "all",
         "seconds": round(took, 1),
         "cpu_seconds": round(sum(sum(job.cpu.values()) for done in runner.jobs.values() for job in done), 1),
         "allowed": MOST,
@@ -80,10 +97,12 @@ def run(identifiers: list[str], root: Path) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("identifiers", nargs="+", metavar="IDENTIFIER")
+    parser.add_argument("--model", help="instead of all models")
+    parser.add_argument("--tp", type=int, help="instead of all sizes")
     parser.add_argument("--logs", type=Path, help="keep everything below this directory, which must not be there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = run(options.identifiers, options.logs or Path(folder) / "all")
+        found = run(options.identifiers, options.logs or Path(folder) / "all", options.model, options.tp)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{found['seconds']} s of {MOST:.0f} s allowed, {found['cpu_seconds']} s of processor time; wrote {RESULTS}")
 
