@@ -76,13 +76,14 @@ def test_the_command_makes_the_same_bytes_and_leaves_nothing(
     cluster: TestCluster, nodes: list[Node], reference: Reference, tmp_path: Path
 ) -> None:
     archs = [word for name in TARGETS for word in ("--arch", name)]
+    before = set(cluster.temporary.iterdir())
     arguments = ["build", *archs, *ARGUMENTS, "-o", tmp_path / "out", "--json"]
     done = gdn_aot(*arguments, "--executor", "ray", "--address", cluster.address, home=tmp_path)
     assert {Path(row["path"]).name for row in done.json["artifacts"]} == set(reference.files())
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == reference.files()
     assert all(row["compiled"] for row in done.json["artifacts"])
     assert ends(lambda: [pid for node in nodes for pid in of_ours(node.mark, WORKER)])
-    assert not list(cluster.temporary.glob("gdn-aot-*"))
+    assert set(cluster.temporary.iterdir()) == before
     assert "ray" not in done.err.lower().replace(cluster.address, "")
 
 
@@ -140,7 +141,7 @@ def test_a_cluster_that_is_gone_is_said_at_once(
 
     with pytest.raises(ClusterError, match="no node of the cluster is left"):
         build(cluster, said, reference, tmp_path, half_way)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 20
 
 
 @contextmanager
@@ -187,6 +188,7 @@ def test_control_c_ends_everything_on_the_nodes(
     cluster: TestCluster, nodes: list[Node], reference: Reference, tmp_path: Path
 ) -> None:
     reference.traces(tmp_path / "cache")
+    before = set(cluster.temporary.iterdir())
     command = [sys.executable, "-m", "gdn_aot", "build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray"]
     command += ["--address", cluster.address, "--cache-dir", str(tmp_path / "cache"), "-o", str(tmp_path / "out")]
     with subprocess.Popen(
@@ -200,7 +202,7 @@ def test_control_c_ends_everything_on_the_nodes(
     assert "Error: interrupted" in err
     assert "Traceback" not in err
     assert ends(lambda: [pid for node in nodes for pid in of_ours(node.mark, WORKER)])
-    assert not list(cluster.temporary.glob("gdn-aot-*"))
+    assert set(cluster.temporary.iterdir()) == before
     assert list((tmp_path / "out").iterdir()) == []
     assert all(marked(node.mark) for node in nodes), "the nodes themselves go on"
 
