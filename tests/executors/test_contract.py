@@ -95,8 +95,15 @@ def test_everything_is_compiled_into_the_cache_here(executor: Executor, referenc
     trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
     wanted = tasks(trace, order, ptx=True)
     assert len(wanted) > 5
+    options = wanted[0].specialization["options"]
+    plain = {"signature": {"x": "*fp32"}, "constants": [], "attributes": [], "options": options}
     broken = replace(wanted[0], number=10_000, module="gdn_aot_no_such_module", key="0" * 64)
-    answers = work(executor, order, [wanted[0], broken, *wanted[1:]], job)
+    refused = replace(wanted[0], number=10_001, module="refused", qualname="never", specialization=plain, key="1" * 64)
+    answers = work(executor, order, [wanted[0], broken, refused, *wanted[1:]], job)
+    assert "never for this shape" in (answers[10_001].rejected or "")
+    rejected = order.cache.launch("1" * 64)
+    assert rejected is not None, "a rejection is"
+    assert rejected.rejected == answers.pop(10_001).rejected
     assert "No module named 'gdn_aot_no_such_module'" in (answers.pop(10_000).failed or "")
     assert order.cache.launch("0" * 64) is None, "a failure is never cached"
     known = BuildCache(reference.cache)
@@ -117,25 +124,12 @@ def test_everything_is_compiled_into_the_cache_here(executor: Executor, referenc
     )
 
 
-def test_a_rejection_is_kept_as_one(executor: Executor, reference: Reference, tmp_path: Path) -> None:
-    trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
-    first, *_ = tasks(trace, order)
-    options = first.specialization["options"]
-    plain = {"signature": {"x": "*fp32"}, "constants": [], "attributes": [], "options": options}
-    refused = replace(first, module="refused", qualname="never", specialization=plain, key="1" * 64)
-    (answer,) = work(executor, order, [refused], job).values()
-    assert "never for this shape" in (answer.rejected or ""), answer
-    outcome = order.cache.launch("1" * 64)
-    assert outcome is not None
-    assert outcome.rejected == answer.rejected
-
-
 def test_a_slow_kernel_is_stopped_and_the_rest_goes_on(
     executor: Executor, reference: Reference, tmp_path: Path
 ) -> None:
     trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
     first, *_ = tasks(trace, order)
     slow = replace(first, number=10_000, module="asleep", key="2" * 64)
-    answers = work(executor, replace(order, timeout=10.0), [slow, first], job)
-    assert answers[10_000].failed == "the compiler did not finish in 10 s and was stopped"
+    answers = work(executor, replace(order, timeout=8.0), [slow, first], job)
+    assert answers[10_000].failed == "the compiler did not finish in 8 s and was stopped"
     assert answers[first.number].failed is None
