@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clusters import HERE
+from small import load, tasks, work
 
-from gdn_aot.build import pipeline
-from gdn_aot.build.cache import BuildCache, launch_digest
-from gdn_aot.executors.base import CompileTask
+from gdn_aot.build.cache import BuildCache
 from gdn_aot.executors.local import LocalExecutor
 from gdn_aot.executors.ray import RayExecutor
 
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clusters import TestCluster
-    from conftest import Reference
+    from small import Reference
 
-    from gdn_aot.build.records import Trace
-    from gdn_aot.executors.base import Answer, Executor, Order
+    from gdn_aot.executors.base import Executor
 
 
 @pytest.fixture(params=["local", "ray"])
@@ -41,54 +39,6 @@ def executor(request: pytest.FixtureRequest, said: list[str]) -> Iterator[Execut
 def modules_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let compile workers here import what lies beside this file, as those on the nodes can."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-def load(reference: Reference, cache: BuildCache, tmp_path: Path) -> tuple[Trace, Order, pipeline.Job]:
-    job = reference.job(cache, tmp_path)
-    target = reference.targets[0]
-
-    def never() -> None:
-        raise AssertionError("the trace is not in the cache")
-
-    trace = pipeline.traced(job, target, never)  # type: ignore[arg-type]
-    return trace, pipeline.order(job, target, trace), job
-
-
-def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]:
-    """The first candidates of every key, and every plain launch."""
-    wanted = {variant[0] for tuning in trace.tunings for variant in tuning.variants} | set(trace.plain)
-    return [
-        CompileTask(
-            number=number,
-            module=trace.kernels[item.kernel].module,
-            qualname=trace.kernels[item.kernel].qualname,
-            specialization=item.specialization,
-            key=launch_digest(trace.kernels[item.kernel], item.specialization, order.compiler),
-            ptx=ptx,
-        )
-        for number, item in ((number, trace.launches[number]) for number in sorted(wanted))
-    ]
-
-
-def work(executor: Executor, order: Order, wanted: list[CompileTask], job: pipeline.Job) -> dict[int, Answer]:
-    """Do the tasks, keeping as many in the air as there is room for. Returns the answers."""
-    with ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, job.provider.name, order.target)
-        executor.expect(order.provider, [order.target])
-        workers = stack.enter_context(executor.compiling(order, lazy.get))
-        left, answers = list(reversed(wanted)), {}
-        while len(answers) < len(wanted):
-            while left and len(wanted) - len(left) - len(answers) < workers.room:
-                workers.submit(left.pop())
-            answer = workers.receive()
-            assert answer.number not in answers
-            answers[answer.number] = answer
-        return answers
 
 
 def test_everything_is_compiled_into_the_cache_here(executor: Executor, reference: Reference, tmp_path: Path) -> None:

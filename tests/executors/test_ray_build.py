@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters import free_port, marked, of_ours
-from conftest import ARGUMENTS, TARGETS
 from helpers import ROOT, environment, expect_error, gdn_aot
-from test_contract import load, tasks, work
+from small import ARGUMENTS, TARGETS, load, tasks, work
 
 from gdn_aot.build import pipeline
 from gdn_aot.errors import ClusterError
@@ -29,14 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from clusters import Node, TestCluster
-    from conftest import Reference
+    from small import Reference
 
 WORKER = "gdn_aot.build.worker"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
 
 
 def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:

@@ -54,11 +54,6 @@ def card(cluster: TestCluster, tmp_path: Path) -> Iterator[Callable[..., Node]]:
         cluster.nodes.remove(node)
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
 def quiet(done: int, total: int, text: str) -> None:
     del done, total, text
 
