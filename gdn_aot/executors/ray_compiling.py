@@ -97,8 +97,7 @@ class RayCompiling:
         return number
 
     def _give(self, member: Member, number: int) -> None:
-        self._crew.begin(member, self._order)
-        self._crew.compile(member, self._target, number, payload(self._tasks[number]))
+        self._crew.compile(member, self._order, number, payload(self._tasks[number]))
 
     def _done(self, member: Member, number: int, message: dict[str, Any]) -> None:
         member.alone = False

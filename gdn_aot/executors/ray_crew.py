@@ -35,13 +35,10 @@ class Member:
 
     node: Node
     actor: Any
-    since: float
     checked: set[str] = field(default_factory=set)
     """Targets for which its versions are those here."""
     ready: set[str] = field(default_factory=set)
     """Targets whose provider is imported there."""
-    begun: set[str] = field(default_factory=set)
-    """Targets that have compile workers there."""
     running: set[int] = field(default_factory=set)
     alone: bool = False
     """What it runs is not to have company."""
@@ -119,8 +116,8 @@ class Crew:
         self._targets.pop(target, None)
         for member in self.members.values():
             member.actor.end.remote(target)
-            for names in (member.checked, member.ready, member.begun):
-                names.discard(target)
+            member.checked.discard(target)
+            member.ready.discard(target)
 
     def close(self) -> None:
         """End everything on all nodes."""
@@ -130,17 +127,12 @@ class Crew:
         for member in members:
             self._cluster.kill(member.actor)
 
-    def begin(self, member: Member, order: Order) -> None:
-        """Have a member fork compile workers for a target, one per CPU."""
-        if order.target.name not in member.begun:
-            member.begun.add(order.target.name)
-            cpus = member.node.cpus
-            member.actor.begin.remote(order.target.name, dict(order.compiler), cpus, order.timeout)
-
-    def compile(self, member: Member, target: str, number: int, payload: dict[str, Any]) -> None:
-        """Give a member a task."""
+    def compile(self, member: Member, order: Order, number: int, payload: dict[str, Any]) -> None:
+        """Give a member a task. It has a compile worker for each of its CPUs."""
         member.running.add(number)
-        self._call(member, "compile", target, target, payload, number=number)
+        target = order.target.name
+        pool = {"compiler": dict(order.compiler), "jobs": member.node.cpus, "timeout": order.timeout}
+        self._call(member, "compile", target, target, pool, payload, number=number)
 
     def next(self, target: str) -> Done | Lost | None:
         """Wait for what comes next, for a moment.
@@ -245,7 +237,7 @@ class Crew:
             if node.cpus < 1 or node.id in self.members or node.id in self._given_up:
                 continue
             actor = self._cluster.actor(CompileNode, node, num_cpus=node.cpus)
-            member = self.members[node.id] = Member(node=node, actor=actor, since=time.monotonic())
+            member = self.members[node.id] = Member(node=node, actor=actor)
             if node.id not in self._first and self._first:
                 self._say(f"node {node.name} has come")
             for target in self._targets:

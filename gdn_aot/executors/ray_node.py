@@ -43,13 +43,18 @@ class CompileNode:
             self._workers[target] = _Workers(provider, target, BuildCache(self._folder / "cache"))
         return await asyncio.to_thread(self._workers[target].ready)
 
-    async def begin(self, target: str, compiler: Mapping[str, str], jobs: int, timeout: float) -> None:
-        """Fork compile workers of a target that was prepared."""
-        self._workers[target].begin(compiler, jobs, timeout)
+    async def compile(self, target: str, pool: Mapping[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
+        """Compile one launch of a target that was prepared; calls may arrive in any order.
 
-    async def compile(self, target: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Compile one launch. Returns what the worker answers, with the bytes of what it made."""
-        return await self._workers[target].compile(payload)
+        Args:
+            target: Which.
+            pool: ``compiler``, ``jobs`` and ``timeout`` of the compile workers, which the first call starts.
+            payload: The launch.
+
+        Returns:
+            What the worker answers, with the bytes of what it made.
+        """
+        return await self._workers[target].compile(pool, payload)
 
     async def end(self, target: str) -> None:
         """End the processes of a target."""
@@ -74,7 +79,7 @@ class _Workers:
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._count = 0
         self._ended: dict[str, Any] | None = None
-        self._closed = False
+        self._begun = self._closed = False
 
     def ready(self) -> dict[str, Any]:
         try:
@@ -83,13 +88,13 @@ class _Workers:
             return _broken(error)
         return {}
 
-    def begin(self, compiler: Mapping[str, str], jobs: int, timeout: float) -> None:
-        self._worker.start_pool(self._cache, compiler, jobs, timeout)
-        threading.Thread(target=self._read, name="answers", daemon=True).start()
-
-    async def compile(self, payload: dict[str, Any]) -> dict[str, Any]:
+    async def compile(self, pool: Mapping[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
         if self._ended is not None:
             return self._ended
+        if not self._begun:
+            self._begun = True
+            self._worker.start_pool(self._cache, pool["compiler"], pool["jobs"], pool["timeout"])
+            threading.Thread(target=self._read, name="answers", daemon=True).start()
         self._count += 1
         number = self._count
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()

@@ -93,6 +93,7 @@ class TestCluster:
             **kept,
             "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT, ROOT / "tests", HERE])),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_health_check_period_ms": "500",  # of five checks, which a node that is gone must fail; else 3 s
             MARK: mark,
             "TMPDIR": str(self.temporary),
             **(extra or {}),

@@ -1,33 +1,19 @@
-"""A Ray cluster for the tests of this folder, and something small to compile."""
+"""A Ray cluster for the tests of this folder, and a local build to compare with."""
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 from clusters import TestCluster
 from helpers import gdn_aot
-
-from gdn_aot.build import pipeline
-from gdn_aot.build.cache import BuildCache
-from gdn_aot.cli.build import select_workloads
-from gdn_aot.models import select_shapes
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
+from small import ARGUMENTS, TARGETS, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from clusters import Node
-
-    from gdn_aot.targets import Target
-
-ARGUMENTS = ("--model", "qwen3.5-9b", "--workload", "transformers-decode", "--workload", "gated-norm")
-ARGUMENTS += ("--max-tokens", "8192", "--max-batch", "4")
-TARGETS = ("sm_90", "sm_120")
 
 
 @pytest.fixture(scope="session")
@@ -53,42 +39,10 @@ def nodes(cluster: TestCluster) -> list[Node]:
     return cluster.nodes[1:]
 
 
-@dataclass
-class Reference:
-    """What a local build of `ARGUMENTS` for `TARGETS` made."""
-
-    folder: Path
-    cache: Path
-
-    def files(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
-
-    def traces(self, into: Path) -> BuildCache:
-        """Return a build cache that has the traces and nothing that is compiled."""
-        shutil.copytree(self.cache / "traces", into / "traces")
-        return BuildCache(into)
-
-    def job(self, cache: BuildCache, output: Path) -> pipeline.Job:
-        """Return the same build, as a job."""
-        provider = get_provider("fla")
-        return pipeline.Job(
-            provider=provider,
-            shapes=tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes),
-            fp16_fallback=True,
-            limits=Limits(max_tokens=8192, max_batch=4, mode="inference"),
-            workloads=select_workloads(provider, "inference", ("transformers-decode", "gated-norm"), ()),
-            cache=cache,
-            tuning_root=None,
-            jobs=2,
-            timeout=120,
-            all_candidates=False,
-            keep_going=False,
-            output=output,
-        )
-
-    @property
-    def targets(self) -> list[Target]:
-        return [get_target(name) for name in TARGETS]
+@pytest.fixture
+def said() -> list[str]:
+    """What an executor says of nodes."""
+    return []
 
 
 @pytest.fixture(scope="session")

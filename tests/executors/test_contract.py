@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clusters import HERE
+from small import load, tasks, work
 
-from gdn_aot.build import pipeline
-from gdn_aot.build.cache import BuildCache, launch_digest
-from gdn_aot.executors.base import CompileTask
+from gdn_aot.build.cache import BuildCache
 from gdn_aot.executors.local import LocalExecutor
 from gdn_aot.executors.ray import RayExecutor
 
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clusters import TestCluster
-    from conftest import Reference
+    from small import Reference
 
-    from gdn_aot.build.records import Trace
-    from gdn_aot.executors.base import Answer, Executor, Order
+    from gdn_aot.executors.base import Executor
 
 
 @pytest.fixture(params=["local", "ray"])
@@ -43,60 +41,19 @@ def modules_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-def load(reference: Reference, cache: BuildCache, tmp_path: Path) -> tuple[Trace, Order, pipeline.Job]:
-    job = reference.job(cache, tmp_path)
-    target = reference.targets[0]
-
-    def never() -> None:
-        raise AssertionError("the trace is not in the cache")
-
-    trace = pipeline.traced(job, target, never)  # type: ignore[arg-type]
-    return trace, pipeline.order(job, target, trace), job
-
-
-def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]:
-    """The first candidates of every key, and every plain launch."""
-    wanted = {variant[0] for tuning in trace.tunings for variant in tuning.variants} | set(trace.plain)
-    return [
-        CompileTask(
-            number=number,
-            module=trace.kernels[item.kernel].module,
-            qualname=trace.kernels[item.kernel].qualname,
-            specialization=item.specialization,
-            key=launch_digest(trace.kernels[item.kernel], item.specialization, order.compiler),
-            ptx=ptx,
-        )
-        for number, item in ((number, trace.launches[number]) for number in sorted(wanted))
-    ]
-
-
-def work(executor: Executor, order: Order, wanted: list[CompileTask], job: pipeline.Job) -> dict[int, Answer]:
-    """Do the tasks, keeping as many in the air as there is room for. Returns the answers."""
-    with ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, job.provider.name, order.target)
-        executor.expect(order.provider, [order.target])
-        workers = stack.enter_context(executor.compiling(order, lazy.get))
-        left, answers = list(reversed(wanted)), {}
-        while len(answers) < len(wanted):
-            while left and len(wanted) - len(left) - len(answers) < workers.room:
-                workers.submit(left.pop())
-            answer = workers.receive()
-            assert answer.number not in answers
-            answers[answer.number] = answer
-        return answers
-
-
 def test_everything_is_compiled_into_the_cache_here(executor: Executor, reference: Reference, tmp_path: Path) -> None:
     trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
     wanted = tasks(trace, order, ptx=True)
     assert len(wanted) > 5
+    options = wanted[0].specialization["options"]
+    plain = {"signature": {"x": "*fp32"}, "constants": [], "attributes": [], "options": options}
     broken = replace(wanted[0], number=10_000, module="gdn_aot_no_such_module", key="0" * 64)
-    answers = work(executor, order, [wanted[0], broken, *wanted[1:]], job)
+    refused = replace(wanted[0], number=10_001, module="refused", qualname="never", specialization=plain, key="1" * 64)
+    answers = work(executor, order, [wanted[0], broken, refused, *wanted[1:]], job)
+    assert "never for this shape" in (answers[10_001].rejected or "")
+    rejected = order.cache.launch("1" * 64)
+    assert rejected is not None, "a rejection is"
+    assert rejected.rejected == answers.pop(10_001).rejected
     assert "No module named 'gdn_aot_no_such_module'" in (answers.pop(10_000).failed or "")
     assert order.cache.launch("0" * 64) is None, "a failure is never cached"
     known = BuildCache(reference.cache)
@@ -117,25 +74,12 @@ def test_everything_is_compiled_into_the_cache_here(executor: Executor, referenc
     )
 
 
-def test_a_rejection_is_kept_as_one(executor: Executor, reference: Reference, tmp_path: Path) -> None:
-    trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
-    first, *_ = tasks(trace, order)
-    options = first.specialization["options"]
-    plain = {"signature": {"x": "*fp32"}, "constants": [], "attributes": [], "options": options}
-    refused = replace(first, module="refused", qualname="never", specialization=plain, key="1" * 64)
-    (answer,) = work(executor, order, [refused], job).values()
-    assert "never for this shape" in (answer.rejected or ""), answer
-    outcome = order.cache.launch("1" * 64)
-    assert outcome is not None
-    assert outcome.rejected == answer.rejected
-
-
 def test_a_slow_kernel_is_stopped_and_the_rest_goes_on(
     executor: Executor, reference: Reference, tmp_path: Path
 ) -> None:
     trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
     first, *_ = tasks(trace, order)
     slow = replace(first, number=10_000, module="asleep", key="2" * 64)
-    answers = work(executor, replace(order, timeout=10.0), [slow, first], job)
-    assert answers[10_000].failed == "the compiler did not finish in 10 s and was stopped"
+    answers = work(executor, replace(order, timeout=8.0), [slow, first], job)
+    assert answers[10_000].failed == "the compiler did not finish in 8 s and was stopped"
     assert answers[first.number].failed is None

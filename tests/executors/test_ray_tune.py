@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -51,11 +52,6 @@ def card(cluster: TestCluster, tmp_path: Path) -> Iterator[Callable[..., Node]]:
     for node in made:
         node.kill()
         cluster.nodes.remove(node)
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
 
 
 def quiet(done: int, total: int, text: str) -> None:
@@ -194,7 +190,7 @@ def test_an_architecture_that_no_node_offers(cluster: TestCluster, tmp_path: Pat
         "--cache-dir", tmp_path / "cache", "-o", tmp_path / "records", "--json", home=tmp_path, code=None,
     )  # fmt: skip
     error = expect_error(done, 3, "nothing-selected")
-    assert "no node of the cluster offers arch:sm_100: 3 nodes offer arch:sm_80" in error["message"]
+    assert re.search(r"no node of the cluster offers arch:sm_100: \d nodes offer arch:sm_80", error["message"])
     assert "ray start" in error["hint"]
     assert not (tmp_path / "cache").exists(), "said before anything is traced"
 

@@ -1,0 +1,108 @@
+"""A small build: what it is, what it is made of, and doing its tasks with an executor."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gdn_aot.build import pipeline
+from gdn_aot.build.cache import BuildCache, launch_digest
+from gdn_aot.cli.build import select_workloads
+from gdn_aot.executors.base import CompileTask
+from gdn_aot.models import select_shapes
+from gdn_aot.providers import Limits, get_provider
+from gdn_aot.targets import get_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gdn_aot.build.records import Trace
+    from gdn_aot.executors.base import Answer, Executor, Order
+    from gdn_aot.targets import Target
+
+ARGUMENTS = ("--model", "qwen3.5-9b", "--workload", "transformers-decode", "--workload", "gated-norm")
+ARGUMENTS += ("--max-tokens", "8192", "--max-batch", "4")
+TARGETS = ("sm_90", "sm_120")
+
+
+@dataclass
+class Reference:
+    """What a local build of `ARGUMENTS` for `TARGETS` made."""
+
+    folder: Path
+    cache: Path
+
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
+
+    def traces(self, into: Path) -> BuildCache:
+        """Return a build cache that has the traces and nothing that is compiled."""
+        shutil.copytree(self.cache / "traces", into / "traces")
+        return BuildCache(into)
+
+    def job(self, cache: BuildCache, output: Path) -> pipeline.Job:
+        """Return the same build, as a job."""
+        provider = get_provider("fla")
+        return pipeline.Job(
+            provider=provider,
+            shapes=tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes),
+            fp16_fallback=True,
+            limits=Limits(max_tokens=8192, max_batch=4, mode="inference"),
+            workloads=select_workloads(provider, "inference", ("transformers-decode", "gated-norm"), ()),
+            cache=cache,
+            tuning_root=None,
+            jobs=2,
+            timeout=120,
+            all_candidates=False,
+            keep_going=False,
+            output=output,
+        )
+
+    @property
+    def targets(self) -> list[Target]:
+        return [get_target(name) for name in TARGETS]
+
+
+def load(reference: Reference, cache: BuildCache, tmp_path: Path) -> tuple[Trace, Order, pipeline.Job]:
+    job = reference.job(cache, tmp_path)
+    target = reference.targets[0]
+
+    def never() -> None:
+        raise AssertionError("the trace is not in the cache")
+
+    trace = pipeline.traced(job, target, never)  # type: ignore[arg-type]
+    return trace, pipeline.order(job, target, trace), job
+
+
+def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]:
+    """The first candidates of every key, and every plain launch."""
+    wanted = {variant[0] for tuning in trace.tunings for variant in tuning.variants} | set(trace.plain)
+    return [
+        CompileTask(
+            number=number,
+            module=trace.kernels[item.kernel].module,
+            qualname=trace.kernels[item.kernel].qualname,
+            specialization=item.specialization,
+            key=launch_digest(trace.kernels[item.kernel], item.specialization, order.compiler),
+            ptx=ptx,
+        )
+        for number, item in ((number, trace.launches[number]) for number in sorted(wanted))
+    ]
+
+
+def work(executor: Executor, order: Order, wanted: list[CompileTask], job: pipeline.Job) -> dict[int, Answer]:
+    """Do the tasks, keeping as many in the air as there is room for. Returns the answers."""
+    with ExitStack() as stack:
+        lazy = pipeline.LazyWorker(stack, job.provider.name, order.target)
+        executor.expect(order.provider, [order.target])
+        workers = stack.enter_context(executor.compiling(order, lazy.get))
+        left, answers = list(reversed(wanted)), {}
+        while len(answers) < len(wanted):
+            while left and len(wanted) - len(left) - len(answers) < workers.room:
+                workers.submit(left.pop())
+            answer = workers.receive()
+            assert answer.number not in answers
+            answers[answer.number] = answer
+        return answers
