@@ -168,12 +168,26 @@ def other_code(folder: Path) -> None:
         file.write("# another line\n")
 
 
+def broken_dependency(folder: Path) -> None:
+    (folder / "einops.py").write_text("raise ImportError('not on this node')\n")
+
+
 @pytest.mark.parametrize(
-    ("differ", "text"),
-    [(other_triton, "triton is 3.8.0, here 3.6.0"), (other_code, "files of gdn-aot or fla-core are not those here")],
+    ("differ", "code", "kind", "text"),
+    [
+        (other_triton, 2, "usage", "triton is 3.8.0, here 3.6.0"),
+        (other_code, 2, "usage", "files of gdn-aot or fla-core are not those here"),
+        (broken_dependency, 1, "worker", "raise ImportError('not on this node')"),
+    ],
 )
-def test_a_node_with_other_versions_is_refused(
-    cluster: TestCluster, reference: Reference, tmp_path: Path, differ: Callable[[Path], None], text: str
+def test_a_node_on_which_something_else_is_installed(
+    cluster: TestCluster,
+    reference: Reference,
+    tmp_path: Path,
+    differ: Callable[[Path], None],
+    code: int,
+    kind: str,
+    text: str,
 ) -> None:
     (tmp_path / "other").mkdir()
     differ(tmp_path / "other")
@@ -181,8 +195,10 @@ def test_a_node_with_other_versions_is_refused(
     with odd_node(cluster, tmp_path / "other"):
         arguments = ("--arch", "sm_90", *ARGUMENTS, "--cache-dir", tmp_path / "cache", "-o", tmp_path / "out", "--json")
         done = gdn_aot("build", *arguments, "--executor", "ray", "--address", cluster.address, home=tmp_path, code=None)
-    error = expect_error(done, 2, "usage")
-    assert text in error["message"]
+    error = expect_error(done, code, kind) if kind == "usage" else done.json["error"]
+    assert (done.code, error["code"]) == (code, kind)
+    assert "node " in error["message"]
+    assert text in error["message"], "with the last lines of the log there"
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -273,12 +289,3 @@ def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
     )  # fmt: skip
     error = expect_error(done, 2, "usage")
     assert error["hint"] == "pip install 'gdn-aot[ray]'"
-
-
-def test_no_difference_is_a_difference_of_nothing() -> None:
-    from gdn_aot.executors.versions import difference
-
-    here = {"triton": "3.6.0", "fla-core": "0.6.0", "code": "a"}
-    assert difference(here, dict(here), "fla-core") == ""
-    assert difference(here, {**here, "code": "b"}, "fla-core").startswith("the installed files")
-    assert difference(here, {"triton": "3.6.0"}, "fla-core") == "fla-core is not installed, here 0.6.0"
