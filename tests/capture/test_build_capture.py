@@ -58,8 +58,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 
 @pytest.fixture(scope="module")
-def built(recorded: Recorded, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return make(home, tmp_path_factory.mktemp("out"), "--capture", recorded.path)
+def built(recorded: Recorded, session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return make(session_home, tmp_path_factory.mktemp("out"), "--capture", recorded.path)
 
 
 def test_every_launch_of_the_provider_is_built(recorded: Recorded, built: Built) -> None:
