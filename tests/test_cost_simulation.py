@@ -156,6 +156,16 @@ def test_jobs_on_runners_of_two_cores() -> None:
     assert layouts.jobs([5], 1) == 5, "one core is a runner too"
 
 
+def test_a_cluster_builds_one_target_after_the_other() -> None:
+    row = layouts.read_row(ROW)
+    compiling = schedule(layouts.row_plan(row, row.copies), 1000)
+    alone = 60 + row.start + row.trace + compiling + row.pack
+    assert layouts.in_turn([[row]], 1000, 60.0) == pytest.approx(alone)
+    assert layouts.in_turn([[row], [row]], 1000, 60.0) == pytest.approx(2 * alone), "environments do not overlap"
+    both = alone + max(compiling, row.start + row.trace)
+    assert layouts.in_turn([[row, row]], 1000, 60.0) == pytest.approx(both), "the second is traced meanwhile"
+
+
 def test_what_stands_for_an_artifact_that_was_not_measured() -> None:
     rows = [
         layouts.read_row({**ROW, "identifier": f"{provider} {target}", "provider": provider, "target": target})
@@ -184,7 +194,7 @@ def test_no_layout_beats_the_bound() -> None:
     assert found["artifacts"] == artifacts
     assert found["cpu_seconds"] == artifacts * (10 + 30)
     for row in found["cores"].values():
-        times = [row["jobs"], row["jobs_longest_first"], row["shards"]["seconds"], row["cluster"]]
+        times = [row["jobs"], row["jobs_longest_first"], row["shards"]["seconds"], row["cluster"], row["in_turn"]]
         assert all(seconds > row["bound"] for seconds in times)
 
 

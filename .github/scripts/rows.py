@@ -2,8 +2,8 @@
 
     EVENT=workflow_dispatch SELECT='fla*-sm_90' python .github/scripts/rows.py
 
-Reads ``EVENT``, ``SELECT``, ``MATRIX`` and ``BASE`` from the environment, since people write some of them, and writes
-the outputs ``matrix`` and ``count`` to ``$GITHUB_OUTPUT``. Exit codes are those of ``gdn-aot matrix``.
+Reads ``EVENT``, ``SELECT``, ``MATRIX``, ``BASE`` and ``ONE_RECORD`` from the environment, since people write some of
+them, and writes the outputs ``matrix`` and ``count`` to ``$GITHUB_OUTPUT``. Exit codes are those of ``gdn-aot matrix``.
 """
 
 from __future__ import annotations
@@ -51,13 +51,24 @@ def arguments(given: Mapping[str, str]) -> list[str]:
     return found
 
 
-def outputs(document: str) -> str:
+def outputs(document: str, *, one_record: bool = False) -> str:
     """Return the lines for ``$GITHUB_OUTPUT`` from what ``gdn-aot matrix --json`` printed.
 
+    Args:
+        document: That.
+        one_record: Refuse rows that have one tuning record: a record is of one target, one version of the provider and
+            one of Triton, and its file is named after the first two.
+
     Raises:
-        Refused: There are more rows than GitHub makes jobs.
+        Refused: There are more rows than GitHub makes jobs, or two of one record.
     """
     rows = json.loads(document)["include"]
+    records: dict[tuple[str, ...], str] = {}
+    for row in rows if one_record else ():
+        place = (row["arch"], row["provider"], row["provider_version"])
+        other = records.setdefault(place, row["identifier"])
+        if other != row["identifier"]:
+            raise Refused(f"{other} and {row['identifier']} have one tuning record: narrow `select` to one of them")
     if len(rows) > MOST:
         raise Refused(f"{len(rows)} artifacts are selected, and GitHub makes at most {MOST} jobs: narrow `select`")
     return f"matrix={json.dumps({'include': rows}, separators=(',', ':'))}\ncount={len(rows)}\n"
@@ -76,7 +87,7 @@ def main() -> int:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             return done.returncode
-        text = outputs(done.stdout)
+        text = outputs(done.stdout, one_record=os.environ.get("ONE_RECORD") == "true")
     except Refused as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

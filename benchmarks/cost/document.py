@@ -85,13 +85,17 @@ def _rows(results: Mapping[str, Any]) -> str:
                 data["keys"]["all"],
                 row.copies * len(row.tasks),
                 f"{row.seconds:.0f}",
+                f"{row.bytes / 1e6:.0f}",
                 f"{row.start:.1f}",
                 f"{row.trace:.1f}",
                 f"{longest:.1f} `{kernel}`",
                 row.copies * len(row.chains),
             )
         )
-    headers = "artifact,keys,compiles,compile (s),start (s),trace (s),longest compile (s),keys with a second candidate"
+    headers = (
+        "artifact,keys,compiles,compile (s),cubins (MB),start (s),trace (s),longest compile (s),"
+        "keys with a second candidate"
+    )
     return _table(headers.split(","), lines)
 
 
@@ -139,24 +143,28 @@ def _matrix(rows: Sequence[Row], found: Mapping[str, Any]) -> list[str]:
         shards = row["shards"]
         times = f"{_time(shards['seconds'])}, N = {shards['of']}" if shards else "-"
         cluster = _time(row["cluster_own_first"])
-        lines.append((cores, _time(row["jobs"]), times, cluster, _time(row["bound"])))
+        lines.append((cores, _time(row["jobs"]), times, _time(row["in_turn"]), cluster, _time(row["bound"])))
+    headers = f"cores,a job of {RUNNER} cores per artifact,a job per shard,one cluster,all at once,bound".split(",")
+    size = sum(row.bytes for _, _, row in matrix(rows))
     return [
         _text(
             f"{found['artifacts']} artifacts, which is what `artifacts/matrix.toml` lists:",
             ", ".join(f"{count} targets in {name}" for name, count in environments.items()) + ".",
-            f"Traces and compiles are {found['cpu_seconds'] / _HOUR:.1f} CPU hours.",
+            f"Traces and compiles are {found['cpu_seconds'] / _HOUR:.1f} CPU hours, and make {size / 1e9:.1f} GB of",
+            "cubins before those alike are stored once and packed.",
             taken,
             "Environments of one provider are taken to cost the same.",
         ),
         "Wall time from nothing to the last artifact, environments and packing included:",
-        _table(("cores", f"a job of {RUNNER} cores per artifact", "a job per shard", "one cluster", "bound"), lines),
+        _table(headers, lines),
         _text(
             "The bound has neither environments nor packing: it is all traces and compiles and one start per artifact,",
             "spread evenly over the cores, or the longest chain of a start, a trace and compiles that wait for each",
-            "other, whichever is longer. N is the best of 2, 4, 8, 16 and 32, all artifacts alike. In the cluster all",
-            "artifacts are built at once; a core stays with one, and starts for another if what waits there would take",
-            "the cores that are there longer than a start. One build of several targets goes from one to the next",
-            "instead.",
+            "other, whichever is longer. N is the best of 2, 4, 8, 16 and 32, all artifacts alike. One cluster is what",
+            "`gdn-aot build --executor ray` does: an environment after the other, since all nodes need its versions,",
+            "and in each a target after the other, the next one traced meanwhile on a machine that is not counted. All",
+            "at once is what no command does: every artifact on one cluster at the same time; a core stays with one, and",
+            "starts for another if what waits there would take the cores that are there longer than a start.",
         ),
     ]
 
@@ -165,19 +173,19 @@ def _ideal(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for cores, row in found["cores"].items():
         seconds = [row["jobs"], row["jobs_longest_first"], row["shards"]["seconds"] if row["shards"] else None]
-        seconds += [row["cluster_own_first"], row["cluster"], row["cluster_longest_first"]]
+        seconds += [row["in_turn"], row["cluster_own_first"], row["cluster"], row["cluster_longest_first"]]
         lines.append((cores, *("-" if each is None else f"{each / row['bound']:.2f}" for each in seconds)))
     worst = max(row["asked"] / row["bound"] for row in found["one_job"].values())
     gain = max(row["asked"] / row["longest_first"] for row in found["one_job"].values())
     return [
         _text(
             "Wall time over the bound. In a job, tasks are taken as the pool does, in the order in which they were",
-            "asked for; or the longest of those that wait, which one would have to know before. In a cluster a core",
+            "asked for; or the longest of those that wait, which one would have to know before. All at once, a core",
             "takes those of its own artifact first, as above; or whatever was asked for first, of any artifact; or the",
             "longest of any, and starts again and again.",
         ),
         _table(
-            ("cores", "jobs", "jobs, longest first", "shards", "cluster, own first", "asked first", "longest first"),
+            ["cores", "jobs", "jobs longest first", "shards", "cluster", "all at once", "asked first", "longest first"],
             lines,
         ),
         _text(

@@ -53,6 +53,11 @@ class Row:
         return self.copies * sum(seconds for _, seconds, _ in self.tasks)
 
     @property
+    def bytes(self) -> int:
+        """All cubins of the whole artifact, those alike counted each time."""
+        return self.copies * sum(size for _, _, size in self.tasks)
+
+    @property
     def longest(self) -> tuple[str, float]:
         """The longest compile and its kernel."""
         kernel, seconds, _ = max(self.tasks, key=lambda task: task[1])
@@ -140,6 +145,22 @@ def jobs(seconds: Sequence[float], cores: int, order: Order = "asked") -> float:
     return schedule(plan, max(cores // RUNNER, 1), order)
 
 
+def in_turn(environments: Sequence[Sequence[Row]], cores: int, environment: float) -> float:
+    """Return the wall seconds of ``gdn-aot build --executor ray`` for one environment after the other.
+
+    Targets are built in turn; while one compiles on all cores, the next is traced and its workers start.
+    """
+    known: dict[str, float] = {}
+    total = 0.0
+    for rows in environments:
+        total += environment + rows[0].start + rows[0].trace + rows[-1].pack
+        for row, following in zip(rows, [*rows[1:], None], strict=True):
+            if row.identifier not in known:
+                known[row.identifier] = schedule(row_plan(row, row.copies), cores)
+            total += max(known[row.identifier], following.start + following.trace if following else 0.0)
+    return total
+
+
 def shard_counts(rows: Sequence[Row]) -> list[int]:
     """Return the powers of two into which every artifact can be divided: parts of what was measured are not."""
     return [of for of in (2, 4, 8, 16, 32) if all(row.copies % of == 0 for row in rows)]
@@ -149,6 +170,9 @@ def compare(rows: Sequence[Row], environment: float) -> dict[str, Any]:
     """Return what each layout takes on each number of cores, and the bound that none can beat."""
     every = [row for _, _, row in matrix(rows)]
     plan = joined([(row, row.copies) for row in every], traces=True)
+    environments: dict[str, list[Row]] = {}
+    for published, row in zip(load(MATRIX).rows, every, strict=True):
+        environments.setdefault(published.environment.name, []).append(row)
     pack = max(row.pack for row in every)
     per_job = _job_seconds(every, 1, environment)
     shards = {of: _job_seconds(every, of, environment) for of in shard_counts(every)}
@@ -160,6 +184,7 @@ def compare(rows: Sequence[Row], environment: float) -> dict[str, Any]:
             "jobs": round(jobs(per_job, cores), 1),
             "jobs_longest_first": round(jobs(per_job, cores, "longest"), 1),
             "shards": None if best is None else {"of": best, "seconds": round(jobs(shards[best], cores), 1)},
+            "in_turn": round(in_turn(list(environments.values()), cores, environment), 1),
             "cluster": round(environment + schedule(plan, cores) + pack, 1),
             "cluster_longest_first": round(environment + schedule(plan, cores, "longest") + pack, 1),
             "cluster_own_first": round(environment + schedule(plan, cores, "own") + pack, 1),

@@ -56,4 +56,5 @@ def executor(name: str, address: str | None, card: CardInfo | None = None) -> It
     from gdn_aot.executors.ray import RayExecutor
 
     with RayExecutor(address or os.environ.get("RAY_ADDRESS") or "auto", note) as found:
+        note(f"working on {found.describe()}")
         yield found

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from gdn_aot.models import Selection
     from gdn_aot.providers import ProviderInfo
 
-DEFAULT_NUMERICS = Path("artifacts/numerics")
+RECORDS = Path("artifacts")
+"""Where records of tuning and numerics lie, from the working directory."""
 _SHOWN_FAILURES = 20
 
 
@@ -143,6 +144,7 @@ def command(
     if row := only_row(only, matrix):
         arch, provider, model = (row.target,), row.environment.provider, row.models
         tp, max_tokens = ",".join(map(str, row.tp)), row.max_tokens
+    beside = matrix.parent if row else RECORDS  # gdn-aot matrix --changed looks there, too
     part = parse_part(shard) if shard is not None else None
     source = click.get_current_context().get_parameter_source("provider")
     captured = selected_captures(
@@ -165,13 +167,13 @@ def command(
         limits=Limits(max_tokens=max_tokens, max_batch=max_batch, mode=mode),
         workloads=select_workloads(chosen_provider, mode, workload, exclude_workload),
         cache=BuildCache(cache_dir) if cache_dir else default_cache(),
-        tuning_root=tuning_root(tuning),
+        tuning_root=tuning_root(tuning, beside),
         jobs=jobs,
         timeout=timeout,
         all_candidates=candidates == "all",
         keep_going=keep_going,
         output=output,
-        numerics_root=numerics or (DEFAULT_NUMERICS if DEFAULT_NUMERICS.is_dir() else None),
+        numerics_root=numerics or (usual if (usual := beside / "numerics").is_dir() else None),
         capture=captured,
         part=part,
     )
@@ -221,15 +223,15 @@ def _selection(
     raise UsageError("no model given", hint=hint)
 
 
-def tuning_root(given: Path | None) -> Path | None:
-    """Return the directory of tuning records: the one given, else the usual one if it is there.
+def tuning_root(given: Path | None, beside: Path = RECORDS) -> Path | None:
+    """Return the directory of tuning records: the one given, else ``tuning`` in ``beside`` if it is there.
 
     Raises:
         UsageError: The one given is no directory.
     """
     if given is not None and not given.is_dir():
         raise UsageError(f"--tuning {given} is not a directory", hint="leave it out to build with default choices")
-    usual = Path("artifacts/tuning")
+    usual = beside / "tuning"
     return given or (usual if usual.is_dir() else None)
 
 

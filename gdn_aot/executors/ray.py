@@ -46,6 +46,10 @@ class RayExecutor:
         finally:
             self._cluster.__exit__(*left)
 
+    def describe(self) -> str:
+        """Return in a few words which cluster this is."""
+        return f"the Ray cluster at {self._cluster.place()} with {len(self._cluster.nodes())} nodes"
+
     def expect(self, provider: ProviderInfo, targets: Sequence[Target]) -> None:
         """Start the compile workers of these targets on every node."""
         for target in targets:

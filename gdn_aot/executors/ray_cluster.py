@@ -137,6 +137,12 @@ class Cluster:
                 raise UsageError(message, hint="use the same versions of Python and Ray here and on the nodes")
             raise ClusterError(f"{message} ({kind})" if kind else message, hint=hint)
 
+    def place(self) -> str:
+        """Return where the cluster's head is, as ``HOST:PORT``; ``auto`` may have found any."""
+        import ray
+
+        return str(ray.get_runtime_context().gcs_address)
+
     def nodes(self) -> list[Node]:
         """Return the nodes that are alive, in a fixed order."""
         import ray

@@ -25,6 +25,8 @@ POLL_SECONDS = 1.0
 """How often the nodes of the cluster are looked at."""
 START_SECONDS = 180.0
 """In which at least one node must be ready. More than importing takes; other work may hold the CPUs."""
+MARGIN_SECONDS = 60.0
+"""Beyond the time that a kernel may take, in which a member with tasks has to answer one of them."""
 MOST_STARTS = 3
 """Times that compile workers on a node may end before they are ready until the node is given up."""
 
@@ -42,6 +44,10 @@ class Member:
     running: set[int] = field(default_factory=set)
     alone: bool = False
     """What it runs is not to have company."""
+    heard: float = 0.0
+    """When it last answered a task, or began the first of several; `time.monotonic`."""
+    patience: float = 0.0
+    """Seconds in which it has to answer one of its tasks: a kernel that takes too long is ended there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +135,8 @@ class Crew:
 
     def compile(self, member: Member, order: Order, number: int, payload: dict[str, Any]) -> None:
         """Give a member a task. It has a compile worker for each of its CPUs."""
+        if not member.running:
+            member.heard, member.patience = time.monotonic(), order.timeout + MARGIN_SECONDS
         member.running.add(number)
         target = order.target.name
         pool = {"compiler": dict(order.compiler), "jobs": member.node.cpus, "timeout": order.timeout}
@@ -148,6 +156,8 @@ class Crew:
         """
         if time.monotonic() - self._looked > POLL_SECONDS:
             self._look(target)
+        if self._events.empty() and (silent := self._silent()):
+            return self._lose(silent, f"it answered none of its tasks in {silent.patience:g} s")
         try:
             event = self._events.get(timeout=POLL_SECONDS)
         except queue.Empty:
@@ -180,6 +190,7 @@ class Crew:
             self._failed_starts.pop(node.id, None)
             return None
         member.running.discard(event.number)
+        member.heard = time.monotonic()
         return Done(member=member, number=event.number, message=message)
 
     def _check(self, member: Member, target: str, found: dict[str, str]) -> None:
@@ -216,6 +227,12 @@ class Crew:
         self._enlist()
         self._check_left(why)
         return Lost(member=member, numbers=numbers, why=why)
+
+    def _silent(self) -> Member | None:
+        """Return a member that has tasks and hangs: its node is well, but nothing comes from it."""
+        now = time.monotonic()
+        waiting = (member for member in self.members.values() if member.running)
+        return next((member for member in waiting if now - member.heard > member.patience), None)
 
     def _look(self, target: str) -> None:
         """See which nodes have come, and that one gets ready."""

@@ -61,6 +61,10 @@ def parse(data: bytes, path: Path) -> Matrix:
         raise MatrixError(f"{path} is no matrix", problems)
     environments = _environments(document, problems)
     rows = _rows(document, environments, problems)
+    used = {row.environment.name for row in rows}
+    if not problems:
+        unused = (name for name in environments if name not in used)
+        problems += [Problem("artifact", f"no artifact is built in environment {name!r}") for name in unused]
     if problems:
         raise MatrixError(f"{path} asks for what cannot be", problems)
     return Matrix(path=path, environments=tuple(environments.values()), rows=rows)

@@ -22,6 +22,7 @@ from small import ARGUMENTS, TARGETS, load, tasks, work
 
 from gdn_aot.build import pipeline
 from gdn_aot.errors import ClusterError
+from gdn_aot.executors import ray_crew
 from gdn_aot.executors.ray import RayExecutor
 
 if TYPE_CHECKING:
@@ -114,6 +115,38 @@ def test_a_worker_that_is_killed_half_way(
 
     assert build(cluster, said, reference, tmp_path, half_way) == {}
     assert any("ended with status -9" in line for line in said), said
+
+
+def test_a_worker_that_hangs_is_given_up(
+    cluster: TestCluster,
+    nodes: list[Node],
+    said: list[str],
+    reference: Reference,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its node answers Ray's health checks, but the process that compiles has stopped."""
+    monkeypatch.setattr(ray_crew, "MARGIN_SECONDS", 1.0)
+    trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
+    stopped: list[int] = []
+
+    def stop() -> None:
+        while not any((order.cache.root / "launches").rglob("*")):
+            time.sleep(0.05)
+        for pid in of_ours(nodes[1].mark, WORKER):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+
+    thread = threading.Thread(target=stop, daemon=True)
+    with RayExecutor(cluster.address, said.append) as executor:
+        thread.start()
+        wanted = tasks(trace, order)
+        answers = work(executor, replace(order, timeout=20.0), wanted, job)
+    thread.join()
+    assert stopped
+    assert [answers[task.number].failed for task in wanted] == [None] * len(wanted)
+    assert any("answered none of its tasks in 21 s" in line for line in said), said
+    assert ends(lambda: [pid for pid in stopped if Path(f"/proc/{pid}").exists()]), "what hangs is killed, too"
 
 
 def test_a_task_that_kills_its_workers_fails_alone(

@@ -106,3 +106,13 @@ def test_failures_keep_their_exit_codes(tmp_path: Path) -> None:
     code, text, err = run(tmp_path, EVENT="workflow_dispatch", SELECT="`id`")
     assert (code, text) == (2, "")
     assert err.startswith("Error: SELECT cannot be")
+
+
+def test_rows_of_one_tuning_record_are_refused_where_it_is_written(tmp_path: Path) -> None:
+    both = "fla0.6.0-triton3.{6,8}.0-sm_90"
+    assert run(tmp_path, EVENT="workflow_dispatch", SELECT=both)[0] == 0
+    code, _, err = run(tmp_path, EVENT="workflow_dispatch", SELECT=both, ONE_RECORD="true")
+    assert code == 2
+    assert "fla0.6.0-triton3.6.0-sm_90 and fla0.6.0-triton3.8.0-sm_90 have one tuning record" in err
+    tune = (ROOT / ".github/workflows/tune.yml").read_text()
+    assert 'ONE_RECORD: "true"' in tune
