@@ -163,8 +163,8 @@ def _matrix(rows: Sequence[Row], found: Mapping[str, Any]) -> list[str]:
             "other, whichever is longer. N is the best of 2, 4, 8, 16 and 32, all artifacts alike. One cluster is what",
             "`gdn-aot build --executor ray` does: an environment after the other, since all nodes need its versions,",
             "and in each a target after the other, the next one traced meanwhile on a machine that is not counted. All",
-            "at once is what no command does: every artifact on one cluster at the same time; a core stays with one, and",
-            "starts for another if what waits there would take the cores that are there longer than a start.",
+            "at once is what no command does: every artifact on one cluster at the same time; a core stays with one,",
+            "and starts for another if what waits there would take the cores that are there longer than a start.",
         ),
     ]
 
