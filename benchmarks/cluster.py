@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import load, machine
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "cluster.json"
@@ -86,7 +86,7 @@ def main() -> None:
     digests = {json.dumps(row["sha256"], sort_keys=True) for row in (*local, *remote, killed)}
     result = {
         "machine": machine("triton", "fla-core", "torch", "ray"),
-        "load": [round(value, 1) for value in os.getloadavg()],
+        "load": load(),
         "targets": TARGETS,
         "models": models,
         "local": local,

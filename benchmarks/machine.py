@@ -18,3 +18,11 @@ def machine(*distributions: str) -> dict[str, object]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in distributions},
     }
+
+
+def load() -> list[float]:
+    """Return how many processes wanted a core, on average over the last 1, 5 and 15 minutes.
+
+    Where that is more than there are cores, wall times are longer than they need be.
+    """
+    return [round(value, 1) for value in os.getloadavg()]

@@ -2,8 +2,7 @@
 
     .venv/bin/python benchmarks/matrix.py
 
-Writes benchmarks/results/matrix.json. ``python`` is the interpreter alone. ``load`` is how many processes
-wanted a core meanwhile: where that is more than there are, wall times are longer than they need be.
+Writes benchmarks/results/matrix.json. ``python`` is the interpreter alone.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from machine import machine
+from machine import load, machine
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "matrix.json"
@@ -52,7 +51,7 @@ def main() -> None:
     results: dict[str, object] = {
         "python": figures([sys.executable, "-c", "pass"]),
         **{name: figures([sys.executable, "-m", "gdn_aot", *rest], code) for name, (rest, code) in COMMANDS.items()},
-        "load": round(os.getloadavg()[0], 1),
+        "load": load(),
         "nice": os.nice(0),
         "machine": machine("click"),
     }

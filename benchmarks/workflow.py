@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import machine
+from machine import load, machine
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "workflow.json"
@@ -82,6 +82,7 @@ def run(identifiers: list[str], root: Path, model: str | None, tp: int | None) -
     sizes = {file.name: file.stat().st_size for file in sorted((root / "run").glob("build-*/work/dist/*.tar.zst"))}
     return {
         "machine": machine(),
+        "load": load(),
         "identifiers": identifiers,
         "models": model or "all",
         "tp": tp or "all",

@@ -121,6 +121,7 @@ MEANING = [
     (("environment", 1, "version"), "0.24.0", "environment[1].triton", "it requires 3.6.0"),
     (("environment", 1, "python"), "3.10", "environment[1].python", "requires Python 3.11"),
     (("environment", 1, "name"), "a", "environment[1].name", "another environment is named 'a'"),
+    (("artifact",), SMALL["artifact"][:1], "environment[1].name", "no artifact is built in 'b'"),
     (("artifact", 0, "environments"), ["aa"], "artifact[0].environments[0]", "did you mean a?"),
     (("artifact", 0, "targets", 0), "sm_91", "artifact[0].targets[0]", "did you mean sm_90?"),
     (("artifact", 1, "targets"), ["sm_70"], "artifact[1].targets[0]", "itself does not run on sm_70"),

@@ -144,7 +144,7 @@ def command(
     if row := only_row(only, matrix):
         arch, provider, model = (row.target,), row.environment.provider, row.models
         tp, max_tokens = ",".join(map(str, row.tp)), row.max_tokens
-    beside = matrix.parent if row else RECORDS  # gdn-aot matrix --changed looks there, too
+    beside = matrix.parent  # records lie beside the matrix: gdn-aot matrix --changed looks there, too
     part = parse_part(shard) if shard is not None else None
     source = click.get_current_context().get_parameter_source("provider")
     captured = selected_captures(

@@ -61,10 +61,8 @@ def parse(data: bytes, path: Path) -> Matrix:
         raise MatrixError(f"{path} is no matrix", problems)
     environments = _environments(document, problems)
     rows = _rows(document, environments, problems)
-    used = {row.environment.name for row in rows}
     if not problems:
-        unused = (name for name in environments if name not in used)
-        problems += [Problem("artifact", f"no artifact is built in environment {name!r}") for name in unused]
+        problems += _unused(environments, rows)
     if problems:
         raise MatrixError(f"{path} asks for what cannot be", problems)
     return Matrix(path=path, environments=tuple(environments.values()), rows=rows)
@@ -117,6 +115,16 @@ def _rows(document: Document, environments: dict[str, Environment], problems: li
                     problems.append(Problem(f"{where}.targets[{position}]", f"{row.identifier} cannot be: {reason}"))
                 first.setdefault(row.identifier, (where, row))
     return tuple(row for _, row in first.values())
+
+
+def _unused(environments: dict[str, Environment], rows: tuple[Row, ...]) -> list[Problem]:
+    """Return the environments of which nothing is published: an artifact has lost one, or they are left over."""
+    used = {row.environment.name for row in rows}
+    return [
+        Problem(f"environment[{number}].name", f"no artifact is built in {name!r}")
+        for number, name in enumerate(environments)
+        if name not in used
+    ]
 
 
 def _row(table: ArtifactTable, environment: Environment, target: str) -> Row:

@@ -45,6 +45,17 @@ def test_a_row_is_built_as_its_options_would(sm_120: Built, session_home: Path, 
     assert path.read_bytes() == sm_120.path.read_bytes()
 
 
+def test_records_are_those_beside_the_matrix(session_home: Path, file: Path, tmp_path: Path) -> None:
+    record = tmp_path / "tuning" / "sm_120" / f"fla-core-{importlib.metadata.version('fla-core')}.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    done = gdn_aot(
+        "build", "--only", f"{HERE}-sm_120", "--matrix", file, "-o", tmp_path / "out", "--json",
+        home=session_home, code=None,
+    )  # fmt: skip
+    assert str(record) in expect_error(done, 2, "usage")["message"]
+
+
 @pytest.fixture
 def refuse(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
     """Run a build in this process that must be refused before anything is done."""

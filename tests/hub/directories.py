@@ -1,4 +1,4 @@
-"""What must be true of a directory that is a registry, whatever happened to it."""
+"""A directory that is a registry: a new one, and what must be true of one whatever happened to it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from gdn_aot.hub.registry import read_index
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def empty_registry(root: Path) -> DirectoryRegistry:
+    """Make a registry that was not there."""
+    registry = DirectoryRegistry(str(root))
+    assert registry.create(private=False)
+    return registry
 
 
 def expect_whole(root: Path, revision: str = "v1") -> dict[str, str]:

@@ -27,7 +27,7 @@ from gdn_aot.hub.layout import CARD, INDEX, artifact_path
 from gdn_aot.hub.publish import publish
 from gdn_aot.hub.registry import Addition, Snapshot, read_index
 from hub import small
-from hub.directories import expect_shown, expect_whole
+from hub.directories import empty_registry, expect_shown, expect_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(root: Path) -> DirectoryRegistry:
-    registry = DirectoryRegistry(str(root))
-    assert registry.create(private=False)
-    return registry
+    return empty_registry(root)
 
 
 def state(root: Path) -> dict[str, tuple[int, int, str]]:

@@ -6,21 +6,15 @@ import json
 import os
 import resource
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from gdn_aot.errors import (
-    NotWritableError,
-)
+from gdn_aot.errors import NotWritableError
 from gdn_aot.hub.directory import DirectoryRegistry
 from gdn_aot.hub.layout import INDEX
 from gdn_aot.hub.publish import publish
 from hub import small
-from hub.directories import expect_shown, expect_whole
-
-if TYPE_CHECKING:
-    pass
+from hub.directories import empty_registry, expect_shown, expect_whole
 
 
 @pytest.fixture
@@ -30,9 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(root: Path) -> DirectoryRegistry:
-    registry = DirectoryRegistry(str(root))
-    assert registry.create(private=False)
-    return registry
+    return empty_registry(root)
 
 
 def test_disk_full(registry: DirectoryRegistry, root: Path, tmp_path: Path) -> None:
