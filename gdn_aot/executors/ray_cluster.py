@@ -138,7 +138,9 @@ class Cluster:
             raise ClusterError(f"{message} ({kind})" if kind else message, hint=hint)
 
     def place(self) -> str:
-        """Return where the cluster's head is, as ``HOST:PORT``; ``auto`` may have found any."""
+        """Return where the cluster's head is, as ``HOST:PORT``: as it was given, or what ``auto`` has found."""
+        if self.address != "auto":
+            return self.address
         import ray
 
         return str(ray.get_runtime_context().gcs_address)
