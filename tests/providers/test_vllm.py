@@ -153,6 +153,46 @@ def test_kernels_and_keys_of_a_build(qwen: Artifact) -> None:
     assert {"torch.bfloat16", "torch.float32"} <= {str(part) for choice in state.choices for part in choice.key}
 
 
+def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
+    """What stands in for copies of content gives every launch the key that it has with them."""
+    code = """
+from gdn_aot import triton_internals
+from gdn_aot.providers import Limits
+from gdn_aot.providers.contentless import Contentless
+from gdn_aot.providers.draw import EMPTY
+from gdn_aot.triton_internals import interception
+
+def keys(run):
+    found = []
+    def tuned(tuner, args, kwargs):
+        return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
+    def launched(jit, args, kwargs):
+        found.append([triton_internals.kernel_name(jit), triton_internals.Launch(jit, args, kwargs).key])
+    with interception.intercept(tuned, launched):
+        run()
+    return found
+
+result = {"launches": 0, "kernels": [], "other": []}
+for name, tp in (("qwen3-next-80b-a3b", 1), ("qwen3.5-9b", 2)):
+    shape = find_model(name).shape(tp)
+    for kind in ("prefill", "decode", "mixed", "speculative"):
+        workload = provider.WORKLOADS[kind]()
+        for call in workload.cases(shape, Limits()):
+            without = keys(lambda: workload.run(shape, call))
+            step = vllm_steps.Step.of(call)
+            real = keys(lambda: vllm_layer.apply(shape, step, workload.inputs(shape, call, EMPTY)))
+            result["launches"] += len(real)
+            result["kernels"] = sorted({*result["kernels"], *(kernel for kernel, _ in real)})
+            if real != without:
+                result["other"].append(str(call))
+print(json.dumps(result))
+"""
+    got = python(_START + code, home=tmp_path)
+    assert got["other"] == []
+    assert got["launches"] > 1000
+    assert len(got["kernels"]) > 5
+
+
 @pytest.mark.parametrize("target", ["sm_75", "sm_100", "sm_120"])
 def test_layers_run_for_targets_that_other_code_of_vllm_is_for(target: str, tmp_path: Path) -> None:
     """On Blackwell vLLM asks its platform more than on Hopper before it takes its kernels of prefill."""
