@@ -8,7 +8,8 @@ is true in every launch that is defined at all: for a coordinate past the last p
 pass for every page that there can be, and the largest int32 does: it is more pages than any memory holds, and as a
 32-bit constant it compares with the 64-bit coordinate as it is. Anything smaller would drop windows in larger caches.
 
-`tests/providers/test_vllm_relaxations.py` runs the kernels with the least and the greatest number of pages.
+`tests/providers/test_vllm.py` in Triton's interpreter and `tests/gpu/test_vllm.py` on a device run the kernels with the
+least and the greatest number of pages.
 """
 
 from __future__ import annotations

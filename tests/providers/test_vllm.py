@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cache_lines
 import pytest
 from helpers import gdn_aot, python
 
@@ -351,18 +352,5 @@ def _environment() -> dict[str, Any]:
     reason="the number of cache lines is no constant in this version",
 )
 def test_convolutions_are_the_same_with_the_number_that_stands_for_all(tmp_path: Path) -> None:
-    """In Triton's interpreter, with the least and the greatest number of pages, in the last page.
-
-    A number that is too small is noticed: then the window that a short prompt shifts is lost.
-    """
-    program = Path(__file__).with_name("vllm_cache_lines.py").read_text()
-    got = python(program, home=tmp_path, extra=_environment())
-    assert {(row["kind"], row["pages"]) for row in got} == {
-        (kind, pages) for kind in ("forward", "update", "drafts") for pages in (2, 36310, LINES - 1)
-    }
-    for row in got:
-        assert row["same"], row
-        assert row["finite"], row
-    shifted = [row for row in got if row["shifts"]]
-    assert shifted
-    assert not any(row["same with 1"] for row in shifted)
+    """In Triton's interpreter, with the least and the greatest number of pages."""
+    cache_lines.check(cache_lines.rows_of(tmp_path, extra=_environment()))

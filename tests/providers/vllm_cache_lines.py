@@ -1,21 +1,25 @@
-"""Runs vLLM's convolutions in Triton's interpreter with several values of ``num_cache_lines``; a program of its own.
+"""Runs vLLM's convolutions with several values of ``num_cache_lines``; a program of its own.
 
-Pages are one number apart where there are billions of them: only the last is used, and only memory that is touched is
-there. The grid is one block: the wrapper's own is no use to the interpreter.
+In Triton's interpreter, or on the device if the argument is ``cuda``. Pages are one number apart where there are
+billions of them: only the last is used, and on a CPU only memory that is touched is there. In the interpreter the grid
+is one block: the wrapper's own is no use to it.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import types
 from typing import Any
 
-from gdn_aot.build import stub
-from gdn_aot.providers.vllm_platform import prepare
-from gdn_aot.targets import get_target
+DEVICE = sys.argv[1] if sys.argv[1:] else "cpu"
+if DEVICE == "cpu":
+    from gdn_aot.build import stub
+    from gdn_aot.providers.vllm_platform import prepare
+    from gdn_aot.targets import get_target
 
-stub.activate(get_target("sm_90"))
-prepare()
+    stub.activate(get_target("sm_90"))
+    prepare()
 
 import torch  # noqa: E402
 from vllm.model_executor.layers.mamba.ops import causal_conv1d as conv  # noqa: E402
@@ -24,21 +28,26 @@ from gdn_aot.providers.vllm_relaxations import LINES  # noqa: E402
 
 WIDTH, TAPS, MANY = 16, 4, 100_000
 KERNELS = {name: getattr(conv, name) for name in ("_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel")}
+torch.set_default_device(DEVICE)
 ZERO = torch.zeros(1, dtype=torch.int32)
-METADATA = types.SimpleNamespace(nums_dict={}, batch_ptr=ZERO, token_chunk_offset_ptr=ZERO)
+METADATA = (
+    None if DEVICE == "cuda" else types.SimpleNamespace(nums_dict={}, batch_ptr=ZERO, token_chunk_offset_ptr=ZERO)
+)
 
 
 class Launcher:
-    """Launches a kernel in one block, with this number of cache lines."""
+    """Launches a kernel with this number of cache lines."""
 
     def __init__(self, kernel: Any, pages: int, lines: int) -> None:
         self.kernel, self.pages, self.lines = kernel, pages, lines
         self.place = kernel.arg_names.index("num_cache_lines")
 
-    def __getitem__(self, _grid: Any) -> Any:
+    def __getitem__(self, grid: Any) -> Any:
         def launch(*args: Any, **kwargs: Any) -> None:
             assert args[self.place] == self.pages
-            self.kernel[(1, 1)](*args[: self.place], self.lines, *args[self.place + 1 :], **kwargs)
+            self.kernel[grid if DEVICE == "cuda" else (1, 1)](
+                *args[: self.place], self.lines, *args[self.place + 1 :], **kwargs
+            )
 
         return launch
 
