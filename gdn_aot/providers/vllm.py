@@ -12,7 +12,7 @@ from gdn_aot.providers.vllm_platform import prepare
 prepare()
 
 from gdn_aot.providers import traffic, vllm_cache, vllm_layer, vllm_reference, vllm_steps  # noqa: E402
-from gdn_aot.providers.contentless import Contentless  # noqa: E402
+from gdn_aot.providers.contentless import contentless  # noqa: E402
 from gdn_aot.providers.draw import EMPTY  # noqa: E402
 from gdn_aot.providers.vllm_norm import GatedNorm  # noqa: E402
 from gdn_aot.providers.vllm_relaxations import RELAXATIONS  # noqa: E402
@@ -93,7 +93,7 @@ class Steps:
 
     def run(self, shape: ModelShape, call: Call) -> None:
         """Run the layer on tensors without content."""
-        with Contentless():
+        with contentless():
             vllm_layer.apply(shape, Step.of(call), self.inputs(shape, call, EMPTY))
 
 

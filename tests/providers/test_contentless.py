@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from gdn_aot.providers.contentless import Contentless
+from gdn_aot import triton_internals
+from gdn_aot.providers.contentless import Contentless, contentless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,3 +109,12 @@ def test_operators_of_others_run_and_what_they_run_has_no_content(
     assert seen(made) == seen(operator(tensor))
     names = [name.split(".")[1] for name in ran if "empty" not in name]
     assert names == ["ones", "twice", "cat", "copy_", "clone"]
+
+
+@pytest.mark.parametrize("stands_in", [True, False])
+def test_on_a_real_device_layers_are_run_as_they_are(monkeypatch: pytest.MonkeyPatch, *, stands_in: bool) -> None:
+    monkeypatch.setattr(triton_internals, "stands_in", lambda: stands_in)
+    tensor = torch.ones(ROWS, 4)
+    with contentless():
+        tensor.zero_()
+    assert tensor.eq(1 if stands_in else 0).all()
