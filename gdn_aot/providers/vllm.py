@@ -49,6 +49,8 @@ class Steps:
         """Yield every pattern of requests, classes of lengths and alignments, in every deployment."""
         del limits
         for deployment in vllm_cache.deployments(shape):
+            if deployment.fused and self.name != "speculative":
+                continue  # all steps but those of drafts are as they are without, and then the norm
             for step in _CASES[self.name](deployment):
                 yield step.call(self.name)
 
@@ -70,7 +72,7 @@ class Steps:
         if self.name != "prefill" or not 1 < tokens <= limits.max_tokens:
             return
         for deployment in vllm_cache.deployments(shape):
-            if not deployment.drafts:
+            if not deployment.drafts and deployment.aligned == 1:
                 parts = tuple(Group(1, 0, part) for part in traffic.uneven(tokens, CHUNK))
                 for groups in ((Group(1, 0, tokens),), parts):
                     yield Step(groups=groups, deployment=deployment).call(self.name)

@@ -9,6 +9,7 @@ constant of the kernels that read states.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import torch
 from vllm.model_executor.layers.mamba.mamba_utils import MambaStateDtypeCalculator, MambaStateShapeCalculator
 from vllm.v1.kv_cache_interface import MambaSpec
 
+from gdn_aot.providers import vllm_versions
 from gdn_aot.providers.vllm_steps import Deployment
 
 if TYPE_CHECKING:
@@ -34,21 +36,31 @@ DRAFTS = (0, 1, 2, 3)
 """Speculative tokens of a step that are covered."""
 
 KERNEL_BLOCK = 16
-"""Tokens that blocks of the attention kernels are a multiple of.
-
-The smallest that FlashAttention, FlashInfer and Triton attention of vLLM take (``get_supported_kernel_block_sizes``),
-and its default block size.
-"""
+"""Tokens that blocks of the attention kernels are a multiple of: vLLM's default block size, and the smallest that the
+attention backends which it takes by itself have (``get_supported_kernel_block_sizes``). Others, as FlashAttention 4 on
+Blackwell with heads of 256 dimensions, have larger ones, and other pages."""
 
 
+@cache
 def deployments(shape: ModelShape) -> tuple[Deployment, ...]:
-    """Return those that are covered: every number of drafts as the checkpoint says, none with the other dtype."""
-    own = shape.state_dtype
-    others = tuple(state for state in STATE_DTYPES if state != own)
-    return (
-        *(Deployment(state=own, drafts=drafts) for drafts in DRAFTS),
-        *(Deployment(state=state, drafts=0) for state in others),
-    )
+    """Return those that are covered: every number of drafts with every dtype of the state, the checkpoint's own first.
+
+    Each comes with the pages of prefix caching too where these are others, and with the fused decode of drafts where
+    this version has it.
+    """
+    states = sorted(STATE_DTYPES, key=lambda state: state != shape.state_dtype)
+    found = [Deployment(state=state, drafts=drafts) for state in states for drafts in DRAFTS]
+    alignment = vllm_versions.checkpoint_alignment(shape)
+    if alignment > 1 and shape.kv_heads:
+        cached = [replace(one, aligned=alignment) for one in found]
+        found += [one for one in cached if page_size(shape, one) != page_size(shape, replace(one, aligned=1))]
+    drafted = [one for one in found if one.drafts]
+    found += [
+        replace(one, fused=True)
+        for one in drafted
+        if vllm_versions.fuses_decode(shape, DTYPES[shape.dtype], state_dtypes(shape, one))
+    ]
+    return tuple(found)
 
 
 class UnknownPageError(ValueError):
@@ -120,11 +132,11 @@ def _config(shape: ModelShape, deployment: Deployment) -> Any:
             user_specified_block_size=False,
             mamba_block_size=None,
             user_specified_mamba_block_size=False,
-            mamba_cache_mode="none",
+            mamba_cache_mode="align" if deployment.aligned > 1 else "none",
             mamba_cache_dtype="auto",
             mamba_ssm_cache_dtype=deployment.state,
             mamba_page_size_padded=None,
-            enable_prefix_caching=False,
+            enable_prefix_caching=deployment.aligned > 1,
             kv_cache_dtype_skip_layers=[],
             calculate_kv_scales=False,
         ),
@@ -170,6 +182,12 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
         with found, mock.patch("vllm.config.vllm.set_current_vllm_config", current), contextlib.ExitStack() as stack:
             if hasattr(Platform, "_find_non_ssm_backends"):  # from 0.33 on
                 stack.enter_context(mock.patch.object(Platform, "_find_non_ssm_backends", return_value=[Backend]))
+                from vllm.model_executor.layers.mamba import abstract
+
+                asked = mock.patch.object(
+                    abstract, "get_mamba_prefill_checkpoint_alignment", return_value=deployment.aligned
+                )
+                stack.enter_context(asked)
             Platform._align_hybrid_block_size(config, Backend)  # noqa: SLF001
         return
     from vllm.model_executor.models import config as rules  # up to 0.19

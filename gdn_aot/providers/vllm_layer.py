@@ -2,7 +2,8 @@
 
 The layer's own ``forward`` and ``_forward_core`` run, with the metadata that its own builder makes of a scheduler's
 step and with states in a cache as vLLM lays it out. Of the layer nothing is here but its small parameters; in place of
-the projections of its input stand their results, in place of the projection of its output stands nothing.
+the projections of its input stand their results, in place of the norm and of the projection of its output stands
+nothing, except where the norm is inside of the layer's operator.
 
 Importing this module imports vLLM: call `gdn_aot.providers.vllm_platform.prepare` before.
 """
@@ -73,9 +74,8 @@ def make_layer(shape: ModelShape) -> Any:
     layer.allow_neg_eigval = shape.allow_neg_eigval
     layer.enable_packed_recurrent_decode = True
     layer.chunk_gated_delta_rule = partial(vllm_versions.CHUNKS.forward_native, None)
-    layer.gdn_prefill_backend, layer.gdn_decode_kernel = "triton", "triton"
-    layer.enable_fused_gdn_spec_decode = False
-    layer.norm = layer.o_norm = lambda core, _gate: core
+    layer.gdn_prefill_backend = "triton"
+    layer.o_norm = lambda core, _gate: core
     layer.out_proj = layer.o_proj = lambda core: (core, None)
     return layer
 
@@ -122,6 +122,7 @@ def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
         "A_log": draw.log_a(heads, a_log),
         "dt_bias": draw.dt_bias(heads, dtype),
         "weight": draw.normal(width, shape.conv_width, dtype=dtype),
+        "norm_weight": draw.weight(shape.v_dim, dtype=dtype),
         "cu_seqlens": torch.tensor(step.ends, dtype=torch.int32),
     }
     deployment = step.deployment
@@ -196,7 +197,10 @@ def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterat
     layer.kv_cache = [views] if _ENGINES else views
     layer.conv1d = SimpleNamespace(weight=weight.unsqueeze(1), bias=None)
     layer.A_log, layer.dt_bias = tensors["A_log"], tensors["dt_bias"]
+    layer.norm = _norm(shape, tensors["norm_weight"]) if step.deployment.fused else lambda core, _gate: core
     layer.enable_packed_recurrent_decode = step.packed
+    layer.enable_fused_gdn_spec_decode = step.deployment.fused
+    layer.gdn_decode_kernel = "cuda" if step.deployment.fused else "triton"
     context = ForwardContext(
         no_compile_layers={PREFIX: layer},
         attn_metadata={PREFIX: _metadata(shape, step, len(page))},
@@ -207,11 +211,20 @@ def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterat
         with override_forward_context(context), torch.no_grad():
             yield
     finally:
-        del layer.kv_cache, layer.conv1d, layer.A_log, layer.dt_bias
+        del layer.kv_cache, layer.conv1d, layer.A_log, layer.dt_bias, layer.norm
+
+
+def _norm(shape: ModelShape, weight: torch.Tensor | None) -> Any:
+    """Return what the layer's operator reads of the norm that it makes itself."""
+    named = {"eps": shape.norm_eps, "activation": shape.activation, "group_size": None, "norm_before_gate": True}
+    return SimpleNamespace(weight=weight, bias=None, **named)
 
 
 def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """Run the layer. Returns its output before the norm, and the views of the windows and states of all pages."""
+    """Run the layer. Returns its output and the views of the windows and states of all pages.
+
+    The output is that before the norm, but for deployments whose norm is in the layer's operator.
+    """
     layer = make_layer(shape)
     projected, ba = tensors["projected"], tensors["ba"]
     assert projected is not None and ba is not None  # noqa: S101, PT018
@@ -220,7 +233,7 @@ def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor
     with _with(layer, tensors, shape, step):
         _project(layer, shape, projected[0], ba[0])
         hidden = projected.new_empty(tokens, 1)
-        if step.compiled:
+        if step.compiled and not step.deployment.fused:  # else all that could be compiled is in the operator
             _compiled(layer, shape, projected[0], ba[0], output)
         else:
             vllm_versions.forward(layer, shape.layer, hidden, output)

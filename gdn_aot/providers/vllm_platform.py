@@ -1,7 +1,7 @@
 """Let vLLM be imported where there is no GPU, as if the target were there.
 
 vLLM decides by its ``current_platform`` which of several ways it takes, asks its compiled extensions what they support
-while it is imported, and cannot load these without the CUDA runtime. None of them is called by a Gated Delta Net layer.
+while it is imported, and cannot load these without the CUDA runtime. A Gated Delta Net layer calls one of them at most.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _EXTENSION = re.compile(r"vllm\.(?:\w+\.)*\w+_C\w*|vllm\.cumem_allocator")
 _QUESTION = re.compile(r"torch\.ops\.(\w+)\.(\w*support(?:s|ed)\w*)\(")
 """Calls in ``vllm/_custom_ops.py`` that ask an extension what it supports."""
+_CALLED = ("fused_gdn_decode_post_conv_mtp",)
+"""Operators of the extension ``_C`` that a Gated Delta Net layer calls, from 0.33 on: nothing stands in for each."""
 
 
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -54,6 +56,9 @@ def prepare() -> None:
     text = (Path(package.submodule_search_locations[0]) / "_custom_ops.py").read_text(encoding="utf-8")
     for namespace, name in set(_QUESTION.findall(text)):
         setattr(getattr(torch.ops, namespace), name, _no)
+    for name in _CALLED:
+        if name in text:
+            setattr(torch.ops._C, name, _nothing)  # noqa: SLF001
     # Layers make a guard of the device that a tensor is on; those traced are on none.
     accelerator: Any = torch.accelerator
     accelerator.device_index = torch.cuda.device
@@ -67,6 +72,9 @@ def prepare() -> None:
 
 def _no(*_: object) -> bool:
     return False
+
+
+def _nothing(*_: object) -> None: ...
 
 
 def _platform() -> Any:

@@ -65,7 +65,11 @@ def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor
         outs.append(out)
         kept_rows.append(rows)
         kept_states.append(after)
-    return {"out": torch.cat(outs, 1), "window": torch.cat(kept_rows), "state": torch.cat(kept_states)}
+    out = torch.cat(outs, 1)
+    if step.deployment.fused:
+        gate = _there(inputs, "projected")[..., x.shape[-1] :].unflatten(-1, out.shape[2:])
+        out = reference.gated_norm(out, gate, _there(inputs, "norm_weight"), shape.norm_eps, shape.activation)
+    return {"out": out, "window": torch.cat(kept_rows), "state": torch.cat(kept_states)}
 
 
 def _there(inputs: Tensors, name: str) -> torch.Tensor:

@@ -37,6 +37,10 @@ class Deployment:
     """``--mamba-ssm-cache-dtype``."""
     drafts: int
     """Tokens that are speculated in a step, 0 for none."""
+    aligned: int = 1
+    """Tokens that blocks are a multiple of for the checkpoints of prefix caching, 1 where it does not ask for any."""
+    fused: bool = False
+    """A CUDA operator takes steps in which all requests have drafts, and the layer's operator makes the gated norm."""
 
 
 class Group(NamedTuple):
@@ -99,6 +103,8 @@ class Step:
             groups=tuple(map(tuple, self.groups)),
             state=self.deployment.state,
             drafts=self.deployment.drafts,
+            aligned=self.deployment.aligned,
+            fused=self.deployment.fused,
             graph=self.graph,
             compiled=self.compiled,
             packed=self.packed,
@@ -110,7 +116,7 @@ class Step:
         args: dict[str, Any] = dict(call.arguments)
         return cls(
             groups=tuple(Group(*group) for group in args["groups"]),
-            deployment=Deployment(state=args["state"], drafts=args["drafts"]),
+            deployment=Deployment(**{name: args[name] for name in ("state", "drafts", "aligned", "fused")}),
             **{name: args[name] for name in ("graph", "compiled", "packed")},
         )
 

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from gdn_aot.models import ModelShape
 
 OLMO = "olmo-hybrid"
 INTERLEAVED = "qwen3-next"
@@ -59,3 +63,40 @@ def a_log_dtype(name: str, model: torch.dtype) -> torch.dtype:
     text = inspect.getsource(LAYERS[name].__init__)
     said = text[text.index("self.A_log = ") :].partition("set_weight_attrs")[0]
     return torch.float32 if "torch.float32" in said else model
+
+
+def checkpoint_alignment(shape: ModelShape) -> int:
+    """Return what the checkpoints of prefix caching ask blocks to be a multiple of, in tokens, or 1.
+
+    From 0.33 on, FlashInfer's prefill asks for it where vLLM takes that by itself; prefix caching is on there unless it
+    is switched off.
+    """
+    layer = LAYERS.get(shape.layer)
+    if not hasattr(layer, "_exports_checkpoints"):
+        return 1
+    module: Any = inspect.getmodule(layer)
+    heads = SimpleNamespace(linear_key_head_dim=shape.k_dim, linear_value_head_dim=shape.v_dim)
+    config = SimpleNamespace(additional_config={}, model_config=SimpleNamespace(hf_text_config=heads))
+    _, backend = module._resolve_gdn_prefill_backend(config)  # noqa: SLF001
+    return int(module.FLASHINFER_GDN_CHECKPOINT_ALIGNMENT) if backend == "flashinfer" else 1
+
+
+def fuses_decode(shape: ModelShape, model: torch.dtype, states: tuple[torch.dtype, torch.dtype]) -> bool:
+    """Say whether a layer has a CUDA operator for steps of drafts, which it then takes unless it is told not to.
+
+    Args:
+        shape: Of the layer.
+        model: The model's dtype.
+        states: Dtypes of the convolution's window and of the recurrent state.
+    """
+    why_not = getattr(LAYERS.get(shape.layer), "_fused_gdn_decode_unsupported_reason", None)  # from 0.33 on
+    if why_not is None:
+        return False
+    layer = SimpleNamespace(
+        get_state_dtype=lambda: states,
+        gqa_interleaved_layout=shape.layer == INTERLEAVED,
+        head_k_dim=shape.k_dim,
+        head_v_dim=shape.v_dim,
+        norm=SimpleNamespace(activation=shape.activation),
+    )
+    return why_not(layer, SimpleNamespace(model_config=SimpleNamespace(dtype=model))) is None

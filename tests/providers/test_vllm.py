@@ -109,7 +109,36 @@ print(json.dumps({"sizes": list(sizes.values()), "first": [first.state, first.dr
     assert got["strides"] == [557056, 557056]
     assert got["shapes"] == [[3, 3, 8192], [3, 32, 128, 128]]
     assert got["sizes"][0] == 2 * 557056
-    assert got["sizes"] == sorted(got["sizes"]), "drafts and float32 take more room"
+
+
+def test_pages_follow_drafts_dtype_and_prefix_caching(tmp_path: Path) -> None:
+    """From 0.33 on prefix caching is on by default, and FlashInfer's prefill then has blocks of 64 tokens."""
+    code = """
+found = {}
+for name in ("qwen3.5-9b", "qwen3-next-80b-a3b", "qwen3.5-35b-a3b", "olmo-hybrid-7b"):
+    shape = find_model(name).shape(1)
+    found[name] = []
+    if name.startswith("olmo") and "olmo-hybrid" not in vllm_layer.vllm_versions.LAYERS:
+        continue
+    for one in vllm_cache.deployments(shape):
+        row = [one.state, one.drafts, one.aligned, one.fused, vllm_cache.page_size(shape, one)]
+        found[name].append(row)
+print(json.dumps(found))
+"""
+    hopper, ampere = (python(_START.replace("sm_90", target) + code, home=tmp_path) for target in ("sm_90", "sm_80"))
+    current = tuple(map(int, version().split(".")[:2])) >= (0, 33)
+    for rows in hopper.values():
+        sizes = {tuple(row[:4]): row[4] for row in rows}
+        for (state, drafts, aligned, fused), size in sizes.items():
+            assert size >= sizes[(state, 0, aligned, False)], "drafts take more room"
+            assert aligned in ((1, 64) if current else (1,))
+            assert not fused or (current and drafts)
+    for name, size in (("qwen3.5-9b", 2359296), ("qwen3-next-80b-a3b", 1179648), ("qwen3.5-35b-a3b", 2228224)):
+        own = [row[4] for row in hopper[name] if row[1:4] == [0, 64, False] and row[0] == hopper[name][0][0]]
+        assert own == ([size] if current else []), "what a start without options has"
+    fused = {name for name, rows in hopper.items() if any(row[3] for row in rows)}
+    assert fused == ({"qwen3.5-9b", "qwen3.5-35b-a3b"} if current else set())
+    assert not any(row[2] > 1 for rows in ampere.values() for row in rows), "Triton's prefill has no checkpoints"
 
 
 def test_every_model_has_a_page_or_a_reason(tmp_path: Path) -> None:
@@ -126,7 +155,7 @@ for model in all_models():
                 dtypes = vllm_cache.state_dtypes(shape, deployment)
                 least = sum(s.numel() * d.itemsize for s, d in zip(shapes, dtypes))
                 token = 2 * max(1, model.kv_heads // tp) * model.head_dim * 2
-                found[f"{model.name} {tp} {deployment}"] = [size, least, size % (16 * token)]
+                found[f"{model.name} {tp} {deployment}"] = [size, least, max(16, deployment.aligned) * token]
             except ValueError as error:
                 found[f"{model.name} {tp} {deployment}"] = str(error)
 print(json.dumps(found))
@@ -136,9 +165,9 @@ print(json.dumps(found))
     assert unknown == {"qwen3.8-flash-next"}
     for name, row in got.items():
         if not isinstance(row, str):
-            size, least, rest = row
-            assert least <= size < 1.35 * least, name
-            assert rest == 0, f"{name}: whole blocks of 16 tokens"
+            size, least, block = row
+            assert size % block == 0, f"{name}: whole blocks of 16 tokens, or of 64"
+            assert least <= size < least + block, f"{name}: the least of them"
 
 
 def test_kernels_and_keys_of_a_build(qwen: Artifact) -> None:
