@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PREFILL = "vllm.third_party.flash_linear_attention.ops.chunk_o:chunk_fwd_kernel_o"
 OLD_PREFILL = "vllm.model_executor.layers.fla.ops.solve_tril:merge_16x16_to_64x64_inverse_kernel"
 DECODE = "vllm.model_executor.layers.fla.ops.fused_recurrent:packed_decode"
+UPDATE = (
+    "vllm.third_party.flash_linear_attention.ops.fused_sigmoid_gating:fused_sigmoid_gating_delta_rule_update_kernel"
+)
 KERNELS = (PREFILL, OLD_PREFILL, DECODE)
 
 
@@ -50,6 +53,18 @@ def test_which_kernels_vllm_launches(version: str, capability: tuple[int, int], 
         return
     assert found[0].kernels == (PREFILL, OLD_PREFILL)
     assert expected in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "expected"),
+    [("0.33.0", (8, 0), True), ("0.33.0", (12, 0), True), ("0.33.0", (7, 5), False), ("0.24.0", (9, 0), False)],
+)
+def test_where_vllm_has_an_operator_of_its_own_for_drafts(
+    version: str, capability: tuple[int, int], *, expected: bool
+) -> None:
+    found = [one for one in conditions("vllm", version, capability, (UPDATE, DECODE)) if UPDATE in one.kernels]
+    assert len(found) == expected
+    assert all(one.kernels == (UPDATE,) and "VLLM_GDN_DECODE_KERNEL=triton" in one.reason for one in found)
 
 
 def test_other_distributions_have_no_condition() -> None:
