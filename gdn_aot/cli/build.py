@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from gdn_aot.cli import _executor, _options
 from gdn_aot.cli._captured import captured_archs, selected_captures
+from gdn_aot.cli._models import selected_shapes
 from gdn_aot.cli._only import only_row
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritableError, UsageError
@@ -22,7 +23,6 @@ from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritable
 if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.build.pipeline import Built
-    from gdn_aot.models import Selection
     from gdn_aot.providers import ProviderInfo
 
 RECORDS = Path("artifacts")
@@ -136,7 +136,6 @@ def command(
     from gdn_aot.build import pipeline
     from gdn_aot.build.cache import BuildCache, default_cache
     from gdn_aot.build.split import parse_part
-    from gdn_aot.models import parse_tp
     from gdn_aot.providers import Limits, get_provider
     from gdn_aot.targets import parse_archs
 
@@ -155,11 +154,7 @@ def command(
     if not arch:
         raise UsageError("no target given", hint="--arch sm_90, repeatable, or --arch all")
     targets = parse_archs(list(arch))
-    selection = _selection(
-        list(model), list(parse_tp(tp)), list(shape), list(dtype) or None, alone=captured is not None
-    )
-    for skipped in selection.skipped:
-        note(f"skipped: {skipped.reason}")
+    selection = selected_shapes(chosen_provider, model, tp, shape, dtype, captured=captured is not None)
     job = pipeline.Job(
         provider=chosen_provider,
         shapes=tuple(selection.shapes),
@@ -203,24 +198,6 @@ def command(
     else:
         for built in finished:
             out(str(built.path))
-
-
-def _selection(
-    models: list[str], sizes: list[int], shapes: list[str], dtypes: list[str] | None, *, alone: bool
-) -> Selection:
-    """Return the shapes that the options name; none if there are no such options and a capture is built.
-
-    Raises:
-        UsageError: There are none, and nothing else is built.
-    """
-    from gdn_aot.models import Selection, select_shapes
-
-    if models or shapes:
-        return select_shapes(models, sizes, shapes, dtypes)
-    if alone:
-        return Selection(shapes=(), skipped=())
-    hint = "--model qwen3.5-9b, --model all, --shape or --capture; see gdn-aot models"
-    raise UsageError("no model given", hint=hint)
 
 
 def tuning_root(given: Path | None, beside: Path = RECORDS) -> Path | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gdn_aot.cli import _options
+from gdn_aot.cli._models import selected_shapes
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import NothingSelectedError, Problem, UsageError, VerificationError
 
@@ -104,18 +105,11 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
     from gdn_aot.build import pipeline
     from gdn_aot.build.cache import BuildCache, default_cache
     from gdn_aot.cli.build import check_output, select_workloads, tuning_root
-    from gdn_aot.models import parse_tp, select_shapes
     from gdn_aot.numerics.check import Task
     from gdn_aot.providers import Limits, get_provider
 
-    if not options["model"] and not options["shape"]:
-        raise UsageError("no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models")
     provider = get_provider(options["provider"])
-    selection = select_shapes(
-        list(options["model"]), list(parse_tp(options["tp"])), list(options["shape"]), list(options["dtype"]) or None
-    )
-    for skipped in selection.skipped:
-        note(f"skipped: {skipped.reason}")
+    selection = selected_shapes(provider, options["model"], options["tp"], options["shape"], options["dtype"])
     job = pipeline.Job(
         provider=provider,
         shapes=tuple(selection.shapes),

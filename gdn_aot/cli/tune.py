@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gdn_aot.cli import _executor, _options
+from gdn_aot.cli._models import selected_shapes
 from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
@@ -139,23 +140,16 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
     from gdn_aot.build import pipeline
     from gdn_aot.build.cache import BuildCache, default_cache
     from gdn_aot.cli.build import select_workloads
-    from gdn_aot.models import parse_tp, select_shapes
     from gdn_aot.providers import Limits, get_provider, require_installed
     from gdn_aot.tune import objective, record
     from gdn_aot.tune.client import Method
     from gdn_aot.tune.plan import Task
 
-    if not options["model"] and not options["shape"]:
-        raise UsageError("no model given", hint="--model qwen3.5-9b, --model all, or --shape; see gdn-aot models")
     provider = get_provider(options["provider"])
     tokens = parse_tokens(options["tokens"])
     wanted = options["weights"]
     weights = objective.parse(wanted) if wanted else objective.DEFAULT
-    selection = select_shapes(
-        list(options["model"]), list(parse_tp(options["tp"])), list(options["shape"]), list(options["dtype"]) or None
-    )
-    for skipped in selection.skipped:
-        note(f"skipped: {skipped.reason}")
+    selection = selected_shapes(provider, options["model"], options["tp"], options["shape"], options["dtype"])
     budget = parse_duration(options["budget"]) if options["budget"] else None
     wide = options["search"] == "wide"
     if wide:  # the search goes by the times at what counts most

@@ -71,6 +71,10 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         module="gdn_aot.providers.vllm",
         install="pip install vllm, or what docs/how-to/vllm.md says for a machine without a GPU",
         paged=True,
+        catalogue_only=(
+            "a shape does not say which layer of vLLM runs the model, nor the attention heads that size its cache pages"
+        ),
+        serve="vllm serve MODEL",
         workloads=(
             ("prefill", "inference"),
             ("decode", "inference"),

@@ -51,6 +51,15 @@ class ProviderInfo:
     """The command that installs it."""
     paged: bool = False
     """Its kernels see how an engine lays its cache out; see `gdn_aot.models.ModelShape.paged_key`."""
+    catalogue_only: str = ""
+    """Why nothing but models of the catalogue can be built for it, no ``--shape``; empty if shapes can."""
+    serve: str = ""
+    """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
+
+    @property
+    def capture_hint(self) -> str:
+        """How to build for a model that the catalogue does not have, if no ``--shape`` is taken."""
+        return f"gdn-aot capture -o FILE -- {self.serve}, then gdn-aot build --capture FILE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -105,9 +105,13 @@ class State:
     def cover_hint(self) -> str:
         """Return the command that would cover what an artifact lacks."""
         header = self.found[0].index.header if self.found else {"target": "sm_90", "provider": "fla"}
+        from gdn_aot.providers import PROVIDERS  # not needed at start
+
+        provider = PROVIDERS.get(header["provider"])
+        other = f"else {provider.capture_hint}" if provider and provider.catalogue_only else "or --shape"
         return (
             f"Cover it with: gdn-aot build --arch {header['target']} --provider {header['provider']} --model NAME "
-            "(or --shape; see gdn-aot models)"
+            f"({other}; see gdn-aot models)"
         )
 
     def unexpected(self, where: str, error: BaseException) -> None:

@@ -1,0 +1,56 @@
+"""``--shape`` with providers that take it, and with one that cannot know enough from it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers import expect_error, gdn_aot
+
+from gdn_aot.runtime.state import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPE = ("--shape", "heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16")
+COMMANDS = {
+    "build": ("build",),
+    "build of one workload": ("build", "--workload", "gated-norm"),
+    "build with a model": ("build", "--model", "qwen3.5-9b"),
+    "tune": ("tune", "--prepare"),
+    "check": ("check", "--prepare"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_engine_takes_models_of_the_catalogue_alone(name: str, tmp_path: Path) -> None:
+    command, *options = COMMANDS[name]
+    done = gdn_aot(command, "--provider", "vllm", "--arch", "sm_90", *SHAPE, *options, "--json", home=tmp_path, code=2)
+    error = expect_error(done, 2, "usage")
+    assert "does not say which layer" in error["message"]
+    assert "gdn-aot capture -o FILE -- vllm serve" in error["hint"]
+    assert "gdn-aot build --capture FILE" in error["hint"]
+
+
+@pytest.mark.parametrize("command", ["build", "tune", "check"])
+@pytest.mark.parametrize(("provider", "named"), [("fla", True), ("vllm", False)])
+def test_what_is_missing_is_what_the_provider_takes(command: str, provider: str, named: bool, tmp_path: Path) -> None:
+    more = () if command == "build" else ("--prepare",)
+    done = gdn_aot(command, "--provider", provider, "--arch", "sm_90", "--json", *more, home=tmp_path, code=2)
+    hint = expect_error(done, 2, "usage")["hint"]
+    assert "--model all" in hint
+    assert ("--shape" in hint) == named
+    assert ("--capture" in hint) == (command == "build")
+
+
+@pytest.mark.parametrize(
+    ("provider", "shape", "capture"), [("fla", True, False), ("vllm", False, True), ("unknown", True, False)]
+)
+def test_a_miss_names_what_covers_it(provider: str, shape: bool, capture: bool) -> None:
+    state = State()
+    state.found = [SimpleNamespace(index=SimpleNamespace(header={"target": "sm_80", "provider": provider}))]
+    hint = state.cover_hint()
+    assert f"gdn-aot build --arch sm_80 --provider {provider} --model NAME" in hint
+    assert ("--shape" in hint) == shape
+    assert ("gdn-aot capture -o FILE -- vllm serve" in hint) == capture
