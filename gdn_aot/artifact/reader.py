@@ -31,12 +31,17 @@ _L = TypeVar("_L", bound=str)
 
 
 class ProblemList:
-    """Problems in the order found, up to `MAX_PROBLEMS`: what a hostile file can make us keep is bounded."""
+    """Problems in the order found, up to `MAX_PROBLEMS`: what a hostile file can make us keep is bounded.
 
-    __slots__ = ("_items",)
+    Args:
+        hint: What to do about them; None for what is done about artifacts.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_hint", "_items")
+
+    def __init__(self, hint: str | None = None) -> None:
         self._items: list[Problem] = []
+        self._hint = hint
 
     def add(self, where: str, what: str) -> None:
         """Note one problem.
@@ -47,7 +52,7 @@ class ProblemList:
         if len(self._items) == MAX_PROBLEMS:
             self._items.append(Problem("", f"there are more than {MAX_PROBLEMS} problems"))
         if len(self._items) > MAX_PROBLEMS:
-            raise VerificationError("there are too many problems", self.found())
+            raise VerificationError("there are too many problems", self.found(), hint=self._hint)
         self._items.append(Problem(where, what))
 
     @property
@@ -62,7 +67,7 @@ class ProblemList:
     def raise_any(self, message: str) -> None:
         """Raise `VerificationError` if any problem was noted."""
         if self._items:
-            raise VerificationError(message, self.found())
+            raise VerificationError(message, self.found(), hint=self._hint)
 
 
 def kind(value: object) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._version import __version__
+from gdn_aot.artifact.reader import refuse_constant
 from gdn_aot.capture import parse
 from gdn_aot.capture.recorder import ENDING, FORMAT
 
@@ -87,19 +88,19 @@ def _read(path: Path) -> _Process | None:
     rows, damaged = [], 0
     for line in path.read_bytes().split(b"\n"):
         try:
-            row = json.loads(line) if line else None
-        except ValueError:
+            row = json.loads(line, parse_constant=refuse_constant) if line else None
+        except (ValueError, RecursionError):
             row, damaged = None, damaged + 1
         if isinstance(row, dict):
             rows.append(row)
-    if not rows or rows[0].get("format") != FORMAT:
+    if not rows or rows[0].get("format") != FORMAT or not isinstance(rows[0].get("triton"), str):
         return None
-    process = _Process(path.stem, str(rows[0]["triton"]), damaged=damaged)
+    process = _Process(path.stem, rows[0]["triton"], damaged=damaged)
     for row in rows[1:]:
         match row:
             case {"kernel": dict(value)}:
                 process.kernels.append(value)
-            case {"launch": {"kernel": int(number), **_rest}} if number < len(process.kernels):
+            case {"launch": {"kernel": int(number), **_rest}} if 0 <= number < len(process.kernels):
                 process.launches.append(row["launch"])
             case {"package": dict(value)}:
                 process.packages.append(value)

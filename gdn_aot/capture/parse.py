@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 << 20
 """Bytes of a capture."""
+AGAIN = "record again: gdn-aot capture -o FILE -- CMD"
+"""What to do about a file that is no capture."""
 _DIGEST_LENGTH = 64
 
 
@@ -48,7 +50,7 @@ def parse(data: bytes, *, name: str = "the capture") -> form.Capture:
         UnknownFormatError: It is of another format version; nothing else was looked at.
         VerificationError: Something is missing, unknown or of the wrong type, or contradicts something else.
     """
-    problems = ProblemList()
+    problems = ProblemList(AGAIN)
     raw = _load_json(data, problems)
     problems.raise_any(f"{name} cannot be read")
     _check_format(raw, name, problems)
@@ -62,7 +64,7 @@ def build(raw: object, name: str) -> form.Capture:
     Raises:
         VerificationError: As for `parse`.
     """
-    problems = ProblemList()
+    problems = ProblemList(AGAIN)
     capture = _capture(JsonObject(raw, "", form.Capture, problems))
     problems.raise_any(f"{name} is malformed")
     for problem in _check(capture):

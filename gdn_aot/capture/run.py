@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot._files import write_whole
 from gdn_aot.capture import form
 from gdn_aot.capture.merge import merge_folder
-from gdn_aot.errors import NotWritableError, UsageError
+from gdn_aot.errors import GdnAotError, NotWritableError, Problem, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 FOLDER = "GDN_AOT_CAPTURE_DIR"
 """Variable that holds the folder for the processes' files; with it unset nothing is recorded."""
 SITE = str(Path(__file__).parent / "site")
-_FORWARDED = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+_FOLDER_HINT = "the folder is named .FILE-XXXXXXXX and lies beside the file that was to be written"
+_FROM_TERMINAL = ("SIGINT", "SIGQUIT")
+"""What a terminal sends to all of its foreground process group, of which the command is too."""
+_FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
 def record(command: Sequence[str], output: Path, *, keep_stdout: bool = True) -> tuple[int, Merged]:
@@ -51,15 +55,45 @@ def record(command: Sequence[str], output: Path, *, keep_stdout: bool = True) ->
     try:
         stdout = None if keep_stdout else sys.stderr.fileno()
         status = _run(command, environment(os.environ, str(folder.absolute())), stdout)
-        merged = merge_folder(folder)
-        if merged.capture.launches:
-            _write(output, form.dump(merged.capture))
-    except BaseException:
+        merged = _collect(folder, output)
+    except BaseException as error:
         if not any(folder.iterdir()):
             folder.rmdir()
+        elif isinstance(error, GdnAotError):
+            error.hint = f"what was recorded is kept: gdn-aot capture --merge {shlex.quote(str(folder))} -o FILE"
         raise
     shutil.rmtree(folder, ignore_errors=True)
     return status, merged
+
+
+def merge(folder: Path, output: Path) -> Merged:
+    """Write the capture of what an earlier recording left behind, which was killed or could not write its own.
+
+    Args:
+        folder: The hidden one beside the file that it was to write. It stays; processes may still write to it.
+        output: The capture file. Where nothing was launched, it is not written.
+
+    Raises:
+        UsageError: There is no such folder, or it cannot be read.
+        VerificationError: There is nothing of a recording in it, or what there is makes no capture.
+        NotWritableError: The file cannot be written.
+    """
+    try:
+        anything = any(folder.iterdir())
+        merged = _collect(folder, output)
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {folder}: {error.strerror}", hint=_FOLDER_HINT) from error
+    if anything and not merged.capture.triton:
+        problems = [Problem("", text) for text in merged.notes]
+        raise VerificationError(f"{folder} holds nothing that gdn-aot capture records", problems, hint=_FOLDER_HINT)
+    return merged
+
+
+def _collect(folder: Path, output: Path) -> Merged:
+    merged = merge_folder(folder)
+    if merged.capture.launches:
+        _write(output, form.dump(merged.capture))
+    return merged
 
 
 def environment(given: Mapping[str, str], folder: str) -> dict[str, str]:
@@ -92,10 +126,10 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Let the command handle signals that are meant for it, and outlive it to collect what it wrote."""
 
     def forward(number: int, _frame: Any) -> None:
-        if number != signal.SIGINT or not _terminal_sends_it():
+        if signal.Signals(number).name not in _FROM_TERMINAL or not _in_foreground():
             process.send_signal(number)
 
-    numbers = [signal.SIGINT, *(getattr(signal, name) for name in _FORWARDED)]
+    numbers = [getattr(signal, name) for name in _FORWARDED]
     saved = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
@@ -104,8 +138,8 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _terminal_sends_it() -> bool:
-    """Say whether Ctrl-C of a terminal has reached the command already, which is in this process's group."""
+def _in_foreground() -> bool:
+    """Say whether a key of the terminal has reached the command already, which is in this process's group."""
     try:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (OSError, ValueError, AttributeError):

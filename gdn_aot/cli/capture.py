@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, note
-from gdn_aot.errors import NothingSelectedError
+from gdn_aot.errors import NothingSelectedError, UsageError
+
+if TYPE_CHECKING:
+    from gdn_aot.capture.form import Capture
 
 
 @click.command("capture", context_settings={"ignore_unknown_options": True})
@@ -16,35 +20,37 @@ from gdn_aot.errors import NothingSelectedError
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("capture.json"), show_default=True,
     help="The capture file.",
 )  # fmt: skip
+@click.option(
+    "--merge", "folder", type=click.Path(path_type=Path), default=None, metavar="FOLDER",
+    help="Run nothing: write what a recording that was killed left in this folder beside its file.",
+)  # fmt: skip
 @_options.as_json
-@click.argument("command_line", metavar="-- CMD...", nargs=-1, type=click.UNPROCESSED, required=True)
-def command(output: Path, command_line: tuple[str, ...], *, as_json: bool) -> None:
+@click.argument("command_line", metavar="-- CMD...", nargs=-1, type=click.UNPROCESSED)
+def command(output: Path, folder: Path | None, command_line: tuple[str, ...], *, as_json: bool) -> None:
     """Run CMD and record the launches of every Triton kernel in its processes.
 
     What CMD prints on stdout stays there; with --json it goes to stderr. Exits with the status of CMD, or with 3 if
     that was 0 and no kernel was launched.
     """
-    from gdn_aot.capture.run import record
+    from gdn_aot.capture.run import merge, record
 
-    status, merged = record(command_line, output, keep_stdout=not as_json)
+    if (folder is None) != bool(command_line):
+        what = "no command is given" if folder is None else "--merge runs no command"
+        raise UsageError(what, hint="gdn-aot capture -o FILE -- CMD, or gdn-aot capture --merge FOLDER -o FILE")
+    status: int | None
+    if folder is None:
+        status, merged = record(command_line, output, keep_stdout=not as_json)
+    else:
+        status, merged = None, merge(folder, output)
     capture = merged.capture
     for text in merged.notes:
         note(text)
     for item in capture.left_out:
         note(f"left out: {item.what}: {item.reason}")
+    if not capture.launches and not status:
+        raise _nothing(folder)
     if as_json:
-        emit_json(
-            {
-                "path": str(output) if capture.launches else None,
-                "status": status,
-                "triton": capture.triton,
-                "targets": list(capture.targets),
-                "processes": capture.processes,
-                "kernels": len(capture.kernels),
-                "launches": capture.launches,
-                "left_out": [{"what": item.what, "reason": item.reason} for item in capture.left_out],
-            }
-        )
+        emit_json(_described(capture, output, status))
     elif capture.launches:
         note(
             f"{output}: {capture.launches} launches of {len(capture.kernels)} kernels in {capture.processes} processes "
@@ -54,8 +60,27 @@ def command(output: Path, command_line: tuple[str, ...], *, as_json: bool) -> No
         if not capture.launches:
             note("nothing was recorded")
         raise click.exceptions.Exit(status)
-    if not capture.launches:
-        raise NothingSelectedError(
-            "CMD launched no Triton kernel in a Python process that could be recorded",
-            hint="send it traffic; Python started with -I, -E or -S is not recorded",
-        )
+
+
+def _nothing(folder: Path | None) -> NothingSelectedError:
+    from gdn_aot.capture.parse import AGAIN
+
+    if folder is not None:
+        return NothingSelectedError(f"no launch was recorded in {folder}", hint=AGAIN)
+    return NothingSelectedError(
+        "CMD launched no Triton kernel in a Python process that could be recorded",
+        hint="send it traffic; Python started with -I, -E or -S is not recorded",
+    )
+
+
+def _described(capture: Capture, output: Path, status: int | None) -> dict[str, object]:
+    return {
+        "path": str(output) if capture.launches else None,
+        "status": status,
+        "triton": capture.triton,
+        "targets": list(capture.targets),
+        "processes": capture.processes,
+        "kernels": len(capture.kernels),
+        "launches": capture.launches,
+        "left_out": [{"what": item.what, "reason": item.reason} for item in capture.left_out],
+    }

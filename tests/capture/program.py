@@ -45,6 +45,31 @@ def child(odd: int) -> None:
     add(odd)
 
 
+def fork() -> None:
+    """Launch the same in a process and its child, and more in the child."""
+    start()
+    add()
+    pid = os.fork()
+    if not pid:
+        add(16)
+        tune()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    add()
+
+
+def tell_signals() -> None:
+    """Print which signals come, up to a second after the first."""
+    got: list[str] = []
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT"):
+        signal.signal(getattr(signal, name), lambda number, _frame: got.append(signal.Signals(number).name))
+    Path(sys.argv[2]).touch()
+    while not got:
+        time.sleep(0.05)
+    time.sleep(1)
+    print(*got)
+
+
 def main(mode: str) -> None:
     match mode:
         case "one":
@@ -59,15 +84,7 @@ def main(mode: str) -> None:
             worker.join()
             assert worker.exitcode == 0
         case "fork":
-            start()
-            add()
-            pid = os.fork()
-            if not pid:
-                add(16)
-                tune()
-                os._exit(0)
-            assert os.waitpid(pid, 0)[1] == 0
-            add()
+            fork()
         case "killed":
             pid = os.fork()
             if not pid:
@@ -88,6 +105,10 @@ def main(mode: str) -> None:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
             Path(sys.argv[2]).touch()
             time.sleep(60)
+        case "signals":
+            start()
+            add()
+            tell_signals()
 
 
 if __name__ == "__main__":

@@ -161,6 +161,12 @@ def test_twice_the_same_bytes(recorded: Recorded, built: Built, build: Callable[
     assert again.row["compiled"] == 0
 
 
+def test_a_capture_that_is_none_is_to_be_recorded_again(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    done = gdn_aot("build", "--capture", "bad.json", "--json", home=tmp_path, code=5)
+    assert expect_error(done, 5, "verification")["hint"] == "record again: gdn-aot capture -o FILE -- CMD"
+
+
 def test_two_captures_are_one(recorded: Recorded, built: Built, build: Callable[..., Built]) -> None:
     assert build("--capture", recorded.path, "--capture", recorded.path).row["identifier"] == built.row["identifier"]
 

@@ -98,7 +98,7 @@ def test_a_python_without_this_package_is_recorded_too(capture: Any, tmp_path: P
 def test_nothing_launched_is_an_error_and_writes_nothing(capture: Any) -> None:
     found, done = capture("nothing", code=3)
     assert found is None
-    assert '"code": "nothing-selected"' in done.out
+    expect_error(done, 3, "nothing-selected")
 
 
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
@@ -127,13 +127,117 @@ def test_a_signal_reaches_the_command_and_what_it_had_is_kept(tmp_path: Path, nu
         env=environment(tmp_path, {"TRITON_CACHE_DIR": str(tmp_path / "triton")}), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until = time.monotonic() + 120
-    while not ready.exists() and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(ready)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == (5 if number == signal.SIGTERM else 128 + signal.SIGINT), err
     assert load(tmp_path / "c.json").launches == 1
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def test_the_commands_of_the_docs_end_a_recording(tmp_path: Path) -> None:
+    """As in docs/how-to/capture.md, in a shell with job control; the command is told once to end."""
+    ready = tmp_path / "ready"
+    script = f"""set -m
+{sys.executable} -m gdn_aot capture -o c.json -- {sys.executable} {PROGRAM} signals {ready} & pid=$!
+while [ ! -e {ready} ]; do sleep 0.1; done
+kill $pid
+wait $pid"""
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment(tmp_path, {"TRITON_CACHE_DIR": str(tmp_path / "triton")}),
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.stdout.split() == ["SIGTERM"], done.stderr
+    assert load(tmp_path / "c.json").launches == 1
+    shown = (ROOT / "docs/how-to/capture.md").read_text()
+    assert "& pid=$!\n" in shown
+    assert "\nkill $pid\n" in shown
+
+
+@pytest.mark.parametrize(("key", "name"), [(b"\x03", "SIGINT"), (b"\x1c", "SIGQUIT")])
+def test_a_key_of_the_terminal_reaches_the_command_once(tmp_path: Path, key: bytes, name: str) -> None:
+    ready = tmp_path / "ready"
+    terminal = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", terminal, sys.executable, "-m", "gdn_aot", "capture", "-o", str(tmp_path / "c.json"),
+         "--", sys.executable, str(PROGRAM), "signals", str(ready)],
+        env=environment(tmp_path, {"TRITON_CACHE_DIR": str(tmp_path / "triton")}), stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(ready)
+    assert process.stdin is not None
+    process.stdin.write(key)
+    process.stdin.flush()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.decode().count(name) == 1, out
+    assert load(tmp_path / "c.json").launches == 1
+
+
+def test_what_a_killed_recording_left_is_merged(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gdn_aot", "capture", "-o", str(tmp_path / "c.json"), "--",
+         sys.executable, str(PROGRAM), "wait", str(ready)],
+        env=environment(tmp_path, {"TRITON_CACHE_DIR": str(tmp_path / "triton")}), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    wait_for(ready)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    (folder,) = tmp_path.glob(".c.json-*")
+    done = gdn_aot("capture", "--merge", folder, "-o", tmp_path / "m.json", "--json", home=tmp_path)
+    assert (done.json["launches"], done.json["status"]) == (1, None)
+    assert load(tmp_path / "m.json").launches == 1
+    assert folder.is_dir(), "processes may still be recorded into it"
+
+
+def test_errors_after_the_run_name_what_is_left(tmp_path: Path) -> None:
+    """The file's place is a directory by the time that it is written."""
+    code = f"import os, sys; os.mkdir('c.json'); sys.argv[1:] = ['one']; exec(open({str(PROGRAM)!r}).read())"
+    start = f"__file__ = {str(PROGRAM)!r}; "
+    done = gdn_aot(
+        "capture", "-o", "c.json", "--json", "--", sys.executable, "-c", start + code, home=tmp_path, code=9,
+        extra={"TRITON_CACHE_DIR": str(tmp_path / "triton")},
+    )  # fmt: skip
+    (folder,) = tmp_path.glob(".c.json-*")
+    assert f"capture --merge {folder.name} -o FILE" in expect_error(done, 9, "not-writable")["hint"]
+    gdn_aot("capture", "--merge", folder, "-o", "m.json", home=tmp_path)
+    assert load(tmp_path / "m.json").launches == 2
+
+
+def test_folders_that_are_no_recording(tmp_path: Path) -> None:
+    def merge(folder: Path, code: int, kind: str) -> dict[str, str]:
+        done = gdn_aot("capture", "--merge", folder, "-o", tmp_path / "m.json", "--json", home=tmp_path, code=code)
+        assert not (tmp_path / "m.json").exists()
+        return expect_error(done, code, kind)
+
+    assert "cannot read the folder" in merge(tmp_path / "none", 2, "usage")["message"]
+    (tmp_path / "file").write_text("")
+    merge(tmp_path / "file", 2, "usage")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    merge(folder, 3, "nothing-selected")
+    (folder / "notes.txt").write_text("")
+    assert "holds nothing" in merge(folder, 5, "verification")["message"]
+    (folder / "1.jsonl").write_text('{"format": 1}\n')
+    assert "1.jsonl is left out: it has no header" in str(merge(folder, 5, "verification"))
+    header = '{"format": 1, "tool": "", "triton": "3.6.0"}\n'
+    (folder / "1.jsonl").write_text(header)
+    merge(folder, 3, "nothing-selected")
+    (folder / "1.jsonl").write_text(header + '{"kernel": {}}\n{"launch": {"kernel": 0}}\n')
+    assert merge(folder, 5, "verification")["hint"].startswith("record again")
+
+
+def test_a_command_and_a_folder_are_alternatives(tmp_path: Path) -> None:
+    for more in (["--merge", tmp_path, "--", "true"], []):
+        done = gdn_aot("capture", "-o", tmp_path / "c.json", "--json", *more, home=tmp_path, code=2)
+        assert "--merge FOLDER" in expect_error(done, 2, "usage")["hint"]
 
 
 def test_nothing_of_the_machine_is_in_it(capture: Any, tmp_path: Path) -> None:

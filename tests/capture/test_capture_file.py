@@ -133,6 +133,15 @@ def test_what_is_no_capture_at_all(data: bytes) -> None:
     assert problems_of(data)
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"not JSON", b"[]", b'{"format": 1}', json.dumps({**plain(), "kernels": [1] * 1002}).encode()]
+)
+def test_the_hint_is_to_record_again(data: bytes) -> None:
+    with pytest.raises(VerificationError) as caught:
+        parse(data)
+    assert caught.value.hint == "record again: gdn-aot capture -o FILE -- CMD"
+
+
 def test_another_format() -> None:
     with pytest.raises(UnknownFormatError, match="is of format 2, expected 1"):
         parse(json.dumps({**plain(), "format": 2}).encode())
