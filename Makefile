@@ -3,13 +3,15 @@ PYTHON   ?= python3
 PIP_ARGS ?=
 ARCH     ?= sm_120
 MODEL    ?= qwen3.5-9b
+VLLM     ?= 0.24.0
 
 BIN      := .venv/bin
 BIN38    := .venv-triton38/bin
-BINV     := .venv-vllm/bin
+VENVV    := .venv-vllm-$(VLLM)
+BINV     := $(VENVV)/bin
 STAMP    := .venv/.installed
 STAMP38  := .venv-triton38/.installed
-STAMPV   := .venv-vllm/.installed
+STAMPV   := $(VENVV)/.installed
 INSTALL  := -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
 .DELETE_ON_ERROR:
@@ -30,9 +32,9 @@ $(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/runtime/_launch.c gd
 	$(BIN38)/python $(INSTALL) -c constraints/triton38.txt -e '.[fla,test]'
 	@touch $@
 
-$(STAMPV): pyproject.toml constraints/vllm-0.24.0.txt gdn_aot/runtime/_launch.c gdn_aot/runtime/_driver.h
-	test -x $(BINV)/python || $(PYTHON) -m venv .venv-vllm
-	$(BINV)/python $(INSTALL) --no-deps -r constraints/vllm-0.24.0.txt
+$(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/runtime/_launch.c gdn_aot/runtime/_driver.h
+	test -x $(BINV)/python || $(PYTHON) -m venv $(VENVV)
+	$(BINV)/python $(INSTALL) --no-deps -r constraints/vllm-$(VLLM).txt
 	$(BINV)/python $(INSTALL) --no-deps -e .
 	@touch $@
 
@@ -51,8 +53,9 @@ unit: $(STAMP)  ## pytest with Triton 3.6
 triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
 	$(BIN38)/python -m pytest tests/triton_versions
 
-vllm: $(STAMPV)  ## the provider vllm, with vLLM 0.24.0 in an environment of its own (not part of make test)
+vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; VLLM=0.33.0 (not part of make test)
 	$(BINV)/python -m pytest tests/providers/test_vllm.py
+	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
 
 demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and plain FLA finds everything
 	@rm -rf .demo
@@ -75,5 +78,5 @@ demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and 
 	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot doctor || true
 
 clean:  ## remove environments, caches and what make demo built
-	rm -rf .venv .venv-triton38 .venv-vllm .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-triton38 .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
