@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cache_lines
 import pytest
-from helpers import gdn_aot, python
+from helpers import expect_error, gdn_aot, python
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.providers import PROVIDERS
@@ -349,10 +348,10 @@ def test_olmo_hybrid(home: Path, tmp_path: Path) -> None:
 def test_what_is_not_in_the_catalogue_is_refused_with_a_reason(home: Path, tmp_path: Path) -> None:
     shape = "heads=2,v_heads=4,k_dim=128,v_dim=128,dtype=bf16"
     done = gdn_aot(
-        "build", "--provider", "vllm", "--arch", "sm_90", "--shape", shape, "-o", tmp_path, "--json", home=home
+        "build", "--provider", "vllm", "--arch", "sm_90", "--shape", shape, "-o", tmp_path, "--json", home=home, code=2
     )
-    (row,) = done.json["artifacts"]
-    assert "has no layer" in json.dumps(row["not_covered"])
+    assert "does not say which layer" in expect_error(done, 2, "usage")["message"]
+    assert not list(tmp_path.glob("*.zst"))
 
 
 @pytest.mark.skipif(
