@@ -12,8 +12,8 @@ from gdn_aot.providers.vllm_platform import prepare
 prepare()
 
 from gdn_aot.providers import traffic, vllm_cache, vllm_layer, vllm_reference, vllm_steps  # noqa: E402
-from gdn_aot.providers.contentless import contentless  # noqa: E402
 from gdn_aot.providers.draw import EMPTY  # noqa: E402
+from gdn_aot.providers.vllm_contentless import contentless  # noqa: E402
 from gdn_aot.providers.vllm_norm import GatedNorm  # noqa: E402
 from gdn_aot.providers.vllm_relaxations import RELAXATIONS  # noqa: E402
 from gdn_aot.providers.vllm_steps import Group, Step  # noqa: E402
