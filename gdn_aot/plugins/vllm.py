@@ -79,11 +79,13 @@ def _line(headers: list[Any], seen: set[tuple[int, int]]) -> str:
 
 
 def _coverage(header: Any) -> str:
-    models = len(header["models"])
-    return (
-        f"{header['identifier']}: {header['kernels']} kernels, {header['choices']} choices and "
-        f"{header['binaries']} binaries for {models} model{'s' * (models != 1)}"
-    )
+    kernels, choices = _count(header["kernels"], "kernel"), _count(header["choices"], "choice")
+    binaries, models = _count(header["binaries"], "binary", "binaries"), _count(len(header["models"]), "model")
+    return f"{header['identifier']}: {kernels}, {choices} and {binaries} for {models}"
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    return f"{number} {one if number == 1 else more or f'{one}s'}"
 
 
 def _strict(error: BaseException) -> bool:

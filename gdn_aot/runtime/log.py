@@ -21,7 +21,7 @@ def send_to(logger: str) -> None:
     What is only of interest to who looks for it goes there at level debug, unless ``GDN_AOT_LOG`` asks for a level:
     engines show everything that is info.
     """
-    global _name, _prefix  # noqa: PLW0603
+    global _name, _prefix
     _name, _prefix = logger, "gdn-aot: "
 
 
@@ -46,7 +46,7 @@ def detail(error: BaseException) -> None:
     """Show where an error came from, at level debug."""
     import logging
 
-    logging.getLogger(_name).debug(f"{_prefix}the error was", exc_info=error)
+    logging.getLogger(_name).debug("%sthe error was", _prefix, exc_info=error)
 
 
 def _once(level: str, message: str) -> None:

@@ -115,7 +115,7 @@ done(lines=lines, early=early)
     (_, _, start), (_, _, loaded) = got["lines"]
     assert got["early"] == []
     assert start.startswith("gdn-aot: 2 artifacts: fla0.6.0-triton3.6.0-sm_")
-    for header in ("fla0.6.0-triton3.6.0-sm_90: 8 kernels, ", "fla0.6.0-triton3.6.0-sm_120: 1 kernels, "):
+    for header in ("fla0.6.0-triton3.6.0-sm_90: 8 kernels, ", "fla0.6.0-triton3.6.0-sm_120: 1 kernel, "):
         assert header in start
     assert start.endswith("; the device decides which are served")
     assert " kernels from fla0.6.0-triton3.6.0-sm_90, " in loaded
