@@ -41,7 +41,8 @@ def vllm(tmp_path: Path) -> Any:
     (metadata / "entry_points.txt").write_text("\n".join(lines))
 
     def vllm(code: str, **extra: str) -> tuple[Any, str]:
-        env = environment(tmp_path / "home", {"VLLM_TARGET_DEVICE": "cuda", "VLLM_NO_USAGE_STATS": "1", **extra})
+        settings = {"VLLM_TARGET_DEVICE": "cuda", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+        env = environment(tmp_path / "home", {**settings, **extra})
         env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(metadata.parent)])
         done = subprocess.run(
             [PYTHON, "-c", START + code],
