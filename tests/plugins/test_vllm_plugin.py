@@ -191,6 +191,21 @@ done(available=available, measured=served.measured, warnings=warnings())
         assert "gdn-aot build --arch sm_90 --provider fla --model NAME" in said
 
 
+@pytest.mark.parametrize("captured", [True, False])
+def test_a_capture_may_serve_a_model_that_no_artifact_was_built_for(play: Any, captured: bool) -> None:
+    got = play(f"""
+plugin.register(); become()
+from gdn_aot.runtime import preload
+preload.load_shape = lambda _: preload.Loaded(
+    artifacts=("a", "b"), captured={captured}, models=0, kernels=2, modules=3, bytes=1 << 20)
+worker(config()).determine_available_memory()
+done(lines=lines)
+""")
+    level, _, text = got["lines"][-1]
+    assert level == ("INFO" if captured else "WARNING")
+    assert "loaded 3 modules of 2 kernels from a, b, 1.0 MiB, before the KV cache is measured" in text
+
+
 def test_where_no_artifact_is_for_the_device_the_worker_warns_once(play: Any) -> None:
     got = play("""
 plugin.register(); become("sm_89")
