@@ -103,7 +103,7 @@ class NoArtifactError(GdnAotError):
 
     code = "no-artifact"
     exit_code = 4
-    default_hint = "build one with gdn-aot build --arch TARGET"
+    default_hint = "build one with gdn-aot build --arch TARGET --provider PROVIDER --model NAME"
 
     def __init__(self, message: str, problems: Sequence[Problem] = (), *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -61,12 +61,13 @@ def copied(served: Path, tmp_path: Path) -> Path:
 def test_no_artifact(tmp_path: Path) -> None:
     document = doctor(tmp_path, code=4)
     assert in_the_way(document) == f"artifacts: the store {tmp_path}/store has no artifact"
-    assert document["error"]["hint"].startswith("gdn-aot build --arch TARGET --model NAME")
+    assert document["error"]["hint"].startswith("gdn-aot build --arch TARGET --provider fla --model NAME, then")
     assert (document["store"]["exists"], document["store"]["writable"]) == (False, True)
     assert document["artifacts"] == []
     (start,) = document["next_start"]
     assert (start["target"], start["everything"]) == (None, "no artifact fits")
-    assert start["command"] == "gdn-aot build --arch TARGET --model NAME"
+    assert start["command"] == "gdn-aot build --arch TARGET --provider fla --model NAME"
+    assert start["commands"] == [start["command"]]
     assert not list(tmp_path.iterdir())
 
 

@@ -7,16 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import tomllib
 from doctoring import distribution, doctor, in_the_way
-from helpers import ROOT, gdn_aot
+from helpers import ROOT, expect_error, gdn_aot, python
 
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.install import install
 from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.matrix.load import tomllib
 from gdn_aot.providers.engines import conditions
+from gdn_aot.runtime.diagnose.next_start import next_starts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +130,43 @@ def test_vllm_plugins_without_us_is_in_the_way(vllm: Any) -> None:
     assert in_the_way(document) == "hooks: VLLM_PLUGINS=other leaves gdn_aot out, so that vllm 0.24.0 does not load it"
     assert document["obstacles"][0]["hint"] == "add gdn_aot to VLLM_PLUGINS, or unset it"
     assert vllm(VLLM_PLUGINS="other,gdn_aot", entry_point=False)["ok"]
+
+
+def test_a_filter_that_leaves_us_out_does_not_hide_that_there_is_no_entry_point(vllm: Any) -> None:
+    obstacles = vllm(code=4, entry_point=False, VLLM_PLUGINS="other")["obstacles"]
+    assert [(obstacle["where"], obstacle["what"].partition(" leaves ")[0]) for obstacle in obstacles] == [
+        (
+            "hooks",
+            "vllm 0.24.0 finds no entry point gdn_aot of vllm.general_plugins, so that it does not load it",
+        ),
+        ("hooks", "VLLM_PLUGINS=other"),
+    ]
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_the_advice_builds_for_the_providers_that_are_installed(tmp_path: Path, only: bool) -> None:
+    """What it says is a command that goes as far as asking for a model's name."""
+    path = distribution(tmp_path / "site", "vllm", "0.24.0")
+    code = (
+        "import gdn_aot.runtime.diagnose.process as process;"
+        "real = process.installed_version;"
+        f"process.installed_version = lambda name: None if {only} and name == 'fla-core' else real(name);"
+        "import json; from gdn_aot.runtime.diagnose import diagnose; found = diagnose();"
+        "print(json.dumps([found.next_start[0].commands, found.next_start[0].command, found.obstacles[0].hint]))"
+    )
+    commands, command, hint = python(code, home=tmp_path / "home", extra=path)
+    names = ["vllm"] if only else ["fla", "vllm"]
+    assert commands == [f"gdn-aot build --arch TARGET --provider {name} --model NAME" for name in names]
+    assert command == commands[0]
+    assert hint == f"{' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file"
+    words = command.replace("TARGET", "sm_90").replace("NAME", "no-such-model").split()[1:]
+    error = expect_error(gdn_aot(*words, "--json", home=tmp_path / "home", extra=path, code=2), 2, "usage")
+    assert "no-such-model" in error["message"]
+
+
+def test_without_a_provider_the_advice_asks_for_one() -> None:
+    (start,) = next_starts((), (), "")
+    assert start.command == "gdn-aot build --arch TARGET --provider PROVIDER --model NAME"
 
 
 def test_an_entry_point_that_is_not_installed_is_in_the_way(vllm: Any) -> None:

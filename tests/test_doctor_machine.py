@@ -59,13 +59,13 @@ def test_a_device_without_an_artifact(served: Path, driver: Path) -> None:
     document = doctor(served, code=4, TRITON_LIBCUDA_PATH=str(driver), FAKE_ARCHS="120,90,35")
     whats = [obstacle["what"] for obstacle in document["obstacles"]]
     assert whats == ["no artifact that fits is for device 1 (sm_90)", "no artifact that fits is for device 2 (sm_35)"]
-    assert document["error"]["hint"].startswith("gdn-aot build --arch sm_90 --model NAME, then")
+    assert document["error"]["hint"].startswith("gdn-aot build --arch sm_90 --provider fla --model NAME, then")
     assert [start["target"] for start in document["next_start"]] == ["sm_120", "sm_90", "sm_35"]
     served_one, other, unknown = document["next_start"]
     assert served_one["everything"] == ""
     assert (other["everything"], other["command"]) == (
         "no artifact for sm_90 fits",
-        "gdn-aot build --arch sm_90 --model NAME",
+        "gdn-aot build --arch sm_90 --provider fla --model NAME",
     )
     assert (unknown["everything"], unknown["command"]) == (
         "no artifact for sm_35 fits, and gdn-aot cannot build for it",

@@ -82,7 +82,8 @@ def seed(artifact: Artifact | StoredArtifact, into: Path) -> Seeded:
         reasons = dict.fromkeys(row["reason"] for row in skipped)
         raise NoArtifactError(
             f"nothing in {manifest.identifier} fits what is installed here: {'; '.join(reasons) or 'it is empty'}",
-            hint="build an artifact from what is installed: gdn-aot build --arch TARGET",
+            hint="build an artifact from what is installed: gdn-aot build "
+            f"--arch {manifest.target.name} --provider {manifest.provider.name} --model NAME",
         )
     writer = _Writer(root)
     for place, row in binaries.items():

@@ -195,7 +195,7 @@ def _plugin(plugin: Plugin) -> str:
 def _next_start(start: NextStart) -> Iterator[str]:
     devices = f"device {', '.join(map(str, start.devices))} ({start.target})" if start.devices else start.target
     if start.everything:
-        command = f": {start.command}" if start.command else ""
+        command = f": {' or '.join(start.commands)}" if start.commands else ""
         yield f"  {devices or 'any device'} compiles and benchmarks everything, as {start.everything}{command}"
         return
     yield f"  {devices}: {_count(start.served, 'kernel')} served"

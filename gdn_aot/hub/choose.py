@@ -9,6 +9,7 @@ from gdn_aot.errors import NoArtifactError, Problem, UsageError
 from gdn_aot.hub.layout import branch_name
 from gdn_aot.hub.registry import locate, open_registry, read_index
 from gdn_aot.hub.select import select
+from gdn_aot.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +84,15 @@ def missing_error(
         return NoArtifactError(message, rejected, hint=hint)
     if not verdicts:
         return NoArtifactError(f"{message}: it is empty", hint="publish to it, or name another with --repo")
-    target = missing[0].rpartition(" for ")[2]
-    build = f"gdn-aot build --arch {target if target.startswith('sm_') else 'TARGET'} --model NAME"
+    first = {text.partition(" ")[0]: text for text in reversed(missing)}  # by provider
+    build = " or ".join(_build(first[name]) for name in PROVIDERS if name in first) or _build(missing[0])
     return NoArtifactError(message, rejected, hint=f"{build} makes one; or name another --revision or --repo")
+
+
+def _build(missing: str) -> str:
+    """Return the command that makes what `select` said is missing, with a placeholder for what was left open."""
+    provider, target = missing.partition(" ")[0], missing.rpartition(" for ")[2]
+    return (
+        f"gdn-aot build --arch {target if target.startswith('sm_') else 'TARGET'} "
+        f"--provider {provider if provider in PROVIDERS else 'PROVIDER'} --model NAME"
+    )

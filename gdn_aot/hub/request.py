@@ -40,7 +40,8 @@ def make_request(arch: Sequence[str], provider: str, provider_version: str, trit
         names = " or ".join(item.name for item in providers)
         raise UsageError(
             f"{names} is not installed here, so there is no version to choose artifacts by",
-            hint=f"name what the serving process has: --provider {providers[0].name} --provider-version 0.6.0",
+            hint=f"name what the serving process has: --provider {providers[0].name} "
+            f"--provider-version {PROVIDERS[providers[0].name].versions[0].version}",
         )
     compiler = named_version(triton) or installed("triton")
     if compiler.text is None:

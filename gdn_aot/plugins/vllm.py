@@ -21,7 +21,7 @@ _registered = False
 
 
 def register() -> None:
-    """Install the loader in this process, and say in one line what it serves.
+    """Install the loader in this process, and say in one line what it has to serve from.
 
     Whatever goes wrong, vLLM goes on as if this package were not installed, with one warning.
 
@@ -32,6 +32,9 @@ def register() -> None:
     if _registered:
         return
     _registered = True
+    from gdn_aot.runtime import log
+
+    log.send_to(_LOGGER)
     try:
         _register()
     except (KeyboardInterrupt, SystemExit):
@@ -39,27 +42,50 @@ def register() -> None:
     except BaseException as error:
         if _strict(error):
             raise
-        _say("warning", f"nothing is served: {type(error).__name__}: {error}")
+        log.warn(f"nothing is served: {type(error).__name__}: {error}")
 
 
 def _register() -> None:
-    from gdn_aot.runtime import loader
+    from gdn_aot.runtime import loader, log
 
     loader.install()
     state = loader.state()
     if not state.active:
         return
-    for found in state.found:
-        header = found.index.header
-        models = len(header["models"])
-        _say(
-            "info",
-            f"{header['identifier']}: {header['kernels']} kernels, {header['choices']} choices and "
-            f"{header['binaries']} binaries for {models} model{'s' * (models != 1)}",
-        )
+    line = _line([found.index.header for found in state.found], state.seen_capabilities())
+    if line:
+        log.notice(line)
     from gdn_aot.plugins import vllm_memory
 
     loader.after_import(WORKER, vllm_memory.watch)
+
+
+def _line(headers: list[Any], seen: set[tuple[int, int]]) -> str:
+    """Return what one line says of all artifacts together, or nothing if none is for a device that was seen.
+
+    Args:
+        headers: Of the artifacts that fit the installed versions.
+        seen: Compute capabilities of devices that kernels ran on in this process: none where it just started. No
+            device is asked for here, as that would start CUDA.
+    """
+    if seen:
+        headers = [header for header in headers if tuple(header["capability"]) in seen]
+    if not headers:
+        return ""
+    count = f"{len(headers)} artifacts: " if len(headers) > 1 else ""
+    targets = sorted({header["target"] for header in headers})
+    which = f"served if the device is {targets[0]}" if len(targets) == 1 else "the device decides which are served"
+    return f"{count}{'; '.join(map(_coverage, headers))}{'' if seen else f'; {which}'}"
+
+
+def _coverage(header: Any) -> str:
+    kernels, choices = _count(header["kernels"], "kernel"), _count(header["choices"], "choice")
+    binaries, models = _count(header["binaries"], "binary", "binaries"), _count(len(header["models"]), "model")
+    return f"{header['identifier']}: {kernels}, {choices} and {binaries} for {models}"
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    return f"{number} {one if number == 1 else more or f'{one}s'}"
 
 
 def _strict(error: BaseException) -> bool:
@@ -67,15 +93,3 @@ def _strict(error: BaseException) -> bool:
     errors: Any = sys.modules.get("gdn_aot.errors")
     loader: Any = sys.modules.get("gdn_aot.runtime.loader")
     return bool(errors and loader and isinstance(error, errors.GdnAotError) and loader.state().strict)
-
-
-def _say(level: str, message: str) -> None:
-    """Log where vLLM's messages go, if vLLM has set that up, and else as the loader does."""
-    if "vllm.logger" in sys.modules:
-        import logging
-
-        getattr(logging.getLogger(_LOGGER), level)(f"gdn-aot: {message}")
-        return
-    from gdn_aot.runtime import log
-
-    (log.warn if level == "warning" else log.info)(message)

@@ -24,7 +24,7 @@ def watch(module: str) -> None:
         worker: Any = getattr(sys.modules.get(module), "Worker", None)
         original = vars(worker).get(METHOD) if isinstance(worker, type) else None
         if not callable(original) or hasattr(original, _MARK):
-            log.info(f"{module} has no {METHOD} that is known; kernels are loaded when they are first launched")
+            log.notice(f"{module} has no {METHOD} that is known; kernels are loaded when they are first launched")
             return
         setattr(worker, METHOD, _loading_first(original))
     except Exception as error:  # noqa: BLE001 - vLLM's import goes on
@@ -44,16 +44,20 @@ def _loading_first(original: Any) -> Any:
 def load(worker: Any) -> None:
     """Load the kernels that artifacts have for a worker's model onto its device. Raises nothing."""
     try:
+        from gdn_aot.runtime import loader
         from gdn_aot.runtime.preload import load_shape
 
         shape = shape_of_worker(worker)
         loaded = load_shape(shape)
-        if loaded.modules or loaded.active:
-            for_model = "" if loaded.models else " (no model of an artifact has the shape that is served)" * bool(shape)
-            log.info(
-                f"loaded {loaded.modules} modules of {loaded.kernels} kernels, {loaded.bytes / (1 << 20):.1f} MiB, "
-                f"before the KV cache is measured{for_model}"
-            )
+        if not loaded.artifacts:
+            return  # the loader said why
+        told = f"loaded {loaded.modules} modules of {loaded.kernels} kernels from {', '.join(loaded.artifacts)}, "
+        told += f"{loaded.bytes / (1 << 20):.1f} MiB, before the KV cache is measured"
+        if loaded.models or loaded.captured or not shape:
+            log.notice(told)
+        else:
+            served = ", ".join(f"{name} {value}" for name, value in shape.items() if value is not None)
+            log.warn(f"no artifact has the served model's shape ({served}); {told}. {loader.state().cover_hint()}")
     except Exception as error:  # noqa: BLE001 - vLLM's start goes on
         log.warn(f"preload: {type(error).__name__}: {error}; the first launches load kernels")
         log.detail(error)

@@ -1,4 +1,4 @@
-"""The loader's messages: the logger ``gdn_aot``, and each thing said once per process.
+"""The loader's messages: the logger ``gdn_aot``, or one of an engine's, and each thing said once per process.
 
 ``logging`` is imported when something is said, not before: a process that is served as planned says nothing.
 """
@@ -7,10 +7,22 @@ from __future__ import annotations
 
 import sys
 
-_NAME = "gdn_aot"
+_name = "gdn_aot"
+_prefix = ""
+"""Before each message, where the logger is one of an engine's, whose format does not name us."""
 _said: set[str] = set()
 _wanted = False
 """A level was set, so that what is below a warning may be heard too."""
+
+
+def send_to(logger: str) -> None:
+    """Send messages from here on to a logger of an engine, whose settings then apply, with our name before each.
+
+    What is only of interest to who looks for it goes there at level debug, unless ``GDN_AOT_LOG`` asks for a level:
+    engines show everything that is info.
+    """
+    global _name, _prefix
+    _name, _prefix = logger, "gdn-aot: "
 
 
 def warn(message: str) -> None:
@@ -18,17 +30,23 @@ def warn(message: str) -> None:
     _once("warning", message)
 
 
+def notice(message: str) -> None:
+    """Say once what each user of an engine should see of what happened as planned."""
+    if _wanted or "logging" in sys.modules:
+        _once("info", message)
+
+
 def info(message: str) -> None:
     """Say once what happened as planned."""
     if _wanted or "logging" in sys.modules:
-        _once("info", message)
+        _once("debug" if _prefix and not _wanted else "info", message)
 
 
 def detail(error: BaseException) -> None:
     """Show where an error came from, at level debug."""
     import logging
 
-    logging.getLogger(_NAME).debug("the error was", exc_info=error)
+    logging.getLogger(_name).debug("%sthe error was", _prefix, exc_info=error)
 
 
 def _once(level: str, message: str) -> None:
@@ -36,7 +54,8 @@ def _once(level: str, message: str) -> None:
 
     if message not in _said:
         _said.add(message)
-        getattr(logging.getLogger(_NAME), level)(message)
+        # the engine's format may name file and line: those of who says it
+        getattr(logging.getLogger(_name), level)(f"{_prefix}{message}", stacklevel=3)
 
 
 def level_of(name: str) -> int | None:
@@ -56,11 +75,12 @@ def set_level(name: str) -> bool:
         return False
     global _wanted  # noqa: PLW0603
     _wanted = True
-    logger = logging.getLogger(_NAME)
+    logger = logging.getLogger(_name)
     logger.setLevel(level)
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("gdn-aot: %(levelname)s: %(message)s"))
+        ours = "%(levelname)s %(message)s" if _prefix else "gdn-aot: %(levelname)s: %(message)s"
+        handler.setFormatter(logging.Formatter(ours))
         logger.addHandler(handler)
         logger.propagate = False
     return True

@@ -68,8 +68,10 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
 class Loaded(NamedTuple):
     """What `load_shape` did."""
 
-    active: bool
-    """Artifacts are served in this process."""
+    artifacts: tuple[str, ...]
+    """Identifiers of those that are for the device."""
+    captured: bool
+    """One of them holds what a capture asked for."""
     models: int
     """Rows of artifacts' models that have the shape."""
     kernels: int
@@ -93,24 +95,33 @@ def load_shape(shape: Mapping[str, object] | None) -> Loaded:
 
     state = loader.state()
     if not state.active:
-        return Loaded(active=False, models=0, kernels=0, modules=0, bytes=0)
+        return Loaded(artifacts=(), captured=False, models=0, kernels=0, modules=0, bytes=0)
     device = torch.cuda.current_device()
     before, (free, _) = len(state.modules), torch.cuda.mem_get_info()
-    models, kernels = 0, set[str]()
+    models, kernels, captured = 0, set[str](), False
+    artifacts = []
     for found in state.found:
         if not state.fits(found, device):
             continue
+        artifacts.append(found.index.header["identifier"])
         numbers = [number for number, row in _rows(state, found, device) if shape and _alike(row, shape)]
         models += len(numbers)
         wanted = _inference_places(found)
-        for binaries in (*map(found.index.model, numbers), found.index.captured()):
+        asked = found.index.captured()
+        captured = captured or bool(asked)
+        for binaries in (*map(found.index.model, numbers), asked):
             for module in dict.fromkeys(name.partition(":")[0] for name in binaries):
                 _import(module)
             kernels.update(_load_binaries(state, found, binaries, device, wanted))
     torch.cuda.synchronize()
     taken = int(free - torch.cuda.mem_get_info()[0])
     return Loaded(
-        active=True, models=models, kernels=len(kernels), modules=len(state.modules) - before, bytes=max(taken, 0)
+        artifacts=tuple(artifacts),
+        captured=captured,
+        models=models,
+        kernels=len(kernels),
+        modules=len(state.modules) - before,
+        bytes=max(taken, 0),
     )
 
 

@@ -75,6 +75,10 @@ class State:
                 log.warn(f"no artifact is for device {device}, which is {name}; Triton compiles as usual")
         return False
 
+    def seen_capabilities(self) -> set[tuple[int, int]]:
+        """Return the compute capabilities of the devices that were asked about so far; asks about none."""
+        return {capability for capability in self._capabilities.values() if capability is not None}
+
     def distrust(self, found: Found, error: BaseException) -> None:
         """Use an artifact no longer whose files cannot be read as they were written, and say so."""
         self.found = [other for other in self.found if other is not found]
@@ -103,10 +107,13 @@ class State:
         log.warn(f"{reason}; Triton compiles as usual")
 
     def cover_hint(self) -> str:
-        """Return the command that would cover what an artifact lacks."""
-        header = self.found[0].index.header if self.found else {"target": "sm_90", "provider": "fla"}
+        """Return the command that would cover what an artifact lacks, of those for a device in use if there is one."""
         from gdn_aot.providers import PROVIDERS  # not needed at start
 
+        headers: list[Any] = [found.index.header for found in self.found]
+        seen = self.seen_capabilities()
+        fitting = [header for header in headers if tuple(header["capability"]) in seen]
+        header = next(iter(fitting or headers), {"target": "sm_90", "provider": "fla"})
         provider = PROVIDERS.get(header["provider"])
         other = f"else {provider.capture_hint}" if provider and provider.catalogue_only else "or --shape"
         return (

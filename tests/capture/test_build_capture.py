@@ -117,7 +117,14 @@ done(first=loaded, before=modules, after=len(driver.loaded))
 """
     got = python(code, built.path, home=tmp_path, extra={"TRITON_CACHE_DIR": str(tmp_path / "triton")})
     assert got["before"] == got["after"] == got["first"]["modules"] > 0
-    assert got["first"] == {"active": True, "models": 0, "kernels": 7, "modules": got["before"], "bytes": 0}
+    assert got["first"] == {
+        "artifacts": [built.path.name.removeprefix("gdn-aot-").removesuffix(".tar.zst")],
+        "captured": True,
+        "models": 0,
+        "kernels": 7,
+        "modules": got["before"],
+        "bytes": 0,
+    }
 
 
 def test_recording_a_served_process_gives_the_same_capture(recorded: Recorded, built: Built, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from doctoring import distribution, driver_library
 from helpers import python
 
 from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.hub.choose import missing_error
 from gdn_aot.hub.listing import judge
-from gdn_aot.hub.select import Provider, Request, Version, select
+from gdn_aot.hub.select import Provider, Request, Verdict, Version, select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -228,6 +229,23 @@ def test_what_cannot_be_meant(
     assert hint in said["hint"]
 
 
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (["vllm 0.24.0 with Triton 3.6.0 for sm_100"], ["sm_100 --provider vllm"]),
+        (
+            ["fla 0.6.0 for sm_90", "vllm 0.24.0 for sm_90", "fla 0.6.0 for sm_120"],
+            ["sm_90 --provider fla", "sm_90 --provider vllm"],
+        ),
+        (["any provider for any target"], ["TARGET --provider PROVIDER"]),
+    ],
+)
+def test_what_is_missing_is_built_with_its_own_provider(missing: list[str], expected: list[str]) -> None:
+    error = missing_error("here", [Verdict(identifier="x", accepted=False, reason="is for another")], missing)
+    commands = " or ".join(f"gdn-aot build --arch {rest} --model NAME" for rest in expected)
+    assert error.hint == f"{commands} makes one; or name another --revision or --repo"
+
+
 BARE = "import sys; sys.path[:] = [place for place in sys.path if 'site-packages' not in place]\n"
 
 
@@ -241,6 +259,8 @@ def test_nothing_installed(tmp_path: Path) -> None:
     assert "--provider fla --provider-version 0.6.0" in said["hint"]
     said = ask_bare(tmp_path, "make_request", [["sm_90"], "fla", "auto", "3.6.0"])
     assert "fla is not installed here" in said["error"]
+    said = ask_bare(tmp_path, "make_request", [["sm_90"], "vllm", "auto", "3.6.0"])
+    assert "--provider vllm --provider-version 0.24.0" in said["hint"]
     said = ask_bare(tmp_path, "make_request", [["sm_90"], "fla", "0.6.0", "auto"])
     assert "Triton is not installed here" in said["error"]
     assert "--triton 3.6.0" in said["hint"]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import storing
-import tomllib
 from helpers import ROOT, python
 from launching import PRELUDE
+
+from gdn_aot.matrix.load import tomllib
 
 if TYPE_CHECKING:
     from builds import Built
@@ -30,9 +31,9 @@ lines = []
 class Handler(logging.Handler):
     def emit(self, record):
         lines.append([record.levelname, record.name, record.getMessage()])
-logging.getLogger().addHandler(Handler())
-logging.getLogger("gdn_aot").setLevel(logging.INFO)
+logging.getLogger("vllm").addHandler(Handler())  # and nothing else: what vLLM's users see
 logging.getLogger("vllm").setLevel(logging.INFO)
+logging.getLogger("vllm").propagate = False
 from gdn_aot.plugins import vllm as plugin
 
 def config(**more):
@@ -84,15 +85,55 @@ def test_it_installs_once_and_says_one_line(play: Any) -> None:
     got = play("""
 import vllm.logger
 plugin.register(); plugin.register(); become(); prefill(); decode()
-done(lines=[line for line in lines if line[1].startswith("vllm")], warnings=warnings(), torch="torch" in sys.modules)
+done(lines=lines)
 """)
     ((level, name, text),) = got["lines"]
     assert (level, name) == ("INFO", "vllm.gdn_aot")
     assert text.startswith("gdn-aot: fla0.6.0-triton3.6.0-sm_90: 8 kernels")
-    assert "for 1 model" in text
+    assert text.endswith("for 1 model; served if the device is sm_90")
     assert got["compiled"] == []
     assert got["benchmarked"] == 0
-    assert got["warnings"] == []
+
+
+def test_artifacts_of_several_cards_are_one_line_and_the_worker_says_which_serves(
+    play: Any, sm_90: Built, decode: Built, tmp_path: Path
+) -> None:
+    both = tmp_path / "both"
+    both.mkdir()
+    for built in (sm_90, decode):
+        (both / built.path.name).symlink_to(built.path)
+    got = play(
+        """
+plugin.register()
+early = [name for name in ("torch", "triton") if name in sys.modules]
+become()
+import fla.ops.gated_delta_rule, fla.modules
+worker(config()).determine_available_memory()
+done(lines=lines, early=early)
+""",
+        both,
+    )
+    (_, _, start), (_, _, loaded) = got["lines"]
+    assert got["early"] == []
+    assert start.startswith("gdn-aot: 2 artifacts: fla0.6.0-triton3.6.0-sm_")
+    for header in ("fla0.6.0-triton3.6.0-sm_90: 8 kernels, ", "fla0.6.0-triton3.6.0-sm_120: 1 kernel, "):
+        assert header in start
+    assert start.endswith("; the device decides which are served")
+    assert " kernels from fla0.6.0-triton3.6.0-sm_90, " in loaded
+
+
+def test_on_a_device_that_is_known_the_line_names_only_what_serves_it(
+    play: Any, sm_90: Built, decode: Built, tmp_path: Path
+) -> None:
+    both = tmp_path / "both"
+    both.mkdir()
+    for built in (sm_90, decode):
+        (both / built.path.name).symlink_to(built.path)
+    got = play("become(); gdn_aot.install(); prefill(); plugin.register(); done(lines=lines)", both)
+    ((level, _, text),) = got["lines"]
+    assert level == "INFO"
+    assert text.startswith("gdn-aot: fla0.6.0-triton3.6.0-sm_90: 8 kernels")
+    assert text.endswith("for 1 model")
 
 
 def test_importing_and_registering_loads_neither_torch_nor_triton(play: Any) -> None:
@@ -118,20 +159,22 @@ done(available=available, measured=served.measured, after=after, now=len(driver.
     assert got["measured"] == got["after"] == got["now"] > 0
     assert got["doc"] == "vLLM's words."
     assert got["compiled"] == []
-    (text,) = [line[2] for line in got["lines"] if "before the KV cache is measured" in line[2]]
-    assert text.startswith(f"loaded {got['measured']} modules of ")
+    assert [(level, name) for level, name, _ in got["lines"]] == [("INFO", "vllm.gdn_aot")] * 2
+    text = got["lines"][1][2]
+    assert text.startswith(f"gdn-aot: loaded {got['measured']} modules of ")
+    assert text.endswith(" MiB, before the KV cache is measured")
 
 
 @pytest.mark.parametrize(
-    ("text", "tp", "loaded"),
+    ("text", "tp", "loaded", "unknown"),
     [
-        ("config(linear_num_key_heads=32, linear_num_value_heads=64)", 2, True),
-        ("config(linear_num_key_heads=32, linear_num_value_heads=64)", 1, False),
-        ("config(linear_conv_kernel_dim=3)", 1, False),
-        ("types.SimpleNamespace(hidden_size=64)", 1, False),
+        ("config(linear_num_key_heads=32, linear_num_value_heads=64)", 2, True, ""),
+        ("config(linear_num_key_heads=32, linear_num_value_heads=64)", 1, False, "(heads 32, v_heads 64, "),
+        ("config(linear_conv_kernel_dim=3)", 1, False, "conv_width 3, dtype bf16)"),
+        ("types.SimpleNamespace(hidden_size=64)", 1, False, ""),
     ],
 )
-def test_the_shape_that_is_served_decides(play: Any, text: str, tp: int, loaded: bool) -> None:
+def test_the_shape_that_is_served_decides(play: Any, text: str, tp: int, loaded: bool, unknown: str) -> None:
     got = play(f"""
 plugin.register(); become()
 import fla.ops.gated_delta_rule, fla.modules
@@ -141,7 +184,55 @@ done(available=available, measured=served.measured, warnings=warnings())
 """)
     assert got["available"] == 1000
     assert bool(got["measured"]) is loaded
-    assert got["warnings"] == []
+    assert len(got["warnings"]) == bool(unknown)
+    for level, name, said in got["warnings"]:
+        assert (level, name) == ("WARNING", "vllm.gdn_aot")
+        assert said.startswith("gdn-aot: no artifact has the served model's shape (")
+        assert unknown in said
+        assert "gdn-aot build --arch sm_90 --provider fla --model NAME" in said
+
+
+@pytest.mark.parametrize("captured", [True, False])
+def test_a_capture_may_serve_a_model_that_no_artifact_was_built_for(play: Any, captured: bool) -> None:
+    got = play(f"""
+plugin.register(); become()
+from gdn_aot.runtime import preload
+preload.load_shape = lambda _: preload.Loaded(
+    artifacts=("a", "b"), captured={captured}, models=0, kernels=2, modules=3, bytes=1 << 20)
+worker(config()).determine_available_memory()
+done(lines=lines)
+""")
+    level, _, text = got["lines"][-1]
+    assert level == ("INFO" if captured else "WARNING")
+    assert "loaded 3 modules of 2 kernels from a, b, 1.0 MiB, before the KV cache is measured" in text
+
+
+def test_where_no_artifact_is_for_the_device_the_worker_warns_once(play: Any) -> None:
+    got = play("""
+plugin.register(); become("sm_89")
+import fla.ops.gated_delta_rule, fla.modules
+worker(config()).determine_available_memory()
+done(lines=lines)
+""")
+    assert [line[0] for line in got["lines"]] == ["INFO", "WARNING"]
+    assert got["lines"][1][2].startswith("gdn-aot: no artifact is for device 0, which is sm_89")
+
+
+def test_a_level_that_is_asked_for_applies_below_vllm_too(play: Any) -> None:
+    """With ``GDN_AOT_LOG`` messages go to stderr, as everywhere: each of them once, vLLM's handler left aside."""
+    code = """
+import io
+sys.stderr = io.StringIO()
+plugin.register()
+print(json.dumps([lines, sys.stderr.getvalue().splitlines()]))
+"""
+    lines, err = play(code, GDN_AOT_LOG="info")
+    assert lines == []
+    assert err[0] == "INFO gdn-aot: artifact fla0.6.0-triton3.6.0-sm_90: fits"
+    assert err[-1].startswith("INFO gdn-aot: fla0.6.0-triton3.6.0-sm_90: 8 kernels")
+    lines, err = play(code)
+    assert [line[0] for line in lines] == ["INFO"]
+    assert err == []
 
 
 def test_a_failure_while_loading_is_one_warning(play: Any) -> None:
@@ -222,7 +313,7 @@ def test_a_card_of_another_architecture_is_one_warning(play: Any) -> None:
     got = play("plugin.register(); become('sm_89'); prefill(); decode(); done(warnings=warnings())")
     assert len(got["compiled"]) == 7
     assert [line[2] for line in got["warnings"]] == [
-        "no artifact is for device 0, which is sm_89; Triton compiles as usual"
+        "gdn-aot: no artifact is for device 0, which is sm_89; Triton compiles as usual"
     ]
 
 
@@ -263,7 +354,7 @@ plugin.register()
 print(json.dumps(warnings()))
 """)
     ((level, _, text),) = got
-    assert (level, text) == ("WARNING", "nothing is served: Odd: broken")
+    assert (level, text) == ("WARNING", "gdn-aot: nothing is served: Odd: broken")
 
 
 def test_ctrl_c_is_not_swallowed_and_strict_mode_is_strict(play: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot.providers import PROVIDERS
 from gdn_aot.runtime.diagnose.artifacts import artifact_files, installed_artifacts
 from gdn_aot.runtime.diagnose.devices import read_devices
 from gdn_aot.runtime.diagnose.next_start import left_out, next_starts
@@ -68,7 +69,8 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
     else:
         artifacts = installed_artifacts(view, devices.found, deep=deep)
     blocking = tuple(blocks(versions, settings, compiler, devices))
-    starts = next_starts(artifacts, devices.found, blocking[0].what if blocking else "")
+    providers = [name for name, info in PROVIDERS.items() if versions.providers[info.distribution]]
+    starts = next_starts(artifacts, devices.found, blocking[0].what if blocking else "", providers)
     hooks = read_hooks()
     ignored = () if hooks.automatic or hooks.active else left_out(hooks.plugins, artifacts)
     obstacles = (*blocking, *failures(view.state, only, artifacts, starts), *uninstalled(ignored))

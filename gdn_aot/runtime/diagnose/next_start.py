@@ -27,7 +27,7 @@ class NextStart:
     everything: str
     """Why Triton compiles and benchmarks everything, or empty."""
     command: str | None
-    """What builds an artifact for this target, where none fits."""
+    """What builds an artifact for this target, where none fits: the first of ``commands``."""
     artifacts: tuple[str, ...]
     """Paths of those that fit."""
     models: tuple[Covered, ...]
@@ -40,15 +40,20 @@ class NextStart:
     """What one of them was built without."""
     conditional: tuple[Condition, ...]
     """Kernels among ``served`` that the engine launches only if told to."""
+    commands: tuple[str, ...]
+    """What builds an artifact for this target, where none fits, of each provider that is installed."""
 
 
-def next_starts(artifacts: Sequence[ArtifactState], devices: Sequence[Device], blocked: str) -> tuple[NextStart, ...]:
+def next_starts(
+    artifacts: Sequence[ArtifactState], devices: Sequence[Device], blocked: str, providers: Sequence[str] = ()
+) -> tuple[NextStart, ...]:
     """Work out the next start for each target: of the devices, or where there is none, of the artifacts that fit.
 
     Args:
         artifacts: All that were looked at.
         devices: What is present.
         blocked: Why the loader would serve nothing whatever there is, or empty.
+        providers: Names of those that are installed, as ``gdn-aot build --provider`` takes them.
     """
     accepted = [artifact for artifact in artifacts if artifact.accepted]
     targets: list[str | None] = [*dict.fromkeys(device.target for device in devices)]
@@ -60,12 +65,19 @@ def next_starts(artifacts: Sequence[ArtifactState], devices: Sequence[Device], b
             [device for device in devices if device.target == target],
             [artifact for artifact in accepted if artifact.target == target],
             blocked,
+            providers,
         )
         for target in targets
     )
 
 
-def _on(target: str | None, devices: Sequence[Device], fitting: Sequence[ArtifactState], blocked: str) -> NextStart:
+def _on(
+    target: str | None,
+    devices: Sequence[Device],
+    fitting: Sequence[ArtifactState],
+    blocked: str,
+    providers: Sequence[str],
+) -> NextStart:
     served: dict[str, None] = {}
     for artifact in fitting:
         refused = {item.kernel for item in artifact.refused}
@@ -75,17 +87,32 @@ def _on(target: str | None, devices: Sequence[Device], fitting: Sequence[Artifac
     if reason and not buildable:
         reason += ", and gdn-aot cannot build for it"
     refusals = {item.kernel: item for artifact in fitting for item in artifact.refused}
+    commands = build_commands(target, providers) if reason and buildable else ()
     return NextStart(
         target=target,
         devices=tuple(device.index for device in devices),
         everything=blocked or reason,
-        command=f"gdn-aot build --arch {target or 'TARGET'} --model NAME" if reason and buildable else None,
+        command=next(iter(commands), None),
         artifacts=tuple(artifact.path for artifact in fitting),
         models=tuple(dict.fromkeys(model for artifact in fitting for model in artifact.models)),
         served=tuple(served),
         refused=tuple(item for kernel, item in refusals.items() if kernel not in served),
         not_covered=tuple(dict.fromkeys(item for artifact in fitting for item in artifact.not_covered)),
         conditional=tuple(_conditional(fitting, tuple(served))),
+        commands=commands,
+    )
+
+
+def build_commands(target: str | None, providers: Sequence[str]) -> tuple[str, ...]:
+    """Return what builds an artifact for a target of each of some providers, with a placeholder for what is not known.
+
+    Args:
+        target: None where none is known.
+        providers: Names; where there are none, the user has to say which is meant.
+    """
+    return tuple(
+        f"gdn-aot build --arch {target or 'TARGET'} --provider {provider} --model NAME"
+        for provider in providers or ("PROVIDER",)
     )
 
 

@@ -56,8 +56,8 @@ def failures(
         artifacts: What was looked at.
         starts: What it comes to for each target.
     """
-    build = next((start.command for start in starts if start.command), None)
-    make = f"{build}, then set GDN_AOT_ARTIFACT to its file" if build else "see gdn-aot targets"
+    commands = next((start.commands for start in starts if start.commands), ())
+    make = f"{' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file" if commands else "see gdn-aot targets"
     if store.problem and not only:
         yield Obstacle(where="store", what=store.problem, hint="set GDN_AOT_HOME to another directory")
     elif not artifacts:
@@ -76,13 +76,14 @@ def uninstalled(plugins: Sequence[Plugin]) -> Iterator[Obstacle]:
     """Yield why engines would not install the loader in their processes."""
     for plugin in plugins:
         engine = f"{plugin.host} {plugin.host_version}"
+        if not plugin.installed:
+            what = f"{engine} finds no entry point gdn_aot of {plugin.group}, so that it does not load it"
+            hint = "pip install gdn-aot into its environment; a source tree on the path has no entry points"
+            yield Obstacle(where="hooks", what=what, hint=hint)
         if plugin.left_out:
             what = f"{plugin.variable}={plugin.filter} leaves gdn_aot out, so that {engine} does not load it"
             hint = f"add gdn_aot to {plugin.variable}, or unset it"
-        else:
-            what = f"{engine} finds no entry point gdn_aot of {plugin.group}, so that it does not load it"
-            hint = "pip install gdn-aot into its environment; a source tree on the path has no entry points"
-        yield Obstacle(where="hooks", what=what, hint=hint)
+            yield Obstacle(where="hooks", what=what, hint=hint)
 
 
 def _unreadable(artifact: ArtifactState) -> str:
