@@ -95,13 +95,17 @@ done(lines=lines)
     assert got["benchmarked"] == 0
 
 
-def test_artifacts_of_several_cards_are_one_line_and_the_worker_says_which_serves(
-    play: Any, sm_90: Built, decode: Built, tmp_path: Path
-) -> None:
-    both = tmp_path / "both"
-    both.mkdir()
+@pytest.fixture
+def both(sm_90: Built, decode: Built, tmp_path: Path) -> Path:
+    """A directory with artifacts of two cards."""
+    folder = tmp_path / "both"
+    folder.mkdir()
     for built in (sm_90, decode):
-        (both / built.path.name).symlink_to(built.path)
+        (folder / built.path.name).symlink_to(built.path)
+    return folder
+
+
+def test_artifacts_of_several_cards_are_one_line_and_the_worker_says_which_serves(play: Any, both: Path) -> None:
     got = play(
         """
 plugin.register()
@@ -122,13 +126,7 @@ done(lines=lines, early=early)
     assert " kernels from fla0.6.0-triton3.6.0-sm_90, " in loaded
 
 
-def test_on_a_device_that_is_known_the_line_names_only_what_serves_it(
-    play: Any, sm_90: Built, decode: Built, tmp_path: Path
-) -> None:
-    both = tmp_path / "both"
-    both.mkdir()
-    for built in (sm_90, decode):
-        (both / built.path.name).symlink_to(built.path)
+def test_on_a_device_that_is_known_the_line_names_only_what_serves_it(play: Any, both: Path) -> None:
     got = play("become(); gdn_aot.install(); prefill(); plugin.register(); done(lines=lines)", both)
     ((level, _, text),) = got["lines"]
     assert level == "INFO"
