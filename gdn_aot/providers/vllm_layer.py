@@ -75,6 +75,7 @@ def make_layer(shape: ModelShape) -> Any:
     layer.enable_packed_recurrent_decode = True
     layer.chunk_gated_delta_rule = partial(vllm_versions.CHUNKS.forward_native, None)
     layer.gdn_prefill_backend = "triton"
+    layer._checkpoint_alignment = None  # noqa: SLF001 - Triton's prefill exports no checkpoints
     layer.o_norm = lambda core, _gate: core
     layer.out_proj = layer.o_proj = lambda core: (core, None)
     return layer
