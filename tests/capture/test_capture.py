@@ -118,15 +118,21 @@ def test_stdout_of_the_command_stays_its_own(tmp_path: Path) -> None:
     assert done.out == "hello\n"
 
 
+def recording(folder: Path, ready: Path, **options: Any) -> subprocess.Popen[Any]:
+    """Start a recording of a program that makes ``ready`` when it has launched a kernel, and then waits."""
+    command = [sys.executable, str(PROGRAM), "wait", str(ready)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "gdn_aot", "capture", "-o", str(folder / "c.json"), "--", *command],
+        env=environment(folder, {"TRITON_CACHE_DIR": str(folder / "triton")}),
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_command_and_what_it_had_is_kept(tmp_path: Path, number: int) -> None:
     ready = tmp_path / "ready"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gdn_aot", "capture", "-o", str(tmp_path / "c.json"), "--",
-         sys.executable, str(PROGRAM), "wait", str(ready)],
-        env=environment(tmp_path, {"TRITON_CACHE_DIR": str(tmp_path / "triton")}), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = recording(tmp_path, ready, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(ready)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -181,12 +187,8 @@ def test_a_key_of_the_terminal_reaches_the_command_once(tmp_path: Path, key: byt
 
 def test_what_a_killed_recording_left_is_merged(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gdn_aot", "capture", "-o", str(tmp_path / "c.json"), "--",
-         sys.executable, str(PROGRAM), "wait", str(ready)],
-        env=environment(tmp_path, {"TRITON_CACHE_DIR": str(tmp_path / "triton")}), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    nowhere = subprocess.DEVNULL
+    process = recording(tmp_path, ready, stdout=nowhere, stderr=nowhere, start_new_session=True)
     wait_for(ready)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
