@@ -16,6 +16,7 @@ from gdn_aot._files import write_whole
 from gdn_aot.build.client import Worker
 from gdn_aot.build.coverage import check_versions
 from gdn_aot.errors import NoArtifactError, NotWritableError, UsageError
+from gdn_aot.providers import build_command
 from gdn_aot.runtime.settings import changed_code_variable
 from gdn_aot.targets import assembler_version, get_target
 from gdn_aot.triton_internals.disk_cache import (
@@ -82,8 +83,8 @@ def seed(artifact: Artifact | StoredArtifact, into: Path) -> Seeded:
         reasons = dict.fromkeys(row["reason"] for row in skipped)
         raise NoArtifactError(
             f"nothing in {manifest.identifier} fits what is installed here: {'; '.join(reasons) or 'it is empty'}",
-            hint="build an artifact from what is installed: gdn-aot build "
-            f"--arch {manifest.target.name} --provider {manifest.provider.name} --model NAME",
+            hint="build an artifact from what is installed: "
+            + build_command(manifest.provider.name, manifest.target.name),
         )
     writer = _Writer(root)
     for place, row in binaries.items():

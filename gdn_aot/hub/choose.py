@@ -9,7 +9,7 @@ from gdn_aot.errors import NoArtifactError, Problem, UsageError
 from gdn_aot.hub.layout import branch_name
 from gdn_aot.hub.registry import locate, open_registry, read_index
 from gdn_aot.hub.select import select
-from gdn_aot.providers import PROVIDERS
+from gdn_aot.providers import PROVIDERS, build_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,8 +91,4 @@ def missing_error(
 
 def _build(missing: str) -> str:
     """Return the command that makes what `select` said is missing, with a placeholder for what was left open."""
-    provider, target = missing.partition(" ")[0], missing.rpartition(" for ")[2]
-    return (
-        f"gdn-aot build --arch {target if target.startswith('sm_') else 'TARGET'} "
-        f"--provider {provider if provider in PROVIDERS else 'PROVIDER'} --model NAME"
-    )
+    return build_command(missing.partition(" ")[0], missing.rpartition(" for ")[2])

@@ -21,6 +21,7 @@ __all__ = [
     "ProviderInfo",
     "ProviderVersion",
     "Workload",
+    "build_command",
     "get_provider",
     "installed_version",
     "require_installed",
@@ -166,3 +167,14 @@ def require_installed(name: str) -> str:
             hint=provider.install,
         )
     return version
+
+
+def build_command(provider: str, target: str) -> str:
+    """Return the command that builds an artifact, to be shown as advice; the model's name is left to its reader.
+
+    Args:
+        provider: Its name; what is none becomes a placeholder.
+        target: Its name; what is none becomes a placeholder.
+    """
+    arch = target if target.startswith("sm_") else "TARGET"
+    return f"gdn-aot build --arch {arch} --provider {provider if provider in PROVIDERS else 'PROVIDER'} --model NAME"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot.providers import build_command
 from gdn_aot.providers.engines import conditions
 
 if TYPE_CHECKING:
@@ -110,10 +111,7 @@ def build_commands(target: str | None, providers: Sequence[str]) -> tuple[str, .
         target: None where none is known.
         providers: Names; where there are none, the user has to say which is meant.
     """
-    return tuple(
-        f"gdn-aot build --arch {target or 'TARGET'} --provider {provider} --model NAME"
-        for provider in providers or ("PROVIDER",)
-    )
+    return tuple(build_command(provider, target or "") for provider in providers or ("",))
 
 
 def _conditional(fitting: Sequence[ArtifactState], served: tuple[str, ...]) -> Iterator[Condition]:
