@@ -31,7 +31,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomllib
 
@@ -39,6 +39,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from vllm_gdn import plan, report  # noqa: E402 - the path comes first
+
+if TYPE_CHECKING:
+    from gdn_aot.tune.record import Record
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], plan.Places]:
@@ -162,6 +165,13 @@ def run(case: plan.Case, places: plan.Places, limit: int) -> dict[str, Any]:
     return found
 
 
+def measured() -> Record | None:
+    """Return the tuning record of vLLM 0.24.0."""
+    from gdn_aot.tune import record
+
+    return record.load(ROOT / "artifacts/tuning/sm_90/vllm-0.24.0.json")
+
+
 def machine(record: dict[str, Any]) -> dict[str, Any]:
     """Return what a case ran on: card, driver, versions."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -189,8 +199,11 @@ def main() -> int:
     unpack(places)
     declare_entry_point(places.work / "site")
     document = json.loads(places.out.read_text()) if places.out.exists() else {"machine": {}, "records": {}}
+    tuning = measured()
     for case in cases:
-        document["records"][case.name] = run(case, places, options.limit)
+        record = document["records"][case.name] = run(case, places, options.limit)
+        if tuning and record.get("device") == tuning.device.name:
+            record["by_record"] = report.by_record(record.get("choices", {}), tuning)
         document["summary"] = report.summarize(document["records"])
         document["goals"] = report.goals(document["records"])
         document["machine"] |= machine(document["records"][case.name])

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import triton
 from helpers import ROOT
+
+from gdn_aot.tune.record import load as record_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -37,6 +40,7 @@ def record(name: str, **more: Any) -> dict[str, Any]:
         "process": {"compiled_gdn": 0, "benchmarks_gdn": 0, "compiled_other": 3},
         "requests": requests(case.lengths, 0.03, 0.025),
         "prefill": {"8192": {"tuned": 610.0, "gdn": 900.0}},
+        "by_record": {"device": "NVIDIA H100 80GB HBM3", "kernels": 6, "chosen_us": 610.0, "best_us": 600.0},
         **more,
     }
 
@@ -61,8 +65,11 @@ def test_goals_that_are_met() -> None:
     [
         ("d", {"process": {"compiled_gdn": 1, "benchmarks_gdn": 2, "compiled_other": 0}}, [0, 1]),
         ("d", {"warm_up": 0.5}, [2]),
-        ("d", {"prefill": {"8192": {"tuned": 700.0, "gdn": 1.0}}}, [3, 4]),
-        ("d", {"prefill": {}}, [3, 4]),
+        ("d", {"prefill": {"8192": {"tuned": 700.0, "gdn": 1.0}}}, [3]),
+        ("d", {"prefill": {}}, [3]),
+        ("d", {"by_record": {"kernels": 6, "chosen_us": 613.0, "best_us": 600.0}}, [4]),
+        ("d", {"by_record": {"kernels": 5, "chosen_us": 500.0, "best_us": 500.0}}, [4]),
+        ("d", {"by_record": None}, [4]),
         ("d", {"kv_bytes": 999}, [5]),
         ("a", {"error": None}, [6]),
         ("d-tight", {"error": "OutOfMemoryError: no"}, [7]),
@@ -75,6 +82,35 @@ def test_goals_that_are_missed(name: str, change: dict[str, Any], missed: list[i
     records[name].update(change)
     assert [place for place, goal in enumerate(report.goals(records)) if not goal["met"]] == missed
     assert "MISSED" in report.goals_text(report.goals(records))
+
+
+def test_out_of_memory_is_told_whoever_says_it() -> None:
+    for error, met in (
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 256.00 MiB", True),
+        ("RuntimeError: Triton Error [CUDA]: out of memory", True),
+        ("ended after 200 s; a line of the log", False),
+    ):
+        records = good()
+        records["a"]["error"] = error
+        assert report.goals(records)[6]["met"] is met
+
+
+def test_choices_are_found_in_the_tuning_record() -> None:
+    tuning = record_of(ROOT / "artifacts/tuning/sm_90/vllm-0.24.0.json")
+    assert tuning is not None
+    (kernel,) = (row for row in tuning.kernels if row.kernel.endswith(":recompute_w_u_fwd_kernel"))
+    choice = kernel.choices[0]
+    (times,) = (row.us for row in choice.times if row.tokens == 8192)
+    place = max((us, place) for place, us in enumerate(times) if us is not None)[1]
+    config = kernel.candidates[place]
+    theirs = triton.Config(dict(config.kwargs), num_warps=config.num_warps, num_stages=config.num_stages)
+    used = {"recompute_w_u_fwd_kernel": [{"key": list(choice.key), "config": str(theirs)}], "other": []}
+    found = report.by_record(used, tuning)
+    assert found["kernels"] == 1
+    assert found["chosen_us"] == times[place]
+    assert found["best_us"] == min(filter(None, times))
+    used["recompute_w_u_fwd_kernel"][0]["key"][0] = 999
+    assert report.by_record(used, tuning)["kernels"] == 0
 
 
 def test_cases_that_did_not_run_are_neither() -> None:

@@ -120,7 +120,8 @@ class Run:
         self.record["free_ready"] = self._free()
         self._tuners = self._find_tuners()
         self.record["choices"] = {
-            name: [str(config) for config in tuner.cache.values()] for name, tuner in self._tuners.items()
+            name: [{"key": list(key), "config": str(config)} for key, config in tuner.cache.items()]
+            for name, tuner in self._tuners.items()
         }
         self.save()
 
