@@ -105,10 +105,6 @@ def _builder(shape: ModelShape, deployment: Deployment, device: str, *, graph: b
     return GDNAttentionMetadataBuilder(cache_spec, [PREFIX], config, torch.device(device))
 
 
-def _device() -> str:
-    return str(torch.empty(0).device)
-
-
 def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
     """Return what a step works on: projections, parameters, and the pages of its requests."""
     dtype, tokens = DTYPES[shape.dtype], step.tokens
@@ -161,14 +157,13 @@ def _views(
     return tuple(views)
 
 
-def _metadata(shape: ModelShape, step: Step, pages: int) -> Any:
+def _metadata(shape: ModelShape, step: Step, pages: int, device: torch.device) -> Any:
     """Return what vLLM's builder makes of the step, with this many pages in the cache."""
-    device = _device()
-    builder = _builder(shape, step.deployment, device, graph=step.graph)
+    builder = _builder(shape, step.deployment, str(device), graph=step.graph)
     queries = [request.query for request in step.requests]
-    ends = torch.tensor(step.ends, dtype=torch.int32, device="cpu")
+    ends = torch.tensor(step.ends, dtype=torch.int32)
     ended = [request.computed + request.query for request in step.requests]
-    lengths = torch.tensor(ended, dtype=torch.int32, device="cpu")
+    lengths = torch.tensor(ended, dtype=torch.int32)
     named = {"seq_lens_cpu_upper_bound": lengths} if _BOUNDED else {}
     common = CommonAttentionMetadata(
         query_start_loc=ends.to(device),
@@ -178,14 +173,14 @@ def _metadata(shape: ModelShape, step: Step, pages: int) -> Any:
         num_actual_tokens=step.tokens,
         max_query_len=max(queries),
         max_seq_len=max(ended),
-        block_table_tensor=torch.tensor(step.table, dtype=torch.int32) % pages,
-        slot_mapping=torch.empty(0, dtype=torch.int64),
+        block_table_tensor=torch.tensor(step.table, dtype=torch.int32).to(device) % pages,
+        slot_mapping=torch.empty(0, dtype=torch.int64, device=device),
         **named,
     )
     if not step.deployment.drafts:
         return builder.build(0, common)
-    drafts = torch.tensor([request.drafts for request in step.requests], dtype=torch.int32, device="cpu")
-    accepted = torch.tensor([request.accepted for request in step.requests], dtype=torch.int32)
+    drafts = torch.tensor([request.drafts for request in step.requests], dtype=torch.int32)
+    accepted = torch.tensor([request.accepted for request in step.requests], dtype=torch.int32, device=device)
     return builder.build(0, common, num_accepted_tokens=accepted, num_decode_draft_tokens_cpu=drafts)
 
 
@@ -204,7 +199,7 @@ def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterat
     layer.gdn_decode_kernel = "cuda" if step.deployment.fused else "triton"
     context = ForwardContext(
         no_compile_layers={PREFIX: layer},
-        attn_metadata={PREFIX: _metadata(shape, step, len(page))},
+        attn_metadata={PREFIX: _metadata(shape, step, len(page), page.device)},
         slot_mapping={},
         **({"virtual_engine": 0} if _ENGINES else {}),
     )
@@ -224,14 +219,16 @@ def _norm(shape: ModelShape, weight: torch.Tensor | None) -> Any:
 def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Run the layer. Returns its output and the views of the windows and states of all pages.
 
-    The output is that before the norm, but for deployments whose norm is in the layer's operator.
+    The output is that before the norm, but for deployments whose norm is in the layer's operator. Whatever device
+    tensors are made on by default, for vLLM it is the CPU, as in its workers: of what it makes without naming a device
+    it takes for granted that it is there.
     """
     layer = make_layer(shape)
     projected, ba = tensors["projected"], tensors["ba"]
     assert projected is not None and ba is not None  # noqa: S101, PT018
     tokens, gate = step.tokens, shape.v_heads * shape.v_dim
     output = projected.new_empty(tokens, gate)
-    with _with(layer, tensors, shape, step):
+    with torch.device("cpu"), _with(layer, tensors, shape, step):
         _project(layer, shape, projected[0], ba[0])
         hidden = projected.new_empty(tokens, 1)
         if step.compiled and not step.deployment.fused:  # else all that could be compiled is in the operator
