@@ -148,7 +148,7 @@ class Specialization:
     signature: Mapping[str, Json]
     """Argument name to type: a string, or tuples of them for tuple arguments."""
     constants: tuple[tuple[ArgumentPath, Json], ...]
-    """Value of each constant argument: plain, ``{"constexpr": ...}`` or ``{"dtype": "..."}``."""
+    """Value of each constant argument: plain, ``{"constexpr": ...}``, ``{"dtype": "..."}`` or ``{"float": "-inf"}``."""
     attributes: tuple[tuple[ArgumentPath, Json], ...]
     """Attributes of each argument: pairs of name and value."""
     options: Mapping[str, Json]

@@ -307,10 +307,20 @@ def _is_type(value: m.Json) -> bool:
     return isinstance(value, str) or (isinstance(value, tuple) and all(map(_is_type, value)))
 
 
+_NO_JSON = ("inf", "-inf", "nan")
+"""Numbers that JSON lacks."""
+
+
 def _is_constant(value: m.Json) -> bool:
     if not isinstance(value, dict):
         return True
-    return list(value) == ["constexpr"] or (list(value) == ["dtype"] and isinstance(value["dtype"], str))
+    (name,) = value if len(value) == 1 else ("",)
+    content = value.get(name)
+    return (
+        name == "constexpr"
+        or (name == "dtype" and isinstance(content, str))
+        or (name == "float" and content in _NO_JSON)
+    )
 
 
 def _is_attributes(value: m.Json) -> bool:
@@ -326,7 +336,9 @@ def _resources(o: JsonObject) -> m.Resources:
 _BINARY: dict[str, Callable[[JsonObject], Any]] = {
     "launch_key": lambda o: o.text("launch_key"),
     "signature": lambda o: o.mapping("signature", _is_type, "str or list of them"),
-    "constants": lambda o: o.by_argument("constants", _is_constant, "a value, {constexpr: value} or {dtype: str}"),
+    "constants": lambda o: o.by_argument(
+        "constants", _is_constant, "a value, {constexpr: value}, {dtype: str} or {float: str}"
+    ),
     "attributes": lambda o: o.by_argument("attributes", _is_attributes, "list of [str, value]"),
     "options": lambda o: o.mapping("options"),
     "metadata": lambda o: o.mapping("metadata"),

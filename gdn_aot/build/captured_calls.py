@@ -12,7 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
-from gdn_aot.build.records import NO_SHAPE, config_from_json
+from gdn_aot.build.records import NO_SHAPE, UNUSABLE, config_from_json
 from gdn_aot.triton_internals import arguments, interception
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def trace(recorder: Recorder, kernels: list[dict[str, Any]], target: str, worklo
                 for launch in kernel["launches"]:
                     _record(recorder, jit, tuner, launch, (NO_SHAPE, workload))
         except Exception as error:  # noqa: BLE001 - one kernel's module must not end the build
-            reason = f"it cannot be used here: {triton_internals.compiler_message(error)}"
+            reason = f"{UNUSABLE}: {triton_internals.compiler_message(error)}"
         if reason:
             left_out.append((name, reason))
     return left_out

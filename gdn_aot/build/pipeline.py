@@ -17,7 +17,7 @@ from gdn_aot.build import pack, shard, sources, split
 from gdn_aot.build.cache import digest
 from gdn_aot.build.client import Worker
 from gdn_aot.build.compilation import Compilation, compiler
-from gdn_aot.build.records import Trace
+from gdn_aot.build.records import UNUSABLE, Trace
 from gdn_aot.build.tuned import tuned_for
 from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
 from gdn_aot.executors.base import Order
@@ -320,6 +320,8 @@ def traced(
 ) -> Trace:
     """Return the trace of a job for a target, from the cache if nothing that it depends on has changed.
 
+    One that lacks kernels because this environment cannot import them is not kept: what they need may be installed.
+
     Args:
         job: What is built.
         target: For which target.
@@ -348,16 +350,19 @@ def traced(
         (job.capture.name, job.capture.plain) if job.capture else None,
     )
     stored = job.cache.trace(key)
-    if stored is None:
-        stored = worker().trace(
-            shapes,
-            job.limits,
-            job.workloads,
-            ptxas,
-            derive=derive,
-            extras=extras,
-            tokens=tokens,
-            capture=job.capture,
-        )
-        job.cache.put_trace(key, stored)
-    return Trace.from_json(stored)
+    if stored is not None:
+        return Trace.from_json(stored)
+    made = worker().trace(
+        shapes,
+        job.limits,
+        job.workloads,
+        ptxas,
+        derive=derive,
+        extras=extras,
+        tokens=tokens,
+        capture=job.capture,
+    )
+    trace = Trace.from_json(made)
+    if not any(reason.startswith(UNUSABLE) for _, reason in trace.left_out):
+        job.cache.put_trace(key, made)
+    return trace

@@ -19,6 +19,8 @@ Users = set[tuple[int, int]]
 
 The shape of launches that come from a capture is `NO_SHAPE`."""
 NO_SHAPE = -1
+UNUSABLE = "it cannot be used here"
+"""How the reason begins why a kernel of a capture is left out that this environment cannot import."""
 
 
 @dataclass(frozen=True, slots=True)

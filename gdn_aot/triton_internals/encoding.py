@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+_NO_JSON = ("inf", "-inf", "nan")
+"""Numbers that JSON lacks."""
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 def plain(value: Any) -> Json:
-    """Return a value that JSON has, with lists for tuples.
+    """Return a value that JSON has, with lists for tuples, and ``{"float": "-inf"}`` for a number that JSON lacks.
 
     Raises:
         TypeError: It has no JSON form.
     """
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(float(value))}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form")
@@ -30,7 +36,7 @@ def plain_metadata(value: Any) -> Json:
 
 
 def encode(value: Any) -> Json:
-    """Return a constant argument as JSON: plain, ``{"constexpr": ...}`` or ``{"dtype": "..."}``."""
+    """Return a constant argument as JSON: `plain`, ``{"constexpr": ...}`` or ``{"dtype": "..."}``."""
     import triton.language as tl
 
     if isinstance(value, tl.dtype):
@@ -44,11 +50,15 @@ def decode(value: Any) -> Any:
     """Return the constant argument that `encode` wrote."""
     import triton.language as tl
 
-    if isinstance(value, dict):
-        return tl.dtype(value["dtype"]) if "dtype" in value else tl.constexpr(tuples(value["constexpr"]))
+    if isinstance(value, dict) and "dtype" in value:
+        return tl.dtype(value["dtype"])
+    if isinstance(value, dict) and "constexpr" in value:
+        return tl.constexpr(tuples(value["constexpr"]))
     return tuples(value)
 
 
 def tuples(value: Any) -> Any:
-    """Return tuples for lists, at every depth."""
+    """Return what `plain` was given: tuples for lists, at every depth, and the numbers that JSON lacks."""
+    if isinstance(value, dict) and value.get("float") in _NO_JSON:
+        return float(value["float"])
     return tuple(tuples(item) for item in value) if isinstance(value, list) else value

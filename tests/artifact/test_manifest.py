@@ -55,6 +55,30 @@ def test_json_form() -> None:
     assert data.isascii()
 
 
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ({"float": "-inf"}, True),
+        ({"constexpr": {"float": "nan"}}, True),
+        ({"float": "1.0"}, False),
+        ({"float": 1.0}, False),
+        ({"float": "nan", "dtype": "fp32"}, False),
+    ],
+)
+def test_constants_that_json_lacks(value: Any, *, good: bool) -> None:
+    document = plain()
+    constants = document["kernels"][1]["binaries"][0]["specialization"]["constants"]
+    constants[0][1] = value
+    if good:
+        assert (
+            load_manifest(json.dumps(document).encode()).kernels[1].binaries[0].specialization.constants[0][1] == value
+        )
+    else:
+        assert list(problems_of(document).values()) == [
+            "expected a value, {constexpr: value}, {dtype: str} or {float: str}"
+        ]
+
+
 def test_file_name() -> None:
     assert m.file_name("fla0.6.0-triton3.6.0-sm_120") == "gdn-aot-fla0.6.0-triton3.6.0-sm_120.tar.zst"
 
@@ -186,7 +210,7 @@ def test_every_problem_is_reported_with_its_path() -> None:
         "kernels[1].binaries[0].specialization.constants[0][0][0]": "expected int, got bool",
         "kernels[1].binaries[0].specialization.constants[1]": "expected list of 2, got list of 1",
         "kernels[1].binaries[0].specialization.constants[2][1]": (
-            "expected a value, {constexpr: value} or {dtype: str}"
+            "expected a value, {constexpr: value}, {dtype: str} or {float: str}"
         ),
         "kernels[1].binaries[0].specialization.attributes[0][1]": "expected list of [str, value]",
         "kernels[1].binaries[0].metadata['x y']": "expected int of at most 64 bits, got int",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 
+from gdn_aot.build import pipeline
 from gdn_aot.build.cache import BuildCache, Object, Outcome, default_cache, digest, launch_digest
-from gdn_aot.build.records import Kernel
+from gdn_aot.build.records import UNUSABLE, Kernel, Trace
 from gdn_aot.errors import NotWritableError
+from gdn_aot.providers import Limits, get_provider
+from gdn_aot.targets import get_target
 
 METADATA = {"shared": 4096, "num_warps": 4, "name": "kernel"}
 KERNEL = Kernel(module="m", qualname="k", cache_key="aa", source_sha256="", sources=(), dependencies=(), globals=())
@@ -134,3 +137,40 @@ def test_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_cache().root == tmp_path / "home" / ".cache" / "gdn-aot" / "build"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        (f"{UNUSABLE}: ModuleNotFoundError: No module named 'cpuinfo'", False),
+        ("its source differs from the recorded one", True),
+    ],
+)
+def test_a_trace_is_kept_unless_more_could_be_imported_another_time(
+    cache: BuildCache, reason: str, *, kept: bool
+) -> None:
+    job = pipeline.Job(
+        provider=get_provider("fla"),
+        shapes=(),
+        fp16_fallback=False,
+        limits=Limits(),
+        workloads=(),
+        cache=cache,
+        tuning_root=None,
+        jobs=1,
+        timeout=1.0,
+        all_candidates=False,
+        keep_going=True,
+        output=cache.root,
+    )
+    trace = Trace(provider_version="1", triton_version="2", ptxas_version="3", left_out=[("m:k", reason)])
+    made = []
+
+    class Worker:
+        def trace(self, *args: object, **options: object) -> bytes:
+            made.append((args, options))
+            return trace.to_json().encode()
+
+    for _ in range(2):
+        assert pipeline.traced(job, get_target("sm_90"), cast("Any", Worker)) == trace
+    assert len(made) == (1 if kept else 2)
