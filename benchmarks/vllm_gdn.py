@@ -10,7 +10,8 @@ Qwen3-Next; weights are random). Cases, each in a process of its own, in this or
 (b) with its warm-up of 64 tokens, empty caches;
 (c) with the caches that (b) left, autotuning results included;
 (d) with gdn-aot through its entry point, empty caches; (d-tight) the same under the conditions of (a);
-(e) with an artifact of a capture of this deployment, empty caches.
+(e) with an artifact of a capture of this deployment, empty caches; (e-loaded) the same with all of PyTorch's kernels
+    loaded at start, which takes memory from the KV cache.
 
 ``capture`` records such a deployment into ``capture.json`` beside the results; build ``--captured`` from it. Measured
 are the time to ready, vLLM's GDN warm-up within it, compiles and benchmarks, the memory that vLLM has for the KV cache
@@ -203,7 +204,7 @@ def main() -> int:
     for case in cases:
         record = document["records"][case.name] = run(case, places, options.limit)
         if tuning and record.get("device") == tuning.device.name:
-            record["by_record"] = report.by_record(record.get("choices", {}), tuning)
+            record["by_record"] = report.by_record(record.get("choices", {}), tuning) or None
         document["summary"] = report.summarize(document["records"])
         document["goals"] = report.goals(document["records"])
         document["machine"] |= machine(document["records"][case.name])

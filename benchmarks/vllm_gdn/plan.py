@@ -79,6 +79,14 @@ CASES = {
             seconds=60,
         ),
         Case(
+            name="e-loaded",
+            says="the same with all of PyTorch's kernels loaded at start",
+            artifact="captured",
+            lengths=(50, 20, 46, 1000, 8000),
+            env={"CUDA_MODULE_LOADING": "EAGER"},
+            seconds=75,
+        ),
+        Case(
             name="capture",
             says="recorded: warm-up, many lengths and batches",
             record=True,

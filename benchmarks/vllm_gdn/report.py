@@ -62,7 +62,7 @@ def by_record(choices: dict[str, list[dict[str, Any]]], tuning: Record, tokens: 
 
     Returns:
         The record's device; how many of the kernels are in it; and the sums of their microseconds, with these
-        configurations and with the best one of each.
+        configurations and with the best one of each. Nothing if none of them is in it.
     """
     chosen, best, kernels = 0.0, 0.0, 0
     rows = [(row, choice) for row in tuning.kernels for choice in row.choices]
@@ -76,6 +76,8 @@ def by_record(choices: dict[str, list[dict[str, Any]]], tuning: Record, tokens: 
                 mine = us[names.index(one["config"])] if one["config"] in names else None
                 if mine is not None:
                     chosen, best, kernels = chosen + mine, best + min(filter(None, us)), kernels + 1
+    if not kernels:
+        return {}
     return {"device": tuning.device.name, "kernels": kernels, "chosen_us": chosen, "best_us": best}
 
 
