@@ -55,13 +55,12 @@ class Steps:
                 yield step.call(self.name)
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
-        """Yield prompts in the deployment that the checkpoint asks for, and one of ``tokens`` tokens."""
+        """Yield the steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``."""
         deployment = vllm_cache.deployments(shape)[0]
-        if self.name == "prefill":
-            for step in vllm_steps.prefill(deployment):
-                yield step.call(self.name)
-            if tokens > 1:
-                yield Step(groups=(Group(1, 0, tokens),), deployment=deployment).call(self.name)
+        for step in _CASES[self.name](deployment):
+            yield step.call(self.name)
+        if self.name == "prefill" and tokens > 1:
+            yield Step(groups=(Group(1, 0, tokens),), deployment=deployment).call(self.name)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random step."""

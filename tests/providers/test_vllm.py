@@ -205,7 +205,7 @@ def keys(run):
         run()
     return found
 
-result = {"launches": 0, "kernels": [], "other": []}
+result = {"launches": 0, "kernels": [], "other": [], "warm": []}
 for name, tp in (("qwen3-next-80b-a3b", 1), ("qwen3.5-9b", 2)):
     shape = find_model(name).shape(tp)
     for kind in ("prefill", "decode", "mixed", "speculative"):
@@ -221,11 +221,15 @@ for name, tp in (("qwen3-next-80b-a3b", 1), ("qwen3.5-9b", 2)):
             result["kernels"] = sorted({*result["kernels"], *(kernel for kernel, _ in real)})
             if not real == without == elsewhere:
                 result["other"].append(str(call))
+        for call in workload.warm(shape, 300):
+            launched = keys(lambda: workload.run(shape, call))
+            result["warm"] = sorted({*result["warm"], *(kernel for kernel, _ in launched)})
 print(json.dumps(result))
 """
     got = python(_START + code, home=tmp_path)
     assert got["other"] == []
     assert got["launches"] > 1000
+    assert got["warm"] == got["kernels"]
     assert len(got["kernels"]) > 5
 
 
