@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -136,8 +138,6 @@ def declare_entry_point(folder: Path) -> None:
 
 def run(case: plan.Case, places: plan.Places, limit: int) -> dict[str, Any]:
     """Run one case to its end. Returns its record; where it left none, what its log ended with."""
-    import os
-
     if case.cold:
         shutil.rmtree(places.work / "caches", ignore_errors=True)
     spec, log = places.work / f"{case.name}.spec.json", places.out.with_name(f"vllm_gdn-{case.name}.log")
@@ -149,13 +149,14 @@ def run(case: plan.Case, places: plan.Places, limit: int) -> dict[str, Any]:
         subprocess.run([sys.executable, "-c", "import gdn_aot; gdn_aot.install()"], env=env, check=False)
     start = time.monotonic()
     with log.open("wb") as output:
-        try:
-            subprocess.run(
-                plan.command(case, places, spec), env=env, stdout=output, stderr=output, timeout=limit, check=False
-            )
-            ended = ""
-        except subprocess.TimeoutExpired:
-            ended = f"ended after {limit} s"
+        command = plan.command(case, places, spec)
+        with subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True) as process:
+            try:
+                process.wait(limit)
+                ended = ""
+            except subprocess.TimeoutExpired:
+                ended = f"ended after {limit} s"
+                os.killpg(process.pid, signal.SIGKILL)  # the engine of a recording too
     found: dict[str, Any] = {"case": case.name, "error": "it left no record", "requests": [], "prefill": {}}
     if record.exists():
         found = json.loads(record.read_text())

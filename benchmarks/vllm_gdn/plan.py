@@ -96,7 +96,7 @@ CASES = {
         ),
     )
 }
-DEFAULT = ("a", "b", "c", "d", "d-tight", "e")
+DEFAULT = ("a", "b", "c", "d", "d-tight")
 SETUP = 75
 """Seconds to unpack the engine, once per machine."""
 

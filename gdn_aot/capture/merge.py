@@ -39,7 +39,7 @@ class _Process:
 
     name: str
     triton: str
-    kernels: list[dict[str, Any]] = field(default_factory=list)
+    kernels: dict[int, dict[str, Any]] = field(default_factory=dict)
     launches: list[dict[str, Any]] = field(default_factory=list)
     packages: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
@@ -98,9 +98,9 @@ def _read(path: Path) -> _Process | None:
     process = _Process(path.stem, rows[0]["triton"], damaged=damaged)
     for row in rows[1:]:
         match row:
-            case {"kernel": dict(value)}:
-                process.kernels.append(value)
-            case {"launch": {"kernel": int(number), **_rest}} if 0 <= number < len(process.kernels):
+            case {"kernel": dict(value), "number": int(number)}:
+                process.kernels[number] = value
+            case {"launch": {"kernel": int(number), **_rest}} if number in process.kernels:
                 process.launches.append(row["launch"])
             case {"package": dict(value)}:
                 process.packages.append(value)

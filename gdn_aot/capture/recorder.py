@@ -103,7 +103,7 @@ class Recorder:
             self._package(module.partition(".")[0])
             number = len(self._kernels)
             known = {"module": module, "qualname": qualname, "source_sha256": sha256, "cache_key": cache_key}
-            self._write({"kernel": known})
+            self._write({"kernel": known, "number": number})
             self._kernels[name, cache_key] = number
         return number
 
@@ -124,7 +124,8 @@ class Recorder:
         if self._file is None:
             self._open()
         assert self._file is not None  # noqa: S101
-        data = (json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n").encode("ascii")
+        # The line begins with its end: half of one that could not be written, on a full disk, damages no other.
+        data = ("\n" + json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n").encode("ascii")
         while data:
             data = data[os.write(self._file, data) :]
         now = time.monotonic()

@@ -23,7 +23,9 @@ def watch(module: str) -> None:
     try:
         worker: Any = getattr(sys.modules.get(module), "Worker", None)
         original = vars(worker).get(METHOD) if isinstance(worker, type) else None
-        if not callable(original) or hasattr(original, _MARK):
+        if hasattr(original, _MARK):
+            return
+        if not callable(original):
             log.notice(f"{module} has no {METHOD} that is known; kernels are loaded when they are first launched")
             return
         setattr(worker, METHOD, _loading_first(original))

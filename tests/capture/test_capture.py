@@ -232,7 +232,7 @@ def test_folders_that_are_no_recording(tmp_path: Path) -> None:
     header = '{"format": 1, "tool": "", "triton": "3.6.0"}\n'
     (folder / "1.jsonl").write_text(header)
     merge(folder, 3, "nothing-selected")
-    (folder / "1.jsonl").write_text(header + '{"kernel": {}}\n{"launch": {"kernel": 0}}\n')
+    (folder / "1.jsonl").write_text(header + '{"kernel": {}, "number": 0}\n{"launch": {"kernel": 0}}\n')
     assert merge(folder, 5, "verification")["hint"].startswith("record again")
 
 

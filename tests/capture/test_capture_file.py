@@ -185,8 +185,8 @@ def write(path: Path, *lines: Any, end: bytes = b"") -> None:
 
 def test_merging_counts_processes_and_keeps_what_a_killed_one_had(tmp_path: Path) -> None:
     one = {"launch": {"kernel": 0, **launch()}}
-    write(tmp_path / "1.jsonl", HEADER, {"kernel": KERNEL}, one, {"launch": {"kernel": 0, **launch(1)}})
-    write(tmp_path / "2.jsonl", HEADER, {"kernel": KERNEL}, one, end=b'{"launch": {"kern')
+    write(tmp_path / "1.jsonl", HEADER, {"kernel": KERNEL, "number": 0}, one, {"launch": {"kernel": 0, **launch(1)}})
+    write(tmp_path / "2.jsonl", HEADER, {"kernel": KERNEL, "number": 0}, one, end=b'{"launch": {"kern')
     write(tmp_path / "3.jsonl", HEADER, {"left_out": ["m:k", "no"]}, {"launch": {"kernel": 5, **launch()}})
     (tmp_path / "4.jsonl").write_bytes(b"")
     merged = merge_folder(tmp_path)
@@ -201,8 +201,21 @@ def test_merging_counts_processes_and_keeps_what_a_killed_one_had(tmp_path: Path
     ]
 
 
+def test_a_launch_stays_with_its_kernel_when_the_line_of_another_is_damaged(tmp_path: Path) -> None:
+    """As a full disk leaves it: half a line, and the next one after it."""
+    other = {**KERNEL, "qualname": "other"}
+    write(tmp_path / "1.jsonl", HEADER, end=b'{"kernel": {"module": "m", "qual\n')
+    with (tmp_path / "1.jsonl").open("ab") as file:
+        for line in ({"launch": {"kernel": 0, **launch()}}, {"kernel": other, "number": 1}):
+            file.write(json.dumps(line).encode() + b"\n\n")
+        file.write(json.dumps({"launch": {"kernel": 1, **launch(1)}}).encode() + b"\n")
+    merged = merge_folder(tmp_path)
+    assert [(kernel.qualname, len(kernel.launches)) for kernel in merged.capture.kernels] == [("other", 1)]
+    assert merged.notes == ["1: 2 damaged lines are left out"]
+
+
 def test_processes_with_another_triton_are_left_out(tmp_path: Path) -> None:
-    lines = ({"kernel": KERNEL}, {"launch": {"kernel": 0, **launch()}})
+    lines = ({"kernel": KERNEL, "number": 0}, {"launch": {"kernel": 0, **launch()}})
     write(tmp_path / "1.jsonl", {**HEADER, "triton": "3.8.0"}, *lines, {"launch": {"kernel": 0, **launch(1)}})
     write(tmp_path / "2.jsonl", HEADER, *lines)
     capture = merge_folder(tmp_path).capture
