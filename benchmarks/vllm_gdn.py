@@ -205,7 +205,7 @@ def main() -> int:
     for case in cases:
         record = document["records"][case.name] = run(case, places, options.limit)
         if tuning and record.get("device") == tuning.device.name:
-            record["by_record"] = report.by_record(record.get("choices", {}), tuning) or None
+            record["by_record"] = report.by_record(record.get("choices", {}), tuning)
         document["summary"] = report.summarize(document["records"])
         document["goals"] = report.goals(document["records"])
         document["machine"] |= machine(document["records"][case.name])

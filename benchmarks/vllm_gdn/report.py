@@ -64,27 +64,24 @@ def by_record(choices: dict[str, list[dict[str, Any]]], tuning: Record, tokens: 
         The record's device; how many of the kernels are in it; and the sums of their microseconds, with these
         configurations and with the best one of each. Nothing if none of them is in it.
     """
-    chosen, best, kernels = 0.0, 0.0, 0
-    rows = [(row, choice) for row in tuning.kernels for choice in row.choices]
-    for name, used in choices.items():
-        for one in used:
-            for row, choice in rows:
-                if row.kernel.rpartition(":")[2] != name or list(choice.key) != one["key"]:
-                    continue
-                names = [str(config) for config in map(_as_triton_writes_it, row.candidates)]
-                (us,) = (times.us for times in choice.times if times.tokens == tokens)
-                mine = us[names.index(one["config"])] if one["config"] in names else None
-                if mine is not None:
-                    chosen, best, kernels = chosen + mine, best + min(filter(None, us)), kernels + 1
-    if not kernels:
+    from gdn_aot.build.recorder import triton_config
+
+    rows = {
+        (row.kernel.rpartition(":")[2], choice.key): (row, choice) for row in tuning.kernels for choice in row.choices
+    }
+    chosen, best = [], []
+    for name, used in ((name, one) for name, ones in choices.items() for one in ones):
+        row, choice = rows.get((name, tuple(used["key"])), (None, None))
+        if row is None or choice is None:
+            continue
+        (us,) = (times.us for times in choice.times if times.tokens == tokens)
+        mine = dict(zip(map(str, map(triton_config, row.candidates)), us, strict=True)).get(used["config"])
+        if mine is not None:
+            chosen.append(mine)
+            best.append(min(filter(None, us)))
+    if not chosen:
         return {}
-    return {"device": tuning.device.name, "kernels": kernels, "chosen_us": chosen, "best_us": best}
-
-
-def _as_triton_writes_it(config: Any) -> str:
-    parts = [f"{name}: {value}" for name, value in config.kwargs]
-    parts += [f"num_warps: {config.num_warps}", f"num_ctas: {config.num_ctas}", f"num_stages: {config.num_stages}"]
-    return ", ".join([*parts, f"maxnreg: {config.maxnreg}"])
+    return {"device": tuning.device.name, "kernels": len(chosen), "chosen_us": sum(chosen), "best_us": sum(best)}
 
 
 def goals(records: Records) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ def point_client_at(hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
+    # Else the first client of a process without a cache asks for it: /api/agent-harnesses, without a token.
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", {"standardEnvVars": [], "harnesses": {}})
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     yield
     close_session()

@@ -62,7 +62,7 @@ def test_who_am_i(hub: LoopbackHub, api: HfApi) -> None:
     assert [org["name"] for org in who["orgs"]] == [ORG]
     with pytest.raises(client_errors.HfHubHTTPError, match="Invalid"):
         HfApi(endpoint=hub.url, token=UNKNOWN).whoami()
-    assert [record.user for record in hub.requests(path="/api/whoami")] == ["writer", "?"]
+    assert [record.user for record in hub.requests()] == ["writer", "?"]
 
 
 def test_create(hub: LoopbackHub, api: HfApi, name: str) -> None:
