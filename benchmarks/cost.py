@@ -22,7 +22,7 @@ from typing import Any
 from cost import document, layouts, measure
 from machine import machine
 
-from gdn_aot.targets import all_targets
+from gdn_aot.catalogue.targets import all_targets
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "cost.json"

@@ -18,7 +18,7 @@ from typing import Any
 from machine import machine
 
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.models import select_shapes
+from gdn_aot.catalogue.models import select_shapes
 
 RESULTS = Path(__file__).parent / "results" / "coverage.json"
 SHOWN = ("calls", "launches", "hits", "seconds")

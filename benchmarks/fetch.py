@@ -109,11 +109,11 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
     """Inside one process: download and fetch in turn, each into empty directories."""
     from huggingface_hub import constants, hf_hub_download
 
-    from gdn_aot.artifact.install import install
-    from gdn_aot.artifact.store import Store, default_home
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.hub.fetch import Order, fetch
-    from gdn_aot.hub.select import Request
+    from gdn_aot.registry.fetch import Order, fetch
+    from gdn_aot.registry.select import Request
+    from gdn_aot.store.install import install
+    from gdn_aot.store.store import Store, default_home
 
     request = Request(targets=(options["target"],), providers=(), others=True, triton=None)
     order = Order(repo=f"hf://{REPO}", revision=None, request=request)
@@ -181,7 +181,7 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.inside))))
         return
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.hub.layout import artifact_path
+    from gdn_aot.registry.layout import artifact_path
 
     artifact = options.artifact.resolve()
     load = round(os.getloadavg()[0], 1)

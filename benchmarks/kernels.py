@@ -22,7 +22,7 @@ wide_best      the fastest of all, FLA's and those of a wide search at this leng
 floor          bytes of all tensors among the launch's arguments (each is read once or written once, as a whole; taken
                from the shapes of the real arguments) over the bandwidth of a large device-to-device copy in this run
 
-All times of a row come of the same interleaved rounds in one process, `gdn_aot.tune`'s own: L2 overwritten before each
+All times of a row come of the same interleaved rounds in one process, `measuring`'s own: L2 overwritten before each
 launch, CUDA events, medians. What FLA chose is looked up in them: FLA's own figures are not used. Results are written
 after each shape. A candidate of the wide search that ended the measuring process is spared later shapes. ``--dry`` goes
 through all of it without a GPU; its figures mean nothing.
@@ -70,7 +70,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def prepare(options: argparse.Namespace) -> None:
     from kernels import pack, plan
 
-    from gdn_aot.targets import get_target
+    from gdn_aot.catalogue.targets import get_target
 
     made = plan.Preparation(options, get_target(options.arch))
     groups = plan.groups(options.shapes.split(","))
@@ -93,13 +93,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from kernels import plan, run
     from kernels.worker import ask
 
-    from gdn_aot.targets import get_target
+    from gdn_aot.catalogue.targets import get_target
 
     if options.dry:
         target, about = get_target(options.arch), {"device": "none (dry)", "driver": "none"}
         copied = {"bytes_per_second": 2.5e12}
     else:
-        from gdn_aot.tune import device
+        from gdn_aot.machine import card as device
 
         card = device.probe()
         target, about = card.target, {"device": card.name, "driver": card.driver}
@@ -161,8 +161,8 @@ def shipped(options: argparse.Namespace, target: str) -> tuple[Any, str]:
     """Return the choices of the record, and its path and device."""
     from kernels import calls, run
 
-    from gdn_aot.providers import get_provider, require_installed
-    from gdn_aot.tune import record
+    from gdn_aot.catalogue.providers import get_provider, require_installed
+    from gdn_aot.records import tuning as record
 
     distribution, version = get_provider(calls.PROVIDER).distribution, require_installed(calls.PROVIDER)
     path = options.record or record.record_path(ROOT / "artifacts" / "tuning", target, distribution, version)

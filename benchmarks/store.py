@@ -28,10 +28,10 @@ MOST = 1.3
 
 MEASURE = """
 import json, shutil, sys, time
-from gdn_aot.artifact.store import Store
+from gdn_aot.store.store import Store
 from gdn_aot.artifact.verify import open_artifact
 try:
-    from gdn_aot.artifact.install import find_installed, install
+    from gdn_aot.store.install import find_installed, install
 except ImportError:
     install, find_installed = Store.install, Store.artifact_directory
 path, home, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -106,9 +106,9 @@ def part_install(artifacts: list[Path], rounds: int, before: Path | None) -> lis
 
 def part_size(artifacts: list[Path]) -> dict[str, Any]:
     """Bytes of a store that has all of them."""
-    from gdn_aot.artifact.install import install
-    from gdn_aot.artifact.store import Store
     from gdn_aot.artifact.verify import open_artifact
+    from gdn_aot.store.install import install
+    from gdn_aot.store.store import Store
 
     blobs: dict[str, int] = {}
     rows = []

@@ -16,8 +16,8 @@ import random
 import sys
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.tracing import stub
 
 if TYPE_CHECKING:
     import torch
@@ -86,9 +86,9 @@ def call(dtype: torch.dtype) -> None:
 
 def traffic(dtype: str) -> None:
     """Make random calls of the workloads that artifacts are built for, of which those above are but examples."""
-    from gdn_aot.models import find_model
-    from gdn_aot.providers import fla
-    from gdn_aot.providers.base import Limits
+    from gdn_aot.catalogue.models import find_model
+    from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.providers.fla import workloads as fla
 
     rng, limits = random.Random(1), Limits(max_tokens=2000, max_batch=4)  # noqa: S311 - no secret
     shape = find_model("qwen3.5-9b").shape(1, dtype)

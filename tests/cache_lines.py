@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import ROOT, python
 
-from gdn_aot.providers.vllm_relaxations import LINES
+from gdn_aot.providers.vllm.relaxations import LINES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

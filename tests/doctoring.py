@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import ROOT, gdn_aot
 
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.store.install import install
+from gdn_aot.store.store import Store
 
 if TYPE_CHECKING:
     from builds import Built

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from gdn_aot import triton_internals
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.tracing import stub
 
 
 class LaunchingDriver(stub.StubDriver):

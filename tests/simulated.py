@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
-from gdn_aot.tune.device import CardInfo
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.machine.card import CardInfo
+from gdn_aot.tracing import stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from gdn_aot.artifact.index_records import BinaryRecord
+    from gdn_aot.store.index_records import BinaryRecord
 
 INFO = CardInfo(
     name="Simulated 90", driver="1.2.3", target=get_target("sm_90"), memory=1 << 30, utilization=0, processes=()
 )
-"""What `gdn_aot.tune.device` would say of it."""
+"""What `gdn_aot.machine.card` would say of it."""
 KERNEL = "layer_norm_gated_fwd_kernel"
 BEST = (32, 4)
 """BT and warps of the configuration that the formula makes the fastest from 512 tokens on; below it is the largest."""

@@ -16,12 +16,12 @@ from artifact import factory
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
-from gdn_aot.artifact.index import FIXED as INDEX_FIXED
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.pack import FIXED, ROW, Pack
-from gdn_aot.artifact.pack_writer import write_pack
-from gdn_aot.artifact.store import MANIFEST, Store
 from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.store.index import FIXED as INDEX_FIXED
+from gdn_aot.store.install import install
+from gdn_aot.store.pack import FIXED, ROW, Pack
+from gdn_aot.store.pack_writer import write_pack
+from gdn_aot.store.store import MANIFEST, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

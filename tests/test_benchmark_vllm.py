@@ -12,7 +12,7 @@ import pytest
 import triton
 from helpers import ROOT
 
-from gdn_aot.tune.record import load as record_of
+from gdn_aot.records.tuning import load as record_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 

@@ -14,11 +14,11 @@ import storing
 from helpers import environment, expect_error, gdn_aot
 from hub.checking import check_store
 
-from gdn_aot.artifact import lock
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.origins import Origin
-from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import Artifact
+from gdn_aot.store import lock
+from gdn_aot.store.install import install
+from gdn_aot.store.origins import Origin
+from gdn_aot.store.store import Store
 
 SM_90 = "fla0.6.0-triton3.6.0-sm_90"
 SM_120 = "fla0.6.0-triton3.6.0-sm_120"

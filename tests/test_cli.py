@@ -12,10 +12,10 @@ import click
 import pytest
 
 from gdn_aot import __version__
+from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.cli import main as cli_main
 from gdn_aot.cli._output import Progress, table
 from gdn_aot.errors import NothingSelectedError, Problem, VerificationError
-from gdn_aot.providers import PROVIDERS
 
 Out = pytest.CaptureFixture[str]
 

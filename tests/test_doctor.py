@@ -29,9 +29,9 @@ from doctoring import (
 )
 from helpers import expect_error, gdn_aot, python, run
 
-from gdn_aot.providers import engines
-from gdn_aot.runtime import diagnose
-from gdn_aot.runtime.diagnose import artifacts, devices, next_start, process, store, verdict
+from gdn_aot import doctor as diagnose
+from gdn_aot.doctor import artifacts, engines, next_start, process, store, verdict
+from gdn_aot.machine import devices
 
 if TYPE_CHECKING:
     from builds import Built

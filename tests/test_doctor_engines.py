@@ -11,13 +11,13 @@ from doctoring import distribution, doctor, in_the_way
 from helpers import ROOT, expect_error, gdn_aot, python
 
 from gdn_aot.artifact.archive import write_artifact
-from gdn_aot.artifact.install import install
 from gdn_aot.artifact.manifest import make_identifier
-from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.doctor.engines import conditions
+from gdn_aot.doctor.next_start import next_starts
 from gdn_aot.matrix.load import tomllib
-from gdn_aot.providers.engines import conditions
-from gdn_aot.runtime.diagnose.next_start import next_starts
+from gdn_aot.store.install import install
+from gdn_aot.store.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,10 +148,10 @@ def test_the_advice_builds_for_the_providers_that_are_installed(tmp_path: Path, 
     """What it says is a command that goes as far as asking for a model's name."""
     path = distribution(tmp_path / "site", "vllm", "0.24.0")
     code = (
-        "import gdn_aot.runtime.diagnose.process as process;"
+        "import gdn_aot.doctor.process as process;"
         "real = process.installed_version;"
         f"process.installed_version = lambda name: None if {only} and name == 'fla-core' else real(name);"
-        "import json; from gdn_aot.runtime.diagnose import diagnose; found = diagnose();"
+        "import json; from gdn_aot.doctor import diagnose; found = diagnose();"
         "print(json.dumps([found.next_start[0].commands, found.next_start[0].command, found.obstacles[0].hint]))"
     )
     commands, command, hint = python(code, home=tmp_path / "home", extra=path)

@@ -10,7 +10,7 @@ import pytest
 from doctoring import CLEARED, KERNEL, distribution, doctor, driver_library, first_on_path, in_the_way, serving_home
 from helpers import gdn_aot
 
-from gdn_aot.runtime.diagnose import process
+from gdn_aot.doctor import process
 
 if TYPE_CHECKING:
     from builds import Built
@@ -150,7 +150,7 @@ def test_compilers(served: Path, tmp_path: Path) -> None:
 
 
 def test_neither_compiler_nor_launcher(served: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['gdn_aot.runtime._launch'] = None\n")
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['gdn_aot.serving._launch'] = None\n")
     extra = first_on_path(tmp_path)
     compiler = doctor(served, **extra)["compiler"]
     assert (compiler["native_launcher"], compiler["can_launch"]) == (False, True)

@@ -12,7 +12,7 @@ from artifact import factory
 from helpers import ROOT
 from tune.records import full
 
-from gdn_aot.tune.record import save
+from gdn_aot.records.tuning import save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ print("LOADED", *sorted(set(sys.modules) - before))
 """
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, timeout=60)
     found = set(done.stdout.rpartition("LOADED ")[2].split())
-    assert "gdn_aot.runtime.loader" in found
+    assert "gdn_aot.serving.loader" in found
     assert not found & {*HEAVY, *SLOW, "click"} - {"logging"}
 
 
@@ -99,13 +99,13 @@ def imported(path: Path) -> set[str]:
 def test_one_module_knows_the_client_of_the_hub() -> None:
     package = ROOT / "gdn_aot"
     knowing = [path for path in package.rglob("*.py") if "huggingface_hub" in imported(path)]
-    assert [str(path.relative_to(package)) for path in knowing] == ["hub/remote.py"]
-    for path in (package / "hub").glob("*.py"):
+    assert [str(path.relative_to(package)) for path in knowing] == ["registry/remote.py"]
+    for path in (package / "registry").glob("*.py"):
         assert not imported(path) & {"torch", "triton", "fla"}
 
 
 def test_modules_of_hub_are_cheap() -> None:
-    modules = ", ".join(f"gdn_aot.hub.{path.stem}" for path in (ROOT / "gdn_aot/hub").glob("[!_]*.py"))
+    modules = ", ".join(f"gdn_aot.registry.{path.stem}" for path in (ROOT / "gdn_aot/registry").glob("[!_]*.py"))
     found = loaded(f"import {modules}")
     assert "gdn_aot" in found
     assert not found & {"torch", "triton", "fla", "huggingface_hub", "click"}

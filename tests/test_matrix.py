@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matrices import PUBLISHED, SMALL, changed, made, published, toml
 
-from gdn_aot import assemblers
 from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.catalogue import assemblers
+from gdn_aot.catalogue.targets import all_targets, assembler_version, get_target
 from gdn_aot.errors import MatrixError, Problem, UsageError
 from gdn_aot.matrix import load
 from gdn_aot.matrix.include import check_requirements, include
 from gdn_aot.matrix.load import parse
 from gdn_aot.matrix.read import read
-from gdn_aot.targets import all_targets, assembler_version, get_target
 
 
 def refused(document: dict[str, Any]) -> dict[str, str]:

@@ -103,21 +103,21 @@ def write(name: str) -> Any:
     return change
 
 
-MATRIX, TABLES = "artifacts/matrix.toml", "gdn_aot/resources"
+MATRIX, TABLES = "artifacts/matrix.toml", "gdn_aot/catalogue"
 CASES = {
     "words about the matrix": (append(MATRIX), 0),
     "a default": (replace(MATRIX, "max_tokens = 32768", "max_tokens = 16384"), ALL),
     "pins": (append("constraints/vllm-0.24.0.txt"), 9),
     "pins that no row has": (append("constraints/test.txt"), 0),
-    "code of one provider": (append("gdn_aot/providers/vllm_steps.py"), VLLM),
-    "code of the other": (append("gdn_aot/providers/fla_modules.py"), FLA),
-    "code of every build": (append("gdn_aot/build/choose.py"), ALL),
+    "code of one provider": (append("gdn_aot/providers/vllm/steps.py"), VLLM),
+    "code of the other": (append("gdn_aot/providers/fla/modules.py"), FLA),
+    "code of every build": (append("gdn_aot/choosing/choose.py"), ALL),
     "what writes artifacts": (append("gdn_aot/artifact/archive.py"), ALL),
-    "what makes transferred choices": (append("gdn_aot/tune/transfer.py"), ALL),
+    "what makes transferred choices": (append("gdn_aot/choosing/transfer.py"), ALL),
     "what a build's options mean": (append("gdn_aot/cli/_options.py"), ALL),
-    "the loader": (append("gdn_aot/runtime/loader.py"), 0),
+    "the loader": (append("gdn_aot/serving/loader.py"), 0),
     "another command": (append("gdn_aot/cli/doctor.py"), 0),
-    "the hub": (append("gdn_aot/hub/remote.py"), 0),
+    "the hub": (append("gdn_aot/registry/remote.py"), 0),
     "the matrix's own code": (append("gdn_aot/matrix/select.py"), 0),
     "a source of a model": (replace(f"{TABLES}/models.toml", 'confidence = "high"', 'confidence = "low"'), 0),
     "a model": (replace(f"{TABLES}/models.toml", "hidden = 2048", "hidden = 2049"), ALL),
@@ -182,7 +182,7 @@ def test_a_named_model(root: Path, changed: Any) -> None:
 
 
 def test_selecting_first(root: Path, changed: Any) -> None:
-    append("gdn_aot/providers/vllm_steps.py")(root)
+    append("gdn_aot/providers/vllm/steps.py")(root)
     assert changed("--changed", "HEAD", "--select", "fla*").out == ""
     assert len(changed("--changed", "HEAD", "--select", "*-sm_90").out.splitlines()) == 2
     expect_error(changed("--changed", "HEAD", "--select", "zzz*", "--json"), 3, "nothing-selected")
@@ -241,8 +241,8 @@ def test_somebody_elses_matrix(root: Path, changed: Any) -> None:
 def test_the_code_of_a_build_is_what_a_build_loads() -> None:
     """Modules that a real worker has loaded are among those found by reading imports."""
     code = (
-        "import sys; import gdn_aot.build.pipeline, gdn_aot.build.worker, gdn_aot.providers.fla_modules\n"
-        "from gdn_aot.build import seeding, replay\n"
+        "import sys; import gdn_aot.building.pipeline, gdn_aot.compiling.worker, gdn_aot.providers.fla.modules\n"
+        "from gdn_aot.tracing import seeding, replay\n"
         "print(*[module.__file__ for name, module in sys.modules.items() if name.startswith('gdn_aot')], sep='\\n')"
     )
     done = subprocess.run(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdn_aot.catalogue.models import all_models, distinct, find_model, parse_shape, parse_tp, select_shapes
 from gdn_aot.errors import NothingSelectedError, UsageError
-from gdn_aot.models import all_models, distinct, find_model, parse_shape, parse_tp, select_shapes
 
 NAMES = [model.name for model in all_models()]
 GOOD = {"heads": "16", "v_heads": "32", "k_dim": "128", "v_dim": "128", "dtype": "bf16"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers import expect_error, gdn_aot
 
-from gdn_aot.runtime.state import State
+from gdn_aot.serving.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdn_aot.catalogue.targets import all_targets, assembler_version, check_assembler, get_target, parse_archs
 from gdn_aot.errors import UsageError
-from gdn_aot.targets import all_targets, assembler_version, check_assembler, get_target, parse_archs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot.errors import GdnAotError, UsageError
-from gdn_aot.numerics import record as numerics
-from gdn_aot.tune import record as tuning
+from gdn_aot.records import numerics, tuning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

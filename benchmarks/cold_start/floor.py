@@ -128,8 +128,8 @@ class Floor:
 
     Args:
         launches: What `record` returned, for the same call.
-        store: `gdn_aot.artifact.store.Store` with the artifact in it.
-        index: `gdn_aot.artifact.index.Index` of the artifact.
+        store: `gdn_aot.store.store.Store` with the artifact in it.
+        index: `gdn_aot.store.index.Index` of the artifact.
     """
 
     def __init__(self, launches: Sequence[dict[str, Any]], store: Any, index: Any) -> None:

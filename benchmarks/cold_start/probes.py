@@ -69,7 +69,7 @@ class Counters:
 
     def read(self) -> dict[str, int]:
         """Return the counts; ``modules`` are those that anybody loaded."""
-        loader = sys.modules.get("gdn_aot.runtime.loader")
+        loader = sys.modules.get("gdn_aot.serving.loader")
         served = loader.report().modules if loader else 0
         return {
             "compiled": self.compiled,

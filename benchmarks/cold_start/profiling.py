@@ -38,9 +38,9 @@ def profile(process: Process, channel: Channel) -> dict[str, Any]:
 def wrap_loader() -> Spans:
     """Time the loader's parts. Before the provider is imported: what is seeded then holds on to some of them."""
     from cold_start.probes import Spans
-    from gdn_aot.artifact.index import Index
-    from gdn_aot.artifact.store import Store
-    from gdn_aot.runtime.kernels import Kernel
+    from gdn_aot.serving.kernels import Kernel
+    from gdn_aot.store.index import Index
+    from gdn_aot.store.store import Store
     from gdn_aot.triton_internals import launching
 
     spans = Spans()

@@ -89,7 +89,7 @@ class Process:
 
     def extras(self) -> dict[str, Any]:
         """Return what the loader says, if it is there."""
-        if "gdn_aot.runtime.loader" not in sys.modules:
+        if "gdn_aot.serving.loader" not in sys.modules:
             return {}
         import gdn_aot
 
@@ -143,8 +143,8 @@ def floor(process: Process, channel: Channel) -> dict[str, Any]:
     from triton.runtime.driver import driver
 
     driver.active.get_current_device()  # FLA asks Triton's driver for it; making the driver is not part of the floor
-    from gdn_aot.artifact.index import NAME, Index
-    from gdn_aot.artifact.store import Store
+    from gdn_aot.store.index import NAME, Index
+    from gdn_aot.store.store import Store
 
     store = Store(os.environ["GDN_AOT_HOME"])
     index = Index(f"{store.artifacts()[0]}/{NAME}")

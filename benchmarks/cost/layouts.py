@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cost.simulate import Plan, bound, schedule
+from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.matrix import load
-from gdn_aot.targets import all_targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,19 +12,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build import pipeline, sources
-from gdn_aot.build.cache import BuildCache
-from gdn_aot.build.client import Worker
-from gdn_aot.build.split import Part
-from gdn_aot.build.tuned import tuned_for
+from gdn_aot.building import pipeline
+from gdn_aot.building.split import Part
+from gdn_aot.catalogue.models import select_shapes
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.choosing.known import tuned_for
 from gdn_aot.cli.build import select_workloads
-from gdn_aot.models import select_shapes
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
+from gdn_aot.compiling.cache import BuildCache
+from gdn_aot.machine import installed
+from gdn_aot.tracing.client import Worker
 
 if TYPE_CHECKING:
-    from gdn_aot.build.compilation import Compilation
-    from gdn_aot.targets import Target
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.compilation import Compilation
 
 SIZES = [1, 2, 4, 8]
 """Tensor-parallel sizes of the matrix."""
@@ -80,8 +81,8 @@ def measure(provider: str, target_name: str, of: int, jobs: int) -> dict[str, An
 
 
 def _identifier(provider: str, target: Target) -> str:
-    version = sources.installed(get_provider(provider).distribution)
-    return f"{provider}{version}-triton{sources.installed('triton')}-{target.name}"
+    version = installed.version(get_provider(provider).distribution)
+    return f"{provider}{version}-triton{installed.version('triton')}-{target.name}"
 
 
 def _job(provider: str, folder: Path, of: int, jobs: int) -> pipeline.Job:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gdn_aot.build.records import Scalar, Trace
-    from gdn_aot.models import ModelShape
-    from gdn_aot.providers import Limits
-    from gdn_aot.providers.base import Call, Workload
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.providers.workload import Call, Workload
+    from gdn_aot.tracing.records import Scalar, Trace
 
 PROVIDER = "fla"
 WORKLOAD = "transformers-prefill"
@@ -65,15 +65,14 @@ def find(workload: Workload, shape: ModelShape, tokens: int, limits: Limits) -> 
 
 def trace(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the prompts of one shape as JSON. Runs in a process of its own, which needs no card."""
-    import importlib
-
-    from gdn_aot.build import stub
-    from gdn_aot.models import ModelShape
-    from gdn_aot.providers import Limits, get_provider
-    from gdn_aot.targets import get_target
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.catalogue.targets import get_target
+    from gdn_aot.providers import load
+    from gdn_aot.tracing import stub
 
     stub.activate(get_target(spec["target"]))
-    workload = importlib.import_module(get_provider(PROVIDER).module).WORKLOADS[WORKLOAD]()
+    workload = load(PROVIDER).WORKLOADS[WORKLOAD]()
     shape, limits = ModelShape(**spec["shape"]), Limits(**spec["limits"])
     found = []
     for tokens in spec["tokens"]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.tune import objective, record
+from gdn_aot.records import objective
+from gdn_aot.records import tuning as record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gdn_aot.build.records import Config, Scalar
+    from gdn_aot.tracing.records import Config, Scalar
 
 GOAL = 0.95
 """Share of the keys whose choices must be equal or within noise."""

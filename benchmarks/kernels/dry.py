@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.tracing import stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from gdn_aot.artifact.index_records import BinaryRecord
+    from gdn_aot.store.index_records import BinaryRecord
 
 _OUTPUTS = {
     "l2norm_fwd_kernel": ("y", "rstd"),

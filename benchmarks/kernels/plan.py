@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build import pipeline
-from gdn_aot.build.cache import BuildCache
-from gdn_aot.models import distinct, select_shapes
-from gdn_aot.providers import Limits, get_provider, require_installed
-from gdn_aot.tune import objective, plan
-from gdn_aot.tune.client import CARD, Method
+from gdn_aot.building import pipeline
+from gdn_aot.catalogue.models import distinct, select_shapes
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.compiling.cache import BuildCache
+from gdn_aot.machine import installed
+from gdn_aot.measuring import plan
+from gdn_aot.measuring.client import CARD, Method
+from gdn_aot.records import objective
 from kernels import calls
 from kernels.worker import ask
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from gdn_aot.models import ModelShape
-    from gdn_aot.targets import Target
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.targets import Target
 
 SILENCE = 60.0
 
@@ -116,7 +118,7 @@ class Preparation:
             output=self.cache.root,
         )
         pipeline.check_environment(job, [self.target])
-        require_installed(provider.name)
+        installed.require(provider.name)
         task = plan.Task(
             job=job,
             target=self.target,

@@ -10,18 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.records import config_from_json
 from gdn_aot.executors.local import local_card
-from gdn_aot.tune.client import Outcome, Session
+from gdn_aot.measuring.client import Outcome, Session
+from gdn_aot.tracing.records import config_from_json
 from kernels import plan
 from kernels.worker import ask
 
 if TYPE_CHECKING:
-    from gdn_aot.build.records import Config
-    from gdn_aot.tune.client import KeyState, Unit
-    from gdn_aot.tune.objective import Sample
-    from gdn_aot.tune.plan import Prepared
-    from gdn_aot.tune.record import TuningTable
+    from gdn_aot.measuring.client import KeyState, Unit
+    from gdn_aot.measuring.plan import Prepared
+    from gdn_aot.records.objective import Sample
+    from gdn_aot.records.tuning import TuningTable
+    from gdn_aot.tracing.records import Config
     from kernels.calls import Launched, Place, Prompt
 
 DUMMY = 64
@@ -229,7 +229,7 @@ def _column(state: KeyState, row: dict[int, Sample], config: Config | None) -> d
 
 
 def _twins(state: KeyState, one: int, other: int) -> bool:
-    """Return whether two candidates are the same binary, launched alike; `gdn_aot.tune.prune` times only the first."""
+    """Return whether two candidates are the same binary, launched alike; `measuring.prune` times only the first."""
     ours, theirs = state.objects[one], state.objects[other]
     if ours is None or theirs is None:
         return False

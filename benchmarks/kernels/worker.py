@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -80,13 +79,14 @@ def pick(spec: dict[str, Any]) -> list[dict[str, Any]]:
         device = dry.start()
     from cold_start.probes import Counters
 
-    from gdn_aot.models import ModelShape
-    from gdn_aot.providers import Limits, get_provider
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.providers import load
     from gdn_aot.providers.draw import Random
     from kernels import calls
 
     counters, tuners = Counters(), _watch()
-    workload = importlib.import_module(get_provider(calls.PROVIDER).module).WORKLOADS[calls.WORKLOAD]()
+    workload = load(calls.PROVIDER).WORKLOADS[calls.WORKLOAD]()
     shape, limits = ModelShape(**spec["shape"]), Limits(**spec["limits"])
     found = []
     for tokens in spec["tokens"]:

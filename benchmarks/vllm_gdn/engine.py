@@ -261,7 +261,7 @@ class Run:
 
     def _loader(self) -> None:
         """Add what the loader says, if it is in this process."""
-        if "gdn_aot.runtime.loader" in sys.modules:
+        if "gdn_aot.serving.loader" in sys.modules:
             import gdn_aot
 
             self.record["loader"] = gdn_aot.report().to_dict()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.tune.record import Record
+    from gdn_aot.records.tuning import Record
 
 Records = dict[str, dict[str, Any]]
 GDN_START_SECONDS = 0.3
@@ -64,7 +64,7 @@ def by_record(choices: dict[str, list[dict[str, Any]]], tuning: Record, tokens: 
         The record's device; how many of the kernels are in it; and the sums of their microseconds, with these
         configurations and with the best one of each. Nothing if none of them is in it.
     """
-    from gdn_aot.build.recorder import triton_config
+    from gdn_aot.tracing.recorder import triton_config
 
     rows = {
         (row.kernel.rpartition(":")[2], choice.key): (row, choice) for row in tuning.kernels for choice in row.choices

@@ -6,10 +6,10 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.index import is_capture
 from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.artifact.shard import check_shard
 from gdn_aot.errors import Problem
+from gdn_aot.store.index import is_capture
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from gdn_aot.artifact.index import is_capture
+from gdn_aot.store.index import is_capture
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.shard import Shard

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.check import check_manifest
-from gdn_aot.artifact.reader import (
-    INTEGERS,
-    JsonObject,
-    ProblemList,
-    kind,
-    refuse_constant,
-    unique_pairs,
-)
+from gdn_aot.artifact.reader import INTEGERS, JsonObject, ProblemList, kind, refuse_constant, unique_pairs
 from gdn_aot.artifact.repeats import NotPlainError, Repeats
 from gdn_aot.artifact.shard import Shard, read_shard
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError

@@ -1,7 +1,7 @@
 """What the manifest of a shard says beyond that of an artifact: which part it is, and of what.
 
 A shard is a file like an artifact, with a part of the choices and binaries and one more key in its manifest. All shards
-of one build together have what the artifact has; `gdn_aot.build.merge` makes it of them.
+of one build together have what the artifact has; `gdn_aot.building.merge` makes it of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Checked:
     where: str
     """On what the check ran, and when."""
     packed: tuple[str, ...]
-    """A digest of each choice and of each launch without one, sorted; see `gdn_aot.numerics.record`."""
+    """A digest of each choice and of each launch without one, sorted; see `gdn_aot.records.numerics`."""
     good: tuple[str, ...]
     """Those of them that the check found right."""
 

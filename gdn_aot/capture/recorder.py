@@ -111,12 +111,12 @@ class Recorder:
         """Write which version of a provider the package belongs to. Others are not looked up: it takes long."""
         if package in self._packages:
             return
-        from gdn_aot.providers import PROVIDERS
-        from gdn_aot.runtime.find import installed_version
+        from gdn_aot.catalogue.providers import PROVIDERS
+        from gdn_aot.machine import installed
 
         for provider in PROVIDERS.values():
             if provider.package == package:
-                version = installed_version(provider.distribution)
+                version = installed.version(provider.distribution)
                 self._write({"package": {"distribution": provider.distribution, "version": version}})
         self._packages.add(package)
 
@@ -164,7 +164,7 @@ def _tuning(seen: Seen) -> dict[str, Any] | None:
 
 def start(folder: str) -> Recorder:
     """Record this process: watch Triton as soon as it is imported."""
-    from gdn_aot.runtime.hooks import ImportHook
+    from gdn_aot._hooks import ImportHook
 
     recorder = Recorder(folder)
     hook = ImportHook()

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from gdn_aot.build.captured import CapturedKernels
     from gdn_aot.capture.form import Capture
+    from gdn_aot.tracing.captured import CapturedKernels
 
 _SHOWN = 12
 """Kernels left out that are named; ``--json`` has all."""
@@ -36,9 +36,9 @@ def selected_captures(paths: Sequence[Path], provider: str | None, *, alone: boo
     """
     if not paths:
         return None
-    from gdn_aot.build.captured import select
     from gdn_aot.capture.parse import load
-    from gdn_aot.providers import get_provider
+    from gdn_aot.catalogue.providers import get_provider
+    from gdn_aot.tracing.captured import select
 
     captures = [load(path) for path in paths]
     captured = select(captures, get_provider(provider or _owner(captures)))
@@ -55,7 +55,7 @@ def selected_captures(paths: Sequence[Path], provider: str | None, *, alone: boo
 
 
 def _owner(captures: Sequence[Capture]) -> str:
-    from gdn_aot.build.captured import owners
+    from gdn_aot.tracing.captured import owners
 
     found = owners(captures)
     if len(found) > 1:
@@ -72,7 +72,7 @@ def _owner(captures: Sequence[Capture]) -> str:
 
 def captured_archs(captured: CapturedKernels) -> tuple[str, ...]:
     """Return the architectures that were recorded on and can be built for."""
-    from gdn_aot.targets import all_targets
+    from gdn_aot.catalogue.targets import all_targets
 
     known = {target.name for target in all_targets()}
     return tuple(name for name in captured.capture.targets if name in known)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gdn_aot.executors.base import Executor
-    from gdn_aot.tune.device import CardInfo
+    from gdn_aot.machine.card import CardInfo
 
 
 def check(name: str, address: str | None) -> None:

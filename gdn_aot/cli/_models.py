@@ -10,8 +10,8 @@ from gdn_aot.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gdn_aot.models import Selection
-    from gdn_aot.providers import ProviderInfo
+    from gdn_aot.catalogue.models import Selection
+    from gdn_aot.catalogue.providers import ProviderInfo
 
 
 def selected_shapes(
@@ -37,7 +37,7 @@ def selected_shapes(
         UsageError: One of them is wrong, the provider takes no ``--shape``, or none is named and none is captured.
         NothingSelectedError: None of the sizes divides any of the models.
     """
-    from gdn_aot.models import Selection, parse_tp, select_shapes
+    from gdn_aot.catalogue.models import Selection, parse_tp, select_shapes
 
     if shapes and provider.catalogue_only:
         raise UsageError(

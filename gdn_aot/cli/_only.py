@@ -59,10 +59,10 @@ def _given(context: click.Context, name: str) -> bool:
 
 
 def _check_environment(matrix: Matrix, row: Row) -> None:
-    from gdn_aot.build.sources import installed
+    from gdn_aot.machine import installed
 
     wanted = {row.environment.distribution: row.environment.version, "triton": row.environment.triton}
-    there = {name: installed(name) for name in wanted}
+    there = {name: installed.version(name) for name in wanted}
     if there == wanted:
         return
     needs = " and ".join(f"{name} {version}" for name, version in wanted.items())

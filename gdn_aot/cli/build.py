@@ -22,8 +22,8 @@ from gdn_aot.errors import CompileFailedError, NothingSelectedError, NotWritable
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.build.pipeline import Built
-    from gdn_aot.providers import ProviderInfo
+    from gdn_aot.building.pipeline import Built
+    from gdn_aot.catalogue.providers import ProviderInfo
 
 RECORDS = Path("artifacts")
 """Where records of tuning and numerics lie, from the working directory."""
@@ -133,11 +133,11 @@ def command(
     as_json: bool,
 ) -> None:
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
-    from gdn_aot.build import pipeline
-    from gdn_aot.build.cache import BuildCache, default_cache
-    from gdn_aot.build.split import parse_part
-    from gdn_aot.providers import Limits, get_provider
-    from gdn_aot.targets import parse_archs
+    from gdn_aot.building import pipeline
+    from gdn_aot.building.split import parse_part
+    from gdn_aot.catalogue.providers import Limits, get_provider
+    from gdn_aot.catalogue.targets import parse_archs
+    from gdn_aot.compiling.cache import BuildCache, default_cache
 
     start = time.monotonic()
     if row := only_row(only, matrix):

@@ -16,8 +16,8 @@ from gdn_aot.cli._output import describe, emit_json, note, out, problems_of, tab
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.artifact.store import Store
-    from gdn_aot.artifact.upkeep import InstalledArtifact, Removed
+    from gdn_aot.store.store import Store
+    from gdn_aot.store.upkeep import InstalledArtifact, Removed
 
 _HEADS = (
     "artifact", "target", "provider", "triton", "own bytes", "shared bytes", "installed", "from", "use", "sha256",
@@ -59,7 +59,7 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
 
     With --quiet the name of each one's directory, which gdn-aot cache rm takes.
     """
-    from gdn_aot.artifact import upkeep
+    from gdn_aot.store import upkeep
 
     store = _store()
     artifacts = upkeep.ls(store)
@@ -94,7 +94,7 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
     NAME is an identifier, the name of a directory, a glob of either, or at least four first digits of a SHA-256. If one
     of several names is that of nothing, nothing is removed.
     """
-    from gdn_aot.artifact.upkeep import remove
+    from gdn_aot.store.upkeep import remove
 
     removed = remove(_store(), names, dry_run=dry_run, waiting=_waiting(quiet=quiet))
     _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
@@ -114,7 +114,7 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
 @_options.as_json
 def prune_command(*, keep: int, dry_run: bool, quiet: bool, as_json: bool) -> None:
     """Remove superseded builds, blobs that nothing needs, and what killed processes left unfinished."""
-    from gdn_aot.artifact.upkeep import prune
+    from gdn_aot.store.upkeep import prune
 
     removed = prune(_store(), keep=keep, dry_run=dry_run, waiting=_waiting(quiet=quiet))
     _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
@@ -129,7 +129,7 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
 
     With --quiet nothing is printed but an error, and with --repair the directory of each artifact that was removed.
     """
-    from gdn_aot.artifact.audit import audit
+    from gdn_aot.store.audit import audit
 
     found = audit(_store(), repair=repair, waiting=_waiting(quiet=quiet))
     error = found.error() if found.problems and not repair else None
@@ -175,7 +175,7 @@ def _waiting(*, quiet: bool) -> Callable[[str], None]:
 
 
 def _store() -> Store:
-    from gdn_aot.artifact.store import Store, default_home
+    from gdn_aot.store.store import Store, default_home
 
     return Store(default_home())
 

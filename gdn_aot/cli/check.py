@@ -15,9 +15,9 @@ from gdn_aot.errors import NothingSelectedError, Problem, UsageError, Verificati
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.numerics.check import Prepared, Task
-    from gdn_aot.numerics.record import Record
-    from gdn_aot.targets import Target
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.measuring.check import Prepared, Task
+    from gdn_aot.records.numerics import Record
 
 _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without one"
 
@@ -55,8 +55,8 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     run. With --prepare the compiling can be done elsewhere, with the same Triton: carry the build cache here and name
     it with --cache-dir.
     """
-    from gdn_aot.numerics import check
-    from gdn_aot.targets import parse_archs
+    from gdn_aot.catalogue.targets import parse_archs
+    from gdn_aot.measuring import check
 
     if not options["arch"]:
         raise UsageError("no target given", hint="--arch sm_80, repeatable, or --arch all")
@@ -102,11 +102,11 @@ def _tell_prepared(task: Task, made: list[Prepared], *, as_json: bool) -> None:
 
 
 def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
-    from gdn_aot.build import pipeline
-    from gdn_aot.build.cache import BuildCache, default_cache
+    from gdn_aot.building import pipeline
+    from gdn_aot.catalogue.providers import Limits, get_provider
     from gdn_aot.cli.build import check_output, select_workloads, tuning_root
-    from gdn_aot.numerics.check import Task
-    from gdn_aot.providers import Limits, get_provider
+    from gdn_aot.compiling.cache import BuildCache, default_cache
+    from gdn_aot.measuring.check import Task
 
     provider = get_provider(options["provider"])
     selection = selected_shapes(provider, options["model"], options["tp"], options["shape"], options["dtype"])
@@ -134,9 +134,9 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
 def _check(
     task: Task, targets: tuple[Target, ...], progress: Callable[[int, int, str], None]
 ) -> list[tuple[Record, Path]]:
-    from gdn_aot.numerics import check
-    from gdn_aot.numerics import record as records
-    from gdn_aot.tune import device
+    from gdn_aot.machine import card as device
+    from gdn_aot.measuring import check
+    from gdn_aot.records import numerics as records
 
     try:
         card = device.probe()

@@ -14,7 +14,7 @@ from gdn_aot.cli._output import emit_json, note, out
 from gdn_aot.errors import NothingSelectedError
 
 if TYPE_CHECKING:
-    from gdn_aot.models import ModelShape
+    from gdn_aot.catalogue.models import ModelShape
 
 _SHOWN = 20
 _MISSED = 5
@@ -40,10 +40,10 @@ def command(
 ) -> None:
     """Replay random traffic against an artifact; exit 5 if any launch would miss. Needs no GPU."""
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.build.coverage import built_shapes, check_versions, cover
+    from gdn_aot.building.coverage import built_shapes, check_versions, cover
+    from gdn_aot.catalogue.models import parse_tp
+    from gdn_aot.catalogue.providers import get_provider
     from gdn_aot.cli.build import select_workloads
-    from gdn_aot.models import parse_tp
-    from gdn_aot.providers import get_provider
 
     start = time.monotonic()
     manifest = open_artifact(file).manifest
@@ -81,7 +81,7 @@ def _selected(
         NothingSelectedError: None is left.
         UsageError: A model is neither in the artifact nor in the catalogue.
     """
-    from gdn_aot.models import all_models, select_shapes
+    from gdn_aot.catalogue.models import all_models, select_shapes
 
     names = [part for name in models for part in name.split(",")]
     own = {shape.name for shape in built} - {model.name for model in all_models()}

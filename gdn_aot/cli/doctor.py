@@ -14,10 +14,10 @@ from gdn_aot.errors import NoArtifactError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from gdn_aot.runtime.diagnose import Diagnosis
-    from gdn_aot.runtime.diagnose.artifacts import ArtifactState, Lacking, Refused
-    from gdn_aot.runtime.diagnose.next_start import NextStart
-    from gdn_aot.runtime.diagnose.process import Plugin
+    from gdn_aot.doctor import Diagnosis
+    from gdn_aot.doctor.artifacts import ArtifactState, Lacking, Refused
+    from gdn_aot.doctor.next_start import NextStart
+    from gdn_aot.doctor.process import Plugin
 
 _SHOWN = 8
 """Kernels of one kind that are listed; ``--json`` has all."""
@@ -33,7 +33,7 @@ def command(artifact: str | None, *, deep: bool, as_json: bool) -> None:
 
     Exits with 4 where something is in the way. Nothing is written, and neither torch nor Triton is imported.
     """
-    from gdn_aot.runtime.diagnose import diagnose
+    from gdn_aot.doctor import diagnose
 
     diagnosis = diagnose(artifact, deep=deep)
     error = None

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.providers.fla_configs import Choice
-    from gdn_aot.tune.record import Record
+    from gdn_aot.providers.fla.configs import Choice
+    from gdn_aot.records.tuning import Record
 
 _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
 
@@ -46,7 +46,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Write choices in the form that a provider itself reads, for processes without gdn-aot."""
-    from gdn_aot.providers import fla_configs
+    from gdn_aot.providers.fla import configs as fla_configs
 
     del form  # there is one
     if sum(source is not None for source in (artifact, record, arch)) != 1:
@@ -85,8 +85,8 @@ def command(
 def _of_artifact(path: Path) -> tuple[list[Choice], str]:
     """Return the choices of an artifact and its version of Triton."""
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.build.records import Config
-    from gdn_aot.providers.fla_configs import Choice
+    from gdn_aot.providers.fla.configs import Choice
+    from gdn_aot.tracing.records import Config
 
     manifest: Manifest = open_artifact(path).manifest
     _check_version(manifest.provider.distribution, manifest.provider.version)
@@ -110,16 +110,16 @@ def _of_artifact(path: Path) -> tuple[list[Choice], str]:
 
 def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[Choice], str]:
     """Return the choices of a tuning record, given or that of a target, and its version of Triton."""
-    from gdn_aot.providers import require_installed
-    from gdn_aot.providers.fla_configs import DISTRIBUTION, Choice
-    from gdn_aot.targets import get_target
-    from gdn_aot.tune import record as records
+    from gdn_aot.catalogue.targets import get_target
+    from gdn_aot.machine import installed
+    from gdn_aot.providers.fla.configs import DISTRIBUTION, Choice
+    from gdn_aot.records import tuning as records
 
     target = get_target(arch).name if arch is not None else None
     version = None
     if path is None:
         assert target is not None  # noqa: S101 - the caller has one of both
-        version = require_installed("fla")
+        version = installed.require("fla")
         path = records.record_path(tuning, target, DISTRIBUTION, version)
     found: Record | None = records.load(path, target=target, distribution=DISTRIBUTION, version=version)
     if found is None:
@@ -141,16 +141,16 @@ def _check_version(distribution: str, version: str) -> None:
         UsageError: They are for another version, or for another provider.
         ProviderMissingError: FLA is not installed.
     """
-    from gdn_aot.providers import require_installed
-    from gdn_aot.providers.fla_configs import DISTRIBUTION
+    from gdn_aot.machine import installed
+    from gdn_aot.providers.fla.configs import DISTRIBUTION
 
     if distribution != DISTRIBUTION:
         raise UsageError(
             f"these choices are for {distribution}, not for {DISTRIBUTION}", hint="only choices for FLA can be exported"
         )
-    installed = require_installed("fla")
-    if installed != version:
+    found = installed.require("fla")
+    if found != version:
         raise UsageError(
-            f"these choices are for {DISTRIBUTION} {version}, but {installed} is installed, whose keys may differ",
+            f"these choices are for {DISTRIBUTION} {version}, but {found} is installed, whose keys may differ",
             hint=f"pip install {DISTRIBUTION}=={version}",
         )

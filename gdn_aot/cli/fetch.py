@@ -14,7 +14,7 @@ from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, problem
 from gdn_aot.errors import GdnAotError, UsageError
 
 if TYPE_CHECKING:
-    from gdn_aot.hub.fetch import Fetched, Order, Outcome
+    from gdn_aot.registry.fetch import Fetched, Order, Outcome
 
 
 @click.command("fetch")
@@ -74,8 +74,8 @@ def command(
         raise UsageError("--strict and --optional exclude each other", hint="give one of them, or none")
     no_bars(quiet=quiet)
     try:
-        from gdn_aot.artifact.store import Store, default_home
-        from gdn_aot.hub.fetch import fetch
+        from gdn_aot.registry.fetch import fetch
+        from gdn_aot.store.store import Store, default_home
 
         if locked or lock_file is not None:
             order = _locked_order(lock_file, repo, revision, (arch, provider, provider_version, triton))
@@ -99,18 +99,18 @@ _Wanted: TypeAlias = tuple[tuple[str, ...], str, str, str]
 
 
 def _order(repo: str | None, revision: str | None, wanted: _Wanted) -> Order:
-    from gdn_aot.hub.fetch import Order
-    from gdn_aot.hub.registry import default_repo
-    from gdn_aot.hub.request import make_request
+    from gdn_aot.registry.base import default_repo
+    from gdn_aot.registry.fetch import Order
+    from gdn_aot.registry.request import make_request
 
     return Order(repo=default_repo(repo), revision=revision, request=make_request(*wanted))
 
 
 def _locked_order(lock_file: Path | None, repo: str | None, revision: str | None, wanted: _Wanted) -> Order:
-    from gdn_aot.hub.fetch import Order
-    from gdn_aot.hub.lock import NAME, read_lock, repository_of
-    from gdn_aot.hub.registry import locate
-    from gdn_aot.hub.request import locked_request
+    from gdn_aot.registry.base import locate
+    from gdn_aot.registry.fetch import Order
+    from gdn_aot.registry.lockfile import NAME, read_lock, repository_of
+    from gdn_aot.registry.request import locked_request
 
     path = lock_file or Path(NAME)
     lock = read_lock(path)
@@ -156,7 +156,7 @@ class _Report:
             raise click.exceptions.Exit(error.exit_code)
 
     def _emit(self, error: GdnAotError | None, seconds: float) -> None:
-        from gdn_aot.hub.registry import shown_repo
+        from gdn_aot.registry.base import shown_repo
 
         order, outcome = self.order, self.outcome
         document: dict[str, object] = {

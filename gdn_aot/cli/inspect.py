@@ -87,7 +87,7 @@ def _describe(artifact: Artifact) -> Iterator[str]:
 
 def _origins(manifest: Manifest) -> Iterator[str]:
     """Yield a line for each place where choices were measured or transferred from."""
-    from gdn_aot.tune.transfer import origin
+    from gdn_aot.choosing.transfer import origin
 
     tuned = (choice for kernel in manifest.kernels for choice in kernel.choices if choice.provenance != "default")
     counts = Counter((choice.provenance, origin(choice.note)) for choice in tuned)

@@ -12,9 +12,9 @@ from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, 
 from gdn_aot.errors import GdnAotError
 
 if TYPE_CHECKING:
-    from gdn_aot.hub.layout import Entry
-    from gdn_aot.hub.listing import Row
-    from gdn_aot.hub.select import Request
+    from gdn_aot.registry.layout import Entry
+    from gdn_aot.registry.listing import Row
+    from gdn_aot.registry.select import Request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +44,9 @@ def command(
     is none, artifacts are compared with the installed provider and Triton alone.
     """
     no_bars(quiet=quiet)
-    from gdn_aot.artifact.store import Store, default_home
-    from gdn_aot.hub.listing import rows
-    from gdn_aot.hub.request import machine_request
+    from gdn_aot.registry.listing import rows
+    from gdn_aot.registry.request import machine_request
+    from gdn_aot.store.store import Store, default_home
 
     named = repo is not None or revision is not None
     seen = _look(repo, revision, token, must=named) if named or not installed else None
@@ -71,8 +71,8 @@ def command(
 
 def _look(repo: str | None, revision: str | None, token: str | None, *, must: bool) -> _Seen:
     """Read the index of a registry; one that nobody named may be out of reach."""
-    from gdn_aot.hub.choose import wanted_revision
-    from gdn_aot.hub.registry import default_repo, locate, open_registry, read_index
+    from gdn_aot.registry.base import default_repo, locate, open_registry, read_index
+    from gdn_aot.registry.choose import wanted_revision
 
     location = locate(default_repo(repo))
     asked = wanted_revision(location, revision)

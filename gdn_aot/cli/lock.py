@@ -52,10 +52,10 @@ def command(
       gdn-aot fetch --locked
     """  # noqa: D301 - \b is click's
     no_bars(quiet=quiet)
-    from gdn_aot.hub.choose import choose
-    from gdn_aot.hub.lock import changes, make_lock, read_lock, write_lock
-    from gdn_aot.hub.registry import default_repo
-    from gdn_aot.hub.request import make_request
+    from gdn_aot.registry.base import default_repo
+    from gdn_aot.registry.choose import choose
+    from gdn_aot.registry.lockfile import changes, make_lock, read_lock, write_lock
+    from gdn_aot.registry.request import make_request
 
     source = default_repo(repo)
     chosen = choose(source, revision, make_request(arch, provider, provider_version, triton), token)

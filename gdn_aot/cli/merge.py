@@ -20,7 +20,7 @@ from gdn_aot.cli._output import emit_json, note, out
 @_options.as_json
 def command(files: tuple[Path, ...], output: Path, *, as_json: bool) -> None:
     """Make artifacts of all their shards. Needs neither Triton nor the provider; the bytes are those of one build."""
-    from gdn_aot.build.merge import merge
+    from gdn_aot.building.merge import merge
     from gdn_aot.cli.build import artifact_row, check_output
 
     start = time.monotonic()

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import click
 
+from gdn_aot.catalogue.models import all_models
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, out, table
-from gdn_aot.models import all_models
 
 
 @click.command("models")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, out, table
-from gdn_aot.providers import PROVIDERS, installed_version
+from gdn_aot.machine import installed
+from gdn_aot.providers import module_name
 
 
 @click.command("providers")
@@ -18,8 +20,8 @@ def command(*, as_json: bool) -> None:
             "name": info.name,
             "distribution": info.distribution,
             "license": info.license,
-            "module": info.module,
-            "installed": installed_version(info.name),
+            "module": module_name(info.name),
+            "installed": installed.version(info.distribution),
             "versions": [
                 {"version": known.version, "status": known.status, "note": known.note} for known in info.versions
             ],
@@ -33,7 +35,7 @@ def command(*, as_json: bool) -> None:
         (
             info.name,
             info.distribution,
-            installed_version(info.name) or "not installed",
+            installed.version(info.distribution) or "not installed",
             ", ".join(f"{known.version} ({known.status})" for known in info.versions),
         )
         for info in PROVIDERS.values()

@@ -12,7 +12,7 @@ from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, 
 
 if TYPE_CHECKING:
     from gdn_aot.errors import ConflictError
-    from gdn_aot.hub.publish import Outcome
+    from gdn_aot.registry.publish import Outcome
 
 
 @click.command("publish")
@@ -47,8 +47,8 @@ def command(
     that are there already are left as they are.
     """
     from gdn_aot.errors import UsageError
-    from gdn_aot.hub.publish import publish
-    from gdn_aot.hub.registry import default_repo, locate, open_registry
+    from gdn_aot.registry.base import default_repo, locate, open_registry
+    from gdn_aot.registry.publish import publish
 
     where = default_repo(repo)
     if locate(where).revision is not None:
@@ -100,7 +100,7 @@ def _summary(outcome: Outcome, *, dry_run: bool) -> str:
 
 
 def _document(outcome: Outcome, refusal: ConflictError | None, *, dry_run: bool) -> dict[str, Any]:
-    from gdn_aot.hub.layout import branch_name
+    from gdn_aot.registry.layout import branch_name
 
     document: dict[str, Any] = {
         "repo": outcome.registry,

@@ -16,9 +16,9 @@ from gdn_aot.errors import NoArtifactError, Problem, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gdn_aot.artifact.stored import StoredArtifact
     from gdn_aot.artifact.verify import Artifact
-    from gdn_aot.build.seed import Seeded
+    from gdn_aot.building.seed import Seeded
+    from gdn_aot.store.stored import StoredArtifact
 
 _SUMS = ("binaries", "choices", "written", "kept")
 
@@ -50,7 +50,7 @@ def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -
       gdn-aot seed --into /cache/triton
       TRITON_CACHE_DIR=/cache/triton python serve.py
     """  # noqa: D301 - \b is click's
-    from gdn_aot.build.seed import seed
+    from gdn_aot.building.seed import seed
 
     artifacts = [_open(place) for place in (_lines(files) if files else _fitting())]
     documents: list[dict[str, Any]] = []
@@ -89,9 +89,9 @@ def _fitting() -> Iterator[str]:
     Raises:
         NoArtifactError: There are none.
     """
-    from gdn_aot.artifact import upkeep
-    from gdn_aot.artifact.store import Store, default_home
-    from gdn_aot.runtime.find import unfit
+    from gdn_aot.serving.find import unfit
+    from gdn_aot.store import upkeep
+    from gdn_aot.store.store import Store, default_home
 
     store = Store(default_home())
     rejected = []
@@ -112,8 +112,8 @@ def _fitting() -> Iterator[str]:
 
 
 def _open(place: str) -> Artifact | StoredArtifact:
-    from gdn_aot.artifact.stored import StoredArtifact
     from gdn_aot.artifact.verify import open_artifact
+    from gdn_aot.store.stored import StoredArtifact
 
     path = Path(place)
     return StoredArtifact(path) if path.is_dir() else open_artifact(path)

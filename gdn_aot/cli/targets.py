@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from gdn_aot.catalogue.targets import all_targets, assembler_version, check_assembler
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, out, table
-from gdn_aot.targets import all_targets, assembler_version, check_assembler
 
 
 def _rows() -> list[dict[str, Any]]:

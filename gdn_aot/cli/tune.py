@@ -14,9 +14,9 @@ from gdn_aot.cli._output import Progress, emit_json, note, out
 from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from gdn_aot.targets import Target
-    from gdn_aot.tune.plan import Prepared, Task
-    from gdn_aot.tune.tuner import Tuned
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.measuring.plan import Prepared, Task
+    from gdn_aot.measuring.tuner import Tuned
 
 GATE_TOKENS = (300, 108, 44, 13, 1)
 """Candidates are compared, and calls checked against float64, at the first of these lengths that is within the wanted
@@ -104,8 +104,9 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     cache here and name it with --cache-dir. Those that compute something else than the provider's first one are out;
     those that crash or hang are, too, and end nothing but their own process.
     """
-    from gdn_aot.targets import get_target
-    from gdn_aot.tune import device, plan, tuner
+    from gdn_aot.catalogue.targets import get_target
+    from gdn_aot.machine import card as device
+    from gdn_aot.measuring import plan, tuner
 
     where, address = options["executor"], options["address"]
     _executor.check(where, address)
@@ -137,13 +138,15 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
 
 
 def _task(target: Target, options: dict[str, Any]) -> Task:
-    from gdn_aot.build import pipeline
-    from gdn_aot.build.cache import BuildCache, default_cache
+    from gdn_aot.building import pipeline
+    from gdn_aot.catalogue.providers import Limits, get_provider
     from gdn_aot.cli.build import select_workloads
-    from gdn_aot.providers import Limits, get_provider, require_installed
-    from gdn_aot.tune import objective, record
-    from gdn_aot.tune.client import Method
-    from gdn_aot.tune.plan import Task
+    from gdn_aot.compiling.cache import BuildCache, default_cache
+    from gdn_aot.machine import installed
+    from gdn_aot.measuring.client import Method
+    from gdn_aot.measuring.plan import Task
+    from gdn_aot.records import objective
+    from gdn_aot.records import tuning as record
 
     provider = get_provider(options["provider"])
     tokens = parse_tokens(options["tokens"])
@@ -174,7 +177,7 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
         output=options["output"],
     )
     pipeline.check_environment(job, [target])
-    version = require_installed(provider.name)
+    version = installed.require(provider.name)
     return Task(
         job=job,
         target=target,

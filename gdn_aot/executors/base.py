@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from gdn_aot.build.cache import BuildCache
-    from gdn_aot.build.client import Worker
-    from gdn_aot.providers import ProviderInfo
-    from gdn_aot.targets import Target
+    from gdn_aot.catalogue.providers import ProviderInfo
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.cache import BuildCache
+    from gdn_aot.machine.card import CardInfo
+    from gdn_aot.measuring.client import Method
+    from gdn_aot.tracing.client import Worker
     from gdn_aot.triton_internals.encoding import Json
-    from gdn_aot.tune.client import Method
-    from gdn_aot.tune.device import CardInfo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +91,7 @@ class Compiling(Protocol):
 
 
 class Process(Protocol):
-    """A measuring process; `gdn_aot.build.isolated.Isolated` is one, and says what the parts mean."""
+    """A measuring process; `gdn_aot.machine.child.Isolated` is one, and says what the parts mean."""
 
     silence: float
 
@@ -100,7 +100,7 @@ class Process(Protocol):
         ...
 
     def receive(self) -> dict[str, Any]:
-        """Wait for the next message; raises `gdn_aot.build.isolated.EndedError`."""
+        """Wait for the next message; raises `gdn_aot.machine.child.EndedError`."""
         ...
 
     def end(self, *, at_once: bool) -> None:

@@ -9,22 +9,22 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.isolated import EndedError, Isolated
 from gdn_aot.errors import NotWritableError
 from gdn_aot.executors.base import Answer, Cards, LostError
+from gdn_aot.machine.child import EndedError, Isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gdn_aot.build.cache import BuildCache
-    from gdn_aot.build.client import Worker
+    from gdn_aot.catalogue.providers import ProviderInfo
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.executors.base import CompileTask, Order
-    from gdn_aot.providers import ProviderInfo
-    from gdn_aot.targets import Target
-    from gdn_aot.tune.client import Method
-    from gdn_aot.tune.device import CardInfo
+    from gdn_aot.machine.card import CardInfo
+    from gdn_aot.measuring.client import Method
+    from gdn_aot.tracing.client import Worker
 
-MEASURER = "gdn_aot.tune.worker"
+MEASURER = "gdn_aot.measuring.worker"
 """The module that measures."""
 START_SECONDS = 300.0
 """Seconds in which a measuring process has imported the provider."""

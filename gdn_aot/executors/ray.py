@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from gdn_aot.build.cache import BuildCache
-    from gdn_aot.build.client import Worker
+    from gdn_aot.catalogue.providers import ProviderInfo
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.executors.base import Cards, Order
-    from gdn_aot.providers import ProviderInfo
-    from gdn_aot.targets import Target
-    from gdn_aot.tune.client import Method
+    from gdn_aot.measuring.client import Method
+    from gdn_aot.tracing.client import Worker
 
 
 class RayExecutor:

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.cache import BuildCache
-from gdn_aot.build.isolated import EndedError, Isolated
+from gdn_aot.catalogue.providers import get_provider
+from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.errors import GdnAotError
 from gdn_aot.executors.versions import versions
-from gdn_aot.providers import get_provider
-from gdn_aot.tune.device import probe
+from gdn_aot.machine.card import probe
+from gdn_aot.machine.child import EndedError, Isolated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ import json
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.cache import digest
+from gdn_aot.compiling.cache import digest
 from gdn_aot.executors.base import Answer
 from gdn_aot.executors.local import answer, payload
 from gdn_aot.executors.ray_crew import Done, Lost

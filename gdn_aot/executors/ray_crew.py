@@ -7,19 +7,19 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.client import WorkerError
 from gdn_aot.errors import ClusterError, NotWritableError, UsageError
 from gdn_aot.executors.ray_cluster import reason, when_done
 from gdn_aot.executors.ray_node import CompileNode
 from gdn_aot.executors.versions import difference, versions
+from gdn_aot.tracing.client import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.executors.base import Order
     from gdn_aot.executors.ray_cluster import Cluster, Node
-    from gdn_aot.providers import ProviderInfo
 
 POLL_SECONDS = 1.0
 """How often the nodes of the cluster are looked at."""

@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.isolated import EndedError
+from gdn_aot.catalogue.providers import get_provider
+from gdn_aot.catalogue.targets import get_target
 from gdn_aot.errors import ClusterError, NothingSelectedError, UsageError
 from gdn_aot.executors.base import Cards, LostError
 from gdn_aot.executors.local import MEASURER, ORDER, START_SECONDS
 from gdn_aot.executors.ray_card_node import CardNode
 from gdn_aot.executors.ray_cluster import reason
 from gdn_aot.executors.versions import difference, versions
-from gdn_aot.providers import get_provider
-from gdn_aot.targets import get_target
-from gdn_aot.tune.device import CardInfo, Process
+from gdn_aot.machine.card import CardInfo, Process
+from gdn_aot.machine.child import EndedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gdn_aot.build.cache import BuildCache
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.executors.ray_cluster import Cluster, Node
-    from gdn_aot.targets import Target
-    from gdn_aot.tune.client import Method
+    from gdn_aot.measuring.client import Method
 
 FREE_SECONDS = 120.0
 """In which a node must have its resource free: it may be in use by another tuning."""

@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.cache import BuildCache
-from gdn_aot.build.client import Worker, WorkerEndedError
+from gdn_aot.catalogue.providers import get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.errors import GdnAotError
 from gdn_aot.executors.versions import versions
-from gdn_aot.providers import get_provider
-from gdn_aot.targets import get_target
+from gdn_aot.tracing.client import Worker, WorkerEndedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gdn_aot._version import __version__
-from gdn_aot.build import sources
-from gdn_aot.targets import assembler_version, get_target
+from gdn_aot.catalogue.targets import assembler_version, get_target
+from gdn_aot.machine import installed
+from gdn_aot.tracing import sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gdn_aot.providers import ProviderInfo
+    from gdn_aot.catalogue.providers import ProviderInfo
 
 _MISSING = "not installed"
 _CODE = "code"
@@ -22,9 +23,9 @@ def versions(provider: ProviderInfo, target: str) -> dict[str, str]:
     distribution = provider.distribution
     found = {
         "gdn-aot": __version__,
-        "triton": sources.installed("triton") or _MISSING,
+        "triton": installed.version("triton") or _MISSING,
         f"ptxas for {target}": assembler_version(get_target(target)) or _MISSING,
-        distribution: sources.installed(distribution) or _MISSING,
+        distribution: installed.version(distribution) or _MISSING,
     }
     if found[distribution] != _MISSING:
         found[_CODE] = sources.code_digest(provider)

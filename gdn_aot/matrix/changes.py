@@ -2,7 +2,7 @@
 
 A row's inputs are the row itself, its file of pins, the code of this package that its build runs, the rows of the
 tables of models and targets that it names, and the records that its choices are from. A record of another target counts
-too: `gdn_aot.tune.transfer` asks it for every key that nearer ones lack.
+too: `gdn_aot.choosing.transfer` asks it for every key that nearer ones lack.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Look:
 
     def table_reasons(self) -> Iterator[Callable[[Row], str | None]]:
         for kind, names in (("model", lambda row: row.models), ("target", lambda row: (row.target,))):
-            place = f"{_PACKAGE}/resources/{kind}s.toml"
+            place = f"{_PACKAGE}/catalogue/{kind}s.toml"
             if place not in self.paths:
                 continue
             now = _table((self.checkout.root / place).read_bytes(), kind)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from gdn_aot.providers import get_provider
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_ROOTS = ("gdn_aot.build.pipeline", "gdn_aot.build.worker")
+_ROOTS = ("gdn_aot.building.pipeline", "gdn_aot.compiling.worker")
 """A build and the process in which it traces; the module of its provider is the third."""
 _ALONE = ("cli/build.py", "cli/_options.py")
 """They say what is built where the matrix does not. What they import besides does not reach an artifact."""
@@ -31,7 +29,7 @@ class Code:
     def files(self, provider: str) -> frozenset[str]:
         """Return what a build for a provider runs, as paths from the package's folder, ``/`` between their parts."""
         found: dict[tuple[str, bool], Path] = {}
-        left = [(name, True) for name in (*_ROOTS, get_provider(provider).module)]
+        left = [(name, True) for name in (*_ROOTS, f"gdn_aot.providers.{provider}.workloads")]
         while left:
             module, whole = left.pop()
             path = self._file(module)

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gdn_aot.catalogue.models import all_models
+from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.errors import MatrixError, Problem, UsageError
 from gdn_aot.matrix import pairs
 from gdn_aot.matrix.form import Environment, Matrix, Row
 from gdn_aot.matrix.read import Document, read, suggest
-from gdn_aot.models import all_models
-from gdn_aot.providers import PROVIDERS
-from gdn_aot.targets import all_targets
 
 if sys.version_info >= (3, 11):
     import tomllib

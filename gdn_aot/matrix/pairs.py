@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gdn_aot import assemblers
+from gdn_aot.catalogue import assemblers
+from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.matrix.read import suggest
-from gdn_aot.providers import PROVIDERS
-from gdn_aot.targets import all_targets
 from gdn_aot.triton_internals import SUPPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gdn_aot.catalogue.providers import ProviderInfo, ProviderVersion
     from gdn_aot.matrix.form import Environment
-    from gdn_aot.providers import ProviderInfo, ProviderVersion
 
 
 def environment_problems(provider: ProviderInfo, version: str, triton: str, python: str) -> Iterator[tuple[str, str]]:

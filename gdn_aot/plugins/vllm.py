@@ -32,7 +32,7 @@ def register() -> None:
     if _registered:
         return
     _registered = True
-    from gdn_aot.runtime import log
+    from gdn_aot.serving import log
 
     log.send_to(_LOGGER)
     try:
@@ -46,7 +46,7 @@ def register() -> None:
 
 
 def _register() -> None:
-    from gdn_aot.runtime import loader, log
+    from gdn_aot.serving import loader, log
 
     loader.install()
     state = loader.state()
@@ -91,5 +91,5 @@ def _count(number: int, one: str, more: str = "") -> str:
 def _strict(error: BaseException) -> bool:
     """Say whether the user asked for errors, and this is one of ours."""
     errors: Any = sys.modules.get("gdn_aot.errors")
-    loader: Any = sys.modules.get("gdn_aot.runtime.loader")
+    loader: Any = sys.modules.get("gdn_aot.serving.loader")
     return bool(errors and loader and isinstance(error, errors.GdnAotError) and loader.state().strict)

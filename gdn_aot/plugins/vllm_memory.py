@@ -11,7 +11,7 @@ import functools
 import sys
 from typing import Any
 
-from gdn_aot.runtime import log
+from gdn_aot.serving import log
 
 METHOD = "determine_available_memory"
 _MARK = "_gdn_aot_preloads"
@@ -46,8 +46,8 @@ def _loading_first(original: Any) -> Any:
 def load(worker: Any) -> None:
     """Load the kernels that artifacts have for a worker's model onto its device. Raises nothing."""
     try:
-        from gdn_aot.runtime import loader
-        from gdn_aot.runtime.preload import load_shape
+        from gdn_aot.serving import loader
+        from gdn_aot.serving.preload import load_shape
 
         shape = shape_of_worker(worker)
         loaded = load_shape(shape)

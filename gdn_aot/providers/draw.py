@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize, softplus
 
 if TYPE_CHECKING:
-    from gdn_aot.providers.base import Draw
+    from gdn_aot.providers.workload import Draw
 
 _A = (1.0, 16.0)
 """Range of A, and of the time step below, in FLA's layer (``fla/layers/gated_deltanet.py``)."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from gdn_aot.providers.base import Limits
+    from gdn_aot.catalogue.providers import Limits
 
 
 def bucket_tokens(rows_per_token: int, rows: int, max_tokens: int) -> Iterator[int]:

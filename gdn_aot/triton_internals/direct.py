@@ -14,7 +14,7 @@ from gdn_aot.triton_internals import Launch, launching
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gdn_aot.artifact.index_records import BinaryRecord
+    from gdn_aot.store.index_records import BinaryRecord
 
 Grid = tuple[int, int, int]
 
@@ -44,7 +44,7 @@ class Ready:
     """One binary, loaded on the current device.
 
     Args:
-        native: `gdn_aot.runtime._launch`, or None to launch through Triton's own launcher.
+        native: `gdn_aot.serving._launch`, or None to launch through Triton's own launcher.
         jit: The function it was compiled from.
         record: Its launch key, metadata and specialization.
         code: A cubin, or PTX text, which the driver then compiles for the device.

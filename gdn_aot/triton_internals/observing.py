@@ -14,13 +14,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from gdn_aot.triton_internals import (
-    autotune_key,
-    cache_key,
-    kernel_name,
-    pack_launch,
-    source_text,
-)
+from gdn_aot.triton_internals import autotune_key, cache_key, kernel_name, pack_launch, source_text
 
 TYPE_CHECKING = False  # as in typing: this is imported into every process of a deployment
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from gdn_aot.triton_internals.observing import unwrapped
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gdn_aot.artifact.index_records import ConfigRecord
+    from gdn_aot.store.index_records import ConfigRecord
 
     _Prepare = Callable[[int], Callable[[str], Any | None]]
 

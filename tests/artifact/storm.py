@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import storing
 from hub.checking import check_store
 
-from gdn_aot.artifact.audit import audit
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import Store
-from gdn_aot.artifact.upkeep import prune, remove
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NothingSelectedError
+from gdn_aot.store.audit import audit
+from gdn_aot.store.install import install
+from gdn_aot.store.store import Store
+from gdn_aot.store.upkeep import prune, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable

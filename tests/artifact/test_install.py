@@ -13,14 +13,14 @@ import storing
 from helpers import python
 from hub.checking import check_store
 
-from gdn_aot.artifact import install as install_module
-from gdn_aot.artifact.audit import audit
-from gdn_aot.artifact.install import find_installed, install, renew
-from gdn_aot.artifact.origins import Origin, read_origins
-from gdn_aot.artifact.pack import FIXED, ROW
-from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NotWritableError
+from gdn_aot.store import install as install_module
+from gdn_aot.store.audit import audit
+from gdn_aot.store.install import find_installed, install, renew
+from gdn_aot.store.origins import Origin, read_origins
+from gdn_aot.store.pack import FIXED, ROW
+from gdn_aot.store.store import Store
 
 
 def origin(number: int, repo: str = "hf://org/name", revision: str = "v1") -> Origin:
@@ -251,8 +251,8 @@ def test_files_may_not_grow(home: Path, tmp_path: Path, one: Artifact) -> None:
     other = storing.variant(tmp_path, 2)
     code = """
 import json, os, resource, signal, sys
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import Store
+from gdn_aot.store.install import install
+from gdn_aot.store.store import Store
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import NotWritableError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

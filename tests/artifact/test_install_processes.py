@@ -11,10 +11,10 @@ import storing
 from helpers import ROOT, run
 from hub.checking import check_store
 
-from gdn_aot.artifact.audit import audit
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import Artifact
+from gdn_aot.store.audit import audit
+from gdn_aot.store.install import install
+from gdn_aot.store.store import Store
 
 
 def storm(mode: str, home: Path, seed: int, count: int, artifacts: list[Artifact]) -> Any:

@@ -12,11 +12,11 @@ from helpers import python
 from hub.checking import check_store
 
 from artifact import factory
-from gdn_aot.artifact.install import find_installed, install
-from gdn_aot.artifact.pack import FIXED, MAGIC, ROW, Pack
-from gdn_aot.artifact.pack_writer import write_pack
-from gdn_aot.artifact.store import Store
 from gdn_aot.errors import UnknownFormatError, VerificationError
+from gdn_aot.store.install import find_installed, install
+from gdn_aot.store.pack import FIXED, MAGIC, ROW, Pack
+from gdn_aot.store.pack_writer import write_pack
+from gdn_aot.store.store import Store
 
 BLOBS = {factory.sha256(data): data for data in (b"", b"one", b"two" * 1000, *factory.CUBINS)}
 
@@ -176,7 +176,7 @@ def test_reading_loads_no_writer(tmp_path: Path) -> None:
     storing.put(tmp_path, storing.variant(tmp_path, 1))
     code = """
 import sys, json
-from gdn_aot.artifact.store import Store
+from gdn_aot.store.store import Store
 store = Store(sys.argv[1])
 (place,) = store.artifacts()
 index = store.open_index(place)
@@ -187,5 +187,5 @@ for sha256, _ in index.blobs():
 print(json.dumps(sorted(sys.modules)))
 """
     loaded = python(code, tmp_path, home=tmp_path)
-    assert "gdn_aot.artifact.pack" in loaded
-    assert not {"zstandard", "fcntl", "gdn_aot.artifact.install", "gdn_aot.artifact.manifest"} & set(loaded)
+    assert "gdn_aot.store.pack" in loaded
+    assert not {"zstandard", "fcntl", "gdn_aot.store.install", "gdn_aot.artifact.manifest"} & set(loaded)

@@ -11,11 +11,11 @@ import pytest
 import storing
 from hub.checking import check_store
 
-from gdn_aot.artifact import install as install_module
-from gdn_aot.artifact.audit import audit
-from gdn_aot.artifact.install import find_installed, install
-from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import Artifact
+from gdn_aot.store import install as install_module
+from gdn_aot.store.audit import audit
+from gdn_aot.store.install import find_installed, install
+from gdn_aot.store.store import Store
 
 
 def test_an_older_store_is_upgraded(home: Path, tmp_path: Path, one: Artifact) -> None:

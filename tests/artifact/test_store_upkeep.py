@@ -10,14 +10,14 @@ import storing
 from hub.checking import check_store
 
 from artifact import factory
-from gdn_aot.artifact.audit import audit
-from gdn_aot.artifact.install import install, size_of
-from gdn_aot.artifact.origins import Origin
-from gdn_aot.artifact.pack_writer import write_pack
-from gdn_aot.artifact.store import Store
-from gdn_aot.artifact.upkeep import Removed, ls, prune, remove, size, unneeded
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import NothingSelectedError, NotWritableError, UnknownFormatError
+from gdn_aot.store.audit import audit
+from gdn_aot.store.install import install, size_of
+from gdn_aot.store.origins import Origin
+from gdn_aot.store.pack_writer import write_pack
+from gdn_aot.store.store import Store
+from gdn_aot.store.upkeep import Removed, ls, prune, remove, size, unneeded
 
 SM_90 = "fla0.6.0-triton3.6.0-sm_90"
 

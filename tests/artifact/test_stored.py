@@ -10,11 +10,11 @@ from doctoring import flip
 from hub.registries import payload
 
 from artifact import factory
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import MANIFEST, Store
-from gdn_aot.artifact.stored import StoredArtifact
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
+from gdn_aot.store.install import install
+from gdn_aot.store.store import MANIFEST, Store
+from gdn_aot.store.stored import StoredArtifact
 
 if TYPE_CHECKING:
     from pathlib import Path

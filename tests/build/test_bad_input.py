@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import Done, expect_error, gdn_aot, run
 
-from gdn_aot.build import sources
 from gdn_aot.cli import main
+from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,8 +97,8 @@ def test_provider_not_installed(refuse: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("version", ["3.5.1", "4.0.0", "3.10.0", "3.5.0+git12", None])
 def test_unsupported_triton(refuse: Any, monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
-    real = sources.installed
-    monkeypatch.setattr(sources, "installed", lambda name: version if name == "triton" else real(name))
+    real = installed.version
+    monkeypatch.setattr(installed, "version", lambda name: version if name == "triton" else real(name))
     error = refuse(*_GOOD, code=2, kind="unsupported-triton")
     assert (f"Triton {version}" if version else "not installed") in error["message"]
     assert "3.6" in error["hint"]

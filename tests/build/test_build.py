@@ -21,9 +21,9 @@ from tune import records
 
 from gdn_aot.artifact import elf
 from gdn_aot.artifact.manifest import to_json
-from gdn_aot.targets import get_target
-from gdn_aot.tune import record as r
-from gdn_aot.tune import wide
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.records import tuning as r
+from gdn_aot.tracing import wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,8 +102,8 @@ def test_a_complete_build_has_every_kernel_of_the_model(sm_120: Built) -> None:
 
 _OFFERED = """
 import importlib, json, sys
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
 stub.activate(get_target(sys.argv[1]))
 from triton.runtime.autotuner import Autotuner
 offered = {}

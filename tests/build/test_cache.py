@@ -8,12 +8,12 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
-from gdn_aot.build import pipeline
-from gdn_aot.build.cache import BuildCache, Object, Outcome, default_cache, digest, launch_digest
-from gdn_aot.build.records import UNUSABLE, Kernel, Trace
+from gdn_aot.building import pipeline
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.cache import BuildCache, Object, Outcome, default_cache, digest, launch_digest
 from gdn_aot.errors import NotWritableError
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
+from gdn_aot.tracing.records import UNUSABLE, Kernel, Trace
 
 METADATA = {"shared": 4096, "num_warps": 4, "name": "kernel"}
 KERNEL = Kernel(module="m", qualname="k", cache_key="aa", source_sha256="", sources=(), dependencies=(), globals=())

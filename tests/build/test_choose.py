@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gdn_aot.build.cache import Object, Outcome
-from gdn_aot.build.choose import Chooser, misfit
-from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.choosing.choose import Chooser, misfit
+from gdn_aot.compiling.cache import Object, Outcome
 from gdn_aot.errors import UsageError
-from gdn_aot.targets import get_target
-from gdn_aot.tune import wide
-from gdn_aot.tune.record import TunedChoice
+from gdn_aot.records.tuning import TunedChoice
+from gdn_aot.tracing import wide
+from gdn_aot.tracing.records import Config, Kernel, Launch, Trace, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gdn_aot.build.choose import Choices, Suggest
-    from gdn_aot.build.records import Scalar
-    from gdn_aot.tune.record import TuningTable
+    from gdn_aot.choosing.choose import Choices, Suggest
+    from gdn_aot.records.tuning import TuningTable
+    from gdn_aot.tracing.records import Scalar
 
 SM_75 = get_target("sm_75")
 KEY = (16, "torch.bfloat16")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 import triton
 
-from gdn_aot.build import pipeline
-from gdn_aot.build.cache import BuildCache
-from gdn_aot.models import select_shapes
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
+from gdn_aot.building import pipeline
+from gdn_aot.catalogue.models import select_shapes
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.cache import BuildCache
 
 if TYPE_CHECKING:
-    from gdn_aot.build.compilation import Compilation
+    from gdn_aot.compiling.compilation import Compilation
 
 _REAL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas-blackwell"
 _FAKE = """#!{python}

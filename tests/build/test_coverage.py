@@ -88,11 +88,11 @@ def test_bad_input(decode: Built, tmp_path: Path) -> None:
 def test_another_version_is_refused(
     decode: Built, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gdn_aot.build import sources
     from gdn_aot.cli.main import run
+    from gdn_aot.machine import installed
 
-    real = sources.installed
-    monkeypatch.setattr(sources, "installed", lambda name: "3.8.0" if name == "triton" else real(name))
+    real = installed.version
+    monkeypatch.setattr(installed, "version", lambda name: "3.8.0" if name == "triton" else real(name))
     code = run(["coverage", str(decode.path), "--json"])
     caught = capsys.readouterr()
     error = expect_error(Done(code, caught.out, caught.err), 2, "usage")

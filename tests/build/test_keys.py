@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _PLAIN = """
 import json, sys
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
 choices, target, dtype_name = json.loads(open(sys.argv[1]).read()), sys.argv[2], sys.argv[3]
 stub.activate(get_target(target))
 import torch, triton

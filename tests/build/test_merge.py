@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.shard import Checked, Shard
-from gdn_aot.build.merge import merge
+from gdn_aot.building.merge import merge
 from gdn_aot.errors import ShardError, VerificationError
 
 if TYPE_CHECKING:

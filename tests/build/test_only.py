@@ -10,8 +10,8 @@ import pytest
 from helpers import Done, expect_error, gdn_aot
 from matrices import SMALL, toml
 
-from gdn_aot.build import sources
 from gdn_aot.cli import main
+from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def test_another_environment(refuse: Any) -> None:
 
 @pytest.mark.parametrize(("name", "version"), [("triton", "3.9.9"), ("fla-core", "0.5.2"), ("fla-core", None)])
 def test_one_version_differs(refuse: Any, monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) -> None:
-    real = sources.installed
-    monkeypatch.setattr(sources, "installed", lambda asked: version if asked == name else real(asked))
+    real = installed.version
+    monkeypatch.setattr(installed, "version", lambda asked: version if asked == name else real(asked))
     error = refuse("--only", f"{HERE}-sm_120", code=2, kind="usage")
     assert (f"{name} {version}" if version else f"no {name}") in error["message"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gdn_aot.build.pool import Pool
+from gdn_aot.machine.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,10 +13,10 @@ import launching
 launching.start("sm_90")
 import kernels, torch
 from gdn_aot import triton_internals
-from gdn_aot.build.recorder import Recorder
-from gdn_aot.build.records import Trace
-from gdn_aot.build.relax import Relaxer
-from gdn_aot.providers.base import Relaxation
+from gdn_aot.tracing.recorder import Recorder
+from gdn_aot.tracing.records import Trace
+from gdn_aot.tracing.relax import Relaxer
+from gdn_aot.providers.workload import Relaxation
 jit = kernels.every
 text = hashlib.sha256(triton_internals.source_text(jit).encode()).hexdigest()
 rule = Relaxation(kernel="kernels:every", argument="BLOCK", value=99, sources=(text,), reason="a test")

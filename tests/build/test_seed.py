@@ -22,7 +22,8 @@ from seeding import contents, fails
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.build import seed, sources
+from gdn_aot.building import seed
+from gdn_aot.tracing import sources
 from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from seeding import contents, fails
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact import manifest as manifests
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.store import Store
-from gdn_aot.artifact.stored import StoredArtifact
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.targets import get_target
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.store.install import install
+from gdn_aot.store.store import Store
+from gdn_aot.store.stored import StoredArtifact
 
 if TYPE_CHECKING:
     from builds import Built

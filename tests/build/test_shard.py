@@ -17,15 +17,15 @@ from builds import Built
 from helpers import ROOT, Done, expect_error, gdn_aot, run
 
 from gdn_aot.artifact.verify import open_artifact, open_shard
-from gdn_aot.build import pipeline, split
-from gdn_aot.build.cache import BuildCache
-from gdn_aot.build.merge import merge
-from gdn_aot.build.records import Config
-from gdn_aot.build.shard import trace_digest
-from gdn_aot.models import select_shapes
-from gdn_aot.numerics import record as results
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
+from gdn_aot.building import pipeline, split
+from gdn_aot.building.merge import merge
+from gdn_aot.building.shard import trace_digest
+from gdn_aot.catalogue.models import select_shapes
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.cache import BuildCache
+from gdn_aot.records import numerics as results
+from gdn_aot.tracing.records import Config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
-from gdn_aot.build.split import Part, deal, parse_part, take
+from gdn_aot.building.split import Part, deal, parse_part, take
 from gdn_aot.errors import UsageError
+from gdn_aot.tracing.records import Config, Kernel, Launch, Trace, Tuning
 
 CONFIG = Config((("BK", 64),), 4, 2)
 

@@ -9,19 +9,19 @@ import pytest
 from builds import Built
 
 from gdn_aot.artifact.manifest import Numerics
-from gdn_aot.build import pack
-from gdn_aot.build.cache import Object
-from gdn_aot.build.choose import Choices, Chosen
-from gdn_aot.build.records import Config, Kernel, Launch, Trace, Tuning
-from gdn_aot.models import find_model
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
+from gdn_aot.building import pack
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.choosing.choose import Choices, Chosen
+from gdn_aot.compiling.cache import Object
+from gdn_aot.tracing.records import Config, Kernel, Launch, Trace, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gdn_aot.artifact.manifest import Binary, Manifest
-    from gdn_aot.models import ModelShape
+    from gdn_aot.catalogue.models import ModelShape
 
 SMALL, LARGE = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=2) for size in (32, 64))
 

@@ -109,7 +109,7 @@ install(strict=True); become('sm_90')
 import torch
 torch.cuda.mem_get_info = lambda *_: (1 << 30, 1 << 31)
 torch.cuda.synchronize = lambda *_: None
-from gdn_aot.runtime.preload import load_shape
+from gdn_aot.serving.preload import load_shape
 loaded = load_shape(None)._asdict()
 modules = len(driver.loaded)
 {CALLS}

@@ -7,20 +7,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gdn_aot.build import pipeline
-from gdn_aot.build.cache import BuildCache, launch_digest
+from gdn_aot.building import pipeline
+from gdn_aot.catalogue.models import select_shapes
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
 from gdn_aot.cli.build import select_workloads
+from gdn_aot.compiling.cache import BuildCache, launch_digest
 from gdn_aot.executors.base import CompileTask
-from gdn_aot.models import select_shapes
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gdn_aot.build.records import Trace
+    from gdn_aot.catalogue.targets import Target
     from gdn_aot.executors.base import Answer, Executor, Order
-    from gdn_aot.targets import Target
+    from gdn_aot.tracing.records import Trace
 
 ARGUMENTS = ("--model", "qwen3.5-9b", "--workload", "transformers-decode", "--workload", "gated-norm")
 ARGUMENTS += ("--max-tokens", "8192", "--max-batch", "4")

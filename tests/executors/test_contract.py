@@ -11,7 +11,7 @@ import pytest
 from clusters import HERE
 from small import load, tasks, work
 
-from gdn_aot.build.cache import BuildCache
+from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.executors.local import LocalExecutor
 from gdn_aot.executors.ray import RayExecutor
 

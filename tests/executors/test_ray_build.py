@@ -20,7 +20,7 @@ from clusters import free_port, marked, of_ours
 from helpers import ROOT, environment, expect_error, gdn_aot
 from small import ARGUMENTS, TARGETS, load, tasks, work
 
-from gdn_aot.build import pipeline
+from gdn_aot.building import pipeline
 from gdn_aot.errors import ClusterError
 from gdn_aot.executors import ray_crew
 from gdn_aot.executors.ray import RayExecutor
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clusters import Node, TestCluster
     from small import Reference
 
-WORKER = "gdn_aot.build.worker"
+WORKER = "gdn_aot.compiling.worker"
 
 
 def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:
@@ -199,7 +199,7 @@ def other_triton(folder: Path) -> None:
 
 def other_code(folder: Path) -> None:
     shutil.copytree(ROOT / "gdn_aot", folder / "gdn_aot", ignore=shutil.ignore_patterns("__pycache__"))
-    with (folder / "gdn_aot" / "models.py").open("a") as file:
+    with (folder / "gdn_aot" / "catalogue" / "models.py").open("a") as file:
         file.write("# another line\n")
 
 

@@ -11,11 +11,11 @@ import pytest
 from helpers import expect_error, gdn_aot
 from tune.conftest import compiled, task  # noqa: F401
 
+from gdn_aot.catalogue.models import parse_shape
 from gdn_aot.errors import ClusterError, UsageError
 from gdn_aot.executors.ray import RayExecutor
-from gdn_aot.models import parse_shape
-from gdn_aot.tune import record as records
-from gdn_aot.tune import tuner
+from gdn_aot.measuring import tuner
+from gdn_aot.records import tuning as records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from clusters import Node, TestCluster
 
-    from gdn_aot.tune.plan import Task
-    from gdn_aot.tune.tuner import Tuned
+    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.tuner import Tuned
 
 SHAPES = ("heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16", "heads=2,v_heads=8,k_dim=64,v_dim=128,dtype=bf16")
 CARD = "0, Simulated 90, {driver}, {capability}, 1024, 0, GPU-1a"

@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid, softplus
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gdn_aot.models import ModelShape
+    from gdn_aot.catalogue.models import ModelShape
 
 DEVICE = "cuda"
 
@@ -82,7 +82,7 @@ class Watch:
 
 def model_shape(tp: int = 1) -> ModelShape:
     """Return the shape under test: 16 key heads and 32 value heads of 128, divided by ``tp``."""
-    from gdn_aot.models import find_model
+    from gdn_aot.catalogue.models import find_model
 
     return find_model("qwen3.5-9b").shape(tp)
 

@@ -1,6 +1,6 @@
 """Make FLA use an artifact's configurations without gdn-aot: the other side of a comparison.
 
-FLA reads configurations from files: see `gdn_aot.providers.fla_configs`, with which `export` writes them. Kernels
+FLA reads configurations from files: see `gdn_aot.providers.fla.configs`, with which `export` writes them. Kernels
 decorated with Triton's own autotuner do not look there: `force` puts those into the autotuner.
 """
 
@@ -10,9 +10,9 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.build.records import Config
-from gdn_aot.providers import fla_configs
-from gdn_aot.providers.fla_configs import environment
+from gdn_aot.providers.fla import configs as fla_configs
+from gdn_aot.providers.fla.configs import environment
+from gdn_aot.tracing.records import Config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import expect_error, gdn_aot
 
-from gdn_aot.numerics import record
+from gdn_aot.records import numerics as record
 
 if TYPE_CHECKING:
     from gpu.conftest import Record

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import gdn_aot
 
-from gdn_aot.providers import fla_configs
+from gdn_aot.providers.fla import configs as fla_configs
 from gpu import served
 
 if TYPE_CHECKING:

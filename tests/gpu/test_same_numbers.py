@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gdn_aot.numerics import tolerance as checking
+from gdn_aot.reference import tolerance as checking
 from gpu import fla_configs, served
 
 if TYPE_CHECKING:

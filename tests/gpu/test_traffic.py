@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gdn_aot.providers import get_provider
+from gdn_aot.catalogue.providers import get_provider
 from gpu import served
 
 if TYPE_CHECKING:

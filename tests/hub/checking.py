@@ -8,7 +8,7 @@ from pathlib import Path
 import storing
 
 from gdn_aot.artifact.parse import load_manifest
-from gdn_aot.artifact.store import Store
+from gdn_aot.store.store import Store
 
 
 def check_store(home: Path) -> list[str]:

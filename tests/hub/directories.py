@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
-from gdn_aot.hub.directory import DirectoryRegistry
-from gdn_aot.hub.layout import CARD, INDEX, artifact_path
-from gdn_aot.hub.registry import read_index
+from gdn_aot.registry.base import read_index
+from gdn_aot.registry.directory import DirectoryRegistry
+from gdn_aot.registry.layout import CARD, INDEX, artifact_path
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from artifact import factory
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
-from gdn_aot.targets import get_target
+from gdn_aot.catalogue.targets import get_target
 
 if TYPE_CHECKING:
     from pathlib import Path

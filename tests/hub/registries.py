@@ -11,9 +11,9 @@ from helpers import gdn_aot
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
-from gdn_aot.hub.publish import publish
-from gdn_aot.hub.registry import open_registry
-from gdn_aot.targets import get_target
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.registry.base import open_registry
+from gdn_aot.registry.publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +77,7 @@ def payload(home: Path) -> Path:
 
 def installed(home: Path) -> list[str]:
     """The artifacts of a store, the one that the loader prefers first."""
-    from gdn_aot.artifact.store import Store
+    from gdn_aot.store.store import Store
 
     return [place.rpartition("/")[2] for place in Store(str(home)).artifacts()]
 

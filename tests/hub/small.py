@@ -14,13 +14,13 @@ from artifact import factory
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.hub.layout import entry_of
+from gdn_aot.registry.layout import entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from gdn_aot.hub.layout import Entry
+    from gdn_aot.registry.layout import Entry
 
 TARGETS = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 

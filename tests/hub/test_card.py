@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.artifact import manifest as m
-from gdn_aot.hub import card
-from gdn_aot.hub.card import render
-from gdn_aot.hub.layout import Entry, EntryModel, Provenances, make_index
+from gdn_aot.registry import card
+from gdn_aot.registry.card import render
+from gdn_aot.registry.layout import Entry, EntryModel, Provenances, make_index
 from hub import small
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from gdn_aot.errors import (
     UsageError,
     VerificationError,
 )
-from gdn_aot.hub.commits import Commit, File, commit_name
-from gdn_aot.hub.directory import DirectoryRegistry
-from gdn_aot.hub.layout import CARD, INDEX, artifact_path
-from gdn_aot.hub.publish import publish
-from gdn_aot.hub.registry import Addition, Snapshot, read_index
+from gdn_aot.registry.base import Addition, Snapshot, read_index
+from gdn_aot.registry.commits import Commit, File, commit_name
+from gdn_aot.registry.directory import DirectoryRegistry
+from gdn_aot.registry.layout import CARD, INDEX, artifact_path
+from gdn_aot.registry.publish import publish
 from hub import small
 from hub.directories import empty_registry, expect_shown, expect_whole
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gdn_aot.errors import NotWritableError
-from gdn_aot.hub.directory import DirectoryRegistry
-from gdn_aot.hub.layout import INDEX
-from gdn_aot.hub.publish import publish
+from gdn_aot.registry.directory import DirectoryRegistry
+from gdn_aot.registry.layout import INDEX
+from gdn_aot.registry.publish import publish
 from hub import small
 from hub.directories import empty_registry, expect_shown, expect_whole
 

@@ -20,7 +20,7 @@ import yaml
 from helpers import ROOT, environment, python
 
 from gdn_aot.cli.main import cli
-from gdn_aot.hub.registry import open_registry, read_index
+from gdn_aot.registry.base import open_registry, read_index
 from hub import small
 from hub.loopback import ORG, LoopbackHub
 from hub.machines import Machine
@@ -37,8 +37,8 @@ TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions", "shar
 PAGES = tuple(ROOT / "docs/how-to" / f"{topic}.md" for topic in TOPICS)
 LOADER = """
 import json, sys
-from gdn_aot.runtime.find import find
-from gdn_aot.artifact.store import default_home
+from gdn_aot.serving.find import find
+from gdn_aot.store.store import default_home
 found, verdicts = find(default_home(), None)
 print(json.dumps([[item.index.header["identifier"], len(item.index.kernels())] for item in found]))
 """

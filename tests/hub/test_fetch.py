@@ -9,14 +9,14 @@ import pytest
 from doctoring import distribution, driver_library
 from helpers import expect_error, gdn_aot, python
 
-from gdn_aot.artifact.install import install
-from gdn_aot.artifact.origins import Origin
-from gdn_aot.artifact.store import Store
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.hub import fetch as fetching
-from gdn_aot.hub.layout import INDEX, branch_name, parse_index, to_bytes
-from gdn_aot.hub.registry import Addition, open_registry
-from gdn_aot.hub.select import Request
+from gdn_aot.registry import fetch as fetching
+from gdn_aot.registry.base import Addition, open_registry
+from gdn_aot.registry.layout import INDEX, branch_name, parse_index, to_bytes
+from gdn_aot.registry.select import Request
+from gdn_aot.store.install import install
+from gdn_aot.store.origins import Origin
+from gdn_aot.store.store import Store
 from hub.registries import (
     SM_90,
     SM_120,
@@ -73,7 +73,7 @@ def test_the_loader_finds_it(registry: Path, home: Path) -> None:
     fetch(registry, "--arch", "all", home=home)
     code = """
 import json, sys
-from gdn_aot.runtime.find import find
+from gdn_aot.serving.find import find
 found, verdicts = find(sys.argv[1], None)
 print(json.dumps([verdict.artifact for verdict in verdicts]))
 """

@@ -15,9 +15,9 @@ from helpers import expect_error
 from gdn_aot.artifact.manifest import make_identifier
 from gdn_aot.cli import main
 from gdn_aot.errors import NetworkError
-from gdn_aot.hub import fetch as fetching
-from gdn_aot.hub.layout import INDEX, Entry, artifact_path
-from gdn_aot.hub.registry import Addition, open_registry
+from gdn_aot.registry import fetch as fetching
+from gdn_aot.registry.base import Addition, open_registry
+from gdn_aot.registry.layout import INDEX, Entry, artifact_path
 from hub.registries import SM_90, SM_120, WANTED, fetch, object_of, sha256, store_files, write
 
 if TYPE_CHECKING:

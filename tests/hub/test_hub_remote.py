@@ -1,4 +1,4 @@
-"""`gdn_aot.hub.remote` over the real client: what a registry promises, and which error says what happened."""
+"""`gdn_aot.registry.remote` over the real client: what a registry promises, and which error says what happened."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from huggingface_hub import constants
 
 from gdn_aot import errors
-from gdn_aot.hub.publish import publish
-from gdn_aot.hub.registry import Addition, Snapshot
-from gdn_aot.hub.remote import RemoteRegistry
+from gdn_aot.registry.base import Addition, Snapshot
+from gdn_aot.registry.publish import publish
+from gdn_aot.registry.remote import RemoteRegistry
 from hub.clients import point_client_at
 from hub.loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Refuse, Stall
 from hub.making import make

@@ -17,9 +17,9 @@ from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.container import MAX_FILE
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
-from gdn_aot.hub import layout
-from gdn_aot.hub.layout import Entry, EntryModel, Provenances, RegistryIndex, make_index, parse_index, to_bytes
-from gdn_aot.hub.registry import check_revision, default_repo, locate, open_registry, shown_repo
+from gdn_aot.registry import layout
+from gdn_aot.registry.base import check_revision, default_repo, locate, open_registry, shown_repo
+from gdn_aot.registry.layout import Entry, EntryModel, Provenances, RegistryIndex, make_index, parse_index, to_bytes
 from hub import small
 
 if TYPE_CHECKING:

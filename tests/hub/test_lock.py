@@ -13,8 +13,8 @@ from doctoring import distribution
 from helpers import expect_error, gdn_aot
 
 from gdn_aot.errors import UnknownFormatError, VerificationError
-from gdn_aot.hub.lock import LockedArtifact, LockFile, parse_lock, to_bytes, write_lock
-from gdn_aot.hub.registry import open_registry
+from gdn_aot.registry.base import open_registry
+from gdn_aot.registry.lockfile import LockedArtifact, LockFile, parse_lock, to_bytes, write_lock
 from hub.registries import SM_90, SM_120, WANTED, installed, put, store_files, write
 
 if TYPE_CHECKING:

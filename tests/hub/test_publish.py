@@ -11,7 +11,6 @@ from artifact import factory
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact import manifest as m
-from gdn_aot.artifact.index import CAPTURE
 from gdn_aot.errors import (
     ConflictError,
     NetworkError,
@@ -20,10 +19,11 @@ from gdn_aot.errors import (
     UsageError,
     VerificationError,
 )
-from gdn_aot.hub.directory import DirectoryRegistry
-from gdn_aot.hub.layout import CARD, INDEX, entry_bytes, entry_path, make_index, to_bytes
-from gdn_aot.hub.publish import check_tag, publish
-from gdn_aot.hub.registry import Addition, read_index
+from gdn_aot.registry.base import Addition, read_index
+from gdn_aot.registry.directory import DirectoryRegistry
+from gdn_aot.registry.layout import CARD, INDEX, entry_bytes, entry_path, make_index, to_bytes
+from gdn_aot.registry.publish import check_tag, publish
+from gdn_aot.store.index import CAPTURE
 from hub import small
 
 if TYPE_CHECKING:

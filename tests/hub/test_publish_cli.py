@@ -13,8 +13,8 @@ from helpers import expect_error, gdn_aot
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact import manifest as m
-from gdn_aot.hub.directory import DirectoryRegistry
-from gdn_aot.hub.registry import read_index
+from gdn_aot.registry.base import read_index
+from gdn_aot.registry.directory import DirectoryRegistry
 from hub import small
 
 if TYPE_CHECKING:

@@ -26,10 +26,10 @@ from gdn_aot.errors import (
     StaleParentError,
     UsageError,
 )
-from gdn_aot.hub.failures import Failures, Secrets
-from gdn_aot.hub.layout import INDEX, make_index, to_bytes
-from gdn_aot.hub.registry import Snapshot, read_index
-from gdn_aot.hub.remote import RemoteRegistry
+from gdn_aot.registry.base import Snapshot, read_index
+from gdn_aot.registry.failures import Failures, Secrets
+from gdn_aot.registry.layout import INDEX, make_index, to_bytes
+from gdn_aot.registry.remote import RemoteRegistry
 from hub import small
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from doctoring import distribution, driver_library
 from helpers import python
 
 from gdn_aot.artifact.manifest import make_identifier
-from gdn_aot.hub.choose import missing_error
-from gdn_aot.hub.listing import judge
-from gdn_aot.hub.select import Provider, Request, Verdict, Version, select
+from gdn_aot.registry.choose import missing_error
+from gdn_aot.registry.listing import judge
+from gdn_aot.registry.select import Provider, Request, Verdict, Version, select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,7 +154,7 @@ ASK = """
 import json, sys
 from dataclasses import asdict
 from gdn_aot.errors import UsageError
-from gdn_aot.hub import request
+from gdn_aot.registry import request
 arguments = json.loads(sys.argv[2])
 try:
     made = getattr(request, sys.argv[1])(*arguments)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gdn_aot.build import stub
+from gdn_aot.tracing import stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.targets import Target
+    from gdn_aot.catalogue.targets import Target
 
 FAULT = os.environ.get("GDN_AOT_STANDIN", "")
 
@@ -72,7 +72,7 @@ class StandIn:
 
 
 def _workloads() -> dict[str, Any]:
-    from gdn_aot.providers import fla
+    from gdn_aot.providers.fla import workloads as fla
 
     return {name: lambda make=make: StandIn(make()) for name, make in fla.WORKLOADS.items()}
 

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers import ROOT, expect_error, gdn_aot
 
-from gdn_aot.build import pipeline
-from gdn_aot.build.cache import BuildCache
+from gdn_aot.building import pipeline
+from gdn_aot.catalogue.models import select_shapes
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.errors import UsageError
-from gdn_aot.models import select_shapes
-from gdn_aot.numerics import check, record
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
-from gdn_aot.tune.device import CardInfo
+from gdn_aot.machine.card import CardInfo
+from gdn_aot.measuring import check
+from gdn_aot.records import numerics as record
 
 if TYPE_CHECKING:
-    from gdn_aot.numerics.check import Prepared, Task
+    from gdn_aot.measuring.check import Prepared, Task
 
 WORKLOADS = ("transformers-prefill", "transformers-decode", "gated-norm")
 SHAPE = "heads=1,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"

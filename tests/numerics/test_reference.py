@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gdn_aot.numerics import reference
 from gdn_aot.providers.draw import Random
+from gdn_aot.reference import formulas as reference
 
 
 def drawn(batch: int, tokens: int, heads: int = 2, v_heads: int = 4, beta: float = 1.0) -> list[torch.Tensor]:

@@ -27,7 +27,7 @@ import json, sys
 from vllm.plugins import load_general_plugins
 def loaded():
     kernels = [name for name in sys.modules if "flash_linear_attention" in name or ".fla." in name]
-    return ["gdn_aot.runtime.loader" in sys.modules, kernels]
+    return ["gdn_aot.serving.loader" in sys.modules, kernels]
 """
 
 
@@ -84,7 +84,7 @@ def test_the_process_that_inspects_models_goes_on(vllm: Any) -> None:
 from vllm.model_executor.models.registry import _run_in_subprocess
 def inspect():
     import sys
-    return ["gdn_aot.runtime.loader" in sys.modules]
+    return ["gdn_aot.serving.loader" in sys.modules]
 print(json.dumps(_run_in_subprocess(inspect)))
 """)
     assert answer == [True]

@@ -194,7 +194,7 @@ done(available=available, measured=served.measured, warnings=warnings())
 def test_a_capture_may_serve_a_model_that_no_artifact_was_built_for(play: Any, captured: bool) -> None:
     got = play(f"""
 plugin.register(); become()
-from gdn_aot.runtime import preload
+from gdn_aot.serving import preload
 preload.load_shape = lambda _: preload.Loaded(
     artifacts=("a", "b"), captured={captured}, models=0, kernels=2, modules=3, bytes=1 << 20)
 worker(config()).determine_available_memory()
@@ -346,7 +346,7 @@ class Odd(BaseException):
     pass
 def broken(*_, **__):
     raise Odd("broken")
-from gdn_aot.runtime import loader
+from gdn_aot.serving import loader
 loader.install = broken
 plugin.register()
 print(json.dumps(warnings()))
@@ -357,7 +357,7 @@ print(json.dumps(warnings()))
 
 def test_ctrl_c_is_not_swallowed_and_strict_mode_is_strict(play: Any, tmp_path: Path) -> None:
     code = """
-from gdn_aot.runtime import loader
+from gdn_aot.serving import loader
 def interrupted(*_, **__):
     raise KeyboardInterrupt
 kept, loader.install = loader.install, interrupted

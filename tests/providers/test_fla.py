@@ -13,8 +13,8 @@ import pytest
 from helpers import gdn_aot, python
 
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.models import find_model
-from gdn_aot.providers import PROVIDERS
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,17 +44,17 @@ EXPECTED = {
 
 _TRACE = """
 import json, sys
-from gdn_aot.build.client import Worker
-from gdn_aot.build.records import Trace
-from gdn_aot.models import ModelShape
-from gdn_aot.providers import Limits, PROVIDERS, installed_version
-from gdn_aot.targets import get_target
+from gdn_aot.tracing.client import Worker
+from gdn_aot.tracing.records import Trace
+from gdn_aot.catalogue.models import ModelShape
+from gdn_aot.catalogue.providers import Limits, PROVIDERS; from gdn_aot.machine import installed
+from gdn_aot.catalogue.targets import get_target
 shapes = [ModelShape(**shape) for shape in json.loads(sys.argv[1])]
 names = [name for name, mode in PROVIDERS["fla"].workloads if mode == "inference"]
 with Worker("fla", get_target("sm_90")) as worker:
     trace = Trace.from_json(worker.trace(shapes, Limits(max_tokens=8192, max_batch=4), names, "12"))
 print(json.dumps({
-    "version": trace.provider_version, "installed": installed_version("fla"), "refused": trace.refused,
+    "version": trace.provider_version, "installed": installed.version("fla"), "refused": trace.refused,
     "kernels": sorted({trace.kernels[launch.kernel].qualname for launch in trace.launches}),
     "workloads": trace.workloads, "calls": trace.calls,
     "sources": sorted({path for kernel in trace.kernels for path, _ in kernel.sources}),

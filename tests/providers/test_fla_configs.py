@@ -16,8 +16,9 @@ from gdn_aot._files import write_whole
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.errors import NotWritableError, UsageError
-from gdn_aot.providers import fla_configs, require_installed
-from gdn_aot.tune import record as r
+from gdn_aot.machine import installed
+from gdn_aot.providers.fla import configs as fla_configs
+from gdn_aot.records import tuning as r
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +31,8 @@ SOLVE = "fla.ops.utils.solve_tril:merge_16x16_to_32x32_inverse_kernel"
 
 _COMMON = """
 import json, sys
-from gdn_aot.build import worker
-from gdn_aot.models import ModelShape
+from gdn_aot.compiling import worker
+from gdn_aot.catalogue.models import ModelShape
 request = json.loads(sys.argv[1])
 module = worker.start(request)
 """
@@ -60,7 +61,7 @@ _USE = (
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 from gdn_aot import triton_internals
-from gdn_aot.providers import Limits
+from gdn_aot.catalogue.providers import Limits
 
 benchmarked, used, launched = [], {}, []
 
@@ -101,7 +102,7 @@ Used = dict[tuple[str, str], list[Any]]
 def _request() -> str:
     from dataclasses import asdict
 
-    from gdn_aot.models import find_model
+    from gdn_aot.catalogue.models import find_model
 
     return json.dumps(
         {
@@ -144,7 +145,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
         wanted[name, json.dumps(key)] = _config(configs[-1])
     made = records.record(
         *(records.kernel(configs, *choices, name=name) for name, (configs, choices) in kernels.items()),
-        provider=r.Provider(name="fla", distribution="fla-core", version=require_installed("fla")),
+        provider=r.Provider(name="fla", distribution="fla-core", version=installed.require("fla")),
         triton=found["triton"],
     )
     assert {KKT, CHUNK_O, SOLVE} <= set(kernels)
@@ -242,7 +243,7 @@ def test_text_output(traced: Traced, tmp_path: Path) -> None:
 
 
 def test_an_artifact_is_exported(tmp_path: Path) -> None:
-    manifest, version = factory.make_manifest(), require_installed("fla")
+    manifest, version = factory.make_manifest(), installed.require("fla")
     kernel = manifest.kernels[0]
     assert f"{kernel.module}:{kernel.qualname}" == CHUNK_O
     manifest = replace(
@@ -282,13 +283,13 @@ def test_an_artifact_is_exported(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], code: int, kind: str, message: str) -> None:
-    version = require_installed("fla")
-    installed = r.Provider(name="fla", distribution="fla-core", version=version)
+    version = installed.require("fla")
+    fla = r.Provider(name="fla", distribution="fla-core", version=version)
     row = records.choice(records.times(64, 1.0))
     configs = [records.config()]
     files = {
-        "old": records.record(provider=replace(installed, version="0.1.0")),
-        "vllm": records.record(provider=replace(installed, distribution="vllm")),
+        "old": records.record(provider=replace(fla, version="0.1.0")),
+        "vllm": records.record(provider=replace(fla, distribution="vllm")),
         "unknown": records.record(
             records.kernel(configs, row, name="fla.ops.common.chunk_o:other"), provider=installed
         ),
@@ -308,8 +309,8 @@ def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], code: int, kind: 
 
 _CLASSES = """
 import json
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
 stub.activate(get_target("sm_90"))
 import fla.modules, fla.ops.gated_delta_rule
 from gpu.programs.exported import autotuners

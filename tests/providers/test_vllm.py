@@ -15,8 +15,8 @@ import pytest
 from helpers import expect_error, gdn_aot, python
 
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.providers import PROVIDERS
-from gdn_aot.providers.vllm_relaxations import LINES, RELAXATIONS
+from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.providers.vllm.relaxations import LINES, RELAXATIONS
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.verify import Artifact
@@ -59,12 +59,12 @@ RELAXED_UP_TO = (0, 24)
 _START = """
 import json, logging, sys
 logging.disable(logging.INFO)
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
 stub.activate(get_target("sm_90"))
-from gdn_aot.models import all_models, find_model
-from gdn_aot.providers import vllm as provider
-from gdn_aot.providers import vllm_cache, vllm_layer, vllm_steps
+from gdn_aot.catalogue.models import all_models, find_model
+from gdn_aot.providers.vllm import workloads as provider
+from gdn_aot.providers.vllm import cache as vllm_cache, layer as vllm_layer, steps as vllm_steps
 """
 
 
@@ -190,8 +190,8 @@ def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
     code = """
 import torch
 from gdn_aot import triton_internals
-from gdn_aot.providers import Limits
-from gdn_aot.providers.vllm_contentless import Contentless
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.providers.vllm.contentless import Contentless
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.triton_internals import interception
 
@@ -237,10 +237,10 @@ print(json.dumps(result))
 def test_layers_run_for_targets_that_other_code_of_vllm_is_for(target: str, tmp_path: Path) -> None:
     """On Blackwell vLLM asks its platform more than on Hopper before it takes its kernels of prefill."""
     code = """
-from gdn_aot.providers import Limits
+from gdn_aot.catalogue.providers import Limits
 shape = find_model("qwen3.5-9b").shape(1, "fp16" if sys.argv[1] == "sm_75" else "bf16")
-from gdn_aot.build.recorder import Recorder
-from gdn_aot.build.records import Trace
+from gdn_aot.tracing.recorder import Recorder
+from gdn_aot.tracing.records import Trace
 trace = Trace(provider_version="", triton_version="", ptxas_version="")
 recorder = Recorder(trace)
 for name, make in provider.WORKLOADS.items():
@@ -283,9 +283,9 @@ launching.start()
 counter = launching.Counter()
 import torch, logging
 logging.disable(logging.INFO)
-from gdn_aot.models import find_model
-from gdn_aot.providers import vllm as provider
-from gdn_aot.providers import vllm_cache, vllm_layer, vllm_steps
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.providers.vllm import workloads as provider
+from gdn_aot.providers.vllm import cache as vllm_cache, layer as vllm_layer, steps as vllm_steps
 from gdn_aot.providers.draw import EMPTY
 shape = find_model("qwen3.5-9b").shape(8)
 deployment = vllm_cache.deployments(shape)[0]

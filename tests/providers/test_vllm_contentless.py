@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gdn_aot import triton_internals
-from gdn_aot.providers.vllm_contentless import Contentless, contentless
+from gdn_aot.providers.vllm.contentless import Contentless, contentless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from gdn_aot.models import find_model
-from gdn_aot.providers import vllm_reference
+from gdn_aot.catalogue.models import find_model
 from gdn_aot.providers.draw import Random
-from gdn_aot.providers.vllm_steps import Deployment, Group, Step
+from gdn_aot.providers.vllm import reference as vllm_reference
+from gdn_aot.providers.vllm.steps import Deployment, Group, Step
 
 if TYPE_CHECKING:
-    from gdn_aot.models import ModelShape
-    from gdn_aot.providers.base import Tensors
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.providers.workload import Tensors
 
 SMALL = {"heads": 2, "v_heads": 4, "k_dim": 8, "v_dim": 6}
 LAYERS = ("qwen3-next", "qwen3.5", "olmo-hybrid")

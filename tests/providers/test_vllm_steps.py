@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from gdn_aot.models import find_model
-from gdn_aot.providers import vllm_steps
-from gdn_aot.providers.base import Limits
-from gdn_aot.providers.vllm_steps import Deployment, Group, Step, norm_rows
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.providers.vllm import steps as vllm_steps
+from gdn_aot.providers.vllm.steps import Deployment, Group, Step, norm_rows
 
 PLAIN = Deployment(state="auto", drafts=0)
 DRAFTED = Deployment(state="float32", drafts=2)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 _START = """
 import json, sys
 import torch
-from gdn_aot.build.worker import start
-from gdn_aot.models import find_model
-from gdn_aot.providers import Limits, PROVIDERS
+from gdn_aot.compiling.worker import start
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.providers import Limits, PROVIDERS
 zeros = torch.Tensor.new_zeros
 module = start({"provider": "fla", "target": sys.argv[1]})
 inference = [name for name, mode in PROVIDERS["fla"].workloads if mode == "inference"]

@@ -14,9 +14,9 @@ from typing import Any
 
 DEVICE = sys.argv[1] if sys.argv[1:] else "cpu"
 if DEVICE == "cpu":
-    from gdn_aot.build import stub
-    from gdn_aot.providers.vllm_platform import prepare
-    from gdn_aot.targets import get_target
+    from gdn_aot.catalogue.targets import get_target
+    from gdn_aot.providers.vllm.platform import prepare
+    from gdn_aot.tracing import stub
 
     stub.activate(get_target("sm_90"))
     prepare()
@@ -24,7 +24,7 @@ if DEVICE == "cpu":
 import torch  # noqa: E402
 from vllm.model_executor.layers.mamba.ops import causal_conv1d as conv  # noqa: E402
 
-from gdn_aot.providers.vllm_relaxations import LINES  # noqa: E402
+from gdn_aot.providers.vllm.relaxations import LINES  # noqa: E402
 
 WIDTH, TAPS, MANY = 16, 4, 100_000
 KERNELS = {name: getattr(conv, name) for name in ("_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel")}

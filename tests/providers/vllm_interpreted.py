@@ -9,19 +9,19 @@ import json
 import logging
 from dataclasses import replace
 
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.tracing import stub
 
 logging.disable(logging.INFO)
 stub.activate(get_target("sm_90"))
 
 import torch  # noqa: E402
 
-from gdn_aot.models import find_model  # noqa: E402
-from gdn_aot.numerics.tolerance import compare  # noqa: E402
-from gdn_aot.providers import vllm as provider  # noqa: E402
+from gdn_aot.catalogue.models import find_model  # noqa: E402
+from gdn_aot.providers.vllm import workloads as provider  # noqa: E402
 from gdn_aot.providers.draw import Random  # noqa: E402
-from gdn_aot.providers.vllm_steps import Deployment, Group, Step  # noqa: E402
+from gdn_aot.providers.vllm.steps import Deployment, Group, Step  # noqa: E402
+from gdn_aot.reference.tolerance import compare  # noqa: E402
 
 torch.zeros, torch.zeros_like = torch.zeros.__wrapped__, torch.zeros_like.__wrapped__  # here they are read
 

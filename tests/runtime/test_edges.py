@@ -73,8 +73,8 @@ def test_an_artifact_that_comes_later_is_found(serve: Any) -> None:
     """A first install() found an empty store; the next one finds what was put there since."""
     got = serve("""
 gdn_aot.install(); become()
-from gdn_aot.artifact.install import install as put
-from gdn_aot.artifact.store import Store, default_home
+from gdn_aot.store.install import install as put
+from gdn_aot.store.store import Store, default_home
 from gdn_aot.artifact.verify import open_artifact
 put(Store(default_home()), open_artifact(sys.argv[1]))
 gdn_aot.install(); decode(); done()
@@ -157,7 +157,7 @@ def picky(name, code, shared, device):
 driver.utils.load_binary = picky
 prefill(heads=3, v_heads=6); prefill(heads=3, v_heads=6)
 from gdn_aot.triton_internals.serving import Trial
-tuners = [kernel.tuner for kernel in gdn_aot.runtime.loader.state().kernels.values() if kernel.tuner]
+tuners = [kernel.tuner for kernel in gdn_aot.serving.loader.state().kernels.values() if kernel.tuner]
 done(refused=len(refused), trials=sum(isinstance(tuner.fn, Trial) for tuner in tuners))
 """)
     assert got["refused"] == 2

@@ -171,7 +171,7 @@ def test_two_devices_of_one_process(serve: Any) -> None:
     got = serve("""
 install(strict=True); become()
 decode(); driver.device = 1; decode(); driver.device = 0; decode()
-done(modules=sorted(map(list, __import__("gdn_aot.runtime.loader").runtime.loader.state().modules)))
+done(modules=sorted(map(list, __import__("gdn_aot.serving.loader").runtime.loader.state().modules)))
 """)
     assert got["compiled"] == []
     assert [device for device, _, _ in got["modules"]] == [0, 1]
@@ -205,7 +205,7 @@ install(); become()
 try:
     prefill(heads=3, v_heads=6)
     error = None
-except gdn_aot.runtime.loader.GdnAotError as raised:
+except gdn_aot.serving.loader.GdnAotError as raised:
     error = [type(raised).__name__, raised.hint]
 done(error=error)
 """,
@@ -233,7 +233,7 @@ def test_a_served_kernel_looks_like_tritons_own(serve: Any) -> None:
     got = serve("""
 install(strict=True); become(); decode()
 from triton.compiler import CompiledKernel
-from gdn_aot.runtime import loader
+from gdn_aot.serving import loader
 entries = [entry for one in loader.state().kernels.values() for entry in one.jit.device_caches.values()]
 (kernel,) = [kernel for entry in entries for kernel in entry[0].values()]
 done(own=isinstance(kernel, CompiledKernel), name=kernel.metadata.name, warps=kernel.metadata.num_warps,
@@ -252,7 +252,7 @@ def test_a_global_that_changes_later_is_noticed_by_triton(serve: Any) -> None:
     """As for what Triton compiled itself: a kernel whose globals changed is not launched."""
     got = serve("""
 install(strict=True); become(); prefill()
-from gdn_aot.runtime import loader
+from gdn_aot.serving import loader
 names = [(jit, name, holder) for kernel in loader.state().kernels.values() for jit in [kernel.jit]
          for (name, _), (_, holder) in jit.used_global_vals.items()]
 jit, name, holder = names[0]
@@ -273,7 +273,7 @@ install(strict=True); become()
 import torch
 torch.cuda.is_initialized = lambda: True
 import fla.ops.gated_delta_rule
-from gdn_aot.runtime import loader
+from gdn_aot.serving import loader
 prepared = [list(kernel.jit.device_caches) for kernel in loader.state().kernels.values()]
 modules = gdn_aot.report().modules
 prefill(); done(prepared=prepared, modules=modules)

@@ -10,8 +10,8 @@ import pytest
 import storing
 from hub.checking import check_store
 
-from gdn_aot.artifact.store import Store
-from gdn_aot.artifact.upkeep import prune, remove
+from gdn_aot.store.store import Store
+from gdn_aot.store.upkeep import prune, remove
 
 DECODE = "fused_recurrent_gated_delta_rule_fwd_kernel"
 UNPRIVILEGED = """
@@ -83,9 +83,9 @@ def test_pruned_and_packed_anew_under_a_serving_process(serve: Any, place: Path,
     got = serve(f"""
 import storing
 from pathlib import Path
-from gdn_aot.artifact.pack_writer import write_pack
-from gdn_aot.artifact.store import Store
-from gdn_aot.artifact.upkeep import prune
+from gdn_aot.store.pack_writer import write_pack
+from gdn_aot.store.store import Store
+from gdn_aot.store.upkeep import prune
 install(); become()
 place = Path({str(place)!r})
 everything = storing.contents(place)

@@ -17,7 +17,7 @@ from triton.compiler import compiler
 from triton.runtime import cache
 from triton.runtime.autotuner import Autotuner
 
-from gdn_aot.build.seed import _Writer
+from gdn_aot.building.seed import _Writer
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.triton_internals import disk_cache
 from gdn_aot.triton_internals.disk_cache import Place
@@ -30,8 +30,8 @@ _HERE = Path(__file__).parent
 _PREPARE = f"""
 import json, sys
 sys.path.insert(0, {str(_HERE)!r})
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
 stub.activate(get_target("sm_90"))
 import torch, triton
 import triton.language as tl

@@ -34,8 +34,8 @@ import json, sys
 sys.path.insert(0, {str(_HERE)!r})
 from gdn_aot import triton_internals
 from gdn_aot.triton_internals import interception
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
 stub.activate(get_target("sm_90"))
 import torch, triton
 import triton.language as tl

@@ -14,8 +14,8 @@ _KEYS = f"""
 import json, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from gdn_aot import triton_internals
-from gdn_aot.build import stub
-from gdn_aot.targets import get_target
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
 stub.activate(get_target("sm_90"))
 import torch
 import triton.language as tl

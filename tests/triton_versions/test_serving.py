@@ -78,7 +78,7 @@ def test_an_entry_of_another_form_is_left_alone_and_told(serve: Any) -> None:
 install(); become('sm_120')
 import collections
 import fla.ops.gated_delta_rule
-from gdn_aot.runtime import loader
+from gdn_aot.serving import loader
 (kernel,) = loader.state().kernels.values()
 class Other(collections.UserDict):
     pass

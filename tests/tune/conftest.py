@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import simulated
 
-from gdn_aot.build.cache import BuildCache
-from gdn_aot.build.pipeline import Job
+from gdn_aot.building.pipeline import Job
+from gdn_aot.catalogue.models import parse_shape
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.executors.local import LocalExecutor
-from gdn_aot.models import parse_shape
-from gdn_aot.providers import Limits, get_provider
-from gdn_aot.targets import get_target
-from gdn_aot.tune.client import Method
-from gdn_aot.tune.objective import DEFAULT
-from gdn_aot.tune.plan import Task
-from gdn_aot.tune.record import record_path
+from gdn_aot.measuring.client import Method
+from gdn_aot.measuring.plan import Task
+from gdn_aot.records.objective import DEFAULT
+from gdn_aot.records.tuning import record_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable

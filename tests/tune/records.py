@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.tune import record as r
+from gdn_aot.records import tuning as r
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gdn_aot.errors import UsageError
-from gdn_aot.tune import device
+from gdn_aot.machine import card as device
 
 if TYPE_CHECKING:
     from collections.abc import Callable

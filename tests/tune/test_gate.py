@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from gdn_aot.tune import gate
+from gdn_aot.measuring import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdn_aot.tune.halving import Halving, Round
+from gdn_aot.measuring.halving import Halving, Round
 
 
 @dataclass

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.errors import UsageError
-from gdn_aot.tune.objective import DEFAULT, NoneEligible, Objective, Sample, Verdict, choose, equivalent, parse
+from gdn_aot.records.objective import DEFAULT, NoneEligible, Objective, Sample, Verdict, choose, equivalent, parse
 
 COUNTS = (64, 512, 2048)
 _SAMPLE = st.builds(Sample, us=st.floats(1, 1000), noise=st.floats(0, 5))

@@ -15,7 +15,7 @@ import pytest
 
 from gdn_aot import _files
 from gdn_aot.errors import NotWritableError, UsageError
-from gdn_aot.tune import record as r
+from gdn_aot.records import tuning as r
 from tune import records
 from tune.records import choice, config, full, kernel, plain, record, times
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gdn_aot.catalogue.targets import all_targets, get_target
+from gdn_aot.choosing.transfer import Transfer, nearness, origin, ranked
 from gdn_aot.errors import UsageError
-from gdn_aot.targets import all_targets, get_target
-from gdn_aot.tune import record as r
-from gdn_aot.tune.transfer import Transfer, nearness, origin, ranked
+from gdn_aot.records import tuning as r
 from tune import records
 from tune.records import KERNEL, KEY, choice, config, kernel, record, times
 

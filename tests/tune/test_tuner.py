@@ -10,15 +10,15 @@ import pytest
 import simulated
 
 from gdn_aot.errors import NotWritableError, UsageError
-from gdn_aot.tune import record as records
-from gdn_aot.tune import tuner
+from gdn_aot.measuring import tuner
+from gdn_aot.records import tuning as records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gdn_aot.tune.plan import Task
-    from gdn_aot.tune.tuner import Tuned
+    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.tuner import Tuned
 
 MakeTask = "Callable[..., Task]"
 

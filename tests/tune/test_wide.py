@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdn_aot.build.derive import smaller
-from gdn_aot.build.records import Config
-from gdn_aot.targets import all_targets, get_target
-from gdn_aot.tune.wide import MOST, beyond, candidates
+from gdn_aot.catalogue.targets import all_targets, get_target
+from gdn_aot.tracing.derive import smaller
+from gdn_aot.tracing.records import Config
+from gdn_aot.tracing.wide import MOST, beyond, candidates
 
 SM_90 = get_target("sm_90")
 _KKT = [Config(kwargs=(("BK", bk),), num_warps=warps, num_stages=3) for bk in (32, 64) for warps in (1, 2, 4)]

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gdn_aot.build.client import Worker
-from gdn_aot.build.records import Config, Trace
-from gdn_aot.models import find_model
-from gdn_aot.providers import Limits
-from gdn_aot.targets import get_target
-from gdn_aot.tune.wide import MOST, candidates
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.tracing.client import Worker
+from gdn_aot.tracing.records import Config, Trace
+from gdn_aot.tracing.wide import MOST, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gdn_aot.build.records import Tuning
+    from gdn_aot.tracing.records import Tuning
 
 SM_90 = get_target("sm_90")
 KKT, STATE, OUT = (

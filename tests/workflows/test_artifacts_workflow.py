@@ -18,7 +18,7 @@ from hub.loopback import ORG, LoopbackHub
 from hub.machines import Machine
 
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.hub.registry import open_registry, read_index
+from gdn_aot.registry.base import open_registry, read_index
 from workflows import actions
 from workflows.github import IdTokens
 from workflows.runner import Job, Runner

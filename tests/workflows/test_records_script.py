@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers import ROOT
 
-from gdn_aot.tune import record as tuning
+from gdn_aot.records import tuning
 from workflows.scripts import script
 
 if TYPE_CHECKING:

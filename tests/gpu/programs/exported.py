@@ -52,7 +52,7 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
         "benchmarked": sorted(set(watch.benchmarked)),
         "used": {name: entries for name, entries in used.items() if entries},
         "finite": all(bool(value.isfinite().all()) for value in results.values()),
-        "loader_active": "gdn_aot.runtime.loader" in sys.modules,
+        "loader_active": "gdn_aot.serving.loader" in sys.modules,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gdn_aot.numerics import reference
+from gdn_aot.reference import formulas as reference
 from gpu import calls, fla_configs
 
 

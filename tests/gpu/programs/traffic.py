@@ -1,6 +1,6 @@
 """Random traffic in one process, every result compared with float64.
 
-The calls are those of the workloads of `gdn_aot.providers.fla`, with inputs as a model makes them.
+The calls are those of the workloads of `gdn_aot.providers.fla.workloads`, with inputs as a model makes them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gdn_aot.numerics import reference, tolerance
 from gdn_aot.providers.draw import Random
+from gdn_aot.reference import formulas as reference
+from gdn_aot.reference import tolerance
 from gpu import calls
 
 if TYPE_CHECKING:
-    from gdn_aot.models import ModelShape
-    from gdn_aot.providers.base import Call, Workload
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.providers.workload import Call, Workload
 
 
 class Checker:
@@ -64,8 +65,8 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
 
     gdn_aot.install(options["artifact"], strict=True)
     watch = calls.Watch()
-    from gdn_aot.providers import Limits
-    from gdn_aot.providers import fla as provider
+    from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.providers.fla import workloads as provider
 
     checker = Checker()
     rng = random.Random(options["seed"])

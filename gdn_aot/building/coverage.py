@@ -1,0 +1,96 @@
+"""Prove an artifact against random traffic, from the parent's side."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.catalogue.models import shape_of
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.errors import UsageError
+from gdn_aot.machine import installed
+from gdn_aot.tracing.client import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.catalogue.models import ModelShape
+
+
+def cover(
+    manifest: Manifest, shapes: Sequence[ModelShape], workloads: Sequence[str], *, calls: int, seed: int
+) -> dict[str, Any]:
+    """Replay ``calls`` random calls against an artifact's keys.
+
+    Returns:
+        What `gdn_aot.tracing.replay.replay` returns; misses of kernels and keys that the manifest itself lists as not
+        covered are under ``not_covered`` instead of ``misses``.
+
+    Raises:
+        UsageError: The installed provider or Triton is another version than the artifact's.
+    """
+    check_versions(manifest)
+    with Worker(manifest.provider.name, get_target(manifest.target.name)) as worker:
+        result = worker.replay(
+            {
+                "kernels": _keys(manifest),
+                "shapes": [asdict(shape) for shape in shapes],
+                "limits": asdict(
+                    Limits(max_tokens=manifest.max_tokens, max_batch=manifest.max_batch, mode=manifest.mode)
+                ),
+                "workloads": list(workloads),
+                "calls": calls,
+                "seed": seed,
+            }
+        )
+    declared = {(gap.kernel, str(key)) for gap in manifest.not_covered for key in gap.keys}
+    declared |= {(gap.kernel, "None") for gap in manifest.not_covered if not gap.keys}
+    known = [miss for miss in result["misses"] if (miss["kernel"], str(miss["autotune_key"])) in declared]
+    result["not_covered"] = known
+    result["misses"] = [miss for miss in result["misses"] if miss not in known]
+    del result["event"]
+    return result
+
+
+def built_shapes(manifest: Manifest) -> tuple[ModelShape, ...]:
+    """Return the shapes that an artifact was built for, those of ``--shape`` included."""
+    return tuple(shape_of(asdict(row)) for row in manifest.models)
+
+
+def check_versions(manifest: Manifest) -> None:
+    """Check that what is installed is what the artifact was built from.
+
+    Raises:
+        UsageError: It is not.
+        ProviderMissingError: The provider is not installed.
+    """
+    pairs = (
+        (manifest.provider.distribution, manifest.provider.version, installed.require(manifest.provider.name)),
+        ("triton", manifest.triton.version, installed.version("triton")),
+    )
+    for name, wanted, found in pairs:
+        if wanted != found:
+            raise UsageError(
+                f"the artifact is for {name} {wanted}, installed is {found}",
+                hint=f"pip install {name}=={wanted}",
+            )
+
+
+def _keys(manifest: Manifest) -> dict[str, Any]:
+    return {
+        f"{kernel.module}:{kernel.qualname}": {
+            "cache_key": kernel.cache_key,
+            "launches": [binary.launch_key for binary in kernel.binaries],
+            "relaxations": [[relaxed.argument, relaxed.value] for relaxed in kernel.relaxations],
+            "choices": [
+                [
+                    list(choice.key),
+                    {**asdict(choice.config), "kwargs": list(choice.config.kwargs.items())},
+                ]
+                for choice in kernel.choices
+            ],
+        }
+        for kernel in manifest.kernels
+    }

@@ -1,0 +1,236 @@
+"""Turn a trace, its choices and the compiled kernels into the manifest and blobs of an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import zstandard
+
+from gdn_aot._version import __version__
+from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact.archive import epoch_from_environment
+from gdn_aot.catalogue.models import distinct
+from gdn_aot.tracing.records import NO_SHAPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.providers import Limits, ProviderInfo
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.choosing.choose import Choices
+    from gdn_aot.compiling.cache import BuildCache, Object
+    from gdn_aot.tracing import records
+
+
+def make_manifest(
+    *,
+    provider: ProviderInfo,
+    target: Target,
+    trace: records.Trace,
+    choices: Choices,
+    objects: dict[int, Object],
+    shapes: Sequence[ModelShape],
+    workloads: Sequence[str],
+    limits: Limits,
+    licenses: list[tuple[str, bytes]],
+    numerics: m.Numerics,
+) -> m.Manifest:
+    """Build the manifest. ``objects`` maps launch indices to compiled kernels; every choice's launches are in it."""
+    users = _users(trace, choices, objects)
+    models = _models_of_traced(shapes, paged=provider.paged)
+    by_kernel: dict[int, list[m.Binary]] = {}
+    for index, compiled in objects.items():
+        launch = trace.launches[index]
+        by_kernel.setdefault(launch.kernel, []).append(_binary(launch, compiled, users[index], models))
+    kernels = [_kernel(trace, index, choices, binaries) for index, binaries in sorted(by_kernel.items())]
+    kernels.sort(key=lambda kernel: (kernel.module, kernel.qualname))
+    return m.Manifest(
+        format=m.FORMAT,
+        identifier=m.make_identifier(
+            provider.name, trace.provider_version, trace.triton_version, target.name, workloads
+        ),
+        target=m.Target(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
+        provider=m.Provider(
+            name=provider.name,
+            distribution=provider.distribution,
+            version=trace.provider_version,
+            license=provider.license,
+            license_files=tuple(
+                m.LicenseFile(path=path, blob=hashlib.sha256(text).hexdigest()) for path, text in licenses
+            ),
+        ),
+        triton=m.Triton(version=trace.triton_version, ptxas=trace.ptxas_version),
+        models=tuple(_model(shape) for shape in shapes),
+        workloads=tuple(workloads),
+        mode=cast("m.Mode", limits.mode),
+        max_tokens=limits.max_tokens,
+        max_batch=limits.max_batch,
+        kernels=tuple(kernels),
+        not_covered=_not_covered(trace, choices),
+        numerics=numerics,
+        build=_build(),
+    )
+
+
+def blobs(manifest: m.Manifest, cache: BuildCache, licenses: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Return every blob that a manifest refers to, by digest."""
+    digests = {binary.cubin for kernel in manifest.kernels for binary in kernel.binaries}
+    found = {digest: cache.cubin(digest) for digest in sorted(digests)}
+    return {**found, **{hashlib.sha256(text).hexdigest(): text for _, text in licenses}}
+
+
+def _users(trace: records.Trace, choices: Choices, launches: Iterable[int]) -> dict[int, records.Users]:
+    """Return whose calls cause each launch with the configurations chosen.
+
+    A launch that no choice causes (there are some when all candidates are kept) has those for whom it is a candidate.
+    """
+    users = {launch: set(pairs) for launch, pairs in trace.plain.items()}
+    for choice in choices.chosen:
+        for launch, pairs in zip(choice.launches, choice.tuning.users, strict=True):
+            users.setdefault(launch, set()).update(pairs)
+    rest = set(launches).difference(users)
+    for tuning in trace.tunings if rest else ():
+        for variant, pairs in zip(tuning.variants, tuning.users, strict=True):
+            for launch in rest.intersection(variant):
+                users.setdefault(launch, set()).update(pairs)
+    return users
+
+
+def _models_of_traced(shapes: Sequence[ModelShape], *, paged: bool) -> list[list[int]]:
+    """Return for each traced shape the indices of the models that it stands for."""
+    return [
+        [index for index, shape in enumerate(shapes) if len(distinct([traced, shape], paged=paged)) == 1]
+        for traced in distinct(shapes, paged=paged)
+    ]
+
+
+def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m.Binary]) -> m.Kernel:
+    kernel = trace.kernels[index]
+    chosen = [choice for choice in choices.chosen if choice.tuning.kernel == index]
+    return m.Kernel(
+        module=kernel.module,
+        qualname=kernel.qualname,
+        cache_key=kernel.cache_key,
+        source_sha256=kernel.source_sha256,
+        sources=tuple(m.Source(path=path, sha256=sha256) for path, sha256 in kernel.sources),
+        dependencies=tuple(
+            m.Dependency(name=name, module=module, qualname=qualname, source_sha256=sha256)
+            for name, module, qualname, sha256 in kernel.dependencies
+        ),
+        globals=tuple(m.Global(name=name, value=value) for name, value in kernel.globals),
+        choices=tuple(
+            sorted(
+                (
+                    m.Choice(
+                        key=choice.tuning.key,
+                        config=_config(choice.config),
+                        provenance=cast("m.Provenance", choice.provenance),
+                        derived=choice.derived,
+                        note=choice.note,
+                    )
+                    for choice in chosen
+                ),
+                key=lambda choice: str(choice.key),
+            )
+        ),
+        binaries=tuple(sorted(binaries, key=lambda binary: binary.launch_key)),
+        relaxations=tuple(
+            m.Relaxation(argument=argument, value=value, reason=reason)
+            for argument, value, reason in kernel.relaxations
+        ),
+    )
+
+
+def _config(config: records.Config) -> m.Config:
+    return m.Config(
+        kwargs=dict(config.kwargs),
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        num_ctas=config.num_ctas,
+        maxnreg=config.maxnreg,
+    )
+
+
+def _binary(
+    launch: records.Launch, compiled: Object, users: records.Users, models_of_traced: list[list[int]]
+) -> m.Binary:
+    specialization: dict[str, Any] = dict(launch.specialization)
+    return m.Binary(
+        launch_key=launch.key,
+        specialization=m.Specialization(
+            signature=_frozen(specialization["signature"]),
+            constants=_frozen(specialization["constants"]),
+            attributes=_frozen(specialization["attributes"]),
+            options=_frozen(specialization["options"]),
+        ),
+        metadata=_frozen(compiled.metadata),
+        resources=m.Resources(registers=compiled.registers, shared=compiled.shared, local=compiled.local),
+        models=tuple(sorted({model for shape, _ in users if shape != NO_SHAPE for model in models_of_traced[shape]})),
+        workloads=tuple(sorted({workload for _, workload in users})),
+        cubin=compiled.cubin,
+    )
+
+
+def _frozen(value: object) -> Any:
+    return m.freeze(value)
+
+
+def _model(shape: ModelShape) -> m.Model:
+    return m.Model(
+        name=shape.name,
+        tp=shape.tp,
+        heads=shape.heads,
+        v_heads=shape.v_heads,
+        k_dim=shape.k_dim,
+        v_dim=shape.v_dim,
+        conv_width=shape.conv_width,
+        dtype=shape.dtype,
+    )
+
+
+def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, ...]:
+    keys: dict[tuple[str, str], list[m.Key]] = {}
+    for kernel, reason, key in choices.uncovered:
+        keys.setdefault((kernel, reason), []).extend([cast("m.Key", key)] if key is not None else [])
+    for workload, reason in trace.refused:
+        # The provider itself refused the call on this target: whatever it would have launched is not covered.
+        keys.setdefault((f"workload:{workload}", f"refused by the provider: {reason}"), [])
+    for kernel, reason in trace.left_out:
+        keys.setdefault((kernel, f"captured, but {reason}"), [])
+    return tuple(
+        m.NotCovered(kernel=kernel, reason=reason, keys=tuple(sorted(found, key=str)))
+        for (kernel, reason), found in sorted(keys.items())
+    )
+
+
+def _build() -> m.Build:
+    commit, dirty = _commit()
+    return m.Build(
+        tool=f"gdn-aot {__version__}",
+        commit=commit,
+        dirty=dirty,
+        epoch=epoch_from_environment(),
+        zstd=".".join(map(str, zstandard.ZSTD_VERSION)),
+    )
+
+
+def _commit() -> tuple[str | None, bool]:
+    """Return the commit of our own checkout and whether it has changes; (None, False) when installed."""
+    package = Path(__file__).parent.parent
+    if not (package.parent / ".git").exists():
+        return None, False
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(package.parent), *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "gdn_aot"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, False

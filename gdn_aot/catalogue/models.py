@@ -1,0 +1,396 @@
+"""Models: named shapes of Gated Delta Net layers, and how the options of a build select them.
+
+The catalogue and its sources are in ``catalogue/models.toml``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.errors import NothingSelectedError, UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = [
+    "DTYPES",
+    "Model",
+    "ModelShape",
+    "Selection",
+    "Skipped",
+    "all_models",
+    "distinct",
+    "find_model",
+    "parse_shape",
+    "parse_tp",
+    "select_shapes",
+]
+
+DTYPES = ("bf16", "fp16")
+MAX_K_DIM = 256
+"""Largest key head dimension of FLA's chunk kernels (asserted by its ``chunk_gated_delta_rule_fwd_h``)."""
+MAX_V_DIM = 512
+"""Twice `MAX_K_DIM`: FLA's GatedDeltaNet layer makes value heads twice as wide as key heads by default."""
+CATALOGUE_TP = (1, 2, 4, 8)
+"""The tensor-parallel sizes that listings show."""
+
+_TABLE = Path(__file__).parent / "models.toml"
+_LIST_HINT = "gdn-aot models lists them; --shape builds others"
+_SHAPE_HINT = "for example --shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16"
+_SHAPE_REQUIRED = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
+_SHAPE_OPTIONAL = ("conv_width", "name")
+_VARIANTS = re.compile(r"-(?:instruct|thinking|base|fp8|gptq-int4|awq)$")
+"""Endings of repository names that change weights or their storage, not the shape of the layer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShape:
+    """A model divided by a tensor-parallel size: what one rank's kernels see."""
+
+    name: str
+    tp: int
+    """Tensor-parallel size that the heads are already divided by."""
+    heads: int
+    """Key (and query) heads."""
+    v_heads: int
+    """Value heads, a multiple of ``heads``."""
+    k_dim: int
+    """Dimension of one key head."""
+    v_dim: int
+    """Dimension of one value head."""
+    conv_width: int
+    """Taps of the short convolution."""
+    dtype: str
+    """``bf16`` or ``fp16``."""
+    hidden: int
+    """Width of the residual stream; not divided."""
+    activation: str
+    """Gate of the norm after the layer: ``silu`` or ``sigmoid``."""
+    norm_eps: float
+    allow_neg_eigval: bool
+    """Beta is doubled, so that it lies in (0, 2)."""
+    layer: str = ""
+    """Whose layer code a serving engine runs for it; empty for a ``--shape``."""
+    kv_heads: int = 0
+    """Key-value heads of the full-attention layers, not divided; 0 if not known."""
+    head_dim: int = 0
+    """Dimension of one head of those layers."""
+    state_dtype: str = "auto"
+    """Of the recurrent state, as the checkpoint asks for it; ``auto`` is the model's own."""
+
+    @property
+    def kernel_key(self) -> tuple[object, ...]:
+        """The fields that a kernel can see. Two shapes with the same key need the same binaries."""
+        sizes = (self.heads, self.v_heads, self.k_dim, self.v_dim, self.conv_width)
+        return (*sizes, self.dtype, self.activation, self.allow_neg_eigval)
+
+    @property
+    def paged_key(self) -> tuple[object, ...]:
+        """The same for kernels of an engine that keeps states in the pages of its attention cache."""
+        engine = (self.tp, self.layer, self.kv_heads, self.head_dim, self.state_dtype)
+        return (*self.kernel_key, *engine)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """One row of the catalogue, or one ``--shape``: undivided."""
+
+    name: str
+    hub: tuple[str, ...]
+    """Repositories on the Hugging Face Hub; empty for a ``--shape``."""
+    heads: int
+    v_heads: int
+    k_dim: int
+    v_dim: int
+    hidden: int
+    conv_width: int
+    dtype: str
+    norm_activation: str
+    norm_eps: float
+    allow_neg_eigval: bool
+    source: str
+    """Where the figures are from."""
+    confidence: str
+    """``high``, ``medium`` or ``low``; the head of the catalogue says what each means."""
+    layer: str = ""
+    kv_heads: int = 0
+    head_dim: int = 0
+    state_dtype: str = "auto"
+    attention_source: str = ""
+    """Where the figures of the attention layers and the dtype of the state are from."""
+
+    def indivisible(self, tp: int) -> str | None:
+        """Return why a tensor-parallel size does not divide this model, or None if it does."""
+        for count, what in ((self.heads, "key"), (self.v_heads, "value")):
+            if count % tp:
+                return f"{self.name} has {count} {what} heads, which {tp} does not divide"
+        return None
+
+    def shape(self, tp: int, dtype: str | None = None) -> ModelShape:
+        """Divide the model.
+
+        Args:
+            tp: Tensor-parallel size, at least 1.
+            dtype: ``bf16`` or ``fp16``; by default the model's own.
+
+        Raises:
+            UsageError: ``tp`` does not divide the heads or is not positive, or the dtype is unknown.
+        """
+        if tp < 1:
+            raise UsageError(f"tensor-parallel size {tp} is not positive", hint="for example --tp 1,2,4,8")
+        if reason := self.indivisible(tp):
+            raise UsageError(reason, hint=f"sizes that do: {', '.join(map(str, self.tps()))}")
+        return ModelShape(
+            name=self.name,
+            tp=tp,
+            heads=self.heads // tp,
+            v_heads=self.v_heads // tp,
+            k_dim=self.k_dim,
+            v_dim=self.v_dim,
+            conv_width=self.conv_width,
+            dtype=_dtype(dtype or self.dtype),
+            hidden=self.hidden,
+            activation=self.norm_activation,
+            norm_eps=self.norm_eps,
+            allow_neg_eigval=self.allow_neg_eigval,
+            layer=self.layer,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            state_dtype=self.state_dtype,
+        )
+
+    def tps(self) -> tuple[int, ...]:
+        """Return those of the sizes 1, 2, 4, 8 that divide this model."""
+        return tuple(tp for tp in CATALOGUE_TP if self.indivisible(tp) is None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """A (model, tensor-parallel size) pair that was asked for and does not exist."""
+
+    model: str
+    tp: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What a build or a coverage run works on."""
+
+    shapes: tuple[ModelShape, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@functools.cache
+def all_models() -> tuple[Model, ...]:
+    """Return the catalogue, in the order of its file."""
+    rows = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["model"]
+    return tuple(Model(**{**row, "hub": tuple(row["hub"])}) for row in rows)
+
+
+def _suggest(wrong: str, known: Iterable[str], otherwise: str) -> str:
+    near = difflib.get_close_matches(wrong, tuple(known), n=1)
+    return f"did you mean {near[0]}? {otherwise}" if near else otherwise
+
+
+def _dtype(text: str) -> str:
+    name = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16"}.get(text.lower(), text.lower())
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype {text!r}; known are {', '.join(DTYPES)}", hint="use bf16 or fp16")
+    return name
+
+
+def _normal(name: str) -> str:
+    """Reduce a name, a Hub repository or a local path to the catalogue's way of writing."""
+    parts = [part for part in name.strip().split("/") if part] or [""]
+    cached = [part for part in parts if part.startswith("models--")]  # a directory of the Hub's cache
+    text = cached[0].rsplit("--", 1)[-1] if cached else parts[-1]
+    text = re.sub(r"[\s_]+", "-", text.lower())
+    while (shorter := _VARIANTS.sub("", text)) != text:
+        text = shorter
+    return text
+
+
+def find_model(name: str) -> Model:
+    """Find a model of the catalogue.
+
+    Case, an organization in front, ``_`` or a space for ``-``, and endings such as ``-Instruct`` or ``-FP8``
+    do not matter; of a local path the last component counts.
+
+    Raises:
+        UsageError: No such model; the hint names the nearest one.
+    """
+    wanted = _normal(name)
+    for model in all_models():
+        if wanted in {model.name, *map(_normal, model.hub)}:
+            return model
+    hint = _suggest(wanted, (model.name for model in all_models()), _LIST_HINT)
+    raise UsageError(f"unknown model {name!r}", hint=hint)
+
+
+def shape_of(row: Mapping[str, Any]) -> ModelShape:
+    """Return the shape of a row of a manifest's ``models``, that of a ``--shape`` included."""
+    catalogue = {model.name: model for model in all_models()}
+    if row["name"] in catalogue:
+        return catalogue[row["name"]].shape(row["tp"], row["dtype"])
+    return ModelShape(
+        **row,
+        hidden=row["v_heads"] * row["v_dim"],
+        activation="silu",  # as `parse_shape` gives every shape
+        norm_eps=1e-6,
+        allow_neg_eigval=False,
+    )
+
+
+def parse_tp(text: str) -> tuple[int, ...]:
+    """Turn ``1,2,4,8`` into sizes, in the order given and each once.
+
+    Raises:
+        UsageError: Something in it is not a positive integer, or there is nothing in it.
+    """
+    sizes = [_positive("--tp", part.strip(), "for example --tp 1,2,4,8") for part in text.split(",")]
+    return tuple(dict.fromkeys(sizes))
+
+
+def _positive(what: str, text: str, hint: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+        raise UsageError(f"{what}: {text!r} is not an integer", hint=hint)
+    if int(text) < 1:
+        raise UsageError(f"{what}: {text} is not positive", hint=hint)
+    return int(text)
+
+
+def _shape_fields(text: str) -> dict[str, str]:
+    """Split a ``--shape`` into its keys and values, all keys known, none twice, none missing."""
+    known = (*_SHAPE_REQUIRED, *_SHAPE_OPTIONAL)
+    fields: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise UsageError(f"--shape: {part.strip()!r} is not key=value", hint=_SHAPE_HINT)
+        if key not in known:
+            hint = _suggest(key, known, f"keys are {', '.join(known)}")
+            raise UsageError(f"--shape: unknown key {key!r}", hint=hint)
+        if key in fields:
+            raise UsageError(f"--shape: {key} is given twice", hint=_SHAPE_HINT)
+        fields[key] = value
+    if missing := [key for key in _SHAPE_REQUIRED if key not in fields]:
+        raise UsageError(f"--shape: {', '.join(missing)} missing", hint=_SHAPE_HINT)
+    return fields
+
+
+def parse_shape(text: str) -> Model:
+    """Turn ``heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16`` into a model of its own.
+
+    Optional keys: ``conv_width`` (default 4) and ``name`` (default made from the other values). The rest is
+    as in most of the catalogue: a silu gate, epsilon 1e-6, no negative eigenvalues. ``hidden`` is
+    ``v_heads * v_dim``.
+
+    Raises:
+        UsageError: An unknown, repeated or missing key, or a value that no kernel takes.
+    """
+    fields = _shape_fields(text)
+    numbers = ("heads", "v_heads", "k_dim", "v_dim", "conv_width")
+    size = {"conv_width": 4}
+    size |= {key: _positive(f"--shape: {key}", fields[key], _SHAPE_HINT) for key in numbers if key in fields}
+    dtype = _dtype(fields["dtype"])
+    if size["v_heads"] % size["heads"]:
+        raise UsageError(
+            f"--shape: v_heads={size['v_heads']} is not a multiple of heads={size['heads']}", hint=_SHAPE_HINT
+        )
+    for key, limit in (("k_dim", MAX_K_DIM), ("v_dim", MAX_V_DIM)):
+        if size[key] > limit:
+            message = f"--shape: {key}={size[key]} is more than {limit}, the kernels' limit"
+            raise UsageError(message, hint=_SHAPE_HINT)
+    default = "h{heads}-hv{v_heads}-k{k_dim}-v{v_dim}-w{conv_width}".format(**size)
+    name = fields.get("name", f"{default}-{dtype}")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        hint = "use up to 64 lower-case letters, digits, dots, dashes and underscores"
+        raise UsageError(f"--shape: {name!r} is not a usable name", hint=hint)
+    if any(_normal(name) == model.name for model in all_models()):
+        raise UsageError(f"--shape: {name!r} is a model of the catalogue", hint="choose another name=")
+    return Model(
+        name=name,
+        hub=(),
+        hidden=size["v_heads"] * size["v_dim"],
+        dtype=dtype,
+        norm_activation="silu",
+        norm_eps=1e-6,
+        allow_neg_eigval=False,
+        source="--shape",
+        confidence="high",
+        layer="",
+        state_dtype="auto",
+        attention_source="",
+        **size,
+    )
+
+
+def _selected_models(names: Sequence[str], shapes: Sequence[str]) -> dict[str, Model]:
+    models: dict[str, Model] = {}
+    for part in (part.strip() for name in names for part in name.split(",")):
+        for model in all_models() if part.lower() == "all" else (find_model(part),):
+            models[model.name] = model
+    for text in shapes:
+        model = parse_shape(text)
+        if models.setdefault(model.name, model) != model:
+            raise UsageError(f"two shapes are named {model.name!r}", hint="give each its own name=")
+    return models
+
+
+def select_shapes(
+    names: Sequence[str], tps: Sequence[int], shapes: Sequence[str] = (), dtypes: Sequence[str] | None = None
+) -> Selection:
+    """Turn the options of a build into the shapes to build, each once and in the order given.
+
+    Args:
+        names: Values of ``--model``; ``all`` is the whole catalogue, commas separate several in one value.
+        tps: Tensor-parallel sizes.
+        shapes: Values of ``--shape``.
+        dtypes: Values of ``--dtype``; None or empty for each model's own.
+
+    Raises:
+        UsageError: A name, shape or dtype is wrong, or none is given.
+        NothingSelectedError: None of the sizes divides any of the models.
+    """
+    models = _selected_models(names, shapes)
+    if not models or not tps:
+        what = "tensor-parallel size" if models else "model"
+        raise UsageError(f"no {what} is given", hint=f"for example --model qwen3.5-9b --tp 1. {_LIST_HINT}")
+    chosen: dict[ModelShape, None] = {}
+    skipped: dict[Skipped, None] = {}
+    for model in models.values():
+        for tp in tps:
+            if tp > 0 and (reason := model.indivisible(tp)):
+                skipped[Skipped(model=model.name, tp=tp, reason=reason)] = None
+                continue
+            for dtype in dtypes or (model.dtype,):
+                chosen[model.shape(tp, dtype)] = None
+    if not chosen:
+        reasons = "; ".join(skip.reason for skip in skipped)
+        raise NothingSelectedError(f"nothing to build: {reasons}", hint="choose a --tp that divides the heads")
+    return Selection(shapes=tuple(chosen), skipped=tuple(skipped))
+
+
+def distinct(shapes: Iterable[ModelShape], *, paged: bool = False) -> tuple[ModelShape, ...]:
+    """Keep the first of the shapes that kernels cannot tell apart.
+
+    Args:
+        shapes: Any.
+        paged: The kernels see how an engine lays its cache out; see `ModelShape.paged_key`.
+    """
+    first: dict[tuple[object, ...], ModelShape] = {}
+    for shape in shapes:
+        first.setdefault(shape.paged_key if paged else shape.kernel_key, shape)
+    return tuple(first.values())

@@ -1,0 +1,202 @@
+"""The providers: installed packages whose GDN kernels are built.
+
+To add one: write a package like `gdn_aot.providers.fla`, and add a row here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gdn_aot.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderVersion:
+    """One release of a provider's distribution and what is known about it here."""
+
+    version: str
+    status: str
+    """``reference`` (every test runs on it), ``tested`` (traced and compiled in the tests) or ``known``."""
+    note: str = ""
+    triton: str = ""
+    """What it requires of Triton, of which the first two numbers count: ``3.8.0``. Empty if any supported one does."""
+    python: str = "3.10"
+    """The first version of Python that it is installed on."""
+    absent: tuple[str, ...] = ()
+    """Targets that its own compiled code was not made for, so that it does not run there whatever Triton makes."""
+    source: str = ""
+    """Where the last three are from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderInfo:
+    """A provider, described without importing it."""
+
+    name: str
+    distribution: str
+    license: str
+    """SPDX identifier of the licence that its kernels are under."""
+    package: str
+    """Top-level import package."""
+    workloads: tuple[tuple[str, str], ...]
+    """(name, mode it belongs to) of the workloads that we define for it; older versions may lack some."""
+    versions: tuple[ProviderVersion, ...]
+    install: str
+    """The command that installs it."""
+    paged: bool = False
+    """Its kernels see how an engine lays its cache out; see `gdn_aot.catalogue.models.ModelShape.paged_key`."""
+    catalogue_only: str = ""
+    """Why nothing but models of the catalogue can be built for it, no ``--shape``; empty if shapes can."""
+    serve: str = ""
+    """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
+
+    @property
+    def capture_hint(self) -> str:
+        """How to build for a model that the catalogue does not have, if no ``--shape`` is taken."""
+        return f"gdn-aot capture -o FILE -- {self.serve}, then gdn-aot build --capture FILE"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Bounds on the traffic that an artifact covers."""
+
+    max_tokens: int = 32768
+    """Most tokens in one call, all sequences of the batch together."""
+    max_batch: int = 64
+    """Most sequences in one dense (padded) prefill batch."""
+    mode: str = "inference"
+    """``inference`` or ``train``; ``train`` adds the backward kernels."""
+
+
+SMALL = Limits(max_tokens=256, max_batch=1)
+"""Bounds on the calls that warm a process up."""
+
+
+PROVIDERS: Mapping[str, ProviderInfo] = {
+    "fla": ProviderInfo(
+        name="fla",
+        distribution="fla-core",
+        license="MIT",
+        package="fla",
+        install="pip install 'gdn-aot[fla]'",
+        workloads=(
+            ("transformers-prefill", "inference"),
+            ("transformers-decode", "inference"),
+            ("layer-prefill", "inference"),
+            ("layer-recurrent", "inference"),
+            ("small-chunks", "inference"),
+            ("gated-norm", "inference"),
+            ("short-conv", "inference"),
+            ("transformers-train", "train"),
+            ("layer-train", "train"),
+            ("gated-norm-train", "train"),
+            ("short-conv-train", "train"),
+        ),
+        versions=(
+            ProviderVersion(version="0.6.0", status="reference", note="every test"),
+            ProviderVersion(version="0.5.2", status="tested", note="traced and compiled for one target"),
+            ProviderVersion(version="0.5.1", status="tested", note="traced and compiled for one target"),
+            ProviderVersion(
+                version="0.5.0",
+                status="tested",
+                note="traced and compiled for one target; no beta sigmoid in the operator",
+            ),
+            ProviderVersion(
+                version="0.4.2",
+                status="tested",
+                note="traced and compiled for one target; key heads repeated to value heads, no gate in kernel",
+            ),
+        ),
+    ),
+    "vllm": ProviderInfo(
+        name="vllm",
+        distribution="vllm",
+        license="Apache-2.0",
+        package="vllm",
+        install="pip install vllm, or what docs/how-to/vllm.md says for a machine without a GPU",
+        paged=True,
+        catalogue_only=(
+            "a shape does not say which layer of vLLM runs the model, nor the attention heads that size its cache pages"
+        ),
+        serve="vllm serve MODEL",
+        workloads=(
+            ("prefill", "inference"),
+            ("decode", "inference"),
+            ("mixed", "inference"),
+            ("speculative", "inference"),
+            ("gated-norm", "inference"),
+        ),
+        versions=(
+            ProviderVersion(
+                version="0.24.0",
+                status="reference",
+                note="every test; Triton 3.6.0",
+                triton="3.6.0",
+                absent=("sm_70",),
+                source="its wheel asks for torch 2.11.0, which asks for triton 3.6.0; cuobjdump: code from sm_75 on",
+            ),
+            ProviderVersion(
+                version="0.33.0",
+                status="tested",
+                note="traced, compiled and covered for one target; Triton 3.8.0; drafts by its Triton kernels",
+                triton="3.8.0",
+                python="3.11",
+                absent=("sm_70",),
+                source="its wheel asks for torch 2.14.0, which asks for triton ~=3.8.0; cuobjdump: code from sm_75 on",
+            ),
+            ProviderVersion(
+                version="0.20.2",
+                status="tested",
+                note="traced, compiled and covered for one target; Triton 3.6.0",
+                triton="3.6.0",
+                source="its wheel asks for torch 2.11.0, which asks for triton 3.6.0",
+            ),
+            ProviderVersion(
+                version="0.19.1",
+                status="tested",
+                note="traced, compiled and covered for one target; Triton 3.6.0",
+                triton="3.6.0",
+                source="its wheel asks for torch 2.10.0, which asks for triton 3.6.0",
+            ),
+            ProviderVersion(
+                version="0.17.1",
+                status="tested",
+                note="traced, compiled and covered for one target; Triton 3.6.0; no OLMo-Hybrid",
+                triton="3.6.0",
+                source="its wheel asks for torch 2.10.0, which asks for triton 3.6.0",
+            ),
+        ),
+    ),
+}
+
+
+def get_provider(name: str) -> ProviderInfo:
+    """Return the provider called ``name``.
+
+    Raises:
+        UsageError: There is none; the hint suggests a close name.
+    """
+    if name in PROVIDERS:
+        return PROVIDERS[name]
+    close = difflib.get_close_matches(name, PROVIDERS, n=1)
+    known = ", ".join(PROVIDERS)
+    raise UsageError(
+        f"unknown provider {name!r}; known: {known}",
+        hint=f"did you mean {close[0]}?" if close else "see gdn-aot providers",
+    )
+
+
+def build_command(provider: str, target: str) -> str:
+    """Return the command that builds an artifact, to be shown as advice; the model's name is left to its reader.
+
+    Args:
+        provider: Its name; what is none becomes a placeholder.
+        target: Its name; what is none becomes a placeholder.
+    """
+    arch = target if target.startswith("sm_") else "TARGET"
+    return f"gdn-aot build --arch {arch} --provider {provider if provider in PROVIDERS else 'PROVIDER'} --model NAME"

@@ -1,0 +1,255 @@
+"""Targets: the NVIDIA architectures that artifacts are built for, and what the installed ptxas knows.
+
+The figures and their sources are in ``catalogue/targets.toml``. Nothing here imports torch or triton; the
+assembler of Triton is found by path and run as a program.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "Card",
+    "Source",
+    "Target",
+    "all_targets",
+    "assembler_version",
+    "check_assembler",
+    "get_target",
+    "parse_archs",
+]
+
+_TABLE = Path(__file__).parent / "targets.toml"
+_LIST_HINT = "gdn-aot targets lists them"
+BLACKWELL = 100
+"""From this number on Triton assembles with ptxas-blackwell (``get_ptxas`` of its NVIDIA backend)."""
+_FIRST_FEATURED = 90
+"""From this number on Triton appends "a" to the name (``sm_arch_from_capability`` of its NVIDIA backend)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where some of a target's figures come from."""
+
+    figures: tuple[str, ...]
+    """The figures that this source covers."""
+    text: str
+    """The document, or what was read instead of one."""
+    confidence: str
+    """``high``, ``medium`` or ``low``; the head of the table says what each means."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """One product of an architecture, which stands for it while tracing."""
+
+    name: str
+    """As ``torch.cuda.get_device_name`` prints it."""
+    sm_count: int
+    memory: int
+    """Total device memory in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A GPU architecture with its hardware limits."""
+
+    name: str
+    """For example ``sm_120``."""
+    capability: tuple[int, int]
+    """Compute capability, major and minor."""
+    max_shared: int
+    """Most dynamic shared memory that one block may opt in to, in bytes."""
+    shared_per_sm: int
+    """Shared memory of one SM, in bytes."""
+    registers_per_sm: int
+    """32-bit registers of one SM."""
+    registers_per_block: int
+    """32-bit registers that one block may use."""
+    warp_size: int
+    bf16: bool
+    """The hardware has bf16 arithmetic."""
+    tf32: bool
+    """The hardware has tf32 arithmetic."""
+    ptx: str
+    """The PTX version that introduced this target."""
+    card: Card
+    sources: tuple[Source, ...]
+
+    @property
+    def arch_number(self) -> int:
+        """The number Triton knows the target by: 120 for ``sm_120``."""
+        return self.capability[0] * 10 + self.capability[1]
+
+    @property
+    def assembler_arch(self) -> str:
+        """The name Triton gives to ptxas: ``sm_89``, but ``sm_90a`` and ``sm_120a``."""
+        return f"{self.name}{'a' if self.arch_number >= _FIRST_FEATURED else ''}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _target(row: Mapping[str, Any]) -> Target:
+    major, minor = row["capability"]
+    return Target(
+        **{
+            **row,
+            "capability": (major, minor),
+            "card": Card(**row["card"]),
+            "sources": tuple(Source(**{**s, "figures": tuple(s["figures"])}) for s in row["sources"]),
+        }
+    )
+
+
+@functools.cache
+def all_targets() -> tuple[Target, ...]:
+    """Return every target of the table, by compute capability."""
+    rows = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["target"]
+    return tuple(sorted((_target(row) for row in rows), key=lambda target: target.capability))
+
+
+def get_target(name: str) -> Target:
+    """Find a target by name.
+
+    Args:
+        name: ``sm_120``, ``sm120``, ``120`` or ``12.0``; a feature suffix as in ``sm_90a`` is dropped.
+
+    Raises:
+        UsageError: No such target. The message lists all of them, with the nearest first if there is one.
+    """
+    known = {target.name: target for target in all_targets()}
+    text = name.strip().lower()
+    match = re.fullmatch(r"(?:(?:sm|compute)[_-]?)?(?:(\d{2,3})|(\d{1,2})\.(\d))[af]?", text)
+    wanted = f"sm_{match[1] or match[2] + match[3]}" if match else text
+    if wanted in known:
+        return known[wanted]
+    near = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else _LIST_HINT
+    raise UsageError(f"unknown target {name!r}; known are {', '.join(known)}", hint=hint)
+
+
+def parse_archs(values: Sequence[str]) -> tuple[Target, ...]:
+    """Turn the values of ``--arch`` into targets, in the order given and each once.
+
+    Args:
+        values: Each is a name, ``all``, or several of these with commas between.
+
+    Raises:
+        UsageError: An unknown or empty name, none at all, or ``native``, which means nothing without a GPU.
+    """
+    chosen: dict[str, Target] = {}
+    for part in (part.strip() for value in values for part in value.split(",")):
+        if part.lower() == "native":
+            message = "build needs an explicit target; it does not look at this machine's GPU"
+            raise UsageError(message, hint="for example --arch sm_90")
+        if not part:
+            raise UsageError("--arch has an empty name", hint="for example --arch sm_80,sm_90")
+        for target in all_targets() if part.lower() == "all" else (get_target(part),):
+            chosen[target.name] = target
+    if not chosen:
+        raise UsageError("no target is given", hint="for example --arch sm_90, or --arch all")
+    return tuple(chosen.values())
+
+
+def _triton_dir() -> Path | None:
+    """Find the installed Triton package without importing it."""
+    spec = importlib.util.find_spec("triton")
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+@functools.cache
+def _release(path: str) -> str | None:
+    """Return the version that a ptxas prints of itself, for example 12.9.86; None if it does not run."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.search(r"\bV(\d+\.\d+\.\d+)", done.stdout)
+    return match[1] if match else None
+
+
+def _assembler(target: Target, triton_dir: Path | None) -> tuple[str, str] | None:
+    """Find the ptxas Triton would use for a target, by its rule: the environment's if it runs, else its own.
+
+    Returns:
+        Path and version; None if there is no Triton, or none of its ptxas runs.
+    """
+    root = triton_dir or _triton_dir()
+    if root is None:
+        return None
+    tool = "ptxas-blackwell" if target.arch_number >= BLACKWELL else "ptxas"
+    configured = os.environ.get(f"TRITON_{tool.upper().replace('-', '_')}_PATH")
+    own = root / "backends" / "nvidia" / "bin"
+    for path in filter(None, (configured, str(own / tool))):
+        if version := _release(path):
+            return path, version
+    return None
+
+
+@functools.cache
+def _refusal(path: str, target: Target) -> str | None:
+    """Assemble an empty kernel; return ptxas's complaint, or None if it had none."""
+    import tempfile  # slow to import, and not needed for the table
+
+    lines = (
+        f".version {target.ptx}",
+        f".target {target.assembler_arch}",
+        ".address_size 64",
+        ".entry k(){ret;}",
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx", encoding="ascii") as source:
+        source.write("\n".join((*lines, "")))
+        source.flush()
+        command = [path, f"-arch={target.assembler_arch}", source.name, "-o", os.devnull]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        except (OSError, subprocess.SubprocessError) as error:
+            return str(error)
+    if done.returncode == 0:
+        return None
+    said = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    return said[0].replace(source.name, "PTX") if said else f"exit status {done.returncode}"
+
+
+def check_assembler(target: Target, triton_dir: Path | None = None) -> str | None:
+    """Check that the ptxas which Triton would use can produce code for a target.
+
+    Args:
+        target: What to assemble for.
+        triton_dir: Triton's package directory; by default the installed one, found without importing it.
+
+    Returns:
+        None if it can, else the reason in one sentence. Answers are remembered for the process.
+    """
+    found = _assembler(target, triton_dir)
+    if found is None:
+        return "no ptxas that runs was found with the installed Triton, or Triton is not installed"
+    path, version = found
+    complaint = _refusal(path, target)
+    return f"{Path(path).name} {version} cannot assemble {target.assembler_arch}: {complaint}" if complaint else None
+
+
+def assembler_version(target: Target, triton_dir: Path | None = None) -> str | None:
+    """Return the version of the ptxas that Triton would use for a target, as ``12.9.86``, or None."""
+    found = _assembler(target, triton_dir)
+    return found[1] if found else None

@@ -1,0 +1,183 @@
+"""Choices for targets that nobody measured, from the nearest one that somebody did.
+
+The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.md``):
+
+1. The records of the same distribution and version are asked by nearness of their target: those of the same major
+   compute capability first, then by distance of the capability's number (89 for 8.9), then the lower one. The first
+   that has the key answers; a key that differs only in the 16-bit number type is taken for the same if the record
+   lacks the exact one, because targets without bf16 arithmetic are built for fp16. So the target's own record is asked
+   first, for keys of the other type: an exact key of it counts as measured.
+2. Of that record the provider's own candidates that are eligible at every token count are ranked by its objective:
+   its choice first, then those within the bound, by score. Candidates of a wide search are never transferred.
+3. Those that the provider does not offer for this target are left out: so its restrictions, on shared memory or on
+   Blackwell, hold here too. The build takes the first of the rest that compiles and fits, else its default.
+
+A record that is asked and is broken, or of another format, is an error; one that nobody asks is not read. Records of
+other versions have other file names and are never asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gdn_aot.catalogue.targets import all_targets
+from gdn_aot.records import objective
+from gdn_aot.records import tuning as records
+from gdn_aot.records.tuning import TunedChoice
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.records import tuning_form as form
+    from gdn_aot.records.tuning import ChoiceRecord, KernelRecord, Record
+    from gdn_aot.tracing.records import Config, Scalar
+
+Key = tuple["Scalar", ...]
+_SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")
+
+
+def nearness(target: Target, other: Target) -> tuple[bool, int, int]:
+    """Return what to sort targets by to have those nearest to ``target`` first."""
+    return (
+        other.capability[0] != target.capability[0],
+        abs(other.arch_number - target.arch_number),
+        other.arch_number,
+    )
+
+
+def ranked(kernel: KernelRecord, choice: ChoiceRecord, goal: form.Objective) -> list[Config]:
+    """Return the provider's own candidates that are eligible for a key, best first: the choice, then by objective.
+
+    The choice is first even where another one's score is lower: it was made between times that differ by less than
+    their noise.
+    """
+    rejected = {item.candidate for item in choice.rejected}
+    samples = {
+        row.tokens: [
+            None if us is None or noise is None or index in rejected else objective.Sample(us, noise)
+            for index, (us, noise) in enumerate(zip(row.us[: kernel.offered], row.noise, strict=False))
+        ]
+        for row in choice.times
+    }
+    verdict = objective.choose(samples, [()] * kernel.offered, objective.Objective(dict(goal.weights), goal.bound))
+    if isinstance(verdict, objective.NoneEligible):
+        return []
+    order = sorted(verdict.ranking, key=lambda index: index != choice.chosen)
+    return [kernel.candidates[index] for index in order]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """One record, ready to be asked."""
+
+    target: str
+    record: Record
+    exact: dict[tuple[str, Key], tuple[KernelRecord, ChoiceRecord]]
+    alike: dict[tuple[str, Key], tuple[KernelRecord, ChoiceRecord]]
+    """By keys in which both 16-bit number types are the same."""
+
+
+class Transfer:
+    """Finds choices for one target in the records of others.
+
+    Args:
+        root: Directory of records; None for none.
+        target: What choices are wanted for.
+        distribution: Of the provider.
+        version: Of that distribution.
+        triton: The Triton that builds; notes say if a record was measured with another one.
+    """
+
+    def __init__(
+        self, root: Path | None, target: Target, distribution: str, version: str, triton: str | None = None
+    ) -> None:
+        self._target, self._triton = target, triton
+        nearest = sorted(all_targets(), key=lambda other: nearness(target, other)) if root is not None else []
+        self._places = [
+            (other.name, path)
+            for other in nearest
+            if root is not None and (path := records.record_path(root, other.name, distribution, version)).is_file()
+        ]
+        self._distribution, self._version = distribution, version
+        self._read: dict[str, _Source] = {}
+
+    def suggest(self, kernel: str, key: Key, offered: Collection[Config]) -> list[TunedChoice]:
+        """Return transferred choices for a key, best first; often none.
+
+        Args:
+            kernel: ``module:qualname``.
+            key: The autotune key on this target.
+            offered: The provider's own candidates for the key on this target.
+
+        Raises:
+            UsageError: A record that had to be read is refused.
+        """
+        for source in self._sources():
+            own = source.target == self._target.name
+            found = None if own else source.exact.get((kernel, key))
+            note = ""
+            if found is None:
+                found = source.alike.get((kernel, _without_type(key)))
+                note = f", for {_types(found[1].key)}" if found else ""
+            if found is None or (own and found[1].key == key):
+                continue
+            return list(self._choices(source, *found, note, offered))
+        return []
+
+    def _sources(self) -> Iterator[_Source]:
+        for name, path in self._places:
+            if name not in self._read:
+                record = records.load(path, target=name, distribution=self._distribution, version=self._version)
+                if record is None:  # removed meanwhile
+                    continue
+                self._read[name] = _index(name, record)
+            yield self._read[name]
+
+    def _choices(
+        self, source: _Source, kernel: KernelRecord, choice: ChoiceRecord, other_type: str, offered: Collection[Config]
+    ) -> Iterator[TunedChoice]:
+        order = ranked(kernel, choice, source.record.objective)
+        where = f"from {source.target} ({records.origin(source.record, self._triton)})"
+        for place, config in enumerate(order):
+            if config not in offered:
+                continue
+            what = "its choice, " if config == kernel.candidates[choice.chosen] else ""
+            yield TunedChoice(
+                config=config,
+                provenance="transferred",
+                note=f"{where}: {what}rank {place + 1} of {len(order)} there{other_type}",
+            )
+
+
+def origin(note: str) -> str:
+    """Return the part of a choice's note that says where it was measured; empty if it says nothing.
+
+    Notes start with ``on DEVICE: `` (measured) or ``from TARGET (DEVICE): `` (transferred).
+    """
+    where, colon, _ = note.partition(": ")
+    return where if colon and where.startswith(("on ", "from ")) else ""
+
+
+def _index(name: str, record: Record) -> _Source:
+    exact = {
+        (kernel.kernel, choice.key): (kernel, choice)
+        for kernel in record.kernels
+        for choice in kernel.choices
+        if records.is_usable(choice, record.objective)
+    }
+    alike: dict[tuple[str, Key], tuple[KernelRecord, ChoiceRecord]] = {}
+    for (kernel, key), found in exact.items():
+        alike.setdefault((kernel, _without_type(key)), found)
+    return _Source(target=name, record=record, exact=exact, alike=alike)
+
+
+def _without_type(key: Key) -> Key:
+    return tuple("16 bits" if part in _SIXTEEN_BIT else part for part in key)
+
+
+def _types(key: Key) -> str:
+    """Return the 16-bit number types of a key, as ``bfloat16``."""
+    return " and ".join(kind.removeprefix("torch.") for kind in _SIXTEEN_BIT if kind in key)

@@ -1,0 +1,254 @@
+"""The process that imports a provider for one target: traces it, then compiles what it is asked to.
+
+Started by `gdn_aot.tracing.client` as ``python -m gdn_aot.compiling.worker FD``; speaks JSON over the socket FD. One
+process serves one (provider, target), because providers read the device when they are imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import logging
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot import triton_internals
+from gdn_aot.artifact import elf
+from gdn_aot.catalogue.models import ModelShape
+from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.cache import BuildCache, digest
+from gdn_aot.errors import NotWritableError
+from gdn_aot.machine import pool
+from gdn_aot.providers import load
+from gdn_aot.tracing import captured_calls, stub, wide
+from gdn_aot.tracing.recorder import Recorder, timed
+from gdn_aot.tracing.records import Trace, config_from_json
+from gdn_aot.tracing.relax import Relaxer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gdn_aot.tracing.records import Config
+
+_MESSAGE_LENGTH = 2000
+"""Most characters of a compiler message that are passed on."""
+
+
+def start(request: dict[str, Any]) -> Any:
+    """Become a process of the request's target and import its provider. Returns the provider module."""
+    triton_internals.check_supported()
+    stub.activate(get_target(request["target"]))
+    return load(request["provider"])
+
+
+def trace(module: Any, request: dict[str, Any]) -> Trace:
+    """Run every case of every wanted workload for every shape, recording launches."""
+    made = Trace(
+        provider_version=importlib.metadata.version(get_provider(request["provider"]).distribution),
+        triton_version=triton_internals.check_supported(),
+        ptxas_version=request["ptxas"],
+    )
+    recorder = Recorder(made, more=_more(request), relaxer=Relaxer.of(module))
+    limits = Limits(**request["limits"])
+    shapes = [ModelShape(**shape) for shape in request["shapes"]]
+    tokens: list[int] = request.get("tokens", [])
+    refusals: dict[tuple[str, str], str] = {}
+    had: set[tuple[int, str, int]] = set()
+
+    def run() -> None:
+        names = [name for name in request["workloads"] if name in module.WORKLOADS and shapes]
+        made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
+        for index, entry in enumerate(made.workloads):
+            name, _, count = entry.partition("@")
+            workload = module.WORKLOADS[name]()
+            for shape_index, shape in enumerate(shapes):
+                calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
+                for number, call in enumerate(calls):
+                    try:
+                        keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
+                        fresh = [key for key in keys if (shape_index, count, key) not in had]
+                        had.update((shape_index, count, key) for key in fresh)
+                        if count and fresh:
+                            made.places.append((shape_index, int(count), name, number, fresh))
+                    except Exception as error:  # noqa: BLE001
+                        refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
+        if capture := request.get("capture"):
+            made.workloads.append(capture["name"])
+            made.left_out = captured_calls.trace(
+                recorder, capture["kernels"], request["target"], len(made.workloads) - 1
+            )
+
+    timed(made, run)
+    made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]
+    return made
+
+
+def _more(request: dict[str, Any]) -> Callable[[str, list[Config]], list[Config]] | None:
+    """Return what gives the candidates beyond the provider's, as the request asks for them, or None for none."""
+    kind = request.get("derive", "")
+    extras = {name: list(map(config_from_json, configs)) for name, configs in request.get("extras", {}).items()}
+    target = get_target(request["target"])
+    if not kind and not extras:
+        return None
+
+    def more(kernel: str, offered: list[Config]) -> list[Config]:
+        return wide.beyond(offered, extras.get(kernel, ()), kind, target)
+
+    return more
+
+
+class Compiler:
+    """Compiles one launch after another into the build cache."""
+
+    def __init__(self, cache: BuildCache, target: str, compiler: dict[str, str]) -> None:
+        self._cache = cache
+        self._capability = get_target(target).arch_number
+        self._compiler = compiler
+
+    def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Compile one task. Returns ``{"object": key, "reused": bool}`` or a reason, with the CPU ``seconds`` of it."""
+        start = _cpu_seconds()
+        answer = self._answer(task)
+        return {**answer, "seconds": _cpu_seconds() - start}
+
+    def _answer(self, task: dict[str, Any]) -> dict[str, Any]:
+        try:
+            with _scratch():
+                return self._compile(task)
+        except NotWritableError as error:
+            return {"not_writable": error.message}
+        except Exception as error:  # noqa: BLE001
+            reason = _message(error)
+            if not triton_internals.is_rejection(error):
+                return {"failed": reason}
+            self._cache.put_launch(task["key"], rejected=reason)
+            return {"rejected": reason}
+
+    def _compile(self, task: dict[str, Any]) -> dict[str, Any]:
+        jit = triton_internals.find_kernel(task["module"], task["qualname"])[0]
+        specialization = task["specialization"]
+        options = specialization["options"]
+        source = triton_internals.make_source(jit, specialization)
+        text = triton_internals.source_ir(source, options, self._capability)
+        key = digest(text, options, self._compiler)
+        ready = self._cache.object(key)
+        reused = ready is not None and (not task.get("ptx") or self._cache.has_ptx(ready.cubin))
+        if not reused:
+            cubin, metadata, ptx = triton_internals.compile_source(source, options, self._capability)
+            info = elf.describe(cubin)
+            if info.arch != self._capability:
+                raise ValueError(f"the assembler made code for sm_{info.arch}, not sm_{self._capability}")
+            made = self._cache.put_object(key, cubin, metadata, info.registers, info.local)
+            if task.get("ptx"):
+                self._cache.put_ptx(made.cubin, ptx)
+        self._cache.put_launch(task["key"], object_key=key)
+        return {"object": key, "reused": reused}
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of those that it started and that ended, the assembler above all."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+class _scratch:  # noqa: N801
+    """A directory of its own for Triton's cache and the assembler's temporary files, gone afterwards."""
+
+    def __enter__(self) -> None:
+        self._path = tempfile.mkdtemp(prefix="compile-", dir=os.environ["GDN_AOT_SCRATCH"])
+        tempfile.tempdir = self._path
+        os.environ["TRITON_CACHE_DIR"] = self._path
+
+    def __exit__(self, *_: object) -> None:
+        tempfile.tempdir = None
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _message(error: BaseException) -> str:
+    return triton_internals.compiler_message(error)[:_MESSAGE_LENGTH]
+
+
+class Server:
+    """Answers the parent's requests until it closes the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._request = json.loads(connection.recv_bytes())
+        self._module = start(self._request)
+        self._pool: pool.Pool | None = None
+        _send(connection, {"event": "started"})
+
+    def run(self) -> None:
+        """Serve requests and pass on what the compile workers answer."""
+        try:
+            while True:
+                workers = self._pool.connections() if self._pool else []
+                ready = wait([self._connection, *workers], self._pool.seconds_left() if self._pool else None)
+                if self._pool:
+                    for number, answer in self._pool.collect():
+                        _send(self._connection, {"event": "compiled", "task": number, **answer})
+                if self._connection in ready:
+                    self._serve(json.loads(self._connection.recv_bytes()))
+        except EOFError:
+            pass
+        finally:
+            if self._pool:
+                self._pool.close()
+
+    def _serve(self, message: dict[str, Any]) -> None:
+        match message["do"]:
+            case "trace":
+                made = trace(self._module, {**self._request, **message})
+                Path(message["path"]).write_text(made.to_json())
+                _send(self._connection, {"event": "traced"})
+            case "pool":
+                work = Compiler(BuildCache(Path(message["cache"])), self._request["target"], message["compiler"])
+                self._pool = pool.Pool(work, message["jobs"], message["timeout"])
+            case "compile":
+                assert self._pool is not None  # noqa: S101
+                self._pool.submit((message["task"], message["payload"]))
+            case "coverage":
+                from gdn_aot.tracing.replay import replay
+
+                _send(self._connection, {"event": "covered", **replay(self._module, {**self._request, **message})})
+            case "seed":
+                from gdn_aot.tracing.seeding import places
+
+                _send(self._connection, {"event": "placed", **places({**self._request, **message})})
+            case other:
+                raise ValueError(f"unknown request {other}")
+
+
+def _send(connection: Connection, message: dict[str, Any]) -> None:
+    connection.send_bytes(json.dumps(message).encode())
+
+
+def main() -> None:
+    """Serve on the file descriptor given as the only argument."""
+    pool.end_with_parent()
+    connection = Connection(int(sys.argv[1]))
+    os.dup2(2, 1)  # providers and Triton print; the answer channel is the socket alone
+    logging.disable(logging.INFO)
+    try:
+        Server(connection).run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        _send(connection, {"event": "error", "kind": type(error).__name__, "message": str(error)})
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

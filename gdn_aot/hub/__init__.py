@@ -1,4 +1,0 @@
-"""Registries of artifacts: repositories on the Hugging Face Hub, and directories laid out the same way.
-
-Only `gdn_aot.hub.remote` imports huggingface_hub; nothing here imports torch or triton.
-"""

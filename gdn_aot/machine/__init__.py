@@ -1,0 +1,1 @@
+"""The machine at hand: what is installed, which GPUs there are, processes started on it."""

@@ -1,0 +1,67 @@
+"""Which version of a distribution is installed. Imports nothing of it, and nothing slow: serving processes ask too."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import cache
+
+from gdn_aot.errors import ProviderMissingError
+
+
+def version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None.
+
+    Reads the names of ``.dist-info`` directories on ``sys.path``: ``importlib.metadata`` takes as long to import as
+    the loader may take in all. It is asked where there is no such directory.
+    """
+    wanted = _normal(distribution)
+    for place in sys.path:
+        found = _distributions(place or ".").get(wanted)
+        if found is not None:
+            return found
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def require(provider: str) -> str:
+    """Return the installed version of a provider.
+
+    Raises:
+        ProviderMissingError: It is not installed.
+        UsageError: There is no such provider.
+    """
+    from gdn_aot.catalogue.providers import get_provider  # the loader does not need the table
+
+    info = get_provider(provider)
+    found = version(info.distribution)
+    if found is None:
+        raise ProviderMissingError(
+            f"provider {provider} needs the distribution {info.distribution}, which is not installed here",
+            hint=info.install,
+        )
+    return found
+
+
+def forget() -> None:
+    """Look at the disk again when next asked."""
+    _distributions.cache_clear()
+
+
+@cache
+def _distributions(place: str) -> dict[str, str]:
+    try:
+        names = os.listdir(place)
+    except OSError:
+        return {}
+    pairs = (name[: -len(".dist-info")].partition("-") for name in names if name.endswith(".dist-info"))
+    return {_normal(name): version for name, _, version in pairs if version}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

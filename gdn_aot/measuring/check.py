@@ -1,0 +1,278 @@
+"""Check the numbers of a target's kernels on the card that is here: the parent's side.
+
+What a build would pack for the target is traced, chosen and compiled, and then run by `check_worker`: on a
+card of the target as cubins, on a newer one as PTX, which the driver compiles for it. That says whether the code
+computes what it should, not whether it runs well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot._version import __version__
+from gdn_aot.building import pipeline
+from gdn_aot.catalogue.targets import assembler_version
+from gdn_aot.errors import UsageError
+from gdn_aot.machine import installed
+from gdn_aot.machine.child import EndedError, Isolated
+from gdn_aot.providers import module_name
+from gdn_aot.records import numerics as records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.machine.card import CardInfo
+
+    Progress = Callable[[int, int, str], None]
+
+MODULE = "gdn_aot.measuring.check_worker"
+CARD = "gdn_aot.measuring.check_worker:RealCard"
+MOST_RESTARTS = 25
+"""Processes that one target may cost before the rest of it is given up."""
+START_SECONDS = 300.0
+_FEATURED = "a"
+"""Ending of the name of an architecture whose code runs on no other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to check, for every target alike."""
+
+    job: pipeline.Job
+    output: Path
+    """Directory of the records."""
+    silence: float = 120.0
+    """Seconds without any sign of life after which a worker is killed."""
+    card: str = CARD
+    module: str = ""
+    """Module of the workloads, if it is another than the provider's."""
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """One target, compiled."""
+
+    target: Target
+    shapes: tuple[ModelShape, ...]
+    compiled: pipeline.Compiled
+
+    def plan(self, task: Task, *, native: bool) -> dict[str, Any]:
+        """Return what the worker needs: choices and binaries by kernel."""
+        trace, choices = self.compiled.trace, self.compiled.choices
+        objects = self.compiled.run.kept(choices)
+        rows: dict[int, dict[str, Any]] = {}
+        for index, kernel in enumerate(trace.kernels):
+            rows[index] = {"name": kernel.name, "choices": [], "binaries": {}}
+        for chosen in choices.chosen:
+            rows[chosen.tuning.kernel]["choices"].append([chosen.tuning.key, asdict(chosen.config)])
+        for index, made in objects.items():
+            launch = trace.launches[index]
+            binary = {"cubin": made.cubin, "metadata": made.metadata, "specialization": launch.specialization}
+            rows[launch.kernel]["binaries"][launch.key] = binary
+        return {"cache": str(task.job.cache.root.absolute()), "native": native, "kernels": list(rows.values())}
+
+
+def prepare(task: Task, target: Target, progress: Progress) -> Prepared:
+    """Trace, choose and compile for a target, as a build does, and keep the PTX. Needs no card."""
+    with contextlib.ExitStack() as stack:
+        lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
+        compiled = pipeline.compile_target(task.job, target, lazy, progress)
+        lazy.close()
+    return Prepared(target=target, shapes=task.job.distinct_for(target), compiled=compiled)
+
+
+def obstacle(target: Target, card: Target) -> str | None:
+    """Return why code of a target cannot run on a card, or None if it can."""
+    if target == card:
+        return None
+    if target.capability > card.capability:
+        return f"{target} is newer than the card, which is {card}"
+    if target.assembler_arch.endswith(_FEATURED):
+        return f"code for {target.assembler_arch} runs on {target} alone, and the card is {card}"
+    return None
+
+
+@dataclass
+class Results:
+    """What calls came to, put together as events arrive."""
+
+    checks: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=dict)
+    """(workload, index of the shape) -> answers."""
+    done: list[tuple[str, int, int]] = field(default_factory=list)
+    failures: int = 0
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Take what came of one call."""
+        name, shape, number = event["place"]
+        self.done.append((name, shape, number))
+        self.checks.setdefault((name, shape), []).append(dict(event))
+        self.failures += bool(event.get("wrong"))
+
+    def blame(self, coming: Mapping[str, Any] | None, reason: str) -> None:
+        """Put down the call that ended a worker."""
+        if coming is not None:
+            self.take({**coming, "wrong": reason, "off": [], "kernels": {}})
+
+    @property
+    def made(self) -> int:
+        """Calls that were compared."""
+        return sum("skipped" not in answer for answers in self.checks.values() for answer in answers)
+
+    def rows(self, shapes: Sequence[ModelShape]) -> tuple[records.Check, ...]:
+        """Return one row for each workload and shape."""
+        return tuple(_row(name, shapes[shape], answers) for (name, shape), answers in self.checks.items())
+
+    def kernels(self) -> tuple[records.CheckedKernel, ...]:
+        """Return one row for each kernel that was launched."""
+        launches: dict[str, int] = {}
+        keys: dict[str, set[str]] = {}
+        choices: dict[str, set[str]] = {}
+        bad: set[str] = set()
+        for answer in (answer for answers in self.checks.values() for answer in answers):
+            for name, (count, used, chosen) in answer["kernels"].items():
+                launches[name] = launches.get(name, 0) + count
+                keys.setdefault(name, set()).update(used)
+                choices.setdefault(name, set()).update(chosen if "skipped" not in answer else ())
+                bad |= {name} if answer.get("wrong") else set()
+        return tuple(
+            records.CheckedKernel(
+                kernel=name,
+                launches=count,
+                binaries=len(keys[name]),
+                ok=name not in bad,
+                choices=tuple(sorted(choices[name])),
+            )
+            for name, count in sorted(launches.items())
+        )
+
+
+def _row(workload: str, shape: ModelShape, answers: Sequence[Mapping[str, Any]]) -> records.Check:
+    worst: dict[str, tuple[float, records.Worst]] = {}
+    for answer in answers:
+        for name, error, limit, share in answer.get("off", ()):
+            rank = float("inf") if share is None else share
+            if name not in worst or rank > worst[name][0]:
+                worst[name] = rank, records.Worst(call=answer["call"], result=name, error=error, limit=limit)
+    problems = {
+        what: tuple(records.Problem(call=answer["call"], why=answer[what]) for answer in answers if answer.get(what))
+        for what in ("wrong", "skipped")
+    }
+    return records.Check(
+        workload=workload,
+        model=shape.name,
+        tp=shape.tp,
+        dtype=shape.dtype,
+        calls=sum("skipped" not in answer for answer in answers),
+        worst=tuple(item for _, item in sorted(worst.values(), key=lambda pair: pair[1].result)),
+        failed=problems["wrong"],
+        skipped=problems["skipped"],
+    )
+
+
+def run(task: Task, prepared: Prepared, *, native: bool, progress: Progress) -> Results:
+    """Make every call in worker processes, whatever the calls do to them.
+
+    Raises:
+        UsageError: The worker cannot be started at all: no device, or a broken provider.
+    """
+    results = Results()
+    with tempfile.TemporaryDirectory(prefix="gdn-aot-check-") as folder:
+        plan = Path(folder) / "plan.json"
+        plan.write_text(json.dumps(prepared.plan(task, native=native)))
+        for _ in range(MOST_RESTARTS):
+            if _session(task, prepared, plan, results, progress):
+                return results
+    results.failures += 1
+    return results
+
+
+def _session(task: Task, prepared: Prepared, plan: Path, results: Results, progress: Progress) -> bool:
+    """Go on in one worker. Returns whether everything is done."""
+    job = task.job
+    with Isolated(MODULE, silence=START_SECONDS) as worker:
+        module = task.module or module_name(job.provider.name)
+        worker.send({"card": task.card, "target": prepared.target.name, "module": module})
+        try:
+            worker.receive()
+        except EndedError as error:
+            raise UsageError(
+                f"the checking process cannot start: {error.reason}",
+                hint="check the device and the provider with gdn-aot doctor",
+            ) from None
+        worker.silence = task.silence
+        worker.send(
+            {
+                "plan": str(plan),
+                "limits": asdict(job.limits),
+                "shapes": [asdict(shape) for shape in prepared.shapes],
+                "workloads": list(job.workloads),
+                "done": results.done,
+            }
+        )
+        coming: dict[str, Any] | None = None
+        try:
+            while (event := worker.receive())["event"] != "done":
+                if event["event"] == "coming":
+                    coming = event
+                    name, shape, number = event["place"]
+                    where = f"{prepared.target}: {name}, {prepared.shapes[shape].name} tp {prepared.shapes[shape].tp}"
+                    progress(number, event["of"], where)
+                else:
+                    results.take(event)
+                    coming = None
+        except EndedError as error:
+            kernel = _noted(error.note)
+            results.blame(coming, f"{error.reason}{f', in {kernel}' if kernel else ''}")
+            return False
+        return True
+
+
+def _noted(note: str) -> str:
+    """Return the kernel that a worker noted last."""
+    with contextlib.suppress(ValueError):
+        return str(json.loads(note)[1])
+    return ""
+
+
+def make_record(
+    task: Task, target: Target, card: CardInfo | None, results: Results | str, shapes: Sequence[ModelShape]
+) -> records.Record:
+    """Return the record of a target.
+
+    Args:
+        task: What was checked.
+        target: For which target.
+        card: The card that is here.
+        results: What the calls came to, or why nothing was run.
+        shapes: The shapes that were checked.
+    """
+    provider = task.job.provider
+    ran = isinstance(results, Results) and card is not None
+    status, how = "not run", "" if isinstance(results, Results) else results
+    if isinstance(results, Results) and card is not None:
+        status = "failed" if results.failures or not results.made else "checked"
+        how = "cubin" if card.target == target else "ptx"
+    return records.Record(
+        target=target.name,
+        provider=records.Provider(
+            name=provider.name, distribution=provider.distribution, version=installed.require(provider.name)
+        ),
+        triton=installed.version("triton") or "",
+        ptxas=assembler_version(target) or "unknown",
+        tool=f"gdn-aot {__version__}",
+        status=status,
+        how=how,
+        device=records.Device(name=card.name, driver=card.driver) if card is not None and ran else None,
+        date=dt.datetime.now(dt.timezone.utc).date().isoformat() if ran else None,
+        models=tuple(f"{shape.name} tp {shape.tp} {shape.dtype}" for shape in shapes),
+        checks=results.rows(shapes) if isinstance(results, Results) else (),
+        kernels=results.kernels() if isinstance(results, Results) else (),
+    )

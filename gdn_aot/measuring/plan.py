@@ -1,0 +1,267 @@
+"""What is to be tuned, and all of it that needs no card: the trace and the compiled candidates."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from gdn_aot.building import pipeline
+from gdn_aot.choosing.choose import misfit
+from gdn_aot.compiling.compilation import Compilation
+from gdn_aot.errors import NothingSelectedError
+from gdn_aot.measuring.client import KeyState, Unit
+from gdn_aot.measuring.prune import prune
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling import cache
+    from gdn_aot.measuring.client import Method
+    from gdn_aot.records.objective import Objective
+    from gdn_aot.tracing.records import Scalar, Trace
+    from gdn_aot.tracing.records import Tuning as TracedKey
+
+    Place = tuple[str, tuple[Scalar, ...]]
+    """A kernel and one of its autotune keys."""
+    Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to tune, and how."""
+
+    job: pipeline.Job
+    """Provider, shapes, workloads, limits, build cache and compile workers."""
+    target: Target
+    method: Method
+    objective: Objective
+    wide: bool
+    """Also measure candidates that the provider does not offer."""
+    kernels: tuple[str, ...] = ()
+    """Globs that a kernel's function name must match to be measured; none for all kernels."""
+    budget: float | None
+    """Seconds to measure in; None for as many as it takes."""
+    resume: bool
+    """Keep what the record has for the same key and token count."""
+    path: Path
+    """The record."""
+
+
+@dataclass
+class Prepared:
+    """All that can be done without the card: the units, and how far their candidates are compiled."""
+
+    trace: Trace
+    units: list[Unit]
+    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
+    wanted: dict[tuple[str, tuple[Scalar, ...]], set[int]]
+    """Token counts at which each key occurs."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of each cubin."""
+    compiled: int = 0
+    """Kernels that the compiler really ran for."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Preparation:
+    """Traces on entering, then compiles unit by unit. Needs no card; what is compiled already is not compiled again.
+
+    Args:
+        task: What to tune.
+        progress: Told what is going on.
+        narrow: Returns the part of a trace that is wanted; None for all of it.
+
+    Raises:
+        NothingSelectedError: No call of the wanted lengths has an autotune key, or that of a wanted kernel.
+    """
+
+    def __init__(self, task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> None:
+        self._task, self._progress, self._narrow = task, progress, narrow
+        self.shown = True
+        """Whether progress of compiling is told."""
+        self._outcomes: dict[int, cache.Outcome] = {}
+        self._ready: set[tuple[str, tuple[Scalar, ...]]] = set()
+
+    def __enter__(self) -> Self:
+        start = time.monotonic()
+        task, target = self._task, self._task.target
+        with contextlib.ExitStack() as stack:
+            lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
+            self._progress(0, 0, f"{target}: tracing")
+            tokens = (*task.method.gate_tokens, *task.method.tokens)
+            worker = pipeline.expected(task.job, target, lazy)
+            trace = pipeline.traced(task.job, target, worker, derive="wide" if task.wide else "", tokens=tokens)
+            trace = self._narrow(trace) if self._narrow else trace
+            trace, idle = _only(trace, task.kernels)
+            if not trace.tunings:
+                raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
+            workers = stack.enter_context(
+                task.job.executor.compiling(pipeline.order(task.job, target, trace), lazy.get)
+            )
+            self._work = Compilation(task.job, target, trace, workers, self._tell)
+            self._stack = stack.pop_all()
+        self._lazy = lazy
+        self.prepared = _planned(task, trace, idle)
+        self.prepared.seconds["trace"] = time.monotonic() - start
+        return self
+
+    def __exit__(self, *left: object) -> None:
+        self._lazy.close()
+        self._stack.close()
+
+    def _tell(self, done: int, total: int, text: str) -> None:
+        if self.shown:
+            self._progress(done, total, text)
+
+    def compile(self, *numbers: int) -> None:
+        """Compile every candidate of every key of these units, and put into the units what came of it."""
+        start = time.monotonic()
+        trace, prepared = self.prepared.trace, self.prepared
+        wanted = set().union(*(prepared.units[number].keys for number in numbers))
+        mine = [traced for traced in trace.tunings if _place(trace, traced) in wanted]
+        plain = [launch for launch, whose in trace.plain.items() if any(shape in numbers for shape, _ in whose)]
+        every = [launch for traced in mine for variant in traced.variants for launch in variant]
+        self._outcomes |= self._work.every([*plain, *every])
+        reasons = {launch: _reason(self._outcomes[launch], self._task.target) for launch in {*plain, *every}}
+        for made in (self._outcomes[launch].object for launch in reasons):
+            if made is not None and made.cubin not in prepared.sizes:
+                prepared.sizes[made.cubin] = self._task.job.cache.cubin_size(made.cubin)
+        for traced in mine:
+            self._settle(traced, reasons)
+            for variant, whose in zip(traced.variants, traced.users, strict=True):
+                for shape in {shape for shape, _ in whose}.intersection(numbers):
+                    _add(prepared.units[shape], trace, variant, self._outcomes, reasons)
+        for launch in plain:
+            for shape in {shape for shape, _ in trace.plain[launch]}.intersection(numbers):
+                _add(prepared.units[shape], trace, [launch], self._outcomes, reasons)
+        prepared.compiled = self._work.compiled
+        prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
+
+    def _settle(self, traced: TracedKey, reasons: dict[int, str | None]) -> None:
+        place = _place(self.prepared.trace, traced)
+        if place in self._ready:
+            return
+        self._ready.add(place)
+        state = self.prepared.keys[place]
+        state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
+        state.out = {**_unfit(traced, reasons), **state.out}
+        if self._task.wide and not state.idle:
+            state.out = {**_pruned(state, self._task.target), **state.out}
+
+
+def prepare(task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> Prepared:
+    """Do all of a `Preparation`; arguments and errors are its."""
+    with Preparation(task, progress, narrow) as preparation:
+        preparation.compile(*range(len(preparation.prepared.units)))
+        return preparation.prepared
+
+
+def _place(trace: Trace, traced: TracedKey) -> tuple[str, tuple[Scalar, ...]]:
+    return trace.kernels[traced.kernel].name, traced.key
+
+
+def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
+    """Leave the keys of other kernels with the provider's candidates, and calls only for the keys of these.
+
+    Returns:
+        The trace, and the indices of the keys that are not to be measured.
+    """
+    names = [trace.kernels[traced.kernel].qualname for traced in trace.tunings]
+    idle = {
+        index
+        for index, name in enumerate(names)
+        if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    if len(idle) == len(names):
+        raise NothingSelectedError(
+            f"no kernel matches {', '.join(patterns)}", hint=f"kernels are {', '.join(sorted(set(names)))}"
+        )
+    tunings = [_plain(traced) if index in idle else traced for index, traced in enumerate(trace.tunings)]
+    places = [
+        (shape, count, workload, number, [key for key in keys if key not in idle])
+        for shape, count, workload, number, keys in trace.places
+    ]
+    return replace(trace, tunings=tunings, places=[place for place in places if place[-1]]), idle
+
+
+def _plain(traced: TracedKey) -> TracedKey:
+    """Return a key without the candidates that the provider does not offer."""
+    offered = len(traced.candidates) - traced.derived
+    variants = [variant[:offered] for variant in traced.variants]
+    return replace(traced, candidates=traced.candidates[:offered], derived=0, variants=variants)
+
+
+def _planned(task: Task, trace: Trace, idle: set[int]) -> Prepared:
+    """Return the units with their keys and calls, nothing compiled."""
+    units = [Unit(shape=shape, keys={}, binaries={}) for shape in task.job.distinct_for(task.target)]
+    entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
+    prepared = Prepared(trace, units, {}, {})
+    for index, traced in enumerate(trace.tunings):
+        place, users = _place(trace, traced), set().union(*traced.users)
+        prepared.keys[place] = KeyState(
+            kernel=place[0],
+            key=traced.key,
+            configs=traced.candidates,
+            offered=len(traced.candidates) - traced.derived,
+            objects=[None] * len(traced.candidates),
+            idle=index in idle,
+        )
+        lengths = {entries[workload][1] for _, workload in users}.intersection(task.method.tokens)
+        prepared.wanted[place] = set() if index in idle else lengths
+        for shape in {shape for shape, _ in users}:
+            units[shape].keys[place] = prepared.keys[place]
+    order = {count: index for index, count in enumerate((*task.method.gate_tokens, *task.method.tokens))}
+    for shape, count, workload, number, fresh in sorted(trace.places, key=lambda item: order[item[1]]):
+        units[shape].calls[count, workload, number] = [_place(trace, trace.tunings[index]) for index in fresh]
+    return prepared
+
+
+def _unfit(traced: TracedKey, reasons: dict[int, str | None]) -> dict[int, tuple[int, str]]:
+    """Return the candidates that do not compile or do not fit for some launch of the key."""
+    found = {}
+    for index in range(len(traced.candidates)):
+        why = next((reason for variant in traced.variants if (reason := reasons[variant[index]])), None)
+        if why is not None:
+            found[index] = (0, why)
+    return found
+
+
+def _pruned(state: KeyState, target: Target) -> dict[int, tuple[int, str]]:
+    """Return the candidates that are not worth timing by what their binaries take."""
+    objects = {
+        config: made
+        for index, (config, made) in enumerate(zip(state.configs, state.objects, strict=True))
+        if made is not None and index not in state.out
+    }
+    left_out = prune(objects, target, state.configs[: state.offered])
+    return {state.configs.index(config): (0, reason) for config, reason in left_out.items()}
+
+
+def _reason(outcome: cache.Outcome, target: Target) -> str | None:
+    if outcome.object is None:
+        return outcome.rejected or outcome.failed or "it was not compiled"
+    return misfit(outcome.object, target)
+
+
+def _add(
+    unit: Unit,
+    trace: Trace,
+    launches: list[int],
+    outcomes: dict[int, cache.Outcome],
+    reasons: dict[int, str | None],
+) -> None:
+    """Put what the worker needs to launch these into a unit."""
+    for launch in launches:
+        traced, made = trace.launches[launch], outcomes[launch].object
+        row: object = reasons[launch]
+        if made is not None and row is None:
+            signature = traced.specialization["signature"]
+            row = {"cubin": made.cubin, "metadata": made.metadata, "signature": signature}
+        unit.binaries.setdefault(trace.kernels[traced.kernel].name, {})[traced.key] = row

@@ -1,0 +1,74 @@
+"""Leave candidates out by what their compiled kernels take, before any is timed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gdn_aot.choosing.choose import misfit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.cache import Object
+    from gdn_aot.tracing.records import Config
+
+_REGISTER_UNIT = 8
+"""Registers per thread are allotted in multiples of this: 256 per warp of 32 (CUDA Occupancy Calculator)."""
+_RESERVED_SHARED = 1024
+"""Bytes of shared memory that the system keeps per block from compute capability 8.0 (CUDA C++ Programming Guide)."""
+_RESERVED_FROM = 80
+
+
+def prune(
+    objects: Mapping[Config, Object], target: Target, offered: Collection[Config], best: Config | None = None
+) -> dict[Config, str]:
+    """Return the candidates not worth timing and why, in one sentence.
+
+    The provider's own are left out only if they do not fit or are the same binary as one before them: what else is
+    wrong with them is for the measurement to say.
+
+    Args:
+        objects: The compiled kernel of each candidate, for one launch; of equal ones the first is kept.
+        target: What it is to run on.
+        offered: The candidates that are the provider's own.
+        best: The fastest of the provider's, if that is known: others may not spill more than it. Until then they may
+            not spill more than the one of the provider's that spills least.
+    """
+    left_out: dict[Config, str] = {}
+    first: dict[tuple[object, ...], Config] = {}
+    own = [objects[config] for config in offered if config in objects]
+    allowed = min((one.local for one in own if _unfit(one, target) is None), default=None)
+    if best is not None and best in objects:
+        allowed = objects[best].local
+    for config, compiled in objects.items():
+        reason = _unfit(compiled, target)
+        if reason is None and config not in offered and allowed is not None and compiled.local > allowed:
+            reason = f"spills: {compiled.local} bytes of local memory per thread, the provider's {allowed}"
+        if reason is None:
+            # The same binary with other keywords may be launched on another grid.
+            same = (config.kwargs, config.num_ctas, compiled.cubin, compiled.shared, compiled.threads)
+            twin = first.setdefault(same, config)
+            reason = None if twin is config else f"compiles to the same binary as {twin}"
+        if reason is not None:
+            left_out[config] = reason
+    return left_out
+
+
+def _unfit(compiled: Object, target: Target) -> str | None:
+    reason = misfit(compiled, target)
+    if reason is None and blocks_per_sm(compiled, target) < 1:
+        reason = f"not one block of it fits on an SM of {target}"
+    return reason
+
+
+def blocks_per_sm(compiled: Object, target: Target) -> int:
+    """Return how many blocks of a kernel an SM has registers and shared memory for.
+
+    The other limits, of threads and blocks per SM, are not looked at: they are never below one.
+    """
+    reserved = _RESERVED_SHARED if target.arch_number >= _RESERVED_FROM else 0
+    registers = -(-max(compiled.registers, 1) // _REGISTER_UNIT) * _REGISTER_UNIT
+    by_registers = target.registers_per_sm // (registers * compiled.threads)
+    shared = compiled.shared + reserved
+    return min(by_registers, target.shared_per_sm // shared) if shared else by_registers

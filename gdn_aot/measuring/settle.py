@@ -1,0 +1,212 @@
+"""From measured keys to choices, and from choices to the record."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gdn_aot._version import __version__
+from gdn_aot.errors import UsageError
+from gdn_aot.records import tuning as records
+from gdn_aot.records.objective import NoneEligible, Sample, choose
+
+if TYPE_CHECKING:
+    from gdn_aot.compiling import cache
+    from gdn_aot.machine.card import CardInfo
+    from gdn_aot.measuring.client import KeyState, Session, Unit
+    from gdn_aot.measuring.plan import Prepared, Task
+    from gdn_aot.tracing.records import Config, Scalar
+
+
+class Writer:
+    """Turns measured keys into choices and the choices into the record; may be used by several threads."""
+
+    def __init__(
+        self,
+        task: Task,
+        card: CardInfo,
+        prepared: Prepared,
+        device: dict[str, object],
+        existing: records.Record | None,
+    ) -> None:
+        self._task, self._prepared, self._existing = task, prepared, existing
+        self._lock = threading.Lock()
+        provider = task.job.provider
+        trace = prepared.trace
+        self._frame = records.Record(
+            target=task.target.name,
+            provider=records.Provider(
+                name=provider.name, distribution=provider.distribution, version=trace.provider_version
+            ),
+            triton=trace.triton_version,
+            ptxas=trace.ptxas_version,
+            device=records.Device(
+                name=card.name, driver=card.driver, sm_count=_integer(device["sm_count"]), memory=card.memory
+            ),
+            tool=f"gdn-aot {__version__}",
+            method=records.Method(
+                rounds=task.method.rounds, flush_bytes=2 * _integer(device["l2"]), clock="cuda events"
+            ),
+            objective=records.Objective(
+                weights=tuple(sorted(task.objective.weights.items())), bound=task.objective.bound
+            ),
+            kernels=(),
+        )
+        if device["name"] != card.name:
+            raise UsageError(
+                f"nvidia-smi names the card {card.name}, but CUDA shows {device['name']}",
+                hint="name the card to measure in CUDA_VISIBLE_DEVICES, by the UUID that nvidia-smi -L prints",
+            )
+        records.merge(existing, self._frame)  # refuses now what must not be mixed later
+        self.choices: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
+        """Those of this run; indices are into the candidates of the key."""
+        self.failed: set[tuple[str, tuple[Scalar, ...]]] = set()
+        """Keys whose calls float64 does not confirm: what the record has for them goes."""
+        self.recalled: set[tuple[str, tuple[Scalar, ...]]] = set()
+        """Keys whose choice of the record there is stands, unless this run makes another."""
+
+    def recall(self) -> None:
+        """Take samples and findings of the record that is there as if they had been measured now."""
+        for kernel in self._existing.kernels if self._existing else ():
+            for choice in kernel.choices:
+                place = (kernel.kernel, choice.key)
+                state = self._prepared.keys.get(place)
+                if state is not None and not state.idle and _recall(state, kernel.candidates, choice):
+                    self.recalled.add(place)
+                    state.fresh = choice.unchecked
+
+    def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
+        """Choose for every key of a unit that has samples.
+
+        Args:
+            unit: The shape that was measured.
+            session: Calls with the choices are checked against float64 with it; None to leave that out.
+
+        Returns:
+            The calls that failed the check. Keys of the unit then have no choice.
+        """
+        fresh: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
+        for place, state in unit.keys.items():
+            made = self._choice(place, state) if state.fresh else None
+            if made is not None:
+                fresh[place] = made
+        wrong: dict[str, str] = {}
+        if session is not None and fresh:
+            chosen = [(*place, choice.chosen) for place, choice in fresh.items()]
+            wrong = session.check(unit, chosen, self._task.method.gate_tokens)
+        with self._lock:
+            for place, choice in fresh.items():
+                if wrong:
+                    self.failed.add(place)
+                    self.recalled.discard(place)
+                else:
+                    self.choices[place] = replace(choice, unchecked=session is None)
+                unit.keys[place].fresh = False
+        return wrong
+
+    def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.ChoiceRecord | None:
+        if not state.samples:
+            return None
+        count = len(state.configs)
+        rows = {
+            tokens: [None if index in state.out else row.get(index) for index in range(count)]
+            for tokens, row in sorted(state.samples.items())
+        }
+        verdict = choose(rows, [self._size(made) for made in state.objects], self._task.objective)
+        if isinstance(verdict, NoneEligible):
+            return None
+        return records.ChoiceRecord(
+            key=state.key,
+            chosen=verdict.chosen,
+            score=round(verdict.score, 4),
+            worst=round(verdict.worst, 4),
+            note=verdict.note,
+            call=state.call,
+            reference=state.reference,
+            times=tuple(
+                records.Times(
+                    tokens=tokens,
+                    us=tuple(None if one is None else round(one.us, 2) for one in row),
+                    noise=tuple(None if one is None else round(one.noise, 2) for one in row),
+                )
+                for tokens, row in rows.items()
+            ),
+            rejected=tuple(
+                records.Rejected(candidate=index, tokens=tokens or None, reason=reason)
+                for index, (tokens, reason) in sorted(state.out.items())
+            ),
+            resources=tuple(self._resources(made) for made in state.objects),
+            regret=tuple((tokens, round(part, 4)) for tokens, part in sorted(verdict.regret.items())),
+            missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
+        )
+
+    def _size(self, made: cache.Object | None) -> tuple[int, ...]:
+        if made is None:
+            return ()
+        return self._prepared.sizes[made.cubin], made.shared, made.registers * made.threads
+
+    def _resources(self, made: cache.Object | None) -> records.Resources | None:
+        if made is None:
+            return None
+        size = self._prepared.sizes[made.cubin]
+        return records.Resources(registers=made.registers, shared=made.shared, local=made.local, size=size)
+
+    def save(self) -> None:
+        """Write the record: what was there, with the choices of this run in place of old ones.
+
+        Raises:
+            NotWritableError: It cannot be written; what was there stays.
+        """
+        with self._lock:
+            self._save()
+
+    def _save(self) -> None:
+        kernels = []
+        for name in sorted({kernel for kernel, _ in self.choices}):
+            states = [state for (kernel, _), state in self._prepared.keys.items() if kernel == name]
+            kernels.append(_kernel(name, states, [(key, c) for (k, key), c in self.choices.items() if k == name]))
+        old = records.without(self._existing, self.failed) if self._existing else None
+        if kernels or (self.failed and old is not None):
+            records.save(records.merge(old, replace(self._frame, kernels=tuple(kernels))), self._task.path)
+
+
+def _kernel(
+    name: str, states: list[KeyState], choices: list[tuple[tuple[Scalar, ...], records.ChoiceRecord]]
+) -> records.KernelRecord:
+    """Return the record of one kernel; keys whose candidates differ get the union of all."""
+    configs = {state.key: state for state in states}
+    made: records.KernelRecord | None = None
+    by_candidates: dict[tuple[tuple[Config, ...], int], list[records.ChoiceRecord]] = {}
+    for key, choice in choices:
+        state = configs[key]
+        by_candidates.setdefault((tuple(state.configs), state.offered), []).append(choice)
+    for (candidates, offered), group in by_candidates.items():
+        part = records.KernelRecord(kernel=name, candidates=candidates, offered=offered, choices=tuple(group))
+        made = part if made is None else records.merge_kernel(made, part)
+    assert made is not None  # noqa: S101
+    return made
+
+
+def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.ChoiceRecord) -> bool:
+    """Take a choice's samples. Returns False, and takes nothing, if it was made among other candidates."""
+    place = {index: state.configs.index(config) for index, config in enumerate(candidates) if config in state.configs}
+    if len(place) < len(state.configs):
+        return False
+    state.call, state.reference = choice.call, place.get(choice.reference, 0)
+    for row in choice.times:
+        state.samples[row.tokens] = {
+            place[index]: Sample(us, noise)
+            for index, (us, noise) in enumerate(zip(row.us, row.noise, strict=True))
+            if index in place and us is not None and noise is not None
+        }
+    for item in choice.rejected:
+        if item.candidate in place:
+            state.out.setdefault(place[item.candidate], (item.tokens or 0, item.reason))
+    return True
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected an integer, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""flash-linear-attention (fla-core). Only `workloads` and `modules` import it."""

@@ -1,0 +1,292 @@
+"""Workloads of provider ``fla``: the gated norm and the short convolution around the operator.
+
+Importing this module imports fla: do it under the stub driver.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fla.modules import FusedRMSNormGated, ShortConvolution
+
+from gdn_aot.catalogue.providers import SMALL, Limits
+from gdn_aot.providers import traffic
+from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.workload import Call
+from gdn_aot.reference import formulas as reference
+
+try:
+    from fla.modules.causal_conv1d import causal_conv1d
+except ImportError:  # before 0.6
+    from fla.modules.conv import causal_conv1d
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.providers.workload import Draw, Tensors
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+INDEX_DTYPES = {"int32": torch.int32, "int64": torch.int64}
+
+BUCKET_ROWS = 65536
+"""Rows per step of the constexpr ``NB`` in the L2 norm and the gated norm (``2048 * 32`` in fla)."""
+
+DECODE_BATCH = 256
+"""Most sequences in one decode step of random traffic."""
+
+_CONV_BLOCK = 64
+"""Tokens that one block of the convolution takes at most."""
+
+_INT32_LIMIT = 1 << 31
+"""Integers from here on are ``i64`` in a launch key."""
+
+
+def cu_seqlens(lengths: tuple[int, ...], index: str) -> torch.Tensor:
+    """Return the ends of packed sequences, as ``cu_seqlens`` wants them."""
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=INDEX_DTYPES[index])
+
+
+def _weight_dtypes(shape: ModelShape, *, backward: bool) -> tuple[str, ...]:
+    """Return dtypes of parameters: the model's, and for training also the float32 of mixed precision."""
+    return ("fp32", shape.dtype) if backward else (shape.dtype,)
+
+
+class GatedNorm:
+    """``FusedRMSNormGated`` on the operator's output."""
+
+    kind = "norm"
+
+    def __init__(self, name: str, *, backward: bool = False) -> None:
+        self.name, self.backward = name, backward
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every activation and row bucket."""
+        weights = _weight_dtypes(shape, backward=self.backward)
+        for activation in _activations(shape):
+            for weight in weights:
+                for tokens in traffic.bucket_tokens(shape.v_heads, BUCKET_ROWS, limits.max_tokens):
+                    yield Call.of(self.name, tokens=tokens, activation=activation, weight=weight)
+
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
+        """Yield the small cases, and one of ``tokens`` tokens."""
+        yield from self.cases(shape, SMALL)
+        if tokens:
+            yield Call.of(self.name, tokens=tokens, activation=_activations(shape)[0], weight=shape.dtype)
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a call of random length."""
+        weights = _weight_dtypes(shape, backward=self.backward)
+        return Call.of(
+            self.name,
+            tokens=traffic.random_length(rng, limits.max_tokens),
+            activation=rng.choice(_activations(shape)),
+            weight=rng.choice(weights),
+        )
+
+    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
+        """Yield ``tokens`` tokens with every activation, and the row buckets below."""
+        if self.backward:
+            return
+        for activation in _activations(shape):
+            lengths = [tokens] if tokens <= limits.max_tokens else []
+            lengths += traffic.buckets_near(shape.v_heads, BUCKET_ROWS, tokens, limits)
+            for length in dict.fromkeys(lengths):
+                yield Call.of(self.name, tokens=length, activation=activation, weight=shape.dtype)
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Draw the operator's output, the gate and the weight."""
+        args: dict[str, Any] = dict(call.arguments)
+        size, dtype = (1, args["tokens"], shape.v_heads, shape.v_dim), DTYPES[shape.dtype]
+        return {
+            "x": draw.normal(*size, dtype=dtype, grad=self.backward),
+            "g": draw.normal(*size, dtype=dtype, grad=self.backward),
+            "weight": draw.weight(shape.v_dim, dtype=DTYPES[args["weight"]]),
+        }
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Call the norm's module with the weight. Returns ``out``."""
+        args: dict[str, Any] = dict(call.arguments)
+        norm = _norm(FusedRMSNormGated, shape.v_dim, shape.norm_eps, args["activation"])
+        norm.weight = torch.nn.Parameter(inputs["weight"])
+        with torch.set_grad_enabled(self.backward):
+            return {"out": norm(inputs["x"], inputs["g"])}
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return the gated norm."""
+        activation = str(dict(call.arguments)["activation"])
+        x, gate, weight = (inputs[name] for name in ("x", "g", "weight"))
+        assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
+        return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, activation)}
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call; with ``backward``, also its backward pass."""
+        _run(self, shape, call)
+
+
+def _run(workload: GatedNorm | ShortConv, shape: ModelShape, call: Call) -> None:
+    out = workload.apply(shape, call, workload.inputs(shape, call, EMPTY))["out"]
+    assert out is not None  # noqa: S101
+    if workload.backward:
+        out.backward(torch.empty_like(out))
+
+
+@cache
+def _norm(kind: Any, width: int, eps: float, activation: str) -> Any:
+    """Return the module without its weight."""
+    return kind(width, eps=eps, activation=activation, device="meta")
+
+
+def _activations(shape: ModelShape) -> tuple[str, ...]:
+    """Return the spellings in use: ``swish`` is FLA's default, ``silu`` what configs say; they are equal."""
+    return ("sigmoid",) if shape.activation == "sigmoid" else ("swish", "silu")
+
+
+class ShortConv:
+    """The layer's ``ShortConvolution`` over queries, keys and values.
+
+    Without any state the layer joins the three and calls ``causal_conv1d`` itself (``fused`` here), which differs from
+    ``ShortConvolution`` for single tokens.
+    """
+
+    kind = "conv"
+
+    def __init__(self, name: str, *, backward: bool = False) -> None:
+        self.name, self.backward = name, backward
+
+    def _widths(self, shape: ModelShape) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((shape.heads * shape.k_dim, shape.v_heads * shape.v_dim)))
+
+    def _fused_width(self, shape: ModelShape) -> int:
+        return 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every width, state pattern, packing and class of batch and length.
+
+        The classes are 1, multiple of 16 and other, and lengths whose stride ``tokens * width`` needs 64 bits.
+        """
+        for weight in _weight_dtypes(shape, backward=self.backward):
+            fused = self._fused_width(shape)
+            yield from self._dense(limits, width=fused, weight=weight, cache=False, final=False, fused=True)
+            for width in self._widths(shape):
+                for state, final in itertools.product((False, True), (False, True)):
+                    common: dict[str, Any] = {
+                        "width": width,
+                        "weight": weight,
+                        "cache": state,
+                        "final": final,
+                        "fused": False,
+                    }
+                    yield from self._dense(limits, **common)
+                    packs = [(1, 4), (10, 6), *((length - 1, 1) for length in _long(limits.max_tokens, width))]
+                    for index, packed in itertools.product(INDEX_DTYPES, packs):
+                        yield Call.of(self.name, batch=1, tokens=0, packed=packed, index=index, **common)
+
+    def _dense(self, limits: Limits, *, width: int, **common: object) -> Iterator[Call]:
+        long = _long(limits.max_tokens, width)
+        for batch, tokens in itertools.product((1, 16, 3), (1, 16, 5, *long)):
+            if tokens in long and batch * tokens > limits.max_tokens:
+                continue
+            yield Call.of(self.name, batch=batch, tokens=tokens, packed=None, index="int64", width=width, **common)
+
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
+        """Yield the small cases."""
+        del tokens
+        return self.cases(shape, SMALL)
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a random prefill or decode step."""
+        packed, batch, tokens = traffic.random_prompts(rng, limits)
+        fused = packed is None and traffic.chance(rng, 0.2)
+        if traffic.chance(rng, 0.4):
+            packed, batch, tokens = None, rng.randint(1, DECODE_BATCH), 1
+        return Call.of(
+            self.name,
+            batch=batch,
+            tokens=tokens,
+            packed=packed,
+            index=rng.choice(list(INDEX_DTYPES)),
+            width=self._fused_width(shape) if fused else rng.choice(self._widths(shape)),
+            weight=rng.choice(_weight_dtypes(shape, backward=self.backward)),
+            cache=not fused and traffic.chance(rng, 0.5),
+            final=not fused and traffic.chance(rng, 0.7),
+            fused=fused,
+        )
+
+    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
+        """Yield every width, state pattern and packing at ``tokens`` tokens, and as many single ones, 256 at most."""
+        if self.backward or tokens > limits.max_tokens:
+            return
+        single = {"batch": min(tokens, DECODE_BATCH), "tokens": 1, "packed": None, "index": "int64"}
+        dense = {"batch": 1, "tokens": tokens, "packed": None, "index": "int64"}
+        yield Call.of(
+            self.name, **dense, width=self._fused_width(shape), weight=shape.dtype, cache=False, final=False, fused=True
+        )
+        for width in self._widths(shape):
+            for state, final in itertools.product((False, True), (False, True)):
+                common = {"width": width, "weight": shape.dtype, "cache": state, "final": final, "fused": False}
+                yield Call.of(self.name, **dense, **common)
+                for index in INDEX_DTYPES:
+                    packed = traffic.uneven(tokens, _CONV_BLOCK)
+                    yield Call.of(self.name, batch=1, tokens=0, packed=packed, index=index, **common)
+                yield Call.of(self.name, **single, **common)
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Draw inputs, weight and cache."""
+        args: dict[str, Any] = dict(call.arguments)
+        dtype, width, packed = DTYPES[shape.dtype], args["width"], args["packed"]
+        batch, tokens = (1, sum(packed)) if packed else (args["batch"], args["tokens"])
+        sequences = len(packed) if packed else batch
+        return {
+            "x": draw.normal(batch, tokens, width, dtype=dtype, grad=self.backward),
+            "weight": draw.normal(width, 1, shape.conv_width, dtype=DTYPES[args["weight"]]),
+            "cache": draw.normal(sequences, width, shape.conv_width, dtype=dtype) if args["cache"] else None,
+            "cu_seqlens": cu_seqlens(packed, args["index"]) if packed else None,
+        }
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Call the module or the function. Returns ``out``, and ``state`` if one came back."""
+        args: dict[str, Any] = dict(call.arguments)
+        conv = _convolution(ShortConvolution, args["width"], shape.conv_width)
+        conv.weight = torch.nn.Parameter(inputs["weight"])
+        x, others = inputs["x"], {name: inputs[name] for name in ("cache", "cu_seqlens")}
+        with torch.set_grad_enabled(self.backward):
+            if args["fused"]:
+                weight = conv.weight.squeeze(1)
+                out, state = causal_conv1d(
+                    x=x, weight=weight, bias=None, activation=conv.activation, backend=conv.backend
+                )
+            else:
+                out, state = conv(x, output_final_state=args["final"], **others)
+        return {"out": out, **({} if state is None else {"state": state})}
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return the convolution, and the last inputs as the state."""
+        del shape
+        args: dict[str, Any] = dict(call.arguments)
+        x, weight = inputs["x"], inputs["weight"]
+        assert x is not None and weight is not None  # noqa: S101, PT018
+        out, state = reference.short_convolution(x, weight.squeeze(1), inputs["cache"], args["packed"])
+        return {"out": out, **({"state": state.double()} if args["final"] else {})}
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call; with ``backward``, also its backward pass."""
+        _run(self, shape, call)
+
+
+def _long(max_tokens: int, width: int) -> tuple[int, ...]:
+    """Return a length that is a multiple of 16 and one that is not, both with a 64-bit stride, if they are allowed."""
+    first = -(-_INT32_LIMIT // width)
+    aligned = -(-first // 16) * 16
+    other = first if first % 16 else first + 1
+    return tuple(length for length in (aligned, other) if length <= max_tokens)
+
+
+@cache
+def _convolution(kind: Any, width: int, kernel: int) -> Any:
+    """Return the module without its weight."""
+    return kind(width, kernel, activation="silu", device="meta")

@@ -1,0 +1,142 @@
+"""What vLLM's layer comes to in float64, from PyTorch's operators alone. Imports no vLLM.
+
+Between its kernels the layer keeps tensors in the model's dtype: the output of the convolution, and queries and keys
+after their norm where a kernel of its own makes it. They are rounded here as there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from gdn_aot.reference import formulas as reference
+
+if TYPE_CHECKING:
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.providers.vllm.steps import Group, Step
+    from gdn_aot.providers.workload import Tensors
+
+INTERLEAVED = "qwen3-next"
+OLMO = "olmo-hybrid"
+
+
+def results(step: Step, out: torch.Tensor, windows: torch.Tensor, states: torch.Tensor) -> Tensors:
+    """Return what is compared: the output, and the windows and states that each request leaves in its pages.
+
+    Args:
+        step: What was run.
+        out: ``[1, tokens, v_heads, v_dim]``.
+        windows: Of all pages, ``[pages, length, width]``.
+        states: Of all pages, ``[pages, v_heads, v_dim, k_dim]``.
+    """
+    ends = [(request, table) for request, table in zip(step.requests, step.table, strict=True)]
+    rows = [windows[table[0], : _window_rows(step, request)] for request, table in ends]
+    kept = [page for request, table in ends for page in table[: _states_kept(step, request)]]
+    return {"out": out, "window": torch.cat(rows), "state": states[torch.tensor(kept)]}
+
+
+def _is_speculated(step: Step, request: Group) -> bool:
+    return step.speculated and request.drafts >= 0
+
+
+def _window_rows(step: Step, request: Group) -> int:
+    """Return how many inputs of the convolution a request's page holds: those of drafts may yet be refused."""
+    return 2 + request.query if _is_speculated(step, request) else 3
+
+
+def _states_kept(step: Step, request: Group) -> int:
+    return request.query if _is_speculated(step, request) else 1
+
+
+def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor, states: torch.Tensor) -> Tensors:
+    """Return what `results` should."""
+    x, b, a = _split(shape, inputs)
+    outs, kept_rows, kept_states = [], [], []
+    start = 0
+    for request, table in zip(step.requests, step.table, strict=True):
+        span = slice(start, start + request.query)
+        start += request.query
+        before, rows = _window(step, request, windows[table[0]], x[span])
+        mixed = _convolution(inputs, x[span], before)
+        first = table[request.accepted - 1 if _is_speculated(step, request) else 0]
+        state = states[first].double() if request.computed else torch.zeros_like(states[first]).double()
+        out, after = _delta_rule(shape, step, request, inputs, (mixed, b[span], a[span]), state)
+        outs.append(out)
+        kept_rows.append(rows)
+        kept_states.append(after)
+    out = torch.cat(outs, 1)
+    if step.deployment.fused:
+        gate = _there(inputs, "projected")[..., x.shape[-1] :].unflatten(-1, out.shape[2:])
+        out = reference.gated_norm(out, gate, _there(inputs, "norm_weight"), shape.norm_eps, shape.activation)
+    return {"out": out, "window": torch.cat(kept_rows), "state": torch.cat(kept_states)}
+
+
+def _there(inputs: Tensors, name: str) -> torch.Tensor:
+    found = inputs[name]
+    if found is None:
+        raise ValueError(f"the call has no {name}")
+    return found
+
+
+def _split(shape: ModelShape, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the inputs of the convolution ``[tokens, width]`` and the raw gates ``[tokens, v_heads]``."""
+    projected, ba = _there(inputs, "projected")[0], _there(inputs, "ba")[0]
+    if shape.layer != INTERLEAVED:
+        width = 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
+        return projected[:, :width], ba[:, : shape.v_heads], ba[:, shape.v_heads :]
+    group = shape.v_heads // shape.heads
+    sizes = [shape.k_dim, shape.k_dim, group * shape.v_dim, group * shape.v_dim]
+    q, k, v, _ = projected.unflatten(-1, (shape.heads, -1)).split(sizes, -1)
+    b, a = ba.unflatten(-1, (shape.heads, -1)).split([group, group], -1)
+    return torch.cat([part.flatten(1) for part in (q, k, v)], -1), b.flatten(1), a.flatten(1)
+
+
+def _window(step: Step, request: Group, page: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the inputs before a request's tokens, and what its page holds afterwards; both ``[rows, width]``."""
+    if _is_speculated(step, request):
+        skipped = request.accepted - 1
+        before = page[skipped : skipped + 3]
+        return before, torch.cat([before[1:], x])
+    before = page[:3] if request.computed else torch.zeros_like(page[:3])
+    return before, torch.cat([before, x])[-3:]
+
+
+def _convolution(inputs: Tensors, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    whole = torch.cat([torch.zeros_like(before[:1]), before]).mT[None]
+    out, _ = reference.short_convolution(x[None], _there(inputs, "weight"), whole, None)
+    return out[0].to(x.dtype)
+
+
+def _delta_rule(
+    shape: ModelShape,
+    step: Step,
+    request: Group,
+    inputs: Tensors,
+    parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    state: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a request's output ``[1, tokens, v_heads, v_dim]`` and states ``[kept, v_heads, v_dim, k_dim]``."""
+    mixed, b, a = parts
+    keys = shape.heads * shape.k_dim
+    q, k, v = mixed.split([keys, keys, shape.v_heads * shape.v_dim], -1)
+    q, k = (reference.normalized(part.unflatten(-1, (-1, shape.k_dim)))[None] for part in (q, k))
+    v = v.unflatten(-1, (-1, shape.v_dim))[None]
+    prompt = request.query > 1 or (step.speculated and request.drafts < 0)
+    if prompt and not _is_speculated(step, request):  # a kernel of its own normalizes
+        q, k = q.to(mixed.dtype), k.to(mixed.dtype)
+    g = reference.gate(a, _there(inputs, "A_log"), _there(inputs, "dt_bias"))[None]
+    beta = b.double().sigmoid()[None] * (2.0 if shape.allow_neg_eigval else 1.0)
+    if shape.layer != OLMO and step.packed and not step.speculated and all(one.query == 1 for one in step.requests):
+        beta = beta.to(b.dtype)  # as the packed kernel does
+    last = state.mT[None]
+    if not _is_speculated(step, request):
+        out, last = reference.delta_rule(q, k, v, g, beta, last)
+        return out, last.mT
+    outs, kept = [], []
+    for token in range(request.query):
+        one = slice(token, token + 1)
+        out, last = reference.recurrence(q[:, one], k[:, one], v[:, one], g[:, one], beta[:, one], last)
+        outs.append(out)
+        kept.append(last.mT)
+    return torch.cat(outs, 1), torch.cat(kept)

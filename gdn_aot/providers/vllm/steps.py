@@ -1,0 +1,256 @@
+"""Steps of vLLM's scheduler: which requests are in a batch, and how many tokens of each. Imports no vLLM.
+
+Requests come in vLLM's order: those that decode before those that prefill.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gdn_aot.providers import traffic
+from gdn_aot.providers.workload import Call
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator, Sequence
+
+    from gdn_aot.catalogue.providers import Limits
+
+DECODE_BATCH = 256
+"""Most requests in one decode step of random traffic; ``max_num_seqs`` of vLLM's server by default."""
+BUDGET = 16384
+"""Most tokens of a step of random traffic: the largest default of ``max_num_batched_tokens``."""
+FEW = 8
+"""Decode steps in a mixed batch after which alignments repeat: 8 bf16 numbers are 16 bytes."""
+BATCHES = (1, 16, 3)
+"""One batch of each class that Triton tells apart: 1, a multiple of 16, any other."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployment:
+    """What a start of the engine decides about states, beside the model."""
+
+    state: str
+    """``--mamba-ssm-cache-dtype``."""
+    drafts: int
+    """Tokens that are speculated in a step, 0 for none."""
+    aligned: int = 1
+    """Tokens that blocks are a multiple of for the checkpoints of prefix caching, 1 where it does not ask for any."""
+    fused: bool = False
+    """A CUDA operator takes steps in which all requests have drafts, and the layer's operator makes the gated norm."""
+
+
+class Group(NamedTuple):
+    """Requests that are alike."""
+
+    number: int
+    computed: int
+    """Tokens that each has in its state already."""
+    query: int
+    """Tokens of each in this step."""
+    drafts: int = -1
+    """Those of them that are drafted, or -1 for a request that is not speculated for."""
+    accepted: int = 1
+    """Tokens of the step before that were accepted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of the scheduler, in one deployment."""
+
+    groups: tuple[Group, ...]
+    deployment: Deployment
+    graph: bool = False
+    """Full CUDA graphs are in use: indices of a decode step are copied to buffers that stay."""
+    compiled: bool = False
+    """What is around the layer's core is compiled by Inductor."""
+    packed: bool = True
+    """``VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE``, which is on by default."""
+
+    @cached_property
+    def requests(self) -> tuple[Group, ...]:
+        """One group for each request."""
+        return tuple(group._replace(number=1) for group in self.groups for _ in range(group.number))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all requests."""
+        return sum(group.number * group.query for group in self.groups)
+
+    @property
+    def ends(self) -> list[int]:
+        """Where requests end in the batch, with a 0 before."""
+        return [0, *itertools.accumulate(request.query for request in self.requests)]
+
+    @property
+    def table(self) -> list[list[int]]:
+        """Pages of each request: one, and one more for each token that may be drafted. Page 0 is nobody's."""
+        width = 1 + self.deployment.drafts
+        return [[1 + number * width + column for column in range(width)] for number in range(len(self.requests))]
+
+    @property
+    def speculated(self) -> bool:
+        """Whether a token is drafted for any request; drafts of the others are then as good as prompts."""
+        return any(group.drafts > 0 for group in self.groups)
+
+    def call(self, workload: str) -> Call:
+        """Return the step as a call of a workload."""
+        return Call.of(
+            workload,
+            groups=tuple(map(tuple, self.groups)),
+            state=self.deployment.state,
+            drafts=self.deployment.drafts,
+            aligned=self.deployment.aligned,
+            fused=self.deployment.fused,
+            graph=self.graph,
+            compiled=self.compiled,
+            packed=self.packed,
+        )
+
+    @classmethod
+    def of(cls, call: Call) -> Step:
+        """Return the step that a call is."""
+        args: dict[str, Any] = dict(call.arguments)
+        return cls(
+            groups=tuple(Group(*group) for group in args["groups"]),
+            deployment=Deployment(**{name: args[name] for name in ("state", "drafts", "aligned", "fused")}),
+            **{name: args[name] for name in ("graph", "compiled", "packed")},
+        )
+
+
+def _speculated(count: int, drafts: int, accepted: int = 1) -> Group:
+    return Group(count, 100, 1 + drafts, drafts, accepted)
+
+
+PROMPTS = (
+    (Group(1, 0, 32),),
+    (Group(1, 0, 9),),
+    (Group(1, 64, 25),),
+    (Group(1, 0, 50),),
+    (Group(1, 0, 64), Group(1, 128, 67)),
+    (Group(1, 0, 16),),
+)
+"""Prompts below 16, 32 and 64 tokens and above, multiples of 16 and others, with and without a state before."""
+
+
+def prefill(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps of prompts, or of parts of prompts, alone."""
+    for groups in PROMPTS:
+        yield Step(groups=groups, deployment=deployment)
+    yield Step(groups=PROMPTS[0], deployment=deployment, compiled=True)
+    yield Step(groups=PROMPTS[1], deployment=deployment, compiled=True)
+
+
+def decode(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps in which every request gets one token and nothing is drafted."""
+    for count, graph, compiled, packed in itertools.product(BATCHES, (False, True), (False, True), (True, False)):
+        groups = (Group(count, 100, 1),)
+        yield Step(groups=groups, deployment=deployment, graph=graph, compiled=compiled, packed=packed)
+
+
+def mixed(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps in which some requests decode and others have prompts."""
+    for count in (*range(1, FEW + 1), 16):
+        for query in (32, 37):
+            groups = (Group(count, 100, 1), Group(1, 0, query))
+            yield Step(groups=groups, deployment=deployment)
+    yield Step(groups=(Group(3, 100, 1), Group(1, 0, 5), Group(1, 64, 140)), deployment=deployment, compiled=True)
+
+
+def speculative(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps in which tokens are drafted, alone and beside prompts and plain decode steps."""
+    drafts = deployment.drafts
+    if not drafts:
+        return
+    for count, graph, compiled in itertools.product(BATCHES, (False, True), (False, True)):
+        yield Step(groups=(_speculated(count, drafts),), deployment=deployment, graph=graph, compiled=compiled)
+    for others in ((Group(1, 0, 32),), (Group(1, 0, 9),), (Group(1, 80, 40),), (Group(1, 0, 70),)):
+        for count in BATCHES:
+            yield Step(groups=(_speculated(count, drafts), *others), deployment=deployment)
+    # A request without drafts beside others with: one token that goes through the prefill kernels.
+    plain = Group(1, 100, 1)
+    yield Step(groups=(_speculated(2, drafts), plain), deployment=deployment)
+    yield Step(groups=(_speculated(2, drafts), plain._replace(number=3)), deployment=deployment)
+    yield Step(groups=(_speculated(2, drafts), Group(1, 100, 1, 0)), deployment=deployment)
+
+
+def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits) -> Step:
+    """Return one step as traffic makes it.
+
+    Args:
+        rng: Where chance comes from.
+        deployments: Those that the traffic may be in.
+        kind: ``prefill``, ``decode``, ``mixed`` or ``speculative``.
+        limits: Bounds on tokens and requests.
+    """
+    deployment = rng.choice([one for one in deployments if one.drafts or kind != "speculative"])
+    compiled, graph = traffic.chance(rng, 0.5), traffic.chance(rng, 0.5)
+    packed, left = traffic.chance(rng, 0.9), min(limits.max_tokens, BUDGET)
+    decoding: tuple[Group, ...] = ()
+    if kind == "speculative":
+        decoding = tuple(_random_drafts(rng, deployment.drafts, rng.randint(1, DECODE_BATCH // 4)))
+        if traffic.chance(rng, 0.3):
+            decoding = (*decoding, Group(rng.randint(1, 3), _computed(rng), 1))
+    elif kind != "prefill":
+        decoding = (Group(_batch(rng), _computed(rng), 1),)
+    left -= sum(group.number * group.query for group in decoding)
+    prompts: tuple[Group, ...] = ()
+    if kind in ("prefill", "mixed") or (kind == "speculative" and traffic.chance(rng, 0.5)):
+        prompts = tuple(_random_prompts(rng, max(2, left)))
+    return Step(groups=(*decoding, *prompts), deployment=deployment, compiled=compiled, graph=graph, packed=packed)
+
+
+def _batch(rng: random.Random) -> int:
+    return min(DECODE_BATCH, traffic.random_length(rng, DECODE_BATCH))
+
+
+def _computed(rng: random.Random) -> int:
+    return rng.randint(1, 30000)
+
+
+def _random_drafts(rng: random.Random, drafts: int, count: int) -> Iterator[Group]:
+    for number in range(count):
+        own = drafts if number == 0 else rng.randint(0, drafts)
+        yield Group(1, _computed(rng), 1 + own, own, rng.randint(1, 1 + drafts))
+
+
+def _random_prompts(rng: random.Random, left: int) -> Iterator[Group]:
+    for number in range(rng.randint(1, 8)):
+        query = max(2, traffic.random_length(rng, left))
+        if number and query > left:
+            return
+        yield Group(1, rng.choice([0, _computed(rng)]), query)
+        left -= query
+
+
+MOST_ROWS = 4
+"""Most rows of a block (``calc_rows_per_block``): 1, 2 or 4, the power of 2 from half the rows of each SM on."""
+SM_COUNTS = range(8, 257)
+"""SM counts of cards and of their slices: more than the largest now has, less than the smallest slice of one."""
+
+
+def norm_rows(v_heads: int) -> tuple[tuple[int, int], ...]:
+    """Return (tokens, SM count) for each launch key that the gated norm can have on some card.
+
+    The rows that a block takes follow from the rows there are and from the SM count, so that cards of one architecture
+    differ in them. Which classes of the row count occur with which block follows the card too: 15 rows for each token
+    are a multiple of 16 at every sixteenth token only, and a small card has none of these where blocks take two rows.
+
+    Args:
+        v_heads: Rows of each token.
+    """
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    for sm_count in SM_COUNTS:
+        for tokens in range(1, (MOST_ROWS * sm_count) // v_heads + 18):
+            rows = tokens * v_heads
+            block = min(MOST_ROWS, _power_of_2(-(-rows // (2 * sm_count))))
+            kind = 1 if rows == 1 else 16 if rows % 16 == 0 else 0
+            found.setdefault((block, kind), (tokens, sm_count))
+    return tuple(found.values())
+
+
+def _power_of_2(number: int) -> int:
+    return 1 << (number - 1).bit_length()

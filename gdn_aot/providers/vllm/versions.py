@@ -1,0 +1,102 @@
+"""Where each supported version of vLLM has the parts of its Gated Delta Net layers.
+
+Importing this module imports vLLM: call `gdn_aot.providers.vllm.platform.prepare` before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from gdn_aot.catalogue.models import ModelShape
+
+OLMO = "olmo-hybrid"
+INTERLEAVED = "qwen3-next"
+QWEN = "qwen3.5"
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(f"vllm.model_executor.{name}")
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("vllm"):
+            return None
+        raise
+
+
+def _classes() -> tuple[dict[str, Any], Any]:
+    """Return the layer class of each `ModelShape.layer`, and the operator of chunks."""
+    current = _module("layers.mamba.gdn.qwen_gdn_linear_attn")  # from 0.24 on
+    if current is not None:
+        qwen = current.QwenGatedDeltaNetAttention
+        olmo = _module("layers.mamba.gdn.olmo_gdn_linear_attn").OlmoHybridGatedDeltaNetAttention
+        return {INTERLEAVED: qwen, QWEN: qwen, OLMO: olmo}, current.ChunkGatedDeltaRule
+    shared = _module("layers.mamba.gdn_linear_attn")  # 0.18 to 0.23
+    if shared is not None:
+        qwen = shared.GatedDeltaNetAttention
+        found = {INTERLEAVED: qwen, QWEN: qwen, OLMO: _module("models.olmo_hybrid").OlmoHybridGatedDeltaNet}
+        return found, shared.ChunkGatedDeltaRule
+    first = _module("models.qwen3_next")
+    found = {INTERLEAVED: first.Qwen3NextGatedDeltaNet, QWEN: _module("models.qwen3_5").Qwen3_5GatedDeltaNet}
+    return found, first.ChunkGatedDeltaRule
+
+
+LAYERS, CHUNKS = _classes()
+
+
+def forward(layer: Any, name: str, hidden: torch.Tensor, output: torch.Tensor) -> None:
+    """Run a layer from the projections of its input to that of its output, into ``output``."""
+    run = layer._full_forward if name == OLMO else getattr(layer, "forward_cuda", layer.forward)  # noqa: SLF001
+    if "output" in inspect.signature(run).parameters:
+        run(hidden, output)
+    else:
+        output.copy_(run(hidden))
+
+
+def a_log_dtype(name: str, model: torch.dtype) -> torch.dtype:
+    """Return the dtype of a layer's ``A_log``: float32 where its constructor says so, else the model's."""
+    text = inspect.getsource(LAYERS[name].__init__)
+    said = text[text.index("self.A_log = ") :].partition("set_weight_attrs")[0]
+    return torch.float32 if "torch.float32" in said else model
+
+
+def checkpoint_alignment(shape: ModelShape) -> int:
+    """Return what the checkpoints of prefix caching ask blocks to be a multiple of, in tokens, or 1.
+
+    From 0.33 on, FlashInfer's prefill asks for it where vLLM takes that by itself; prefix caching is on there unless it
+    is switched off.
+    """
+    layer = LAYERS.get(shape.layer)
+    if not hasattr(layer, "_exports_checkpoints"):
+        return 1
+    module: Any = inspect.getmodule(layer)
+    heads = SimpleNamespace(linear_key_head_dim=shape.k_dim, linear_value_head_dim=shape.v_dim)
+    config = SimpleNamespace(additional_config={}, model_config=SimpleNamespace(hf_text_config=heads))
+    _, backend = module._resolve_gdn_prefill_backend(config)  # noqa: SLF001
+    return int(module.FLASHINFER_GDN_CHECKPOINT_ALIGNMENT) if backend == "flashinfer" else 1
+
+
+def fuses_decode(shape: ModelShape, model: torch.dtype, states: tuple[torch.dtype, torch.dtype]) -> bool:
+    """Say whether a layer has a CUDA operator for steps of drafts, which it then takes unless it is told not to.
+
+    Args:
+        shape: Of the layer.
+        model: The model's dtype.
+        states: Dtypes of the convolution's window and of the recurrent state.
+    """
+    why_not = getattr(LAYERS.get(shape.layer), "_fused_gdn_decode_unsupported_reason", None)  # from 0.33 on
+    if why_not is None:
+        return False
+    layer = SimpleNamespace(
+        get_state_dtype=lambda: states,
+        gqa_interleaved_layout=shape.layer == INTERLEAVED,
+        head_k_dim=shape.k_dim,
+        head_v_dim=shape.v_dim,
+        norm=SimpleNamespace(activation=shape.activation),
+    )
+    return why_not(layer, SimpleNamespace(model_config=SimpleNamespace(dtype=model))) is None

@@ -1,0 +1,152 @@
+"""What the rest of the package sees of a provider's functions: workloads, the calls they make, relaxations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator, Mapping
+
+    import torch
+
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.providers import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of one workload: plain numbers and flags, so that it can be printed and sent."""
+
+    workload: str
+    arguments: tuple[tuple[str, object], ...]
+
+    @classmethod
+    def of(cls, workload: str, **arguments: object) -> Call:
+        """Build a call from keyword arguments."""
+        return cls(workload, tuple(arguments.items()))
+
+    def __str__(self) -> str:
+        return f"{self.workload}({', '.join(f'{name}={value}' for name, value in self.arguments)})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relaxation:
+    """A declaration that one binary of a kernel serves every value of one of its constexprs.
+
+    It holds for the texts that were read for it and no other: with another the value is baked in as usual.
+    """
+
+    kernel: str
+    """``module:qualname``."""
+    argument: str
+    value: int
+    """What the kernel is compiled with."""
+    sources: tuple[str, ...]
+    """SHA-256 of each text of the function for which this was checked, as in `build.records.Kernel`."""
+    reason: str
+    """Why every value may be served; goes into the manifest."""
+
+
+Tensors: TypeAlias = "dict[str, torch.Tensor | None]"
+"""Inputs or outputs of a call, by name. ``cu_seqlens``, if it is there, holds the ends of packed sequences."""
+
+
+class Draw(Protocol):
+    """Where the numbers of a call come from; everything is made on one device. Sizes are as for ``torch.empty``."""
+
+    def normal(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
+        """Return numbers of the standard normal distribution."""
+        ...
+
+    def unit(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
+        """Return vectors of length 1 along the last dimension."""
+        ...
+
+    def sigmoid(self, *size: int, dtype: torch.dtype, scale: float = 1.0, grad: bool = False) -> torch.Tensor:
+        """Return ``scale`` times the sigmoid of standard normal numbers."""
+        ...
+
+    def log_decay(self, *size: int, grad: bool = False) -> torch.Tensor:
+        """Return the float32 logarithm of the decay as a model makes it; the last dimension is that of the heads."""
+        ...
+
+    def log_a(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the parameter ``A_log`` of a layer."""
+        ...
+
+    def dt_bias(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the parameter ``dt_bias`` of a layer."""
+        ...
+
+    def weight(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return weights of a norm: around 1."""
+        ...
+
+
+class Workload(Protocol):
+    """One call pattern of a provider's public functions that real traffic makes."""
+
+    @property
+    def name(self) -> str:
+        """Name used in manifests and on the command line."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What its results are judged as, see `numerics.tolerance`: chunk, recurrent, norm, conv or layer."""
+        ...
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield calls that together cause every launch the workload can cause within ``limits``."""
+        ...
+
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
+        """Yield small calls after which real ones find every kernel loaded, and some of ``tokens`` tokens if given.
+
+        Small ones are for PyTorch's kernels too: it loads them when they are first used, and has several for one
+        operation by size. Large ones are for the memory that its pool then holds.
+        """
+        ...
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return one random call, as traffic makes it."""
+        ...
+
+    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
+        """Yield calls of about ``tokens`` tokens in all, with every autotune key that so many tokens can have.
+
+        Natural calls come first. Keys that only other lengths have (row buckets) come with the first of those lengths
+        in (tokens / 4, tokens], so that lengths a factor 4 apart have all of them together. Nothing is longer than
+        ``limits`` allow. Backward passes are not tuned: their workloads yield nothing.
+        """
+        ...
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Return everything that `apply` needs. What ``draw`` does not make is made on PyTorch's default device."""
+        ...
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Make the call through the provider's public function, and return what came back by name.
+
+        Where that function works in place (a convolution's cache in decode), the inputs change.
+        """
+        ...
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return in float64 what `apply` should, from the same inputs before they change."""
+        ...
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call on tensors without content, of PyTorch's default device; for training also backwards."""
+        ...
+
+
+class ProviderModule(Protocol):
+    """What `gdn_aot.providers.load` returns."""
+
+    WORKLOADS: Mapping[str, Callable[[], Workload]]
+    """Name -> factory, for the workloads that the installed version can make."""
+    RELAXATIONS: tuple[Relaxation, ...]
+    """What may be relaxed; a module without any need not have this."""

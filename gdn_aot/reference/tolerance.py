@@ -1,0 +1,227 @@
+"""How far results may be from float64, and how far they are.
+
+`MEASURED` is the norm of the difference over the norm of what is expected, on an H100 against a float64 recurrence, at
+300 tokens. A whole sequence may be off by twice that. A single chunk of 64 tokens, or a sequence shorter than that, is
+a small sample, whose error is spread wider: three times. Chunks are looked at one by one because a wrong one among 500
+would not show in the norm of all.
+
+What is exact but for the rounding to bf16 at the end is off by at most 2^-8 at each number.
+
+Those are the figures for bf16. fp16 has three more bits: its rounding is off by an eighth. The chunked operator rounds
+its intermediates too, and an eighth is what a simulation of those roundings gives (4.6e-4 against 3.7e-3 at 300
+tokens); but where tensor cores take float32 operands as tf32, that rounding is as coarse as fp16 and comes on top, so a
+quarter is allowed. Doubling beta, for negative eigenvalues, raises the error by less than a fifth in that simulation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gdn_aot.providers.workload import Tensors
+
+MEASURED = {
+    "chunk.out": 4.3e-3,
+    "chunk.state": 3.3e-3,
+    "recurrent.out": 1.7e-3,
+    "recurrent.state": 1.4e-7,
+    "rounding": 1.7e-3,  # of exact results to bf16
+}
+ROUNDING = 1.02 * 2**-8
+"""The most that rounding to bf16 can do, and a little for the float32 arithmetic before it."""
+LONG = {
+    "chunk.out": 2 * MEASURED["chunk.out"],
+    "chunk.state": 2 * MEASURED["chunk.state"],
+    "recurrent.out": 2 * MEASURED["recurrent.out"],
+    # The state of one step is the old one times exp(g), which the hardware approximates to about 2^-22. A wrong kernel
+    # is off by 1e-3 or more.
+    "recurrent.state": 2e-6,
+    # Where the kernel makes g = -A softplus(x) itself, lg2.approx is off by 2^-22.6 (PTX ISA) and 1 + exp(x) by 2^-24:
+    # with A = 16, and 64 steps that err alike, 1.7e-4.
+    "gated.state": 3e-4,
+    "norm.out": 2 * MEASURED["rounding"],
+    "conv.out": 2 * MEASURED["rounding"],
+    # An engine's whole layer: what its convolution gives is rounded before the state sees it, and where its float32 sum
+    # is near the middle of two numbers it takes the other one. Each number is off by one rounding at most.
+    "layer.out": 2 * ROUNDING,
+    "layer.state": ROUNDING,
+}
+SHORT = {
+    **LONG,
+    "chunk.out": 3 * MEASURED["chunk.out"],
+    "chunk.state": 3 * MEASURED["chunk.state"],
+    "recurrent.out": ROUNDING,
+    "norm.out": ROUNDING,
+    "conv.out": ROUNDING,
+}
+CHUNK = 64
+_OF_FP16 = {"chunk.out": 1 / 4, "chunk.state": 1 / 4, "recurrent.out": 1 / 8, "norm.out": 1 / 8, "conv.out": 1 / 8}
+_OF_FP16 |= {"layer.out": 1 / 8, "layer.state": 1 / 8}
+"""Limits for fp16 over those for bf16; what is not here is float32 in both."""
+_IN_PLACE = {"conv": ("cache",), "norm": ()}
+"""Inputs that a call may change; elsewhere those of an engine's layer, which has them to itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deviation:
+    """How far one result is off, and how far it may be."""
+
+    name: str
+    error: float
+    limit: float
+
+    @property
+    def within(self) -> bool:
+        """Whether it is close enough; NaN is not."""
+        return within(self.error, self.limit)
+
+    @property
+    def share(self) -> float:
+        """The error as a part of the limit; infinite if it is no number or nothing is allowed."""
+        if self.error == 0:
+            return 0.0
+        return self.error / self.limit if self.limit and not math.isnan(self.error) else math.inf
+
+    def __str__(self) -> str:
+        return f"{self.name} is off by {self.error:.3g}, allowed is {self.limit:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """What comparing the results of one call came to."""
+
+    deviations: tuple[Deviation, ...]
+    problems: tuple[str, ...]
+    """What is wrong beside numbers that are off: missing or unasked results, wrong shapes, NaN."""
+
+    @property
+    def wrong(self) -> str | None:
+        """Everything that is wrong in one line, or None."""
+        found = [*self.problems, *(str(item) for item in self.deviations if not item.within)]
+        return "; ".join(found) or None
+
+    @property
+    def worst(self) -> Deviation | None:
+        """The deviation that is nearest to its limit, or furthest past it."""
+        return max(self.deviations, key=lambda item: item.share, default=None)
+
+
+def compare(kind: str, inputs: Tensors, found: Tensors, expected: Tensors) -> Comparison:
+    """Compare the results of a call with those expected in float64.
+
+    Args:
+        kind: The `Workload.kind`.
+        inputs: Of the call.
+        found: What `Workload.apply` returned.
+        expected: What `Workload.expect` returned.
+    """
+    ends = inputs.get("cu_seqlens")
+    lengths = None if ends is None else ends.diff().tolist()
+    deviations: list[Deviation] = []
+    problems = [f"no {name} came back" for name in sorted(set(expected) - set(found))]
+    problems += [f"a {name} came back that nobody asked for" for name in sorted(set(found) - set(expected))]
+    for name, wanted in expected.items():
+        value = found.get(name)
+        if value is None or wanted is None:
+            if value is not wanted and name in found:
+                problems.append(f"{name} came back empty" if value is None else f"{name} should be empty")
+            continue
+        if value.shape != wanted.shape:
+            problems.append(f"{name} has shape {tuple(value.shape)}, not {tuple(wanted.shape)}")
+            continue
+        if not bool(torch.isfinite(value).all()):
+            problems.append(f"{name} has numbers that are not finite")
+        if name == "out":
+            deviations += _outputs(kind, value, wanted, lengths)
+        else:
+            deviations.append(_state(kind, name, value, wanted, long=lengths is None, inputs=inputs))
+    return Comparison(deviations=tuple(deviations), problems=tuple(problems))
+
+
+def changed(kind: str, inputs: Tensors, kept: Tensors) -> str | None:
+    """Say which inputs a call changed, or None. The cache of a convolution is updated in place in decode.
+
+    Args:
+        kind: The `Workload.kind`.
+        inputs: After the call.
+        kept: Copies of them from before.
+    """
+    names = []
+    for name, value in inputs.items():
+        before = kept[name]
+        if value is not None and before is not None and name not in _IN_PLACE.get(kind, ("cache", "projected")):
+            names += [] if torch.equal(value, before) else [name]
+    return f"the call changed its {', '.join(names)}" if names else None
+
+
+def _outputs(kind: str, found: torch.Tensor, expected: torch.Tensor, lengths: Sequence[int] | None) -> list[Deviation]:
+    name = f"{kind}.out"
+    finer = _OF_FP16[name] if found.dtype == torch.float16 else 1.0
+    sequence, chunk = token_errors(found, expected, lengths)
+    made = [Deviation(name=f"{name} of a chunk", error=chunk, limit=finer * SHORT[name])]
+    if sequence is not None:
+        made.append(Deviation(name=f"{name} of a sequence", error=sequence, limit=finer * LONG[name]))
+    return made
+
+
+def _state(
+    kind: str, name: str, found: torch.Tensor, expected: torch.Tensor, *, long: bool, inputs: Tensors
+) -> Deviation:
+    if kind == "conv" or name == "window":  # the last inputs themselves
+        off = float((found.double() - expected.double()).abs().max())
+        return Deviation(name=f"{kind}.{name}", error=off, limit=0.0)
+    first = inputs.get("q", inputs.get("projected"))
+    assert first is not None  # noqa: S101
+    full = f"gated.{name}" if kind == "recurrent" and inputs.get("A_log") is not None else f"{kind}.{name}"
+    finer = _OF_FP16.get(full, 1.0) if first.dtype == torch.float16 else 1.0
+    limits = LONG if long and first.shape[1] >= CHUNK else SHORT
+    rounding = 0.0 if found.dtype == torch.float32 else ROUNDING  # some engines keep states in 16 bits
+    return Deviation(name=full, error=state_error(found, expected), limit=finer * limits[full] + rounding)
+
+
+def token_errors(
+    found: torch.Tensor, expected: torch.Tensor, lengths: Sequence[int] | None
+) -> tuple[float | None, float]:
+    """Compare outputs ``[batch, tokens, ...]``.
+
+    Returns:
+        The largest relative error of a sequence of 64 tokens or more, None if there is none, and that of a chunk of 64
+        tokens or the rest of a sequence.
+    """
+    expected = expected.double()
+    wrong = (found.double() - expected).square().flatten(2).sum(-1).cpu()
+    right = expected.square().flatten(2).sum(-1).cpu()
+    if lengths is not None:
+        parts = list(zip(wrong[0].split(list(lengths)), right[0].split(list(lengths)), strict=True))
+    else:
+        parts = list(zip(wrong, right, strict=True))
+    whole = [float(a.sum() / b.sum()) ** 0.5 for a, b in parts if len(a) >= CHUNK]
+    chunks = [_chunks(a) / _chunks(b) for a, b in parts]
+    return (max(whole) if whole else None), _largest(torch.cat(chunks)) ** 0.5
+
+
+def _chunks(values: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(values, (0, -len(values) % CHUNK)).unflatten(0, (-1, CHUNK)).sum(-1)
+
+
+def _largest(values: torch.Tensor) -> float:
+    """Return the largest value; NaN if there is one."""
+    return float(values.max())
+
+
+def state_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest relative error of a sequence's state."""
+    expected = expected.double()
+    wrong = (found.double() - expected).square().flatten(1).sum(-1)
+    return math.sqrt(_largest(wrong / expected.square().flatten(1).sum(-1)))
+
+
+def within(error: float, limit: float) -> bool:
+    """Say whether an error is at most the limit; NaN is not."""
+    return error <= limit

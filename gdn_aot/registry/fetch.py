@@ -1,0 +1,374 @@
+"""Bring the artifacts that are wanted from a registry into the store.
+
+In this order, and no further than needed: what the store has is looked at, the registry is asked for its index, a file
+is downloaded, its SHA-256 compared with the index, all of it verified, and then it is installed. The registry is not
+asked at all where the store alone can answer: for a pinned commit or a lock file, and in offline mode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from gdn_aot._files import file_sha256
+from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
+from gdn_aot.registry.base import COMMIT, locate, open_registry, read_index
+from gdn_aot.registry.choose import missing_error, wanted_revision
+from gdn_aot.registry.held import held, provenances
+from gdn_aot.registry.layout import Entry, artifact_path, branch_name, entry_of
+from gdn_aot.registry.select import Candidate, select
+from gdn_aot.store.install import find_installed, install, renew
+from gdn_aot.store.origins import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.registry.base import Location, Registry, Snapshot
+    from gdn_aot.registry.layout import Provenances, RegistryIndex
+    from gdn_aot.registry.lockfile import LockFile
+    from gdn_aot.registry.select import Request, Selection, Verdict
+    from gdn_aot.store.store import Store
+
+State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
+
+LOCK_HINT = "gdn-aot lock writes the lock file anew, for what is wanted now"
+_LONGEST = 200
+"""Characters of one field in a message."""
+_ON = ("1", "ON", "YES", "TRUE")
+"""What huggingface_hub takes for yes in a variable."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What is to be fetched, and from where."""
+
+    repo: str
+    """As ``--repo`` takes it."""
+    revision: str | None
+    """Branch, tag or commit; None for that in ``repo``, or else the branch of this version."""
+    token: str | None = field(default=None, repr=False)
+    request: Request
+    lock: LockFile | None = None
+    """Pins what may be fetched; its commit is then the revision."""
+    dry_run: bool = False
+    """Change nothing and download no artifact."""
+
+
+class Pinned(Candidate, Protocol):
+    """An artifact whose file is known by its digest: of an index, a lock file or the store."""
+
+    @property
+    def sha256(self) -> str:
+        """Return that of the ``.tar.zst`` file."""
+
+    @property
+    def size(self) -> int | None:
+        """Return its bytes, where they are known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """One artifact that was wanted, and what became of it."""
+
+    identifier: str
+    state: State
+    path: str | None
+    """Its directory in the store."""
+    target: str
+    sha256: str
+    """Of the artifact file."""
+    size: int | None
+    """Bytes of that file; None where only the store was asked, which does not know."""
+    choices: Provenances | None
+    """How many choices come from where."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What `fetch` did."""
+
+    repository: str
+    revision: str
+    commit: str | None
+    """None in offline mode, where only the store was asked."""
+    asked: bool
+    """The registry, or huggingface_hub's cache of it, was looked at."""
+    fetched: tuple[Fetched, ...]
+    verdicts: tuple[Verdict, ...]
+    missing: tuple[str, ...]
+    """What was wanted and is not there. The rest was installed all the same."""
+    locked: bool
+    """A lock file said what may be fetched."""
+
+    def error(self) -> NoArtifactError | None:
+        """Return what to raise where something is missing."""
+        if not self.missing:
+            return None
+        if self.locked:
+            return missing_error("the lock file", self.verdicts, self.missing, LOCK_HINT)
+        return missing_error(f"{self.repository} at {self.revision}", self.verdicts, self.missing)
+
+
+def offline() -> bool:
+    """Say whether the environment asks for offline mode, as huggingface_hub reads it."""
+    return any(os.environ.get(name, "").upper() in _ON for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def fetch(order: Order, store: Store, done: Callable[[Fetched], None], say: Callable[[str], None]) -> Outcome:
+    """Install what is wanted and is not installed yet.
+
+    Args:
+        order: What, and from where.
+        store: Where to.
+        done: Told of each artifact as soon as it is there.
+        say: Told in words what takes time.
+
+    Raises:
+        NoArtifactError: Nothing fits; it carries the reason for each artifact that there is.
+        NotWritableError: The store or huggingface_hub's cache cannot be written.
+        OfflineMissError: Offline, and neither the store nor the cache has what is wanted.
+        RegistryError: The registry cannot be reached or refuses.
+        UsageError: The registry or the revision cannot be what was meant.
+        VerificationError: Something there is damaged, or is not what the lock file pins. It was not installed.
+    """
+    location = locate(order.repo)
+    revision = order.lock.commit if order.lock else wanted_revision(location, order.revision)
+    job = _Job(order=order, store=store, location=location, revision=revision, done=done, say=say)
+    if order.lock is not None:
+        selection = select(order.lock.artifacts, order.request)
+        if not selection.chosen:
+            raise missing_error("the lock file", selection.verdicts, selection.missing, LOCK_HINT)
+    outcome = job.from_store()
+    if outcome is not None:
+        return outcome
+    try:
+        return job.from_registry()
+    except OfflineMissError:
+        outcome = job.from_store(last_resort=True)
+        if outcome is None:
+            raise
+        return outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    order: Order
+    store: Store
+    location: Location
+    revision: str
+    done: Callable[[Fetched], None]
+    say: Callable[[str], None]
+
+    @property
+    def where(self) -> str:
+        """Return what messages call the place that artifacts come from."""
+        return f"{self.location.name} at {self.revision}"
+
+    def from_store(self, *, last_resort: bool = False) -> Outcome | None:
+        """Answer from the store alone; None if it cannot, or lacks something.
+
+        Args:
+            last_resort: There is no other answer: take every target for those that are here, and the moving branch for
+                whatever came from the repository.
+        """
+        order, held_from = self.order, self._held(last_resort=last_resort)
+        if held_from is None:
+            return None
+        selection = select(held_from, order.request)
+        places = [self._installed(item) for item in selection.chosen]
+        if not selection.chosen or not all(places) or (selection.missing and order.lock is None):
+            return None
+        fetched = []
+        for item, place in zip(selection.chosen, filter(None, places), strict=True):
+            if not order.dry_run:
+                renew(self.store, place, waiting=self.say)
+            fetched.append(self._tell(item, "already-installed", place))
+        pinned = COMMIT.fullmatch(self.revision)
+        return self._outcome(self.revision if pinned else None, selection, fetched, asked=False)
+
+    def _held(self, *, last_resort: bool) -> Sequence[Pinned] | None:
+        """Return what the store may choose from; None where the registry must be asked."""
+        if self.order.lock is not None:
+            return self.order.lock.artifacts
+        away = self.location.hub and offline()
+        if not away and not COMMIT.fullmatch(self.revision):
+            return None
+        if self.order.request.targets is None and not last_resort:
+            return None
+        wanted = (self.revision,) if not last_resort or self.revision != branch_name() else ()
+        latest: dict[str, Pinned] = {}
+        for item in held(self.store)[0]:
+            origins = (origin for origin in item.origins if origin.repo == self.location.name)
+            if any(not wanted or {origin.revision, origin.commit} & {*wanted} for origin in origins):
+                latest.setdefault(item.identifier, item)
+        return tuple(latest.values())
+
+    def from_registry(self) -> Outcome:
+        """Ask the registry, and download and install what the store lacks."""
+        registry = open_registry(self.location.name, token=self.order.token)
+        snapshot, index = read_index(registry, self.revision)
+        selection = select(self._entries(index), self.order.request)
+        if not selection.chosen:
+            raise missing_error(self.where, selection.verdicts, selection.missing)
+        fetched = [self._one(registry, snapshot, entry) for entry in selection.chosen]
+        return self._outcome(snapshot.commit, selection, fetched, asked=True)
+
+    def _entries(self, index: RegistryIndex) -> Sequence[Entry]:
+        """Return what may be chosen from: all of the index, or what the lock file pins, if the index agrees."""
+        if self.order.lock is None:
+            return index.entries
+        problems, entries = [], []
+        for pinned in self.order.lock.artifacts:
+            entry = index.find(pinned.identifier)
+            if entry is None:
+                problems.append(Problem(pinned.identifier, "is not in the registry"))
+            elif (entry.sha256, entry.size) != (pinned.sha256, pinned.size):
+                there, here = f"{entry.sha256}, {entry.size} bytes", f"{pinned.sha256}, {pinned.size} bytes"
+                problems.append(Problem(pinned.identifier, f"is {there} in the registry and {here} in the lock file"))
+            else:
+                entries.append(entry)
+        if problems:
+            raise VerificationError(
+                f"{self.where} does not have what the lock file pins",
+                problems,
+                hint="nothing was installed; unless the lock file was edited, do not trust this registry",
+            )
+        return entries
+
+    def _one(self, registry: Registry, snapshot: Snapshot, entry: Entry) -> Fetched:
+        origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit)
+        place = self._installed(entry)
+        if self.order.dry_run:
+            return self._tell(entry, "already-installed" if place else "would-install", place)
+        if place:
+            renew(self.store, place, origin, waiting=self.say)
+            return self._tell(entry, "already-installed", place)
+        check_writable(self.store.root)
+        self.say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {self.where}")
+        path = registry.download(snapshot, artifact_path(entry.identifier), entry.size)
+        try:
+            artifact = _verified(path, entry)
+        except VerificationError as error:
+            registry.forget(snapshot, artifact_path(entry.identifier))
+            hint = "nothing was installed; fetch again, and if it stays so tell whoever publishes there"
+            message = f"{entry.identifier} from {self.where}: {error.message}"
+            raise VerificationError(message, error.problems, hint=hint) from error
+        result = install(self.store, artifact, origin, waiting=self.say)
+        return self._tell(entry, "installed" if result.new else "repaired", result.place)
+
+    def _installed(self, item: Pinned) -> str | None:
+        """Return where the file with an artifact's digest is installed, if it is.
+
+        Raises:
+            VerificationError: That file is another artifact than the one which is said to have the digest.
+        """
+        place = find_installed(self.store, item.sha256)
+        here = None
+        if place is not None:
+            with suppress(OSError, GdnAotError):  # it was removed meanwhile
+                here = self.store.open_index(place).header["identifier"]
+        if here in (None, item.identifier):
+            return place if here else None
+        locked = self.order.lock is not None
+        raise VerificationError(
+            f"{'the lock file' if locked else self.where} gives {item.identifier} the digest of another artifact",
+            [Problem(item.identifier, f"has the SHA-256 {item.sha256}, which is that of {here}")],
+            hint=LOCK_HINT if locked else "nothing was changed; tell whoever publishes there",
+        )
+
+    def _tell(self, item: Pinned, state: State, place: str | None) -> Fetched:
+        choices = item.choices if isinstance(item, Entry) else provenances(self.store, place) if place else None
+        fetched = Fetched(
+            identifier=item.identifier,
+            state=state,
+            path=place,
+            target=item.target,
+            sha256=item.sha256,
+            size=item.size,
+            choices=choices,
+        )
+        self.done(fetched)
+        return fetched
+
+    def _outcome(
+        self,
+        commit: str | None,
+        selection: Selection[Pinned] | Selection[Entry],
+        fetched: Sequence[Fetched],
+        *,
+        asked: bool,
+    ) -> Outcome:
+        return Outcome(
+            repository=self.location.name,
+            revision=self.revision,
+            commit=commit,
+            asked=asked,
+            fetched=tuple(fetched),
+            verdicts=selection.verdicts,
+            missing=selection.missing,
+            locked=self.order.lock is not None,
+        )
+
+
+def _verified(path: Path, entry: Entry) -> Artifact:
+    """Open a downloaded file: it must be the one that the index lists, sound, and what the index says of it.
+
+    Raises:
+        VerificationError: It is not.
+    """
+    from gdn_aot.artifact.verify import open_artifact
+
+    _same_file(entry, path.stat().st_size, file_sha256(path))
+    artifact = open_artifact(path)
+    _same_file(entry, artifact.size, artifact.sha256)
+    there, here = asdict(entry), asdict(entry_of(artifact))
+    problems = [
+        Problem(name, f"{_shown(there[name])} in the index, {_shown(here[name])} in the file")
+        for name in there
+        if there[name] != here[name]
+    ]
+    if problems:
+        raise VerificationError("the file is not what the index says of it", problems)
+    return artifact
+
+
+def _shown(value: object) -> str:
+    """Return a field of an entry as messages show it: in ASCII, and not long."""
+    text = ascii(value)[1:-1] if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def _same_file(entry: Entry, size: int, sha256: str) -> None:
+    """Compare a file with what the index says.
+
+    Raises:
+        VerificationError: It is another one.
+    """
+    problems = []
+    if size != entry.size:
+        problems.append(Problem("size", f"{size} bytes, expected {entry.size}"))
+    if sha256 != entry.sha256:
+        problems.append(Problem("sha256", f"{sha256}, expected {entry.sha256}"))
+    if problems:
+        raise VerificationError("its bytes are not those that the index lists", problems)
+
+
+def check_writable(root: str) -> None:
+    """Check that a store can be written, before anything is downloaded for it.
+
+    Raises:
+        NotWritableError: It cannot.
+    """
+    place = Path(root)
+    while not os.path.lexists(place) and place.parent != place:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise NotWritableError(
+            f"cannot write the store {root}: {place} is not a directory that this user may write",
+            hint="set GDN_AOT_HOME to a directory that may be written, with free space",
+        )

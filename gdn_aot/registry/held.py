@@ -1,0 +1,84 @@
+"""What the store on this machine holds, as far as choosing needs it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gdn_aot.errors import GdnAotError, VerificationError
+from gdn_aot.registry.layout import Provenances
+from gdn_aot.store.install import find_installed
+from gdn_aot.store.origins import Origin, read_origins
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gdn_aot.store.store import Store
+
+_HINT = "gdn-aot fetch installs it again"
+_UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """One artifact of the store. A `gdn_aot.registry.select.Candidate`."""
+
+    identifier: str
+    sha256: str
+    target: str
+    provider: str
+    version: str
+    triton: str
+    place: str
+    """Its directory."""
+    origins: tuple[Origin, ...]
+    """Where it was fetched from; empty if it came from a file."""
+    size: None = None
+    """The store does not keep the size of the file."""
+
+
+def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[tuple[str, str], ...]]:
+    """Return the artifacts of a store, the one installed last first, and (directory, problem) of what is damaged.
+
+    Args:
+        store: The store.
+        whole: Count what lacks a file or a binary as damaged, as `gdn_aot.store.install.find_installed` sees it.
+
+    Raises:
+        UnknownFormatError: A newer gdn-aot made the store.
+    """
+    found, damaged = [], []
+    sizes = store.blob_sizes() if whole else None
+    for place in store.artifacts():
+        try:
+            found.append(_read(store, place, sizes))
+        except _UNREADABLE as error:
+            damaged.append((place, str(error) or type(error).__name__))
+    return tuple(found), tuple(damaged)
+
+
+def provenances(store: Store, place: str) -> Provenances | None:
+    """Return where the choices of an artifact come from; None if its index cannot be read."""
+    try:
+        index = store.open_index(place)
+        count = Counter(choice.provenance for kernel in index.kernels() for choice in index.choices(kernel.name))
+        return Provenances(measured=count["measured"], transferred=count["transferred"], default=count["default"])
+    except _UNREADABLE:
+        return None
+
+
+def _read(store: Store, place: str, sizes: Mapping[str, int] | None) -> Held:
+    header = store.open_index(place).header
+    if sizes is not None and find_installed(store, header["sha256"], sizes) != place:
+        raise VerificationError("some of its files or binaries are missing", [], hint=_HINT)
+    return Held(
+        identifier=header["identifier"],
+        sha256=header["sha256"],
+        target=header["target"],
+        provider=header["provider"],
+        version=header["version"],
+        triton=header["triton"],
+        place=place,
+        origins=tuple(read_origins(place)),
+    )

@@ -1,0 +1,334 @@
+"""A registry on the Hugging Face Hub: the only module that imports huggingface_hub, and only when it is needed.
+
+Token, endpoint, cache and offline mode are huggingface_hub's own (``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HOME``,
+``HF_HUB_OFFLINE``, ``HF_OIDC_RESOURCE``). Offline answers, and files that were downloaded before, are taken from its
+cache as its documentation lays it out (https://huggingface.co/docs/huggingface_hub/guides/manage-cache): ``refs`` say
+what a branch or tag was when it was last read, ``snapshots`` have the files of a commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
+
+from gdn_aot._files import write_whole
+from gdn_aot._version import __version__
+from gdn_aot.errors import (
+    AccessDeniedError,
+    ConflictError,
+    NetworkError,
+    OfflineMissError,
+    Problem,
+    RegistryError,
+    RepositoryMissingError,
+    RevisionMissingError,
+    StaleParentError,
+    VerificationError,
+)
+from gdn_aot.registry.base import COMMIT, MAX_READ, Refs, Snapshot, check_revision
+from gdn_aot.registry.failures import Failures, Secrets, check_token
+from gdn_aot.registry.layout import INDEX, MAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    from gdn_aot.registry.base import Addition
+
+_ATTEMPTS = 4
+"""Times that a request is sent."""
+_PATIENCE = 60.0
+"""Seconds: the longest ``Retry-After`` that is waited for."""
+_TIMEOUT = 60.0
+"""Seconds without an answer. huggingface_hub 2 waits for ever, except where it downloads."""
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class RemoteRegistry:
+    """A model repository of the Hub.
+
+    Args:
+        place: ``org/name``.
+        token: Instead of what huggingface_hub finds by itself.
+
+    Raises:
+        UsageError: The token has characters that no token has.
+    """
+
+    def __init__(self, place: str, *, token: str | None = None) -> None:
+        self.name = f"hf://{place}"
+        self._place = place
+        self._token = check_token(token) if token is not None else None
+        self._secrets = Secrets(token)
+        self._uploads: dict[tuple[str, str, int], CommitOperationAdd] = {}
+        """Files that are uploaded, for a commit that has to be tried again."""
+
+    def refs(self) -> Refs:
+        """Return branches and tags."""
+        self._expect_online("its branches and tags")
+        found = self._ask("its branches and tags", partial(self._api().list_repo_refs, self._place))
+        return Refs(
+            branches={ref.name: ref.target_commit for ref in found.branches},
+            tags={ref.name: ref.target_commit for ref in found.tags},
+        )
+
+    def resolve(self, revision: str) -> Snapshot:
+        """Return what a revision is now; see `gdn_aot.registry.base.Registry.resolve`."""
+        check_revision(revision)
+        if COMMIT.fullmatch(revision):
+            return Snapshot(revision=revision, commit=revision)
+        if self._offline():
+            return Snapshot(revision=revision, commit=self._remembered(revision))
+        return Snapshot(revision=revision, commit=self._ask(f"revision {revision}", partial(self._commit_of, revision)))
+
+    def read(self, snapshot: Snapshot, path: str) -> bytes:
+        """Return a small file; see `gdn_aot.registry.base.Registry.read`."""
+        place = self._file(snapshot, path, None)
+        try:
+            if place.stat().st_size > MAX_READ:
+                hint = "check that this is a registry of gdn-aot"
+                raise RegistryError(f"{path} of {self.name} is larger than {MAX_READ} bytes", hint=hint)
+            content = place.read_bytes()
+        except OSError as error:
+            raise NetworkError(f"cannot read {place}: {error.strerror or error}", hint="try again") from error
+        if path == INDEX and snapshot.revision != snapshot.commit:
+            self._remember(snapshot)
+        return content
+
+    def download(self, snapshot: Snapshot, path: str, size: int) -> Path:
+        """Return where a file is in huggingface_hub's cache; see `gdn_aot.registry.base.Registry.download`."""
+        return self._file(snapshot, path, size)
+
+    def _file(self, snapshot: Snapshot, path: str, size: int | None) -> Path:
+        """Return where a file is in the cache. It is not downloaded if the Hub says that it has not ``size`` bytes."""
+        place = self._cache() / "snapshots" / snapshot.commit / path
+        if place.is_file():
+            return place
+        self._expect_online(f"{path} of commit {snapshot.commit}")
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+        what = f"{path} at {snapshot.revision}"
+        if size is not None:
+            url = hf_hub_url(self._place, path, revision=snapshot.commit)
+            about = partial(
+                get_hf_file_metadata, url, token=self._token, library_name="gdn-aot", library_version=__version__
+            )
+            found = self._ask(what, about).size
+            if found not in (None, size):  # without a size huggingface_hub downloads nothing
+                problem = Problem("size", f"{found} bytes, expected {size}")
+                hint = "nothing was downloaded; fetch again, and if it stays so tell whoever publishes there"
+                raise VerificationError(f"{path} of {self.name} is not what the index lists", [problem], hint=hint)
+        fetch = partial(
+            hf_hub_download,
+            self._place,
+            path,
+            revision=snapshot.commit,
+            token=self._token,
+            library_name="gdn-aot",
+            library_version=__version__,
+        )
+        return Path(self._ask(what, fetch, download=True))
+
+    def forget(self, snapshot: Snapshot, path: str) -> None:
+        """Remove a file from huggingface_hub's cache, together with the blob that it is a link to."""
+        cache = self._cache()
+        place = cache / "snapshots" / snapshot.commit / path
+        with contextlib.suppress(OSError):
+            blob = place.resolve()
+            place.unlink(missing_ok=True)
+            if blob.parent == (cache / "blobs").resolve():
+                blob.unlink(missing_ok=True)
+
+    def create(self, *, private: bool) -> bool:
+        """Make the repository unless it is there; see `gdn_aot.registry.base.Registry.create`."""
+        self._expect_online("the repository")
+        try:
+            self.resolve(MAIN)
+        except (RepositoryMissingError, AccessDeniedError):
+            # None leaves it to the organization's own default.
+            make = partial(self._api().create_repo, self._place, repo_type="model", private=private or None)
+            try:
+                self._ask("a new repository", make)
+            except ConflictError:
+                return False
+            return True
+        except RevisionMissingError:
+            return False
+        return False
+
+    def commit(self, branch: str, parent: str | None, additions: Sequence[Addition], message: str) -> str:
+        """Add files to a branch; see `gdn_aot.registry.base.Registry.commit`.
+
+        Large files are uploaded before the commit and only once, however often the commit has to be tried.
+        """
+        check_revision(branch)
+        self._expect_online("a commit")
+        parent = self._new_branch(branch) if parent is None else parent
+        api = self._api()
+        operations = [self._operation(addition) for addition in additions]
+        upload = partial(api.preupload_lfs_files, self._place, operations, revision=branch, free_memory=False)
+        self._ask(f"an upload to {branch}", upload, attempts=1)
+        for addition, operation in zip(additions, operations, strict=True):
+            if addition.sha256 not in (None, operation.upload_info.sha256.hex()):
+                problem = Problem(str(addition.content), f"does not have the SHA-256 {addition.sha256} any more")
+                raise VerificationError("a file changed while it was published", [problem], hint="publish again")
+        send = partial(
+            api.create_commit,
+            self._place,
+            operations,
+            commit_message=message,
+            revision=branch,
+            parent_commit=parent,
+        )
+        made = self._ask(f"a commit to {branch}", send)
+        self._uploads.clear()
+        return made.oid
+
+    def settle(self, branch: str, additions: Sequence[Addition]) -> None:
+        """Do nothing: the Hub keeps its files whole."""
+
+    def tag(self, name: str, commit: str) -> None:
+        """Name a commit for good; see `gdn_aot.registry.base.Registry.tag`."""
+        check_revision(name)
+        self._expect_online("a tag")
+        try:
+            self._ask(f"the tag {name}", partial(self._api().create_tag, self._place, tag=name, revision=commit))
+        except ConflictError as error:
+            found = self.resolve(name).commit
+            if found != commit:
+                raise ConflictError(f"{self.name}: the tag {name} names {found}, not {commit}") from error
+
+    # Requests
+
+    def _api(self) -> HfApi:
+        from huggingface_hub import HfApi
+
+        return HfApi(token=self._token, library_name="gdn-aot", library_version=__version__)
+
+    def _commit_of(self, revision: str) -> str:
+        """Ask what a revision is, as ``HfApi.model_info`` does, which takes 80 ms longer to import."""
+        from huggingface_hub import constants
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, and not marked so
+            build_hf_headers,
+            get_session,
+            hf_raise_for_status,
+        )
+
+        response = get_session().get(
+            f"{constants.ENDPOINT}/api/models/{self._place}/revision/{quote(revision, safe='')}",
+            headers=build_hf_headers(token=self._token, library_name="gdn-aot", library_version=__version__),
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        )
+        hf_raise_for_status(response)
+        commit = response.json()["sha"]
+        if not (isinstance(commit, str) and COMMIT.fullmatch(commit)):
+            raise ValueError("the answer names no commit")
+        return commit
+
+    def _new_branch(self, branch: str) -> str | None:
+        """Make a branch where ``main`` is now, and return that commit: what it must still be at when we add to it."""
+        if branch == MAIN:
+            return None  # a repository without any commit
+        start = self.resolve(MAIN).commit
+        try:
+            make = partial(self._api().create_branch, self._place, branch=branch, revision=start)
+            self._ask(f"the branch {branch}", make)
+        except ConflictError as error:
+            raise StaleParentError(f"{self.name}: somebody else made the branch {branch}") from error
+        return start
+
+    def _operation(self, addition: Addition) -> CommitOperationAdd:
+        from huggingface_hub import CommitOperationAdd
+
+        if isinstance(addition.content, bytes):
+            return CommitOperationAdd(path_in_repo=addition.path, path_or_fileobj=addition.content)
+        key = (addition.path, str(addition.content), addition.content.stat().st_mtime_ns)
+        if key not in self._uploads:
+            self._uploads[key] = CommitOperationAdd(path_in_repo=addition.path, path_or_fileobj=addition.content)
+        return self._uploads[key]
+
+    def _ask(self, what: str, request: Callable[[], _T], *, attempts: int = _ATTEMPTS, download: bool = False) -> _T:
+        """Send a request, again where that may help, and turn what goes wrong into errors of ours.
+
+        Args:
+            what: What is asked for, for messages.
+            request: It; must be harmless to repeat.
+            attempts: Times that it is sent. huggingface_hub repeats the parts of uploads by itself.
+            download: It is one of huggingface_hub, which has repeated some of what failed by itself.
+        """
+        from huggingface_hub import constants, errors
+
+        places = {"endpoint": constants.ENDPOINT, "cache": str(constants.HF_HUB_CACHE)}
+        failures = Failures(self.name, what, self._secrets, errors, **places)
+        self._secrets.watch()
+        for attempt in range(attempts):
+            try:
+                with _limited():
+                    return request()
+            except Exception as error:  # noqa: BLE001 - what huggingface_hub and what is below it raise is not one family
+                if _LOG.isEnabledFor(logging.DEBUG):
+                    _LOG.debug("%s", failures.trace(error))
+                wait = failures.retry_after(error, download=download)
+                if wait is None or wait > _PATIENCE or attempt == attempts - 1:
+                    raise failures.translate(error) from None
+                time.sleep(max(wait, random.uniform(0.5, 1) * 2**attempt))  # noqa: S311 - so that not all come at once
+        raise AssertionError("unreachable")
+
+    # The cache of huggingface_hub
+
+    def _offline(self) -> bool:
+        from huggingface_hub import constants
+
+        return bool(constants.HF_HUB_OFFLINE)
+
+    def _expect_online(self, what: str) -> None:
+        if self._offline():
+            raise OfflineMissError(f"offline mode is on, and {what} of {self.name} is not in the cache")
+
+    def _cache(self) -> Path:
+        from huggingface_hub import constants
+
+        return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{self._place.replace('/', '--')}"
+
+    def _remembered(self, revision: str) -> str:
+        try:
+            commit = (self._cache() / "refs" / revision).read_text("ascii", "replace").strip()
+        except OSError:
+            commit = ""
+        if not COMMIT.fullmatch(commit):
+            raise OfflineMissError(
+                f"offline mode is on, and the revision {revision} of {self.name} is not in the cache"
+            )
+        return commit
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        place = self._cache() / "refs" / snapshot.revision
+        with contextlib.suppress(OSError):  # a cache that is read-only still answers
+            if not place.is_file() or place.read_text("ascii", "replace") != snapshot.commit:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(place, snapshot.commit.encode())
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    """Let no request of huggingface_hub's session wait for ever; ``HF_HUB_DOWNLOAD_TIMEOUT`` says how long, if set."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # public, and not marked so
+
+    session = get_session()
+    before = session.timeout
+    if before == type(before)(None):
+        session.timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT if "HF_HUB_DOWNLOAD_TIMEOUT" in os.environ else _TIMEOUT
+    try:
+        yield
+    finally:
+        session.timeout = before

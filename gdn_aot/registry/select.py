@@ -1,0 +1,191 @@
+"""Which of a registry's artifacts are wanted, and of every other one why it is not. Pure: it looks at nothing itself.
+
+The caller says what is wanted (`request` finds it out); identifiers are unique in an index, so nothing has
+to be ranked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class Candidate(Protocol):
+    """What is known of an artifact before it is downloaded. `gdn_aot.registry.layout.Entry` is one."""
+
+    @property
+    def identifier(self) -> str:
+        """Return for example ``fla0.6.0-triton3.6.0-sm_120``."""
+
+    @property
+    def target(self) -> str:
+        """Return for example ``sm_120``."""
+
+    @property
+    def provider(self) -> str:
+        """Return for example ``fla``."""
+
+    @property
+    def version(self) -> str:
+        """Return the version of the provider's distribution."""
+
+    @property
+    def triton(self) -> str:
+        """Return the version of Triton."""
+
+
+_C = TypeVar("_C", bound=Candidate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """A version that artifacts must be for."""
+
+    text: str | None
+    """None where the distribution is not installed, so that nothing of it fits."""
+    installed: bool
+    """It was found here; else it was named."""
+
+    @property
+    def state(self) -> str:
+        """Return ``installed`` or ``wanted``."""
+        return "installed" if self.installed else "wanted"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provider:
+    """A provider whose artifacts are wanted."""
+
+    name: str
+    version: Version | None
+    """None stands for every version there is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What artifacts must be for."""
+
+    targets: tuple[str, ...] | None
+    """None stands for every target there is."""
+    native: bool = False
+    """The targets are those of this machine's GPUs; else they were named."""
+    providers: tuple[Provider, ...]
+    others: bool = False
+    """Providers that are not listed are wanted too, in any version."""
+    triton: Version | None
+    """None stands for every version there is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What was decided about one artifact, and why."""
+
+    identifier: str
+    accepted: bool
+    reason: str
+    """``fits``, or why not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection(Generic[_C]):
+    """What `select` found."""
+
+    chosen: tuple[_C, ...]
+    """Sorted by identifier."""
+    verdicts: tuple[Verdict, ...]
+    """One for each candidate: those accepted first, then the others, the one that is nearest to fitting first."""
+    missing: tuple[str, ...]
+    """What is wanted and not there, for example ``fla 0.6.0 with Triton 3.6.0 for sm_100``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Difference:
+    weight: int
+    """How far it is from fitting: another Triton is the nearest miss, another provider the farthest."""
+    text: str
+
+
+def select(candidates: Sequence[_C], request: Request) -> Selection[_C]:
+    """Choose the artifacts that are wanted.
+
+    Args:
+        candidates: What there is, in any order.
+        request: What is wanted. For each provider and each target of it there must be an artifact; where it names no
+            targets, one for each provider.
+    """
+    judged = [(candidate, differences(candidate, request)) for candidate in candidates]
+    judged.sort(key=lambda pair: (len(pair[1]), sum(item.weight for item in pair[1]), pair[0].identifier))
+    chosen = tuple(candidate for candidate, found in judged if not found)
+    verdicts = tuple(
+        Verdict(identifier=candidate.identifier, accepted=not found, reason=reason(found) or "fits")
+        for candidate, found in judged
+    )
+    return Selection(chosen=chosen, verdicts=verdicts, missing=tuple(_missing(chosen, request)))
+
+
+def differences(candidate: Candidate, request: Request) -> list[_Difference]:
+    """Return everything that keeps an artifact from fitting; nothing if it fits."""
+    return [*_provider(candidate, request), *_target(candidate, request), *_triton(candidate, request)]
+
+
+def reason(found: Sequence[_Difference]) -> str:
+    """Return differences in words: ``is for Triton 3.8.0; 3.6.0 is installed``. Nothing if there are none."""
+    return "is " + ", and ".join(item.text for item in found) if found else ""
+
+
+def _provider(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+    wanted = next((provider for provider in request.providers if provider.name == candidate.provider), None)
+    if wanted is None:
+        if not request.others:
+            names = " or ".join(provider.name for provider in request.providers if _is_wanted(provider))
+            yield _Difference(weight=8, text=f"for {candidate.provider}; {names or 'nothing'} is wanted")
+    elif wanted.version is not None:
+        yield from _version(candidate.provider, candidate.version, wanted.version, 2)
+
+
+def _is_wanted(provider: Provider) -> bool:
+    """Say whether anything of a provider fits: it is installed, or was named."""
+    return provider.version is None or provider.version.text is not None
+
+
+def _triton(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+    if request.triton is not None:
+        yield from _version("Triton", candidate.triton, request.triton, 1)
+
+
+def _version(name: str, found: str, wanted: Version, weight: int) -> Iterator[_Difference]:
+    if wanted.text is None:
+        yield _Difference(weight=8, text=f"for {name} {found}, which is not installed")
+    elif found != wanted.text:
+        yield _Difference(weight=weight, text=f"for {name} {found}; {wanted.text} is {wanted.state}")
+
+
+def _target(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+    if request.targets is not None and candidate.target not in request.targets:
+        names = " and ".join(request.targets) if request.native else " or ".join(request.targets)
+        text = f"this machine has {names}" if request.native else f"{names} is wanted"
+        yield _Difference(weight=4, text=f"for {candidate.target}; {text}")
+
+
+def _missing(chosen: Sequence[Candidate], request: Request) -> Iterator[str]:
+    providers = () if request.others else tuple(filter(_is_wanted, request.providers))
+    for target in request.targets or (None,):
+        for provider in providers or (None,):
+            found = any(
+                (provider is None or candidate.provider == provider.name)
+                and (target is None or candidate.target == target)
+                for candidate in chosen
+            )
+            if not found:
+                yield _describe(target, provider, request.triton)
+
+
+def _describe(target: str | None, provider: Provider | None, triton: Version | None) -> str:
+    """Return what is wanted in words."""
+    name = "any provider" if provider is None else provider.name
+    version = provider.version.text if provider is not None and provider.version is not None else None
+    compiler = f" with Triton {triton.text}" if triton is not None else ""
+    return f"{name}{f' {version}' if version else ''}{compiler} for {target or 'any target'}"

@@ -1,0 +1,193 @@
+"""Install the loader into this process: find artifacts, wait for the provider's modules, seed their kernels."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gdn_aot._hooks import ImportHook
+from gdn_aot.errors import GdnAotError, NoArtifactError, UnsupportedTritonError, UsageError
+from gdn_aot.serving import log
+from gdn_aot.serving.find import find
+from gdn_aot.serving.settings import POLICIES, changed_code_variable, read_settings
+from gdn_aot.serving.state import State
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from gdn_aot.serving.find import Verdict
+    from gdn_aot.serving.report import Report
+    from gdn_aot.serving.settings import Settings
+
+_NVIDIA_DRIVER = "triton.backends.nvidia.driver"
+"""As in `gdn_aot.triton_internals.launching`, which takes longer to import than `install` may."""
+
+_state = State()
+_hook = ImportHook()
+_sources: set[str | None] = set()
+"""What was looked through already: None for the store, or a path."""
+
+
+def install(artifact: str | None = None, *, strict: bool = False, on_miss: str = "nearest") -> None:
+    """Serve the kernels of installed artifacts in this process, now and in modules imported later.
+
+    Does nothing where no artifact fits, and never raises unless strict. Calling it again changes the policy, and adds
+    ``artifact`` to what is served.
+
+    Args:
+        artifact: A ``.tar.zst`` file, or a directory of them, to use instead of the store.
+        strict: A compile or a benchmark of a covered kernel is an error. Also set by ``GDN_AOT_STRICT=1``.
+        on_miss: What to do with an autotune key that no artifact has: ``nearest`` takes the choice of the closest
+            key, ``tune`` lets Triton benchmark, ``error`` raises. Also set by ``GDN_AOT_ON_MISS``.
+
+    Raises:
+        UsageError: ``on_miss`` is none of these.
+        NoArtifactError: Strict, and no artifact fits this process.
+        UnsupportedTritonError: Strict, and the installed Triton is not one whose internals are known.
+    """
+    if on_miss not in POLICIES:
+        raise UsageError(f"on_miss={on_miss!r} is none of {', '.join(POLICIES)}")
+    problems: list[str] = []
+    settings = read_settings(problems)
+    if not settings.enabled:
+        return
+    strict = strict or settings.strict
+    path = os.path.abspath(os.fspath(artifact)) if artifact else settings.artifact
+    with _state.lock:
+        _state.strict = strict = _state.strict or strict
+        if on_miss != "nearest" or settings.on_miss != "nearest":
+            _state.on_miss = on_miss if on_miss != "nearest" else settings.on_miss
+        try:
+            if settings.log and not log.set_level(settings.log):
+                problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
+            _state.installing = True
+            _install(settings, path)
+        except GdnAotError as error:
+            _state.problem = error.message
+            if strict:
+                raise
+            log.warn(error.message)
+        except Exception as error:
+            if strict:
+                raise
+            _state.unexpected("install", error)
+        finally:
+            _state.installing = False
+    for problem in problems:
+        log.warn(problem)
+
+
+def _install(settings: Settings, artifact: str | None) -> None:
+    if _state.active and artifact in _sources:
+        return
+    changed = changed_code_variable()
+    if changed:
+        _give_up(f"{changed} is set, which changes what Triton compiles")
+        return
+    found, verdicts = find(settings.home, artifact)
+    _state.verdicts += [verdict for verdict in verdicts if verdict not in _state.verdicts]
+    for verdict in verdicts:
+        log.info(f"artifact {verdict.artifact}: {verdict.reason}")
+    if not found:
+        if not _state.found:
+            raise NoArtifactError(_none_fits(artifact or f"the store in {settings.home}", verdicts))
+        return
+    _sources.add(artifact)
+    _state.found += found
+    _state.active, _state.problem = True, ""
+    _state.native = _native()
+    if _state.native is not None:
+        _hook.after_import(_NVIDIA_DRIVER, _on_driver)
+    for module in dict.fromkeys(module for one in found for module in one.index.header["modules"]):
+        _hook.after_import(module, _on_module)
+
+
+def _none_fits(where: str, verdicts: list[Verdict]) -> str:
+    """Return one message for all that does not fit, however much there is."""
+    said = f"no artifact in {where} fits this process"
+    if verdicts:
+        more = f" (and {len(verdicts) - 1} more)" if len(verdicts) > 1 else ""
+        said += f": {verdicts[0].artifact}: {verdicts[0].reason}{more}"
+    return f"{said}; gdn-aot doctor says why"
+
+
+def after_import(module: str, callback: Any) -> None:
+    """Call ``callback(module)`` when a module was imported, as long as anything is served; now, if it was already."""
+    _hook.after_import(module, callback)
+
+
+def _native() -> Any:
+    try:
+        from gdn_aot.serving import _launch
+    except ImportError as error:
+        log.info(f"without the extension gdn_aot.serving._launch ({error}) Triton's own launchers are used")
+        return None
+    return _launch
+
+
+def _on_driver(name: str) -> None:
+    del name
+    from gdn_aot.triton_internals import launching
+
+    try:  # no lock: whoever imports Triton holds its import locks
+        launching.defer_cuda_utils(_state.native)
+    except Exception as error:  # noqa: BLE001 - a serving process must go on
+        _state.unexpected("Triton's driver", error)
+
+
+def _on_module(module: str) -> None:
+    from gdn_aot.serving.seed import seed
+
+    _guarded(module, lambda: seed(_state, module))
+
+
+def _guarded(where: str, work: Any) -> None:
+    """Run ``work``, which someone else's import waits for."""
+    try:
+        with _state.lock:
+            work()
+    except UnsupportedTritonError as error:
+        _give_up(error.message)
+    except Exception as error:
+        if _state.strict:
+            raise
+        _state.unexpected(where, error)
+
+
+def _give_up(reason: str) -> None:
+    """Serve nothing in this process from here on."""
+    _hook.remove()
+    _state.give_up(reason)
+
+
+def report() -> Report:
+    """Return what was found, seeded, answered and missed so far, and why."""
+    from gdn_aot.serving.report import Report
+
+    with _state.lock:
+        return Report(
+            active=_state.active,
+            problem=_state.problem,
+            strict=_state.strict,
+            on_miss=_state.on_miss,
+            native_launcher=_state.native is not None,
+            artifacts=tuple(_state.verdicts),
+            seeded=tuple(_state.kernels),
+            refused=dict(_state.refused),
+            loaded=dict(_state.loaded),
+            modules=len(_state.modules),
+            chosen=_state.chosen,
+            misses=tuple(_state.misses.values()),
+        )
+
+
+def state() -> State:
+    """Return the loader's state, for `gdn_aot.serving.preload`."""
+    return _state
+
+
+def provider_modules() -> list[str]:
+    """Return the modules that artifacts in use have kernels of and that are not imported yet."""
+    wanted = {module for found in _state.found for module in found.index.header["modules"]}
+    return sorted(wanted - set(sys.modules))

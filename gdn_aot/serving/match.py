@@ -1,0 +1,123 @@
+"""Decide whether a kernel in this process is the one that an artifact was compiled from.
+
+A binary may only be used for the very text that it was compiled from: that of the function, of every function it
+calls and of the files they are in, and the values of the globals that they read. Triton's own ``cache_key`` says the
+same by walking syntax trees, which takes longer than all of this loader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot._files import file_sha256
+from gdn_aot.triton_internals import layers, source_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gdn_aot.store.index_records import KernelRecord
+
+_MISSING = object()
+
+
+class MismatchError(Exception):
+    """The kernel is not the artifact's; the message says why."""
+
+
+def locate(record: KernelRecord) -> tuple[Any, Any]:
+    """Return a kernel's ``JITFunction`` and its ``Autotuner`` or None. Its module must have been imported.
+
+    Raises:
+        MismatchError: There is no such kernel.
+    """
+    kernel = _attribute(sys.modules[record.module], record.qualname)
+    if kernel is _MISSING:
+        raise MismatchError(f"{record.module} has no {record.qualname}")
+    try:
+        return layers(kernel)
+    except TypeError:
+        raise MismatchError(f"{record.qualname} is not a Triton kernel in this process") from None
+
+
+def match(record: KernelRecord, jit: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Check that a ``JITFunction`` is the one that an artifact was compiled from.
+
+    Returns:
+        Name -> (value, dictionary that holds it) of the globals that it reads.
+
+    Raises:
+        MismatchError: It is another, with the reason.
+    """
+    _check_files(sys.modules[record.module], record)
+    _check_text(jit, record.qualname, record.source_sha256)
+    scopes = [jit.fn.__globals__, *_check_dependencies(record, jit.fn.__globals__)]
+    return {name: _check_global(name, value, scopes) for name, value in record.globals}
+
+
+def _check_files(module: Any, record: KernelRecord) -> None:
+    root = os.path.abspath(module.__file__)
+    for _ in range(record.module.count(".") + (2 if os.path.basename(root) == "__init__.py" else 1)):
+        root = os.path.dirname(root)
+    for path, expected in record.sources:
+        if _file_sha256(f"{root}/{path}") != expected:
+            raise MismatchError(f"{path} is not the file that the artifact was built from")
+
+
+@cache
+def _file_sha256(path: str) -> str:
+    try:
+        return file_sha256(path)
+    except OSError:
+        return ""
+
+
+def _check_text(function: Any, name: str, expected: str) -> None:
+    text = source_text(function)
+    if text is None or hashlib.sha256(text.encode()).hexdigest() != expected:
+        raise MismatchError(f"the body of {name} is not the one that the artifact was built from")
+
+
+def _check_dependencies(record: KernelRecord, scope: dict[str, Any]) -> list[dict[str, Any]]:
+    """Check every function that the kernel calls; return the globals of each."""
+    scopes = [scope]
+    for _, module_name, qualname, expected in record.dependencies:
+        if not expected:
+            continue  # Triton's own, which this version of Triton has as it was
+        module = sys.modules.get(module_name)
+        function = _attribute(module, qualname)
+        _check_text(function, f"{module_name}.{qualname}", expected)
+        scopes.append(function.fn.__globals__)
+    for name, module_name, qualname, _ in record.dependencies:
+        called = [value for value in (_attribute_in(held, name) for held in scopes) if value is not _MISSING]
+        named = [getattr(value, "fn", value) for value in called]
+        if not any((value.__module__, value.__qualname__) == (module_name, qualname) for value in named):
+            raise MismatchError(f"{name} in {record.qualname} is not {module_name}.{qualname} in this process")
+    return scopes[1:]
+
+
+def _check_global(name: str, expected: str, scopes: list[dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+    found = [(scope[name], scope) for scope in scopes if name in scope]
+    equal = [pair for pair in found if repr(pair[0]) == expected]
+    if not equal or len(equal) != len(found):
+        values = ", ".join(sorted({repr(value) for value, _ in found})) or "not set"
+        raise MismatchError(f"the global {name} is {values}; the artifact was built with {expected}")
+    return equal[0]
+
+
+def _attribute(module: Any, qualname: str) -> Any:
+    found = module
+    for part in qualname.split("."):
+        found = getattr(found, part, _MISSING)
+        if found is _MISSING:
+            return _MISSING
+    return found
+
+
+def _attribute_in(scope: Mapping[str, Any], name: str) -> Any:
+    base, _, rest = name.partition(".")
+    found = scope.get(base, _MISSING)
+    return _attribute(found, rest) if rest and found is not _MISSING else found

@@ -1,0 +1,228 @@
+"""Load all kernels of a model onto a device, and make the first calls, before there is traffic.
+
+Afterwards nothing is loaded or allocated by a launch: memory that is free stays free, CUDA graphs can be captured, and
+the first request takes as long as the next.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gdn_aot.errors import GdnAotError, UsageError
+from gdn_aot.serving import loader, log
+from gdn_aot.store.index import is_capture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from gdn_aot.serving.find import Found
+    from gdn_aot.serving.state import State
+
+
+def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
+    """Load the kernels that artifacts have for a model, and call the provider once in every way that they cover.
+
+    The calls use small tensors of their own. They make PyTorch load the kernels that the provider's Python code uses
+    (``arange``, ``repeat_interleave`` ...), which it does lazily too and which takes longer than all of ours.
+
+    Args:
+        model: Name of a model, as in ``gdn-aot models``; all that the artifacts were built for if not given.
+        tp: Tensor-parallel size; all that the artifacts were built for if not given.
+        device: Number of the CUDA device; the current one if not given.
+        tokens: Also make one call of each kind with a prompt of this many tokens, so that PyTorch's pool holds the
+            memory which that takes.
+
+    Returns:
+        Bytes of device memory that this took, of which most is the first CUDA context and PyTorch's own kernels.
+
+    Raises:
+        UsageError: No artifact was built for this model and tensor-parallel size.
+    """
+    import torch
+
+    state = loader.state()
+    if not state.active:
+        log.warn(f"nothing to preload: {state.problem or 'no artifact fits this process'}")
+        return 0
+    device = torch.cuda.current_device() if device is None else _number(device)
+    model = model and _catalogue_name(model)
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()
+        free, _ = torch.cuda.mem_get_info()
+        for module in loader.provider_modules():
+            _import(module)
+        rows = [(found, number, row) for found in state.found for number, row in _rows(state, found, device)]
+        chosen = [(found, number, row) for found, number, row in rows if _wanted(row, model, tp)]
+        if rows and not chosen:
+            built = ", ".join(sorted({f"{row['name']} tp {row['tp']}" for _, _, row in rows}))
+            raise UsageError(f"no artifact was built for {model} tp {tp}", hint=f"built for: {built}")
+        for found, number, row in chosen:
+            _load(state, found, number, device)
+            _touch(found.index.header, row, device, tokens)
+        torch.cuda.synchronize()
+        return int(free - torch.cuda.mem_get_info()[0])
+
+
+class Loaded(NamedTuple):
+    """What `load_shape` did."""
+
+    artifacts: tuple[str, ...]
+    """Identifiers of those that are for the device."""
+    captured: bool
+    """One of them holds what a capture asked for."""
+    models: int
+    """Rows of artifacts' models that have the shape."""
+    kernels: int
+    """Kernels that binaries were loaded of."""
+    modules: int
+    """Modules that were loaded onto the device."""
+    bytes: int
+    """Device memory that they took."""
+
+
+def load_shape(shape: Mapping[str, object] | None) -> Loaded:
+    """Load onto the current device what artifacts have for the models of one shape, and what captures asked for.
+
+    No call is made. Of a kernel whose module is not imported yet, the module is imported.
+
+    Args:
+        shape: Values that the row of a model must have, by name; None in place of a value that is not known. None for
+            nothing but what captures asked for.
+    """
+    import torch
+
+    state = loader.state()
+    if not state.active:
+        return Loaded(artifacts=(), captured=False, models=0, kernels=0, modules=0, bytes=0)
+    device = torch.cuda.current_device()
+    before, (free, _) = len(state.modules), torch.cuda.mem_get_info()
+    models, kernels, captured = 0, set[str](), False
+    artifacts = []
+    for found in state.found:
+        if not state.fits(found, device):
+            continue
+        artifacts.append(found.index.header["identifier"])
+        numbers = [number for number, row in _rows(state, found, device) if shape and _alike(row, shape)]
+        models += len(numbers)
+        wanted = _inference_places(found)
+        asked = found.index.captured()
+        captured = captured or bool(asked)
+        for binaries in (*map(found.index.model, numbers), asked):
+            for module in dict.fromkeys(name.partition(":")[0] for name in binaries):
+                _import(module)
+            kernels.update(_load_binaries(state, found, binaries, device, wanted))
+    torch.cuda.synchronize()
+    taken = int(free - torch.cuda.mem_get_info()[0])
+    return Loaded(
+        artifacts=tuple(artifacts),
+        captured=captured,
+        models=models,
+        kernels=len(kernels),
+        modules=len(state.modules) - before,
+        bytes=max(taken, 0),
+    )
+
+
+def _alike(row: Mapping[str, Any], shape: Mapping[str, object]) -> bool:
+    return all(value is None or row[name] == value for name, value in shape.items())
+
+
+def _number(device: Any) -> int:
+    """Return the number of a device that was given as one, as ``torch.device`` or as ``"cuda:1"``."""
+    import torch
+
+    if isinstance(device, int):
+        return device
+    named = torch.device(device)
+    return torch.cuda.current_device() if named.index is None else int(named.index)
+
+
+def _catalogue_name(model: str) -> str:
+    """Return the catalogue's name of a model, or that of a ``--shape`` unchanged."""
+    from gdn_aot.catalogue.models import find_model
+
+    try:
+        return find_model(model).name
+    except UsageError:
+        return model
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - a module that this deployment does not use may want what is not there
+        log.info(f"{module} cannot be imported: {type(error).__name__}: {error}")
+
+
+def _rows(state: State, found: Found, device: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    if state.fits(found, device):
+        yield from enumerate(found.index.header["models"])
+
+
+def _wanted(row: Mapping[str, Any], model: str | None, tp: int | None) -> bool:
+    return model in (None, row["name"]) and tp in (None, row["tp"])
+
+
+def _load(state: State, found: Found, number: int, device: int) -> None:
+    wanted = _inference_places(found)
+    list(_load_binaries(state, found, found.index.model(number), device, wanted))
+    list(_load_binaries(state, found, found.index.captured(), device, wanted))
+
+
+def _load_binaries(
+    state: State,
+    found: Found,
+    wanted: Mapping[str, list[tuple[str, list[int]]]],
+    device: int,
+    places: set[int],
+) -> Iterator[str]:
+    """Load binaries of an artifact that one of the workloads in ``places`` uses; yield the kernels they are of."""
+    for name, binaries in wanted.items():
+        kernel = state.kernels.get(name)
+        if kernel is None:
+            continue
+        ready = kernel.cache(device)
+        for binary, workloads in binaries:
+            if not places.isdisjoint(workloads):
+                ready.get(found.index.binary_by_name(binary).launch_key)
+                yield name
+
+
+def _inference_places(found: Found) -> set[int]:
+    """Return the indices of an artifact's workloads that serving causes."""
+    header = found.index.header
+    names = _inference(header["provider"])
+    return {place for place, name in enumerate(header["workloads"]) if name in names or is_capture(name)}
+
+
+def _inference(provider: str) -> set[str]:
+    from gdn_aot.catalogue.providers import get_provider
+
+    return {name for name, mode in get_provider(provider).workloads if mode == "inference"}
+
+
+def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, tokens: int) -> None:
+    """Make every small call that the artifact covers, and those of ``tokens`` tokens."""
+    import torch
+
+    from gdn_aot.catalogue.models import shape_of
+    from gdn_aot.catalogue.providers import get_provider
+    from gdn_aot.providers import load
+
+    provider = get_provider(header["provider"])
+    inference = _inference(provider.name)
+    module = load(provider.name)
+    shape = shape_of(row)
+    with torch.random.fork_rng(devices=[device]), torch.device("cuda", device):
+        for name in header["workloads"]:
+            if name not in inference or name not in module.WORKLOADS:
+                continue
+            workload = module.WORKLOADS[name]()
+            try:
+                for call in workload.warm(shape, tokens):
+                    workload.run(shape, call)
+            except GdnAotError:
+                raise
+            except Exception as error:  # noqa: BLE001 - warming up must not end a serving process
+                log.warn(f"preload: {name} failed: {type(error).__name__}: {error}")

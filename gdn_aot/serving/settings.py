@@ -1,0 +1,93 @@
+"""What the environment asks of the loader. Read once, when it is installed."""
+
+from __future__ import annotations
+
+import os
+
+from gdn_aot._plain import Plain
+from gdn_aot.store.store import default_home
+
+POLICIES = ("nearest", "tune", "error")
+"""What to do with an autotune key that the artifact lacks."""
+
+_OFF = ("0", "false", "no", "off")
+_ON = ("1", "true", "yes", "on")
+
+_CODE_VARIABLES = (
+    "ALLOW_LHS_TMEM_LAYOUT_CONVERSION",
+    "DISABLE_LLVM_OPT",
+    "DISABLE_MMA_V3",
+    "DISABLE_MMA_V5",
+    "DISABLE_PTXAS_OPT",
+    "LLVM_EXTRACT_DI_LOCAL_VARIABLES",
+    "LLVM_PASS_PLUGIN_PATH",
+    "PTXAS_OPTIONS",
+    "TRITON_ALWAYS_COMPILE",
+    "TRITON_ENABLE_ASAN",
+    "TRITON_ENABLE_EXPERIMENTAL_CONSAN",
+    "TRITON_F32_DEFAULT",
+    "TRITON_INSTRUMENTATION_MODE",
+    "TRITON_INTERPRET",
+    "TRITON_KERNEL_OVERRIDE",
+    "TRITON_OVERRIDE_ARCH",
+    "TRITON_PLUGIN_PATHS",
+    "TRITON_PREFER_TMEM_16x256_LAYOUT",
+    "USE_IR_LOC",
+)
+"""Variables by which a user asks Triton for other code than its defaults make; with one set, ready binaries are not
+what was asked for. They are those that ``get_cache_invalidating_env_vars`` of libtriton knows, less those for AMD and
+for printing, and those of triton/knobs.py that change code or forbid reuse. ``TRITON_DEFAULT_FP_FUSION`` is one more,
+which is on unless it is switched off."""
+
+
+class Settings(Plain):
+    """The loader's settings.
+
+    Args:
+        enabled: ``GDN_AOT`` is not 0.
+        home: ``GDN_AOT_HOME``: the directory of the store.
+        artifact: ``GDN_AOT_ARTIFACT``: use this file, or the files in this directory, and not the store.
+        strict: ``GDN_AOT_STRICT``: a compile or benchmark of a covered kernel is an error.
+        on_miss: ``GDN_AOT_ON_MISS``: one of `POLICIES`.
+        log: ``GDN_AOT_LOG``: level of messages on stderr.
+    """
+
+    __slots__ = ("artifact", "enabled", "home", "log", "on_miss", "strict")
+
+    def __init__(
+        self, *, enabled: bool, home: str, artifact: str | None, strict: bool, on_miss: str, log: str | None
+    ) -> None:
+        self.enabled, self.home, self.artifact = enabled, home, artifact
+        self.strict, self.on_miss, self.log = strict, on_miss, log
+
+
+def read_settings(problems: list[str]) -> Settings:
+    """Read the environment. What it holds that cannot be understood is ignored, and said in ``problems``."""
+    on_miss = os.environ.get("GDN_AOT_ON_MISS") or "nearest"
+    if on_miss not in POLICIES:
+        problems.append(f"GDN_AOT_ON_MISS={on_miss} is none of {', '.join(POLICIES)}; using nearest")
+        on_miss = "nearest"
+    if on_miss == "nearest" and os.environ.get("FLA_CACHE_MODE", "disabled") != "disabled":
+        on_miss = "tune"  # the user has configuration files of FLA: what they hold is better than a neighbour's
+    return Settings(
+        enabled=_flag("GDN_AOT", True, problems),
+        home=default_home(),
+        artifact=os.environ.get("GDN_AOT_ARTIFACT") or None,
+        strict=_flag("GDN_AOT_STRICT", False, problems),
+        on_miss=on_miss,
+        log=os.environ.get("GDN_AOT_LOG") or None,
+    )
+
+
+def _flag(name: str, default: bool, problems: list[str]) -> bool:
+    text = os.environ.get(name, "").strip().lower()
+    if text and text not in (*_OFF, *_ON):
+        problems.append(f"{name}={text} is neither 0 nor 1; using {int(default)}")
+    return True if text in _ON else False if text in _OFF else default
+
+
+def changed_code_variable() -> str | None:
+    """Return the name of a variable by which the user changes what Triton compiles, or None."""
+    if os.environ.get("TRITON_DEFAULT_FP_FUSION", "1").lower() in _OFF:
+        return "TRITON_DEFAULT_FP_FUSION"
+    return next((name for name in _CODE_VARIABLES if os.environ.get(name, "").lower() not in ("", *_OFF)), None)

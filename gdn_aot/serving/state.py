@@ -1,0 +1,127 @@
+"""What the loader knows in this process, shared by all kernels that it serves."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from gdn_aot.errors import UnsupportedTritonError
+from gdn_aot.serving import log
+from gdn_aot.serving.find import Verdict
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from gdn_aot.serving.find import Found
+    from gdn_aot.serving.kernels import Kernel, Miss
+
+
+class State:
+    """State of the loader. ``lock`` is held for every change that a launch can cause."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.strict = False
+        self.on_miss = "nearest"
+        self.native: Any = None
+        """`gdn_aot.serving._launch`, or None where it was not built."""
+        self.checked = False
+        """Triton's internals were found to be as known."""
+        self.installing = False
+        """`install` is running, and should soon be done."""
+        self.active = False
+        """Hooks are in place."""
+        self.problem = ""
+        """Why nothing is served, or empty."""
+        self.found: list[Found] = []
+        self.verdicts: list[Verdict] = []
+        self.kernels: dict[str, Kernel] = {}
+        """Kernels that are served, by ``module:qualname``."""
+        self.refused: dict[str, str] = {}
+        """Kernels that an artifact has and that are not served, with the reason."""
+        self.told_refusal = False
+        """The user was warned that a kernel is not served; of further ones it is enough to inform."""
+        self.misses: dict[tuple[str, str, str], Miss] = {}
+        self.modules: dict[tuple[int, str, str], tuple[int, int, int, int, int]] = {}
+        """(device, SHA-256 of the cubin, entry) -> what loading it returned. Kernels share modules."""
+        self.loaded: dict[str, int] = {}
+        """Launch keys answered from an artifact, by kernel."""
+        self.chosen = 0
+        """Autotune keys answered from an artifact."""
+        self._damaged: set[str] = set()
+        self._capabilities: dict[int, tuple[int, int] | None] = {}
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.RLock()
+
+    def fits(self, found: Found, device: int) -> bool:
+        """Say whether an artifact is for a device's architecture; note the verdict if not."""
+        if device not in self._capabilities:
+            from gdn_aot.triton_internals import serving
+
+            self._capabilities[device] = serving.device_capability(device)
+        capability = self._capabilities[device]
+        header = found.index.header
+        if capability == tuple(header["capability"]):
+            return True
+        name = "no CUDA device" if capability is None else f"sm_{capability[0]}{capability[1]}"
+        verdict = Verdict(header["identifier"], accepted=False, reason=f"device {device} is {name}")
+        if verdict not in self.verdicts:
+            self.verdicts.append(verdict)
+            others = [other for other in self.found if tuple(other.index.header["capability"]) == capability]
+            if not others:
+                log.warn(f"no artifact is for device {device}, which is {name}; Triton compiles as usual")
+        return False
+
+    def seen_capabilities(self) -> set[tuple[int, int]]:
+        """Return the compute capabilities of the devices that were asked about so far; asks about none."""
+        return {capability for capability in self._capabilities.values() if capability is not None}
+
+    def distrust(self, found: Found, error: BaseException) -> None:
+        """Use an artifact no longer whose files cannot be read as they were written, and say so."""
+        self.found = [other for other in self.found if other is not found]
+        identifier = found.index.header["identifier"]
+        self.verdicts.append(Verdict(identifier, accepted=False, reason=str(error)))
+        log.warn(f"artifact {identifier} is not used: {error}. Fetch or install it again")
+
+    def damaged(self, found: Found, error: BaseException) -> None:
+        """Say once that an artifact in use has damaged files; what cannot be read of it is left to Triton."""
+        identifier = found.index.header["identifier"]
+        if identifier in self._damaged:
+            return
+        self._damaged.add(identifier)
+        log.warn(f"artifact {identifier} is damaged ({error}); Triton compiles what cannot be read. Install it again")
+
+    def give_up(self, reason: str) -> None:
+        """Serve nothing more in this process.
+
+        Raises:
+            UnsupportedTritonError: In strict mode.
+        """
+        self.active = False
+        self.problem = reason
+        if self.strict:
+            raise UnsupportedTritonError(reason)
+        log.warn(f"{reason}; Triton compiles as usual")
+
+    def cover_hint(self) -> str:
+        """Return the command that would cover what an artifact lacks, of those for a device in use if there is one."""
+        from gdn_aot.catalogue.providers import PROVIDERS  # not needed at start
+
+        headers: list[Any] = [found.index.header for found in self.found]
+        seen = self.seen_capabilities()
+        fitting = [header for header in headers if tuple(header["capability"]) in seen]
+        header = next(iter(fitting or headers), {"target": "sm_90", "provider": "fla"})
+        provider = PROVIDERS.get(header["provider"])
+        other = f"else {provider.capture_hint}" if provider and provider.catalogue_only else "or --shape"
+        return (
+            f"Cover it with: gdn-aot build --arch {header['target']} --provider {header['provider']} --model NAME "
+            f"({other}; see gdn-aot models)"
+        )
+
+    def unexpected(self, where: str, error: BaseException) -> None:
+        """Note an error of ours that must not reach the serving process."""
+        log.warn(f"{where}: {type(error).__name__}: {error}; Triton goes on without gdn-aot here. Please report this")
+        log.detail(error)

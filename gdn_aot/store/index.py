@@ -1,0 +1,232 @@
+"""The index of an installed artifact: what the loader looks up, in one file that is never read whole.
+
+A serving process uses a dozen of an artifact's thousands of binaries, so the manifest's JSON is taken apart once, when
+the artifact is installed: `gdn_aot.store.index_writer` makes the file, `Index`
+reads single records of it. Every byte is covered by a
+digest: the header's and the table's are in the first bytes, each record's is in the table.
+
+Layout, integers little-endian::
+
+    8 bytes   magic with the format number
+    u32 u32   bytes of the header, rows of the table
+    32 32     SHA-256 of the header and of the table
+    header    JSON: identity of the artifact, enough to accept or reject it
+    table     rows sorted by name: 16-byte digest of the record's name, u32 offset and u32 size in what follows,
+              16-byte digest of the record
+    records   JSON
+
+What many binaries have in common word for word, such as their metadata, is a record of its own, and their records name
+it by its number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+
+from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+    from typing import Any
+
+    from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord, KernelRecord
+
+NAME = "index"
+"""File name of the index in the directory of an artifact."""
+
+MAGIC = b"gdnaot\0\3"
+FIXED = struct.Struct("<8sII32s32s")
+ROW = struct.Struct("<16sII16s")
+_DIGEST = 16
+_MAX_HEADER = 1 << 24
+
+
+CAPTURE = "capture-"
+"""Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
+
+
+def is_capture(workload: str) -> bool:
+    """Say whether a workload stands for a capture."""
+    return workload.startswith(CAPTURE)
+
+
+def binary_name(kernel: str, launch_key: str) -> bytes:
+    """Return the name of the record of one binary; ``kernel`` is ``module:qualname``."""
+    return record_name("binary", kernel, launch_key)
+
+
+def part_name(number: int) -> bytes:
+    """Return the name of the record of something that binaries have in common."""
+    return record_name("part", str(number))
+
+
+class Index:
+    """Reads an index. Safe to use from several threads and after a fork: every read names its offset.
+
+    Raises:
+        OSError: The file cannot be opened or read.
+        VerificationError: It is not an index, or is damaged.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        fixed = os.pread(self._file, FIXED.size, 0)
+        if len(fixed) != FIXED.size or fixed[:6] != MAGIC[:6]:
+            raise self._damaged("it is not an index")
+        magic, size, self._rows, header_digest, self._table_digest = FIXED.unpack(fixed)
+        if magic != MAGIC:
+            problem = Problem(self.path, f"format {magic[-1]}, expected {MAGIC[-1]}")
+            raise UnknownFormatError(f"{self.path} is of another format", [problem])
+        if size > _MAX_HEADER:
+            raise self._damaged("its header is too large")
+        data = self._read(FIXED.size, size)
+        if hashlib.sha256(data).digest() != header_digest:
+            raise self._damaged("its header is damaged")
+        self.header: Mapping[str, Any] = json.loads(data)
+        """Identity of the artifact: see `_header`."""
+        self._table_at = FIXED.size + size
+        self._table: bytes | None = None
+        self._kernels: list[KernelRecord] | None = None
+        self._parts: dict[int, bytes] = {}
+
+    @classmethod
+    def in_memory(cls, content: bytes) -> Index:
+        """Open an index that no file holds. Forked children share it."""
+        with os.fdopen(os.memfd_create(NAME), "wb") as file:
+            file.write(content)
+            file.flush()
+            return cls(f"/proc/self/fd/{file.fileno()}")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def is_long_enough(self) -> bool:
+        """Say whether the file has all bytes that the table speaks of. Looks at no record."""
+        self._find(b"")
+        end = max((offset + size for _, offset, size, _ in ROW.iter_unpack(self._table or b"")), default=0)
+        return bool(os.fstat(self._file).st_size >= self._table_at + self._rows * ROW.size + end)
+
+    def check(self) -> None:
+        """Read every record.
+
+        Raises:
+            OSError: The file cannot be read.
+            VerificationError: It is damaged.
+        """
+        self._find(b"")
+        for row in ROW.iter_unpack(self._table or b""):
+            self._record(row[0])
+
+    def kernels(self) -> list[KernelRecord]:
+        """Return what identifies each kernel."""
+        from gdn_aot.store.index_records import KernelRecord
+
+        if self._kernels is None:
+            self._kernels = [KernelRecord(*fields) for fields in self._json(record_name("kernels")) or ()]
+        return self._kernels
+
+    def blobs(self) -> list[tuple[str, int]]:
+        """Return (SHA-256, bytes) of every blob that the artifact needs."""
+        return [(sha256, size) for sha256, size in self._json(record_name("blobs")) or ()]
+
+    def choices(self, kernel: str) -> list[ChoiceRecord]:
+        """Return the choices of a kernel, which is named ``module:qualname``."""
+        from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord
+
+        found = self._json(record_name("choices", kernel)) or ()
+        return [ChoiceRecord(tuple(key), ConfigRecord(*config), provenance) for key, config, provenance in found]
+
+    def binary(self, kernel: str, launch_key: str) -> BinaryRecord | None:
+        """Return one binary, or None if the artifact lacks it."""
+        found = self._json(binary_name(kernel, launch_key))
+        return self._binary(found) if found and found[0] == launch_key else None
+
+    def binary_by_name(self, name: str) -> BinaryRecord:
+        """Return a binary by the name of its record, in hexadecimal as `model` returns it."""
+        found = self._json(bytes.fromhex(name))
+        if found is None:
+            raise self._damaged(f"binary {name} is missing")
+        return self._binary(found)
+
+    def model(self, number: int) -> dict[str, list[tuple[str, list[int]]]]:
+        """Return the binaries of one model: ``module:qualname`` -> (name in hexadecimal, indices of workloads)."""
+        return self._json(record_name("model", str(number))) or {}
+
+    def captured(self) -> dict[str, list[tuple[str, list[int]]]]:
+        """Return the binaries that a capture asked for, as `model` does those of a model."""
+        return self._json(record_name("captured")) or {}
+
+    def _binary(self, found: list[Any]) -> BinaryRecord:
+        from gdn_aot.store.index_records import SPECIALIZATION, BinaryRecord
+
+        launch_key, cubin, metadata, *rest = found
+        specialization = {field: self._part(number) for field, number in zip(SPECIALIZATION, rest, strict=True)}
+        return BinaryRecord(launch_key, cubin, self._part(metadata), specialization)
+
+    def _part(self, number: int) -> Any:
+        """Return what binaries have in common under a number; a new object each time."""
+        if number not in self._parts:
+            record = self._record(part_name(number))
+            if record is None:
+                raise self._damaged(f"part {number} of its binaries is missing")
+            self._parts[number] = record
+        return json.loads(self._parts[number])
+
+    def _json(self, name: bytes) -> Any:
+        record = self._record(name)
+        return None if record is None else json.loads(record)
+
+    def _record(self, name: bytes) -> bytes | None:
+        row = self._find(name)
+        if row is None:
+            return None
+        _, offset, size, expected = row
+        data = self._read(self._table_at + self._rows * ROW.size + offset, size)
+        if digest(data) != expected:
+            raise self._damaged("a record is damaged")
+        return data
+
+    def _find(self, name: bytes) -> tuple[bytes, int, int, bytes] | None:
+        if self._table is None:
+            table = self._read(self._table_at, self._rows * ROW.size)
+            if hashlib.sha256(table).digest() != self._table_digest:
+                raise self._damaged("its table is damaged")
+            self._table = table
+        low, high = 0, self._rows
+        while low < high:
+            middle = (low + high) // 2
+            at = middle * ROW.size
+            if self._table[at : at + _DIGEST] < name:
+                low = middle + 1
+            else:
+                high = middle
+        at = low * ROW.size
+        if low == self._rows or self._table[at : at + _DIGEST] != name:
+            return None
+        return ROW.unpack_from(self._table, at)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._file, size, offset)
+        if len(data) != size:
+            raise self._damaged("it is truncated")
+        return data
+
+    def _damaged(self, what: str) -> VerificationError:
+        return VerificationError(f"{self.path}: {what}", [Problem(self.path, what)])
+
+
+def record_name(*parts: str) -> bytes:
+    """Return the name of a record."""
+    return digest("\0".join(parts).encode())
+
+
+def digest(data: bytes) -> bytes:
+    """Return the digest that names and checks records."""
+    return hashlib.blake2b(data, digest_size=_DIGEST).digest()

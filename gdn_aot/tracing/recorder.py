@@ -1,0 +1,266 @@
+"""Record what a provider launches: each kernel, autotune key, candidate and launch key, once.
+
+Runs in the process that imported the provider under the stub driver. Nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot import triton_internals
+from gdn_aot._files import file_sha256
+from gdn_aot.tracing.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.tracing.relax import Relaxer
+from gdn_aot.triton_internals import interception
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gdn_aot.tracing.records import Scalar, Users
+    from gdn_aot.triton_internals.encoding import Json
+
+    More = Callable[[str, list[Config]], list[Config]]
+
+
+class Recorder:
+    """Collects launches into a `Trace`.
+
+    Args:
+        trace: Filled in place.
+        more: Given a kernel's name and the provider's candidates for a key, returns further ones to record after
+            them; none of the provider's own may be among them.
+        relaxer: Knows what the provider relaxes.
+    """
+
+    def __init__(self, trace: Trace, *, more: More | None = None, relaxer: Relaxer | None = None) -> None:
+        self.trace = trace
+        self._more = more
+        self._relaxer = relaxer or Relaxer(())
+        self._kernels: dict[int, int] = {}
+        self._alive: list[Any] = []
+        self._launches: dict[tuple[int, str], int] = {}
+        self._tunings: dict[tuple[int, tuple[Scalar, ...]], Tuning] = {}
+        self._places: dict[tuple[int, tuple[Scalar, ...]], int] = {}
+        self._variants: dict[tuple[int, tuple[Scalar, ...]], dict[int, Users]] = {}
+        self._user = (-1, -1)
+        self._keys: dict[int, None] = {}
+        self._last = -1
+
+    def record(self, call: Callable[[], object], user: tuple[int, int]) -> list[int]:
+        """Run ``call`` with Triton's launches replaced by recording them as those of ``user``; see `Users`.
+
+        Returns:
+            Indices into `Trace.tunings` of the autotune keys that it had.
+        """
+        self._user, self._keys = user, {}
+        with interception.intercept(self._on_autotune, self._on_plain):
+            call()
+        self.trace.calls += 1
+        return list(self._keys)
+
+    def take(self, jit: Any, key: str, specialization: dict[str, Json], user: tuple[int, int]) -> int:
+        """Record a launch that is not made here, of a kernel that is not autotuned. Returns its index."""
+        key, specialization = self._relaxer.relax(jit, key, specialization)
+        index = self._known(self._kernel(jit), key, lambda: specialization)
+        self.trace.plain.setdefault(index, set()).add(user)
+        return index
+
+    def take_choice(
+        self,
+        jit: Any,
+        key: tuple[Scalar, ...],
+        config: Config,
+        launch: tuple[str, dict[str, Json]],
+        user: tuple[int, int],
+    ) -> None:
+        """Record a launch that is not made here, as the only thing known of a configuration for an autotune key.
+
+        Args:
+            jit: The kernel.
+            key: The autotune key. If it is known already, the launch is recorded as one without a key.
+            config: The only candidate.
+            launch: Its launch key and specialization.
+            user: As of `record`.
+        """
+        kernel = self._kernel(jit)
+        found = self._tunings.get((kernel, key))
+        if found is not None and found.candidates != [config]:
+            self.take(jit, *launch, user)
+            return
+        launch_key, specialization = self._relaxer.relax(jit, *launch)
+        index = self._known(kernel, launch_key, lambda: specialization)
+        if found is None:
+            found = Tuning(kernel=kernel, key=key, candidates=[config], derived=0)
+            self._tunings[kernel, key] = found
+            self._variants[kernel, key] = {}
+            self.trace.tunings.append(found)
+        users = self._variants[kernel, key].setdefault(index, set())
+        if not users:
+            found.variants.append([index])
+            found.users.append(users)
+        users.add(user)
+
+    def _on_plain(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        index = self._launch(jit, args, kwargs)
+        self.trace.plain.setdefault(index, set()).add(self._user)
+
+    def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        offered = triton_internals.candidates(tuner, args, kwargs)
+        if len(tuner.configs) == 1:
+            return triton_internals.run_config(tuner, args, kwargs, offered[0])
+        plain_kwargs = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
+        key = triton_internals.autotune_key(tuner, args, plain_kwargs)
+        kernel = self._kernel(triton_internals.layers(tuner)[0])
+        first = self._candidate_launch(tuner, args, kwargs, offered[0])
+        place = self._places.setdefault((kernel, key), len(self.trace.tunings))
+        self._keys[place] = None
+        found = self._tunings.get((kernel, key))
+        if found is None:
+            configs = [_config(config) for config in offered]
+            derived = self._more(self.trace.kernels[kernel].name, configs) if self._more else []
+            found = Tuning(kernel=kernel, key=key, candidates=configs + derived, derived=len(derived))
+            self._tunings[kernel, key] = found
+            self._variants[kernel, key] = {}
+            self.trace.tunings.append(found)
+        users = self._variants[kernel, key].setdefault(first, set())
+        if not users:
+            rest = [
+                self._candidate_launch(tuner, args, kwargs, triton_config(config)) for config in found.candidates[1:]
+            ]
+            found.variants.append([first, *rest])
+            found.users.append(users)
+        users.add(self._user)
+        return None
+
+    def _candidate_launch(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any) -> int:
+        def on_launch(jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._last = self._launch(jit, args, kwargs)
+
+        with interception.intercept(self._on_autotune, on_launch):
+            triton_internals.run_config(tuner, args, kwargs, config)
+        return self._last
+
+    def _launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        launch = triton_internals.Launch(jit, args, kwargs, self._relaxer.constants(jit))
+        return self._known(self._kernel(jit), launch.key, launch.specialization)
+
+    def _known(self, kernel: int, key: str, specialization: Callable[[], dict[str, Json]]) -> int:
+        index = self._launches.get((kernel, key))
+        if index is None:
+            index = len(self.trace.launches)
+            self._launches[kernel, key] = index
+            self.trace.launches.append(Launch(kernel=kernel, key=key, specialization=specialization()))
+        return index
+
+    def _kernel(self, jit: Any) -> int:
+        index = self._kernels.get(id(jit))
+        if index is None:
+            described = replace(describe_kernel(jit), relaxations=self._relaxer.declared(jit))
+            index = len(self.trace.kernels)
+            self._kernels[id(jit)] = index
+            self._alive.append(jit)
+            self.trace.kernels.append(described)
+        return index
+
+
+def _config(config: Any) -> Config:
+    return Config(
+        kwargs=tuple(config.kwargs.items()),
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        num_ctas=config.num_ctas,
+        maxnreg=config.maxnreg,
+    )
+
+
+def triton_config(config: Config) -> Any:
+    """Return the ``triton.Config`` of a recorded configuration."""
+    return triton_internals.make_config(
+        dict(config.kwargs), config.num_warps, config.num_stages, config.num_ctas, config.maxnreg
+    )
+
+
+def describe_kernel(jit: Any) -> Kernel:
+    """Return a kernel's identity: Triton's hash, the files its text is in, its callees and globals."""
+    cache_key = triton_internals.cache_key(jit)
+    called, builtins = _callees(jit)
+    files = sorted({_file(function) for function in [jit, *(function for _, function in called)]})
+    dependencies = {
+        (name, function.fn.__module__, function.fn.__qualname__, _text_sha256(function)) for name, function in called
+    }
+    dependencies |= {(name, value.__module__, value.__qualname__, "") for name, value in builtins}
+    return Kernel(
+        module=jit.fn.__module__,
+        qualname=jit.fn.__qualname__,
+        cache_key=cache_key,
+        source_sha256=_text_sha256(jit),
+        sources=tuple((_relative(path), file_sha256(path)) for path in files),
+        dependencies=tuple(sorted(dependencies)),
+        globals=tuple(triton_internals.used_globals(jit)),
+    )
+
+
+def _callees(jit: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """Return (name, function) for all that ``jit`` calls, directly or not: JIT functions, and Triton's by bare name."""
+    found: list[tuple[str, Any]] = []
+    builtins: list[tuple[str, Any]] = []
+    pending, seen = [jit], {id(jit)}
+    while pending:
+        function = pending.pop()
+        scope = function.get_capture_scope()
+        for node in ast.walk(function.parse()):
+            name, value = _resolve(node, scope)
+            plain = getattr(value, "fn", value)
+            if not name or not callable(plain) or not hasattr(plain, "__qualname__"):
+                continue
+            if plain.__module__.startswith("triton."):
+                builtins += [(name, plain)] if isinstance(node, ast.Name) and not isinstance(plain, type) else []
+                continue
+            if not hasattr(value, "cache_key"):
+                continue
+            found.append((name, value))
+            if id(value) not in seen:
+                seen.add(id(value))
+                pending.append(value)
+    return found, builtins
+
+
+def _resolve(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
+    match node:
+        case ast.Name(id=name):
+            return name, scope.get(name)
+        case ast.Attribute(value=ast.Name(id=base), attr=attribute):
+            return f"{base}.{attribute}", getattr(scope.get(base), attribute, None)
+        case _:
+            return "", None
+
+
+def _file(function: Any) -> str:
+    return str(Path(inspect.getfile(function.fn)).resolve())
+
+
+def _relative(path: str) -> str:
+    roots = [str(Path(root).resolve()) for root in sys.path if root]
+    inside = [root for root in roots if path.startswith(root + "/")]
+    return path[len(max(inside, key=len)) + 1 :] if inside else Path(path).name
+
+
+def _text_sha256(function: Any) -> str:
+    text = triton_internals.source_text(function)
+    if text is None:
+        raise TypeError(f"{function!r} has no source text")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def timed(trace: Trace, work: Callable[[], None]) -> None:
+    """Run ``work`` and add its wall time in seconds to the trace."""
+    start = time.monotonic()
+    work()
+    trace.seconds += time.monotonic() - start

@@ -1,0 +1,132 @@
+"""Replay random traffic through the provider's functions and look every key up in an artifact. Compiles nothing.
+
+Runs in the worker process. The traffic is sampled independently of the cases that the trace used, so that it can
+find what they forgot.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import Any
+
+from gdn_aot import triton_internals
+from gdn_aot.catalogue.models import ModelShape
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.tracing.recorder import triton_config
+from gdn_aot.tracing.records import config_from_json
+from gdn_aot.triton_internals import interception, relaxing
+
+
+class Replayer:
+    """Looks up what ``JITFunction.run`` and ``Autotuner.run`` would look up.
+
+    Args:
+        kernels: ``module:qualname`` -> ``{"cache_key", "choices": [[key, config], ...], "launches": [...]}``, and
+            ``relaxations`` ([[argument, value], ...]) if it has any.
+    """
+
+    def __init__(self, kernels: dict[str, Any]) -> None:
+        self._launches = {name: set(kernel["launches"]) for name, kernel in kernels.items()}
+        self._choices = {
+            name: {tuple(key): triton_config(config_from_json(config)) for key, config in kernel["choices"]}
+            for name, kernel in kernels.items()
+        }
+        self._relaxed = {name: dict(kernel.get("relaxations", ())) for name, kernel in kernels.items()}
+        self._cache_keys = {name: kernel["cache_key"] for name, kernel in kernels.items()}
+        self._sources: dict[str, bool] = {}
+        self.launches = 0
+        self.hits = 0
+        self.misses: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._call = ""
+
+    def make(self, call: str, run: Any) -> None:
+        """Run one call of the provider with lookups in place of launches."""
+        self._call = call
+        with interception.intercept(self._on_autotune, self._on_launch):
+            run()
+
+    def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if len(tuner.configs) == 1:
+            return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
+        plain = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
+        key = triton_internals.autotune_key(tuner, args, plain)
+        name = triton_internals.kernel_name(triton_internals.layers(tuner)[0])
+        config = self._choices.get(name, {}).get(key)
+        if config is None:
+            self.launches += 1
+            self._miss(name, str(key), "", "no choice for this autotune key")
+            return None
+        return triton_internals.run_config(tuner, args, kwargs, config)
+
+    def _on_launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.launches += 1
+        name = triton_internals.kernel_name(jit)
+        launch = triton_internals.Launch(jit, args, kwargs)
+        if not self._same_source(name, jit):
+            self._miss(name, "", launch.key, "the kernel's source differs from the artifact's")
+        elif self._relax(jit, name, launch.key) in self._launches.get(name, ()):
+            self.hits += 1
+        else:
+            self._miss(name, "", launch.key, "no binary for this launch key")
+
+    def _relax(self, jit: Any, name: str, key: str) -> str | None:
+        """Return the key that the loader would look up."""
+        relaxed: str | None = key
+        for argument, value in self._relaxed.get(name, {}).items():
+            position = relaxing.constant_position(jit, argument)
+            relaxed = relaxing.relaxed_key(relaxed, position, value) if relaxed is not None else None
+        return relaxed
+
+    def _same_source(self, name: str, jit: Any) -> bool:
+        if name not in self._sources:
+            known = self._cache_keys.get(name)
+            self._sources[name] = known is None or known == triton_internals.cache_key(jit)
+        return self._sources[name]
+
+    def _miss(self, kernel: str, autotune_key: str, launch_key: str, reason: str) -> None:
+        found = self.misses.setdefault(
+            (kernel, autotune_key, launch_key),
+            {
+                "kernel": kernel,
+                "autotune_key": autotune_key or None,
+                "launch_key": launch_key or None,
+                "reason": reason,
+                "call": self._call,
+                "count": 0,
+            },
+        )
+        found["count"] += 1
+
+
+def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Serve a coverage request: sample calls, make them, and count.
+
+    Returns:
+        ``launches``, ``hits``, ``misses``, ``calls`` made, and ``refused``: calls that the provider itself refused.
+    """
+    replayer = Replayer(request["kernels"])
+    shapes = [ModelShape(**shape) for shape in request["shapes"]]
+    limits = Limits(**request["limits"])
+    workloads = [module.WORKLOADS[name]() for name in request["workloads"] if name in module.WORKLOADS]
+    rng = random.Random(request["seed"])  # noqa: S311
+    refused: dict[str, int] = {}
+    for _ in range(request["calls"]):
+        shape = rng.choice(shapes)
+        workload = rng.choice(workloads)
+        call = workload.sample(shape, limits, rng)
+        try:
+            replayer.make(
+                f"{call} on {shape.name} tp {shape.tp} {shape.dtype}",
+                partial(workload.run, shape, call),
+            )
+        except Exception as error:  # noqa: BLE001
+            reason = f"{workload.name}: {type(error).__name__}: {error}"
+            refused[reason] = refused.get(reason, 0) + 1
+    return {
+        "calls": request["calls"],
+        "launches": replayer.launches,
+        "hits": replayer.hits,
+        "misses": list(replayer.misses.values()),
+        "refused": [{"reason": reason, "count": count} for reason, count in refused.items()],
+    }

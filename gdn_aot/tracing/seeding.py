@@ -1,0 +1,110 @@
+"""Find where Triton would look for an artifact's binaries and choices. The worker's side of ``gdn-aot seed``.
+
+Runs in a process that imported the provider under the stub driver, so that its autotuners have the configurations of
+the target's card; they are part of the key of a choice. Compiles and writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from gdn_aot import triton_internals
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.triton_internals import disk_cache
+
+
+class _Places:
+    """Collects the places of kernel after kernel."""
+
+    def __init__(self, capability: int) -> None:
+        self._capability = capability
+        self.binaries: list[dict[str, Any]] = []
+        self.choices: list[dict[str, Any]] = []
+        self._skipped: dict[tuple[str, str, str], int] = {}
+
+    def add(self, kernel: dict[str, Any]) -> None:
+        """Add all of a kernel, or say why not."""
+        name = f"{kernel['module']}:{kernel['qualname']}"
+        jit, tuner, refusal = _find(kernel)
+        if refusal is not None:
+            self._skip(name, refusal, "binaries", len(kernel["binaries"]))
+            self._skip(name, refusal, "choices", len(kernel["choices"]))
+            return
+        relaxed = ", ".join(kernel.get("relaxations", ()))
+        if relaxed:  # Triton's cache has an entry for each value
+            self._skip(
+                name,
+                f"one binary serves every {relaxed}: only the loader can use it",
+                "binaries",
+                len(kernel["binaries"]),
+            )
+        else:
+            self._add_binaries(name, jit, kernel["binaries"])
+        self._add_choices(name, tuner, kernel["choices"])
+
+    def _add_binaries(self, name: str, jit: Any, binaries: list[dict[str, Any]]) -> None:
+        for binary in binaries:
+            try:
+                entry = disk_cache.binary_entry(jit, binary["specialization"], binary["metadata"], self._capability)
+            except ValueError as error:
+                self._skip(name, str(error), "binaries")
+            else:
+                self.binaries.append({**asdict(entry), "cubin": binary["cubin"]})
+
+    def _add_choices(self, name: str, tuner: Any, choices: list[Any]) -> None:
+        if not choices:
+            return
+        refusal = disk_cache.choice_refusal(tuner)
+        if refusal is not None:
+            self._skip(name, refusal, "choices", len(choices))
+            return
+        for key, config in choices:
+            found = disk_cache.choice_file(tuner, key, config)
+            if found is None:
+                self._skip(name, "Triton keeps no choice for such a key on disk", "choices")
+            else:
+                self.choices.append({"place": asdict(found[0]), "text": found[1]})
+
+    def _skip(self, kernel: str, reason: str, what: str, count: int = 1) -> None:
+        if count:
+            self._skipped[kernel, reason, what] = self._skipped.get((kernel, reason, what), 0) + count
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Return how many binaries and choices of each kernel were left out, and why."""
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        for (kernel, reason, what), count in self._skipped.items():
+            row = {"kernel": kernel, "reason": reason, "binaries": 0, "choices": 0}
+            rows.setdefault((kernel, reason), row)[what] = count
+        return list(rows.values())
+
+
+def _find(kernel: dict[str, Any]) -> tuple[Any, Any, str | None]:
+    """Return the kernel, its autotuner or None, and why it cannot be seeded or None."""
+    try:
+        jit, tuner = triton_internals.find_kernel(kernel["module"], kernel["qualname"])
+        differs = triton_internals.cache_key(jit) != kernel["cache_key"]
+    except (ImportError, AttributeError, TypeError) as error:
+        return None, None, f"the kernel is not found: {error}"
+    return jit, tuner, "the kernel's source differs from the artifact's" if differs else None
+
+
+def places(request: dict[str, Any]) -> dict[str, Any]:
+    """Serve a seed request.
+
+    Args:
+        request: ``target``, and ``kernels``: each ``module``, ``qualname``, ``cache_key``, ``binaries`` (with
+            ``specialization``, ``metadata`` and ``cubin``) and ``choices`` ([key, config]); ``relaxations`` names the
+            constexprs of which its binaries serve every value.
+
+    Returns:
+        ``binaries`` (``place``, ``metadata``, ``cubin``), ``choices`` (``place``, ``text``) and ``skipped``.
+
+    Raises:
+        UnsupportedTritonError: The installed Triton keeps its cache in another way than is known here.
+    """
+    disk_cache.check_disk_cache()
+    found = _Places(get_target(request["target"]).arch_number)
+    for kernel in request["kernels"]:
+        found.add(kernel)
+    return {"binaries": found.binaries, "choices": found.choices, "skipped": found.skipped()}

@@ -1,0 +1,175 @@
+"""Candidates beyond the provider's list: other block sizes, warps, stages and register caps.
+
+They are neighbours of what the provider offers, nearest first, because it knows its kernels; what a kernel cannot be
+launched with is found out later, by compiling and by comparing its outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gdn_aot.tracing.derive import MIN_BLOCK, smaller
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.tracing.records import Config
+
+MOST = 120
+"""Most candidates per list; the farthest from the provider's are cut."""
+_MAX_BLOCK = 256
+_REACH = 4
+"""Blocks go this factor beyond the provider's range."""
+_MAX_WARPS, _MAX_STAGES = 16, 5
+_CAPS = (168, 128, 96, 64, 48, 32)
+"""Registers per thread, multiples of 8 as ptxas allots them: 3, 4, 5, 8, 10 and 16 blocks of 128 threads per SM."""
+_MAX_REGISTERS = 255
+"""Per thread, on every target (CUDA C++ Programming Guide, technical specifications table)."""
+_CAP_DISTANCE = 2
+_WARP_LIMITED_FROM = 100
+"""From this architecture number on no more warps than the provider offers: it leaves out configurations of 8 there,
+because Triton before 3.8 has a race with them (triton-lang/triton#10590)."""
+_ASYNC_COPIES_FROM = 80
+"""Below this number there is no asynchronous copy, and stages beyond 2 pipeline nothing."""
+
+
+def candidates(offered: Sequence[Config], target: Target) -> list[Config]:
+    """Return configurations that the provider does not offer, the nearest to one that it does first.
+
+    Blocks are the keywords that start with ``B`` and hold a power of two in each of the provider's configurations.
+    They take the powers of two within a factor of four of the provider's range, from 16 to 256. Warps are 1 to 16,
+    stages 1 to 5. A cap on registers is set only on the provider's own, where it would let more blocks share an SM.
+    Other keywords keep the provider's values.
+
+    The distance is the number of doublings, halvings and stages from the nearest offered configuration, and two for a
+    cap. At most `MOST` are returned.
+
+    Args:
+        offered: The provider's own.
+        target: Its shared memory bounds the tile, its registers the caps.
+    """
+    return list(_candidates(tuple(dict.fromkeys(offered)), target))
+
+
+def beyond(offered: list[Config], extras: Sequence[Config], kind: str, target: Target) -> list[Config]:
+    """Return the candidates to record after the provider's own.
+
+    Args:
+        offered: The provider's own.
+        extras: Configurations that a tuning record names, which come first. Those that `candidates` does not make of
+            ``offered`` are left out, so that no choice can name them.
+        kind: What comes after them: nothing, ``smaller`` or ``wide`` ones.
+        target: What they are for.
+    """
+    known = [config for config in candidates(offered, target) if config in extras] if extras else []
+    if kind == "smaller":
+        known += smaller(offered)
+    elif kind == "wide":
+        known += candidates(offered, target)
+    return list(dict.fromkeys(known))
+
+
+@functools.lru_cache(maxsize=256)
+def _candidates(own: tuple[Config, ...], target: Target) -> tuple[Config, ...]:
+    names = _block_names(own)
+    found = {config: _distance(config, own, names) for config in _grid(own, names, target)}
+    for index, config in enumerate(own):
+        found.update(dict.fromkeys(_capped(config, target), (_CAP_DISTANCE, index)))
+    new = [config for config in found if config not in own]
+    return tuple(sorted(new, key=lambda config: (*found[config], _order(config)))[:MOST])
+
+
+def _block_names(own: Sequence[Config]) -> tuple[str, ...]:
+    values: dict[str, list[object]] = {}
+    for config in own:
+        for name, value in config.kwargs:
+            values.setdefault(name, []).append(value)
+    return tuple(
+        name
+        for name, held in values.items()
+        if name.startswith("B") and len(held) == len(own) and all(map(_power_of_two, held))
+    )
+
+
+def _power_of_two(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0 and value & (value - 1) == 0
+
+
+def _grid(own: Sequence[Config], names: tuple[str, ...], target: Target) -> Iterator[Config]:
+    if not own:
+        return
+    blocks = [_powers({dict(config.kwargs)[name] for config in own}) for name in names]
+    used_warps = {config.num_warps for config in own}
+    most_warps = max(used_warps)
+    if target.arch_number < _WARP_LIMITED_FROM:
+        most_warps = max(most_warps, _MAX_WARPS)
+    warps = [2**power for power in range(most_warps.bit_length())]
+    most_stages = _MAX_STAGES if target.arch_number >= _ASYNC_COPIES_FROM else 2
+    stages = range(1, max(most_stages, *(config.num_stages for config in own)) + 1)
+    largest = max(target.max_shared, *(_tile_bytes(config, names) for config in own))
+    templates = {(_others(config, names), config.num_ctas): config for config in reversed(own)}
+    for template in reversed(templates.values()):
+        for sizes in itertools.product(*blocks):
+            held = dict(zip(names, sizes, strict=True))
+            kwargs = tuple((name, held.get(name, value)) for name, value in template.kwargs)
+            for num_warps, num_stages in itertools.product(warps, stages):
+                made = replace(template, kwargs=kwargs, num_warps=num_warps, num_stages=num_stages, maxnreg=None)
+                if _tile_bytes(made, names) <= largest:
+                    yield made
+
+
+def _powers(used: set[int]) -> list[int]:
+    """Return the block sizes to try. What the provider uses beyond the limits stays within them."""
+    low = min(*used, max(MIN_BLOCK, min(used) // _REACH))
+    high = max(*used, min(_MAX_BLOCK, max(used) * _REACH), MIN_BLOCK)
+    return [2**power for power in range(low.bit_length() - 1, high.bit_length())]
+
+
+def _tile_bytes(config: Config, names: tuple[str, ...]) -> int:
+    """Return the size of a tile of the two largest blocks, of two-byte numbers."""
+    held = dict(config.kwargs)
+    return 2 * math.prod(sorted((held[name] for name in names), reverse=True)[:2])
+
+
+def _others(config: Config, names: tuple[str, ...]) -> tuple[tuple[str, object], ...]:
+    return tuple((name, value) for name, value in config.kwargs if name not in names)
+
+
+def _distance(config: Config, own: Sequence[Config], names: tuple[str, ...]) -> tuple[int, int]:
+    """Return the steps to the nearest offered configuration with the same other keywords, and its index."""
+    same = (_others(config, names), config.num_ctas)
+    return min(
+        (_steps(config, other, names), index)
+        for index, other in enumerate(own)
+        if (_others(other, names), other.num_ctas) == same
+    )
+
+
+def _steps(one: Config, other: Config, names: tuple[str, ...]) -> int:
+    ours, theirs = dict(one.kwargs), dict(other.kwargs)
+    doublings = sum(abs(ours[name].bit_length() - theirs[name].bit_length()) for name in names)
+    doublings += abs(one.num_warps.bit_length() - other.num_warps.bit_length())
+    return doublings + abs(one.num_stages - other.num_stages)
+
+
+def _capped(config: Config, target: Target) -> Iterator[Config]:
+    threads = config.num_warps * target.warp_size
+
+    def blocks(registers: int) -> int:
+        return target.registers_per_sm // (registers * threads)
+
+    before = blocks(_MAX_REGISTERS if config.maxnreg is None else config.maxnreg)
+    for cap in _CAPS:
+        if blocks(cap) > before:
+            before = blocks(cap)
+            yield replace(config, maxnreg=cap)
+
+
+def _order(config: Config) -> tuple[object, ...]:
+    values = tuple((len(str(value)), str(value)) for _, value in config.kwargs)  # numbers by size; a few are words
+    return (values, config.num_warps, config.num_stages, -(config.maxnreg or 0))
