@@ -52,13 +52,6 @@ class UsageError(GdnAotError):
     default_hint = "see gdn-aot COMMAND --help"
 
 
-class ShardError(UsageError):
-    """A shard where an artifact is wanted, or files that are not all shards of one build."""
-
-    code = "shard"
-    default_hint = "merge all shards of one build: gdn-aot merge gdn-aot-*-shard-*-of-*.tar.zst"
-
-
 class UnsupportedTritonError(UsageError):
     """The installed Triton's internals are not the ones this version was checked against."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
 import os
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +13,9 @@ import zstandard
 from artifact import factory
 
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.verify import Artifact, open_artifact
-from gdn_aot.store.index import FIXED as INDEX_FIXED
 from gdn_aot.store.install import install
 from gdn_aot.store.pack import FIXED, ROW, Pack
 from gdn_aot.store.pack_writer import write_pack
@@ -87,7 +85,7 @@ def variant(folder: Path, number: int, *, epoch: int = 0, target: str = "sm_120"
     binaries = (factory.make_binary(own), factory.make_binary(factory.CUBINS[0], "other"))
     kernels = (replace(kernel, binaries=binaries), other)
     shape = m.Target(name=target, capability=(int(target[3:-1]), int(target[-1])), warp_size=32, max_shared=101376)
-    name = m.make_identifier("fla", "0.6.0", "3.6.0", target)
+    name = names.make_identifier("fla", "0.6.0", "3.6.0", target)
     manifest = replace(manifest, kernels=kernels, target=shape, identifier=name)
     blobs = {factory.sha256(data): data for data in (factory.LICENSE, factory.CUBINS[0], own)}
     return open_artifact(write_artifact(manifest, blobs, folder / f"{number}-{epoch}-{target}.tar.zst").path)
@@ -99,24 +97,6 @@ def put(home: Path, artifact: Artifact, at: float | None = None) -> Path:
     if at is not None:
         os.utime(place, (at, at))
     return place
-
-
-def old_store(home: Path, *artifacts: Artifact) -> None:
-    """Make a store of format 1."""
-    root = home / "store"
-    for number, artifact in enumerate(artifacts):
-        place = root / "artifacts" / f"{artifact.manifest.identifier}-{artifact.sha256[:16]}"
-        place.mkdir(parents=True)
-        (place / "manifest.json").write_bytes(artifact.manifest_json)
-        header = json.dumps({"identifier": artifact.manifest.identifier, "sha256": artifact.sha256}).encode()
-        digests = hashlib.sha256(header).digest(), hashlib.sha256(b"").digest()
-        (place / "index").write_bytes(INDEX_FIXED.pack(b"gdnaot\0\2", len(header), 0, *digests) + header)
-        for sha256, content in artifact.iter_blobs():
-            path = root / "blobs" / sha256[:2] / sha256
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        os.utime(place, (1000 + number, 1000 + number))
-    (root / "format").write_text("1\n")
 
 
 def leftovers(home: Path) -> list[Path]:

@@ -12,12 +12,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from kernels import calls, compare, pack, plan, report, run
 from tune.records import KERNEL, choice, config, kernel, record, times
 
-from gdn_aot.compiling.cache import Object
+from gdn_aot.launches import Kernel, Object
 from gdn_aot.measuring.client import KeyState
 from gdn_aot.measuring.plan import Prepared
 from gdn_aot.records import tuning as records
 from gdn_aot.records.objective import Sample
-from gdn_aot.tracing.records import Kernel, Launch, Trace, Tuning
+from gdn_aot.tracing.records import Launch, Trace, Tuning
 
 CONFIGS = [config(32), config(64), config(128), config(64, stages=3)]
 

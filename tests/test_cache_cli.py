@@ -56,7 +56,7 @@ def test_ls(home: Path, three: list[Artifact]) -> None:
     assert done.err.splitlines()[0].startswith(f"store {home}/store: 3 artifacts, ")
     document = gdn_aot("cache", "ls", "--json", home=home).json
     assert document["store"]["path"] == f"{home}/store"
-    assert (document["store"]["format"], document["store"]["unneeded"]) == ("2", 0)
+    assert (document["store"]["format"], document["store"]["unneeded"]) == ("1", 0)
     assert document["store"]["bytes"] == sum(
         path.stat().st_size for path in (home / "store").rglob("*") if path.is_file()
     )

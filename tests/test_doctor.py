@@ -88,7 +88,7 @@ def test_an_artifact_that_fits_without_a_device(served: Path) -> None:
     assert (start["target"], start["devices"], start["everything"], start["command"]) == ("sm_120", [], "", None)
     assert (start["served"], start["artifacts"]) == ([KERNEL], [artifact["path"]])
     store = document["store"]
-    assert (store["exists"], store["writable"], store["format"], store["problem"]) == (True, True, "2", "")
+    assert (store["exists"], store["writable"], store["format"], store["problem"]) == (True, True, "1", "")
     sizes = [len(content) for content in storing.contents(served).values()]
     assert (store["artifacts"], store["blobs"], store["blob_bytes"]) == (1, len(sizes), sum(sizes))
 
@@ -305,7 +305,7 @@ def test_artifacts_for_other_devices_do_not_count(served: Path, decode: Built) -
     starts = next_start.next_starts(found, [device], "")
     assert [start.artifacts for start in starts] == [("a",)]
     whole = store.StoreState(
-        path="s", exists=True, writable=True, format="2", artifacts=3, blobs=0, blob_bytes=0, problem=""
+        path="s", exists=True, writable=True, format="1", artifacts=3, blobs=0, blob_bytes=0, problem=""
     )
     assert not list(verdict.failures(whole, None, found, starts))
     assert len(list(verdict.failures(whole, None, found, next_start.next_starts(found[1:], (), "")))) == 2

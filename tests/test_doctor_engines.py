@@ -11,7 +11,7 @@ from doctoring import distribution, doctor, in_the_way
 from helpers import ROOT, expect_error, gdn_aot, python
 
 from gdn_aot.artifact.archive import write_artifact
-from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.artifact.names import make_identifier
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.doctor.engines import conditions
 from gdn_aot.doctor.next_start import next_starts

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matrices import PUBLISHED, SMALL, changed, made, published, toml
 
-from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.artifact.names import make_identifier
 from gdn_aot.catalogue import assemblers
 from gdn_aot.catalogue.targets import all_targets, assembler_version, get_target
 from gdn_aot.errors import MatrixError, Problem, UsageError

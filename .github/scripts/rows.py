@@ -2,7 +2,7 @@
 
     EVENT=workflow_dispatch SELECT='fla*-sm_90' python .github/scripts/rows.py
 
-Reads ``EVENT``, ``SELECT``, ``MATRIX``, ``BASE`` and ``ONE_RECORD`` from the environment, since people write some of
+Reads ``EVENT``, ``SELECT``, ``MATRIX`` and ``ONE_RECORD`` from the environment, since people write some of
 them, and writes the outputs ``matrix`` and ``count`` to ``$GITHUB_OUTPUT``. Exit codes are those of ``gdn-aot matrix``.
 """
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 MOST = 256
 """Jobs that GitHub makes of one matrix at most."""
+PULL_REQUEST = ("fla*-triton3.6.0-sm_90", "vllm0.24.0-*-sm_120")
+"""What a pull request builds, whatever it changes: a row of each provider. A tag builds all."""
 _LONGEST = 500
 """Characters of an input."""
 _GLOBS = re.compile(r"[A-Za-z0-9._*?!{},\[\]-]+( [A-Za-z0-9._*?!{},\[\]-]+)*")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Refused(Exception):  # noqa: N818 - an input that is refused
@@ -36,8 +37,7 @@ def arguments(given: Mapping[str, str]) -> list[str]:
     """Return the arguments of ``gdn-aot matrix`` for an event.
 
     Args:
-        given: ``EVENT``, the name of GitHub; ``SELECT``, globs with spaces between; ``MATRIX``, a file of the checkout;
-            ``BASE``, the commit that a pull request starts from.
+        given: ``EVENT``, the name of GitHub; ``SELECT``, globs with spaces between; ``MATRIX``, a file of the checkout.
 
     Raises:
         Refused: One of them has other characters than it can have.
@@ -47,7 +47,7 @@ def arguments(given: Mapping[str, str]) -> list[str]:
     for pattern in _checked("SELECT", wanted, _GLOBS).split() if wanted else []:
         found += ["--select", pattern]
     if given["EVENT"] == "pull_request":
-        found += ["--changed", _checked("BASE", given.get("BASE", ""), _COMMIT)]
+        found += [part for pattern in PULL_REQUEST for part in ("--select", pattern)]
     return found
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.launches import Scalar
     from gdn_aot.providers.workload import Call, Workload
-    from gdn_aot.tracing.records import Scalar, Trace
+    from gdn_aot.tracing.records import Trace
 
 PROVIDER = "fla"
 WORKLOAD = "transformers-prefill"

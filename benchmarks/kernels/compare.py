@@ -11,7 +11,7 @@ from gdn_aot.records import tuning as record
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gdn_aot.tracing.records import Config, Scalar
+    from gdn_aot.launches import Config, Scalar
 
 GOAL = 0.95
 """Share of the keys whose choices must be equal or within noise."""

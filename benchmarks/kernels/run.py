@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.executors.local import local_card
+from gdn_aot.launches import config_from_json
 from gdn_aot.measuring.client import Outcome, Session
-from gdn_aot.tracing.records import config_from_json
 from kernels import plan
 from kernels.worker import ask
 
 if TYPE_CHECKING:
+    from gdn_aot.launches import Config
     from gdn_aot.measuring.client import KeyState, Unit
     from gdn_aot.measuring.plan import Prepared
     from gdn_aot.records.objective import Sample
     from gdn_aot.records.tuning import TuningTable
-    from gdn_aot.tracing.records import Config
     from kernels.calls import Launched, Place, Prompt
 
 DUMMY = 64

@@ -58,7 +58,7 @@ def write_artifact(manifest: Manifest, blobs: Mapping[str, bytes], path: Path) -
     Args:
         manifest: What to write. Its blob table is made anew; ``build.epoch`` becomes the time of every member.
         blobs: Contents by SHA-256.
-        path: The file to write, normally named by ``manifest.file_name``. Missing directories are made.
+        path: The file to write, normally named by ``names.file_name``. Missing directories are made.
 
     Raises:
         NotWritableError: The file cannot be written: no space, no permission, read-only.

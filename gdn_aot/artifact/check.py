@@ -6,10 +6,8 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.manifest import make_identifier
-from gdn_aot.artifact.shard import check_shard
+from gdn_aot.artifact.names import is_capture, make_identifier
 from gdn_aot.errors import Problem
-from gdn_aot.store.index import is_capture
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
@@ -53,8 +51,6 @@ def check_manifest(manifest: Manifest) -> Iterator[Problem]:
     if not 0 <= manifest.build.epoch <= MAX_EPOCH:
         yield Problem("build.epoch", f"expected seconds from 0 to {MAX_EPOCH}")
     yield from _check_blobs(manifest)
-    if manifest.shard is not None:
-        yield from check_shard(manifest, manifest.shard)
 
 
 def _check_identity(manifest: Manifest) -> Iterator[Problem]:

@@ -11,12 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
-
-from gdn_aot.store.index import is_capture
-
-if TYPE_CHECKING:
-    from gdn_aot.artifact.shard import Shard
+from typing import Literal, TypeAlias, cast
 
 FORMAT = 1
 """The format version written, and the only one read."""
@@ -272,22 +267,6 @@ class Manifest:
     blobs: tuple[Blob, ...] = ()
     """Every blob file, sorted by digest. Filled in by ``archive.write_artifact``."""
     build: Build
-    shard: Shard | None = None
-    """Of a shard, which part it is. Not in the JSON of an artifact."""
-
-
-def make_identifier(provider: str, version: str, triton: str, target: str, workloads: Sequence[str] = ()) -> str:
-    """Return the identifier of an artifact, for example ``fla0.6.0-triton3.6.0-sm_120``.
-
-    One that was built from a capture ends in that workload's name: it is for one deployment, and may lie beside the one
-    for all.
-    """
-    return "-".join([f"{provider}{version}", f"triton{triton}", target, *filter(is_capture, workloads)])
-
-
-def file_name(identifier: str) -> str:
-    """Return the name that an artifact file has."""
-    return f"gdn-aot-{identifier}.tar.zst"
 
 
 def to_json(manifest: Manifest) -> bytes:
@@ -333,8 +312,6 @@ def _plain(value: object) -> object:
         plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         if isinstance(value, Kernel) and not value.relaxations:
             del plain["relaxations"]
-        if isinstance(value, Manifest) and value.shard is None:
-            del plain["shard"]
         return plain
     if isinstance(value, Mapping):
         return dict(value)  # free JSON: json.dumps takes its tuples as they are

@@ -11,7 +11,6 @@ from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.check import check_manifest
 from gdn_aot.artifact.reader import INTEGERS, JsonObject, ProblemList, kind, refuse_constant, unique_pairs
 from gdn_aot.artifact.repeats import NotPlainError, Repeats
-from gdn_aot.artifact.shard import Shard, read_shard
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 if TYPE_CHECKING:
@@ -170,7 +169,6 @@ def _manifest(o: JsonObject) -> m.Manifest:
         numerics=o.child("numerics", m.Numerics, _numerics),
         blobs=o.children("blobs", m.Blob, _blob),
         build=o.child("build", m.Build, _build),
-        shard=o.child("shard", Shard, read_shard) if o.has("shard") else None,
     )
 
 

@@ -20,8 +20,7 @@ from gdn_aot.artifact.check import MAX_BLOB, MAX_TOTAL
 from gdn_aot.artifact.container import MAX_FILE, Digests, FrameError, FrameReader, digest_file
 from gdn_aot.artifact.parse import MAX_BYTES, load_manifest
 from gdn_aot.artifact.reader import ProblemList
-from gdn_aot.artifact.shard import file_name
-from gdn_aot.errors import Problem, ShardError, UnknownFormatError, UsageError, VerificationError
+from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,37 +119,10 @@ def open_artifact(path: str | PathLike[str]) -> Artifact:
     """Verify an artifact file and open it.
 
     Raises:
-        ShardError: It is a shard, which is only good for merging.
         UsageError: There is no such file, or it cannot be read.
         UnknownFormatError: It is of a format version that is not known.
         VerificationError: Anything else is wrong; the exception carries every problem.
     """
-    opened = _open(path)
-    if (shard := opened.manifest.shard) is not None:
-        raise ShardError(
-            f"{path} is {shard} of {opened.manifest.identifier}, not an artifact",
-            hint=f"merge it first: gdn-aot merge {file_name(opened.manifest.identifier, shard.number, shard.of)} "
-            "and all others of its build",
-        )
-    return opened
-
-
-def open_shard(path: str | PathLike[str]) -> Artifact:
-    """Verify a shard file and open it. Its manifest has a shard.
-
-    Raises:
-        ShardError: It is an artifact.
-        UsageError: There is no such file, or it cannot be read.
-        UnknownFormatError: It is of a format version that is not known.
-        VerificationError: Anything else is wrong; the exception carries every problem.
-    """
-    opened = _open(path)
-    if opened.manifest.shard is None:
-        raise ShardError(f"{path} is an artifact, not a shard", hint="leave it out: it is complete as it is")
-    return opened
-
-
-def _open(path: str | PathLike[str]) -> Artifact:
     report = examine(path)
     if report.manifest is None or report.problems:
         raise report.error()

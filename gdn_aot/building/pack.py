@@ -11,6 +11,7 @@ import zstandard
 
 from gdn_aot._version import __version__
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import epoch_from_environment
 from gdn_aot.catalogue.models import distinct
 from gdn_aot.tracing.records import NO_SHAPE
@@ -18,11 +19,13 @@ from gdn_aot.tracing.records import NO_SHAPE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from gdn_aot import launches
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits, ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
-    from gdn_aot.compiling.cache import BuildCache, Object
+    from gdn_aot.compiling.cache import BuildCache
+    from gdn_aot.launches import Object
     from gdn_aot.tracing import records
 
 
@@ -50,7 +53,7 @@ def make_manifest(
     kernels.sort(key=lambda kernel: (kernel.module, kernel.qualname))
     return m.Manifest(
         format=m.FORMAT,
-        identifier=m.make_identifier(
+        identifier=names.make_identifier(
             provider.name, trace.provider_version, trace.triton_version, target.name, workloads
         ),
         target=m.Target(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
@@ -145,7 +148,7 @@ def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m
     )
 
 
-def _config(config: records.Config) -> m.Config:
+def _config(config: launches.Config) -> m.Config:
     return m.Config(
         kwargs=dict(config.kwargs),
         num_warps=config.num_warps,

@@ -11,9 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import archive
-from gdn_aot.artifact.manifest import file_name
-from gdn_aot.artifact.shard import file_name as shard_name
-from gdn_aot.building import pack, shard, split
+from gdn_aot.artifact.names import file_name
+from gdn_aot.building import pack
 from gdn_aot.catalogue.models import distinct
 from gdn_aot.catalogue.targets import assembler_version, check_assembler
 from gdn_aot.choosing.known import tuned_for
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.building.split import Part
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits, ProviderInfo
     from gdn_aot.catalogue.targets import Target
@@ -71,8 +69,6 @@ class Job:
     """Directory of the records of `gdn_aot.reference`."""
     capture: CapturedKernels | None = None
     """Kernels of a capture that are built too."""
-    part: Part | None = None
-    """Build this shard of each artifact instead of the artifact."""
     executor: Executor = field(default_factory=LocalExecutor)
     """Where kernels are compiled."""
 
@@ -180,10 +176,8 @@ class LazyWorker:
 class Compiled:
     """One target, traced, chosen for and compiled."""
 
-    whole: Trace
-    """As it was traced first."""
     trace: Trace
-    """As it was traced last; the part of it that was chosen for, in a shard."""
+    """As it was traced last."""
     choices: Choices
     run: Compilation
     seconds: dict[str, float]
@@ -211,8 +205,7 @@ def compile_target(
     """
     start = time.monotonic()
     progress(0, 0, f"{target}: tracing")
-    tuned, whole = first() if first else _first_trace(job, target, expected(job, target, lazy))
-    trace = split.take(whole, job.part) if job.part else whole
+    tuned, trace = first() if first else _first_trace(job, target, expected(job, target, lazy))
     marks = {"trace": time.monotonic() - start}
     with job.executor.compiling(order(job, target, trace), lazy.get) as workers:
         run = Compilation(job, target, trace, workers, progress, busy)
@@ -220,13 +213,12 @@ def compile_target(
         if any(key is not None for _, _, key in choices.uncovered):
             progress(0, 0, f"{target}: tracing smaller candidates")
             trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
-            trace = split.take(trace, job.part) if job.part else trace
             smaller = Compilation(job, target, trace, workers, progress)
             smaller.compiled, smaller.spent = run.compiled, run.spent
             smaller.before = run
             run, choices = smaller, smaller.choose(tuned)
     marks["compile"] = time.monotonic() - start - marks["trace"]
-    return Compiled(whole=whole, trace=trace, choices=choices, run=run, seconds=marks)
+    return Compiled(trace=trace, choices=choices, run=run, seconds=marks)
 
 
 def order(job: Job, target: Target, trace: Trace) -> Order:
@@ -282,7 +274,7 @@ def _compile_target(
 
 
 def pack_target(job: Job, done: Compiled, built: Built) -> Built:
-    """Write the artifact, or the shard of it, of a target that was compiled; say so in ``built`` and return that."""
+    """Write the artifact of a target that was compiled; say so in ``built`` and return that."""
     start = time.monotonic()
     trace = done.trace
     licenses = sources.license_texts(job.provider)
@@ -298,12 +290,7 @@ def pack_target(job: Job, done: Compiled, built: Built) -> Built:
         licenses=licenses,
         numerics=results.summary(job.numerics_root, job.provider, built.target, trace, built.choices),
     )
-    if job.part is None:
-        path = job.output / file_name(manifest.identifier)
-    else:
-        stated = shard.describe(job, built.target, job.part, done.whole, trace, built.choices, manifest)
-        manifest = replace(manifest, shard=stated)
-        path = job.output / shard_name(manifest.identifier, job.part.number, job.part.of)
+    path = job.output / file_name(manifest.identifier)
     archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), path)
     built.manifest, built.path = manifest, path
     built.seconds["pack"] = time.monotonic() - start

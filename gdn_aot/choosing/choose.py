@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.compiling.cache import Object, Outcome
+    from gdn_aot.launches import Config, Object, Outcome, Scalar
     from gdn_aot.records.tuning import TunedChoice, TuningTable
-    from gdn_aot.tracing.records import Config, Scalar, Trace, Tuning
+    from gdn_aot.tracing.records import Trace, Tuning
 
     Suggest = Callable[[str, tuple[Scalar, ...], Sequence[Config]], Sequence[TunedChoice]]
     """(kernel, autotune key, the provider's own candidates) -> transferred choices, best first."""

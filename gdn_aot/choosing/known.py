@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from gdn_aot.building.pipeline import Job
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Suggest
+    from gdn_aot.launches import Config, Scalar
     from gdn_aot.tracing.captured import CapturedKernels
     from gdn_aot.tracing.client import Extras
-    from gdn_aot.tracing.records import Config, Scalar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

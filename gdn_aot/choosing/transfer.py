@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.catalogue.targets import Target
+    from gdn_aot.launches import Config, Scalar
     from gdn_aot.records import tuning_form as form
     from gdn_aot.records.tuning import ChoiceRecord, KernelRecord, Record
-    from gdn_aot.tracing.records import Config, Scalar
 
 Key = tuple["Scalar", ...]
 _SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")

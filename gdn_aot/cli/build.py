@@ -95,9 +95,6 @@ def select_workloads(
 @_options.timeout
 @_options.cluster
 @click.option("--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not.")
-@click.option(
-    "--shard", default=None, metavar="K/N", help="Build part K of N of each artifact, for gdn-aot merge.",
-)  # fmt: skip
 @_options.cache_dir
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/dist"), show_default=True,
@@ -127,14 +124,12 @@ def command(
     executor: str,
     address: str | None,
     keep_going: bool,
-    shard: str | None,
     cache_dir: Path | None,
     output: Path,
     as_json: bool,
 ) -> None:
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
     from gdn_aot.building import pipeline
-    from gdn_aot.building.split import parse_part
     from gdn_aot.catalogue.providers import Limits, get_provider
     from gdn_aot.catalogue.targets import parse_archs
     from gdn_aot.compiling.cache import BuildCache, default_cache
@@ -143,8 +138,7 @@ def command(
     if row := only_row(only, matrix):
         arch, provider, model = (row.target,), row.environment.provider, row.models
         tp, max_tokens = ",".join(map(str, row.tp)), row.max_tokens
-    beside = matrix.parent  # records lie beside the matrix: gdn-aot matrix --changed looks there, too
-    part = parse_part(shard) if shard is not None else None
+    beside = matrix.parent
     source = click.get_current_context().get_parameter_source("provider")
     captured = selected_captures(
         capture, provider if source is not ParameterSource.DEFAULT else None, alone=not (model or shape)
@@ -170,7 +164,6 @@ def command(
         output=output,
         numerics_root=numerics or (usual if (usual := beside / "numerics").is_dir() else None),
         capture=captured,
-        part=part,
     )
     pipeline.check_environment(job, targets)
     for target in targets:
@@ -185,7 +178,7 @@ def command(
     failures = [(built, failure) for built in finished for failure in built.choices.failures]
     packed = [artifact_json(built) for built in finished if built.path]
     document = {
-        **({"artifacts": packed} if part is None else {"artifacts": [], "shards": packed}),
+        "artifacts": packed,
         "skipped": [asdict(item) for item in selection.skipped],
         "left_out": [asdict(item) for item in (captured.left_out if captured else ())],
         "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
@@ -234,9 +227,8 @@ def report(built: Built) -> None:
         note(f"{built.target}: not packed, {len(built.choices.failures)} compiles failed ({times})")
         return
     kernels = built.manifest.kernels
-    shard = f"{built.manifest.shard}, " if built.manifest.shard else ""
     note(
-        f"{built.target}: {shard}{len(kernels)} kernels, {sum(len(k.choices) for k in kernels)} choices, "
+        f"{built.target}: {len(kernels)} kernels, {sum(len(k.choices) for k in kernels)} choices, "
         f"{sum(len(k.binaries) for k in kernels)} binaries in {built.path.stat().st_size / 1024:.0f} KiB; "
         f"compiled {built.compiled} ({times})"
     )
@@ -255,13 +247,11 @@ def failure_text(failures: list[Any]) -> str:
 
 
 def artifact_json(built: Built) -> dict[str, Any]:
-    """Return the ``--json`` description of one artifact or shard that was built."""
+    """Return the ``--json`` description of one artifact that was built."""
     assert built.manifest is not None  # noqa: S101
     assert built.path is not None  # noqa: S101
-    shard = built.manifest.shard
     return {
         **artifact_row(built.manifest, built.path),
-        **({} if shard is None else {"number": shard.number, "of": shard.of, "all_keys": shard.all_keys}),
         "rejected": [
             {"kernel": kernel, "candidate": candidate, "reason": reason}
             for kernel, candidate, reason in dict.fromkeys(built.choices.rejected)

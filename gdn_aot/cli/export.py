@@ -85,8 +85,8 @@ def command(
 def _of_artifact(path: Path) -> tuple[list[Choice], str]:
     """Return the choices of an artifact and its version of Triton."""
     from gdn_aot.artifact.verify import open_artifact
+    from gdn_aot.launches import Config
     from gdn_aot.providers.fla.configs import Choice
-    from gdn_aot.tracing.records import Config
 
     manifest: Manifest = open_artifact(path).manifest
     _check_version(manifest.provider.distribution, manifest.provider.version)

@@ -26,7 +26,6 @@ COMMANDS = {
     "capture": "Record the launches of a running deployment.",
     "matrix": "List the artifacts that the project publishes.",
     "build": "Trace, compile, choose and pack artifacts.",
-    "merge": "Make artifacts of the shards of gdn-aot build --shard.",
     "inspect": "Show what is inside an artifact.",
     "verify": "Check every digest and rule of an artifact.",
     "coverage": "Replay random traffic against an artifact.",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,56 +22,16 @@ import zstandard
 
 from gdn_aot._files import write_whole
 from gdn_aot.errors import NotWritableError
+from gdn_aot.launches import Object, Outcome
 from gdn_aot.store.store import default_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gdn_aot.tracing.records import Kernel
-    from gdn_aot.triton_internals.encoding import Json
+    from gdn_aot.launches import Json, Kernel
 
 VERSION = 1
 """Part of every key: raise it when what is stored changes its meaning."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Object:
-    """One compiled kernel: where its cubin is, and what it takes."""
-
-    cubin: str
-    """SHA-256 of the cubin."""
-    metadata: dict[str, Json]
-    registers: int
-    """32-bit registers per thread."""
-    local: int
-    """Bytes of local memory per thread."""
-
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory per block."""
-        return _integer(self.metadata["shared"])
-
-    @property
-    def threads(self) -> int:
-        """Threads per block."""
-        return 32 * _integer(self.metadata["num_warps"])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What became of compiling one launch: exactly one of the three is set."""
-
-    object: Object | None = None
-    rejected: str | None = None
-    """The compiler refused the candidate for a reason for which Triton's autotuner drops it too."""
-    failed: str | None = None
-    """The compiler broke. Never cached."""
-
-
-def _integer(value: Json) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"expected an integer in Triton's metadata, got {value!r}")
-    return value
 
 
 def digest(*parts: object) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot.choosing.choose import Chooser
-from gdn_aot.compiling.cache import Outcome, launch_digest
+from gdn_aot.compiling.cache import launch_digest
 from gdn_aot.executors.base import CompileTask
+from gdn_aot.launches import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
     from gdn_aot.choosing.known import Tuned
-    from gdn_aot.compiling.cache import Object
     from gdn_aot.executors.base import Answer, Compiling
+    from gdn_aot.launches import Object
     from gdn_aot.tracing.records import Trace
 
 

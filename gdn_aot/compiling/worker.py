@@ -29,17 +29,18 @@ from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, digest
 from gdn_aot.errors import NotWritableError
+from gdn_aot.launches import config_from_json
 from gdn_aot.machine import pool
 from gdn_aot.providers import load
 from gdn_aot.tracing import captured_calls, stub, wide
 from gdn_aot.tracing.recorder import Recorder, timed
-from gdn_aot.tracing.records import Trace, config_from_json
+from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.relax import Relaxer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.tracing.records import Config
+    from gdn_aot.launches import Config
 
 _MESSAGE_LENGTH = 2000
 """Most characters of a compiler message that are passed on."""

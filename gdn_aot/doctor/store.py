@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from gdn_aot.errors import GdnAotError
-from gdn_aot.store.store import OLDER, Store
+from gdn_aot.store.store import Store
 
 _FORMAT_BYTES = 64
 """As much of ``format`` as is shown."""
@@ -47,10 +47,6 @@ def read_store(home: str) -> StoreView:
     places: tuple[str, ...] = ()
     try:
         problem = _unusable(root)
-        if store.format() in OLDER:
-            problem = (
-                f"{root} is of format {store.format()}; installing an artifact, or gdn-aot cache prune, upgrades it"
-            )
         places = tuple(store.artifacts())
     except (GdnAotError, OSError, ValueError) as error:
         problem = str(error) or type(error).__name__

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.cache import BuildCache
+    from gdn_aot.launches import Json
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import Method
     from gdn_aot.tracing.client import Worker
-    from gdn_aot.triton_internals.encoding import Json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.artifact.names import make_identifier
 
 FORMAT = 1
 """The only format of the file that is read."""

@@ -23,6 +23,7 @@ from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache
+from gdn_aot.launches import Config, config_from_json
 from gdn_aot.machine.child import Channel, first_line, serve
 from gdn_aot.measuring.card import Cuda
 from gdn_aot.providers.draw import Random
@@ -31,7 +32,6 @@ from gdn_aot.reference.tolerance import changed, compare
 from gdn_aot.store.index_records import BinaryRecord
 from gdn_aot.tracing import stub
 from gdn_aot.tracing.recorder import triton_config
-from gdn_aot.tracing.records import Config, config_from_json
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import direct, interception
 

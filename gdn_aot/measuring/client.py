@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.compiling.cache import Object
     from gdn_aot.executors.base import Card, Process
-    from gdn_aot.tracing.records import Config, Scalar
+    from gdn_aot.launches import Config, Object, Scalar
 
 Place = tuple[int, str, int]
 """A call: its tokens, its workload, its number among the workload's calls at that many tokens."""

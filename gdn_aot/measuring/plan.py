@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.compiling import cache
+    from gdn_aot.launches import Outcome, Scalar
     from gdn_aot.measuring.client import Method
     from gdn_aot.records.objective import Objective
-    from gdn_aot.tracing.records import Scalar, Trace
+    from gdn_aot.tracing.records import Trace
     from gdn_aot.tracing.records import Tuning as TracedKey
 
     Place = tuple[str, tuple[Scalar, ...]]
@@ -86,7 +86,7 @@ class Preparation:
         self._task, self._progress, self._narrow = task, progress, narrow
         self.shown = True
         """Whether progress of compiling is told."""
-        self._outcomes: dict[int, cache.Outcome] = {}
+        self._outcomes: dict[int, Outcome] = {}
         self._ready: set[tuple[str, tuple[Scalar, ...]]] = set()
 
     def __enter__(self) -> Self:
@@ -244,7 +244,7 @@ def _pruned(state: KeyState, target: Target) -> dict[int, tuple[int, str]]:
     return {state.configs.index(config): (0, reason) for config, reason in left_out.items()}
 
 
-def _reason(outcome: cache.Outcome, target: Target) -> str | None:
+def _reason(outcome: Outcome, target: Target) -> str | None:
     if outcome.object is None:
         return outcome.rejected or outcome.failed or "it was not compiled"
     return misfit(outcome.object, target)
@@ -254,7 +254,7 @@ def _add(
     unit: Unit,
     trace: Trace,
     launches: list[int],
-    outcomes: dict[int, cache.Outcome],
+    outcomes: dict[int, Outcome],
     reasons: dict[int, str | None],
 ) -> None:
     """Put what the worker needs to launch these into a unit."""

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.compiling.cache import Object
-    from gdn_aot.tracing.records import Config
+    from gdn_aot.launches import Config, Object
 
 _REGISTER_UNIT = 8
 """Registers per thread are allotted in multiples of this: 256 per warp of 32 (CUDA Occupancy Calculator)."""

@@ -12,11 +12,10 @@ from gdn_aot.records import tuning as records
 from gdn_aot.records.objective import NoneEligible, Sample, choose
 
 if TYPE_CHECKING:
-    from gdn_aot.compiling import cache
+    from gdn_aot.launches import Config, Object, Scalar
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Session, Unit
     from gdn_aot.measuring.plan import Prepared, Task
-    from gdn_aot.tracing.records import Config, Scalar
 
 
 class Writer:
@@ -141,12 +140,12 @@ class Writer:
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
         )
 
-    def _size(self, made: cache.Object | None) -> tuple[int, ...]:
+    def _size(self, made: Object | None) -> tuple[int, ...]:
         if made is None:
             return ()
         return self._prepared.sizes[made.cubin], made.shared, made.registers * made.threads
 
-    def _resources(self, made: cache.Object | None) -> records.Resources | None:
+    def _resources(self, made: Object | None) -> records.Resources | None:
         if made is None:
             return None
         size = self._prepared.sizes[made.cubin]

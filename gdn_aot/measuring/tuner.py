@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    from gdn_aot.launches import Scalar
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Method, Session, Unit
     from gdn_aot.measuring.plan import Prepared, Progress, Task
     from gdn_aot.records.objective import Sample
     from gdn_aot.records.tuning import ChoiceRecord
-    from gdn_aot.tracing.records import Scalar
 
 
 @dataclass(kw_only=True)

@@ -22,6 +22,7 @@ from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.compiling.cache import BuildCache
+from gdn_aot.launches import Config, config_from_json
 from gdn_aot.machine.child import Channel, serve
 from gdn_aot.measuring import gate
 from gdn_aot.measuring.halving import Halving
@@ -29,7 +30,6 @@ from gdn_aot.measuring.statistics import sample
 from gdn_aot.providers import load
 from gdn_aot.store.index_records import BinaryRecord
 from gdn_aot.tracing.recorder import triton_config
-from gdn_aot.tracing.records import Config, config_from_json
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import direct, interception
 

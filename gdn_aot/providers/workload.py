@@ -44,7 +44,7 @@ class Relaxation:
     value: int
     """What the kernel is compiled with."""
     sources: tuple[str, ...]
-    """SHA-256 of each text of the function for which this was checked, as in `build.records.Kernel`."""
+    """SHA-256 of each text of the function for which this was checked, as in `gdn_aot.launches.Kernel`."""
     reason: str
     """Why every value may be served; goes into the manifest."""
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
-    from gdn_aot.tracing.records import Config, Scalar, Trace
+    from gdn_aot.launches import Config, Scalar
+    from gdn_aot.tracing.records import Trace
 
 FORMAT = 1
 """The format version written, and the only one read."""

@@ -53,6 +53,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot._files import write_whole
 from gdn_aot.errors import NotWritableError, UsageError, VerificationError
+from gdn_aot.launches import Config, Scalar
 from gdn_aot.records import objective
 from gdn_aot.records import tuning_json as record_json
 from gdn_aot.records.tuning_form import (
@@ -68,7 +69,6 @@ from gdn_aot.records.tuning_form import (
     Resources,
     Times,
 )
-from gdn_aot.tracing.records import Config, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

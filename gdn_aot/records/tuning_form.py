@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gdn_aot.tracing.records import Config, Scalar
+    from gdn_aot.launches import Config, Scalar
 
 FORMAT = 2
 """The format version written, and the only one read."""

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from gdn_aot.artifact.reader import JsonObject, ProblemList, refuse_constant, unique_pairs
+from gdn_aot.launches import Config
 from gdn_aot.records import tuning_form as form
-from gdn_aot.tracing.records import Config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, get_args
 
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.artifact.check import COMMIT, DIGEST, IDENTIFIER
 from gdn_aot.artifact.parse import check_format, load_json
 from gdn_aot.artifact.reader import JsonObject, ProblemList
@@ -266,7 +267,7 @@ def _check(index: RegistryIndex) -> Iterator[tuple[str, str]]:
 
 def check_entry(entry: Entry) -> Iterator[tuple[str, str]]:
     """Yield (field, problem) for what no entry of a registry may have."""
-    expected = m.make_identifier(entry.provider, entry.version, entry.triton, entry.target)
+    expected = names.make_identifier(entry.provider, entry.version, entry.triton, entry.target)
     if entry.identifier != expected or not IDENTIFIER.fullmatch(entry.identifier):
         yield "identifier", "is not what the fields below give, or has characters that a file name must not have"
     if not DIGEST.fullmatch(entry.sha256):

@@ -35,7 +35,7 @@ _IDENTIFIER = re.compile(
     r"(?P<provider>[a-z][a-z_]*)(?P<version>[0-9][A-Za-z0-9._+!]*)"
     r"-triton(?P<triton>[0-9][A-Za-z0-9._+!]*)-(?P<target>sm_[0-9]{2,4})"
 )
-"""What `gdn_aot.artifact.manifest.make_identifier` returns: no name of a provider has a digit, no version a hyphen."""
+"""What `gdn_aot.artifact.names.make_identifier` returns: no name of a provider has a digit, no version a hyphen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

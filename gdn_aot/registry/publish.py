@@ -213,8 +213,8 @@ def _plan_of_a_dry_run(
 
 
 def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
+    from gdn_aot.artifact.names import is_capture
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.store.index import is_capture
 
     found: dict[str, tuple[Path, Entry]] = {}
     for path in files:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gdn_aot.artifact.names import is_capture
 from gdn_aot.errors import GdnAotError, UsageError
 from gdn_aot.serving import loader, log
-from gdn_aot.store.index import is_capture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -46,15 +46,6 @@ _DIGEST = 16
 _MAX_HEADER = 1 << 24
 
 
-CAPTURE = "capture-"
-"""Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
-
-
-def is_capture(workload: str) -> bool:
-    """Say whether a workload stands for a capture."""
-    return workload.startswith(CAPTURE)
-
-
 def binary_name(kernel: str, launch_key: str) -> bytes:
     """Return the name of the record of one binary; ``kernel`` is ``module:qualname``."""
     return record_name("binary", kernel, launch_key)

@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gdn_aot.store.index import FIXED, MAGIC, ROW, binary_name, digest, is_capture, part_name, record_name
+from gdn_aot.artifact.names import is_capture
+from gdn_aot.store.index import FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
 from gdn_aot.store.index_records import SPECIALIZATION, ChoiceRecord, ConfigRecord, KernelRecord
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.lock import locked
 from gdn_aot.store.origins import ORIGIN, identity, outdate, read_origins, with_origin
 from gdn_aot.store.pack_writer import TEMPORARY, PackThread
-from gdn_aot.store.store import FORMAT, MANIFEST, OLDER
+from gdn_aot.store.store import FORMAT, MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -196,7 +196,7 @@ def renew(
 def writing(
     store: Store, waiting: Callable[[str], None] | None = None, *, make: bool = False
 ) -> Iterator[dict[str, int]]:
-    """Be the only one who changes a store. What others left unfinished is removed first, an older store upgraded.
+    """Be the only one who changes a store. What others left unfinished is removed first.
 
     Yields the bytes of each thing that was left unfinished, by its path.
 
@@ -243,8 +243,6 @@ def read_manifest(place: str) -> bytes:
 def temporaries(store: Store) -> Iterator[str]:
     """Yield what a process that was killed left unfinished in a store. Only to be removed under the lock."""
     root = store.root
-    if os.path.lexists(f"{root}/blobs") and store.format() == FORMAT:  # an upgrade was cut off
-        yield f"{root}/blobs"
     folders = [root, f"{root}/packs", f"{root}/artifacts"]
     with suppress(OSError):
         names = [name for name in os.listdir(folders[-1]) if not name.startswith(TEMPORARY)]
@@ -282,10 +280,7 @@ def discard(path: str) -> None:
 
 def _prepare(store: Store) -> dict[str, int]:
     """Bring a store into a state to go on from; returns the bytes of what was removed, by its path."""
-    if store.format() in OLDER:
-        from gdn_aot.store.upgrade import upgrade
-
-        upgrade(store)
+    store.format()
     leftovers = {path: size_of(path) for path in temporaries(store)}
     for path in leftovers:
         discard(path)

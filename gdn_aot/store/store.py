@@ -2,7 +2,7 @@
 
 ::
 
-    $GDN_AOT_HOME/store/format               "2"
+    $GDN_AOT_HOME/store/format               "1"
     $GDN_AOT_HOME/store/artifacts/NAME/      one artifact: index (see `gdn_aot.store.index`), compressed
                                              manifest, and where it came from
     $GDN_AOT_HOME/store/packs/               cubins, shared by all artifacts (see `gdn_aot.store.pack`)
@@ -23,9 +23,7 @@ from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
 from gdn_aot.store.pack import Pack
 
-FORMAT = "2"
-OLDER = ("1",)
-"""Formats of stores that the next installation brings to this one. Until then they are empty."""
+FORMAT = "1"
 MANIFEST = "manifest.json.zst"
 _SUFFIX = ".tar.zst"
 
@@ -74,8 +72,7 @@ class Store:
             names = os.listdir(f"{self.root}/artifacts")
         except OSError:
             return []
-        if self.format() in OLDER:
-            return []
+        self.format()
         ages = []
         for name in names:
             if not name.startswith("."):
@@ -144,7 +141,7 @@ class Store:
         raise FileNotFoundError(errno.ENOENT, f"no pack has blob {sha256}", f"{self.root}/packs")
 
     def format(self) -> str | None:
-        """Return the format of the store: this or an older one, or None where there is no store yet.
+        """Return the format of the store: this one, or None where there is no store yet.
 
         Raises:
             UnknownFormatError: A newer gdn-aot made it.
@@ -154,7 +151,7 @@ class Store:
                 found = file.read().strip()
         except OSError:
             return None
-        if found != FORMAT and found not in OLDER:
+        if found != FORMAT:
             problem = Problem(f"{self.root}/format", f"{found!r}, expected {FORMAT!r}")
             raise UnknownFormatError(f"the store {self.root} is of another format", [problem])
         return found

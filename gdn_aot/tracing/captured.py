@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot.artifact.names import CAPTURE
 from gdn_aot.capture.form import Capture, LeftOut
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.errors import UsageError
+from gdn_aot.launches import Config
 from gdn_aot.machine import installed
 from gdn_aot.records.tuning import TunedChoice
-from gdn_aot.store.index import CAPTURE
-from gdn_aot.tracing.records import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gdn_aot.capture.form import Kernel, Launch
     from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.tracing.records import Scalar
+    from gdn_aot.launches import Scalar
 
 _DIGITS = 8
 """Of a digest, in the name of a captured workload."""

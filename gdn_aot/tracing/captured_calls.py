@@ -12,14 +12,15 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
-from gdn_aot.tracing.records import NO_SHAPE, UNUSABLE, config_from_json
+from gdn_aot.launches import config_from_json
+from gdn_aot.tracing.records import NO_SHAPE, UNUSABLE
 from gdn_aot.triton_internals import arguments, interception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gdn_aot.launches import Config
     from gdn_aot.tracing.recorder import Recorder
-    from gdn_aot.tracing.records import Config
 
 
 def trace(recorder: Recorder, kernels: list[dict[str, Any]], target: str, workload: int) -> list[tuple[str, str]]:

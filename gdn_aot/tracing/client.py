@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.providers import Limits
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.cache import BuildCache
+    from gdn_aot.launches import Config
     from gdn_aot.tracing.captured import CapturedKernels
-    from gdn_aot.tracing.records import Config
 
     Extras = Mapping[str, Sequence[Config]]
 

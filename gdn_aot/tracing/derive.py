@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gdn_aot.tracing.records import Config
+    from gdn_aot.launches import Config
 
 MIN_BLOCK = 16
 """Smallest block that ``tl.dot`` accepts on every target."""

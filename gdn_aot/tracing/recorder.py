@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
-from gdn_aot.tracing.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.launches import Config, Kernel
+from gdn_aot.tracing.records import Launch, Trace, Tuning
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import interception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.tracing.records import Scalar, Users
-    from gdn_aot.triton_internals.encoding import Json
+    from gdn_aot.launches import Json, Scalar
+    from gdn_aot.tracing.records import Users
 
     More = Callable[[str, list[Config]], list[Config]]
 

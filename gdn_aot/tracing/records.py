@@ -10,10 +10,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gdn_aot.triton_internals.encoding import Json
+from gdn_aot.launches import Config, Kernel, Scalar, config_from_json
 
-Scalar = None | bool | int | float | str
+if TYPE_CHECKING:
+    from gdn_aot.launches import Json
+
 Users = set[tuple[int, int]]
 """Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`).
 
@@ -21,54 +22,6 @@ The shape of launches that come from a capture is `NO_SHAPE`."""
 NO_SHAPE = -1
 UNUSABLE = "it cannot be used here"
 """How the reason begins why a kernel of a capture is left out that this environment cannot import."""
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """One ``triton.Config``: the constexprs it sets and the launch options."""
-
-    kwargs: tuple[tuple[str, int], ...]
-    num_warps: int
-    num_stages: int
-    num_ctas: int = 1
-    maxnreg: int | None = None
-
-    def __str__(self) -> str:
-        parts = [f"{name}={value}" for name, value in self.kwargs]
-        parts += [f"num_warps={self.num_warps}", f"num_stages={self.num_stages}"]
-        if self.num_ctas != 1:
-            parts.append(f"num_ctas={self.num_ctas}")
-        if self.maxnreg is not None:
-            parts.append(f"maxnreg={self.maxnreg}")
-        return " ".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """One JIT function of the provider and what its code depends on."""
-
-    module: str
-    qualname: str
-    cache_key: str
-    source_sha256: str
-    """Of the function's text as Triton read it."""
-    sources: tuple[tuple[str, str], ...]
-    """(path relative to the provider's site-packages, sha256) of every file whose text is in the kernel."""
-    dependencies: tuple[tuple[str, str, str, str], ...]
-    """(name in the kernel, module, qualname, SHA-256 of its text) of the functions it calls, directly or not.
-
-    Of Triton's own functions only those called by a bare name are here, without a digest: they are what a provider
-    may bind otherwise, say to a faster ``exp``.
-    """
-    globals: tuple[tuple[str, str], ...]
-    """(name, repr) of the globals it reads."""
-    relaxations: tuple[tuple[str, int, str], ...] = ()
-    """(constexpr, value it is compiled with, reason) where one binary serves every value."""
-
-    @property
-    def name(self) -> str:
-        """``module:qualname``."""
-        return f"{self.module}:{self.qualname}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +135,3 @@ _PLAIN_FIELDS = (
     "calls",
     "seconds",
 )
-
-
-def config_from_json(data: dict[str, object]) -> Config:
-    """Read a `Config` written by ``dataclasses.asdict``."""
-    pairs = data["kwargs"]
-    assert isinstance(pairs, list)  # noqa: S101
-    return Config(**{**data, "kwargs": tuple(tuple(pair) for pair in pairs)})  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ from gdn_aot.triton_internals import relaxing
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gdn_aot.launches import Json
     from gdn_aot.providers.workload import Relaxation
-    from gdn_aot.triton_internals.encoding import Json
 
 
 class Relaxer:

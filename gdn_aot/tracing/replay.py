@@ -13,8 +13,8 @@ from typing import Any
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
+from gdn_aot.launches import config_from_json
 from gdn_aot.tracing.recorder import triton_config
-from gdn_aot.tracing.records import config_from_json
 from gdn_aot.triton_internals import interception, relaxing
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.tracing.records import Config
+    from gdn_aot.launches import Config
 
 MOST = 120
 """Most candidates per list; the farthest from the provider's are cut."""

@@ -20,7 +20,7 @@ from gdn_aot.triton_internals.relaxing import constant_position
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gdn_aot.triton_internals.encoding import Json
+    from gdn_aot.launches import Json
 
 SUPPORTED = ((3, 6), (3, 9))
 """First and last supported minor version of Triton, both included."""

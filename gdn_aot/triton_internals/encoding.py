@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gdn_aot.launches import Json
 from typing import Any
 
 _NO_JSON = ("inf", "-inf", "nan")
 """Numbers that JSON lacks."""
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 def plain(value: Any) -> Json:

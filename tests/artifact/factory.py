@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import zstandard
 
 from gdn_aot.artifact import manifest as m
-from gdn_aot.artifact import tar
+from gdn_aot.artifact import names, tar
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.container import compressor, trailer
 
@@ -127,7 +127,7 @@ def full_manifest(*, epoch: int = 0) -> m.Manifest:
 def write(path: Path) -> Path:
     """Write the artifact of `make_manifest` to a file or into a directory."""
     if path.is_dir():
-        path /= m.file_name(make_manifest().identifier)
+        path /= names.file_name(make_manifest().identifier)
     return write_artifact(make_manifest(), make_blobs(), path).path
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from artifact import factory
 from gdn_aot.artifact import manifest as m
-from gdn_aot.store.index import is_capture
+from gdn_aot.artifact.names import is_capture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from artifact import factory
 from artifact.strategies import manifests
 from gdn_aot.artifact import manifest as m
-from gdn_aot.artifact import shard
+from gdn_aot.artifact import names
 from gdn_aot.artifact.check import check_manifest
 from gdn_aot.artifact.parse import load_manifest, parse_manifest
 from gdn_aot.errors import UnknownFormatError, VerificationError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-_LEFT_OUT = ((m.Kernel, "relaxations"), (m.Manifest, "shard"))
+_LEFT_OUT = ((m.Kernel, "relaxations"),)
 
 
 def schema() -> dict[str, Any]:
@@ -32,7 +32,7 @@ def schema() -> dict[str, Any]:
 
 
 def records() -> list[type]:
-    named = {**vars(shard), **vars(m)}
+    named = vars(m)
     return [item for item in named.values() if isinstance(item, type) and dataclasses.is_dataclass(item)]
 
 
@@ -80,7 +80,7 @@ def test_constants_that_json_lacks(value: Any, *, good: bool) -> None:
 
 
 def test_file_name() -> None:
-    assert m.file_name("fla0.6.0-triton3.6.0-sm_120") == "gdn-aot-fla0.6.0-triton3.6.0-sm_120.tar.zst"
+    assert names.file_name("fla0.6.0-triton3.6.0-sm_120") == "gdn-aot-fla0.6.0-triton3.6.0-sm_120.tar.zst"
 
 
 def test_round_trip() -> None:

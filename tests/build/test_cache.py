@@ -11,9 +11,10 @@ import pytest
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.cache import BuildCache, Object, Outcome, default_cache, digest, launch_digest
+from gdn_aot.compiling.cache import BuildCache, default_cache, digest, launch_digest
 from gdn_aot.errors import NotWritableError
-from gdn_aot.tracing.records import UNUSABLE, Kernel, Trace
+from gdn_aot.launches import Kernel, Object, Outcome
+from gdn_aot.tracing.records import UNUSABLE, Trace
 
 METADATA = {"shared": 4096, "num_warps": 4, "name": "kernel"}
 KERNEL = Kernel(module="m", qualname="k", cache_key="aa", source_sha256="", sources=(), dependencies=(), globals=())

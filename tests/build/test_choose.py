@@ -8,18 +8,18 @@ import pytest
 
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Chooser, misfit
-from gdn_aot.compiling.cache import Object, Outcome
 from gdn_aot.errors import UsageError
+from gdn_aot.launches import Config, Kernel, Object, Outcome
 from gdn_aot.records.tuning import TunedChoice
 from gdn_aot.tracing import wide
-from gdn_aot.tracing.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.tracing.records import Launch, Trace, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gdn_aot.choosing.choose import Choices, Suggest
+    from gdn_aot.launches import Scalar
     from gdn_aot.records.tuning import TuningTable
-    from gdn_aot.tracing.records import Scalar
 
 SM_75 = get_target("sm_75")
 KEY = (16, "torch.bfloat16")

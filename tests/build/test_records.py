@@ -7,7 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdn_aot.tracing.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.launches import Config, Kernel
+from gdn_aot.tracing.records import Launch, Trace, Tuning
 
 _NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 _CONFIGS = st.builds(

@@ -14,8 +14,8 @@ from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Choices, Chosen
-from gdn_aot.compiling.cache import Object
-from gdn_aot.tracing.records import Config, Kernel, Launch, Trace, Tuning
+from gdn_aot.launches import Config, Kernel, Object
+from gdn_aot.tracing.records import Launch, Trace, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,9 +10,9 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot.launches import Config
 from gdn_aot.providers.fla import configs as fla_configs
 from gdn_aot.providers.fla.configs import environment
-from gdn_aot.tracing.records import Config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from artifact import factory
 
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.catalogue.targets import get_target
 
@@ -43,11 +44,11 @@ def make(folder: Path, target: str = "sm_120", *, build: int = 0, size: int = 20
     plain = factory.make_manifest()
     manifest = replace(
         plain,
-        identifier=m.make_identifier(plain.provider.name, PROVIDER, TRITON, target),
+        identifier=names.make_identifier(plain.provider.name, PROVIDER, TRITON, target),
         target=m.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
         kernels=kernels,
     )
-    return write_artifact(manifest, blobs, folder / f"build-{build}" / m.file_name(manifest.identifier))
+    return write_artifact(manifest, blobs, folder / f"build-{build}" / names.file_name(manifest.identifier))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from artifact import factory
 from helpers import gdn_aot
 
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.registry.base import open_registry
@@ -34,13 +35,13 @@ def write(
     plain = factory.make_manifest()
     manifest = replace(
         plain,
-        identifier=m.make_identifier("fla", version, triton, target),
+        identifier=names.make_identifier("fla", version, triton, target),
         target=m.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
         provider=replace(plain.provider, version=version),
         triton=m.Triton(version=triton, ptxas="12.9.86"),
         build=replace(plain.build, tool=f"gdn-aot {build}"),
     )
-    path = folder / build / m.file_name(manifest.identifier)
+    path = folder / build / names.file_name(manifest.identifier)
     return write_artifact(manifest, factory.make_blobs(), path).path
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifact import factory
 
-from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.registry.layout import entry_of
@@ -32,13 +32,13 @@ def artifact(folder: Path, target: str = "sm_120", *, build: int = 0, dirty: boo
     digits = target.removeprefix("sm_")
     manifest = replace(
         plain,
-        identifier=m.make_identifier("fla", "0.6.0", "3.6.0", target),
+        identifier=names.make_identifier("fla", "0.6.0", "3.6.0", target),
         target=replace(plain.target, name=target, capability=(int(digits[:-1]), int(digits[-1]))),
         kernels=(factory.make_kernel(factory.make_binary(cubin)),),
         build=replace(plain.build, commit="c" * 40, dirty=dirty),
     )
     blobs = {factory.sha256(data): data for data in (factory.LICENSE, cubin)}
-    path = folder / f"build-{build}{'-dirty' * dirty}" / m.file_name(manifest.identifier)
+    path = folder / f"build-{build}{'-dirty' * dirty}" / names.file_name(manifest.identifier)
     return write_artifact(manifest, blobs, path).path
 
 
@@ -83,9 +83,9 @@ def die_at(step: int) -> None:
 
         return changed
 
-    for module, names in (
+    for module, verbs in (
         (os, ("replace", "rename", "link", "mkdir")),
         (pathlib.Path, ("replace", "hardlink_to", "mkdir")),
     ):
-        for name in names:
+        for name in verbs:
             setattr(module, name, deadly(getattr(module, name)))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.registry import card
 from gdn_aot.registry.card import render
 from gdn_aot.registry.layout import Entry, EntryModel, Provenances, make_index
@@ -31,7 +32,7 @@ def entry(tmp_path_factory: pytest.TempPathFactory) -> Entry:
 
 def other(entry: Entry, **changes: Any) -> Entry:
     changed = replace(entry, **changes)
-    identifier = m.make_identifier(changed.provider, changed.version, changed.triton, changed.target)
+    identifier = names.make_identifier(changed.provider, changed.version, changed.triton, changed.target)
     return replace(changed, identifier=identifier)
 
 

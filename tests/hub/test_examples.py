@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from builds import Built
 
 EXAMPLES = ROOT / "examples"
-TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions", "shards")
+TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions")
 PAGES = tuple(ROOT / "docs/how-to" / f"{topic}.md" for topic in TOPICS)
 LOADER = """
 import json, sys

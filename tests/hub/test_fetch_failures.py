@@ -12,7 +12,7 @@ import pytest
 from doctoring import flip
 from helpers import expect_error
 
-from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.artifact.names import make_identifier
 from gdn_aot.cli import main
 from gdn_aot.errors import NetworkError
 from gdn_aot.registry import fetch as fetching

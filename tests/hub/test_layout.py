@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.artifact.container import MAX_FILE
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
@@ -143,7 +144,7 @@ def test_identifier_is_what_the_fields_give(index: RegistryIndex, identifier: st
 
 
 def test_a_provider_cannot_make_the_identifier_a_path(index: RegistryIndex) -> None:
-    bad = replace(index.entries[0], provider="../", identifier=m.make_identifier("../", "0.6.0", "3.6.0", "sm_120"))
+    bad = replace(index.entries[0], provider="../", identifier=names.make_identifier("../", "0.6.0", "3.6.0", "sm_120"))
     with pytest.raises(VerificationError):
         parse_index(to_bytes(RegistryIndex(tree=None, entries=(bad,))))
 

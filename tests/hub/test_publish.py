@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from artifact import factory
 
-from gdn_aot.artifact import archive
-from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import archive, names
+from gdn_aot.artifact.names import CAPTURE
 from gdn_aot.errors import (
     ConflictError,
     NetworkError,
@@ -23,7 +23,6 @@ from gdn_aot.registry.base import Addition, read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import CARD, INDEX, entry_bytes, entry_path, make_index, to_bytes
 from gdn_aot.registry.publish import check_tag, publish
-from gdn_aot.store.index import CAPTURE
 from hub import small
 
 if TYPE_CHECKING:
@@ -60,10 +59,10 @@ def test_what_a_capture_made_is_refused(registry: DirectoryRegistry, tmp_path: P
     workload = f"{CAPTURE}0123abcd"
     manifest = replace(
         plain,
-        identifier=m.make_identifier("fla", "0.6.0", "3.6.0", "sm_120", [workload]),
+        identifier=names.make_identifier("fla", "0.6.0", "3.6.0", "sm_120", [workload]),
         workloads=(*plain.workloads, workload),
     )
-    path = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / m.file_name(manifest.identifier)).path
+    path = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / names.file_name(manifest.identifier)).path
     with pytest.raises(UsageError, match="was built from a capture"):
         publish(registry, [path])
     assert "v1" not in registry.refs().branches

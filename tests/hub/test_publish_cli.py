@@ -11,7 +11,7 @@ import pytest
 from artifact import factory
 from helpers import expect_error, gdn_aot
 
-from gdn_aot.artifact import archive
+from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as m
 from gdn_aot.registry.base import read_index
 from gdn_aot.registry.directory import DirectoryRegistry
@@ -120,7 +120,7 @@ def test_usage(tmp_path: Path, root: Path) -> None:
 def test_what_the_index_could_not_have_is_not_published(tmp_path: Path, root: Path) -> None:
     plain = factory.make_manifest()
     manifest = replace(plain, numerics=m.Numerics(status="checked", detail="one line\nand another"))
-    path = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / m.file_name(manifest.identifier)).path
+    path = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / names.file_name(manifest.identifier)).path
     done = run(tmp_path, path, "--repo", root, "--create", code=5)
     assert "numerics.detail" in [problem["where"] for problem in done.json["error"]["problems"]]
     assert not root.exists()

@@ -11,7 +11,7 @@ import pytest
 from doctoring import distribution, driver_library
 from helpers import python
 
-from gdn_aot.artifact.manifest import make_identifier
+from gdn_aot.artifact.names import make_identifier
 from gdn_aot.registry.choose import missing_error
 from gdn_aot.registry.listing import judge
 from gdn_aot.registry.select import Provider, Request, Verdict, Version, select

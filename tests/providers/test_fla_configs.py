@@ -13,7 +13,7 @@ from helpers import ROOT, expect_error, gdn_aot, python
 from tune import records
 
 from gdn_aot._files import write_whole
-from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.machine import installed
@@ -248,7 +248,7 @@ def test_an_artifact_is_exported(tmp_path: Path) -> None:
     assert f"{kernel.module}:{kernel.qualname}" == CHUNK_O
     manifest = replace(
         manifest,
-        identifier=m.make_identifier("fla", version, manifest.triton.version, manifest.target.name),
+        identifier=names.make_identifier("fla", version, manifest.triton.version, manifest.target.name),
         provider=replace(manifest.provider, version=version),
         kernels=(kernel,),
     )

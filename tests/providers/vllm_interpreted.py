@@ -18,8 +18,8 @@ stub.activate(get_target("sm_90"))
 import torch  # noqa: E402
 
 from gdn_aot.catalogue.models import find_model  # noqa: E402
-from gdn_aot.providers.vllm import workloads as provider  # noqa: E402
 from gdn_aot.providers.draw import Random  # noqa: E402
+from gdn_aot.providers.vllm import workloads as provider  # noqa: E402
 from gdn_aot.providers.vllm.steps import Deployment, Group, Step  # noqa: E402
 from gdn_aot.reference.tolerance import compare  # noqa: E402
 

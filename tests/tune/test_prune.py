@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.cache import Object
+from gdn_aot.launches import Config, Object
 from gdn_aot.measuring.prune import blocks_per_sm, prune
-from gdn_aot.tracing.records import Config
 
 SM_90 = get_target("sm_90")
 SM_75 = get_target("sm_75")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.catalogue.targets import all_targets, get_target
+from gdn_aot.launches import Config
 from gdn_aot.tracing.derive import smaller
-from gdn_aot.tracing.records import Config
 from gdn_aot.tracing.wide import MOST, beyond, candidates
 
 SM_90 = get_target("sm_90")

@@ -50,7 +50,7 @@ def run(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 def test_all_are_read() -> None:
     names = {path.name for path in FILES}
-    assert names == {"ci.yml", "artifacts.yml", "tune.yml", "release.yml", "fetch.yml", "publish.yml", "shards.yml"}
+    assert names == {"ci.yml", "artifacts.yml", "tune.yml", "release.yml", "fetch.yml", "publish.yml"}
 
 
 def zizmor(*files: Path) -> subprocess.CompletedProcess[str]:

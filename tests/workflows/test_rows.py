@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 rows = script("rows")
-BASE = "0" * 40
 
 
 def test_what_an_event_selects() -> None:
-    assert rows.arguments({"EVENT": "push", "SELECT": "", "MATRIX": "", "BASE": ""}) == []
-    assert rows.arguments({"EVENT": "pull_request", "SELECT": "", "BASE": BASE}) == ["--changed", BASE]
+    assert rows.arguments({"EVENT": "push", "SELECT": "", "MATRIX": ""}) == []
+    assert rows.arguments({"EVENT": "pull_request", "SELECT": ""})[1::2] == list(rows.PULL_REQUEST)
     by_hand = {"EVENT": "workflow_dispatch", "SELECT": " fla*-sm_{80,9?}   vllm*[!0] ", "MATRIX": "artifacts/x.toml"}
     assert rows.arguments(by_hand) == [
         "--matrix", "artifacts/x.toml", "--select", "fla*-sm_{80,9?}", "--select", "vllm*[!0]",
@@ -44,9 +43,6 @@ def test_what_an_event_selects() -> None:
         ("MATRIX", "/etc/passwd"),
         ("MATRIX", "artifacts/../../x"),
         ("MATRIX", "--json"),
-        ("BASE", ""),
-        ("BASE", "HEAD"),
-        ("BASE", f"--output={BASE}"),
     ],
 )
 def test_other_characters_are_refused(name: str, value: str) -> None:
@@ -54,7 +50,7 @@ def test_other_characters_are_refused(name: str, value: str) -> None:
         assert rows.arguments({"EVENT": "push", name: value.replace("=", "")})[1::2] == ["a", "matrix{}"]
         return
     with pytest.raises(rows.Refused, match=name):
-        rows.arguments({"EVENT": "pull_request", "BASE": BASE, name: value})
+        rows.arguments({"EVENT": "pull_request", name: value})
 
 
 @given(st.text(max_size=40))

@@ -23,7 +23,7 @@ from gdn_aot.errors import NotWritableError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from gdn_aot.tracing.records import Config, Scalar
+    from gdn_aot.launches import Config, Scalar
 
 DISTRIBUTION = "fla-core"
 _PACKAGE = "fla"

@@ -1,0 +1,29 @@
+"""What artifacts, their files and the workloads of captures are called. Serving processes import it: it is light."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CAPTURE = "capture-"
+"""Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
+
+
+def is_capture(workload: str) -> bool:
+    """Say whether a workload stands for a capture."""
+    return workload.startswith(CAPTURE)
+
+
+def make_identifier(provider: str, version: str, triton: str, target: str, workloads: Sequence[str] = ()) -> str:
+    """Return the identifier of an artifact, for example ``fla0.6.0-triton3.6.0-sm_120``.
+
+    One that was built from a capture ends in that workload's name: it is for one deployment, and may lie beside the one
+    for all.
+    """
+    return "-".join([f"{provider}{version}", f"triton{triton}", target, *filter(is_capture, workloads)])
+
+
+def file_name(identifier: str) -> str:
+    """Return the name that an artifact file has."""
+    return f"gdn-aot-{identifier}.tar.zst"
