@@ -1,0 +1,272 @@
+"""One codec for every file that we read back: bytes to typed records and back, and what is wrong where it fails.
+
+A `Form` is a kind of file: a record (a `msgspec.Struct` whose fields are the keys, in order), the version of its format
+and its bounds. What `Form.decode` accepts is exactly what `Form.encode` writes, byte for byte: so a key that is there
+twice, another order of keys or other white space is refused, and two readers cannot disagree. Only where bytes are
+refused are they looked at again, with the JSON Schema that the record gives, to list every problem with its path.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+T = TypeVar("T")
+
+Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
+"""A SHA-256 in hexadecimal."""
+Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$", min_length=40, max_length=40)]
+"""A commit of git."""
+
+MAX_PROBLEMS = 1000
+"""Problems that are listed of one file."""
+MAX_STRUCTURE = 2_000_000
+"""Opening brackets and commas in a file; bounds the memory that its values take."""
+_SHOWN = 80
+"""Characters of a file's own text that a message repeats."""
+_KINDS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "object"}
+_SCHEMA_KINDS = {"integer": "int", "string": "str", "boolean": "bool", "number": "number", "array": "list"}
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of what a file holds: its fields are the keys, in order; other keys are refused."""
+
+
+class Form(Generic[T]):
+    """One kind of JSON file.
+
+    Args:
+        record: What it holds.
+        what: What messages call it, as ``the manifest``.
+        format: Its format version, which the field ``format`` of ``record`` holds.
+        limit: Most bytes that one may have.
+        layout: Puts the compact JSON that is encoded into the lines of the file.
+        check: Yields what contradicts itself in a record that is well formed.
+        hint: What to do about a file that is refused; nothing for what errors of verification say.
+    """
+
+    def __init__(
+        self,
+        record: type[T],
+        what: str,
+        *,
+        format: int,  # noqa: A002 - it is what the key is called
+        limit: int,
+        layout: Callable[[bytes], bytes] = lambda compact: compact + b"\n",
+        check: Callable[[T], Iterable[Problem]] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self._record, self.what, self.format, self.limit = record, what, format, limit
+        self._layout, self._check, self._hint = layout, check, hint
+        self._decoder = msgspec.json.Decoder(record)
+        self._encoder = msgspec.json.Encoder()
+
+    def encode(self, record: T) -> bytes:
+        """Return the bytes of the file.
+
+        Raises:
+            TypeError: Something in it is not of the type that its record says.
+            ValueError: A number is not finite or has more than 64 bits.
+        """
+        try:
+            return self._layout(self._encoder.encode(record))
+        except OverflowError as error:
+            raise ValueError(str(error)) from error
+
+    def decode(self, data: bytes) -> T:
+        """Return what a file holds.
+
+        Raises:
+            UnknownFormatError: It is of another format version; nothing else was looked at.
+            VerificationError: It is refused; every problem is listed, up to `MAX_PROBLEMS`.
+        """
+        self._refuse(self._unreadable(data), "cannot be read")
+        with collector_paused():
+            try:
+                record = self._decoder.decode(data)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                self._check_format(data)
+                self._refuse(self._problems(data, error), "is malformed")
+                raise AssertionError("a refusal has a problem") from error
+            self._check_version(getattr(record, "format", self.format))
+            self._refuse(self._other_form(record, data), "is malformed")
+            self._refuse(capped(self._check(record) if self._check else ()), "contradicts itself")
+        return record
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of the file (draft 2020-12)."""
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(self._record)}
+
+    def _unreadable(self, data: bytes) -> list[Problem]:
+        """Return why a file is not even looked into."""
+        if len(data) > self.limit:
+            return [Problem("", f"is larger than {self.limit} bytes")]
+        if sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
+            return [Problem("", f"has more than {MAX_STRUCTURE} brackets and commas")]
+        return []
+
+    def _check_format(self, data: bytes) -> None:
+        """Look at the format version of a file that is not of this form: it may be of another one."""
+        try:
+            found = msgspec.json.decode(data, type=_Head).format
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return
+        if found is not msgspec.UNSET:
+            self._check_version(found)
+
+    def _check_version(self, found: object) -> None:
+        if found != self.format:
+            problem = Problem("format", f"{found} is not a known format version, only {self.format} is")
+            name = self.what.removeprefix("the ")
+            raise UnknownFormatError(f"unknown {name} format {found}, expected {self.format}", [problem])
+
+    def _problems(self, data: bytes, error: Exception) -> list[Problem]:
+        """Return what is wrong with a file that was refused with an error."""
+        try:
+            value = json.loads(data, parse_constant=_refuse_constant, parse_int=_bounded)
+        except RecursionError:
+            return [Problem("", "is nested too deep")]
+        except ValueError as fault:
+            what = f"{fault.msg} at byte {fault.pos}" if isinstance(fault, json.JSONDecodeError) else str(fault)
+            return [Problem("", f"is not JSON: {what[:200]}")]
+        return problems(value, self.schema()) or [problem_of(error)]
+
+    def _other_form(self, record: T, data: bytes) -> list[Problem]:
+        """Return how a file that says the same differs from what we write."""
+        try:
+            expected = self.encode(record)
+        except (TypeError, ValueError) as error:
+            return [Problem("", f"holds what is not written: {str(error)[:200]}")]
+        if expected == data:
+            return []
+        at = next((at for at, (one, other) in enumerate(zip(expected, data, strict=False)) if one != other), None)
+        place = min(len(expected), len(data)) if at is None else at
+        what = f"is not written as gdn-aot writes it: from byte {place} on"
+        return [Problem("", f"{what}; a key twice, another order of keys, other white space or another spelling")]
+
+    def _refuse(self, found: list[Problem], how: str) -> None:
+        if found:
+            raise VerificationError(f"{self.what} {how}", found, hint=self._hint)
+
+
+class _Head(msgspec.Struct):
+    format: int | msgspec.UnsetType = msgspec.UNSET
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from looking, again and again, at many objects that are made and not dropped."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def capped(found: Iterable[Problem]) -> list[Problem]:
+    """Return problems, up to `MAX_PROBLEMS`: what a hostile file can make us keep is bounded."""
+    listed: list[Problem] = []
+    for problem in found:
+        if len(listed) == MAX_PROBLEMS:
+            return [*listed, Problem("", f"there are more than {MAX_PROBLEMS} problems")]
+        listed.append(problem)
+    return listed
+
+
+def problems(value: object, schema: dict[str, Any]) -> list[Problem]:
+    """Return every way in which a value is not what a schema says, each with its path."""
+    from jsonschema import Draft202012Validator
+
+    return capped(
+        Problem(path_text([*error.absolute_path, *inside]), what)
+        for error in Draft202012Validator(schema).iter_errors(value)
+        for inside, what in _said(error)
+    )
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return the problem that an error of msgspec speaks of: the first that it met."""
+    what, _, where = str(error).partition(" - at `$")
+    return Problem(where.rstrip("`").lstrip("."), (what[:1].lower() + what[1:])[:200] or type(error).__name__)
+
+
+def path_text(path: Iterable[str | int]) -> str:
+    """Return a path into a file, as ``kernels[3].choices[0].config.num_warps``."""
+    return "".join(map(_step, path)).removeprefix(".")
+
+
+def kind(value: object) -> str:
+    """Return the name of a JSON value's type in messages."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+def _step(key: str | int) -> str:
+    if isinstance(key, int):
+        return f"[{key}]"
+    return f".{key}" if key.isascii() and key.isidentifier() and len(key) <= _SHOWN else f"[{key[:_SHOWN]!a}]"
+
+
+def _said(error: Any) -> Iterator[tuple[list[str], str]]:
+    """Yield (keys further inside, what is wrong) for an error of the schema's validator, in our words."""
+    wanted, value = error.validator_value, error.instance
+    match error.validator:
+        case "type":
+            yield [], f"expected {_kinds(wanted)}, got {kind(value)}"
+        case "required":
+            missing = re.match(r"'(.*)' is a required property$", error.message)
+            yield [missing.group(1)] if missing else [], "missing"
+        case "additionalProperties":
+            yield from (
+                ([name], "unknown key") for name in sorted(set(value) - set(error.schema.get("properties", ())))
+            )
+        case "anyOf":
+            options = [part for part in wanted if "type" in part]
+            kinds = " or ".join(_kinds(part["type"]) for part in options) or "another form"
+            yield [], f"expected {kinds}, got {kind(value)}"
+        case "enum" | "const":
+            options = wanted if isinstance(wanted, list) else [wanted]
+            yield [], f"expected {' or '.join(map(str, options))}, got {_short(value)}"
+        case "pattern" | "minLength" | "maxLength":
+            yield [], f"{_short(value)} does not match {error.schema.get('pattern', 'its length')}"
+        case "minimum" | "maximum":
+            yield (
+                [],
+                f"expected {'at least' if error.validator == 'minimum' else 'at most'} {wanted}, got {_short(value)}",
+            )
+        case "minItems" | "maxItems":
+            yield [], f"expected {'at least' if error.validator == 'minItems' else 'at most'} {wanted} items"
+        case other:
+            yield [], f"breaks the rule {other}"
+
+
+def _kinds(wanted: str | list[str]) -> str:
+    return " or ".join(_SCHEMA_KINDS.get(name, name) for name in ([wanted] if isinstance(wanted, str) else wanted))
+
+
+def _short(value: object) -> str:
+    return ascii(value if not isinstance(value, str) else value[:_SHOWN])[: 2 * _SHOWN]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _bounded(text: str) -> int:
+    """Read an integer; one with more than 64 bits is one that no bound admits."""
+    return int(text) if len(text) < 20 else (-(1 << 64) if text.startswith("-") else 1 << 64)  # noqa: PLR2004
