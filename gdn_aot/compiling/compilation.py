@@ -6,6 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gdn_aot.choosing.choose import Chooser
 from gdn_aot.compiling.cache import launch_digest
 from gdn_aot.executors.base import CompileTask
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from gdn_aot.choosing.choose import Choices
     from gdn_aot.choosing.known import Tuned
     from gdn_aot.executors.base import Answer, Compiling
-    from gdn_aot.launches import Object
+    from gdn_aot.launches import CompiledKernel
     from gdn_aot.tracing.records import Trace
 
 
@@ -32,7 +34,7 @@ class Task:
     """CPU time; 0 if the worker did not live to tell."""
     reused: bool
     """Another launch with the same IR had been compiled."""
-    object: Object | None
+    object: CompiledKernel | None
     """None if it was rejected or failed."""
 
 
@@ -60,7 +62,7 @@ class Compilation:
         self._job, self._target, self._trace = job, target, trace
         self._workers, self._progress, self._busy = workers, progress, busy
         self._compiler = compiler(target, trace)
-        self._objects: dict[int, Object] = {}
+        self._objects: dict[int, CompiledKernel] = {}
         self._asked: set[int] = set()
         self.before: Compilation | None = None
         """That of the first trace, if the target was traced again."""
@@ -84,7 +86,7 @@ class Compilation:
             self._run(every, lambda _launch, _outcome: iter(()))
         return chooser.result
 
-    def kept(self, choices: Choices) -> dict[int, Object]:
+    def kept(self, choices: Choices) -> dict[int, CompiledKernel]:
         """Return the compiled kernels that go into the artifact, by launch."""
         if self._job.all_candidates:
             return dict(self._objects)
@@ -152,7 +154,7 @@ class Compilation:
                 number=launch,
                 module=kernel.module,
                 qualname=kernel.qualname,
-                specialization=item.specialization,
+                specialization=msgspec.to_builtins(item.specialization),
                 key=key,
                 ptx=self._job.ptx,
             )

@@ -11,9 +11,10 @@ import contextlib
 import shutil
 import tempfile
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gdn_aot.catalogue.providers import get_provider
 from gdn_aot.catalogue.targets import get_target
@@ -119,7 +120,7 @@ class _Workers:
         if found is None:
             return message
         ptx = self._cache.ptx(found.cubin) if self._cache.has_ptx(found.cubin) else None
-        return {**message, "record": asdict(found), "cubin": self._cache.cubin(found.cubin), "text": ptx}
+        return {**message, "record": msgspec.to_builtins(found), "cubin": self._cache.cubin(found.cubin), "text": ptx}
 
     def _resolve(self, number: int, message: dict[str, Any]) -> None:
         future = self._waiting.pop(number)

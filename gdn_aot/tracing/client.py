@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gdn_aot.errors import GdnAotError, UnsupportedTritonError
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ class Worker:
                 "derive": derive,
                 "tokens": list(tokens),
                 "capture": {"name": capture.name, "kernels": capture.plain} if capture else None,
-                "extras": {name: list(map(asdict, configs)) for name, configs in (extras or {}).items()},
+                "extras": msgspec.to_builtins(dict(extras or {})),
             }
         )
         self.receive("traced")

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.providers import ProviderInfo
 
 _LICENSE_NAME = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
-_OUR_SOURCES = ("catalogue", "triton_internals", "reference", "providers", "tracing", "compiling", "artifact/elf.py")
+_OUR_SOURCES = (
+    "launches.py",
+    "catalogue",
+    "triton_internals",
+    "reference",
+    "providers",
+    "tracing",
+    "compiling",
+    "artifact/elf.py",
+)
 """Files and folders of this package that decide what a trace holds."""
 
 
