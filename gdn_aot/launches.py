@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot.codec import Digest, Integer, NoDigest, Record, step, unbounded
+from gdn_aot.codec import Digest, Integer, NoDigest, Record, kind, step, unbounded
 from gdn_aot.errors import Problem
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Config(Record):
         return " ".join(parts)
 
 
-class Source(Record, order=True):
+class SourceFile(Record, order=True):
     """One source file whose text is in a kernel."""
 
     path: str
@@ -102,7 +102,7 @@ class Kernel(Record):
     """Triton's ``JITFunction.cache_key``."""
     source_sha256: Digest
     """Of the function's text as Triton read it."""
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
     dependencies: tuple[Dependency, ...]
     globals: tuple[Global, ...]
     relaxations: tuple[Relaxed, ...] = ()
@@ -190,9 +190,9 @@ def field_problems(field: str, value: object, where: str) -> Iterator[Problem]:
 def kind_problems(field: str, value: object, where: str) -> Iterator[Problem]:
     """Yield what `field_problems` does but for how deep and large values are."""
     if field == "signature" and isinstance(value, dict):
-        for name, kind in value.items():
-            if not _is_type(kind):
-                yield Problem(where + step(name), "expected str or list of them")
+        for name, found in value.items():
+            if not _is_type(found):
+                yield Problem(where + step(name), f"expected str or list of them, got {kind(found)}")
     elif field == "constants" and isinstance(value, tuple):
         for number, (_, constant) in enumerate(value):
             if type(constant) is dict and not _is_constant(constant):

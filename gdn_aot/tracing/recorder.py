@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
-from gdn_aot.launches import Config, Dependency, Global, Kernel, Source, Specialization
+from gdn_aot.launches import Config, Dependency, Global, Kernel, SourceFile, Specialization
 from gdn_aot.tracing.records import Launch, Trace, Tuning
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import interception
@@ -206,7 +206,7 @@ def describe_kernel(jit: Any) -> Kernel:
         qualname=jit.fn.__qualname__,
         cache_key=cache_key,
         source_sha256=_text_sha256(jit),
-        sources=tuple(Source(_relative(path), file_sha256(path)) for path in files),
+        sources=tuple(SourceFile(_relative(path), file_sha256(path)) for path in files),
         dependencies=tuple(sorted(dependencies)),
         globals=tuple(Global(name, value) for name, value in triton_internals.used_globals(jit)),
     )

@@ -13,7 +13,7 @@ from gdn_aot.artifact import names, tar
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.container import compressor, trailer
 from gdn_aot.artifact.manifest_json import to_json
-from gdn_aot.launches import Config, Dependency, Global, Key, Resources, Scalar, Source, Specialization
+from gdn_aot.launches import Config, Dependency, Global, Key, Resources, Scalar, SourceFile, Specialization
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def make_kernel(*binaries: m.Binary, qualname: str = "chunk_fwd_kernel_o") -> m.
         qualname=qualname,
         cache_key=sha256(qualname.encode()),
         source_sha256=sha256(b"def " + qualname.encode()),
-        sources=(Source(path="fla/ops/common/chunk_o.py", sha256=sha256(b"source")),),
+        sources=(SourceFile(path="fla/ops/common/chunk_o.py", sha256=sha256(b"source")),),
         dependencies=(
             Dependency(module="fla.ops.utils.op", qualname="exp2", name="exp2", source_sha256=sha256(b"exp2")),
             Dependency(module="triton.language.math", qualname="log", name="log", source_sha256=""),

@@ -196,7 +196,7 @@ def test_contradictions_are_reported_with_their_path() -> None:
         "kernels[0].binaries[1][5]": "expected a number from 0, below 1",
         "kernels[1].binaries[0][9]": "expected a number from 0, below 4",
         "parts.options[1]": "is the same as that of parts.options[0]",
-        "parts.signature[0].h": "expected str or list of them",
+        "parts.signature[0].h": "expected str or list of them, got list",
         "blobs[3].sha256": "is the same as that of blobs[2]",
     }
 

@@ -123,7 +123,7 @@ def test_what_is_wrong_is_named_with_its_path(name: str) -> None:
     assert problems_of(value)[where] == what
 
 
-@pytest.mark.parametrize("length", [0, 1, 100, -1])
+@pytest.mark.parametrize("length", [0, 1, 100, -2])
 def test_a_truncated_file(tmp_path: Path, length: int) -> None:
     path = tmp_path / "capture.json"
     path.write_bytes(dump(plain())[:length])
