@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gdn_aot.artifact.manifest import Parts, Row
+from gdn_aot.artifact.manifest import BinaryRow, Parts
 from gdn_aot.artifact.names import is_capture, make_identifier
 from gdn_aot.codec import unbounded
 from gdn_aot.errors import Problem
@@ -16,16 +16,16 @@ from gdn_aot.launches import field_problems, kind_problems
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-    from gdn_aot.artifact.manifest import File, FileKernel, Head
+    from gdn_aot.artifact.manifest import FileKernel, ManifestFile, ManifestHead
     from gdn_aot.launches import Json
 
 MAX_TOTAL = 1 << 30
 """Bytes of everything in an artifact, uncompressed."""
 
-_PLACES = {name: place for place, name in enumerate(Row.__struct_fields__)}
+_PLACES = {name: place for place, name in enumerate(BinaryRow.__struct_fields__)}
 
 
-def check_file(file: File) -> Iterator[Problem]:
+def check_file(file: ManifestFile) -> Iterator[Problem]:
     """Yield what is inconsistent in a manifest, with its path.
 
     Names and relative paths have their form; kernels, autotune keys (as Triton compares them: 1 equals True) and launch
@@ -45,7 +45,7 @@ def check_file(file: File) -> Iterator[Problem]:
         yield from _check_relaxations(file)
 
 
-def _check_identity(file: Head) -> Iterator[Problem]:
+def _check_identity(file: ManifestHead) -> Iterator[Problem]:
     provider, target = file.provider, file.target
     expected = make_identifier(provider.name, provider.version, file.triton.version, target.name, file.workloads)
     if file.identifier != expected:
@@ -68,7 +68,7 @@ def _check_kernel(kernel: FileKernel, where: str) -> Iterator[Problem]:
         yield from _unique(f"{where}.choices[{number}].config.kwargs", names, "[0]")
 
 
-def _check_blobs(file: File) -> Iterator[Problem]:
+def _check_blobs(file: ManifestFile) -> Iterator[Problem]:
     yield from _unique("blobs", (blob.sha256 for blob in file.blobs), ".sha256")
     there = {blob.sha256 for blob in file.blobs}
     for number, license_file in enumerate(file.provider.license_files):
@@ -79,7 +79,7 @@ def _check_blobs(file: File) -> Iterator[Problem]:
         yield Problem("blobs", f"are larger than {MAX_TOTAL} bytes together")
 
 
-def _check_numbers(file: File) -> Iterator[Problem]:
+def _check_numbers(file: ManifestFile) -> Iterator[Problem]:
     """Yield which numbers of binaries name nothing, and what no binary names or comes to in another order."""
     tables: dict[str, Sequence[object]] = {name: getattr(file.parts, name) for name in Parts.__struct_fields__}
     tables["blob"] = file.blobs
@@ -105,7 +105,7 @@ def _order_fault(place: str, met: list[int]) -> Problem:
     return Problem(f"{place}[{at}]", "nothing refers to it" if at not in met else "is referred to after one behind it")
 
 
-def _check_parts(file: File) -> Iterator[Problem]:
+def _check_parts(file: ManifestFile) -> Iterator[Problem]:
     parts = file.parts
     faults = field_problems if unbounded(_free_json(parts)) else kind_problems
     for name in Parts.__struct_fields__:
@@ -121,7 +121,7 @@ def _free_json(parts: Parts) -> list[Json]:
     return values + [value for row in parts.attributes for _, attributes in row for _, value in attributes]
 
 
-def _check_users(file: File) -> Iterator[Problem]:
+def _check_users(file: ManifestFile) -> Iterator[Problem]:
     """Yield what is wrong with the models and workloads of binaries."""
     for name, known in (("models", len(file.models)), ("workloads", len(file.workloads))):
         for number, indices in enumerate(getattr(file.parts, name)):
@@ -138,7 +138,7 @@ def _check_users(file: File) -> Iterator[Problem]:
                 yield Problem(where, "is empty")
 
 
-def _check_relaxations(file: File) -> Iterator[Problem]:
+def _check_relaxations(file: ManifestFile) -> Iterator[Problem]:
     for outer, kernel in enumerate(file.kernels):
         left = {relaxed.argument: number for number, relaxed in enumerate(kernel.relaxations)}
         signatures = {row.signature: inner for inner, row in reversed([*enumerate(kernel.binaries)])} if left else {}
@@ -149,7 +149,7 @@ def _check_relaxations(file: File) -> Iterator[Problem]:
                 yield Problem(where, f"is no constexpr of binaries[{inner}]")
 
 
-def _rows(file: File, field: str) -> Iterator[tuple[str, Row]]:
+def _rows(file: ManifestFile, field: str) -> Iterator[tuple[str, BinaryRow]]:
     """Yield (path of a field, binary) for every binary."""
     for outer, kernel in enumerate(file.kernels):
         for inner, row in enumerate(kernel.binaries):

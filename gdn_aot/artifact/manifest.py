@@ -1,6 +1,7 @@
 """What an artifact says about itself: the manifest as frozen records.
 
-`gdn_aot.artifact.manifest_json` writes and reads it. In the file, what many binaries share is there once: see `File`.
+`gdn_aot.artifact.manifest_json` writes and reads it. In the file, what many binaries share is there once: see
+`ManifestFile`.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class Build(Record):
     """Version of the zstd library; other versions may compress to other bytes."""
 
 
-class Head(Record):
+class ManifestHead(Record):
     """All of a manifest but the kernels that the artifact has."""
 
     format: Integer
@@ -168,13 +169,13 @@ class Head(Record):
     """Every blob file, in the order in which they are first referred to. Filled in by ``archive.write_artifact``."""
 
 
-class Manifest(Head):
+class Manifest(ManifestHead):
     """What an artifact says about itself."""
 
     kernels: tuple[PackedKernel, ...]
 
 
-class Row(Record, array_like=True):
+class BinaryRow(Record, array_like=True):
     """One binary in the file: a list of its launch key and of numbers. All but the last are places in `Parts`."""
 
     launch_key: str
@@ -187,14 +188,14 @@ class Row(Record, array_like=True):
     models: Integer
     workloads: Integer
     blob: Integer
-    """Place of the cubin in `Head.blobs`."""
+    """Place of the cubin in `ManifestHead.blobs`."""
 
 
 class FileKernel(launches.Kernel, kw_only=True):
     """One kernel in the file."""
 
     choices: tuple[Choice, ...]
-    binaries: tuple[Row, ...]
+    binaries: tuple[BinaryRow, ...]
 
 
 class Parts(Record):
@@ -210,7 +211,7 @@ class Parts(Record):
     workloads: tuple[Indices, ...]
 
 
-class File(Head):
+class ManifestFile(ManifestHead):
     """``manifest.json``: a manifest whose binaries name by number what they share."""
 
     parts: Parts

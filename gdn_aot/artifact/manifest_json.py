@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 32 << 20
 """Bytes of a manifest."""
 
-FORM = Form(m.File, "the manifest", format=m.FORMAT, limit=MAX_BYTES, check=check_file)
+FORM = Form(m.ManifestFile, "the manifest", format=m.FORMAT, limit=MAX_BYTES, check=check_file)
 
 _PARTS = m.Parts.__struct_fields__
 
@@ -52,18 +52,18 @@ def to_json(manifest: m.Manifest) -> bytes:
     blobs = {blob.sha256: number for number, blob in enumerate(manifest.blobs)}
     tables = {name: _Table() for name in _PARTS}
 
-    def row(binary: m.Binary) -> m.Row:
+    def row(binary: m.Binary) -> m.BinaryRow:
         values = {**asdict(binary.specialization), **asdict(binary)}
         numbers = {name: table.number(values[name]) for name, table in tables.items()}
         if binary.cubin not in blobs:
             raise ValueError(f"cubin {binary.cubin} is not in the blob table")
-        return m.Row(launch_key=binary.launch_key, **numbers, blob=blobs[binary.cubin])
+        return m.BinaryRow(launch_key=binary.launch_key, **numbers, blob=blobs[binary.cubin])
 
     kernels = tuple(
         m.FileKernel(**{**asdict(kernel), "binaries": tuple(map(row, kernel.binaries))}) for kernel in manifest.kernels
     )
     parts: dict[str, Any] = {name: tuple(table.values) for name, table in tables.items()}
-    return FORM.encode(m.File(**{**asdict(manifest), "parts": m.Parts(**parts), "kernels": kernels}))
+    return FORM.encode(m.ManifestFile(**{**asdict(manifest), "parts": m.Parts(**parts), "kernels": kernels}))
 
 
 def load_manifest(data: bytes) -> m.Manifest:
@@ -78,11 +78,11 @@ def load_manifest(data: bytes) -> m.Manifest:
         return _resolved(file)
 
 
-def _resolved(file: m.File) -> m.Manifest:
+def _resolved(file: m.ManifestFile) -> m.Manifest:
     parts = [getattr(file.parts, name) for name in _PARTS]
     signatures, constants, attributes, options, metadata, resources, models, workloads = parts
 
-    def binary(row: m.Row) -> m.Binary:
+    def binary(row: m.BinaryRow) -> m.Binary:
         return m.Binary(
             launch_key=row.launch_key,
             specialization=Specialization(

@@ -132,7 +132,7 @@ def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m
 
 
 def _binary(
-    launch: records.Launch, compiled: CompiledKernel, users: records.Users, models_of_traced: list[list[int]]
+    launch: records.TracedLaunch, compiled: CompiledKernel, users: records.Users, models_of_traced: list[list[int]]
 ) -> m.Binary:
     return m.Binary(
         launch_key=launch.key,

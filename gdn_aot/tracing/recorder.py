@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
 from gdn_aot.launches import Config, Dependency, Global, Kernel, SourceFile, Specialization
-from gdn_aot.tracing.records import Launch, Trace, Tuning
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import interception
 
@@ -160,7 +160,7 @@ class Recorder:
             index = len(self.trace.launches)
             self._launches[kernel, key] = index
             needed = msgspec.convert(specialization(), Specialization)
-            self.trace.launches.append(Launch(kernel=kernel, key=key, specialization=needed))
+            self.trace.launches.append(TracedLaunch(kernel=kernel, key=key, specialization=needed))
         return index
 
     def _kernel(self, jit: Any) -> int:

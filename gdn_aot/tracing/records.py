@@ -20,7 +20,7 @@ UNUSABLE = "it cannot be used here"
 """How the reason begins why a kernel of a capture is left out that this environment cannot import."""
 
 
-class Launch(msgspec.Struct, frozen=True, array_like=True):
+class TracedLaunch(msgspec.Struct, frozen=True, array_like=True):
     """One launch key of one kernel, with what is needed to compile it."""
 
     kernel: int
@@ -50,7 +50,7 @@ class Trace(msgspec.Struct):
     triton_version: str
     ptxas_version: str
     kernels: list[Kernel] = field(default_factory=list)
-    launches: list[Launch] = field(default_factory=list)
+    launches: list[TracedLaunch] = field(default_factory=list)
     tunings: list[Tuning] = field(default_factory=list)
     workloads: list[str] = field(default_factory=list)
     """The wanted workloads that this version of the provider has."""

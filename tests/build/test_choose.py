@@ -12,7 +12,7 @@ from gdn_aot.errors import UsageError
 from gdn_aot.launches import CompiledKernel, Config, Kernel, Outcome, Specialization
 from gdn_aot.records.tuning import TunedChoice
 from gdn_aot.tracing import wide
-from gdn_aot.tracing.records import Launch, Trace, Tuning
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, pla
         ptxas_version="12",
         kernels=kernels,
         launches=[
-            Launch(
+            TracedLaunch(
                 kernel=int(index >= 90),
                 key=str(index),
                 specialization=Specialization({}, (), (), {}),

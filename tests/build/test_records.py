@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.launches import Config, Dependency, Global, Kernel, Relaxed, SourceFile, Specialization
-from gdn_aot.tracing.records import Launch, Trace, Tuning
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 
 _NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 _CONFIGS = st.builds(
@@ -50,7 +50,7 @@ def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
         triton_version="3.6.0",
         ptxas_version="12.9.86",
         kernels=[kernel],
-        launches=[Launch(kernel=0, key="key", specialization=specialization)],
+        launches=[TracedLaunch(kernel=0, key="key", specialization=specialization)],
         tunings=[
             Tuning(
                 kernel=0,

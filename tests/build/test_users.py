@@ -15,7 +15,7 @@ from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Choices, Chosen
 from gdn_aot.launches import CompiledKernel, Config, Kernel, Specialization
-from gdn_aot.tracing.records import Launch, Trace, Tuning
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,7 +49,7 @@ def _trace() -> Trace:
             for name in ("tuned", "plain")
         ],
         launches=[
-            Launch(
+            TracedLaunch(
                 kernel=int(index == 3),
                 key=str(index),
                 specialization=Specialization({}, (), (), {}),
