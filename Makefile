@@ -22,17 +22,17 @@ help:  ## list the targets
 
 venv: $(STAMP)  ## create .venv from constraints/test.txt
 
-$(STAMP): pyproject.toml constraints/test.txt gdn_aot/serving/_launch.c gdn_aot/serving/_driver.h
+$(STAMP): pyproject.toml constraints/test.txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) -c constraints/test.txt -e '.[fla,test]'
 	@touch $@
 
-$(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/serving/_launch.c gdn_aot/serving/_driver.h
+$(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
 	test -x $(BIN38)/python || $(PYTHON) -m venv .venv-triton38
 	$(BIN38)/python $(INSTALL) -c constraints/triton38.txt -e '.[fla,test]'
 	@touch $@
 
-$(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/serving/_launch.c gdn_aot/serving/_driver.h
+$(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
 	test -x $(BINV)/python || $(PYTHON) -m venv $(VENVV)
 	$(BINV)/python $(INSTALL) --no-deps -r constraints/vllm-$(VLLM).txt
 	$(BINV)/python $(INSTALL) --no-deps -e .

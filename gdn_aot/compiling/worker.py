@@ -1,7 +1,7 @@
 """The process that imports a provider for one target: traces it, then compiles what it is asked to.
 
-Started by `gdn_aot.tracing.client` as ``python -m gdn_aot.compiling.worker FD``; speaks JSON over the socket FD. One
-process serves one (provider, target), because providers read the device when they are imported.
+Started by `gdn_aot.compiling.client`; speaks JSON over a socket. One process serves one (provider, target), because
+providers read the device when they are imported.
 """
 
 from __future__ import annotations
@@ -237,9 +237,7 @@ def _send(connection: Connection, message: dict[str, Any]) -> None:
 
 def main() -> None:
     """Serve on the file descriptor given as the only argument."""
-    pool.end_with_parent()
     connection = Connection(int(sys.argv[1]))
-    os.dup2(2, 1)  # providers and Triton print; the answer channel is the socket alone
     logging.disable(logging.INFO)
     try:
         Server(connection).run()

@@ -13,13 +13,13 @@ from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.cli.build import select_workloads
 from gdn_aot.compiling.cache import BuildCache, launch_digest
-from gdn_aot.executors.base import CompileTask
+from gdn_aot.compiling.executor import CompileTask
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.executors.base import Answer, Executor, Order
+    from gdn_aot.compiling.executor import Answer, Executor, Order
     from gdn_aot.tracing.records import Trace
 
 ARGUMENTS = ("--model", "qwen3.5-9b", "--workload", "transformers-decode", "--workload", "gated-norm")
@@ -95,7 +95,7 @@ def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]
 def work(executor: Executor, order: Order, wanted: list[CompileTask], job: pipeline.Job) -> dict[int, Answer]:
     """Do the tasks, keeping as many in the air as there is room for. Returns the answers."""
     with ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, job.provider.name, order.target)
+        lazy = pipeline.LazyWorker(stack, job.wanted.provider.name, order.target)
         executor.expect(order.provider, [order.target])
         workers = stack.enter_context(executor.compiling(order, lazy.get))
         left, answers = list(reversed(wanted)), {}

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gdn_aot.executors import ray_compiling
+from gdn_aot.executors.ray_crew import Crew
 from helpers import ROOT, python
 
 from gdn_aot.catalogue.providers import get_provider
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.executor import CompileTask
+from gdn_aot.compiling.versions import difference
 from gdn_aot.errors import ClusterError, NothingSelectedError
-from gdn_aot.executors import ray_compiling
-from gdn_aot.executors.base import CompileTask
-from gdn_aot.executors.ray_cluster import Node
-from gdn_aot.executors.ray_crew import Crew
-from gdn_aot.executors.ray_measuring import places
-from gdn_aot.executors.versions import difference
+from gdn_aot.machine.cluster import Node
+from gdn_aot.measuring.cluster import places
 
 if TYPE_CHECKING:
     from pathlib import Path

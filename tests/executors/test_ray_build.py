@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters import free_port, marked, of_ours
+from gdn_aot.executors import ray_crew
 from helpers import ROOT, environment, expect_error, gdn_aot
 from small import ARGUMENTS, TARGETS, load, tasks, work
 
 from gdn_aot.building import pipeline
+from gdn_aot.compiling.cluster import RayExecutor
 from gdn_aot.errors import ClusterError
-from gdn_aot.executors import ray_crew
-from gdn_aot.executors.ray import RayExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

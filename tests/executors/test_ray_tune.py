@@ -12,8 +12,8 @@ from helpers import expect_error, gdn_aot
 from tune.conftest import compiled, task  # noqa: F401
 
 from gdn_aot.catalogue.models import parse_shape
+from gdn_aot.compiling.cluster import RayExecutor
 from gdn_aot.errors import ClusterError, UsageError
-from gdn_aot.executors.ray import RayExecutor
 from gdn_aot.measuring import tuner
 from gdn_aot.records import tuning as records
 

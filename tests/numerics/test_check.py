@@ -98,7 +98,7 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((ROOT / "gdn_aot/resources/numerics.schema.json").read_text())
     jsonschema.validate(json.loads(path.read_text()), schema)
-    provider, compiled = task.job.provider, made.compiled
+    provider, compiled = task.job.wanted.provider, made.compiled
     said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
     assert said.status == "checked"
     assert said.detail == f"ptx on NVIDIA H100 80GB HBM3, driver 580.1, {written.date}"

@@ -15,7 +15,7 @@ from gdn_aot.catalogue.models import parse_shape
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache
-from gdn_aot.executors.local import LocalExecutor
+from gdn_aot.compiling.local import LocalExecutor
 from gdn_aot.measuring.client import Method
 from gdn_aot.measuring.plan import Task
 from gdn_aot.records.objective import DEFAULT

@@ -10,8 +10,8 @@ import pytest
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.client import Worker
 from gdn_aot.launches import Config
-from gdn_aot.tracing.client import Worker
 from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.wide import MOST, candidates
 
