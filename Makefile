@@ -40,9 +40,10 @@ $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/
 
 test: lint types unit triton38  ## lint, types and tests, with both versions of Triton
 
-lint: $(STAMP)  ## ruff, rules and format
+lint: $(STAMP)  ## ruff, rules and format; no import up a floor, no circle of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy

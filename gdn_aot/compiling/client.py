@@ -136,7 +136,8 @@ class Worker(Child):
         try:
             message = self.receive()
         except EndedError as error:
-            raise WorkerEndedError(f"{who} ended with status {error.status}:\n{self.log_tail()}") from None
+            how = f" ended with status {error.status}" if error.status is not None else f": {error.reason}"
+            raise WorkerEndedError(f"{who}{how}\n{self.log_tail()}") from None
         if message["event"] == "error":
             if message["kind"] == "UnsupportedTritonError":
                 raise UnsupportedTritonError(message["message"])

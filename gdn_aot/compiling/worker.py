@@ -236,7 +236,7 @@ def _send(connection: Connection, message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serve on the file descriptor given as the only argument."""
+    """Serve on the connection to the parent."""
     connection = Connection(int(sys.argv[1]))
     logging.disable(logging.INFO)
     try:
@@ -247,7 +247,3 @@ def main() -> None:
         traceback.print_exc()
         _send(connection, {"event": "error", "kind": type(error).__name__, "message": str(error)})
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

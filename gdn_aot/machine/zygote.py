@@ -53,13 +53,14 @@ def _receive_request(control: socket.socket) -> tuple[dict[str, Any], list[int]]
 
 def _become(request: Mapping[str, Any], descriptors: list[int]) -> NoReturn:
     """Be the child: run its module, and end with the status that it gives."""
-    from gdn_aot.machine.pool import end_with_parent
+    from gdn_aot.machine.pool import end_with_parent, name_process
 
     connection, log, _ = descriptors
     status = 1
     try:
         os.setsid()
         end_with_parent()
+        name_process(f"gdn-aot {request['module'].rpartition('.')[2]}")
         for number in (signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
         os.dup2(log, 1)

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs import make_job
+
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits, get_provider
@@ -44,20 +46,14 @@ class Reference:
 
     def job(self, cache: BuildCache, output: Path) -> pipeline.Job:
         """Return the same build, as a job."""
-        provider = get_provider("fla")
-        return pipeline.Job(
-            provider=provider,
-            shapes=tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes),
+        workloads = select_workloads(get_provider("fla"), "inference", ("transformers-decode", "gated-norm"), ())
+        return make_job(
+            cache.root,
+            output,
+            shapes=select_shapes(["qwen3.5-9b"], [1], [], None).shapes,
+            workloads=workloads,
+            limits=Limits(max_tokens=8192, max_batch=4),
             fp16_fallback=True,
-            limits=Limits(max_tokens=8192, max_batch=4, mode="inference"),
-            workloads=select_workloads(provider, "inference", ("transformers-decode", "gated-norm"), ()),
-            cache=cache,
-            tuning_root=None,
-            jobs=2,
-            timeout=120,
-            all_candidates=False,
-            keep_going=False,
-            output=output,
         )
 
     @property
