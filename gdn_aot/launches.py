@@ -12,7 +12,7 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 class Config:
     """One ``triton.Config``: the constexprs it sets and the launch options."""
 
-    kwargs: tuple[tuple[str, int], ...]
+    kwargs: tuple[tuple[str, bool | int | float | str], ...]
     num_warps: int
     num_stages: int
     num_ctas: int = 1

@@ -40,17 +40,14 @@ def smaller(candidates: list[Config]) -> list[Config]:
 
 def _halve(config: Config) -> list[Config]:
     """Halve each block of ``config`` in turn, largest first."""
-    blocks = sorted(
-        (name for name, value in config.kwargs if name.startswith("B") and _halvable(value)),
-        key=lambda name: -dict(config.kwargs)[name],
-    )
+    blocks = {name: int(value) for name, value in config.kwargs if name.startswith("B") and _halvable(value)}
     return [
         replace(
             config,
             num_stages=1,
-            kwargs=tuple((name, value // 2 if name == block else value) for name, value in config.kwargs),
+            kwargs=tuple((name, size // 2 if name == block else value) for name, value in config.kwargs),
         )
-        for block in blocks
+        for block, size in sorted(blocks.items(), key=lambda item: -item[1])
     ]
 
 
