@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from gdn_aot._text import suggest
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 if TYPE_CHECKING:
@@ -34,10 +35,21 @@ Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$", min_length=40, max_length
 MAX_PROBLEMS = 1000
 """Problems that are listed of one file."""
 MAX_STRUCTURE = 2_000_000
-"""Opening brackets and commas in a file; bounds the memory that its values take."""
+"""Opening brackets and commas in a file, unless its form says more; bounds the memory that its values take."""
 _SHOWN = 80
 """Characters of a file's own text that a message repeats."""
 _KINDS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "object"}
+_SAID = {
+    "minLength": "{value} does not match its length",
+    "maxLength": "{value} does not match its length",
+    "minimum": "expected at least {wanted}, got {value}",
+    "maximum": "expected at most {wanted}, got {value}",
+    "exclusiveMinimum": "expected more than {wanted}, got {value}",
+    "exclusiveMaximum": "expected less than {wanted}, got {value}",
+    "minItems": "has less than {wanted} items",
+    "maxItems": "has more than {wanted} items",
+}
+"""What messages say of a value that breaks a rule of a schema."""
 _SCHEMA_KINDS = {"integer": "int", "string": "str", "boolean": "bool", "number": "number", "array": "list"}
 
 
@@ -53,6 +65,7 @@ class Form(Generic[T]):
         what: What messages call it, as ``the manifest``.
         format: Its format version, which the field ``format`` of ``record`` holds.
         limit: Most bytes that one may have.
+        structure: Most opening brackets and commas.
         layout: Puts the compact JSON that is encoded into the lines of the file.
         check: Yields what contradicts itself in a record that is well formed.
         hint: What to do about a file that is refused; nothing for what errors of verification say.
@@ -65,11 +78,12 @@ class Form(Generic[T]):
         *,
         format: int,  # noqa: A002 - it is what the key is called
         limit: int,
+        structure: int = MAX_STRUCTURE,
         layout: Callable[[bytes], bytes] = lambda compact: compact + b"\n",
         check: Callable[[T], Iterable[Problem]] | None = None,
         hint: str | None = None,
     ) -> None:
-        self._record, self.what, self.format, self.limit = record, what, format, limit
+        self._record, self.what, self.format, self.limit, self._structure = record, what, format, limit, structure
         self._layout, self._check, self._hint = layout, check, hint
         self._decoder = msgspec.json.Decoder(record)
         self._encoder = msgspec.json.Encoder()
@@ -114,8 +128,8 @@ class Form(Generic[T]):
         """Return why a file is not even looked into."""
         if len(data) > self.limit:
             return [Problem("", f"is larger than {self.limit} bytes")]
-        if sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
-            return [Problem("", f"has more than {MAX_STRUCTURE} brackets and commas")]
+        if sum(map(data.count, (b"[", b"{", b","))) > self._structure:
+            return [Problem("", f"has more than {self._structure} brackets and commas")]
         return []
 
     def _check_format(self, data: bytes) -> None:
@@ -202,8 +216,9 @@ def problems(value: object, schema: dict[str, Any]) -> list[Problem]:
 
 def problem_of(error: Exception) -> Problem:
     """Return the problem that an error of msgspec speaks of: the first that it met."""
-    what, _, where = str(error).partition(" - at `$")
-    return Problem(where.rstrip("`").lstrip("."), (what[:1].lower() + what[1:])[:200] or type(error).__name__)
+    what, _, where = str(error).partition(" - at `")
+    place = where.removeprefix("key` in `").removeprefix("$").rstrip("`").lstrip(".")
+    return Problem(place, (what[:1].lower() + what[1:])[:200] or type(error).__name__)
 
 
 def path_text(path: Iterable[str | int]) -> str:
@@ -222,7 +237,7 @@ def _step(key: str | int) -> str:
     return f".{key}" if key.isascii() and key.isidentifier() and len(key) <= _SHOWN else f"[{key[:_SHOWN]!a}]"
 
 
-def _said(error: Any) -> Iterator[tuple[list[str], str]]:
+def _said(error: Any) -> Iterator[tuple[list[str | int], str]]:
     """Yield (keys further inside, what is wrong) for an error of the schema's validator, in our words."""
     wanted, value = error.validator_value, error.instance
     match error.validator:
@@ -232,27 +247,28 @@ def _said(error: Any) -> Iterator[tuple[list[str], str]]:
             missing = re.match(r"'(.*)' is a required property$", error.message)
             yield [missing.group(1)] if missing else [], "missing"
         case "additionalProperties":
-            yield from (
-                ([name], "unknown key") for name in sorted(set(value) - set(error.schema.get("properties", ())))
-            )
+            known = error.schema.get("properties", {})
+            for name in sorted(value.keys() - known.keys()):
+                yield [name], f"unknown key; {suggest(name[:_SHOWN], known)}"
         case "anyOf":
-            options = [part for part in wanted if "type" in part]
-            kinds = " or ".join(_kinds(part["type"]) for part in options) or "another form"
-            yield [], f"expected {kinds}, got {kind(value)}"
-        case "enum" | "const":
-            options = wanted if isinstance(wanted, list) else [wanted]
-            yield [], f"expected {' or '.join(map(str, options))}, got {_short(value)}"
-        case "pattern" | "minLength" | "maxLength":
-            yield [], f"{_short(value)} does not match {error.schema.get('pattern', 'its length')}"
-        case "minimum" | "maximum":
-            yield (
-                [],
-                f"expected {'at least' if error.validator == 'minimum' else 'at most'} {wanted}, got {_short(value)}",
-            )
-        case "minItems" | "maxItems":
-            yield [], f"expected {'at least' if error.validator == 'minItems' else 'at most'} {wanted} items"
-        case other:
-            yield [], f"breaks the rule {other}"
+            yield from _said_of_any(error)
+        case "enum":
+            yield [], f"expected {' or '.join(map(str, wanted))}, got {_short(value)}"
+        case "pattern":
+            named = error.schema.get("description")
+            yield [], f"{_short(value)} {f'is not {named}' if named else f'does not match {wanted}'}"
+        case rule:
+            yield [], _SAID.get(rule, f"breaks the rule {rule}").format(wanted=wanted, value=_short(value))
+
+
+def _said_of_any(error: Any) -> Iterator[tuple[list[str | int], str]]:
+    """Yield what is wrong inside the alternative whose type a value has; else the types that it may have."""
+    inner = [part for part in error.context if part.path or part.validator != "type"]
+    for part in inner:
+        yield from (([*part.path, *keys], what) for keys, what in _said(part))
+    if not inner:
+        kinds = dict.fromkeys(_kinds(part.validator_value) for part in error.context)
+        yield [], f"expected {' or '.join(kinds)}, got {kind(error.instance)}"
 
 
 def _kinds(wanted: str | list[str]) -> str:
