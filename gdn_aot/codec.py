@@ -257,6 +257,8 @@ def _said(error: Any) -> Iterator[tuple[list[str | int], str]]:
         case "pattern":
             named = error.schema.get("description")
             yield [], f"{_short(value)} {f'is not {named}' if named else f'does not match {wanted}'}"
+        case "minItems" if not value:
+            yield [], "is empty"
         case rule:
             yield [], _SAID.get(rule, f"breaks the rule {rule}").format(wanted=wanted, value=_short(value))
 

@@ -36,19 +36,19 @@ def tune(task: Task, progress: Callable[[int, int, str], None] = quiet) -> Tuned
     return tuner.tune(task, this_card(simulated.INFO, task.job.cache), progress, said)
 
 
-def run(task: Task) -> tuple[Tuned, records.Record]:
+def run(task: Task) -> tuple[Tuned, records.TuningRecord]:
     done = tune(task, quiet)
     record = records.load(task.path)
     assert record is not None
     return done, record
 
 
-def choices(record: records.Record) -> dict[tuple[Any, ...], str]:
+def choices(record: records.TuningRecord) -> dict[tuple[Any, ...], str]:
     """Key -> configuration."""
     return {choice.key: str(kernel.candidates[choice.chosen]) for kernel in record.kernels for choice in kernel.choices}
 
 
-def reasons(record: records.Record, config: str) -> set[str]:
+def reasons(record: records.TuningRecord, config: str) -> set[str]:
     """Return why a configuration is out."""
     return {
         item.reason
@@ -72,6 +72,10 @@ def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None
         assert str(kernel.candidates[choice.chosen]) == "BT=32 num_warps=4 num_stages=3"
         assert choice.score < 1.1
         assert choice.worst <= 1.1
+        times = [one for row in choice.times for one in (*row.us, *row.noise)]
+        assert times == [None if one is None else round(one, 2) for one in times]
+        ratios = [choice.score, choice.worst, *choice.regret.values()]
+        assert ratios == [round(one, 4) for one in ratios]
         assert all(one is not None for row in choice.times for one in row.us)
         assert choice.call.startswith("gated-norm(")
         assert choice.resources is not None
