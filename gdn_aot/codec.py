@@ -122,7 +122,7 @@ class Form(Generic[T]):
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the file (draft 2020-12)."""
-        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(self._record)}
+        return schema_of(self._record)
 
     def _unreadable(self, data: bytes) -> list[Problem]:
         """Return why a file is not even looked into."""
@@ -201,6 +201,11 @@ def capped(found: Iterable[Problem]) -> list[Problem]:
             return [*listed, Problem("", f"there are more than {MAX_PROBLEMS} problems")]
         listed.append(problem)
     return listed
+
+
+def schema_of(record: type[Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a record (draft 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(record)}
 
 
 def problems(value: object, schema: dict[str, Any]) -> list[Problem]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
+from helpers import ROOT
 from msgspec.structs import replace
 
 from gdn_aot import _files
@@ -63,6 +64,11 @@ def test_the_schema_accepts_what_is_written() -> None:
     jsonschema.Draft202012Validator.check_schema(r.FORM.schema())
     jsonschema.validate(plain(), r.FORM.schema())
     jsonschema.validate(plain(record()), r.FORM.schema())
+
+
+def test_the_example_of_the_how_to_is_a_record() -> None:
+    example = (ROOT / "docs/how-to/tune.md").read_text().partition("```json\n")[2].partition("```")[0]
+    assert r.FORM.parse(example.encode()).kernels[0].choices[0].chosen == 1
 
 
 def _set(*path: str | int, to: object) -> Callable[[Any], None]:
