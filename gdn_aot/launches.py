@@ -12,11 +12,16 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 class Config:
     """One ``triton.Config``: the constexprs it sets and the launch options."""
 
-    kwargs: tuple[tuple[str, bool | int | float | str], ...]
+    kwargs: tuple[tuple[str, Scalar], ...]
     num_warps: int
     num_stages: int
     num_ctas: int = 1
     maxnreg: int | None = None
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The constexprs that are numbers; a few are words."""
+        return {name: value for name, value in self.kwargs if isinstance(value, int)}
 
     def __str__(self) -> str:
         parts = [f"{name}={value}" for name, value in self.kwargs]

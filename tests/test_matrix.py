@@ -15,8 +15,7 @@ from gdn_aot.artifact.names import make_identifier
 from gdn_aot.catalogue import assemblers
 from gdn_aot.catalogue.targets import all_targets, assembler_version, get_target
 from gdn_aot.errors import MatrixError, UsageError
-from gdn_aot.matrix import load
-from gdn_aot.matrix.form import read, schema
+from gdn_aot.matrix import form, load
 from gdn_aot.matrix.include import check_requirements, include
 from gdn_aot.matrix.load import parse
 
@@ -77,7 +76,7 @@ FORM = [
     (("defaults", "tp"), [1, 2, 1], "defaults.tp[2]", "1 is there twice"),
     (("defaults", "pyton"), "3.11", "defaults.pyton", "did you mean python?"),
     (("defaults",), [], "defaults", "expected object, got list"),
-    (("environment",), [], "environment", "is empty"),
+    (("environment",), [], "environment", "expected list of at least 1, got list of 0"),
     (("environment",), {}, "environment", "expected list, got object"),
     (("environment", 0), 1, "environment[0]", "expected object, got int"),
     (("environment", 0, "name"), "A b", "environment[0].name", "lower-case letters"),
@@ -91,12 +90,12 @@ FORM = [
     (("environment", 0, "distribution"), "x", "environment[0].distribution", "unknown key"),
     (("artifact", 0, "targts"), [], "artifact[0].targts", "did you mean targets?"),
     (("artifact", 0, "targets"), ..., "artifact[0].targets", "missing"),
-    (("artifact", 0, "targets"), [], "artifact[0].targets", "is empty"),
+    (("artifact", 0, "targets"), [], "artifact[0].targets", "expected list of at least 1, got list of 0"),
     (("artifact", 0, "targets", 0), "90", "artifact[0].targets[0]", "a target such as sm_90"),
     (("artifact", 0, "targets", 1), "sm_70", "artifact[0].targets[1]", "is there twice"),
     (("artifact", 0, "targets", 0), 90, "artifact[0].targets[0]", "expected str, got int"),
     (("artifact", 0, "tp"), "1,2", "artifact[0].tp", "expected list, got str"),
-    (("artifact", 0, "tp"), [], "artifact[0].tp", "is empty"),
+    (("artifact", 0, "tp"), [], "artifact[0].tp", "expected list of at least 1, got list of 0"),
     (("artifact", 0, "tp"), [0], "artifact[0].tp[0]", "expected at least 1, got 0"),
     (("artifact", 0, "tp"), [1, True], "artifact[0].tp[1]", "got bool"),
     (("artifact", 0, "tp"), [2, 2], "artifact[0].tp[1]", "is there twice"),
@@ -226,9 +225,9 @@ def test_pins_must_agree_with_the_matrix(tmp_path: Path) -> None:
 
 
 def test_the_schema_takes_the_published_matrix() -> None:
-    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.Draft202012Validator.check_schema(form.FORM.schema())
     for document in (published(), SMALL):
-        jsonschema.validate(document, schema())
+        jsonschema.validate(document, form.FORM.schema())
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -255,12 +254,12 @@ def test_a_file_of_another_form_is_refused_with_a_path(edit: tuple[tuple[Any, ..
     if added and isinstance(document.get("defaults"), dict):
         document["defaults"].setdefault(added, "3.11")
     try:
-        found, problems = read(document, Path("matrix.toml")), ()
+        found, problems = form.read(document, Path("matrix.toml")), ()
     except MatrixError as error:
         found, problems = None, error.problems
     assert (found is None) == bool(problems)
     assert all(problem.where for problem in problems)
     if found is not None:
-        jsonschema.validate(document, schema())
+        jsonschema.validate(document, form.FORM.schema())
         assert found.environment[0].python
         assert found.artifact[0].tp

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from gdn_aot import codec
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.catalogue.providers import PROVIDERS
-from gdn_aot.errors import MatrixError, Problem
+from gdn_aot.codec import Form, Record
+from gdn_aot.errors import MatrixError, Problem, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ Targets = Annotated[tuple[TargetName, ...], Meta(min_length=1)]
 Sizes = Annotated[tuple[Positive, ...], Meta(min_length=1)]
 
 
-class Defaults(codec.Record, frozen=True):
+class Defaults(Record):
     """``[defaults]``: what an environment or artifact table has if it does not say otherwise."""
 
     python: Python
@@ -64,7 +64,7 @@ class Defaults(codec.Record, frozen=True):
     max_tokens: Positive
 
 
-class BuildEnvironment(codec.Record, frozen=True):
+class BuildEnvironment(Record):
     """One ``[[environment]]``: what artifacts are built in."""
 
     name: Name
@@ -86,7 +86,7 @@ class BuildEnvironment(codec.Record, frozen=True):
         return PROVIDERS[self.provider].distribution
 
 
-class ArtifactTable(codec.Record, frozen=True):
+class ArtifactTable(Record):
     """One ``[[artifact]]``: as many artifacts as it has pairs of an environment and a target."""
 
     environments: Names
@@ -99,7 +99,7 @@ class ArtifactTable(codec.Record, frozen=True):
     """Most tokens in one call."""
 
 
-class MatrixFile(codec.Record, frozen=True):
+class MatrixFile(Record):
     """A whole file. Tables keep their positions, by which problems name them."""
 
     format: Literal[1]
@@ -142,9 +142,17 @@ class Matrix:
         return Path(os.path.normpath(self.path.parent / environment.requirements))
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of a matrix file (draft 2020-12), for the data that its TOML stands for."""
-    return codec.schema_of(MatrixFile)
+def _twice(found: MatrixFile) -> Iterator[Problem]:
+    tables = {"defaults": found.defaults} | {f"artifact[{number}]": one for number, one in enumerate(found.artifact)}
+    for where, table in tables.items():
+        for key, values in msgspec.structs.asdict(table).items():
+            for place, item in enumerate(values if isinstance(values, tuple) else ()):
+                if item in values[:place]:
+                    yield Problem(f"{where}.{key}[{place}]", f"{item!a} is there twice")
+
+
+FORM = Form(MatrixFile, "the matrix", format=1, limit=1 << 20, check=_twice)
+"""Of what the TOML stands for; no file has it as JSON."""
 
 
 def read(value: object, path: Path) -> MatrixFile:
@@ -158,12 +166,9 @@ def read(value: object, path: Path) -> MatrixFile:
         MatrixError: Its form is wrong; every problem is named with its path.
     """
     try:
-        found = msgspec.convert(value, MatrixFile)
-    except msgspec.ValidationError as error:
-        problems = codec.problems(value, schema()) or [codec.problem_of(error)]
-        raise MatrixError(f"{path} is no matrix", problems) from error
-    if twice := list(_twice(found)):
-        raise MatrixError(f"{path} is no matrix", twice)
+        found = FORM.convert(value)
+    except VerificationError as error:
+        raise MatrixError(f"{path} is no matrix", error.problems) from error
     return replace(
         found,
         environment=tuple(_filled(table, found.defaults) for table in found.environment),
@@ -174,12 +179,3 @@ def read(value: object, path: Path) -> MatrixFile:
 def _filled(table: _T, defaults: Defaults) -> _T:
     shared = set(table.__struct_fields__) & set(defaults.__struct_fields__)
     return replace(table, **{name: getattr(table, name) or getattr(defaults, name) for name in shared})
-
-
-def _twice(found: MatrixFile) -> Iterator[Problem]:
-    tables = {"defaults": found.defaults} | {f"artifact[{number}]": one for number, one in enumerate(found.artifact)}
-    for where, table in tables.items():
-        for key, values in msgspec.structs.asdict(table).items():
-            for place, item in enumerate(values if isinstance(values, tuple) else ()):
-                if item in values[:place]:
-                    yield Problem(f"{where}.{key}[{place}]", f"{item!a} is there twice")

@@ -29,7 +29,7 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class RecordedProvider(Record, frozen=True):
+class RecordedProvider(Record):
     """Whose kernels were run."""
 
     name: str
@@ -37,7 +37,7 @@ class RecordedProvider(Record, frozen=True):
     version: str
 
 
-class RecordedDevice(Record, frozen=True, omit_defaults=True):
+class RecordedDevice(Record, omit_defaults=True):
     """The card that ran them."""
 
     name: str
@@ -48,7 +48,7 @@ class RecordedDevice(Record, frozen=True, omit_defaults=True):
     """Bytes."""
 
 
-class AnyRecord(Record, frozen=True, kw_only=True):
+class AnyRecord(Record, kw_only=True):
     """What every record says first."""
 
     format: Literal[1] = FORMAT
@@ -93,16 +93,20 @@ class RecordForm(Form[R]):
             check=check,
             hint=hint,
         )
-        self._name, self._order, self._refused_hint = name, order, hint
+        self._name, self._order, self._what_to_do = name, order, hint
 
     @staticmethod
     def path(root: Path, target: str, distribution: str, version: str) -> Path:
         """Return where the record of a target and provider version lies."""
         return root / target / f"{distribution}-{version}.json"
 
-    def encode(self, record: R) -> bytes:
-        """Return the bytes of a record; the same for the same record, whatever order it was made in."""
-        return super().encode(self._order(record))
+    def dump(self, record: R) -> bytes:
+        """Return the bytes of a record; the same for the same record, whatever order it was made in.
+
+        Raises:
+            ValueError: As for `encode`.
+        """
+        return self.encode(self._order(record))
 
     def parse(self, data: bytes, *, name: str = "") -> R:
         """Read the bytes of a record.
@@ -117,11 +121,11 @@ class RecordForm(Form[R]):
         try:
             return self.decode(data)
         except VerificationError as error:
-            raise self._refused(name or self._name, error.problems) from error
+            raise self._refusal(name or self._name, error.problems) from error
 
-    def _refused(self, name: str, problems: list[Problem]) -> UsageError:
+    def _refusal(self, name: str, problems: list[Problem]) -> UsageError:
         more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
-        return UsageError(f"{name} is refused: {problems[0]}{more}", problems if more else (), hint=self._refused_hint)
+        return UsageError(f"{name} is refused: {problems[0]}{more}", problems if more else (), hint=self._what_to_do)
 
     def load(
         self, path: Path, *, target: str | None = None, distribution: str | None = None, version: str | None = None
@@ -143,7 +147,7 @@ class RecordForm(Form[R]):
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UsageError(f"{name} cannot be read: {error.strerror}", hint=self._refused_hint) from error
+            raise UsageError(f"{name} cannot be read: {error.strerror}", hint=self._what_to_do) from error
         record = self.parse(data, name=name)
         compared = {
             "target": (record.target, target),
@@ -152,7 +156,7 @@ class RecordForm(Form[R]):
         }
         for field, (found, wanted) in compared.items():
             if wanted is not None and found != wanted:
-                raise UsageError(f"{name} is refused: {field}: {found!r} is not {wanted!r}", hint=self._refused_hint)
+                raise UsageError(f"{name} is refused: {field}: {found!r} is not {wanted!r}", hint=self._what_to_do)
         return record
 
     def find(self, root: Path | None, target: str, distribution: str, version: str) -> R | None:
@@ -172,7 +176,7 @@ class RecordForm(Form[R]):
         Raises:
             NotWritableError: It cannot be written. What was at ``path`` is still there.
         """
-        content = self.encode(record)
+        content = self.dump(record)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content, sync=True)

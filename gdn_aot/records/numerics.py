@@ -31,14 +31,14 @@ Status = Literal["checked", "failed", "not run"]
 Day = Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="a day as 2026-11-24")]
 
 
-class CallProblem(Record, frozen=True, kw_only=True):
+class CallProblem(Record, kw_only=True):
     """One call that went wrong, or was not made."""
 
     call: str
     why: str
 
 
-class Worst(Record, frozen=True, kw_only=True):
+class Worst(Record, kw_only=True):
     """The result that is nearest to its limit, or furthest past it."""
 
     call: str
@@ -48,7 +48,7 @@ class Worst(Record, frozen=True, kw_only=True):
     limit: float
 
 
-class Check(Record, frozen=True, kw_only=True):
+class Check(Record, kw_only=True):
     """All calls of one workload for one shape."""
 
     workload: str
@@ -64,7 +64,7 @@ class Check(Record, frozen=True, kw_only=True):
     """Calls that were not made."""
 
 
-class CheckedKernel(Record, frozen=True, kw_only=True):
+class CheckedKernel(Record, kw_only=True):
     """What one kernel did in all those calls."""
 
     kernel: str
@@ -78,7 +78,7 @@ class CheckedKernel(Record, frozen=True, kw_only=True):
     """`choice_digest` of each choice that was launched, `launch_digest` of each launch without one; sorted."""
 
 
-class NumericsRecord(AnyRecord, frozen=True, kw_only=True):
+class NumericsRecord(AnyRecord, kw_only=True):
     """One file."""
 
     status: Status

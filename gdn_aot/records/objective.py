@@ -34,7 +34,7 @@ _MOST_MARGIN = 0.05
 _HINT = "for example --weights 64=0.1,512=0.3,2048=0.3,8192=0.3"
 
 
-class Objective(Record, frozen=True):
+class Objective(Record):
     """What a choice is good at.
 
     Raises:

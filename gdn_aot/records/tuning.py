@@ -7,7 +7,8 @@ A record holds measurements of one device and driver; choices for targets that n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -29,7 +30,7 @@ Time = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
 
-class Timing(Record, frozen=True, kw_only=True):
+class Timing(Record, kw_only=True):
     """How times were taken."""
 
     rounds: Count
@@ -39,7 +40,7 @@ class Timing(Record, frozen=True, kw_only=True):
     clock: str
 
 
-class Footprint(Record, frozen=True, array_like=True, kw_only=True):
+class Footprint(Record, array_like=True, kw_only=True):
     """What a candidate's binary takes, read from the binary."""
 
     registers: Count
@@ -52,7 +53,7 @@ class Footprint(Record, frozen=True, array_like=True, kw_only=True):
     """Bytes of the cubin."""
 
 
-class Times(Record, frozen=True, kw_only=True):
+class Times(Record, kw_only=True):
     """The times of all candidates at one token count."""
 
     tokens: Tokens
@@ -62,7 +63,7 @@ class Times(Record, frozen=True, kw_only=True):
     """Microseconds by which a time may be off; None where the time is None."""
 
 
-class Rejected(Record, frozen=True, kw_only=True):
+class Rejected(Record, kw_only=True):
     """A candidate that is not eligible for a key."""
 
     candidate: Count
@@ -71,7 +72,7 @@ class Rejected(Record, frozen=True, kw_only=True):
     reason: str
 
 
-class MeasuredChoice(Record, frozen=True, kw_only=True, omit_defaults=True):
+class MeasuredChoice(Record, kw_only=True, omit_defaults=True):
     """What was measured for one autotune key."""
 
     key: tuple[Scalar, ...]
@@ -100,7 +101,7 @@ class MeasuredChoice(Record, frozen=True, kw_only=True, omit_defaults=True):
     rejected: tuple[Rejected, ...] = ()
 
 
-class MeasuredKernel(Record, frozen=True, kw_only=True):
+class MeasuredKernel(Record, kw_only=True):
     """One kernel's candidates, and its choices."""
 
     kernel: KernelName
@@ -110,7 +111,7 @@ class MeasuredKernel(Record, frozen=True, kw_only=True):
     choices: tuple[MeasuredChoice, ...]
 
 
-class TuningRecord(AnyRecord, frozen=True, kw_only=True):
+class TuningRecord(AnyRecord, kw_only=True):
     """One file: what was measured on one device for one version of a provider."""
 
     device: RecordedDevice
@@ -143,17 +144,25 @@ def _written_key(choice: MeasuredChoice) -> bytes:
 
 
 def _contradictions(record: TuningRecord) -> Iterator[Problem]:
-    yield from _twice("kernels", [kernel.kernel for kernel in record.kernels])
+    yield from _unordered("objective.weights", list(record.objective.weights))
+    yield from _unordered("kernels", [kernel.kernel for kernel in record.kernels])
     for number, kernel in enumerate(record.kernels):
         where, count = f"kernels[{number}]", len(kernel.candidates)
         if kernel.offered > count:
             yield Problem(f"{where}.offered", f"{kernel.offered} of {count} candidates")
         yield from _twice(f"{where}.candidates", kernel.candidates)
         for place, config in enumerate(kernel.candidates):
-            yield from _twice(f"{where}.candidates[{place}].kwargs", [name for name, _ in config.kwargs])
-        yield from _twice(f"{where}.choices", [choice.key for choice in kernel.choices])
+            yield from _config_contradictions(config, f"{where}.candidates[{place}].kwargs")
+        yield from _unordered(f"{where}.choices", list(map(_written_key, kernel.choices)))
         for place, choice in enumerate(kernel.choices):
             yield from _choice_contradictions(choice, count, f"{where}.choices[{place}]")
+
+
+def _config_contradictions(config: Config, where: str) -> Iterator[Problem]:
+    yield from _twice(where, [name for name, _ in config.kwargs])
+    for number, (_, value) in enumerate(config.kwargs):
+        if value is None:
+            yield Problem(f"{where}[{number}][1]", "expected a value, got null")
 
 
 def _choice_contradictions(choice: MeasuredChoice, count: int, where: str) -> Iterator[Problem]:
@@ -168,7 +177,9 @@ def _choice_contradictions(choice: MeasuredChoice, count: int, where: str) -> It
             yield Problem(f"{where}.chosen", f"candidate {choice.chosen} was rejected: {item.reason}")
     if choice.resources is not None and len(choice.resources) != count:
         yield Problem(f"{where}.resources", f"{len(choice.resources)} entries for {count} candidates")
-    yield from _twice(f"{where}.times", [row.tokens for row in choice.times])
+    yield from _unordered(f"{where}.regret", list(choice.regret))
+    yield from _unordered(f"{where}.missing", choice.missing)
+    yield from _unordered(f"{where}.times", [row.tokens for row in choice.times])
     for number, row in enumerate(choice.times):
         yield from _times_contradictions(row, choice.chosen, count, f"{where}.times[{number}]")
 
@@ -182,6 +193,13 @@ def _times_contradictions(row: Times, chosen: int, count: int, where: str) -> It
             yield Problem(f"{where}.noise[{number}]", "a time and its noise are null together")
     if chosen < len(row.us) and row.us[chosen] is None:
         yield Problem(f"{where}.us[{chosen}]", f"is null: the chosen candidate has no time at {row.tokens} tokens")
+
+
+def _unordered(where: str, values: Sequence[Any]) -> Iterator[Problem]:
+    """Yield the places at which values do not ascend."""
+    for number, (before, value) in enumerate(pairwise(values), start=1):
+        if not before < value:
+            yield Problem(f"{where}[{number}]", "is in the list twice" if before == value else "is not in order")
 
 
 def _twice(where: str, values: Sequence[Hashable]) -> Iterator[Problem]:

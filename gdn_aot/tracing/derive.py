@@ -40,16 +40,17 @@ def smaller(candidates: list[Config]) -> list[Config]:
 
 def _halve(config: Config) -> list[Config]:
     """Halve each block of ``config`` in turn, largest first."""
-    blocks = {name: int(value) for name, value in config.kwargs if name.startswith("B") and _halvable(value)}
+    numbers = config.numbers
+    blocks = [name for name in numbers if name.startswith("B") and _halvable(numbers[name])]
     return [
         replace(
             config,
             num_stages=1,
-            kwargs=tuple((name, size // 2 if name == block else value) for name, value in config.kwargs),
+            kwargs=tuple((name, numbers[name] // 2 if name == block else value) for name, value in config.kwargs),
         )
-        for block, size in sorted(blocks.items(), key=lambda item: -item[1])
+        for block in sorted(blocks, key=lambda name: -numbers[name])
     ]
 
 
-def _halvable(value: object) -> bool:
-    return isinstance(value, int) and value > MIN_BLOCK and value & (value - 1) == 0
+def _halvable(value: int) -> bool:
+    return value > MIN_BLOCK and value & (value - 1) == 0

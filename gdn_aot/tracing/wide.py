@@ -106,7 +106,7 @@ def _power_of_two(value: object) -> bool:
 def _grid(own: Sequence[Config], names: tuple[str, ...], target: Target) -> Iterator[Config]:
     if not own:
         return
-    blocks = [_powers(set(used)) for used in zip(*(_sizes(config, names) for config in own), strict=True)]
+    blocks = [_powers({config.numbers[name] for config in own}) for name in names]
     used_warps = {config.num_warps for config in own}
     most_warps = max(used_warps)
     if target.arch_number < _WARP_LIMITED_FROM:
@@ -133,15 +133,10 @@ def _powers(used: set[int]) -> list[int]:
     return [2**power for power in range(low.bit_length() - 1, high.bit_length())]
 
 
-def _sizes(config: Config, names: tuple[str, ...]) -> list[int]:
-    """Return the sizes of these blocks."""
-    held = dict(config.kwargs)
-    return [int(held[name]) for name in names]
-
-
 def _tile_bytes(config: Config, names: tuple[str, ...]) -> int:
     """Return the size of a tile of the two largest blocks, of two-byte numbers."""
-    return 2 * math.prod(sorted(_sizes(config, names), reverse=True)[:2])
+    held = config.numbers
+    return 2 * math.prod(sorted((held[name] for name in names), reverse=True)[:2])
 
 
 def _others(config: Config, names: tuple[str, ...]) -> tuple[tuple[str, object], ...]:
@@ -159,8 +154,8 @@ def _distance(config: Config, own: Sequence[Config], names: tuple[str, ...]) -> 
 
 
 def _steps(one: Config, other: Config, names: tuple[str, ...]) -> int:
-    sizes = zip(_sizes(one, names), _sizes(other, names), strict=True)
-    doublings = sum(abs(ours.bit_length() - theirs.bit_length()) for ours, theirs in sizes)
+    ours, theirs = one.numbers, other.numbers
+    doublings = sum(abs(ours[name].bit_length() - theirs[name].bit_length()) for name in names)
     doublings += abs(one.num_warps.bit_length() - other.num_warps.bit_length())
     return doublings + abs(one.num_stages - other.num_stages)
 

@@ -25,7 +25,11 @@ def config(block: int = 64, warps: int = 4, *, stages: int = 2) -> Config:
 
 
 def times(tokens: int, *us: float | None) -> r.Times:
-    return r.Times(tokens=tokens, us=us, noise=tuple(None if item is None else 0.01 for item in us))
+    return r.Times(
+        tokens=tokens,
+        us=tuple(None if item is None else float(item) for item in us),
+        noise=tuple(None if item is None else 0.01 for item in us),
+    )
 
 
 def choice(*rows: r.Times, key: tuple[Scalar, ...] = KEY, chosen: int = 0, **more: Any) -> r.MeasuredChoice:
@@ -84,7 +88,7 @@ def full() -> r.TuningRecord:
 
 def plain(made: r.TuningRecord | None = None) -> Any:
     """Return a record as JSON has it."""
-    return json.loads(r.FORM.encode(made or full()))
+    return json.loads(r.FORM.dump(made or full()))
 
 
 def written(document: object) -> bytes:
