@@ -330,8 +330,9 @@ def _said(error: Any) -> Iterator[tuple[list[str], str]]:
             yield [missing.group(1)] if missing else [], "missing"
         case "additionalProperties":
             known = error.schema.get("properties", {})
+            otherwise = f"known are {', '.join(known)}"
             for name in sorted(value.keys() - known.keys()):
-                yield [name], f"unknown key; {suggest(name[:_SHOWN], known)}"
+                yield [name], f"unknown key; {suggest(name[:_SHOWN], known, otherwise)}"
         case "anyOf":
             options = [part for part in wanted if "type" in part]
             kinds = " or ".join(_kinds(part["type"]) for part in options) or "another form"

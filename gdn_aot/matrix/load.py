@@ -120,7 +120,8 @@ def _row(table: ArtifactTable, environment: BuildEnvironment, target: str) -> Ma
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    return f"unknown {what} {name!r}; {suggest(name, known)}"
+    names = tuple(known)
+    return f"unknown {what} {name!r}; {suggest(name, names, 'known are ' + ', '.join(names))}"
 
 
 def _name_problems(table: ArtifactTable, environments: set[str], where: str) -> Iterator[Problem]:

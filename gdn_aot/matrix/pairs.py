@@ -27,7 +27,8 @@ def environment_problems(environment: BuildEnvironment) -> Iterator[tuple[str, s
     release = _release(environment)
     if release is None:
         known = [release.version for release in PROVIDERS[environment.provider].versions]
-        yield "version", f"unknown version {version} of {distribution}; {suggest(version, known)}"
+        near = suggest(version, known, f"known are {', '.join(known)}")
+        yield "version", f"unknown version {version} of {distribution}; {near}"
         return
     if supported and release.triton and minor(triton) != minor(release.triton):
         required = f"it requires {release.triton} ({release.source})"
