@@ -12,7 +12,9 @@ import simulated
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
+from gdn_aot.records import files
 from gdn_aot.records import tuning as records
+from tune.records import written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,7 +244,7 @@ def test_a_record_of_something_else_is_refused_and_stays(
     for step in field[:-1]:
         inner = inner[step]
     inner[field[-1]] = value
-    text = json.dumps(data).encode()
+    text = written(data)
     made.path.write_bytes(text)
     with pytest.raises(UsageError, match=named):
         tune(made, quiet)
@@ -257,7 +259,7 @@ def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "write_whole", full)
+    monkeypatch.setattr(files, "write_whole", full)
     with pytest.raises(NotWritableError, match="No space left"):
         tune(task(), quiet)
     assert made.path.read_bytes() == before
