@@ -277,7 +277,7 @@ def test_an_artifact_is_exported(tmp_path: Path) -> None:
         (("--record", "none.json"), 2, "usage", "there is no tuning record none.json"),
         (("--record", "old.json"), 2, "usage", "these choices are for fla-core 0.1.0, but "),
         (("--record", "vllm.json"), 2, "usage", "provider.distribution: 'vllm' is not 'fla-core'"),
-        (("--record", "broken.json"), 2, "usage", "broken.json is refused: it is not a tuning record"),
+        (("--record", "broken.json"), 2, "usage", "broken.json is refused: is not JSON"),
         (("--record", "unknown.json"), 2, "usage", "has no kernel fla.ops.common.chunk_o:other"),
         (("--record", "plain.json"), 3, "nothing-selected", "no kernel with a choice reads such files"),
         (("--record", "empty.json"), 3, "nothing-selected", "no kernel with a choice reads such files"),
@@ -292,11 +292,9 @@ def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], code: int, kind: 
     files = {
         "old": records.record(provider=structs.replace(fla, version="0.1.0")),
         "vllm": records.record(provider=structs.replace(fla, distribution="vllm")),
-        "unknown": records.record(
-            records.kernel(configs, row, name="fla.ops.common.chunk_o:other"), provider=installed
-        ),
-        "plain": records.record(records.kernel(configs, row, name=SOLVE), provider=installed),
-        "empty": records.record(provider=installed),
+        "unknown": records.record(records.kernel(configs, row, name="fla.ops.common.chunk_o:other"), provider=fla),
+        "plain": records.record(records.kernel(configs, row, name=SOLVE), provider=fla),
+        "empty": records.record(provider=fla),
     }
     home = tmp_path / "home"
     home.mkdir()
