@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
@@ -20,9 +21,6 @@ from tune.records import choice, config, full, kernel, plain, record, times, wri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
-    from typing_extensions import Self
 
 
 def test_what_is_written_is_read_and_written_again() -> None:
@@ -338,22 +336,12 @@ def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.M
     def full_disk(*_args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    class Full:
-        def __init__(self, name: str, mode: str) -> None:
-            self._file = open(name, mode)  # noqa: PTH123, SIM115
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_error: object) -> None:
-            self._file.close()
-
-        def write(self, content: bytes) -> None:
-            self._file.write(content[:100])
-            full_disk()
+    def full_after_some(name: str, _mode: str) -> IO[bytes]:
+        Path(name).write_bytes(before[:100])
+        return Path("/dev/full").open("wb", buffering=0)
 
     if where == "write":
-        monkeypatch.setattr(_files, "open", Full, raising=False)
+        monkeypatch.setattr(_files, "open", full_after_some, raising=False)
     else:
         monkeypatch.setattr(os, "fsync" if where == "sync" else "replace", full_disk)
     with pytest.raises(NotWritableError, match=r"cannot write the tuning record .*No space left on device") as caught:
