@@ -246,15 +246,15 @@ def collector_paused() -> Iterator[None]:
 
 def unbounded(value: object) -> str:
     """Return why a piece of free JSON is refused, or nothing: it is nested too deep, or an integer is too large."""
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):
-        kinds = set(map(type, level))
-        if int in kinds and any(item not in _INTEGERS for item in level if type(item) is int):
+        integers = [item for item in level if type(item) is int]
+        if integers and not (_INTEGERS[0] <= min(integers) and max(integers) <= _INTEGERS[-1]):
             return "holds an integer of more than 64 bits"
-        if kinds.isdisjoint(_CONTAINERS):
+        containers = [item for item in level if type(item) in _CONTAINERS]
+        if not containers:
             return ""
-        containers: Any = (item for item in level if type(item) in _CONTAINERS)
-        level = [*chain.from_iterable(item.values() if isinstance(item, dict) else item for item in containers)]
+        level = [*chain.from_iterable(item.values() if type(item) is dict else item for item in containers)]
     return f"is nested deeper than {MAX_DEPTH} levels"
 
 
