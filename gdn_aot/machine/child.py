@@ -29,6 +29,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gdn_aot.errors import NotWritableError
 from gdn_aot.machine import zygote
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ class Child:
         variables: Environment variables to add.
         keep_settings: Leave the caller's variables of Triton and FLA, so that the child's keys are those of other
             processes with the same variables; else it has none that changes a key.
+
+    Raises:
+        NotWritableError: On entering, where there is no room for its log and its note.
     """
 
     def __init__(
@@ -115,10 +119,15 @@ class Child:
         self._variables, self._keep_settings = dict(variables or {}), keep_settings
 
     def __enter__(self) -> Self:
-        self.scratch = tempfile.mkdtemp(prefix="gdn-aot-")
-        self._log = Path(self.scratch) / "log"
-        page = Path(self.scratch) / "note"
-        page.write_bytes(bytes(_PAGE))
+        try:
+            self.scratch = tempfile.mkdtemp(prefix="gdn-aot-")
+            self._log = Path(self.scratch) / "log"
+            page = Path(self.scratch) / "note"
+            page.write_bytes(bytes(_PAGE))
+        except OSError as error:
+            raise NotWritableError(
+                f"cannot write to {tempfile.gettempdir()}: {error.strerror}", hint="free space there, or set TMPDIR"
+            ) from error
         self.notes = Notes(page)
         ours, theirs = socket.socketpair()
         with theirs, self._log.open("wb") as log:
