@@ -8,6 +8,7 @@ that the report names all that is wrong.
 from __future__ import annotations
 
 import hashlib
+import io
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from gdn_aot.artifact.reader import ProblemList
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from os import PathLike
     from typing import BinaryIO
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _SLACK = 1 << 20
 """Bytes read past the expected end, so that a small extra member is reported by its name."""
+_AT_ONCE = 64 << 20
+"""Bytes of a file that is read at once, and not a second time for what is in it."""
 _CACHE = 128 << 20
 """Bytes of blobs that an open artifact keeps in memory at most."""
 
@@ -115,22 +118,30 @@ def verify(path: str | PathLike[str]) -> list[Problem]:
     return list(examine(path).problems)
 
 
-def open_artifact(path: str | PathLike[str]) -> Artifact:
+def open_artifact(path: str | PathLike[str], accept: Callable[[int, str], None] | None = None) -> Artifact:
     """Verify an artifact file and open it.
+
+    Args:
+        path: The file.
+        accept: Told its bytes and SHA-256 before anything in it is looked at; what it raises refuses the file.
 
     Raises:
         UsageError: There is no such file, or it cannot be read.
         UnknownFormatError: It is of a format version that is not known.
         VerificationError: Anything else is wrong; the exception carries every problem.
     """
-    report = examine(path)
+    report = examine(path, accept)
     if report.manifest is None or report.problems:
         raise report.error()
     return Artifact(report, report.manifest)
 
 
-def examine(path: str | PathLike[str]) -> Report:
-    """Run every check on a file.
+def examine(path: str | PathLike[str], accept: Callable[[int, str], None] | None = None) -> Report:
+    """Run every check on a file: on the very bytes that were hashed, unless it is larger than 64 MiB.
+
+    Args:
+        path: The file.
+        accept: As `open_artifact` takes it.
 
     Raises:
         UsageError: There is no such file, or it cannot be read.
@@ -140,8 +151,11 @@ def examine(path: str | PathLike[str]) -> Report:
     members = _Members(problems)
     size = _size(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as opened:
+            file = io.BytesIO(opened.read(size)) if size <= _AT_ONCE else opened
             digests = _digest(file, size, problems)
+            if accept is not None:
+                accept(digests.size, digests.sha256)
             file.seek(0)
             if 0 < size <= MAX_FILE:
                 with suppress(VerificationError):  # the list of problems is full

@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from gdn_aot._files import file_sha256
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.registry.base import COMMIT, locate, open_registry, read_index
 from gdn_aot.registry.choose import missing_error, wanted_revision
 from gdn_aot.registry.held import held, provenances
 from gdn_aot.registry.layout import Entry, artifact_path, branch_name, entry_of
 from gdn_aot.registry.select import Candidate, select
-from gdn_aot.store.install import find_installed, install, renew
+from gdn_aot.store.install import install, renew
 from gdn_aot.store.origins import Origin
+from gdn_aot.store.whole import find_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -323,9 +323,7 @@ def _verified(path: Path, entry: Entry) -> Artifact:
     """
     from gdn_aot.artifact.verify import open_artifact
 
-    _same_file(entry, path.stat().st_size, file_sha256(path))
-    artifact = open_artifact(path)
-    _same_file(entry, artifact.size, artifact.sha256)
+    artifact = open_artifact(path, lambda size, sha256: _same_file(entry, size, sha256))
     there, here = asdict(entry), asdict(entry_of(artifact))
     problems = [
         Problem(name, f"{_shown(there[name])} in the index, {_shown(here[name])} in the file")

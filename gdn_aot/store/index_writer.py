@@ -8,22 +8,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact.names import is_capture
-from gdn_aot.store.index import FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
+from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
 from gdn_aot.store.index_records import SPECIALIZATION, ChoiceRecord, ConfigRecord, KernelRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gdn_aot.artifact.manifest import Binary, Choice, Kernel, Manifest
+    from gdn_aot.artifact.verify import Artifact
 
 
-def write_index(manifest: Manifest, sha256: str) -> bytes:
-    """Return the bytes of an artifact's index.
-
-    Args:
-        manifest: The artifact's manifest.
-        sha256: Of the artifact file.
-    """
+def write_index(artifact: Artifact) -> bytes:
+    """Return the bytes of an artifact's index, which follow from the artifact alone."""
+    manifest = artifact.manifest
     records: dict[bytes, bytes] = {}
     parts = _Parts()
     models: list[dict[str, list[tuple[str, Sequence[int]]]]] = [{} for _ in manifest.models]
@@ -43,10 +40,13 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
         records[record_name("model", str(number))] = _dump(wanted)
     if captured:
         records[record_name("captured")] = _dump(captured)
-    records[record_name("blobs")] = _dump([(blob.sha256, blob.size) for blob in manifest.blobs])
+    records[record_name("blobs")] = _places(manifest)
+    if manifest.not_covered:
+        lacking = [(item.kernel, item.reason, len(item.keys)) for item in manifest.not_covered]
+        records[record_name("not covered")] = _dump(lacking)
     records[record_name("kernels")] = _dump([_kernel(kernel) for kernel in manifest.kernels])
     records |= {part_name(number): text for text, number in parts.numbers.items()}
-    header = _dump(_header(manifest, sha256))
+    header = _dump(_header(artifact))
     rows, body, offset = [], [], 0
     for key in sorted(records):
         record = records[key]
@@ -84,10 +84,21 @@ def _dump(value: object) -> bytes:
     return _encode(value).encode("ascii")
 
 
-def _header(manifest: Manifest, sha256: str) -> dict[str, object]:
+def _places(manifest: Manifest) -> bytes:
+    """Return where each blob is in the pack: one after another, in the order of the manifest's table."""
+    offset, rows = 0, []
+    for blob in manifest.blobs:
+        rows.append(BLOB.pack(bytes.fromhex(blob.sha256), offset, blob.size))
+        offset += blob.size
+    return b"".join(rows)
+
+
+def _header(artifact: Artifact) -> dict[str, object]:
+    manifest = artifact.manifest
     return {
         "identifier": manifest.identifier,
-        "sha256": sha256,
+        "sha256": artifact.sha256,
+        "manifest_sha256": hashlib.sha256(artifact.manifest_json).hexdigest(),
         "target": manifest.target.name,
         "capability": manifest.target.capability,
         "provider": manifest.provider.name,
