@@ -13,9 +13,9 @@ from helpers import ROOT, expect_error, gdn_aot, python
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.doctor.engines import conditions
 from gdn_aot.doctor.next_start import next_starts
 from gdn_aot.matrix.load import tomllib
+from gdn_aot.providers.vllm.engine import conditions
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 
@@ -149,24 +149,23 @@ def test_the_advice_builds_for_the_providers_that_are_installed(tmp_path: Path, 
     path = distribution(tmp_path / "site", "vllm", "0.24.0")
     code = (
         "import gdn_aot.doctor.process as process;"
-        "real = process.installed_version;"
-        f"process.installed_version = lambda name: None if {only} and name == 'fla-core' else real(name);"
-        "import json; from gdn_aot.doctor import diagnose; found = diagnose();"
-        "print(json.dumps([found.next_start[0].commands, found.next_start[0].command, found.obstacles[0].hint]))"
+        "real = process.installed.version;"
+        f"process.installed.version = lambda name: None if {only} and name == 'fla-core' else real(name);"
+        "import json; from gdn_aot.doctor import diagnose; found = diagnose().document();"
+        "print(json.dumps([found['next_start'][0]['commands'], found['obstacles'][0]['hint']]))"
     )
-    commands, command, hint = python(code, home=tmp_path / "home", extra=path)
+    commands, hint = python(code, home=tmp_path / "home", extra=path)
     names = ["vllm"] if only else ["fla", "vllm"]
     assert commands == [f"gdn-aot build --arch TARGET --provider {name} --model NAME" for name in names]
-    assert command == commands[0]
     assert hint == f"{' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file"
-    words = command.replace("TARGET", "sm_90").replace("NAME", "no-such-model").split()[1:]
+    words = commands[0].replace("TARGET", "sm_90").replace("NAME", "no-such-model").split()[1:]
     error = expect_error(gdn_aot(*words, "--json", home=tmp_path / "home", extra=path, code=2), 2, "usage")
     assert "no-such-model" in error["message"]
 
 
 def test_without_a_provider_the_advice_asks_for_one() -> None:
     (start,) = next_starts((), (), "")
-    assert start.command == "gdn-aot build --arch TARGET --provider PROVIDER --model NAME"
+    assert start.commands == ("gdn-aot build --arch TARGET --provider PROVIDER --model NAME",)
 
 
 def test_an_entry_point_that_is_not_installed_is_in_the_way(vllm: Any) -> None:
