@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp-"
 """How the names of what is not finished begin."""
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +41,6 @@ class Installed:
 
     place: str
     """Directory of the artifact."""
-    identifier: str
-    sha256: str
-    """Of the artifact file."""
     new: bool
     """It was not there before."""
     repaired: bool
@@ -69,15 +66,14 @@ def install(
         UnknownFormatError: A newer gdn-aot made the store.
         VerificationError: The artifact file changed while it was read.
     """
-    identifier = artifact.manifest.identifier
-    place = f"{store.root}/artifacts/{identifier}-{artifact.sha256[:16]}"
+    place = f"{store.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
     with writing(store, waiting, make=True):
         new = not os.path.isdir(place)
         repaired = not new and not _is_installed(place, artifact)
         if new or repaired:
             _put(store, place, artifact, with_origin(read_origins(place), origin))
         _renew(store, place, origin)
-    return Installed(place=place, identifier=identifier, sha256=artifact.sha256, new=new, repaired=repaired)
+    return Installed(place=place, new=new, repaired=repaired)
 
 
 def renew(
@@ -217,13 +213,13 @@ def _renew(store: Store, place: str, origin: Origin | None) -> None:
 
 def _prepare(store: Store) -> dict[str, int]:
     """Bring a store into a state to go on from; returns the bytes of what was removed, by its path."""
-    store.format()
+    fresh = store.format() is None
     leftovers = temporaries(store)
     for path in leftovers:
         _discard(path)
-    for name, text in (("CACHEDIR.TAG", _TAG), ("format", f"{FORMAT}\n")):
-        if not _holds(f"{store.root}/{name}", text.encode()):
-            write_whole(f"{store.root}/{name}", text.encode(), sync=name == "format")
+    if fresh:
+        write_whole(f"{store.root}/CACHEDIR.TAG", _TAG)
+        write_whole(f"{store.root}/format", f"{FORMAT}\n".encode(), sync=True)
     os.makedirs(f"{store.root}/artifacts", exist_ok=True)
     return leftovers
 
@@ -238,12 +234,6 @@ def _write(path: str, contents: Iterable[bytes]) -> None:
         file.writelines(contents)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _holds(path: str, content: bytes) -> bool:
-    with suppress(OSError), open(path, "rb") as file:
-        return file.read() == content
-    return False
 
 
 def _discard(path: str) -> None:
