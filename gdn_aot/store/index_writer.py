@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gdn_aot.artifact.names import is_capture
 from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
@@ -76,12 +77,7 @@ class _Parts:
         return number
 
 
-_quote = json.encoder.encode_basestring_ascii
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def _dump(value: object) -> bytes:
-    return _encode(value).encode("ascii")
+_dump = msgspec.json.encode
 
 
 def _places(manifest: Manifest) -> bytes:
@@ -151,7 +147,6 @@ def _choice(choice: Choice) -> ChoiceRecord:
 
 
 def _binary(binary: Binary, parts: _Parts) -> bytes:
-    """Return the record that `Index` makes a `BinaryRecord` of. Written by hand: there are thousands."""
+    """Return the record that `Index` makes a `BinaryRecord` of."""
     shared = (binary.metadata, *(getattr(binary.specialization, field) for field in SPECIALIZATION))
-    numbers = ",".join([str(parts.number(value)) for value in shared])
-    return f"[{_quote(binary.launch_key)},{_quote(binary.cubin)},{numbers}]".encode("ascii")
+    return _dump((binary.launch_key, binary.cubin, *map(parts.number, shared)))
