@@ -132,7 +132,8 @@ class Index:
 
     def blobs(self) -> list[tuple[str, int]]:
         """Return (SHA-256, bytes) of every blob, in the order in which the pack has them one after another."""
-        return [(digest.hex(), size) for digest, _, size in BLOB.iter_unpack(self._places())]
+        rows = sorted(BLOB.iter_unpack(self._places()), key=lambda row: row[1:])
+        return [(name.hex(), size) for name, _, size in rows]
 
     def place(self, sha256: str) -> tuple[int, int]:
         """Return (offset, bytes) of a blob in the pack.

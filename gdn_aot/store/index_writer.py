@@ -10,7 +10,7 @@ import msgspec
 
 from gdn_aot.artifact.names import is_capture
 from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
-from gdn_aot.store.index_records import SPECIALIZATION, ChoiceRecord, ConfigRecord, KernelRecord
+from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,20 +60,18 @@ def write_index(artifact: Artifact) -> bytes:
 
 
 class _Parts:
-    """What binaries have in common, numbered in the order met."""
+    """What binaries have in common, numbered from 1 in the order met."""
 
     def __init__(self) -> None:
         self.numbers: dict[bytes, int] = {}
         """By the text of their record."""
-        self._known: dict[int, int] = {}
-        """By the id of objects of the manifest: parsing makes one object of what is the same."""
+        self.known: dict[int, int] = {}
+        """By the id of objects of the manifest: reading makes one object of what is the same."""
 
-    def number(self, value: Mapping[str, object] | Sequence[object]) -> int:
-        """Return the number of a value that the manifest holds."""
-        number = self._known.get(id(value))
-        if number is None:
-            text = _dump(dict(value) if isinstance(value, Mapping) else value)
-            number = self._known[id(value)] = self.numbers.setdefault(text, len(self.numbers))
+    def add(self, value: Mapping[str, object] | Sequence[object]) -> int:
+        """Return the number of a value that was not met before."""
+        text = _dump(dict(value) if isinstance(value, Mapping) else value)
+        number = self.known[id(value)] = self.numbers.setdefault(text, len(self.numbers) + 1)
         return number
 
 
@@ -86,7 +84,7 @@ def _places(manifest: Manifest) -> bytes:
     for blob in manifest.blobs:
         rows.append(BLOB.pack(bytes.fromhex(blob.sha256), offset, blob.size))
         offset += blob.size
-    return b"".join(rows)
+    return b"".join(sorted(rows))
 
 
 def _header(artifact: Artifact) -> dict[str, object]:
@@ -147,6 +145,7 @@ def _choice(choice: Choice) -> ChoiceRecord:
 
 
 def _binary(binary: Binary, parts: _Parts) -> bytes:
-    """Return the record that `Index` makes a `BinaryRecord` of."""
-    shared = (binary.metadata, *(getattr(binary.specialization, field) for field in SPECIALIZATION))
-    return _dump((binary.launch_key, binary.cubin, *map(parts.number, shared)))
+    """Return the record that `Index` makes a `BinaryRecord` of, with parts in the order of `SPECIALIZATION`."""
+    spec, known = binary.specialization, parts.known
+    shared = (binary.metadata, spec.signature, spec.constants, spec.attributes, spec.options)
+    return _dump((binary.launch_key, binary.cubin, *[known.get(id(value)) or parts.add(value) for value in shared]))
