@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.catalogue.models import shape_of
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.client import Worker
 from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
-from gdn_aot.tracing.client import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

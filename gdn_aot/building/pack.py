@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +16,7 @@ from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import epoch_from_environment
 from gdn_aot.catalogue.models import distinct
+from gdn_aot.errors import ProviderMissingError
 from gdn_aot.tracing.records import NO_SHAPE
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.launches import Object
     from gdn_aot.tracing import records
+
+
+_LICENSE_NAME = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
 
 
 def make_manifest(
@@ -208,6 +214,26 @@ def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, 
         m.NotCovered(kernel=kernel, reason=reason, keys=tuple(sorted(found, key=str)))
         for (kernel, reason), found in sorted(keys.items())
     )
+
+
+def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
+    """Return (file name, text) of the licence files in a provider's distribution, sorted by name.
+
+    Raises:
+        ProviderMissingError: The distribution carries none, so that what is compiled from it could not be shipped.
+    """
+    distribution = importlib.metadata.distribution(provider.distribution)
+    found = {
+        file.name: file.locate().read_bytes()  # type: ignore[attr-defined]
+        for file in distribution.files or []
+        if _LICENSE_NAME.match(file.name) and ".dist-info" in file.parts[0]
+    }
+    if not found:
+        raise ProviderMissingError(
+            f"{provider.distribution} {distribution.version} as installed carries no licence text",
+            hint=f"install it from its wheel: {provider.install}",
+        )
+    return sorted(found.items())
 
 
 def _build() -> m.Build:

@@ -16,9 +16,9 @@ from gdn_aot._files import write_whole
 from gdn_aot.building.coverage import check_versions
 from gdn_aot.catalogue.providers import build_command
 from gdn_aot.catalogue.targets import assembler_version, get_target
+from gdn_aot.compiling.client import Worker
 from gdn_aot.errors import NoArtifactError, NotWritableError, UsageError
-from gdn_aot.serving.settings import changed_code_variable
-from gdn_aot.tracing.client import Worker
+from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice, read_entry
 
 if TYPE_CHECKING:

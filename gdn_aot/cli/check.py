@@ -107,20 +107,23 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
     from gdn_aot.cli.build import check_output, select_workloads, tuning_root
     from gdn_aot.compiling.cache import BuildCache, default_cache
     from gdn_aot.measuring.check import Task
+    from gdn_aot.tracing.wanted import Wanted
 
     provider = get_provider(options["provider"])
     selection = selected_shapes(provider, options["model"], options["tp"], options["shape"], options["dtype"])
-    job = pipeline.Job(
+    wanted = Wanted(
         provider=provider,
         shapes=tuple(selection.shapes),
         fp16_fallback=not options["dtype"] and not options["shape"],
         limits=Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"]),
         workloads=select_workloads(provider, "inference", options["workload"], options["exclude_workload"]),
+    )
+    job = pipeline.Job(
+        wanted=wanted,
         cache=BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache(),
         tuning_root=tuning_root(options["tuning"]),
         jobs=options["jobs"],
         timeout=options["timeout"],
-        all_candidates=False,
         keep_going=True,
         output=options["output"],
         ptx=True,

@@ -16,8 +16,9 @@ from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.doctor.section import make_section
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.machine import installed
+from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
-from gdn_aot.serving.settings import changed_code_variable, read_settings
+from gdn_aot.serving.settings import read_settings
 from gdn_aot.triton_internals import check_version
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def read_compiler() -> Section:
     headers = os.path.isfile(f"{include}/Python.h")
     problem = ""
     try:
-        importlib.import_module("gdn_aot.serving._launch")
+        importlib.import_module("gdn_aot.triton_internals._launch")
     except ImportError as error:
         problem = str(error) or type(error).__name__
     lacks = f"CC={command}, which is not there" if command is not None else "no gcc and no clang"
@@ -129,8 +130,8 @@ def _meaning(native: bool, missing: str) -> str:
     if native:
         return f"launches need no compiler; Triton cannot launch what no artifact has ({missing})"
     if missing:
-        return f"nothing can be launched: {missing}, and gdn_aot.serving._launch is not there"
-    return "gdn_aot.serving._launch is not there, so Triton compiles a launcher for each kernel"
+        return f"nothing can be launched: {missing}, and gdn_aot.triton_internals._launch is not there"
+    return "gdn_aot.triton_internals._launch is not there, so Triton compiles a launcher for each kernel"
 
 
 def read_hooks(served: Collection[str] = ()) -> Section:

@@ -20,7 +20,7 @@ from gdn_aot.building import pipeline
 from gdn_aot.catalogue.targets import assembler_version
 from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
-from gdn_aot.machine.child import EndedError, Isolated
+from gdn_aot.machine.child import Child, EndedError
 from gdn_aot.providers import module_name
 from gdn_aot.records import numerics as records
 
@@ -83,10 +83,10 @@ class Prepared:
 def prepare(task: Task, target: Target, progress: Progress) -> Prepared:
     """Trace, choose and compile for a target, as a build does, and keep the PTX. Needs no card."""
     with contextlib.ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
+        lazy = pipeline.LazyWorker(stack, task.job.wanted.provider.name, target)
         compiled = pipeline.compile_target(task.job, target, lazy, progress)
         lazy.close()
-    return Prepared(target=target, shapes=task.job.distinct_for(target), compiled=compiled)
+    return Prepared(target=target, shapes=task.job.wanted.distinct_for(target), compiled=compiled)
 
 
 def obstacle(target: Target, card: Target) -> str | None:
@@ -197,8 +197,8 @@ def run(task: Task, prepared: Prepared, *, native: bool, progress: Progress) -> 
 def _session(task: Task, prepared: Prepared, plan: Path, results: Results, progress: Progress) -> bool:
     """Go on in one worker. Returns whether everything is done."""
     job = task.job
-    with Isolated(MODULE, silence=START_SECONDS) as worker:
-        module = task.module or module_name(job.provider.name)
+    with Child(MODULE, silence=START_SECONDS) as worker:
+        module = task.module or module_name(job.wanted.provider.name)
         worker.send({"card": task.card, "target": prepared.target.name, "module": module})
         try:
             worker.receive()
@@ -211,9 +211,9 @@ def _session(task: Task, prepared: Prepared, plan: Path, results: Results, progr
         worker.send(
             {
                 "plan": str(plan),
-                "limits": asdict(job.limits),
+                "limits": asdict(job.wanted.limits),
                 "shapes": [asdict(shape) for shape in prepared.shapes],
-                "workloads": list(job.workloads),
+                "workloads": list(job.wanted.workloads),
                 "done": results.done,
             }
         )
@@ -254,7 +254,7 @@ def make_record(
         results: What the calls came to, or why nothing was run.
         shapes: The shapes that were checked.
     """
-    provider = task.job.provider
+    provider = task.job.wanted.provider
     ran = isinstance(results, Results) and card is not None
     status, how = "not run", "" if isinstance(results, Results) else results
     if isinstance(results, Results) and card is not None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.executors.base import Card, Process
     from gdn_aot.launches import Config, Object, Scalar
+    from gdn_aot.measuring.cards import Card, Measurer
 
 Place = tuple[int, str, int]
 """A call: its tokens, its workload, its number among the workload's calls at that many tokens."""
@@ -117,7 +117,7 @@ class Session:
     def __init__(self, method: Method, card: Card) -> None:
         self._method, self._card = method, card
         self._everywhere = (*method.gate_tokens, *method.tokens)
-        self._worker: Process | None = None
+        self._worker: Measurer | None = None
         self.device: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -134,7 +134,7 @@ class Session:
         if worker is not None:
             worker.end(at_once=at_once)
 
-    def _start(self) -> Process:
+    def _start(self) -> Measurer:
         worker = self._worker = self._card.start()
         method = self._method
         worker.send({"provider": method.provider, "card": method.card, "options": dict(method.options)})

@@ -31,7 +31,7 @@ class Writer:
     ) -> None:
         self._task, self._prepared, self._existing = task, prepared, existing
         self._lock = threading.Lock()
-        provider = task.job.provider
+        provider = task.job.wanted.provider
         trace = prepared.trace
         self._frame = records.Record(
             target=task.target.name,

@@ -14,7 +14,6 @@ from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.errors import UsageError
 from gdn_aot.launches import Config
 from gdn_aot.machine import installed
-from gdn_aot.records.tuning import TunedChoice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,14 +50,17 @@ class CapturedKernels:
         plain: list[dict[str, Any]] = json.loads(json.dumps(asdict(self.capture)["kernels"]))
         return plain
 
-    def choice(self, target: Target, kernel: str, key: tuple[Scalar, ...]) -> TunedChoice | None:
-        """Return what the deployment chose for an autotune key on this very target: most processes, if they differ."""
+    def choice(self, target: Target, kernel: str, key: tuple[Scalar, ...]) -> tuple[Config, str] | None:
+        """Return what the deployment chose for an autotune key on this very target, and a note.
+
+        It is what most processes chose, if they differ.
+        """
         configs = self._choices.get((target.name, kernel, key))
         if not configs:
             return None
         config = min(configs, key=lambda config: (-configs[config], str(config)))
         note = f"chosen in {configs[config]} of {configs.total()} recorded processes" if len(configs) > 1 else ""
-        return TunedChoice(config=config, provenance="captured", note=note)
+        return config, note
 
     @cached_property
     def _choices(self) -> dict[tuple[str, str, tuple[Scalar, ...]], Counter[Config]]:

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 from gdn_aot.tracing.derive import MIN_BLOCK, smaller
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.launches import Config
+
+    Extras = Mapping[str, Sequence[Config]]
+    """Kernel -> configurations that a tuning record names and its provider does not offer."""
 
 MOST = 120
 """Most candidates per list; the farthest from the provider's are cut."""

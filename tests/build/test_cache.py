@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
+from jobs import make_job
 
 from gdn_aot.building import pipeline
-from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, default_cache, digest, launch_digest
 from gdn_aot.errors import NotWritableError
@@ -150,20 +150,7 @@ def test_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trace_is_kept_unless_more_could_be_imported_another_time(
     cache: BuildCache, reason: str, *, kept: bool
 ) -> None:
-    job = pipeline.Job(
-        provider=get_provider("fla"),
-        shapes=(),
-        fp16_fallback=False,
-        limits=Limits(),
-        workloads=(),
-        cache=cache,
-        tuning_root=None,
-        jobs=1,
-        timeout=1.0,
-        all_candidates=False,
-        keep_going=True,
-        output=cache.root,
-    )
+    job = make_job(cache.root, cache.root)
     trace = Trace(provider_version="1", triton_version="2", ptxas_version="3", left_out=[("m:k", reason)])
     made = []
 

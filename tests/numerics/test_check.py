@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT, expect_error, gdn_aot
+from jobs import make_job
 
-from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import select_shapes
-from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.errors import UsageError
 from gdn_aot.machine.card import CardInfo
 from gdn_aot.measuring import check
@@ -32,11 +31,16 @@ H100 = CardInfo(
 
 
 def make_task(home: Path, output: Path, shape: str = SHAPE) -> Task:
-    job = pipeline.Job(
-        provider=get_provider("fla"), shapes=tuple(select_shapes([], [1], [shape], None).shapes), fp16_fallback=False,
-        limits=LIMITS, workloads=WORKLOADS, cache=BuildCache(home / "build"), tuning_root=None, jobs=2, timeout=300,
-        all_candidates=False, keep_going=True, output=output, ptx=True,
-    )  # fmt: skip
+    job = make_job(
+        home / "build",
+        output,
+        shapes=[shape],
+        workloads=WORKLOADS,
+        limits=LIMITS,
+        timeout=300,
+        keep_going=True,
+        ptx=True,
+    )
     return check.Task(job=job, output=output, silence=60, card="standin:Card", module="standin")
 
 
@@ -67,7 +71,7 @@ def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[Task, Prepared]) -
 
 def test_a_build_without_ptx_is_compiled_again_when_ptx_is_wanted(tmp_path: Path) -> None:
     task = make_task(tmp_path, tmp_path)
-    job = replace(task.job, workloads=("transformers-decode",), ptx=False)
+    job = replace(task.job, wanted=replace(task.job.wanted, workloads=("transformers-decode",)), ptx=False)
     plain = check.prepare(replace(task, job=job), get_target("sm_80"), silent)
     assert plain.compiled.run.compiled > 0
     assert not (tmp_path / "build" / "ptx").exists()
@@ -98,7 +102,7 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((ROOT / "gdn_aot/resources/numerics.schema.json").read_text())
     jsonschema.validate(json.loads(path.read_text()), schema)
-    provider, compiled = task.job.provider, made.compiled
+    provider, compiled = task.job.wanted.provider, made.compiled
     said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
     assert said.status == "checked"
     assert said.detail == f"ptx on NVIDIA H100 80GB HBM3, driver 580.1, {written.date}"
@@ -140,7 +144,8 @@ def test_a_crash_is_a_failed_call_and_the_rest_goes_on(
 ) -> None:
     task, made = prepared
     monkeypatch.setenv("GDN_AOT_STANDIN", "crash")
-    job = replace(task.job, workloads=("transformers-decode", "gated-norm"))
+    workloads = ("transformers-decode", "gated-norm")
+    job = replace(task.job, wanted=replace(task.job.wanted, workloads=workloads))
     results = check.run(replace(task, job=job), made, native=False, progress=silent)
     rows = {row.workload: row for row in results.rows(made.shapes)}
     assert rows["transformers-decode"].failed == ()
@@ -190,11 +195,9 @@ def test_without_a_card_it_says_so(session_home: Path, tmp_path: Path) -> None:
 def test_a_manifest_says_what_was_checked(session_home: Path, tmp_path: Path) -> None:
     task = make_task(session_home, tmp_path)
     selected = ("--arch", "sm_80", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
-    job = replace(
-        task.job, shapes=tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes), workloads=selected[-1:],
-        limits=Limits(),
-    )  # fmt: skip
-    made = check.prepare(replace(task, job=job), get_target("sm_80"), silent)
+    shapes = tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes)
+    wanted = replace(task.job.wanted, shapes=shapes, workloads=selected[-1:], limits=Limits())
+    made = check.prepare(replace(task, job=replace(task.job, wanted=wanted)), get_target("sm_80"), silent)
     digests = sorted(record.digests(made.compiled.trace, made.compiled.choices))
     kernel = record.CheckedKernel(kernel="m:k", launches=3, binaries=3, ok=True, choices=tuple(digests))
     written = replace(check.make_record(task, made.target, H100, check.Results(), ()), status="checked")

@@ -44,7 +44,7 @@ EXPECTED = {
 
 _TRACE = """
 import json, sys
-from gdn_aot.tracing.client import Worker
+from gdn_aot.compiling.client import Worker
 from gdn_aot.tracing.records import Trace
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits, PROVIDERS; from gdn_aot.machine import installed

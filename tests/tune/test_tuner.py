@@ -11,6 +11,7 @@ import simulated
 
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.measuring import tuner
+from gdn_aot.measuring.cards import this_card
 from gdn_aot.records import tuning as records
 
 if TYPE_CHECKING:
@@ -31,8 +32,12 @@ def said(text: str) -> None:
     raise AssertionError(text)
 
 
+def tune(task: Task, progress: Callable[[int, int, str], None] = quiet) -> Tuned:
+    return tuner.tune(task, this_card(simulated.INFO, task.job.cache), progress, said)
+
+
 def run(task: Task) -> tuple[Tuned, records.Record]:
-    done = tuner.tune(task, quiet, said)
+    done = tune(task, quiet)
     record = records.load(task.path)
     assert record is not None
     return done, record
@@ -132,7 +137,7 @@ def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..
     made = task(tokens=(64, 512))
     run(made)
     assert records.load(made.path) is not None
-    done = tuner.tune(task(tokens=(64, 512), card={"all_wrong": True}), quiet, said)
+    done = tune(task(tokens=(64, 512), card={"all_wrong": True}), quiet)
     assert done.dropped
     left = records.load(made.path)
     assert left is not None
@@ -180,7 +185,7 @@ def test_going_on_measures_only_what_is_missing(task: Callable[..., Task]) -> No
 
 def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., Task]) -> None:
     made = task(card={"delay": 0.4}, budget=0.6)
-    done = tuner.tune(made, quiet, said)
+    done = tune(made, quiet)
     assert done.ended == "the budget is spent"
     record = records.load(made.path)
     if record is not None:
@@ -201,7 +206,7 @@ def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None
 
     made = task()
     with pytest.raises(KeyboardInterrupt):
-        tuner.tune(made, interrupt, said)
+        tune(made, interrupt)
     assert records.load(made.path) is not None
     kept = records.load(made.path)
     assert kept is not None
@@ -236,7 +241,7 @@ def test_a_record_of_something_else_is_refused_and_stays(
     text = json.dumps(data).encode()
     made.path.write_bytes(text)
     with pytest.raises(UsageError, match=named):
-        tuner.tune(made, quiet, said)
+        tune(made, quiet)
     assert made.path.read_bytes() == text
 
 
@@ -250,7 +255,7 @@ def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatc
 
     monkeypatch.setattr(records, "write_whole", full)
     with pytest.raises(NotWritableError, match="No space left"):
-        tuner.tune(task(), quiet, said)
+        tune(task(), quiet)
     assert made.path.read_bytes() == before
 
 
@@ -258,7 +263,7 @@ def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: Callable[..., T
     made = task()
     broken = replace(made, method=replace(made.method, card="simulated:Missing"))
     with pytest.raises(UsageError, match="cannot start"):
-        tuner.tune(broken, quiet, said)
+        tune(broken, quiet)
 
 
 def test_the_formula_is_what_the_tests_say() -> None:
