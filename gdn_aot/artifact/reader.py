@@ -1,4 +1,6 @@
-"""Typed reading of untrusted JSON values: each problem is noted with its path, and reading goes on.
+"""Typed reading of untrusted JSON values, for what is not read by `gdn_aot.codec` yet.
+
+Each problem is noted with its path, and reading goes on.
 
 What is missing or wrong is replaced by an empty value of the right type. Callers must therefore end in
 `ProblemList.raise_any` before they hand out what they read.
@@ -6,17 +8,19 @@ What is missing or wrong is replaced by an empty value of the right type. Caller
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
-from gdn_aot.errors import Problem, VerificationError
+from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from gdn_aot.artifact import manifest as m
+    from gdn_aot.launches import Key, Scalar
 
 MAX_PROBLEMS = 1000
 """Problems listed before a reader gives up."""
@@ -24,6 +28,12 @@ MAX_DEPTH = 32
 """Levels of lists and objects inside one piece of free JSON."""
 INTEGERS = range(-(1 << 63), 1 << 64)
 """The integers that are read."""
+
+MAX_STRUCTURE = 2_000_000
+"""Opening brackets and commas in a file; bounds the memory that its objects take."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
 _MISSING = object()
 _T = TypeVar("_T")
@@ -95,7 +105,8 @@ def _is_text(value: str) -> bool:
 
 @cache
 def _field_names(record: type) -> frozenset[str]:
-    return frozenset(field.name for field in fields(record))
+    names = getattr(record, "__struct_fields__", None)
+    return frozenset(names or (field.name for field in fields(record)))
 
 
 def _is_plain(value: object) -> bool:
@@ -276,39 +287,13 @@ class JsonObject:
             return done  # it was read before: there are no tuples in JSON
         return tuple([build(JsonObject(item, path, record, self._problems)) for path, item in self.items(name)])
 
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return a list of strings."""
-        return tuple(cast("str", self.scalar(item, path, "str")) for path, item in self.items(name))
-
     def integers(self, name: str) -> tuple[int, ...]:
         """Return a list of integers."""
         return tuple(cast("int", self.scalar(item, path, "int")) for path, item in self.items(name))
 
-    def key(self, name: str) -> m.Key:
+    def key(self, name: str) -> Key:
         """Return an autotune key."""
         return tuple(self.scalar(item, path) for path, item in self.items(name))
-
-    def pair(self, name: str) -> tuple[int, int]:
-        """Return a list of two integers."""
-        value = self._get(name, "list")
-        if value is _MISSING:
-            return 0, 0
-        where = self._at(name)
-        pair = enumerate(self.sequence(value, where, 2))
-        numbers = [self.scalar(item, f"{where}[{number}]", "int") for number, item in pair]
-        return cast("tuple[int, int]", tuple(numbers or (0, 0)))
-
-    def scalars(self, name: str) -> Mapping[str, m.Scalar]:
-        """Return an object with scalar values."""
-        value = self.mapping(name, lambda item: not isinstance(item, (tuple, dict)), "scalar")
-        return cast("Mapping[str, m.Scalar]", value)
-
-    def keys(self, name: str) -> tuple[m.Key, ...]:
-        """Return a list of autotune keys."""
-        return tuple(
-            tuple(self.scalar(part, f"{path}[{number}]") for number, part in enumerate(self.sequence(item, path)))
-            for path, item in self.items(name)
-        )
 
     def sequence(self, value: object, path: str, length: int | None = None) -> list[object]:
         """Return a list as it is, or an empty one if it is not a list (of ``length``)."""
@@ -319,17 +304,17 @@ class JsonObject:
         self._problems.add(path, f"expected {expected}, got {got}")
         return []
 
-    def scalar(self, value: object, path: str, expected: str = "scalar") -> m.Scalar:
+    def scalar(self, value: object, path: str, expected: str = "scalar") -> Scalar:
         """Return a string, number, boolean or null, and only that named by ``expected`` if that is a type."""
         if isinstance(value, (list, dict)) or expected not in ("scalar", type(value).__name__):
             self._problems.add(path, f"expected {expected}, got {kind(value)}")
             return ""
-        return cast("m.Scalar", self.free(value, path))
+        return cast("Scalar", self.free(value, path))
 
-    def free(self, value: object, path: str, depth: int = 0) -> m.Json:
+    def free(self, value: object, path: str, depth: int = 0) -> object:
         """Return free JSON in frozen form. Objects are changed in place, which spares a second copy."""
         if _is_plain(value):
-            return cast("m.Scalar", value)
+            return cast("Scalar", value)
         if depth > MAX_DEPTH:
             self._problems.add(path, f"is nested deeper than {MAX_DEPTH} levels")
         elif isinstance(value, list):
@@ -354,33 +339,67 @@ class JsonObject:
             self._problems.add(path, "expected a finite number, got float")
         return None
 
-    def mapping(
-        self, name: str, test: Callable[[m.Json], bool] | None = None, expected: str = ""
-    ) -> Mapping[str, m.Json]:
-        """Return an object with free values, each value tested."""
-        value = self._get(name, "object")
-        if not isinstance(value, dict):
-            self._wrong(name, "object", value)
-            return {}
-        frozen = cast("Mapping[str, m.Json]", self.free(value, self._at(name)))
-        for key, item in frozen.items():
-            if test is not None and not test(item):
-                self._problems.add(self._at(name) + _step(key), f"expected {expected}, got {kind(item)}")
-        return frozen
 
-    def by_argument(
-        self, name: str, test: Callable[[m.Json], bool], expected: str
-    ) -> tuple[tuple[m.ArgumentPath, m.Json], ...]:
-        """Return a list of [argument path, value] pairs, each value tested."""
-        pairs = []
-        for path, item in self.items(name):
-            pair = self.sequence(item, path, 2)
-            if pair:
-                steps = self.sequence(pair[0], f"{path}[0]")
-                if not all(type(step) is int and step in INTEGERS for step in steps):
-                    steps = [self.scalar(step, f"{path}[0][{number}]", "int") for number, step in enumerate(steps)]
-                value = pair[1] if _is_plain(pair[1]) else self.free(pair[1], f"{path}[1]")
-                if not test(cast("m.Json", value)):
-                    self._problems.add(f"{path}[1]", f"expected {expected}")
-                pairs.append((cast("m.ArgumentPath", tuple(steps)), cast("m.Json", value)))
-        return tuple(pairs)
+def load_json(data: bytes, name: str, limit: int, problems: ProblemList) -> object:
+    """Return the JSON value in a file, or None with what is wrong noted.
+
+    Args:
+        data: The file: ASCII, at most `MAX_STRUCTURE` brackets and commas, no key twice in an object.
+        name: What messages call it.
+        limit: Most bytes it may have.
+        problems: Where to note what is wrong.
+    """
+    refusal = _unreadable(data, name, limit)
+    if refusal:
+        problems.add("", refusal)
+    else:
+        try:
+            value: object = json.loads(
+                data.decode("ascii"), object_pairs_hook=unique_pairs, parse_constant=refuse_constant
+            )
+        except json.JSONDecodeError as error:
+            problems.add("", f"{name} is not JSON: {error.msg} at byte {error.pos}")
+        except ValueError as error:
+            problems.add("", f"{name} is not acceptable JSON: {str(error)[:200]}")
+        except RecursionError:
+            problems.add("", f"{name} is nested too deep")
+        else:
+            return value
+    return None
+
+
+def _unreadable(data: bytes, name: str, limit: int) -> str:
+    """Return why a file is not even looked into, or nothing."""
+    if len(data) > limit:
+        return f"{name} is larger than {limit} bytes"
+    if not data.isascii():
+        return f"{name} is not ASCII"
+    if sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
+        return f"{name} has more than {MAX_STRUCTURE} brackets and commas"
+    return ""
+
+
+def check_format(raw: object, what: str, known: int, problems: ProblemList) -> None:
+    """Look at the ``format`` of a file before anything else in it.
+
+    Args:
+        raw: What `load_json` returned.
+        what: What is of that format, in messages.
+        known: The version that can be read.
+        problems: Where to note what is wrong.
+
+    Raises:
+        UnknownFormatError: It is of another version.
+    """
+    if not isinstance(raw, dict):
+        problems.add("", f"expected object, got {kind(raw)}")
+        return
+    version = raw.get("format")
+    if "format" not in raw:
+        problems.add("format", "missing, expected int")
+    elif not isinstance(version, int) or isinstance(version, bool):
+        problems.add("format", f"expected int, got {kind(version)}")
+    elif version != known:
+        shown = version if version in INTEGERS else "a very large number"
+        problem = Problem("format", f"{shown} is not a known format version, only {known} is")
+        raise UnknownFormatError(f"unknown {what} format {shown}, expected {known}", [problem])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Config, Object, Outcome, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, Outcome, Scalar
     from gdn_aot.records.tuning import TunedChoice, TuningTable
     from gdn_aot.tracing.records import Trace, Tuning
 
@@ -75,7 +75,7 @@ class Choices:
     failures: list[Failure] = field(default_factory=list)
 
 
-def misfit(compiled: Object, target: Target) -> str | None:
+def misfit(compiled: CompiledKernel, target: Target) -> str | None:
     """Return why a compiled kernel cannot run on a target, or None if it can."""
     if compiled.shared > target.max_shared:
         return f"needs {compiled.shared} bytes of shared memory, {target} has {target.max_shared}"

@@ -129,6 +129,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
+    import msgspec
+
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.providers import Limits, get_provider
     from gdn_aot.catalogue.targets import parse_archs
@@ -184,7 +186,7 @@ def command(
     document = {
         "artifacts": packed,
         "skipped": [asdict(item) for item in selection.skipped],
-        "left_out": [asdict(item) for item in (captured.left_out if captured else ())],
+        "left_out": msgspec.to_builtins(captured.left_out if captured else ()),
         "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
         "seconds": round(time.monotonic() - start, 3),
     }

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gdn_aot.errors import GdnAotError, UnsupportedTritonError
 from gdn_aot.machine.child import Child, EndedError
 
@@ -84,7 +86,7 @@ class Worker(Child):
                 "derive": derive,
                 "tokens": list(tokens),
                 "capture": {"name": capture.name, "kernels": capture.plain} if capture else None,
-                "extras": {name: list(map(asdict, configs)) for name, configs in (extras or {}).items()},
+                "extras": msgspec.to_builtins(dict(extras or {})),
             }
         )
         self.expect("traced")

@@ -6,6 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gdn_aot.choosing.choose import Chooser
 from gdn_aot.compiling.cache import launch_digest
 from gdn_aot.compiling.executor import CompileTask
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from gdn_aot.choosing.choose import Choices
     from gdn_aot.choosing.known import Known
     from gdn_aot.compiling.executor import Answer, Compiling, Order
-    from gdn_aot.launches import Object
+    from gdn_aot.launches import CompiledKernel
     from gdn_aot.tracing.records import Trace
 
 
@@ -31,7 +33,7 @@ class Task:
     """CPU time; 0 if the worker did not live to tell."""
     reused: bool
     """Another launch with the same IR had been compiled."""
-    object: Object | None
+    object: CompiledKernel | None
     """None if it was rejected or failed."""
 
 
@@ -56,7 +58,7 @@ class Compilation:
     ) -> None:
         self._order, self._target, self._trace = order, order.target, trace
         self._workers, self._progress, self._busy = workers, progress, busy
-        self._objects: dict[int, Object] = {}
+        self._objects: dict[int, CompiledKernel] = {}
         self._asked: set[int] = set()
         self.before: Compilation | None = None
         """That of the first trace, if the target was traced again."""
@@ -80,7 +82,7 @@ class Compilation:
             self._run(every, lambda _launch, _outcome: iter(()))
         return chooser.result
 
-    def kept(self, choices: Choices, *, all_candidates: bool = False) -> dict[int, Object]:
+    def kept(self, choices: Choices, *, all_candidates: bool = False) -> dict[int, CompiledKernel]:
         """Return the compiled kernels that go into the artifact, by launch."""
         if all_candidates:
             return dict(self._objects)
@@ -148,7 +150,7 @@ class Compilation:
                 number=launch,
                 module=kernel.module,
                 qualname=kernel.qualname,
-                specialization=item.specialization,
+                specialization=msgspec.to_builtins(item.specialization),
                 key=key,
                 ptx=self._order.ptx,
             )

@@ -11,9 +11,10 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gdn_aot.catalogue.providers import get_provider
 from gdn_aot.catalogue.targets import get_target
@@ -65,7 +66,7 @@ class _Host:
         if found is None:
             return message
         ptx = self._cache.ptx(found.cubin) if self._cache.has_ptx(found.cubin) else None
-        return {**message, "record": asdict(found), "cubin": self._cache.cubin(found.cubin), "text": ptx}
+        return {**message, "record": msgspec.to_builtins(found), "cubin": self._cache.cubin(found.cubin), "text": ptx}
 
     def close(self) -> None:
         self._worker.end(at_once=True)

@@ -211,7 +211,7 @@ class Server:
         match message["do"]:
             case "trace":
                 made = trace(self._module, {**self._request, **message})
-                Path(message["path"]).write_text(made.to_json())
+                Path(message["path"]).write_bytes(made.to_json())
                 _send(self._connection, {"event": "traced"})
             case "pool":
                 work = Compiler(BuildCache(Path(message["cache"])), self._request["target"], message["compiler"])

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gdn_aot._version import __version__
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.targets import assembler_version
@@ -72,10 +74,14 @@ class Prepared:
         for index, kernel in enumerate(trace.kernels):
             rows[index] = {"name": kernel.name, "choices": [], "binaries": {}}
         for chosen in choices.chosen:
-            rows[chosen.tuning.kernel]["choices"].append([chosen.tuning.key, asdict(chosen.config)])
+            rows[chosen.tuning.kernel]["choices"].append([chosen.tuning.key, msgspec.to_builtins(chosen.config)])
         for index, made in objects.items():
             launch = trace.launches[index]
-            binary = {"cubin": made.cubin, "metadata": made.metadata, "specialization": launch.specialization}
+            binary = {
+                "cubin": made.cubin,
+                "metadata": made.metadata,
+                "specialization": msgspec.to_builtins(launch.specialization),
+            }
             rows[launch.kernel]["binaries"][launch.key] = binary
         return {"cache": str(task.job.cache.root.absolute()), "native": native, "kernels": list(rows.values())}
 

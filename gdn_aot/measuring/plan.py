@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gdn_aot.building import pipeline
 from gdn_aot.choosing.choose import misfit
@@ -261,6 +263,6 @@ def _add(
         traced, made = trace.launches[launch], outcomes[launch].object
         row: object = reasons[launch]
         if made is not None and row is None:
-            signature = traced.specialization["signature"]
+            signature = traced.specialization.signature
             row = {"cubin": made.cubin, "metadata": made.metadata, "signature": signature}
         unit.binaries.setdefault(trace.kernels[traced.kernel].name, {})[traced.key] = row

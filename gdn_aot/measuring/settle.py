@@ -12,7 +12,7 @@ from gdn_aot.records import tuning as records
 from gdn_aot.records.objective import NoneEligible, Sample, choose
 
 if TYPE_CHECKING:
-    from gdn_aot.launches import Config, Object, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, Scalar
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Session, Unit
     from gdn_aot.measuring.plan import Prepared, Task
@@ -140,12 +140,12 @@ class Writer:
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
         )
 
-    def _size(self, made: Object | None) -> tuple[int, ...]:
+    def _size(self, made: CompiledKernel | None) -> tuple[int, ...]:
         if made is None:
             return ()
         return self._prepared.sizes[made.cubin], made.shared, made.registers * made.threads
 
-    def _resources(self, made: Object | None) -> records.Resources | None:
+    def _resources(self, made: CompiledKernel | None) -> records.Resources | None:
         if made is None:
             return None
         size = self._prepared.sizes[made.cubin]

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from msgspec import structs
+
 from gdn_aot.artifact.reader import JsonObject, ProblemList, refuse_constant, unique_pairs
 from gdn_aot.launches import Config
 from gdn_aot.records import tuning_form as form
@@ -294,7 +296,7 @@ def _dump_kernel(kernel: form.KernelRecord, depth: int) -> Iterator[str]:
 
 
 def _dump_config(config: Config, depth: int) -> Iterator[str]:
-    yield " " * depth + _text({**asdict(config), "kwargs": dict(config.kwargs)})
+    yield " " * depth + _text({**structs.asdict(config), "kwargs": dict(config.kwargs)})
 
 
 def _dump_choice(choice: form.ChoiceRecord, depth: int) -> Iterator[str]:

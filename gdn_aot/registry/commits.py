@@ -7,9 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.check import DIGEST
-from gdn_aot.artifact.parse import check_format, load_json
-from gdn_aot.artifact.reader import JsonObject, ProblemList
+from gdn_aot.artifact.reader import DIGEST, JsonObject, ProblemList, check_format, load_json
 
 if TYPE_CHECKING:
     from pathlib import Path

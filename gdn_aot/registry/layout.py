@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, get_args
 
+import msgspec
+
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
-from gdn_aot.artifact.check import COMMIT, DIGEST, IDENTIFIER
-from gdn_aot.artifact.parse import check_format, load_json
-from gdn_aot.artifact.reader import JsonObject, ProblemList
+from gdn_aot.artifact.reader import COMMIT, DIGEST, IDENTIFIER, JsonObject, ProblemList, check_format, load_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -179,7 +179,8 @@ def entry_bytes(entry: Entry) -> bytes:
 
 
 def _dump(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, indent=1).encode("ascii") + b"\n"
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, indent=1, default=msgspec.to_builtins)
+    return text.encode("ascii") + b"\n"
 
 
 def parse_index(data: bytes) -> RegistryIndex:

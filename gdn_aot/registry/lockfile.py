@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import write_whole
-from gdn_aot.artifact.check import DIGEST
-from gdn_aot.artifact.parse import check_format, load_json
-from gdn_aot.artifact.reader import JsonObject, ProblemList
+from gdn_aot.artifact.reader import DIGEST, JsonObject, ProblemList, check_format, load_json
 from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, UsageError, VerificationError
 from gdn_aot.registry.base import COMMIT, check_revision, locate
 from gdn_aot.registry.layout import MAX_FILE

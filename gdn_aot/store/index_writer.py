@@ -15,8 +15,9 @@ from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gdn_aot.artifact.manifest import Binary, Choice, Kernel, Manifest
+    from gdn_aot.artifact.manifest import Binary, Choice, Manifest
     from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.launches import Kernel
 
 
 def write_index(artifact: Artifact) -> bytes:
@@ -28,7 +29,7 @@ def write_index(artifact: Artifact) -> bytes:
     captured: dict[str, list[tuple[str, Sequence[int]]]] = {}
     captures = {number for number, name in enumerate(manifest.workloads) if is_capture(name)}
     for kernel in manifest.kernels:
-        name = f"{kernel.module}:{kernel.qualname}"
+        name = kernel.name
         records[record_name("choices", name)] = _dump([_choice(choice) for choice in kernel.choices])
         for binary in kernel.binaries:
             key = binary_name(name, binary.launch_key)

@@ -81,7 +81,7 @@ class StoredArtifact:
             OSError: It cannot be read.
             VerificationError: It is damaged.
         """
-        from gdn_aot.artifact.parse import load_manifest
+        from gdn_aot.artifact.manifest_json import load_manifest
 
         return load_manifest(read_manifest(self.place))
 
@@ -95,7 +95,7 @@ def read_manifest(place: str) -> bytes:
     """
     import zstandard
 
-    from gdn_aot.artifact.parse import MAX_BYTES
+    from gdn_aot.artifact.manifest_json import MAX_BYTES
 
     path = f"{place}/{MANIFEST}"
     with open(path, "rb") as file:

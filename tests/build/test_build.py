@@ -17,10 +17,11 @@ import pytest
 import triton
 from builds import Built, make
 from helpers import ROOT, expect_error, gdn_aot, python
+from msgspec import structs
 from tune import records
 
 from gdn_aot.artifact import elf
-from gdn_aot.artifact.manifest import to_json
+from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.records import tuning as r
 from gdn_aot.tracing import wide
@@ -409,7 +410,7 @@ def test_a_wide_choice_is_built_and_an_invented_one_refused(build: Callable[...,
     beyond = wide.candidates(offered, get_target("sm_90"))[0]
     (choice,) = kernel.choices
     row = records.times(64, *[2.0] * len(offered), 1.0)
-    for config, root in ((beyond, "wide"), (replace(beyond, num_stages=77), "invented")):
+    for config, root in ((beyond, "wide"), (structs.replace(beyond, num_stages=77), "invented")):
         widened = replace(
             kernel, candidates=(*offered, config), choices=(replace(choice, chosen=len(offered), times=(row,)),)
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 import zstandard
 from doctoring import KERNEL, artifact_of, distribution, doctor, first_on_path, flip, in_the_way, provider_copy
 from helpers import expect_error, gdn_aot, python, run
+from msgspec.structs import replace
 from store import storing
 
 from gdn_aot.artifact import manifest as manifests

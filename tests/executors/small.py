@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 from jobs import make_job
 
 from gdn_aot.building import pipeline
@@ -80,7 +81,7 @@ def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]
             number=number,
             module=trace.kernels[item.kernel].module,
             qualname=trace.kernels[item.kernel].qualname,
-            specialization=item.specialization,
+            specialization=msgspec.to_builtins(item.specialization),
             key=launch_digest(trace.kernels[item.kernel], item.specialization, order.compiler),
             ptx=ptx,
         )

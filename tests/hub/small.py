@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from artifact import factory
+from msgspec import structs
 
 from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import write_artifact
@@ -30,12 +31,12 @@ def artifact(folder: Path, target: str = "sm_120", *, build: int = 0, dirty: boo
     plain = factory.make_manifest()
     cubin = b"\x7fELF" + f"{target} {build}".encode() * 50
     digits = target.removeprefix("sm_")
-    manifest = replace(
+    manifest = structs.replace(
         plain,
         identifier=names.make_identifier("fla", "0.6.0", "3.6.0", target),
-        target=replace(plain.target, name=target, capability=(int(digits[:-1]), int(digits[-1]))),
+        target=structs.replace(plain.target, name=target, capability=(int(digits[:-1]), int(digits[-1]))),
         kernels=(factory.make_kernel(factory.make_binary(cubin)),),
-        build=replace(plain.build, commit="c" * 40, dirty=dirty),
+        build=structs.replace(plain.build, commit="c" * 40, dirty=dirty),
     )
     blobs = {factory.sha256(data): data for data in (factory.LICENSE, cubin)}
     path = folder / f"build-{build}{'-dirty' * dirty}" / names.file_name(manifest.identifier)

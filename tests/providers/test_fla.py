@@ -57,7 +57,7 @@ print(json.dumps({
     "version": trace.provider_version, "installed": installed.version("fla"), "refused": trace.refused,
     "kernels": sorted({trace.kernels[launch.kernel].qualname for launch in trace.launches}),
     "workloads": trace.workloads, "calls": trace.calls,
-    "sources": sorted({path for kernel in trace.kernels for path, _ in kernel.sources}),
+    "sources": sorted({source.path for kernel in trace.kernels for source in kernel.sources}),
 }))
 """
 

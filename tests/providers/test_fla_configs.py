@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from artifact import factory
 from helpers import ROOT, expect_error, gdn_aot, python
+from msgspec import structs
 from tune import records
 
 from gdn_aot._files import write_whole
@@ -246,10 +247,10 @@ def test_an_artifact_is_exported(tmp_path: Path) -> None:
     manifest, version = factory.make_manifest(), installed.require("fla")
     kernel = manifest.kernels[0]
     assert f"{kernel.module}:{kernel.qualname}" == CHUNK_O
-    manifest = replace(
+    manifest = structs.replace(
         manifest,
         identifier=names.make_identifier("fla", version, manifest.triton.version, manifest.target.name),
-        provider=replace(manifest.provider, version=version),
+        provider=structs.replace(manifest.provider, version=version),
         kernels=(kernel,),
     )
     path = write_artifact(manifest, factory.make_blobs(), tmp_path / "artifact.tar.zst").path

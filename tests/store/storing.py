@@ -6,13 +6,12 @@ import ctypes
 import hashlib
 import os
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import zstandard
 from artifact import factory
 from doctoring import flip
+from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
@@ -86,10 +85,6 @@ def check_store(home: Path) -> list[str]:
         assert sum(blob.size for blob in stored.manifest.blobs) == (place / PACK).stat().st_size
         found.append(stored.index.header["sha256"])
     return found
-
-
-def write_manifest(place: Path, content: bytes) -> None:
-    (place / MANIFEST).write_bytes(zstandard.compress(content))
 
 
 # ---- Artifacts to put into stores ----

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from jobs import make_wanted
+from msgspec.structs import replace
 
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits
