@@ -101,19 +101,7 @@ def _header(artifact: Artifact) -> dict[str, object]:
         "version": manifest.provider.version,
         "triton": manifest.triton.version,
         "workloads": manifest.workloads,
-        "models": [
-            {
-                "name": model.name,
-                "tp": model.tp,
-                "heads": model.heads,
-                "v_heads": model.v_heads,
-                "k_dim": model.k_dim,
-                "v_dim": model.v_dim,
-                "conv_width": model.conv_width,
-                "dtype": model.dtype,
-            }
-            for model in manifest.models
-        ],
+        "models": manifest.models,
         "modules": sorted({kernel.module for kernel in manifest.kernels}),
         "kernels": len(manifest.kernels),
         "choices": sum(len(kernel.choices) for kernel in manifest.kernels),
@@ -122,9 +110,8 @@ def _header(artifact: Artifact) -> dict[str, object]:
     }
 
 
-def _kernel(kernel: Kernel) -> tuple[object, ...]:
-    """Return the fields of a `KernelRecord`; without relaxations as they were before there were any."""
-    record = KernelRecord(
+def _kernel(kernel: Kernel) -> KernelRecord:
+    return KernelRecord(
         kernel.module,
         kernel.qualname,
         kernel.source_sha256,
@@ -133,7 +120,6 @@ def _kernel(kernel: Kernel) -> tuple[object, ...]:
         [(used.name, used.value) for used in kernel.globals],
         [(relaxed.argument, relaxed.value) for relaxed in kernel.relaxations],
     )
-    return tuple(record) if kernel.relaxations else tuple(record)[:-1]
 
 
 def _choice(choice: Choice) -> ChoiceRecord:

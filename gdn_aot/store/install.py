@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp-"
 """How the names of what is not finished begin."""
+_PIECE = 4 << 20
+"""Bytes of blobs that are written at once."""
+_MOST = 512
+"""Buffers that the system is given at once; Linux takes up to 1024."""
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
 
 
@@ -64,7 +68,7 @@ def install(
     Raises:
         NotWritableError: The store cannot be written.
         UnknownFormatError: A newer gdn-aot made the store.
-        VerificationError: The artifact file changed while it was read.
+        VerificationError: It was opened lazily, and a blob is not what its manifest calls for.
     """
     place = f"{store.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
     with writing(store, waiting, make=True):
@@ -179,20 +183,48 @@ def _put(store: Store, place: str, artifact: Artifact, origins: tuple[Origin, ..
     temporary = _temporary(store)
     os.mkdir(temporary)
     try:
-        with ThreadPoolExecutor(1) as pool:  # most of writing is waiting for the disk
-            pack = pool.submit(_write, f"{temporary}/{PACK}", (content for _, content in artifact.iter_blobs()))
+        with ThreadPoolExecutor(1) as disk, open(f"{temporary}/{PACK}", "xb") as pack:
+            pieces = _pieces(content for _, content in artifact.iter_blobs())
+            written = [disk.submit(_write_all, pack.fileno(), piece) for piece in pieces]  # while the next are checked
+            synced = disk.submit(os.fsync, pack.fileno())
             manifest = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(artifact.manifest_json)
-            _write(f"{temporary}/{MANIFEST}", [manifest])
-            _write(f"{temporary}/{INDEX}", [write_index(artifact)])
+            write_whole(f"{temporary}/{MANIFEST}", manifest, sync=True)
+            write_whole(f"{temporary}/{INDEX}", write_index(artifact), sync=True)
             if origins:
                 write_origins(temporary, origins)
-            pack.result()
+            for step in (*written, synced):
+                step.result()
         if os.path.isdir(place):
             discard_artifact(store, place)
         os.rename(temporary, place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _pieces(contents: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """Yield contents in lists that are worth a write each."""
+    piece: list[memoryview] = []
+    size = 0
+    for content in contents:
+        piece.append(content)
+        size += len(content)
+        if size > _PIECE:
+            yield piece
+            piece, size = [], 0
+    yield piece
+
+
+def _write_all(file: int, contents: list[memoryview]) -> None:
+    """Write contents one after another; the system may take fewer bytes than it is given."""
+    for start in range(0, len(contents), _MOST):
+        left = contents[start : start + _MOST]
+        while left:
+            written = os.writev(file, left)
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if written:
+                left[0] = left[0][written:]
 
 
 def _is_installed(place: str, artifact: Artifact) -> bool:
@@ -226,14 +258,6 @@ def _prepare(store: Store) -> dict[str, int]:
 
 def _temporary(store: Store) -> str:
     return f"{store.root}/artifacts/{TEMPORARY}{os.urandom(8).hex()}"
-
-
-def _write(path: str, contents: Iterable[bytes]) -> None:
-    """Write a new file and have it on the disk."""
-    with open(path, "xb", buffering=1 << 20) as file:
-        file.writelines(contents)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _discard(path: str) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from artifact import factory
 from helpers import python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
-from gdn_aot.errors import NotWritableError
+from gdn_aot.errors import NotWritableError, VerificationError
 from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.origins import Origin, read_origins
@@ -196,7 +197,7 @@ def refusal(home: Path, artifact: Artifact, source: Origin) -> str:
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-@pytest.mark.parametrize("step", ["fsync", "replace", "rename", "utime"])
+@pytest.mark.parametrize("step", ["fsync", "writev", "replace", "rename", "utime"])
 def test_a_full_disk(
     home: Path, tmp_path: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch, step: str, damaged: bool
 ) -> None:
@@ -240,7 +241,7 @@ import json, os, resource, signal, sys
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.errors import NotWritableError
+from gdn_aot.errors import NotWritableError, VerificationError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store, artifact = Store(sys.argv[1]), open_artifact(sys.argv[2])
 refused = []
@@ -263,12 +264,25 @@ print(json.dumps(refused))
     assert storing.leftovers(home) == []
 
 
-def test_the_file_changes_while_it_is_installed(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gdn_aot.artifact.verify._CACHE", 0)
-    artifact = open_artifact(one.path)
-    Path(artifact.path).write_bytes(b"")
-    with pytest.raises(Exception, match="changed after it was verified"):
-        install(Store(str(home)), artifact)
+@pytest.mark.parametrize("most", [1, 7, 100_000])
+def test_a_write_that_is_done_in_part(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """The system may take fewer bytes than it is given."""
+    real = os.writev
+
+    def part(file: int, buffers: list[memoryview]) -> int:
+        return real(file, [buffers[0][:most]] if len(buffers[0]) > most else buffers[:2])
+
+    monkeypatch.setattr(os, "writev", part)
+    install(Store(str(home)), one)
+    assert check_store(home) == [one.sha256]
+
+
+def test_blobs_that_are_not_what_the_manifest_calls_for(home: Path, tmp_path: Path) -> None:
+    """They are checked as they are written; nothing of the artifact is left."""
+    parts = factory.members()
+    (tmp_path / "a").write_bytes(factory.pack([*parts[:2], parts[3], parts[2]]))
+    with pytest.raises(VerificationError, match="is not a sound artifact"):
+        install(Store(str(home)), open_artifact(tmp_path / "a", lazy=True))
     assert Store(str(home)).artifacts() == storing.leftovers(home) == []
 
 
@@ -291,5 +305,6 @@ def test_content_is_on_the_disk_first(home: Path, one: Artifact, monkeypatch: py
     monkeypatch.setattr(os, "rename", lambda source, target: (check(source, target), real_rename(source, target)))
     monkeypatch.setattr(os, "replace", lambda source, target: (check(source, target), real_replace(source, target)))
     install(Store(str(home)), one, origin(1))
-    assert named == ["CACHEDIR.TAG", "format", "origin.json", storing.place_of(home).name]
+    files = ["manifest.json.zst", "index", "origin.json"]
+    assert named == ["CACHEDIR.TAG", "format", *files, storing.place_of(home).name]
     assert len(synced) == 5
