@@ -178,21 +178,17 @@ def discard_artifact(store: Store, place: str) -> None:
 
 def _put(store: Store, place: str, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
     """Write an artifact's directory, in place of the damaged one if there is one."""
-    import zstandard
-
     temporary = _temporary(store)
     os.mkdir(temporary)
     try:
-        with ThreadPoolExecutor(1) as disk, open(f"{temporary}/{PACK}", "xb") as pack:
+        # Most of writing is waiting for the disk: that of one piece, while the next blobs are checked.
+        with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as disk, open(f"{temporary}/{PACK}", "xb") as pack:
+            small = beside.submit(_write_small, temporary, artifact, origins)
             pieces = _pieces(content for _, content in artifact.iter_blobs())
-            written = [disk.submit(_write_all, pack.fileno(), piece) for piece in pieces]  # while the next are checked
+            written = [disk.submit(_write_all, pack.fileno(), piece) for piece in pieces]
             synced = disk.submit(os.fsync, pack.fileno())
-            manifest = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(artifact.manifest_json)
-            write_whole(f"{temporary}/{MANIFEST}", manifest, sync=True)
             write_whole(f"{temporary}/{INDEX}", write_index(artifact), sync=True)
-            if origins:
-                write_origins(temporary, origins)
-            for step in (*written, synced):
+            for step in (small, *written, synced):
                 step.result()
         if os.path.isdir(place):
             discard_artifact(store, place)
@@ -200,6 +196,16 @@ def _put(store: Store, place: str, artifact: Artifact, origins: tuple[Origin, ..
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _write_small(place: str, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
+    """Write the files of an artifact's directory that are neither its blobs nor its index."""
+    import zstandard
+
+    manifest = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(artifact.manifest_json)
+    write_whole(f"{place}/{MANIFEST}", manifest, sync=True)
+    if origins:
+        write_origins(place, origins)
 
 
 def _pieces(contents: Iterable[memoryview]) -> Iterator[list[memoryview]]:
