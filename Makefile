@@ -43,7 +43,7 @@ test: lint types unit triton38  ## lint, types and tests, with both versions of 
 lint: $(STAMP)  ## ruff, rules and format; no import up a floor, no circle of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy

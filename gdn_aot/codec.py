@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from gdn_aot._text import suggest
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$", min_length=40, max_length
 MAX_PROBLEMS = 1000
 """Problems that are listed of one file."""
 MAX_STRUCTURE = 2_000_000
-"""Opening brackets and commas in a file; bounds the memory that its values take."""
+"""Opening brackets and commas in a file, unless its form says more; bounds the memory that its values take."""
 MAX_DEPTH = 32
 """Levels of lists and objects inside one piece of free JSON."""
 _LISTED = 500_000
@@ -56,6 +57,12 @@ _CONTAINERS = (list, tuple, dict)
 _SHOWN = 80
 """Characters of a file's own text that a message repeats."""
 _KINDS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "object"}
+_BOUNDS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+}
 _SCHEMA_KINDS = {"integer": "int", "string": "str", "boolean": "bool", "number": "number", "array": "list"}
 
 
@@ -72,6 +79,7 @@ class Form(Generic[T]):
         what: What messages call it, as ``the manifest``.
         format: Its format version, which the field ``format`` of ``record`` holds.
         limit: Most bytes that one may have.
+        structure: Most opening brackets and commas.
         layout: Puts the compact JSON that is encoded into the lines of the file.
         check: Yields what contradicts itself in a record that is well formed.
         hint: What to do about a file that is refused; nothing for what errors of verification say.
@@ -84,11 +92,12 @@ class Form(Generic[T]):
         *,
         format: int,  # noqa: A002 - it is what the key is called
         limit: int,
+        structure: int = MAX_STRUCTURE,
         layout: Callable[[bytes], bytes] = lambda compact: compact + b"\n",
         check: Callable[[T], Iterable[Problem]] | None = None,
         hint: str | None = None,
     ) -> None:
-        self._record, self.what, self.format, self.limit = record, what, format, limit
+        self._record, self.what, self.format, self.limit, self._structure = record, what, format, limit, structure
         self._layout, self._check, self._hint = layout, check, hint
         self._decoder = msgspec.json.Decoder(record)
         self._encoder = msgspec.json.Encoder()
@@ -156,8 +165,8 @@ class Form(Generic[T]):
         """Return why a file is not even looked into."""
         if len(data) > self.limit:
             return [Problem("", f"is larger than {self.limit} bytes")]
-        if _structure(data) > MAX_STRUCTURE:
-            return [Problem("", f"has more than {MAX_STRUCTURE} brackets and commas")]
+        if _structure(data) > self._structure:
+            return [Problem("", f"has more than {self._structure} brackets and commas")]
         return []
 
     def _check_format(self, data: bytes) -> None:
@@ -267,15 +276,17 @@ def problems(value: object, schema: dict[str, Any]) -> list[Problem]:
         Problem(path_text([*error.absolute_path, *inside]), what)
         for found in Draft202012Validator(schema).iter_errors(value)
         for error in _inner(found)
+        if error.validator != "items"  # those behind a list of a fixed length: the length is named
         for inside, what in _said(error)
     )
 
 
 def problem_of(error: Exception) -> Problem:
     """Return the problem that an error of msgspec speaks of: the first that it met."""
-    what, _, where = str(error).partition(" - at `$")
+    what, _, where = str(error).partition(" - at `")
     what = what if what[1:2].isupper() else what[:1].lower() + what[1:]
-    return Problem(where.rstrip("`").lstrip("."), what[:200] or type(error).__name__)
+    place = where.removeprefix("key` in `").removeprefix("$").removeprefix(".").rstrip("`")
+    return Problem(place, what[:200] or type(error).__name__)
 
 
 def path_text(path: Iterable[str | int]) -> str:
@@ -318,9 +329,10 @@ def _said(error: Any) -> Iterator[tuple[list[str], str]]:
             missing = re.match(r"'(.*)' is a required property$", error.message)
             yield [missing.group(1)] if missing else [], "missing"
         case "additionalProperties":
-            yield from (
-                ([name], "unknown key") for name in sorted(set(value) - set(error.schema.get("properties", ())))
-            )
+            known = error.schema.get("properties", {})
+            otherwise = f"known are {', '.join(known)}"
+            for name in sorted(value.keys() - known.keys()):
+                yield [name], f"unknown key; {suggest(name[:_SHOWN], known, otherwise)}"
         case "anyOf":
             options = [part for part in wanted if "type" in part]
             kinds = " or ".join(_kinds(part["type"]) for part in options) or "another form"
@@ -329,18 +341,15 @@ def _said(error: Any) -> Iterator[tuple[list[str], str]]:
             options = wanted if isinstance(wanted, list) else [wanted]
             yield [], f"expected {' or '.join(map(str, options))}, got {_short(value)}"
         case "pattern" | "minLength" | "maxLength":
-            yield [], f"{_short(value)} does not match {error.schema.get('pattern', 'its length')}"
-        case "minimum" | "maximum":
-            yield (
-                [],
-                f"expected {'at least' if error.validator == 'minimum' else 'at most'} {wanted}, got {_short(value)}",
-            )
+            named = error.schema.get("description")
+            how = f"is not {named}" if named else f"does not match {error.schema.get('pattern', 'its length')}"
+            yield [], f"{_short(value)} {how}"
+        case bound if bound in _BOUNDS:
+            yield [], f"expected {_BOUNDS[bound]} {wanted}, got {_short(value)}"
         case "minItems" | "maxItems":
             exact = error.schema.get("minItems") == error.schema.get("maxItems")
             bound = "" if exact else "at least " if error.validator == "minItems" else "at most "
             yield [], f"expected list of {bound}{wanted}, got list of {len(value)}"
-        case "items":
-            pass  # items behind those of a list of a fixed length: the length is named
         case other:
             yield [], f"breaks the rule {other}"
 

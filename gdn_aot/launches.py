@@ -183,13 +183,7 @@ def field_problems(field: str, value: object, where: str) -> Iterator[Problem]:
     """
     if fault := unbounded(value):
         yield Problem(where, fault)
-    else:
-        yield from kind_problems(field, value, where)
-
-
-def kind_problems(field: str, value: object, where: str) -> Iterator[Problem]:
-    """Yield what `field_problems` does but for how deep and large values are."""
-    if field == "signature" and isinstance(value, dict):
+    elif field == "signature" and isinstance(value, dict):
         for name, found in value.items():
             if not _is_type(found):
                 yield Problem(where + step(name), f"expected str or list of them, got {kind(found)}")

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot.artifact import manifest_json
 from gdn_aot.capture import form as capture
+from gdn_aot.matrix import form as matrix
+from gdn_aot.records import numerics, tuning
 
 if TYPE_CHECKING:
     from gdn_aot.codec import Form
 
 FOLDER = Path(__file__).parent.parent / "docs/reference/schemas"
-FORMS: dict[str, Form[Any]] = {"manifest": manifest_json.FORM, "capture": capture.FORM}
+FORMS: dict[str, Form[Any]] = {
+    "manifest": manifest_json.FORM,
+    "capture": capture.FORM,
+    "tuning": tuning.FORM,
+    "numerics": numerics.FORM,
+    "matrix": matrix.FORM,
+}
 
 
 def schema(name: str) -> str:

@@ -11,13 +11,12 @@ from gdn_aot.artifact.manifest import BinaryRow, Parts
 from gdn_aot.artifact.names import is_capture, make_identifier
 from gdn_aot.codec import unbounded
 from gdn_aot.errors import Problem
-from gdn_aot.launches import field_problems, kind_problems
+from gdn_aot.launches import field_problems
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from gdn_aot.artifact.manifest import FileKernel, ManifestFile, ManifestHead
-    from gdn_aot.launches import Json
 
 MAX_TOTAL = 1 << 30
 """Bytes of everything in an artifact, uncompressed."""
@@ -64,8 +63,9 @@ def _check_kernel(kernel: FileKernel, where: str) -> Iterator[Problem]:
     yield from _unique(f"{where}.choices", (choice.key for choice in kernel.choices), ".key")
     yield from _unique(f"{where}.binaries", (binary.launch_key for binary in kernel.binaries), "[0]")
     for number, choice in enumerate(kernel.choices):
-        names = (name for name, _ in choice.config.kwargs)
-        yield from _unique(f"{where}.choices[{number}].config.kwargs", names, "[0]")
+        names = [name for name, _ in choice.config.kwargs]
+        if len({*names}) != len(names):
+            yield from _unique(f"{where}.choices[{number}].config.kwargs", names, "[0]")
 
 
 def _check_blobs(file: ManifestFile) -> Iterator[Problem]:
@@ -85,9 +85,10 @@ def _check_numbers(file: ManifestFile) -> Iterator[Problem]:
     tables["blob"] = file.blobs
     digests = {blob.sha256: number for number, blob in enumerate(file.blobs)}
     licenses = [digests[item.blob] for item in file.provider.license_files if item.blob in digests]
+    rows = [msgspec.structs.astuple(row) for kernel in file.kernels for row in kernel.binaries]
+    columns = dict(zip(_PLACES, zip(*rows, strict=True), strict=True)) if rows else {}
     for name, table in tables.items():
-        numbers = [getattr(row, name) for kernel in file.kernels for row in kernel.binaries]
-        met = [*dict.fromkeys([*licenses, *numbers] if name == "blob" else numbers)]
+        met = [*dict.fromkeys([*(licenses if name == "blob" else ()), *columns.get(name, ())])]
         if met == [*range(len(table))]:
             continue
         missing = [
@@ -107,18 +108,22 @@ def _order_fault(place: str, met: list[int]) -> Problem:
 
 def _check_parts(file: ManifestFile) -> Iterator[Problem]:
     parts = file.parts
-    faults = field_problems if unbounded(_free_json(parts)) else kind_problems
     for name in Parts.__struct_fields__:
         part = getattr(parts, name)
-        wrong = [fault for number, value in enumerate(part) for fault in faults(name, value, f"parts.{name}[{number}]")]
+        wrong = [
+            problem
+            for number, value in enumerate(part if name != "constants" or not _all_plain(parts) else ())
+            for problem in field_problems(name, value, f"parts.{name}[{number}]")
+        ]
         yield from wrong or _unique(f"parts.{name}", map(msgspec.json.encode, part))
 
 
-def _free_json(parts: Parts) -> list[Json]:
-    """Return what a schema does not bound: looked at as a whole it takes a tenth of the time."""
-    values: list[Json] = [*parts.signature, *parts.options, *parts.metadata]
-    values += [value for constants in parts.constants for _, value in constants]
-    return values + [value for row in parts.attributes for _, attributes in row for _, value in attributes]
+def _all_plain(parts: Parts) -> bool:
+    """Say whether all constants are bounded scalars. Few are different, so that a set of them is quickly looked at."""
+    try:
+        return not unbounded([*{value for constants in parts.constants for _, value in constants}])
+    except TypeError:  # a list or an object
+        return False
 
 
 def _check_users(file: ManifestFile) -> Iterator[Problem]:
@@ -163,6 +168,9 @@ def _check_path(path: str, where: str) -> Iterator[Problem]:
 
 
 def _unique(where: str, keys: Iterable[Hashable], field: str = "") -> Iterator[Problem]:
+    keys = [*keys]
+    if len({*keys}) == len(keys):
+        return
     seen: dict[Hashable, int] = {}
     for number, key in enumerate(keys):
         first = seen.setdefault(key, number)

@@ -152,16 +152,7 @@ def _binary(
 
 
 def _model(shape: ModelShape) -> m.Model:
-    return m.Model(
-        name=shape.name,
-        tp=shape.tp,
-        heads=shape.heads,
-        v_heads=shape.v_heads,
-        k_dim=shape.k_dim,
-        v_dim=shape.v_dim,
-        conv_width=shape.conv_width,
-        dtype=shape.dtype,
-    )
+    return m.Model(**{name: getattr(shape, name) for name in m.Model.__struct_fields__})
 
 
 def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, ...]:

@@ -274,7 +274,9 @@ def pack_target(job: Job, done: Compiled, built: Built) -> Built:
         workloads=trace.workloads,
         limits=wanted.limits,
         licenses=licenses,
-        numerics=numerics.summary(job.numerics_root, wanted.provider, built.target, trace, built.choices),
+        numerics=numerics.summary(
+            job.numerics_root, wanted.provider, built.target, trace, built.choices.digests(trace)
+        ),
     )
     path = job.output / file_name(manifest.identifier)
     archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gdn_aot.errors import UsageError
+from gdn_aot.records.numerics import choice_digest, launch_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,14 @@ class Choices:
     rejected: list[tuple[str, str, str]] = field(default_factory=list)
     """(kernel, candidate, reason) of candidates that do not fit this target."""
     failures: list[Failure] = field(default_factory=list)
+
+    def digests(self, trace: Trace) -> set[str]:
+        """Return the digests, as records of numeric checks have them, of everything that is packed."""
+        tuned = {
+            choice_digest(trace.kernels[one.tuning.kernel].name, one.tuning.key, one.config) for one in self.chosen
+        }
+        plain = [trace.launches[index] for index in self.plain]
+        return tuned | {launch_digest(trace.kernels[launch.kernel].name, launch.key) for launch in plain}
 
 
 def misfit(compiled: CompiledKernel, target: Target) -> str | None:

@@ -37,11 +37,7 @@ def known_for(wanted: Wanted, target: Target, root: Path | None) -> Known:
     """Read the tuning record of a target below ``root``, and find those that it may be transferred from."""
     distribution, version = wanted.provider.distribution, installed.require(wanted.provider.name)
     triton = installed.version("triton")
-    own = None
-    if root is not None:
-        path = tuning.record_path(root, target.name, distribution, version)
-        own = tuning.load(path, target=target.name, distribution=distribution, version=version)
-    measured = tuning.table(own, triton)
+    measured = tuning.table(tuning.find(root, target.name, distribution, version), triton)
     transfer = Transfer(root, target, distribution, version, triton)
     return Known(
         measured=measured,

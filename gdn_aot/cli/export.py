@@ -14,7 +14,7 @@ from gdn_aot.errors import NothingSelectedError, UsageError
 if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.providers.fla.configs import Choice
-    from gdn_aot.records.tuning import Record
+    from gdn_aot.records.tuning import TuningRecord
 
 _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
 
@@ -112,7 +112,7 @@ def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[
         assert target is not None  # noqa: S101 - the caller has one of both
         version = installed.require("fla")
         path = records.record_path(tuning, target, DISTRIBUTION, version)
-    found: Record | None = records.load(path, target=target, distribution=DISTRIBUTION, version=version)
+    found: TuningRecord | None = records.load(path, target=target, distribution=DISTRIBUTION, version=version)
     if found is None:
         raise UsageError(
             f"there is no tuning record {path}",

@@ -127,6 +127,7 @@ class Child:
         self._connection = Connection(ours.detach())
         self._pid: int | None = None
         self._ended: int | None = None
+        self._ending_lock = threading.Lock()
         self.over = False
         return self
 
@@ -145,27 +146,29 @@ class Child:
 
     def end(self, *, at_once: bool) -> None:
         """End it and all that it started, after its last message or at once."""
-        if self.over:
-            return
-        self._connection.close()
-        if not at_once:
+        if not at_once and not self.over:
+            self._connection.close()
             self._wait(_SECONDS_TO_END)
         self.kill()
-        self.over = True
-        os.close(self._status)
+        with self._ending_lock:
+            if not self.over:
+                self.over = True
+                self._connection.close()
+                os.close(self._status)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def kill(self) -> None:
-        """Kill it and all that it started, now."""
-        if not self.over and self.pid:
-            for kill in (os.killpg, os.kill):  # it leads its group as soon as it runs
-                with contextlib.suppress(ProcessLookupError):
-                    kill(self.pid, signal.SIGKILL)
-            self._wait(_SECONDS_TO_END)
+        """Kill it and all that it started, now. Any thread may."""
+        with self._ending_lock:
+            if not self.over and self.pid:
+                for kill in (os.killpg, os.kill):  # it leads its group as soon as it runs
+                    with contextlib.suppress(ProcessLookupError):
+                        kill(self.pid, signal.SIGKILL)
+                self._wait(_SECONDS_TO_END)
 
     def _wait(self, seconds: float) -> int | None:
         """Wait until it has ended. Returns its status, or None if it goes on."""
-        if self._ended is None and self.pid and select.select([self._status], [], [], seconds)[0]:
+        if self._ended is None and not self.over and self.pid and select.select([self._status], [], [], seconds)[0]:
             data = os.read(self._status, zygote.STATUS.size)
             self._ended = zygote.STATUS.unpack(data)[0] if data else -signal.SIGKILL  # with the zygote, which is gone
         return self._ended

@@ -25,6 +25,7 @@ from gdn_aot.machine import installed
 from gdn_aot.machine.child import Child, EndedError
 from gdn_aot.providers import module_name
 from gdn_aot.records import numerics as records
+from gdn_aot.records.files import RecordedDevice, RecordedProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,7 +169,9 @@ def _row(workload: str, shape: ModelShape, answers: Sequence[Mapping[str, Any]])
             if name not in worst or rank > worst[name][0]:
                 worst[name] = rank, records.Worst(call=answer["call"], result=name, error=error, limit=limit)
     problems = {
-        what: tuple(records.Problem(call=answer["call"], why=answer[what]) for answer in answers if answer.get(what))
+        what: tuple(
+            records.CallProblem(call=answer["call"], why=answer[what]) for answer in answers if answer.get(what)
+        )
         for what in ("wrong", "skipped")
     }
     return records.Check(
@@ -250,7 +253,7 @@ def _noted(note: str) -> str:
 
 def make_record(
     task: Task, target: Target, card: CardInfo | None, results: Results | str, shapes: Sequence[ModelShape]
-) -> records.Record:
+) -> records.NumericsRecord:
     """Return the record of a target.
 
     Args:
@@ -262,13 +265,14 @@ def make_record(
     """
     provider = task.job.wanted.provider
     ran = isinstance(results, Results) and card is not None
-    status, how = "not run", "" if isinstance(results, Results) else results
+    status: records.Status = "not run"
+    how = "" if isinstance(results, Results) else results
     if isinstance(results, Results) and card is not None:
         status = "failed" if results.failures or not results.made else "checked"
         how = "cubin" if card.target == target else "ptx"
-    return records.Record(
+    return records.NumericsRecord(
         target=target.name,
-        provider=records.Provider(
+        provider=RecordedProvider(
             name=provider.name, distribution=provider.distribution, version=installed.require(provider.name)
         ),
         triton=installed.version("triton") or "",
@@ -276,7 +280,7 @@ def make_record(
         tool=f"gdn-aot {__version__}",
         status=status,
         how=how,
-        device=records.Device(name=card.name, driver=card.driver) if card is not None and ran else None,
+        device=RecordedDevice(name=card.name, driver=card.driver) if card is not None and ran else None,
         date=dt.datetime.now(dt.timezone.utc).date().isoformat() if ran else None,
         models=tuple(f"{shape.name} tp {shape.tp} {shape.dtype}" for shape in shapes),
         checks=results.rows(shapes) if isinstance(results, Results) else (),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gdn_aot.measuring.client import KeyState, Method, Session, Unit
     from gdn_aot.measuring.plan import Prepared, Progress, Task
     from gdn_aot.records.objective import Sample
-    from gdn_aot.records.tuning import ChoiceRecord
+    from gdn_aot.records.tuning import MeasuredChoice
 
 
 @dataclass(kw_only=True)
@@ -124,10 +124,10 @@ def _within(task: Task, prepared: Prepared) -> Method:
     return replace(task.method, search_seconds=min(task.method.search_seconds, task.budget / 2 / pairs))
 
 
-def _regret(choices: Iterable[ChoiceRecord]) -> dict[int, tuple[float, float]]:
+def _regret(choices: Iterable[MeasuredChoice]) -> dict[int, tuple[float, float]]:
     parts: dict[int, list[float]] = {}
     for choice in choices:
-        for tokens, part in choice.regret:
+        for tokens, part in choice.regret.items():
             parts.setdefault(tokens, []).append(part)
     return {tokens: (statistics.median(found), max(found)) for tokens, found in sorted(parts.items())}
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -344,7 +343,7 @@ _NORM = (
 )  # fmt: skip
 
 
-def _tuned(made: Built, home: Path, chosen: int, **more: Any) -> r.Record:
+def _tuned(made: Built, home: Path, chosen: int, **more: Any) -> r.TuningRecord:
     """Return a record with the last of the provider's candidates, or the given one, for a key of the only kernel."""
     (kernel,) = made.manifest.kernels
     name = f"{kernel.module}:{kernel.qualname}"
@@ -358,10 +357,10 @@ def _tuned(made: Built, home: Path, chosen: int, **more: Any) -> r.Record:
     row = records.choice(records.times(64, *us), key=kernel.choices[0].key, chosen=chosen % len(us))
     record = records.record(
         records.kernel(configs, row, name=name),
-        provider=r.Provider(name="fla", distribution="fla-core", version=version),
+        provider=structs.replace(records.FLA, version=version),
         triton=made.manifest.triton.version,
     )
-    return replace(record, **more)
+    return structs.replace(record, **more)
 
 
 def test_a_tuning_record_decides_the_choice(build: Callable[..., Built], tmp_path: Path) -> None:
@@ -411,10 +410,9 @@ def test_a_wide_choice_is_built_and_an_invented_one_refused(build: Callable[...,
     (choice,) = kernel.choices
     row = records.times(64, *[2.0] * len(offered), 1.0)
     for config, root in ((beyond, "wide"), (structs.replace(beyond, num_stages=77), "invented")):
-        widened = replace(
-            kernel, candidates=(*offered, config), choices=(replace(choice, chosen=len(offered), times=(row,)),)
-        )
-        records.write(tmp_path / root, replace(record, kernels=(widened,)))
+        chosen = structs.replace(choice, chosen=len(offered), times=(row,))
+        widened = structs.replace(kernel, candidates=(*offered, config), choices=(chosen,))
+        records.write(tmp_path / root, structs.replace(record, kernels=(widened,)))
     made = build(*_NORM, "--tuning", tmp_path / "wide")
     (found,) = (found for found in made.manifest.kernels[0].choices if found.provenance == "measured")
     assert found.derived

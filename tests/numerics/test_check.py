@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jsonschema
 import pytest
 from helpers import ROOT, expect_error, gdn_aot
 from jobs import make_job
+from msgspec import structs
 
 from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits
@@ -91,7 +93,7 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     }  # fmt: skip
     kernels = results.kernels()
     choices = {digest for kernel in kernels for digest in kernel.choices}
-    packed = record.digests(made.compiled.trace, made.compiled.choices)
+    packed = made.compiled.choices.digests(made.compiled.trace)
     assert choices == packed, "everything that would be packed is launched"
     assert all(kernel.ok and kernel.launches >= kernel.binaries > 0 for kernel in kernels)
     written = check.make_record(task, made.target, H100, results, made.shapes)
@@ -99,20 +101,18 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     path = record.record_path(tmp_path, "sm_80", "fla-core", written.provider.version)
     record.save(written, path)
     assert record.load(path) == written
-    jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads((ROOT / "gdn_aot/resources/numerics.schema.json").read_text())
-    jsonschema.validate(json.loads(path.read_text()), schema)
+    jsonschema.validate(json.loads(path.read_text()), record.FORM.schema())
     provider, compiled = task.job.wanted.provider, made.compiled
-    said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
+    said = record.summary(tmp_path, provider, made.target, compiled.trace, packed)
     assert said.status == "checked"
     assert said.detail == f"ptx on NVIDIA H100 80GB HBM3, driver 580.1, {written.date}"
-    fewer = [replace(kernel, choices=kernel.choices[:1]) for kernel in written.kernels]
-    record.save(replace(written, kernels=tuple(fewer)), path)
-    said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
+    fewer = [structs.replace(kernel, choices=kernel.choices[:1]) for kernel in written.kernels]
+    record.save(structs.replace(written, kernels=tuple(fewer)), path)
+    said = record.summary(tmp_path, provider, made.target, compiled.trace, packed)
     assert said.status == "partly checked"
     assert f"of the {len(packed)} choices and launches packed here" in said.detail
-    record.save(replace(written, triton="3.5.0"), path)
-    assert record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices).status == "not run"
+    record.save(structs.replace(written, triton="3.5.0"), path)
+    assert record.summary(tmp_path, provider, made.target, compiled.trace, packed).status == "not run"
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,28 @@ def test_a_target_that_cannot_be_run_is_recorded_as_such(session_home: Path, tmp
     assert record.load(path) == written
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "target": "sm_80"}'])
-def test_a_broken_record_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "record.json"
-    path.write_text(text)
-    with pytest.raises(UsageError, match="is refused"):
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (None, "", "is not JSON"),
+        (None, "[]", "expected object, got list"),
+        (None, "{}", "target: missing"),
+        ('"format": 1', '"format": 2', "format: 2 is not a known format version"),
+        ('"status": "checked"', '"status": "good"', "status: expected checked or failed or not run, got 'good'"),
+        ('"tp": 1', '"tp": "1"', "checks[0].tp: expected int, got str"),
+        ('"ok": true', '"ok": null', "kernels[0].ok: expected bool, got null"),
+        ('"date": "', '"date": "x', "date: 'x2026-11-24' is not a day as 2026-11-24"),
+        ('"tool"', '"tools": 1, "tool"', "tools: unknown key; did you mean tool?"),
+        ('"tool": "', '"tool":  "', "is not written as gdn-aot writes it"),
+    ],
+)
+def test_a_broken_record_is_refused(tmp_path: Path, old: str | None, new: str, reason: str) -> None:
+    good, path = (ROOT / "artifacts/numerics/sm_80/fla-core-0.6.0.json").read_text(), tmp_path / "record.json"
+    path.write_text(new if old is None else good.replace(old, new, 1))
+    with pytest.raises(UsageError) as caught:
         record.load(path)
+    assert caught.value.message.startswith(f"numerics record {path} is refused: ")
+    assert reason in "\n".join([caught.value.message, *map(str, caught.value.problems)])
 
 
 def test_without_a_card_it_says_so(session_home: Path, tmp_path: Path) -> None:
@@ -198,15 +214,15 @@ def test_a_manifest_says_what_was_checked(session_home: Path, tmp_path: Path) ->
     shapes = tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes)
     wanted = replace(task.job.wanted, shapes=shapes, workloads=selected[-1:], limits=Limits())
     made = check.prepare(replace(task, job=replace(task.job, wanted=wanted)), get_target("sm_80"), silent)
-    digests = sorted(record.digests(made.compiled.trace, made.compiled.choices))
+    digests = sorted(made.compiled.choices.digests(made.compiled.trace))
     kernel = record.CheckedKernel(kernel="m:k", launches=3, binaries=3, ok=True, choices=tuple(digests))
-    written = replace(check.make_record(task, made.target, H100, check.Results(), ()), status="checked")
+    written = structs.replace(check.make_record(task, made.target, H100, check.Results(), ()), status="checked")
     path = record.record_path(tmp_path / "numerics", "sm_80", "fla-core", written.provider.version)
     for kernels, status, where in (
         ((kernel,), "checked", "ptx on NVIDIA H100"),
-        ((replace(kernel, choices=kernel.choices[1:]),), "partly checked", "2 of the 3 choices and launches"),
+        ((structs.replace(kernel, choices=kernel.choices[1:]),), "partly checked", "2 of the 3 choices and launches"),
     ):
-        record.save(replace(written, kernels=kernels), path)
+        record.save(structs.replace(written, kernels=kernels), path)
         done = gdn_aot(
             "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=session_home
         )

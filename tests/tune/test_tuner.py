@@ -12,7 +12,9 @@ import simulated
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
+from gdn_aot.records import files
 from gdn_aot.records import tuning as records
+from tune.records import written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,19 +38,19 @@ def tune(task: Task, progress: Callable[[int, int, str], None] = quiet) -> Tuned
     return tuner.tune(task, this_card(simulated.INFO, task.job.cache), progress, said)
 
 
-def run(task: Task) -> tuple[Tuned, records.Record]:
+def run(task: Task) -> tuple[Tuned, records.TuningRecord]:
     done = tune(task, quiet)
     record = records.load(task.path)
     assert record is not None
     return done, record
 
 
-def choices(record: records.Record) -> dict[tuple[Any, ...], str]:
+def choices(record: records.TuningRecord) -> dict[tuple[Any, ...], str]:
     """Key -> configuration."""
     return {choice.key: str(kernel.candidates[choice.chosen]) for kernel in record.kernels for choice in kernel.choices}
 
 
-def reasons(record: records.Record, config: str) -> set[str]:
+def reasons(record: records.TuningRecord, config: str) -> set[str]:
     """Return why a configuration is out."""
     return {
         item.reason
@@ -72,6 +74,10 @@ def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None
         assert str(kernel.candidates[choice.chosen]) == "BT=32 num_warps=4 num_stages=3"
         assert choice.score < 1.1
         assert choice.worst <= 1.1
+        times = [one for row in choice.times for one in (*row.us, *row.noise)]
+        assert times == [None if one is None else round(one, 2) for one in times]
+        ratios = [choice.score, choice.worst, *choice.regret.values()]
+        assert ratios == [round(one, 4) for one in ratios]
         assert all(one is not None for row in choice.times for one in row.us)
         assert choice.call.startswith("gated-norm(")
         assert choice.resources is not None
@@ -238,7 +244,7 @@ def test_a_record_of_something_else_is_refused_and_stays(
     for step in field[:-1]:
         inner = inner[step]
     inner[field[-1]] = value
-    text = json.dumps(data).encode()
+    text = written(data)
     made.path.write_bytes(text)
     with pytest.raises(UsageError, match=named):
         tune(made, quiet)
@@ -253,7 +259,7 @@ def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "write_whole", full)
+    monkeypatch.setattr(files, "write_whole", full)
     with pytest.raises(NotWritableError, match="No space left"):
         tune(task(), quiet)
     assert made.path.read_bytes() == before
