@@ -151,7 +151,8 @@ def test_every_problem_is_reported_with_its_path() -> None:
         "parts.attributes[0][0][1][0]": "expected list of 2, got list of 1",
         "parts.models[0][0]": "expected int, got bool",
         "parts.models[0][1]": "expected int, got str",
-        "kernels[1]['odd key!']": "unknown key",
+        "kernels[1]['odd key!']": "unknown key; known are module, qualname, cache_key, source_sha256, "
+        "sources, dependencies, globals, relaxations, choices, binaries",
         "kernels[1].qualname": "missing",
         "kernels[1].cache_key": f"'{'A' * 64}' does not match ^[0-9a-f]{{64}}$",
         "kernels[1].dependencies[0].source_sha256": r"'0' does not match ^([0-9a-f]{64})?(?![\s\S])",

@@ -74,7 +74,7 @@ def test_what_is_written_is_read() -> None:
 
 BROKEN: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "missing": (lambda p: p.pop("kernels"), "kernels", "missing"),
-    "unknown": (lambda p: p.update(extra=1), "extra", "unknown key"),
+    "unknown": (lambda p: p.update(extra=1), "extra", f"unknown key; known are {', '.join(plain())}"),
     "type": (lambda p: p["kernels"][0].update(module=1), "kernels[0].module", "expected str, got int"),
     "deep": (
         lambda p: p["kernels"][0]["launches"][0]["tuning"]["config"].update(num_warps="4"),
