@@ -30,10 +30,11 @@ MEASURE = """
 import json, shutil, sys, time
 from gdn_aot.store.store import Store
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.store.install import install
 try:
-    from gdn_aot.store.install import find_installed, install
-except ImportError:
-    install, find_installed = Store.install, Store.artifact_directory
+    from gdn_aot.store.whole import find_installed
+except ImportError:  # an older checkout
+    from gdn_aot.store.install import find_installed
 path, home, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 found = []
 for number in range(rounds + 1):

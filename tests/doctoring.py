@@ -108,6 +108,7 @@ def provider_copy(folder: Path) -> Path:
 
 
 def flip(path: Path, at: int) -> None:
+    """Change one bit of a file."""
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)

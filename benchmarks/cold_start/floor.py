@@ -128,11 +128,10 @@ class Floor:
 
     Args:
         launches: What `record` returned, for the same call.
-        store: `gdn_aot.store.store.Store` with the artifact in it.
-        index: `gdn_aot.store.index.Index` of the artifact.
+        artifact: `gdn_aot.store.stored.StoredArtifact`.
     """
 
-    def __init__(self, launches: Sequence[dict[str, Any]], store: Any, index: Any) -> None:
+    def __init__(self, launches: Sequence[dict[str, Any]], artifact: Any) -> None:
         import torch
 
         self._driver = _Driver()
@@ -141,10 +140,10 @@ class Floor:
         self._modules: dict[str, ctypes.c_void_p] = {}
         self._prepared = []
         for launch in launches:
-            binary = index.binary(launch["kernel"], launch["key"])
+            binary = artifact.index.binary(launch["kernel"], launch["key"])
             if binary is None:
                 raise ValueError(f"the artifact has no binary for {launch}")
-            self._prepared.append(_Prepared(launch, binary, store.read_blob(binary.cubin)))
+            self._prepared.append(_Prepared(launch, binary, artifact.read_blob(binary.cubin)))
         self._next = 0
 
     @property

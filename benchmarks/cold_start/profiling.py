@@ -40,13 +40,13 @@ def wrap_loader() -> Spans:
     from cold_start.probes import Spans
     from gdn_aot.serving.kernels import Kernel
     from gdn_aot.store.index import Index
-    from gdn_aot.store.store import Store
+    from gdn_aot.store.stored import StoredArtifact
     from gdn_aot.triton_internals import launching
 
     spans = Spans()
     spans.wrap(Index, "binary", "loader: index, binaries")
     spans.wrap(Index, "choices", "loader: index, choices")
-    spans.wrap(Store, "read_blob", "loader: read and hash cubins")
+    spans.wrap(StoredArtifact, "read_blob", "loader: read and hash cubins")
     spans.wrap(launching, "load_binary", "loader: cuModuleLoadData")
     spans.wrap(Kernel, "_on_device", "loader: prepare a kernel for the device")
     spans.wrap(Kernel, "_find", "loader: find a binary")

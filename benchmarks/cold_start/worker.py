@@ -143,12 +143,10 @@ def floor(process: Process, channel: Channel) -> dict[str, Any]:
     from triton.runtime.driver import driver
 
     driver.active.get_current_device()  # FLA asks Triton's driver for it; making the driver is not part of the floor
-    from gdn_aot.store.index import NAME, Index
     from gdn_aot.store.store import Store
+    from gdn_aot.store.stored import StoredArtifact
 
-    store = Store(os.environ["GDN_AOT_HOME"])
-    index = Index(f"{store.artifacts()[0]}/{NAME}")
-    below = Floor(spec["launches"], store, index)
+    below = Floor(spec["launches"], StoredArtifact(Store(os.environ["GDN_AOT_HOME"]).artifacts()[0]))
     below.take_over()
     channel.wait(**process.times)
     call = calls.prepare(inputs, process.device)

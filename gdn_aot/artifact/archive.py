@@ -1,4 +1,4 @@
-"""Writing an artifact, and reading the blobs of one that was verified.
+"""Writing an artifact.
 
 The same manifest and blobs give the same bytes wherever and whenever they are packed, for one version of zstd.
 """
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gdn_aot._files import write_whole
 from gdn_aot.artifact import tar
-from gdn_aot.artifact.container import FrameError, FrameReader, compressor, trailer
+from gdn_aot.artifact.container import compressor, trailer
 from gdn_aot.artifact.manifest import MAX_EPOCH, Blob, Manifest
 from gdn_aot.artifact.manifest_json import load_manifest, to_json
 from gdn_aot.errors import NotWritableError, Problem, UsageError, VerificationError
@@ -96,40 +96,6 @@ def _references(manifest: Manifest) -> Iterator[str]:
     """
     yield from (file.blob for file in manifest.provider.license_files)
     yield from (binary.cubin for kernel in manifest.kernels for binary in kernel.binaries)
-
-
-def read_blobs(path: Path, body: int, manifest: Manifest, size: int) -> Iterator[tuple[str, bytes]]:
-    """Yield (SHA-256, content) of every blob of a verified artifact, in the order of its table.
-
-    Args:
-        path: The file.
-        body: Bytes before its trailer.
-        manifest: Its manifest.
-        size: Bytes of the manifest's JSON.
-
-    Raises:
-        VerificationError: The file is no longer the one that was verified.
-    """
-    try:
-        with path.open("rb") as file:
-            reader = FrameReader(file, body)
-            reader.limit = reader.content_size
-            reader.read(tar.member_size(size))
-            for blob in manifest.blobs:
-                header_bytes = tar.encode(f"blobs/{blob.sha256}", blob.size, manifest.build.epoch)
-                _expect(reader.read(tar.BLOCK) == header_bytes, "a blob is missing")
-                content = reader.read(blob.size)
-                _expect(hashlib.sha256(content).hexdigest() == blob.sha256, "a blob has other content")
-                reader.read(tar.padding(blob.size))
-                yield blob.sha256, content
-    except (FrameError, OSError) as error:
-        problem = Problem("", f"changed after it was verified: {error}")
-        raise VerificationError(f"{path} {problem.what}", [problem]) from error
-
-
-def _expect(condition: bool, message: str) -> None:
-    if not condition:
-        raise FrameError(message)
 
 
 def _pack(manifest: Manifest, data: bytes, blobs: Mapping[str, bytes]) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import zstandard
 
@@ -17,15 +16,16 @@ LEVEL = 18
 """Compression level: see ``docs/adr/0002-artifact-container.md`` for what others cost."""
 WINDOW_LOG = 23
 """Window of 8 MiB: the most that a reader must hold. Long-distance matching on top of it gains 0.1 %."""
-MAX_FILE = 1 << 30
-"""Bytes of an artifact file."""
+MAX_FILE = 128 << 20
+"""Bytes of an artifact file, which is read into memory."""
 
 _SKIPPABLE = 0x184D2A50
 _MAGIC = b"gdn-aot"
 _TRAILER = struct.Struct(f"<II{len(_MAGIC)}s32s")
-_INPUT = 512
-"""Compressed bytes read at once. A block of 4 bytes can grow to 128 KiB, so this bounds one step to 16 MiB."""
-_HASHED = 1 << 20
+_LONGEST_HEADER, _BLOCK_HEADER, _CHECKSUM = 18, 3, 4
+"""Bytes of parts of a frame; see RFC 8878."""
+_REPEATED = 1
+"""The type of a block that is one byte, to be repeated."""
 
 
 class FrameError(Exception):
@@ -36,7 +36,6 @@ class FrameError(Exception):
 class Digests:
     """A file as bytes."""
 
-    size: int
     sha256: str
     """Of the whole file."""
     body: int
@@ -63,100 +62,63 @@ def trailer(digest: bytes) -> bytes:
     return _TRAILER.pack(_SKIPPABLE, _TRAILER.size - 8, _MAGIC, digest)
 
 
-def digest_file(file: BinaryIO, size: int) -> Digests:
-    """Read a file of ``size`` bytes once and compare its trailer with what is before it."""
-    body = max(size - _TRAILER.size, 0)
-    digest = hashlib.sha256()
-    left = body
-    while left and (chunk := file.read(min(left, _HASHED))):
-        digest.update(chunk)
-        left -= len(chunk)
-    expected, found = trailer(digest.digest()), file.read(_TRAILER.size)
-    whole = digest.copy()
+def digest(data: bytes) -> Digests:
+    """Return the digest of a file, and whether its trailer is that of what is before it."""
+    body = max(len(data) - _TRAILER.size, 0)
+    whole = hashlib.sha256(memoryview(data)[:body])
+    expected, found = trailer(whole.digest()), data[body:]
     whole.update(found)
     fault = ""
     if found != expected:
         at = _TRAILER.size - 32
         known = len(found) == _TRAILER.size and found[:at] == expected[:at]
         fault = "the digest is not that of the file" if known else "missing; the file is truncated or altered"
-        body = body if known else size
-    return Digests(size=size, sha256=whole.hexdigest(), body=body, fault=fault)
+        body = body if known else len(data)
+    return Digests(sha256=whole.hexdigest(), body=body, fault=fault)
 
 
-class FrameReader:
-    """Bounded reading of the zstd frame that fills the first ``body`` bytes of a file."""
+class Frame:
+    """The zstd frame that a body begins with. Nothing is decompressed before it is asked for.
 
-    def __init__(self, file: BinaryIO, body: int) -> None:
-        """Read the frame header.
+    Raises:
+        FrameError: It is not a zstd frame, or not one that an artifact has.
+    """
 
-        Raises:
-            FrameError: It is not a zstd frame, or not one that an artifact has.
-        """
-        self.limit = 0
-        """Decompression stops after this many bytes. The owner raises it as it learns what to expect."""
-        self._file, self._left = file, body
-        self._produced = 0
-        self._pending, self._offset = b"", 0
-        self._head = self._input()
-        if not self._head.startswith(zstandard.FRAME_HEADER):
+    def __init__(self, body: memoryview) -> None:
+        if body[:4] != zstandard.FRAME_HEADER:
             raise FrameError("is not zstd data")
         try:
-            frame = zstandard.get_frame_parameters(self._head)
+            header = zstandard.get_frame_parameters(body[:_LONGEST_HEADER])
         except zstandard.ZstdError as error:
             raise FrameError(f"has a broken frame header: {error}") from error
-        if frame.window_size > 1 << WINDOW_LOG:
-            raise FrameError(f"needs a window of {frame.window_size} bytes, more than {1 << WINDOW_LOG}")
-        if frame.content_size == zstandard.CONTENTSIZE_UNKNOWN or not frame.has_checksum or frame.dict_id:
+        if header.window_size > 1 << WINDOW_LOG:
+            raise FrameError(f"needs a window of {header.window_size} bytes, more than {1 << WINDOW_LOG}")
+        if header.content_size == zstandard.CONTENTSIZE_UNKNOWN or not header.has_checksum or header.dict_id:
             raise FrameError("must state its size, have a checksum and need no dictionary")
-        self.content_size: int = frame.content_size
+        self.content_size: int = header.content_size
         """Uncompressed bytes that the frame header promises; zstd holds it to that."""
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG).decompressobj()
+        size = _size(body)
+        self.leftover = max(len(body) - size, 0)
+        """Bytes of the body that come after the end of the frame."""
+        self._stream = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG).stream_reader(body[:size])
 
     def read(self, size: int) -> bytes:
         """Return the next ``size`` bytes, or fewer where the data end.
 
         Raises:
-            FrameError: The data are damaged, or longer than ``limit``.
+            FrameError: The data are damaged.
         """
-        end = self._offset + size
-        if end <= len(self._pending):
-            part = self._pending[self._offset : end]
-            self._offset = end
-            return part
-        parts = []
-        while size:
-            if self._offset == len(self._pending):
-                self._pending, self._offset = self._decompress(), 0
-                if not self._pending:
-                    break
-            part = self._pending[self._offset : self._offset + size]
-            self._offset += len(part)
-            size -= len(part)
-            parts.append(part)
-        return b"".join(parts)
+        try:
+            return self._stream.read(size) if size else b""
+        except zstandard.ZstdError as error:
+            raise FrameError(f"is damaged: {error}") from error
 
-    def leftover(self) -> int:
-        """Return how many bytes of the body come after the end of the frame, once all of it was read."""
-        return len(self._decompressor.unused_data) + self._left
 
-    def _decompress(self) -> bytes:
-        """Return the next uncompressed bytes, at most 16 MiB; none at the end of the frame."""
-        while not self._decompressor.eof:
-            if self._produced > self.limit:
-                raise FrameError(f"holds more than the {self.limit} bytes expected")
-            data, self._head = self._head or self._input(), b""
-            if not data:
-                raise FrameError("ends early: the file is truncated")
-            try:
-                output = self._decompressor.decompress(data)
-            except zstandard.ZstdError as error:
-                raise FrameError(f"is damaged: {error}") from error
-            self._produced += len(output)
-            if output:
-                return output
-        return b""
-
-    def _input(self) -> bytes:
-        data = self._file.read(min(self._left, _INPUT))
-        self._left -= len(data)
-        return data
+def _size(body: memoryview) -> int:
+    """Return the bytes of the frame that a body begins with, by the sizes of its blocks; more where it is cut."""
+    at, last = zstandard.frame_header_size(body[:_LONGEST_HEADER]), False
+    while not last and at < len(body):
+        block = int.from_bytes(body[at : at + _BLOCK_HEADER], "little")
+        last = bool(block & 1)
+        at += _BLOCK_HEADER + (1 if block >> 1 & 3 == _REPEATED else block >> 3)
+    return at + _CHECKSUM

@@ -10,27 +10,26 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import tar
-from gdn_aot.artifact.archive import MANIFEST_NAME, read_blobs
-from gdn_aot.artifact.container import MAX_FILE, Digests, FrameError, FrameReader, digest_file
+from gdn_aot.artifact.archive import MANIFEST_NAME
+from gdn_aot.artifact.container import MAX_FILE, Digests, Frame, FrameError, digest
 from gdn_aot.artifact.manifest_json import MAX_BYTES, load_manifest
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from os import PathLike
-    from typing import BinaryIO
 
-    from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.artifact.manifest import Blob, Manifest
 
-_CHUNK = 1 << 20
-_SLACK = 1 << 20
-"""Bytes read past the expected end, so that a small extra member is reported as one."""
-_CACHE = 128 << 20
+_AHEAD = 4 << 20
+"""Bytes of members that are decompressed at once, while those before them are checked."""
+_KEPT = 128 << 20
 """Bytes of blobs that an open artifact keeps in memory at most."""
 
 
@@ -50,10 +49,10 @@ class Report:
     """``manifest.json`` as it is in the file; empty if it could not be read."""
     uncompressed: int
     """Bytes that the frame header promises."""
-    body: int
-    """Bytes before the trailer."""
-    blobs: dict[str, bytes]
-    """Contents by SHA-256 of a file without problems; empty if they are more than 128 MiB together."""
+    body: memoryview
+    """What is before the trailer."""
+    blobs: dict[str, memoryview]
+    """Contents by SHA-256 of a file without problems; empty if they are more than 128 MiB, or were not looked at."""
     unknown_format: bool
     """The format version is not known, and nothing else is known to be wrong."""
 
@@ -65,7 +64,7 @@ class Report:
 
 
 class Artifact:
-    """A verified artifact file. Blobs of over 128 MiB together are read and checked again, less are kept in memory."""
+    """A verified artifact, whatever becomes of its file: the bytes that were read are in memory."""
 
     def __init__(self, report: Report, manifest: Manifest) -> None:
         self.path = report.path
@@ -81,30 +80,36 @@ class Artifact:
         self._body = report.body
         self._blobs = report.blobs
 
-    def iter_blobs(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (SHA-256, content) of every blob, reading the file once if at all.
+    def iter_blobs(self) -> Iterator[tuple[str, memoryview]]:
+        """Yield (SHA-256, content) of every blob, checked.
 
         Raises:
-            VerificationError: The file is no longer the one that was verified.
+            VerificationError: One is not what the manifest calls for; only if the artifact was opened lazily.
         """
-        return (
-            iter(self._blobs.items())
-            if self._blobs
-            else read_blobs(self.path, self._body, self.manifest, len(self.manifest_json))
-        )
+        if self._blobs:
+            yield from self._blobs.items()
+            return
+        problems: list[Problem] = []
+        frame = Frame(self._body)
+        frame.read(tar.member_size(len(self.manifest_json)))
+        for found in _read_blobs(frame, self.manifest, problems):
+            if problems:
+                break
+            yield found
+        if problems:
+            raise VerificationError(f"{self.path} is not a sound artifact", problems)
 
     def read_blob(self, sha256: str) -> bytes:
         """Return the content of one blob. Cheap unless the artifact is over 128 MiB.
 
         Raises:
             KeyError: The artifact has no such blob.
-            VerificationError: The file is no longer the one that was verified.
         """
         if sha256 in self._blobs:
-            return self._blobs[sha256]
-        for digest, content in self.iter_blobs():
-            if digest == sha256:
-                return content
+            return bytes(self._blobs[sha256])
+        for found, content in self.iter_blobs():
+            if found == sha256:
+                return bytes(content)
         raise KeyError(sha256)
 
 
@@ -117,47 +122,68 @@ def verify(path: str | PathLike[str]) -> list[Problem]:
     return list(examine(path).problems)
 
 
-def open_artifact(path: str | PathLike[str]) -> Artifact:
+def open_artifact(
+    path: str | PathLike[str], accept: Callable[[int, str], None] | None = None, *, lazy: bool = False
+) -> Artifact:
     """Verify an artifact file and open it.
+
+    Args:
+        path: The file.
+        accept: Told its bytes and SHA-256 before anything in it is looked at; what it raises refuses the file.
+        lazy: Leave the blobs to `Artifact.iter_blobs`, which checks each as it is read.
 
     Raises:
         UsageError: There is no such file, or it cannot be read.
         UnknownFormatError: It is of a format version that is not known.
         VerificationError: Anything else is wrong; the exception carries every problem.
     """
-    report = examine(path)
+    report = examine(path, accept, lazy=lazy)
     if report.manifest is None or report.problems:
         raise report.error()
     return Artifact(report, report.manifest)
 
 
-def examine(path: str | PathLike[str]) -> Report:
-    """Run every check on a file.
+def examine(
+    path: str | PathLike[str], accept: Callable[[int, str], None] | None = None, *, lazy: bool = False
+) -> Report:
+    """Run every check on a file, which is read once: what is hashed is what is looked into.
+
+    Args:
+        path: The file.
+        accept: As `open_artifact` takes it.
+        lazy: Look at no blob.
 
     Raises:
         UsageError: There is no such file, or it cannot be read.
     """
     path = Path(path)
     problems: list[Problem] = []
-    members = _Members(problems)
     size = _size(path)
-    try:
-        with path.open("rb") as file:
-            digests = _digest(file, size, problems)
-            file.seek(0)
-            if 0 < size <= MAX_FILE:
-                members.read(file, digests.body)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
+    data, digests = b"", Digests(sha256="", body=0, fault="")
+    if size > MAX_FILE:
+        problems.append(Problem("file", f"is larger than {MAX_FILE} bytes"))
+    else:
+        data = _read(path, size)
+        digests = digest(data)
+    if size == 0:
+        problems.append(Problem("file", "is empty"))
+    elif digests.fault:
+        problems.append(Problem("trailer", digests.fault))
+    if accept is not None:
+        accept(size, digests.sha256)
+    members = _Members(problems)
+    body = memoryview(data)[: digests.body]
+    if data:
+        members.read(body, lazy=lazy)
     return Report(
         path=path,
-        size=digests.size,
+        size=size,
         sha256=digests.sha256,
         problems=tuple(problems),
         manifest=members.manifest,
         manifest_json=members.manifest_json,
         uncompressed=members.uncompressed,
-        body=digests.body,
+        body=body,
         blobs=members.blobs,
         unknown_format=members.unknown_format and len(problems) == 1,
     )
@@ -173,16 +199,12 @@ def _size(path: Path) -> int:
     return status.st_size
 
 
-def _digest(file: BinaryIO, size: int, problems: list[Problem]) -> Digests:
-    if size > MAX_FILE:
-        problems.append(Problem("file", f"is larger than {MAX_FILE} bytes"))
-        return Digests(size=size, sha256="", body=size, fault="not looked for")
-    digests = digest_file(file, size)
-    if size == 0:
-        problems.append(Problem("file", "is empty"))
-    elif digests.fault:
-        problems.append(Problem("trailer", digests.fault))
-    return digests
+def _read(path: Path, size: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
 
 
 class _Members:
@@ -193,78 +215,119 @@ class _Members:
         self.manifest_json = b""
         self.uncompressed = 0
         self.unknown_format = False
-        self.blobs: dict[str, bytes] = {}
+        self.blobs: dict[str, memoryview] = {}
         self._problems = problems
 
-    def read(self, file: BinaryIO, body: int) -> None:
-        """Read the frame that fills the first ``body`` bytes."""
+    def read(self, body: memoryview, *, lazy: bool) -> None:
+        """Read what is compressed in a body."""
         try:
-            reader = FrameReader(file, body)
-            self.uncompressed = reader.content_size
-            reader.limit = MAX_BYTES + _SLACK
-            if self._read_manifest(reader) and self._read_blobs(reader) and (leftover := reader.leftover()):
-                self._note("file", f"has {leftover} bytes after the compressed data")
+            frame = Frame(body)
+            self.uncompressed = frame.content_size
+            manifest = self._read_manifest(frame)
         except FrameError as error:
             self._note("compressed data", str(error))
+            return
+        if frame.leftover:
+            self._note("file", f"has {frame.leftover} bytes after the compressed data")
+        if manifest is None or lazy:
+            return
+        keep = sum(blob.size for blob in manifest.blobs) <= _KEPT
+        for sha256, content in _read_blobs(frame, manifest, self._problems):
+            if keep:
+                self.blobs[sha256] = content
 
-    def _read_manifest(self, reader: FrameReader) -> bool:
-        """Read the first member; say whether the manifest can be trusted to be what it says."""
-        header = _exactly(reader, tar.BLOCK)
+    def _read_manifest(self, frame: Frame) -> Manifest | None:
+        """Read the first member; return the manifest if it can be trusted to be what it says."""
+        header = _exactly(frame, tar.BLOCK)
         size = tar.content_size(header)
         if size is None or not header.startswith(MANIFEST_NAME.encode() + b"\0"):
             self._note(MANIFEST_NAME, "is not the first member, or not written as gdn-aot writes it")
-            return False
+            return None
         if size > MAX_BYTES:
             self._note(MANIFEST_NAME, f"is larger than {MAX_BYTES} bytes")
-            return False
-        self.manifest_json = _exactly(reader, size)
-        padding = _exactly(reader, tar.padding(size))
+            return None
+        self.manifest_json = _exactly(frame, size)
+        padding = _exactly(frame, tar.padding(size))
         try:
             self.manifest = manifest = load_manifest(self.manifest_json)
         except VerificationError as error:
             self._problems += [Problem(found.where or MANIFEST_NAME, found.what) for found in error.problems]
             self.unknown_format = isinstance(error, UnknownFormatError)
-            return False
+            return None
         if header != tar.encode(MANIFEST_NAME, size, manifest.build.epoch) or any(padding):
             self._note(MANIFEST_NAME, "its header or padding is not what the manifest calls for")
         expected = sum(map(tar.member_size, (size, *(blob.size for blob in manifest.blobs)))) + len(tar.END)
-        reader.limit = expected + _SLACK
-        if reader.content_size != expected:
-            found = f"holds {reader.content_size} bytes"
+        if frame.content_size != expected:
+            found = f"holds {frame.content_size} bytes"
             self._note("compressed data", f"{found}, but the manifest accounts for {expected}")
-        return True
-
-    def _read_blobs(self, reader: FrameReader) -> bool:
-        """Read what follows the manifest; say whether it could be read to its end."""
-        assert self.manifest is not None  # noqa: S101
-        blobs, epoch = self.manifest.blobs, self.manifest.build.epoch
-        keep = sum(blob.size for blob in blobs) <= _CACHE
-        for number, blob in enumerate(blobs, 1):
-            name = f"blobs/{blob.sha256}"
-            if _exactly(reader, tar.BLOCK) != tar.encode(name, blob.size, epoch):
-                self._note(
-                    name, f"member {number} is not what the manifest calls for: a file of this name, size and time"
-                )
-                return False
-            content = _exactly(reader, blob.size)
-            if hashlib.sha256(content).hexdigest() != blob.sha256:
-                self._note(name, f"the content has the SHA-256 {hashlib.sha256(content).hexdigest()}")
-            elif keep:
-                self.blobs[blob.sha256] = content
-            if any(_exactly(reader, tar.padding(blob.size))):
-                self._note(name, "is padded with something other than zeros")
-        if any(_exactly(reader, len(tar.END))) or reader.read(1):
-            self._note("archive", "goes on after the last member that the manifest calls for")
-            while reader.read(_CHUNK):
-                pass
-        return True
+        return manifest
 
     def _note(self, where: str, what: str) -> None:
         self._problems.append(Problem(where, what))
 
 
-def _exactly(reader: FrameReader, size: int) -> bytes:
-    data = reader.read(size)
+def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> Iterator[tuple[str, memoryview]]:
+    """Yield (SHA-256, content) of each blob that is right, in the order of the manifest; add what is wrong to a list.
+
+    Each few MiB are decompressed by another thread while those before them are looked at.
+
+    Args:
+        frame: What is compressed, read up to the end of the manifest.
+        manifest: Its manifest.
+        problems: Where to say what is wrong.
+    """
+    groups = list(_groups(manifest.blobs))
+    sizes = [*map(_bytes_of, groups), len(tar.END)]
+    epoch, number = manifest.build.epoch, 0
+    with ThreadPoolExecutor(1) as ahead:
+        try:
+            coming = ahead.submit(_exactly, frame, sizes[0])
+            for group, size in zip(groups, sizes[1:], strict=True):
+                members, at = coming.result(), 0
+                coming = ahead.submit(_exactly, frame, size)
+                for blob in group:
+                    number += 1
+                    name, begin = f"blobs/{blob.sha256}", at + tar.BLOCK
+                    end = begin + blob.size
+                    if members[at:begin] != tar.encode(name, blob.size, epoch):
+                        what = "is not what the manifest calls for: a file of this name, size and time"
+                        problems.append(Problem(name, f"member {number} {what}"))
+                        return
+                    content = memoryview(members)[begin:end]
+                    found = hashlib.sha256(content).hexdigest()
+                    at += tar.member_size(blob.size)
+                    if found != blob.sha256:
+                        problems.append(Problem(name, f"the content has the SHA-256 {found}"))
+                    if members[end:at] != bytes(at - end):
+                        problems.append(Problem(name, "is padded with something other than zeros"))
+                    if found == blob.sha256:
+                        yield found, content
+            if any(coming.result()) or frame.read(1):
+                problems.append(Problem("archive", "goes on after the last member that the manifest calls for"))
+        except FrameError as error:
+            problems.append(Problem("compressed data", str(error)))
+
+
+def _groups(blobs: Sequence[Blob]) -> Iterator[list[Blob]]:
+    """Yield blobs that are to be decompressed at once."""
+    group: list[Blob] = []
+    size = 0
+    for blob in blobs:
+        group.append(blob)
+        size += blob.size
+        if size > _AHEAD:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _bytes_of(group: Iterable[Blob]) -> int:
+    return sum(tar.member_size(blob.size) for blob in group)
+
+
+def _exactly(frame: Frame, size: int) -> bytes:
+    data = frame.read(size)
     if len(data) != size:
         raise FrameError("ends in the middle of a member")
     return data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from gdn_aot.store.upkeep import InstalledArtifact, Removed
 
 _HEADS = (
-    "artifact", "target", "provider", "triton", "own bytes", "shared bytes", "installed", "from", "use", "sha256",
+    "artifact", "target", "provider", "triton", "bytes", "installed", "from", "use", "sha256",
 )  # fmt: skip
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
 
@@ -59,14 +58,13 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
 
     With --quiet the name of each one's directory, which gdn-aot cache rm takes.
     """
-    from gdn_aot.store import upkeep
+    from gdn_aot.store.install import size_of
+    from gdn_aot.store.upkeep import ls
 
     store = _store()
-    artifacts = upkeep.ls(store)
-    unneeded = upkeep.unneeded(store)
-    size = upkeep.size(store)
+    artifacts, size = ls(store), size_of(store.root)
     if as_json:
-        about = {"path": store.root, "format": store.format(), "bytes": size, "unneeded": unneeded}
+        about = {"path": store.root, "format": store.format(), "bytes": size}
         emit_json({"store": about, "artifacts": [_document(artifact) for artifact in artifacts]})
         return
     if quiet:
@@ -77,10 +75,8 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
         out(table([_row(artifact) for artifact in artifacts], _HEADS))
     for artifact in artifacts:
         if artifact.problem:
-            note(f"Warning: {artifact.place}: {artifact.problem}")
+            note(f"Warning: {artifact.problem}")
     note(f"store {store.root}: {_count(len(artifacts))}, {size} bytes")
-    if unneeded:
-        note(f"{unneeded} bytes are not needed; gdn-aot cache prune frees them")
 
 
 @command.command("rm")
@@ -89,7 +85,7 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
 @_options.quiet
 @_options.as_json
 def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: bool) -> None:
-    """Remove artifacts, and the blobs that no other artifact needs.
+    """Remove artifacts.
 
     NAME is an identifier, the name of a directory, a glob of either, or at least four first digits of a SHA-256. If one
     of several names is that of nothing, nothing is removed.
@@ -113,7 +109,7 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
 @_options.quiet
 @_options.as_json
 def prune_command(*, keep: int, dry_run: bool, quiet: bool, as_json: bool) -> None:
-    """Remove superseded builds, blobs that nothing needs, and what killed processes left unfinished."""
+    """Remove superseded builds, and what killed processes left unfinished."""
     from gdn_aot.store.upkeep import prune
 
     removed = prune(_store(), keep=keep, dry_run=dry_run, waiting=_waiting(quiet=quiet))
@@ -186,8 +182,7 @@ def _row(artifact: InstalledArtifact) -> tuple[object, ...]:
         artifact.target,
         f"{artifact.provider} {artifact.version}" if artifact.provider else None,
         artifact.triton,
-        artifact.own,
-        artifact.shared,
+        artifact.size,
         time.strftime("%Y-%m-%d %H:%M", time.localtime(artifact.installed)),
         ", ".join(f"{origin.repo}@{origin.commit[:12]}" for origin in artifact.origins) or None,
         "damaged" if artifact.problem else "preferred" if artifact.preferred else "superseded",
@@ -196,9 +191,10 @@ def _row(artifact: InstalledArtifact) -> tuple[object, ...]:
 
 
 def _document(artifact: InstalledArtifact) -> dict[str, object]:
-    document = asdict(artifact)
-    document["path"] = document.pop("place")
-    return document
+    from msgspec import to_builtins
+
+    document: dict[str, object] = to_builtins(artifact)
+    return {"path": document.pop("place"), **document}
 
 
 def _tell(removed: Removed, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
@@ -207,7 +203,6 @@ def _tell(removed: Removed, *, dry_run: bool, quiet: bool, as_json: bool) -> Non
             {
                 "dry_run": dry_run,
                 "removed": [_document(artifact) for artifact in removed.artifacts],
-                "blobs": removed.blobs,
                 "leftovers": list(removed.leftovers),
                 "freed": removed.freed,
             }
@@ -221,7 +216,7 @@ def _tell(removed: Removed, *, dry_run: bool, quiet: bool, as_json: bool) -> Non
         return
     verb = "would remove" if dry_run else "removed"
     freed = "free" if dry_run else "freed"
-    note(f"{verb} {_count(len(removed.artifacts))} and {removed.blobs} blobs; {freed} {removed.freed} bytes")
+    note(f"{verb} {_count(len(removed.artifacts))}; {freed} {removed.freed} bytes")
 
 
 def _count(number: int) -> str:

@@ -113,10 +113,9 @@ def _fitting() -> Iterator[str]:
 
 def _open(place: str) -> Artifact | StoredArtifact:
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.store.stored import StoredArtifact
+    from gdn_aot.store.whole import open_installed
 
-    path = Path(place)
-    return StoredArtifact(path) if path.is_dir() else open_artifact(path)
+    return open_installed(place) if Path(place).is_dir() else open_artifact(place)
 
 
 def _tell(done: Seeded, identifier: str) -> None:

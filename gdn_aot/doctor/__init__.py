@@ -1,31 +1,27 @@
 """Say whether a process started here would be served from artifacts, and if not, why: what ``gdn-aot doctor`` shows.
 
 Neither torch, Triton nor a provider is imported, no CUDA context is made, and nothing is written.
-
-`Diagnosis` is also the shape of ``gdn-aot doctor --json``: each record is an object with its fields as keys. Later
-versions may add keys; they do not remove any.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot.catalogue.providers import PROVIDERS
-from gdn_aot.doctor.artifacts import artifact_files, installed_artifacts
-from gdn_aot.doctor.next_start import left_out, next_starts
+from gdn_aot.doctor.artifacts import ArtifactState, artifacts_section, examine
+from gdn_aot.doctor.machine import devices_section, read_store
+from gdn_aot.doctor.next_start import next_start_section, next_starts, shortcomings
 from gdn_aot.doctor.process import read_compiler, read_environment, read_hooks, read_versions
-from gdn_aot.doctor.store import read_store
-from gdn_aot.doctor.verdict import blocks, failures, sentence, uninstalled
+from gdn_aot.doctor.section import counted, more
 from gdn_aot.machine.devices import read_devices
+from gdn_aot.store.store import Store, artifact_files
 
 if TYPE_CHECKING:
-    from gdn_aot.doctor.artifacts import ArtifactState
+    from collections.abc import Iterator, Sequence
+
     from gdn_aot.doctor.next_start import NextStart
-    from gdn_aot.doctor.process import Compiler, Environment, Hooks, Versions
-    from gdn_aot.doctor.store import StoreState
-    from gdn_aot.doctor.verdict import Obstacle
-    from gdn_aot.machine.devices import Devices
+    from gdn_aot.doctor.section import Obstacle, Section
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -40,18 +36,27 @@ class Diagnosis:
     """That in one line."""
     obstacles: tuple[Obstacle, ...]
     """Why it is not ok, the weightiest first."""
-    versions: Versions
-    settings: Environment
-    devices: Devices
-    compiler: Compiler
-    store: StoreState
-    artifacts_from: str | None
-    """The path that is used instead of the store, if any."""
-    artifacts: tuple[ArtifactState, ...]
-    """The accept/reject trace."""
-    hooks: Hooks
-    next_start: tuple[NextStart, ...]
-    """One for each target: of the devices, or where there is none, of the artifacts that fit."""
+    sections: tuple[Section, ...]
+
+    def document(self) -> dict[str, object]:
+        """Return it as ``--json`` has it. Later versions may add keys; they do not remove any."""
+        sections = {section.title.replace(" ", "_"): section.facts for section in self.sections}
+        obstacles = [asdict(obstacle) for obstacle in self.obstacles]
+        return {"ok": self.ok, "verdict": self.verdict, "obstacles": obstacles, **sections}
+
+    def page(self) -> Iterator[str]:
+        """Yield the lines that a person reads."""
+        for section in self.sections:
+            yield section.title
+            yield from section.lines
+            yield ""
+        if self.obstacles:
+            yield "in the way"
+            for obstacle in self.obstacles:
+                yield f"  {obstacle.what}"
+                yield f"    {obstacle.hint}"
+            yield ""
+        yield self.verdict
 
 
 def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
@@ -59,32 +64,39 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
 
     Args:
         artifact: A file or directory to look at; by default what ``GDN_AOT_ARTIFACT`` names, and else the store.
-        deep: Also read every blob and record of the store, and check their digests.
+        deep: Also compare all that is in the store with its digests.
     """
-    versions, settings, compiler, devices = read_versions(), read_environment(), read_compiler(), read_devices()
-    view = read_store(settings.home)
-    only = artifact or settings.artifact
-    if only:
-        artifacts = artifact_files(view, only, devices.found, deep=deep)
-    else:
-        artifacts = installed_artifacts(view, devices.found, deep=deep)
-    blocking = tuple(blocks(versions, settings, compiler, devices))
-    providers = [name for name, info in PROVIDERS.items() if versions.providers[info.distribution]]
-    starts = next_starts(artifacts, devices.found, blocking[0].what if blocking else "", providers)
-    hooks = read_hooks()
-    ignored = () if hooks.automatic or hooks.active else left_out(hooks.plugins, artifacts)
-    obstacles = (*blocking, *failures(view.state, only, artifacts, starts), *uninstalled(ignored))
+    versions, settings, compiler, found = read_versions(), read_environment(), read_compiler(), read_devices()
+    devices = devices_section(found)
+    only = artifact or settings.facts["artifact"]
+    store = Store(settings.facts["home"])
+    stored, places = read_store(store, only)
+    try:
+        paths = artifact_files(only) if only else places
+        artifacts = [examine(store, path, found.found, deep=deep) for path in paths]
+    except OSError as error:
+        artifacts = [ArtifactState(path=only, accepted=False, reason=str(error))]
+    accepted = {one.provider.partition(" ")[0] for one in artifacts if one.accepted and one.provider}
+    hooks = read_hooks(accepted)
+    obstacles = [*settings.obstacles, *versions.obstacles, *compiler.obstacles, *devices.obstacles]
+    providers = [name for name, info in PROVIDERS.items() if versions.facts["providers"][info.distribution]]
+    starts = next_starts(artifacts, found.found, obstacles[0].what if obstacles else "", providers)
+    obstacles += stored.obstacles or shortcomings(store.root, artifacts, starts)
+    obstacles += hooks.obstacles
     return Diagnosis(
         ok=not obstacles,
-        verdict=sentence(obstacles, starts),
-        obstacles=obstacles,
-        versions=versions,
-        settings=settings,
-        devices=devices,
-        compiler=compiler,
-        store=view.state,
-        artifacts_from=only,
-        artifacts=artifacts,
-        hooks=hooks,
-        next_start=starts,
+        verdict=f"not ok: {obstacles[0].what}{more(obstacles)}" if obstacles else _praise(starts),
+        obstacles=tuple(obstacles),
+        sections=(
+            *(versions, settings, devices, compiler, stored),
+            artifacts_section(artifacts, found.found),
+            hooks,
+            next_start_section(starts),
+        ),
     )
+
+
+def _praise(starts: Sequence[NextStart]) -> str:
+    served = "; ".join(f"{counted(start.served, 'kernel')} for {start.place}" for start in starts)
+    unseen = "" if any(start.devices for start in starts) else " (no device here to compare with)"
+    return f"ok: artifacts serve {served}{unseen}"

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
-from gdn_aot.errors import GdnAotError
+from gdn_aot.doctor.section import SHOWN, Section, columns, counted
 from gdn_aot.serving.find import unfit
 from gdn_aot.store.index import Index
-from gdn_aot.store.index_writer import write_index
-from gdn_aot.store.install import read_manifest
-from gdn_aot.store.store import MANIFEST
-from gdn_aot.store.store import artifact_files as files_of
+from gdn_aot.store.stored import StoredArtifact
+from gdn_aot.store.whole import UNREADABLE, faults, find_installed, said
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.doctor.store import StoreView
     from gdn_aot.machine.devices import Device
     from gdn_aot.store.index_records import KernelRecord
-
-_UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError, AttributeError)
-"""What reading a file can raise that is damaged or of another version."""
-_MOST_DAMAGE = 5
-"""Damaged blobs of one artifact that are named; more are counted."""
+    from gdn_aot.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,23 +30,18 @@ class Covered:
     tp: int
     dtype: str
 
+    def __str__(self) -> str:
+        return f"{self.name} tp {self.tp} {self.dtype}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Refused:
-    """A kernel that an artifact has and that cannot be served here."""
+class Unserved:
+    """A kernel, or some autotune keys of it, that an artifact does not serve here."""
 
     kernel: str
     """``module:qualname``."""
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lacking:
-    """A kernel, or some autotune keys of it, that the build did not cover."""
-
-    kernel: str
-    reason: str
-    keys: int
+    keys: int = 0
     """Autotune keys; 0 stands for the whole kernel."""
 
 
@@ -86,83 +72,45 @@ class ArtifactState:
     kernels: tuple[str, ...] = ()
     choices: int = 0
     binaries: int = 0
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[Unserved, ...] = ()
     """Kernels whose installed source files are not those that it was built from. Only an accepted artifact's are
     looked at; whether their text and globals are the same is decided when their module is imported."""
-    not_covered: tuple[Lacking, ...] = ()
+    not_covered: tuple[Unserved, ...] = ()
+    """What the build left out."""
     damage: tuple[str, ...] = ()
     """What of it is missing or damaged in the store."""
 
 
-class _Rest(NamedTuple):
-    """What of a manifest is not in the index."""
-
-    blobs: Mapping[str, int]
-    """Bytes of each, by SHA-256."""
-    not_covered: tuple[Lacking, ...]
-
-
-def installed_artifacts(view: StoreView, devices: Sequence[Device], *, deep: bool) -> tuple[ArtifactState, ...]:
-    """Examine every artifact of a store.
+def examine(store: Store, path: str, devices: Sequence[Device], *, deep: bool) -> ArtifactState:
+    """Look at an installed artifact or an artifact file; nothing is unpacked.
 
     Args:
-        view: The store.
+        store: The store, which may have the file.
+        path: The file, or the directory in the store.
         devices: What is present.
-        deep: Read every record and blob, and check their digests.
+        deep: Compare all that is in the store with its digests.
     """
-    return tuple(_installed(view, place, devices, deep=deep) for place in view.places)
-
-
-def artifact_files(view: StoreView, path: str, devices: Sequence[Device], *, deep: bool) -> tuple[ArtifactState, ...]:
-    """Examine an artifact file, or each in a directory; nothing is unpacked.
-
-    Args:
-        view: The store, which may have them.
-        path: What ``GDN_AOT_ARTIFACT`` holds.
-        devices: What is present.
-        deep: Read every record and blob, and check their digests.
-    """
+    place = path if os.path.isdir(path) else None
     try:
-        return tuple(_file(view, file, devices, deep=deep) for file in files_of(path))
-    except OSError as error:
-        return (ArtifactState(path=path, accepted=False, reason=_text(error)),)
+        place = place or find_installed(store, file_sha256(path))
+        if place is None:
+            from gdn_aot.artifact.verify import open_artifact
+            from gdn_aot.store.index_writer import write_index
+
+            return _state(path, Index.in_memory(write_index(open_artifact(path))), devices)
+        state = _state(path, StoredArtifact(place).index, devices)
+        return replace(state, directory=place, damage=tuple(map(str, faults(place, deep=deep))))
+    except UNREADABLE as error:
+        return ArtifactState(path=path, accepted=False, reason=said(error), directory=place)
 
 
-def _file(view: StoreView, file: str, devices: Sequence[Device], *, deep: bool) -> ArtifactState:
-    try:
-        place = view.store.artifact_directory(file_sha256(file))
-        if place:
-            return replace(_installed(view, place, devices, deep=deep), path=file)
-        from gdn_aot.artifact.verify import open_artifact
-
-        artifact = open_artifact(file)
-        index = Index.in_memory(write_index(artifact.manifest, artifact.sha256))
-        return _state(file, index, _rest(artifact.manifest), devices)
-    except _UNREADABLE as error:
-        return ArtifactState(path=file, accepted=False, reason=_text(error))
+def artifacts_section(artifacts: Sequence[ArtifactState], devices: Sequence[Device]) -> Section:
+    """Return the accept/reject trace."""
+    lines = [line for artifact in artifacts for line in _lines(artifact, bool(devices))]
+    return Section(title="artifacts", facts=list(map(asdict, artifacts)), lines=tuple(lines or ["  none"]))
 
 
-def _installed(view: StoreView, place: str, devices: Sequence[Device], *, deep: bool) -> ArtifactState:
-    try:
-        index = view.store.open_index(place)
-        rest = _Rest({}, ())
-        damage = []
-        try:
-            rest = _read_rest(place, deep=deep)
-        except _UNREADABLE as error:
-            damage.append(f"{place}/{MANIFEST}: {_text(error)}")
-        wrong = [*_wrong_blobs(view, rest.blobs, deep=deep)]
-        damage += wrong[:_MOST_DAMAGE]
-        if len(wrong) > _MOST_DAMAGE:
-            damage.append(f"and {len(wrong) - _MOST_DAMAGE} blobs more")
-        if deep:
-            damage += _wrong_records(index)
-        return replace(_state(place, index, rest, devices), directory=place, damage=tuple(damage))
-    except _UNREADABLE as error:
-        return ArtifactState(path=place, accepted=False, reason=_text(error), directory=place)
-
-
-def _state(path: str, index: Index, rest: _Rest, devices: Sequence[Device]) -> ArtifactState:
+def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
     header = index.header
     reason = unfit(index)
     kernels = index.kernels()
@@ -184,60 +132,36 @@ def _state(path: str, index: Index, rest: _Rest, devices: Sequence[Device]) -> A
         choices=header["choices"],
         binaries=header["binaries"],
         refused=() if reason else tuple(_refused(kernels)),
-        not_covered=rest.not_covered,
+        not_covered=tuple(Unserved(kernel=kernel, reason=why, keys=keys) for kernel, why, keys in index.not_covered()),
     )
 
 
-def _read_rest(place: str, *, deep: bool) -> _Rest:
-    """Read what the index lacks. Checking all of a manifest takes three times as long as all else here."""
-    content = read_manifest(place)
-    if deep:
-        from gdn_aot.artifact.manifest_json import load_manifest
-
-        return _rest(load_manifest(content))
-    raw = json.loads(content)
-    blobs = {str(blob["sha256"]): int(blob["size"]) for blob in raw["blobs"]}
-    lacking = tuple(
-        Lacking(kernel=str(item["kernel"]), reason=str(item["reason"]), keys=len(item["keys"]))
-        for item in raw["not_covered"]
-    )
-    return _Rest(blobs, lacking)
-
-
-def _rest(manifest: Manifest) -> _Rest:
-    return _Rest(
-        {blob.sha256: blob.size for blob in manifest.blobs},
-        tuple(Lacking(kernel=item.kernel, reason=item.reason, keys=len(item.keys)) for item in manifest.not_covered),
-    )
+def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
+    yield f"  {artifact.identifier or artifact.path}: {'accepted' if artifact.accepted else 'rejected'}"
+    rows: list[tuple[str, object]] = []
+    if not artifact.accepted:
+        rows.append(("reason", artifact.reason))
+    elif present:
+        rows.append(("devices", artifact.devices or f"none of those here is {artifact.target}"))
+    if artifact.identifier:
+        rows.append(("path", artifact.path))
+        if artifact.directory is None:
+            rows.append(("store", "not there yet: the next start verifies and unpacks it"))
+        made = f"{counted(artifact.kernels, 'kernel')}, {artifact.choices} choices, {artifact.binaries} binaries"
+        rows.append(("content", f"{made}; {', '.join(artifact.workloads)}"))
+        rows.append(("models", artifact.models))
+    rows += [("damage", text) for text in artifact.damage[:SHOWN]]
+    if len(artifact.damage) > SHOWN:
+        rows.append(("damage", f"and {len(artifact.damage) - SHOWN} more"))
+    yield from columns(rows, "    ")
 
 
-def _wrong_blobs(view: StoreView, blobs: Mapping[str, int], *, deep: bool) -> Iterator[str]:
-    for sha256, size in blobs.items():
-        found = view.sizes.get(sha256)
-        if found is None:
-            yield f"{view.store.root}/packs: blob {sha256} is missing or cannot be read"
-        elif found != size:
-            yield f"{view.store.root}/packs: blob {sha256} has {found} bytes, expected {size}"
-        elif deep:
-            try:
-                view.store.read_blob(sha256)
-            except _UNREADABLE as error:
-                yield _text(error)
-
-
-def _wrong_records(index: Index) -> Iterator[str]:
-    try:
-        index.check()
-    except _UNREADABLE as error:
-        yield _text(error)
-
-
-def _refused(kernels: Sequence[KernelRecord]) -> Iterator[Refused]:
+def _refused(kernels: Sequence[KernelRecord]) -> Iterator[Unserved]:
     digests: dict[str, str | None] = {}
     for kernel in kernels:
         root = _site(kernel.module)
         if root is None:
-            yield Refused(kernel=kernel.name, reason=f"there is no module {kernel.module} here")
+            yield Unserved(kernel=kernel.name, reason=f"there is no module {kernel.module} here")
             continue
         for source, expected in kernel.sources:
             path = f"{root}/{source}"
@@ -245,7 +169,7 @@ def _refused(kernels: Sequence[KernelRecord]) -> Iterator[Refused]:
                 digests[path] = _digest(path)
             if digests[path] != expected:
                 what = "is missing" if digests[path] is None else "is not the file that the artifact was built from"
-                yield Refused(kernel=kernel.name, reason=f"{path} {what}")
+                yield Unserved(kernel=kernel.name, reason=f"{path} {what}")
                 break
 
 
@@ -272,9 +196,3 @@ def _digest(path: str) -> str | None:
         return file_sha256(path)
     except OSError:
         return None
-
-
-def _text(error: BaseException) -> str:
-    if isinstance(error, (GdnAotError, OSError)):
-        return str(error) or type(error).__name__
-    return f"it is damaged: {type(error).__name__}: {error}"

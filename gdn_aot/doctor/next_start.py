@@ -1,20 +1,20 @@
-"""What the next serving process would compile or benchmark on the devices of this machine."""
+"""What the next serving process would compile or benchmark on the devices of this machine, and why."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot.catalogue.providers import build_command
-from gdn_aot.doctor.engines import conditions
+from gdn_aot.doctor.section import SHOWN, Obstacle, Section, counted, more
+from gdn_aot.providers.vllm.engine import conditions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gdn_aot.doctor.artifacts import ArtifactState, Covered, Lacking, Refused
-    from gdn_aot.doctor.engines import Condition
-    from gdn_aot.doctor.process import Plugin
+    from gdn_aot.doctor.artifacts import ArtifactState, Covered, Unserved
     from gdn_aot.machine.devices import Device
+    from gdn_aot.providers.vllm.engine import Condition
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,22 +27,27 @@ class NextStart:
     """Empty where no device is here; the target is then that of an artifact."""
     everything: str
     """Why Triton compiles and benchmarks everything, or empty."""
-    command: str | None
-    """What builds an artifact for this target, where none fits: the first of ``commands``."""
+    commands: tuple[str, ...]
+    """What builds an artifact for this target, where none fits, of each provider that is installed."""
     artifacts: tuple[str, ...]
     """Paths of those that fit."""
     models: tuple[Covered, ...]
     """What they were built for."""
     served: tuple[str, ...]
     """Kernels that they serve, unless there is a reason for ``everything``."""
-    refused: tuple[Refused, ...]
+    refused: tuple[Unserved, ...]
     """Kernels that they have and none can serve: Triton compiles them, and benchmarks those that are tuned."""
-    not_covered: tuple[Lacking, ...]
+    not_covered: tuple[Unserved, ...]
     """What one of them was built without."""
     conditional: tuple[Condition, ...]
     """Kernels among ``served`` that the engine launches only if told to."""
-    commands: tuple[str, ...]
-    """What builds an artifact for this target, where none fits, of each provider that is installed."""
+
+    @property
+    def place(self) -> str:
+        """What messages call the devices, or the target where there are none."""
+        if not self.devices:
+            return self.target or "any target"
+        return f"device {', '.join(map(str, self.devices))} ({self.target})"
 
 
 def next_starts(
@@ -72,6 +77,53 @@ def next_starts(
     )
 
 
+def next_start_section(starts: Sequence[NextStart]) -> Section:
+    """Return what happens on the devices of each target."""
+    lines = [line for start in starts for line in _lines(start)]
+    return Section(title="next start", facts=list(map(asdict, starts)), lines=tuple(lines))
+
+
+def shortcomings(where: str, artifacts: Sequence[ArtifactState], starts: Sequence[NextStart]) -> Iterator[Obstacle]:
+    """Yield why the artifacts that are here do not serve everything.
+
+    Args:
+        where: Root of the store.
+        artifacts: All that were looked at.
+        starts: What it comes to for each target.
+    """
+    commands = next((start.commands for start in starts if start.commands), ())
+    make = f"{' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file" if commands else "see gdn-aot targets"
+    if not artifacts:
+        yield Obstacle(where="artifacts", what=f"the store {where} has no artifact", hint=make)
+    elif not any(artifact.accepted for artifact in artifacts):
+        first = artifacts[0]
+        what = f"no artifact fits: {first.identifier or first.path}: {first.reason}{more(artifacts)}"
+        other = f"install {first.provider} and triton {first.triton}, or {make}"
+        yield Obstacle(where="artifacts", what=what, hint=other if first.identifier else _repair(first))
+    else:
+        for start in starts:
+            yield from _failures(start, artifacts, make)
+
+
+def _failures(start: NextStart, artifacts: Sequence[ArtifactState], make: str) -> Iterator[Obstacle]:
+    if not start.artifacts:
+        yield Obstacle(where="artifacts", what=f"no artifact that fits is for {start.place}", hint=make)
+    if start.refused:
+        what = f"refused: {start.refused[0].kernel}: {start.refused[0].reason}{more(start.refused)}"
+        hint = "install the provider as it was released, or build an artifact from what is installed"
+        yield Obstacle(where="next_start", what=what, hint=hint)
+    for artifact in artifacts:
+        if artifact.damage and artifact.path in start.artifacts:
+            what = f"{artifact.identifier} is damaged: {artifact.damage[0]}{more(artifact.damage)}"
+            yield Obstacle(where="artifacts", what=what, hint=_repair(artifact))
+
+
+def _repair(artifact: ArtifactState) -> str:
+    if not artifact.directory:
+        return f"gdn-aot verify {artifact.path} names every problem"
+    return f"delete {artifact.directory} and set GDN_AOT_ARTIFACT to its file: the next start installs it again"
+
+
 def _on(
     target: str | None,
     devices: Sequence[Device],
@@ -88,30 +140,19 @@ def _on(
     if reason and not buildable:
         reason += ", and gdn-aot cannot build for it"
     refusals = {item.kernel: item for artifact in fitting for item in artifact.refused}
-    commands = build_commands(target, providers) if reason and buildable else ()
+    builders = (providers or ("",)) if reason and buildable else ()
     return NextStart(
         target=target,
         devices=tuple(device.index for device in devices),
         everything=blocked or reason,
-        command=next(iter(commands), None),
+        commands=tuple(build_command(provider, target or "") for provider in builders),
         artifacts=tuple(artifact.path for artifact in fitting),
         models=tuple(dict.fromkeys(model for artifact in fitting for model in artifact.models)),
         served=tuple(served),
         refused=tuple(item for kernel, item in refusals.items() if kernel not in served),
         not_covered=tuple(dict.fromkeys(item for artifact in fitting for item in artifact.not_covered)),
         conditional=tuple(_conditional(fitting, tuple(served))),
-        commands=commands,
     )
-
-
-def build_commands(target: str | None, providers: Sequence[str]) -> tuple[str, ...]:
-    """Return what builds an artifact for a target of each of some providers, with a placeholder for what is not known.
-
-    Args:
-        target: None where none is known.
-        providers: Names; where there are none, the user has to say which is meant.
-    """
-    return tuple(build_command(provider, target or "") for provider in providers or ("",))
 
 
 def _conditional(fitting: Sequence[ArtifactState], served: tuple[str, ...]) -> Iterator[Condition]:
@@ -121,11 +162,24 @@ def _conditional(fitting: Sequence[ArtifactState], served: tuple[str, ...]) -> I
             yield from conditions(distribution, version, capability, served)
 
 
-def left_out(plugins: Sequence[Plugin], artifacts: Sequence[ArtifactState]) -> tuple[Plugin, ...]:
-    """Return the engines here whose kernels an artifact has, and which would not install the loader."""
-    engines = {artifact.provider.partition(" ")[0] for artifact in artifacts if artifact.accepted and artifact.provider}
-    return tuple(
-        plugin
-        for plugin in plugins
-        if plugin.host in engines and plugin.host_version and (plugin.left_out or not plugin.installed)
-    )
+def _lines(start: NextStart) -> Iterator[str]:
+    if start.everything:
+        command = f": {' or '.join(start.commands)}" if start.commands else ""
+        yield f"  {start.place} compiles and benchmarks everything, as {start.everything}{command}"
+        return
+    yield f"  {start.place}: {counted(start.served, 'kernel')} served"
+    yield f"    for  {', '.join(map(str, start.models))}"
+    yield from _listed("compiled and benchmarked, as their source differs", start.refused)
+    yield from _listed("not covered by the build", start.not_covered)
+    for condition in start.conditional:
+        yield f"    of those served, only if asked for: {len(condition.kernels)}"
+        yield f"      {condition.reason}"
+        yield from (f"      {name}" for name in condition.kernels[:SHOWN])
+
+
+def _listed(title: str, items: Sequence[Unserved]) -> Iterator[str]:
+    if items:
+        yield f"    {title}: {len(items)}"
+        yield from (f"      {item.kernel}: {item.reason}" for item in items[:SHOWN])
+        if len(items) > SHOWN:
+            yield f"      and {len(items) - SHOWN} more"

@@ -9,16 +9,22 @@ import platform
 import shutil
 import sys
 import sysconfig
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot._version import __version__
 from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.doctor.section import make_section
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.machine import installed
 from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
 from gdn_aot.serving.settings import read_settings
 from gdn_aot.triton_internals import check_version
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from gdn_aot.doctor.section import Section
 
 _PLUGIN = "gdn_aot"
 """Name of our entry points, by which the variables in `_HOSTS` select them."""
@@ -29,99 +35,21 @@ _HOSTS = (
 """Distribution, group of entry points, and the variable that holds the names of those to load."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Versions:
-    """Installed versions, from distribution metadata; None where a distribution is not installed."""
-
-    gdn_aot: str
-    python: str
-    executable: str
-    triton: str | None
-    triton_problem: str
-    """Why this Triton is not one that gdn-aot supports, or empty."""
-    torch: str | None
-    zstandard: str | None
-    huggingface_hub: str | None
-    providers: dict[str, str | None]
-    """By distribution."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Environment:
-    """The settings as the loader reads them, and Triton's that matter to it."""
-
-    enabled: bool
-    home: str
-    artifact: str | None
-    strict: bool
-    on_miss: str
-    log: str | None
-    problems: tuple[str, ...]
-    """Settings that cannot be understood and are ignored."""
-    triton_cache_dir: str | None
-    """``TRITON_CACHE_DIR``; vLLM and SGLang set their own."""
-    changed_code_variable: str | None
-    """A variable by which the user changes what Triton compiles: with it set the loader serves nothing."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Compiler:
-    """What a launch needs that Triton builds at run time: a C compiler, or the extension that stands in for it."""
-
-    path: str | None
-    """The compiler that Triton would call: ``$CC``, gcc or clang."""
-    headers: bool
-    """``Python.h`` is where Triton looks for it."""
-    native_launcher: bool
-    """``gdn_aot.triton_internals._launch`` can be imported."""
-    native_problem: str
-    can_launch: bool
-    meaning: str
-    """What follows, in one sentence."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plugin:
-    """Our entry point for one serving engine."""
-
-    host: str
-    host_version: str | None
-    group: str
-    installed: bool
-    value: str | None
-    """The function that it names."""
-    variable: str
-    filter: str | None
-    """Value of ``variable``, an allow-list of names."""
-    left_out: bool
-    """The filter leaves our entry point out, without a word."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hooks:
-    """What installs the loader."""
-
-    active: bool
-    """It is installed in this very process."""
-    automatic: bool
-    """``gdn_aot.auto`` was imported when this interpreter started: by a ``sitecustomize`` or a ``.pth`` file."""
-    plugins: tuple[Plugin, ...]
-
-
-def read_versions() -> Versions:
-    """Look versions up where the loader does."""
+def read_versions() -> Section:
+    """Look versions up where the loader does: null for a distribution that is not installed."""
     triton = installed.version("triton")
-    return Versions(
-        gdn_aot=__version__,
-        python=platform.python_version(),
-        executable=sys.executable,
-        triton=triton,
-        triton_problem=_triton_problem(triton),
-        torch=installed.version("torch"),
-        zstandard=installed.version("zstandard"),
-        huggingface_hub=installed.version("huggingface_hub"),
-        providers={info.distribution: installed.version(info.distribution) for info in PROVIDERS.values()},
-    )
+    problem = _triton_problem(triton)
+    facts = {
+        "gdn_aot": __version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "triton": triton,
+        "triton_problem": problem,
+        **{name: installed.version(name) for name in ("torch", "zstandard", "huggingface_hub")},
+        "providers": {info.distribution: installed.version(info.distribution) for info in PROVIDERS.values()},
+    }
+    hint = "install a supported Triton: see the table in the README"
+    return make_section("versions", facts, [(problem, hint)] if problem else ())
 
 
 def _triton_problem(version: str | None) -> str:
@@ -136,27 +64,38 @@ def _triton_problem(version: str | None) -> str:
     return ""
 
 
-def read_environment() -> Environment:
-    """Read the environment with the loader's own functions."""
+def read_environment() -> Section:
+    """Read the loader's settings with its own functions, and variables of Triton's that matter to it.
+
+    ``problems`` are settings that cannot be understood and are ignored. ``changed_code_variable`` names a variable by
+    which the user changes what Triton compiles: with it set the loader serves nothing.
+    """
     problems: list[str] = []
     settings = read_settings(problems)
     if settings.log and log.level_of(settings.log) is None:
         problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
-    return Environment(
-        enabled=settings.enabled,
-        home=settings.home,
-        artifact=settings.artifact,
-        strict=settings.strict,
-        on_miss=settings.on_miss,
-        log=settings.log,
-        problems=tuple(problems),
-        triton_cache_dir=os.environ.get("TRITON_CACHE_DIR") or None,
-        changed_code_variable=changed_code_variable(),
-    )
+    changed = changed_code_variable()
+    facts = {
+        "enabled": settings.enabled,
+        "home": settings.home,
+        "artifact": settings.artifact,
+        "strict": settings.strict,
+        "on_miss": settings.on_miss,
+        "log": settings.log,
+        "problems": tuple(problems),
+        "triton_cache_dir": os.environ.get("TRITON_CACHE_DIR") or None,
+        "changed_code_variable": changed,
+    }
+    obstacles = []
+    if not settings.enabled:
+        obstacles.append(("GDN_AOT=0 switches the loader off", "unset GDN_AOT"))
+    if changed:
+        obstacles.append((f"{changed} is set, which changes what Triton compiles", f"unset {changed}"))
+    return make_section("settings", facts, obstacles)
 
 
-def read_compiler() -> Compiler:
-    """Look for a compiler as ``triton/runtime/build.py`` does, and import our launcher."""
+def read_compiler() -> Section:
+    """Look for a compiler as ``triton/runtime/build.py`` does, and import our launcher, which stands in for it."""
     command = os.environ.get("CC")
     path = shutil.which(command if command is not None else "gcc")
     if path is None and command is None:
@@ -164,22 +103,25 @@ def read_compiler() -> Compiler:
     scheme = sysconfig.get_default_scheme()
     include = sysconfig.get_paths(scheme="posix_prefix" if scheme == "posix_local" else scheme)["include"]
     headers = os.path.isfile(f"{include}/Python.h")
+    problem = ""
     try:
         importlib.import_module("gdn_aot.triton_internals._launch")
     except ImportError as error:
-        native, problem = False, str(error)
-    else:
-        native, problem = True, ""
+        problem = str(error) or type(error).__name__
     lacks = f"CC={command}, which is not there" if command is not None else "no gcc and no clang"
     missing = lacks if path is None else "" if headers else f"no Python.h in {include}"
-    return Compiler(
-        path=path,
-        headers=headers,
-        native_launcher=native,
-        native_problem=problem,
-        can_launch=native or not missing,
-        meaning=_meaning(native, missing),
-    )
+    native = not problem
+    can_launch, meaning = native or not missing, _meaning(native, missing)
+    facts = {
+        "path": path,
+        "headers": headers,
+        "native_launcher": native,
+        "native_problem": problem,
+        "can_launch": can_launch,
+        "meaning": meaning,
+    }
+    hint = "install gdn-aot from its wheel, which has the launcher, or a C compiler and Python's headers"
+    return make_section("compiler", facts, () if can_launch else [(meaning, hint)])
 
 
 def _meaning(native: bool, missing: str) -> str:
@@ -192,31 +134,40 @@ def _meaning(native: bool, missing: str) -> str:
     return "gdn_aot.triton_internals._launch is not there, so Triton compiles a launcher for each kernel"
 
 
-def read_hooks() -> Hooks:
-    """Look for what installs the loader in serving processes, and whether it is installed in this one."""
+def read_hooks(served: Collection[str] = ()) -> Section:
+    """Look for what installs the loader in serving processes, and whether it is installed in this one.
+
+    Args:
+        served: Distributions whose kernels artifacts have that fit: one of them that is here and would not load the
+            plugin is in the way, unless every Python installs the loader.
+    """
     loader = sys.modules.get("gdn_aot.serving.loader")
+    active, automatic = loader is not None and loader.state().active, "gdn_aot.auto" in sys.modules
     entries = importlib.metadata.entry_points()
-    plugins = []
+    plugins: list[dict[str, Any]] = []
     for host, group, variable in _HOSTS:
         values = [entry.value for entry in entries.select(group=group, name=_PLUGIN)]
         chosen = os.environ.get(variable)
         plugins.append(
-            Plugin(
-                host=host,
-                host_version=installed.version(host),
-                group=group,
-                installed=bool(values),
-                value=values[0] if values else None,
-                variable=variable,
-                filter=chosen,
-                left_out=_left_out(host, chosen),
-            )
+            {
+                "host": host,
+                "host_version": installed.version(host),
+                "group": group,
+                "installed": bool(values),
+                "value": values[0] if values else None,
+                "variable": variable,
+                "filter": chosen,
+                "left_out": _left_out(host, chosen),
+            }
         )
-    return Hooks(
-        active=loader is not None and loader.state().active,
-        automatic="gdn_aot.auto" in sys.modules,
-        plugins=tuple(plugins),
-    )
+    rows: list[tuple[str, object]] = [
+        ("every Python", "gdn_aot.auto, by sitecustomize or a .pth file" if automatic else "no"),
+        *((f"{plugin['host']} {plugin['host_version'] or '(not installed)'}", _shown(plugin)) for plugin in plugins),
+        ("else", "import gdn_aot.auto, or call gdn_aot.install(), in the serving process"),
+    ]
+    asked = () if active or automatic else [plugin for plugin in plugins if plugin["host"] in served]
+    obstacles = [obstacle for plugin in asked if plugin["host_version"] for obstacle in _unloaded(plugin)]
+    return make_section("hooks", {"active": active, "automatic": automatic, "plugins": plugins}, obstacles, rows)
 
 
 def _left_out(host: str, chosen: str | None) -> bool:
@@ -225,3 +176,21 @@ def _left_out(host: str, chosen: str | None) -> bool:
         return False
     names = chosen.split(",")
     return _PLUGIN not in (names if host == "vllm" else [name.strip() for name in names])
+
+
+def _shown(plugin: dict[str, Any]) -> str:
+    left_out = f"; {plugin['variable']}={plugin['filter']} leaves gdn_aot out" if plugin["left_out"] else ""
+    if plugin["installed"]:
+        return f"entry point {plugin['value']} of {plugin['group']}{left_out}"
+    return f"no entry point gdn_aot of {plugin['group']} is installed{left_out}"
+
+
+def _unloaded(plugin: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield why an engine would not install the loader in its processes, and what to do."""
+    engine = f"{plugin['host']} {plugin['host_version']}"
+    if not plugin["installed"]:
+        what = f"{engine} finds no entry point gdn_aot of {plugin['group']}, so that it does not load it"
+        yield what, "pip install gdn-aot into its environment; a source tree on the path has no entry points"
+    if plugin["left_out"]:
+        what = f"{plugin['variable']}={plugin['filter']} leaves gdn_aot out, so that {engine} does not load it"
+        yield what, f"add gdn_aot to {plugin['variable']}, or unset it"

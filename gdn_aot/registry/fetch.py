@@ -10,19 +10,21 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from gdn_aot._files import file_sha256
+from msgspec import to_builtins
+
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.registry.base import COMMIT, locate, open_registry, read_index
 from gdn_aot.registry.choose import missing_error, wanted_revision
 from gdn_aot.registry.held import held, provenances
 from gdn_aot.registry.layout import Entry, artifact_path, branch_name, entry_of
 from gdn_aot.registry.select import Candidate, select
-from gdn_aot.store.install import find_installed, install, renew
+from gdn_aot.store.install import install, renew
 from gdn_aot.store.origins import Origin
+from gdn_aot.store.whole import find_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -252,13 +254,12 @@ class _Job:
         self.say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {self.where}")
         path = registry.download(snapshot, artifact_path(entry.identifier), entry.size)
         try:
-            artifact = _verified(path, entry)
+            result = install(self.store, _verified(path, entry), origin, waiting=self.say)
         except VerificationError as error:
             registry.forget(snapshot, artifact_path(entry.identifier))
             hint = "nothing was installed; fetch again, and if it stays so tell whoever publishes there"
             message = f"{entry.identifier} from {self.where}: {error.message}"
             raise VerificationError(message, error.problems, hint=hint) from error
-        result = install(self.store, artifact, origin, waiting=self.say)
         return self._tell(entry, "installed" if result.new else "repaired", result.place)
 
     def _installed(self, item: Pinned) -> str | None:
@@ -318,15 +319,15 @@ class _Job:
 def _verified(path: Path, entry: Entry) -> Artifact:
     """Open a downloaded file: it must be the one that the index lists, sound, and what the index says of it.
 
+    Its blobs are checked while they are installed.
+
     Raises:
         VerificationError: It is not.
     """
     from gdn_aot.artifact.verify import open_artifact
 
-    _same_file(entry, path.stat().st_size, file_sha256(path))
-    artifact = open_artifact(path)
-    _same_file(entry, artifact.size, artifact.sha256)
-    there, here = asdict(entry), asdict(entry_of(artifact))
+    artifact = open_artifact(path, lambda size, sha256: _same_file(entry, size, sha256), lazy=True)
+    there, here = to_builtins(entry), to_builtins(entry_of(artifact))
     problems = [
         Problem(name, f"{_shown(there[name])} in the index, {_shown(here[name])} in the file")
         for name in there

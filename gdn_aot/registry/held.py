@@ -6,18 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gdn_aot.errors import GdnAotError, VerificationError
 from gdn_aot.registry.layout import Provenances
-from gdn_aot.store.install import find_installed
 from gdn_aot.store.origins import Origin, read_origins
+from gdn_aot.store.whole import UNREADABLE, faults, said
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from gdn_aot.store.store import Store
-
-_HINT = "gdn-aot fetch installs it again"
-_UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,18 +37,23 @@ def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[
 
     Args:
         store: The store.
-        whole: Count what lacks a file or a binary as damaged, as `gdn_aot.store.install.find_installed` sees it.
+        whole: Count what is not whole as damaged, as `gdn_aot.store.whole.faults` sees it.
 
     Raises:
         UnknownFormatError: A newer gdn-aot made the store.
     """
     found, damaged = [], []
-    sizes = store.blob_sizes() if whole else None
     for place in store.artifacts():
         try:
-            found.append(_read(store, place, sizes))
-        except _UNREADABLE as error:
-            damaged.append((place, str(error) or type(error).__name__))
+            item = _read(store, place)
+        except UNREADABLE as error:
+            damaged.append((place, said(error)))
+            continue
+        problems = faults(place) if whole else []
+        if problems:
+            damaged.append((place, str(problems[0])))
+        else:
+            found.append(item)
     return tuple(found), tuple(damaged)
 
 
@@ -64,14 +63,12 @@ def provenances(store: Store, place: str) -> Provenances | None:
         index = store.open_index(place)
         count = Counter(choice.provenance for kernel in index.kernels() for choice in index.choices(kernel.name))
         return Provenances(measured=count["measured"], transferred=count["transferred"], default=count["default"])
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 
-def _read(store: Store, place: str, sizes: Mapping[str, int] | None) -> Held:
+def _read(store: Store, place: str) -> Held:
     header = store.open_index(place).header
-    if sizes is not None and find_installed(store, header["sha256"], sizes) != place:
-        raise VerificationError("some of its files or binaries are missing", [], hint=_HINT)
     return Held(
         identifier=header["identifier"],
         sha256=header["sha256"],
@@ -80,5 +77,5 @@ def _read(store: Store, place: str, sizes: Mapping[str, int] | None) -> Held:
         version=header["version"],
         triton=header["triton"],
         place=place,
-        origins=tuple(read_origins(place)),
+        origins=read_origins(place),
     )

@@ -35,7 +35,7 @@ CARD = "README.md"
 TARGETS = "targets"
 MAX_INDEX = 32 << 20
 """Bytes of an index: some 7,000 entries with 50 models each."""
-MAX_FILE = 1 << 30
+MAX_FILE = 128 << 20
 """Bytes of an artifact file, as `gdn_aot.artifact.container.MAX_FILE`, which would import zstandard."""
 
 _TEXTS = ("provider", "distribution", "version", "license", "triton", "ptxas", "tool")

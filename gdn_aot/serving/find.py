@@ -11,19 +11,13 @@ from gdn_aot._plain import Plain
 from gdn_aot.errors import GdnAotError, NotWritableError
 from gdn_aot.machine import installed
 from gdn_aot.serving import log
-from gdn_aot.store.index import Index
 from gdn_aot.store.store import Store, artifact_files
+from gdn_aot.store.stored import StoredArtifact
+from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from gdn_aot.artifact.verify import Artifact
-
-
-class Found:
-    """An artifact that fits the installed provider and Triton, and the store that its blobs are in."""
-
-    def __init__(self, index: Index, store: Store) -> None:
-        self.index, self.store = index, store
+    from gdn_aot.store.index import Index
 
 
 class Verdict(Plain):
@@ -41,7 +35,7 @@ class Verdict(Plain):
         self.artifact, self.accepted, self.reason = artifact, accepted, reason
 
 
-def find(home: str, only: str | None) -> tuple[list[Found], list[Verdict]]:
+def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdict]]:
     """Look at every artifact that the loader may use.
 
     Args:
@@ -52,23 +46,23 @@ def find(home: str, only: str | None) -> tuple[list[Found], list[Verdict]]:
         The artifacts that fit, and a verdict on each that was looked at.
     """
     installed.forget()
-    found: list[Found] = []
+    found: list[StoredArtifact] = []
     verdicts: list[Verdict] = []
     store = Store(home)
     try:
-        places = _unpacked(store, only, verdicts) if only else [(store, place) for place in store.artifacts()]
+        places = artifact_files(only) if only else store.artifacts()
     except (GdnAotError, OSError) as error:
-        return [], [Verdict(only or store.root, accepted=False, reason=_text(error))]
-    for used, place in places:
+        return [], [Verdict(only or store.root, accepted=False, reason=said(error))]
+    for place in places:
         try:
-            index = used.open_index(place)
-        except (GdnAotError, OSError, ValueError) as error:
-            verdicts.append(Verdict(place, accepted=False, reason=_text(error)))
+            artifact = _unpack(store, place) if only else StoredArtifact(place)
+            reason = unfit(artifact.index)
+        except UNREADABLE as error:
+            verdicts.append(Verdict(place, accepted=False, reason=said(error)))
             continue
-        reason = unfit(index)
-        verdicts.append(Verdict(index.header["identifier"], accepted=not reason, reason=reason or "fits"))
+        verdicts.append(Verdict(artifact.index.header["identifier"], accepted=not reason, reason=reason or "fits"))
         if not reason:
-            found.append(Found(index, used))
+            found.append(artifact)
     return found, verdicts
 
 
@@ -84,53 +78,17 @@ def unfit(index: Index) -> str:
     return ""
 
 
-def _unpacked(store: Store, path: str, verdicts: list[Verdict]) -> list[tuple[Store, str]]:
-    """Return (store, directory) of an artifact file, or of each in a directory, unpacking what is not there yet."""
-    places = []
-    for file in artifact_files(path):
+def _unpack(store: Store, file: str) -> StoredArtifact:
+    """Open an artifact file as it is in the store, unpacking it if it is not there yet."""
+    place = find_installed(store, file_sha256(file))
+    if place is None:
+        from gdn_aot.artifact.verify import open_artifact
+        from gdn_aot.store.install import install
+
+        artifact = open_artifact(file)
         try:
-            places.append(_unpack(store, file))
-        except (GdnAotError, OSError) as error:
-            verdicts.append(Verdict(file, accepted=False, reason=_text(error)))
-    return places
-
-
-def _unpack(store: Store, file: str) -> tuple[Store, str]:
-    place = store.artifact_directory(file_sha256(file))
-    if place:
-        return store, place
-    from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.store.install import install
-
-    artifact = open_artifact(file)
-    try:
-        return store, install(store, artifact, waiting=log.warn).place
-    except NotWritableError as error:
-        log.warn(f"{error.message}; {file} is unpacked in memory, in every process again")
-        return MemoryStore(artifact), file
-
-
-class MemoryStore(Store):
-    """An artifact unpacked in this process's memory, for where no store can be written. Forked children share it."""
-
-    def __init__(self, artifact: Artifact) -> None:
-        from gdn_aot.store.index_writer import write_index
-
-        super().__init__("")
-        self._blobs = dict(artifact.iter_blobs())
-        self._index = Index.in_memory(write_index(artifact.manifest, artifact.sha256))
-
-    def open_index(self, place: str) -> Index:
-        """Return the index of the only artifact."""
-        del place
-        return self._index
-
-    def read_blob(self, sha256: str) -> bytes:
-        """Return the content of a blob, which was verified when it was unpacked."""
-        if sha256 not in self._blobs:
-            raise FileNotFoundError(f"the artifact has no blob {sha256}")
-        return self._blobs[sha256]
-
-
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+            place = install(store, artifact, waiting=log.warn).place
+        except NotWritableError as error:
+            log.warn(f"{error.message}; {file} is unpacked in memory, in every process again")
+            return StoredArtifact.in_memory(artifact)
+    return StoredArtifact(place)

@@ -15,9 +15,9 @@ from gdn_aot.triton_internals import compiled_text, launching, relaxing, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.serving.find import Found
     from gdn_aot.serving.state import State
     from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord
+    from gdn_aot.store.stored import StoredArtifact
 
 
 class Kernel:
@@ -32,7 +32,9 @@ class Kernel:
         refusal: Why no artifact may serve it, in strict mode; every lookup then raises.
     """
 
-    def __init__(self, state: State, name: str, jit: Any, tuner: Any, found: list[Found], refusal: str = "") -> None:
+    def __init__(
+        self, state: State, name: str, jit: Any, tuner: Any, found: list[StoredArtifact], refusal: str = ""
+    ) -> None:
         self.name, self.jit, self.tuner = name, jit, tuner
         self._state, self._found, self._refusal = state, found, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
@@ -58,7 +60,7 @@ class Kernel:
         if self.tuner is not None:
             self._device_choices(device)
 
-    def fitting(self, device: int) -> list[Found]:
+    def fitting(self, device: int) -> list[StoredArtifact]:
         """Return the artifacts made for a device's architecture."""
         return [found for found in self._found if self._state.fits(found, device)]
 
@@ -78,7 +80,7 @@ class Kernel:
 
         return find
 
-    def _find(self, found: list[Found], problem: str, device: int, key: str) -> Any | None:
+    def _find(self, found: list[StoredArtifact], problem: str, device: int, key: str) -> Any | None:
         reason = self._refusal or problem or f"no artifact is for the architecture of device {device}"
         hint, told = "", not found
         if found and self._first:
@@ -101,7 +103,7 @@ class Kernel:
         self._missed("binary", key, reason, "error" if self._state.strict else "triton", hint, told=told)
         return None
 
-    def _binary(self, artifact: Found, key: str) -> BinaryRecord | None:
+    def _binary(self, artifact: StoredArtifact, key: str) -> BinaryRecord | None:
         """Look a launch key up, with the value that stands for all where the artifact has a relaxation."""
         wanted: str | None = key
         for kernel in artifact.index.kernels():
@@ -121,10 +123,10 @@ class Kernel:
         asked = changed_code_variable()  # setting one of triton.knobs sets its variable
         return f"{asked} asks for other code than Triton makes by default" if asked else ""
 
-    def _load(self, artifact: Found, record: BinaryRecord, device: int) -> Any:
+    def _load(self, artifact: StoredArtifact, record: BinaryRecord, device: int) -> Any:
         state = self._state
         place = (device, record.cubin, record.metadata["name"])
-        code = artifact.store.read_blob(record.cubin)
+        code = artifact.read_blob(record.cubin)
         if place not in state.modules:
             state.modules[place] = launching.load_binary(state.native, record, code, device)
         kernel = launching.make_kernel(state.native, self.jit, record, code, state.modules[place])
@@ -166,7 +168,7 @@ class Kernel:
             self._choices[device] = {record.key: configs[record.key] for record in records}
         return self._choices[device]
 
-    def _choice_records(self, found: Found) -> list[ChoiceRecord]:
+    def _choice_records(self, found: StoredArtifact) -> list[ChoiceRecord]:
         try:
             return found.index.choices(self.name)
         except (GdnAotError, OSError, ValueError) as error:

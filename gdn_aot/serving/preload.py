@@ -16,8 +16,8 @@ from gdn_aot.serving import loader, log
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from gdn_aot.serving.find import Found
     from gdn_aot.serving.state import State
+    from gdn_aot.store.stored import StoredArtifact
 
 
 def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
@@ -155,7 +155,7 @@ def _import(module: str) -> None:
         log.info(f"{module} cannot be imported: {type(error).__name__}: {error}")
 
 
-def _rows(state: State, found: Found, device: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(state: State, found: StoredArtifact, device: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if state.fits(found, device):
         yield from enumerate(found.index.header["models"])
 
@@ -164,7 +164,7 @@ def _wanted(row: Mapping[str, Any], model: str | None, tp: int | None) -> bool:
     return model in (None, row["name"]) and tp in (None, row["tp"])
 
 
-def _load(state: State, found: Found, number: int, device: int) -> None:
+def _load(state: State, found: StoredArtifact, number: int, device: int) -> None:
     wanted = _inference_places(found)
     list(_load_binaries(state, found, found.index.model(number), device, wanted))
     list(_load_binaries(state, found, found.index.captured(), device, wanted))
@@ -172,7 +172,7 @@ def _load(state: State, found: Found, number: int, device: int) -> None:
 
 def _load_binaries(
     state: State,
-    found: Found,
+    found: StoredArtifact,
     wanted: Mapping[str, list[tuple[str, list[int]]]],
     device: int,
     places: set[int],
@@ -189,7 +189,7 @@ def _load_binaries(
                 yield name
 
 
-def _inference_places(found: Found) -> set[int]:
+def _inference_places(found: StoredArtifact) -> set[int]:
     """Return the indices of an artifact's workloads that serving causes."""
     header = found.index.header
     names = _inference(header["provider"])

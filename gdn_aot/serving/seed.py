@@ -13,9 +13,9 @@ from gdn_aot.triton_internals import serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gdn_aot.serving.find import Found
     from gdn_aot.serving.state import State
     from gdn_aot.store.index_records import KernelRecord
+    from gdn_aot.store.stored import StoredArtifact
 
 
 def seed(state: State, module: str) -> None:
@@ -29,7 +29,7 @@ def seed(state: State, module: str) -> None:
     if not state.checked:
         serving.check_serving()
         state.checked = True
-    matched: dict[str, tuple[Any, Any, Any, list[Found]]] = {}
+    matched: dict[str, tuple[Any, Any, Any, list[StoredArtifact]]] = {}
     refused: dict[str, tuple[Any, Any, str]] = {}
     for found, record in _records(state, module):
         jit, tuner = None, None
@@ -52,7 +52,7 @@ def seed(state: State, module: str) -> None:
             kernel.prepare(device)
 
 
-def _records(state: State, module: str) -> Iterator[tuple[Found, KernelRecord]]:
+def _records(state: State, module: str) -> Iterator[tuple[StoredArtifact, KernelRecord]]:
     for found in list(state.found):
         try:
             records = found.index.kernels()

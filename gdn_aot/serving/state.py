@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from typing import Any
 
-    from gdn_aot.serving.find import Found
+    from gdn_aot.store.stored import StoredArtifact
 
 
 class Miss(Plain):
@@ -51,7 +51,7 @@ class State:
         """Hooks are in place."""
         self.problem = ""
         """Why nothing is served, or empty."""
-        self.found: list[Found] = []
+        self.found: list[StoredArtifact] = []
         self.verdicts: list[Verdict] = []
         self.kernels: dict[str, Any] = {}
         """The `gdn_aot.serving.kernels.Kernel` of each that is served, by ``module:qualname``."""
@@ -73,7 +73,7 @@ class State:
     def _after_fork(self) -> None:
         self.lock = threading.RLock()
 
-    def fits(self, found: Found, device: int) -> bool:
+    def fits(self, found: StoredArtifact, device: int) -> bool:
         """Say whether an artifact is for a device's architecture; note the verdict if not."""
         if device not in self._capabilities:
             from gdn_aot.triton_internals import serving
@@ -96,14 +96,14 @@ class State:
         """Return the compute capabilities of the devices that were asked about so far; asks about none."""
         return {capability for capability in self._capabilities.values() if capability is not None}
 
-    def distrust(self, found: Found, error: BaseException) -> None:
+    def distrust(self, found: StoredArtifact, error: BaseException) -> None:
         """Use an artifact no longer whose files cannot be read as they were written, and say so."""
         self.found = [other for other in self.found if other is not found]
         identifier = found.index.header["identifier"]
         self.verdicts.append(Verdict(identifier, accepted=False, reason=str(error)))
         log.warn(f"artifact {identifier} is not used: {error}. Fetch or install it again")
 
-    def damaged(self, found: Found, error: BaseException) -> None:
+    def damaged(self, found: StoredArtifact, error: BaseException) -> None:
         """Say once that an artifact in use has damaged files; what cannot be read of it is left to Triton."""
         identifier = found.index.header["identifier"]
         if identifier in self._damaged:

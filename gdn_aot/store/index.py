@@ -13,7 +13,8 @@ Layout, integers little-endian::
     header    JSON: identity of the artifact, enough to accept or reject it
     table     rows sorted by name: 16-byte digest of the record's name, u32 offset and u32 size in what follows,
               16-byte digest of the record
-    records   JSON
+    records   JSON, but for the one that says where in the pack each blob is: rows sorted by name, 32-byte SHA-256, u64
+              offset and u64 size
 
 What many binaries have in common word for word, such as their metadata, is a record of its own, and their records name
 it by its number.
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
 NAME = "index"
 """File name of the index in the directory of an artifact."""
 
-MAGIC = b"gdnaot\0\3"
+MAGIC = b"gdnaot\0\1"
 FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
+BLOB = struct.Struct("<32sQQ")
 _DIGEST = 16
 _MAX_HEADER = 1 << 24
 
@@ -83,6 +85,7 @@ class Index:
         """Identity of the artifact: see `_header`."""
         self._table_at = FIXED.size + size
         self._table: bytes | None = None
+        self._blobs: bytes | None = None
         self._kernels: list[KernelRecord] | None = None
         self._parts: dict[int, bytes] = {}
 
@@ -98,21 +101,21 @@ class Index:
         if hasattr(self, "_file"):
             os.close(self._file)
 
-    def is_long_enough(self) -> bool:
-        """Say whether the file has all bytes that the table speaks of. Looks at no record."""
-        self._find(b"")
-        end = max((offset + size for _, offset, size, _ in ROW.iter_unpack(self._table or b"")), default=0)
-        return bool(os.fstat(self._file).st_size >= self._table_at + self._rows * ROW.size + end)
+    def check(self, *, deep: bool) -> None:
+        """Check the table, and that the file has all bytes that it speaks of.
 
-    def check(self) -> None:
-        """Read every record.
+        Args:
+            deep: Read every record too, and compare it with its digest.
 
         Raises:
             OSError: The file cannot be read.
             VerificationError: It is damaged.
         """
-        self._find(b"")
-        for row in ROW.iter_unpack(self._table or b""):
+        table = self._whole_table()
+        end = max((offset + size for _, offset, size, _ in ROW.iter_unpack(table)), default=0)
+        if os.fstat(self._file).st_size < self._table_at + len(table) + end:
+            raise self._damaged("it is truncated")
+        for row in ROW.iter_unpack(table) if deep else ():
             self._record(row[0])
 
     def kernels(self) -> list[KernelRecord]:
@@ -123,9 +126,26 @@ class Index:
             self._kernels = [KernelRecord(*fields) for fields in self._json(record_name("kernels")) or ()]
         return self._kernels
 
+    def not_covered(self) -> list[tuple[str, str, int]]:
+        """Return (kernel, reason, number of autotune keys) of what the build left out; without keys all of a kernel."""
+        return [(kernel, reason, keys) for kernel, reason, keys in self._json(record_name("not covered")) or ()]
+
     def blobs(self) -> list[tuple[str, int]]:
-        """Return (SHA-256, bytes) of every blob that the artifact needs."""
-        return [(sha256, size) for sha256, size in self._json(record_name("blobs")) or ()]
+        """Return (SHA-256, bytes) of every blob, in the order in which the pack has them one after another."""
+        rows = sorted(BLOB.iter_unpack(self._places()), key=lambda row: row[1:])
+        return [(name.hex(), size) for name, _, size in rows]
+
+    def place(self, sha256: str) -> tuple[int, int]:
+        """Return (offset, bytes) of a blob in the pack.
+
+        Raises:
+            OSError: The file cannot be read.
+            VerificationError: The artifact has no such blob, or the file is damaged.
+        """
+        found = _search(self._places(), BLOB, bytes.fromhex(sha256))
+        if found is None:
+            raise self._damaged(f"it has no blob {sha256}")
+        return found[1], found[2]
 
     def choices(self, kernel: str) -> list[ChoiceRecord]:
         """Return the choices of a kernel, which is named ``module:qualname``."""
@@ -184,24 +204,24 @@ class Index:
             raise self._damaged("a record is damaged")
         return data
 
-    def _find(self, name: bytes) -> tuple[bytes, int, int, bytes] | None:
+    def _find(self, name: bytes) -> tuple[Any, ...] | None:
+        return _search(self._whole_table(), ROW, name)
+
+    def _whole_table(self) -> bytes:
         if self._table is None:
             table = self._read(self._table_at, self._rows * ROW.size)
             if hashlib.sha256(table).digest() != self._table_digest:
                 raise self._damaged("its table is damaged")
             self._table = table
-        low, high = 0, self._rows
-        while low < high:
-            middle = (low + high) // 2
-            at = middle * ROW.size
-            if self._table[at : at + _DIGEST] < name:
-                low = middle + 1
-            else:
-                high = middle
-        at = low * ROW.size
-        if low == self._rows or self._table[at : at + _DIGEST] != name:
-            return None
-        return ROW.unpack_from(self._table, at)
+        return self._table
+
+    def _places(self) -> bytes:
+        """Return where each blob is, as rows of `BLOB`."""
+        if self._blobs is None:
+            self._blobs = self._record(record_name("blobs")) or b""
+            if len(self._blobs) % BLOB.size:
+                raise self._damaged("its table of blobs is damaged")
+        return self._blobs
 
     def _read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._file, size, offset)
@@ -211,6 +231,20 @@ class Index:
 
     def _damaged(self, what: str) -> VerificationError:
         return VerificationError(f"{self.path}: {what}", [Problem(self.path, what)])
+
+
+def _search(table: bytes, row: struct.Struct, name: bytes) -> tuple[Any, ...] | None:
+    """Return the row of a sorted table whose first bytes are a name, or None."""
+    low, high = 0, len(table) // row.size
+    while low < high:
+        middle = (low + high) // 2
+        at = middle * row.size
+        if table[at : at + len(name)] < name:
+            low = middle + 1
+        else:
+            high = middle
+    at = low * row.size
+    return row.unpack_from(table, at) if table[at : at + len(name)] == name else None
 
 
 def record_name(*parts: str) -> bytes:

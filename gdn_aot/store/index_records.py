@@ -21,7 +21,7 @@ class KernelRecord(NamedTuple):
     """(name it is called by, module, qualname, SHA-256 of its text) of each function that it calls."""
     globals: list[tuple[str, str]]
     """(name, repr) of each global that it reads."""
-    relaxations: list[tuple[str, int]] | tuple[()] = ()
+    relaxations: list[tuple[str, int]]
     """(constexpr, value that stands for all of its values)."""
 
     @property

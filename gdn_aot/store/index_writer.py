@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gdn_aot.artifact.names import is_capture
-from gdn_aot.store.index import FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
-from gdn_aot.store.index_records import SPECIALIZATION, ChoiceRecord, ConfigRecord, KernelRecord
+from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
+from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gdn_aot.artifact.manifest import Binary, Choice, Manifest
+    from gdn_aot.artifact.verify import Artifact
     from gdn_aot.launches import Kernel
 
 
-def write_index(manifest: Manifest, sha256: str) -> bytes:
-    """Return the bytes of an artifact's index.
-
-    Args:
-        manifest: The artifact's manifest.
-        sha256: Of the artifact file.
-    """
+def write_index(artifact: Artifact) -> bytes:
+    """Return the bytes of an artifact's index, which follow from the artifact alone."""
+    manifest = artifact.manifest
     records: dict[bytes, bytes] = {}
     parts = _Parts()
     models: list[dict[str, list[tuple[str, Sequence[int]]]]] = [{} for _ in manifest.models]
@@ -44,10 +42,13 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
         records[record_name("model", str(number))] = _dump(wanted)
     if captured:
         records[record_name("captured")] = _dump(captured)
-    records[record_name("blobs")] = _dump([(blob.sha256, blob.size) for blob in manifest.blobs])
+    records[record_name("blobs")] = _places(manifest)
+    if manifest.not_covered:
+        lacking = [(item.kernel, item.reason, len(item.keys)) for item in manifest.not_covered]
+        records[record_name("not covered")] = _dump(lacking)
     records[record_name("kernels")] = _dump([_kernel(kernel) for kernel in manifest.kernels])
     records |= {part_name(number): text for text, number in parts.numbers.items()}
-    header = _dump(_header(manifest, sha256))
+    header = _dump(_header(artifact))
     rows, body, offset = [], [], 0
     for key in sorted(records):
         record = records[key]
@@ -60,35 +61,39 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
 
 
 class _Parts:
-    """What binaries have in common, numbered in the order met."""
+    """What binaries have in common, numbered from 1 in the order met."""
 
     def __init__(self) -> None:
         self.numbers: dict[bytes, int] = {}
         """By the text of their record."""
-        self._known: dict[int, int] = {}
+        self.known: dict[int, int] = {}
         """By the id of objects of the manifest: reading makes one object of what is the same."""
 
-    def number(self, value: Mapping[str, object] | Sequence[object]) -> int:
-        """Return the number of a value that the manifest holds."""
-        number = self._known.get(id(value))
-        if number is None:
-            text = _dump(dict(value) if isinstance(value, Mapping) else value)
-            number = self._known[id(value)] = self.numbers.setdefault(text, len(self.numbers))
+    def add(self, value: Mapping[str, object] | Sequence[object]) -> int:
+        """Return the number of a value that was not met before."""
+        text = _dump(dict(value) if isinstance(value, Mapping) else value)
+        number = self.known[id(value)] = self.numbers.setdefault(text, len(self.numbers) + 1)
         return number
 
 
-_quote = json.encoder.encode_basestring_ascii
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_dump = msgspec.json.encode
 
 
-def _dump(value: object) -> bytes:
-    return _encode(value).encode("ascii")
+def _places(manifest: Manifest) -> bytes:
+    """Return where each blob is in the pack: one after another, in the order of the manifest's table."""
+    offset, rows = 0, []
+    for blob in manifest.blobs:
+        rows.append(BLOB.pack(bytes.fromhex(blob.sha256), offset, blob.size))
+        offset += blob.size
+    return b"".join(sorted(rows))
 
 
-def _header(manifest: Manifest, sha256: str) -> dict[str, object]:
+def _header(artifact: Artifact) -> dict[str, object]:
+    manifest = artifact.manifest
     return {
         "identifier": manifest.identifier,
-        "sha256": sha256,
+        "sha256": artifact.sha256,
+        "manifest_sha256": hashlib.sha256(artifact.manifest_json).hexdigest(),
         "target": manifest.target.name,
         "capability": manifest.target.capability,
         "provider": manifest.provider.name,
@@ -96,19 +101,7 @@ def _header(manifest: Manifest, sha256: str) -> dict[str, object]:
         "version": manifest.provider.version,
         "triton": manifest.triton.version,
         "workloads": manifest.workloads,
-        "models": [
-            {
-                "name": model.name,
-                "tp": model.tp,
-                "heads": model.heads,
-                "v_heads": model.v_heads,
-                "k_dim": model.k_dim,
-                "v_dim": model.v_dim,
-                "conv_width": model.conv_width,
-                "dtype": model.dtype,
-            }
-            for model in manifest.models
-        ],
+        "models": manifest.models,
         "modules": sorted({kernel.module for kernel in manifest.kernels}),
         "kernels": len(manifest.kernels),
         "choices": sum(len(kernel.choices) for kernel in manifest.kernels),
@@ -117,9 +110,8 @@ def _header(manifest: Manifest, sha256: str) -> dict[str, object]:
     }
 
 
-def _kernel(kernel: Kernel) -> tuple[object, ...]:
-    """Return the fields of a `KernelRecord`; without relaxations as they were before there were any."""
-    record = KernelRecord(
+def _kernel(kernel: Kernel) -> KernelRecord:
+    return KernelRecord(
         kernel.module,
         kernel.qualname,
         kernel.source_sha256,
@@ -128,7 +120,6 @@ def _kernel(kernel: Kernel) -> tuple[object, ...]:
         [(used.name, used.value) for used in kernel.globals],
         [(relaxed.argument, relaxed.value) for relaxed in kernel.relaxations],
     )
-    return tuple(record) if kernel.relaxations else tuple(record)[:-1]
 
 
 def _choice(choice: Choice) -> ChoiceRecord:
@@ -141,7 +132,7 @@ def _choice(choice: Choice) -> ChoiceRecord:
 
 
 def _binary(binary: Binary, parts: _Parts) -> bytes:
-    """Return the record that `Index` makes a `BinaryRecord` of. Written by hand: there are thousands."""
-    shared = (binary.metadata, *(getattr(binary.specialization, field) for field in SPECIALIZATION))
-    numbers = ",".join([str(parts.number(value)) for value in shared])
-    return f"[{_quote(binary.launch_key)},{_quote(binary.cubin)},{numbers}]".encode("ascii")
+    """Return the record that `Index` makes a `BinaryRecord` of, with parts in the order of `SPECIALIZATION`."""
+    spec, known = binary.specialization, parts.known
+    shared = (binary.metadata, spec.signature, spec.constants, spec.attributes, spec.options)
+    return _dump((binary.launch_key, binary.cubin, *[known.get(id(value)) or parts.add(value) for value in shared]))

@@ -1,35 +1,42 @@
 """Put a verified artifact into a store, whole or not at all.
 
-In this order, so that whoever is killed leaves nothing that a reader could take for whole: the blobs that the store
-lacks, as one pack; the artifact's directory under a temporary name; its renaming. All of it under the store's lock.
+All that it consists of is written into a directory under a temporary name, which is then renamed, so that whoever is
+killed leaves nothing that a reader could take for whole. All of it under the store's lock.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gdn_aot._files import write_whole
-from gdn_aot.errors import GdnAotError, NotWritableError, VerificationError
+from gdn_aot.errors import NotWritableError
 from gdn_aot.store.index import NAME as INDEX
+from gdn_aot.store.index_writer import write_index
 from gdn_aot.store.lock import locked
-from gdn_aot.store.origins import ORIGIN, identity, outdate, read_origins, with_origin
-from gdn_aot.store.pack_writer import TEMPORARY, PackThread
-from gdn_aot.store.store import FORMAT, MANIFEST
+from gdn_aot.store.origins import identity, outdate, read_origins, with_origin, write_origins
+from gdn_aot.store.store import FORMAT
+from gdn_aot.store.stored import MANIFEST, PACK
+from gdn_aot.store.whole import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
-    from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.artifact.verify import Artifact
     from gdn_aot.store.origins import Origin
-    from gdn_aot.store.pack import Pack
     from gdn_aot.store.store import Store
 
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
+TEMPORARY = ".tmp-"
+"""How the names of what is not finished begin."""
+_PIECE = 4 << 20
+"""Bytes of blobs that are written at once."""
+_MOST = 512
+"""Buffers that the system is given at once; Linux takes up to 1024."""
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,43 +45,19 @@ class Installed:
 
     place: str
     """Directory of the artifact."""
-    identifier: str
-    sha256: str
-    """Of the artifact file."""
     new: bool
     """It was not there before."""
-    repaired: int
-    """Blobs and files of an artifact that was there which were missing or damaged, and were written again."""
-    written: int
-    """Bytes written."""
-
-
-class Content(Protocol):
-    """What is installed: a `gdn_aot.artifact.verify.Artifact`, or something that stands for one."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """Return the manifest, checked."""
-
-    @property
-    def manifest_json(self) -> bytes:
-        """Return its JSON."""
-
-    @property
-    def sha256(self) -> str:
-        """Return that of the artifact file."""
-
-    def iter_blobs(self) -> Iterable[tuple[str, bytes]]:
-        """Return (SHA-256, content) of every blob, checked."""
+    repaired: bool
+    """It was there and damaged, and was written again."""
 
 
 def install(
-    store: Store, artifact: Content, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
+    store: Store, artifact: Artifact, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
 ) -> Installed:
     """Put a verified artifact into the store. Safe to run in many processes at once.
 
-    An artifact that is already there is checked and, where it is damaged, repaired. It becomes the one installed last,
-    which the loader prefers.
+    An artifact that is already there is checked and, where it is damaged, written again. It becomes the one installed
+    last, which the loader prefers.
 
     Args:
         store: Where to.
@@ -85,77 +68,16 @@ def install(
     Raises:
         NotWritableError: The store cannot be written.
         UnknownFormatError: A newer gdn-aot made the store.
-        VerificationError: The artifact file changed while it was read.
+        VerificationError: It was opened lazily, and a blob is not what its manifest calls for.
     """
-    with writing(store, waiting, make=True):
-        return put(store, artifact, origin)
-
-
-def put(store: Store, artifact: Content, origin: Origin | None = None) -> Installed:
-    """Do what `install` does, inside `writing`.
-
-    Raises:
-        OSError: The store cannot be written.
-        VerificationError: The artifact file changed while it was read.
-    """
-    from gdn_aot.store.index_writer import write_index
-    from gdn_aot.store.sweep import drop_damaged
-
     place = f"{store.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
-    new = not os.path.isdir(place)
-    packs, damaged = store.packs(), set[str]()
-    lacking = {sha256: blob for sha256, blob in artifact.iter_blobs() if not _has(packs, sha256, damaged)}
-    writer, pack = PackThread(f"{store.root}/packs", lacking), None
-    try:
-        try:
-            index = write_index(artifact.manifest, artifact.sha256)
-            files = _files(place, artifact.manifest_json, index, origin)
-        finally:
-            pack = writer.finish()
-        if new:
-            _put_directory(store, place, files)
-        else:
-            for name, data in files.items():
-                write_whole(f"{place}/{name}", data, sync=True)
-        if damaged:
-            drop_damaged(store, damaged)
-        outdate(store, place, origin)
-        os.utime(place)
-    except BaseException:
-        if new and pack is not None:
-            with suppress(OSError):
-                os.unlink(pack)
-        raise
-    return Installed(
-        place=place,
-        identifier=artifact.manifest.identifier,
-        sha256=artifact.sha256,
-        new=new,
-        repaired=0 if new else len(lacking) + sum(name != ORIGIN for name in files),
-        written=sum(map(len, (*lacking.values(), *files.values()))),
-    )
-
-
-def find_installed(store: Store, sha256: str, sizes: Mapping[str, int] | None = None) -> str | None:
-    """Return the directory of an artifact if it is whole by cheap checks, else None.
-
-    Its index opens, its manifest is there, and so is every blob with its size.
-
-    Args:
-        store: Where to look.
-        sha256: Of the artifact file.
-        sizes: What `Store.blob_sizes` returns, for who asks of many artifacts.
-    """
-    with suppress(OSError, GdnAotError, ValueError, LookupError, TypeError):
-        place = store.artifact_directory(sha256)
-        if place is None:
-            return None
-        index = store.open_index(place)
-        if index.header["sha256"] == sha256 and index.is_long_enough() and os.path.getsize(f"{place}/{MANIFEST}"):
-            sizes = store.blob_sizes() if sizes is None else sizes
-            if all(sizes.get(blob) == size for blob, size in index.blobs()):
-                return place
-    return None
+    with writing(store, waiting, make=True):
+        new = not os.path.isdir(place)
+        repaired = not new and not _is_installed(place, artifact)
+        if new or repaired:
+            _put(store, place, artifact, with_origin(read_origins(place), origin))
+        _renew(store, place, origin)
+    return Installed(place=place, new=new, repaired=repaired)
 
 
 def renew(
@@ -182,10 +104,7 @@ def renew(
     try:
         with writing(store, waiting):
             if os.path.isdir(place):  # else it was removed meanwhile
-                for name, data in with_origin(place, origin).items():
-                    write_whole(f"{place}/{name}", data, sync=True)
-                outdate(store, place, origin)
-                os.utime(place)
+                _renew(store, place, origin)
     except NotWritableError as error:
         if first != place:
             reason = f"{first} is preferred to {place}, which cannot be changed: {error.message}"
@@ -219,39 +138,19 @@ def writing(
         raise NotWritableError(f"cannot write the store {store.root}: {reason}") from error
 
 
-def read_manifest(place: str) -> bytes:
-    """Return the JSON of the manifest of an installed artifact.
+def temporaries(store: Store) -> dict[str, int]:
+    """Return what processes that were killed left unfinished: the bytes of each by its path.
 
     Raises:
-        OSError: It is not there or cannot be read.
-        VerificationError: It is damaged.
+        UnknownFormatError: A newer gdn-aot made the store.
     """
-    import zstandard
-
-    from gdn_aot.artifact.manifest_json import MAX_BYTES
-    from gdn_aot.errors import Problem
-
-    path = f"{place}/{MANIFEST}"
-    with open(path, "rb") as file:
-        content = file.read()
-    with suppress(zstandard.ZstdError):
-        if zstandard.get_frame_parameters(content).content_size <= MAX_BYTES:
-            return zstandard.ZstdDecompressor().decompress(content, allow_extra_data=False)
-    raise VerificationError(f"{path} is damaged", [Problem(path, "is not a compressed manifest")])
-
-
-def temporaries(store: Store) -> Iterator[str]:
-    """Yield what a process that was killed left unfinished in a store. Only to be removed under the lock."""
-    root = store.root
-    folders = [root, f"{root}/packs", f"{root}/artifacts"]
-    with suppress(OSError):
-        names = [name for name in os.listdir(folders[-1]) if not name.startswith(TEMPORARY)]
-        folders += [place for place in map(f"{folders[-1]}/{{}}".format, names) if not os.path.islink(place)]
-    for folder in folders:
+    places = [place for place in store.artifacts() if not os.path.islink(place)]
+    found: dict[str, int] = {}
+    for folder in (store.root, f"{store.root}/artifacts", *places):
         with suppress(OSError):
-            for name in os.listdir(folder):
-                if name.startswith(TEMPORARY):
-                    yield f"{folder}/{name}"
+            paths = [f"{folder}/{name}" for name in os.listdir(folder) if name.startswith(TEMPORARY)]
+            found |= {path: size_of(path) for path in paths}
+    return found
 
 
 def size_of(path: str) -> int:
@@ -266,81 +165,110 @@ def size_of(path: str) -> int:
     return 0
 
 
-def discard(path: str) -> None:
-    """Remove a file, or a directory with all that is in it; a symbolic link is removed and not followed.
+def discard_artifact(store: Store, place: str) -> None:
+    """Remove an artifact's directory: at once for whoever reads, whatever happens meanwhile.
 
     Raises:
         OSError: It cannot be removed.
     """
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+    temporary = _temporary(store)
+    os.rename(place, temporary)
+    _discard(temporary)
 
 
-def _prepare(store: Store) -> dict[str, int]:
-    """Bring a store into a state to go on from; returns the bytes of what was removed, by its path."""
-    store.format()
-    leftovers = {path: size_of(path) for path in temporaries(store)}
-    for path in leftovers:
-        discard(path)
-    for name, text in (("CACHEDIR.TAG", _TAG), ("format", f"{FORMAT}\n")):
-        if not _holds(f"{store.root}/{name}", text.encode()):
-            write_whole(f"{store.root}/{name}", text.encode(), sync=name == "format")
-    for name in ("artifacts", "packs"):
-        os.makedirs(f"{store.root}/{name}", exist_ok=True)
-    return leftovers
-
-
-def _has(packs: list[Pack], sha256: str, damaged: set[str]) -> bool:
-    """Say whether a blob is there and right; one that is there and is not is added to those damaged."""
-    name = bytes.fromhex(sha256)
-    for pack in packs:
-        with suppress(OSError):
-            content = pack.read(name)
-            if content is not None and hashlib.sha256(content).digest() == name:
-                return True
-            if content is not None:
-                damaged.add(sha256)
-    return False
-
-
-def _holds(path: str, content: bytes) -> bool:
-    with suppress(OSError), open(path, "rb") as file:
-        return file.read() == content
-    return False
-
-
-def _files(place: str, manifest: bytes, index: bytes, origin: Origin | None) -> dict[str, bytes]:
-    """Return the files of an artifact's directory that are not there as they should be; the index comes last."""
-    import zstandard
-
-    files = (
-        {}
-        if _has_manifest(place, manifest)
-        else {MANIFEST: zstandard.ZstdCompressor(level=3, write_checksum=True).compress(manifest)}
-    )
-    files |= with_origin(place, origin)
-    return files if _holds(f"{place}/{INDEX}", index) else {**files, INDEX: index}
-
-
-def _has_manifest(place: str, manifest: bytes) -> bool:
-    try:
-        return read_manifest(place) == manifest
-    except (OSError, VerificationError):
-        return False
-
-
-def _put_directory(store: Store, place: str, files: dict[str, bytes]) -> None:
-    temporary = f"{store.root}/artifacts/{TEMPORARY}{os.urandom(8).hex()}"
+def _put(store: Store, place: str, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
+    """Write an artifact's directory, in place of the damaged one if there is one."""
+    temporary = _temporary(store)
     os.mkdir(temporary)
     try:
-        for name, data in files.items():
-            with open(f"{temporary}/{name}", "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        # Most of writing is waiting for the disk: that of one piece, while the next blobs are checked.
+        with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as disk, open(f"{temporary}/{PACK}", "xb") as pack:
+            small = beside.submit(_write_small, temporary, artifact, origins)
+            pieces = _pieces(content for _, content in artifact.iter_blobs())
+            written = [disk.submit(_write_all, pack.fileno(), piece) for piece in pieces]
+            synced = disk.submit(os.fsync, pack.fileno())
+            write_whole(f"{temporary}/{INDEX}", write_index(artifact), sync=True)
+            for step in (small, *written, synced):
+                step.result()
+        if os.path.isdir(place):
+            discard_artifact(store, place)
         os.rename(temporary, place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _write_small(place: str, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
+    """Write the files of an artifact's directory that are neither its blobs nor its index."""
+    import zstandard
+
+    manifest = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(artifact.manifest_json)
+    write_whole(f"{place}/{MANIFEST}", manifest, sync=True)
+    if origins:
+        write_origins(place, origins)
+
+
+def _pieces(contents: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """Yield contents in lists that are worth a write each."""
+    piece: list[memoryview] = []
+    size = 0
+    for content in contents:
+        piece.append(content)
+        size += len(content)
+        if size > _PIECE:
+            yield piece
+            piece, size = [], 0
+    yield piece
+
+
+def _write_all(file: int, contents: list[memoryview]) -> None:
+    """Write contents one after another; the system may take fewer bytes than it is given."""
+    for start in range(0, len(contents), _MOST):
+        left = contents[start : start + _MOST]
+        while left:
+            written = os.writev(file, left)
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if written:
+                left[0] = left[0][written:]
+
+
+def _is_installed(place: str, artifact: Artifact) -> bool:
+    """Say whether all that is in a directory is what installing an artifact would put there."""
+    with suppress(OSError), open(f"{place}/{INDEX}", "rb") as file:
+        return file.read() == write_index(artifact) and not faults(place, deep=True)
+    return False
+
+
+def _renew(store: Store, place: str, origin: Origin | None) -> None:
+    known = read_origins(place)
+    origins = with_origin(known, origin)
+    if origins != known:
+        write_origins(place, origins)
+    outdate(store, place, origin)
+    os.utime(place)
+
+
+def _prepare(store: Store) -> dict[str, int]:
+    """Bring a store into a state to go on from; returns the bytes of what was removed, by its path."""
+    fresh = store.format() is None
+    leftovers = temporaries(store)
+    for path in leftovers:
+        _discard(path)
+    if fresh:
+        write_whole(f"{store.root}/CACHEDIR.TAG", _TAG)
+        write_whole(f"{store.root}/format", f"{FORMAT}\n".encode(), sync=True)
+    os.makedirs(f"{store.root}/artifacts", exist_ok=True)
+    return leftovers
+
+
+def _temporary(store: Store) -> str:
+    return f"{store.root}/artifacts/{TEMPORARY}{os.urandom(8).hex()}"
+
+
+def _discard(path: str) -> None:
+    """Remove a file, or a directory with all that is in it; a symbolic link is removed and not followed."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)

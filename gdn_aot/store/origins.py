@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gdn_aot._files import write_whole
+from gdn_aot.codec import Form, Record
+from gdn_aot.errors import VerificationError
 
 if TYPE_CHECKING:
     from gdn_aot.store.store import Store
@@ -20,8 +20,7 @@ _ORIGINS = 16
 """Origins kept of one artifact, those that came last."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class Origin(Record, frozen=True):
     """Where an artifact was fetched from."""
 
     repo: str
@@ -32,35 +31,47 @@ class Origin:
     """40 hexadecimal digits."""
 
 
+class _Origins(Record, frozen=True):
+    format: int
+    fetched: tuple[Origin, ...]
+
+
+_FORM = Form(_Origins, "where the artifact is from", format=1, limit=1 << 20)
+
+
 def identity(place: str) -> str:
     """Return the identifier that the name of an artifact's directory begins with."""
-    return Path(place).name.rpartition("-")[0]
+    return os.path.basename(place).rpartition("-")[0]
 
 
-def read_origins(place: str) -> list[Origin]:
+def read_origins(place: str) -> tuple[Origin, ...]:
     """Return where the artifact in a directory of the store was fetched from; nothing if that cannot be read."""
-    with (
-        suppress(OSError, ValueError, TypeError, AttributeError, RecursionError),
-        Path(place, ORIGIN).open("rb") as file,
-    ):
-        found = json.load(file)
-        if all(isinstance(text, str) for item in found for text in item.values()):
-            return [Origin(**item) for item in found]
-    return []
+    try:
+        with open(f"{place}/{ORIGIN}", "rb") as file:
+            return _FORM.decode(file.read()).fetched
+    except (OSError, VerificationError):
+        return ()
 
 
-def with_origin(place: str, origin: Origin | None) -> dict[str, bytes]:
-    """Return the file of an artifact's origins with one more, by its name; nothing if that is no news.
+def write_origins(place: str, origins: tuple[Origin, ...]) -> None:
+    """Say where the artifact in a directory was fetched from.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_whole(f"{place}/{ORIGIN}", _FORM.encode(_Origins(format=1, fetched=origins)), sync=True)
+
+
+def with_origin(known: tuple[Origin, ...], origin: Origin | None) -> tuple[Origin, ...]:
+    """Return the origins of an artifact with one more.
 
     The same revision of the same repository replaces what it was before. Other revisions stay, so that each of them can
     be answered offline.
     """
-    known = read_origins(place)
     if origin is None or origin in known:
-        return {}
+        return known
     asked = origin.repo, origin.revision
-    kept = [item for item in known if (item.repo, item.revision) != asked][1 - _ORIGINS :]
-    return {ORIGIN: json.dumps([asdict(item) for item in (*kept, origin)], indent=1).encode() + b"\n"}
+    return (*[item for item in known if (item.repo, item.revision) != asked][1 - _ORIGINS :], origin)
 
 
 def outdate(store: Store, place: str, origin: Origin | None) -> None:
@@ -76,14 +87,13 @@ def outdate(store: Store, place: str, origin: Origin | None) -> None:
     for other in store.artifacts():
         if other != place and identity(other) == identity(place):
             known = read_origins(other)
-            moved = [
-                replace(item, revision=item.commit)
+            moved = tuple(
+                msgspec.structs.replace(item, revision=item.commit)
                 if (item.repo, item.revision) == (origin.repo, origin.revision)
                 else item
                 for item in known
-            ]
+            )
             if moved != known:
-                content = [asdict(item) for item in dict.fromkeys(moved)]
-                before = Path(other).stat()
-                write_whole(f"{other}/{ORIGIN}", json.dumps(content, indent=1).encode() + b"\n", sync=True)
+                before = os.stat(other)
+                write_origins(other, tuple(dict.fromkeys(moved)))
                 os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""Look after a store: what it holds, removing what is not wanted, and checking all of it."""
+"""Look after a store: what it holds, and removing what is not wanted."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import difflib
 import fnmatch
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gdn_aot.errors import GdnAotError, NothingSelectedError
-from gdn_aot.store import install
+from gdn_aot.errors import NothingSelectedError
+from gdn_aot.store.install import discard_artifact, size_of, temporaries, writing
 from gdn_aot.store.origins import identity, read_origins
-from gdn_aot.store.pack_writer import TEMPORARY
-from gdn_aot.store.store import MANIFEST
-from gdn_aot.store.sweep import sweep
+from gdn_aot.store.whole import UNREADABLE, faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from gdn_aot.store.origins import Origin
     from gdn_aot.store.store import Store
 
-_UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError)
-"""What reading an index can raise that is damaged or of another version."""
 _LEAST_DIGITS = 4
 """Digits of a SHA-256 that name an artifact."""
 
@@ -42,10 +39,8 @@ class InstalledArtifact:
     provider: str | None
     version: str | None
     triton: str | None
-    own: int
-    """Bytes of its directory and of the blobs that no other artifact of the store needs."""
-    shared: int
-    """Bytes of the blobs that others need too."""
+    size: int
+    """Bytes of its directory."""
     installed: float
     """When it was installed or last asked for, in seconds since 1970."""
     origins: tuple[Origin, ...]
@@ -53,7 +48,7 @@ class InstalledArtifact:
     preferred: bool
     """It is whole, and the first of its identifier that the loader looks at."""
     problem: str
-    """Why it cannot be used, or not wholly; else empty."""
+    """The first thing that is wrong with it as `faults` sees it; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,10 +56,8 @@ class Removed:
     """What was removed, or would be."""
 
     artifacts: tuple[InstalledArtifact, ...]
-    blobs: int
-    """Blobs that nothing needs any more."""
     leftovers: tuple[str, ...]
-    """What processes that were killed left unfinished, and files that nothing can read."""
+    """What processes that were killed left unfinished."""
     freed: int
     """Bytes."""
 
@@ -75,27 +68,15 @@ def ls(store: Store) -> list[InstalledArtifact]:
     Raises:
         UnknownFormatError: A newer gdn-aot made the store.
     """
-    places = store.artifacts()
-    sizes = store.blob_sizes()
-    blobs: dict[str, dict[str, int]] = {}
-    problems: dict[str, str] = {}
-    headers = {}
-    for place in places:
-        try:
-            index = store.open_index(place)
-            blobs[place], headers[place] = dict(index.blobs()), index.header
-            problems[place] = _lacking(place, blobs[place], sizes)
-        except _UNREADABLE as error:
-            problems[place] = str(error) or type(error).__name__
-    needed = Counter(sha256 for some in blobs.values() for sha256 in some)
     found: list[InstalledArtifact] = []
-    for place in places:
-        header = headers.get(place, {})
-        mine = blobs.get(place, {})
-        shared = sum(size for sha256, size in mine.items() if needed[sha256] > 1)
+    for place in store.artifacts():
+        header: Mapping[str, Any] = {}
+        with suppress(*UNREADABLE):
+            header = store.open_index(place).header
+        problem = next((str(fault) for fault in faults(place)), "")
         identifier = str(header.get("identifier", identity(place)))
         try:
-            own, installed = install.size_of(place), os.stat(place).st_mtime
+            installed = os.stat(place).st_mtime
         except OSError:
             continue  # it was just removed
         found.append(
@@ -107,40 +88,21 @@ def ls(store: Store) -> list[InstalledArtifact]:
                 provider=header.get("provider"),
                 version=header.get("version"),
                 triton=header.get("triton"),
-                own=own + sum(mine.values()) - shared,
-                shared=shared,
+                size=size_of(place),
                 installed=installed,
-                origins=tuple(read_origins(place)),
-                preferred=not problems[place]
+                origins=read_origins(place),
+                preferred=not problem
                 and not any(other.preferred and other.identifier == identifier for other in found),
-                problem=problems[place],
+                problem=problem,
             )
         )
     return found
 
 
-def _lacking(place: str, blobs: dict[str, int], sizes: dict[str, int]) -> str:
-    """Return what is missing of an artifact whose index can be read, or nothing."""
-    if not os.path.isfile(f"{place}/{MANIFEST}"):
-        return f"{MANIFEST} is missing"
-    lacking = sum(sizes.get(sha256) != size for sha256, size in blobs.items())
-    return f"{lacking} of its {len(blobs)} blobs are missing or cut short" if lacking else ""
-
-
-def size(store: Store) -> int:
-    """Return the bytes of all files of a store."""
-    return install.size_of(store.root)
-
-
-def unneeded(store: Store) -> int:
-    """Return the bytes that `prune` would free at least: blobs that no artifact needs."""
-    return sweep(store, store.artifacts(), dry_run=True).freed
-
-
 def remove(
     store: Store, names: Sequence[str], *, dry_run: bool = False, waiting: Callable[[str], None] | None = None
 ) -> Removed:
-    """Remove artifacts, and the blobs that nothing else needs.
+    """Remove artifacts.
 
     Args:
         store: The store.
@@ -156,14 +118,14 @@ def remove(
     if dry_run:
         return _remove(store, select(ls(store), names), {}, dry_run=True)
     select(ls(store), names)  # a wrong name is an error of its own, whether or not the store can be written
-    with install.writing(store, waiting) as leftovers:
+    with writing(store, waiting) as leftovers:
         return _remove(store, select(ls(store), names), leftovers)
 
 
 def prune(
     store: Store, *, keep: int = 1, dry_run: bool = False, waiting: Callable[[str], None] | None = None
 ) -> Removed:
-    """Remove older builds of the same identifier, blobs that no artifact needs, and what was left unfinished.
+    """Remove older builds of the same identifier, and what was left unfinished.
 
     Args:
         store: The store.
@@ -176,11 +138,10 @@ def prune(
         UnknownFormatError: A newer gdn-aot made the store.
     """
     if dry_run:
-        leftovers = {path: install.size_of(path) for path in install.temporaries(store)}
-        return _remove(store, _superseded(ls(store), keep), leftovers, dry_run=True)
+        return _remove(store, _superseded(ls(store), keep), temporaries(store), dry_run=True)
     if not os.path.isdir(store.root):
-        return Removed(artifacts=(), blobs=0, leftovers=(), freed=0)
-    with install.writing(store, waiting) as leftovers:
+        return Removed(artifacts=(), leftovers=(), freed=0)
+    with writing(store, waiting) as leftovers:
         return _remove(store, _superseded(ls(store), keep), leftovers)
 
 
@@ -202,29 +163,10 @@ def _remove(
     *,
     dry_run: bool = False,
 ) -> Removed:
-    places = {artifact.place for artifact in artifacts}
-    freed = sum(leftovers.values()) + sum(map(install.size_of, places))
-    if not dry_run:
-        for place in places:
-            discard_artifact(store, place)
-    swept = sweep(store, [place for place in store.artifacts() if place not in places], dry_run=dry_run)
-    return Removed(
-        artifacts=tuple(artifacts),
-        blobs=swept.blobs,
-        leftovers=(*leftovers, *swept.files),
-        freed=freed + swept.freed,
-    )
-
-
-def discard_artifact(store: Store, place: str) -> None:
-    """Remove an artifact's directory: at once for whoever reads, whatever happens meanwhile.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
-    temporary = f"{store.root}/artifacts/{TEMPORARY}{os.urandom(8).hex()}"
-    os.rename(place, temporary)
-    install.discard(temporary)
+    freed = sum(leftovers.values()) + sum(artifact.size for artifact in artifacts)
+    for artifact in artifacts if not dry_run else ():
+        discard_artifact(store, artifact.place)
+    return Removed(artifacts=tuple(artifacts), leftovers=tuple(leftovers), freed=freed)
 
 
 def select(artifacts: Sequence[InstalledArtifact], names: Sequence[str]) -> list[InstalledArtifact]:

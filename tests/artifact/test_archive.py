@@ -11,7 +11,7 @@ import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -185,33 +185,47 @@ def test_read_only_directory(tmp_path: Path) -> None:
         write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
 
 
-def test_file_that_changes_after_verification(sound: Path) -> None:
-    """What was kept in memory is what was verified."""
-    artifact = open_artifact(sound)
+@pytest.mark.parametrize("kept", [128 << 20, 1000])
+def test_file_that_changes_after_verification(sound: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """What is in memory is what was verified, whether or not blobs are kept decompressed."""
+    monkeypatch.setattr("gdn_aot.artifact.verify._KEPT", kept)
+    artifact, lazy = open_artifact(sound), open_artifact(sound, lazy=True)
     sound.write_bytes(b"")
-    assert dict(artifact.iter_blobs()) == factory.make_blobs()
-
-
-def test_large_file_that_changes_after_verification(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gdn_aot.artifact.verify._CACHE", 1000)
-    artifact = open_artifact(sound)
-    assert dict(artifact.iter_blobs()) == factory.make_blobs()
+    for _ in range(2):
+        assert dict(artifact.iter_blobs()) == dict(lazy.iter_blobs()) == factory.make_blobs()
     with pytest.raises(KeyError):
         artifact.read_blob("0" * 64)
-    for data in (factory.pack(factory.members()[:1]), b"", sound.read_bytes()[:100]):
-        sound.write_bytes(data)
-        with pytest.raises(VerificationError, match="changed after it was verified"):
-            dict(artifact.iter_blobs())
 
 
-def test_frame_reader_never_gives_more_than_its_limit(tmp_path: Path) -> None:
+def test_blobs_that_are_checked_as_they_are_read(tmp_path: Path) -> None:
+    parts, path = factory.members(), tmp_path / "a"
+    first, *_ = factory.make_blobs()
+    for broken in ([*parts[:2], parts[2][:600] + b"x" + parts[2][601:], *parts[3:]], [*parts[:2], parts[3], parts[2]]):
+        path.write_bytes(factory.pack(broken))
+        with pytest.raises(VerificationError):
+            open_artifact(path)
+        read: list[tuple[str, bytes]] = []
+        with pytest.raises(VerificationError, match="is not a sound artifact"):
+            read.extend(open_artifact(path, lazy=True).iter_blobs())
+        assert [sha256 for sha256, _ in read] == [first]
+    path.write_bytes(factory.pack([*parts, parts[1]]))
+    with pytest.raises(VerificationError, match="is not a sound artifact"):
+        open_artifact(path, lazy=True)
+
+
+def test_accepting_comes_first(tmp_path: Path) -> None:
+    def refuse(*found: object) -> None:
+        raise NotWritableError(str(found))
+
+    (tmp_path / "a").write_bytes(b"no artifact")
+    with pytest.raises(NotWritableError, match=factory.sha256(b"no artifact")):
+        open_artifact(tmp_path / "a", refuse)
+
+
+def test_a_frame_gives_no_more_than_it_is_asked_for() -> None:
     size = 200 << 20
-    path = tmp_path / "zeros"
-    path.write_bytes(container.compressor(size).compress(bytes(size)))
-    file: BinaryIO
-    with path.open("rb") as file:
-        reader = container.FrameReader(file, path.stat().st_size)
-        reader.limit = 1000
-        assert reader.read(10) == bytes(10)
-        with pytest.raises(container.FrameError, match="more than the 1000 bytes expected"):
-            reader.read(size)
+    body = container.compressor(size).compress(bytes(size))
+    frame = container.Frame(memoryview(body))
+    assert (frame.content_size, frame.leftover) == (size, 0)
+    assert frame.read(10) == bytes(10)
+    assert container.Frame(memoryview(body + b"more")).leftover == 4

@@ -286,5 +286,5 @@ def test_empty_file() -> None:
 def test_file_too_large(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
-        file.truncate((1 << 30) + 1)
-    assert [str(problem) for problem in verify(path)] == ["file: is larger than 1073741824 bytes"]
+        file.truncate((128 << 20) + 1)
+    assert [str(problem) for problem in verify(path)] == ["file: is larger than 134217728 bytes"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from helpers import ROOT, Done
+from store.storing import check_store
 
-from hub.checking import check_store
 from hub.loopback import OUTSIDER, READER, UNKNOWN, WRITER
 from hub.making import WANTED
 

@@ -71,9 +71,9 @@ def store_files(home: Path) -> dict[str, bytes]:
 
 
 def payload(home: Path) -> Path:
-    """The largest file of a store that holds content of artifacts, however the store keeps it."""
-    files = (path for path in (home / "store").rglob("*") if path.is_file() and path.parts[-3:-2] != ("artifacts",))
-    return max(files, key=lambda path: path.stat().st_size)
+    """The blobs of the one artifact of a store."""
+    (pack,) = home.glob("store/artifacts/*/pack")
+    return pack
 
 
 def installed(home: Path) -> list[str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import storing
 from helpers import ROOT, python
 from launching import PRELUDE
+from store import storing
 
 from gdn_aot.matrix.load import tomllib
 
@@ -317,8 +317,9 @@ def test_a_card_of_another_architecture_is_one_warning(play: Any) -> None:
 
 def test_damaged_binaries_are_one_warning(play: Any, tmp_path: Path) -> None:
     play("plugin.register(); become(); done()")
-    for sha256 in storing.cubins(tmp_path / "home"):
-        storing.flip_blob(tmp_path / "home", sha256, at=99)
+    place = storing.place_of(tmp_path / "home")
+    for sha256 in storing.cubins(place):
+        storing.flip_blob(place, sha256, at=99)
     got = play("plugin.register(); become(); prefill(); decode(); done(warnings=warnings())")
     assert len(got["compiled"]) == 7
     assert len(got["report"]["misses"]) == 7

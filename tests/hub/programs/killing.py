@@ -18,9 +18,10 @@ import sys
 import time
 from pathlib import Path
 
+from store.storing import check_store
+
 from gdn_aot.cli.main import run
 from gdn_aot.errors import GdnAotError
-from hub.checking import check_store
 
 
 def start(arguments: list[str]) -> int:

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-import storing
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.store import lock
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
+from store import storing
 
 
 def test_who_waits_says_for_whom(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +51,3 @@ def test_readers_share_and_keep_writers_out(home: Path, one: Artifact, monkeypat
         assert thread.is_alive()
     thread.join(30)
     assert said == [f"waiting for another process, which is using the store {root}"]
-
-
-# ---- A store of format 1 ----

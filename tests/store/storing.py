@@ -3,82 +3,95 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import zstandard
 from artifact import factory
+from doctoring import flip
 from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.store.index import NAME as INDEX
+from gdn_aot.store.index import Index
 from gdn_aot.store.install import install
-from gdn_aot.store.pack import FIXED, ROW, Pack
-from gdn_aot.store.pack_writer import write_pack
-from gdn_aot.store.store import MANIFEST, Store
+from gdn_aot.store.origins import Origin
+from gdn_aot.store.store import Store
+from gdn_aot.store.stored import MANIFEST, PACK, StoredArtifact, read_manifest
+from gdn_aot.store.whole import faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def packs(home: Path) -> list[Path]:
-    return sorted(path for path in home.glob("store/packs/*") if not path.name.startswith("."))
+def place_of(home: Path) -> Path:
+    """The directory of the one artifact of a store."""
+    (place,) = home.glob("store/artifacts/[!.]*")
+    return place
 
 
-def contents(home: Path) -> dict[str, bytes]:
-    """Every blob of a store by its SHA-256, as it is in the first pack that has it."""
-    found: dict[str, bytes] = {}
-    for path in packs(home):
-        pack = Pack(str(path))
-        for sha256, _ in pack.blobs():
-            found.setdefault(sha256, pack.read(bytes.fromhex(sha256)) or b"")
+def contents(place: Path) -> dict[str, bytes]:
+    """Every blob of an artifact's directory by the SHA-256 that it should have."""
+    pack, found, offset = (place / PACK).read_bytes(), {}, 0
+    for sha256, size in Index(f"{place}/{INDEX}").blobs():
+        found[sha256] = pack[offset : offset + size]
+        offset += size
     return found
 
 
-def cubins(home: Path) -> list[str]:
+def cubins(place: Path) -> list[str]:
     """The SHA-256 of what is no text."""
-    return sorted(sha256 for sha256, content in contents(home).items() if content.startswith(b"\x7fELF"))
+    return sorted(sha256 for sha256, content in contents(place).items() if content.startswith(b"\x7fELF"))
 
 
-def flip_blob(home: Path, sha256: str, at: int = 0) -> Path:
-    """Change one byte of a blob; returns the pack that it is in."""
-    for path in packs(home):
-        data = bytearray(path.read_bytes())
-        for number in range(FIXED.unpack_from(data)[1]):
-            digest, offset, _ = ROW.unpack_from(data, FIXED.size + number * ROW.size)
-            if digest.hex() == sha256:
-                data[offset + at] ^= 1
-                path.write_bytes(data)
-                return path
-    raise AssertionError(sha256)
+def flip_blob(place: Path, sha256: str, at: int = 0) -> None:
+    """Change one bit of a blob."""
+    flip(place / PACK, Index(f"{place}/{INDEX}").place(sha256)[0] + at)
 
 
-def change_blobs(home: Path, changed: dict[str, bytes | None]) -> None:
-    """Put other contents under the names of blobs, or take blobs out."""
-    everything = contents(home)
-    for path in packs(home):
-        path.unlink()
-    kept = {sha256: changed.get(sha256, content) for sha256, content in everything.items()}
-    write_pack(str(home / "store/packs"), {name: content for name, content in kept.items() if content is not None})
+def missed(place: Path, name: str, step: int) -> list[int]:
+    """Change each ``step``-th byte of a file; return where that is not found, though it changes what is read."""
+    path, found = place / name, []
+    good, manifest = path.read_bytes(), read_manifest(str(place))
+    for at in range(0, len(good), step):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        if any(str(path) in fault.where for fault in faults(str(place), deep=True)):
+            continue
+        if name != MANIFEST or read_manifest(str(place)) != manifest:  # a bit of padding changes nothing
+            found.append(at)
+    path.write_bytes(good)
+    return found
 
 
-def read_manifest(place: Path) -> bytes:
-    return zstandard.decompress((place / MANIFEST).read_bytes(), max_output_size=64 << 20)
+def check_store(home: Path) -> list[str]:
+    """Look at all the bytes of a store; return the SHA-256 of each artifact, the preferred one first.
 
-
-def write_manifest(place: Path, content: bytes) -> None:
-    (place / MANIFEST).write_bytes(zstandard.compress(content))
+    Raises:
+        AssertionError: A blob has another content than its name says.
+        GdnAotError: An artifact that is there is not whole.
+        OSError: A file of one is missing.
+    """
+    found: list[str] = []
+    for place in map(Path, Store(str(home)).artifacts()):
+        stored = StoredArtifact(str(place))
+        for sha256, content in contents(place).items():
+            assert hashlib.sha256(content).hexdigest() == sha256, sha256
+        assert [(blob.sha256, blob.size) for blob in stored.manifest.blobs] == stored.index.blobs()
+        assert sum(blob.size for blob in stored.manifest.blobs) == (place / PACK).stat().st_size
+        found.append(stored.index.header["sha256"])
+    return found
 
 
 # ---- Artifacts to put into stores ----
 
 
 def variant(folder: Path, number: int, *, epoch: int = 0, target: str = "sm_120") -> Artifact:
-    """An artifact that shares one cubin and the licence with every other one of these, and has one of its own."""
+    """A small artifact; another number is another build."""
     own = b"\x7fELF" + bytes([number]) * 3000
     manifest = factory.make_manifest(epoch=epoch)
     kernel, other = manifest.kernels
@@ -91,9 +104,12 @@ def variant(folder: Path, number: int, *, epoch: int = 0, target: str = "sm_120"
     return open_artifact(write_artifact(manifest, blobs, folder / f"{number}-{epoch}-{target}.tar.zst").path)
 
 
-def put(home: Path, artifact: Artifact, at: float | None = None) -> Path:
+ORIGIN = Origin(repo="hf://org/name", revision="v1", commit="c" * 40)
+
+
+def put(home: Path, artifact: Artifact, at: float | None = None, origin: Origin | None = None) -> Path:
     """Install an artifact, at a time of our choice."""
-    place = Path(install(Store(str(home)), artifact).place)
+    place = Path(install(Store(str(home)), artifact, origin).place)
     if at is not None:
         os.utime(place, (at, at))
     return place

@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
-import typing
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import storing
-from doctoring import (
-    CLEARED,
-    KERNEL,
-    artifact_of,
-    distribution,
-    doctor,
-    driver_library,
-    first_on_path,
-    flip,
-    in_the_way,
-    provider_copy,
-    serving_home,
-)
+import zstandard
+from doctoring import KERNEL, artifact_of, distribution, doctor, first_on_path, flip, in_the_way, provider_copy
 from helpers import expect_error, gdn_aot, python, run
+from msgspec.structs import replace
+from store import storing
 
-from gdn_aot import doctor as diagnose
-from gdn_aot.doctor import artifacts, engines, next_start, process, store, verdict
+from gdn_aot.artifact import manifest as manifests
+from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.doctor import artifacts, next_start
 from gdn_aot.machine import devices
+from gdn_aot.store.install import size_of
 
 if TYPE_CHECKING:
     from builds import Built
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in CLEARED:
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="session")
-def served(decode: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose store has the smallest artifact, for sm_120."""
-    return serving_home(tmp_path_factory.mktemp("served"), decode)
-
-
-@pytest.fixture
-def copied(served: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may damage."""
-    return Path(shutil.copytree(served, tmp_path / "copied"))
 
 
 # ---- Nothing, and what fits ----
@@ -66,8 +35,7 @@ def test_no_artifact(tmp_path: Path) -> None:
     assert document["artifacts"] == []
     (start,) = document["next_start"]
     assert (start["target"], start["everything"]) == (None, "no artifact fits")
-    assert start["command"] == "gdn-aot build --arch TARGET --provider fla --model NAME"
-    assert start["commands"] == [start["command"]]
+    assert start["commands"] == ["gdn-aot build --arch TARGET --provider fla --model NAME"]
     assert not list(tmp_path.iterdir())
 
 
@@ -85,12 +53,11 @@ def test_an_artifact_that_fits_without_a_device(served: Path) -> None:
     assert artifact["kernels"] == [KERNEL]
     assert artifact["refused"] == artifact["damage"] == artifact["not_covered"] == []
     (start,) = document["next_start"]
-    assert (start["target"], start["devices"], start["everything"], start["command"]) == ("sm_120", [], "", None)
+    assert (start["target"], start["devices"], start["everything"], start["commands"]) == ("sm_120", [], "", [])
     assert (start["served"], start["artifacts"]) == ([KERNEL], [artifact["path"]])
     store = document["store"]
     assert (store["exists"], store["writable"], store["format"], store["problem"]) == (True, True, "1", "")
-    sizes = [len(content) for content in storing.contents(served).values()]
-    assert (store["artifacts"], store["blobs"], store["blob_bytes"]) == (1, len(sizes), sum(sizes))
+    assert (store["artifacts"], store["bytes"]) == (1, size_of(f"{served}/store"))
 
 
 def test_a_file_is_examined_and_not_unpacked(decode: Built, tmp_path: Path) -> None:
@@ -149,7 +116,7 @@ def test_an_edited_source_file(served: Path, tmp_path: Path) -> None:
     assert in_the_way(document) == f"next_start: refused: {KERNEL}: {reason}"
     (artifact,), (start,) = document["artifacts"], document["next_start"]
     assert artifact["accepted"]
-    assert artifact["refused"] == start["refused"] == [{"kernel": KERNEL, "reason": reason}]
+    assert artifact["refused"] == start["refused"] == [{"kernel": KERNEL, "reason": reason, "keys": 0}]
     assert start["served"] == []
     file.unlink()
     (start,) = doctor(served, code=4, **first_on_path(tmp_path / "site"))["next_start"]
@@ -176,54 +143,48 @@ def test_an_index_that_is_none(copied: Path, content: bytes) -> None:
     assert "No such file" in in_the_way(doctor(copied, code=4))
 
 
-def test_blobs_missing_and_cut(copied: Path) -> None:
-    first, second, *_ = storing.contents(copied)
-    content = storing.contents(copied)[second]
-    storing.change_blobs(copied, {first: None, second: content[:-1]})
+def test_a_pack_that_is_cut_or_gone(copied: Path) -> None:
+    pack = artifact_of(copied) / "pack"
+    size = pack.stat().st_size
+    pack.write_bytes(pack.read_bytes()[:-1])
     document = doctor(copied, code=4)
-    where = f"{copied}/store/packs: blob"
-    wrong = [
-        f"{where} {first} is missing or cannot be read",
-        f"{where} {second} has {len(content) - 1} bytes, expected {len(content)}",
-    ]
-    assert document["artifacts"][0]["damage"] == wrong
-    assert in_the_way(document).endswith(f"is damaged: {wrong[0]} (and 1 more)")
+    wrong = f"{pack}: has {size - 1} bytes, expected {size}"
+    assert document["artifacts"][0]["damage"] == [wrong]
+    assert in_the_way(document).endswith(f"is damaged: {wrong}")
+    pack.unlink()
+    assert "No such file" in in_the_way(doctor(copied, code=4))
 
 
-def test_a_changed_blob_is_found_by_deep(copied: Path) -> None:
-    blob = storing.cubins(copied)[0]
-    pack = storing.flip_blob(copied, blob, 200)
-    doctor(copied)
-    assert f"{pack}: blob {blob} is damaged" in in_the_way(doctor(copied, "--deep", code=4))
-
-
-def test_a_changed_record_is_found_by_deep(copied: Path) -> None:
+def test_what_deep_finds(copied: Path) -> None:
+    place = artifact_of(copied)
+    first, second = storing.cubins(place)[0], "manifest.json.zst"
     doctor(copied, "--deep")
-    index = artifact_of(copied) / "index"
-    flip(index, index.stat().st_size - 1)
+    storing.flip_blob(place, first, 200)
+    flip(place / second, -1)
+    doctor(copied)
+    wrong = f"{place}/pack: the content of blob {first} is not what its name says"
+    assert in_the_way(doctor(copied, "--deep", code=4)).endswith(f"is damaged: {wrong} (and 1 more)")
+    flip(place / "index", -1)
     assert "a record is damaged" in in_the_way(doctor(copied, "--deep", code=4))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"blobs": [1], "not_covered": []}', '{"blobs": 3}'])
-def test_a_damaged_manifest(copied: Path, content: str) -> None:
-    storing.write_manifest(artifact_of(copied), content.encode())
-    for deep in ((), ("--deep",)):
-        assert "manifest.json.zst: " in in_the_way(doctor(copied, *deep, code=4))
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", bytes(100)])
-def test_a_manifest_that_is_not_compressed(copied: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"{}", bytes(100), zstandard.compress(b"{}")])
+def test_a_damaged_manifest(copied: Path, content: bytes) -> None:
+    """Nothing of it is needed to serve."""
     (artifact_of(copied) / "manifest.json.zst").write_bytes(content)
-    assert "manifest.json.zst is damaged" in in_the_way(doctor(copied, code=4))
+    doctor(copied, code=0 if content else 4)
+    assert "manifest.json.zst: is " in in_the_way(doctor(copied, "--deep", code=4))
 
 
-def test_what_the_build_did_not_cover(copied: Path) -> None:
-    content = json.loads(storing.read_manifest(artifact_of(copied)))
-    content["not_covered"] = [{"kernel": "a:b", "reason": "too large", "keys": [[1], [2]]}]
-    storing.write_manifest(artifact_of(copied), json.dumps(content).encode())
-    (start,) = doctor(copied)["next_start"]
+def test_what_the_build_did_not_cover(decode: Built, tmp_path: Path) -> None:
+    lacking = manifests.NotCovered(kernel="a:b", reason="too large", keys=((1,), (2,)))
+    manifest = replace(decode.manifest, not_covered=(lacking,), blobs=())
+    path = tmp_path / "other.tar.zst"
+    write_artifact(manifest, dict(decode.artifact.iter_blobs()), path)
+    (start,) = doctor(tmp_path, "--artifact", path)["next_start"]
     assert start["not_covered"] == [{"kernel": "a:b", "reason": "too large", "keys": 2}]
-    assert "not covered by the build: 1\n      a:b: too large\n" in gdn_aot("doctor", home=copied).out
+    shown = gdn_aot("doctor", "--artifact", path, home=tmp_path).out
+    assert "not covered by the build: 1\n      a:b: too large\n" in shown
 
 
 # ---- Paths that cannot be used ----
@@ -243,7 +204,7 @@ def test_a_bad_path(served: Path, tmp_path: Path) -> None:
         (artifact,) = document["artifacts"]
         assert (artifact["path"], artifact["accepted"]) == (str(path), False)
         assert reason in artifact["reason"]
-        assert document["artifacts_from"] == document["settings"]["artifact"] == str(path)
+        assert document["store"]["artifacts_from"] == document["settings"]["artifact"] == str(path)
         done = gdn_aot("doctor", "--artifact", path, home=served, code=4)
         assert reason in done.out
 
@@ -290,8 +251,8 @@ def state(path: str, **more: Any) -> artifacts.ArtifactState:
 
 def test_a_kernel_that_another_artifact_serves_is_not_refused() -> None:
     refused = (
-        artifacts.Refused(kernel="m:f", reason="edited"),
-        artifacts.Refused(kernel="m:g", reason="edited"),
+        artifacts.Unserved(kernel="m:f", reason="edited"),
+        artifacts.Unserved(kernel="m:g", reason="edited"),
     )
     both = [state("a", refused=refused), state("b", refused=refused[:1])]
     (start,) = next_start.next_starts(both, (), "")
@@ -299,61 +260,34 @@ def test_a_kernel_that_another_artifact_serves_is_not_refused() -> None:
 
 
 def test_artifacts_for_other_devices_do_not_count(served: Path, decode: Built) -> None:
-    refused = (artifacts.Refused(kernel="m:f", reason="edited"),)
+    refused = (artifacts.Unserved(kernel="m:f", reason="edited"),)
     device = devices.Device(index=0, name="x", target="sm_120", capability=(12, 0), memory=1, buildable=True)
     found = [state("a", target="sm_120"), state("b", refused=refused, damage=("gone",)), state("c", accepted=False)]
     starts = next_start.next_starts(found, [device], "")
     assert [start.artifacts for start in starts] == [("a",)]
-    whole = store.StoreState(
-        path="s", exists=True, writable=True, format="1", artifacts=3, blobs=0, blob_bytes=0, problem=""
-    )
-    assert not list(verdict.failures(whole, None, found, starts))
-    assert len(list(verdict.failures(whole, None, found, next_start.next_starts(found[1:], (), "")))) == 2
+    assert not list(next_start.shortcomings("s", found, starts))
+    assert len(list(next_start.shortcomings("s", found, next_start.next_starts(found[1:], (), "")))) == 2
 
 
 # ---- Form ----
 
 
-def fits_hint(value: object, hint: Any, names: dict[str, Any], where: str) -> None:
-    """Check that JSON has the shape of a type."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if is_dataclass(hint):
-        assert isinstance(value, dict), where
-        assert list(value) == [field.name for field in fields(hint)], where
-        hints = typing.get_type_hints(hint, names)
-        for name, item in value.items():
-            fits_hint(item, hints[name], names, f"{where}.{name}")
-    elif origin is tuple:
-        assert isinstance(value, list), where
-        for item in value:
-            fits_hint(item, args[0], names, where)
-    elif origin is dict:
-        assert isinstance(value, dict), where
-        for item in value.values():
-            fits_hint(item, args[1], names, where)
-    elif origin is typing.Literal:
-        assert value in args, where
-    elif origin is UnionType:
-        if value is not None or NoneType not in args:
-            fits_hint(value, next(one for one in args if one is not NoneType), names, where)
-    else:
-        assert type(value) is hint, where
-
-
-def test_the_shape_of_the_json(served: Path, tmp_path: Path) -> None:
-    driver = driver_library(tmp_path / "driver")
-    names = {name: item for module in (artifacts, devices, engines, next_start, process, store, verdict, diagnose)
-             for name, item in vars(module).items()}  # fmt: skip
-    edited = provider_copy(tmp_path)
-    edited.write_text("")
-    for document in (
-        doctor(served, TRITON_LIBCUDA_PATH=str(driver), FAKE_ARCHS="120"),
-        doctor(served),
-        doctor(served, "--artifact", "/nowhere", code=4),
-        doctor(served, code=4, TRITON_LIBCUDA_PATH=str(driver), FAKE_ARCHS="90,120", **first_on_path(tmp_path)),
-    ):
+def test_the_shape_of_the_json(served: Path, driver: Path) -> None:
+    """Programs read it: each part has the same keys whatever is found."""
+    device = {"TRITON_LIBCUDA_PATH": str(driver), "FAKE_ARCHS": "120"}
+    first, *others = (doctor(served, **device), doctor(served), doctor(served, "--artifact", "/nowhere", code=4))
+    assert list(first) == [
+        "ok", "verdict", "obstacles", "versions", "settings", "devices", "compiler", "store", "artifacts", "hooks",
+        "next_start",
+    ]  # fmt: skip
+    for document in others:
         document.pop("error", None)
-        fits_hint(document, diagnose.Diagnosis, names, "")
+        assert list(document) == list(first)
+        for name, part in document.items():
+            if isinstance(part, dict):
+                assert list(part) == list(first[name])
+        for name in ("artifacts", "next_start"):
+            assert [list(row) for row in document[name]] == [list(row) for row in first[name]]
 
 
 def test_the_page(served: Path, tmp_path: Path) -> None:

@@ -6,23 +6,24 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from artifact import factory
 from doctoring import distribution, doctor, in_the_way
 from helpers import ROOT, expect_error, gdn_aot, python
 from msgspec.structs import replace
 
+from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.doctor.engines import conditions
 from gdn_aot.doctor.next_start import next_starts
+from gdn_aot.machine import installed
 from gdn_aot.matrix.load import tomllib
+from gdn_aot.providers.vllm.engine import conditions
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from builds import Built
 
 PREFILL = "vllm.third_party.flash_linear_attention.ops.chunk_o:chunk_fwd_kernel_o"
 OLD_PREFILL = "vllm.model_executor.layers.fla.ops.solve_tril:merge_16x16_to_64x64_inverse_kernel"
@@ -31,6 +32,11 @@ UPDATE = (
     "vllm.third_party.flash_linear_attention.ops.fused_sigmoid_gating:fused_sigmoid_gating_delta_rule_update_kernel"
 )
 KERNELS = (PREFILL, OLD_PREFILL, DECODE)
+SERVED = (
+    ("chunk_delta_h", "chunk_gated_delta_rule_fwd_kernel_h_blockdim64"),
+    ("chunk_o", "chunk_fwd_kernel_o"),
+    ("l2norm", "l2norm_fwd_kernel"),
+)
 
 
 @pytest.mark.parametrize(
@@ -73,28 +79,34 @@ def test_other_distributions_have_no_condition() -> None:
 
 
 @pytest.fixture
-def vllm(sm_90: Built, tmp_path: Path) -> Any:
-    """A store with an artifact of vLLM 0.24.0 (FLA's kernels in vLLM's clothes), and vLLM in the environment."""
-    artifact = open_artifact(sm_90.path)
-    manifest = artifact.manifest
-    provider = replace(manifest.provider, name="vllm", distribution="vllm", version="0.24.0")
-    kernels = tuple(
-        replace(
-            kernel, module=kernel.module.replace("fla.ops.common", "vllm.model_executor.layers.fla.ops"), sources=()
-        )
-        for kernel in manifest.kernels
+def vllm(tmp_path: Path) -> Any:
+    """A store with an artifact of vLLM 0.24.0 that has some of its names, and vLLM in the environment."""
+    plain = factory.make_manifest()
+    triton = installed.version("triton") or ""
+    made = replace(
+        plain,
+        identifier=make_identifier("vllm", "0.24.0", triton, "sm_90"),
+        target=m.Target(name="sm_90", capability=(9, 0), warp_size=32, max_shared=232448),
+        provider=replace(plain.provider, name="vllm", distribution="vllm", version="0.24.0"),
+        triton=replace(plain.triton, version=triton),
+        kernels=tuple(
+            replace(
+                factory.make_kernel(factory.make_binary(factory.CUBINS[0]), qualname=name),
+                module=f"vllm.model_executor.layers.fla.ops.{module}",
+                sources=(),
+            )
+            for module, name in SERVED
+        ),
     )
-    identifier = make_identifier("vllm", "0.24.0", manifest.triton.version, "sm_90")
-    made = replace(manifest, provider=provider, kernels=kernels, identifier=identifier, blobs=())
     path = tmp_path / "vllm.tar.zst"
-    write_artifact(made, dict(artifact.iter_blobs()), path)
-    install(Store(str(tmp_path / "home")), open_artifact(path))
+    blobs = {factory.sha256(data): data for data in (factory.LICENSE, factory.CUBINS[0])}
+    install(Store(str(tmp_path / "home")), open_artifact(write_artifact(made, blobs, path).path))
     distribution(tmp_path / "site", "vllm", "0.24.0")
     package = tmp_path / "site/vllm/model_executor/layers/fla/ops"
     package.mkdir(parents=True)
     (tmp_path / "site/vllm/__init__.py").touch()
-    for name in ("chunk_o", "chunk_delta_h"):
-        (package / f"{name}.py").touch()
+    for module, _ in SERVED:
+        (package / f"{module}.py").touch()
 
     def vllm(*, code: int = 0, entry_point: bool = True, **extra: str) -> Any:
         groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
@@ -149,24 +161,23 @@ def test_the_advice_builds_for_the_providers_that_are_installed(tmp_path: Path, 
     path = distribution(tmp_path / "site", "vllm", "0.24.0")
     code = (
         "import gdn_aot.doctor.process as process;"
-        "real = process.installed_version;"
-        f"process.installed_version = lambda name: None if {only} and name == 'fla-core' else real(name);"
-        "import json; from gdn_aot.doctor import diagnose; found = diagnose();"
-        "print(json.dumps([found.next_start[0].commands, found.next_start[0].command, found.obstacles[0].hint]))"
+        "real = process.installed.version;"
+        f"process.installed.version = lambda name: None if {only} and name == 'fla-core' else real(name);"
+        "import json; from gdn_aot.doctor import diagnose; found = diagnose().document();"
+        "print(json.dumps([found['next_start'][0]['commands'], found['obstacles'][0]['hint']]))"
     )
-    commands, command, hint = python(code, home=tmp_path / "home", extra=path)
+    commands, hint = python(code, home=tmp_path / "home", extra=path)
     names = ["vllm"] if only else ["fla", "vllm"]
     assert commands == [f"gdn-aot build --arch TARGET --provider {name} --model NAME" for name in names]
-    assert command == commands[0]
     assert hint == f"{' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file"
-    words = command.replace("TARGET", "sm_90").replace("NAME", "no-such-model").split()[1:]
+    words = commands[0].replace("TARGET", "sm_90").replace("NAME", "no-such-model").split()[1:]
     error = expect_error(gdn_aot(*words, "--json", home=tmp_path / "home", extra=path, code=2), 2, "usage")
     assert "no-such-model" in error["message"]
 
 
 def test_without_a_provider_the_advice_asks_for_one() -> None:
     (start,) = next_starts((), (), "")
-    assert start.command == "gdn-aot build --arch TARGET --provider PROVIDER --model NAME"
+    assert start.commands == ("gdn-aot build --arch TARGET --provider PROVIDER --model NAME",)
 
 
 def test_an_entry_point_that_is_not_installed_is_in_the_way(vllm: Any) -> None:

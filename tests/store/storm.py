@@ -1,4 +1,4 @@
-"""Many processes on one store, and killed ones: ``python -m artifact.storm MODE HOME SEED COUNT FILE...``.
+"""Many processes on one store, and killed ones: ``python -m store.storm MODE HOME SEED COUNT FILE...``.
 
 Everything is imported once and each process is forked, so that what happens falls into the work and not into the start
 of an interpreter. Prints one JSON document.
@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import storing
-from hub.checking import check_store
+import helpers
+from helpers import ROOT
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NothingSelectedError
@@ -26,6 +26,8 @@ from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 from gdn_aot.store.upkeep import prune, remove
+from store import storing
+from store.storing import check_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,11 +122,35 @@ def kill(home: Path, chosen: random.Random, count: int, artifacts: list[Artifact
     return found
 
 
+MODES = {"many": many, "mixed": mixed, "kill": kill}
+
+
+def run(mode: str, home: Path, seed: int, count: int, artifacts: list[Artifact]) -> Any:
+    """Run a mode in a process of its own, and return what it prints."""
+    command = [sys.executable, "-m", "store.storm", mode, home, seed, count, *(item.path for item in artifacts)]
+    extra = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = helpers.run(list(map(str, command)), home.parent / "cwd", extra)
+    assert done.code == 0, done.err
+    assert done.err == ""
+    return done.json
+
+
+def check_kills(folder: Path, count: int) -> None:
+    """Kill so many: after each the store works, what is listed is whole, and the next installation leaves no trace."""
+    home, artifacts = folder / "home", [storing.variant(folder, number) for number in range(3)]
+    found = run("kill", home, 2, count, artifacts)
+    assert len(found) == count
+    assert [item["problems"] for item in found if item["problems"]] == []
+    assert {item["after"] for item in found} == {0}
+    if count >= 50:
+        assert sum(item["left"] > 0 for item in found) > count // 10, "hardly any was killed in the middle of writing"
+        assert {len(item["whole"]) for item in found} > {1, 2}
+
+
 def main(mode: str, home: str, seed: str, count: str, *files: str) -> None:
     """Run a mode and print what it returns."""
     artifacts = [open_artifact(file) for file in files]
-    run = {"many": many, "mixed": mixed, "kill": kill}[mode]
-    print(json.dumps(run(Path(home), random.Random(int(seed)), int(count), artifacts)))
+    print(json.dumps(MODES[mode](Path(home), random.Random(int(seed)), int(count), artifacts)))
 
 
 if __name__ == "__main__":

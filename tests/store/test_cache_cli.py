@@ -10,34 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-import storing
 from helpers import environment, expect_error, gdn_aot
-from hub.checking import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.store import lock
-from gdn_aot.store.install import install
-from gdn_aot.store.origins import Origin
+from gdn_aot.store.install import size_of
 from gdn_aot.store.store import Store
+from store import storing
+from store.storing import check_store
 
 SM_90 = "fla0.6.0-triton3.6.0-sm_90"
 SM_120 = "fla0.6.0-triton3.6.0-sm_120"
-ORIGIN = Origin(repo="hf://org/name", revision="v1", commit="c" * 40)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def three(tmp_path: Path, home: Path) -> list[Artifact]:
-    """Two builds for sm_120, the second installed last, and one for sm_90 that was fetched."""
-    made = [storing.variant(tmp_path, 1), storing.variant(tmp_path, 2, target="sm_90"), storing.variant(tmp_path, 3)]
-    for number, artifact in enumerate(made):
-        place = install(Store(str(home)), artifact, ORIGIN if number == 1 else None).place
-        os.utime(place, (1000 + number, 1000 + number))
-    return made
 
 
 def places(home: Path) -> list[str]:
@@ -47,7 +30,7 @@ def places(home: Path) -> list[str]:
 def test_ls(home: Path, three: list[Artifact]) -> None:
     done = gdn_aot("cache", "ls", home=home)
     head, *lines = done.out.splitlines()
-    heads = "artifact target provider triton own bytes shared bytes installed from use sha256"
+    heads = "artifact target provider triton bytes installed from use sha256"
     assert head.split() == heads.split()
     assert [line.split()[0] for line in lines] == [SM_120, SM_90, SM_120]
     assert [line.split()[-2] for line in lines] == ["preferred", "preferred", "superseded"]
@@ -56,7 +39,7 @@ def test_ls(home: Path, three: list[Artifact]) -> None:
     assert done.err.splitlines()[0].startswith(f"store {home}/store: 3 artifacts, ")
     document = gdn_aot("cache", "ls", "--json", home=home).json
     assert document["store"]["path"] == f"{home}/store"
-    assert (document["store"]["format"], document["store"]["unneeded"]) == ("1", 0)
+    assert document["store"]["format"] == "1"
     assert document["store"]["bytes"] == sum(
         path.stat().st_size for path in (home / "store").rglob("*") if path.is_file()
     )
@@ -64,7 +47,7 @@ def test_ls(home: Path, three: list[Artifact]) -> None:
     second = document["artifacts"][1]
     assert second == {
         "path": places(home)[1], "identifier": SM_90, "sha256": three[1].sha256, "target": "sm_90", "provider": "fla",
-        "version": "0.6.0", "triton": "3.6.0", "own": second["own"], "shared": second["shared"], "installed": 1001.0,
+        "version": "0.6.0", "triton": "3.6.0", "size": second["size"], "installed": 1001.0,
         "origins": [{"repo": "hf://org/name", "revision": "v1", "commit": "c" * 40}], "preferred": True, "problem": "",
     }  # fmt: skip
 
@@ -94,7 +77,7 @@ def test_an_empty_store(home: Path) -> None:
     assert gdn_aot("cache", "ls", home=home).out == ""
     document = gdn_aot("cache", "ls", "--json", home=home).json
     assert document == {
-        "store": {"path": f"{home}/store", "format": None, "bytes": 0, "unneeded": 0}, "artifacts": [],
+        "store": {"path": f"{home}/store", "format": None, "bytes": 0}, "artifacts": [],
     }  # fmt: skip
     assert gdn_aot("cache", "verify", home=home).out == f"{home}/store: ok, 0 artifacts, 0 blobs, 0 bytes\n"
     assert gdn_aot("cache", "prune", home=home).out == ""
@@ -106,10 +89,10 @@ def test_rm(home: Path, three: list[Artifact]) -> None:
     place = places(home)[1]
     dry = gdn_aot("cache", "rm", "--dry-run", SM_90, home=home)
     assert dry.out == f"{place}\n"
-    assert dry.err.startswith("would remove 1 artifact and 1 blobs; free ")
+    assert dry.err.startswith("would remove 1 artifact; free ")
     assert len(check_store(home)) == 3
     document = gdn_aot("cache", "rm", three[1].sha256[:6], "--json", home=home).json
-    assert (document["dry_run"], document["blobs"], document["leftovers"]) == (False, 1, [])
+    assert (document["dry_run"], document["leftovers"]) == (False, [])
     assert [item["path"] for item in document["removed"]] == [place]
     assert f"free {document['freed']} bytes" in dry.err
     assert check_store(home) == [three[2].sha256, three[0].sha256]
@@ -125,49 +108,46 @@ def test_rm_of_a_wrong_name(home: Path, three: list[Artifact]) -> None:
 
 
 def test_prune(home: Path, three: list[Artifact]) -> None:
-    (home / "store/packs/.tmp-1").write_bytes(b"x" * 10)
+    (home / "store/artifacts/.tmp-1").write_bytes(b"x" * 10)
     dry = gdn_aot("cache", "prune", "--dry-run", "--json", home=home).json
-    assert dry["leftovers"] == [f"{home}/store/packs/.tmp-1"]
-    assert (home / "store/packs/.tmp-1").exists()
-    assert "bytes are not needed" not in gdn_aot("cache", "ls", home=home).err
+    assert dry["leftovers"] == [f"{home}/store/artifacts/.tmp-1"]
+    assert (home / "store/artifacts/.tmp-1").exists()
     done = gdn_aot("cache", "prune", "--json", home=home).json
     assert done == {**dry, "dry_run": False}
     assert check_store(home) == [three[2].sha256, three[1].sha256]
-    assert gdn_aot("cache", "prune", "--keep", 0, home=home).err.startswith("removed 2 artifacts and ")
+    assert gdn_aot("cache", "prune", "--keep", 0, home=home).err.startswith("removed 2 artifacts; ")
     assert "--keep" in gdn_aot("cache", "prune", "--keep", -1, home=home, code=2).err
 
 
-def test_ls_tells_of_what_is_not_needed(home: Path, three: list[Artifact]) -> None:
+def test_ls_tells_of_damage(home: Path, three: list[Artifact]) -> None:
     Path(places(home)[0], "index").write_bytes(b"x")
     done = gdn_aot("cache", "ls", home=home)
-    assert f"Warning: {places(home)[0]}: " in done.err
-    assert "bytes are not needed; gdn-aot cache prune frees them" in done.err
+    assert f"Warning: {places(home)[0]}/index: it is not an index" in done.err
     assert done.out.splitlines()[1].split()[-2] == "damaged"
 
 
 def test_verify(home: Path, three: list[Artifact]) -> None:
-    size = sum(path.stat().st_size for path in storing.packs(home))
-    assert gdn_aot("cache", "verify", home=home).out == f"{home}/store: ok, 3 artifacts, 5 blobs, {size} bytes\n"
+    size = size_of(f"{home}/store/artifacts")
+    assert gdn_aot("cache", "verify", home=home).out == f"{home}/store: ok, 3 artifacts, 9 blobs, {size} bytes\n"
     document = gdn_aot("cache", "verify", "--json", home=home).json
     assert document == {
-        "ok": True, "store": f"{home}/store", "artifacts": 3, "blobs": 5, "bytes": size, "problems": [], "removed": [],
+        "ok": True, "store": f"{home}/store", "artifacts": 3, "blobs": 9, "bytes": size, "problems": [], "removed": [],
         "freed": 0,
     }  # fmt: skip
 
 
 def test_verify_and_repair(home: Path, three: list[Artifact]) -> None:
-    own = next(iter(dict(three[1].iter_blobs()).keys() - dict(three[2].iter_blobs()).keys()))
-    pack = storing.flip_blob(home, own)
-    place = places(home)[1]
+    place = Path(places(home)[1])
+    blob = storing.cubins(place)[0]
+    storing.flip_blob(place, blob)
+    problem = {"where": f"{place}/pack", "what": f"the content of blob {blob} is not what its name says"}
     done = gdn_aot("cache", "verify", "--json", home=home, code=5)
     assert done.json["ok"] is False
     assert done.json["error"]["code"] == "verification"
     assert "gdn-aot cache verify --repair" in done.json["error"]["hint"]
-    assert [(problem["where"], own in problem["what"]) for problem in done.json["problems"]] == [
-        (str(pack), True), (place, True),
-    ]  # fmt: skip
+    assert done.json["problems"] == [problem]
     done = gdn_aot("cache", "verify", home=home, code=5)
-    assert f"  {place}: blob {own} is missing\n" in done.err
+    assert f"  {problem['where']}: {problem['what']}\n" in done.err
     assert done.out == ""
     done = gdn_aot("cache", "verify", "--repair", home=home)
     assert done.out.startswith(f"{home}/store: removed what was damaged, freed ")

@@ -1,0 +1,104 @@
+"""The machine: its devices, and the store on it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from gdn_aot.doctor.section import make_section
+from gdn_aot.errors import GdnAotError
+from gdn_aot.store.install import size_of
+from gdn_aot.store.whole import said
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gdn_aot.doctor.section import Section
+    from gdn_aot.machine.devices import Devices
+    from gdn_aot.store.store import Store
+
+_FORMAT_BYTES = 64
+"""As much of ``format`` as is shown."""
+
+
+def devices_section(devices: Devices) -> Section:
+    """Return what the CUDA driver says."""
+    hint = "see whether nvidia-smi works here, and how the container was given its GPUs"
+    obstacles = [(devices.problem, hint)] if devices.driver == "broken" else ()
+    return make_section("devices", asdict(devices), obstacles, _devices(devices))
+
+
+def _devices(devices: Devices) -> Iterator[tuple[str, object]]:
+    if devices.cuda or devices.kernel_driver:
+        yield "driver", f"{devices.kernel_driver or 'version not known'}, for CUDA up to {devices.cuda or '?'}"
+    if devices.visible is not None:
+        yield "CUDA_VISIBLE_DEVICES", devices.visible or "empty"
+    for device in devices.found:
+        memory = f", {device.memory / (1 << 30):.1f} GiB" if device.memory is not None else ""
+        yield f"device {device.index}", f"{device.target}, {device.name or 'without a name'}{memory}"
+    if devices.problem:
+        yield "none", devices.problem
+
+
+def read_store(store: Store, instead: str | None) -> tuple[Section, list[str]]:
+    """Look at a store. That it cannot be used is a result, not an error.
+
+    Args:
+        store: The store.
+        instead: The path that artifacts are taken from in its place, if any.
+
+    Returns:
+        Its section, and the directories of its artifacts. That it does not exist is no problem.
+    """
+    root, places = store.root, list[str]()
+    try:
+        problem = _unusable(root)
+        places = store.artifacts()
+    except (GdnAotError, OSError, ValueError) as error:
+        problem = said(error)
+    nearest = _nearest(root)
+    facts = {
+        "path": root,
+        "exists": os.path.isdir(root),
+        "writable": os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK),
+        "format": _format(root),
+        "artifacts_from": instead,
+        "artifacts": len(places),
+        "bytes": size_of(root),
+        "problem": problem,
+    }
+    obstacles = [(problem, "set GDN_AOT_HOME to another directory")] if problem and not instead else ()
+    return make_section("store", facts, obstacles), places
+
+
+def _unusable(root: str) -> str:
+    """Return why the loader finds nothing in a store that is there; to the loader it is just empty."""
+    nearest = _nearest(root)
+    if nearest == root and os.path.isdir(root):
+        try:
+            os.listdir(f"{root}/artifacts")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{root}/artifacts cannot be read: {error.strerror}"
+    elif not os.path.isdir(nearest):
+        return f"{nearest} is not a directory"
+    elif not os.access(nearest, os.X_OK):
+        return f"{nearest} cannot be entered"
+    return ""
+
+
+def _nearest(path: str) -> str:
+    """Return the longest part of a path that is there."""
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path
+
+
+def _format(root: str) -> str | None:
+    try:
+        with open(f"{root}/format", encoding="ascii", errors="backslashreplace") as file:
+            return file.read(_FORMAT_BYTES).strip()
+    except OSError:
+        return None

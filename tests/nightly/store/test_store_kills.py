@@ -1,0 +1,11 @@
+"""Processes that change a store, killed at fifty moments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from store import storm
+
+
+def test_killed_at_fifty_moments(tmp_path: Path) -> None:
+    storm.check_kills(tmp_path, 50)

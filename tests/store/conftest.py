@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gdn_aot.artifact.verify import Artifact
+from store import storing
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Artifact:
+    return storing.variant(tmp_path, 1)
+
+
+@pytest.fixture
+def three(tmp_path: Path, home: Path) -> list[Artifact]:
+    """Two builds for sm_120, the second installed last, and one for sm_90 between them, which was fetched."""
+    made = [storing.variant(tmp_path, 1), storing.variant(tmp_path, 2, target="sm_90"), storing.variant(tmp_path, 3)]
+    for number, artifact in enumerate(made):
+        storing.put(home, artifact, 1000 + number, storing.ORIGIN if number == 1 else None)
+    return made
