@@ -35,7 +35,7 @@ MOST_REPEATED = 300.0
 
 SERVE = """
 import sys
-from hub.loopback import WRITER, LoopbackHub
+from registry.loopback import WRITER, LoopbackHub
 with LoopbackHub() as hub:
     print(hub.url, WRITER, flush=True)
     sys.stdin.read()

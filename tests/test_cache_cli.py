@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import storing
 from helpers import environment, expect_error, gdn_aot
-from hub.checking import check_store
+from registry.checking import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.store import lock

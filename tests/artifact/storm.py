@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import storing
-from hub.checking import check_store
+from registry.checking import check_store
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NothingSelectedError

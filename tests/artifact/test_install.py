@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import storing
 from helpers import python
-from hub.checking import check_store
+from registry.checking import check_store
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NotWritableError

@@ -9,7 +9,7 @@ from typing import Any
 
 import storing
 from helpers import ROOT, run
-from hub.checking import check_store
+from registry.checking import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.store.audit import audit

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import storing
 from helpers import python
-from hub.checking import check_store
+from registry.checking import check_store
 
 from artifact import factory
 from gdn_aot.errors import UnknownFormatError, VerificationError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import storing
-from hub.checking import check_store
+from registry.checking import check_store
 
 from artifact import factory
 from gdn_aot.artifact.verify import Artifact

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from doctoring import flip
-from hub.registries import payload
+from registry.registries import payload
 
 from artifact import factory
 from gdn_aot.artifact.verify import open_artifact

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import storing
-from hub.checking import check_store
+from registry.checking import check_store
 
 from gdn_aot.store.store import Store
 from gdn_aot.store.upkeep import prune, remove

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
-from hub.loopback import ORG, LoopbackHub
-from hub.machines import Machine
+from registry.loopback import ORG, LoopbackHub
+from registry.machines import Machine
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.registry.base import open_registry, read_index

@@ -1,0 +1,94 @@
+"""The loopback hub, one for each module of tests, and a new repository on it for each test."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry.loopback import ORG, LoopbackHub
+from registry.machines import Machine
+from registry.making import Published, make
+from registry.registries import put, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def running_hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(running_hub: LoopbackHub) -> Iterator[LoopbackHub]:
+    """The module's hub, with no faults in force and nothing in its log."""
+    running_hub.quiet()
+    yield running_hub
+    running_hub.quiet()
+
+
+@pytest.fixture
+def name() -> str:
+    """The name of a repository that is not there yet."""
+    return f"{ORG}/kernels-{next(_numbers)}"
+
+
+@pytest.fixture
+def machine(hub: LoopbackHub, tmp_path: Path) -> Machine:
+    """A machine with nothing on it."""
+    return Machine(home=tmp_path / "machine", endpoint=hub.url)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    folder = tmp_path_factory.mktemp("published")
+    sm_90, old, new = make(folder, "sm_90"), make(folder), make(folder, build=1)
+    with LoopbackHub() as hub:
+        machine = Machine(home=folder / "machine", endpoint=hub.url)
+        to = ("--repo", f"hf://{ORG}/published")
+        machine.run("publish", sm_90.path, old.path, *to, "--tag", "v1.0.0", "--create")
+        machine.run("publish", new.path, *to, "--tag", "v1.1.0", "--replace")
+        repository = hub.state.repositories[f"{ORG}/published"]
+    return Published(repository=repository, large=dict(hub.state.large), sm_90=sm_90, old=old, new=new)
+
+
+@pytest.fixture
+def repo(hub: LoopbackHub, name: str, published: Published) -> str:
+    """The name of a repository of its own with what `Published` says."""
+    hub.adopt(name, published.repository, published.large)
+    return name
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the artifacts of a module of tests."""
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture(scope="module")
+def sm_120(artifacts: Path) -> Path:
+    return write(artifacts)
+
+
+@pytest.fixture(scope="module")
+def sm_90(artifacts: Path) -> Path:
+    return write(artifacts, "sm_90")
+
+
+@pytest.fixture
+def registry(tmp_path: Path, sm_120: Path, sm_90: Path) -> Path:
+    """A directory with both artifacts, at tag v1.0.0."""
+    put(tmp_path / "registry", sm_120, sm_90, tag="v1.0.0")
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"

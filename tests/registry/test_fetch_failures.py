@@ -1,0 +1,242 @@
+"""``gdn-aot fetch`` when something is wrong: nothing wrong reaches the store, and each failure has its exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from doctoring import flip
+from helpers import expect_error
+
+from gdn_aot.artifact.names import make_identifier
+from gdn_aot.cli import main
+from gdn_aot.errors import NetworkError
+from gdn_aot.registry import fetch as fetching
+from gdn_aot.registry.base import Addition, open_registry
+from gdn_aot.registry.layout import INDEX, Entry, artifact_path
+from registry.registries import SM_90, SM_120, WANTED, fetch, object_of, sha256, store_files, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from helpers import Done
+
+
+def refused(done: Done, home: Path) -> dict[str, str]:
+    error = expect_error(done, 5, "verification")
+    assert store_files(home) == {}
+    return error
+
+
+@pytest.mark.parametrize("at", [0, 20, -1])
+def test_wrong_bytes(registry: Path, home: Path, sm_120: Path, at: int) -> None:
+    flip(object_of(registry, sm_120), at)
+    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
+    assert sha256(sm_120) in str(error["problems"])
+    assert "nothing was installed" in error["hint"]
+
+
+def test_wrong_size(registry: Path, home: Path, sm_120: Path) -> None:
+    content = object_of(registry, sm_120)
+    content.write_bytes(content.read_bytes()[:-1])
+    refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
+
+
+def change_index(registry: Path, **changes: Any) -> None:
+    """Publish an index whose entry of sm_120 lies."""
+    opened = open_registry(str(registry))
+    head = opened.resolve("v1")
+    raw = json.loads(opened.read(head, INDEX))
+    next(entry for entry in raw["entries"] if entry["target"] == "sm_120").update(changes)
+    content = json.dumps(raw).encode()
+    opened.commit("v1", head.commit, [Addition(path=INDEX, content=content)], "a lie")
+
+
+def test_another_file_than_the_index_says(registry: Path, home: Path, sm_90: Path) -> None:
+    """The file is sound and has the digest that is listed, and is for another target."""
+    opened = open_registry(str(registry))
+    head = opened.resolve("v1").commit
+    opened.commit("v1", head, [Addition(path=artifact_path(SM_120), content=sm_90)], "sm_90 as sm_120")
+    change_index(registry, sha256=sha256(sm_90), size=sm_90.stat().st_size)
+    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
+    assert error["problems"] == [
+        {"where": "identifier", "what": f"{SM_120} in the index, {SM_90} in the file"},
+        {"where": "target", "what": "sm_120 in the index, sm_90 in the file"},
+    ]
+
+
+LIES: dict[str, Any] = {
+    "distribution": "other",
+    "license": "GPL-3.0-only",
+    "ptxas": "13.0.1",
+    "models": [{"name": "qwen3.5-9b", "tp": 2, "dtype": "bf16"}],
+    "mode": "train",
+    "max_tokens": 1,
+    "kernels": 3,
+    "binaries": 4,
+    "choices": {"measured": 4, "transferred": 0, "default": 0},
+    "numerics": {"status": "checked", "detail": "within 1e-3" + "." * 1000},
+    "not_covered": 0,
+    "tool": "gdn-aot 9",
+    "commit": "c" * 40,
+    "dirty": True,
+}
+
+
+@pytest.mark.parametrize("field", [None, *LIES])
+def test_an_index_that_lies(registry: Path, home: Path, field: str | None) -> None:
+    """The file is the one that is listed, and the index says something else of it: of one thing, or of all."""
+    lies = LIES if field is None else {field: LIES[field]}
+    change_index(registry, **lies)
+    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
+    problems: Any = error["problems"]
+    assert {problem["where"] for problem in problems} == {*lies}
+    for problem in problems:
+        assert problem["what"].isprintable()
+        assert len(problem["what"]) < 450
+
+
+def test_every_field_is_compared() -> None:
+    """The others say which file it is, or are what the identifier is made of."""
+    named = {"identifier", "sha256", "size", "target", "provider", "version", "triton"}
+    assert {field.name for field in dataclasses.fields(Entry)} == {*LIES} | named
+
+
+def test_what_is_no_artifact(registry: Path, home: Path) -> None:
+    """The digest is as listed; the content is none of ours."""
+    content = b"not an artifact" * 100
+    opened = open_registry(str(registry))
+    head = opened.resolve("v1").commit
+    opened.commit("v1", head, [Addition(path=artifact_path(SM_120), content=content)], "something else")
+    change_index(registry, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
+    assert SM_120 in error["message"]
+
+
+def test_a_file_that_is_swapped_while_it_is_checked(
+    registry: Path, home: Path, sm_120: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between the comparison with the index and the reading, the file becomes another one that is sound."""
+    other = write(registry.parent, build="other")
+    target = object_of(registry, sm_120)
+    whole = fetching.file_sha256
+
+    def digest_then_swap(path: Path) -> str:
+        found = whole(path)
+        shutil.copyfile(other, target)
+        return found
+
+    monkeypatch.setattr(fetching, "file_sha256", digest_then_swap)
+    monkeypatch.setenv("GDN_AOT_HOME", str(home))
+    code = main.run(["fetch", "--repo", str(registry), "--arch", "sm_120", *WANTED])
+    assert code == 5
+    assert "its bytes are not those that the index lists" in capsys.readouterr().err
+    assert store_files(home) == {}
+
+
+def test_a_missing_file(registry: Path, home: Path) -> None:
+    """The index lists what the commit does not have."""
+    opened = open_registry(str(registry))
+    head = opened.resolve("v1")
+    raw = json.loads(opened.read(head, INDEX))
+    entry = next(entry for entry in raw["entries"] if entry["target"] == "sm_120")
+    new = {**entry, "target": "sm_100", "identifier": make_identifier("fla", "0.6.0", "3.6.0", "sm_100")}
+    raw["entries"] = sorted([*raw["entries"], new], key=lambda row: row["identifier"])
+    opened.commit("v1", head.commit, [Addition(path=INDEX, content=json.dumps(raw).encode())], "too much")
+    done = fetch(registry, "--arch", "sm_100", "--json", home=home, code=7)
+    expect_error(done, 7, "entry-missing")
+    assert store_files(home) == {}
+
+
+# Failures and what they end with
+
+
+def test_no_registry(tmp_path: Path, home: Path) -> None:
+    done = fetch(tmp_path / "nowhere", "--arch", "sm_120", "--json", home=home, code=7)
+    expect_error(done, 7, "repository-missing")
+
+
+def test_no_revision(registry: Path, home: Path) -> None:
+    for revision in ("v9", "0" * 40):
+        done = fetch(registry, "--arch", "sm_120", "--revision", revision, "--json", home=home, code=7)
+        expect_error(done, 7, "revision-missing")
+
+
+def test_a_store_that_cannot_be_written(registry: Path, home: Path, sm_120: Path) -> None:
+    """It says so before anything is downloaded: the file is not even there."""
+    home.mkdir()
+    (home / "file").write_bytes(b"")
+    object_of(registry, sm_120).unlink()
+    done = fetch(registry, "--arch", "sm_120", "--json", home=home, code=9, extra={"GDN_AOT_HOME": f"{home}/file/x"})
+    assert "GDN_AOT_HOME" in expect_error(done, 9, "not-writable")["hint"]
+
+
+def test_a_newer_store(registry: Path, home: Path) -> None:
+    fetch(registry, "--arch", "sm_120", home=home)
+    (home / "store/format").write_text("99\n")
+    expect_error(fetch(registry, "--arch", "sm_90", "--json", home=home, code=5), 5, "unknown-format")
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("--arch", "sm_100"), "no-artifact"),
+        (("--arch", "sm_999"), "usage"),
+        (("--arch", "sm_120", "--revision", "v7"), "revision-missing"),
+        (("--locked",), "usage"),
+    ],
+)
+def test_optional(registry: Path, home: Path, args: tuple[str, ...], code: str) -> None:
+    done = fetch(registry, *args, "--optional", "--json", home=home)
+    assert done.json["ok"] is False
+    assert done.json["error"]["code"] == code
+    assert f"Warning: {done.json['error']['message']}" in done.err
+    assert "going on" in done.err
+    strict = fetch(registry, *args, "--strict", "--json", home=home, code=4 if code == "no-artifact" else None)
+    assert strict.code != 0
+    assert strict.json["error"] == done.json["error"]
+
+
+def test_optional_and_well(registry: Path, home: Path) -> None:
+    done = fetch(registry, "--arch", "sm_120", "--optional", "--json", home=home)
+    assert done.json["ok"] is True
+    assert "Warning" not in done.err
+
+
+def test_strict_and_optional_exclude_each_other(registry: Path, home: Path) -> None:
+    done = fetch(registry, "--arch", "sm_120", "--optional", "--strict", "--json", home=home, code=2)
+    expect_error(done, 2, "usage")
+
+
+@pytest.mark.parametrize(
+    ("raised", "optional", "code"),
+    [
+        (RuntimeError("surprise"), True, 0),
+        (RuntimeError("surprise"), False, 1),
+        (NetworkError("down"), True, 0),
+        (NetworkError("down"), False, 7),
+        (KeyboardInterrupt(), True, 130),
+        (KeyboardInterrupt(), False, 130),
+    ],
+)
+def test_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    raised: BaseException,
+    optional: bool,
+    code: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(fetching, "fetch", fail)
+    args = ["fetch", "--repo", str(tmp_path), "--arch", "sm_120", *WANTED, *["--optional"] * optional]
+    assert main.run(args) == code
+    said = capsys.readouterr().err
+    assert (str(raised) or "interrupted") in said
+    assert "Traceback" not in said

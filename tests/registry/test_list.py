@@ -1,0 +1,160 @@
+"""``gdn-aot list``: a registry and the store side by side, and what fits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from doctoring import distribution, driver_library, flip
+from helpers import expect_error, gdn_aot
+
+from registry.registries import SM_90, SM_120, fetch, put, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+NO_GPU = "fits what is installed; there is no GPU here to compare {} with"
+NOWHERE = {"GDN_AOT_REPO": "/nowhere"}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> dict[str, str]:
+    """FLA 0.6.0, Triton 3.6.0, and no CUDA driver."""
+    distribution(tmp_path / "site", "fla_core", "0.6.0")
+    return {**distribution(tmp_path / "site", "triton", "3.6.0"), "TRITON_LIBCUDA_PATH": "/nowhere", **NOWHERE}
+
+
+@pytest.fixture
+def with_gpu(machine: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    return {**machine, "TRITON_LIBCUDA_PATH": str(driver_library(tmp_path / "driver")), "FAKE_ARCHS": "120"}
+
+
+def rows(*args: object, home: Path, extra: dict[str, str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = gdn_aot("list", *args, "--json", home=home, extra=extra).json["artifacts"]
+    return found
+
+
+def test_a_registry(registry: Path, home: Path, machine: dict[str, str]) -> None:
+    fetch(registry, "--arch", "sm_120", home=home)
+    done = gdn_aot("list", "--repo", registry, "--json", home=home, extra=machine)
+    first, second = done.json["artifacts"]
+    assert [first["identifier"], second["identifier"]] == [SM_120, SM_90]
+    assert first["path"].startswith(f"{home}/store/artifacts/{SM_120}-")
+    assert second["path"] is None
+    assert first["in_registry"] is second["in_registry"] is True
+    assert first["fits"] is None
+    assert first["reason"] == NO_GPU.format("sm_120")
+    assert first["choices"] == {"measured": 2, "transferred": 0, "default": 2}
+    assert first["models"] == 1
+    assert first["numerics"] == "not run"
+    assert done.json["registry"]["repo"] == str(registry)
+    assert first["origins"] == [f"{registry}@{done.json['registry']['commit']}"]
+    assert done.json["machine"]["targets"] == []
+    assert done.json["machine"]["triton"] == "3.6.0"
+
+
+def test_what_fits(registry: Path, home: Path, with_gpu: dict[str, str], tmp_path: Path) -> None:
+    first, second = rows("--repo", registry, home=home, extra=with_gpu)
+    assert (first["fits"], first["reason"]) == (True, "fits")
+    assert (second["fits"], second["reason"]) == (False, "is for sm_90; this machine has sm_120")
+    other = {**with_gpu, **distribution(tmp_path / "other", "triton", "3.8.0")}
+    other["PYTHONPATH"] += f":{tmp_path / 'site'}"
+    first, second = rows("--repo", registry, home=home, extra=other)
+    assert first["reason"] == "is for Triton 3.6.0; 3.8.0 is installed"
+
+
+def test_for_people(registry: Path, home: Path, with_gpu: dict[str, str]) -> None:
+    fetch(registry, "--arch", "sm_120", home=home)
+    done = gdn_aot("list", "--repo", registry, home=home, extra=with_gpu)
+    lines = done.out.splitlines()
+    assert lines[0].split() == [
+        "artifact", "where", "bytes", "measured", "transferred", "default", "numerics", "fits", "why",
+    ]  # fmt: skip
+    assert lines[1].split()[:2] == [SM_120, "both"]
+    assert lines[2].split()[:2] == [SM_90, "registry"]
+    assert lines[2].endswith("no    is for sm_90; this machine has sm_120")
+    assert "2 artifacts" in done.err
+    assert gdn_aot("list", "--repo", registry, "-q", home=home, extra=with_gpu).out == f"{SM_120}\n{SM_90}\n"
+
+
+def test_the_store(registry: Path, home: Path, machine: dict[str, str]) -> None:
+    assert rows("--installed", home=home, extra=machine) == []
+    fetch(registry, "--arch", "sm_90", home=home)
+    (row,) = rows("--installed", home=home, extra=machine)
+    assert (row["identifier"], row["in_registry"], row["size"]) == (SM_90, False, None)
+    assert row["choices"] == {"measured": 2, "transferred": 0, "default": 2}
+    assert "store" in gdn_aot("list", "--installed", home=home, extra=machine).out
+
+
+def test_both(registry: Path, home: Path, machine: dict[str, str], artifacts: Path) -> None:
+    """The store has an older build than the registry, and one that the registry has no more."""
+    fetch(registry, "--arch", "all", home=home)
+    put(registry, write(artifacts, build="0.2.0"), tag="v1.1.0")
+    for args, extra in (
+        ((), {**machine, "GDN_AOT_REPO": str(registry)}),
+        (("--repo", registry, "--installed"), machine),
+    ):
+        new, old, both = rows(*args, home=home, extra=extra)
+        assert (new["identifier"], new["in_registry"], new["path"]) == (SM_120, True, None)
+        assert (old["identifier"], old["in_registry"]) == (SM_120, False)
+        assert old["reason"] == f"{NO_GPU.format('sm_120')}; the registry has another build"
+        assert (both["identifier"], both["in_registry"]) == (SM_90, True)
+        assert both["path"] is not None
+    named = rows("--repo", registry, "--revision", "v1.0.0", home=home, extra=machine)
+    assert [row["path"] is not None for row in named] == [True, True]
+
+
+def test_a_registry_out_of_reach(registry: Path, home: Path, machine: dict[str, str]) -> None:
+    """Nobody named it: the store is listed all the same. Who names one wants to know about that one."""
+    fetch(registry, "--arch", "sm_90", home=home)
+    done = gdn_aot("list", "--json", home=home, extra=machine)
+    assert done.json["registry"]["error"]["code"] == "repository-missing"
+    assert "Warning: " in done.err
+    assert [row["identifier"] for row in done.json["artifacts"]] == [SM_90]
+    expect_error(
+        gdn_aot("list", "--repo", "/nowhere", "--json", home=home, extra=machine, code=7), 7, "repository-missing"
+    )
+
+
+def test_a_damaged_artifact(registry: Path, home: Path, machine: dict[str, str]) -> None:
+    fetch(registry, "--arch", "sm_90", home=home)
+    (index,) = home.glob("store/artifacts/*/index")
+    flip(index, 100)
+    (row,) = rows("--installed", home=home, extra=machine)
+    assert row["path"] == str(index.parent)
+    assert row["fits"] is False
+    assert "is damaged" in row["reason"]
+
+
+@pytest.mark.parametrize("lost", ["pack", "manifest"])
+def test_an_artifact_that_lacks_something(registry: Path, home: Path, with_gpu: dict[str, str], lost: str) -> None:
+    """Its index is sound, and it could not serve; fetch would install it again."""
+    fetch(registry, "--arch", "sm_120", home=home)
+    (gone,) = home.glob("store/packs/*" if lost == "pack" else "store/artifacts/*/manifest.json.zst")
+    gone.unlink()
+    (row,) = rows("--installed", home=home, extra=with_gpu)
+    assert row["path"].startswith(f"{home}/store/artifacts/{SM_120}-")
+    assert row["fits"] is False
+    assert row["reason"] == "is damaged: some of its files or binaries are missing"
+    first, second, broken = rows("--repo", registry, "--installed", home=home, extra=with_gpu)
+    assert [first["identifier"], second["identifier"]] == [SM_120, SM_90]
+    assert first["path"] is None
+    assert broken == row
+
+
+def test_an_index_cannot_steer_the_terminal(registry: Path, home: Path, machine: dict[str, str]) -> None:
+    """A copy of the files alone, whose index nobody else vouches for."""
+    shutil.rmtree(registry / ".registry")
+    index = json.loads((registry / "index.json").read_text())
+    index["entries"][0]["numerics"]["status"] = "checked\x1b]0;owned\x07\nfake line"
+    (registry / "index.json").unlink()
+    (registry / "index.json").write_text(json.dumps(index))
+    for form in ([], ["--json"]):
+        done = gdn_aot("list", "--repo", registry, *form, home=home, extra=machine, code=5)
+        assert "entries[0].numerics.status" in done.out + done.err
+        assert all(line.isprintable() for line in (done.out + done.err).splitlines())
+        assert "fake line" not in (done.out + done.err).splitlines()
+    expect_error(done, 5, "verification")
