@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from registry.loopback import LoopbackHub
 
 
-def point_client_at(hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def client_of(hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have the client use a hub and a home of its own; no token, no Xet and no pauses between its attempts.
 
     These are the constants that HF_ENDPOINT, HF_HOME, HF_HUB_DISABLE_XET and HF_HUB_DISABLE_PROGRESS_BARS set when the
@@ -36,5 +38,7 @@ def point_client_at(hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatc
     # Else the first client of a process without a cache asks for it: /api/agent-harnesses, without a token.
     monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", {"standardEnvVars": [], "harnesses": {}})
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    yield
-    close_session()
+    try:
+        yield
+    finally:
+        close_session()

@@ -10,12 +10,13 @@ import pytest
 from registry.loopback import ORG, LoopbackHub
 from registry.machines import Machine
 from registry.making import Published, make
-from registry.registries import put, write
+from registry.registries import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from gdn_aot.artifact.archive import Written
 
 _numbers = itertools.count(1)
 
@@ -47,9 +48,9 @@ def machine(hub: LoopbackHub, tmp_path: Path) -> Machine:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+def published(sm_90: Written, sm_120: Written, tmp_path_factory: pytest.TempPathFactory) -> Published:
     folder = tmp_path_factory.mktemp("published")
-    sm_90, old, new = make(folder, "sm_90"), make(folder), make(folder, build=1)
+    old, new = sm_120, make(folder, build=1)
     with LoopbackHub() as hub:
         machine = Machine(home=folder / "machine", endpoint=hub.url)
         to = ("--repo", f"hf://{ORG}/published")
@@ -66,24 +67,24 @@ def repo(hub: LoopbackHub, name: str, published: Published) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the artifacts of a module of tests."""
+    """A folder for artifacts that several tests make."""
     return tmp_path_factory.mktemp("artifacts")
 
 
-@pytest.fixture(scope="module")
-def sm_120(artifacts: Path) -> Path:
-    return write(artifacts)
+@pytest.fixture(scope="session")
+def sm_120(artifacts: Path) -> Written:
+    return make(artifacts)
 
 
-@pytest.fixture(scope="module")
-def sm_90(artifacts: Path) -> Path:
-    return write(artifacts, "sm_90")
+@pytest.fixture(scope="session")
+def sm_90(artifacts: Path) -> Written:
+    return make(artifacts, "sm_90")
 
 
 @pytest.fixture
-def registry(tmp_path: Path, sm_120: Path, sm_90: Path) -> Path:
+def registry(tmp_path: Path, sm_120: Written, sm_90: Written) -> Path:
     """A directory with both artifacts, at tag v1.0.0."""
     put(tmp_path / "registry", sm_120, sm_90, tag="v1.0.0")
     return tmp_path / "registry"

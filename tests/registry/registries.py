@@ -1,20 +1,17 @@
-"""Artifacts small enough for a test, and directories to publish them to."""
+"""Registries to publish to and to fetch from, and what must be true of them and of the store."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from artifact import factory
 from helpers import gdn_aot
 
-from gdn_aot.artifact import manifest as m
-from gdn_aot.artifact import names
-from gdn_aot.artifact.archive import write_artifact
-from gdn_aot.catalogue.targets import get_target
-from gdn_aot.registry.base import open_registry
+from gdn_aot._files import file_sha256
+from gdn_aot.registry.base import read_index
+from gdn_aot.registry.layout import artifact_path
+from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish
+from registry.making import WANTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,39 +19,40 @@ if TYPE_CHECKING:
 
     from helpers import Done
 
-SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
-WANTED = ("--provider", "fla", "--provider-version", "0.6.0", "--triton", "3.6.0")
-"""Options that ask for what `write` writes, whatever is installed."""
+    from gdn_aot.artifact.archive import Written
+    from gdn_aot.registry.base import Registry
 
 
-def write(
-    folder: Path, target: str = "sm_120", *, version: str = "0.6.0", triton: str = "3.6.0", build: str = "0.1.0"
-) -> Path:
-    """Write an artifact; another ``build`` gives other bytes under the same identifier."""
-    row = get_target(target)
-    plain = factory.make_manifest()
-    manifest = replace(
-        plain,
-        identifier=names.make_identifier("fla", version, triton, target),
-        target=m.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
-        provider=replace(plain.provider, version=version),
-        triton=m.Triton(version=triton, ptxas="12.9.86"),
-        build=replace(plain.build, tool=f"gdn-aot {build}"),
-    )
-    path = folder / build / names.file_name(manifest.identifier)
-    return write_artifact(manifest, factory.make_blobs(), path).path
-
-
-def put(directory: Path, *files: Path, tag: str | None = None) -> str:
+def put(directory: Path, *made: Written, tag: str | None = None) -> str:
     """Publish artifacts to a directory and return the commit of its branch."""
-    registry = open_registry(str(directory))
-    outcome = publish(
-        registry, list(files), tag=tag, replace=tag is not None, create=True, private=False, dry_run=False
-    )
-    refusal = outcome.plan.refusal()
-    assert refusal is None, refusal
-    assert outcome.commit is not None
-    return outcome.commit
+    files = [one.path for one in made]
+    result = publish(open_registry(str(directory)), files, tag=tag, replace=tag is not None, create=True)
+    assert result.commit is not None
+    return result.commit
+
+
+def listed(registry: Registry, revision: str = "v1") -> dict[str, str]:
+    """Return what a revision has, after a look at the bytes of every artifact."""
+    snapshot, index = read_index(registry, revision)
+    for entry in index.entries:
+        path = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
+        assert file_sha256(path) == entry.sha256
+    return {entry.identifier: entry.sha256 for entry in index.entries}
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Everything below a directory but its lock."""
+    found = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(found)}
+
+
+def kept(registry: Path, made: Written) -> Path:
+    """Where a directory has an artifact."""
+    (found,) = (path for path in registry.glob("targets/*.zst") if file_sha256(path) == made.sha256)
+    return found
+
+
+# The store
 
 
 def fetch(
@@ -66,14 +64,13 @@ def fetch(
 
 def store_files(home: Path) -> dict[str, bytes]:
     """Everything in a store but its lock."""
-    files = (path for path in (home / "store").rglob("*") if path.is_file() and path.name != ".lock")
-    return {str(path.relative_to(home)): path.read_bytes() for path in sorted(files)}
+    return files(home / "store")
 
 
 def payload(home: Path) -> Path:
     """The largest file of a store that holds content of artifacts, however the store keeps it."""
-    files = (path for path in (home / "store").rglob("*") if path.is_file() and path.parts[-3:-2] != ("artifacts",))
-    return max(files, key=lambda path: path.stat().st_size)
+    found = (path for path in (home / "store").rglob("*") if path.is_file() and path.parts[-3:-2] != ("artifacts",))
+    return max(found, key=lambda path: path.stat().st_size)
 
 
 def installed(home: Path) -> list[str]:
@@ -83,18 +80,6 @@ def installed(home: Path) -> list[str]:
     return [place.rpartition("/")[2] for place in Store(str(home)).artifacts()]
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def place(path: Path, identifier: str = SM_120) -> str:
+def place(made: Written) -> str:
     """The name of an artifact's directory in a store."""
-    return f"{identifier}-{sha256(path)[:16]}"
-
-
-def object_of(registry: Path, path: Path) -> Path:
-    """Where a directory registry keeps the content of a file, made writable."""
-    digest = sha256(path)
-    found = registry / ".registry" / "objects" / digest[:2] / digest
-    found.chmod(0o644)
-    return found
+    return f"{made.identifier}-{made.sha256[:16]}"

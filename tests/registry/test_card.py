@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import ModelCard
@@ -17,23 +17,25 @@ from gdn_aot.artifact import names
 from gdn_aot.registry import card
 from gdn_aot.registry.card import render
 from gdn_aot.registry.layout import Entry, EntryModel, Provenances, make_index
-from registry import small
+from registry.making import TARGETS, indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from gdn_aot.artifact.archive import Written
 
 NAME = "hf://org/name"
 
 
 @pytest.fixture(scope="module")
-def entry(tmp_path_factory: pytest.TempPathFactory) -> Entry:
-    return small.entry(small.artifact(tmp_path_factory.mktemp("artifacts")))
+def entry(sm_120: Written) -> Entry:
+    return indexed(sm_120)
 
 
 def other(entry: Entry, **changes: Any) -> Entry:
-    changed = replace(entry, **changes)
+    changed = msgspec.structs.replace(entry, **changes)
     identifier = names.make_identifier(changed.provider, changed.version, changed.triton, changed.target)
-    return replace(changed, identifier=identifier)
+    return msgspec.structs.replace(changed, identifier=identifier)
 
 
 def text(*entries: Entry, name: str = NAME) -> str:
@@ -105,8 +107,8 @@ def test_rows(entry: Entry) -> None:
     ]
     built = "gdn-aot 0.1.0 at `cccccccccccc`"
     assert rows(content, "Provenance") == [
-        [f"`{moved.identifier}`", "1", "1", "0", "5", "2", "1", "checked: by cubin on NVIDIA H100", built],
-        [f"`{measured.identifier}`", "1", "1", "7", "0", "0", "1", "not run", built],
+        [f"`{moved.identifier}`", "2", "3", "0", "5", "2", "1", "checked: by cubin on NVIDIA H100", built],
+        [f"`{measured.identifier}`", "2", "3", "7", "0", "0", "1", "not run", built],
     ]
     assert rows(content, "Licences") == [["fla-core", "0.6.0", "MIT"]]
     assert f"gdn-aot fetch --repo {NAME} --arch sm_90\n" in content
@@ -139,9 +141,7 @@ def test_no_path_of_the_machine(entry: Entry) -> None:
 
 
 def test_same_bytes_in_any_order(entry: Entry) -> None:
-    entries = [
-        other(entry, target=target, provider=provider) for target in small.TARGETS for provider in ("fla", "vllm")
-    ]
+    entries = [other(entry, target=target, provider=provider) for target in TARGETS for provider in ("fla", "vllm")]
     assert text(*entries) == text(*reversed(entries))
 
 
@@ -171,7 +171,7 @@ def test_hostile_text_means_nothing(entry: Entry, hostile: str) -> None:
     numerics = m.Numerics(status=hostile, detail=hostile)
     fields = {"distribution": hostile, "license": hostile, "ptxas": hostile, "tool": hostile}
     plain = text(entry)
-    content = text(replace(entry, models=models, numerics=numerics, **fields))
+    content = text(msgspec.structs.replace(entry, models=models, numerics=numerics, **fields))
     found = metadata(content)
     assert set(found) <= {"library_name", "license", "license_name", "tags"}
     assert found["tags"] == metadata(plain)["tags"]

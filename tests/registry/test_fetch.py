@@ -10,38 +10,26 @@ from doctoring import distribution, driver_library
 from helpers import expect_error, gdn_aot, python
 
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.registry import fetch as fetching
-from gdn_aot.registry.base import Addition, open_registry
-from gdn_aot.registry.layout import INDEX, branch_name, parse_index, to_bytes
+from gdn_aot.registry.fetch import FetchOrder
+from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.select import Request
 from gdn_aot.store.install import install
 from gdn_aot.store.origins import Origin
 from gdn_aot.store.store import Store
-from registry.registries import (
-    SM_90,
-    SM_120,
-    WANTED,
-    fetch,
-    installed,
-    object_of,
-    payload,
-    place,
-    put,
-    sha256,
-    store_files,
-    write,
-)
+from registry.making import SM_90, SM_120, WANTED, make
+from registry.registries import fetch, installed, kept, payload, place, put, store_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gdn_aot.artifact.archive import Written
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 HUB = "hf://org/name"
 SECRET = "hf_verysecret"  # noqa: S105 - made up
 
 
-def test_what_it_does_and_says(registry: Path, home: Path, sm_120: Path) -> None:
+def test_what_it_does_and_says(registry: Path, home: Path, sm_120: Written) -> None:
     done = fetch(registry, "--arch", "sm_120", "--json", home=home)
     document = done.json
     (row,) = document["artifacts"]
@@ -50,8 +38,8 @@ def test_what_it_does_and_says(registry: Path, home: Path, sm_120: Path) -> None
         "state": "installed",
         "path": f"{home}/store/artifacts/{place(sm_120)}",
         "target": "sm_120",
-        "sha256": sha256(sm_120),
-        "size": sm_120.stat().st_size,
+        "sha256": sm_120.sha256,
+        "size": sm_120.size,
         "choices": {"measured": 2, "transferred": 0, "default": 2},
     }
     assert document["ok"] is True
@@ -80,10 +68,10 @@ print(json.dumps([verdict.artifact for verdict in verdicts]))
     assert sorted(python(code, home, home=home)) == [SM_120, SM_90]
 
 
-def test_again_writes_and_reads_nothing(registry: Path, home: Path, sm_120: Path) -> None:
+def test_again_writes_and_reads_nothing(registry: Path, home: Path, sm_120: Written) -> None:
     fetch(registry, "--arch", "sm_120", home=home)
     before = {path: path.stat().st_mtime_ns for path in (home / "store").rglob("*")}
-    object_of(registry, sm_120).write_bytes(b"changed, and nobody looks")
+    kept(registry, sm_120).write_bytes(b"changed, and nobody looks")
     done = fetch(registry, "--arch", "sm_120", "--json", home=home)
     assert done.json["artifacts"][0]["state"] == "already-installed"
     assert {path: path.stat().st_mtime_ns for path in (home / "store").rglob("*")} == before
@@ -98,15 +86,15 @@ def test_what_is_incomplete_is_fetched_again(registry: Path, home: Path) -> None
     assert store_files(home) == whole
 
 
-def test_quiet(registry: Path, home: Path, sm_120: Path) -> None:
+def test_quiet(registry: Path, home: Path, sm_120: Written) -> None:
     done = fetch(registry, "--arch", "sm_120", "-q", home=home)
     assert done.out == f"{home}/store/artifacts/{place(sm_120)}\n"
     assert done.err == ""
 
 
-def test_dry_run(registry: Path, home: Path, sm_120: Path) -> None:
+def test_dry_run(registry: Path, home: Path, sm_120: Written) -> None:
     done = fetch(registry, "--arch", "sm_120", "--dry-run", home=home)
-    assert done.out == f"{SM_120}: would install; {sm_120.stat().st_size} bytes; choices: 2 measured, 2 default\n"
+    assert done.out == f"{SM_120}: would install; {sm_120.size} bytes; choices: 2 measured, 2 default\n"
     assert not (home / "store").exists()
     fetch(registry, "--arch", "sm_120", home=home)
     done = fetch(registry, "--arch", "all", "--dry-run", "--json", home=home)
@@ -176,7 +164,7 @@ def test_no_gpu(registry: Path, home: Path) -> None:
 
 def test_nothing_fits(registry: Path, home: Path, artifacts: Path) -> None:
     """The trace, the nearest first, is on stderr and in the JSON."""
-    put(registry, write(artifacts, "sm_100", triton="3.8.0"))
+    put(registry, make(artifacts, "sm_100", triton="3.8.0"))
     done = fetch(registry, "--arch", "sm_100", "--json", home=home, code=4)
     error = expect_error(done, 4, "no-artifact")
     assert error["message"] == f"{registry} at v1 has no artifact of fla 0.6.0 with Triton 3.6.0 for sm_100"
@@ -193,7 +181,7 @@ def test_nothing_fits(registry: Path, home: Path, artifacts: Path) -> None:
 
 
 def test_a_long_trace_is_cut_for_people(tmp_path: Path, home: Path, artifacts: Path) -> None:
-    files = [write(artifacts, version=f"0.5.{number}") for number in range(30)]
+    files = [make(artifacts, version=f"0.5.{number}") for number in range(30)]
     put(tmp_path / "many", *files)
     done = fetch(tmp_path / "many", "--arch", "sm_120", "--json", home=home, code=4)
     lines = [line.strip() for line in done.err.splitlines() if line.startswith("  ")]
@@ -202,16 +190,13 @@ def test_a_long_trace_is_cut_for_people(tmp_path: Path, home: Path, artifacts: P
     assert len(done.json["error"]["problems"]) == 30
 
 
-def test_an_empty_registry(tmp_path: Path, home: Path, sm_120: Path) -> None:
-    registry = open_registry(str(tmp_path / "empty"))
-    registry.create(private=False)
-    index = to_bytes(parse_index(b'{"format": 1, "tree": null, "entries": []}'))
-    registry.commit(branch_name(), None, [Addition(path=INDEX, content=index)], "nothing")
+def test_an_empty_registry(tmp_path: Path, home: Path) -> None:
+    open_registry(str(tmp_path / "empty")).create(private=False)
     done = fetch(tmp_path / "empty", "--arch", "sm_120", "--json", home=home, code=4)
     assert "it is empty" in expect_error(done, 4, "no-artifact")["message"]
 
 
-def test_some_of_it(registry: Path, home: Path, sm_120: Path) -> None:
+def test_some_of_it(registry: Path, home: Path, sm_120: Written) -> None:
     """What is there is installed; that the rest is not must not look like success."""
     done = fetch(registry, "--arch", "sm_100,sm_120", "--json", home=home, code=4)
     document = done.json
@@ -226,9 +211,9 @@ def test_some_of_it(registry: Path, home: Path, sm_120: Path) -> None:
 # Revisions
 
 
-def test_by_tag_and_back_again(registry: Path, home: Path, sm_120: Path, artifacts: Path) -> None:
+def test_by_tag_and_back_again(registry: Path, home: Path, sm_120: Written, artifacts: Path) -> None:
     """A moving branch is followed; going back to a tag makes the older build the one that is served."""
-    newer = write(artifacts, build="0.2.0")
+    newer = make(artifacts, build=2)
     put(registry, newer, tag="v1.1.0")
     wanted = ("--arch", "sm_120", "--json")
     fetch(registry, *wanted, home=home)
@@ -238,25 +223,6 @@ def test_by_tag_and_back_again(registry: Path, home: Path, sm_120: Path, artifac
     again = fetch(registry, *wanted, home=home)
     assert again.json["artifacts"][0]["state"] == "already-installed"
     assert installed(home) == [place(newer), place(sm_120)]
-
-
-def test_main_shows_the_moving_branch(registry: Path, home: Path, sm_120: Path) -> None:
-    done = fetch(registry, "--arch", "sm_120", "--revision", "main", "--json", home=home)
-    refs = open_registry(str(registry)).refs()
-    assert (done.json["revision"], done.json["commit"]) == ("main", refs.branches["v1"])
-    assert installed(home) == [place(sm_120)]
-
-
-def test_a_commit_of_main_is_no_pin(registry: Path, home: Path) -> None:
-    """It only names the branch that has the files, which moves."""
-    commit = open_registry(str(registry)).refs().branches["main"]
-    for command in ("fetch", "lock"):
-        wanted = ("--repo", registry, *WANTED, "--arch", "sm_120", "--revision", commit, "--json")
-        error = expect_error(gdn_aot(command, *wanted, home=home, code=2), 2, "usage")
-        assert "commit of main" in error["message"]
-        assert "v1" in error["hint"]
-    assert not (home / "store").exists()
-    assert not (home / "gdn-aot.lock").exists()
 
 
 def test_a_pinned_commit_needs_no_registry(registry: Path, home: Path) -> None:
@@ -280,9 +246,9 @@ def test_revisions_that_contradict(home: Path) -> None:
 
 
 @pytest.fixture
-def from_hub(home: Path, sm_120: Path) -> Path:
+def from_hub(home: Path, sm_120: Written) -> Path:
     """A store that was filled from the Hub, and nothing else left of that."""
-    install(Store(str(home)), open_artifact(sm_120), Origin(repo=HUB, revision="v1", commit="c" * 40))
+    install(Store(str(home)), open_artifact(sm_120.path), Origin(repo=HUB, revision="v1", commit="c" * 40))
     return home
 
 
@@ -297,10 +263,10 @@ def test_offline(from_hub: Path) -> None:
     assert not (from_hub / "hf").exists()
 
 
-def test_offline_and_pinned_before_the_branch(from_hub: Path, sm_120: Path) -> None:
+def test_offline_and_pinned_before_the_branch(from_hub: Path, sm_120: Written) -> None:
     """The branch went on to another commit that has the same artifact; the first commit is still answered."""
-    install(Store(str(from_hub)), open_artifact(sm_120), Origin(repo=HUB, revision="d" * 40, commit="d" * 40))
-    install(Store(str(from_hub)), open_artifact(sm_120), Origin(repo=HUB, revision="v1", commit="e" * 40))
+    install(Store(str(from_hub)), open_artifact(sm_120.path), Origin(repo=HUB, revision="d" * 40, commit="d" * 40))
+    install(Store(str(from_hub)), open_artifact(sm_120.path), Origin(repo=HUB, revision="v1", commit="e" * 40))
     extra = {**OFFLINE, "HF_HOME": str(from_hub / "hf")}
     for revision, code in (("d" * 40, 0), ("v1", 0), ("e" * 40, 0), ("c" * 40, 8)):
         fetch(HUB, "--arch", "sm_120", "--revision", revision, home=from_hub, extra=extra, code=code)
@@ -332,5 +298,5 @@ def test_offline_miss(from_hub: Path, repo: str, args: tuple[str, ...]) -> None:
 
 def test_tokens_are_not_shown() -> None:
     request = Request(targets=None, providers=(), triton=None)
-    order = fetching.Order(repo=HUB, revision=None, token=SECRET, request=request)
+    order = FetchOrder(repo=HUB, revision=None, token=SECRET, request=request)
     assert SECRET not in repr(order)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -16,14 +15,18 @@ from gdn_aot.artifact.names import make_identifier
 from gdn_aot.cli import main
 from gdn_aot.errors import NetworkError
 from gdn_aot.registry import fetch as fetching
-from gdn_aot.registry.base import Addition, open_registry
+from gdn_aot.registry.base import Addition
 from gdn_aot.registry.layout import INDEX, Entry, artifact_path
-from registry.registries import SM_90, SM_120, WANTED, fetch, object_of, sha256, store_files, write
+from gdn_aot.registry.open import open_registry
+from registry.making import SM_90, SM_120, WANTED, make
+from registry.registries import fetch, kept, store_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers import Done
+
+    from gdn_aot.artifact.archive import Written
 
 
 def refused(done: Done, home: Path) -> dict[str, str]:
@@ -33,35 +36,37 @@ def refused(done: Done, home: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("at", [0, 20, -1])
-def test_wrong_bytes(registry: Path, home: Path, sm_120: Path, at: int) -> None:
-    flip(object_of(registry, sm_120), at)
+def test_wrong_bytes(registry: Path, home: Path, sm_120: Written, at: int) -> None:
+    flip(kept(registry, sm_120), at)
     error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
-    assert sha256(sm_120) in str(error["problems"])
+    assert sm_120.sha256 in str(error["problems"])
     assert "nothing was installed" in error["hint"]
 
 
-def test_wrong_size(registry: Path, home: Path, sm_120: Path) -> None:
-    content = object_of(registry, sm_120)
+def test_wrong_size(registry: Path, home: Path, sm_120: Written) -> None:
+    content = kept(registry, sm_120)
     content.write_bytes(content.read_bytes()[:-1])
     refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
 
 
-def change_index(registry: Path, **changes: Any) -> None:
-    """Publish an index whose entry of sm_120 lies."""
+def change_index(registry: Path, *more: Addition, new: bool = False, **changes: Any) -> None:
+    """Publish an index whose entry of sm_120 lies, or that has it once more with the lies, and other files."""
     opened = open_registry(str(registry))
     head = opened.resolve("v1")
     raw = json.loads(opened.read(head, INDEX))
-    next(entry for entry in raw["entries"] if entry["target"] == "sm_120").update(changes)
-    content = json.dumps(raw).encode()
-    opened.commit("v1", head.commit, [Addition(path=INDEX, content=content)], "a lie")
+    entry = next(entry for entry in raw["entries"] if entry["target"] == "sm_120")
+    if new:
+        raw["entries"].append(entry.copy())
+    entry.update(changes)
+    raw["entries"].sort(key=lambda row: row["identifier"])
+    content = json.dumps(raw, indent=1).encode() + b"\n"
+    opened.commit("v1", head.commit, [Addition(path=INDEX, content=content), *more], "a lie")
 
 
-def test_another_file_than_the_index_says(registry: Path, home: Path, sm_90: Path) -> None:
+def test_another_file_than_the_index_says(registry: Path, home: Path, sm_90: Written) -> None:
     """The file is sound and has the digest that is listed, and is for another target."""
-    opened = open_registry(str(registry))
-    head = opened.resolve("v1").commit
-    opened.commit("v1", head, [Addition(path=artifact_path(SM_120), content=sm_90)], "sm_90 as sm_120")
-    change_index(registry, sha256=sha256(sm_90), size=sm_90.stat().st_size)
+    file = Addition(path=artifact_path(SM_120), content=sm_90.path)
+    change_index(registry, file, sha256=sm_90.sha256, size=sm_90.size)
     error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
     assert error["problems"] == [
         {"where": "identifier", "what": f"{SM_120} in the index, {SM_90} in the file"},
@@ -82,7 +87,7 @@ LIES: dict[str, Any] = {
     "numerics": {"status": "checked", "detail": "within 1e-3" + "." * 1000},
     "not_covered": 0,
     "tool": "gdn-aot 9",
-    "commit": "c" * 40,
+    "commit": "d" * 40,
     "dirty": True,
 }
 
@@ -103,26 +108,24 @@ def test_an_index_that_lies(registry: Path, home: Path, field: str | None) -> No
 def test_every_field_is_compared() -> None:
     """The others say which file it is, or are what the identifier is made of."""
     named = {"identifier", "sha256", "size", "target", "provider", "version", "triton"}
-    assert {field.name for field in dataclasses.fields(Entry)} == {*LIES} | named
+    assert {*Entry.__struct_fields__} == {*LIES} | named
 
 
 def test_what_is_no_artifact(registry: Path, home: Path) -> None:
     """The digest is as listed; the content is none of ours."""
     content = b"not an artifact" * 100
-    opened = open_registry(str(registry))
-    head = opened.resolve("v1").commit
-    opened.commit("v1", head, [Addition(path=artifact_path(SM_120), content=content)], "something else")
-    change_index(registry, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    file = Addition(path=artifact_path(SM_120), content=content)
+    change_index(registry, file, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
     error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
     assert SM_120 in error["message"]
 
 
 def test_a_file_that_is_swapped_while_it_is_checked(
-    registry: Path, home: Path, sm_120: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    registry: Path, home: Path, sm_120: Written, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Between the comparison with the index and the reading, the file becomes another one that is sound."""
-    other = write(registry.parent, build="other")
-    target = object_of(registry, sm_120)
+    other = make(registry.parent, build=5).path
+    target = kept(registry, sm_120)
     whole = fetching.file_sha256
 
     def digest_then_swap(path: Path) -> str:
@@ -134,19 +137,14 @@ def test_a_file_that_is_swapped_while_it_is_checked(
     monkeypatch.setenv("GDN_AOT_HOME", str(home))
     code = main.run(["fetch", "--repo", str(registry), "--arch", "sm_120", *WANTED])
     assert code == 5
-    assert "its bytes are not those that the index lists" in capsys.readouterr().err
+    assert "the file is not what the index says of it" in capsys.readouterr().err
     assert store_files(home) == {}
 
 
 def test_a_missing_file(registry: Path, home: Path) -> None:
-    """The index lists what the commit does not have."""
-    opened = open_registry(str(registry))
-    head = opened.resolve("v1")
-    raw = json.loads(opened.read(head, INDEX))
-    entry = next(entry for entry in raw["entries"] if entry["target"] == "sm_120")
-    new = {**entry, "target": "sm_100", "identifier": make_identifier("fla", "0.6.0", "3.6.0", "sm_100")}
-    raw["entries"] = sorted([*raw["entries"], new], key=lambda row: row["identifier"])
-    opened.commit("v1", head.commit, [Addition(path=INDEX, content=json.dumps(raw).encode())], "too much")
+    """The index lists what the directory does not have."""
+    identifier = make_identifier("fla", "0.6.0", "3.6.0", "sm_100")
+    change_index(registry, new=True, target="sm_100", identifier=identifier)
     done = fetch(registry, "--arch", "sm_100", "--json", home=home, code=7)
     expect_error(done, 7, "entry-missing")
     assert store_files(home) == {}
@@ -166,11 +164,11 @@ def test_no_revision(registry: Path, home: Path) -> None:
         expect_error(done, 7, "revision-missing")
 
 
-def test_a_store_that_cannot_be_written(registry: Path, home: Path, sm_120: Path) -> None:
+def test_a_store_that_cannot_be_written(registry: Path, home: Path, sm_120: Written) -> None:
     """It says so before anything is downloaded: the file is not even there."""
     home.mkdir()
     (home / "file").write_bytes(b"")
-    object_of(registry, sm_120).unlink()
+    kept(registry, sm_120).unlink()
     done = fetch(registry, "--arch", "sm_120", "--json", home=home, code=9, extra={"GDN_AOT_HOME": f"{home}/file/x"})
     assert "GDN_AOT_HOME" in expect_error(done, 9, "not-writable")["hint"]
 

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub import errors as client_errors
 
-from registry.clients import point_client_at
+from registry.clients import client_of
 from registry.loopback import ORG, OUTSIDER, READER, UNKNOWN, WRITER, Cut, Damage, LoopbackHub, Refuse, Serve
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ TARBALL = "targets/a.tar.zst"
 
 @pytest.fixture(autouse=True)
 def client(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    yield from point_client_at(hub, tmp_path / "huggingface", monkeypatch)
+    with client_of(hub, tmp_path / "huggingface", monkeypatch):
+        yield
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_locked_accepts_nothing_else(hub: LoopbackHub, machine: Machine, repo: s
     path = machine.home / "gdn-aot.lock"
     lock = json.loads(path.read_bytes())
     lock["artifacts"][0]["sha256"] = published.old.sha256
-    path.write_text(json.dumps(lock))
+    path.write_text(json.dumps(lock, indent=2) + "\n")
     done = machine.run("fetch", "--locked", "--json", code=5, kind="verification")
     assert published.old.sha256 in done.out
     assert machine.installed() == []

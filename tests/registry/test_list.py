@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from doctoring import distribution, driver_library, flip
 from helpers import expect_error, gdn_aot
 
-from registry.registries import SM_90, SM_120, fetch, put, write
+from registry.making import SM_90, SM_120, make
+from registry.registries import fetch, put
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +92,7 @@ def test_the_store(registry: Path, home: Path, machine: dict[str, str]) -> None:
 def test_both(registry: Path, home: Path, machine: dict[str, str], artifacts: Path) -> None:
     """The store has an older build than the registry, and one that the registry has no more."""
     fetch(registry, "--arch", "all", home=home)
-    put(registry, write(artifacts, build="0.2.0"), tag="v1.1.0")
+    put(registry, make(artifacts, build=2), tag="v1.1.0")
     for args, extra in (
         ((), {**machine, "GDN_AOT_REPO": str(registry)}),
         (("--repo", registry, "--installed"), machine),
@@ -146,12 +146,9 @@ def test_an_artifact_that_lacks_something(registry: Path, home: Path, with_gpu: 
 
 
 def test_an_index_cannot_steer_the_terminal(registry: Path, home: Path, machine: dict[str, str]) -> None:
-    """A copy of the files alone, whose index nobody else vouches for."""
-    shutil.rmtree(registry / ".registry")
     index = json.loads((registry / "index.json").read_text())
     index["entries"][0]["numerics"]["status"] = "checked\x1b]0;owned\x07\nfake line"
-    (registry / "index.json").unlink()
-    (registry / "index.json").write_text(json.dumps(index))
+    (registry / "index.json").write_text(json.dumps(index, indent=1) + "\n")
     for form in ([], ["--json"]):
         done = gdn_aot("list", "--repo", registry, *form, home=home, extra=machine, code=5)
         assert "entries[0].numerics.status" in done.out + done.err

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from doctoring import distribution
 from helpers import expect_error, gdn_aot
 
 from gdn_aot.errors import UnknownFormatError, VerificationError
-from gdn_aot.registry.base import open_registry
-from gdn_aot.registry.lockfile import LockedArtifact, LockFile, parse_lock, to_bytes, write_lock
-from registry.registries import SM_90, SM_120, WANTED, installed, put, store_files, write
+from gdn_aot.registry.lockfile import LOCK_FORM, LockedArtifact, LockFile, read_lock, write_lock
+from gdn_aot.registry.open import open_registry
+from registry.making import SM_90, SM_120, WANTED, make
+from registry.registries import installed, put, store_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from helpers import Done
+
+    from gdn_aot.artifact.archive import Written
 
 
 def sample() -> LockFile:
@@ -37,20 +39,23 @@ def sample() -> LockFile:
 
 
 def test_round_trip() -> None:
-    data = to_bytes(sample())
-    assert parse_lock(data) == sample()
-    assert to_bytes(parse_lock(data)) == data
+    data = LOCK_FORM.encode(sample())
+    assert LOCK_FORM.decode(data) == sample()
     assert data.endswith(b"}\n")
     first = sample().artifacts[0]
     assert (first.provider, first.version, first.triton, first.target) == ("fla", "0.6.0", "3.6.0", "sm_120")
-    local = replace(first, identifier="vllm0.33.0.dev1+g12ab-triton3.6.0+git9-sm_121")
+    local = msgspec.structs.replace(first, identifier="vllm0.33.0.dev1+g12ab-triton3.6.0+git9-sm_121")
     assert (local.provider, local.version, local.triton, local.target) == (
         "vllm", "0.33.0.dev1+g12ab", "3.6.0+git9", "sm_121",
     )  # fmt: skip
 
 
+def dumped(raw: Any) -> bytes:
+    return json.dumps(raw, indent=2).encode() + b"\n"
+
+
 def broken(path: tuple[str | int, ...], value: Any) -> bytes:
-    raw = json.loads(to_bytes(sample()))
+    raw = json.loads(LOCK_FORM.encode(sample()))
     inner = raw
     for step in path[:-1]:
         inner = inner[step]
@@ -58,7 +63,7 @@ def broken(path: tuple[str | int, ...], value: Any) -> bytes:
         del inner[path[-1]]
     else:
         inner[path[-1]] = value
-    return json.dumps(raw).encode()
+    return dumped(raw)
 
 
 @pytest.mark.parametrize(
@@ -83,19 +88,19 @@ def broken(path: tuple[str | int, ...], value: Any) -> bytes:
 )
 def test_what_is_wrong_has_its_path(path: tuple[str | int, ...], value: Any, where: str) -> None:
     with pytest.raises(VerificationError) as caught:
-        parse_lock(broken(path, value))
+        LOCK_FORM.decode(broken(path, value))
     assert where in [problem.where for problem in caught.value.problems]
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format": "1"}', b'{"format": 1, "format": 1}'])
 def test_what_is_no_lock_file(data: bytes) -> None:
     with pytest.raises(VerificationError):
-        parse_lock(data)
+        LOCK_FORM.decode(data)
 
 
 def test_another_format() -> None:
     with pytest.raises(UnknownFormatError, match="unknown lock file format 2"):
-        parse_lock(broken(("format",), 2))
+        LOCK_FORM.decode(broken(("format",), 2))
 
 
 def test_writing_twice_changes_nothing(tmp_path: Path) -> None:
@@ -131,19 +136,17 @@ def edit(home: Path, of: str | None = None, **changes: Any) -> None:
     row = raw if of is None else next(row for row in raw["artifacts"] if row["identifier"] == of)
     row.update(changes)
     raw["artifacts"].sort(key=lambda row: row["identifier"])
-    path.write_text(json.dumps(raw))
+    path.write_bytes(dumped(raw))
 
 
-def test_what_it_writes(registry: Path, home: Path, artifacts: Path) -> None:
+def test_what_it_writes(registry: Path, home: Path, sm_90: Written) -> None:
     done = lock(registry, "--arch", "all", home=home)
     head = open_registry(str(registry)).refs().branches["v1"]
     lines = done.out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [SM_120, SM_90]
-    file = write(artifacts, "sm_90")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    found = parse_lock((home / "gdn-aot.lock").read_bytes())
+    found = read_lock(home / "gdn-aot.lock")
     assert (found.repository, found.revision, found.commit) == (str(registry), "v1", head)
-    assert found.artifacts[1] == LockedArtifact(identifier=SM_90, sha256=digest, size=file.stat().st_size)
+    assert found.artifacts[1] == LockedArtifact(identifier=SM_90, sha256=sm_90.sha256, size=sm_90.size)
     assert not (home / "store").exists()
     first = (home / "gdn-aot.lock").read_bytes()
     again = lock(registry, "--arch", "all", "--json", home=home).json
@@ -167,7 +170,7 @@ def test_check(registry: Path, home: Path, artifacts: Path) -> None:
     lock(registry, "--arch", "sm_90", home=home)
     lock(registry, "--arch", "sm_90", "--check", home=home)
     before = (home / "gdn-aot.lock").read_bytes()
-    put(registry, write(artifacts, "sm_90", build="0.2.0"), tag="v1.1.0")
+    put(registry, make(artifacts, "sm_90", build=2), tag="v1.1.0")
     done = lock(registry, "--arch", "all", "--check", "--json", home=home, code=5)
     problems: Any = expect_error(done, 5, "verification")["problems"]
     assert [problem["where"] for problem in problems] == ["commit", SM_120, SM_90]
@@ -180,8 +183,8 @@ def test_check(registry: Path, home: Path, artifacts: Path) -> None:
 def test_locked_is_what_was_pinned(registry: Path, home: Path, artifacts: Path) -> None:
     """The branch moved on, and nobody names a target."""
     lock(registry, "--arch", "all", home=home)
-    pinned = {row.identifier: row.sha256 for row in parse_lock((home / "gdn-aot.lock").read_bytes()).artifacts}
-    put(registry, write(artifacts, build="0.2.0"), write(artifacts, "sm_90", build="0.2.0"), tag="v1.1.0")
+    pinned = {row.identifier: row.sha256 for row in read_lock(home / "gdn-aot.lock").artifacts}
+    put(registry, make(artifacts, build=2), make(artifacts, "sm_90", build=2), tag="v1.1.0")
     done = locked(*WANTED, "--json", home=home)
     assert {row["identifier"]: row["sha256"] for row in done.json["artifacts"]} == pinned
     assert sorted(installed(home)) == [f"{name}-{digest[:16]}" for name, digest in sorted(pinned.items())]
@@ -265,7 +268,7 @@ def test_digests_that_are_swapped(registry: Path, home: Path) -> None:
     lock(registry, "--arch", "all", home=home)
     locked(*WANTED, home=home)
     before = store_files(home)
-    first, second = (item.sha256 for item in parse_lock((home / "gdn-aot.lock").read_bytes()).artifacts)
+    first, second = (item.sha256 for item in read_lock(home / "gdn-aot.lock").artifacts)
     edit(home, SM_120, sha256=second)
     edit(home, SM_90, sha256=first)
     for args in ((), ("--dry-run",)):

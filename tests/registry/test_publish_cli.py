@@ -13,9 +13,9 @@ from helpers import expect_error, gdn_aot
 
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as m
-from gdn_aot.registry.base import read_index
 from gdn_aot.registry.directory import DirectoryRegistry
-from registry import small
+from registry.making import SM_90, SM_120, WANTED, expected, make
+from registry.registries import files, listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,64 +26,52 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "registry"
 
 
-def listed(registry: DirectoryRegistry, revision: str = "v1") -> dict[str, str]:
-    return {entry.identifier: entry.sha256 for entry in read_index(registry, revision)[1].entries}
-
-
-def expected(*paths: Path) -> dict[str, str]:
-    return {entry.identifier: entry.sha256 for entry in map(small.entry, paths)}
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 def run(tmp_path: Path, *args: object, code: int = 0, **extra: str) -> Any:
     return gdn_aot("publish", *args, "--json", home=tmp_path / "home", code=code, extra=extra)
 
 
 def test_command(tmp_path: Path, root: Path) -> None:
-    old, new = small.artifact(tmp_path, dirty=True), small.artifact(tmp_path, build=1)
+    old, new = make(tmp_path, dirty=True), make(tmp_path, build=1)
     to = ("--repo", root)
-    expect_error(run(tmp_path, old, *to, code=7), 7, "repository-missing")
+    expect_error(run(tmp_path, old.path, *to, code=7), 7, "repository-missing")
 
-    dry = run(tmp_path, old, *to, "--create", "--tag", "v1.0.0", "--dry-run")
+    dry = run(tmp_path, old.path, *to, "--create", "--tag", "v1.0.0", "--dry-run")
     assert not root.exists()
     assert dry.json["dry_run"] is True
     assert dry.json["commit"] is None
-    assert [(item["action"], item["path"]) for item in dry.json["artifacts"]] == [("added", str(old))]
+    assert [(item["action"], item["path"]) for item in dry.json["artifacts"]] == [("added", str(old.path))]
     assert dry.json["card"].startswith("---\nlibrary_name: gdn-aot\n")
-    assert "Warning: fla0.6.0-triton3.6.0-sm_120 was built from a checkout with changes" in dry.err
+    assert f"Warning: {SM_120} was built from a checkout with changes" in dry.err
 
-    done = run(tmp_path, old, *to, "--create", "--private", "--tag", "v1.0.0")
+    done = run(tmp_path, old.path, *to, "--create", "--private", "--tag", "v1.0.0")
     registry = DirectoryRegistry(str(root))
     assert done.json["created"] is True
     assert done.json["repo"] == str(root)
-    assert done.json["commit"] == registry.refs().tags["v1.0.0"]
+    assert (done.json["commit"], done.json["main"]) == (registry.refs().tags["v1.0.0"], None)
     assert done.json["card"] == dry.json["card"]
     assert listed(registry) == expected(old)
     assert root.stat().st_mode & 0o077 == 0
 
-    before = tree(root)
-    conflict = run(tmp_path, new, *to, "--dry-run", code=7)
+    before = files(root)
+    conflict = run(tmp_path, new.path, *to, "--dry-run", code=7)
     error = expect_error(conflict, 7, "conflict")
-    assert small.entry(old).sha256 in error["message"]
+    assert old.sha256 in error["message"]
     assert conflict.json["artifacts"][0]["action"] == "refused"
-    expect_error(run(tmp_path, new, *to, code=7), 7, "conflict")
-    expect_error(run(tmp_path, new, *to, "--tag", "v1.0.0", "--replace", code=7), 7, "conflict")
-    assert tree(root) == before
+    expect_error(run(tmp_path, new.path, *to, code=7), 7, "conflict")
+    expect_error(run(tmp_path, new.path, *to, "--tag", "v1.0.0", "--replace", code=7), 7, "conflict")
+    assert files(root) == before
 
-    plain = gdn_aot("publish", old, *to, home=tmp_path / "home")
+    plain = gdn_aot("publish", old.path, *to, home=tmp_path / "home")
     assert "unchanged" in plain.out
     assert "nothing to publish" in plain.err
 
-    other = small.artifact(tmp_path, "sm_90")
-    quiet = gdn_aot("publish", old, other, *to, "--quiet", home=tmp_path / "home")
-    assert (quiet.out, quiet.err) == (f"{small.entry(other).identifier}\n", "")
+    other = make(tmp_path, "sm_90").path
+    quiet = gdn_aot("publish", old.path, other, *to, "--quiet", home=tmp_path / "home")
+    assert (quiet.out, quiet.err) == (f"{SM_90}\n", "")
 
 
 def test_private(tmp_path: Path, root: Path) -> None:
-    path, to = small.artifact(tmp_path), ("--repo", root, "--create", "--private")
+    path, to = make(tmp_path).path, ("--repo", root, "--create", "--private")
     root.mkdir(mode=0o755)
     for more in (["--dry-run"], []):
         done = run(tmp_path, path, *to, *more)
@@ -98,7 +86,7 @@ def test_private(tmp_path: Path, root: Path) -> None:
 
 
 def test_usage(tmp_path: Path, root: Path) -> None:
-    path, to = small.artifact(tmp_path), ("--repo", root)
+    path, to = make(tmp_path).path, ("--repo", root)
     for args in (
         (path, *to, "--tag", "latest"),
         (path, *to, "--replace"),
@@ -130,7 +118,7 @@ def test_tokens_are_never_shown(tmp_path: Path) -> None:
     """Nobody listens at port 9; the debug log tells about every request and about the exceptions below our own."""
     extra = {"HF_ENDPOINT": "http://user:passpass@127.0.0.1:9", "GDN_AOT_LOG": "debug", "HF_DEBUG": "1"}
     extra |= {"HF_TOKEN": "hf_environmentsecret", "HF_HOME": str(tmp_path / "hf")}
-    path = small.artifact(tmp_path)
+    path = make(tmp_path).path
     command = [sys.executable, "-m", "gdn_aot", "publish", str(path), "--repo", "hf://org/name", "--json"]
     done = helpers.run([*command, "--token", "hf_optionsecret"], tmp_path / "home", extra)
     assert done.code == 7
@@ -142,7 +130,7 @@ def test_tokens_are_never_shown(tmp_path: Path) -> None:
 
 
 def test_offline(tmp_path: Path) -> None:
-    done = run(tmp_path, small.artifact(tmp_path), "--repo", "hf://org/name", code=8, HF_HUB_OFFLINE="1")
+    done = run(tmp_path, make(tmp_path).path, "--repo", "hf://org/name", code=8, HF_HUB_OFFLINE="1")
     expect_error(done, 8, "offline-miss")
 
 
@@ -154,9 +142,8 @@ def test_offline(tmp_path: Path) -> None:
 def test_credentials_in_the_name_of_a_registry_are_not_shown(
     tmp_path: Path, command: str, repo: str, where: str
 ) -> None:
-    wanted = ["--arch", "sm_90", "--provider", "fla", "--provider-version", "0.6.0", "--triton", "3.6.0"]
-    args = [*command.split(), *(wanted if command.startswith(("fetch", "lock")) else [])]
-    args += [str(small.artifact(tmp_path))] if command == "publish" else []
+    args = [*command.split(), *(["--arch", "sm_90", *WANTED] if command.startswith(("fetch", "lock")) else [])]
+    args += [str(make(tmp_path).path)] if command == "publish" else []
     args += ["--repo", repo] if where == "option" else []
     extra = {"GDN_AOT_REPO": repo} if where == "environment" else {}
     code = 0 if "--optional" in args else 2

@@ -28,9 +28,9 @@ from gdn_aot.errors import (
 )
 from gdn_aot.registry.base import Snapshot, read_index
 from gdn_aot.registry.failures import Failures, Secrets
-from gdn_aot.registry.layout import INDEX, make_index, to_bytes
+from gdn_aot.registry.layout import INDEX, INDEX_FORM, make_index
 from gdn_aot.registry.remote import RemoteRegistry
-from registry import small
+from registry.making import indexed, make
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,12 +236,12 @@ def fill(cache: Path, content: bytes, **refs: str) -> Path:
 
 
 def test_offline_from_the_cache(cache: Path, tmp_path: Path) -> None:
-    index = make_index([small.entry(small.artifact(tmp_path))])
-    link = fill(cache, to_bytes(index), v1=COMMIT)
+    index = make_index([indexed(make(tmp_path))])
+    link = fill(cache, INDEX_FORM.encode(index), v1=COMMIT)
     registry = RemoteRegistry("org/name")
     assert read_index(registry, "v1") == (Snapshot(revision="v1", commit=COMMIT), index)
     assert read_index(registry, COMMIT)[1] == index
-    assert registry.download(registry.resolve("v1"), INDEX, 1) == link
+    assert registry.download(registry.resolve("v1"), INDEX, 1, "") == link
 
 
 def test_offline_miss(cache: Path) -> None:
@@ -250,7 +250,7 @@ def test_offline_miss(cache: Path) -> None:
     for ask in (
         lambda: registry.resolve("v1"),
         lambda: registry.read(snapshot, INDEX),
-        lambda: registry.download(snapshot, "targets/x", 1),
+        lambda: registry.download(snapshot, "targets/x", 1, ""),
         registry.refs,
         lambda: registry.create(private=False),
         lambda: registry.commit("v1", None, [], "x"),

@@ -12,9 +12,8 @@ from doctoring import distribution, driver_library
 from helpers import python
 
 from gdn_aot.artifact.names import make_identifier
-from gdn_aot.registry.choose import missing_error
 from gdn_aot.registry.listing import judge
-from gdn_aot.registry.select import Provider, Request, Verdict, Version, select
+from gdn_aot.registry.select import Request, Verdict, WantedProvider, WantedVersion, missing_error, select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,16 +31,16 @@ class One:
         return make_identifier(self.provider, self.version, self.triton, self.target)
 
 
-def named(text: str) -> Version:
-    return Version(text=text, installed=False)
+def named(text: str) -> WantedVersion:
+    return WantedVersion(text=text, installed=False)
 
 
-def found(text: str | None) -> Version:
-    return Version(text=text, installed=True)
+def found(text: str | None) -> WantedVersion:
+    return WantedVersion(text=text, installed=True)
 
 
-def fla(version: Version | None) -> Provider:
-    return Provider(name="fla", version=version)
+def fla(version: WantedVersion | None) -> WantedProvider:
+    return WantedProvider(name="fla", version=version)
 
 
 def request(*targets: str, **changes: Any) -> Request:
@@ -76,10 +75,10 @@ VLLM = One("vllm", "0.33.0", "3.6.0", "sm_120")
         (FLA_5, request("sm_120"), "is for fla 0.5.2; 0.6.0 is installed"),
         (
             FLA_5,
-            request(providers=(Provider(name="fla", version=named("0.6.0")),)),
+            request(providers=(WantedProvider(name="fla", version=named("0.6.0")),)),
             "is for fla 0.5.2; 0.6.0 is wanted",
         ),
-        (FLA_5, request(providers=(Provider(name="fla", version=None),)), "fits"),
+        (FLA_5, request(providers=(WantedProvider(name="fla", version=None),)), "fits"),
         (FLA_90, request("sm_120"), "is for sm_90; sm_120 is wanted"),
         (FLA_90, request("sm_100", "sm_120"), "is for sm_90; sm_100 or sm_120 is wanted"),
         (FLA_90, request("sm_120", native=True), "is for sm_90; this machine has sm_120"),
@@ -87,7 +86,7 @@ VLLM = One("vllm", "0.33.0", "3.6.0", "sm_120")
         (VLLM, request("sm_120", others=True), "fits"),
         (
             VLLM,
-            request("sm_120", providers=(Provider(name="vllm", version=found(None)),)),
+            request("sm_120", providers=(WantedProvider(name="vllm", version=found(None)),)),
             "is for vllm 0.33.0, which is not installed",
         ),
         (
@@ -118,13 +117,13 @@ def test_nearest_misses_come_first() -> None:
 
 
 def test_every_provider_and_target_must_be_there() -> None:
-    both = (Provider(name="fla", version=found("0.6.0")), Provider(name="vllm", version=found("0.33.0")))
+    both = (WantedProvider(name="fla", version=found("0.6.0")), WantedProvider(name="vllm", version=found("0.33.0")))
     selection = select([FLA_120, FLA_90, VLLM], request("sm_90", "sm_120", providers=both))
     assert set(selection.chosen) == {FLA_120, FLA_90, VLLM}
     assert selection.missing == ("vllm 0.33.0 with Triton 3.6.0 for sm_90",)
     selection = select([FLA_120, FLA_90], request(providers=both))
     assert selection.missing == ("vllm 0.33.0 with Triton 3.6.0 for any target",)
-    absent = (both[0], Provider(name="vllm", version=found(None)))
+    absent = (both[0], WantedProvider(name="vllm", version=found(None)))
     assert select([FLA_120], request("sm_120", providers=absent)).missing == (), "what is not installed is not wanted"
     assert select([FLA_120], request("sm_120", "sm_100", others=True, providers=(), triton=None)).missing == (
         "any provider for sm_100",
