@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry.loopback import ORG, LoopbackHub
-from registry.machines import Machine
+from gdn_aot.registry.directory import DirectoryRegistry
+from gdn_aot.registry.remote import RemoteRegistry
+from registry.clients import client_of
+from registry.loopback import ORG, WRITER, LoopbackHub
+from registry.machines import Machine, Site
 from registry.making import Published, make
 from registry.registries import put
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.artifact.archive import Written
+    from gdn_aot.registry.base import Registry
 
 _numbers = itertools.count(1)
 
@@ -39,6 +43,29 @@ def hub(running_hub: LoopbackHub) -> Iterator[LoopbackHub]:
 def name() -> str:
     """The name of a repository that is not there yet."""
     return f"{ORG}/kernels-{next(_numbers)}"
+
+
+@pytest.fixture
+def client(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The client in this process talks to the hub."""
+    with client_of(hub, tmp_path / "huggingface", monkeypatch):
+        yield
+
+
+@pytest.fixture(params=["directory", "hub"])
+def either(
+    request: pytest.FixtureRequest, hub: LoopbackHub, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Registry]:
+    """A registry of either kind that was just made."""
+    if request.param == "hub":
+        with client_of(hub, tmp_path / "huggingface", monkeypatch):
+            remote = RemoteRegistry(name, token=WRITER)
+            assert remote.create(private=False)
+            yield remote
+    else:
+        directory = DirectoryRegistry(str(tmp_path / "registry"))
+        assert directory.create(private=False)
+        yield directory
 
 
 @pytest.fixture
@@ -65,6 +92,11 @@ def repo(hub: LoopbackHub, name: str, published: Published) -> str:
     """The name of a repository of its own with what `Published` says."""
     hub.adopt(name, published.repository, published.large)
     return name
+
+
+@pytest.fixture
+def site(hub: LoopbackHub, machine: Machine, repo: str, published: Published) -> Site:
+    return Site(hub=hub, machine=machine, repo=repo, published=published)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from helpers import ROOT, Done
@@ -17,6 +17,11 @@ from registry.making import WANTED
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from gdn_aot.artifact.archive import Written
+    from registry.loopback import LoopbackHub
+    from registry.loopback.exchange import Record
+    from registry.making import Published
 
 _OURS = ("HF_", "HUGGING", "GDN_AOT", "TRITON_", "FLA_", "XDG_", "TRANSFORMERS_", "PYTHON")
 _LIMIT = 120.0
@@ -78,6 +83,37 @@ class Machine:
     def installed(self) -> list[str]:
         """Return the SHA-256 of every artifact in the store, after a look at all of the store's bytes."""
         return check_store(self.home / "gdn-aot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A machine with nothing on it, and a repository that has what `Published` says."""
+
+    hub: LoopbackHub
+    machine: Machine
+    repo: str
+    published: Published
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The arguments of ``gdn-aot`` that fetch what is newest for sm_120."""
+        return ("fetch", "--repo", f"hf://{self.repo}", "--arch", "sm_120", *WANTED)
+
+    def fetch(self, *args: object, **options: object) -> Done:
+        """Run ``gdn-aot fetch`` on the machine."""
+        return self.machine.fetch(self.repo, *args, **options)
+
+    def other(self, name: str) -> Site:
+        """The same with another machine."""
+        return replace(self, machine=replace(self.machine, home=self.machine.home.with_name(name)))
+
+    def has(self, *made: Written) -> bool:
+        """Look at all of the store's bytes, and say whether it has these artifacts and no others, in this order."""
+        return self.machine.installed() == [one.sha256 for one in made]
+
+    def downloads(self) -> list[Record]:
+        """What was asked of the storage of large files."""
+        return self.hub.requests(path="/storage/")
 
 
 class Process:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from helpers import gdn_aot
 
 from gdn_aot._files import file_sha256
-from gdn_aot.registry.base import read_index
-from gdn_aot.registry.layout import artifact_path
+from gdn_aot.registry.base import Addition, read_index
+from gdn_aot.registry.layout import INDEX, artifact_path
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish
+from gdn_aot.registry.remote import RemoteRegistry
 from registry.making import WANTED
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.archive import Written
     from gdn_aot.registry.base import Registry
+    from gdn_aot.registry.publish import PublishResult
+    from registry.loopback import LoopbackHub
 
 
 def put(directory: Path, *made: Written, tag: str | None = None) -> str:
@@ -38,6 +41,26 @@ def listed(registry: Registry, revision: str = "v1") -> dict[str, str]:
         path = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
         assert file_sha256(path) == entry.sha256
     return {entry.identifier: entry.sha256 for entry in index.entries}
+
+
+def branches(registry: Registry) -> tuple[str, ...]:
+    """What publishing changes: a directory has no branch main."""
+    return ("v1", "main") if isinstance(registry, RemoteRegistry) else ("v1",)
+
+
+def send(registry: Registry, *made: Written, **options: Any) -> PublishResult:
+    return publish(registry, [one.path for one in made], **options)
+
+
+def uploads(hub: LoopbackHub) -> list[str]:
+    """Return the SHA-256 of every large file that was sent whole."""
+    return [record.path.removeprefix("/storage/") for record in hub.requests("PUT") if record.status == 200]
+
+
+def spoil(registry: Registry, content: bytes, branch: str = "v1", **more: bytes) -> str:
+    """Put bytes where the index of a branch is."""
+    additions = [Addition(path=path, content=data) for path, data in {INDEX: content, **more}.items()]
+    return registry.commit(branch, registry.refs().branches.get(branch), additions, "spoil")
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from registry.machines import Process
+    from registry.machines import Process, Site
     from registry.making import Published
 
 FIXED = {
@@ -37,12 +37,11 @@ FIXED = {
 
 
 @pytest.mark.parametrize("trouble", FIXED)
-def test_trouble_that_passes(hub: LoopbackHub, machine: Machine, repo: str, published: Published, trouble: str) -> None:
-    method, path, fault = FIXED[trouble]
-    struck = hub.fault(method, path, fault)
-    machine.fetch(repo)
+def test_trouble_that_passes(site: Site, trouble: str) -> None:
+    struck = site.hub.fault(*FIXED[trouble])
+    site.fetch()
     assert struck.struck == 1
-    assert machine.installed() == [published.new.sha256]
+    assert site.has(site.published.new)
 
 
 def test_download_is_resumed(hub: LoopbackHub, machine: Machine, name: str, tmp_path: Path) -> None:
@@ -67,26 +66,23 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_not_in_the_index_is_not_installed(
-    hub: LoopbackHub, machine: Machine, repo: str, published: Published, what: str
-) -> None:
+def test_what_is_not_in_the_index_is_not_installed(site: Site, what: str) -> None:
     for method, path, fault in WRONG[what]:
         # The other artifact is sound and of the same identifier: only the index says that it is not the one.
-        hub.fault(method, path, Serve(published.old.path.read_bytes()) if fault is Serve else fault)
-    done = machine.fetch(repo, "--json", code=5, kind="verification")
-    assert published.new.identifier in done.out
-    assert machine.installed() == []
-    hub.faults.clear()
-    machine.fetch(repo)
-    assert machine.installed() == [published.new.sha256], "wrong bytes stayed in a cache"
+        site.hub.fault(method, path, Serve(site.published.old.path.read_bytes()) if fault is Serve else fault)
+    done = site.fetch("--json", code=5, kind="verification")
+    assert site.published.new.identifier in done.out
+    assert site.has()
+    site.hub.faults.clear()
+    site.fetch()
+    assert site.has(site.published.new), "wrong bytes stayed in a cache"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 99}', b"[]", b"\xff\xfe", b"null"])
-def test_bad_index(hub: LoopbackHub, machine: Machine, repo: str, content: bytes) -> None:
-    hub.commit(repo, "v1", {"index.json": content})
-    kind = "unknown-format" if b"99" in content else "verification"
-    machine.fetch(repo, "--json", code=5, kind=kind)
-    assert machine.installed() == []
+def test_bad_index(site: Site, content: bytes) -> None:
+    site.hub.commit(site.repo, "v1", {"index.json": content})
+    site.fetch("--json", code=5, kind="unknown-format" if b"99" in content else "verification")
+    assert site.has()
 
 
 FOR_EVER = {
@@ -149,33 +145,33 @@ def tmpfs(place: Path, kilobytes: int) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("full", ["huggingface", "gdn-aot"])
-def test_disk_full(hub: LoopbackHub, machine: Machine, repo: str, published: Published, full: str) -> None:
+def test_disk_full(site: Site, full: str) -> None:
     """Of the client's cache, and of the store: 12 KiB take the index or the start of the store, not the artifact."""
-    before = tmpfs(machine.home / full, 12)
+    before = tmpfs(site.machine.home / full, 12)
     if not before:
         pytest.skip("no file system can be mounted here")
-    done = machine.fetch(repo, "--json", code=9, kind="not-writable", before=before)
-    assert str(machine.home / full) in done.json["error"]["message"]
-    assert machine.installed() == []
-    machine.fetch(repo)
-    assert machine.installed() == [published.new.sha256]
+    done = site.fetch("--json", code=9, kind="not-writable", before=before)
+    assert str(site.machine.home / full) in done.json["error"]["message"]
+    assert site.has()
+    site.fetch()
+    assert site.has(site.published.new)
 
 
 @pytest.mark.parametrize("limit", [1_000, 4_000, 16_000])
-def test_files_may_not_grow(machine: Machine, repo: str, published: Published, limit: int) -> None:
+def test_files_may_not_grow(site: Site, limit: int) -> None:
     """As a disk that is full: files end at a limit. What was written up to it does no harm."""
     prefix = shutil.which("prlimit")
     before = (prefix, f"--fsize={limit}") if prefix else ("sh", "-c", f'ulimit -f {limit // 512}; exec "$@"', "sh")
-    machine.fetch(repo, "--json", code=9, kind="not-writable", before=before)
-    assert machine.installed() == []
-    machine.fetch(repo)
-    assert machine.installed() == [published.new.sha256]
+    site.fetch("--json", code=9, kind="not-writable", before=before)
+    assert site.has()
+    site.fetch()
+    assert site.has(site.published.new)
 
 
-def test_store_cannot_be_made(machine: Machine, repo: str) -> None:
-    (machine.home / "gdn-aot").mkdir(parents=True)
-    (machine.home / "gdn-aot" / "store").write_text("a file where a directory has to be")
-    machine.fetch(repo, "--json", code=9, kind="not-writable")
+def test_store_cannot_be_made(site: Site) -> None:
+    (site.machine.home / "gdn-aot").mkdir(parents=True)
+    (site.machine.home / "gdn-aot" / "store").write_text("a file where a directory has to be")
+    site.fetch("--json", code=9, kind="not-writable")
 
 
 @pytest.mark.parametrize("trouble", [*FOR_EVER, "refused"])

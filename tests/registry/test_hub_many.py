@@ -7,60 +7,50 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from registry.making import WANTED
-
 if TYPE_CHECKING:
-    from registry.loopback import LoopbackHub
-    from registry.machines import Machine
-    from registry.making import Published
+    from registry.machines import Site
 
 SEED = 20260101
 
 
-def test_fetchers_at_once(hub: LoopbackHub, machine: Machine, repo: str, published: Published) -> None:
-    fetch_at_once(4, hub, machine, repo, published)
+def test_fetchers_at_once(site: Site) -> None:
+    fetch_at_once(4, site)
 
 
-def fetch_at_once(count: int, hub: LoopbackHub, machine: Machine, repo: str, published: Published) -> None:
+def fetch_at_once(count: int, site: Site) -> None:
     """They share store and cache, as the containers of one host do."""
-    running = [machine.start("fetch", "--repo", f"hf://{repo}", "--arch", "sm_120", *WANTED) for _ in range(count)]
-    for process in running:
+    for process in [site.machine.start(*site.wanted) for _ in range(count)]:
         process.end()
-    assert machine.installed() == [published.new.sha256]
-    store = machine.home / "gdn-aot" / "store"
-    assert len(list((store / "artifacts").iterdir())) == 1, "something was left behind"
-    sent = sum(record.sent for record in hub.requests("GET", f"/storage/{published.new.sha256}"))
-    assert sent >= published.new.size
-    hub.log.clear()
-    machine.fetch(repo)
-    assert hub.requests(path="/storage/") == []
+    assert site.has(site.published.new)
+    places = site.machine.home / "gdn-aot/store/artifacts"
+    assert len(list(places.iterdir())) == 1, "something was left behind"
+    sent = sum(record.sent for record in site.hub.requests("GET", f"/storage/{site.published.new.sha256}"))
+    assert sent >= site.published.new.size
+    site.hub.log.clear()
+    site.fetch()
+    assert site.downloads() == []
 
 
-def test_fetchers_at_once_into_stores_of_their_own(
-    hub: LoopbackHub, machine: Machine, repo: str, published: Published
-) -> None:
+def test_fetchers_at_once_into_stores_of_their_own(site: Site) -> None:
     """They share the client's cache only: one download serves all that wait for it."""
-    homes = [machine.home / f"home-{number}" for number in range(2)]
-    arguments = ("fetch", "--repo", f"hf://{repo}", "--arch", "sm_120", *WANTED)
-    running = [machine.start(*arguments, GDN_AOT_HOME=str(home)) for home in homes]
-    for process in running:
+    homes = [site.machine.home / f"home-{number}" for number in range(3)]
+    for process in [site.machine.start(*site.wanted, GDN_AOT_HOME=str(home)) for home in homes]:
         process.end()
     for home in homes:
-        assert len(list((home / "store" / "artifacts").iterdir())) == 1
+        assert len(list((home / "store/artifacts").iterdir())) == 1
 
 
-def test_killed_at_any_moment(hub: LoopbackHub, machine: Machine, repo: str, published: Published) -> None:
-    kill_fetches(12, hub, machine, repo, published)
+def test_killed_at_any_moment(site: Site) -> None:
+    kill_fetches(12, site)
 
 
-def kill_fetches(count: int, hub: LoopbackHub, machine: Machine, repo: str, published: Published) -> None:
+def kill_fetches(count: int, site: Site) -> None:
     """Whatever a killed fetch leaves, the store has whole artifacts only, and the next fetch finishes the work."""
-    machine.home.mkdir(parents=True)
-    arguments = ("fetch", "--repo", f"hf://{repo}", "--arch", "sm_120", *WANTED)
+    site.machine.home.mkdir(parents=True)
     done = subprocess.run(
-        [sys.executable, "-m", "registry.programs.killing", str(SEED), str(count), *arguments],
-        env=machine.environment(),
-        cwd=machine.home,
+        [sys.executable, "-m", "registry.programs.killing", str(SEED), str(count), *site.wanted],
+        env=site.machine.environment(),
+        cwd=site.machine.home,
         capture_output=True,
         text=True,
         check=False,
@@ -71,12 +61,12 @@ def kill_fetches(count: int, hub: LoopbackHub, machine: Machine, repo: str, publ
     assert len(kills) == count
     for kill in kills:
         # A look at every byte of the store: nothing, or all of it.
-        assert kill["found"] in ([], [published.new.sha256]), kill
+        assert kill["found"] in ([], [site.published.new.sha256]), kill
     struck = [kill for kill in kills if kill["running"]]
     assert len(struck) > count // 4, "the fetches were over before they were killed"
     assert any(kill["found"] == [] for kill in struck)
-    machine.fetch(repo)
-    assert machine.installed() == [published.new.sha256]
-    hub.log.clear()
-    machine.fetch(repo)
-    assert hub.requests(path="/storage/") == []
+    site.fetch()
+    assert site.has(site.published.new)
+    site.hub.log.clear()
+    site.fetch()
+    assert site.downloads() == []

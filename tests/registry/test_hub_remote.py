@@ -13,27 +13,23 @@ from gdn_aot import errors
 from gdn_aot.registry.base import Addition, Snapshot
 from gdn_aot.registry.publish import publish
 from gdn_aot.registry.remote import RemoteRegistry
-from registry.clients import client_of
 from registry.loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Refuse, Stall
 from registry.making import make
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from registry.loopback import LoopbackHub
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
+pytestmark = [
+    pytest.mark.usefixtures("client"),
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),  # the client's way to send a file
+]
 TARBALL = "targets/a.tar.zst"
 
 
-@pytest.fixture(autouse=True)
-def client(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with client_of(hub, tmp_path / "huggingface", monkeypatch):
-        yield
-
-
 @pytest.fixture
-def registry(hub: LoopbackHub, name: str) -> RemoteRegistry:
+def registry(client: None, hub: LoopbackHub, name: str) -> RemoteRegistry:
     registry = RemoteRegistry(name, token=WRITER)
     assert registry.create(private=False) is True
     hub.log.clear()

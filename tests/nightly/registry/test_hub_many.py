@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 from registry.test_hub_many import fetch_at_once, kill_fetches
 
 if TYPE_CHECKING:
-    from registry.loopback import LoopbackHub
-    from registry.machines import Machine
-    from registry.making import Published
+    from registry.machines import Site
 
 
-def test_fetchers_at_once(hub: LoopbackHub, machine: Machine, repo: str, published: Published) -> None:
-    fetch_at_once(16, hub, machine, repo, published)
+def test_fetchers_at_once(site: Site) -> None:
+    fetch_at_once(16, site)
 
 
-def test_killed_at_any_moment(hub: LoopbackHub, machine: Machine, repo: str, published: Published) -> None:
-    kill_fetches(50, hub, machine, repo, published)
+def test_killed_at_any_moment(site: Site) -> None:
+    kill_fetches(50, site)

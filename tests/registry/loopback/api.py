@@ -6,25 +6,14 @@ import base64
 import binascii
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
 
 from registry.loopback.exchange import ApiError, Request, Response
-from registry.loopback.state import Commit, File, Repository, State, is_large
+from registry.loopback.state import File, State, is_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 _DATE = "2026-01-01T00:00:00.000Z"
-
-
-def whoami(state: State, request: Request, _url: str) -> Response:
-    """GET /api/whoami-v2."""
-    user = state.user(request.token)
-    if user is None:
-        raise ApiError(401, "Invalid username or password.")
-    role = "write" if user.write else "read"
-    orgs = [{"type": "org", "name": name} for name in sorted(user.namespaces - {user.name})]
-    return Response.of({"type": "user", "name": user.name, "orgs": orgs, "auth": {"accessToken": {"role": role}}})
 
 
 def harnesses(_state: State, _request: Request, _url: str) -> Response:
@@ -46,15 +35,6 @@ def create_repository(state: State, request: Request, url: str) -> Response:
         raise ApiError(409, "You already created this model repo", extra=where)
     state.create(name, private=asked.get("visibility") == "private" or asked.get("private") is True)
     return Response.of({**where, "name": name})
-
-
-def delete_repository(state: State, request: Request, _url: str) -> Response:
-    """DELETE /api/repos/delete."""
-    user = state.user(request.token)
-    name = f"{request.json.get('organization') or (user.name if user else '')}/{request.json['name']}"
-    state.writable(name, user)
-    del state.repositories[name]
-    return Response.of({})
 
 
 def validate_card(state: State, request: Request, _url: str) -> Response:
@@ -141,13 +121,6 @@ def _apply(state: State, files: dict[str, File], key: str, value: dict[str, Any]
             if content is None or len(content) != value.get("size", len(content)):
                 raise ApiError(400, f"LFS pointer pointed to a file that does not exist: {path}")
             files[path] = File(content=content, large=True)
-        case "deletedFile" if path in files:
-            del files[path]
-        case "deletedFile":
-            raise ApiError(404, "A file with this name doesn't exist", "EntryNotFound")
-        case "deletedFolder":
-            for inside in [there for there in files if there.startswith(path.rstrip("/") + "/")]:
-                del files[inside]
         case _:
             raise ApiError(400, f"unknown operation {key}")
 
@@ -173,16 +146,6 @@ def create_tag(state: State, request: Request, name: str, revision: str) -> Resp
     return Response.of({"ref": f"refs/tags/{tag}"}, status=201)
 
 
-def delete_reference(state: State, request: Request, name: str, kind: str, reference: str) -> Response:
-    """DELETE branch or tag."""
-    repository = state.writable(name, state.user(request.token))
-    kept = repository.branches if kind == "branch" else repository.tags
-    if reference not in kept:
-        raise ApiError(404, f"Invalid rev id: {reference}", "RevisionNotFound")
-    del kept[reference]
-    return Response.of({})
-
-
 def references(state: State, request: Request, name: str) -> Response:
     """GET refs."""
     repository = state.repository(name, state.user(request.token))
@@ -198,58 +161,16 @@ def information(state: State, request: Request, name: str, revision: str) -> Res
     """GET the repository at a revision."""
     repository = state.repository(name, state.user(request.token))
     at = repository.resolve(revision)
-    blobs = request.query.get("blobs", ["false"])[0].lower() == "true"
-    siblings = [{"rfilename": path, **(_blob(file) if blobs else {})} for path, file in sorted(at.files.items())]
+    siblings = [{"rfilename": path} for path in sorted(at.files)]
     author = {"author": repository.namespace, "private": repository.private, "tags": [], "downloads": 0, "likes": 0}
     dates = {"createdAt": _DATE, "lastModified": _DATE}
     return Response.of({"_id": "0", "id": name, "modelId": name, "sha": at.id, **author, **dates, "siblings": siblings})
 
 
-def _blob(file: File) -> dict[str, Any]:
-    lfs = {"lfs": {"sha256": file.sha256, "size": len(file.content), "pointerSize": len(file.pointer)}}
-    return {"blobId": file.blob, "size": len(file.content), **(lfs if file.large else {})}
-
-
-def history(state: State, request: Request, name: str, revision: str) -> Response:
-    """GET commits, the newest first."""
-    repository = state.repository(name, state.user(request.token))
-    commits: list[Commit] = []
-    at: Commit | None = repository.resolve(revision)
-    while at is not None:
-        commits.append(at)
-        at = repository.commits[at.parent] if at.parent else None
-    rest = {"message": "", "date": _DATE, "authors": [{"user": repository.namespace}]}
-    return Response.of([{"id": each.id, "title": each.title, **rest} for each in commits])
-
-
-def tree(state: State, request: Request, name: str, revision: str, below: str) -> Response:
-    """GET tree: files and folders, all or those right below a folder."""
-    repository = state.repository(name, state.user(request.token))
-    at = repository.resolve(revision)
-    start = f"{below}/" if below else ""
-    inside = {path: file for path, file in at.files.items() if path.startswith(start)}
-    if below and not inside:
-        raise ApiError(404, f"{below} does not exist on {revision}", "EntryNotFound")
-    recursive = request.query.get("recursive", ["false"])[0].lower() == "true"
-    folders = {path[: cut + 1] for path in inside for cut in _cuts(path, len(start))}
-    shown = inside if recursive else {path: file for path, file in inside.items() if "/" not in path[len(start) :]}
-    if not recursive:
-        folders = {folder for folder in folders if "/" not in folder[len(start) :]}
-    entries = [_entry(path, file) for path, file in shown.items()]
-    entries += [{"type": "directory", "path": folder, "oid": "0" * 40, "size": 0} for folder in folders]
-    return Response.of(sorted(entries, key=lambda entry: str(entry["path"])))
-
-
-def _cuts(path: str, start: int) -> Iterable[int]:
-    return (at - 1 for at in range(start, len(path)) if path[at] == "/")
-
-
-def paths(state: State, request: Request, name: str, revision: str) -> Response:
-    """POST paths-info: files by name; those that are missing are left out."""
-    repository: Repository = state.repository(name, state.user(request.token))
-    at = repository.resolve(revision)
-    asked = parse_qs(request.body.decode()).get("paths", [])
-    return Response.of([_entry(path, at.files[path]) for path in asked if path in at.files])
+def tree(state: State, request: Request, name: str, revision: str) -> Response:
+    """GET tree: all files; the client asks for no part of it."""
+    at = state.repository(name, state.user(request.token)).resolve(revision)
+    return Response.of([_entry(path, file) for path, file in sorted(at.files.items())])
 
 
 def _entry(path: str, file: File) -> dict[str, Any]:

@@ -80,16 +80,13 @@ class Rule:
         method: Regular expression that the whole method matches.
         path: Regular expression found in the decoded path, which starts with ``/storage/`` on the storage server.
         fault: What happens.
-        skip: So many matching requests pass unharmed first.
-        times: So many are struck then; None: all.
+        times: So many are struck; None: all.
     """
 
     method: str
     path: str
     fault: Fault
-    skip: int = 0
     times: int | None = 1
-    seen: int = 0
     struck: int = 0
 
     def fits(self, method: str, path: str) -> bool:
@@ -119,11 +116,7 @@ class Faults:
         """Return what happens to a request, and count it."""
         with self._lock:
             for rule in self._rules:
-                if not rule.fits(request.method, request.path):
-                    continue
-                rule.seen += 1
-                if rule.seen <= rule.skip or (rule.times is not None and rule.struck >= rule.times):
-                    continue
-                rule.struck += 1
-                return rule.fault
+                if rule.fits(request.method, request.path) and rule.struck != rule.times:
+                    rule.struck += 1
+                    return rule.fault
         return None

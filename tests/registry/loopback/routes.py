@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from registry.loopback.state import State
 
 
-def answer(state: State, request: Request, hub: str, storage: str) -> Response:  # noqa: C901, PLR0911 - a table
+def answer(state: State, request: Request, hub: str, storage: str) -> Response:  # noqa: PLR0911 - a table
     """Answer a request.
 
     Args:
@@ -26,14 +26,10 @@ def answer(state: State, request: Request, hub: str, storage: str) -> Response: 
     if request.host == "storage":
         return _storage(state, request)
     match request.method, *request.parts:
-        case "GET", "api", "whoami-v2":
-            return api.whoami(state, request, hub)
         case "GET", "api", "agent-harnesses":
             return api.harnesses(state, request, hub)
         case "POST", "api", "repos", "create":
             return api.create_repository(state, request, hub)
-        case "DELETE", "api", "repos", "delete":
-            return api.delete_repository(state, request, hub)
         case "POST", "oauth", "token":
             return trust.exchange(state, request, hub)
         case "POST", "api", "validate-yaml":
@@ -56,20 +52,14 @@ def _storage(state: State, request: Request) -> Response:
     raise ApiError(404, f"no such key: {request.method} {request.path}")
 
 
-def _model(state: State, request: Request, name: str, rest: list[str], hub: str) -> Response:  # noqa: C901, PLR0911
+def _model(state: State, request: Request, name: str, rest: list[str], hub: str) -> Response:  # noqa: PLR0911
     match request.method, *rest:
-        case ("GET",):
-            return api.information(state, request, name, "main")
         case "GET", "revision", revision:
             return api.information(state, request, name, revision)
         case "GET", "refs":
             return api.references(state, request, name)
-        case "GET", "commits", revision:
-            return api.history(state, request, name, revision)
-        case "GET", "tree", revision, *below:
-            return api.tree(state, request, name, revision, "/".join(below).rstrip("/"))
-        case "POST", "paths-info", revision:
-            return api.paths(state, request, name, revision)
+        case "GET", "tree", revision, *_:
+            return api.tree(state, request, name, revision)
         case "POST", "preupload", revision:
             return api.preupload(state, request, name, revision)
         case "POST", "commit", revision:
@@ -78,6 +68,4 @@ def _model(state: State, request: Request, name: str, rest: list[str], hub: str)
             return api.create_branch(state, request, name, branch)
         case "POST", "tag", revision:
             return api.create_tag(state, request, name, revision)
-        case "DELETE", "branch" | "tag" as kind, reference:
-            return api.delete_reference(state, request, name, kind, reference)
     raise ApiError(404, f"no such endpoint: {request.method} {request.path}")

@@ -144,9 +144,9 @@ class LoopbackHub:
 
     # What tests do to it
 
-    def fault(self, method: str, path: str, fault: Fault, *, skip: int = 0, times: int | None = 1) -> Rule:
+    def fault(self, method: str, path: str, fault: Fault, *, times: int | None = 1) -> Rule:
         """Let a fault strike requests; see `registry.loopback.faults.Rule`."""
-        return self.faults.add(Rule(method=method, path=path, fault=fault, skip=skip, times=times))
+        return self.faults.add(Rule(method=method, path=path, fault=fault, times=times))
 
     def quiet(self) -> None:
         """Take all faults away and forget the log."""
