@@ -13,7 +13,7 @@ from registry.clients import client_of
 from registry.loopback import ORG, WRITER, LoopbackHub
 from registry.machines import Machine, Site
 from registry.making import Published, make
-from registry.registries import put
+from registry.registries import Here, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,12 +116,6 @@ def sm_90(artifacts: Path) -> Written:
 
 
 @pytest.fixture
-def registry(tmp_path: Path, sm_120: Written, sm_90: Written) -> Path:
-    """A directory with both artifacts, at tag v1.0.0."""
+def here(tmp_path: Path, sm_120: Written, sm_90: Written) -> Here:
     put(tmp_path / "registry", sm_120, sm_90, tag="v1.0.0")
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
+    return Here(tmp_path / "registry", tmp_path / "home")

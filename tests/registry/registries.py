@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from helpers import gdn_aot
@@ -12,6 +13,7 @@ from gdn_aot.registry.layout import INDEX, artifact_path
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish
 from gdn_aot.registry.remote import RemoteRegistry
+from gdn_aot.store.store import Store
 from registry.making import WANTED
 
 if TYPE_CHECKING:
@@ -75,34 +77,52 @@ def kept(registry: Path, made: Written) -> Path:
     return found
 
 
-# The store
+@dataclass(frozen=True)
+class Here:
+    """A directory with artifacts for sm_120 and sm_90, at tag v1.0.0, and a home whose store is filled from it."""
+
+    registry: Path
+    home: Path
+
+    @property
+    def lock_file(self) -> Path:
+        """What ``gdn-aot lock`` writes: commands run in the home."""
+        return self.home / "gdn-aot.lock"
+
+    def run(self, *args: object, code: int = 0, extra: Mapping[str, str] | None = None) -> Done:
+        """Run ``gdn-aot``, for versions that are named, whatever is installed here."""
+        return gdn_aot(*args, *WANTED, home=self.home, code=code, extra=extra)
+
+    def fetch(self, *args: object, repo: object = None, code: int = 0, extra: Mapping[str, str] | None = None) -> Done:
+        """Run ``gdn-aot fetch``, for sm_120 unless told otherwise."""
+        arch = () if "--arch" in args else ("--arch", "sm_120")
+        return self.run("fetch", "--repo", repo or self.registry, *arch, *args, code=code, extra=extra)
+
+    def lock(self, *args: object, code: int = 0) -> Done:
+        """Run ``gdn-aot lock``, for all targets unless told otherwise."""
+        arch = () if "--arch" in args else ("--arch", "all")
+        return self.run("lock", "--repo", self.registry, *arch, *args, code=code)
+
+    def locked(self, *args: object, code: int = 0, extra: Mapping[str, str] | None = None) -> Done:
+        """Run ``gdn-aot fetch --locked``."""
+        return self.run("fetch", "--locked", *args, code=code, extra=extra)
+
+    def files(self) -> dict[str, bytes]:
+        """Everything in the store but its lock."""
+        return files(self.home / "store")
+
+    def has(self, *made: Written) -> bool:
+        """Say whether the store has these artifacts and no others, the one that the loader prefers first."""
+        places = [place.rpartition("/")[2] for place in Store(str(self.home)).artifacts()]
+        return places == [directory_of(one) for one in made]
 
 
-def fetch(
-    directory: Path | str, *args: object, home: Path, code: int = 0, extra: Mapping[str, str] | None = None
-) -> Done:
-    """Fetch from a directory, for versions that are named."""
-    return gdn_aot("fetch", "--repo", directory, *WANTED, *args, home=home, code=code, extra=extra)
-
-
-def store_files(home: Path) -> dict[str, bytes]:
-    """Everything in a store but its lock."""
-    return files(home / "store")
+def directory_of(made: Written) -> str:
+    """The name of an artifact's directory in a store."""
+    return f"{made.identifier}-{made.sha256[:16]}"
 
 
 def payload(home: Path) -> Path:
     """The largest file of a store that holds content of artifacts, however the store keeps it."""
     found = (path for path in (home / "store").rglob("*") if path.is_file() and path.parts[-3:-2] != ("artifacts",))
     return max(found, key=lambda path: path.stat().st_size)
-
-
-def installed(home: Path) -> list[str]:
-    """The artifacts of a store, the one that the loader prefers first."""
-    from gdn_aot.store.store import Store
-
-    return [place.rpartition("/")[2] for place in Store(str(home)).artifacts()]
-
-
-def place(made: Written) -> str:
-    """The name of an artifact's directory in a store."""
-    return f"{made.identifier}-{made.sha256[:16]}"

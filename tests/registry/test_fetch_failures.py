@@ -13,45 +13,48 @@ from helpers import expect_error
 
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.cli import main
-from gdn_aot.errors import NetworkError
+from gdn_aot.errors import NetworkError, VerificationError
 from gdn_aot.registry import fetch as fetching
 from gdn_aot.registry.base import Addition
+from gdn_aot.registry.fetch import FetchOrder
 from gdn_aot.registry.layout import INDEX, Entry, artifact_path
 from gdn_aot.registry.open import open_registry
+from gdn_aot.registry.select import Request
+from gdn_aot.store.store import Store
 from registry.making import SM_90, SM_120, WANTED, make
-from registry.registries import fetch, kept, store_files
+from registry.registries import kept
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from helpers import Done
-
     from gdn_aot.artifact.archive import Written
+    from registry.registries import Here
 
 
-def refused(done: Done, home: Path) -> dict[str, str]:
-    error = expect_error(done, 5, "verification")
-    assert store_files(home) == {}
+def refused(here: Here, *args: object, code: int = 5, kind: str = "verification") -> dict[str, Any]:
+    """Fetch, and see that nothing of it reaches the store."""
+    error: dict[str, Any] = expect_error(here.fetch(*args, "--json", code=code), code, kind)
+    assert here.files() == {}
     return error
 
 
 @pytest.mark.parametrize("at", [0, 20, -1])
-def test_wrong_bytes(registry: Path, home: Path, sm_120: Written, at: int) -> None:
-    flip(kept(registry, sm_120), at)
-    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
+def test_wrong_bytes(here: Here, sm_120: Written, at: int) -> None:
+    flip(kept(here.registry, sm_120), at)
+    error = refused(here)
     assert sm_120.sha256 in str(error["problems"])
     assert "nothing was installed" in error["hint"]
 
 
-def test_wrong_size(registry: Path, home: Path, sm_120: Written) -> None:
-    content = kept(registry, sm_120)
+def test_wrong_size(here: Here, sm_120: Written) -> None:
+    content = kept(here.registry, sm_120)
     content.write_bytes(content.read_bytes()[:-1])
-    refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
+    refused(here)
 
 
-def change_index(registry: Path, *more: Addition, new: bool = False, **changes: Any) -> None:
+def change_index(here: Here, *more: Addition, new: bool = False, **changes: Any) -> None:
     """Publish an index whose entry of sm_120 lies, or that has it once more with the lies, and other files."""
-    opened = open_registry(str(registry))
+    opened = open_registry(str(here.registry))
     head = opened.resolve("v1")
     raw = json.loads(opened.read(head, INDEX))
     entry = next(entry for entry in raw["entries"] if entry["target"] == "sm_120")
@@ -63,12 +66,11 @@ def change_index(registry: Path, *more: Addition, new: bool = False, **changes: 
     opened.commit("v1", head.commit, [Addition(path=INDEX, content=content), *more], "a lie")
 
 
-def test_another_file_than_the_index_says(registry: Path, home: Path, sm_90: Written) -> None:
+def test_another_file_than_the_index_says(here: Here, sm_90: Written) -> None:
     """The file is sound and has the digest that is listed, and is for another target."""
     file = Addition(path=artifact_path(SM_120), content=sm_90.path)
-    change_index(registry, file, sha256=sm_90.sha256, size=sm_90.size)
-    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
-    assert error["problems"] == [
+    change_index(here, file, sha256=sm_90.sha256, size=sm_90.size)
+    assert refused(here)["problems"] == [
         {"where": "identifier", "what": f"{SM_120} in the index, {SM_90} in the file"},
         {"where": "target", "what": "sm_120 in the index, sm_90 in the file"},
     ]
@@ -92,17 +94,25 @@ LIES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("field", [None, *LIES])
-def test_an_index_that_lies(registry: Path, home: Path, field: str | None) -> None:
-    """The file is the one that is listed, and the index says something else of it: of one thing, or of all."""
-    lies = LIES if field is None else {field: LIES[field]}
-    change_index(registry, **lies)
-    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
-    problems: Any = error["problems"]
-    assert {problem["where"] for problem in problems} == {*lies}
+def test_an_index_that_lies(here: Here) -> None:
+    """The file is the one that is listed, and the index says something else of all of it."""
+    change_index(here, **LIES)
+    problems = refused(here)["problems"]
+    assert {problem["where"] for problem in problems} == {*LIES}
     for problem in problems:
         assert problem["what"].isprintable()
         assert len(problem["what"]) < 450
+
+
+@pytest.mark.parametrize("field", LIES)
+def test_an_index_that_lies_about_one_thing(here: Here, field: str) -> None:
+    change_index(here, **{field: LIES[field]})
+    request = Request(targets=("sm_120",), providers=(), others=True, triton=None)
+    order = FetchOrder(repo=str(here.registry), revision=None, request=request)
+    with pytest.raises(VerificationError) as caught:
+        fetching.fetch(order, Store(str(here.home)), print, print)
+    assert [problem.where for problem in caught.value.problems] == [field]
+    assert here.files() == {}
 
 
 def test_every_field_is_compared() -> None:
@@ -111,21 +121,20 @@ def test_every_field_is_compared() -> None:
     assert {*Entry.__struct_fields__} == {*LIES} | named
 
 
-def test_what_is_no_artifact(registry: Path, home: Path) -> None:
+def test_what_is_no_artifact(here: Here) -> None:
     """The digest is as listed; the content is none of ours."""
     content = b"not an artifact" * 100
     file = Addition(path=artifact_path(SM_120), content=content)
-    change_index(registry, file, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-    error = refused(fetch(registry, "--arch", "sm_120", "--json", home=home, code=5), home)
-    assert SM_120 in error["message"]
+    change_index(here, file, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    assert SM_120 in refused(here)["message"]
 
 
 def test_a_file_that_is_swapped_while_it_is_checked(
-    registry: Path, home: Path, sm_120: Written, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Here, sm_120: Written, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Between the comparison with the index and the reading, the file becomes another one that is sound."""
-    other = make(registry.parent, build=5).path
-    target = kept(registry, sm_120)
+    other = make(here.home.parent, build=5).path
+    target = kept(here.registry, sm_120)
     whole = fetching.file_sha256
 
     def digest_then_swap(path: Path) -> str:
@@ -134,49 +143,43 @@ def test_a_file_that_is_swapped_while_it_is_checked(
         return found
 
     monkeypatch.setattr(fetching, "file_sha256", digest_then_swap)
-    monkeypatch.setenv("GDN_AOT_HOME", str(home))
-    code = main.run(["fetch", "--repo", str(registry), "--arch", "sm_120", *WANTED])
+    monkeypatch.setenv("GDN_AOT_HOME", str(here.home))
+    code = main.run(["fetch", "--repo", str(here.registry), "--arch", "sm_120", *WANTED])
     assert code == 5
     assert "the file is not what the index says of it" in capsys.readouterr().err
-    assert store_files(home) == {}
+    assert here.files() == {}
 
 
-def test_a_missing_file(registry: Path, home: Path) -> None:
+def test_a_missing_file(here: Here) -> None:
     """The index lists what the directory does not have."""
     identifier = make_identifier("fla", "0.6.0", "3.6.0", "sm_100")
-    change_index(registry, new=True, target="sm_100", identifier=identifier)
-    done = fetch(registry, "--arch", "sm_100", "--json", home=home, code=7)
-    expect_error(done, 7, "entry-missing")
-    assert store_files(home) == {}
+    change_index(here, new=True, target="sm_100", identifier=identifier)
+    refused(here, "--arch", "sm_100", code=7, kind="entry-missing")
 
 
 # Failures and what they end with
 
 
-def test_no_registry(tmp_path: Path, home: Path) -> None:
-    done = fetch(tmp_path / "nowhere", "--arch", "sm_120", "--json", home=home, code=7)
-    expect_error(done, 7, "repository-missing")
-
-
-def test_no_revision(registry: Path, home: Path) -> None:
+def test_no_revision_and_no_registry(here: Here) -> None:
     for revision in ("v9", "0" * 40):
-        done = fetch(registry, "--arch", "sm_120", "--revision", revision, "--json", home=home, code=7)
-        expect_error(done, 7, "revision-missing")
+        refused(here, "--revision", revision, code=7, kind="revision-missing")
+    here.registry.rename(here.registry.with_name("away"))
+    refused(here, code=7, kind="repository-missing")
 
 
-def test_a_store_that_cannot_be_written(registry: Path, home: Path, sm_120: Written) -> None:
+def test_a_store_that_cannot_be_written(here: Here, sm_120: Written) -> None:
     """It says so before anything is downloaded: the file is not even there."""
-    home.mkdir()
-    (home / "file").write_bytes(b"")
-    kept(registry, sm_120).unlink()
-    done = fetch(registry, "--arch", "sm_120", "--json", home=home, code=9, extra={"GDN_AOT_HOME": f"{home}/file/x"})
+    here.home.mkdir()
+    (here.home / "file").write_bytes(b"")
+    kept(here.registry, sm_120).unlink()
+    done = here.fetch("--json", code=9, extra={"GDN_AOT_HOME": f"{here.home}/file/x"})
     assert "GDN_AOT_HOME" in expect_error(done, 9, "not-writable")["hint"]
 
 
-def test_a_newer_store(registry: Path, home: Path) -> None:
-    fetch(registry, "--arch", "sm_120", home=home)
-    (home / "store/format").write_text("99\n")
-    expect_error(fetch(registry, "--arch", "sm_90", "--json", home=home, code=5), 5, "unknown-format")
+def test_a_newer_store(here: Here) -> None:
+    here.fetch()
+    (here.home / "store/format").write_text("99\n")
+    expect_error(here.fetch("--arch", "sm_90", "--json", code=5), 5, "unknown-format")
 
 
 @pytest.mark.parametrize(
@@ -184,30 +187,25 @@ def test_a_newer_store(registry: Path, home: Path) -> None:
     [
         (("--arch", "sm_100"), "no-artifact"),
         (("--arch", "sm_999"), "usage"),
-        (("--arch", "sm_120", "--revision", "v7"), "revision-missing"),
+        (("--revision", "v7"), "revision-missing"),
         (("--locked",), "usage"),
     ],
 )
-def test_optional(registry: Path, home: Path, args: tuple[str, ...], code: str) -> None:
-    done = fetch(registry, *args, "--optional", "--json", home=home)
+def test_optional(here: Here, args: tuple[str, ...], code: str) -> None:
+    done = here.fetch(*args, "--optional", "--json")
     assert done.json["ok"] is False
     assert done.json["error"]["code"] == code
     assert f"Warning: {done.json['error']['message']}" in done.err
     assert "going on" in done.err
-    strict = fetch(registry, *args, "--strict", "--json", home=home, code=4 if code == "no-artifact" else None)
-    assert strict.code != 0
-    assert strict.json["error"] == done.json["error"]
+    ends = {"no-artifact": 4, "usage": 2, "revision-missing": 7}[code]
+    assert here.fetch(*args, "--strict", "--json", code=ends).json["error"] == done.json["error"]
 
 
-def test_optional_and_well(registry: Path, home: Path) -> None:
-    done = fetch(registry, "--arch", "sm_120", "--optional", "--json", home=home)
+def test_optional_and_well(here: Here) -> None:
+    done = here.fetch("--optional", "--json")
     assert done.json["ok"] is True
     assert "Warning" not in done.err
-
-
-def test_strict_and_optional_exclude_each_other(registry: Path, home: Path) -> None:
-    done = fetch(registry, "--arch", "sm_120", "--optional", "--strict", "--json", home=home, code=2)
-    expect_error(done, 2, "usage")
+    expect_error(here.fetch("--optional", "--strict", "--json", code=2), 2, "usage")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +222,6 @@ def test_strict_and_optional_exclude_each_other(registry: Path, home: Path) -> N
 def test_whatever_happens(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
     raised: BaseException,
     optional: bool,
     code: int,
@@ -233,7 +230,7 @@ def test_whatever_happens(
         raise raised
 
     monkeypatch.setattr(fetching, "fetch", fail)
-    args = ["fetch", "--repo", str(tmp_path), "--arch", "sm_120", *WANTED, *["--optional"] * optional]
+    args = ["fetch", "--repo", ".", "--arch", "sm_120", *WANTED, *["--optional"] * optional]
     assert main.run(args) == code
     said = capsys.readouterr().err
     assert (str(raised) or "interrupted") in said

@@ -13,13 +13,13 @@ from gdn_aot import errors
 from gdn_aot.registry.base import Addition, Snapshot
 from gdn_aot.registry.publish import publish
 from gdn_aot.registry.remote import RemoteRegistry
-from registry.loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Refuse, Stall
+from registry.loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Drip, LoopbackHub, Refuse, Stall
 from registry.making import make
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.loopback import LoopbackHub
+    from registry.loopback.faults import Fault
 
 pytestmark = [
     pytest.mark.usefixtures("client"),
@@ -194,14 +194,19 @@ PASSING = [
     Refuse(429),
     Cut(),
     Cut(reset=True),
+    Cut(after=1),
+    Cut(after=1, reset=True),
+    Drip(piece=20_000, pause=0.01),
 ]
 LASTING = [
     Refuse(500),
-    Refuse(502),
+    Refuse(502, headers={"Content-Type": "text/html"}),
     Refuse(429, headers={"Retry-After": "86400"}),
     Refuse(429, headers={"RateLimit": '"api";r=0;t=300'}),
     Cut(),
     Cut(reset=True),
+    Cut(after=1),
+    Cut(after=1, reset=True),
     Refuse(418),
     Refuse(400, "hf_secretSECRETsecret is no good"),
 ]
@@ -210,12 +215,7 @@ LASTING = [
 @pytest.mark.parametrize("fault", PASSING, ids=str)
 @pytest.mark.parametrize("request_", ["/revision/main", "HEAD index.json", "GET index.json", "/refs", "/storage/"])
 def test_asked_again(
-    hub: LoopbackHub,
-    registry: RemoteRegistry,
-    name: str,
-    tarball: Path,
-    fault: Refuse | Cut,
-    request_: str,
+    hub: LoopbackHub, registry: RemoteRegistry, name: str, tarball: Path, fault: Fault, request_: str
 ) -> None:
     hub.commit(name, "main", {"index.json": b"{}", TARBALL: tarball.read_bytes()})
     method, _, path = request_.rpartition(" ")
@@ -227,28 +227,47 @@ def test_asked_again(
     assert struck.struck == 1
 
 
-@pytest.mark.parametrize("fault", LASTING, ids=str)
-def test_given_up(hub: LoopbackHub, registry: RemoteRegistry, name: str, fault: Refuse | Cut) -> None:
-    commit = hub.commit(name, "main", {"index.json": b"{}"})
-    struck = hub.fault(".*", "", fault, times=None)
-    kind = errors.RegistryError if isinstance(fault, Refuse) and fault.status in (400, 418) else errors.NetworkError
-    for ask in (
+def asks(hub: LoopbackHub, registry: RemoteRegistry, tarball: Path) -> list[Callable[[], object]]:
+    """Return everything that can be asked of a registry; the download of the large file comes last."""
+    files = {"index.json": b"{}", TARBALL: tarball.read_bytes()}
+    commit = hub.commit(registry.name.removeprefix("hf://"), "main", files)
+    snapshot = Snapshot(revision="main", commit=commit)
+    return [
         lambda: registry.resolve("main"),
-        lambda: registry.read(Snapshot(revision="main", commit=commit), "index.json"),
+        lambda: registry.read(snapshot, "index.json"),
         registry.refs,
         lambda: registry.tag("v1.0.0", commit),
         lambda: registry.commit("main", commit, [Addition(path="a.json", content=b"1")], "change"),
-    ):
-        before = struck.struck
+        lambda: download(registry, snapshot),
+    ]
+
+
+@pytest.mark.parametrize("where", ["", "/storage/"])
+@pytest.mark.parametrize("fault", LASTING, ids=str)
+def test_given_up(
+    hub: LoopbackHub, registry: RemoteRegistry, name: str, tarball: Path, fault: Refuse | Cut, where: str
+) -> None:
+    asked = asks(hub, registry, tarball)[-1 if where else 0 :]
+    before = registry.resolve("main")
+    struck = hub.fault(".*", where, fault, times=None)
+    kind = errors.RegistryError if isinstance(fault, Refuse) and fault.status in (400, 418) else errors.NetworkError
+    for ask in asked:
+        seen = struck.struck
         with pytest.raises(kind) as caught:
             ask()
         assert type(caught.value) is kind
-        assert struck.struck - before <= 10
+        assert 0 < struck.struck - seen <= 10
         assert "SECRET" not in caught.value.message + caught.value.hint
         assert name in caught.value.message
     hub.faults.clear()
-    with hub.repository(name) as repository:
-        assert repository.branches["main"] == commit or isinstance(fault, Cut)
+    assert registry.resolve("main") == before or isinstance(fault, Cut)
+
+
+def test_a_hub_that_is_gone(registry: RemoteRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LoopbackHub() as gone:
+        monkeypatch.setattr(constants, "ENDPOINT", gone.url)
+    with pytest.raises(errors.NetworkError, match=gone.url):
+        registry.resolve("main")
 
 
 def test_somebody_else_is_always_faster(hub: LoopbackHub, registry: RemoteRegistry, name: str, tmp_path: Path) -> None:
@@ -264,21 +283,16 @@ def test_somebody_else_is_always_faster(hub: LoopbackHub, registry: RemoteRegist
     assert len(hub.requests("PUT")) == 1
 
 
+@pytest.mark.parametrize("where", ["", "/storage/"])
 def test_no_request_waits_for_ever(
-    hub: LoopbackHub, registry: RemoteRegistry, name: str, monkeypatch: pytest.MonkeyPatch
+    hub: LoopbackHub, registry: RemoteRegistry, tarball: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    commit = hub.commit(name, "main", {"index.json": b"{}"})
+    asked = asks(hub, registry, tarball)
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.05")
     for constant in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
         monkeypatch.setattr(constants, constant, 0.05)
     monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 0.05, raising=False)
-    hub.fault(".*", "", Stall(600), times=None)
-    for ask in (
-        lambda: registry.resolve("main"),
-        lambda: registry.read(Snapshot(revision="main", commit=commit), "index.json"),
-        registry.refs,
-        lambda: registry.tag("v1.0.0", commit),
-        lambda: registry.commit("main", commit, [Addition(path="a.json", content=b"1")], "change"),
-    ):
+    hub.fault(".*", where, Stall(600, after=3_000 if where else -1), times=None)
+    for ask in asked[-1:] if where else asked[:-1]:  # the client asks about a file with a limit of its own
         with pytest.raises(errors.NetworkError, match="in time"):
             ask()
