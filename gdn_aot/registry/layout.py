@@ -5,6 +5,7 @@ The same entries give the same bytes of ``index.json``; ``docs/reference/registr
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.registry.select import Candidate
 
 MAJOR = 1
 """Version of layout and artifact format together; names the branch that has the files."""
@@ -30,11 +32,13 @@ INDEX = "index.json"
 CARD = "README.md"
 ARTIFACT = ".tar.zst"
 """End of the name of an artifact's file."""
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 MAX_INDEX = 32 << 20
 """Bytes of an index: some 7,000 entries with 50 models each."""
 MAX_FILE = 1 << 30
 """Bytes of an artifact file, as `gdn_aot.artifact.container.MAX_FILE`, which would import zstandard."""
 
+TargetName = Annotated[str, Meta(pattern="^sm_[0-9]{2,4}$")]
 FileSize = Annotated[int, Meta(ge=1, le=MAX_FILE)]
 """Bytes of an artifact file."""
 
@@ -59,11 +63,11 @@ class Provenances(Record, frozen=True, kw_only=True):
 class Entry(Record, frozen=True, kw_only=True):
     """One artifact of a registry: what its manifest says, as far as choosing needs it."""
 
-    identifier: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
+    identifier: str
     sha256: Digest
     """Of the ``.tar.zst`` file."""
     size: FileSize
-    target: Annotated[str, Meta(pattern="^sm_[0-9]{2,4}$")]
+    target: TargetName
     provider: str
     """Its name, for example ``fla``."""
     distribution: str
@@ -165,8 +169,7 @@ def make_index(entries: Iterable[Entry], *, tree: str | None = None) -> Registry
 def _check_index(index: RegistryIndex) -> Iterator[Problem]:
     yield from check_order("entries", (entry.identifier for entry in index.entries))
     for number, entry in enumerate(index.entries):
-        for problem in _check_entry(entry):
-            yield Problem(f"entries[{number}].{problem.where}", problem.what)
+        yield from _check_entry(entry, f"entries[{number}]")
 
 
 def check_order(where: str, identifiers: Iterable[str]) -> Iterator[Problem]:
@@ -176,12 +179,19 @@ def check_order(where: str, identifiers: Iterable[str]) -> Iterator[Problem]:
             yield Problem(f"{where}[{number}].identifier", "is listed twice" if left == right else "is out of order")
 
 
-def _check_entry(entry: Entry) -> Iterator[Problem]:
-    if entry.identifier != make_identifier(entry.provider, entry.version, entry.triton, entry.target):
-        yield Problem("identifier", "is not what the fields below give")
-    for where, text in _texts(msgspec.to_builtins(entry), ""):
+def check_identifier(artifact: Candidate, where: str) -> Iterator[Problem]:
+    """Yield a problem if an identifier is not that of the provider, versions and target beside it, or no file name."""
+    expected = make_identifier(artifact.provider, artifact.version, artifact.triton, artifact.target)
+    if artifact.identifier != expected or not _IDENTIFIER.fullmatch(expected):
+        what = "is not what the fields below give, or has characters that a file name must not have"
+        yield Problem(f"{where}.identifier".removeprefix("."), what)
+
+
+def _check_entry(entry: Entry, where: str = "") -> Iterator[Problem]:
+    yield from check_identifier(entry, where)
+    for place, text in _texts(msgspec.to_builtins(entry), where):
         if not text.isprintable():  # commands show them on terminals
-            yield Problem(where, f"has characters that cannot be printed: {text[:80]!a}")
+            yield Problem(place, f"has characters that cannot be printed: {text[:80]!a}")
 
 
 def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,6 @@ The same selection of the same commit gives the same bytes.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +15,14 @@ from gdn_aot._files import write_whole
 from gdn_aot.codec import Commit, Digest, Form, Record
 from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, UsageError, VerificationError
 from gdn_aot.registry.base import check_revision, read_index
-from gdn_aot.registry.layout import FileSize, check_order
+from gdn_aot.registry.layout import FileSize, TargetName, check_identifier, check_order
 from gdn_aot.registry.open import locate, open_registry
 from gdn_aot.registry.select import missing_error, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gdn_aot.registry.layout import Entry
     from gdn_aot.registry.open import Location
     from gdn_aot.registry.select import Request
 
@@ -30,44 +30,21 @@ NAME = "gdn-aot.lock"
 MAX_BYTES = 4 << 20
 """Bytes of a lock file: some 10,000 artifacts."""
 
-_IDENTIFIER = re.compile(
-    r"(?P<provider>[a-z][a-z_]*)(?P<version>[0-9][A-Za-z0-9._+!]*)"
-    r"-triton(?P<triton>[0-9][A-Za-z0-9._+!]*)-(?P<target>sm_[0-9]{2,4})"
-)
-"""What `gdn_aot.artifact.names.make_identifier` returns: no name of a provider has a digit, no version a hyphen."""
-
 
 class LockedArtifact(Record, frozen=True, kw_only=True):
     """One artifact that is pinned. A `gdn_aot.registry.select.Candidate`."""
 
     identifier: str
+    provider: str
+    """Its name, for example ``fla``."""
+    version: str
+    """Of its distribution."""
+    triton: str
+    """Version."""
+    target: TargetName
     sha256: Digest
     """Of the ``.tar.zst`` file."""
     size: FileSize
-
-    def _part(self, name: str) -> str:
-        match = _IDENTIFIER.fullmatch(self.identifier)
-        return match[name] if match else ""
-
-    @property
-    def provider(self) -> str:
-        """Return the name of the provider."""
-        return self._part("provider")
-
-    @property
-    def version(self) -> str:
-        """Return the version of its distribution."""
-        return self._part("version")
-
-    @property
-    def triton(self) -> str:
-        """Return the version of Triton."""
-        return self._part("triton")
-
-    @property
-    def target(self) -> str:
-        """Return for example ``sm_120``."""
-        return self._part("target")
 
 
 class LockFile(Record, frozen=True, kw_only=True):
@@ -109,11 +86,12 @@ def pin(repo: str, revision: str | None, request: Request, token: str | None, fo
         repository=_relative(location, repo, folder),
         revision=location.asked,
         commit=snapshot.commit,
-        artifacts=tuple(
-            LockedArtifact(identifier=entry.identifier, sha256=entry.sha256, size=entry.size)
-            for entry in selection.chosen
-        ),
+        artifacts=tuple(map(_locked, selection.chosen)),
     )
+
+
+def _locked(entry: Entry) -> LockedArtifact:
+    return LockedArtifact(**{name: getattr(entry, name) for name in LockedArtifact.__struct_fields__})
 
 
 def _relative(location: Location, repo: str, folder: Path) -> str:
@@ -208,8 +186,7 @@ def _check(lock: LockFile) -> Iterator[Problem]:
         yield Problem("artifacts", "is empty")
     yield from check_order("artifacts", (artifact.identifier for artifact in lock.artifacts))
     for number, artifact in enumerate(lock.artifacts):
-        if not _IDENTIFIER.fullmatch(artifact.identifier):
-            yield Problem(f"artifacts[{number}].identifier", "does not look like fla0.6.0-triton3.6.0-sm_90")
+        yield from check_identifier(artifact, f"artifacts[{number}]")
 
 
 LOCK_FORM = Form(

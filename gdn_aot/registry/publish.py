@@ -13,6 +13,7 @@ import random
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
@@ -44,7 +45,7 @@ from gdn_aot.registry.layout import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from gdn_aot.registry.base import Registry
@@ -153,13 +154,15 @@ def publish(
     elif replace:
         raise UsageError("replacing needs a new tag", hint="add --tag, so that the content before stays reachable")
     wanted = _open(files)
+    look = partial(_plan, registry, wanted, tag, replace=replace)
     made, commit, main = False, None, None
     if dry_run:
-        plan, there = _plan_of_a_dry_run(registry, wanted, tag, replace=replace, create=create)
+        refs, there = _refs_of_a_dry_run(registry, create=create)
+        plan = look(refs)
     else:
         made = registry.create(private=private) if create else False
         there = not made
-        plan, commit = _retried(lambda: _commit_files(registry, wanted, tag, replace=replace))
+        plan, commit = _retried(lambda: _commit_files(registry, look(registry.refs())))
         if tag is not None and plan.tagged is None:
             registry.tag(tag, commit)
         main = _retried(lambda: _commit_main(registry))
@@ -186,17 +189,14 @@ def check_tag(tag: str) -> None:
         raise UsageError(what, hint=f"write it as v{MAJOR}.<minor>.<patch>, for example v{MAJOR}.0.0")
 
 
-def _plan_of_a_dry_run(
-    registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, *, replace: bool, create: bool
-) -> tuple[PublishPlan, bool]:
-    """Return the plan, and whether the registry is there."""
+def _refs_of_a_dry_run(registry: Registry, *, create: bool) -> tuple[Refs, bool]:
+    """Return branches and tags, and whether the registry is there."""
     try:
-        refs, there = registry.refs(), True
+        return registry.refs(), True
     except RepositoryMissingError:
         if not create:
             raise
-        refs, there = Refs(branches={}, tags={}), False
-    return _plan(registry, refs, wanted, tag, replace=replace), there
+        return Refs(branches={}, tags={}), False
 
 
 def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
@@ -228,8 +228,9 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
 
 
 def _plan(
-    registry: Registry, refs: Refs, wanted: Sequence[tuple[Path, Entry]], tag: str | None, *, replace: bool
+    registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, refs: Refs, *, replace: bool
 ) -> PublishPlan:
+    """Look at a registry and say what publishing would do to it."""
     branch = branch_name()
     head = refs.branches.get(branch)
     before = _entries(registry, branch, head)
@@ -241,13 +242,8 @@ def _plan(
     ]
     new = {item.entry.identifier: item.entry for item in items if item.action in ("added", "replaced")}
     index = make_index((before | new).values())
-    return PublishPlan(
-        items=tuple(items),
-        head=head,
-        tagged=tagged,
-        index=index,
-        card=card.render(index, registry.name),
-    )
+    shown = card.render(index, registry.name)
+    return PublishPlan(items=tuple(items), head=head, tagged=tagged, index=index, card=shown)
 
 
 def _entries(registry: Registry, revision: str, commit: str | None) -> dict[str, Entry]:
@@ -279,24 +275,19 @@ def _item(path: Path, entry: Entry, there: Entry | None, tag: str | None, *, rep
     return Item(path=path, entry=entry, action=action, reason=reason)
 
 
-def _commit_files(
-    registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, *, replace: bool
-) -> tuple[PublishPlan, str]:
+def _commit_files(registry: Registry, plan: PublishPlan) -> tuple[PublishPlan, str]:
     """Do the first step and return the commit that has all of the artifacts."""
-    plan = _plan(registry, registry.refs(), wanted, tag, replace=replace)
     if refusal := plan.refusal():
         raise refusal
     new = plan.with_action("added", "replaced")
-    branch = branch_name()
     if not new:
         registry.settle([*(item.additions[0] for item in plan.items), Addition(path=CARD, content=plan.card)])
-        commit = plan.tagged or plan.head
-        if commit is None:
-            raise AssertionError("unchanged, and nothing is there")
-        return plan, commit
+        return plan, plan.tagged or str(plan.head)
     additions = [addition for item in new for addition in item.additions]
     additions += [Addition(path=INDEX, content=INDEX_FORM.encode(plan.index)), Addition(path=CARD, content=plan.card)]
-    return plan, registry.commit(branch, plan.head, additions, _message(item.entry for item in new))
+    more = f" and {len(new) - 1} more" if len(new) > 1 else ""
+    message = f"Publish {new[0].entry.identifier}{more}"
+    return plan, registry.commit(branch_name(), plan.head, additions, message)
 
 
 def _commit_main(registry: Registry) -> str | None:
@@ -316,12 +307,6 @@ def _commit_main(registry: Registry) -> str | None:
     shown = card.render(msgspec.structs.replace(index, tree=None), registry.name)
     additions = [Addition(path=INDEX, content=INDEX_FORM.encode(index)), Addition(path=CARD, content=shown)]
     return registry.commit(MAIN, head, additions, f"Show branch {branch}")
-
-
-def _message(entries: Iterable[Entry]) -> str:
-    first, *others = [entry.identifier for entry in entries]
-    more = f" and {len(others)} more" if others else ""
-    return f"Publish {first}{more}"
 
 
 def _retried(step: Callable[[], _T]) -> _T:

@@ -7,7 +7,7 @@ to be ranked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from gdn_aot.catalogue.providers import PROVIDERS, build_command
 from gdn_aot.errors import NoArtifactError, Problem
@@ -104,11 +104,9 @@ class Selected(Generic[_C]):
     """What is wanted and not there, for example ``fla 0.6.0 with Triton 3.6.0 for sm_100``."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Difference:
-    weight: int
-    """How far it is from fitting: another Triton is the nearest miss, another provider the farthest."""
-    text: str
+Difference: TypeAlias = tuple[int, str]
+"""How far an artifact is from fitting, and what it is for: another Triton is the nearest miss, another provider the
+farthest."""
 
 
 def select(candidates: Sequence[_C], request: Request) -> Selected[_C]:
@@ -120,7 +118,7 @@ def select(candidates: Sequence[_C], request: Request) -> Selected[_C]:
             targets, one for each provider.
     """
     judged = [(candidate, differences(candidate, request)) for candidate in candidates]
-    judged.sort(key=lambda pair: (len(pair[1]), sum(item.weight for item in pair[1]), pair[0].identifier))
+    judged.sort(key=lambda pair: (len(pair[1]), sum(weight for weight, _ in pair[1]), pair[0].identifier))
     chosen = tuple(candidate for candidate, found in judged if not found)
     verdicts = tuple(
         Verdict(identifier=candidate.identifier, accepted=not found, reason=reason_of(found) or "fits")
@@ -129,22 +127,22 @@ def select(candidates: Sequence[_C], request: Request) -> Selected[_C]:
     return Selected(chosen=chosen, verdicts=verdicts, missing=tuple(_missing(chosen, request)))
 
 
-def differences(candidate: Candidate, request: Request) -> list[_Difference]:
+def differences(candidate: Candidate, request: Request) -> list[Difference]:
     """Return everything that keeps an artifact from fitting; nothing if it fits."""
     return [*_provider(candidate, request), *_target(candidate, request), *_triton(candidate, request)]
 
 
-def reason_of(found: Sequence[_Difference]) -> str:
+def reason_of(found: Sequence[Difference]) -> str:
     """Return differences in words: ``is for Triton 3.8.0; 3.6.0 is installed``. Nothing if there are none."""
-    return "is " + ", and ".join(item.text for item in found) if found else ""
+    return "is " + ", and ".join(text for _, text in found) if found else ""
 
 
-def _provider(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+def _provider(candidate: Candidate, request: Request) -> Iterator[Difference]:
     wanted = next((provider for provider in request.providers if provider.name == candidate.provider), None)
     if wanted is None:
         if not request.others:
             names = " or ".join(provider.name for provider in request.providers if _is_wanted(provider))
-            yield _Difference(weight=8, text=f"for {candidate.provider}; {names or 'nothing'} is wanted")
+            yield 8, f"for {candidate.provider}; {names or 'nothing'} is wanted"
     elif wanted.version is not None:
         yield from _version(candidate.provider, candidate.version, wanted.version, 2)
 
@@ -154,23 +152,23 @@ def _is_wanted(provider: WantedProvider) -> bool:
     return provider.version is None or provider.version.text is not None
 
 
-def _triton(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+def _triton(candidate: Candidate, request: Request) -> Iterator[Difference]:
     if request.triton is not None:
         yield from _version("Triton", candidate.triton, request.triton, 1)
 
 
-def _version(name: str, found: str, wanted: WantedVersion, weight: int) -> Iterator[_Difference]:
+def _version(name: str, found: str, wanted: WantedVersion, weight: int) -> Iterator[Difference]:
     if wanted.text is None:
-        yield _Difference(weight=8, text=f"for {name} {found}, which is not installed")
+        yield 8, f"for {name} {found}, which is not installed"
     elif found != wanted.text:
-        yield _Difference(weight=weight, text=f"for {name} {found}; {wanted.text} is {wanted.state}")
+        yield weight, f"for {name} {found}; {wanted.text} is {wanted.state}"
 
 
-def _target(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+def _target(candidate: Candidate, request: Request) -> Iterator[Difference]:
     if request.targets is not None and candidate.target not in request.targets:
         names = " and ".join(request.targets) if request.native else " or ".join(request.targets)
         text = f"this machine has {names}" if request.native else f"{names} is wanted"
-        yield _Difference(weight=4, text=f"for {candidate.target}; {text}")
+        yield 4, f"for {candidate.target}; {text}"
 
 
 def _missing(chosen: Sequence[Candidate], request: Request) -> Iterator[str]:
