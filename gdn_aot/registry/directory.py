@@ -84,7 +84,7 @@ class DirectoryRegistry:
     def download(self, snapshot: Snapshot, path: str, size: int, sha256: str) -> Path:
         """Return where a file is; see `gdn_aot.registry.base.Registry.download`. Nothing is copied."""
         try:
-            place = next((place for place in self._places(path, sha256) if place.is_file()), None)
+            place = self._find(path, sha256)
             found = place.stat().st_size if place else 0
         except OSError as error:
             raise _unreadable(self._root / path, error) from error
@@ -159,13 +159,13 @@ class DirectoryRegistry:
 
     def _head(self) -> bytes:
         """Return ``index.json``, with which a directory is a registry."""
+        content = self._content(self._root / INDEX)
+        if content is not None:
+            return content
         if not self._root.is_dir():
             raise RepositoryMissingError(f"there is no directory {self.name}", hint="publish with --create to make it")
-        content = self._content(self._root / INDEX)
-        if content is None:
-            hint = "publish with --create to make one in an empty directory"
-            raise RepositoryMissingError(f"the directory {self.name} is no registry", hint=hint)
-        return content
+        hint = "publish with --create to make one in an empty directory"
+        raise RepositoryMissingError(f"the directory {self.name} is no registry", hint=hint)
 
     def _index(self, commit: str) -> bytes:
         """Return the index of a commit."""
@@ -196,11 +196,14 @@ class DirectoryRegistry:
         except OSError as error:
             raise _unreadable(place, error) from error
 
-    def _places(self, path: str, sha256: str) -> tuple[Path, Path]:
-        """Return where a file may be: an artifact under a name of its own, or, as any other, where the Hub has it."""
-        plain = self._root / path
+    def _find(self, path: str, sha256: str) -> Path | None:
+        """Return where a reader finds a file: an artifact under a name of its own, or, as any other, as on the Hub."""
+        return next((place for place in (self._own(path, sha256), self._root / path) if place.is_file()), None)
+
+    def _own(self, path: str, sha256: str) -> Path:
+        """Return where a build of an artifact lies if there was another before; where any other file lies."""
         name = path.removesuffix(ARTIFACT)
-        return (plain if name == path else self._root / f"{name}-{sha256[:16]}{ARTIFACT}"), plain
+        return self._root / (path if name == path else f"{name}-{sha256[:16]}{ARTIFACT}")
 
     # Writing, all of it under the lock
 
@@ -231,11 +234,11 @@ class DirectoryRegistry:
         if addition.sha256 not in (None, sha256):
             problem = Problem(str(addition.content), f"does not have the SHA-256 {addition.sha256} any more")
             raise VerificationError("a file changed while it was published", [problem], hint="publish again")
-        own, plain = self._places(addition.path, sha256)
-        if not any(place.is_file() and file_sha256(place) == sha256 for place in (own, plain)):
-            place = own if plain.exists() else plain
-            place.parent.mkdir(exist_ok=True)
-            write_whole(place, content, sync=True)
+        found = self._find(addition.path, sha256)
+        if found is None or file_sha256(found) != sha256:
+            plain = self._root / addition.path
+            plain.parent.mkdir(exist_ok=True)
+            write_whole(self._own(addition.path, sha256) if plain.exists() else plain, content, sync=True)
 
 
 def _commit_of(index: bytes) -> str:

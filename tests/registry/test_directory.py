@@ -96,6 +96,9 @@ def test_publishing_what_is_there_repairs_it(registry: DirectoryRegistry, root: 
     put(root, sm_120)
     assert listed(registry) == expected(sm_120)
     assert files(root)[CARD] == whole[CARD]
+    kept(root, sm_120).write_bytes(b"damaged again, where it lies now")
+    put(root, sm_120)
+    assert listed(registry) == expected(sm_120)
 
 
 def test_a_damaged_index_is_an_error(registry: DirectoryRegistry, root: Path, sm_120: Written, sm_90: Written) -> None:
