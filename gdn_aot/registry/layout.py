@@ -212,4 +212,13 @@ def _lines(compact: bytes) -> bytes:
 
 INDEX_FORM = Form(RegistryIndex, "the registry index", format=1, limit=MAX_INDEX, layout=_lines, check=_check_index)
 ENTRY_FORM = Form(Entry, "the entry", format=1, limit=MAX_INDEX, layout=_lines, check=_check_entry)
-"""A file at `entry_path`; what is refused here no index may have."""
+"""A file at `entry_path`."""
+
+
+def check_entry(entry: Entry) -> None:
+    """Check that an index may have an entry.
+
+    Raises:
+        VerificationError: It may not; every problem has its path.
+    """
+    ENTRY_FORM.decode(_lines(msgspec.json.encode(entry)))

@@ -39,6 +39,7 @@ from gdn_aot.registry.layout import (
     RegistryIndex,
     artifact_path,
     branch_name,
+    check_entry,
     entry_of,
     entry_path,
     make_index,
@@ -213,7 +214,7 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
             )
         entry = entry_of(artifact)
         try:
-            ENTRY_FORM.decode(ENTRY_FORM.encode(entry))
+            check_entry(entry)
         except VerificationError as error:
             what = f"{path} has what no index of a registry may have"
             raise VerificationError(what, error.problems, hint="build the artifact again") from error
