@@ -22,17 +22,17 @@ help:  ## list the targets
 
 venv: $(STAMP)  ## create .venv from constraints/test.txt
 
-$(STAMP): pyproject.toml constraints/test.txt gdn_aot/serving/_launch.c gdn_aot/serving/_driver.h
+$(STAMP): pyproject.toml constraints/test.txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) -c constraints/test.txt -e '.[fla,test]'
 	@touch $@
 
-$(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/serving/_launch.c gdn_aot/serving/_driver.h
+$(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
 	test -x $(BIN38)/python || $(PYTHON) -m venv .venv-triton38
 	$(BIN38)/python $(INSTALL) -c constraints/triton38.txt -e '.[fla,test]'
 	@touch $@
 
-$(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/serving/_launch.c gdn_aot/serving/_driver.h
+$(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
 	test -x $(BINV)/python || $(PYTHON) -m venv $(VENVV)
 	$(BINV)/python $(INSTALL) --no-deps -r constraints/vllm-$(VLLM).txt
 	$(BINV)/python $(INSTALL) --no-deps -e .
@@ -40,9 +40,10 @@ $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/serving/_launch.c
 
 test: lint types unit triton38  ## lint, types and tests, with both versions of Triton
 
-lint: $(STAMP)  ## ruff, rules and format
+lint: $(STAMP)  ## ruff, rules and format; no import up a floor, no circle of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy

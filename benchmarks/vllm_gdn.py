@@ -44,7 +44,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from vllm_gdn import plan, report  # noqa: E402 - the path comes first
 
 if TYPE_CHECKING:
-    from gdn_aot.records.tuning import Record
+    from gdn_aot.records.tuning import TuningRecord
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], plan.Places]:
@@ -167,7 +167,7 @@ def run(case: plan.Case, places: plan.Places, limit: int) -> dict[str, Any]:
     return found
 
 
-def measured() -> Record | None:
+def measured() -> TuningRecord | None:
     """Return the tuning record of vLLM 0.24.0."""
     from gdn_aot.records import tuning as record
 

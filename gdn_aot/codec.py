@@ -12,15 +12,25 @@ import gc
 import json
 import re
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from gdn_aot._text import suggest
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: object) -> Callable[[type], type]:
+        """Do nothing: it tells type checkers that what inherits from a frozen record is frozen."""
+        return lambda record: record
+
 
 T = TypeVar("T")
 
@@ -28,20 +38,36 @@ Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
 """A SHA-256 in hexadecimal."""
+NoDigest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?(?![\s\S])")]
+"""A SHA-256 in hexadecimal, or nothing."""
 Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$", min_length=40, max_length=40)]
 """A commit of git."""
 
 MAX_PROBLEMS = 1000
 """Problems that are listed of one file."""
 MAX_STRUCTURE = 2_000_000
-"""Opening brackets and commas in a file; bounds the memory that its values take."""
+"""Opening brackets and commas in a file, unless its form says more; bounds the memory that its values take."""
+MAX_DEPTH = 32
+"""Levels of lists and objects inside one piece of free JSON."""
+_LISTED = 500_000
+"""Brackets and commas in the largest file of which all problems are listed, not the first alone; that takes seconds."""
+_INTEGERS = range(-(1 << 63), 1 << 64)
+"""The integers of free JSON."""
+_CONTAINERS = (list, tuple, dict)
 _SHOWN = 80
 """Characters of a file's own text that a message repeats."""
 _KINDS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "object"}
+_BOUNDS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+}
 _SCHEMA_KINDS = {"integer": "int", "string": "str", "boolean": "bool", "number": "number", "array": "list"}
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@dataclass_transform(frozen_default=True)
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of what a file holds: its fields are the keys, in order; other keys are refused."""
 
 
@@ -53,6 +79,7 @@ class Form(Generic[T]):
         what: What messages call it, as ``the manifest``.
         format: Its format version, which the field ``format`` of ``record`` holds.
         limit: Most bytes that one may have.
+        structure: Most opening brackets and commas.
         layout: Puts the compact JSON that is encoded into the lines of the file.
         check: Yields what contradicts itself in a record that is well formed.
         hint: What to do about a file that is refused; nothing for what errors of verification say.
@@ -65,11 +92,12 @@ class Form(Generic[T]):
         *,
         format: int,  # noqa: A002 - it is what the key is called
         limit: int,
+        structure: int = MAX_STRUCTURE,
         layout: Callable[[bytes], bytes] = lambda compact: compact + b"\n",
         check: Callable[[T], Iterable[Problem]] | None = None,
         hint: str | None = None,
     ) -> None:
-        self._record, self.what, self.format, self.limit = record, what, format, limit
+        self._record, self.what, self.format, self.limit, self._structure = record, what, format, limit, structure
         self._layout, self._check, self._hint = layout, check, hint
         self._decoder = msgspec.json.Decoder(record)
         self._encoder = msgspec.json.Encoder()
@@ -78,32 +106,55 @@ class Form(Generic[T]):
         """Return the bytes of the file.
 
         Raises:
-            TypeError: Something in it is not of the type that its record says.
-            ValueError: A number is not finite or has more than 64 bits.
+            ValueError: They would not be read as what they were written from: something in it is not of the type that
+                its record says, or a number is not finite or has more than 64 bits.
         """
         try:
-            return self._layout(self._encoder.encode(record))
-        except OverflowError as error:
+            data = self._written(record)
+            read = self._decoder.decode(data)
+        except (TypeError, OverflowError) as error:
             raise ValueError(str(error)) from error
+        if read != record or self._written(read) != data:
+            raise ValueError(f"{self.what} would not be read as what it was written from")
+        return data
 
-    def decode(self, data: bytes) -> T:
+    def decode(self, data: bytes, name: str | None = None) -> T:
         """Return what a file holds.
+
+        Args:
+            data: Its bytes.
+            name: What messages call it; nothing for ``what``.
 
         Raises:
             UnknownFormatError: It is of another format version; nothing else was looked at.
             VerificationError: It is refused; every problem is listed, up to `MAX_PROBLEMS`.
         """
-        self._refuse(self._unreadable(data), "cannot be read")
+        name = name or self.what
+        self._refuse(self._unreadable(data), f"{name} cannot be read")
         with collector_paused():
             try:
                 record = self._decoder.decode(data)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 self._check_format(data)
-                self._refuse(self._problems(data, error), "is malformed")
-                raise AssertionError("a refusal has a problem") from error
+                raise self._refused(self._problems(data, error), f"{name} is malformed") from error
             self._check_version(getattr(record, "format", self.format))
-            self._refuse(self._other_form(record, data), "is malformed")
-            self._refuse(capped(self._check(record) if self._check else ()), "contradicts itself")
+            self._refuse(self._other_form(record, data), f"{name} is malformed")
+            self._refuse(self._contradictions(record), f"{name} contradicts itself")
+        return record
+
+    def convert(self, value: object, name: str | None = None) -> T:
+        """Return the record of a JSON value that no file holds.
+
+        Raises:
+            VerificationError: As for `decode`.
+        """
+        name = name or self.what
+        try:
+            record = msgspec.convert(value, self._record)
+        except (ValueError, RecursionError) as error:
+            found = problems(value, self.schema()) or [problem_of(error)]
+            raise self._refused(found, f"{name} is malformed") from error
+        self._refuse(self._contradictions(record), f"{name} contradicts itself")
         return record
 
     def schema(self) -> dict[str, Any]:
@@ -114,15 +165,15 @@ class Form(Generic[T]):
         """Return why a file is not even looked into."""
         if len(data) > self.limit:
             return [Problem("", f"is larger than {self.limit} bytes")]
-        if sum(map(data.count, (b"[", b"{", b","))) > MAX_STRUCTURE:
-            return [Problem("", f"has more than {MAX_STRUCTURE} brackets and commas")]
+        if _structure(data) > self._structure:
+            return [Problem("", f"has more than {self._structure} brackets and commas")]
         return []
 
     def _check_format(self, data: bytes) -> None:
         """Look at the format version of a file that is not of this form: it may be of another one."""
         try:
             found = msgspec.json.decode(data, type=_Head).format
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except (ValueError, RecursionError):
             return
         if found is not msgspec.UNSET:
             self._check_version(found)
@@ -136,19 +187,20 @@ class Form(Generic[T]):
     def _problems(self, data: bytes, error: Exception) -> list[Problem]:
         """Return what is wrong with a file that was refused with an error."""
         try:
-            value = json.loads(data, parse_constant=_refuse_constant, parse_int=_bounded)
+            value = json.loads(data.decode(), parse_constant=_refuse_constant, parse_int=_bounded)
         except RecursionError:
             return [Problem("", "is nested too deep")]
         except ValueError as fault:
-            what = f"{fault.msg} at byte {fault.pos}" if isinstance(fault, json.JSONDecodeError) else str(fault)
+            what = f"{fault.msg} at character {fault.pos}" if isinstance(fault, json.JSONDecodeError) else str(fault)
             return [Problem("", f"is not JSON: {what[:200]}")]
-        return problems(value, self.schema()) or [problem_of(error)]
+        found = problems(value, self.schema()) if _structure(data) <= _LISTED else []
+        return found or [problem_of(error)]
 
     def _other_form(self, record: T, data: bytes) -> list[Problem]:
         """Return how a file that says the same differs from what we write."""
         try:
-            expected = self.encode(record)
-        except (TypeError, ValueError) as error:
+            expected = self._written(record)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             return [Problem("", f"holds what is not written: {str(error)[:200]}")]
         if expected == data:
             return []
@@ -157,9 +209,22 @@ class Form(Generic[T]):
         what = f"is not written as gdn-aot writes it: from byte {place} on"
         return [Problem("", f"{what}; a key twice, another order of keys, other white space or another spelling")]
 
-    def _refuse(self, found: list[Problem], how: str) -> None:
+    def _written(self, record: T) -> bytes:
+        return self._layout(self._encoder.encode(record))
+
+    def _contradictions(self, record: T) -> list[Problem]:
+        return capped(self._check(record)) if self._check else []
+
+    def _refuse(self, found: list[Problem], message: str) -> None:
         if found:
-            raise VerificationError(f"{self.what} {how}", found, hint=self._hint)
+            raise self._refused(found, message)
+
+    def _refused(self, found: list[Problem], message: str) -> VerificationError:
+        return VerificationError(message, found, hint=self._hint)
+
+
+def _structure(data: bytes) -> int:
+    return sum(map(data.count, (b"[", b"{", b",")))
 
 
 class _Head(msgspec.Struct):
@@ -179,14 +244,28 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
+def unbounded(value: object) -> str:
+    """Return why a piece of free JSON is refused, or nothing: it is nested too deep, or an integer is too large."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        integers = [item for item in level if type(item) is int]
+        if integers and not (_INTEGERS[0] <= min(integers) and max(integers) <= _INTEGERS[-1]):
+            return "holds an integer of more than 64 bits"
+        containers = [item for item in level if type(item) in _CONTAINERS]
+        if not containers:
+            return ""
+        level = [*chain.from_iterable(item.values() if type(item) is dict else item for item in containers)]
+    return f"is nested deeper than {MAX_DEPTH} levels"
+
+
 def capped(found: Iterable[Problem]) -> list[Problem]:
-    """Return problems, up to `MAX_PROBLEMS`: what a hostile file can make us keep is bounded."""
-    listed: list[Problem] = []
+    """Return problems, each once, up to `MAX_PROBLEMS`: what a hostile file can make us keep is bounded."""
+    listed: dict[Problem, None] = {}
     for problem in found:
         if len(listed) == MAX_PROBLEMS:
             return [*listed, Problem("", f"there are more than {MAX_PROBLEMS} problems")]
-        listed.append(problem)
-    return listed
+        listed[problem] = None
+    return [*listed]
 
 
 def problems(value: object, schema: dict[str, Any]) -> list[Problem]:
@@ -195,20 +274,31 @@ def problems(value: object, schema: dict[str, Any]) -> list[Problem]:
 
     return capped(
         Problem(path_text([*error.absolute_path, *inside]), what)
-        for error in Draft202012Validator(schema).iter_errors(value)
+        for found in Draft202012Validator(schema).iter_errors(value)
+        for error in _inner(found)
+        if error.validator != "items"  # those behind a list of a fixed length: the length is named
         for inside, what in _said(error)
     )
 
 
 def problem_of(error: Exception) -> Problem:
     """Return the problem that an error of msgspec speaks of: the first that it met."""
-    what, _, where = str(error).partition(" - at `$")
-    return Problem(where.rstrip("`").lstrip("."), (what[:1].lower() + what[1:])[:200] or type(error).__name__)
+    what, _, where = str(error).partition(" - at `")
+    what = what if what[1:2].isupper() else what[:1].lower() + what[1:]
+    place = where.removeprefix("key` in `").removeprefix("$").removeprefix(".").rstrip("`")
+    return Problem(place, what[:200] or type(error).__name__)
 
 
 def path_text(path: Iterable[str | int]) -> str:
     """Return a path into a file, as ``kernels[3].choices[0].config.num_warps``."""
-    return "".join(map(_step, path)).removeprefix(".")
+    return "".join(map(step, path)).removeprefix(".")
+
+
+def step(key: str | int) -> str:
+    """Return one step of a path: ``[3]``, ``.config`` or ``['odd key']``."""
+    if isinstance(key, int):
+        return f"[{key}]"
+    return f".{key}" if key.isascii() and key.isidentifier() and len(key) <= _SHOWN else f"[{key[:_SHOWN]!a}]"
 
 
 def kind(value: object) -> str:
@@ -216,10 +306,17 @@ def kind(value: object) -> str:
     return _KINDS.get(type(value), type(value).__name__)
 
 
-def _step(key: str | int) -> str:
-    if isinstance(key, int):
-        return f"[{key}]"
-    return f".{key}" if key.isascii() and key.isidentifier() and len(key) <= _SHOWN else f"[{key[:_SHOWN]!a}]"
+def _inner(error: Any) -> Iterator[Any]:
+    """Yield what is wrong inside a value of which one of several forms is expected, if it is of the type of one."""
+    branches: dict[object, list[Any]] = {}
+    for inner in error.context or ():
+        branches.setdefault(inner.schema_path[0], []).append(inner)
+    fitting = [found for found in branches.values() if not any(e.validator == "type" and not e.path for e in found)]
+    if len(fitting) == 1:
+        for inner in fitting[0]:
+            yield from _inner(inner)
+    else:
+        yield error
 
 
 def _said(error: Any) -> Iterator[tuple[list[str], str]]:
@@ -232,9 +329,10 @@ def _said(error: Any) -> Iterator[tuple[list[str], str]]:
             missing = re.match(r"'(.*)' is a required property$", error.message)
             yield [missing.group(1)] if missing else [], "missing"
         case "additionalProperties":
-            yield from (
-                ([name], "unknown key") for name in sorted(set(value) - set(error.schema.get("properties", ())))
-            )
+            known = error.schema.get("properties", {})
+            otherwise = f"known are {', '.join(known)}"
+            for name in sorted(value.keys() - known.keys()):
+                yield [name], f"unknown key; {suggest(name[:_SHOWN], known, otherwise)}"
         case "anyOf":
             options = [part for part in wanted if "type" in part]
             kinds = " or ".join(_kinds(part["type"]) for part in options) or "another form"
@@ -243,14 +341,15 @@ def _said(error: Any) -> Iterator[tuple[list[str], str]]:
             options = wanted if isinstance(wanted, list) else [wanted]
             yield [], f"expected {' or '.join(map(str, options))}, got {_short(value)}"
         case "pattern" | "minLength" | "maxLength":
-            yield [], f"{_short(value)} does not match {error.schema.get('pattern', 'its length')}"
-        case "minimum" | "maximum":
-            yield (
-                [],
-                f"expected {'at least' if error.validator == 'minimum' else 'at most'} {wanted}, got {_short(value)}",
-            )
+            named = error.schema.get("description")
+            how = f"is not {named}" if named else f"does not match {error.schema.get('pattern', 'its length')}"
+            yield [], f"{_short(value)} {how}"
+        case bound if bound in _BOUNDS:
+            yield [], f"expected {_BOUNDS[bound]} {wanted}, got {_short(value)}"
         case "minItems" | "maxItems":
-            yield [], f"expected {'at least' if error.validator == 'minItems' else 'at most'} {wanted} items"
+            exact = error.schema.get("minItems") == error.schema.get("maxItems")
+            bound = "" if exact else "at least " if error.validator == "minItems" else "at most "
+            yield [], f"expected list of {bound}{wanted}, got list of {len(value)}"
         case other:
             yield [], f"breaks the rule {other}"
 

@@ -45,11 +45,18 @@ class GdnAotError(Exception):
 
 
 class UsageError(GdnAotError):
-    """An option, a name, a shape or the installed environment cannot be used as asked."""
+    """An option, a name, a file, a shape or the installed environment cannot be used as asked.
+
+    Carries every problem of a file that is refused, if its message does not say all.
+    """
 
     code = "usage"
     exit_code = 2
     default_hint = "see gdn-aot COMMAND --help"
+
+    def __init__(self, message: str, problems: Sequence[Problem] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
 
 
 class UnsupportedTritonError(UsageError):
@@ -71,10 +78,6 @@ class MatrixError(UsageError):
 
     code = "matrix"
     default_hint = "docs/reference/matrix.md says what a matrix holds"
-
-    def __init__(self, message: str, problems: Sequence[Problem], *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.problems = tuple(problems)
 
 
 class ProviderMissingError(UsageError):

@@ -1,22 +1,47 @@
-"""The words of every stage: what a configuration, a kernel and a compiled kernel are."""
+"""The words of every stage, each once: what a configuration, a kernel, a specialization and a compiled kernel are.
+
+They are records of `gdn_aot.codec`, so that files, caches and the pipes between processes hold them alike.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-Scalar = None | bool | int | float | str
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+import msgspec
+
+from gdn_aot.codec import Digest, Integer, NoDigest, Record, kind, step, unbounded
+from gdn_aot.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Scalar = None | bool | Integer | float | str
+if TYPE_CHECKING:
+    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+    """Any JSON value; `gdn_aot.codec.unbounded` bounds it where it comes from a file."""
+else:
+    Json = Any
+Key = tuple[Scalar, ...]
+"""An autotune key."""
+ArgumentPath = tuple[Integer, ...]
+"""Position of an argument, with further indices into tuple arguments."""
+_NO_JSON = ("inf", "-inf", "nan")
+"""Numbers that JSON lacks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Record):
     """One ``triton.Config``: the constexprs it sets and the launch options."""
 
-    kwargs: tuple[tuple[str, int], ...]
-    num_warps: int
-    num_stages: int
-    num_ctas: int = 1
-    maxnreg: int | None = None
+    kwargs: tuple[tuple[str, Scalar], ...]
+    num_warps: Integer
+    num_stages: Integer
+    num_ctas: Integer = 1
+    maxnreg: Integer | None = None
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The constexprs that are numbers; a few are words."""
+        return {name: value for name, value in self.kwargs if isinstance(value, int)}
 
     def __str__(self) -> str:
         parts = [f"{name}={value}" for name, value in self.kwargs]
@@ -28,27 +53,59 @@ class Config:
         return " ".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class SourceFile(Record, order=True):
+    """One source file whose text is in a kernel."""
+
+    path: str
+    """Relative to the provider's site-packages, with forward slashes."""
+    sha256: Digest
+
+
+class Dependency(Record, order=True):
+    """A function that a kernel calls, directly or not.
+
+    Of Triton's own functions only those called by a bare name are listed: they are what a provider may bind otherwise,
+    say to a faster ``exp``.
+    """
+
+    name: str
+    """Name under which it is called."""
+    module: str
+    qualname: str
+    source_sha256: NoDigest
+    """Of its text as Triton read it; empty for a function of Triton itself."""
+
+
+class Global(Record):
+    """A global that a kernel reads, so that it is part of the kernel's meaning."""
+
+    name: str
+    value: str
+    """Its ``repr``."""
+
+
+class Relaxed(Record):
+    """A constexpr of which one binary serves every value; bound to the kernel's source by its digest."""
+
+    argument: str
+    value: Integer
+    """What binaries are compiled with: a launch key is looked up with this in place of the value it has."""
+    reason: str
+
+
+class Kernel(Record):
     """One JIT function of the provider and what its code depends on."""
 
     module: str
     qualname: str
-    cache_key: str
-    source_sha256: str
+    cache_key: Digest
+    """Triton's ``JITFunction.cache_key``."""
+    source_sha256: Digest
     """Of the function's text as Triton read it."""
-    sources: tuple[tuple[str, str], ...]
-    """(path relative to the provider's site-packages, sha256) of every file whose text is in the kernel."""
-    dependencies: tuple[tuple[str, str, str, str], ...]
-    """(name in the kernel, module, qualname, SHA-256 of its text) of the functions it calls, directly or not.
-
-    Of Triton's own functions only those called by a bare name are here, without a digest: they are what a provider
-    may bind otherwise, say to a faster ``exp``.
-    """
-    globals: tuple[tuple[str, str], ...]
-    """(name, repr) of the globals it reads."""
-    relaxations: tuple[tuple[str, int, str], ...] = ()
-    """(constexpr, value it is compiled with, reason) where one binary serves every value."""
+    sources: tuple[SourceFile, ...]
+    dependencies: tuple[Dependency, ...]
+    globals: tuple[Global, ...]
+    relaxations: tuple[Relaxed, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,16 +113,38 @@ class Kernel:
         return f"{self.module}:{self.qualname}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Object:
-    """One compiled kernel: where its cubin is, and what it takes."""
+class Specialization(Record):
+    """What Triton compiles a kernel for, as `gdn_aot.triton_internals.Launch.specialization` gives it."""
 
-    cubin: str
-    """SHA-256 of the cubin."""
-    metadata: dict[str, Json]
-    registers: int
+    signature: dict[str, Json]
+    """Argument name to type: a string, or lists of them for tuple arguments."""
+    constants: tuple[tuple[ArgumentPath, Json], ...]
+    """Value of each constant argument: plain, ``{"constexpr": ...}``, ``{"dtype": "..."}`` or ``{"float": "-inf"}``."""
+    attributes: tuple[tuple[ArgumentPath, tuple[tuple[str, Json], ...]], ...]
+    """Attributes of each argument: pairs of name and value."""
+    options: dict[str, Json]
+
+
+class Resources(Record):
+    """What one compiled kernel takes, read from the cubin itself."""
+
+    registers: Integer
     """32-bit registers per thread."""
-    local: int
+    shared: Integer
+    """Bytes of shared memory per block."""
+    local: Integer
+    """Bytes of local memory per thread."""
+
+
+class CompiledKernel(Record):
+    """What compiling one launch came to: where its cubin is, and what it takes."""
+
+    cubin: Digest
+    metadata: dict[str, Json]
+    """Triton's own, without what belongs to the build machine."""
+    registers: Integer
+    """32-bit registers per thread."""
+    local: Integer
     """Bytes of local memory per thread."""
 
     @property
@@ -78,16 +157,56 @@ class Object:
         """Threads per block."""
         return 32 * _integer(self.metadata["num_warps"])
 
+    @property
+    def resources(self) -> Resources:
+        """What it takes."""
+        return Resources(registers=self.registers, shared=self.shared, local=self.local)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of compiling one launch: exactly one of the three is set."""
 
-    object: Object | None = None
+    object: CompiledKernel | None = None
     rejected: str | None = None
     """The compiler refused the candidate for a reason for which Triton's autotuner drops it too."""
     failed: str | None = None
     """The compiler broke. Never cached."""
+
+
+def field_problems(field: str, value: object, where: str) -> Iterator[Problem]:
+    """Yield what no schema says of a field of a `Specialization`, or of metadata.
+
+    Args:
+        field: Its name.
+        value: What it holds, from a file of somebody else.
+        where: Its path there.
+    """
+    if fault := unbounded(value):
+        yield Problem(where, fault)
+    elif field == "signature" and isinstance(value, dict):
+        for name, found in value.items():
+            if not _is_type(found):
+                yield Problem(where + step(name), f"expected str or list of them, got {kind(found)}")
+    elif field == "constants" and isinstance(value, tuple):
+        for number, (_, constant) in enumerate(value):
+            if type(constant) is dict and not _is_constant(constant):
+                yield Problem(
+                    f"{where}[{number}][1]", "expected a value, {constexpr: value}, {dtype: str} or {float: str}"
+                )
+
+
+def _is_type(value: Json) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(map(_is_type, value)))
+
+
+def _is_constant(value: dict[str, Json]) -> bool:
+    (name,) = value if len(value) == 1 else ("",)
+    content = value.get(name)
+    return (
+        name == "constexpr"
+        or (name == "dtype" and isinstance(content, str))
+        or (name == "float" and content in _NO_JSON)
+    )
 
 
 def _integer(value: Json) -> int:
@@ -96,8 +215,6 @@ def _integer(value: Json) -> int:
     return value
 
 
-def config_from_json(data: dict[str, object]) -> Config:
-    """Read a `Config` written by ``dataclasses.asdict``."""
-    pairs = data["kwargs"]
-    assert isinstance(pairs, list)  # noqa: S101
-    return Config(**{**data, "kwargs": tuple(tuple(pair) for pair in pairs)})  # type: ignore[arg-type]
+def config_from_json(data: object) -> Config:
+    """Read a `Config` that came through a pipe."""
+    return msgspec.convert(data, Config)

@@ -12,12 +12,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from kernels import calls, compare, pack, plan, report, run
 from tune.records import KERNEL, choice, config, kernel, record, times
 
-from gdn_aot.launches import Kernel, Object
+from gdn_aot.launches import CompiledKernel, Kernel, Specialization
 from gdn_aot.measuring.client import KeyState
 from gdn_aot.measuring.plan import Prepared
 from gdn_aot.records import tuning as records
 from gdn_aot.records.objective import Sample
-from gdn_aot.tracing.records import Launch, Trace, Tuning
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 
 CONFIGS = [config(32), config(64), config(128), config(64, stages=3)]
 
@@ -28,7 +28,7 @@ def test_two_records_are_compared_by_configuration(tmp_path: Path) -> None:
     first = [choice(row, key=key) for row, key in zip((near, near, far, near), keys, strict=True)]
     backward = list(reversed(CONFIGS))
 
-    def turned(key: tuple[int, ...], chosen: int, row: records.Times) -> records.ChoiceRecord:
+    def turned(key: tuple[int, ...], chosen: int, row: records.Times) -> records.MeasuredChoice:
         return choice(times(64, *reversed(row.us)), key=key, chosen=chosen, reference=3)
 
     second = [turned((1,), 3, near), turned((2,), 2, near), turned((3,), 1, far)]
@@ -48,7 +48,9 @@ def test_two_records_are_compared_by_configuration(tmp_path: Path) -> None:
 def test_a_trace_is_narrowed_to_the_prompts() -> None:
     trace = Trace("0.6.0", "3.6.0", "12.8")
     trace.kernels = [Kernel("m", name, "", "", (), (), ()) for name in ("a", "b")]
-    trace.launches = [Launch(number // 4, f"launch {number}", {}) for number in range(8)]
+    trace.launches = [
+        TracedLaunch(number // 4, f"launch {number}", Specialization({}, (), (), {})) for number in range(8)
+    ]
     trace.tunings = [
         Tuning(0, (1,), CONFIGS[:2], 0, [[0, 1], [2, 3]], [{(0, 0)}, {(0, 0)}]),
         Tuning(1, (1,), CONFIGS[:2], 0, [[4, 5]], [{(0, 0)}]),
@@ -63,8 +65,8 @@ def test_a_trace_is_narrowed_to_the_prompts() -> None:
     assert made.places == [(0, 64, calls.WORKLOAD, 5, [0, 1])]
 
 
-def _object(cubin: str) -> Object:
-    return Object(cubin=cubin, metadata={"shared": 0, "num_warps": 4}, registers=32, local=0)
+def _object(cubin: str) -> CompiledKernel:
+    return CompiledKernel(cubin=cubin, metadata={"shared": 0, "num_warps": 4}, registers=32, local=0)
 
 
 def test_columns_are_looked_up_in_the_samples() -> None:

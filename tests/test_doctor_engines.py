@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from doctoring import distribution, doctor, in_the_way
 from helpers import ROOT, expect_error, gdn_aot, python
+from msgspec.structs import replace
 
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.names import make_identifier

@@ -150,7 +150,7 @@ def test_compilers(served: Path, tmp_path: Path) -> None:
 
 
 def test_neither_compiler_nor_launcher(served: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['gdn_aot.serving._launch'] = None\n")
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['gdn_aot.triton_internals._launch'] = None\n")
     extra = first_on_path(tmp_path)
     compiler = doctor(served, **extra)["compiler"]
     assert (compiler["native_launcher"], compiler["can_launch"]) == (False, True)

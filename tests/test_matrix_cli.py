@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -167,9 +166,3 @@ def test_only_reads_the_matrix_without_anything_heavy() -> None:
         "from gdn_aot.cli.main import run; assert run(['build', '--only', 'fla0.6.0-triton3.8.0-sm_99']) == 3"
     )
     assert not loaded(code) & {"torch", "triton", "fla"}
-
-
-def test_the_schema_is_shipped() -> None:
-    from importlib import resources
-
-    assert json.loads(resources.files("gdn_aot").joinpath("resources/matrix.schema.json").read_text())["title"]

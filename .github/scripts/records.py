@@ -3,8 +3,8 @@
     python .github/scripts/records.py collect artifacts records    # on the GPU machine: those that are new or changed
     python .github/scripts/records.py accept records artifacts     # elsewhere: read, compare with their place, write
 
-``accept`` prints, in Markdown, what was measured on what. It reads every file as a record and writes the record, not
-the file; anything else that is among them is refused (2) before anything is written.
+``accept`` prints, in Markdown, what was measured on what. It takes files that are, byte for byte, the record
+of their place; if anything else is among them, nothing is written (2).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import GdnAotError, UsageError
 from gdn_aot.records import numerics, tuning
@@ -22,7 +22,9 @@ from gdn_aot.records import numerics, tuning
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_KINDS = ("tuning", "numerics")
+    from gdn_aot.records.files import RecordForm
+
+_FORMS: dict[str, RecordForm[Any]] = {"tuning": tuning.FORM, "numerics": numerics.FORM}
 _PLACE = re.compile(r"(tuning|numerics)/(sm_[0-9]{2,3})/([a-z0-9-]+)-([0-9][A-Za-z0-9.]*)\.json")
 _LARGEST = 16 << 20
 """Bytes of a record; those that there are have less than 1 MiB."""
@@ -30,7 +32,7 @@ _LARGEST = 16 << 20
 
 def collect(root: Path, into: Path) -> list[str]:
     """Copy the records below ``root``, a folder of a git checkout, that its commit does not have so; return them."""
-    command = ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard", "--", *_KINDS]
+    command = ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard", "--", *_FORMS]
     listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode().split("\0")
     names = sorted({name for name in listed if name and (root / name).is_file()})
     for name in names:
@@ -47,10 +49,7 @@ def accept(incoming: Path, root: Path) -> list[str]:
     """
     found = [_read(path, path.relative_to(incoming).as_posix()) for path in _files(incoming)]
     for place, record, _ in found:
-        if isinstance(record, tuning.Record):
-            tuning.save(record, root / place)
-        else:
-            numerics.save(record, root / place)
+        _FORMS[place.partition("/")[0]].save(record, root / place)
     return [line for _, _, line in found]
 
 
@@ -62,20 +61,14 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _read(path: Path, place: str) -> tuple[str, tuning.Record | numerics.Record, str]:
+def _read(path: Path, place: str) -> tuple[str, Any, str]:
     """Return where a record belongs, the record, and a line on it."""
     named = _PLACE.fullmatch(place)
     if named is None or path.stat().st_size > _LARGEST:
         raise UsageError(f"{place[:120]!a} is not the place of a record", hint="hand on records alone")
     kind, target, distribution, version = named.groups()
-    record = tuning.load(path) if kind == "tuning" else numerics.load(path)
+    record = _FORMS[kind].load(path, target=target, distribution=distribution, version=version)
     assert record is not None  # noqa: S101 - the file is there
-    about = record.provider
-    if (record.target, about.distribution, about.version) != (target, distribution, version):
-        raise UsageError(
-            f"{place} holds a record of {about.distribution} {about.version} on {record.target}",
-            hint="each record has one place",
-        )
     card = record.device
     ran = f"{_plain(card.name)}, driver {_plain(card.driver)}" if card is not None else "not run"
     return place, record, f"- `{place}`: {ran}, Triton {_plain(record.triton)}"

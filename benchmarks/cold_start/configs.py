@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def export(manifest: Manifest, folder: Path) -> dict[str, int]:
         for choice in kernel.choices:
             key = list(choice.key)
             compact = json.dumps(key, separators=(",", ":"), sort_keys=True)
-            config = {**asdict(choice.config), "kwargs": dict(choice.config.kwargs)}
+            config = {**structs.asdict(choice.config), "kwargs": dict(choice.config.kwargs)}
             entry = {"autotune_key": key, "config": config}
             known = entries.setdefault(hashlib.md5(compact.encode()).hexdigest(), entry)  # noqa: S324 - FLA's own
             disputed += known != entry

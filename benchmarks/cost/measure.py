@@ -12,16 +12,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.building import pipeline
 from gdn_aot.building.split import Part
+
+from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.known import tuned_for
 from gdn_aot.cli.build import select_workloads
 from gdn_aot.compiling.cache import BuildCache
+from gdn_aot.compiling.client import Worker
 from gdn_aot.machine import installed
-from gdn_aot.tracing.client import Worker
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.targets import Target

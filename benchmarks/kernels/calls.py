@@ -6,8 +6,10 @@ after it wanted, queries and keys normalized by the operator.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape

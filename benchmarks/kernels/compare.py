@@ -32,7 +32,7 @@ def compare(paths: tuple[Path, Path]) -> dict[str, Any]:
         loaded.append(found)
     first, second = map(_choices, loaded)
     both = [place for place in first if place in second]
-    weights = objective.Objective(dict(loaded[0].objective.weights), loaded[0].objective.bound)
+    weights = loaded[0].objective
     verdicts = {place: _verdict(first[place], second[place], weights) for place in both}
     counts = Counter(verdicts.values())
     share = (counts["equal"] + counts["within noise"]) / len(both) if both else 0.0
@@ -49,10 +49,10 @@ def compare(paths: tuple[Path, Path]) -> dict[str, Any]:
     }
 
 
-_Choice = tuple[record.KernelRecord, record.ChoiceRecord]
+_Choice = tuple[record.MeasuredKernel, record.MeasuredChoice]
 
 
-def _choices(loaded: record.Record) -> dict[tuple[str, tuple[Scalar, ...]], _Choice]:
+def _choices(loaded: record.TuningRecord) -> dict[tuple[str, tuple[Scalar, ...]], _Choice]:
     return {(kernel.kernel, choice.key): (kernel, choice) for kernel in loaded.kernels for choice in kernel.choices}
 
 

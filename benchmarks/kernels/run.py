@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.executors.local import local_card
+from gdn_aot.compiling.local import local_card
 from gdn_aot.launches import config_from_json
 from gdn_aot.measuring.client import Outcome, Session
 from kernels import plan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.records.tuning import Record
+    from gdn_aot.records.tuning import TuningRecord
 
 Records = dict[str, dict[str, Any]]
 GDN_START_SECONDS = 0.3
@@ -52,7 +52,7 @@ def _mib(value: int | None) -> float | None:
     return None if value is None else round(value / (1 << 20), 1)
 
 
-def by_record(choices: dict[str, list[dict[str, Any]]], tuning: Record, tokens: int = 8192) -> dict[str, Any]:
+def by_record(choices: dict[str, list[dict[str, Any]]], tuning: TuningRecord, tokens: int = 8192) -> dict[str, Any]:
     """Return what a tuning record says of the configurations that a process used.
 
     Args:

@@ -1,5 +1,5 @@
 """The artifact file: its manifest, its container, and the checks before anything in it is used.
 
-Import the modules, not this package: ``manifest``, ``parse`` and ``check`` need the standard library alone and
-are safe in a serving process; ``archive`` and ``verify`` import zstandard.
+Import the modules, not this package: ``names`` is light and safe at the start of a serving process; ``manifest``,
+``manifest_json`` and ``check`` import msgspec, ``archive`` and ``verify`` zstandard too.
 """

@@ -2,148 +2,163 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from gdn_aot.artifact.manifest import BinaryRow, Parts
 from gdn_aot.artifact.names import is_capture, make_identifier
+from gdn_aot.codec import unbounded
 from gdn_aot.errors import Problem
+from gdn_aot.launches import field_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-    from gdn_aot.artifact.manifest import Kernel, Manifest
+    from gdn_aot.artifact.manifest import FileKernel, ManifestFile, ManifestHead
 
-MAX_BLOB = 64 << 20
-"""Bytes of one blob. The largest GDN cubin seen is under 1 MB."""
 MAX_TOTAL = 1 << 30
 """Bytes of everything in an artifact, uncompressed."""
-MAX_EPOCH = 0o77777777777
-"""Seconds; the largest time that a tar header holds."""
 
-DIGEST = re.compile(r"[0-9a-f]{64}")
-COMMIT = re.compile(r"[0-9a-f]{40}")
-IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+_PLACES = {name: place for place, name in enumerate(BinaryRow.__struct_fields__)}
 
 
-def check_manifest(manifest: Manifest) -> Iterator[Problem]:
+def check_file(file: ManifestFile) -> Iterator[Problem]:
     """Yield what is inconsistent in a manifest, with its path.
 
-    Names, digests and relative paths have their form; kernels, autotune keys (as Triton compares them: 1 equals
-    True) and launch keys are unique; binaries point to models and workloads that are there; the blobs listed are
-    exactly those referred to.
+    Names and relative paths have their form; kernels, autotune keys (as Triton compares them: 1 equals True) and launch
+    keys are unique; binaries point to parts, models and workloads that are there; the parts and the blobs are exactly
+    those referred to, each once, in the order in which they are referred to.
     """
-    yield from _check_identity(manifest)
-    yield from _unique("kernels", ((kernel.module, kernel.qualname) for kernel in manifest.kernels))
-    models = _IndexFaults(len(manifest.models))
-    workloads = _IndexFaults(len(manifest.workloads))
-    captures = {number for number, name in enumerate(manifest.workloads) if is_capture(name)}
-    for number, kernel in enumerate(manifest.kernels):
+    yield from _check_identity(file)
+    yield from _unique("kernels", ((kernel.module, kernel.qualname) for kernel in file.kernels))
+    for number, kernel in enumerate(file.kernels):
         yield from _check_kernel(kernel, f"kernels[{number}]")
-        for inner, binary in enumerate(kernel.binaries):
-            captured = not captures.isdisjoint(binary.workloads)
-            if (binary.models or not captured) and (fault := models[binary.models]):
-                yield Problem(f"kernels[{number}].binaries[{inner}].models", fault)
-            if fault := workloads[binary.workloads]:
-                yield Problem(f"kernels[{number}].binaries[{inner}].workloads", fault)
-    if manifest.build.commit is not None and not COMMIT.fullmatch(manifest.build.commit):
-        yield Problem("build.commit", "expected null or 40 lower-case hexadecimal digits")
-    if not 0 <= manifest.build.epoch <= MAX_EPOCH:
-        yield Problem("build.epoch", f"expected seconds from 0 to {MAX_EPOCH}")
-    yield from _check_blobs(manifest)
+    yield from _check_blobs(file)
+    wrong = [*_check_numbers(file)]
+    yield from wrong
+    yield from _check_parts(file)
+    if not wrong:
+        yield from _check_users(file)
+        yield from _check_relaxations(file)
 
 
-def _check_identity(manifest: Manifest) -> Iterator[Problem]:
-    provider, target = manifest.provider, manifest.target
-    expected = make_identifier(
-        provider.name, provider.version, manifest.triton.version, target.name, manifest.workloads
-    )
-    if manifest.identifier != expected:
+def _check_identity(file: ManifestHead) -> Iterator[Problem]:
+    provider, target = file.provider, file.target
+    expected = make_identifier(provider.name, provider.version, file.triton.version, target.name, file.workloads)
+    if file.identifier != expected:
         yield Problem("identifier", f"is not what the fields below give, {_short(expected)}")
-    elif not IDENTIFIER.fullmatch(manifest.identifier):
-        yield Problem("identifier", "has characters that a file name must not have")
     major, minor = target.capability
     if target.name != f"sm_{major}{minor}" or not 0 <= minor <= 9:  # noqa: PLR2004
         yield Problem("target.capability", f"[{major}, {minor}] is not that of {_short(target.name)}")
-    for number, file in enumerate(provider.license_files):
-        yield from _check_path(file.path, f"provider.license_files[{number}].path")
+    for number, file_ in enumerate(provider.license_files):
+        yield from _check_path(file_.path, f"provider.license_files[{number}].path")
 
 
-def _check_kernel(kernel: Kernel, where: str) -> Iterator[Problem]:
-    yield from _check_digest(kernel.cache_key, f"{where}.cache_key")
-    yield from _check_digest(kernel.source_sha256, f"{where}.source_sha256")
-    for number, needed in enumerate(kernel.dependencies):
-        if needed.source_sha256:
-            yield from _check_digest(needed.source_sha256, f"{where}.dependencies[{number}].source_sha256")
+def _check_kernel(kernel: FileKernel, where: str) -> Iterator[Problem]:
     for number, source in enumerate(kernel.sources):
         yield from _check_path(source.path, f"{where}.sources[{number}].path")
-        yield from _check_digest(source.sha256, f"{where}.sources[{number}].sha256")
     yield from _unique(f"{where}.relaxations", (relaxed.argument for relaxed in kernel.relaxations), ".argument")
-    for number, relaxed in enumerate(kernel.relaxations):
-        for inner, binary in enumerate(kernel.binaries):
-            if binary.specialization.signature.get(relaxed.argument) != "constexpr":
-                yield Problem(f"{where}.relaxations[{number}].argument", f"is no constexpr of binaries[{inner}]")
-                break
     yield from _unique(f"{where}.choices", (choice.key for choice in kernel.choices), ".key")
-    yield from _unique(f"{where}.binaries", (binary.launch_key for binary in kernel.binaries), ".launch_key")
+    yield from _unique(f"{where}.binaries", (binary.launch_key for binary in kernel.binaries), "[0]")
+    for number, choice in enumerate(kernel.choices):
+        names = [name for name, _ in choice.config.kwargs]
+        if len({*names}) != len(names):
+            yield from _unique(f"{where}.choices[{number}].config.kwargs", names, "[0]")
 
 
-class _IndexFaults(dict[tuple[int, ...], str]):
-    """What is wrong with lists of indices, or nothing; each list is looked at once."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self._length = length
-
-    def __missing__(self, indices: tuple[int, ...]) -> str:
-        fault = ""
-        if not indices:
-            fault = "is empty"
-        elif any(left >= right for left, right in pairwise(indices)):
-            fault = "expected indices in rising order, each once"
-        elif not 0 <= indices[0] <= indices[-1] < self._length:
-            fault = f"expected indices from 0, below {self._length}"
-        self[indices] = fault
-        return fault
-
-
-def _check_blobs(manifest: Manifest) -> Iterator[Problem]:
-    listed = {blob.sha256 for blob in manifest.blobs if DIGEST.fullmatch(blob.sha256)}
-    referenced = set()
-    for where, digest in references(manifest):
-        referenced.add(digest)
-        if digest not in listed:
-            bad = list(_check_digest(digest, where))
-            yield from bad or [Problem(where, f"blob {digest} is not in the blob table")]
-    previous = ""
-    for number, blob in enumerate(manifest.blobs):
-        where = f"blobs[{number}]"
-        yield from _check_digest(blob.sha256, f"{where}.sha256")
-        if blob.sha256 == previous:
-            yield Problem(f"{where}.sha256", "is listed twice")
-        elif blob.sha256 < previous:
-            yield Problem(f"{where}.sha256", "is out of order")
-        elif blob.sha256 not in referenced:
-            yield Problem(f"{where}.sha256", "nothing refers to this blob")
-        previous = blob.sha256
-        if not 0 <= blob.size <= MAX_BLOB:
-            yield Problem(f"{where}.size", f"expected 0 to {MAX_BLOB} bytes")
-    if sum(max(blob.size, 0) for blob in manifest.blobs) > MAX_TOTAL:
+def _check_blobs(file: ManifestFile) -> Iterator[Problem]:
+    yield from _unique("blobs", (blob.sha256 for blob in file.blobs), ".sha256")
+    there = {blob.sha256 for blob in file.blobs}
+    for number, license_file in enumerate(file.provider.license_files):
+        if license_file.blob not in there:
+            where = f"provider.license_files[{number}].blob"
+            yield Problem(where, f"blob {license_file.blob} is not in the blob table")
+    if sum(blob.size for blob in file.blobs) > MAX_TOTAL:
         yield Problem("blobs", f"are larger than {MAX_TOTAL} bytes together")
 
 
-def references(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield (path, digest) for every field of a manifest that names a blob."""
-    for number, file in enumerate(manifest.provider.license_files):
-        yield f"provider.license_files[{number}].blob", file.blob
-    for outer, kernel in enumerate(manifest.kernels):
-        for inner, binary in enumerate(kernel.binaries):
-            yield f"kernels[{outer}].binaries[{inner}].cubin", binary.cubin
+def _check_numbers(file: ManifestFile) -> Iterator[Problem]:
+    """Yield which numbers of binaries name nothing, and what no binary names or comes to in another order."""
+    tables: dict[str, Sequence[object]] = {name: getattr(file.parts, name) for name in Parts.__struct_fields__}
+    tables["blob"] = file.blobs
+    digests = {blob.sha256: number for number, blob in enumerate(file.blobs)}
+    licenses = [digests[item.blob] for item in file.provider.license_files if item.blob in digests]
+    rows = [msgspec.structs.astuple(row) for kernel in file.kernels for row in kernel.binaries]
+    columns = dict(zip(_PLACES, zip(*rows, strict=True), strict=True)) if rows else {}
+    for name, table in tables.items():
+        met = [*dict.fromkeys([*(licenses if name == "blob" else ()), *columns.get(name, ())])]
+        if met == [*range(len(table))]:
+            continue
+        missing = [
+            Problem(where, f"expected a number from 0, below {len(table)}")
+            for where, row in _rows(file, name)
+            if getattr(row, name) not in range(len(table))
+        ]
+        place = "blobs" if name == "blob" else f"parts.{name}"
+        yield from missing or [_order_fault(place, met)]
 
 
-def _check_digest(digest: str, where: str) -> Iterator[Problem]:
-    if not DIGEST.fullmatch(digest):
-        yield Problem(where, "expected 64 lower-case hexadecimal digits")
+def _order_fault(place: str, met: list[int]) -> Problem:
+    """Return what is wrong with a table whose entries are met in this order."""
+    at = next((at for at, number in enumerate(met) if at != number), len(met))
+    return Problem(f"{place}[{at}]", "nothing refers to it" if at not in met else "is referred to after one behind it")
+
+
+def _check_parts(file: ManifestFile) -> Iterator[Problem]:
+    parts = file.parts
+    for name in Parts.__struct_fields__:
+        part = getattr(parts, name)
+        wrong = [
+            problem
+            for number, value in enumerate(part if name != "constants" or not _all_plain(parts) else ())
+            for problem in field_problems(name, value, f"parts.{name}[{number}]")
+        ]
+        yield from wrong or _unique(f"parts.{name}", map(msgspec.json.encode, part))
+
+
+def _all_plain(parts: Parts) -> bool:
+    """Say whether all constants are bounded scalars. Few are different, so that a set of them is quickly looked at."""
+    try:
+        return not unbounded([*{value for constants in parts.constants for _, value in constants}])
+    except TypeError:  # a list or an object
+        return False
+
+
+def _check_users(file: ManifestFile) -> Iterator[Problem]:
+    """Yield what is wrong with the models and workloads of binaries."""
+    for name, known in (("models", len(file.models)), ("workloads", len(file.workloads))):
+        for number, indices in enumerate(getattr(file.parts, name)):
+            if any(left >= right for left, right in pairwise(indices)):
+                yield Problem(f"parts.{name}[{number}]", "expected indices in rising order, each once")
+            elif indices and not 0 <= indices[0] <= indices[-1] < known:
+                yield Problem(f"parts.{name}[{number}]", f"expected indices from 0, below {known}")
+    captures = {number for number, name in enumerate(file.workloads) if is_capture(name)}
+    for name in ("models", "workloads") if () in (*file.parts.models, *file.parts.workloads) else ():
+        for where, row in _rows(file, name):
+            workloads = file.parts.workloads[row.workloads]
+            empty = not (workloads if name == "workloads" else file.parts.models[row.models])
+            if empty and (name == "workloads" or captures.isdisjoint(workloads)):
+                yield Problem(where, "is empty")
+
+
+def _check_relaxations(file: ManifestFile) -> Iterator[Problem]:
+    for outer, kernel in enumerate(file.kernels):
+        left = {relaxed.argument: number for number, relaxed in enumerate(kernel.relaxations)}
+        signatures = {row.signature: inner for inner, row in reversed([*enumerate(kernel.binaries)])} if left else {}
+        for number, inner in signatures.items():
+            signature = file.parts.signature[number]
+            for argument in [name for name in left if signature.get(name) != "constexpr"]:
+                where = f"kernels[{outer}].relaxations[{left.pop(argument)}].argument"
+                yield Problem(where, f"is no constexpr of binaries[{inner}]")
+
+
+def _rows(file: ManifestFile, field: str) -> Iterator[tuple[str, BinaryRow]]:
+    """Yield (path of a field, binary) for every binary."""
+    for outer, kernel in enumerate(file.kernels):
+        for inner, row in enumerate(kernel.binaries):
+            yield f"kernels[{outer}].binaries[{inner}][{_PLACES[field]}]", row
 
 
 def _check_path(path: str, where: str) -> Iterator[Problem]:
@@ -153,6 +168,9 @@ def _check_path(path: str, where: str) -> Iterator[Problem]:
 
 
 def _unique(where: str, keys: Iterable[Hashable], field: str = "") -> Iterator[Problem]:
+    keys = [*keys]
+    if len({*keys}) == len(keys):
+        return
     seen: dict[Hashable, int] = {}
     for number, key in enumerate(keys):
         first = seen.setdefault(key, number)

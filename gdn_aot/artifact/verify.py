@@ -1,25 +1,23 @@
 """Every check of an artifact file, before anything in it is used.
 
-The order bounds what a hostile file can cost: the digest of the whole file, then the frame header, then member by
-member with a limit on what may come next. A file that fails an early check is still read as far as that is safe, so
-that the report names all that is wrong.
+The order bounds what a hostile file can cost: the digest of the whole file, then the frame header, then the manifest,
+then member by member what the manifest calls for, with a limit on what may come next. Each header is compared with the
+one that belongs there. A file that fails a check is read on as far as it is known what comes next, so that the report
+names all that is wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.archive import MANIFEST_NAME, read_blobs
-from gdn_aot.artifact.check import MAX_BLOB, MAX_TOTAL
 from gdn_aot.artifact.container import MAX_FILE, Digests, FrameError, FrameReader, digest_file
-from gdn_aot.artifact.parse import MAX_BYTES, load_manifest
-from gdn_aot.artifact.reader import ProblemList
+from gdn_aot.artifact.manifest_json import MAX_BYTES, load_manifest
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _SLACK = 1 << 20
-"""Bytes read past the expected end, so that a small extra member is reported by its name."""
+"""Bytes read past the expected end, so that a small extra member is reported as one."""
 _CACHE = 128 << 20
 """Bytes of blobs that an open artifact keeps in memory at most."""
 
@@ -89,7 +87,11 @@ class Artifact:
         Raises:
             VerificationError: The file is no longer the one that was verified.
         """
-        return iter(self._blobs.items()) if self._blobs else read_blobs(self.path, self._body, self.manifest)
+        return (
+            iter(self._blobs.items())
+            if self._blobs
+            else read_blobs(self.path, self._body, self.manifest, len(self.manifest_json))
+        )
 
     def read_blob(self, sha256: str) -> bytes:
         """Return the content of one blob. Cheap unless the artifact is over 128 MiB.
@@ -136,7 +138,7 @@ def examine(path: str | PathLike[str]) -> Report:
         UsageError: There is no such file, or it cannot be read.
     """
     path = Path(path)
-    problems = ProblemList()
+    problems: list[Problem] = []
     members = _Members(problems)
     size = _size(path)
     try:
@@ -144,21 +146,20 @@ def examine(path: str | PathLike[str]) -> Report:
             digests = _digest(file, size, problems)
             file.seek(0)
             if 0 < size <= MAX_FILE:
-                with suppress(VerificationError):  # the list of problems is full
-                    members.read(file, digests.body)
+                members.read(file, digests.body)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
     return Report(
         path=path,
         size=digests.size,
         sha256=digests.sha256,
-        problems=tuple(problems.found()),
+        problems=tuple(problems),
         manifest=members.manifest,
         manifest_json=members.manifest_json,
         uncompressed=members.uncompressed,
         body=digests.body,
         blobs=members.blobs,
-        unknown_format=members.unknown_format and len(problems.found()) == 1,
+        unknown_format=members.unknown_format and len(problems) == 1,
     )
 
 
@@ -172,34 +173,28 @@ def _size(path: Path) -> int:
     return status.st_size
 
 
-def _digest(file: BinaryIO, size: int, problems: ProblemList) -> Digests:
+def _digest(file: BinaryIO, size: int, problems: list[Problem]) -> Digests:
     if size > MAX_FILE:
-        problems.add("file", f"is larger than {MAX_FILE} bytes")
+        problems.append(Problem("file", f"is larger than {MAX_FILE} bytes"))
         return Digests(size=size, sha256="", body=size, fault="not looked for")
     digests = digest_file(file, size)
     if size == 0:
-        problems.add("file", "is empty")
+        problems.append(Problem("file", "is empty"))
     elif digests.fault:
-        problems.add("trailer", digests.fault)
+        problems.append(Problem("trailer", digests.fault))
     return digests
 
 
 class _Members:
     """The state of reading through the members of one file."""
 
-    def __init__(self, problems: ProblemList) -> None:
+    def __init__(self, problems: list[Problem]) -> None:
         self.manifest: Manifest | None = None
         self.manifest_json = b""
         self.uncompressed = 0
         self.unknown_format = False
-        self._problems = problems
         self.blobs: dict[str, bytes] = {}
-        self._seen: set[str] = set()
-        self._last = ""
-        self._sizes: dict[str, int] | None = None
-        """Size of each blob by member name; None while the manifest is not known or not usable."""
-        self._epoch: int | None = None
-        self._keep = False
+        self._problems = problems
 
     def read(self, file: BinaryIO, body: int) -> None:
         """Read the frame that fills the first ``body`` bytes."""
@@ -207,135 +202,65 @@ class _Members:
             reader = FrameReader(file, body)
             self.uncompressed = reader.content_size
             reader.limit = MAX_BYTES + _SLACK
-            if self._read_manifest(reader):
-                self._read_blobs(reader)
-                if leftover := reader.leftover():
-                    self._problems.add("file", f"has {leftover} bytes after the compressed data")
+            if self._read_manifest(reader) and self._read_blobs(reader) and (leftover := reader.leftover()):
+                self._note("file", f"has {leftover} bytes after the compressed data")
         except FrameError as error:
-            self._problems.add("compressed data", str(error))
-        except tar.HeaderError as error:
-            self._problems.add("archive", str(error))
+            self._note("compressed data", str(error))
 
     def _read_manifest(self, reader: FrameReader) -> bool:
-        """Read the first member; say whether reading can go on."""
-        header = self._header(reader)
-        if header is None:
-            self._problems.add(MANIFEST_NAME, "missing")
+        """Read the first member; say whether the manifest can be trusted to be what it says."""
+        header = _exactly(reader, tar.BLOCK)
+        size = tar.content_size(header)
+        if size is None or not header.startswith(MANIFEST_NAME.encode() + b"\0"):
+            self._note(MANIFEST_NAME, "is not the first member, or not written as gdn-aot writes it")
             return False
-        if header.name != MANIFEST_NAME:
-            self._problems.add(header.name, "is the first member, expected manifest.json")
+        if size > MAX_BYTES:
+            self._note(MANIFEST_NAME, f"is larger than {MAX_BYTES} bytes")
             return False
-        if header.size > MAX_BYTES:
-            self._problems.add(MANIFEST_NAME, f"is larger than {MAX_BYTES} bytes")
-            return False
-        self._seen.add(header.name)
-        self.manifest_json = data = _exactly(reader, header.size)
-        self._pad(reader, header.name, header.size)
-        reader.limit = MAX_TOTAL
+        self.manifest_json = _exactly(reader, size)
+        padding = _exactly(reader, tar.padding(size))
         try:
-            self.manifest = load_manifest(data)
-        except UnknownFormatError as error:
-            self._note(error)
-            self.unknown_format = True
-            return False
+            self.manifest = manifest = load_manifest(self.manifest_json)
         except VerificationError as error:
-            self._note(error)
-            return True
-        self._sizes = {f"blobs/{blob.sha256}": blob.size for blob in self.manifest.blobs}
-        self._keep = sum(self._sizes.values()) <= _CACHE
-        self._epoch = self.manifest.build.epoch
-        self._check_time(header)
-        expected = sum(map(tar.member_size, (header.size, *self._sizes.values()))) + len(tar.END)
+            self._problems += [Problem(found.where or MANIFEST_NAME, found.what) for found in error.problems]
+            self.unknown_format = isinstance(error, UnknownFormatError)
+            return False
+        if header != tar.encode(MANIFEST_NAME, size, manifest.build.epoch) or any(padding):
+            self._note(MANIFEST_NAME, "its header or padding is not what the manifest calls for")
+        expected = sum(map(tar.member_size, (size, *(blob.size for blob in manifest.blobs)))) + len(tar.END)
         reader.limit = expected + _SLACK
         if reader.content_size != expected:
             found = f"holds {reader.content_size} bytes"
-            self._problems.add("compressed data", f"{found}, but the manifest accounts for {expected}")
+            self._note("compressed data", f"{found}, but the manifest accounts for {expected}")
         return True
 
-    def _read_blobs(self, reader: FrameReader) -> None:
-        expected = iter((self._sizes or {}).items())
-        while any(block := _exactly(reader, tar.BLOCK)):
-            name, size = next(expected, ("", 0))
-            if name and block == tar.encode(name, size, self._epoch or 0) and name > self._last:
-                self._last = name
-                self._seen.add(name)
-            else:
-                header = self._decode(block)
-                self._check_place(header)
-                name, size = header.name, header.size
-            if size > MAX_BLOB:
-                raise tar.HeaderError(f"member {name} is larger than {MAX_BLOB} bytes")
-            self._read_blob(reader, name, size)
-        for name in self._sizes or ():
-            if name not in self._seen:
-                self._problems.add(name, "missing, but in the blob table")
-        if any(_exactly(reader, len(tar.END) - tar.BLOCK)) or reader.read(1):
-            self._problems.add("archive", "goes on after its end marker")
+    def _read_blobs(self, reader: FrameReader) -> bool:
+        """Read what follows the manifest; say whether it could be read to its end."""
+        assert self.manifest is not None  # noqa: S101
+        blobs, epoch = self.manifest.blobs, self.manifest.build.epoch
+        keep = sum(blob.size for blob in blobs) <= _CACHE
+        for number, blob in enumerate(blobs, 1):
+            name = f"blobs/{blob.sha256}"
+            if _exactly(reader, tar.BLOCK) != tar.encode(name, blob.size, epoch):
+                self._note(
+                    name, f"member {number} is not what the manifest calls for: a file of this name, size and time"
+                )
+                return False
+            content = _exactly(reader, blob.size)
+            if hashlib.sha256(content).hexdigest() != blob.sha256:
+                self._note(name, f"the content has the SHA-256 {hashlib.sha256(content).hexdigest()}")
+            elif keep:
+                self.blobs[blob.sha256] = content
+            if any(_exactly(reader, tar.padding(blob.size))):
+                self._note(name, "is padded with something other than zeros")
+        if any(_exactly(reader, len(tar.END))) or reader.read(1):
+            self._note("archive", "goes on after the last member that the manifest calls for")
             while reader.read(_CHUNK):
                 pass
+        return True
 
-    def _read_blob(self, reader: FrameReader, name: str, size: int) -> None:
-        if size <= _CHUNK:
-            content = _exactly(reader, size)
-            found = hashlib.sha256(content).hexdigest()
-        else:
-            found, content = self._read_large(reader, size)
-        if name == f"blobs/{found}":
-            if self._keep:
-                self.blobs[found] = content
-        elif name.startswith("blobs/"):
-            self._problems.add(name, f"the content has the SHA-256 {found}")
-        self._pad(reader, name, size)
-
-    def _read_large(self, reader: FrameReader, size: int) -> tuple[str, bytes]:
-        """Return the SHA-256 of a blob, and its content if that is to be kept."""
-        digest = hashlib.sha256()
-        parts = []
-        while size:
-            chunk = _exactly(reader, min(size, _CHUNK))
-            digest.update(chunk)
-            size -= len(chunk)
-            if self._keep:
-                parts.append(chunk)
-        return digest.hexdigest(), b"".join(parts)
-
-    def _check_place(self, header: tar.Header) -> None:
-        """Compare a header with the blob table and with the members before it."""
-        self._check_time(header)
-        if header.name in self._seen:
-            self._problems.add(header.name, "is in the archive twice")
-        elif self._sizes is not None and header.name not in self._sizes:
-            self._problems.add(header.name, "is not in the blob table")
-        elif self._sizes is not None and header.size != self._sizes[header.name]:
-            expected = self._sizes[header.name]
-            self._problems.add(header.name, f"has {header.size} bytes, expected {expected}")
-        if header.name < self._last:
-            self._problems.add(header.name, "is out of order")
-        self._last = header.name
-        self._seen.add(header.name)
-
-    def _check_time(self, header: tar.Header) -> None:
-        if self._epoch is not None and not header.problems and header.mtime != self._epoch:
-            self._problems.add(header.name, f"has the time {header.mtime}, expected {self._epoch}")
-
-    def _header(self, reader: FrameReader) -> tar.Header | None:
-        """Read one header; None at the end marker."""
-        block = _exactly(reader, tar.BLOCK)
-        return self._decode(block) if any(block) else None
-
-    def _decode(self, block: bytes) -> tar.Header:
-        header = tar.decode(block)
-        for problem in header.problems:
-            self._problems.add(header.name, problem)
-        return header
-
-    def _pad(self, reader: FrameReader, name: str, size: int) -> None:
-        if any(_exactly(reader, tar.padding(size))):
-            self._problems.add(name, "is padded with something other than zeros")
-
-    def _note(self, error: VerificationError) -> None:
-        for problem in error.problems:
-            self._problems.add(problem.where or MANIFEST_NAME, problem.what)
+    def _note(self, where: str, what: str) -> None:
+        self._problems.append(Problem(where, what))
 
 
 def _exactly(reader: FrameReader, size: int) -> bytes:

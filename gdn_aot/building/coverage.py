@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gdn_aot.catalogue.models import shape_of
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.client import Worker
 from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
-from gdn_aot.tracing.client import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +58,7 @@ def cover(
 
 def built_shapes(manifest: Manifest) -> tuple[ModelShape, ...]:
     """Return the shapes that an artifact was built for, those of ``--shape`` included."""
-    return tuple(shape_of(asdict(row)) for row in manifest.models)
+    return tuple(shape_of(msgspec.structs.asdict(row)) for row in manifest.models)
 
 
 def check_versions(manifest: Manifest) -> None:
@@ -80,17 +82,11 @@ def check_versions(manifest: Manifest) -> None:
 
 def _keys(manifest: Manifest) -> dict[str, Any]:
     return {
-        f"{kernel.module}:{kernel.qualname}": {
+        kernel.name: {
             "cache_key": kernel.cache_key,
             "launches": [binary.launch_key for binary in kernel.binaries],
             "relaxations": [[relaxed.argument, relaxed.value] for relaxed in kernel.relaxations],
-            "choices": [
-                [
-                    list(choice.key),
-                    {**asdict(choice.config), "kwargs": list(choice.config.kwargs.items())},
-                ]
-                for choice in kernel.choices
-            ],
+            "choices": [[choice.key, msgspec.to_builtins(choice.config)] for choice in kernel.choices],
         }
         for kernel in manifest.kernels
     }

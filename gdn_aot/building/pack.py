@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import zstandard
+from msgspec import structs
 
 from gdn_aot._version import __version__
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import epoch_from_environment
 from gdn_aot.catalogue.models import distinct
+from gdn_aot.errors import ProviderMissingError
 from gdn_aot.tracing.records import NO_SHAPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gdn_aot import launches
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits, ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
     from gdn_aot.compiling.cache import BuildCache
-    from gdn_aot.launches import Object
+    from gdn_aot.launches import CompiledKernel, Key
     from gdn_aot.tracing import records
+
+
+_LICENSE_NAME = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
 
 
 def make_manifest(
@@ -35,7 +41,7 @@ def make_manifest(
     target: Target,
     trace: records.Trace,
     choices: Choices,
-    objects: dict[int, Object],
+    objects: dict[int, CompiledKernel],
     shapes: Sequence[ModelShape],
     workloads: Sequence[str],
     limits: Limits,
@@ -75,6 +81,7 @@ def make_manifest(
         kernels=tuple(kernels),
         not_covered=_not_covered(trace, choices),
         numerics=numerics,
+        blobs=(),
         build=_build(),
     )
 
@@ -111,94 +118,47 @@ def _models_of_traced(shapes: Sequence[ModelShape], *, paged: bool) -> list[list
     ]
 
 
-def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m.Binary]) -> m.Kernel:
-    kernel = trace.kernels[index]
-    chosen = [choice for choice in choices.chosen if choice.tuning.kernel == index]
-    return m.Kernel(
-        module=kernel.module,
-        qualname=kernel.qualname,
-        cache_key=kernel.cache_key,
-        source_sha256=kernel.source_sha256,
-        sources=tuple(m.Source(path=path, sha256=sha256) for path, sha256 in kernel.sources),
-        dependencies=tuple(
-            m.Dependency(name=name, module=module, qualname=qualname, source_sha256=sha256)
-            for name, module, qualname, sha256 in kernel.dependencies
-        ),
-        globals=tuple(m.Global(name=name, value=value) for name, value in kernel.globals),
-        choices=tuple(
-            sorted(
-                (
-                    m.Choice(
-                        key=choice.tuning.key,
-                        config=_config(choice.config),
-                        provenance=cast("m.Provenance", choice.provenance),
-                        derived=choice.derived,
-                        note=choice.note,
-                    )
-                    for choice in chosen
-                ),
-                key=lambda choice: str(choice.key),
-            )
-        ),
+def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m.Binary]) -> m.PackedKernel:
+    chosen = (choice for choice in choices.chosen if choice.tuning.kernel == index)
+    rows = [
+        m.Choice(
+            key=choice.tuning.key,
+            config=choice.config,
+            provenance=cast("m.Provenance", choice.provenance),
+            derived=choice.derived,
+            note=choice.note,
+        )
+        for choice in chosen
+    ]
+    return m.PackedKernel(
+        **structs.asdict(trace.kernels[index]),
+        choices=tuple(sorted(rows, key=lambda choice: str(choice.key))),
         binaries=tuple(sorted(binaries, key=lambda binary: binary.launch_key)),
-        relaxations=tuple(
-            m.Relaxation(argument=argument, value=value, reason=reason)
-            for argument, value, reason in kernel.relaxations
-        ),
-    )
-
-
-def _config(config: launches.Config) -> m.Config:
-    return m.Config(
-        kwargs=dict(config.kwargs),
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-        num_ctas=config.num_ctas,
-        maxnreg=config.maxnreg,
     )
 
 
 def _binary(
-    launch: records.Launch, compiled: Object, users: records.Users, models_of_traced: list[list[int]]
+    launch: records.TracedLaunch, compiled: CompiledKernel, users: records.Users, models_of_traced: list[list[int]]
 ) -> m.Binary:
-    specialization: dict[str, Any] = dict(launch.specialization)
     return m.Binary(
         launch_key=launch.key,
-        specialization=m.Specialization(
-            signature=_frozen(specialization["signature"]),
-            constants=_frozen(specialization["constants"]),
-            attributes=_frozen(specialization["attributes"]),
-            options=_frozen(specialization["options"]),
-        ),
-        metadata=_frozen(compiled.metadata),
-        resources=m.Resources(registers=compiled.registers, shared=compiled.shared, local=compiled.local),
+        specialization=launch.specialization,
+        metadata=compiled.metadata,
+        resources=compiled.resources,
         models=tuple(sorted({model for shape, _ in users if shape != NO_SHAPE for model in models_of_traced[shape]})),
         workloads=tuple(sorted({workload for _, workload in users})),
         cubin=compiled.cubin,
     )
 
 
-def _frozen(value: object) -> Any:
-    return m.freeze(value)
-
-
 def _model(shape: ModelShape) -> m.Model:
-    return m.Model(
-        name=shape.name,
-        tp=shape.tp,
-        heads=shape.heads,
-        v_heads=shape.v_heads,
-        k_dim=shape.k_dim,
-        v_dim=shape.v_dim,
-        conv_width=shape.conv_width,
-        dtype=shape.dtype,
-    )
+    return m.Model(**{name: getattr(shape, name) for name in m.Model.__struct_fields__})
 
 
 def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, ...]:
-    keys: dict[tuple[str, str], list[m.Key]] = {}
+    keys: dict[tuple[str, str], list[Key]] = {}
     for kernel, reason, key in choices.uncovered:
-        keys.setdefault((kernel, reason), []).extend([cast("m.Key", key)] if key is not None else [])
+        keys.setdefault((kernel, reason), []).extend([cast("Key", key)] if key is not None else [])
     for workload, reason in trace.refused:
         # The provider itself refused the call on this target: whatever it would have launched is not covered.
         keys.setdefault((f"workload:{workload}", f"refused by the provider: {reason}"), [])
@@ -208,6 +168,26 @@ def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, 
         m.NotCovered(kernel=kernel, reason=reason, keys=tuple(sorted(found, key=str)))
         for (kernel, reason), found in sorted(keys.items())
     )
+
+
+def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
+    """Return (file name, text) of the licence files in a provider's distribution, sorted by name.
+
+    Raises:
+        ProviderMissingError: The distribution carries none, so that what is compiled from it could not be shipped.
+    """
+    distribution = importlib.metadata.distribution(provider.distribution)
+    found = {
+        file.name: file.locate().read_bytes()  # type: ignore[attr-defined]
+        for file in distribution.files or []
+        if _LICENSE_NAME.match(file.name) and ".dist-info" in file.parts[0]
+    }
+    if not found:
+        raise ProviderMissingError(
+            f"{provider.distribution} {distribution.version} as installed carries no licence text",
+            hint=f"install it from its wheel: {provider.install}",
+        )
+    return sorted(found.items())
 
 
 def _build() -> m.Build:

@@ -6,25 +6,24 @@ import contextlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.names import file_name
 from gdn_aot.building import pack
-from gdn_aot.catalogue.models import distinct
 from gdn_aot.catalogue.targets import assembler_version, check_assembler
-from gdn_aot.choosing.known import tuned_for
+from gdn_aot.choosing.known import known_for
 from gdn_aot.compiling.cache import digest
+from gdn_aot.compiling.client import Worker
 from gdn_aot.compiling.compilation import Compilation, compiler
+from gdn_aot.compiling.executor import Order
+from gdn_aot.compiling.local import LocalExecutor
 from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
-from gdn_aot.executors.base import Order
-from gdn_aot.executors.local import LocalExecutor
 from gdn_aot.machine import installed
-from gdn_aot.records import numerics as results
+from gdn_aot.records import numerics
 from gdn_aot.tracing import sources
-from gdn_aot.tracing.client import Worker
 from gdn_aot.tracing.records import UNUSABLE, Trace
 from gdn_aot.triton_internals import check_version
 
@@ -35,52 +34,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.catalogue.providers import Limits, ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
-    from gdn_aot.choosing.known import Tuned
+    from gdn_aot.choosing.known import Known
     from gdn_aot.compiling.cache import BuildCache
-    from gdn_aot.executors.base import Executor
-    from gdn_aot.tracing.captured import CapturedKernels
-    from gdn_aot.tracing.client import Extras
+    from gdn_aot.compiling.executor import Executor
+    from gdn_aot.tracing.wanted import Wanted
+    from gdn_aot.tracing.wide import Extras
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to build, for every target alike."""
+    """A build: what is wanted, what is known of it, and how it is run."""
 
-    provider: ProviderInfo
-    shapes: tuple[ModelShape, ...]
-    fp16_fallback: bool
-    """Build for fp16 on targets without bf16 arithmetic: that is what such cards are run with."""
-    limits: Limits
-    workloads: tuple[str, ...]
+    wanted: Wanted
     cache: BuildCache
-    tuning_root: Path | None
-    jobs: int
-    timeout: float
-    all_candidates: bool
-    keep_going: bool
     output: Path
-    ptx: bool = False
-    """Keep the PTX of everything compiled in the build cache; what was compiled without is compiled again."""
+    jobs: int
+    """Compile workers on this machine."""
+    timeout: float
+    """Seconds that one kernel may take."""
+    tuning_root: Path | None = None
+    """Directory of tuning records."""
     numerics_root: Path | None = None
-    """Directory of the records of `gdn_aot.reference`."""
-    capture: CapturedKernels | None = None
-    """Kernels of a capture that are built too."""
+    """Directory of the records of numeric checks."""
+    all_candidates: bool = False
+    """Pack the candidates that were not chosen, too."""
+    keep_going: bool = False
+    """Pack what compiles where something does not."""
+    ptx: bool = False
+    """Keep the PTX of everything compiled in the build cache."""
     executor: Executor = field(default_factory=LocalExecutor)
     """Where kernels are compiled."""
-
-    def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
-        """Return the shapes to build for a target."""
-        if target.bf16 or not self.fp16_fallback:
-            return self.shapes
-        return tuple(dict.fromkeys(replace(shape, dtype="fp16") for shape in self.shapes))
-
-    def distinct_for(self, target: Target) -> tuple[ModelShape, ...]:
-        """Return one of each of these that the provider's kernels can tell apart."""
-        return distinct(self.shapes_for(target), paged=self.provider.paged)
 
 
 @dataclass(kw_only=True)
@@ -107,7 +92,7 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
         UnsupportedTritonError: Triton is not installed, or of a version that is not supported.
         UnsupportedTargetError: The installed ptxas cannot assemble for a target.
     """
-    installed.require(job.provider.name)
+    installed.require(job.wanted.provider.name)
     triton = installed.version("triton")
     if triton is None:
         raise UnsupportedTritonError("Triton is not installed", hint="pip install 'triton>=3.6,<3.10'")
@@ -128,12 +113,12 @@ def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str
     """
     threads = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=1)
     with threads[0] as packer, threads[1] as tracer, contextlib.ExitStack() as stack:
-        lazy = [LazyWorker(stack, job.provider.name, target) for target in targets]
-        ahead: dict[int, Future[tuple[Tuned, Trace]]] = {}
+        lazy = [LazyWorker(stack, job.wanted.provider.name, target) for target in targets]
+        ahead: dict[int, Future[tuple[Known, Trace]]] = {}
 
         def begin(position: int) -> None:
             if position < len(targets):
-                job.executor.expect(job.provider, targets[position : position + 1])
+                job.executor.expect(job.wanted.provider, targets[position : position + 1])
                 worker = lazy[position].get()
                 ahead[position] = tracer.submit(_first_trace, job, targets[position], lambda: worker)
 
@@ -190,7 +175,7 @@ def compile_target(
     lazy: LazyWorker,
     progress: Callable[[int, int, str], None],
     *,
-    first: Callable[[], tuple[Tuned, Trace]] | None = None,
+    first: Callable[[], tuple[Known, Trace]] | None = None,
     busy: Callable[[], None] | None = None,
 ) -> Compiled:
     """Trace, choose and compile one target.
@@ -205,18 +190,18 @@ def compile_target(
     """
     start = time.monotonic()
     progress(0, 0, f"{target}: tracing")
-    tuned, trace = first() if first else _first_trace(job, target, expected(job, target, lazy))
+    known, trace = first() if first else _first_trace(job, target, expected(job, target, lazy))
     marks = {"trace": time.monotonic() - start}
     with job.executor.compiling(order(job, target, trace), lazy.get) as workers:
-        run = Compilation(job, target, trace, workers, progress, busy)
-        choices = run.choose(tuned)
+        run = Compilation(order(job, target, trace), trace, workers, progress, busy)
+        choices = run.choose(known, all_candidates=job.all_candidates)
         if any(key is not None for _, _, key in choices.uncovered):
             progress(0, 0, f"{target}: tracing smaller candidates")
-            trace = traced(job, target, lazy.get, derive="smaller", extras=tuned.extras)
-            smaller = Compilation(job, target, trace, workers, progress)
+            trace = traced(job, target, lazy.get, derive="smaller", extras=known.extras)
+            smaller = Compilation(order(job, target, trace), trace, workers, progress)
             smaller.compiled, smaller.spent = run.compiled, run.spent
             smaller.before = run
-            run, choices = smaller, smaller.choose(tuned)
+            run, choices = smaller, smaller.choose(known, all_candidates=job.all_candidates)
     marks["compile"] = time.monotonic() - start - marks["trace"]
     return Compiled(trace=trace, choices=choices, run=run, seconds=marks)
 
@@ -224,12 +209,13 @@ def compile_target(
 def order(job: Job, target: Target, trace: Trace) -> Order:
     """Return what compiling the launches of a trace takes."""
     return Order(
-        provider=job.provider,
+        provider=job.wanted.provider,
         target=target,
         compiler=compiler(target, trace),
         cache=job.cache,
         jobs=job.jobs,
         timeout=job.timeout,
+        ptx=job.ptx,
     )
 
 
@@ -237,15 +223,15 @@ def expected(job: Job, target: Target, lazy: LazyWorker) -> Callable[[], Worker]
     """Return what starts a target's worker, and has its compile workers start meanwhile."""
 
     def get() -> Worker:
-        job.executor.expect(job.provider, [target])
+        job.executor.expect(job.wanted.provider, [target])
         return lazy.get()
 
     return get
 
 
-def _first_trace(job: Job, target: Target, worker: Callable[[], Worker]) -> tuple[Tuned, Trace]:
-    tuned = tuned_for(job, target)
-    return tuned, traced(job, target, worker, extras=tuned.extras)
+def _first_trace(job: Job, target: Target, worker: Callable[[], Worker]) -> tuple[Known, Trace]:
+    known = known_for(job.wanted, target, job.tuning_root)
+    return known, traced(job, target, worker, extras=known.extras)
 
 
 def _compile_target(
@@ -254,7 +240,7 @@ def _compile_target(
     lazy: LazyWorker,
     progress: Callable[[int, int, str], None],
     *,
-    first: Callable[[], tuple[Tuned, Trace]] | None,
+    first: Callable[[], tuple[Known, Trace]] | None,
     busy: Callable[[], None],
 ) -> Callable[[], Built]:
     """Trace, choose and compile one target. Returns what is left to do: packing."""
@@ -276,19 +262,21 @@ def _compile_target(
 def pack_target(job: Job, done: Compiled, built: Built) -> Built:
     """Write the artifact of a target that was compiled; say so in ``built`` and return that."""
     start = time.monotonic()
-    trace = done.trace
-    licenses = sources.license_texts(job.provider)
+    trace, wanted = done.trace, job.wanted
+    licenses = pack.license_texts(wanted.provider)
     manifest = pack.make_manifest(
-        provider=job.provider,
+        provider=wanted.provider,
         target=built.target,
         trace=trace,
         choices=built.choices,
-        objects=done.run.kept(done.choices),
-        shapes=job.shapes_for(built.target),
+        objects=done.run.kept(done.choices, all_candidates=job.all_candidates),
+        shapes=wanted.shapes_for(built.target),
         workloads=trace.workloads,
-        limits=job.limits,
+        limits=wanted.limits,
         licenses=licenses,
-        numerics=results.summary(job.numerics_root, job.provider, built.target, trace, built.choices),
+        numerics=numerics.summary(
+            job.numerics_root, wanted.provider, built.target, trace, built.choices.digests(trace)
+        ),
     )
     path = job.output / file_name(manifest.identifier)
     archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), path)
@@ -314,42 +302,33 @@ def traced(
         job: What is built.
         target: For which target.
         worker: Starts the worker if it is needed.
-        derive: As for `gdn_aot.tracing.client.Worker.trace`.
+        derive: As for `gdn_aot.compiling.client.Worker.trace`.
         extras: Likewise.
         tokens: Likewise.
     """
-    shapes = job.distinct_for(target)
+    wanted = job.wanted
     named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
     ptxas = assembler_version(target) or "unknown"
     # Tuning traces travel to the machine with the card, whose PyTorch may be another build: the tuner sees live what is
     # launched, and says if it was not traced.
-    packages = ("triton", *(() if tokens else ("torch",)), job.provider.distribution)
+    packages = ("triton", *(() if tokens else ("torch",)), wanted.provider.distribution)
     key = digest(
-        sources.code_digest(job.provider),
+        sources.code_digest(wanted.provider),
         {name: installed.version(name) for name in packages},
         ptxas,
         json.loads(json.dumps(asdict(target))),
-        [asdict(shape) for shape in shapes],
-        asdict(job.limits),
-        job.workloads,
+        [asdict(shape) for shape in wanted.distinct_for(target)],
+        asdict(wanted.limits),
+        wanted.workloads,
         derive,
         named,
         list(tokens),
-        (job.capture.name, job.capture.plain) if job.capture else None,
+        (wanted.capture.name, wanted.capture.plain) if wanted.capture else None,
     )
     stored = job.cache.trace(key)
     if stored is not None:
         return Trace.from_json(stored)
-    made = worker().trace(
-        shapes,
-        job.limits,
-        job.workloads,
-        ptxas,
-        derive=derive,
-        extras=extras,
-        tokens=tokens,
-        capture=job.capture,
-    )
+    made = worker().trace(wanted, ptxas, derive=derive, extras=extras, tokens=tokens)
     trace = Trace.from_json(made)
     if not any(reason.startswith(UNUSABLE) for _, reason in trace.left_out):
         job.cache.put_trace(key, made)

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gdn_aot._files import write_whole
 from gdn_aot.building.coverage import check_versions
 from gdn_aot.catalogue.providers import build_command
 from gdn_aot.catalogue.targets import assembler_version, get_target
+from gdn_aot.compiling.client import Worker
 from gdn_aot.errors import NoArtifactError, NotWritableError, UsageError
-from gdn_aot.serving.settings import changed_code_variable
-from gdn_aot.tracing.client import Worker
+from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice, read_entry
 
 if TYPE_CHECKING:
-    from gdn_aot.artifact.manifest import Kernel, Manifest
+    from gdn_aot.artifact.manifest import Manifest, PackedKernel
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.store.stored import StoredArtifact
 
@@ -108,20 +110,23 @@ def _check_environment(manifest: Manifest) -> None:
         )
 
 
-def _plain(kernel: Kernel) -> dict[str, Any]:
+def _plain(kernel: PackedKernel) -> dict[str, Any]:
     return {
         "module": kernel.module,
         "qualname": kernel.qualname,
         "cache_key": kernel.cache_key,
         "binaries": [
             {
-                "specialization": asdict(binary.specialization),
-                "metadata": dict(binary.metadata),
+                "specialization": msgspec.to_builtins(binary.specialization),
+                "metadata": binary.metadata,
                 "cubin": binary.cubin,
             }
             for binary in kernel.binaries
         ],
-        "choices": [[list(choice.key), asdict(choice.config)] for choice in kernel.choices],
+        "choices": [
+            [choice.key, {**msgspec.to_builtins(choice.config), "kwargs": dict(choice.config.kwargs)}]
+            for choice in kernel.choices
+        ],
         "relaxations": [relaxed.argument for relaxed in kernel.relaxations],
     }
 

@@ -13,16 +13,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gdn_aot._version import __version__
-from gdn_aot.artifact.reader import refuse_constant
-from gdn_aot.capture import parse
+from gdn_aot.capture.form import FORM, Capture
 from gdn_aot.capture.recorder import ENDING, FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-    from gdn_aot.capture.form import Capture
 
 
 @dataclass(slots=True)
@@ -81,14 +80,14 @@ def merge_folder(folder: Path) -> Merged:
         "kernels": list(_kernels(used)),
         "left_out": [{"what": what, "reason": reason} for what, reason in sorted(left_out)],
     }
-    return Merged(parse.build(plain, "what was recorded"), notes)
+    return Merged(FORM.convert(plain, "what was recorded"), notes)
 
 
 def _read(path: Path) -> _Process | None:
     rows, damaged = [], 0
     for line in path.read_bytes().split(b"\n"):
         try:
-            row = json.loads(line, parse_constant=refuse_constant) if line else None
+            row = msgspec.json.decode(line) if line else None
         except (ValueError, RecursionError):
             row, damaged = None, damaged + 1
         if isinstance(row, dict):

@@ -150,7 +150,7 @@ def _tuning(seen: Seen) -> dict[str, Any] | None:
     tuning = seen.tuning
     if tuning is None:
         return None
-    values = [*(tuning.key or ()), *tuning.config["kwargs"].values()]
+    values = [*(tuning.key or ()), *(value for _, value in tuning.config["kwargs"])]
     for value in values:
         if value is not None and not isinstance(value, (bool, int, float, str)):
             raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form")

@@ -92,7 +92,7 @@ def merge(folder: Path, output: Path) -> Merged:
 def _collect(folder: Path, output: Path) -> Merged:
     merged = merge_folder(folder)
     if merged.capture.launches:
-        _write(output, form.dump(merged.capture))
+        _write(output, form.FORM.encode(merged.capture))
     return merged
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gdn_aot.errors import UsageError
+from gdn_aot.records.numerics import choice_digest, launch_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Config, Object, Outcome, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, Outcome, Scalar
     from gdn_aot.records.tuning import TunedChoice, TuningTable
     from gdn_aot.tracing.records import Trace, Tuning
 
@@ -74,8 +75,16 @@ class Choices:
     """(kernel, candidate, reason) of candidates that do not fit this target."""
     failures: list[Failure] = field(default_factory=list)
 
+    def digests(self, trace: Trace) -> set[str]:
+        """Return the digests, as records of numeric checks have them, of everything that is packed."""
+        tuned = {
+            choice_digest(trace.kernels[one.tuning.kernel].name, one.tuning.key, one.config) for one in self.chosen
+        }
+        plain = [trace.launches[index] for index in self.plain]
+        return tuned | {launch_digest(trace.kernels[launch.kernel].name, launch.key) for launch in plain}
 
-def misfit(compiled: Object, target: Target) -> str | None:
+
+def misfit(compiled: CompiledKernel, target: Target) -> str | None:
     """Return why a compiled kernel cannot run on a target, or None if it can."""
     if compiled.shared > target.max_shared:
         return f"needs {compiled.shared} bytes of shared memory, {target} has {target.max_shared}"

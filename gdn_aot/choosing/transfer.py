@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.launches import Config, Scalar
-    from gdn_aot.records import tuning_form as form
-    from gdn_aot.records.tuning import ChoiceRecord, KernelRecord, Record
+    from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
 
 Key = tuple["Scalar", ...]
 _SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")
@@ -48,7 +47,7 @@ def nearness(target: Target, other: Target) -> tuple[bool, int, int]:
     )
 
 
-def ranked(kernel: KernelRecord, choice: ChoiceRecord, goal: form.Objective) -> list[Config]:
+def ranked(kernel: MeasuredKernel, choice: MeasuredChoice, goal: objective.Objective) -> list[Config]:
     """Return the provider's own candidates that are eligible for a key, best first: the choice, then by objective.
 
     The choice is first even where another one's score is lower: it was made between times that differ by less than
@@ -62,7 +61,7 @@ def ranked(kernel: KernelRecord, choice: ChoiceRecord, goal: form.Objective) -> 
         ]
         for row in choice.times
     }
-    verdict = objective.choose(samples, [()] * kernel.offered, objective.Objective(dict(goal.weights), goal.bound))
+    verdict = objective.choose(samples, [()] * kernel.offered, goal)
     if isinstance(verdict, objective.NoneEligible):
         return []
     order = sorted(verdict.ranking, key=lambda index: index != choice.chosen)
@@ -74,9 +73,9 @@ class _Source:
     """One record, ready to be asked."""
 
     target: str
-    record: Record
-    exact: dict[tuple[str, Key], tuple[KernelRecord, ChoiceRecord]]
-    alike: dict[tuple[str, Key], tuple[KernelRecord, ChoiceRecord]]
+    record: TuningRecord
+    exact: dict[tuple[str, Key], tuple[MeasuredKernel, MeasuredChoice]]
+    alike: dict[tuple[str, Key], tuple[MeasuredKernel, MeasuredChoice]]
     """By keys in which both 16-bit number types are the same."""
 
 
@@ -137,7 +136,12 @@ class Transfer:
             yield self._read[name]
 
     def _choices(
-        self, source: _Source, kernel: KernelRecord, choice: ChoiceRecord, other_type: str, offered: Collection[Config]
+        self,
+        source: _Source,
+        kernel: MeasuredKernel,
+        choice: MeasuredChoice,
+        other_type: str,
+        offered: Collection[Config],
     ) -> Iterator[TunedChoice]:
         order = ranked(kernel, choice, source.record.objective)
         where = f"from {source.target} ({records.origin(source.record, self._triton)})"
@@ -161,14 +165,14 @@ def origin(note: str) -> str:
     return where if colon and where.startswith(("on ", "from ")) else ""
 
 
-def _index(name: str, record: Record) -> _Source:
+def _index(name: str, record: TuningRecord) -> _Source:
     exact = {
         (kernel.kernel, choice.key): (kernel, choice)
         for kernel in record.kernels
         for choice in kernel.choices
         if records.is_usable(choice, record.objective)
     }
-    alike: dict[tuple[str, Key], tuple[KernelRecord, ChoiceRecord]] = {}
+    alike: dict[tuple[str, Key], tuple[MeasuredKernel, MeasuredChoice]] = {}
     for (kernel, key), found in exact.items():
         alike.setdefault((kernel, _without_type(key)), found)
     return _Source(target=name, record=record, exact=exact, alike=alike)

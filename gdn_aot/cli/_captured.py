@@ -36,7 +36,7 @@ def selected_captures(paths: Sequence[Path], provider: str | None, *, alone: boo
     """
     if not paths:
         return None
-    from gdn_aot.capture.parse import load
+    from gdn_aot.capture.form import load
     from gdn_aot.catalogue.providers import get_provider
     from gdn_aot.tracing.captured import select
 

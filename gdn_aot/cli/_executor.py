@@ -14,9 +14,12 @@ from gdn_aot.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-    from gdn_aot.executors.base import Executor
+    from gdn_aot.compiling.executor import Executor
     from gdn_aot.machine.card import CardInfo
+    from gdn_aot.measuring.cards import Cards
+    from gdn_aot.measuring.plan import Task
 
 
 def check(name: str, address: str | None) -> None:
@@ -35,13 +38,12 @@ def check(name: str, address: str | None) -> None:
 
 
 @contextlib.contextmanager
-def executor(name: str, address: str | None, card: CardInfo | None = None) -> Iterator[Executor]:
+def executor(name: str, address: str | None) -> Iterator[Executor]:
     """Return where to work; what it has started ends with the block.
 
     Args:
         name: ``local`` or ``ray``.
         address: Of the cluster, or None for ``$RAY_ADDRESS`` or the one that this machine is a node of.
-        card: The card of this machine, if something is to be measured on it.
 
     Raises:
         UsageError: Ray is not installed, or the address is none.
@@ -49,12 +51,31 @@ def executor(name: str, address: str | None, card: CardInfo | None = None) -> It
     """
     check(name, address)
     if name == "local":
-        from gdn_aot.executors.local import LocalExecutor
+        from gdn_aot.compiling.local import LocalExecutor
 
-        yield LocalExecutor(card)
+        yield LocalExecutor()
         return
-    from gdn_aot.executors.ray import RayExecutor
+    from gdn_aot.compiling.cluster import RayExecutor
 
     with RayExecutor(address or os.environ.get("RAY_ADDRESS") or "auto", note) as found:
         note(f"working on {found.describe()}")
         yield found
+
+
+def cards(work: Executor, card: CardInfo | None, task: Task) -> AbstractContextManager[Cards]:
+    """Return what is measured on: the card of this machine, or all of the target's on the cluster.
+
+    Args:
+        work: What `executor` returned.
+        card: The card of this machine; None on a cluster.
+        task: What is measured.
+    """
+    if card is not None:
+        from gdn_aot.measuring.cards import this_card
+
+        return this_card(card, task.job.cache)
+    from gdn_aot.compiling.cluster import RayExecutor
+    from gdn_aot.measuring.cluster import find_cards
+
+    assert isinstance(work, RayExecutor)  # noqa: S101
+    return find_cards(work.cluster, task.method, task.job.cache, task.target, note)

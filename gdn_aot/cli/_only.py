@@ -13,7 +13,7 @@ from gdn_aot.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gdn_aot.matrix import Matrix, Row
+    from gdn_aot.matrix import Matrix, MatrixRow
 
 _SAID_BY_ROW = (
     "arch", "model", "tp", "shape", "dtype", "provider", "mode", "max_tokens", "max_batch", "workload",
@@ -22,7 +22,7 @@ _SAID_BY_ROW = (
 """Parameters of build that decide what is in the artifact."""
 
 
-def only_row(identifier: str | None, matrix: Path) -> Row | None:
+def only_row(identifier: str | None, matrix: Path) -> MatrixRow | None:
     """Return the row that ``--only`` names, if it is given, checked against the other options and the environment.
 
     Args:
@@ -58,7 +58,7 @@ def _given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
 
 
-def _check_environment(matrix: Matrix, row: Row) -> None:
+def _check_environment(matrix: Matrix, row: MatrixRow) -> None:
     from gdn_aot.machine import installed
 
     wanted = {row.environment.distribution: row.environment.version, "triton": row.environment.triton}

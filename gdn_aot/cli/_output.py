@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gdn_aot.errors import MatrixError, NoArtifactError, Problem, VerificationError
+from gdn_aot.errors import NoArtifactError, Problem, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def problems_of(error: GdnAotError, *, brief: bool = False) -> list[Problem]:
         error: Any of ours.
         brief: Only what a person can read of a long list of artifacts that do not fit.
     """
-    if isinstance(error, VerificationError | MatrixError):
+    if isinstance(error, VerificationError | UsageError):
         return list(error.problems)
     if not isinstance(error, NoArtifactError):
         return []

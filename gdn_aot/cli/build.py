@@ -129,10 +129,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
+    import msgspec
+
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.providers import Limits, get_provider
     from gdn_aot.catalogue.targets import parse_archs
     from gdn_aot.compiling.cache import BuildCache, default_cache
+    from gdn_aot.tracing.wanted import Wanted
 
     start = time.monotonic()
     if row := only_row(only, matrix):
@@ -149,12 +152,16 @@ def command(
         raise UsageError("no target given", hint="--arch sm_90, repeatable, or --arch all")
     targets = parse_archs(list(arch))
     selection = selected_shapes(chosen_provider, model, tp, shape, dtype, captured=captured is not None)
-    job = pipeline.Job(
+    wanted = Wanted(
         provider=chosen_provider,
         shapes=tuple(selection.shapes),
         fp16_fallback=not dtype and not shape,
         limits=Limits(max_tokens=max_tokens, max_batch=max_batch, mode=mode),
         workloads=select_workloads(chosen_provider, mode, workload, exclude_workload),
+        capture=captured,
+    )
+    job = pipeline.Job(
+        wanted=wanted,
         cache=BuildCache(cache_dir) if cache_dir else default_cache(),
         tuning_root=tuning_root(tuning, beside),
         jobs=jobs,
@@ -163,11 +170,10 @@ def command(
         keep_going=keep_going,
         output=output,
         numerics_root=numerics or (usual if (usual := beside / "numerics").is_dir() else None),
-        capture=captured,
     )
     pipeline.check_environment(job, targets)
     for target in targets:
-        if job.shapes_for(target) != job.shapes:
+        if job.wanted.shapes_for(target) != job.wanted.shapes:
             note(f"{target} has no bf16 arithmetic: building for fp16; --dtype bf16 builds the emulation")
     check_output(output)
     finished: list[Built] = []
@@ -180,7 +186,7 @@ def command(
     document = {
         "artifacts": packed,
         "skipped": [asdict(item) for item in selection.skipped],
-        "left_out": [asdict(item) for item in (captured.left_out if captured else ())],
+        "left_out": msgspec.to_builtins(captured.left_out if captured else ()),
         "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
         "seconds": round(time.monotonic() - start, 3),
     }

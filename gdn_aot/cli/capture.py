@@ -63,7 +63,7 @@ def command(output: Path, folder: Path | None, command_line: tuple[str, ...], *,
 
 
 def _nothing(folder: Path | None) -> NothingSelectedError:
-    from gdn_aot.capture.parse import AGAIN
+    from gdn_aot.capture.form import AGAIN
 
     if folder is not None:
         return NothingSelectedError(f"no launch was recorded in {folder}", hint=AGAIN)

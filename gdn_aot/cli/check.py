@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.measuring.check import Prepared, Task
-    from gdn_aot.records.numerics import Record
+    from gdn_aot.records.numerics import NumericsRecord
 
 _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without one"
 
@@ -107,20 +107,23 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
     from gdn_aot.cli.build import check_output, select_workloads, tuning_root
     from gdn_aot.compiling.cache import BuildCache, default_cache
     from gdn_aot.measuring.check import Task
+    from gdn_aot.tracing.wanted import Wanted
 
     provider = get_provider(options["provider"])
     selection = selected_shapes(provider, options["model"], options["tp"], options["shape"], options["dtype"])
-    job = pipeline.Job(
+    wanted = Wanted(
         provider=provider,
         shapes=tuple(selection.shapes),
         fp16_fallback=not options["dtype"] and not options["shape"],
         limits=Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"]),
         workloads=select_workloads(provider, "inference", options["workload"], options["exclude_workload"]),
+    )
+    job = pipeline.Job(
+        wanted=wanted,
         cache=BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache(),
         tuning_root=tuning_root(options["tuning"]),
         jobs=options["jobs"],
         timeout=options["timeout"],
-        all_candidates=False,
         keep_going=True,
         output=options["output"],
         ptx=True,
@@ -133,7 +136,7 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
 
 def _check(
     task: Task, targets: tuple[Target, ...], progress: Callable[[int, int, str], None]
-) -> list[tuple[Record, Path]]:
+) -> list[tuple[NumericsRecord, Path]]:
     from gdn_aot.machine import card as device
     from gdn_aot.measuring import check
     from gdn_aot.records import numerics as records
@@ -158,7 +161,7 @@ def _check(
     return finished
 
 
-def _line(record: Record) -> str:
+def _line(record: NumericsRecord) -> str:
     if record.device is None:
         return f"{record.target}: not run: {record.how}"
     calls, skipped = sum(row.calls for row in record.checks), sum(len(row.skipped) for row in record.checks)
@@ -171,7 +174,7 @@ def _line(record: Record) -> str:
     )
 
 
-def _tell(finished: list[tuple[Record, Path]], *, as_json: bool) -> None:
+def _tell(finished: list[tuple[NumericsRecord, Path]], *, as_json: bool) -> None:
     problems = [
         Problem(f"{record.target}: {row.model} tp {row.tp}: {item.call}", item.why)
         for record, _ in finished

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +12,9 @@ from gdn_aot.cli._output import emit_json, note, out
 from gdn_aot.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.providers.fla.configs import Choice
-    from gdn_aot.records.tuning import Record
+    from gdn_aot.records.tuning import TuningRecord
 
 _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
 
@@ -85,22 +83,15 @@ def command(
 def _of_artifact(path: Path) -> tuple[list[Choice], str]:
     """Return the choices of an artifact and its version of Triton."""
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.launches import Config
     from gdn_aot.providers.fla.configs import Choice
 
     manifest: Manifest = open_artifact(path).manifest
     _check_version(manifest.provider.distribution, manifest.provider.version)
     choices = [
         Choice(
-            kernel=f"{kernel.module}:{kernel.qualname}",
+            kernel=kernel.name,
             key=choice.key,
-            config=Config(
-                kwargs=tuple(cast("Mapping[str, int]", choice.config.kwargs).items()),
-                num_warps=choice.config.num_warps,
-                num_stages=choice.config.num_stages,
-                num_ctas=choice.config.num_ctas,
-                maxnreg=choice.config.maxnreg,
-            ),
+            config=choice.config,
         )
         for kernel in manifest.kernels
         for choice in kernel.choices
@@ -121,7 +112,7 @@ def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[
         assert target is not None  # noqa: S101 - the caller has one of both
         version = installed.require("fla")
         path = records.record_path(tuning, target, DISTRIBUTION, version)
-    found: Record | None = records.load(path, target=target, distribution=DISTRIBUTION, version=version)
+    found: TuningRecord | None = records.load(path, target=target, distribution=DISTRIBUTION, version=version)
     if found is None:
         raise UsageError(
             f"there is no tuning record {path}",

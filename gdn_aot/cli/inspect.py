@@ -14,7 +14,7 @@ from gdn_aot.cli._output import emit_json, out, table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gdn_aot.artifact.manifest import Kernel, Manifest
+    from gdn_aot.artifact.manifest import Manifest, PackedKernel
     from gdn_aot.artifact.verify import Artifact
 
 
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 @_options.as_json
 def command(file: Path, *, as_json: bool) -> None:
     """Show what is inside an artifact. The file is verified first."""
-    from gdn_aot.artifact.manifest import to_plain
+    import msgspec
+
     from gdn_aot.artifact.verify import open_artifact
 
     artifact = open_artifact(file)
     if as_json:
-        emit_json({**to_plain(artifact.manifest), "sizes": _sizes(artifact)})
+        document = msgspec.to_builtins(artifact.manifest)
+        for choice in (choice for kernel in document["kernels"] for choice in kernel["choices"]):
+            choice["config"]["kwargs"] = dict(choice["config"]["kwargs"])
+        emit_json({**document, "sizes": _sizes(artifact)})
         return
     for line in _describe(artifact):
         out(_printable(line))
@@ -95,11 +99,11 @@ def _origins(manifest: Manifest) -> Iterator[str]:
         yield f"{count} {provenance} {where}".rstrip()
 
 
-def _kernel_row(kernel: Kernel, manifest: Manifest) -> tuple[str, int, str, int, int]:
+def _kernel_row(kernel: PackedKernel, manifest: Manifest) -> tuple[str, int, str, int, int]:
     sizes = {blob.sha256: blob.size for blob in manifest.blobs}
     counts = Counter(choice.provenance for choice in kernel.choices)
     return (
-        f"{kernel.module}:{kernel.qualname}",
+        kernel.name,
         len(kernel.choices),
         ", ".join(f"{count} {name}" for name, count in sorted(counts.items())),
         len(kernel.binaries),

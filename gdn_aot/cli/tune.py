@@ -121,14 +121,14 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
         )
     task = _task(target, options)
     made: Prepared | Tuned
-    with Progress("tune") as progress, _executor.executor(where, address, card) as work:
+    with Progress("tune") as progress, _executor.executor(where, address) as work:
         task = replace(task, job=replace(task.job, executor=work))
         if prepare:
             made = plan.prepare(task, progress.update)
         else:
             if card is not None and (warning := card.warning()):
                 note(f"Warning: {warning}")
-            made = tuner.tune(task, progress.update, note)
+            made = tuner.tune(task, _executor.cards(work, card, task), progress.update, note)
             if made.card.warning() and made.noise is not None:
                 note(f"Warning: the median standard error of a time is {made.noise:.1%} of it, on a card in use")
     if isinstance(made, plan.Prepared):
@@ -147,11 +147,11 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
     from gdn_aot.measuring.plan import Task
     from gdn_aot.records import objective
     from gdn_aot.records import tuning as record
+    from gdn_aot.tracing.wanted import Wanted
 
     provider = get_provider(options["provider"])
     tokens = parse_tokens(options["tokens"])
-    wanted = options["weights"]
-    weights = objective.parse(wanted) if wanted else objective.DEFAULT
+    weights = objective.parse(options["weights"]) if options["weights"] else objective.DEFAULT
     selection = selected_shapes(provider, options["model"], options["tp"], options["shape"], options["dtype"])
     budget = parse_duration(options["budget"]) if options["budget"] else None
     wide = options["search"] == "wide"
@@ -162,14 +162,16 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
     gate = next((count for count in GATE_TOKENS if count <= longest and count not in tokens), 2)
     limits = Limits(max_tokens=max(longest, gate), max_batch=options["max_batch"])
     workloads = select_workloads(provider, "inference", options["workload"], options["exclude_workload"])
-    job = pipeline.Job(
+    wanted = Wanted(
         provider=provider,
         shapes=tuple(selection.shapes),
         fp16_fallback=not options["dtype"] and not options["shape"],
         limits=limits,
         workloads=workloads,
+    )
+    job = pipeline.Job(
+        wanted=wanted,
         cache=BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache(),
-        tuning_root=None,
         jobs=options["jobs"],
         timeout=options["timeout"],
         all_candidates=True,

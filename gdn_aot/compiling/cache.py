@@ -14,21 +14,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import zstandard
 
 from gdn_aot._files import write_whole
 from gdn_aot.errors import NotWritableError
-from gdn_aot.launches import Object, Outcome
+from gdn_aot.launches import CompiledKernel, Outcome
 from gdn_aot.store.store import default_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gdn_aot.launches import Json, Kernel
+    from gdn_aot.launches import Json, Kernel, Specialization
 
 VERSION = 1
 """Part of every key: raise it when what is stored changes its meaning."""
@@ -40,15 +40,15 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def launch_digest(kernel: Kernel, specialization: Mapping[str, Json], compiler: Mapping[str, str]) -> str:
+def launch_digest(kernel: Kernel, specialization: Specialization, compiler: Mapping[str, str]) -> str:
     """Return the key of one launch in the cache.
 
     Args:
         kernel: The kernel's identity; its ``cache_key`` covers source, callees and globals.
-        specialization: As `gdn_aot.triton_internals.Launch.specialization` writes it.
+        specialization: What it is compiled for.
         compiler: Target, Triton and ptxas versions.
     """
-    return digest(kernel.name, kernel.cache_key, specialization, dict(compiler))
+    return digest(kernel.name, kernel.cache_key, msgspec.to_builtins(specialization), dict(compiler))
 
 
 class BuildCache:
@@ -87,21 +87,22 @@ class BuildCache:
         value = {"rejected": rejected} if rejected is not None else {"object": object_key}
         self._write("launches", key, json.dumps(value).encode())
 
-    def object(self, key: str) -> Object | None:
+    def object(self, key: str) -> CompiledKernel | None:
         """Return a compiled kernel, or None."""
-        stored = self._read_json("objects", key)
-        if stored is None:
-            return None
-        with contextlib.suppress(TypeError):
-            found = Object(**stored)  # type: ignore[arg-type]
+        with contextlib.suppress(ValueError):
+            found = msgspec.json.decode(self._read("objects", key) or b"", type=CompiledKernel)
             return found if self._path("cubins", found.cubin).is_file() else None
         return None
 
-    def put_object(self, key: str, cubin: bytes, metadata: dict[str, Json], registers: int, local: int) -> Object:
+    def put_object(
+        self, key: str, cubin: bytes, metadata: dict[str, Json], registers: int, local: int
+    ) -> CompiledKernel:
         """Store a compiled kernel."""
-        stored = Object(cubin=hashlib.sha256(cubin).hexdigest(), metadata=metadata, registers=registers, local=local)
+        stored = CompiledKernel(
+            cubin=hashlib.sha256(cubin).hexdigest(), metadata=metadata, registers=registers, local=local
+        )
         self._write("cubins", stored.cubin, cubin)
-        self._write("objects", key, json.dumps(asdict(stored)).encode())
+        self._write("objects", key, msgspec.json.encode(stored))
         return stored
 
     def cubin(self, sha256: str) -> bytes:

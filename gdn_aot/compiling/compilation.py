@@ -6,20 +6,21 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gdn_aot.choosing.choose import Chooser
 from gdn_aot.compiling.cache import launch_digest
-from gdn_aot.executors.base import CompileTask
+from gdn_aot.compiling.executor import CompileTask
 from gdn_aot.launches import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from gdn_aot.building.pipeline import Job
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
-    from gdn_aot.choosing.known import Tuned
-    from gdn_aot.executors.base import Answer, Compiling
-    from gdn_aot.launches import Object
+    from gdn_aot.choosing.known import Known
+    from gdn_aot.compiling.executor import Answer, Compiling, Order
+    from gdn_aot.launches import CompiledKernel
     from gdn_aot.tracing.records import Trace
 
 
@@ -32,7 +33,7 @@ class Task:
     """CPU time; 0 if the worker did not live to tell."""
     reused: bool
     """Another launch with the same IR had been compiled."""
-    object: Object | None
+    object: CompiledKernel | None
     """None if it was rejected or failed."""
 
 
@@ -40,9 +41,8 @@ class Compilation:
     """Compiles what the chooser wants, from the cache where possible.
 
     Args:
-        job: What is built.
-        target: For which target.
-        trace: Its trace.
+        order: What compiling takes.
+        trace: What is compiled.
         workers: Compile what the cache lacks.
         progress: Told how far it is.
         busy: Called when the first task has been given to the workers.
@@ -50,17 +50,15 @@ class Compilation:
 
     def __init__(
         self,
-        job: Job,
-        target: Target,
+        order: Order,
         trace: Trace,
         workers: Compiling,
         progress: Callable[[int, int, str], None],
         busy: Callable[[], None] | None = None,
     ) -> None:
-        self._job, self._target, self._trace = job, target, trace
+        self._order, self._target, self._trace = order, order.target, trace
         self._workers, self._progress, self._busy = workers, progress, busy
-        self._compiler = compiler(target, trace)
-        self._objects: dict[int, Object] = {}
+        self._objects: dict[int, CompiledKernel] = {}
         self._asked: set[int] = set()
         self.before: Compilation | None = None
         """That of the first trace, if the target was traced again."""
@@ -70,11 +68,11 @@ class Compilation:
         self.compiled = 0
         self.spent: Counter[str] = Counter()
 
-    def choose(self, tuned: Tuned) -> Choices:
-        """Compile until every key has a candidate that fits, or none is left."""
-        self.chooser = chooser = Chooser(self._trace, self._target, tuned.measured, tuned.suggest)
+    def choose(self, known: Known, *, all_candidates: bool) -> Choices:
+        """Compile until every key has a candidate that fits, or none is left; or all of the provider's, too."""
+        self.chooser = chooser = Chooser(self._trace, self._target, known.measured, known.suggest)
         self._run(chooser.wanted(), chooser.take)
-        if self._job.all_candidates:
+        if all_candidates:
             every = (
                 launch
                 for item in self._trace.tunings
@@ -84,9 +82,9 @@ class Compilation:
             self._run(every, lambda _launch, _outcome: iter(()))
         return chooser.result
 
-    def kept(self, choices: Choices) -> dict[int, Object]:
+    def kept(self, choices: Choices, *, all_candidates: bool = False) -> dict[int, CompiledKernel]:
         """Return the compiled kernels that go into the artifact, by launch."""
-        if self._job.all_candidates:
+        if all_candidates:
             return dict(self._objects)
         wanted = set(choices.plain).union(*(chosen.launches for chosen in choices.chosen))
         return {launch: self._objects[launch] for launch in wanted}
@@ -116,7 +114,7 @@ class Compilation:
                 if launch in self._asked:
                     continue
                 self._asked.add(launch)
-                found = self._job.cache.launch(self._key(launch))
+                found = self._order.cache.launch(self._key(launch))
                 if found is None or self._lacks_ptx(found):
                     waiting.append(launch)
                 else:
@@ -133,7 +131,7 @@ class Compilation:
                 pending.extend(self._took(launch, outcome, take))
 
     def _lacks_ptx(self, found: Outcome) -> bool:
-        return self._job.ptx and found.object is not None and not self._job.cache.has_ptx(found.object.cubin)
+        return self._order.ptx and found.object is not None and not self._order.cache.has_ptx(found.object.cubin)
 
     def _took(self, launch: int, outcome: Outcome, take: Callable[[int, Outcome], Iterator[int]]) -> Iterator[int]:
         if outcome.object is not None:
@@ -142,7 +140,7 @@ class Compilation:
 
     def _key(self, launch: int) -> str:
         item = self._trace.launches[launch]
-        return launch_digest(self._trace.kernels[item.kernel], item.specialization, self._compiler)
+        return launch_digest(self._trace.kernels[item.kernel], item.specialization, self._order.compiler)
 
     def _submit(self, launch: int, key: str) -> None:
         item = self._trace.launches[launch]
@@ -152,9 +150,9 @@ class Compilation:
                 number=launch,
                 module=kernel.module,
                 qualname=kernel.qualname,
-                specialization=item.specialization,
+                specialization=msgspec.to_builtins(item.specialization),
                 key=key,
-                ptx=self._job.ptx,
+                ptx=self._order.ptx,
             )
         )
         if self._busy is not None:
@@ -173,7 +171,7 @@ class Compilation:
     def _outcome(self, answer: Answer) -> Outcome:
         if answer.object is None:
             return Outcome(failed=answer.failed, rejected=answer.rejected)
-        found = self._job.cache.object(answer.object)
+        found = self._order.cache.object(answer.object)
         if found is None:
             return Outcome(failed="the build cache lost what was just compiled")
         return Outcome(object=found)

@@ -1,7 +1,7 @@
 """The process that imports a provider for one target: traces it, then compiles what it is asked to.
 
-Started by `gdn_aot.tracing.client` as ``python -m gdn_aot.compiling.worker FD``; speaks JSON over the socket FD. One
-process serves one (provider, target), because providers read the device when they are imported.
+Started by `gdn_aot.compiling.client`; speaks JSON over a socket. One process serves one (provider, target), because
+providers read the device when they are imported.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class Server:
         match message["do"]:
             case "trace":
                 made = trace(self._module, {**self._request, **message})
-                Path(message["path"]).write_text(made.to_json())
+                Path(message["path"]).write_bytes(made.to_json())
                 _send(self._connection, {"event": "traced"})
             case "pool":
                 work = Compiler(BuildCache(Path(message["cache"])), self._request["target"], message["compiler"])
@@ -236,10 +236,8 @@ def _send(connection: Connection, message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serve on the file descriptor given as the only argument."""
-    pool.end_with_parent()
+    """Serve on the connection to the parent."""
     connection = Connection(int(sys.argv[1]))
-    os.dup2(2, 1)  # providers and Triton print; the answer channel is the socket alone
     logging.disable(logging.INFO)
     try:
         Server(connection).run()
@@ -249,7 +247,3 @@ def main() -> None:
         traceback.print_exc()
         _send(connection, {"event": "error", "kind": type(error).__name__, "message": str(error)})
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

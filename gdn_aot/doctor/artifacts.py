@@ -192,7 +192,7 @@ def _read_rest(place: str, *, deep: bool) -> _Rest:
     """Read what the index lacks. Checking all of a manifest takes three times as long as all else here."""
     content = read_manifest(place)
     if deep:
-        from gdn_aot.artifact.parse import load_manifest
+        from gdn_aot.artifact.manifest_json import load_manifest
 
         return _rest(load_manifest(content))
     raw = json.loads(content)

@@ -15,8 +15,9 @@ from gdn_aot._version import __version__
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.machine import installed
+from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
-from gdn_aot.serving.settings import changed_code_variable, read_settings
+from gdn_aot.serving.settings import read_settings
 from gdn_aot.triton_internals import check_version
 
 _PLUGIN = "gdn_aot"
@@ -72,7 +73,7 @@ class Compiler:
     headers: bool
     """``Python.h`` is where Triton looks for it."""
     native_launcher: bool
-    """``gdn_aot.serving._launch`` can be imported."""
+    """``gdn_aot.triton_internals._launch`` can be imported."""
     native_problem: str
     can_launch: bool
     meaning: str
@@ -164,7 +165,7 @@ def read_compiler() -> Compiler:
     include = sysconfig.get_paths(scheme="posix_prefix" if scheme == "posix_local" else scheme)["include"]
     headers = os.path.isfile(f"{include}/Python.h")
     try:
-        importlib.import_module("gdn_aot.serving._launch")
+        importlib.import_module("gdn_aot.triton_internals._launch")
     except ImportError as error:
         native, problem = False, str(error)
     else:
@@ -187,8 +188,8 @@ def _meaning(native: bool, missing: str) -> str:
     if native:
         return f"launches need no compiler; Triton cannot launch what no artifact has ({missing})"
     if missing:
-        return f"nothing can be launched: {missing}, and gdn_aot.serving._launch is not there"
-    return "gdn_aot.serving._launch is not there, so Triton compiles a launcher for each kernel"
+        return f"nothing can be launched: {missing}, and gdn_aot.triton_internals._launch is not there"
+    return "gdn_aot.triton_internals._launch is not there, so Triton compiles a launcher for each kernel"
 
 
 def read_hooks() -> Hooks:

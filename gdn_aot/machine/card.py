@@ -17,7 +17,7 @@ _HINT = "tune on the machine with the card; --prepare --arch SM compiles the can
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Process:
+class CardUser:
     """A program that uses the card."""
 
     pid: int
@@ -37,7 +37,7 @@ class CardInfo:
     """Bytes."""
     utilization: int | None
     """Per cent of the last moment, or None where it is not known."""
-    processes: tuple[Process, ...]
+    processes: tuple[CardUser, ...]
     """Those that use it now."""
 
     def warning(self) -> str | None:
@@ -68,7 +68,7 @@ def probe() -> CardInfo:
         memory=int(row["memory.total"]) * (1 << 20) if row["memory.total"].isdigit() else 0,
         utilization=int(row["utilization.gpu"]) if row["utilization.gpu"].isdigit() else None,
         processes=tuple(
-            Process(pid=int(pid), name=os.path.basename(name), memory=f"{memory} MiB")  # noqa: PTH119
+            CardUser(pid=int(pid), name=os.path.basename(name), memory=f"{memory} MiB")  # noqa: PTH119
             for pid, name, memory in (user for user in users if len(user) == 3)  # noqa: PLR2004
             if pid.isdigit() and int(pid) != os.getpid()
         ),

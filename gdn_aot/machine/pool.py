@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
-_PR_SET_PDEATHSIG = 1
-"""``prctl`` option: signal to get when the parent dies (Linux, sys/prctl.h)."""
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+"""``prctl`` options: the signal to get when the parent dies, and the process's name (Linux, sys/prctl.h)."""
 
 Task = tuple[int, dict[str, Any]]
 Answer = tuple[int, dict[str, Any]]
@@ -141,3 +141,8 @@ def end_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == 1:
         os._exit(1)
+
+
+def name_process(name: str) -> None:
+    """Give this process the name that ``ps`` and ``top`` show, of which Linux keeps 15 characters."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())

@@ -6,7 +6,7 @@ triton, nor anything of a provider.
 
 from __future__ import annotations
 
-from gdn_aot.matrix.form import Environment, Matrix, Row
+from gdn_aot.matrix.form import BuildEnvironment, Matrix, MatrixRow
 from gdn_aot.matrix.load import DEFAULT, load
 
-__all__ = ["DEFAULT", "Environment", "Matrix", "Row", "load"]
+__all__ = ["DEFAULT", "BuildEnvironment", "Matrix", "MatrixRow", "load"]

@@ -1,42 +1,118 @@
-"""What a matrix is: environments, and rows that are each one artifact."""
+"""What a matrix file holds, and what it comes to: environments, and rows that are each one artifact."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
 
 from gdn_aot.artifact.names import make_identifier
+from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.codec import Form, Record
+from gdn_aot.errors import MatrixError, Problem, VerificationError
 
-FORMAT = 1
-"""The only format of the file that is read."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(?!\n)$",
+        description="lower-case letters, digits, dots, dashes and underscores",
+    ),
+]
+Version = Annotated[
+    str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*[A-Za-z0-9.+!-]{0,40}(?!\n)$", description="a version such as 3.6.0")
+]
+TargetName = Annotated[str, Meta(pattern=r"^sm_[0-9]{2,3}(?!\n)$", description="a target such as sm_90")]
+Python = Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}(?!\n)$", description="a version of Python such as 3.11")]
+Runner = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?!\n)$",
+        description="a label of letters, digits, dots, dashes and underscores",
+    ),
+]
+PinsPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9._/-]{1,200}(?!\n)$",
+        description="a path of letters, digits, dots, dashes, underscores and slashes",
+    ),
+]
+Positive = Annotated[int, Meta(ge=1, lt=1 << 31)]
+"""Positions in kernels are 32 bits wide."""
+Names = Annotated[tuple[Name, ...], Meta(min_length=1)]
+Targets = Annotated[tuple[TargetName, ...], Meta(min_length=1)]
+Sizes = Annotated[tuple[Positive, ...], Meta(min_length=1)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Environment:
-    """What artifacts are built in."""
+class Defaults(Record):
+    """``[defaults]``: what an environment or artifact table has if it does not say otherwise."""
 
-    name: str
-    provider: str
+    python: Python
+    runner: Runner
+    models: Names
+    tp: Sizes
+    max_tokens: Positive
+
+
+class BuildEnvironment(Record):
+    """One ``[[environment]]``: what artifacts are built in."""
+
+    name: Name
+    provider: Name
     """``fla`` or ``vllm``: as ``--provider`` takes it."""
-    distribution: str
-    """Of the provider."""
-    version: str
-    """Of that distribution."""
-    triton: str
-    requirements: str
+    version: Version
+    """Of the provider's distribution."""
+    triton: Version
+    requirements: PinsPath
     """Path of the file of pins, from the folder of the matrix file; ``/`` between its parts."""
-    python: str
+    python: Python = ""
     """``3.11``."""
-    runner: str
+    runner: Runner = ""
     """Label of the GitHub runner."""
 
+    @property
+    def distribution(self) -> str:
+        """Of the provider."""
+        return PROVIDERS[self.provider].distribution
+
+
+class ArtifactTable(Record):
+    """One ``[[artifact]]``: as many artifacts as it has pairs of an environment and a target."""
+
+    environments: Names
+    targets: Targets
+    models: Names = ()
+    """Names of the catalogue, or ``all`` alone."""
+    tp: Sizes = ()
+    """Tensor-parallel sizes."""
+    max_tokens: Positive = 0
+    """Most tokens in one call."""
+
+
+class MatrixFile(Record):
+    """A whole file. Tables keep their positions, by which problems name them."""
+
+    format: Literal[1]
+    defaults: Defaults
+    environment: Annotated[tuple[BuildEnvironment, ...], Meta(min_length=1)]
+    artifact: Annotated[tuple[ArtifactTable, ...], Meta(min_length=1)]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class MatrixRow:
     """One artifact."""
 
-    environment: Environment
+    environment: BuildEnvironment
     target: str
     models: tuple[str, ...]
     """Names of the catalogue, or ``all`` alone."""
@@ -57,10 +133,49 @@ class Matrix:
     """A matrix file, with its lists expanded."""
 
     path: Path
-    environments: tuple[Environment, ...]
-    rows: tuple[Row, ...]
+    environments: tuple[BuildEnvironment, ...]
+    rows: tuple[MatrixRow, ...]
     """In the order of the file; no identifier twice."""
 
-    def requirements(self, environment: Environment) -> Path:
+    def requirements(self, environment: BuildEnvironment) -> Path:
         """Return where the pins of an environment lie."""
         return Path(os.path.normpath(self.path.parent / environment.requirements))
+
+
+def _twice(found: MatrixFile) -> Iterator[Problem]:
+    tables = {"defaults": found.defaults} | {f"artifact[{number}]": one for number, one in enumerate(found.artifact)}
+    for where, table in tables.items():
+        for key, values in msgspec.structs.asdict(table).items():
+            for place, item in enumerate(values if isinstance(values, tuple) else ()):
+                if item in values[:place]:
+                    yield Problem(f"{where}.{key}[{place}]", f"{item!a} is there twice")
+
+
+FORM = Form(MatrixFile, "the matrix", format=1, limit=1 << 20, check=_twice)
+"""Of what the TOML stands for; no file has it as JSON."""
+
+
+def read(value: object, path: Path) -> MatrixFile:
+    """Read a parsed file; its defaults are filled in.
+
+    Args:
+        value: What the TOML held.
+        path: Where it lies.
+
+    Raises:
+        MatrixError: Its form is wrong; every problem is named with its path.
+    """
+    try:
+        found = FORM.convert(value)
+    except VerificationError as error:
+        raise MatrixError(f"{path} is no matrix", error.problems) from error
+    return replace(
+        found,
+        environment=tuple(_filled(table, found.defaults) for table in found.environment),
+        artifact=tuple(_filled(table, found.defaults) for table in found.artifact),
+    )
+
+
+def _filled(table: _T, defaults: Defaults) -> _T:
+    shared = set(table.__struct_fields__) & set(defaults.__struct_fields__)
+    return replace(table, **{name: getattr(table, name) or getattr(defaults, name) for name in shared})

@@ -12,12 +12,12 @@ from gdn_aot.errors import MatrixError, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gdn_aot.matrix.form import Environment, Matrix, Row
+    from gdn_aot.matrix.form import BuildEnvironment, Matrix, MatrixRow
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)")
 
 
-def include(matrix: Matrix, row: Row) -> dict[str, str | int]:
+def include(matrix: Matrix, row: MatrixRow) -> dict[str, str | int]:
     """Return a row as one entry of ``include``: all values strings or integers.
 
     ``models`` and ``tp`` are what ``--model`` and ``--tp`` take; ``requirements`` is seen from the working directory.
@@ -53,7 +53,7 @@ def check_requirements(matrix: Matrix) -> None:
         raise MatrixError(f"{matrix.path} and its requirements disagree", problems)
 
 
-def _disagreements(path: Path, environment: Environment) -> Iterator[str]:
+def _disagreements(path: Path, environment: BuildEnvironment) -> Iterator[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

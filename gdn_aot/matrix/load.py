@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import suggest
 from gdn_aot.catalogue.models import all_models
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.errors import MatrixError, Problem, UsageError
 from gdn_aot.matrix import pairs
-from gdn_aot.matrix.form import Environment, Matrix, Row
-from gdn_aot.matrix.read import Document, read, suggest
+from gdn_aot.matrix.form import Matrix, MatrixRow, read
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +20,9 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from gdn_aot.matrix.read import ArtifactTable, EnvironmentTable
+    from collections.abc import Iterable, Iterator
+
+    from gdn_aot.matrix.form import ArtifactTable, BuildEnvironment, MatrixFile
 
 DEFAULT = Path("artifacts/matrix.toml")
 """Where a checkout of this repository has it, from the root."""
@@ -51,16 +53,14 @@ def parse(data: bytes, path: Path) -> Matrix:
     Raises:
         MatrixError: As for `load`.
     """
-    problems: list[Problem] = []
     try:
         value = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise MatrixError(f"{path} is not TOML: {error}", []) from error
-    document = read(value, problems)
-    if document is None:
-        raise MatrixError(f"{path} is no matrix", problems)
-    environments = _environments(document, problems)
-    rows = _rows(document, environments, problems)
+        raise MatrixError(f"{path} is not TOML: {error}") from error
+    file = read(value, path)
+    problems: list[Problem] = []
+    environments = _environments(file, problems)
+    rows = _rows(file, environments, problems)
     if not problems:
         problems += _unused(environments, rows)
     if problems:
@@ -68,44 +68,30 @@ def parse(data: bytes, path: Path) -> Matrix:
     return Matrix(path=path, environments=tuple(environments.values()), rows=rows)
 
 
-def _environments(document: Document, problems: list[Problem]) -> dict[str, Environment]:
+def _environments(file: MatrixFile, problems: list[Problem]) -> dict[str, BuildEnvironment]:
     """Return the environments by name. Those that cannot be are noted, and are there all the same."""
-    found: dict[str, Environment] = {}
-    for number, table in enumerate(document.environments):
+    found: dict[str, BuildEnvironment] = {}
+    for number, environment in enumerate(file.environment):
         where = f"environment[{number}]"
-        if table.name in found:
-            problems.append(Problem(f"{where}.name", f"another environment is named {table.name!r}"))
-        elif made := _environment(table, where, problems):
-            found[table.name] = made
+        if environment.name in found:
+            problems.append(Problem(f"{where}.name", f"another environment is named {environment.name!r}"))
+        elif environment.provider not in PROVIDERS:
+            problems.append(Problem(f"{where}.provider", _unknown("provider", environment.provider, PROVIDERS)))
+        else:
+            found[environment.name] = environment
+            reasons = pairs.environment_problems(environment)
+            problems.extend(Problem(f"{where}.{key}", reason) for key, reason in reasons)
     return found
 
 
-def _environment(table: EnvironmentTable, where: str, problems: list[Problem]) -> Environment | None:
-    info = PROVIDERS.get(table.provider)
-    if info is None:
-        what = f"unknown provider {table.provider!r}; {suggest(table.provider, tuple(PROVIDERS))}"
-        problems.append(Problem(f"{where}.provider", what))
-        return None
-    for key, reason in pairs.environment_problems(info, table.version, table.triton, table.python):
-        problems.append(Problem(f"{where}.{key}", reason))
-    return Environment(
-        name=table.name,
-        provider=info.name,
-        distribution=info.distribution,
-        version=table.version,
-        triton=table.triton,
-        requirements=table.requirements,
-        python=table.python,
-        runner=table.runner,
-    )
-
-
-def _rows(document: Document, environments: dict[str, Environment], problems: list[Problem]) -> tuple[Row, ...]:
-    known = {table.name for table in document.environments}
-    first: dict[str, tuple[str, Row]] = {}
-    for number, table in enumerate(document.artifacts):
+def _rows(
+    file: MatrixFile, environments: dict[str, BuildEnvironment], problems: list[Problem]
+) -> tuple[MatrixRow, ...]:
+    known = {environment.name for environment in file.environment}
+    first: dict[str, tuple[str, MatrixRow]] = {}
+    for number, table in enumerate(file.artifact):
         where = f"artifact[{number}]"
-        _check_names(table, known, where, problems)
+        problems.extend(_name_problems(table, known, where))
         for position, name in enumerate(table.targets):
             for row in (_row(table, environments[one], name) for one in table.environments if one in environments):
                 if row.identifier in first:
@@ -117,7 +103,7 @@ def _rows(document: Document, environments: dict[str, Environment], problems: li
     return tuple(row for _, row in first.values())
 
 
-def _unused(environments: dict[str, Environment], rows: tuple[Row, ...]) -> list[Problem]:
+def _unused(environments: dict[str, BuildEnvironment], rows: tuple[MatrixRow, ...]) -> list[Problem]:
     """Return the environments of which nothing is published: an artifact has lost one, or they are left over."""
     used = {row.environment.name for row in rows}
     return [
@@ -127,21 +113,27 @@ def _unused(environments: dict[str, Environment], rows: tuple[Row, ...]) -> list
     ]
 
 
-def _row(table: ArtifactTable, environment: Environment, target: str) -> Row:
-    return Row(environment=environment, target=target, models=table.models, tp=table.tp, max_tokens=table.max_tokens)
+def _row(table: ArtifactTable, environment: BuildEnvironment, target: str) -> MatrixRow:
+    return MatrixRow(
+        environment=environment, target=target, models=table.models, tp=table.tp, max_tokens=table.max_tokens
+    )
 
 
-def _check_names(table: ArtifactTable, environments: set[str], where: str, problems: list[Problem]) -> None:
-    targets = tuple(target.name for target in all_targets())
-    for key, names, known in (
-        ("environments", table.environments, tuple(sorted(environments))),
-        ("targets", table.targets, targets),
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    names = tuple(known)
+    return f"unknown {what} {name!r}; {suggest(name, names, 'known are ' + ', '.join(names))}"
+
+
+def _name_problems(table: ArtifactTable, environments: set[str], where: str) -> Iterator[Problem]:
+    targets = [target.name for target in all_targets()]
+    for what, names, known in (
+        ("environment", table.environments, sorted(environments)),
+        ("target", table.targets, targets),
     ):
         for number, name in enumerate(names):
             if name not in known:
-                what = f"unknown {key[:-1]} {name!r}; {suggest(name, known)}"
-                problems.append(Problem(f"{where}.{key}[{number}]", what))
-    problems.extend(_model_problems(table, where))
+                yield Problem(f"{where}.{what}s[{number}]", _unknown(what, name, known))
+    yield from _model_problems(table, where)
 
 
 def _model_problems(table: ArtifactTable, where: str) -> list[Problem]:
@@ -158,8 +150,7 @@ def _model_problems(table: ArtifactTable, where: str) -> list[Problem]:
     found = []
     for number, name in enumerate(table.models):
         if name not in catalogue:
-            what = f"unknown model {name!r}; {suggest(name, tuple(catalogue))}"
-            found.append(Problem(f"{where}.models[{number}]", what))
+            found.append(Problem(f"{where}.models[{number}]", _unknown("model", name, catalogue)))
             continue
         reasons = (catalogue[name].indivisible(tp) for tp in table.tp)
         found.extend(Problem(f"{where}.models[{number}]", reason) for reason in reasons if reason)

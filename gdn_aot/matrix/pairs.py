@@ -4,50 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import suggest
 from gdn_aot.catalogue import assemblers
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.catalogue.targets import all_targets
-from gdn_aot.matrix.read import suggest
 from gdn_aot.triton_internals import SUPPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gdn_aot.catalogue.providers import ProviderInfo, ProviderVersion
-    from gdn_aot.matrix.form import Environment
+    from gdn_aot.catalogue.providers import ProviderVersion
+    from gdn_aot.matrix.form import BuildEnvironment
 
 
-def environment_problems(provider: ProviderInfo, version: str, triton: str, python: str) -> Iterator[tuple[str, str]]:
-    """Yield why an environment cannot be, each as (key, reason).
-
-    Args:
-        provider: Whose kernels are built in it.
-        version: Of the provider's distribution.
-        triton: Version of Triton.
-        python: Version of Python, as ``3.11``.
-    """
-    supported = (minor(triton) >= SUPPORTED[0]) and (minor(triton) <= SUPPORTED[1])
+def environment_problems(environment: BuildEnvironment) -> Iterator[tuple[str, str]]:
+    """Yield why an environment of a known provider cannot be, each as (key, reason)."""
+    distribution, version, triton = environment.distribution, environment.version, environment.triton
+    supported = SUPPORTED[0] <= minor(triton) <= SUPPORTED[1]
     if not supported:
         low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
         yield "triton", f"Triton {triton} is not supported; {low} to {high} are"
-    known = {release.version: release for release in provider.versions}
-    release = known.get(version)
+    release = _release(environment)
     if release is None:
-        yield "version", f"unknown version {version} of {provider.distribution}; {suggest(version, tuple(known))}"
+        known = [release.version for release in PROVIDERS[environment.provider].versions]
+        near = suggest(version, known, f"known are {', '.join(known)}")
+        yield "version", f"unknown version {version} of {distribution}; {near}"
         return
     if supported and release.triton and minor(triton) != minor(release.triton):
-        yield (
-            "triton",
-            (
-                f"{provider.distribution} {version} does not run with Triton {triton}: it requires {release.triton} "
-                f"({release.source})"
-            ),
-        )
-    if minor(python) < minor(release.python):
-        yield "python", f"{provider.distribution} {version} requires Python {release.python} or later"
+        required = f"it requires {release.triton} ({release.source})"
+        yield "triton", f"{distribution} {version} does not run with Triton {triton}: {required}"
+    if minor(environment.python) < minor(release.python):
+        yield "python", f"{distribution} {version} requires Python {release.python} or later"
 
 
-def target_problem(environment: Environment, target: str) -> str | None:
+def target_problem(environment: BuildEnvironment, target: str) -> str | None:
     """Return why an environment has no artifact for a target, or None. An unknown target has none."""
     found = next((one for one in all_targets() if one.name == target), None)
     if found is None:
@@ -58,7 +48,7 @@ def target_problem(environment: Environment, target: str) -> str | None:
     return assemblers.refusal(found, environment.triton)
 
 
-def _release(environment: Environment) -> ProviderVersion | None:
+def _release(environment: BuildEnvironment) -> ProviderVersion | None:
     releases = PROVIDERS[environment.provider].versions
     return next((release for release in releases if release.version == environment.version), None)
 

@@ -12,7 +12,7 @@ from gdn_aot.errors import NothingSelectedError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gdn_aot.matrix.form import Matrix, Row
+    from gdn_aot.matrix.form import Matrix, MatrixRow
 
 MOST_ALTERNATIVES = 1000
 """Globs that one with braces may stand for."""
@@ -57,7 +57,9 @@ def matches(pattern: str, identifiers: Sequence[str]) -> set[str]:
     return {name for name in identifiers if any(fnmatch.fnmatchcase(name, glob) for glob in globs)}
 
 
-def select(rows: Sequence[Row], wanted: Sequence[str] = (), unwanted: Sequence[str] = ()) -> tuple[Row, ...]:
+def select(
+    rows: Sequence[MatrixRow], wanted: Sequence[str] = (), unwanted: Sequence[str] = ()
+) -> tuple[MatrixRow, ...]:
     """Return the rows that any wanted glob matches, all if there is none, and no unwanted one; in their order.
 
     Raises:
@@ -80,7 +82,7 @@ def select(rows: Sequence[Row], wanted: Sequence[str] = (), unwanted: Sequence[s
     return tuple(row for row in rows if row.identifier in chosen)
 
 
-def one(matrix: Matrix, identifier: str) -> Row:
+def one(matrix: Matrix, identifier: str) -> MatrixRow:
     """Return the row of an identifier.
 
     Raises:

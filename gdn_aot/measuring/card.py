@@ -66,7 +66,7 @@ class Cuda:
         from gdn_aot.triton_internals import launching
 
         try:
-            from gdn_aot.serving import _launch as native
+            from gdn_aot.triton_internals import _launch as native
         except ImportError:
             native = None  # type: ignore[assignment]
         self._native: Any = native

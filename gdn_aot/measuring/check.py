@@ -15,14 +15,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gdn_aot._version import __version__
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.targets import assembler_version
 from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
-from gdn_aot.machine.child import EndedError, Isolated
+from gdn_aot.machine.child import Child, EndedError
 from gdn_aot.providers import module_name
 from gdn_aot.records import numerics as records
+from gdn_aot.records.files import RecordedDevice, RecordedProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,10 +75,14 @@ class Prepared:
         for index, kernel in enumerate(trace.kernels):
             rows[index] = {"name": kernel.name, "choices": [], "binaries": {}}
         for chosen in choices.chosen:
-            rows[chosen.tuning.kernel]["choices"].append([chosen.tuning.key, asdict(chosen.config)])
+            rows[chosen.tuning.kernel]["choices"].append([chosen.tuning.key, msgspec.to_builtins(chosen.config)])
         for index, made in objects.items():
             launch = trace.launches[index]
-            binary = {"cubin": made.cubin, "metadata": made.metadata, "specialization": launch.specialization}
+            binary = {
+                "cubin": made.cubin,
+                "metadata": made.metadata,
+                "specialization": msgspec.to_builtins(launch.specialization),
+            }
             rows[launch.kernel]["binaries"][launch.key] = binary
         return {"cache": str(task.job.cache.root.absolute()), "native": native, "kernels": list(rows.values())}
 
@@ -83,10 +90,10 @@ class Prepared:
 def prepare(task: Task, target: Target, progress: Progress) -> Prepared:
     """Trace, choose and compile for a target, as a build does, and keep the PTX. Needs no card."""
     with contextlib.ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
+        lazy = pipeline.LazyWorker(stack, task.job.wanted.provider.name, target)
         compiled = pipeline.compile_target(task.job, target, lazy, progress)
         lazy.close()
-    return Prepared(target=target, shapes=task.job.distinct_for(target), compiled=compiled)
+    return Prepared(target=target, shapes=task.job.wanted.distinct_for(target), compiled=compiled)
 
 
 def obstacle(target: Target, card: Target) -> str | None:
@@ -162,7 +169,9 @@ def _row(workload: str, shape: ModelShape, answers: Sequence[Mapping[str, Any]])
             if name not in worst or rank > worst[name][0]:
                 worst[name] = rank, records.Worst(call=answer["call"], result=name, error=error, limit=limit)
     problems = {
-        what: tuple(records.Problem(call=answer["call"], why=answer[what]) for answer in answers if answer.get(what))
+        what: tuple(
+            records.CallProblem(call=answer["call"], why=answer[what]) for answer in answers if answer.get(what)
+        )
         for what in ("wrong", "skipped")
     }
     return records.Check(
@@ -197,8 +206,8 @@ def run(task: Task, prepared: Prepared, *, native: bool, progress: Progress) -> 
 def _session(task: Task, prepared: Prepared, plan: Path, results: Results, progress: Progress) -> bool:
     """Go on in one worker. Returns whether everything is done."""
     job = task.job
-    with Isolated(MODULE, silence=START_SECONDS) as worker:
-        module = task.module or module_name(job.provider.name)
+    with Child(MODULE, silence=START_SECONDS) as worker:
+        module = task.module or module_name(job.wanted.provider.name)
         worker.send({"card": task.card, "target": prepared.target.name, "module": module})
         try:
             worker.receive()
@@ -211,9 +220,9 @@ def _session(task: Task, prepared: Prepared, plan: Path, results: Results, progr
         worker.send(
             {
                 "plan": str(plan),
-                "limits": asdict(job.limits),
+                "limits": asdict(job.wanted.limits),
                 "shapes": [asdict(shape) for shape in prepared.shapes],
-                "workloads": list(job.workloads),
+                "workloads": list(job.wanted.workloads),
                 "done": results.done,
             }
         )
@@ -244,7 +253,7 @@ def _noted(note: str) -> str:
 
 def make_record(
     task: Task, target: Target, card: CardInfo | None, results: Results | str, shapes: Sequence[ModelShape]
-) -> records.Record:
+) -> records.NumericsRecord:
     """Return the record of a target.
 
     Args:
@@ -254,15 +263,16 @@ def make_record(
         results: What the calls came to, or why nothing was run.
         shapes: The shapes that were checked.
     """
-    provider = task.job.provider
+    provider = task.job.wanted.provider
     ran = isinstance(results, Results) and card is not None
-    status, how = "not run", "" if isinstance(results, Results) else results
+    status: records.Status = "not run"
+    how = "" if isinstance(results, Results) else results
     if isinstance(results, Results) and card is not None:
         status = "failed" if results.failures or not results.made else "checked"
         how = "cubin" if card.target == target else "ptx"
-    return records.Record(
+    return records.NumericsRecord(
         target=target.name,
-        provider=records.Provider(
+        provider=RecordedProvider(
             name=provider.name, distribution=provider.distribution, version=installed.require(provider.name)
         ),
         triton=installed.version("triton") or "",
@@ -270,7 +280,7 @@ def make_record(
         tool=f"gdn-aot {__version__}",
         status=status,
         how=how,
-        device=records.Device(name=card.name, driver=card.driver) if card is not None and ran else None,
+        device=RecordedDevice(name=card.name, driver=card.driver) if card is not None and ran else None,
         date=dt.datetime.now(dt.timezone.utc).date().isoformat() if ran else None,
         models=tuple(f"{shape.name} tp {shape.tp} {shape.dtype}" for shape in shapes),
         checks=results.rows(shapes) if isinstance(results, Results) else (),

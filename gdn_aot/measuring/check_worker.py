@@ -272,5 +272,6 @@ class Server:
         return {"skipped": reason}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Check for the parent until it wants no more."""
     serve(Server)

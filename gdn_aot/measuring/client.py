@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gdn_aot.errors import UsageError
 from gdn_aot.machine.child import EndedError
 from gdn_aot.records.objective import Sample
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.executors.base import Card, Process
-    from gdn_aot.launches import Config, Object, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, Scalar
+    from gdn_aot.measuring.cards import Card, Measurer
 
 Place = tuple[int, str, int]
 """A call: its tokens, its workload, its number among the workload's calls at that many tokens."""
@@ -38,7 +40,7 @@ class KeyState:
     configs: list[Config]
     offered: int
     """Candidates, from the start, that are the provider's own. They are timed in full at every token count."""
-    objects: list[Object | None]
+    objects: list[CompiledKernel | None]
     """What compiling each candidate gave, for the first launch of the key that was traced."""
     out: dict[int, tuple[int, str]] = field(default_factory=dict)
     """Candidates that are out: the token count at which it showed (0: before any launch), and why."""
@@ -117,7 +119,7 @@ class Session:
     def __init__(self, method: Method, card: Card) -> None:
         self._method, self._card = method, card
         self._everywhere = (*method.gate_tokens, *method.tokens)
-        self._worker: Process | None = None
+        self._worker: Measurer | None = None
         self.device: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -134,7 +136,7 @@ class Session:
         if worker is not None:
             worker.end(at_once=at_once)
 
-    def _start(self) -> Process:
+    def _start(self) -> Measurer:
         worker = self._worker = self._card.start()
         method = self._method
         worker.send({"provider": method.provider, "card": method.card, "options": dict(method.options)})
@@ -238,7 +240,7 @@ class Session:
             keys.setdefault(state.kernel, []).append(
                 {
                     "key": state.key,
-                    "configs": list(map(asdict, state.configs)),
+                    "configs": msgspec.to_builtins(state.configs),
                     "offered": state.offered,
                     "kept": state.kept,
                     "out": {index: reason for index, (_, reason) in state.out.items()},

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import ClusterError, UsageError
-from gdn_aot.executors.base import LostError
+from gdn_aot.measuring.cards import LostError
 from gdn_aot.measuring.client import Session
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from gdn_aot.executors.base import Card
+    from gdn_aot.measuring.cards import Card
     from gdn_aot.measuring.client import Method
 
 _SECONDS_TO_END = 10.0

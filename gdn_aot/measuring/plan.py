@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gdn_aot.building import pipeline
 from gdn_aot.choosing.choose import misfit
@@ -93,7 +95,7 @@ class Preparation:
         start = time.monotonic()
         task, target = self._task, self._task.target
         with contextlib.ExitStack() as stack:
-            lazy = pipeline.LazyWorker(stack, task.job.provider.name, target)
+            lazy = pipeline.LazyWorker(stack, task.job.wanted.provider.name, target)
             self._progress(0, 0, f"{target}: tracing")
             tokens = (*task.method.gate_tokens, *task.method.tokens)
             worker = pipeline.expected(task.job, target, lazy)
@@ -102,10 +104,9 @@ class Preparation:
             trace, idle = _only(trace, task.kernels)
             if not trace.tunings:
                 raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
-            workers = stack.enter_context(
-                task.job.executor.compiling(pipeline.order(task.job, target, trace), lazy.get)
-            )
-            self._work = Compilation(task.job, target, trace, workers, self._tell)
+            order = pipeline.order(task.job, target, trace)
+            workers = stack.enter_context(task.job.executor.compiling(order, lazy.get))
+            self._work = Compilation(order, trace, workers, self._tell)
             self._stack = stack.pop_all()
         self._lazy = lazy
         self.prepared = _planned(task, trace, idle)
@@ -200,7 +201,7 @@ def _plain(traced: TracedKey) -> TracedKey:
 
 def _planned(task: Task, trace: Trace, idle: set[int]) -> Prepared:
     """Return the units with their keys and calls, nothing compiled."""
-    units = [Unit(shape=shape, keys={}, binaries={}) for shape in task.job.distinct_for(task.target)]
+    units = [Unit(shape=shape, keys={}, binaries={}) for shape in task.job.wanted.distinct_for(task.target)]
     entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
     prepared = Prepared(trace, units, {}, {})
     for index, traced in enumerate(trace.tunings):
@@ -262,6 +263,6 @@ def _add(
         traced, made = trace.launches[launch], outcomes[launch].object
         row: object = reasons[launch]
         if made is not None and row is None:
-            signature = traced.specialization["signature"]
+            signature = traced.specialization.signature
             row = {"cubin": made.cubin, "metadata": made.metadata, "signature": signature}
         unit.binaries.setdefault(trace.kernels[traced.kernel].name, {})[traced.key] = row

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Config, Object
+    from gdn_aot.launches import CompiledKernel, Config
 
 _REGISTER_UNIT = 8
 """Registers per thread are allotted in multiples of this: 256 per warp of 32 (CUDA Occupancy Calculator)."""
@@ -20,7 +20,7 @@ _RESERVED_FROM = 80
 
 
 def prune(
-    objects: Mapping[Config, Object], target: Target, offered: Collection[Config], best: Config | None = None
+    objects: Mapping[Config, CompiledKernel], target: Target, offered: Collection[Config], best: Config | None = None
 ) -> dict[Config, str]:
     """Return the candidates not worth timing and why, in one sentence.
 
@@ -54,14 +54,14 @@ def prune(
     return left_out
 
 
-def _unfit(compiled: Object, target: Target) -> str | None:
+def _unfit(compiled: CompiledKernel, target: Target) -> str | None:
     reason = misfit(compiled, target)
     if reason is None and blocks_per_sm(compiled, target) < 1:
         reason = f"not one block of it fits on an SM of {target}"
     return reason
 
 
-def blocks_per_sm(compiled: Object, target: Target) -> int:
+def blocks_per_sm(compiled: CompiledKernel, target: Target) -> int:
     """Return how many blocks of a kernel an SM has registers and shared memory for.
 
     The other limits, of threads and blocks per SM, are not looked at: they are never below one.

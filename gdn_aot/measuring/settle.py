@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gdn_aot._version import __version__
 from gdn_aot.errors import UsageError
 from gdn_aot.records import tuning as records
+from gdn_aot.records.files import RecordedDevice, RecordedProvider
 from gdn_aot.records.objective import NoneEligible, Sample, choose
 
 if TYPE_CHECKING:
-    from gdn_aot.launches import Config, Object, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, Scalar
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Session, Unit
     from gdn_aot.measuring.plan import Prepared, Task
@@ -27,29 +29,27 @@ class Writer:
         card: CardInfo,
         prepared: Prepared,
         device: dict[str, object],
-        existing: records.Record | None,
+        existing: records.TuningRecord | None,
     ) -> None:
         self._task, self._prepared, self._existing = task, prepared, existing
         self._lock = threading.Lock()
-        provider = task.job.provider
+        provider = task.job.wanted.provider
         trace = prepared.trace
-        self._frame = records.Record(
+        self._frame = records.TuningRecord(
             target=task.target.name,
-            provider=records.Provider(
+            provider=RecordedProvider(
                 name=provider.name, distribution=provider.distribution, version=trace.provider_version
             ),
             triton=trace.triton_version,
             ptxas=trace.ptxas_version,
-            device=records.Device(
+            device=RecordedDevice(
                 name=card.name, driver=card.driver, sm_count=_integer(device["sm_count"]), memory=card.memory
             ),
             tool=f"gdn-aot {__version__}",
-            method=records.Method(
+            method=records.Timing(
                 rounds=task.method.rounds, flush_bytes=2 * _integer(device["l2"]), clock="cuda events"
             ),
-            objective=records.Objective(
-                weights=tuple(sorted(task.objective.weights.items())), bound=task.objective.bound
-            ),
+            objective=task.objective,
             kernels=(),
         )
         if device["name"] != card.name:
@@ -58,7 +58,7 @@ class Writer:
                 hint="name the card to measure in CUDA_VISIBLE_DEVICES, by the UUID that nvidia-smi -L prints",
             )
         records.merge(existing, self._frame)  # refuses now what must not be mixed later
-        self.choices: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
+        self.choices: dict[tuple[str, tuple[Scalar, ...]], records.MeasuredChoice] = {}
         """Those of this run; indices are into the candidates of the key."""
         self.failed: set[tuple[str, tuple[Scalar, ...]]] = set()
         """Keys whose calls float64 does not confirm: what the record has for them goes."""
@@ -85,7 +85,7 @@ class Writer:
         Returns:
             The calls that failed the check. Keys of the unit then have no choice.
         """
-        fresh: dict[tuple[str, tuple[Scalar, ...]], records.ChoiceRecord] = {}
+        fresh: dict[tuple[str, tuple[Scalar, ...]], records.MeasuredChoice] = {}
         for place, state in unit.keys.items():
             made = self._choice(place, state) if state.fresh else None
             if made is not None:
@@ -104,7 +104,7 @@ class Writer:
                 unit.keys[place].fresh = False
         return wrong
 
-    def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.ChoiceRecord | None:
+    def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.MeasuredChoice | None:
         if not state.samples:
             return None
         count = len(state.configs)
@@ -115,7 +115,7 @@ class Writer:
         verdict = choose(rows, [self._size(made) for made in state.objects], self._task.objective)
         if isinstance(verdict, NoneEligible):
             return None
-        return records.ChoiceRecord(
+        return records.MeasuredChoice(
             key=state.key,
             chosen=verdict.chosen,
             score=round(verdict.score, 4),
@@ -136,20 +136,20 @@ class Writer:
                 for index, (tokens, reason) in sorted(state.out.items())
             ),
             resources=tuple(self._resources(made) for made in state.objects),
-            regret=tuple((tokens, round(part, 4)) for tokens, part in sorted(verdict.regret.items())),
+            regret={tokens: round(part, 4) for tokens, part in verdict.regret.items()},
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
         )
 
-    def _size(self, made: Object | None) -> tuple[int, ...]:
+    def _size(self, made: CompiledKernel | None) -> tuple[int, ...]:
         if made is None:
             return ()
         return self._prepared.sizes[made.cubin], made.shared, made.registers * made.threads
 
-    def _resources(self, made: Object | None) -> records.Resources | None:
+    def _resources(self, made: CompiledKernel | None) -> records.Footprint | None:
         if made is None:
             return None
         size = self._prepared.sizes[made.cubin]
-        return records.Resources(registers=made.registers, shared=made.shared, local=made.local, size=size)
+        return records.Footprint(registers=made.registers, shared=made.shared, local=made.local, size=size)
 
     def save(self) -> None:
         """Write the record: what was there, with the choices of this run in place of old ones.
@@ -171,23 +171,23 @@ class Writer:
 
 
 def _kernel(
-    name: str, states: list[KeyState], choices: list[tuple[tuple[Scalar, ...], records.ChoiceRecord]]
-) -> records.KernelRecord:
+    name: str, states: list[KeyState], choices: list[tuple[tuple[Scalar, ...], records.MeasuredChoice]]
+) -> records.MeasuredKernel:
     """Return the record of one kernel; keys whose candidates differ get the union of all."""
     configs = {state.key: state for state in states}
-    made: records.KernelRecord | None = None
-    by_candidates: dict[tuple[tuple[Config, ...], int], list[records.ChoiceRecord]] = {}
+    made: records.MeasuredKernel | None = None
+    by_candidates: dict[tuple[tuple[Config, ...], int], list[records.MeasuredChoice]] = {}
     for key, choice in choices:
         state = configs[key]
         by_candidates.setdefault((tuple(state.configs), state.offered), []).append(choice)
     for (candidates, offered), group in by_candidates.items():
-        part = records.KernelRecord(kernel=name, candidates=candidates, offered=offered, choices=tuple(group))
+        part = records.MeasuredKernel(kernel=name, candidates=candidates, offered=offered, choices=tuple(group))
         made = part if made is None else records.merge_kernel(made, part)
     assert made is not None  # noqa: S101
     return made
 
 
-def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.ChoiceRecord) -> bool:
+def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.MeasuredChoice) -> bool:
     """Take a choice's samples. Returns False, and takes nothing, if it was made among other candidates."""
     place = {index: state.configs.index(config) for index, config in enumerate(candidates) if config in state.configs}
     if len(place) < len(state.configs):

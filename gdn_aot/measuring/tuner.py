@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gdn_aot.errors import ClusterError
-from gdn_aot.executors.base import LostError
 from gdn_aot.machine import installed
+from gdn_aot.measuring.cards import LostError
 from gdn_aot.measuring.client import Outcome
 from gdn_aot.measuring.fleet import Fleet
 from gdn_aot.measuring.plan import Preparation
@@ -23,14 +23,16 @@ from gdn_aot.records import tuning as records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from gdn_aot.launches import Scalar
     from gdn_aot.machine.card import CardInfo
+    from gdn_aot.measuring.cards import Cards
     from gdn_aot.measuring.client import KeyState, Method, Session, Unit
     from gdn_aot.measuring.plan import Prepared, Progress, Task
     from gdn_aot.records.objective import Sample
-    from gdn_aot.records.tuning import ChoiceRecord
+    from gdn_aot.records.tuning import MeasuredChoice
 
 
 @dataclass(kw_only=True)
@@ -63,13 +65,14 @@ class _BudgetSpentError(Exception):
     """The time to measure in is over."""
 
 
-def tune(task: Task, progress: Progress, say: Callable[[str], None]) -> Tuned:
+def tune(task: Task, cards: AbstractContextManager[Cards], progress: Progress, say: Callable[[str], None]) -> Tuned:
     """Measure every candidate of every key and write the record after each shape.
 
     A KeyboardInterrupt is raised again when what was measured is in the record; so is the loss of the last card.
 
     Args:
-        task: What to measure, and where.
+        task: What to measure.
+        cards: On what; left when measuring is over.
         progress: Told how far it is.
         say: Told of cards that are lost.
 
@@ -79,17 +82,17 @@ def tune(task: Task, progress: Progress, say: Callable[[str], None]) -> Tuned:
         ClusterError: All cards are lost.
         NotWritableError: The record cannot be written.
     """
-    distribution = task.job.provider.distribution
-    version = installed.require(task.job.provider.name)
+    distribution = task.job.wanted.provider.distribution
+    version = installed.require(task.job.wanted.provider.name)
     existing = records.load(task.path, target=task.target.name, distribution=distribution, version=version)
     with ExitStack() as stack:
-        cards = stack.enter_context(task.job.executor.measuring(task.method, task.job.cache, task.target))
+        measured_on = stack.enter_context(cards)
         preparation = stack.enter_context(Preparation(task, progress))
         prepared = preparation.prepared
-        result = Tuned(path=task.path, card=cards.info)
+        result = Tuned(path=task.path, card=measured_on.info)
         ended: BaseException | None = None
-        with Fleet(_within(task, prepared), cards.cards, say) as fleet:
-            writer = Writer(task, cards.info, prepared, fleet.device, existing)
+        with Fleet(_within(task, prepared), measured_on.cards, say) as fleet:
+            writer = Writer(task, measured_on.info, prepared, fleet.device, existing)
             if task.resume:
                 writer.recall()
             try:
@@ -121,10 +124,10 @@ def _within(task: Task, prepared: Prepared) -> Method:
     return replace(task.method, search_seconds=min(task.method.search_seconds, task.budget / 2 / pairs))
 
 
-def _regret(choices: Iterable[ChoiceRecord]) -> dict[int, tuple[float, float]]:
+def _regret(choices: Iterable[MeasuredChoice]) -> dict[int, tuple[float, float]]:
     parts: dict[int, list[float]] = {}
     for choice in choices:
-        for tokens, part in choice.regret:
+        for tokens, part in choice.regret.items():
             parts.setdefault(tokens, []).append(part)
     return {tokens: (statistics.median(found), max(found)) for tokens, found in sorted(parts.items())}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import random
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.reference import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,6 @@ class Relaxation:
     """SHA-256 of each text of the function for which this was checked, as in `gdn_aot.launches.Kernel`."""
     reason: str
     """Why every value may be served; goes into the manifest."""
-
-
-Tensors: TypeAlias = "dict[str, torch.Tensor | None]"
-"""Inputs or outputs of a call, by name. ``cu_seqlens``, if it is there, holds the ends of packed sequences."""
 
 
 class Draw(Protocol):

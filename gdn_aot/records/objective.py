@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from msgspec import Meta
+
+from gdn_aot.codec import Record
 from gdn_aot.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+Tokens = Annotated[int, Meta(ge=1, le=999_999_999)]
+"""Tokens in one call."""
 BOUND = 1.10
 """Largest ratio to the best time at any one token count that a choice may have."""
 _TIE_SIGMAS = 1.0
@@ -29,21 +34,18 @@ _MOST_MARGIN = 0.05
 _HINT = "for example --weights 64=0.1,512=0.3,2048=0.3,8192=0.3"
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
+class Objective(Record):
     """What a choice is good at.
-
-    Args:
-        weights: Weight per token count; only their proportions matter.
-        bound: Largest ratio of a choice's time to the best time at any token count, at least 1.
 
     Raises:
         ValueError: A token count below 1, a weight that is negative or not finite, all weights zero, or a bound
             below 1.
     """
 
-    weights: Mapping[int, float]
-    bound: float = BOUND
+    weights: dict[Tokens, Annotated[float, Meta(ge=0)]]
+    """Weight per token count; only their proportions matter."""
+    bound: Annotated[float, Meta(ge=1)] = BOUND
+    """Largest ratio of a choice's time to the best time at any token count, if some candidate keeps to it."""
 
     def __post_init__(self) -> None:
         for tokens, weight in self.weights.items():
@@ -129,7 +131,7 @@ Samples = dict[int, "Sequence[Sample | None]"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Decision:
     """The choice for one autotune key."""
 
     chosen: int
@@ -170,7 +172,7 @@ def choose(
     samples: Mapping[int, Sequence[Sample | None]],
     size: Sequence[tuple[int, ...]],
     objective: Objective = DEFAULT,
-) -> Verdict | NoneEligible:
+) -> Decision | NoneEligible:
     """Choose a candidate.
 
     Args:
@@ -200,7 +202,7 @@ def choose(
         best = outside[0]
         tied = [one for one in outside if _same(one.worst, one.worst_noise, best.worst, best.worst_noise)]
     chosen = min(tied, key=lambda one: (one.size, one.index))
-    return Verdict(
+    return Decision(
         chosen=chosen.index,
         score=chosen.score,
         worst=chosen.worst,

@@ -1,114 +1,223 @@
 """Tuning records: the measured choices kept in git under ``artifacts/tuning/``.
 
-One file per target and provider version, ``<target>/<distribution>-<version>.json``, with
-``resources/tuning.schema.json`` as its schema. It holds measurements of one device and driver; choices for targets
-that nobody measured are made from it by `gdn_aot.choosing.transfer` and are in no file.
-
-Example:
-    >>> record = Record(
-    ...     target="sm_90",
-    ...     provider=Provider(name="fla", distribution="fla-core", version="0.6.0"),
-    ...     triton="3.6.0",
-    ...     ptxas="12.8.93",
-    ...     device=Device(name="NVIDIA H100 80GB HBM3", driver="580.159.04", sm_count=132, memory=85029158912),
-    ...     tool="gdn-aot 0.1.0",
-    ...     method=Method(rounds=15, flush_bytes=104857600, clock="cuda events"),
-    ...     objective=Objective(weights=((64, 0.05), (2048, 0.95)), bound=1.1),
-    ...     kernels=(
-    ...         KernelRecord(
-    ...             kernel="fla.ops.common.chunk_o:chunk_fwd_kernel_o",
-    ...             candidates=(
-    ...                 Config(kwargs=(("BK", 64),), num_warps=4, num_stages=2),
-    ...                 Config(kwargs=(("BK", 128),), num_warps=4, num_stages=2),
-    ...             ),
-    ...             offered=2,
-    ...             choices=(
-    ...                 ChoiceRecord(
-    ...                     key=(16, 32, 128, "torch.bfloat16"),
-    ...                     chosen=1,
-    ...                     score=1.01,
-    ...                     worst=1.03,
-    ...                     note="lowest score",
-    ...                     call="transformers-prefill(lengths=(2048,))",
-    ...                     reference=0,
-    ...                     times=(
-    ...                         Times(tokens=64, us=(9.1, 9.2), noise=(0.1, 0.1)),
-    ...                         Times(tokens=2048, us=(31.0, 24.5), noise=(0.3, 0.2)),
-    ...                     ),
-    ...                     rejected=(),
-    ...                     resources=(Resources(registers=128, shared=49152, local=0, size=20480), None),
-    ...                 ),
-    ...             ),
-    ...         ),
-    ...     ),
-    ... )
-    >>> parse(dump(record)) == record
-    True
+A record holds measurements of one device and driver; choices for targets that nobody measured are made from it by
+`gdn_aot.choosing.transfer` and are in no file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from gdn_aot._files import write_whole
-from gdn_aot.errors import NotWritableError, UsageError, VerificationError
+import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
+
+from gdn_aot.codec import Count, Record
+from gdn_aot.errors import Problem, UsageError
 from gdn_aot.launches import Config, Scalar
-from gdn_aot.records import objective
-from gdn_aot.records import tuning_json as record_json
-from gdn_aot.records.tuning_form import (
-    FORMAT,
-    ChoiceRecord,
-    Device,
-    KernelRecord,
-    Method,
-    Objective,
-    Provider,
-    Record,
-    Rejected,
-    Resources,
-    Times,
-)
+from gdn_aot.records.files import AnyRecord, RecordedDevice, RecordForm
+from gdn_aot.records.objective import Objective, Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from pathlib import Path
-    from typing import TypeVar
+    from collections.abc import Collection, Hashable, Iterator, Sequence
 
-    _T = TypeVar("_T")
+_T = TypeVar("_T")
+KernelName = Annotated[str, Meta(pattern="^[^:]+:[^:]+$", description="module:qualname")]
+Time = Annotated[float, Meta(gt=0)]
+"""Microseconds."""
+NotNegative = Annotated[float, Meta(ge=0)]
 
-__all__ = [
-    "FORMAT",
-    "ChoiceRecord",
-    "Config",
-    "Device",
-    "KernelRecord",
-    "Method",
-    "Objective",
-    "Provider",
-    "Record",
-    "Rejected",
-    "Resources",
-    "Times",
-    "TunedChoice",
-    "TuningTable",
-    "dump",
-    "extras",
-    "is_usable",
-    "load",
-    "merge",
-    "merge_kernel",
-    "origin",
-    "parse",
-    "record_path",
-    "save",
-    "table",
-    "without",
-]
 
-_SHOWN = 3
-"""Problems of a record that a message lists."""
-_HINT = "tune again, or remove it; records are not edited by hand"
+class Timing(Record, kw_only=True):
+    """How times were taken."""
+
+    rounds: Count
+    """Rounds in which all candidates took turns; a time is the median of its rounds."""
+    flush_bytes: Count
+    """Bytes written before each measurement, so that the L2 cache holds nothing of the inputs."""
+    clock: str
+
+
+class Footprint(Record, array_like=True, kw_only=True):
+    """What a candidate's binary takes, read from the binary."""
+
+    registers: Count
+    """Per thread."""
+    shared: Count
+    """Bytes per block."""
+    local: Count
+    """Bytes per thread."""
+    size: Count
+    """Bytes of the cubin."""
+
+
+class Times(Record, kw_only=True):
+    """The times of all candidates at one token count."""
+
+    tokens: Tokens
+    us: tuple[Time | None, ...]
+    """Microseconds per candidate of the kernel; None where it was not measured or is not eligible."""
+    noise: tuple[NotNegative | None, ...]
+    """Microseconds by which a time may be off; None where the time is None."""
+
+
+class Rejected(Record, kw_only=True):
+    """A candidate that is not eligible for a key."""
+
+    candidate: Count
+    tokens: Tokens | None
+    """The token count at which it was found out; None if that needs none, as with a compile."""
+    reason: str
+
+
+class MeasuredChoice(Record, kw_only=True, omit_defaults=True):
+    """What was measured for one autotune key."""
+
+    key: tuple[Scalar, ...]
+    chosen: Count
+    """Index into the kernel's candidates."""
+    score: float
+    """Weighted mean over the token counts of time divided by the best time."""
+    worst: float
+    """The largest of those ratios."""
+    note: str
+    """Why it was chosen, in a sentence."""
+    call: str
+    """The call that was measured."""
+    reference: Count
+    """The candidate whose outputs the others' were compared with."""
+    resources: tuple[Footprint | None, ...] | None = None
+    """Per candidate of the kernel, None where it was not compiled; or None for all."""
+    regret: dict[Tokens, NotNegative] = msgspec.field(default_factory=dict)
+    """Per token count the part by which the choice is slower than the best candidate for that count."""
+    missing: tuple[Tokens, ...] = ()
+    """Token counts that the key has and that were not measured: tuning was cut short, or memory was."""
+    unchecked: bool = False
+    """Calls with this choice were not compared with float64: tuning was cut short."""
+    times: Annotated[tuple[Times, ...], Meta(min_length=1)]
+    """By tokens."""
+    rejected: tuple[Rejected, ...] = ()
+
+
+class MeasuredKernel(Record, kw_only=True):
+    """One kernel's candidates, and its choices."""
+
+    kernel: KernelName
+    offered: Count
+    """Number of candidates, from the start, that are the provider's own; the rest come of a wide search."""
+    candidates: tuple[Config, ...]
+    choices: tuple[MeasuredChoice, ...]
+
+
+class TuningRecord(AnyRecord, kw_only=True):
+    """One file: what was measured on one device for one version of a provider."""
+
+    device: RecordedDevice
+    method: Timing
+    objective: Objective
+    kernels: tuple[MeasuredKernel, ...]
+
+
+def _in_order(record: TuningRecord) -> TuningRecord:
+    """Return a record sorted by kernel, key and token count."""
+    kernels = (
+        replace(kernel, choices=tuple(sorted(map(_choice_in_order, kernel.choices), key=_written_key)))
+        for kernel in sorted(record.kernels, key=lambda kernel: kernel.kernel)
+    )
+    goal = replace(record.objective, weights=dict(sorted(record.objective.weights.items())))
+    return replace(record, objective=goal, kernels=tuple(kernels))
+
+
+def _choice_in_order(choice: MeasuredChoice) -> MeasuredChoice:
+    return replace(
+        choice,
+        regret=dict(sorted(choice.regret.items())),
+        missing=tuple(sorted(choice.missing)),
+        times=tuple(sorted(choice.times, key=lambda row: row.tokens)),
+    )
+
+
+def _written_key(choice: MeasuredChoice) -> bytes:
+    return msgspec.json.encode(choice.key)
+
+
+def _contradictions(record: TuningRecord) -> Iterator[Problem]:
+    yield from _unordered("objective.weights", list(record.objective.weights))
+    yield from _unordered("kernels", [kernel.kernel for kernel in record.kernels])
+    for number, kernel in enumerate(record.kernels):
+        where, count = f"kernels[{number}]", len(kernel.candidates)
+        if kernel.offered > count:
+            yield Problem(f"{where}.offered", f"{kernel.offered} of {count} candidates")
+        yield from _twice(f"{where}.candidates", kernel.candidates)
+        for place, config in enumerate(kernel.candidates):
+            yield from _config_contradictions(config, f"{where}.candidates[{place}].kwargs")
+        yield from _unordered(f"{where}.choices", list(map(_written_key, kernel.choices)))
+        for place, choice in enumerate(kernel.choices):
+            yield from _choice_contradictions(choice, count, f"{where}.choices[{place}]")
+
+
+def _config_contradictions(config: Config, where: str) -> Iterator[Problem]:
+    yield from _twice(where, [name for name, _ in config.kwargs])
+    for number, (_, value) in enumerate(config.kwargs):
+        if value is None:
+            yield Problem(f"{where}[{number}][1]", "expected a value, got null")
+
+
+def _choice_contradictions(choice: MeasuredChoice, count: int, where: str) -> Iterator[Problem]:
+    """Yield what contradicts itself in a choice among ``count`` candidates."""
+    named = {"chosen": choice.chosen, "reference": choice.reference}
+    named |= {f"rejected[{number}].candidate": item.candidate for number, item in enumerate(choice.rejected)}
+    for name, candidate in named.items():
+        if candidate >= count:
+            yield Problem(f"{where}.{name}", f"there is no candidate {candidate}, only {count} from 0")
+    for item in choice.rejected:
+        if item.candidate == choice.chosen:
+            yield Problem(f"{where}.chosen", f"candidate {choice.chosen} was rejected: {item.reason}")
+    if choice.resources is not None and len(choice.resources) != count:
+        yield Problem(f"{where}.resources", f"{len(choice.resources)} entries for {count} candidates")
+    yield from _unordered(f"{where}.regret", list(choice.regret))
+    yield from _unordered(f"{where}.missing", choice.missing)
+    yield from _unordered(f"{where}.times", [row.tokens for row in choice.times])
+    for number, row in enumerate(choice.times):
+        yield from _times_contradictions(row, choice.chosen, count, f"{where}.times[{number}]")
+
+
+def _times_contradictions(row: Times, chosen: int, count: int, where: str) -> Iterator[Problem]:
+    for name, values in (("us", row.us), ("noise", row.noise)):
+        if len(values) != count:
+            yield Problem(f"{where}.{name}", f"{len(values)} times for {count} candidates")
+    for number, (time, noise) in enumerate(zip(row.us, row.noise, strict=False)):
+        if (time is None) != (noise is None):
+            yield Problem(f"{where}.noise[{number}]", "a time and its noise are null together")
+    if chosen < len(row.us) and row.us[chosen] is None:
+        yield Problem(f"{where}.us[{chosen}]", f"is null: the chosen candidate has no time at {row.tokens} tokens")
+
+
+def _unordered(where: str, values: Sequence[Any]) -> Iterator[Problem]:
+    """Yield the places at which values do not ascend."""
+    for number, (before, value) in enumerate(pairwise(values), start=1):
+        if not before < value:
+            yield Problem(f"{where}[{number}]", "is in the list twice" if before == value else "is not in order")
+
+
+def _twice(where: str, values: Sequence[Hashable]) -> Iterator[Problem]:
+    seen: set[Hashable] = set()
+    for number, value in enumerate(values):
+        if value in seen:
+            yield Problem(f"{where}[{number}]", "is in the list twice")
+        seen.add(value)
+
+
+FORM = RecordForm(
+    TuningRecord,
+    "tuning record",
+    hint="tune again, or remove it; records are not edited by hand",
+    order=_in_order,
+    check=_contradictions,
+)
+record_path, find, load, save = FORM.path, FORM.find, FORM.load, FORM.save
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,83 +236,7 @@ TuningTable = dict[tuple[str, tuple[Scalar, ...]], TunedChoice]
 """(``module:qualname``, autotune key) -> choice."""
 
 
-def record_path(root: Path, target: str, distribution: str, version: str) -> Path:
-    """Return where the record of a target and provider version lies."""
-    return root / target / f"{distribution}-{version}.json"
-
-
-def parse(data: bytes, *, name: str = "tuning record") -> Record:
-    """Read the bytes of a record.
-
-    Args:
-        data: What the file holds.
-        name: How messages call it.
-
-    Raises:
-        UsageError: It is no record of this format, or contradicts itself: with the path in the file and the reason.
-    """
-    try:
-        return record_json.parse(data)
-    except ValueError as error:
-        raise UsageError(f"{name} is refused: {error}", hint=_HINT) from error
-    except VerificationError as error:
-        shown, rest = error.problems[:_SHOWN], len(error.problems) - _SHOWN
-        said = "; ".join(map(str, shown)) + (f"; and {rest} more" if rest > 0 else "")
-        raise UsageError(f"{name} is refused: {said}", hint=_HINT) from error
-
-
-def dump(record: Record) -> bytes:
-    """Return the bytes of a record; the same for the same record. Times have two decimals, ratios four."""
-    return record_json.dump(record)
-
-
-def load(
-    path: Path, *, target: str | None = None, distribution: str | None = None, version: str | None = None
-) -> Record | None:
-    """Read a record; None where there is no file.
-
-    Args:
-        path: The file.
-        target: What the record must be for, if given; the same for the rest.
-        distribution: Of the provider.
-        version: Of that distribution.
-
-    Raises:
-        UsageError: It cannot be read, is no record, or is for something else. Records are never mixed.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UsageError(f"tuning record {path} cannot be read: {error.strerror}", hint=_HINT) from error
-    record = parse(data, name=f"tuning record {path}")
-    compared = (
-        ("target", record.target, target),
-        ("provider.distribution", record.provider.distribution, distribution),
-        ("provider.version", record.provider.version, version),
-    )
-    for name, found, wanted in compared:
-        if wanted is not None and found != wanted:
-            raise UsageError(f"tuning record {path} is refused: {name}: {found!r} is not {wanted!r}", hint=_HINT)
-    return record
-
-
-def save(record: Record, path: Path) -> None:
-    """Write a record whole, and its directory if that is missing.
-
-    Raises:
-        NotWritableError: It cannot be written. What was at ``path`` is still there.
-    """
-    content = dump(record)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content, sync=True)
-    except OSError as error:
-        raise NotWritableError(f"cannot write the tuning record {path}: {error.strerror or error}") from error
-
-
-def merge(old: Record | None, new: Record) -> Record:
+def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
     """Return ``old`` with the choices of ``new``: those replace old ones of the same key, the others stay.
 
     The candidates of a kernel are united, the provider's own first.
@@ -237,17 +270,17 @@ def merge(old: Record | None, new: Record) -> Record:
     return replace(new, kernels=tuple(kernels[name] for name in sorted(kernels)))
 
 
-def _version(record: Record) -> str:
+def _version(record: TuningRecord) -> str:
     return f"{record.provider.name} ({record.provider.distribution} {record.provider.version})"
 
 
-def merge_kernel(old: KernelRecord, new: KernelRecord) -> KernelRecord:
+def merge_kernel(old: MeasuredKernel, new: MeasuredKernel) -> MeasuredKernel:
     """Return the choices of two records of one kernel over the union of their candidates, the provider's own first."""
     offered = list(dict.fromkeys([*old.candidates[: old.offered], *new.candidates[: new.offered]]))
     united = list(dict.fromkeys([*offered, *old.candidates, *new.candidates]))
     choices = {choice.key: _remap(choice, old.candidates, united) for choice in old.choices}
     choices |= {choice.key: _remap(choice, new.candidates, united) for choice in new.choices}
-    return KernelRecord(
+    return MeasuredKernel(
         kernel=new.kernel,
         candidates=tuple(united),
         offered=len(offered),
@@ -255,7 +288,7 @@ def merge_kernel(old: KernelRecord, new: KernelRecord) -> KernelRecord:
     )
 
 
-def _remap(choice: ChoiceRecord, before: Sequence[Config], united: list[Config]) -> ChoiceRecord:
+def _remap(choice: MeasuredChoice, before: Sequence[Config], united: list[Config]) -> MeasuredChoice:
     """Return a choice whose candidates are numbered as in ``united``."""
     places = [united.index(config) for config in before]
 
@@ -275,13 +308,13 @@ def _remap(choice: ChoiceRecord, before: Sequence[Config], united: list[Config])
     )
 
 
-def origin(record: Record, triton: str | None = None) -> str:
+def origin(record: TuningRecord, triton: str | None = None) -> str:
     """Return the device and driver that measured, and the Triton if it is not the one given."""
     other = f", Triton {record.triton}" if triton not in (None, record.triton) else ""
     return f"{record.device.name}, driver {record.device.driver}{other}"
 
 
-def table(record: Record | None, triton: str | None = None) -> TuningTable:
+def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable:
     """Return the choices of a record, for the build; without a record there are none.
 
     Args:
@@ -304,7 +337,7 @@ def table(record: Record | None, triton: str | None = None) -> TuningTable:
     }
 
 
-def without(record: Record, places: Collection[tuple[str, tuple[Scalar, ...]]]) -> Record:
+def without(record: TuningRecord, places: Collection[tuple[str, tuple[Scalar, ...]]]) -> TuningRecord:
     """Return a record without the choices of these kernels and keys."""
     kernels = (
         replace(kernel, choices=tuple(one for one in kernel.choices if (kernel.kernel, one.key) not in places))
@@ -313,14 +346,14 @@ def without(record: Record, places: Collection[tuple[str, tuple[Scalar, ...]]]) 
     return replace(record, kernels=tuple(kernel for kernel in kernels if kernel.choices))
 
 
-def is_usable(choice: ChoiceRecord, goal: Objective) -> bool:
+def is_usable(choice: MeasuredChoice, goal: Objective) -> bool:
     """Say whether a choice was measured at what counts: at half of the objective's weight or more.
 
     One that tuning was interrupted at after the short lengths is kept in the record, to go on from, but builds leave it
     out: what is best at 64 tokens can take three times the best time at 8192.
     """
     counts = [*(row.tokens for row in choice.times), *choice.missing]
-    shares = objective.Objective(dict(goal.weights), goal.bound).shares(counts)
+    shares = goal.shares(counts)
     return sum(shares[tokens] for tokens in choice.missing) <= 0.5  # noqa: PLR2004
 
 

@@ -24,7 +24,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gdn_aot.providers.workload import Tensors
+    from gdn_aot.reference import Tensors
 
 MEASURED = {
     "chunk.out": 4.3e-3,

@@ -31,7 +31,7 @@ MAX_BYTES = 4 << 20
 """Bytes of a lock file: some 10,000 artifacts."""
 
 
-class LockedArtifact(Record, frozen=True, kw_only=True):
+class LockedArtifact(Record, kw_only=True):
     """One artifact that is pinned. A `gdn_aot.registry.select.Candidate`."""
 
     identifier: str
@@ -47,7 +47,7 @@ class LockedArtifact(Record, frozen=True, kw_only=True):
     size: FileSize
 
 
-class LockFile(Record, frozen=True, kw_only=True):
+class LockFile(Record, kw_only=True):
     """``gdn-aot.lock``."""
 
     format: int = 1

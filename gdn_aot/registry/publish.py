@@ -39,7 +39,6 @@ from gdn_aot.registry.layout import (
     RegistryIndex,
     artifact_path,
     branch_name,
-    check_entry,
     entry_of,
     entry_path,
     make_index,
@@ -214,7 +213,7 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
             )
         entry = entry_of(artifact)
         try:
-            check_entry(entry)
+            ENTRY_FORM.convert(msgspec.to_builtins(entry))
         except VerificationError as error:
             what = f"{path} has what no index of a registry may have"
             raise VerificationError(what, error.problems, hint="build the artifact again") from error

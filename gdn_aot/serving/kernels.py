@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import GdnAotError, MissError
+from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
 from gdn_aot.serving.nearest import nearest
-from gdn_aot.serving.settings import changed_code_variable
+from gdn_aot.serving.state import Miss
 from gdn_aot.triton_internals import compiled_text, launching, relaxing, serving
 
 if TYPE_CHECKING:
@@ -17,20 +18,6 @@ if TYPE_CHECKING:
     from gdn_aot.serving.find import Found
     from gdn_aot.serving.state import State
     from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord
-
-
-class Miss(NamedTuple):
-    """Something that a kernel needed and the artifacts did not have."""
-
-    kernel: str
-    """``module:qualname``."""
-    what: str
-    """``choice`` or ``binary``."""
-    key: str
-    """The autotune key or the launch key."""
-    reason: str
-    answer: str
-    """What was done about it: ``nearest``, ``triton`` or ``error``."""
 
 
 class Kernel:

@@ -7,9 +7,10 @@ import sys
 
 from gdn_aot._hooks import ImportHook
 from gdn_aot.errors import GdnAotError, NoArtifactError, UnsupportedTritonError, UsageError
+from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
 from gdn_aot.serving.find import find
-from gdn_aot.serving.settings import POLICIES, changed_code_variable, read_settings
+from gdn_aot.serving.settings import POLICIES, read_settings
 from gdn_aot.serving.state import State
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -119,9 +120,9 @@ def after_import(module: str, callback: Any) -> None:
 
 def _native() -> Any:
     try:
-        from gdn_aot.serving import _launch
+        from gdn_aot.triton_internals import _launch
     except ImportError as error:
-        log.info(f"without the extension gdn_aot.serving._launch ({error}) Triton's own launchers are used")
+        log.info(f"without the extension gdn_aot.triton_internals._launch ({error}) Triton's own launchers are used")
         return None
     return _launch
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from gdn_aot.serving.find import Verdict
-    from gdn_aot.serving.kernels import Miss
+    from gdn_aot.serving.state import Miss
 
 
 class Report(NamedTuple):
@@ -39,5 +39,5 @@ class Report(NamedTuple):
         """Return the report as plain data for JSON."""
         plain: dict[str, object] = self._asdict()
         plain["artifacts"] = [verdict.to_dict() for verdict in self.artifacts]
-        plain["misses"] = [miss._asdict() for miss in self.misses]
+        plain["misses"] = [miss.to_dict() for miss in self.misses]
         return plain

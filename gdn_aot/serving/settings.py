@@ -13,32 +13,6 @@ POLICIES = ("nearest", "tune", "error")
 _OFF = ("0", "false", "no", "off")
 _ON = ("1", "true", "yes", "on")
 
-_CODE_VARIABLES = (
-    "ALLOW_LHS_TMEM_LAYOUT_CONVERSION",
-    "DISABLE_LLVM_OPT",
-    "DISABLE_MMA_V3",
-    "DISABLE_MMA_V5",
-    "DISABLE_PTXAS_OPT",
-    "LLVM_EXTRACT_DI_LOCAL_VARIABLES",
-    "LLVM_PASS_PLUGIN_PATH",
-    "PTXAS_OPTIONS",
-    "TRITON_ALWAYS_COMPILE",
-    "TRITON_ENABLE_ASAN",
-    "TRITON_ENABLE_EXPERIMENTAL_CONSAN",
-    "TRITON_F32_DEFAULT",
-    "TRITON_INSTRUMENTATION_MODE",
-    "TRITON_INTERPRET",
-    "TRITON_KERNEL_OVERRIDE",
-    "TRITON_OVERRIDE_ARCH",
-    "TRITON_PLUGIN_PATHS",
-    "TRITON_PREFER_TMEM_16x256_LAYOUT",
-    "USE_IR_LOC",
-)
-"""Variables by which a user asks Triton for other code than its defaults make; with one set, ready binaries are not
-what was asked for. They are those that ``get_cache_invalidating_env_vars`` of libtriton knows, less those for AMD and
-for printing, and those of triton/knobs.py that change code or forbid reuse. ``TRITON_DEFAULT_FP_FUSION`` is one more,
-which is on unless it is switched off."""
-
 
 class Settings(Plain):
     """The loader's settings.
@@ -84,10 +58,3 @@ def _flag(name: str, default: bool, problems: list[str]) -> bool:
     if text and text not in (*_OFF, *_ON):
         problems.append(f"{name}={text} is neither 0 nor 1; using {int(default)}")
     return True if text in _ON else False if text in _OFF else default
-
-
-def changed_code_variable() -> str | None:
-    """Return the name of a variable by which the user changes what Triton compiles, or None."""
-    if os.environ.get("TRITON_DEFAULT_FP_FUSION", "1").lower() in _OFF:
-        return "TRITON_DEFAULT_FP_FUSION"
-    return next((name for name in _CODE_VARIABLES if os.environ.get(name, "").lower() not in ("", *_OFF)), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+from gdn_aot._plain import Plain
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.serving import log
 from gdn_aot.serving.find import Verdict
@@ -14,7 +15,23 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gdn_aot.serving.find import Found
-    from gdn_aot.serving.kernels import Kernel, Miss
+
+
+class Miss(Plain):
+    """Something that a kernel needed and the artifacts did not have.
+
+    Args:
+        kernel: ``module:qualname``.
+        what: ``choice`` or ``binary``.
+        key: The autotune key or the launch key.
+        reason: Why it was not there.
+        answer: What was done about it: ``nearest``, ``triton`` or ``error``.
+    """
+
+    __slots__ = ("answer", "kernel", "key", "reason", "what")
+
+    def __init__(self, kernel: str, what: str, key: str, reason: str, answer: str) -> None:
+        self.kernel, self.what, self.key, self.reason, self.answer = kernel, what, key, reason, answer
 
 
 class State:
@@ -25,7 +42,7 @@ class State:
         self.strict = False
         self.on_miss = "nearest"
         self.native: Any = None
-        """`gdn_aot.serving._launch`, or None where it was not built."""
+        """`gdn_aot.triton_internals._launch`, or None where it was not built."""
         self.checked = False
         """Triton's internals were found to be as known."""
         self.installing = False
@@ -36,8 +53,8 @@ class State:
         """Why nothing is served, or empty."""
         self.found: list[Found] = []
         self.verdicts: list[Verdict] = []
-        self.kernels: dict[str, Kernel] = {}
-        """Kernels that are served, by ``module:qualname``."""
+        self.kernels: dict[str, Any] = {}
+        """The `gdn_aot.serving.kernels.Kernel` of each that is served, by ``module:qualname``."""
         self.refused: dict[str, str] = {}
         """Kernels that an artifact has and that are not served, with the reason."""
         self.told_refusal = False

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.parse import load_manifest
+from gdn_aot.artifact.manifest_json import load_manifest
 from gdn_aot.errors import GdnAotError, Problem, VerificationError
 from gdn_aot.store import install
 from gdn_aot.store.lock import undisturbed

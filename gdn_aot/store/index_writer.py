@@ -14,7 +14,8 @@ from gdn_aot.store.index_records import SPECIALIZATION, ChoiceRecord, ConfigReco
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gdn_aot.artifact.manifest import Binary, Choice, Kernel, Manifest
+    from gdn_aot.artifact.manifest import Binary, Choice, Manifest
+    from gdn_aot.launches import Kernel
 
 
 def write_index(manifest: Manifest, sha256: str) -> bytes:
@@ -30,7 +31,7 @@ def write_index(manifest: Manifest, sha256: str) -> bytes:
     captured: dict[str, list[tuple[str, Sequence[int]]]] = {}
     captures = {number for number, name in enumerate(manifest.workloads) if is_capture(name)}
     for kernel in manifest.kernels:
-        name = f"{kernel.module}:{kernel.qualname}"
+        name = kernel.name
         records[record_name("choices", name)] = _dump([_choice(choice) for choice in kernel.choices])
         for binary in kernel.binaries:
             key = binary_name(name, binary.launch_key)
@@ -65,7 +66,7 @@ class _Parts:
         self.numbers: dict[bytes, int] = {}
         """By the text of their record."""
         self._known: dict[int, int] = {}
-        """By the id of objects of the manifest: parsing makes one object of what is the same."""
+        """By the id of objects of the manifest: reading makes one object of what is the same."""
 
     def number(self, value: Mapping[str, object] | Sequence[object]) -> int:
         """Return the number of a value that the manifest holds."""

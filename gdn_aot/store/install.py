@@ -228,7 +228,7 @@ def read_manifest(place: str) -> bytes:
     """
     import zstandard
 
-    from gdn_aot.artifact.parse import MAX_BYTES
+    from gdn_aot.artifact.manifest_json import MAX_BYTES
     from gdn_aot.errors import Problem
 
     path = f"{place}/{MANIFEST}"

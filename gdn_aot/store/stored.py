@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.parse import load_manifest
+from gdn_aot.artifact.manifest_json import load_manifest
 from gdn_aot.errors import UsageError, VerificationError
 from gdn_aot.store.install import read_manifest
 from gdn_aot.store.store import Store

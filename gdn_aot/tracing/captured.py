@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from gdn_aot.artifact.names import CAPTURE
 from gdn_aot.capture.form import Capture, LeftOut
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.errors import UsageError
-from gdn_aot.launches import Config
 from gdn_aot.machine import installed
-from gdn_aot.records.tuning import TunedChoice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from gdn_aot.artifact import manifest as m
-    from gdn_aot.capture.form import Kernel, Launch
+    from gdn_aot.capture.form import CapturedKernel, CapturedLaunch
     from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Scalar
+    from gdn_aot.launches import Config, Key
 
 _DIGITS = 8
 """Of a digest, in the name of a captured workload."""
@@ -48,34 +47,32 @@ class CapturedKernels:
     @cached_property
     def plain(self) -> list[dict[str, Any]]:
         """The kernels as JSON values."""
-        plain: list[dict[str, Any]] = json.loads(json.dumps(asdict(self.capture)["kernels"]))
+        plain: list[dict[str, Any]] = msgspec.to_builtins(self.capture.kernels)
         return plain
 
-    def choice(self, target: Target, kernel: str, key: tuple[Scalar, ...]) -> TunedChoice | None:
-        """Return what the deployment chose for an autotune key on this very target: most processes, if they differ."""
+    def choice(self, target: Target, kernel: str, key: Key) -> tuple[Config, str] | None:
+        """Return what the deployment chose for an autotune key on this very target, and a note.
+
+        It is what most processes chose, if they differ.
+        """
         configs = self._choices.get((target.name, kernel, key))
         if not configs:
             return None
         config = min(configs, key=lambda config: (-configs[config], str(config)))
         note = f"chosen in {configs[config]} of {configs.total()} recorded processes" if len(configs) > 1 else ""
-        return TunedChoice(config=config, provenance="captured", note=note)
+        return config, note
 
     @cached_property
-    def _choices(self) -> dict[tuple[str, str, tuple[Scalar, ...]], Counter[Config]]:
-        found: dict[tuple[str, str, tuple[Scalar, ...]], Counter[Config]] = {}
+    def _choices(self) -> dict[tuple[str, str, Key], Counter[Config]]:
+        found: dict[tuple[str, str, Key], Counter[Config]] = {}
         for kernel in self.capture.kernels:
             for launch in kernel.launches:
                 if launch.tuning is not None and launch.tuning.key is not None:
                     place = (launch.target, kernel.name, launch.tuning.key)
-                    config = _config(launch.tuning.config)
+                    config = launch.tuning.config
                     count = found.setdefault(place, Counter())
                     count[config] = max(count[config], launch.processes)
         return found
-
-
-def _config(config: m.Config) -> Config:
-    kwargs: Any = tuple(config.kwargs.items())
-    return Config(kwargs, config.num_warps, config.num_stages, config.num_ctas, config.maxnreg)
 
 
 def owners(captures: Iterable[Capture]) -> list[str]:
@@ -126,11 +123,11 @@ def _check_versions(capture: Capture, provider: ProviderInfo) -> None:
             )
 
 
-def _package(kernel: Kernel) -> str:
+def _package(kernel: CapturedKernel) -> str:
     return kernel.module.partition(".")[0]
 
 
-def _foreign(kernel: Kernel, provider: ProviderInfo) -> str:
+def _foreign(kernel: CapturedKernel, provider: ProviderInfo) -> str:
     """Return why a kernel cannot be in an artifact of a provider."""
     package = _package(kernel)
     if kernel.module.startswith(_TORCH_GENERATED) or "<locals>" in kernel.qualname or package == "__main__":
@@ -141,16 +138,16 @@ def _foreign(kernel: Kernel, provider: ProviderInfo) -> str:
     return f"it is of package {package}, which no provider is; this artifact is of {provider.distribution}"
 
 
-def _united(kernels: Iterable[Kernel]) -> Iterator[Kernel]:
+def _united(kernels: Iterable[CapturedKernel]) -> Iterator[CapturedKernel]:
     """Yield each kernel once, with its launches of all captures, in order of names."""
-    by_identity: dict[tuple[str, str, str], list[Kernel]] = {}
+    by_identity: dict[tuple[str, str, str], list[CapturedKernel]] = {}
     for kernel in kernels:
         identity = (kernel.name, kernel.source_sha256 or "", kernel.cache_key or "")
         by_identity.setdefault(identity, []).append(kernel)
     for _, same in sorted(by_identity.items(), key=lambda item: item[0]):
-        launches: dict[str, Launch] = {}
+        launches: dict[bytes, CapturedLaunch] = {}
         for launch in (launch for kernel in same for launch in kernel.launches):
-            place = json.dumps(asdict(replace(launch, processes=0)))
+            place = msgspec.json.encode(replace(launch, processes=0))
             known = launches.get(place)
             launches[place] = launch if known is None else replace(known, processes=known.processes + launch.processes)
         yield replace(same[0], launches=tuple(launch for _, launch in sorted(launches.items())))

@@ -28,7 +28,7 @@ def trace(recorder: Recorder, kernels: list[dict[str, Any]], target: str, worklo
 
     Args:
         recorder: Records them.
-        kernels: As `gdn_aot.capture.form.Kernel` has them, as JSON values.
+        kernels: As `gdn_aot.capture.form.CapturedKernel` has them, as JSON values.
         target: The target of this process.
         workload: Index of the workload that they are of.
 
@@ -77,7 +77,7 @@ def _record(recorder: Recorder, jit: Any, tuner: Any, launch: dict[str, Any], us
         else:
             recorder.take(jit, *taken, user)
         return
-    config = config_from_json({**tuning["config"], "kwargs": list(tuning["config"]["kwargs"].items())})
+    config = config_from_json(tuning["config"])
     call = _tuned_call(tuner, launch, config)
     if call is not None:
         recorder.record(call, user)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from gdn_aot.launches import Config
@@ -40,19 +41,17 @@ def smaller(candidates: list[Config]) -> list[Config]:
 
 def _halve(config: Config) -> list[Config]:
     """Halve each block of ``config`` in turn, largest first."""
-    blocks = sorted(
-        (name for name, value in config.kwargs if name.startswith("B") and _halvable(value)),
-        key=lambda name: -dict(config.kwargs)[name],
-    )
+    numbers = config.numbers
+    blocks = [name for name in numbers if name.startswith("B") and _halvable(numbers[name])]
     return [
         replace(
             config,
             num_stages=1,
-            kwargs=tuple((name, value // 2 if name == block else value) for name, value in config.kwargs),
+            kwargs=tuple((name, numbers[name] // 2 if name == block else value) for name, value in config.kwargs),
         )
-        for block in blocks
+        for block in sorted(blocks, key=lambda name: -numbers[name])
     ]
 
 
-def _halvable(value: object) -> bool:
-    return isinstance(value, int) and value > MIN_BLOCK and value & (value - 1) == 0
+def _halvable(value: int) -> bool:
+    return value > MIN_BLOCK and value & (value - 1) == 0

@@ -10,14 +10,16 @@ import hashlib
 import inspect
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from msgspec.structs import replace
+
 from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
-from gdn_aot.launches import Config, Kernel
-from gdn_aot.tracing.records import Launch, Trace, Tuning
+from gdn_aot.launches import Config, Dependency, Global, Kernel, SourceFile, Specialization
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import interception
 
@@ -157,7 +159,8 @@ class Recorder:
         if index is None:
             index = len(self.trace.launches)
             self._launches[kernel, key] = index
-            self.trace.launches.append(Launch(kernel=kernel, key=key, specialization=specialization()))
+            needed = msgspec.convert(specialization(), Specialization)
+            self.trace.launches.append(TracedLaunch(kernel=kernel, key=key, specialization=needed))
         return index
 
     def _kernel(self, jit: Any) -> int:
@@ -194,17 +197,18 @@ def describe_kernel(jit: Any) -> Kernel:
     called, builtins = _callees(jit)
     files = sorted({_file(function) for function in [jit, *(function for _, function in called)]})
     dependencies = {
-        (name, function.fn.__module__, function.fn.__qualname__, _text_sha256(function)) for name, function in called
+        Dependency(name, function.fn.__module__, function.fn.__qualname__, _text_sha256(function))
+        for name, function in called
     }
-    dependencies |= {(name, value.__module__, value.__qualname__, "") for name, value in builtins}
+    dependencies |= {Dependency(name, value.__module__, value.__qualname__, "") for name, value in builtins}
     return Kernel(
         module=jit.fn.__module__,
         qualname=jit.fn.__qualname__,
         cache_key=cache_key,
         source_sha256=_text_sha256(jit),
-        sources=tuple((_relative(path), file_sha256(path)) for path in files),
+        sources=tuple(SourceFile(_relative(path), file_sha256(path)) for path in files),
         dependencies=tuple(sorted(dependencies)),
-        globals=tuple(triton_internals.used_globals(jit)),
+        globals=tuple(Global(name, value) for name, value in triton_internals.used_globals(jit)),
     )
 
 

@@ -6,14 +6,10 @@ Triton.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+import msgspec
+from msgspec import field
 
-from gdn_aot.launches import Config, Kernel, Scalar, config_from_json
-
-if TYPE_CHECKING:
-    from gdn_aot.launches import Json
+from gdn_aot.launches import Config, Kernel, Key, Specialization
 
 Users = set[tuple[int, int]]
 """Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`).
@@ -24,22 +20,20 @@ UNUSABLE = "it cannot be used here"
 """How the reason begins why a kernel of a capture is left out that this environment cannot import."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class TracedLaunch(msgspec.Struct, frozen=True, array_like=True):
     """One launch key of one kernel, with what is needed to compile it."""
 
     kernel: int
     """Index into `Trace.kernels`."""
     key: str
-    specialization: dict[str, Json]
+    specialization: Specialization
 
 
-@dataclass(slots=True)
-class Tuning:
+class Tuning(msgspec.Struct, array_like=True):
     """One autotune key: the candidates for it, and the launches each candidate would cause."""
 
     kernel: int
-    key: tuple[Scalar, ...]
+    key: Key
     candidates: list[Config]
     derived: int
     """Number of candidates at the end of the list that the provider does not offer."""
@@ -49,15 +43,14 @@ class Tuning:
     """Per variant: whose calls have it. A launch is theirs only with the candidate that the key gets."""
 
 
-@dataclass(slots=True)
-class Trace:
+class Trace(msgspec.Struct):
     """Everything the provider's functions launched for the traced shapes and workloads."""
 
     provider_version: str
     triton_version: str
     ptxas_version: str
     kernels: list[Kernel] = field(default_factory=list)
-    launches: list[Launch] = field(default_factory=list)
+    launches: list[TracedLaunch] = field(default_factory=list)
     tunings: list[Tuning] = field(default_factory=list)
     workloads: list[str] = field(default_factory=list)
     """The wanted workloads that this version of the provider has."""
@@ -73,65 +66,11 @@ class Trace:
     calls: int = 0
     seconds: float = 0.0
 
-    def to_json(self) -> str:
-        """Return the trace as JSON. Launches, of which there are many, are lists."""
-        plain = {
-            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
-            "kernels": [asdict(kernel) for kernel in self.kernels],
-            "launches": [[launch.kernel, launch.key, launch.specialization] for launch in self.launches],
-            "tunings": [
-                [
-                    tuning.kernel,
-                    tuning.key,
-                    list(map(asdict, tuning.candidates)),
-                    tuning.derived,
-                    tuning.variants,
-                    list(map(sorted, tuning.users)),
-                ]
-                for tuning in self.tunings
-            ],
-            "plain": [[launch, sorted(users)] for launch, users in self.plain.items()],
-        }
-        return json.dumps(plain, separators=(",", ":"))
+    def to_json(self) -> bytes:
+        """Return the trace as JSON."""
+        return msgspec.json.encode(self)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Trace:
-        """Read what `to_json` wrote. The text is our own: it is not validated."""
-        data = json.loads(text)
-        pairs = ("sources", "dependencies", "globals", "relaxations")
-        return cls(
-            **{name: data[name] for name in _PLAIN_FIELDS if name not in ("refused", "left_out", "places")},
-            refused=[tuple(item) for item in data["refused"]],
-            left_out=[tuple(item) for item in data["left_out"]],
-            places=[tuple(item) for item in data["places"]],
-            kernels=[
-                Kernel(**{**kernel, **{name: tuple(map(tuple, kernel[name])) for name in pairs}})
-                for kernel in data["kernels"]
-            ],
-            launches=[Launch(*launch) for launch in data["launches"]],
-            tunings=[
-                Tuning(
-                    kernel,
-                    tuple(key),
-                    [config_from_json(config) for config in candidates],
-                    derived,
-                    variants,
-                    [set(map(tuple, pairs)) for pairs in users],
-                )
-                for kernel, key, candidates, derived, variants, users in data["tunings"]
-            ],
-            plain={launch: set(map(tuple, users)) for launch, users in data["plain"]},
-        )
-
-
-_PLAIN_FIELDS = (
-    "provider_version",
-    "triton_version",
-    "ptxas_version",
-    "workloads",
-    "refused",
-    "left_out",
-    "places",
-    "calls",
-    "seconds",
-)
+    def from_json(cls, data: str | bytes) -> Trace:
+        """Read what `to_json` wrote."""
+        return msgspec.json.decode(data, type=cls)

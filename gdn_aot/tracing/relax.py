@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
 from gdn_aot import triton_internals
+from gdn_aot.launches import Relaxed
 from gdn_aot.triton_internals import relaxing
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ class Relaxer:
         """Return constexpr -> value it is compiled with."""
         return {relaxation.argument: relaxation.value for relaxation in self._of(jit)} if self._declared else {}
 
-    def declared(self, jit: Any) -> tuple[tuple[str, int, str], ...]:
-        """Return (constexpr, value, reason), as a trace and a manifest keep it."""
-        return tuple((found.argument, found.value, found.reason) for found in self._of(jit))
+    def declared(self, jit: Any) -> tuple[Relaxed, ...]:
+        """Return what is declared, as a trace and a manifest keep it."""
+        return tuple(Relaxed(found.argument, found.value, found.reason) for found in self._of(jit))
 
     def relax(self, jit: Any, key: str, specialization: dict[str, Json]) -> tuple[str, dict[str, Json]]:
         """Return the launch key and the specialization of a recorded launch, with the values that stand for all.

@@ -1,43 +1,29 @@
-"""What a provider's installed files are: version, digest of its code, licence texts. Imports nothing of it."""
+"""What a provider's installed files are: the digest of its code. Imports nothing of it."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from gdn_aot.errors import ProviderMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gdn_aot.catalogue.providers import ProviderInfo
 
-_LICENSE_NAME = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
-_OUR_SOURCES = ("catalogue", "triton_internals", "reference", "providers", "tracing", "compiling", "artifact/elf.py")
+_OUR_SOURCES = (
+    "launches.py",
+    "catalogue",
+    "machine",
+    "artifact/elf.py",
+    "triton_internals",
+    "reference",
+    "providers",
+    "tracing",
+    "compiling",
+)
 """Files and folders of this package that decide what a trace holds."""
-
-
-def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
-    """Return (file name, text) of the licence files in a provider's distribution, sorted by name.
-
-    Raises:
-        ProviderMissingError: The distribution carries none, so that what is compiled from it could not be shipped.
-    """
-    distribution = importlib.metadata.distribution(provider.distribution)
-    found = {
-        file.name: file.locate().read_bytes()  # type: ignore[attr-defined]
-        for file in distribution.files or []
-        if _LICENSE_NAME.match(file.name) and ".dist-info" in file.parts[0]
-    }
-    if not found:
-        raise ProviderMissingError(
-            f"{provider.distribution} {distribution.version} as installed carries no licence text",
-            hint=f"install it from its wheel: {provider.install}",
-        )
-    return sorted(found.items())
 
 
 def code_digest(provider: ProviderInfo) -> str:

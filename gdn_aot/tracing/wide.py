@@ -9,16 +9,20 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gdn_aot.tracing.derive import MIN_BLOCK, smaller
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.launches import Config
+
+    Extras = Mapping[str, Sequence[Config]]
+    """Kernel -> configurations that a tuning record names and its provider does not offer."""
 
 MOST = 120
 """Most candidates per list; the farthest from the provider's are cut."""
@@ -103,7 +107,7 @@ def _power_of_two(value: object) -> bool:
 def _grid(own: Sequence[Config], names: tuple[str, ...], target: Target) -> Iterator[Config]:
     if not own:
         return
-    blocks = [_powers({dict(config.kwargs)[name] for config in own}) for name in names]
+    blocks = [_powers({config.numbers[name] for config in own}) for name in names]
     used_warps = {config.num_warps for config in own}
     most_warps = max(used_warps)
     if target.arch_number < _WARP_LIMITED_FROM:
@@ -132,7 +136,7 @@ def _powers(used: set[int]) -> list[int]:
 
 def _tile_bytes(config: Config, names: tuple[str, ...]) -> int:
     """Return the size of a tile of the two largest blocks, of two-byte numbers."""
-    held = dict(config.kwargs)
+    held = config.numbers
     return 2 * math.prod(sorted((held[name] for name in names), reverse=True)[:2])
 
 
@@ -151,7 +155,7 @@ def _distance(config: Config, own: Sequence[Config], names: tuple[str, ...]) -> 
 
 
 def _steps(one: Config, other: Config, names: tuple[str, ...]) -> int:
-    ours, theirs = dict(one.kwargs), dict(other.kwargs)
+    ours, theirs = one.numbers, other.numbers
     doublings = sum(abs(ours[name].bit_length() - theirs[name].bit_length()) for name in names)
     doublings += abs(one.num_warps.bit_length() - other.num_warps.bit_length())
     return doublings + abs(one.num_stages - other.num_stages)

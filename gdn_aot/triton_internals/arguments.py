@@ -29,8 +29,8 @@ def make(
     Args:
         tuner: The autotuner.
         specialization: Of the launch that it came to; its constants hold what configurations and heuristics gave.
-        tuning: ``key``, ``positional`` and ``keywords`` of the call; see `gdn_aot.capture.form.Tuning`. Numbers that
-            are part of the key are those of the key.
+        tuning: ``key``, ``positional`` and ``keywords`` of the call; see `gdn_aot.capture.form.CapturedTuning`.
+            Numbers that are part of the key are those of the key.
 
     Raises:
         UnknownKindError: The specialization has a type of argument that cannot be made.

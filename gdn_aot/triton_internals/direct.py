@@ -44,7 +44,7 @@ class Ready:
     """One binary, loaded on the current device.
 
     Args:
-        native: `gdn_aot.serving._launch`, or None to launch through Triton's own launcher.
+        native: `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
         jit: The function it was compiled from.
         record: Its launch key, metadata and specialization.
         code: A cubin, or PTX text, which the driver then compiles for the device.

@@ -40,7 +40,7 @@ _KINDS = {
     "f32": "f",
     "fp64": "d",
 }
-"""Triton's type names -> kinds of `gdn_aot.serving._launch.make_launcher`; pointers are ``P``."""
+"""Triton's type names -> kinds of `gdn_aot.triton_internals._launch.make_launcher`; pointers are ``P``."""
 
 
 def kernel_kinds(record: BinaryRecord) -> str | None:
@@ -141,7 +141,7 @@ def make_kernel(
     """Return a kernel that Triton can launch.
 
     Args:
-        native: `gdn_aot.serving._launch`, or None to launch through Triton's own launcher.
+        native: `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
         jit: The function it was compiled from.
         record: What the artifact says of it.
         code: The cubin.
@@ -173,7 +173,7 @@ def defer_cuda_utils(native: Any) -> bool:
     Whatever does - a launcher that Triton makes for another kernel, a tensor descriptor - gets Triton's own.
 
     Args:
-        native: `gdn_aot.serving._launch`.
+        native: `gdn_aot.triton_internals._launch`.
 
     Returns:
         False if nothing was done: the driver exists already, or is not as known.

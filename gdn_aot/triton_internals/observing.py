@@ -200,7 +200,7 @@ class Observer:
 def config_fields(config: Any) -> dict[str, Any]:
     """Return what makes a ``triton.Config``, by the names of `gdn_aot.triton_internals.make_config`'s arguments."""
     return {
-        "kwargs": dict(config.kwargs),
+        "kwargs": list(config.kwargs.items()),
         "num_warps": config.num_warps,
         "num_stages": config.num_stages,
         "num_ctas": config.num_ctas,

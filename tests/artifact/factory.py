@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import zstandard
 
@@ -11,6 +12,8 @@ from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names, tar
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.container import compressor, trailer
+from gdn_aot.artifact.manifest_json import to_json
+from gdn_aot.launches import Config, Dependency, Global, Key, Resources, Scalar, SourceFile, Specialization
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,49 +27,49 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def make_config(**kwargs: m.Scalar) -> m.Config:
-    return m.Config(kwargs=kwargs or {"BK": 64, "BV": 128}, num_warps=4, num_stages=3, num_ctas=1, maxnreg=None)
+def make_config(**kwargs: Scalar) -> Config:
+    return Config(kwargs=tuple((kwargs or {"BK": 64, "BV": 128}).items()), num_warps=4, num_stages=3)
 
 
-def make_choice(key: m.Key = (16, 128, "torch.bfloat16"), provenance: m.Provenance = "default") -> m.Choice:
+def make_choice(key: Key = (16, 128, "torch.bfloat16"), provenance: m.Provenance = "default") -> m.Choice:
     return m.Choice(key=key, config=make_config(), provenance=provenance, derived=False, note="")
 
 
 def make_binary(cubin: bytes, launch_key: str = "(('*bf16', 'D'), 128)") -> m.Binary:
     return m.Binary(
         launch_key=launch_key,
-        specialization=m.Specialization(
-            signature={"k": "*bf16", "h": ("*fp32", "i32"), "T": "i32", "BT": "constexpr"},
+        specialization=Specialization(
+            signature={"k": "*bf16", "h": ["*fp32", "i32"], "T": "i32", "BT": "constexpr"},
             constants=(((3,), {"constexpr": 64}), ((4,), None), ((5, 0), {"dtype": "fp32"}), ((6,), 16)),
             attributes=(((0,), (("tt.divisibility", 16),)),),
-            options={"num_warps": 4, "maxnreg": None, "supported_fp8_dtypes": ("fp8e4b15", "fp8e5")},
+            options={"num_warps": 4, "maxnreg": None, "supported_fp8_dtypes": ["fp8e4b15", "fp8e5"]},
         ),
         metadata={
             "name": "chunk_fwd_kernel_o",
             "shared": 65536,
             "enable_fp_fusion": True,
             "target": {"backend": "cuda", "arch": 120, "warp_size": 32},
-            "tensordesc_meta": (),
+            "tensordesc_meta": [],
         },
-        resources=m.Resources(registers=168, shared=65536, local=0),
+        resources=Resources(registers=168, shared=65536, local=0),
         models=(0,),
         workloads=(0, 1),
         cubin=sha256(cubin),
     )
 
 
-def make_kernel(*binaries: m.Binary, qualname: str = "chunk_fwd_kernel_o") -> m.Kernel:
-    return m.Kernel(
+def make_kernel(*binaries: m.Binary, qualname: str = "chunk_fwd_kernel_o") -> m.PackedKernel:
+    return m.PackedKernel(
         module="fla.ops.common.chunk_o",
         qualname=qualname,
         cache_key=sha256(qualname.encode()),
         source_sha256=sha256(b"def " + qualname.encode()),
-        sources=(m.Source(path="fla/ops/common/chunk_o.py", sha256=sha256(b"source")),),
+        sources=(SourceFile(path="fla/ops/common/chunk_o.py", sha256=sha256(b"source")),),
         dependencies=(
-            m.Dependency(module="fla.ops.utils.op", qualname="exp2", name="exp2", source_sha256=sha256(b"exp2")),
-            m.Dependency(module="triton.language.math", qualname="log", name="log", source_sha256=""),
+            Dependency(module="fla.ops.utils.op", qualname="exp2", name="exp2", source_sha256=sha256(b"exp2")),
+            Dependency(module="triton.language.math", qualname="log", name="log", source_sha256=""),
         ),
-        globals=(m.Global(name="SOLVE_TRIL_DOT_PRECISION", value="constexpr['tf32']"),),
+        globals=(Global(name="SOLVE_TRIL_DOT_PRECISION", value="constexpr['tf32']"),),
         choices=(make_choice(), make_choice((32, 1.5, None, True), "measured")),
         binaries=binaries,
     )
@@ -114,13 +117,14 @@ def make_manifest(*, blobs: tuple[m.Blob, ...] = (), epoch: int = 0) -> m.Manife
 
 
 def make_blobs() -> dict[str, bytes]:
+    """Return the blobs of `make_manifest`, in the order of an archive."""
     return {sha256(data): data for data in (LICENSE, *CUBINS)}
 
 
 def full_manifest(*, epoch: int = 0) -> m.Manifest:
     """Return `make_manifest` with its blob table."""
     blobs = make_blobs()
-    table = tuple(m.Blob(sha256=digest, size=len(blobs[digest])) for digest in sorted(blobs))
+    table = tuple(m.Blob(sha256=digest, size=len(data)) for digest, data in blobs.items())
     return make_manifest(blobs=table, epoch=epoch)
 
 
@@ -138,10 +142,10 @@ def member(name: str, data: bytes, *, mtime: int = 0) -> bytes:
 def members(manifest: bytes | None = None) -> list[bytes]:
     """Return the members of a sound artifact, as raw tar, with another manifest if one is given."""
     blobs = make_blobs()
-    data = m.to_json(full_manifest()) if manifest is None else manifest
+    data = to_json(full_manifest()) if manifest is None else manifest
     return [
         member("manifest.json", data),
-        *(member(f"blobs/{digest}", blobs[digest]) for digest in sorted(blobs)),
+        *(member(f"blobs/{digest}", data) for digest, data in blobs.items()),
     ]
 
 
@@ -166,3 +170,13 @@ def reseal(header: bytes) -> bytes:
     """Return a tar header with its checksum made right."""
     checksum = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 0x20)
     return header[:148] + checksum + header[156:]
+
+
+def plain() -> Any:
+    """Return the JSON value of a sound manifest, to change."""
+    return json.loads(to_json(full_manifest()))
+
+
+def dump(value: object) -> bytes:
+    """Return a JSON value as a manifest is written."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artifact import factory
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.names import is_capture
+from gdn_aot.launches import ArgumentPath, Config, Json, Relaxed, Resources, Specialization
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,13 +20,13 @@ small = st.integers(0, 1 << 20)
 scalars = (
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
+    | st.integers(-(2**63), 2**63 - 1)
     | text
     | st.floats(allow_nan=False, allow_infinity=False)
 )
-free: st.SearchStrategy[m.Json] = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.dictionaries(text, inner, max_size=3),
+free: st.SearchStrategy[Json] = st.recursive(
+    scalars | st.just(2**64 - 1),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=6,
 )
 keys = st.lists(scalars, max_size=3).map(tuple)
@@ -33,7 +34,7 @@ constants = scalars | free.map(lambda value: {"constexpr": value}) | text.map(la
 arguments = st.lists(st.integers(0, 9), min_size=1, max_size=2).map(tuple)
 
 
-def _paths(values: st.SearchStrategy[m.Json]) -> st.SearchStrategy[tuple[tuple[m.ArgumentPath, m.Json], ...]]:
+def _paths(values: st.SearchStrategy[Json]) -> st.SearchStrategy[tuple[tuple[ArgumentPath, Json], ...]]:
     return st.lists(st.tuples(arguments, values), max_size=2).map(tuple)
 
 
@@ -43,8 +44,8 @@ def _indices(items: Sequence[object]) -> st.SearchStrategy[tuple[int, ...]]:
 
 sizes = dict.fromkeys(("heads", "v_heads", "k_dim", "v_dim", "conv_width"), small)
 configs = st.builds(
-    m.Config,
-    kwargs=st.dictionaries(text, scalars, max_size=2),
+    Config,
+    kwargs=st.dictionaries(text, scalars, max_size=2).map(lambda kwargs: tuple(kwargs.items())),
     num_warps=st.integers(1, 32),
     num_stages=st.integers(1, 8),
     num_ctas=st.just(1),
@@ -59,8 +60,8 @@ choices = st.builds(
     note=text,
 )
 specializations = st.builds(
-    m.Specialization,
-    signature=st.dictionaries(text, st.just("constexpr") | text | st.lists(text, max_size=2).map(tuple), max_size=3),
+    Specialization,
+    signature=st.dictionaries(text, st.just("constexpr") | text | st.lists(text, max_size=2), max_size=3),
     constants=_paths(constants),
     attributes=_paths(st.lists(st.tuples(text, scalars), max_size=2).map(tuple)),
     options=st.dictionaries(text, free, max_size=2),
@@ -85,7 +86,7 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
                     launch_key=text,
                     specialization=specializations,
                     metadata=st.dictionaries(text, free, max_size=3),
-                    resources=st.builds(m.Resources, registers=small, shared=small, local=small),
+                    resources=st.builds(Resources, registers=small, shared=small, local=small),
                     models=_indices(models),
                     workloads=_indices(workloads),
                     cubin=st.sampled_from(digests),
@@ -102,7 +103,7 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
             if all(binary.specialization.signature.get(name) == "constexpr" for binary in binaries)
         ]
         relaxed = draw(st.lists(st.sampled_from(arguments), max_size=1)) if arguments else []
-        relaxations = tuple(m.Relaxation(argument=name, value=draw(small), reason=draw(text)) for name in relaxed)
+        relaxations = tuple(Relaxed(argument=name, value=draw(small), reason=draw(text)) for name in relaxed)
         kernels.append(replace(kernel, choices=tuple(chosen), relaxations=relaxations))
     base = factory.make_manifest(epoch=draw(st.sampled_from((0, 1, 1790000000))))
     files = tuple(m.LicenseFile(path=f"LICENSE.{n}", blob=digest) for n, digest in enumerate(digests))
@@ -123,7 +124,9 @@ def manifests() -> st.SearchStrategy[m.Manifest]:
 
     def with_table(content: tuple[m.Manifest, dict[str, bytes]]) -> m.Manifest:
         manifest, blobs = content
-        table = tuple(m.Blob(sha256=digest, size=len(blobs[digest])) for digest in sorted(blobs))
+        cubins = {binary.cubin: None for kernel in manifest.kernels for binary in kernel.binaries}
+        order = {**{file.blob: None for file in manifest.provider.license_files}, **cubins}
+        table = tuple(m.Blob(sha256=digest, size=len(blobs[digest])) for digest in order)
         return replace(manifest, blobs=table)
 
     return contents().map(with_table)

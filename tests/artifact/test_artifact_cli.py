@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from artifact import factory
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.cli.main import run
 
 if TYPE_CHECKING:
@@ -21,16 +23,16 @@ def run_json(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, Any]:
 
 
 def broken(path: Path) -> Path:
-    value = json.loads(m.to_json(factory.full_manifest()))
+    value = factory.plain()
     value["kernels"][1]["choices"][0]["config"]["num_warps"] = "4"
     value["mode"] = "both"
     parts = factory.members()
-    path.write_bytes(factory.pack([factory.member("manifest.json", json.dumps(value).encode()), *parts[1:]]))
+    path.write_bytes(factory.pack([factory.member("manifest.json", factory.dump(value)), *parts[1:]]))
     return path
 
 
 PROBLEMS = [
-    {"where": "mode", "what": "expected one of inference, train"},
+    {"where": "mode", "what": "expected inference or train, got 'both'"},
     {"where": "kernels[1].choices[0].config.num_warps", "what": "expected int, got str"},
 ]
 
@@ -101,10 +103,15 @@ def test_inspect_json_is_the_manifest_with_sizes(sound: Path, capsys: pytest.Cap
     assert document.pop("sizes") == {
         "file": sound.stat().st_size,
         "uncompressed": len(factory.unpack(sound.read_bytes())),
-        "manifest": len(m.to_json(factory.full_manifest())),
+        "manifest": len(to_json(factory.full_manifest())),
         "blobs": sum(map(len, factory.make_blobs().values())),
     }
-    assert document == json.loads(m.to_json(factory.full_manifest()))
+    manifest = factory.full_manifest()
+    kernels = document["kernels"]
+    assert [kernel["choices"][0]["config"]["kwargs"] for kernel in kernels] == [{"BK": 64, "BV": 128}] * 2
+    for choice in (choice for kernel in kernels for choice in kernel["choices"]):
+        choice["config"]["kwargs"] = list(choice["config"]["kwargs"].items())
+    assert msgspec.convert(document, m.Manifest) == manifest
 
 
 def test_inspect_for_people(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,9 +132,9 @@ def test_inspect_for_people(sound: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_inspect_escapes_what_a_terminal_would_obey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    value = json.loads(m.to_json(factory.full_manifest()))
+    value = factory.plain()
     value["numerics"]["detail"] = "\x1b[2J\r\u202e"
-    parts = factory.members(json.dumps(value).encode())
+    parts = factory.members(factory.dump(value))
     path = tmp_path / "a.tar.zst"
     path.write_bytes(factory.pack(parts))
     assert run(["inspect", str(path)]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ import pytest
 import zstandard
 
 from artifact import factory
-from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import tar
 
 if TYPE_CHECKING:
@@ -21,10 +19,10 @@ if TYPE_CHECKING:
 
 def free_json(items: bytes) -> bytes:
     """Return a manifest in which only the mode is wrong, with a list of these items in the metadata of a binary."""
-    value = json.loads(m.to_json(factory.full_manifest()))
+    value = factory.plain()
     value["mode"] = "both"
-    value["kernels"][0]["binaries"][0]["metadata"]["x"] = "here"
-    return json.dumps(value).encode().replace(b'"here"', b"[%s]" % items)
+    value["parts"]["metadata"][0]["x"] = "here"
+    return factory.dump(value).replace(b'"here"', b"[%s]" % items)
 
 
 # Each entry builds the bytes of manifest.json, or of the whole tar, that a hostile file would have.

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,11 @@ import pytest
 import triton
 from builds import Built, make
 from helpers import ROOT, expect_error, gdn_aot, python
+from msgspec import structs
 from tune import records
 
 from gdn_aot.artifact import elf
-from gdn_aot.artifact.manifest import to_json
+from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.records import tuning as r
 from gdn_aot.tracing import wide
@@ -343,7 +343,7 @@ _NORM = (
 )  # fmt: skip
 
 
-def _tuned(made: Built, home: Path, chosen: int, **more: Any) -> r.Record:
+def _tuned(made: Built, home: Path, chosen: int, **more: Any) -> r.TuningRecord:
     """Return a record with the last of the provider's candidates, or the given one, for a key of the only kernel."""
     (kernel,) = made.manifest.kernels
     name = f"{kernel.module}:{kernel.qualname}"
@@ -357,10 +357,10 @@ def _tuned(made: Built, home: Path, chosen: int, **more: Any) -> r.Record:
     row = records.choice(records.times(64, *us), key=kernel.choices[0].key, chosen=chosen % len(us))
     record = records.record(
         records.kernel(configs, row, name=name),
-        provider=r.Provider(name="fla", distribution="fla-core", version=version),
+        provider=structs.replace(records.FLA, version=version),
         triton=made.manifest.triton.version,
     )
-    return replace(record, **more)
+    return structs.replace(record, **more)
 
 
 def test_a_tuning_record_decides_the_choice(build: Callable[..., Built], tmp_path: Path) -> None:
@@ -409,11 +409,10 @@ def test_a_wide_choice_is_built_and_an_invented_one_refused(build: Callable[...,
     beyond = wide.candidates(offered, get_target("sm_90"))[0]
     (choice,) = kernel.choices
     row = records.times(64, *[2.0] * len(offered), 1.0)
-    for config, root in ((beyond, "wide"), (replace(beyond, num_stages=77), "invented")):
-        widened = replace(
-            kernel, candidates=(*offered, config), choices=(replace(choice, chosen=len(offered), times=(row,)),)
-        )
-        records.write(tmp_path / root, replace(record, kernels=(widened,)))
+    for config, root in ((beyond, "wide"), (structs.replace(beyond, num_stages=77), "invented")):
+        chosen = structs.replace(choice, chosen=len(offered), times=(row,))
+        widened = structs.replace(kernel, candidates=(*offered, config), choices=(chosen,))
+        records.write(tmp_path / root, structs.replace(record, kernels=(widened,)))
     made = build(*_NORM, "--tuning", tmp_path / "wide")
     (found,) = (found for found in made.manifest.kernels[0].choices if found.provenance == "measured")
     assert found.derived

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
+from jobs import make_job
 
 from gdn_aot.building import pipeline
-from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, default_cache, digest, launch_digest
 from gdn_aot.errors import NotWritableError
-from gdn_aot.launches import Kernel, Object, Outcome
+from gdn_aot.launches import CompiledKernel, Kernel, Outcome, Specialization
 from gdn_aot.tracing.records import UNUSABLE, Trace
 
 METADATA = {"shared": 4096, "num_warps": 4, "name": "kernel"}
@@ -25,7 +25,7 @@ def cache(tmp_path: Path) -> BuildCache:
     return BuildCache(tmp_path / "cache")
 
 
-def _fill(cache: BuildCache) -> Object:
+def _fill(cache: BuildCache) -> CompiledKernel:
     made = cache.put_object("object-key", b"\x7fELF cubin", dict(METADATA), registers=64, local=8)
     cache.put_launch("launch-key", object_key="object-key")
     return made
@@ -118,14 +118,15 @@ def test_launch_keys_depend_on_everything() -> None:
     changed_source = Kernel(
         module="m", qualname="k", cache_key="ab", source_sha256="", sources=(), dependencies=(), globals=()
     )
+    first, other = (Specialization({"x": kind}, (), (), {}) for kind in ("i32", "i64"))
     keys = [
-        launch_digest(KERNEL, {"signature": {"x": "i32"}}, compiler),
-        launch_digest(KERNEL, {"signature": {"x": "i64"}}, compiler),
-        launch_digest(changed_source, {"signature": {"x": "i32"}}, compiler),
-        *(launch_digest(KERNEL, {"signature": {"x": "i32"}}, {**compiler, name: "other"}) for name in compiler),
+        launch_digest(KERNEL, first, compiler),
+        launch_digest(KERNEL, other, compiler),
+        launch_digest(changed_source, first, compiler),
+        *(launch_digest(KERNEL, first, {**compiler, name: "other"}) for name in compiler),
     ]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == launch_digest(KERNEL, {"signature": {"x": "i32"}}, dict(reversed(compiler.items())))
+    assert keys[0] == launch_digest(KERNEL, first, dict(reversed(compiler.items())))
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
 
 
@@ -150,27 +151,14 @@ def test_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trace_is_kept_unless_more_could_be_imported_another_time(
     cache: BuildCache, reason: str, *, kept: bool
 ) -> None:
-    job = pipeline.Job(
-        provider=get_provider("fla"),
-        shapes=(),
-        fp16_fallback=False,
-        limits=Limits(),
-        workloads=(),
-        cache=cache,
-        tuning_root=None,
-        jobs=1,
-        timeout=1.0,
-        all_candidates=False,
-        keep_going=True,
-        output=cache.root,
-    )
+    job = make_job(cache.root, cache.root)
     trace = Trace(provider_version="1", triton_version="2", ptxas_version="3", left_out=[("m:k", reason)])
     made = []
 
     class Worker:
         def trace(self, *args: object, **options: object) -> bytes:
             made.append((args, options))
-            return trace.to_json().encode()
+            return trace.to_json()
 
     for _ in range(2):
         assert pipeline.traced(job, get_target("sm_90"), cast("Any", Worker)) == trace

@@ -9,10 +9,10 @@ import pytest
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Chooser, misfit
 from gdn_aot.errors import UsageError
-from gdn_aot.launches import Config, Kernel, Object, Outcome
+from gdn_aot.launches import CompiledKernel, Config, Kernel, Outcome, Specialization
 from gdn_aot.records.tuning import TunedChoice
 from gdn_aot.tracing import wide
-from gdn_aot.tracing.records import Launch, Trace, Tuning
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ A, B, C, SMALLER = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=2) fo
 
 def _fits(shared: int = 1024, *, warps: int = 4, registers: int = 64) -> Outcome:
     return Outcome(
-        object=Object(cubin="c", metadata={"shared": shared, "num_warps": warps}, registers=registers, local=0)
+        object=CompiledKernel(cubin="c", metadata={"shared": shared, "num_warps": warps}, registers=registers, local=0)
     )
 
 
@@ -49,7 +49,12 @@ def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, pla
         ptxas_version="12",
         kernels=kernels,
         launches=[
-            Launch(kernel=int(index >= 90), key=str(index), specialization={}) for index in range(max(launches) + 1)
+            TracedLaunch(
+                kernel=int(index >= 90),
+                key=str(index),
+                specialization=Specialization({}, (), (), {}),
+            )
+            for index in range(max(launches) + 1)
         ],
         tunings=[
             Tuning(

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import triton
+from jobs import make_job
 
 from gdn_aot.building import pipeline
-from gdn_aot.catalogue.models import select_shapes
-from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.cache import BuildCache
 
 if TYPE_CHECKING:
     from gdn_aot.compiling.compilation import Compilation
@@ -38,12 +37,10 @@ def _compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compilation:
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", str(fake))
     shape = "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"
-    job = pipeline.Job(
-        provider=get_provider("fla"), shapes=tuple(select_shapes([], [1], [shape], None).shapes), fp16_fallback=False,
-        limits=Limits(max_tokens=64, max_batch=1, mode="inference"), workloads=("gated-norm",),
-        cache=BuildCache(tmp_path / "cache"), tuning_root=None, jobs=1, timeout=300, all_candidates=False,
-        keep_going=False, output=tmp_path, part=None,
-    )  # fmt: skip
+    limits = Limits(max_tokens=64, max_batch=1)
+    job = make_job(
+        tmp_path / "cache", tmp_path, shapes=[shape], workloads=["gated-norm"], limits=limits, jobs=1, timeout=300
+    )
     with contextlib.ExitStack() as stack:
         target = get_target("sm_120")
         lazy = pipeline.LazyWorker(stack, "fla", target)

@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import ROOT, Done, environment, expect_error, gdn_aot, python, run
+from msgspec.structs import replace
 from seeding import contents, fails
 
 from gdn_aot.artifact import archive

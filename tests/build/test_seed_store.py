@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import gdn_aot
+from msgspec.structs import replace
 from seeding import contents, fails
 
-from gdn_aot.artifact import archive
+from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as manifests
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.targets import get_target
@@ -34,7 +34,7 @@ def store(decode: Built, tmp_path: Path) -> list[Path]:
         row, plain = get_target(target), artifact.manifest
         manifest = replace(
             plain,
-            identifier=manifests.make_identifier(plain.provider.name, plain.provider.version, triton, target),
+            identifier=names.make_identifier(plain.provider.name, plain.provider.version, triton, target),
             target=manifests.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
             triton=replace(plain.triton, version=triton),
             kernels=tuple(
@@ -49,7 +49,7 @@ def store(decode: Built, tmp_path: Path) -> list[Path]:
             ),
             blobs=(),
         )
-        path = archive.write_artifact(manifest, blobs, tmp_path / manifests.file_name(manifest.identifier)).path
+        path = archive.write_artifact(manifest, blobs, tmp_path / names.file_name(manifest.identifier)).path
         found.append(Path(install(Store(str(tmp_path / "home")), open_artifact(path)).place))
     return found
 

@@ -14,8 +14,8 @@ from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Choices, Chosen
-from gdn_aot.launches import Config, Kernel, Object
-from gdn_aot.tracing.records import Launch, Trace, Tuning
+from gdn_aot.launches import CompiledKernel, Config, Kernel, Specialization
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,10 +49,10 @@ def _trace() -> Trace:
             for name in ("tuned", "plain")
         ],
         launches=[
-            Launch(
+            TracedLaunch(
                 kernel=int(index == 3),
                 key=str(index),
-                specialization={"signature": {}, "constants": [], "attributes": [], "options": {}},
+                specialization=Specialization({}, (), (), {}),
             )
             for index in range(4)
         ],
@@ -75,7 +75,7 @@ def _pack(shapes: Iterable[ModelShape], chosen: tuple[int, int], kept: Iterable[
         ],
         plain=[3],
     )
-    compiled = Object(cubin="cd" * 32, metadata={"shared": 0, "num_warps": 4}, registers=1, local=0)
+    compiled = CompiledKernel(cubin="cd" * 32, metadata={"shared": 0, "num_warps": 4}, registers=1, local=0)
     manifest = pack.make_manifest(
         provider=get_provider("fla"),
         target=get_target("sm_120"),

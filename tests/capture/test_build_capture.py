@@ -13,7 +13,7 @@ from builds import Built, make
 from helpers import ROOT, expect_error, gdn_aot, python
 from launching import PRELUDE
 
-from gdn_aot.capture.parse import load
+from gdn_aot.capture.form import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,7 +182,7 @@ def changed(recorded: Recorded, tmp_path: Path, change: Callable[[Any], Any]) ->
     value = json.loads(recorded.path.read_text())
     change(value)
     path = tmp_path / "changed.json"
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(value, indent=1) + "\n")
     return path
 
 

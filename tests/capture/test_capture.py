@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,12 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from helpers import ROOT, Done, environment, expect_error, gdn_aot
 
-from gdn_aot.capture.form import Capture, dump
-from gdn_aot.capture.parse import load
+from gdn_aot.capture.form import FORM, Capture, load
 
 PROGRAM = Path(__file__).parent / "program.py"
 
@@ -244,7 +241,7 @@ def test_a_command_and_a_folder_are_alternatives(tmp_path: Path) -> None:
 
 def test_nothing_of_the_machine_is_in_it(capture: Any, tmp_path: Path) -> None:
     found, _ = capture("one")
-    text = dump(found).decode()
+    text = FORM.encode(found).decode()
     assert str(tmp_path) not in text
     assert str(ROOT) not in text
     assert "0x" not in text
@@ -278,11 +275,3 @@ recorder.start(str(folder))
     assert before == after
     assert len(before) == 1
     assert before[0] > 0
-
-
-def test_the_schema_says_what_is_written(capture: Any) -> None:
-    found, _ = capture("one")
-    path = ROOT / "gdn_aot/resources/capture.schema.json"
-    schema = json.loads(path.read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(json.loads(dump(found)))

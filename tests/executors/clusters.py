@@ -148,14 +148,11 @@ def in_session(leader: int) -> list[int]:
     return found
 
 
-def of_ours(mark: str, module: str) -> list[int]:
-    """Return those that run a module of this package."""
+def workers(mark: str) -> list[int]:
+    """Return those that are worker processes of this package, the compile workers that they forked included."""
     found = []
     for pid in marked(mark):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if module.encode() in words:
-            found.append(pid)
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() == "gdn-aot worker\n":
+                found.append(pid)
     return found

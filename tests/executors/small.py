@@ -7,19 +7,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+from jobs import make_job
+
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.cli.build import select_workloads
 from gdn_aot.compiling.cache import BuildCache, launch_digest
-from gdn_aot.executors.base import CompileTask
+from gdn_aot.compiling.executor import CompileTask
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.executors.base import Answer, Executor, Order
+    from gdn_aot.compiling.executor import Answer, Executor, Order
     from gdn_aot.tracing.records import Trace
 
 ARGUMENTS = ("--model", "qwen3.5-9b", "--workload", "transformers-decode", "--workload", "gated-norm")
@@ -44,20 +47,14 @@ class Reference:
 
     def job(self, cache: BuildCache, output: Path) -> pipeline.Job:
         """Return the same build, as a job."""
-        provider = get_provider("fla")
-        return pipeline.Job(
-            provider=provider,
-            shapes=tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes),
+        workloads = select_workloads(get_provider("fla"), "inference", ("transformers-decode", "gated-norm"), ())
+        return make_job(
+            cache.root,
+            output,
+            shapes=select_shapes(["qwen3.5-9b"], [1], [], None).shapes,
+            workloads=workloads,
+            limits=Limits(max_tokens=8192, max_batch=4),
             fp16_fallback=True,
-            limits=Limits(max_tokens=8192, max_batch=4, mode="inference"),
-            workloads=select_workloads(provider, "inference", ("transformers-decode", "gated-norm"), ()),
-            cache=cache,
-            tuning_root=None,
-            jobs=2,
-            timeout=120,
-            all_candidates=False,
-            keep_going=False,
-            output=output,
         )
 
     @property
@@ -84,7 +81,7 @@ def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]
             number=number,
             module=trace.kernels[item.kernel].module,
             qualname=trace.kernels[item.kernel].qualname,
-            specialization=item.specialization,
+            specialization=msgspec.to_builtins(item.specialization),
             key=launch_digest(trace.kernels[item.kernel], item.specialization, order.compiler),
             ptx=ptx,
         )
@@ -95,7 +92,7 @@ def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]
 def work(executor: Executor, order: Order, wanted: list[CompileTask], job: pipeline.Job) -> dict[int, Answer]:
     """Do the tasks, keeping as many in the air as there is room for. Returns the answers."""
     with ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, job.provider.name, order.target)
+        lazy = pipeline.LazyWorker(stack, job.wanted.provider.name, order.target)
         executor.expect(order.provider, [order.target])
         workers = stack.enter_context(executor.compiling(order, lazy.get))
         left, answers = list(reversed(wanted)), {}

@@ -12,8 +12,8 @@ from clusters import HERE
 from small import load, tasks, work
 
 from gdn_aot.compiling.cache import BuildCache
-from gdn_aot.executors.local import LocalExecutor
-from gdn_aot.executors.ray import RayExecutor
+from gdn_aot.compiling.cluster import RayExecutor
+from gdn_aot.compiling.local import LocalExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clusters import TestCluster
     from small import Reference
 
-    from gdn_aot.executors.base import Executor
+    from gdn_aot.compiling.executor import Executor
 
 
 @pytest.fixture(params=["local", "ray"])

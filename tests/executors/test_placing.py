@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from helpers import ROOT, python
 
 from gdn_aot.catalogue.providers import get_provider
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.cluster import RayExecutor
+from gdn_aot.compiling.versions import difference
 from gdn_aot.errors import ClusterError, NothingSelectedError
-from gdn_aot.executors import ray_compiling
-from gdn_aot.executors.base import CompileTask
-from gdn_aot.executors.ray_cluster import Node
-from gdn_aot.executors.ray_crew import Crew
-from gdn_aot.executors.ray_measuring import places
-from gdn_aot.executors.versions import difference
+from gdn_aot.machine.cluster import Node
+from gdn_aot.measuring.cluster import places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,32 +52,18 @@ def test_a_node_measures_as_often_as_it_offers_and_has_gpus() -> None:
 
 
 def test_a_cluster_without_cpus_compiles_nothing() -> None:
-    cluster: Any = Cluster([node("a", gpus=1, arch_sm_90=1)])
-    with pytest.raises(ClusterError, match="none offers CPUs"):
-        Crew(cluster, print).expect(get_provider("fla"), "sm_90")
+    executor = RayExecutor("auto", print)
+    executor.cluster = cast("Any", Cluster([node("a", gpus=1, arch_sm_90=1)]))
+    with pytest.raises(ClusterError, match="none that is there offers CPUs"):
+        executor.expect(get_provider("fla"), [get_target("sm_90")])
 
 
-def test_launches_that_may_have_one_ir_are_of_one_kind() -> None:
-    def task(constants: list[Any], *, kind: str = "*bf16", stages: int = 2) -> CompileTask:
-        specialization = {
-            "signature": {"x": kind},
-            "constants": constants,
-            "attributes": [[[0], [["tt.divisibility", 16]]]],
-            "options": {"num_warps": 4, "num_stages": stages},
-        }
-        return CompileTask(number=0, module="m", qualname="k", specialization=specialization, key="", ptx=False)
-
-    first = task([[["NB"], 1], [["D"], 64]])
-    same = [task([[["NB"], 2], [["D"], 64]]), task([[["NB"], 1], [["D"], 128]])]
-    others = [
-        task([[["NB"], 1]]),
-        task([[["NB"], 1], [["D"], 64]], kind="*fp16"),
-        task([[["NB"], 1], [["D"], 64]], stages=3),
-        replace(first, qualname="l"),
-        replace(first, module="n"),
-    ]
-    assert {ray_compiling._kind(one) for one in (first, *same)} == {ray_compiling._kind(first)}
-    assert len({ray_compiling._kind(one) for one in (first, *others)}) == 1 + len(others)
+def test_large_nodes_have_several_tasks() -> None:
+    executor = RayExecutor("auto", print)
+    executor.cluster = cast("Any", Cluster([node("a", cpus=64), node("b", cpus=12), node("c")]))
+    assert executor.cpus() == (8, 9)
+    executor.cluster = cast("Any", Cluster([node("a", cpus=64), node("b", cpus=2)]))
+    assert executor.cpus() == (2, 33)
 
 
 def test_differences_are_named() -> None:
@@ -104,6 +88,7 @@ def test_only_the_executor_imports_ray_and_only_in_functions(tmp_path: Path) -> 
             )
             if name.partition(".")[0] == "ray"
         }
-        assert not found or (path.parent.name == "executors" and path.name.startswith("ray")), path
-    code = "import json, sys; import gdn_aot.executors.ray, gdn_aot.cli.build, gdn_aot.cli.tune; "
+        assert not found or path.name == "cluster.py", path
+    modules = "gdn_aot.compiling.cluster, gdn_aot.measuring.cluster, gdn_aot.cli.build, gdn_aot.cli.tune"
+    code = f"import json, sys, {modules}; "
     assert python(code + "print(json.dumps('ray' in sys.modules))", home=tmp_path) is False

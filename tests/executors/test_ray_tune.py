@@ -8,13 +8,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import simulated
 from helpers import expect_error, gdn_aot
 from tune.conftest import compiled, task  # noqa: F401
 
 from gdn_aot.catalogue.models import parse_shape
+from gdn_aot.compiling.cluster import RayExecutor
 from gdn_aot.errors import ClusterError, UsageError
-from gdn_aot.executors.ray import RayExecutor
 from gdn_aot.measuring import tuner
+from gdn_aot.measuring.cards import this_card
+from gdn_aot.measuring.cluster import find_cards
 from gdn_aot.records import tuning as records
 
 if TYPE_CHECKING:
@@ -59,14 +62,16 @@ def quiet(done: int, total: int, text: str) -> None:
 
 
 def two_shapes(made: Task) -> Task:
-    return replace(made, job=replace(made.job, shapes=tuple(parse_shape(text).shape(1) for text in SHAPES)))
+    shapes = tuple(parse_shape(text).shape(1) for text in SHAPES)
+    return replace(made, job=replace(made.job, wanted=replace(made.job.wanted, shapes=shapes)))
 
 
 def on_cluster(
     made: Task, cluster: TestCluster, said: list[str], progress: Callable[[int, int, str], None] = quiet
 ) -> Tuned:
     with RayExecutor(cluster.address, said.append) as executor:
-        return tuner.tune(replace(made, job=replace(made.job, executor=executor)), progress, said.append)
+        cards = find_cards(executor.cluster, made.method, made.job.cache, made.target, said.append)
+        return tuner.tune(replace(made, job=replace(made.job, executor=executor)), cards, progress, said.append)
 
 
 def test_two_nodes_measure_what_one_machine_measures(
@@ -76,7 +81,7 @@ def test_two_nodes_measure_what_one_machine_measures(
     task: Callable[..., Task],  # noqa: F811
 ) -> None:
     made = two_shapes(task(tokens=(64, 512)))
-    tuner.tune(made, quiet, said.append)
+    tuner.tune(made, this_card(simulated.INFO, made.job.cache), quiet, said.append)
     here = made.path.read_bytes()
     made.path.unlink()
     card()

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jsonschema
 import pytest
 from helpers import ROOT, expect_error, gdn_aot
+from jobs import make_job
+from msgspec import structs
 
-from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import select_shapes
-from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.errors import UsageError
 from gdn_aot.machine.card import CardInfo
 from gdn_aot.measuring import check
@@ -32,11 +33,16 @@ H100 = CardInfo(
 
 
 def make_task(home: Path, output: Path, shape: str = SHAPE) -> Task:
-    job = pipeline.Job(
-        provider=get_provider("fla"), shapes=tuple(select_shapes([], [1], [shape], None).shapes), fp16_fallback=False,
-        limits=LIMITS, workloads=WORKLOADS, cache=BuildCache(home / "build"), tuning_root=None, jobs=2, timeout=300,
-        all_candidates=False, keep_going=True, output=output, ptx=True,
-    )  # fmt: skip
+    job = make_job(
+        home / "build",
+        output,
+        shapes=[shape],
+        workloads=WORKLOADS,
+        limits=LIMITS,
+        timeout=300,
+        keep_going=True,
+        ptx=True,
+    )
     return check.Task(job=job, output=output, silence=60, card="standin:Card", module="standin")
 
 
@@ -67,7 +73,7 @@ def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[Task, Prepared]) -
 
 def test_a_build_without_ptx_is_compiled_again_when_ptx_is_wanted(tmp_path: Path) -> None:
     task = make_task(tmp_path, tmp_path)
-    job = replace(task.job, workloads=("transformers-decode",), ptx=False)
+    job = replace(task.job, wanted=replace(task.job.wanted, workloads=("transformers-decode",)), ptx=False)
     plain = check.prepare(replace(task, job=job), get_target("sm_80"), silent)
     assert plain.compiled.run.compiled > 0
     assert not (tmp_path / "build" / "ptx").exists()
@@ -87,7 +93,7 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     }  # fmt: skip
     kernels = results.kernels()
     choices = {digest for kernel in kernels for digest in kernel.choices}
-    packed = record.digests(made.compiled.trace, made.compiled.choices)
+    packed = made.compiled.choices.digests(made.compiled.trace)
     assert choices == packed, "everything that would be packed is launched"
     assert all(kernel.ok and kernel.launches >= kernel.binaries > 0 for kernel in kernels)
     written = check.make_record(task, made.target, H100, results, made.shapes)
@@ -95,20 +101,18 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     path = record.record_path(tmp_path, "sm_80", "fla-core", written.provider.version)
     record.save(written, path)
     assert record.load(path) == written
-    jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads((ROOT / "gdn_aot/resources/numerics.schema.json").read_text())
-    jsonschema.validate(json.loads(path.read_text()), schema)
-    provider, compiled = task.job.provider, made.compiled
-    said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
+    jsonschema.validate(json.loads(path.read_text()), record.FORM.schema())
+    provider, compiled = task.job.wanted.provider, made.compiled
+    said = record.summary(tmp_path, provider, made.target, compiled.trace, packed)
     assert said.status == "checked"
     assert said.detail == f"ptx on NVIDIA H100 80GB HBM3, driver 580.1, {written.date}"
-    fewer = [replace(kernel, choices=kernel.choices[:1]) for kernel in written.kernels]
-    record.save(replace(written, kernels=tuple(fewer)), path)
-    said = record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices)
+    fewer = [structs.replace(kernel, choices=kernel.choices[:1]) for kernel in written.kernels]
+    record.save(structs.replace(written, kernels=tuple(fewer)), path)
+    said = record.summary(tmp_path, provider, made.target, compiled.trace, packed)
     assert said.status == "partly checked"
     assert f"of the {len(packed)} choices and launches packed here" in said.detail
-    record.save(replace(written, triton="3.5.0"), path)
-    assert record.summary(tmp_path, provider, made.target, compiled.trace, compiled.choices).status == "not run"
+    record.save(structs.replace(written, triton="3.5.0"), path)
+    assert record.summary(tmp_path, provider, made.target, compiled.trace, packed).status == "not run"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,8 @@ def test_a_crash_is_a_failed_call_and_the_rest_goes_on(
 ) -> None:
     task, made = prepared
     monkeypatch.setenv("GDN_AOT_STANDIN", "crash")
-    job = replace(task.job, workloads=("transformers-decode", "gated-norm"))
+    workloads = ("transformers-decode", "gated-norm")
+    job = replace(task.job, wanted=replace(task.job.wanted, workloads=workloads))
     results = check.run(replace(task, job=job), made, native=False, progress=silent)
     rows = {row.workload: row for row in results.rows(made.shapes)}
     assert rows["transformers-decode"].failed == ()
@@ -169,12 +174,28 @@ def test_a_target_that_cannot_be_run_is_recorded_as_such(session_home: Path, tmp
     assert record.load(path) == written
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "target": "sm_80"}'])
-def test_a_broken_record_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "record.json"
-    path.write_text(text)
-    with pytest.raises(UsageError, match="is refused"):
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (None, "", "is not JSON"),
+        (None, "[]", "expected object, got list"),
+        (None, "{}", "target: missing"),
+        ('"format": 1', '"format": 2', "format: 2 is not a known format version"),
+        ('"status": "checked"', '"status": "good"', "status: expected checked or failed or not run, got 'good'"),
+        ('"tp": 1', '"tp": "1"', "checks[0].tp: expected int, got str"),
+        ('"ok": true', '"ok": null', "kernels[0].ok: expected bool, got null"),
+        ('"date": "', '"date": "x', "date: 'x2026-11-24' is not a day as 2026-11-24"),
+        ('"tool"', '"tools": 1, "tool"', "tools: unknown key; did you mean tool?"),
+        ('"tool": "', '"tool":  "', "is not written as gdn-aot writes it"),
+    ],
+)
+def test_a_broken_record_is_refused(tmp_path: Path, old: str | None, new: str, reason: str) -> None:
+    good, path = (ROOT / "artifacts/numerics/sm_80/fla-core-0.6.0.json").read_text(), tmp_path / "record.json"
+    path.write_text(new if old is None else good.replace(old, new, 1))
+    with pytest.raises(UsageError) as caught:
         record.load(path)
+    assert caught.value.message.startswith(f"numerics record {path} is refused: ")
+    assert reason in "\n".join([caught.value.message, *map(str, caught.value.problems)])
 
 
 def test_without_a_card_it_says_so(session_home: Path, tmp_path: Path) -> None:
@@ -190,20 +211,18 @@ def test_without_a_card_it_says_so(session_home: Path, tmp_path: Path) -> None:
 def test_a_manifest_says_what_was_checked(session_home: Path, tmp_path: Path) -> None:
     task = make_task(session_home, tmp_path)
     selected = ("--arch", "sm_80", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
-    job = replace(
-        task.job, shapes=tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes), workloads=selected[-1:],
-        limits=Limits(),
-    )  # fmt: skip
-    made = check.prepare(replace(task, job=job), get_target("sm_80"), silent)
-    digests = sorted(record.digests(made.compiled.trace, made.compiled.choices))
+    shapes = tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes)
+    wanted = replace(task.job.wanted, shapes=shapes, workloads=selected[-1:], limits=Limits())
+    made = check.prepare(replace(task, job=replace(task.job, wanted=wanted)), get_target("sm_80"), silent)
+    digests = sorted(made.compiled.choices.digests(made.compiled.trace))
     kernel = record.CheckedKernel(kernel="m:k", launches=3, binaries=3, ok=True, choices=tuple(digests))
-    written = replace(check.make_record(task, made.target, H100, check.Results(), ()), status="checked")
+    written = structs.replace(check.make_record(task, made.target, H100, check.Results(), ()), status="checked")
     path = record.record_path(tmp_path / "numerics", "sm_80", "fla-core", written.provider.version)
     for kernels, status, where in (
         ((kernel,), "checked", "ptx on NVIDIA H100"),
-        ((replace(kernel, choices=kernel.choices[1:]),), "partly checked", "2 of the 3 choices and launches"),
+        ((structs.replace(kernel, choices=kernel.choices[1:]),), "partly checked", "2 of the 3 choices and launches"),
     ):
-        record.save(replace(written, kernels=kernels), path)
+        record.save(structs.replace(written, kernels=kernels), path)
         done = gdn_aot(
             "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=session_home
         )

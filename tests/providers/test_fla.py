@@ -44,7 +44,7 @@ EXPECTED = {
 
 _TRACE = """
 import json, sys
-from gdn_aot.tracing.client import Worker
+from gdn_aot.compiling.client import Worker
 from gdn_aot.tracing.records import Trace
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits, PROVIDERS; from gdn_aot.machine import installed
@@ -57,7 +57,7 @@ print(json.dumps({
     "version": trace.provider_version, "installed": installed.version("fla"), "refused": trace.refused,
     "kernels": sorted({trace.kernels[launch.kernel].qualname for launch in trace.launches}),
     "workloads": trace.workloads, "calls": trace.calls,
-    "sources": sorted({path for kernel in trace.kernels for path, _ in kernel.sources}),
+    "sources": sorted({source.path for kernel in trace.kernels for source in kernel.sources}),
 }))
 """
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from artifact import factory
 from helpers import ROOT, expect_error, gdn_aot, python
+from msgspec import structs
 from tune import records
 
 from gdn_aot._files import write_whole
@@ -120,7 +121,7 @@ def _request() -> str:
 class Traced:
     """A record in which every key has the last of its candidates."""
 
-    record: r.Record
+    record: r.TuningRecord
     wanted: Used
 
 
@@ -132,7 +133,7 @@ def _config(config: r.Config) -> list[Any]:
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
     found = python(_TRACE, _request(), home=tmp_path_factory.mktemp("home"))
     assert found["refused"] == []
-    kernels: dict[str, tuple[list[r.Config], list[r.ChoiceRecord]]] = {}
+    kernels: dict[str, tuple[list[r.Config], list[r.MeasuredChoice]]] = {}
     wanted: Used = {}
     for name, key, candidates in found["tunings"]:
         configs = [r.Config(tuple(config[0].items()), *config[1:]) for config in candidates]
@@ -145,14 +146,14 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
         wanted[name, json.dumps(key)] = _config(configs[-1])
     made = records.record(
         *(records.kernel(configs, *choices, name=name) for name, (configs, choices) in kernels.items()),
-        provider=r.Provider(name="fla", distribution="fla-core", version=installed.require("fla")),
+        provider=structs.replace(records.FLA, version=installed.require("fla")),
         triton=found["triton"],
     )
     assert {KKT, CHUNK_O, SOLVE} <= set(kernels)
     return Traced(made, wanted)
 
 
-def _export(record: r.Record, place: Path) -> tuple[Path, Any]:
+def _export(record: r.TuningRecord, place: Path) -> tuple[Path, Any]:
     r.save(record, place / "record.json")
     done = gdn_aot(
         "export", "--format", "fla", "--record", place / "record.json", "-o", place / "configs", "--json",
@@ -193,7 +194,7 @@ def test_a_key_that_is_missing_is_benchmarked(traced: Traced, tmp_path: Path) ->
     dropped, *rest = kernel.choices
     assert rest, "another key of the kernel is still there"
     kernels = [item for item in traced.record.kernels if item is not kernel]
-    changed = replace(traced.record, kernels=(*kernels, replace(kernel, choices=tuple(rest))))
+    changed = structs.replace(traced.record, kernels=(*kernels, structs.replace(kernel, choices=tuple(rest))))
     directory, document = _export(changed, tmp_path)
     not_served = {item["kernel"] for item in document["not_served"]}
     benchmarked, used = _use(directory, tmp_path / "use")
@@ -225,7 +226,8 @@ def test_exporting_again_changes_nothing_and_removes_what_is_no_longer_chosen(tr
     _export(traced.record, tmp_path)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.iterdir()} == before
     _export(
-        replace(traced.record, kernels=tuple(item for item in traced.record.kernels if item.kernel == KKT)), tmp_path
+        structs.replace(traced.record, kernels=tuple(item for item in traced.record.kernels if item.kernel == KKT)),
+        tmp_path,
     )
     assert {path.stem for path in directory.iterdir()} == {KKT.partition(":")[2], "notes"}
 
@@ -246,10 +248,10 @@ def test_an_artifact_is_exported(tmp_path: Path) -> None:
     manifest, version = factory.make_manifest(), installed.require("fla")
     kernel = manifest.kernels[0]
     assert f"{kernel.module}:{kernel.qualname}" == CHUNK_O
-    manifest = replace(
+    manifest = structs.replace(
         manifest,
         identifier=names.make_identifier("fla", version, manifest.triton.version, manifest.target.name),
-        provider=replace(manifest.provider, version=version),
+        provider=structs.replace(manifest.provider, version=version),
         kernels=(kernel,),
     )
     path = write_artifact(manifest, factory.make_blobs(), tmp_path / "artifact.tar.zst").path
@@ -275,7 +277,7 @@ def test_an_artifact_is_exported(tmp_path: Path) -> None:
         (("--record", "none.json"), 2, "usage", "there is no tuning record none.json"),
         (("--record", "old.json"), 2, "usage", "these choices are for fla-core 0.1.0, but "),
         (("--record", "vllm.json"), 2, "usage", "provider.distribution: 'vllm' is not 'fla-core'"),
-        (("--record", "broken.json"), 2, "usage", "broken.json is refused: it is not a tuning record"),
+        (("--record", "broken.json"), 2, "usage", "broken.json is refused: is not JSON"),
         (("--record", "unknown.json"), 2, "usage", "has no kernel fla.ops.common.chunk_o:other"),
         (("--record", "plain.json"), 3, "nothing-selected", "no kernel with a choice reads such files"),
         (("--record", "empty.json"), 3, "nothing-selected", "no kernel with a choice reads such files"),
@@ -284,17 +286,15 @@ def test_an_artifact_is_exported(tmp_path: Path) -> None:
 )
 def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], code: int, kind: str, message: str) -> None:
     version = installed.require("fla")
-    fla = r.Provider(name="fla", distribution="fla-core", version=version)
+    fla = structs.replace(records.FLA, version=version)
     row = records.choice(records.times(64, 1.0))
     configs = [records.config()]
     files = {
-        "old": records.record(provider=replace(fla, version="0.1.0")),
-        "vllm": records.record(provider=replace(fla, distribution="vllm")),
-        "unknown": records.record(
-            records.kernel(configs, row, name="fla.ops.common.chunk_o:other"), provider=installed
-        ),
-        "plain": records.record(records.kernel(configs, row, name=SOLVE), provider=installed),
-        "empty": records.record(provider=installed),
+        "old": records.record(provider=structs.replace(fla, version="0.1.0")),
+        "vllm": records.record(provider=structs.replace(fla, distribution="vllm")),
+        "unknown": records.record(records.kernel(configs, row, name="fla.ops.common.chunk_o:other"), provider=fla),
+        "plain": records.record(records.kernel(configs, row, name=SOLVE), provider=fla),
+        "empty": records.record(provider=fla),
     }
     home = tmp_path / "home"
     home.mkdir()

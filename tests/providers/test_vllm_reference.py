@@ -15,7 +15,7 @@ from gdn_aot.providers.vllm.steps import Deployment, Group, Step
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.providers.workload import Tensors
+    from gdn_aot.reference import Tensors
 
 SMALL = {"heads": 2, "v_heads": 4, "k_dim": 8, "v_dim": 6}
 LAYERS = ("qwen3-next", "qwen3.5", "olmo-hybrid")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import storing
 
-from gdn_aot.artifact.parse import load_manifest
+from gdn_aot.artifact.manifest_json import load_manifest
 from gdn_aot.store.store import Store
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import helpers
 import pytest
 from artifact import factory
 from helpers import expect_error, gdn_aot
+from msgspec.structs import replace
 
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as m

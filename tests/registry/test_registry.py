@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from artifact import factory
+from msgspec.structs import replace
 
 from gdn_aot.artifact import archive, names
 from gdn_aot.errors import (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PRELUDE = """
 import json, os, sys, threading
-from gdn_aot.serving import _launch
+from gdn_aot.triton_internals import _launch
 
 class Tensor:
     def __init__(self, address):

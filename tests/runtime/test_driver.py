@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytest.importorskip("gdn_aot.serving._launch", reason="the C extension is not built")
+pytest.importorskip("gdn_aot.triton_internals._launch", reason="the C extension is not built")
 
 
 def test_load_binary(play: Any) -> None:

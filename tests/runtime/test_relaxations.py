@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import gdn_aot, python
 from launching import PRELUDE
+from msgspec.structs import replace
 
 from gdn_aot.artifact import archive
-from gdn_aot.artifact.manifest import Relaxation
+from gdn_aot.launches import Relaxed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def relaxed(decode: Built, tmp_path: Path) -> Path:
 
     That is not true, and shows whether the loader looks a key up as it should: nothing is launched here.
     """
-    found = Relaxation(argument="HV", value=32, reason="for this test")
+    found = Relaxed(argument="HV", value=32, reason="for this test")
     kernels = tuple(
         replace(kernel, relaxations=(found,)) if kernel.qualname == DECODE else kernel
         for kernel in decode.manifest.kernels

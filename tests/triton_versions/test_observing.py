@@ -92,7 +92,7 @@ def test_choices_are_seen_and_benchmarks_are_not(observe: Any) -> None:
         assert row["key"] in got["looked_up"]
         assert (row["tuning"]["positional"], row["tuning"]["keywords"][:2]) == (2, ["y", "n"])
         config = row["tuning"]["config"]
-        assert [[6], config["kwargs"]["BLOCK"]] in row["specialization"]["constants"]
+        assert [[6], dict(config["kwargs"])["BLOCK"]] in row["specialization"]["constants"]
         assert row["specialization"]["options"]["num_warps"] == config["num_warps"]
 
 

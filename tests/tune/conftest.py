@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import simulated
+from jobs import make_job
 
-from gdn_aot.building.pipeline import Job
-from gdn_aot.catalogue.models import parse_shape
-from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.cache import BuildCache
-from gdn_aot.executors.local import LocalExecutor
 from gdn_aot.measuring.client import Method
 from gdn_aot.measuring.plan import Task
 from gdn_aot.records.objective import DEFAULT
@@ -39,27 +35,20 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     )
-    provider = get_provider("fla")
 
     def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 20.0, **changes: Any) -> Task:
         options = {"target": "sm_90", **changes.pop("card", {})}
         limits = Limits(max_tokens=max(tokens), max_batch=1)
         workloads = ("gated-norm",)
         made = Task(
-            job=Job(
-                provider=provider,
-                shapes=(parse_shape(SHAPE).shape(1),),
-                fp16_fallback=False,
-                limits=limits,
+            job=make_job(
+                compiled,
+                tmp_path,
+                shapes=[SHAPE],
                 workloads=workloads,
-                cache=BuildCache(compiled),
-                tuning_root=None,
-                jobs=2,
-                timeout=120,
+                limits=limits,
                 all_candidates=True,
                 keep_going=True,
-                output=tmp_path,
-                executor=LocalExecutor(simulated.INFO),
             ),
             target=get_target("sm_90"),
             method=Method(

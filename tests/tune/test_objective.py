@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.errors import UsageError
-from gdn_aot.records.objective import DEFAULT, NoneEligible, Objective, Sample, Verdict, choose, equivalent, parse
+from gdn_aot.records.objective import DEFAULT, Decision, NoneEligible, Objective, Sample, choose, equivalent, parse
 
 COUNTS = (64, 512, 2048)
 _SAMPLE = st.builds(Sample, us=st.floats(1, 1000), noise=st.floats(0, 5))
@@ -38,10 +38,10 @@ def _exact(rows: dict[int, list[float | None]], noise: float = 0.0) -> dict[int,
     }
 
 
-def _choose(rows: dict[int, list[float | None]], *, noise: float = 0.0, sizes: list[int] | None = None) -> Verdict:
+def _choose(rows: dict[int, list[float | None]], *, noise: float = 0.0, sizes: list[int] | None = None) -> Decision:
     width = len(next(iter(rows.values())))
     verdict = choose(_exact(rows, noise), [(size,) for size in sizes or range(width)], DEFAULT)
-    assert isinstance(verdict, Verdict)
+    assert isinstance(verdict, Decision)
     return verdict
 
 
@@ -84,7 +84,7 @@ def test_within_noise_is_wider_than_a_tie() -> None:
     """A tie gives something away, being within the noise of another run does not."""
     samples = {512: [Sample(100.0, 0.8), Sample(102.0, 0.8)]}
     verdict = choose(samples, [(2,), (1,)])
-    assert isinstance(verdict, Verdict)
+    assert isinstance(verdict, Decision)
     assert verdict.chosen == 0
     assert equivalent(0, 1, samples, samples)
     assert not equivalent(0, 1, samples, {512: [Sample(100.0, 0.1), Sample(102.0, 0.1)]})
@@ -128,7 +128,7 @@ def test_what_was_not_measured_everywhere_is_never_chosen(
 @given(_table(_SAMPLE.map(lambda sample: Sample(sample.us, 0.0))), _OBJECTIVE)
 def test_the_bound_holds_if_it_can(samples: dict[int, list[Sample | None]], objective: Objective) -> None:
     verdict = choose(samples, _sizes(samples), objective)
-    assert isinstance(verdict, Verdict)
+    assert isinstance(verdict, Decision)
     times = {tokens: [sample.us for sample in row if sample] for tokens, row in samples.items()}
     worst = [max(times[tokens][index] / min(times[tokens]) for tokens in COUNTS) for index in range(len(times[64]))]
     assert verdict.worst == worst[verdict.chosen]
@@ -149,7 +149,7 @@ def test_the_order_of_candidates_does_not_matter(
     if isinstance(one, NoneEligible):
         assert one == other
     else:
-        assert isinstance(other, Verdict)
+        assert isinstance(other, Decision)
         assert order[other.chosen] == one.chosen
         assert sorted(order[index] for index in other.tied) == list(one.tied)
         assert (other.score, other.note) == (one.score, one.note)

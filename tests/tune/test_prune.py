@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.launches import Config, Object
+from gdn_aot.launches import CompiledKernel, Config
 from gdn_aot.measuring.prune import blocks_per_sm, prune
 
 SM_90 = get_target("sm_90")
@@ -13,8 +13,10 @@ SM_75 = get_target("sm_75")
 A, B, C, D = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=3) for size in (32, 64, 128, 256))
 
 
-def _object(cubin: str, *, shared: int = 4096, warps: int = 4, registers: int = 64, local: int = 0) -> Object:
-    return Object(cubin=cubin, metadata={"shared": shared, "num_warps": warps}, registers=registers, local=local)
+def _object(cubin: str, *, shared: int = 4096, warps: int = 4, registers: int = 64, local: int = 0) -> CompiledKernel:
+    return CompiledKernel(
+        cubin=cubin, metadata={"shared": shared, "num_warps": warps}, registers=registers, local=local
+    )
 
 
 def test_what_fits_stays() -> None:

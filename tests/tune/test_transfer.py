@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.choosing.transfer import Transfer, nearness, origin, ranked
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 A, B, C, D = config(16), config(32), config(64), config(128)
-GOAL = r.Objective(weights=((64, 0.1), (2048, 0.9)), bound=1.1)
+GOAL = r.Objective(weights={64: 0.1, 2048: 0.9}, bound=1.1)
 
 
 def _transfer(root: Path | None, target: str, triton: str | None = None) -> Transfer:
@@ -114,13 +114,13 @@ def test_keys_of_the_other_16_bit_type_serve_too(tmp_path: Path) -> None:
 def test_a_broken_record_is_an_error_only_where_it_is_asked(tmp_path: Path) -> None:
     records.write(tmp_path, record(kernel([A], choice(times(64, 1.0))), target="sm_80"))
     far = records.write(tmp_path, record(target="sm_90"))
-    far.write_text('{"format": 1}')
+    far.write_text('{"format": 2}')
     transfer = _transfer(tmp_path, "sm_86")
     assert _configs(transfer.suggest(KERNEL, KEY, [A])) == [A]
     with pytest.raises(UsageError) as caught:
         transfer.suggest(KERNEL, (1,), [A])
     assert str(far) in caught.value.message
-    assert "format: 1 is not 2" in caught.value.message
+    assert "format: 2 is not a known format version, only 1 is" in caught.value.message
 
 
 def test_records_of_other_versions_and_unknown_targets_are_not_asked(tmp_path: Path) -> None:

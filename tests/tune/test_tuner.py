@@ -11,7 +11,10 @@ import simulated
 
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.measuring import tuner
+from gdn_aot.measuring.cards import this_card
+from gdn_aot.records import files
 from gdn_aot.records import tuning as records
+from tune.records import written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,19 +34,23 @@ def said(text: str) -> None:
     raise AssertionError(text)
 
 
-def run(task: Task) -> tuple[Tuned, records.Record]:
-    done = tuner.tune(task, quiet, said)
+def tune(task: Task, progress: Callable[[int, int, str], None] = quiet) -> Tuned:
+    return tuner.tune(task, this_card(simulated.INFO, task.job.cache), progress, said)
+
+
+def run(task: Task) -> tuple[Tuned, records.TuningRecord]:
+    done = tune(task, quiet)
     record = records.load(task.path)
     assert record is not None
     return done, record
 
 
-def choices(record: records.Record) -> dict[tuple[Any, ...], str]:
+def choices(record: records.TuningRecord) -> dict[tuple[Any, ...], str]:
     """Key -> configuration."""
     return {choice.key: str(kernel.candidates[choice.chosen]) for kernel in record.kernels for choice in kernel.choices}
 
 
-def reasons(record: records.Record, config: str) -> set[str]:
+def reasons(record: records.TuningRecord, config: str) -> set[str]:
     """Return why a configuration is out."""
     return {
         item.reason
@@ -67,6 +74,10 @@ def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None
         assert str(kernel.candidates[choice.chosen]) == "BT=32 num_warps=4 num_stages=3"
         assert choice.score < 1.1
         assert choice.worst <= 1.1
+        times = [one for row in choice.times for one in (*row.us, *row.noise)]
+        assert times == [None if one is None else round(one, 2) for one in times]
+        ratios = [choice.score, choice.worst, *choice.regret.values()]
+        assert ratios == [round(one, 4) for one in ratios]
         assert all(one is not None for row in choice.times for one in row.us)
         assert choice.call.startswith("gated-norm(")
         assert choice.resources is not None
@@ -132,7 +143,7 @@ def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..
     made = task(tokens=(64, 512))
     run(made)
     assert records.load(made.path) is not None
-    done = tuner.tune(task(tokens=(64, 512), card={"all_wrong": True}), quiet, said)
+    done = tune(task(tokens=(64, 512), card={"all_wrong": True}), quiet)
     assert done.dropped
     left = records.load(made.path)
     assert left is not None
@@ -180,7 +191,7 @@ def test_going_on_measures_only_what_is_missing(task: Callable[..., Task]) -> No
 
 def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., Task]) -> None:
     made = task(card={"delay": 0.4}, budget=0.6)
-    done = tuner.tune(made, quiet, said)
+    done = tune(made, quiet)
     assert done.ended == "the budget is spent"
     record = records.load(made.path)
     if record is not None:
@@ -201,7 +212,7 @@ def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None
 
     made = task()
     with pytest.raises(KeyboardInterrupt):
-        tuner.tune(made, interrupt, said)
+        tune(made, interrupt)
     assert records.load(made.path) is not None
     kept = records.load(made.path)
     assert kept is not None
@@ -233,10 +244,10 @@ def test_a_record_of_something_else_is_refused_and_stays(
     for step in field[:-1]:
         inner = inner[step]
     inner[field[-1]] = value
-    text = json.dumps(data).encode()
+    text = written(data)
     made.path.write_bytes(text)
     with pytest.raises(UsageError, match=named):
-        tuner.tune(made, quiet, said)
+        tune(made, quiet)
     assert made.path.read_bytes() == text
 
 
@@ -248,9 +259,9 @@ def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "write_whole", full)
+    monkeypatch.setattr(files, "write_whole", full)
     with pytest.raises(NotWritableError, match="No space left"):
-        tuner.tune(task(), quiet, said)
+        tune(task(), quiet)
     assert made.path.read_bytes() == before
 
 
@@ -258,7 +269,7 @@ def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: Callable[..., T
     made = task()
     broken = replace(made, method=replace(made.method, card="simulated:Missing"))
     with pytest.raises(UsageError, match="cannot start"):
-        tuner.tune(broken, quiet, said)
+        tune(broken, quiet)
 
 
 def test_the_formula_is_what_the_tests_say() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from jobs import make_wanted
+from msgspec.structs import replace
 
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.client import Worker
 from gdn_aot.launches import Config
-from gdn_aot.tracing.client import Worker
 from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.wide import MOST, candidates
 
@@ -33,12 +34,11 @@ KNOWN = Config(kwargs=(("BK", 128),), num_warps=1, num_stages=3)
 @pytest.fixture(scope="module")
 def traced() -> Iterator[Callable[..., Trace]]:
     shape = find_model("qwen3.5-9b").shape(1)
+    wanted = make_wanted([shape], ["transformers-prefill"], Limits(max_tokens=512, max_batch=1))
     with Worker("fla", SM_90) as worker:
 
         def traced(**options: object) -> Trace:
-            limits = Limits(max_tokens=512, max_batch=1)
-            made = worker.trace([shape], limits, ["transformers-prefill"], "12", **options)  # type: ignore[arg-type]
-            return Trace.from_json(made)
+            return Trace.from_json(worker.trace(wanted, "12", **options))  # type: ignore[arg-type]
 
         yield traced
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.providers.workload import Draw, Tensors
+    from gdn_aot.providers.workload import Draw
+    from gdn_aot.reference import Tensors
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 INDEX_DTYPES = {"int32": torch.int32, "int64": torch.int64}

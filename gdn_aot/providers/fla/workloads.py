@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.providers.workload import Draw, Tensors, Workload
+    from gdn_aot.providers.workload import Draw, Workload
+    from gdn_aot.reference import Tensors
 
 DEFAULT_CHUNK = 64
 """What ``chunk_gated_delta_rule`` takes when nothing is said."""

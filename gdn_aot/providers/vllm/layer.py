@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.providers.vllm.steps import Deployment, Step
-    from gdn_aot.providers.workload import Draw, Tensors
+    from gdn_aot.providers.workload import Draw
+    from gdn_aot.reference import Tensors
 
 PREFIX = "model.layers.0.linear_attn"
 

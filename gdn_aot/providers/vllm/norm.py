@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.providers.workload import Draw, Tensors
+    from gdn_aot.providers.workload import Draw
+    from gdn_aot.reference import Tensors
 
 try:
     from vllm.model_executor.layers.fla.ops.layernorm_guard import rmsnorm_fn

@@ -15,7 +15,7 @@ from gdn_aot.reference import formulas as reference
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.providers.vllm.steps import Group, Step
-    from gdn_aot.providers.workload import Tensors
+    from gdn_aot.reference import Tensors
 
 INTERLEAVED = "qwen3-next"
 OLMO = "olmo-hybrid"

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.providers.workload import Call, Draw, Tensors, Workload
+    from gdn_aot.providers.workload import Call, Draw, Workload
+    from gdn_aot.reference import Tensors
 
 __all__ = ["RELAXATIONS", "WORKLOADS"]
 

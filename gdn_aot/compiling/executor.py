@@ -1,9 +1,9 @@
-"""The seam between what is to be done and where: compiling one target's kernels, and measuring on a card."""
+"""The seam between what is to be compiled and where: this machine, or the nodes of a cluster."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,8 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.cache import BuildCache
+    from gdn_aot.compiling.client import Worker
     from gdn_aot.launches import Json
-    from gdn_aot.machine.card import CardInfo
-    from gdn_aot.measuring.client import Method
-    from gdn_aot.tracing.client import Worker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +30,8 @@ class Order:
     """Compile workers on this machine."""
     timeout: float
     """Seconds that one kernel may take."""
+    ptx: bool = False
+    """Keep the PTX of everything, too; what the cache has without is compiled again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,63 +90,6 @@ class Compiling(Protocol):
         ...
 
 
-class Process(Protocol):
-    """A measuring process; `gdn_aot.machine.child.Isolated` is one, and says what the parts mean."""
-
-    silence: float
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message."""
-        ...
-
-    def receive(self) -> dict[str, Any]:
-        """Wait for the next message; raises `gdn_aot.machine.child.EndedError`."""
-        ...
-
-    def end(self, *, at_once: bool) -> None:
-        """End it, after its last message or at once."""
-        ...
-
-
-class LostError(Exception):
-    """A card cannot be used any more, through no fault of what was measured on it."""
-
-
-class Card(Protocol):
-    """A place to measure: starts measuring processes, one at a time, and gives them what they read.
-
-    ``start`` and ``plan`` are called by one thread, ``stop`` by any.
-    """
-
-    name: str
-    """Of the machine, for messages; nothing for this one."""
-
-    def start(self) -> Process:
-        """Start a process.
-
-        Raises:
-            LostError: The place is gone, or was stopped.
-        """
-        ...
-
-    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
-        """Make a plan, and the binaries that it names, readable for the process there. Returns its path there."""
-        ...
-
-    def stop(self) -> None:
-        """Kill the process, now; whoever waits for it gets `LostError`."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cards:
-    """The cards that share the measuring, all of one kind."""
-
-    info: CardInfo
-    """What each of them is."""
-    cards: list[Card] = field(default_factory=list)
-
-
 class Executor(Protocol):
     """Does the work. Entering it is the caller's, and leaving it ends all that it has started."""
 
@@ -165,14 +108,5 @@ class Executor(Protocol):
         Args:
             order: What they compile, and into which cache.
             worker: Returns the process on this machine that traced the target.
-        """
-        ...
-
-    def measuring(self, method: Method, cache: BuildCache, target: Target) -> AbstractContextManager[Cards]:
-        """Return the cards of a target.
-
-        Raises:
-            NothingSelectedError: There is none.
-            UsageError: There is one of another kind, or with other versions.
         """
         ...

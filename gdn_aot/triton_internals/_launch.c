@@ -128,7 +128,7 @@ static const char *const LEADING_NAMES[LEADING] = {"grid_0",          "grid_1", 
                                                    "stream",          "function",        "packed_metadata",
                                                    "launch_metadata", "launch_enter_hook", "launch_exit_hook"};
 static const char KINDS[] = "Pxbhil?BHILfdeg";
-static const char PLAN[] = "gdn_aot.serving._launch.plan";
+static const char PLAN[] = "gdn_aot.triton_internals._launch.plan";
 
 /* What a launcher knows. Never written after make_launcher, so that any number of threads may use it. */
 typedef struct {
@@ -408,7 +408,7 @@ PyMODINIT_FUNC PyInit__launch(void) {
          "Return a function that launches kernels of one signature; see _launch.pyi."},
         {NULL, NULL, 0, NULL}};
     static PyModuleDef_Slot slots[] = {{0, NULL}};
-    static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "gdn_aot.serving._launch",
+    static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "gdn_aot.triton_internals._launch",
                                             .m_methods = methods, .m_slots = slots};
     return PyModuleDef_Init(&definition);
 }

@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot.catalogue.providers import get_provider
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.versions import difference, versions
 from gdn_aot.errors import ClusterError, NothingSelectedError, UsageError
-from gdn_aot.executors.base import Cards, LostError
-from gdn_aot.executors.local import MEASURER, ORDER, START_SECONDS
-from gdn_aot.executors.ray_card_node import CardNode
-from gdn_aot.executors.ray_cluster import reason
-from gdn_aot.executors.versions import difference, versions
-from gdn_aot.machine.card import CardInfo, Process
+from gdn_aot.machine.card import CardInfo, CardUser
 from gdn_aot.machine.child import EndedError
+from gdn_aot.machine.cluster import reason
+from gdn_aot.measuring.card_node import CardNode
+from gdn_aot.measuring.cards import MODULE, START_SECONDS, VARIABLES, Cards, LostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.cache import BuildCache
-    from gdn_aot.executors.ray_cluster import Cluster, Node
+    from gdn_aot.machine.cluster import Cluster, Node
     from gdn_aot.measuring.client import Method
 
 FREE_SECONDS = 120.0
@@ -130,7 +129,7 @@ def _check_alike(found: Sequence[tuple[RayCard, CardInfo]], target: Target) -> N
 
 
 def _info(plain: Mapping[str, Any]) -> CardInfo:
-    processes = tuple(Process(**row) for row in plain["processes"])
+    processes = tuple(CardUser(**row) for row in plain["processes"])
     return CardInfo(**{**plain, "target": get_target(plain["target"]), "processes": processes})
 
 
@@ -181,7 +180,7 @@ class RayCard:
         """Start a measuring process on the node."""
         if self._stopped:
             raise LostError("measuring was stopped")
-        self.get(self._actor.start.remote(MEASURER, ORDER, START_SECONDS), START_SECONDS)
+        self.get(self._actor.start.remote(MODULE, VARIABLES, START_SECONDS), START_SECONDS)
         return RayProcess(self, self._actor)
 
     def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
@@ -207,7 +206,7 @@ class RayProcess:
 
     def __init__(self, card: RayCard, actor: Any) -> None:
         self._card, self._actor = card, actor
-        self.silence = START_SECONDS
+        self.silence: float | None = START_SECONDS
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message."""

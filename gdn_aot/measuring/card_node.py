@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot.catalogue.providers import get_provider
 from gdn_aot.compiling.cache import BuildCache
+from gdn_aot.compiling.versions import versions
 from gdn_aot.errors import GdnAotError
-from gdn_aot.executors.versions import versions
 from gdn_aot.machine.card import probe
-from gdn_aot.machine.child import EndedError, Isolated
+from gdn_aot.machine.child import Child, EndedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class CardNode:
             del os.environ["CUDA_VISIBLE_DEVICES"]
         self._folder = Path(tempfile.mkdtemp(prefix="gdn-aot-card-"))
         self._cache = BuildCache(self._folder / "cache")
-        self._process: Isolated | None = None
+        self._process: Child | None = None
 
     async def describe(self, provider: str, target: str) -> dict[str, Any]:
         """Return the versions of this node, and its card or why there is none."""
@@ -52,7 +52,7 @@ class CardNode:
     async def start(self, module: str, variables: Mapping[str, str], silence: float) -> None:
         """Start a measuring process in the place of the last one."""
         self._end(at_once=True)
-        self._process = Isolated(module, silence=silence, variables=variables).__enter__()
+        self._process = Child(module, silence=silence, variables=variables).__enter__()
 
     async def lacks(self, cubins: Sequence[str]) -> list[str]:
         """Return those of these cubins that are not here yet."""
@@ -87,8 +87,7 @@ class CardNode:
     def _end(self, *, at_once: bool) -> None:
         process, self._process = self._process, None
         if process is not None:
-            error = InterruptedError() if at_once else None
-            process.__exit__(type(error) if error else None, error, None)
+            process.end(at_once=at_once)
 
     async def close(self) -> None:
         """End everything and remove the files."""

@@ -10,14 +10,14 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from concurrent.futures import Future
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -164,6 +164,65 @@ class Cluster:
                 )
         return sorted(found, key=lambda node: node.id)
 
+    def name(self, node: str) -> str:
+        """Return the name of a node by its id; one that is gone is called by its id."""
+        return next((one.name for one in self.nodes() if one.id == node), node[:6])
+
+    def task(
+        self, function: Callable[..., Any], arguments: Sequence[Any], *, cpus: int, tries: int, without: Collection[str]
+    ) -> Any:
+        """Have a function called on some node, and again where that is lost or it raises.
+
+        Args:
+            function: Of a module that nodes have.
+            arguments: Its arguments.
+            cpus: What it takes of the node.
+            tries: How often at the most.
+            without: Ids of nodes that it must not run on.
+        """
+        import ray
+
+        limits = {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(without))})"}} if without else {}
+        made = ray.remote(_here).options(num_cpus=cpus, max_retries=tries - 1, retry_exceptions=tries > 1, **limits)
+        return made.remote(function, *arguments)
+
+    def first(self, calls: list[Any], seconds: float) -> Any | None:
+        """Wait for one of these calls to come back. Returns it, or None if none does in this time."""
+        import ray
+
+        if not calls:
+            time.sleep(seconds)
+            return None
+        done, _ = ray.wait(calls, num_returns=1, timeout=seconds)
+        return done[0] if done else None
+
+    def get(self, call: Any) -> tuple[str, Any]:
+        """Return (id of its node, what the function returned there) of a task that came back; raises what it raised."""
+        import ray
+
+        found: tuple[str, Any] = ray.get(call)
+        return found
+
+    def cancel(self, calls: list[Any]) -> None:
+        """End tasks where they run, at once."""
+        import ray
+
+        for call in calls:
+            with contextlib.suppress(Exception):
+                ray.cancel(call, force=True)
+
+    def on_every_node(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function on each node, whatever else runs there, and wait a moment for it."""
+        import ray
+
+        made = ray.remote(function)
+        self.end(
+            [
+                made.options(num_cpus=0, max_retries=0, scheduling_strategy=_only(node)).remote(*arguments)
+                for node in self.nodes()
+            ]
+        )
+
     def actor(self, kind: type, node: Node, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Start an actor on a node. That this fails shows when it is called.
 
@@ -174,14 +233,8 @@ class Cluster:
             options: Of Ray: what the actor takes of the node.
         """
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        made = ray.remote(kind).options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-            max_restarts=0,
-            max_task_retries=0,
-            **options,
-        )
+        made = ray.remote(kind).options(scheduling_strategy=_only(node), max_restarts=0, max_task_retries=0, **options)
         return made.remote(**(arguments or {}))
 
     def kill(self, actor: Any) -> None:
@@ -198,9 +251,17 @@ class Cluster:
             ray.wait(calls, num_returns=len(calls), timeout=_END_SECONDS)
 
 
-def when_done(call: Any, tell: Callable[[Future[Any]], None]) -> None:
-    """Have a call's outcome told when it is there, by a thread of Ray."""
-    call.future().add_done_callback(tell)
+def _here(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
+    """Return the id of this node and what a function returns on it."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id(), function(*arguments)
+
+
+def _only(node: Node) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
 def reason(error: BaseException) -> str:

@@ -1,0 +1,28 @@
+"""Words that messages share: the name that was meant, a number of things, what a SHA-256 looks like."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SHA256 = "[0-9a-f]{64}"
+"""Matches a SHA-256 in hexadecimal."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that an unknown one is nearest to, or None if none is near."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, tuple(known), n=1)), None)
+
+
+def suggest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return the hint for an unknown name: the nearest of the known ones, or ``otherwise`` if none is near."""
+    near = nearest(name, known)
+    return otherwise if near is None else f"did you mean {near}?"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return ``1 artifact`` or ``2 artifacts``."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,149 @@
+"""The parent's handle on the worker process of one target, which traces, compiles and replays; see `worker`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gdn_aot.errors import GdnAotError, UnsupportedTritonError
+from gdn_aot.machine.child import Child, EndedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Self
+
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.cache import BuildCache
+    from gdn_aot.tracing.wanted import Wanted
+    from gdn_aot.tracing.wide import Extras
+
+MODULE = "gdn_aot.compiling.worker"
+_SETTINGS = {"CUDA_VISIBLE_DEVICES": "", "TRITON_DISABLE_LINE_INFO": "1"}
+
+
+class WorkerError(GdnAotError):
+    """The worker process ended or refused; the message holds what it printed."""
+
+    code = "worker"
+
+
+class WorkerEndedError(WorkerError):
+    """The worker process is gone without a word."""
+
+
+class Worker(Child):
+    """One worker process for one (provider, target).
+
+    Entering starts it and returns at once: importing the provider goes on in the background. Leaving ends it and all
+    its children, however the block was left. With ``keep_settings`` it has the caller's variables of Triton and FLA, so
+    that its keys are those of other processes with the same variables; else it has none that changes a key.
+    """
+
+    def __init__(self, provider: str, target: Target, *, keep_settings: bool = False) -> None:
+        variables = {name: value for name, value in _SETTINGS.items() if not (keep_settings and "TRITON" in name)}
+        super().__init__(MODULE, variables=variables, keep_settings=keep_settings)
+        self._provider, self._target = provider, target
+        self._started = False
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.send({"provider": self._provider, "target": self._target.name})
+        return self
+
+    def trace(
+        self,
+        wanted: Wanted,
+        ptxas: str,
+        *,
+        derive: str = "",
+        extras: Extras | None = None,
+        tokens: Sequence[int] = (),
+    ) -> bytes:
+        """Trace what is wanted. Returns the trace as JSON.
+
+        Args:
+            wanted: Shapes, workloads and limits; workloads that this version of the provider lacks are left out.
+            ptxas: The assembler's version, for the trace.
+            derive: Candidates beyond the provider's: none, ``smaller`` or ``wide`` ones.
+            extras: Further candidates per kernel, which a tuning record names. They come right after the provider's
+                own, and only where `gdn_aot.tracing.wide` makes them of these.
+            tokens: Token counts; the workloads' calls for tuning at these are traced in place of their cases, and
+                `Trace.workloads` has an entry ``NAME@TOKENS`` for each pair.
+        """
+        path, capture = Path(self.scratch) / "trace.json", wanted.capture
+        self.send(
+            {
+                "do": "trace",
+                "shapes": [asdict(shape) for shape in wanted.distinct_for(self._target)],
+                "limits": asdict(wanted.limits),
+                "workloads": list(wanted.workloads),
+                "ptxas": ptxas,
+                "path": str(path),
+                "derive": derive,
+                "tokens": list(tokens),
+                "capture": {"name": capture.name, "kernels": capture.plain} if capture else None,
+                "extras": msgspec.to_builtins(dict(extras or {})),
+            }
+        )
+        self.expect("traced")
+        return path.read_bytes()
+
+    def start_pool(self, cache: BuildCache, compiler: Mapping[str, str], jobs: int, timeout: float) -> None:
+        """Fork ``jobs`` compile workers, each with ``timeout`` seconds per kernel."""
+        self.send(
+            {
+                "do": "pool",
+                "cache": str(cache.root.absolute()),
+                "compiler": dict(compiler),
+                "jobs": jobs,
+                "timeout": timeout,
+            }
+        )
+
+    def submit(self, task: int, payload: dict[str, Any]) -> None:
+        """Queue one kernel for compiling."""
+        self.send({"do": "compile", "task": task, "payload": payload})
+
+    def replay(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Replay traffic against keys; see `gdn_aot.tracing.replay`."""
+        self.send({"do": "coverage", **request})
+        return self.expect("covered")
+
+    def places(self, kernels: list[dict[str, Any]]) -> dict[str, Any]:
+        """Find where Triton would look for binaries and choices; see `gdn_aot.tracing.seeding`."""
+        self.send({"do": "seed", "kernels": kernels})
+        return self.expect("placed")
+
+    def ready(self) -> None:
+        """Wait until the provider is imported; errors are those of `expect`."""
+        if not self._started:
+            self._started = True
+            self.expect("started")
+
+    def expect(self, event: str) -> dict[str, Any]:
+        """Wait for the next message and check that it is ``event``.
+
+        Raises:
+            WorkerEndedError: The worker ended.
+            WorkerError: The worker failed.
+            UnsupportedTritonError: The worker found a Triton that it does not know.
+        """
+        if event != "started":
+            self.ready()
+        who = f"the worker for {self._provider} on {self._target}"
+        try:
+            message = self.receive()
+        except EndedError as error:
+            how = f" ended with status {error.status}" if error.status is not None else f": {error.reason}"
+            raise WorkerEndedError(f"{who}{how}\n{self.log_tail()}") from None
+        if message["event"] == "error":
+            if message["kind"] == "UnsupportedTritonError":
+                raise UnsupportedTritonError(message["message"])
+            raise WorkerError(f"{who} failed: {message['kind']}: {message['message']}\n{self.log_tail()}")
+        if message["event"] != event:
+            raise WorkerError(f"expected {event} from the worker, got {message['event']}")
+        return message

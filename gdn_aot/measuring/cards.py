@@ -1,0 +1,145 @@
+"""The seam between what is to be measured and where: the card of this machine, or those of a cluster's nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gdn_aot.machine.child import Child, EndedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from gdn_aot.compiling.cache import BuildCache
+    from gdn_aot.machine.card import CardInfo
+
+
+MODULE = "gdn_aot.measuring.worker"
+"""The module that measures."""
+START_SECONDS = 300.0
+"""Seconds in which a measuring process has imported the provider."""
+VARIABLES = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Cards are counted as nvidia-smi counts them."""
+
+
+class Measurer(Protocol):
+    """A measuring process; `gdn_aot.machine.child.Child` is one, and says what the parts mean."""
+
+    silence: float | None
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message."""
+        ...
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for the next message; raises `gdn_aot.machine.child.EndedError`."""
+        ...
+
+    def end(self, *, at_once: bool) -> None:
+        """End it, after its last message or at once."""
+        ...
+
+
+class LostError(Exception):
+    """A card cannot be used any more, through no fault of what was measured on it."""
+
+
+class Card(Protocol):
+    """A place to measure: starts measuring processes, one at a time, and gives them what they read.
+
+    ``start`` and ``plan`` are called by one thread, ``stop`` by any.
+    """
+
+    name: str
+    """Of the machine, for messages; nothing for this one."""
+
+    def start(self) -> Measurer:
+        """Start a process.
+
+        Raises:
+            LostError: The place is gone, or was stopped.
+        """
+        ...
+
+    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+        """Make a plan, and the binaries that it names, readable for the process there. Returns its path there."""
+        ...
+
+    def stop(self) -> None:
+        """Kill the process, now; whoever waits for it gets `LostError`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cards:
+    """The cards that share the measuring, all of one kind."""
+
+    info: CardInfo
+    """What each of them is."""
+    cards: list[Card] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def this_card(info: CardInfo, cache: BuildCache) -> Iterator[Cards]:
+    """Use the card of this machine, with binaries of a build cache."""
+    with tempfile.TemporaryDirectory(prefix="gdn-aot-plan-") as folder:
+        card = LocalCard(cache, Path(folder))
+        try:
+            yield Cards(info=info, cards=[card])
+        finally:
+            card.stop()
+
+
+class LocalMeasurer(Child):
+    """A measuring process on this machine that has been started."""
+
+    stopped = False
+    """Killed by us: what it was doing is not to blame."""
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for the next message."""
+        try:
+            return super().receive()
+        except EndedError:
+            if self.stopped:
+                raise LostError("measuring was stopped") from None
+            raise
+
+
+class LocalCard:
+    """The card of this machine."""
+
+    name = ""
+
+    def __init__(self, cache: BuildCache, folder: Path) -> None:
+        self._cache, self._folder = cache, folder
+        self._lock = threading.Lock()
+        self._process: LocalMeasurer | None = None
+        self._stopped = False
+
+    def start(self) -> Measurer:
+        """Start a measuring process."""
+        with self._lock:
+            if self._stopped:
+                raise LostError("measuring was stopped")
+            self._process = LocalMeasurer(MODULE, silence=START_SECONDS, variables=VARIABLES).__enter__()
+            return self._process
+
+    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+        """Write the plan; binaries are in the build cache already."""
+        path = self._folder / "plan.json"
+        path.write_text(json.dumps({"cache": str(self._cache.root.absolute()), "kernels": kernels}))
+        return str(path)
+
+    def stop(self) -> None:
+        """Kill the process and start no more."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.stopped = True
+                self._process.kill()
