@@ -35,7 +35,7 @@ MOST_REPEATED = 300.0
 
 SERVE = """
 import sys
-from hub.loopback import WRITER, LoopbackHub
+from registry.loopback import WRITER, LoopbackHub
 with LoopbackHub() as hub:
     print(hub.url, WRITER, flush=True)
     sys.stdin.read()
@@ -110,13 +110,13 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
     from huggingface_hub import constants, hf_hub_download
 
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.registry.fetch import Order, fetch
+    from gdn_aot.registry.fetch import FetchOrder, fetch
     from gdn_aot.registry.select import Request
     from gdn_aot.store.install import install
     from gdn_aot.store.store import Store, default_home
 
     request = Request(targets=(options["target"],), providers=(), others=True, triton=None)
-    order = Order(repo=f"hf://{REPO}", revision=None, request=request)
+    order = FetchOrder(repo=f"hf://{REPO}", revision=None, request=request)
     found: dict[str, list[Times]] = {"download": [], "fetch": [], "verify": [], "install": []}
 
     def empty() -> None:

@@ -50,7 +50,7 @@ def run(identifiers: list[str], root: Path, model: str | None, tp: int | None) -
     """
     from workflows.runner import Runner
 
-    from gdn_aot.registry.base import open_registry
+    from gdn_aot.registry.open import open_registry
 
     registry = root / "kernels"
     open_registry(str(registry)).create(private=False)

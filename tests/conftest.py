@@ -9,7 +9,7 @@ import pytest
 pytest_plugins = ["builds"]
 
 REAL_HUB = ("HF_TOKEN_FOR_TESTS", "GDN_AOT_TEST_REPO")
-"""Variables that tests marked ``hub`` need; see ``tests/hub/test_hub_real.py``."""
+"""Variables that tests marked ``hub`` need; see ``tests/registry/test_hub_real.py``."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

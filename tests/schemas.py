@@ -10,6 +10,8 @@ from gdn_aot.artifact import manifest_json
 from gdn_aot.capture import form as capture
 from gdn_aot.matrix import form as matrix
 from gdn_aot.records import numerics, tuning
+from gdn_aot.registry.layout import INDEX_FORM
+from gdn_aot.registry.lockfile import LOCK_FORM
 
 if TYPE_CHECKING:
     from gdn_aot.codec import Form
@@ -21,6 +23,8 @@ FORMS: dict[str, Form[Any]] = {
     "tuning": tuning.FORM,
     "numerics": numerics.FORM,
     "matrix": matrix.FORM,
+    "registry": INDEX_FORM,
+    "lock": LOCK_FORM,
 }
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
+import msgspec
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, problems_of, tell
 from gdn_aot.errors import GdnAotError, UsageError
 
 if TYPE_CHECKING:
-    from gdn_aot.registry.fetch import Fetched, Order, Outcome
+    from gdn_aot.registry.fetch import Fetched, FetchOrder, FetchResult
 
 
 @click.command("fetch")
@@ -83,8 +84,8 @@ def command(
             order = _order(repo, revision, (arch, provider, provider_version, triton))
         order = replace(order, token=token, dry_run=dry_run)
         report.order = order
-        report.outcome = fetch(order, Store(default_home()), report.add, report.say)
-        error = report.outcome.error()
+        report.result = fetch(order, Store(default_home()), report.add, report.say)
+        error = report.result.error()
     except GdnAotError as caught:
         error = caught
     except Exception as caught:  # with --optional nothing may stop a container
@@ -98,18 +99,18 @@ _Wanted: TypeAlias = tuple[tuple[str, ...], str, str, str]
 """Values of --arch, --provider, --provider-version and --triton."""
 
 
-def _order(repo: str | None, revision: str | None, wanted: _Wanted) -> Order:
-    from gdn_aot.registry.base import default_repo
-    from gdn_aot.registry.fetch import Order
+def _order(repo: str | None, revision: str | None, wanted: _Wanted) -> FetchOrder:
+    from gdn_aot.registry.fetch import FetchOrder
+    from gdn_aot.registry.open import default_repo
     from gdn_aot.registry.request import make_request
 
-    return Order(repo=default_repo(repo), revision=revision, request=make_request(*wanted))
+    return FetchOrder(repo=default_repo(repo), revision=revision, request=make_request(*wanted))
 
 
-def _locked_order(lock_file: Path | None, repo: str | None, revision: str | None, wanted: _Wanted) -> Order:
-    from gdn_aot.registry.base import locate
-    from gdn_aot.registry.fetch import Order
+def _locked_order(lock_file: Path | None, repo: str | None, revision: str | None, wanted: _Wanted) -> FetchOrder:
+    from gdn_aot.registry.fetch import FetchOrder
     from gdn_aot.registry.lockfile import NAME, read_lock, repository_of
+    from gdn_aot.registry.open import locate
     from gdn_aot.registry.request import locked_request
 
     path = lock_file or Path(NAME)
@@ -119,15 +120,15 @@ def _locked_order(lock_file: Path | None, repo: str | None, revision: str | None
         raise UsageError(f"--repo {named} is not what {path} pins, {source}", hint="leave --repo out")
     if revision is not None:
         raise UsageError(f"{path} pins the commit, so --revision cannot", hint="leave --revision out")
-    return Order(repo=source, revision=None, request=locked_request(*wanted), lock=lock)
+    return FetchOrder(repo=source, revision=None, request=locked_request(*wanted), lock=lock)
 
 
 class _Report:
     """What is said about a fetch, while it runs and at its end."""
 
     def __init__(self, *, as_json: bool, quiet: bool) -> None:
-        self.order: Order | None = None
-        self.outcome: Outcome | None = None
+        self.order: FetchOrder | None = None
+        self.result: FetchResult | None = None
         self._as_json = as_json
         self._quiet = quiet
         self._fetched: list[Fetched] = []
@@ -156,18 +157,18 @@ class _Report:
             raise click.exceptions.Exit(error.exit_code)
 
     def _emit(self, error: GdnAotError | None, seconds: float) -> None:
-        from gdn_aot.registry.base import shown_repo
+        from gdn_aot.registry.open import shown_repo
 
-        order, outcome = self.order, self.outcome
+        order, result = self.order, self.result
         document: dict[str, object] = {
             "ok": error is None,
-            "repo": outcome.repository if outcome else shown_repo(order.repo) if order else None,
-            "revision": outcome.revision if outcome else order.revision if order else None,
-            "commit": outcome.commit if outcome else None,
-            "asked": outcome.asked if outcome else None,
-            "artifacts": [asdict(item) for item in self._fetched],
-            "verdicts": [asdict(verdict) for verdict in outcome.verdicts] if outcome else [],
-            "missing": list(outcome.missing) if outcome else [],
+            "repo": result.repository if result else shown_repo(order.repo) if order else None,
+            "revision": result.revision if result else order.revision if order else None,
+            "commit": result.commit if result else None,
+            "asked": result.asked if result else None,
+            "artifacts": msgspec.to_builtins(self._fetched),
+            "verdicts": msgspec.to_builtins(result.verdicts) if result else [],
+            "missing": list(result.missing) if result else [],
             "seconds": round(seconds, 3),
         }
         if error is not None:
@@ -184,6 +185,6 @@ def _line(item: Fetched) -> str:
     if item.size is not None:
         parts.append(f"{item.size} bytes")
     if item.choices is not None:
-        counts = asdict(item.choices)
+        counts = msgspec.structs.asdict(item.choices)
         parts.append(f"choices: {', '.join(f'{count} {name}' for name, count in counts.items() if count) or 'none'}")
     return "; ".join(parts)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, tell
@@ -13,7 +14,7 @@ from gdn_aot.errors import GdnAotError
 
 if TYPE_CHECKING:
     from gdn_aot.registry.layout import Entry
-    from gdn_aot.registry.listing import Row
+    from gdn_aot.registry.listing import ListedArtifact
     from gdn_aot.registry.select import Request
 
 
@@ -71,11 +72,11 @@ def command(
 
 def _look(repo: str | None, revision: str | None, token: str | None, *, must: bool) -> _Seen:
     """Read the index of a registry; one that nobody named may be out of reach."""
-    from gdn_aot.registry.base import default_repo, locate, open_registry, read_index
-    from gdn_aot.registry.choose import wanted_revision
+    from gdn_aot.registry.base import read_index
+    from gdn_aot.registry.open import default_repo, locate, open_registry
 
-    location = locate(default_repo(repo))
-    asked = wanted_revision(location, revision)
+    location = locate(default_repo(repo), revision)
+    asked = location.asked
     try:
         snapshot, index = read_index(open_registry(location.name, token=token), asked)
     except GdnAotError as error:
@@ -86,7 +87,7 @@ def _look(repo: str | None, revision: str | None, token: str | None, *, must: bo
     return _Seen(repository=location.name, revision=asked, commit=snapshot.commit, entries=index.entries, error=None)
 
 
-def _document(seen: _Seen | None, store: str, request: Request, found: tuple[Row, ...]) -> dict[str, object]:
+def _document(seen: _Seen | None, store: str, request: Request, found: tuple[ListedArtifact, ...]) -> dict[str, object]:
     registry: dict[str, object] | None = None
     if seen is not None:
         registry = {"repo": seen.repository, "revision": seen.revision, "commit": seen.commit}
@@ -101,11 +102,11 @@ def _document(seen: _Seen | None, store: str, request: Request, found: tuple[Row
             "providers": providers,
             "triton": request.triton.text if request.triton else None,
         },
-        "artifacts": [asdict(row) for row in found],
+        "artifacts": msgspec.to_builtins(found),
     }
 
 
-def _table(found: tuple[Row, ...]) -> str:
+def _table(found: tuple[ListedArtifact, ...]) -> str:
     fits = {True: "yes", False: "no", None: "?"}
     lines = [
         (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
+import msgspec
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, no_bars, note, out
@@ -52,14 +52,12 @@ def command(
       gdn-aot fetch --locked
     """  # noqa: D301 - \b is click's
     no_bars(quiet=quiet)
-    from gdn_aot.registry.base import default_repo
-    from gdn_aot.registry.choose import choose
-    from gdn_aot.registry.lockfile import changes, make_lock, read_lock, write_lock
+    from gdn_aot.registry.lockfile import changes, pin, read_lock, write_lock
+    from gdn_aot.registry.open import default_repo
     from gdn_aot.registry.request import make_request
 
-    source = default_repo(repo)
-    chosen = choose(source, revision, make_request(arch, provider, provider_version, triton), token)
-    lock = make_lock(source, chosen.revision, chosen.commit, chosen.entries, output.parent)
+    request = make_request(arch, provider, provider_version, triton)
+    lock = pin(default_repo(repo), revision, request, token, output.parent)
     if check:
         problems = list(changes(read_lock(output), lock))
         if problems:
@@ -72,7 +70,7 @@ def command(
     else:
         changed = write_lock(output, lock)
     if as_json:
-        emit_json({"path": click.format_filename(output), "changed": changed, **asdict(lock)})
+        emit_json({"path": click.format_filename(output), "changed": changed, **msgspec.to_builtins(lock)})
         return
     if quiet:
         out(click.format_filename(output))

@@ -12,7 +12,7 @@ from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, 
 
 if TYPE_CHECKING:
     from gdn_aot.errors import ConflictError
-    from gdn_aot.registry.publish import Outcome
+    from gdn_aot.registry.publish import PublishResult
 
 
 @click.command("publish")
@@ -47,7 +47,7 @@ def command(
     that are there already are left as they are.
     """
     from gdn_aot.errors import UsageError
-    from gdn_aot.registry.base import default_repo, locate, open_registry
+    from gdn_aot.registry.open import default_repo, locate, open_registry
     from gdn_aot.registry.publish import publish
 
     where = default_repo(repo)
@@ -57,60 +57,58 @@ def command(
         raise UsageError("--private is for a repository that is made", hint="add --create")
     no_bars(quiet=quiet)
     registry = open_registry(where, token=token)
-    outcome = publish(registry, files, tag=tag, replace=replace, create=create, private=private, dry_run=dry_run)
-    for item in outcome.plan.items:
+    result = publish(registry, files, tag=tag, replace=replace, create=create, private=private, dry_run=dry_run)
+    for item in result.plan.items:
         if item.entry.dirty and not quiet:
             note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
-    if outcome.visibility_kept:  # also with --quiet: something may now be public that was not to be
+    if result.visibility_kept:  # also with --quiet: something may now be public that was not to be
         note(
-            f"Warning: {outcome.registry} was there already, so --private changes nothing: it keeps its visibility, "
+            f"Warning: {result.registry} was there already, so --private changes nothing: it keeps its visibility, "
             "and who can see it can see what is published; whoever owns it can change that"
         )
-    refusal = outcome.plan.refusal()
+    refusal = result.plan.refusal()
     if as_json:
-        emit_json(_document(outcome, refusal, dry_run=dry_run))
+        emit_json(_document(result, refusal, dry_run=dry_run))
     else:
-        _show(outcome, quiet=quiet)
+        _show(result, quiet=quiet)
     if refusal is not None:  # of a dry run; else publish() has raised it
         tell(refusal.message, refusal.hint)
         raise click.exceptions.Exit(refusal.exit_code)
     if not (as_json or quiet):
-        note(_summary(outcome, dry_run=dry_run))
+        note(_summary(result, dry_run=dry_run))
 
 
-def _show(outcome: Outcome, *, quiet: bool) -> None:
+def _show(result: PublishResult, *, quiet: bool) -> None:
     if quiet:
-        for item in outcome.plan.with_action("added", "replaced"):
+        for item in result.plan.with_action("added", "replaced"):
             out(item.entry.identifier)
         return
-    rows = [
-        (item.action, item.entry.identifier, item.entry.size, item.entry.sha256[:16]) for item in outcome.plan.items
-    ]
+    rows = [(item.action, item.entry.identifier, item.entry.size, item.entry.sha256[:16]) for item in result.plan.items]
     out(table(rows, ("action", "identifier", "bytes", "sha256")))
 
 
-def _summary(outcome: Outcome, *, dry_run: bool) -> str:
-    new = len(outcome.plan.with_action("added", "replaced"))
-    tag = f", tag {outcome.tag}" if outcome.tag else ""
+def _summary(result: PublishResult, *, dry_run: bool) -> str:
+    new = len(result.plan.with_action("added", "replaced"))
+    tag = f", tag {result.tag}" if result.tag else ""
     if dry_run:
-        return f"{outcome.registry}: {new} of {len(outcome.plan.items)} would be published{tag}; nothing was changed"
-    made = "created, " if outcome.created else ""
+        return f"{result.registry}: {new} of {len(result.plan.items)} would be published{tag}; nothing was changed"
+    made = "created, " if result.created else ""
     what = f"{new} published" if new else "nothing to publish, all of it is there"
-    return f"{outcome.registry}: {made}{what}; commit {outcome.commit}{tag}"
+    return f"{result.registry}: {made}{what}; commit {result.commit}{tag}"
 
 
-def _document(outcome: Outcome, refusal: ConflictError | None, *, dry_run: bool) -> dict[str, Any]:
+def _document(result: PublishResult, refusal: ConflictError | None, *, dry_run: bool) -> dict[str, Any]:
     from gdn_aot.registry.layout import branch_name
 
     document: dict[str, Any] = {
-        "repo": outcome.registry,
+        "repo": result.registry,
         "branch": branch_name(),
-        "tag": outcome.tag,
+        "tag": result.tag,
         "dry_run": dry_run,
-        "created": outcome.created,
-        "visibility_kept": outcome.visibility_kept,
-        "commit": outcome.commit,
-        "main": outcome.main,
+        "created": result.created,
+        "visibility_kept": result.visibility_kept,
+        "commit": result.commit,
+        "main": result.main,
         "artifacts": [
             {
                 "path": click.format_filename(item.path),
@@ -121,9 +119,9 @@ def _document(outcome: Outcome, refusal: ConflictError | None, *, dry_run: bool)
                 "reason": item.reason,
                 "dirty": item.entry.dirty,
             }
-            for item in outcome.plan.items
+            for item in result.plan.items
         ],
-        "card": outcome.plan.card.decode(),
+        "card": result.plan.card.decode(),
     }
     if refusal is not None:
         document["error"] = describe(refusal.code, refusal.message, refusal.hint)

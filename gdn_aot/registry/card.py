@@ -49,8 +49,6 @@ _LICENSES = frozenset(
     )
 )
 """Licences that the Hub knows by their SPDX name in lower case: https://huggingface.co/docs/hub/repositories-licenses."""
-_WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
-"""What YAML 1.1 reads as something else than text."""
 _INTRODUCTION = f"""\
 Compiled Triton kernels and the configurations chosen for them: one artifact for each GPU architecture, version of the
 package that the kernels are from, and version of Triton. [gdn-aot](https://pypi.org/project/gdn-aot/) fetches them and
@@ -227,9 +225,7 @@ def _is_inner(text: str, place: int) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """Return a YAML scalar: plain where nothing can be misread, else in double quotes, odd characters escaped."""
-    if re.fullmatch(r"[a-z][a-z0-9_-]*[a-z0-9]", text) and text not in _WORDS:
-        return text
+    """Return a YAML scalar, odd characters escaped."""
     plain = (letter if " " <= letter <= "~" and letter not in '"\\' else f"\\U{ord(letter):08x}" for letter in text)
     return f'"{"".join(plain)}"'
 

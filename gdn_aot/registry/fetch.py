@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from msgspec import to_builtins
 
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
-from gdn_aot.registry.base import COMMIT, locate, open_registry, read_index
-from gdn_aot.registry.choose import missing_error, wanted_revision
+from gdn_aot.registry.base import COMMIT, read_index
 from gdn_aot.registry.held import held, provenances
 from gdn_aot.registry.layout import Entry, artifact_path, branch_name, entry_of
-from gdn_aot.registry.select import Candidate, select
+from gdn_aot.registry.open import locate, open_registry
+from gdn_aot.registry.select import Candidate, missing_error, select
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.origins import Origin
 from gdn_aot.store.whole import find_installed
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gdn_aot.artifact.verify import Artifact
-    from gdn_aot.registry.base import Location, Registry, Snapshot
+    from gdn_aot.registry.base import Registry, Snapshot
     from gdn_aot.registry.layout import Provenances, RegistryIndex
     from gdn_aot.registry.lockfile import LockFile
-    from gdn_aot.registry.select import Request, Selection, Verdict
+    from gdn_aot.registry.open import Location
+    from gdn_aot.registry.select import Request, Selected, Verdict
     from gdn_aot.store.store import Store
 
 State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
@@ -46,7 +47,7 @@ _ON = ("1", "ON", "YES", "TRUE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
+class FetchOrder:
     """What is to be fetched, and from where."""
 
     repo: str
@@ -91,7 +92,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class FetchResult:
     """What `fetch` did."""
 
     repository: str
@@ -100,7 +101,6 @@ class Outcome:
     """None in offline mode, where only the store was asked."""
     asked: bool
     """The registry, or huggingface_hub's cache of it, was looked at."""
-    fetched: tuple[Fetched, ...]
     verdicts: tuple[Verdict, ...]
     missing: tuple[str, ...]
     """What was wanted and is not there. The rest was installed all the same."""
@@ -121,7 +121,7 @@ def offline() -> bool:
     return any(os.environ.get(name, "").upper() in _ON for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
 
 
-def fetch(order: Order, store: Store, done: Callable[[Fetched], None], say: Callable[[str], None]) -> Outcome:
+def fetch(order: FetchOrder, store: Store, done: Callable[[Fetched], None], say: Callable[[str], None]) -> FetchResult:
     """Install what is wanted and is not installed yet.
 
     Args:
@@ -138,40 +138,37 @@ def fetch(order: Order, store: Store, done: Callable[[Fetched], None], say: Call
         UsageError: The registry or the revision cannot be what was meant.
         VerificationError: Something there is damaged, or is not what the lock file pins. It was not installed.
     """
-    location = locate(order.repo)
-    revision = order.lock.commit if order.lock else wanted_revision(location, order.revision)
-    job = _Job(order=order, store=store, location=location, revision=revision, done=done, say=say)
-    if order.lock is not None:
-        selection = select(order.lock.artifacts, order.request)
-        if not selection.chosen:
-            raise missing_error("the lock file", selection.verdicts, selection.missing, LOCK_HINT)
-    outcome = job.from_store()
-    if outcome is not None:
-        return outcome
+    location = locate(order.repo, order.lock.commit if order.lock else order.revision)
+    job = _Job(order=order, store=store, location=location, done=done, say=say)
+    if result := job.from_store():
+        return result
     try:
         return job.from_registry()
     except OfflineMissError:
-        outcome = job.from_store(last_resort=True)
-        if outcome is None:
-            raise
-        return outcome
+        if result := job.from_store(last_resort=True):
+            return result
+        raise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Job:
-    order: Order
+    order: FetchOrder
     store: Store
     location: Location
-    revision: str
     done: Callable[[Fetched], None]
     say: Callable[[str], None]
+
+    @property
+    def revision(self) -> str:
+        """Return what is asked for; it is the commit that a lock file pins, if there is one."""
+        return self.location.asked
 
     @property
     def where(self) -> str:
         """Return what messages call the place that artifacts come from."""
         return f"{self.location.name} at {self.revision}"
 
-    def from_store(self, *, last_resort: bool = False) -> Outcome | None:
+    def from_store(self, *, last_resort: bool = False) -> FetchResult | None:
         """Answer from the store alone; None if it cannot, or lacks something.
 
         Args:
@@ -182,16 +179,17 @@ class _Job:
         if held_from is None:
             return None
         selection = select(held_from, order.request)
+        if order.lock is not None and not selection.chosen:
+            raise missing_error("the lock file", selection.verdicts, selection.missing, LOCK_HINT)
         places = [self._installed(item) for item in selection.chosen]
         if not selection.chosen or not all(places) or (selection.missing and order.lock is None):
             return None
-        fetched = []
         for item, place in zip(selection.chosen, filter(None, places), strict=True):
             if not order.dry_run:
                 renew(self.store, place, waiting=self.say)
-            fetched.append(self._tell(item, "already-installed", place))
+            self._tell(item, "already-installed", place)
         pinned = COMMIT.fullmatch(self.revision)
-        return self._outcome(self.revision if pinned else None, selection, fetched, asked=False)
+        return self._result(self.revision if pinned else None, selection, asked=False)
 
     def _held(self, *, last_resort: bool) -> Sequence[Pinned] | None:
         """Return what the store may choose from; None where the registry must be asked."""
@@ -210,15 +208,16 @@ class _Job:
                 latest.setdefault(item.identifier, item)
         return tuple(latest.values())
 
-    def from_registry(self) -> Outcome:
+    def from_registry(self) -> FetchResult:
         """Ask the registry, and download and install what the store lacks."""
         registry = open_registry(self.location.name, token=self.order.token)
         snapshot, index = read_index(registry, self.revision)
         selection = select(self._entries(index), self.order.request)
         if not selection.chosen:
             raise missing_error(self.where, selection.verdicts, selection.missing)
-        fetched = [self._one(registry, snapshot, entry) for entry in selection.chosen]
-        return self._outcome(snapshot.commit, selection, fetched, asked=True)
+        for entry in selection.chosen:
+            self._one(registry, snapshot, entry)
+        return self._result(snapshot.commit, selection, asked=True)
 
     def _entries(self, index: RegistryIndex) -> Sequence[Entry]:
         """Return what may be chosen from: all of the index, or what the lock file pins, if the index agrees."""
@@ -242,17 +241,17 @@ class _Job:
             )
         return entries
 
-    def _one(self, registry: Registry, snapshot: Snapshot, entry: Entry) -> Fetched:
+    def _one(self, registry: Registry, snapshot: Snapshot, entry: Entry) -> None:
         origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit)
         place = self._installed(entry)
-        if self.order.dry_run:
-            return self._tell(entry, "already-installed" if place else "would-install", place)
-        if place:
+        if place and not self.order.dry_run:
             renew(self.store, place, origin, waiting=self.say)
-            return self._tell(entry, "already-installed", place)
-        check_writable(self.store.root)
+        if place or self.order.dry_run:
+            self._tell(entry, "already-installed" if place else "would-install", place)
+            return
+        _check_writable(self.store.root)
         self.say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {self.where}")
-        path = registry.download(snapshot, artifact_path(entry.identifier), entry.size)
+        path = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
         try:
             result = install(self.store, _verified(path, entry), origin, waiting=self.say)
         except VerificationError as error:
@@ -260,7 +259,7 @@ class _Job:
             hint = "nothing was installed; fetch again, and if it stays so tell whoever publishes there"
             message = f"{entry.identifier} from {self.where}: {error.message}"
             raise VerificationError(message, error.problems, hint=hint) from error
-        return self._tell(entry, "installed" if result.new else "repaired", result.place)
+        self._tell(entry, "installed" if result.new else "repaired", result.place)
 
     def _installed(self, item: Pinned) -> str | None:
         """Return where the file with an artifact's digest is installed, if it is.
@@ -282,34 +281,26 @@ class _Job:
             hint=LOCK_HINT if locked else "nothing was changed; tell whoever publishes there",
         )
 
-    def _tell(self, item: Pinned, state: State, place: str | None) -> Fetched:
+    def _tell(self, item: Pinned, state: State, place: str | None) -> None:
         choices = item.choices if isinstance(item, Entry) else provenances(self.store, place) if place else None
-        fetched = Fetched(
-            identifier=item.identifier,
-            state=state,
-            path=place,
-            target=item.target,
-            sha256=item.sha256,
-            size=item.size,
-            choices=choices,
+        self.done(
+            Fetched(
+                identifier=item.identifier,
+                state=state,
+                path=place,
+                target=item.target,
+                sha256=item.sha256,
+                size=item.size,
+                choices=choices,
+            )
         )
-        self.done(fetched)
-        return fetched
 
-    def _outcome(
-        self,
-        commit: str | None,
-        selection: Selection[Pinned] | Selection[Entry],
-        fetched: Sequence[Fetched],
-        *,
-        asked: bool,
-    ) -> Outcome:
-        return Outcome(
+    def _result(self, commit: str | None, selection: Selected[Pinned] | Selected[Entry], *, asked: bool) -> FetchResult:
+        return FetchResult(
             repository=self.location.name,
             revision=self.revision,
             commit=commit,
             asked=asked,
-            fetched=tuple(fetched),
             verdicts=selection.verdicts,
             missing=selection.missing,
             locked=self.order.lock is not None,
@@ -338,12 +329,6 @@ def _verified(path: Path, entry: Entry) -> Artifact:
     return artifact
 
 
-def _shown(value: object) -> str:
-    """Return a field of an entry as messages show it: in ASCII, and not long."""
-    text = ascii(value)[1:-1] if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
-
-
 def _same_file(entry: Entry, size: int, sha256: str) -> None:
     """Compare a file with what the index says.
 
@@ -359,7 +344,13 @@ def _same_file(entry: Entry, size: int, sha256: str) -> None:
         raise VerificationError("its bytes are not those that the index lists", problems)
 
 
-def check_writable(root: str) -> None:
+def _shown(value: object) -> str:
+    """Return a field of an entry as messages show it: in ASCII, and not long."""
+    text = ascii(value)[1:-1] if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def _check_writable(root: str) -> None:
     """Check that a store can be written, before anything is downloaded for it.
 
     Raises:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gdn_aot.registry.layout import Provenances
+from gdn_aot.registry.layout import count_choices
 from gdn_aot.store.origins import Origin, read_origins
 from gdn_aot.store.whole import UNREADABLE, faults, said
 
 if TYPE_CHECKING:
+    from gdn_aot.registry.layout import Provenances
     from gdn_aot.store.store import Store
 
 
@@ -61,8 +61,7 @@ def provenances(store: Store, place: str) -> Provenances | None:
     """Return where the choices of an artifact come from; None if its index cannot be read."""
     try:
         index = store.open_index(place)
-        count = Counter(choice.provenance for kernel in index.kernels() for choice in index.choices(kernel.name))
-        return Provenances(measured=count["measured"], transferred=count["transferred"], default=count["default"])
+        return count_choices(choice.provenance for kernel in index.kernels() for choice in index.choices(kernel.name))
     except UNREADABLE:
         return None
 

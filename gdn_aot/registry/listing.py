@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gdn_aot.registry.held import held, provenances
-from gdn_aot.registry.select import differences, reason
+from gdn_aot.registry.select import differences, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from gdn_aot.registry.held import Held
     from gdn_aot.registry.layout import Entry, Provenances
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class ListedArtifact:
     """One artifact, or a damaged directory of the store."""
 
     identifier: str
@@ -26,20 +26,20 @@ class Row:
     in_registry: bool
     path: str | None
     """Where it is installed."""
-    target: str | None
-    provider: str | None
-    version: str | None
+    target: str | None = None
+    provider: str | None = None
+    version: str | None = None
     """Of the provider's distribution."""
-    triton: str | None
-    sha256: str | None
-    size: int | None
+    triton: str | None = None
+    sha256: str | None = None
+    size: int | None = None
     """Bytes of the artifact file; only the registry knows."""
-    models: int | None
+    models: int | None = None
     """Number of models it was built for; only the registry is asked."""
-    choices: Provenances | None
-    numerics: str | None
+    choices: Provenances | None = None
+    numerics: str | None = None
     """``checked``, ``not run`` ...; only the registry is asked."""
-    origins: tuple[str, ...]
+    origins: tuple[str, ...] = ()
     """Where the one in the store was fetched from."""
     fits: bool | None
     """A serving process here can use it; None where that hangs on a GPU that is not here."""
@@ -47,86 +47,58 @@ class Row:
     """Why, or why not."""
 
 
-def rows(entries: Sequence[Entry], store: Store | None, request: Request) -> tuple[Row, ...]:
+def rows(entries: Sequence[Entry], store: Store, request: Request) -> tuple[ListedArtifact, ...]:
     """Put a registry and a store together: the same file of both is one row.
 
     Args:
         entries: Of the registry's index; empty if it is not looked at.
-        store: None if it is not listed. What is installed is said of the registry's artifacts all the same.
+        store: It.
         request: What this machine has, as `gdn_aot.registry.request.machine_request` returns it.
     """
-    return tuple(_rows(entries, store, request))
-
-
-def _rows(entries: Sequence[Entry], store: Store | None, request: Request) -> Iterator[Row]:
-    found, damaged = held(store, whole=True) if store is not None else ((), ())
+    found, damaged = held(store, whole=True)
     here = {item.sha256: item for item in found}
-    listed = {entry.identifier for entry in entries}
-    both: list[tuple[Entry | None, Held | None]] = [(entry, here.pop(entry.sha256, None)) for entry in entries]
-    both += [(None, item) for item in here.values()]
-    both.sort(key=lambda pair: (_some(*pair).identifier, pair[0] is None))
-    for entry, item in both:
-        yield _row(entry, item, store, request, other=entry is None and _some(entry, item).identifier in listed)
+    listed = [_row(entry, here.pop(entry.sha256, None), request) for entry in entries]
+    known = {entry.identifier for entry in entries}
+    for item in here.values():
+        row = _row(None, item, request, provenances(store, item.place))
+        other = "; the registry has another build" if item.identifier in known else ""
+        listed.append(replace(row, reason=row.reason + other))
+    listed.sort(key=lambda row: (row.identifier, not row.in_registry))
     for place, problem in damaged:
-        yield _damaged(place, problem)
+        reason = f"is damaged: {problem}"
+        listed.append(ListedArtifact(identifier=place, in_registry=False, path=place, fits=False, reason=reason))
+    return tuple(listed)
 
 
-def _some(entry: Entry | None, item: Held | None) -> Entry | Held:
-    some = entry if entry is not None else item
+def _row(
+    entry: Entry | None, item: Held | None, request: Request, choices: Provenances | None = None
+) -> ListedArtifact:
+    some = entry or item
     assert some is not None  # noqa: S101
-    return some
-
-
-def _row(entry: Entry | None, item: Held | None, store: Store | None, request: Request, *, other: bool) -> Row:
-    some = _some(entry, item)
-    fits, why = judge(some, request)
-    choices = entry.choices if entry is not None else None
-    if choices is None and item is not None and store is not None:
-        choices = provenances(store, item.place)
-    return Row(
+    fits, reason = judge(some, request)
+    return ListedArtifact(
         identifier=some.identifier,
         in_registry=entry is not None,
-        path=item.place if item is not None else None,
+        path=item.place if item else None,
         target=some.target,
         provider=some.provider,
         version=some.version,
         triton=some.triton,
         sha256=some.sha256,
         size=some.size,
-        models=len(entry.models) if entry is not None else None,
-        choices=choices,
-        numerics=entry.numerics.status if entry is not None else None,
-        origins=tuple(f"{origin.repo}@{origin.commit}" for origin in item.origins) if item is not None else (),
+        models=len(entry.models) if entry else None,
+        choices=entry.choices if entry else choices,
+        numerics=entry.numerics.status if entry else None,
+        origins=tuple(f"{origin.repo}@{origin.commit}" for origin in item.origins) if item else (),
         fits=fits,
-        reason=f"{why}; the registry has another build" if other else why,
+        reason=reason,
     )
 
 
 def judge(candidate: Candidate, request: Request) -> tuple[bool | None, str]:
     """Say whether an artifact fits this machine, and why; None where there is no GPU to say it by."""
-    found = differences(candidate, request)
-    if found:
-        return False, reason(found)
+    if found := differences(candidate, request):
+        return False, reason_of(found)
     if request.targets is None:
         return None, f"fits what is installed; there is no GPU here to compare {candidate.target} with"
     return True, "fits"
-
-
-def _damaged(place: str, problem: str) -> Row:
-    return Row(
-        identifier=place,
-        in_registry=False,
-        path=place,
-        target=None,
-        provider=None,
-        version=None,
-        triton=None,
-        sha256=None,
-        size=None,
-        models=None,
-        choices=None,
-        numerics=None,
-        origins=(),
-        fits=False,
-        reason=f"is damaged: {problem}",
-    )

@@ -1,24 +1,26 @@
 """Publishing: artifacts into a registry, without losing what others publish at the same time.
 
-First one commit to the moving branch with the files, its index and the card; then the tag; then the card and an index
-that points to that branch to ``main``. Whoever is cut off in between publishes again: each step is only done if it is
-not done yet. A commit names the one that it was made from; if the branch has moved since, the index is read again and
-merged.
+First one commit to the moving branch with the files, its index and the card; then the tag; then, in a repository, the
+card and an index that points to that branch to ``main``. Whoever is cut off in between publishes again: each step is
+only done if it is not done yet. A commit names the one that it was made from; if the branch has moved since, the index
+is read again and merged.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import random
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
+
+import msgspec
 
 from gdn_aot.errors import (
     ConflictError,
     EntryMissingError,
-    Problem,
     RepositoryMissingError,
     StaleParentError,
     UsageError,
@@ -28,23 +30,22 @@ from gdn_aot.registry import card
 from gdn_aot.registry.base import Addition, Refs, Snapshot, index_at
 from gdn_aot.registry.layout import (
     CARD,
+    ENTRY_FORM,
     INDEX,
+    INDEX_FORM,
     MAIN,
     MAJOR,
     Entry,
     RegistryIndex,
     artifact_path,
     branch_name,
-    check_entry,
-    entry_bytes,
     entry_of,
     entry_path,
     make_index,
-    to_bytes,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from gdn_aot.registry.base import Registry
@@ -68,13 +69,17 @@ class Item:
     """Why it is refused; else empty."""
 
     @property
-    def addition(self) -> Addition:
-        """The artifact as a file of the registry."""
-        return Addition(path=artifact_path(self.entry.identifier), content=self.path, sha256=self.entry.sha256)
+    def additions(self) -> tuple[Addition, Addition]:
+        """The artifact and its entry as files of the registry."""
+        name, content = self.entry.identifier, ENTRY_FORM.encode(self.entry)
+        return (
+            Addition(path=artifact_path(name), content=self.path, sha256=self.entry.sha256),
+            Addition(path=entry_path(name), content=content),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class PublishPlan:
     """What publishing does to a registry as it was found."""
 
     items: tuple[Item, ...]
@@ -101,7 +106,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class PublishResult:
     """What was done, or what would be."""
 
     registry: str
@@ -110,11 +115,11 @@ class Outcome:
     """The repository was made for this."""
     visibility_kept: bool
     """It was to be made private and was there already: whoever could see it before can see what is published."""
-    plan: Plan
+    plan: PublishPlan
     commit: str | None
     """The commit that has the artifacts, and that the tag names; None after a dry run."""
     main: str | None
-    """The commit to ``main``; None if it needed none."""
+    """The commit to ``main``; None if it needed none, as a directory never does."""
 
 
 def publish(
@@ -126,7 +131,7 @@ def publish(
     create: bool = False,
     private: bool = False,
     dry_run: bool = False,
-) -> Outcome:
+) -> PublishResult:
     """Verify artifacts and publish them.
 
     Args:
@@ -149,27 +154,23 @@ def publish(
     elif replace:
         raise UsageError("replacing needs a new tag", hint="add --tag, so that the content before stays reachable")
     wanted = _open(files)
+    look = partial(_plan, registry, wanted, tag, replace=replace)
+    made, commit, main = False, None, None
     if dry_run:
-        plan, there = _plan_of_a_dry_run(registry, wanted, tag, replace=replace, create=create)
-        return Outcome(
-            registry=registry.name,
-            tag=tag,
-            created=False,
-            visibility_kept=create and private and there,
-            plan=plan,
-            commit=None,
-            main=None,
-        )
-    made = registry.create(private=private) if create else False
-    plan, commit = _retried(lambda: _commit_files(registry, wanted, tag, replace=replace))
-    if tag is not None and plan.tagged is None:
-        registry.tag(tag, commit)
-    main = _retried(lambda: _commit_main(registry))
-    return Outcome(
+        refs, there = _refs_of_a_dry_run(registry, create=create)
+        plan = look(refs)
+    else:
+        made = registry.create(private=private) if create else False
+        there = not made
+        plan, commit = _retried(lambda: _commit_files(registry, look(registry.refs())))
+        if tag is not None and plan.tagged is None:
+            registry.tag(tag, commit)
+        main = _retried(lambda: _commit_main(registry))
+    return PublishResult(
         registry=registry.name,
         tag=tag,
         created=made,
-        visibility_kept=create and private and not made,
+        visibility_kept=create and private and there,
         plan=plan,
         commit=commit,
         main=main,
@@ -188,28 +189,14 @@ def check_tag(tag: str) -> None:
         raise UsageError(what, hint=f"write it as v{MAJOR}.<minor>.<patch>, for example v{MAJOR}.0.0")
 
 
-def make_plan(registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, *, replace: bool) -> Plan:
-    """Look at a registry and say what publishing would do to it.
-
-    Args:
-        registry: It; only read.
-        wanted: Files and their entries, no identifier twice.
-        tag: See `publish`.
-        replace: See `publish`.
-    """
-    return _plan(registry, registry.refs(), wanted, tag, replace=replace)
-
-
-def _plan_of_a_dry_run(
-    registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, *, replace: bool, create: bool
-) -> tuple[Plan, bool]:
-    """Return the plan, and whether the registry is there."""
+def _refs_of_a_dry_run(registry: Registry, *, create: bool) -> tuple[Refs, bool]:
+    """Return branches and tags, and whether the registry is there."""
     try:
-        return make_plan(registry, wanted, tag, replace=replace), True
+        return registry.refs(), True
     except RepositoryMissingError:
         if not create:
             raise
-        return _plan(registry, Refs(branches={}, tags={}), wanted, tag, replace=replace), False
+        return Refs(branches={}, tags={}), False
 
 
 def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
@@ -225,10 +212,11 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
                 hint="copy the file there, and name it in GDN_AOT_ARTIFACT",
             )
         entry = entry_of(artifact)
-        problems = [Problem(field, what) for field, what in check_entry(entry)]
-        if problems:
-            hint = "build the artifact again"
-            raise VerificationError(f"{path} has what no index of a registry may have", problems, hint=hint)
+        try:
+            ENTRY_FORM.convert(msgspec.to_builtins(entry))
+        except VerificationError as error:
+            what = f"{path} has what no index of a registry may have"
+            raise VerificationError(what, error.problems, hint="build the artifact again") from error
         before = found.setdefault(entry.identifier, (path, entry))
         if before[1].sha256 != entry.sha256:
             raise UsageError(
@@ -240,26 +228,22 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
 
 
 def _plan(
-    registry: Registry, refs: Refs, wanted: Sequence[tuple[Path, Entry]], tag: str | None, *, replace: bool
-) -> Plan:
+    registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, refs: Refs, *, replace: bool
+) -> PublishPlan:
+    """Look at a registry and say what publishing would do to it."""
     branch = branch_name()
     head = refs.branches.get(branch)
     before = _entries(registry, branch, head)
     tagged = refs.tags.get(tag) if tag is not None else None
-    if tag is not None and tagged is not None:
-        there = _entries(registry, tag, tagged)
-        items = [_of_a_tag(path, entry, there.get(entry.identifier), tag) for path, entry in wanted]
-    else:
-        items = [_of_a_branch(path, entry, before.get(entry.identifier), replace=replace) for path, entry in wanted]
+    there = before if tagged is None else _entries(registry, str(tag), tagged)
+    items = [
+        _item(path, entry, there.get(entry.identifier), tag if tagged else None, replace=replace)
+        for path, entry in wanted
+    ]
     new = {item.entry.identifier: item.entry for item in items if item.action in ("added", "replaced")}
-    index = make_index([*(before | new).values()])
-    return Plan(
-        items=tuple(items),
-        head=head,
-        tagged=tagged,
-        index=index,
-        card=card.render(index, registry.name),
-    )
+    index = make_index((before | new).values())
+    shown = card.render(index, registry.name)
+    return PublishPlan(items=tuple(items), head=head, tagged=tagged, index=index, card=shown)
 
 
 def _entries(registry: Registry, revision: str, commit: str | None) -> dict[str, Entry]:
@@ -273,70 +257,56 @@ def _entries(registry: Registry, revision: str, commit: str | None) -> dict[str,
     return {} if index.tree is not None else {entry.identifier: entry for entry in index.entries}
 
 
-def _of_a_tag(path: Path, entry: Entry, there: Entry | None, tag: str) -> Item:
+def _item(path: Path, entry: Entry, there: Entry | None, tag: str | None, *, replace: bool) -> Item:
+    """Say what is to become of an artifact where there is another one, or none; ``tag`` is one that is there."""
+    action: Action = "refused"
+    reason = ""
     if there is not None and there.sha256 == entry.sha256:
-        return Item(path=path, entry=entry, action="unchanged", reason="")
-    what = "does not have it" if there is None else f"has it with sha256 {there.sha256}, not {entry.sha256}"
-    return Item(path=path, entry=entry, action="refused", reason=f"the tag {tag} is there and {what}")
+        action = "unchanged"
+    elif tag is not None:
+        what = "does not have it" if there is None else f"has it with sha256 {there.sha256}, not {entry.sha256}"
+        reason = f"the tag {tag} is there and {what}"
+    elif there is None:
+        action = "added"
+    elif replace:
+        action = "replaced"
+    else:
+        reason = f"it is there with sha256 {there.sha256}, not {entry.sha256}"
+    return Item(path=path, entry=entry, action=action, reason=reason)
 
 
-def _of_a_branch(path: Path, entry: Entry, there: Entry | None, *, replace: bool) -> Item:
-    if there is None:
-        return Item(path=path, entry=entry, action="added", reason="")
-    if there.sha256 == entry.sha256:
-        return Item(path=path, entry=entry, action="unchanged", reason="")
-    if replace:
-        return Item(path=path, entry=entry, action="replaced", reason="")
-    reason = f"it is there with sha256 {there.sha256}, not {entry.sha256}"
-    return Item(path=path, entry=entry, action="refused", reason=reason)
-
-
-def _commit_files(
-    registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, *, replace: bool
-) -> tuple[Plan, str]:
+def _commit_files(registry: Registry, plan: PublishPlan) -> tuple[PublishPlan, str]:
     """Do the first step and return the commit that has all of the artifacts."""
-    plan = make_plan(registry, wanted, tag, replace=replace)
     if refusal := plan.refusal():
         raise refusal
     new = plan.with_action("added", "replaced")
-    branch = branch_name()
     if not new:
-        registry.settle(branch, [item.addition for item in plan.items])
-        commit = plan.tagged or plan.head
-        if commit is None:
-            raise AssertionError("unchanged, and nothing is there")
-        return plan, commit
-    additions = [item.addition for item in new]
-    additions += [Addition(path=entry_path(item.entry.identifier), content=entry_bytes(item.entry)) for item in new]
-    additions += [Addition(path=INDEX, content=to_bytes(plan.index)), Addition(path=CARD, content=plan.card)]
-    return plan, registry.commit(branch, plan.head, additions, _message(item.entry for item in new))
+        registry.settle([*(item.additions[0] for item in plan.items), Addition(path=CARD, content=plan.card)])
+        return plan, plan.tagged or str(plan.head)
+    additions = [addition for item in new for addition in item.additions]
+    additions += [Addition(path=INDEX, content=INDEX_FORM.encode(plan.index)), Addition(path=CARD, content=plan.card)]
+    more = f" and {len(new) - 1} more" if len(new) > 1 else ""
+    message = f"Publish {new[0].entry.identifier}{more}"
+    return plan, registry.commit(branch_name(), plan.head, additions, message)
 
 
 def _commit_main(registry: Registry) -> str | None:
     """Do the last step: let ``main`` show what the moving branch has now. None if it does."""
     refs, branch = registry.refs(), branch_name()
-    index = make_index([*_entries(registry, branch, refs.branches.get(branch)).values()], tree=branch)
     head = refs.branches.get(MAIN)
-    if head is not None:
-        snapshot = Snapshot(revision=MAIN, commit=head)
-        try:
-            there = index_at(registry, snapshot)
-            registry.read(snapshot, CARD)
-        except EntryMissingError:
-            pass
-        else:
-            newer = there.tree is not None and int(there.tree[1:]) > MAJOR
-            if newer or there == index:
-                return None
-    shown = card.render(dataclasses.replace(index, tree=None), registry.name)
-    additions = [Addition(path=INDEX, content=to_bytes(index)), Addition(path=CARD, content=shown)]
+    if head is None:  # a directory
+        return None
+    index = make_index(_entries(registry, branch, refs.branches.get(branch)).values(), tree=branch)
+    snapshot = Snapshot(revision=MAIN, commit=head)
+    with contextlib.suppress(EntryMissingError):
+        there = index_at(registry, snapshot)
+        registry.read(snapshot, CARD)
+        newer = there.tree is not None and int(there.tree[1:]) > MAJOR
+        if newer or there == index:
+            return None
+    shown = card.render(msgspec.structs.replace(index, tree=None), registry.name)
+    additions = [Addition(path=INDEX, content=INDEX_FORM.encode(index)), Addition(path=CARD, content=shown)]
     return registry.commit(MAIN, head, additions, f"Show branch {branch}")
-
-
-def _message(entries: Iterable[Entry]) -> str:
-    first, *others = [entry.identifier for entry in entries]
-    more = f" and {len(others)} more" if others else ""
-    return f"Publish {first}{more}"
 
 
 def _retried(step: Callable[[], _T]) -> _T:

@@ -15,7 +15,7 @@ import random
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from gdn_aot._files import write_whole
@@ -67,7 +67,11 @@ class RemoteRegistry:
     def __init__(self, place: str, *, token: str | None = None) -> None:
         self.name = f"hf://{place}"
         self._place = place
-        self._token = check_token(token) if token is not None else None
+        self._as_us: dict[str, Any] = {
+            "token": check_token(token) if token is not None else None,
+            "library_name": "gdn-aot",
+            "library_version": __version__,
+        }
         self._secrets = Secrets(token)
         self._uploads: dict[tuple[str, str, int], CommitOperationAdd] = {}
         """Files that are uploaded, for a commit that has to be tried again."""
@@ -104,8 +108,9 @@ class RemoteRegistry:
             self._remember(snapshot)
         return content
 
-    def download(self, snapshot: Snapshot, path: str, size: int) -> Path:
+    def download(self, snapshot: Snapshot, path: str, size: int, sha256: str) -> Path:
         """Return where a file is in huggingface_hub's cache; see `gdn_aot.registry.base.Registry.download`."""
+        del sha256
         return self._file(snapshot, path, size)
 
     def _file(self, snapshot: Snapshot, path: str, size: int | None) -> Path:
@@ -119,23 +124,12 @@ class RemoteRegistry:
         what = f"{path} at {snapshot.revision}"
         if size is not None:
             url = hf_hub_url(self._place, path, revision=snapshot.commit)
-            about = partial(
-                get_hf_file_metadata, url, token=self._token, library_name="gdn-aot", library_version=__version__
-            )
-            found = self._ask(what, about).size
+            found = self._ask(what, partial(get_hf_file_metadata, url, **self._as_us)).size
             if found not in (None, size):  # without a size huggingface_hub downloads nothing
                 problem = Problem("size", f"{found} bytes, expected {size}")
                 hint = "nothing was downloaded; fetch again, and if it stays so tell whoever publishes there"
                 raise VerificationError(f"{path} of {self.name} is not what the index lists", [problem], hint=hint)
-        fetch = partial(
-            hf_hub_download,
-            self._place,
-            path,
-            revision=snapshot.commit,
-            token=self._token,
-            library_name="gdn-aot",
-            library_version=__version__,
-        )
+        fetch = partial(hf_hub_download, self._place, path, revision=snapshot.commit, **self._as_us)
         return Path(self._ask(what, fetch, download=True))
 
     def forget(self, snapshot: Snapshot, path: str) -> None:
@@ -153,6 +147,8 @@ class RemoteRegistry:
         self._expect_online("the repository")
         try:
             self.resolve(MAIN)
+        except RevisionMissingError:
+            return False
         except (RepositoryMissingError, AccessDeniedError):
             # None leaves it to the organization's own default.
             make = partial(self._api().create_repo, self._place, repo_type="model", private=private or None)
@@ -161,8 +157,6 @@ class RemoteRegistry:
             except ConflictError:
                 return False
             return True
-        except RevisionMissingError:
-            return False
         return False
 
     def commit(self, branch: str, parent: str | None, additions: Sequence[Addition], message: str) -> str:
@@ -182,18 +176,13 @@ class RemoteRegistry:
                 problem = Problem(str(addition.content), f"does not have the SHA-256 {addition.sha256} any more")
                 raise VerificationError("a file changed while it was published", [problem], hint="publish again")
         send = partial(
-            api.create_commit,
-            self._place,
-            operations,
-            commit_message=message,
-            revision=branch,
-            parent_commit=parent,
+            api.create_commit, self._place, operations, commit_message=message, revision=branch, parent_commit=parent
         )
         made = self._ask(f"a commit to {branch}", send)
         self._uploads.clear()
         return made.oid
 
-    def settle(self, branch: str, additions: Sequence[Addition]) -> None:
+    def settle(self, additions: Sequence[Addition]) -> None:
         """Do nothing: the Hub keeps its files whole."""
 
     def tag(self, name: str, commit: str) -> None:
@@ -212,7 +201,7 @@ class RemoteRegistry:
     def _api(self) -> HfApi:
         from huggingface_hub import HfApi
 
-        return HfApi(token=self._token, library_name="gdn-aot", library_version=__version__)
+        return HfApi(**self._as_us)
 
     def _commit_of(self, revision: str) -> str:
         """Ask what a revision is, as ``HfApi.model_info`` does, which takes 80 ms longer to import."""
@@ -225,7 +214,7 @@ class RemoteRegistry:
 
         response = get_session().get(
             f"{constants.ENDPOINT}/api/models/{self._place}/revision/{quote(revision, safe='')}",
-            headers=build_hf_headers(token=self._token, library_name="gdn-aot", library_version=__version__),
+            headers=build_hf_headers(**self._as_us),
             timeout=constants.HF_HUB_ETAG_TIMEOUT,
         )
         hf_raise_for_status(response)
@@ -234,10 +223,8 @@ class RemoteRegistry:
             raise ValueError("the answer names no commit")
         return commit
 
-    def _new_branch(self, branch: str) -> str | None:
+    def _new_branch(self, branch: str) -> str:
         """Make a branch where ``main`` is now, and return that commit: what it must still be at when we add to it."""
-        if branch == MAIN:
-            return None  # a repository without any commit
         start = self.resolve(MAIN).commit
         try:
             make = partial(self._api().create_branch, self._place, branch=branch, revision=start)

@@ -11,7 +11,7 @@ from gdn_aot.catalogue.providers import PROVIDERS, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
-from gdn_aot.registry.select import Provider, Request, Version
+from gdn_aot.registry.select import Request, WantedProvider, WantedVersion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def locked_request(arch: Sequence[str], provider: str, provider_version: str, tr
     providers = _named(provider, provider_version)
     others = not providers
     providers = tuple(
-        Provider(name=item.name, version=item.version if item.version and item.version.text else None)
+        WantedProvider(name=item.name, version=item.version if item.version and item.version.text else None)
         for item in providers or installed_providers()
     )
     compiler = named_version(triton) or found_version("triton")
@@ -88,26 +88,28 @@ def machine_request() -> Request:
     )
 
 
-def installed_providers() -> tuple[Provider, ...]:
+def installed_providers() -> tuple[WantedProvider, ...]:
     """Return every provider that we know, with the version of it that is installed, if any."""
-    return tuple(Provider(name=name, version=found_version(info.distribution)) for name, info in PROVIDERS.items())
+    return tuple(
+        WantedProvider(name=name, version=found_version(info.distribution)) for name, info in PROVIDERS.items()
+    )
 
 
-def found_version(distribution: str) -> Version:
+def found_version(distribution: str) -> WantedVersion:
     """Return which version of a distribution is installed, if any."""
-    return Version(text=installed.version(distribution), installed=True)
+    return WantedVersion(text=installed.version(distribution), installed=True)
 
 
-def named_version(text: str) -> Version | None:
+def named_version(text: str) -> WantedVersion | None:
     """Return a version that was named; None for ``auto``."""
-    return None if text == AUTO else Version(text=text, installed=False)
+    return None if text == AUTO else WantedVersion(text=text, installed=False)
 
 
-def _named(provider: str, version: str) -> tuple[Provider, ...]:
+def _named(provider: str, version: str) -> tuple[WantedProvider, ...]:
     """Return the provider that was named, as it was named or is installed; nothing for ``auto``."""
     if provider != AUTO:
         info = get_provider(provider)
-        return (Provider(name=provider, version=named_version(version) or found_version(info.distribution)),)
+        return (WantedProvider(name=provider, version=named_version(version) or found_version(info.distribution)),)
     if version != AUTO:
         raise UsageError(
             "--provider-version says nothing without --provider",

@@ -1,4 +1,4 @@
-"""Which of a registry's artifacts are wanted, and of every other one why it is not. Pure: it looks at nothing itself.
+"""Which of a registry's artifacts are wanted, and why every other one is not. Pure: it looks at nothing itself.
 
 The caller says what is wanted (`request` finds it out); identifiers are unique in an index, so nothing has
 to be ranked.
@@ -7,7 +7,10 @@ to be ranked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+
+from gdn_aot.catalogue.providers import PROVIDERS, build_command
+from gdn_aot.errors import NoArtifactError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +44,7 @@ _C = TypeVar("_C", bound=Candidate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Version:
+class WantedVersion:
     """A version that artifacts must be for."""
 
     text: str | None
@@ -56,11 +59,11 @@ class Version:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Provider:
+class WantedProvider:
     """A provider whose artifacts are wanted."""
 
     name: str
-    version: Version | None
+    version: WantedVersion | None
     """None stands for every version there is."""
 
 
@@ -72,10 +75,10 @@ class Request:
     """None stands for every target there is."""
     native: bool = False
     """The targets are those of this machine's GPUs; else they were named."""
-    providers: tuple[Provider, ...]
+    providers: tuple[WantedProvider, ...]
     others: bool = False
     """Providers that are not listed are wanted too, in any version."""
-    triton: Version | None
+    triton: WantedVersion | None
     """None stands for every version there is."""
 
 
@@ -90,7 +93,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Selection(Generic[_C]):
+class Selected(Generic[_C]):
     """What `select` found."""
 
     chosen: tuple[_C, ...]
@@ -101,14 +104,12 @@ class Selection(Generic[_C]):
     """What is wanted and not there, for example ``fla 0.6.0 with Triton 3.6.0 for sm_100``."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Difference:
-    weight: int
-    """How far it is from fitting: another Triton is the nearest miss, another provider the farthest."""
-    text: str
+Difference: TypeAlias = tuple[int, str]
+"""How far an artifact is from fitting, and what it is for: another Triton is the nearest miss, another provider the
+farthest."""
 
 
-def select(candidates: Sequence[_C], request: Request) -> Selection[_C]:
+def select(candidates: Sequence[_C], request: Request) -> Selected[_C]:
     """Choose the artifacts that are wanted.
 
     Args:
@@ -117,57 +118,57 @@ def select(candidates: Sequence[_C], request: Request) -> Selection[_C]:
             targets, one for each provider.
     """
     judged = [(candidate, differences(candidate, request)) for candidate in candidates]
-    judged.sort(key=lambda pair: (len(pair[1]), sum(item.weight for item in pair[1]), pair[0].identifier))
+    judged.sort(key=lambda pair: (len(pair[1]), sum(weight for weight, _ in pair[1]), pair[0].identifier))
     chosen = tuple(candidate for candidate, found in judged if not found)
     verdicts = tuple(
-        Verdict(identifier=candidate.identifier, accepted=not found, reason=reason(found) or "fits")
+        Verdict(identifier=candidate.identifier, accepted=not found, reason=reason_of(found) or "fits")
         for candidate, found in judged
     )
-    return Selection(chosen=chosen, verdicts=verdicts, missing=tuple(_missing(chosen, request)))
+    return Selected(chosen=chosen, verdicts=verdicts, missing=tuple(_missing(chosen, request)))
 
 
-def differences(candidate: Candidate, request: Request) -> list[_Difference]:
+def differences(candidate: Candidate, request: Request) -> list[Difference]:
     """Return everything that keeps an artifact from fitting; nothing if it fits."""
     return [*_provider(candidate, request), *_target(candidate, request), *_triton(candidate, request)]
 
 
-def reason(found: Sequence[_Difference]) -> str:
+def reason_of(found: Sequence[Difference]) -> str:
     """Return differences in words: ``is for Triton 3.8.0; 3.6.0 is installed``. Nothing if there are none."""
-    return "is " + ", and ".join(item.text for item in found) if found else ""
+    return "is " + ", and ".join(text for _, text in found) if found else ""
 
 
-def _provider(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+def _provider(candidate: Candidate, request: Request) -> Iterator[Difference]:
     wanted = next((provider for provider in request.providers if provider.name == candidate.provider), None)
     if wanted is None:
         if not request.others:
             names = " or ".join(provider.name for provider in request.providers if _is_wanted(provider))
-            yield _Difference(weight=8, text=f"for {candidate.provider}; {names or 'nothing'} is wanted")
+            yield 8, f"for {candidate.provider}; {names or 'nothing'} is wanted"
     elif wanted.version is not None:
         yield from _version(candidate.provider, candidate.version, wanted.version, 2)
 
 
-def _is_wanted(provider: Provider) -> bool:
+def _is_wanted(provider: WantedProvider) -> bool:
     """Say whether anything of a provider fits: it is installed, or was named."""
     return provider.version is None or provider.version.text is not None
 
 
-def _triton(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+def _triton(candidate: Candidate, request: Request) -> Iterator[Difference]:
     if request.triton is not None:
         yield from _version("Triton", candidate.triton, request.triton, 1)
 
 
-def _version(name: str, found: str, wanted: Version, weight: int) -> Iterator[_Difference]:
+def _version(name: str, found: str, wanted: WantedVersion, weight: int) -> Iterator[Difference]:
     if wanted.text is None:
-        yield _Difference(weight=8, text=f"for {name} {found}, which is not installed")
+        yield 8, f"for {name} {found}, which is not installed"
     elif found != wanted.text:
-        yield _Difference(weight=weight, text=f"for {name} {found}; {wanted.text} is {wanted.state}")
+        yield weight, f"for {name} {found}; {wanted.text} is {wanted.state}"
 
 
-def _target(candidate: Candidate, request: Request) -> Iterator[_Difference]:
+def _target(candidate: Candidate, request: Request) -> Iterator[Difference]:
     if request.targets is not None and candidate.target not in request.targets:
         names = " and ".join(request.targets) if request.native else " or ".join(request.targets)
         text = f"this machine has {names}" if request.native else f"{names} is wanted"
-        yield _Difference(weight=4, text=f"for {candidate.target}; {text}")
+        yield 4, f"for {candidate.target}; {text}"
 
 
 def _missing(chosen: Sequence[Candidate], request: Request) -> Iterator[str]:
@@ -183,9 +184,36 @@ def _missing(chosen: Sequence[Candidate], request: Request) -> Iterator[str]:
                 yield _describe(target, provider, request.triton)
 
 
-def _describe(target: str | None, provider: Provider | None, triton: Version | None) -> str:
+def _describe(target: str | None, provider: WantedProvider | None, triton: WantedVersion | None) -> str:
     """Return what is wanted in words."""
     name = "any provider" if provider is None else provider.name
     version = provider.version.text if provider is not None and provider.version is not None else None
     compiler = f" with Triton {triton.text}" if triton is not None else ""
     return f"{name}{f' {version}' if version else ''}{compiler} for {target or 'any target'}"
+
+
+def missing_error(
+    where: str, verdicts: Sequence[Verdict], missing: Sequence[str], hint: str | None = None
+) -> NoArtifactError:
+    """Return what to raise where a registry lacks what is wanted.
+
+    Args:
+        where: The registry and its revision.
+        verdicts: On everything that it has.
+        missing: What it lacks.
+        hint: What to do, where that is not to build it or to look elsewhere.
+    """
+    rejected = [Problem(verdict.identifier, verdict.reason) for verdict in verdicts if not verdict.accepted]
+    message = f"{where} has no artifact of {', nor of '.join(missing)}"
+    if hint is not None:
+        return NoArtifactError(message, rejected, hint=hint)
+    if not verdicts:
+        return NoArtifactError(f"{message}: it is empty", hint="publish to it, or name another with --repo")
+    first = {text.partition(" ")[0]: text for text in reversed(missing)}  # by provider
+    build = " or ".join(_build(first[name]) for name in PROVIDERS if name in first) or _build(missing[0])
+    return NoArtifactError(message, rejected, hint=f"{build} makes one; or name another --revision or --repo")
+
+
+def _build(missing: str) -> str:
+    """Return the command that makes what `select` said is missing, with a placeholder for what was left open."""
+    return build_command(missing.partition(" ")[0], missing.rpartition(" for ")[2])

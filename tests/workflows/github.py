@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hub.loopback import LoopbackHub
+    from registry.loopback import LoopbackHub
 
 
 class IdTokens:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
-from hub.loopback import ORG, LoopbackHub
-from hub.machines import Machine
+from registry.loopback import ORG, LoopbackHub
+from registry.machines import Machine
 
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.registry.base import open_registry, read_index
+from gdn_aot.registry.base import read_index
+from gdn_aot.registry.open import open_registry
 from workflows import actions
 from workflows.github import IdTokens
 from workflows.runner import Job, Runner

@@ -1,0 +1,18 @@
+"""More fetches at once, and more that are killed, than after every change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.test_hub_many import fetch_at_once, kill_fetches
+
+if TYPE_CHECKING:
+    from registry.machines import Site
+
+
+def test_fetchers_at_once(site: Site) -> None:
+    fetch_at_once(16, site)
+
+
+def test_killed_at_any_moment(site: Site) -> None:
+    kill_fetches(50, site)

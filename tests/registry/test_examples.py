@@ -1,0 +1,200 @@
+"""The files in ``examples/`` do what they say: their commands run here, against a registry in a directory.
+
+There is no Docker, cluster or runner: what those would do around a command is done here, in new directories. The
+fields that matter to them are checked.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+import yaml
+from helpers import ROOT
+
+from gdn_aot.cli.main import cli
+from gdn_aot.registry.open import open_registry
+from registry.examples import EXAMPLES, Node, docker, kubernetes, pods, registry, served, shell, tools
+from registry.loopback import ORG, LoopbackHub
+from registry.machines import Machine
+from registry.making import make
+from registry.registries import listed, payload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from builds import Built
+
+__all__ = ["registry", "tools"]
+
+TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions")
+PAGES = tuple(ROOT / "docs/how-to" / f"{topic}.md" for topic in TOPICS)
+
+
+def test_docker(registry: Path, tools: Path, tmp_path: Path) -> None:
+    docker("Dockerfile", registry, tools, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["init-container.yaml", "job-to-volume.yaml"])
+def test_kubernetes(name: str, registry: Path, tools: Path, tmp_path: Path) -> None:
+    kubernetes(name, registry, tools, tmp_path)
+
+
+def test_a_failure_keeps_the_pod_from_starting(registry: Path, tools: Path, tmp_path: Path) -> None:
+    """An init container that fails must not end with 0."""
+    (_, pod), *_ = pods(EXAMPLES / "kubernetes/init-container.yaml")
+    node = Node(tmp_path / "node", tools, {"GDN_AOT_REPO": str(registry)})
+    container = pod["initContainers"][0]
+    other = {**container, "command": ["sm_100" if word == "sm_120" else word for word in container["command"]]}
+    with pytest.raises(AssertionError, match="has no artifact"):
+        node.run(other)
+    node.run({**other, "command": [*other["command"], "--optional"]})
+
+
+# Air-gapped
+
+
+def test_the_store_is_carried(registry: Path, tools: Path, tmp_path: Path) -> None:
+    folder = EXAMPLES / "air-gapped"
+    archive = tmp_path / "carried/store.tar"
+    wanted = f"--arch sm_120 --repo {registry}"
+    said = shell(f"{folder}/export.sh {archive} {wanted}", tools, tmp_path / "carried", {})
+    assert archive.name in said
+    home = tmp_path / "isolated"
+    env = {"GDN_AOT_HOME": str(home), "GDN_AOT_REPO": "/nowhere"}
+    assert "sm_120" in shell(f"{folder}/import.sh {archive}", tools, tmp_path / "there", env)
+    served(home, tmp_path)
+    shell(f"{folder}/import.sh {archive}", tools, tmp_path / "there", env)
+    served(home, tmp_path)
+    payload(home).write_bytes(b"damaged")
+    with pytest.raises(AssertionError, match="damaged"):
+        shell("gdn-aot cache verify", tools, tmp_path / "there", env)
+
+
+def test_a_repository_is_copied(registry: Path, decode: Built, tools: Path, tmp_path: Path) -> None:
+    """From the Hub with its own command, to a directory that is a registry at once."""
+    del registry
+    with LoopbackHub() as hub:
+        machine = Machine(home=tmp_path / "machine", endpoint=hub.url)
+        machine.run("publish", decode.path, "--repo", f"hf://{ORG}/kernels", "--create")
+        stick = tmp_path / "stick"
+        (tools / "hf").symlink_to(f"{sys.prefix}/bin/hf")
+        env = {name: value for name, value in machine.environment().items() if name.startswith(("HF_", "NO_PROXY"))}
+        said = shell(f"{EXAMPLES}/air-gapped/mirror.sh {ORG}/kernels v1 {stick}", tools, tmp_path / "work", env)
+        assert "sm_120" in said
+    env = {"GDN_AOT_HOME": str(tmp_path / "isolated")}
+    shell(f"gdn-aot fetch --repo {stick} --arch sm_120", tools, tmp_path / "work", env)
+    served(tmp_path / "isolated", tmp_path)
+
+
+def test_scripts_can_be_run() -> None:
+    for script in (EXAMPLES / "air-gapped").iterdir():
+        assert script.stat().st_mode & stat.S_IXUSR
+
+
+# GitHub Actions
+
+
+def workflow(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((EXAMPLES / "github-actions" / name).read_text())
+    assert document["permissions"] == {}
+    for job in document["jobs"].values():
+        assert job["timeout-minutes"] <= 120
+        for step in job["steps"]:
+            assert ("uses" in step) is not ("run" in step)
+            assert "${{" not in step.get("run", ""), "an expression in a script can inject commands"
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"])
+    return document
+
+
+def steps(job: Mapping[str, Any], tools: Path, cwd: Path, expressions: Mapping[str, str]) -> None:
+    """Run the scripts of a job, with values for the expressions in its environment."""
+    for step in job["steps"]:
+        if "run" in step:
+            env = {**job.get("env", {}), **step.get("env", {})}
+            filled = {
+                name: re.sub(r"\$\{\{ *(.*?) *\}\}", lambda match: expressions[match[1]], value)
+                for name, value in env.items()
+            }
+            shell(step["run"], tools, cwd, filled)
+
+
+def test_publishing(decode: Built, tools: Path, tmp_path: Path) -> None:
+    document = workflow("publish.yml")
+    build, publish = document["jobs"]["build"], document["jobs"]["publish"]
+    assert publish["needs"] == "build"
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["env"]["GDN_AOT_REPO"] == f"hf://{publish['env']['HF_OIDC_RESOURCE']}"
+    command = next(step["run"] for step in build["steps"] if step.get("name") == "Build")
+    for arch in build["strategy"]["matrix"]["arch"]:
+        parses(command.replace('"$ARCH"', arch))
+    cwd = tmp_path / "work"
+    (cwd / "dist").mkdir(parents=True)
+    (cwd / "dist" / decode.path.name).write_bytes(decode.path.read_bytes())
+    kernels = tmp_path / "kernels"
+    open_registry(str(kernels)).create(private=False)
+    job = {**publish, "env": {"GDN_AOT_REPO": str(kernels), "GITHUB_REF_NAME": "v1.2.0"}}
+    steps(job, tools, cwd, {})
+    refs = open_registry(str(kernels)).refs()
+    assert refs.tags["v1.2.0"] == refs.branches["v1"]
+    steps(job, tools, cwd, {})  # a run that is started again
+    (cwd / "dist" / decode.path.name).write_bytes(make(tmp_path, build=1).path.read_bytes())
+    with pytest.raises(AssertionError, match=r"the tag v1\.2\.0 is there"):
+        steps(job, tools, cwd, {})
+    steps({**job, "env": {**job["env"], "GITHUB_REF_NAME": "v1.3.0"}}, tools, cwd, {})
+    after = open_registry(str(kernels)).refs()
+    assert after.tags["v1.2.0"] == refs.tags["v1.2.0"] != after.tags["v1.3.0"] == after.branches["v1"]
+    now, before = (listed(open_registry(str(kernels)), revision) for revision in ("v1", "v1.2.0"))
+    assert now.keys() == before.keys()
+    assert now != before
+
+
+def test_fetching(registry: Path, tools: Path, tmp_path: Path) -> None:
+    job = workflow("fetch.yml")["jobs"]["artifacts"]
+    cwd = tmp_path / "work"
+    shell(f"gdn-aot lock --arch sm_120 --repo {registry}", tools, cwd, {})
+    steps(job, tools, cwd, {"github.workspace": str(cwd), "secrets.HF_TOKEN": ""})
+    served(cwd / ".gdn-aot", tmp_path)
+
+
+# The pages
+
+
+def parses(line: str) -> None:
+    """Check a command line of ours without running it."""
+    words = shlex.split(line, comments=True)
+    words = words[: next((at for at, word in enumerate(words) if word in ("|", "&&", ">")), len(words))]
+    assert words[0] == "gdn-aot"
+    context = click.Context(cli)
+    _, command, rest = cli.resolve_command(context, words[1:])
+    assert command is not None
+    while isinstance(command, click.Group):
+        _, command, rest = command.resolve_command(context, rest)
+        assert command is not None
+    command.make_context(words[1], rest, parent=context)
+
+
+def test_pages_name_every_example_and_their_commands_parse() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for file in EXAMPLES.rglob("*"):
+        if file.is_file():
+            assert f"../../{file.relative_to(ROOT)}" in text
+    lines = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    ours = [line for line in lines if line.startswith("gdn-aot ")]
+    assert len(ours) >= 20
+    for line in ours:
+        parses(line)
+
+
+def test_links_of_the_pages() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
