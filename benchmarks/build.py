@@ -1,14 +1,14 @@
 """How long builds take and how large artifacts are, on this machine, each with an empty build cache of its own.
 
-    python benchmarks/build.py [PART ...]      parts: one workers ten all
+    python benchmarks/build.py [PART ...]      parts: one ten all
 
 Writes benchmarks/results/build.json; parts that are not run keep their last figures.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -53,29 +53,22 @@ def one() -> dict[str, Any]:
         return {"cold": cold, "unchanged": again, "coverage": {**found, "misses": len(covered["misses"])}}
 
 
-def workers() -> dict[str, Any]:
-    """Build the same with one and with two compile workers."""
-    found = {jobs: fresh("--arch", "sm_120", *MODEL, "--jobs", jobs) for jobs in ("1", "2")}
-    compiling = {jobs: result["artifacts"][0]["seconds"]["compile"] for jobs, result in found.items()}
-    return {
-        **found,
-        "speedup_whole": round(found["1"]["seconds"] / found["2"]["seconds"], 2),
-        "speedup_compile": round(compiling["1"] / compiling["2"], 2),
-    }
-
-
 PARTS = {
     "one": one,
-    "workers": workers,
     "ten": lambda: fresh("--arch", "all", *MODEL),
     "all": lambda: fresh("--arch", "sm_120", "--model", "all", "--tp", "1,2,4,8"),
 }
-"""One model for one target; with one and two workers; for every target; every model at every size for one target."""
+"""One model for one target; for every target; every model at every size for one target."""
 
 
 def main() -> None:
     """Run the parts asked for and merge them into the results."""
-    for name in sys.argv[1:] or PARTS:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART")
+    wanted = parser.parse_args().parts
+    if unknown := sorted({*wanted} - {*PARTS}):
+        parser.error(f"unknown parts: {', '.join(unknown)}")
+    for name in wanted:
         results = load(OUT)
         results[name] = PARTS[name]()
         results["machine"] = machine("triton", "torch", "fla-core", "zstandard")

@@ -50,7 +50,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="rounds over the states that start warm")
     parser.add_argument("--steady-calls", type=int, default=plan.STEADY, help="calls after the first two")
     parser.add_argument("--cases", default=",".join(plan.CASES), help="of " + ",".join(plan.CASES))
-    parser.add_argument("--budget", type=float, default=0, help="seconds after which no further round starts")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "cold_start.json")
     parser.add_argument("--dry", action="store_true", help="without a GPU; the figures mean nothing")
     options = parser.parse_args()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 KINDS = ("compiled", "found", "benchmarked", "built", "modules")
+"""Kernels compiled or found in Triton's cache, configurations benchmarked, helpers and launchers built with the C
+compiler, modules loaded onto the device."""
 _GDN = (".fla.", "flash_linear_attention", "causal_conv1d")
 """Parts of the names of vLLM's modules with GDN kernels."""
 
@@ -18,20 +19,8 @@ def is_gdn(module: str) -> bool:
     return any(part in module for part in _GDN)
 
 
-class Event(NamedTuple):
-    """Something that Triton did."""
-
-    kind: str
-    """``compiled``, ``found`` in Triton's cache, a configuration ``benchmarked``, a helper or launcher ``built`` with
-    the C compiler, or one of its ``modules`` loaded onto the device."""
-    name: str = ""
-    gdn: bool = False
-    seconds: float = 0.0
-    """In the compiler."""
-
-
 class Counters:
-    """Notes what Triton does in this process from now on. Imports Triton; creates no driver."""
+    """Counts what Triton does in this process from now on. Imports Triton; creates no driver."""
 
     def __init__(self) -> None:
         import triton
@@ -39,25 +28,25 @@ class Counters:
         from triton.runtime import build
         from triton.runtime.autotuner import Autotuner
 
-        self._events: list[Event] = []
+        self._counts: Counter[tuple[str, bool]] = Counter()
+        """Of each kind, for kernels of GDN in vLLM and for others."""
+        self._compiled: list[tuple[str, float]] = []
+        """Each kernel that was compiled, and the seconds in the compiler."""
         triton.knobs.compilation.listener = self._on_compile
         bench, make, init_handles = Autotuner._bench, build._build, CompiledKernel._init_handles  # noqa: SLF001
 
-        @functools.wraps(bench)
         def count_bench(tuner: Any, *args: Any, **kwargs: Any) -> Any:
-            self._events.append(Event("benchmarked", tuner.base_fn.__name__, is_gdn(tuner.base_fn.__module__)))
+            self._counts["benchmarked", is_gdn(tuner.base_fn.__module__)] += 1
             return bench(tuner, *args, **kwargs)
 
-        @functools.wraps(make)
         def count_build(*args: Any, **kwargs: Any) -> Any:
-            self._events.append(Event("built"))
+            self._counts["built", False] += 1
             return make(*args, **kwargs)
 
         def count_load(kernel: Any) -> None:
             new = kernel.module is None
             init_handles(kernel)
-            if new and kernel.module is not None:
-                self._events.append(Event("modules"))
+            self._counts["modules", False] += new and kernel.module is not None
 
         Autotuner._bench, build._build, CompiledKernel._init_handles = count_bench, count_build, count_load  # noqa: SLF001
 
@@ -65,34 +54,29 @@ class Counters:
         function = getattr(src, "fn", None)
         while hasattr(function, "fn"):
             function = function.fn
-        spent = 0.0
+        self._counts["found" if cache_hit else "compiled", is_gdn(getattr(function, "__module__", ""))] += 1
         if not cache_hit:
             spent = times.ir_initialization + sum(stage for _, stage in times.lowering_stages) + times.store_results
-        kind, gdn = "found" if cache_hit else "compiled", is_gdn(getattr(function, "__module__", ""))
-        self._events.append(Event(kind, str(metadata.get("name", "?")), gdn, spent / 1e6))
+            self._compiled.append((str(metadata.get("name", "?")), spent / 1e6))
 
     def read(self) -> dict[str, int]:
         """Return how often each happened; ``modules`` are those that anybody loaded."""
-        counts = Counter(event.kind for event in self._events)
         loader = sys.modules.get("gdn_aot.serving.loader")
-        served = loader.report().modules if loader else 0
-        return {kind: counts[kind] + (served if kind == "modules" else 0) for kind in KINDS}
+        served = {"modules": loader.report().modules if loader else 0}
+        return {kind: self._counts[kind, True] + self._counts[kind, False] + served.get(kind, 0) for kind in KINDS}
 
-    def mark(self) -> tuple[int, float]:
+    def mark(self) -> tuple[Counter[tuple[str, bool]], int, float]:
         """Return where this process is now."""
-        return len(self._events), time.perf_counter()
+        return self._counts.copy(), len(self._compiled), time.perf_counter()
 
-    def since(self, mark: tuple[int, float]) -> dict[str, Any]:
+    def since(self, mark: tuple[Counter[tuple[str, bool]], int, float]) -> dict[str, Any]:
         """Return what happened since a mark, kernels of GDN apart from others, and the wall seconds."""
-        events = self._events[mark[0] :]
-        counts = Counter((event.kind, event.gdn) for event in events)
+        counts, compiled = self._counts - mark[0], self._compiled[mark[1] :]
+        shown = {"compiled": "compiled", "found": "found", "benchmarked": "benchmarks"}
         return {
-            "seconds": time.perf_counter() - mark[1],
-            "compile_seconds": sum(event.seconds for event in events),
-            **{
-                f"{shown}_{'gdn' if gdn else 'other'}": counts[kind, gdn]
-                for kind, shown in (("compiled", "compiled"), ("found", "found"), ("benchmarked", "benchmarks"))
-                for gdn in (True, False)
-            },
-            "names": sorted({event.name for event in events if event.kind == "compiled"}),
+            "seconds": time.perf_counter() - mark[2],
+            "compile_seconds": sum(spent for _, spent in compiled),
+            **{f"{name}_gdn": counts[kind, True] for kind, name in shown.items()},
+            **{f"{name}_other": counts[kind, False] for kind, name in shown.items()},
+            "names": sorted({name for name, _ in compiled}),
         }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from harness import RESULTS, gdn_aot, load, machine, save
 
@@ -19,13 +18,6 @@ from gdn_aot.catalogue.models import select_shapes
 
 OUT = RESULTS / "coverage.json"
 SHOWN = ("calls", "launches", "hits", "seconds")
-
-
-def cover(file: Path, *traffic: object) -> dict[str, Any]:
-    """Return what ``gdn-aot coverage`` says of one model and size."""
-    found = gdn_aot("coverage", file, *traffic, codes=(0, 5))  # 5: something would miss
-    counts = {name: found[name] for name in SHOWN}
-    return {**counts, **{name: len(found[name]) for name in ("misses", "not_covered", "refused")}}
 
 
 def main() -> None:
@@ -50,7 +42,9 @@ def main() -> None:
             if options.resume and wanted.items() <= rows.get(place, {}).items():
                 continue
             traffic = ("--model", shape.name, "--tp", shape.tp, "--calls", options.calls, "--seed", options.seed)
-            rows[place] = {**cover(file, *traffic), **wanted}
+            found = gdn_aot("coverage", file, *traffic, codes=(0, 5))  # 5: something would miss
+            counts = {name: len(found[name]) for name in ("misses", "not_covered", "refused")}
+            rows[place] = {**{name: found[name] for name in SHOWN}, **counts, **wanted}
             print(f"{manifest.identifier} {place}: {rows[place]}", flush=True)
             save(OUT, document)
 

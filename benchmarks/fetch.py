@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import RESULTS, ROOT, environment, goal, goals_text, interleaved, machine, run, save
+from harness import RESULTS, ROOT, described, environment, goal, goals_text, interleaved, machine, run, save
+
+from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.registry.fetch import Order, fetch
+from gdn_aot.registry.layout import artifact_path
+from gdn_aot.registry.select import Request
+from gdn_aot.store.install import install
+from gdn_aot.store.store import Store, default_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,31 +71,25 @@ def client(home: Path, url: str, token: str) -> dict[str, str]:
     }
 
 
-def first(options: dict[str, Any]) -> dict[str, Any]:
-    """Inside one process: download and fetch, and the parts of a fetch, in turn, each into empty directories."""
-    from huggingface_hub import constants, hf_hub_download
+def first(opened: Artifact, rounds: int) -> dict[str, Any]:
+    """In this process: download and fetch, and the parts of a fetch, in turn, each into empty directories."""
+    from huggingface_hub import constants, hf_hub_download  # reads the variables when it is imported
 
-    from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.registry.fetch import Order, fetch
-    from gdn_aot.registry.select import Request
-    from gdn_aot.store.install import install
-    from gdn_aot.store.store import Store, default_home
-
-    request = Request(targets=(options["target"],), providers=(), others=True, triton=None)
+    request = Request(targets=(opened.manifest.target.name,), providers=(), others=True, triton=None)
     order = Order(repo=f"hf://{REPO}", revision=None, request=request)
-    opened = open_artifact(options["artifact"])
+    path = artifact_path(opened.manifest.identifier)
 
     def empty(_: str) -> None:
         for place in (constants.HF_HUB_CACHE, default_home()):
             shutil.rmtree(place, ignore_errors=True)
 
     steps = {
-        "download": lambda: hf_hub_download(REPO, options["path"], revision="v1"),
+        "download": lambda: hf_hub_download(REPO, path, revision="v1"),
         "fetch": lambda: fetch(order, Store(default_home()), lambda _: None, lambda _: None),
-        "verify": lambda: open_artifact(options["artifact"]),
+        "verify": lambda: open_artifact(opened.path),
         "install": lambda: install(Store(default_home()), opened),
     }
-    return interleaved(steps, options["rounds"], empty)  # the round that is not counted imports and connects
+    return interleaved(steps, rounds, empty)  # the round that is not counted imports and connects
 
 
 def repeated(home: Path, env: dict[str, str], artifact: Path, target: str, rounds: int) -> dict[str, Any]:
@@ -115,42 +117,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifact", type=Path, help="an artifact of fla 0.6.0 for Triton 3.6.0, about 5 MB")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--inside", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.inside:
-        print(json.dumps(first(json.loads(options.inside))))
-        return
-    from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.registry.layout import artifact_path
-
     artifact = options.artifact.resolve()
-    manifest = open_artifact(artifact).manifest
-    target = manifest.target.name
+    opened = open_artifact(artifact)
     about = machine("huggingface_hub", "zstandard", "triton")
     with tempfile.TemporaryDirectory() as folder, hub() as (url, token):
         env = client(Path(folder), url, token)
+        os.environ.update(env)
         run("-m", "gdn_aot", "publish", artifact, "--repo", f"hf://{REPO}", "--create", env=env)
-        inside = {"artifact": str(artifact), "path": artifact_path(manifest.identifier), "target": target}
-        spec = json.dumps({**inside, "rounds": options.rounds})
-        stages = json.loads(run(__file__, artifact, "--inside", spec, env=env))
-        repeats = repeated(Path(folder), env, artifact, target, options.rounds)
+        stages = first(opened, options.rounds)
+        repeats = repeated(Path(folder), env, artifact, opened.manifest.target.name, options.rounds)
     allowed = {"first": MOST_TIMES * stages["download"]["median"] + MOST_MORE}
     allowed |= {f"repeated, {name}": MOST_REPEATED for name in repeats if name != "python"}
     took = {"first": stages["fetch"], **{f"repeated, {name}": values for name, values in repeats.items()}}
-    goals = [
-        goal(
-            f"a fetch ({name}) takes at most {most:.0f} ms", f"{took[name]['median']} ms", took[name]["median"] <= most
-        )
-        for name, most in allowed.items()
-    ]
+    goals = []
+    for name, most in allowed.items():
+        median = took[name]["median"]
+        goals.append(goal(f"a fetch ({name}) takes at most {most:.0f} ms", f"{median} ms", median <= most))
     result = {
-        "artifact": {
-            "identifier": manifest.identifier,
-            "bytes": artifact.stat().st_size,
-            "kernels": len(manifest.kernels),
-            "binaries": sum(len(kernel.binaries) for kernel in manifest.kernels),
-            "blobs": len(manifest.blobs),
-        },
+        "artifact": described(opened),
         "rounds": options.rounds,
         "first_ms": stages,
         "repeated_ms": repeats,

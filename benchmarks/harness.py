@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -17,8 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot.errors import UsageError
+from gdn_aot.machine import installed
+from gdn_aot.machine.card import probe
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from gdn_aot.artifact.verify import Artifact
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -26,9 +31,6 @@ _DROPPED = ("TRITON_", "FLA_", "GDN_AOT", "HF_", "LD_PRELOAD", "PYTHONDONTWRITEB
 """Beginnings of the variables that a measured process does not get from here."""
 _TAIL = 2500
 """Characters of stderr that are kept of a process that failed."""
-
-
-# The machine, and results
 
 
 def machine(*distributions: str) -> dict[str, Any]:
@@ -47,14 +49,11 @@ def machine(*distributions: str) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in distributions},
+        **{name: installed.version(name) or "?" for name in distributions},
     }
 
 
 def _card() -> dict[str, str]:
-    from gdn_aot.errors import UsageError
-    from gdn_aot.machine.card import probe
-
     try:
         card = probe()
     except UsageError:
@@ -62,11 +61,20 @@ def _card() -> dict[str, str]:
     return {"device": card.name, "driver": card.driver}
 
 
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "?"
+def described(artifact: Artifact) -> dict[str, Any]:
+    """Return what identifies an artifact, and how large it is."""
+    manifest = artifact.manifest
+    return {
+        "identifier": manifest.identifier,
+        "sha256": artifact.sha256,
+        "dirty": manifest.build.dirty,
+        "bytes": artifact.size,
+        "manifest_bytes": len(artifact.manifest_json),
+        "kernels": len(manifest.kernels),
+        "binaries": sum(len(kernel.binaries) for kernel in manifest.kernels),
+        "blobs": len(manifest.blobs),
+        "blob_bytes": sum(blob.size for blob in manifest.blobs),
+    }
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -90,9 +98,6 @@ def goals_text(goals: Iterable[Mapping[str, Any]]) -> str:
     """Return goals as lines of text."""
     words = {True: "met", False: "MISSED", None: "not run"}
     return "\n".join(f"{words[one['met']]:>8}  {one['goal']}: {one['found']}" for one in goals)
-
-
-# Timing
 
 
 def timed(step: Callable[[], object]) -> tuple[float, float]:
@@ -134,9 +139,6 @@ def interleaved(
             if number:
                 times[name].append(taken)
     return {name: summary(found) for name, found in times.items()}
-
-
-# Processes that run to their end
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -218,9 +220,6 @@ def gdn_aot(*args: object, home: object = "", codes: tuple[int, ...] = (0,)) -> 
         SystemExit: It ended with another.
     """
     return json.loads(run("-m", "gdn_aot", *args, "--json", env={"GDN_AOT_HOME": str(home)}, codes=codes))
-
-
-# Processes that are measured
 
 
 def ask(

@@ -20,6 +20,9 @@ from typing import Any
 
 from harness import RESULTS, ROOT, gdn_aot, goal, goals_text, interleaved, load, machine, run, save, summary
 
+from gdn_aot.artifact.parse import load_manifest
+from gdn_aot.artifact.verify import open_artifact
+
 OUT = RESULTS / "start.json"
 MODEL = ("--model", "qwen3.5-9b")
 LIMITS = {
@@ -59,16 +62,6 @@ loaded = [name for name in ("torch", "triton", "click", "zstandard", "msgspec") 
 print(json.dumps({"import": taken[0], "install": taken[1], "loaded": loaded, "problem": gdn_aot.report().problem}))
 """
 
-MANIFEST = """
-import json, sys
-from gdn_aot.artifact.parse import load_manifest
-from gdn_aot.artifact.verify import open_artifact
-from harness import interleaved
-data = open_artifact(sys.argv[1]).manifest_json
-found = interleaved({"manifest": lambda: load_manifest(data)}, int(sys.argv[2]))
-print(json.dumps({**found["manifest"], "bytes": len(data)}))
-"""
-
 
 def processes(home: str, arch: str, rounds: int) -> dict[str, dict[str, float]]:
     """Time whole processes; what they build is in ``home`` already."""
@@ -82,22 +75,17 @@ def processes(home: str, arch: str, rounds: int) -> dict[str, dict[str, float]]:
     return interleaved(steps, rounds)
 
 
-def installs(home: str, arch: str, artifact: Path, rounds: int) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Time import and install() in four kinds of processes. Returns the times, and the modules that bare ones load."""
+def installs(home: str, arch: str, artifact: Path, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Import and install() in four kinds of processes. Returns what each said; the first round is not counted."""
     ways = {"store": rounds, "file": rounds, "stdlib": rounds, "provider": max(2, rounds // 3)}
     env = {"GDN_AOT_HOME": home, "PYTHONPATH": str(ROOT / "tests")}
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for number in range(rounds + 1):
-        for way, count in ways.items():
-            if number <= count:
-                file = [artifact] if way == "file" else []
-                found[way].append(json.loads(run("-c", INSTALL, way, arch, *file, env=env)))
-    times = {f"install, {way}": summary([row["install"] for row in rows[1:]]) for way, rows in found.items()}
-    bare = found["store"][1:] + found["file"][1:]
-    return (
-        {"import gdn_aot": summary([row["import"] for row in bare]), **times},
-        sorted({name for row in bare for name in row["loaded"]}),
-    )
+        for way in [way for way, count in ways.items() if number <= count]:
+            file = [artifact] if way == "file" else []
+            said = json.loads(run("-c", INSTALL, way, arch, *file, env=env))
+            found[way] += [said] if number else []
+    return found
 
 
 def measure(arch: str, every: Path | None, rounds: int) -> dict[str, Any]:
@@ -108,18 +96,21 @@ def measure(arch: str, every: Path | None, rounds: int) -> dict[str, Any]:
         artifact = Path(built["path"])
         run("-c", "import sys, gdn_aot; gdn_aot.install(sys.argv[1])", artifact, env={"GDN_AOT_HOME": home})
         pretended = "" if "device" in about else arch
-        times, loaded = installs(home, pretended, artifact, rounds)
-        times |= processes(home, arch, rounds)
+        said = installs(home, pretended, artifact, rounds)
+        times = processes(home, arch, rounds)
+    bare = said["store"] + said["file"]
+    loaded = sorted({name for row in bare for name in row["loaded"]})
+    times["import gdn_aot"] = summary([row["import"] for row in bare])
+    times |= {f"install, {way}": summary([row["install"] for row in rows]) for way, rows in said.items()}
     text = "import and install() in a bare process load neither torch nor triton"
     goals = [goal(text, loaded, not {"torch", "triton"} & {*loaded})]
     if arch == "sm_120":
         goals.append(goal(f"the artifact is below {MOST_BYTES} bytes", built["size"], built["size"] < MOST_BYTES))
     if every is not None:
-        env = {"PYTHONPATH": str(ROOT / "benchmarks")}
-        read = json.loads(run("-c", MANIFEST, every.resolve(), rounds, env=env))
-        size = read.pop("bytes")
-        times["manifest of all models"] = read
-        goals.append(goal(f"the manifest of all models is below {MOST_MANIFEST} bytes", size, size < MOST_MANIFEST))
+        data = open_artifact(every).manifest_json
+        times |= interleaved({"manifest of all models": lambda: load_manifest(data)}, rounds)
+        text = f"the manifest of all models is below {MOST_MANIFEST} bytes"
+        goals.append(goal(text, len(data), len(data) < MOST_MANIFEST))
     for name, limit in LIMITS.items():
         if name in times:
             took = times[name]["median"]

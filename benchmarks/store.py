@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, goal, interleaved, machine, save
+from harness import RESULTS, described, goal, interleaved, machine, save
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.store.install import find_installed, install
@@ -26,24 +26,14 @@ MOST = 1.3
 
 def time(artifact: Artifact, home: str, rounds: int) -> dict[str, Any]:
     """Return an artifact's sizes and the milliseconds of verifying, installing, finding and installing it again."""
-    manifest = artifact.manifest
     steps = {
         "verify": lambda: open_artifact(artifact.path),
         "install": lambda: install(Store(home), artifact),
         "find": lambda: find_installed(Store(home), artifact.sha256),
         "again": lambda: install(Store(home), artifact),
     }
-    return {
-        "identifier": manifest.identifier,
-        "bytes": artifact.size,
-        "manifest_bytes": len(artifact.manifest_json),
-        "binaries": sum(len(kernel.binaries) for kernel in manifest.kernels),
-        "blobs": len(manifest.blobs),
-        "blob_bytes": sum(blob.size for blob in manifest.blobs),
-        "now_ms": interleaved(
-            steps, rounds, lambda name: name == "install" and shutil.rmtree(home, ignore_errors=True)
-        ),
-    }
+    times = interleaved(steps, rounds, lambda name: name == "install" and shutil.rmtree(home, ignore_errors=True))
+    return {**described(artifact), "now_ms": times}
 
 
 def size(artifacts: list[Artifact], home: str) -> dict[str, Any]:

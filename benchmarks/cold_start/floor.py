@@ -111,11 +111,12 @@ class Floor:
         self._library = ctypes.CDLL(os.environ.get("COLD_START_LIBCUDA", "libcuda.so.1"))
         for name, types in _FUNCTIONS.items():
             function = getattr(self._library, name)
-            function.argtypes, function.restype = types, ctypes.c_int
-        self._check("cuInit", self._library.cuInit(0))
+            function.argtypes, function.restype, function.errcheck = types, ctypes.c_int, _check
+        self._library.cuInit(0)
         self._stream = torch.cuda.current_stream().cuda_stream
         self._functions: dict[tuple[str, bytes], ctypes.c_void_p] = {}
-        self._modules: dict[str, ctypes.c_void_p] = {}
+        self.modules: dict[str, ctypes.c_void_p] = {}
+        """Those loaded so far, by the SHA-256 of their cubin."""
         artifact = open_artifact(path)
         binaries = {
             (f"{kernel.module}:{kernel.qualname}", binary.launch_key): binary
@@ -128,16 +129,6 @@ class Floor:
             for launch, binary in zip(launches, chosen, strict=True)
         ]
         self._next = 0
-
-    @staticmethod
-    def _check(what: str, status: int) -> None:
-        if status:
-            raise RuntimeError(f"{what} returned {status}")
-
-    @property
-    def modules(self) -> int:
-        """Modules loaded so far."""
-        return len(self._modules)
 
     def rewind(self) -> None:
         """Start again at the first launch.
@@ -174,21 +165,22 @@ class Floor:
         function = self._functions.get(place)
         if function is None:
             function = self._functions[place] = self._load(prepared)
-        status = self._library.cuLaunchKernel(
+        self._library.cuLaunchKernel(
             function, *prepared.grid, prepared.threads, 1, 1, prepared.shared, self._stream, prepared.parameters, None
         )
-        self._check("cuLaunchKernel", status)
 
     def _load(self, prepared: _Prepared) -> ctypes.c_void_p:
-        library = self._library
-        module = self._modules.get(prepared.cubin)
+        module = self.modules.get(prepared.cubin)
         if module is None:
-            module = self._modules[prepared.cubin] = ctypes.c_void_p()
-            self._check("cuModuleLoadData", library.cuModuleLoadData(ctypes.byref(module), prepared.code))
+            module = self.modules[prepared.cubin] = ctypes.c_void_p()
+            self._library.cuModuleLoadData(ctypes.byref(module), prepared.code)
         function = ctypes.c_void_p()
-        status = library.cuModuleGetFunction(ctypes.byref(function), module, prepared.entry)
-        self._check("cuModuleGetFunction", status)
+        self._library.cuModuleGetFunction(ctypes.byref(function), module, prepared.entry)
         if prepared.shared > _DEFAULT_SHARED:
-            status = library.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, prepared.shared)
-            self._check("cuFuncSetAttribute", status)
+            self._library.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, prepared.shared)
         return function
+
+
+def _check(status: int, function: Any, _arguments: Any) -> None:
+    if status:
+        raise RuntimeError(f"{function.__name__} returned {status}")

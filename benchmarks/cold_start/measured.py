@@ -91,48 +91,42 @@ def digest(result: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
-class Process:
-    """This process, with the provider imported, the device's context made and the counters in place."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = spec
-        if spec.get("loader"):
-            self.install()
-        import torch
-
-        self.device = "cuda"
-        if spec.get("dry"):
-            import stand_in
-
-            self.device = stand_in.start()
-        self.counters = Counters()
-        import fla.ops.gated_delta_rule  # noqa: F401 - what the calls need
-
-        torch.cuda.init()
-        torch.empty(1, device=self.device)
-        torch.cuda.synchronize()
-
-    def install(self) -> None:
-        """Install the loader, as a user does."""
+def ready(spec: dict[str, Any]) -> tuple[str, Counters]:
+    """Import the provider, make the device's context and start counting. Returns the device and the counts."""
+    if spec.get("loader"):
         import gdn_aot
 
-        gdn_aot.install(self.spec["artifact"])
+        gdn_aot.install(spec["artifact"])
+    import torch
 
-    def extras(self) -> dict[str, Any]:
-        """Return what the loader says, if it is there."""
-        if "gdn_aot.serving.loader" not in sys.modules:
-            return {}
-        import gdn_aot
+    device = "cuda"
+    if spec.get("dry"):
+        import stand_in
 
-        report = gdn_aot.report()
-        kept = ("active", "problem", "native_launcher", "modules", "chosen", "loaded", "refused")
-        counts = {"seeded": len(report.seeded), "misses": [str(miss) for miss in report.misses]}
-        return {"report": {**{name: getattr(report, name) for name in kept}, **counts}}
+        device = stand_in.start()
+    counters = Counters()
+    import fla.ops.gated_delta_rule  # noqa: F401 - what the calls need
+
+    torch.cuda.init()
+    torch.empty(1, device=device)
+    torch.cuda.synchronize()
+    return device, counters
+
+
+def told() -> dict[str, Any]:
+    """Return what the loader says, if it is there."""
+    loader = sys.modules.get("gdn_aot.serving.loader")
+    if loader is None:
+        return {}
+    report = loader.report()
+    kept = ("active", "problem", "native_launcher", "modules", "chosen", "loaded", "refused")
+    counts = {"seeded": len(report.seeded), "misses": [str(miss) for miss in report.misses]}
+    return {"report": {**{name: getattr(report, name) for name in kept}, **counts}}
 
 
 def first(spec: dict[str, Any]) -> dict[str, Any]:
     """Measure a first call, and after it those in ``then``."""
-    process = Process(spec)
+    device, counters = ready(spec)
     names = [spec["call"], *spec.get("then", [])]
     inputs = {name: host_inputs(name) for name in names}
     found: dict[str, Any] = {}
@@ -143,12 +137,12 @@ def first(spec: dict[str, Any]) -> dict[str, Any]:
         taken = gdn_aot.preload(model=model, tp=1, tokens=TOKENS[spec["call"]] if spec.get("pool") else 0)
         found["preload"] = {"ms": 1000 * (time.perf_counter() - start), "mib": taken / MIB}
     for name in names:
-        call = prepare(inputs[name], process.device)
-        record, result = measure(call, process.counters, spec["steady"])
+        call = prepare(inputs[name], device)
+        record, result = measure(call, counters, spec["steady"])
         if model:
             record["rested_ms"] = statistics.median(_milliseconds(call, _PAUSE) for _ in range(_RESTED))
         found[name] = {**record, "digest": digest(result)}
-    return {**found, **process.extras()}
+    return {**found, **told()}
 
 
 def _milliseconds(call: Callable[[], object], pause: float = 0.0) -> float:
@@ -212,23 +206,23 @@ def _device_memory() -> dict[str, float]:
 
 def at_the_floor(spec: dict[str, Any]) -> dict[str, Any]:
     """Measure the floor; see `cold_start.floor`."""
-    process = Process(spec)
+    device, counters = ready(spec)
     inputs = host_inputs(spec["call"])
     from triton.runtime.driver import driver
 
     driver.active.get_current_device()  # FLA asks Triton's driver for it; making the driver is not part of the floor
     below = floor.Floor(spec["launches"], spec["artifact"])
     below.take_over()
-    call = prepare(inputs, process.device)
+    call = prepare(inputs, device)
     modules: list[int] = []
 
     def again() -> Any:
         below.rewind()
         result = call()
-        modules.append(below.modules)
+        modules.append(len(below.modules))
         return result
 
-    record, result = measure(again, process.counters, spec["steady"])
+    record, result = measure(again, counters, spec["steady"])
     below.rewind()
     record["modules"] += modules[0]
     return {spec["call"]: {**record, "digest": digest(result)}}
@@ -236,12 +230,12 @@ def at_the_floor(spec: dict[str, Any]) -> dict[str, Any]:
 
 def record(spec: dict[str, Any]) -> dict[str, Any]:
     """Note the launches of each call, for the floor."""
-    process = Process(spec)
-    launches = {name: floor.record(prepare(host_inputs(name), process.device)) for name in spec["calls"]}
-    counts, told = process.counters.read(), process.extras()
+    device, counters = ready(spec)
+    launches = {name: floor.record(prepare(host_inputs(name), device)) for name in spec["calls"]}
+    counts = counters.read()
     if counts["compiled"] or counts["benchmarked"]:
-        raise RuntimeError(f"the artifact does not serve these calls: {counts}, {told}")
-    return {"launches": launches, **told}
+        raise RuntimeError(f"the artifact does not serve these calls: {counts}, {told()}")
+    return {"launches": launches, **told()}
 
 
 KINDS = {"first": first, "floor": at_the_floor, "record": record}

@@ -8,7 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from harness import ROOT, ask, command
+from harness import ROOT, ask, command, described
+
+from gdn_aot.artifact.verify import open_artifact
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -45,15 +47,8 @@ class Run:
     def all(self) -> dict[str, Any]:
         """Run everything that is wanted. Returns the document."""
         self._prepare()
-        slowest = 0.0
         for number in range(self._options.repeat):
-            begun = time.monotonic()
-            if number and self._options.budget and begun - self._start + slowest > self._options.budget:
-                left = self._options.repeat - number
-                self._step("rounds", ok=False, error=f"{left} of {self._options.repeat} left out: no time left")
-                break
             self._round(number)
-            slowest = max(slowest, time.monotonic() - begun)
         self._step("end")
         return self.document
 
@@ -64,7 +59,7 @@ class Run:
         configs = str(self._root / "fla-configs")
         export = ("-m", "gdn_aot", "export", "--format", "fla", "--artifact", self._options.artifact, "-o", configs)
         self._strict: dict[str, str] = self._command("gdn-aot export", *export, "--json").get("environment", {})
-        self._describe()
+        self.document["artifact"] = described(open_artifact(self._options.artifact))
         if "f" in self._wanted:
             record = self._measure("record", "all", {}, "record", loader=True, calls=list(CALLS))
             self._launches = record.get("launches", {})
@@ -79,21 +74,6 @@ class Run:
             seed = ("-m", "gdn_aot", "seed", self._options.artifact, "--into", self._cache("d"))
             self._command("gdn-aot seed", *seed)
             self._leave("d", "d", {})
-
-    def _describe(self) -> None:
-        from gdn_aot.artifact.verify import open_artifact
-
-        artifact = open_artifact(self._options.artifact)
-        manifest = artifact.manifest
-        self.document["artifact"] = {
-            "identifier": manifest.identifier,
-            "sha256": artifact.sha256,
-            "size": artifact.size,
-            "dirty": manifest.build.dirty,
-            "models": sorted({f"{model.name} tp {model.tp}" for model in manifest.models}),
-            "binaries": sum(len(kernel.binaries) for kernel in manifest.kernels),
-            "provenance": sorted({choice.provenance for kernel in manifest.kernels for choice in kernel.choices}),
-        }
 
     def _command(self, name: str, *words: str) -> dict[str, Any]:
         """Run Python with these words; what it printed, if that is JSON, is returned."""

@@ -99,9 +99,8 @@ def _goals(document: dict[str, Any], call: str) -> Iterator[dict[str, Any]]:
         yield from compare(f"(e) at most {_SHARE} of (b)", ("e", first), ("b", first), _SHARE.__mul__)
     for case in ("preload", "preload-pool"):
         for name, when in ((steady, ""), ("rested_ms", " after a pause")):
-            yield from compare(
-                f"({case}) at most twice a steady call{when}", (case, first), (case, name), _TWICE.__mul__
-            )
+            text = f"({case}) at most twice a steady call{when}"
+            yield from compare(text, (case, first), (case, name), _TWICE.__mul__)
     for case in ("e", "nocc"):
         if case in rows:
             counts = {name: int(rows[case][name]["high"]) for name in ("compiled", "benchmarked", "built")}

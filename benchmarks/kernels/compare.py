@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import goal
 
-from gdn_aot.records import objective
+from gdn_aot.records import objective, tuning
 
 if TYPE_CHECKING:
     from gdn_aot.launches import Config
@@ -31,9 +31,7 @@ def compare(first: Record, second: Record) -> dict[str, Any]:
     counts = Counter(verdicts.values())
     share = (counts["equal"] + counts["within noise"]) / len(both) if both else 0.0
     return {
-        "records": [
-            {"device": one.device.name, "driver": one.device.driver, "tool": one.tool} for one in (first, second)
-        ],
+        "records": [tuning.origin(one) for one in (first, second)],
         "keys": len(both),
         "only_first": len(ours) - len(both),
         "only_second": len(theirs) - len(both),
@@ -42,11 +40,7 @@ def compare(first: Record, second: Record) -> dict[str, Any]:
         "share": round(share, 4),
         "goal": goal(f"at least {GOAL:.0%} equal or within noise", f"{share:.1%}", share >= GOAL),
         "others": [
-            {
-                "kernel": place[0],
-                "key": list(place[1]),
-                "chosen": [str(_chosen(ours[place])), str(_chosen(theirs[place]))],
-            }
+            {"kernel": place[0], "key": list(place[1]), "chosen": [str(_chosen(one[place])) for one in (ours, theirs)]}
             for place in both
             if verdicts[place] == "other"
         ],

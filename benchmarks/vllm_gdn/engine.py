@@ -70,7 +70,7 @@ class Run:
             self.record["free_after"] = self._free()
             for tokens in self.spec["prefill"]:
                 self.record["prefill"][str(tokens)] = self._prefill(tokens)
-            if self.spec["traffic"]:
+            if self.spec["record"]:
                 self._traffic()
         except Exception as error:  # noqa: BLE001 - running out of memory is a result
             self.record["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
@@ -95,7 +95,6 @@ class Run:
         from vllm import LLM
         from vllm.model_executor.layers.mamba.gdn import qwen_gdn_linear_attn as layer
 
-        self.record["import"] = time.time() - STARTED
         self.record["versions"] = {"vllm": vllm.__version__, "torch": torch.__version__, "triton": triton.__version__}
         self._layer_class = layer.QwenGatedDeltaNetAttention
         self._time_warm_up()

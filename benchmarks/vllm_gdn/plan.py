@@ -33,11 +33,10 @@ class Case:
     leave_mib: int = 0
     """MiB left free on the card after the engine is ready; 0 for all."""
     record: bool = False
-    """It runs under ``gdn-aot capture``."""
+    """It runs under ``gdn-aot capture``, with traffic of many lengths and batches."""
     lengths: tuple[int, ...] = (20, 46, 1000, 8000)
     repeat: int = 3
     prefill: tuple[int, ...] = (2048, 8192)
-    traffic: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -62,7 +61,7 @@ _CASES = (
         env={"CUDA_MODULE_LOADING": "EAGER"}, **_CAPTURED,
     ),
     Case(
-        name="capture", says="recorded: warm-up, many lengths and batches", seconds=240, record=True, traffic=True,
+        name="capture", says="recorded: warm-up, many lengths and batches", seconds=240, record=True,
         lengths=(50, 20, 46, 1000, 8000),
     ),
 )  # fmt: skip
