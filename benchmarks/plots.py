@@ -32,7 +32,7 @@ _APART = 0.085
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gdn-aot",
-    "font.family": "DejaVu Sans",
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "axes.edgecolor": "#d0d7de",
     "axes.spines.top": False,
