@@ -51,7 +51,7 @@ class Counters:
         Autotuner._bench, build._build, CompiledKernel._init_handles = count_bench, count_build, count_load  # noqa: SLF001
 
     def _on_compile(self, *, src: Any, metadata: Any, times: Any, cache_hit: bool, **_: Any) -> None:
-        function = getattr(src, "fn", None)
+        function: Any = getattr(src, "fn", None)
         while hasattr(function, "fn"):
             function = function.fn
         self._counts["found" if cache_hit else "compiled", is_gdn(getattr(function, "__module__", ""))] += 1

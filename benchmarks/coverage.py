@@ -17,7 +17,6 @@ from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.models import select_shapes
 
 OUT = RESULTS / "coverage.json"
-SHOWN = ("calls", "launches", "hits", "seconds")
 
 
 def main() -> None:
@@ -44,7 +43,8 @@ def main() -> None:
             traffic = ("--model", shape.name, "--tp", shape.tp, "--calls", options.calls, "--seed", options.seed)
             found = gdn_aot("coverage", file, *traffic, codes=(0, 5))  # 5: something would miss
             counts = {name: len(found[name]) for name in ("misses", "not_covered", "refused")}
-            rows[place] = {**{name: found[name] for name in SHOWN}, **counts, **wanted}
+            shown = {name: found[name] for name in ("calls", "launches", "hits", "seconds")}
+            rows[place] = {**shown, **counts, **wanted}
             print(f"{manifest.identifier} {place}: {rows[place]}", flush=True)
             save(OUT, document)
 

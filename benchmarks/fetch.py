@@ -37,7 +37,6 @@ MOST_TIMES, MOST_MORE = 1.5, 100.0
 """What a fetch may take: times the bare download, and milliseconds on top."""
 MOST_REPEATED = 300.0
 """Milliseconds that a repeated fetch may take, interpreter and all."""
-_TESTS = str(ROOT / "tests")
 
 SERVE = """
 import sys
@@ -51,11 +50,10 @@ with LoopbackHub() as hub:
 @contextlib.contextmanager
 def hub() -> Iterator[tuple[str, str]]:
     """Run the stand-in; yields its address and a token that may write."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", SERVE], env=environment(PYTHONPATH=_TESTS), **pipes) as process:
-        url, token = process.stdout.readline().split()
-        yield url, token
-        process.communicate("")
+    env, pipe = environment(PYTHONPATH=str(ROOT / "tests")), subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", SERVE], env=env, stdin=pipe, stdout=pipe, text=True) as process:
+        url, token = (process.stdout.readline() if process.stdout else "").split()
+        yield url, token  # it ends when its stdin is closed
 
 
 def client(home: Path, url: str, token: str) -> dict[str, str]:

@@ -32,8 +32,12 @@ def time(artifact: Artifact, home: str, rounds: int) -> dict[str, Any]:
         "find": lambda: find_installed(Store(home), artifact.sha256),
         "again": lambda: install(Store(home), artifact),
     }
-    times = interleaved(steps, rounds, lambda name: name == "install" and shutil.rmtree(home, ignore_errors=True))
-    return {**described(artifact), "now_ms": times}
+
+    def before(name: str) -> None:
+        if name == "install":
+            shutil.rmtree(home, ignore_errors=True)
+
+    return {**described(artifact), "now_ms": interleaved(steps, rounds, before)}
 
 
 def size(artifacts: list[Artifact], home: str) -> dict[str, Any]:
