@@ -89,7 +89,7 @@ def _goals(document: dict[str, Any], call: str) -> Iterator[dict[str, Any]]:
         found = [rows.get(case, {}).get(name) for case, name in (ours, theirs)]
         if all(found):
             first, second = (float(one["median"]) for one in found)
-            shown = f"{first:.3g} ms against {second:.3g} ms: {first / second:.3g} of it"
+            shown = f"{first:.3g} ms against {second:.3g} ms: {first / second:.3g} times"
             yield goal(f"{call}: {text}", shown, first <= most(second))
 
     first, steady = "first_ms", "steady_ms"
