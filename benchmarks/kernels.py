@@ -169,7 +169,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return document
 
 
-def committed(options: argparse.Namespace, target: str) -> tuple[tuning.Record, str]:
+def committed(options: argparse.Namespace, target: str) -> tuple[tuning.TuningRecord, str]:
     """Return the record with gdn-aot's choices, and what it is."""
     distribution, version = get_provider(process.PROVIDER).distribution, installed.require(process.PROVIDER)
     path = options.record or tuning.record_path(ROOT / "artifacts" / "tuning", target, distribution, version)

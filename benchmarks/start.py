@@ -20,7 +20,7 @@ from typing import Any
 
 from harness import RESULTS, ROOT, gdn_aot, goal, goals_text, interleaved, load, machine, run, save, summary
 
-from gdn_aot.artifact.parse import load_manifest
+from gdn_aot.artifact.manifest_json import load_manifest
 from gdn_aot.artifact.verify import open_artifact
 
 OUT = RESULTS / "start.json"

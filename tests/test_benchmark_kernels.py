@@ -23,7 +23,7 @@ def test_two_records_are_compared_by_configuration() -> None:
     first = [choice(row, key=key) for row, key in zip((near, near, far, near), keys, strict=True)]
     backward = list(reversed(CONFIGS))
 
-    def turned(key: tuple[int, ...], chosen: int, row: records.Times) -> records.ChoiceRecord:
+    def turned(key: tuple[int, ...], chosen: int, row: records.Times) -> records.MeasuredChoice:
         return choice(times(64, *reversed(row.us)), key=key, chosen=chosen, reference=3)
 
     second = [turned((1,), 3, near), turned((2,), 2, near), turned((3,), 1, far)]

@@ -11,23 +11,22 @@ from gdn_aot.records import objective, tuning
 
 if TYPE_CHECKING:
     from gdn_aot.launches import Config
-    from gdn_aot.records.tuning import ChoiceRecord, KernelRecord, Record
+    from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
 
-    Choice = tuple[KernelRecord, ChoiceRecord]
+    Choice = tuple[MeasuredKernel, MeasuredChoice]
 
 GOAL = 0.95
 """Share of the keys whose choices must be equal or within noise."""
 
 
-def compare(first: Record, second: Record) -> dict[str, Any]:
+def compare(first: TuningRecord, second: TuningRecord) -> dict[str, Any]:
     """Return how the choices of two records agree."""
     ours, theirs = (
         {(kernel.kernel, one.key): (kernel, one) for kernel in record.kernels for one in kernel.choices}
         for record in (first, second)
     )
-    weights = objective.Objective(dict(first.objective.weights), first.objective.bound)
     both = [place for place in ours if place in theirs]
-    verdicts = {place: _verdict(ours[place], theirs[place], weights) for place in both}
+    verdicts = {place: _verdict(ours[place], theirs[place], first.objective) for place in both}
     counts = Counter(verdicts.values())
     share = (counts["equal"] + counts["within noise"]) / len(both) if both else 0.0
     return {

@@ -48,7 +48,7 @@ class Lookup:
     """
 
     def __init__(
-        self, record: tuning.Record, shipped: tuning.TuningTable, dummies: Sequence[Picks], bandwidth: float
+        self, record: tuning.TuningRecord, shipped: tuning.TuningTable, dummies: Sequence[Picks], bandwidth: float
     ) -> None:
         self._shipped, self._dummies, self._bandwidth = shipped, dummies, bandwidth
         self._keys = {(kernel.kernel, one.key): (kernel, one) for kernel in record.kernels for one in kernel.choices}
