@@ -17,8 +17,9 @@ from typing import Any
 from harness import RESULTS, described, goal, interleaved, machine, save
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
-from gdn_aot.store.install import find_installed, install
+from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
+from gdn_aot.store.whole import find_installed
 
 MOST = 1.3
 """What a store of the targets of one provider may take: times the bytes of its unique blobs."""
