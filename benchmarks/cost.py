@@ -1,92 +1,179 @@
-"""What it costs to build the matrix: compiles measured here, and schedules simulated with them.
+"""What it costs to build the matrix: rows measured by building them, and a plain estimate of the whole.
 
-    python benchmarks/cost.py measure [--provider fla] [--part N] [--jobs N] [--note TEXT] TARGET ...   all: every one
-    python benchmarks/cost.py environment constraints/FILE.txt      how long a job takes to make its own
-    python benchmarks/cost.py simulate                              schedules of what was measured
-    python benchmarks/cost.py page                                  docs/explanation/cost.md
+    python benchmarks/cost.py measure [--jobs N] IDENTIFIER ...     rows of artifacts/matrix.toml
+    python benchmarks/cost.py page                              docs/explanation/cost.md
 
-``measure`` builds shard 1 of N of each artifact, all models at tensor-parallel sizes 1, 2, 4 and 8, from an empty build
-cache. With N = 32 and 2 quiet cores the ten targets of fla take about a quarter of an hour; the Python that runs it is
-the environment that is measured, so vLLM's rows come from one with vLLM in it. Rows that are not measured again keep
-their figures. It ends with ``simulate`` and ``page``.
+``measure`` is ``gdn-aot build --only IDENTIFIER`` from an empty build cache, in the environment that runs it: vLLM's
+rows are measured by a Python with vLLM in it. One takes 10 to 40 minutes on 2 cores. Rows that are not measured again
+keep their figures. It ends with ``page``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from pathlib import Path
-from typing import Any
+import tempfile
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
-from cost import document, layouts, measure
-from machine import machine
+from harness import RESULTS, ROOT, gdn_aot, load, machine, save
 
-from gdn_aot.catalogue.targets import all_targets
+from gdn_aot import matrix
+from gdn_aot.catalogue.targets import get_target
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "cost.json"
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+OUT = RESULTS / "cost.json"
 PAGE = ROOT / "docs" / "explanation" / "cost.md"
+MATRIX = ROOT / "artifacts" / "matrix.toml"
+ENVIRONMENT = 60.0
+"""Seconds of wall time in which a job makes its environment: assumed; pip took half of it for fla on 2 cores."""
+RUNNER = 2
+"""Cores of the machine that one job of CI gets here; those of hosted runners are 2 to 4."""
+_SHOWN = 8
+"""Kernels in the table."""
+_WIDTH = 120
+
+Row = dict[str, Any]
+"""A row of ``results/cost.json``: seconds are CPU seconds, those of the assembler included."""
 
 
-def load() -> dict[str, Any]:
-    """Return the results so far."""
-    if RESULTS.exists():
-        found: dict[str, Any] = json.loads(RESULTS.read_text())
-        return found
-    return {"environment": {"seconds": layouts.ENVIRONMENT, "measured": False}, "note": "", "rows": []}
+def measure(identifier: str, jobs: int) -> Row:
+    """Build a row of the matrix from an empty build cache."""
+    with tempfile.TemporaryDirectory(prefix="gdn-aot-cost-") as home:
+        words = ("--only", identifier, "--matrix", MATRIX, "--jobs", jobs, "--keep-going", "-o", f"{home}/out")
+        (made,) = gdn_aot("build", *words, home=home)["artifacts"]
+    return {
+        "identifier": identifier,
+        "built": "whole",
+        "compiles": made["compiled"],
+        "bytes": made["size"],
+        "trace": made["seconds"]["trace"],
+        "pack": made["seconds"]["pack"],
+        "compile": made["compile_seconds"],
+    }
 
 
-def save(results: dict[str, Any]) -> None:
-    """Write the results: each row's compiles and chains on one line."""
+def provider_and_target(identifier: str) -> tuple[str, str]:
+    """Split ``fla0.6.0-triton3.6.0-sm_75``."""
+    provider, _, target = identifier.split("-")
+    return provider.rstrip(".0123456789"), target
+
+
+def stand_in(rows: Sequence[Row], provider: str, target: str) -> Row:
+    """Return the measured row nearest to an artifact: first the provider counts, then bf16 arithmetic, then the target.
+
+    Targets without bf16 arithmetic are those whose tensor cores Triton does not use, which is what makes code long.
+    """
+
+    def distance(row: Row) -> tuple[bool, bool, int]:
+        its_provider, its_target = provider_and_target(row["identifier"])
+        ours, theirs = get_target(target), get_target(its_target)
+        return its_provider != provider, ours.bf16 != theirs.bf16, abs(ours.arch_number - theirs.arch_number)
+
+    return min(rows, key=distance)
+
+
+def job_seconds(row: Row) -> float:
+    """Return the wall seconds of one job of CI: environment, trace, compiling on all its cores, packing."""
+    return float(ENVIRONMENT + row["trace"] + sum(row["compile"].values()) / RUNNER + row["pack"])
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """Return ``docs/explanation/cost.md``, made of the results so that its figures are those of one file."""
+    rows: list[Row] = results["rows"]
+    about = results["machine"]
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update(row["compile"])
+    every = sum(total.values())
+    share = [(f"`{kernel}`", f"{spent / every:.0%}") for kernel, spent in total.most_common(_SHOWN)]
+    parts = [
+        "# What the matrix costs",
+        "<!-- Made by `python benchmarks/cost.py page` of benchmarks/results/cost.json; not edited by hand. -->",
+        _text(
+            f"Measured on {about['cores']} cores of {about['cpu']}, Triton {about['triton']}, with {results['jobs']}",
+            f"compile workers. {results.get('note', '')}",
+        ),
+        _text(
+            "Seconds are CPU seconds, those of the assembler included, unless wall time is said. All models are built",
+            "at tensor-parallel sizes 1, 2, 4 and 8. *Built* says how much of an artifact was built; of a part, what",
+            "was found is multiplied. That is a little high: a kernel with fewer keys than there are parts counts too",
+            "much, and what several parts have in common is compiled once in a whole build.",
+        ),
+        "## One artifact",
+        _table("artifact,built,compiles,compile (s),trace (s),pack (s)", map(_shown, rows)),
+        "The kernels that take most, over all artifacts above:",
+        _table("kernel,share of compiling", share),
+        "## The whole matrix",
+        *_estimate(rows),
+        _text(
+            f"A job makes its environment ({ENVIRONMENT:.0f} s of wall time, assumed, not measured), traces on one",
+            f"core, compiles on {RUNNER} and packs. `gdn-aot build --executor ray` spreads the compiles of an artifact",
+            "over a cluster.",
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(row: Row) -> tuple[object, ...]:
+    seconds = (f"{sum(row['compile'].values()):.0f}", f"{row['trace']:.1f}", f"{row['pack']:.1f}")
+    return row["identifier"], row["built"], row["compiles"], *seconds
+
+
+def _estimate(rows: Sequence[Row]) -> list[str]:
+    """Return the table of the environments of the matrix, and which artifacts it takes from a neighbour."""
+    costs: dict[str, list[Row]] = {}
+    missing: list[str] = []
+    for published in matrix.load(MATRIX).rows:
+        wanted = published.environment.provider, published.target
+        row = stand_in(rows, *wanted)
+        costs.setdefault(published.environment.name, []).append(row)
+        if provider_and_target(row["identifier"]) != wanted:
+            missing.append(" ".join(wanted))
+    costs["all"] = [row for some in costs.values() for row in some]
     lines = []
-    for row in results["rows"]:
-        fields = [f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}" for name, value in row.items()]
-        lines.append("  {" + ",\n   ".join(fields) + "}")
-    rest = json.dumps({name: value for name, value in results.items() if name != "rows"}, indent=1)
-    RESULTS.write_text(rest[:-2] + ',\n "rows": [\n' + ",\n".join(lines) + "\n ]\n}\n")
+    for name, some in costs.items():
+        jobs = [job_seconds(row) for row in some]
+        hours = sum(row["trace"] + sum(row["compile"].values()) for row in some) / 3600
+        lines.append((name, len(some), f"{hours:.1f}", f"{sum(jobs) / 3600:.1f} h", f"{max(jobs) / 60:.1f} min"))
+    heads = f"environment,artifacts,CPU hours,all on one machine of {RUNNER} cores,a machine for each artifact"
+    taken = f"Not measured, and taken to cost what the nearest measured row does: {', '.join(dict.fromkeys(missing))}."
+    return [_table(heads, lines), _text("A plain sum.", taken if missing else "")]
 
 
-def simulate(results: dict[str, Any]) -> None:
-    """Schedule the matrix."""
-    rows = [layouts.read_row(row) for row in results["rows"]]
-    results["matrix"] = layouts.compare(rows, results["environment"]["seconds"])
+def _text(*sentences: str) -> str:
+    """Return a paragraph."""
+    text = " ".join(sentences).rstrip()
+    return "\n".join(textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
+
+
+def _table(heads: str, rows: Iterable[Sequence[object]]) -> str:
+    names = heads.split(",")
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (names, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(names), *lines[1:]])
 
 
 def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    row = commands.add_parser("measure")
-    row.add_argument("--provider", default="fla")
-    row.add_argument("--part", type=int, default=32, help="build one shard of so many")
-    row.add_argument("--jobs", type=int, default=os.cpu_count())
-    row.add_argument("--note", default="", help="a sentence on the machine, for the page")
-    row.add_argument("targets", nargs="+")
-    commands.add_parser("environment").add_argument("requirements", type=Path)
-    commands.add_parser("simulate")
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("--jobs", type=int, default=os.cpu_count())
+    measuring.add_argument("identifiers", nargs="+")
     commands.add_parser("page")
     asked = parser.parse_args()
-    results = load()
+    results = {"rows": [], **load(OUT)}
     if asked.command == "measure":
-        names = [target.name for target in all_targets()] if asked.targets == ["all"] else asked.targets
-        for name in names:
-            made = measure.measure(asked.provider, name, asked.part, asked.jobs)
-            print(
-                made["identifier"], len(made["tasks"]), "compiles,", round(sum(task[1] for task in made["tasks"])), "s"
-            )
-            others = [old for old in results["rows"] if old["identifier"] != made["identifier"]]
-            results["rows"] = sorted([*others, made], key=lambda old: (old["provider"], int(old["target"][3:])))
-            distributions = ("triton", "torch") + (("fla-core",) if asked.provider == "fla" else ())
-            results = {"machine": machine(*distributions), "jobs": asked.jobs, **results, "note": asked.note}
-            save(results)
-    if asked.command == "environment":
-        results["environment"] = {"seconds": round(measure.environment(asked.requirements), 1), "measured": True}
-    if asked.command != "page":
-        simulate(results)
-        save(results)
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(document.page(results))
+        for identifier in asked.identifiers:
+            made = measure(identifier, asked.jobs)
+            others = [old for old in results["rows"] if old["identifier"] != identifier]
+            results |= {"machine": machine("triton", "torch"), "jobs": asked.jobs}
+            results["rows"] = sorted([*others, made], key=lambda row: str(row["identifier"]))
+            save(OUT, results)
+    PAGE.write_text(page(results))
 
 
 if __name__ == "__main__":

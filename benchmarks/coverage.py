@@ -9,32 +9,14 @@ after another, each with the Python that has it (for vLLM, `make vllm` makes one
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-from machine import machine
+from harness import RESULTS, gdn_aot, load, machine, save
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.models import select_shapes
 
-RESULTS = Path(__file__).parent / "results" / "coverage.json"
-SHOWN = ("calls", "launches", "hits", "seconds")
-
-
-def cover(file: Path, model: str, tp: int, calls: int, seed: int) -> dict[str, Any]:
-    """Return what ``gdn-aot coverage`` says of one model and size."""
-    traffic = ["--model", model, "--tp", str(tp), "--calls", str(calls), "--seed", str(seed)]
-    command = [sys.executable, "-m", "gdn_aot", "coverage", str(file), *traffic, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 5):  # 5: something would miss
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-    found = json.loads(done.stdout)
-    counts = {name: found[name] for name in SHOWN}
-    lists = {name: len(found[name]) for name in ("misses", "not_covered", "refused")}
-    return {**counts, **lists, "seed": seed}
+OUT = RESULTS / "coverage.json"
 
 
 def main() -> None:
@@ -47,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--resume", action="store_true", help="leave out what has a row for an artifact like this one")
     options = parser.parse_args()
-    document = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"machine": {}, "rows": {}}
+    document = load(OUT) or {"machine": {}, "rows": {}}
     sizes = [int(size) for size in options.tp.split(",")]
     for file in options.files:
         manifest = open_artifact(file).manifest
@@ -58,9 +40,13 @@ def main() -> None:
             wanted = {"calls": options.calls, "seed": options.seed, "commit": manifest.build.commit}
             if options.resume and wanted.items() <= rows.get(place, {}).items():
                 continue
-            rows[place] = {**cover(file, shape.name, shape.tp, options.calls, options.seed), **wanted}
+            traffic = ("--model", shape.name, "--tp", shape.tp, "--calls", options.calls, "--seed", options.seed)
+            found = gdn_aot("coverage", file, *traffic, codes=(0, 5))  # 5: something would miss
+            counts = {name: len(found[name]) for name in ("misses", "not_covered", "refused")}
+            shown = {name: found[name] for name in ("calls", "launches", "hits", "seconds")}
+            rows[place] = {**shown, **counts, **wanted}
             print(f"{manifest.identifier} {place}: {rows[place]}", flush=True)
-            RESULTS.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+            save(OUT, document)
 
 
 if __name__ == "__main__":

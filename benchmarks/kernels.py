@@ -1,13 +1,13 @@
 """Device time of the GDN prefill kernels: FLA's choices, gdn-aot's, the best there are, and the memory floor.
 
-    python benchmarks/kernels.py --prepare --pack FILE                # without a GPU: compiles, for hours on 2 cores
-    python benchmarks/kernels.py --pack FILE [--record RECORD] [--out JSON] [--svg SVG]   # on the GPU, some 6 minutes
-    python benchmarks/kernels.py compare RECORD RECORD [--out JSON]   # two tuning runs: do they choose alike?
+    python benchmarks/kernels.py --prepare --cache-dir DIR    # without a GPU: compiles, for hours on 2 cores
+    python benchmarks/kernels.py --cache-dir DIR [--record RECORD] [--out JSON]    # on the GPU
+    python benchmarks/kernels.py --compare RECORD RECORD      # two tuning runs: do they choose alike?
 
-Without ``--pack`` the second command compiles what the build cache lacks. Measured are the seven launches of six
-kernels in one dense prompt through ``chunk_gated_delta_rule`` as transformers calls it (no state before, the state
-after wanted, queries and keys normalized by one kernel each; these two launches have one key and are timed once).
-Shapes with the same kernels are measured once and reported under each name. The columns, per kernel and in sum:
+DIR is carried to the machine with the GPU; without it the second command compiles first. Measured are the seven
+launches of six kernels in one dense prompt through ``chunk_gated_delta_rule`` as transformers calls it (no state
+before, the state after wanted, queries and keys normalized by one kernel each; these two launches have one key and are
+timed once). The columns, per kernel and in sum:
 
 fla_tuned      what FLA's own autotuner takes when it is first called at this length. Plain FLA in a fresh process, its
                Triton cache seeded with the binaries of all candidates and with no choice (``gdn-aot build --candidates
@@ -18,33 +18,51 @@ pick64         the same, first called on 64 tokens, as vLLM's warm-up does. Done
                the prompt comes, so there its choice at this length is taken (``retuned``)
 shipped        gdn-aot's choice, from the tuning record
 provider_best  the fastest of FLA's own candidates at this length by this run's times
-wide_best      the fastest of all, FLA's and those of a wide search at this length
+wide_best      the fastest of all that ``gdn-aot tune --search wide`` times in full, FLA's included
 floor          bytes of all tensors among the launch's arguments (each is read once or written once, as a whole; taken
                from the shapes of the real arguments) over the bandwidth of a large device-to-device copy in this run
 
-All times of a row come of the same interleaved rounds in one process, `measuring`'s own: L2 overwritten before each
-launch, CUDA events, medians. What FLA chose is looked up in them: FLA's own figures are not used. Results are written
-after each shape. A candidate of the wide search that ended the measuring process is spared later shapes. ``--dry`` goes
-through all of it without a GPU; its figures mean nothing.
+Times are those of ``gdn-aot tune`` into a record of its own, never the shipped one: all times of a kernel at a length
+come of the same interleaved rounds in one process, L2 overwritten before each launch, CUDA events, medians. What FLA
+chose is looked up in them: FLA's own figures are not used. ``benchmarks/plots.py`` draws the results. ``--dry`` goes
+through the rest without a GPU, with the times of ``--record``; its figures mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
-import time
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-SHAPES = "qwen3.5-9b:1,qwen3.5-27b:1,qwen3.5-35b-a3b:1,qwen3.5-9b:4"
+from harness import RESULTS, ROOT, ask, gdn_aot, goals_text, machine, save, serve
+from kernels import compare, process, report
+
+from gdn_aot.catalogue.models import ModelShape, select_shapes
+from gdn_aot.catalogue.providers import get_provider
+from gdn_aot.launches import config_from_json
+from gdn_aot.machine import card, installed
+from gdn_aot.records import tuning
+
+SHAPES = "qwen3.5-9b:1,qwen3.5-27b:1,qwen3.5-9b:4"
 FEW = (64, 8192)
 """Lengths at which FLA tunes itself on shapes after the first."""
+DUMMY, DUMMIES = 64, 3
+"""Tokens of the prompt that a warm-up tunes on, and the times that FLA tunes itself on it."""
+METHOD = {
+    "clock": "cuda events, L2 overwritten before each launch, interleaved rounds, medians",
+    "floor": "bytes of all tensor arguments of the launch over copy bandwidth",
+    "call": "one dense prompt, chunk_gated_delta_rule as transformers calls it",
+}
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+
     def counts(text: str) -> tuple[int, ...]:
         return tuple(sorted({int(part) for part in text.split(",")}))
 
@@ -53,203 +71,129 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--shapes", default=SHAPES, help="model:tp,...; default " + SHAPES)
     parser.add_argument("--tokens", type=counts, default=(64, 512, 2048, 8192, 32768))
     parser.add_argument("--search", choices=["provider", "wide"], default="wide")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--search-seconds", type=float, default=1.0, help="per key and length")
     parser.add_argument("--cache-dir", type=Path, default=ROOT / "build" / "kernels", help="build cache")
-    parser.add_argument("--pack", type=Path, help="with --prepare: write all that is needed; else read it first")
     parser.add_argument("--jobs", "-j", type=int, default=2)
     parser.add_argument("--arch", default="sm_90", help="of --prepare and --dry")
     parser.add_argument("--prepare", action="store_true", help="compile only; needs no GPU")
     parser.add_argument("--dry", action="store_true", help="without a GPU; the figures mean nothing")
-    parser.add_argument("--no-fla", action="store_true", help="without what FLA chooses itself")
+    parser.add_argument("--compare", type=Path, nargs=2, help="only compare two tuning records")
     parser.add_argument("--out", type=Path, default=RESULTS / "kernels.json")
-    parser.add_argument("--svg", type=Path, default=RESULTS / "kernels.svg")
-    return parser.parse_args(arguments)
+    options = parser.parse_args()
+    options.cache_dir = options.cache_dir.absolute()
+    return options
 
 
-def prepare(options: argparse.Namespace) -> None:
-    from kernels import pack, plan
+def shapes(options: argparse.Namespace) -> list[ModelShape]:
+    """Return the shapes that are asked for."""
+    pairs = [text.partition(":") for text in options.shapes.split(",")]
+    return [select_shapes([model], [int(tp or 1)]).shapes[0] for model, _, tp in pairs]
 
-    from gdn_aot.catalogue.targets import get_target
 
-    made = plan.Preparation(options, get_target(options.arch))
-    groups = plan.groups(options.shapes.split(","))
-    artifacts = []
-    for group in groups:
-        artifacts.append(made.artifact(group))
-        print(f"{group.names[0]}: {artifacts[-1]}, {artifacts[-1].stat().st_size} bytes", flush=True)
-    for group in groups:
-        prepared = made.compile(group, made.prompts(group))
-        count = sum(len(state.configs) for state in prepared.keys.values())
-        what = f"{len(prepared.keys)} keys, {count} candidates, {prepared.compiled} compiled"
-        print(f"{group.names[0]}: {what}", flush=True)
-        if options.pack is not None:
-            size = pack.write(options.pack, made.cache.root, [*made.cache.used, *artifacts])
-            print(f"{options.pack}: {size} bytes", flush=True)
+def words(shape: ModelShape, options: argparse.Namespace) -> tuple[object, ...]:
+    """Return the options that building and tuning a shape have in common."""
+    chosen = ("--model", shape.name, "--tp", shape.tp, "--workload", process.WORKLOAD, "--max-batch", 1)
+    return ("--provider", process.PROVIDER, *chosen, "--jobs", options.jobs, "--cache-dir", options.cache_dir)
+
+
+def build(shape: ModelShape, options: argparse.Namespace, target: str) -> Path:
+    """Return an artifact with the binaries of all of FLA's own candidates, built unless it is there."""
+    folder = options.cache_dir / "artifacts" / f"{shape.name}-tp{shape.tp}"
+    if not list(folder.glob("*.tar.zst")):
+        most = ("--max-tokens", max(options.tokens), "--candidates", "all", "--keep-going")
+        gdn_aot("build", "--arch", target, *words(shape, options), *most, "-o", folder)
+    (found,) = folder.glob("*.tar.zst")
+    return found
+
+
+def tune(shape: ModelShape, options: argparse.Namespace, *more: object) -> dict[str, Any]:
+    """Compile, and without ``--prepare`` time, every candidate; the record goes into ``times`` of the cache."""
+    measured = ("--tokens", ",".join(map(str, options.tokens)), "--search", options.search)
+    out = ("-o", options.cache_dir / "times")
+    done: dict[str, Any] = gdn_aot("tune", *words(shape, options), *measured, *out, *more)
+    return done
+
+
+def answer(kind: str, spec: dict[str, Any], env: dict[str, str] | None = None) -> Any:
+    """Run one of the processes of `kernels.process` and return its answer.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    found = ask(Path(__file__).resolve(), kind, spec, env)
+    if not found["ok"]:
+        sys.exit(f"{kind}: {found['error']}\n{found['stderr']}")
+    return found["answer"]
+
+
+def picks(artifact: Path, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Let FLA tune itself in a fresh process whose Triton cache has all binaries and no choice."""
+    with tempfile.TemporaryDirectory(prefix="kernels-triton-", ignore_cleanup_errors=True) as folder:
+        gdn_aot("seed", artifact, "--into", folder)
+        for path in Path(folder).rglob("*.autotune.json"):
+            path.unlink()
+        runs: list[dict[str, Any]] = answer("pick", spec, {"TRITON_CACHE_DIR": folder, "FLA_CACHE_RESULTS": "0"})
+    for run in runs:
+        run["picks"] = {(one["kernel"], tuple(one["key"])): config_from_json(one["config"]) for one in run["picks"]}
+    return runs
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure shape after shape; results are written after each."""
-    from kernels import plan, run
-    from kernels.worker import ask
-
-    from gdn_aot.catalogue.targets import get_target
-
-    if options.dry:
-        target, about = get_target(options.arch), {"device": "none (dry)", "driver": "none"}
-        copied = {"bytes_per_second": 2.5e12}
-    else:
-        from gdn_aot.machine import card as device
-
-        card = device.probe()
-        target, about = card.target, {"device": card.name, "driver": card.driver}
-        if warning := card.warning():
-            about["warning"] = warning
-            run.say(f"Warning: {warning}")
-        copied = ask("copy")
-    made = plan.Preparation(options, target)
-    table, where = shipped(options, target.name)
+    target = options.arch if options.dry else card.probe().target.name
+    copied = {"bytes_per_second": 2.5e12} if options.dry else answer("copy", {})
+    shipped, where = committed(options, target)
     document: dict[str, Any] = {
-        "machine": {**about, **versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())},
-        "method": {
-            "rounds": options.rounds,
-            "search": options.search,
-            "search_seconds": options.search_seconds,
-            "clock": "cuda events, L2 overwritten before each launch, interleaved rounds, medians",
-            "record": where,
-            "floor": "bytes of all tensor arguments of the launch over copy bandwidth",
-            "call": "one dense prompt, chunk_gated_delta_rule as transformers calls it",
-        },
+        "machine": machine("torch", "triton", "fla-core"),
+        "method": {**METHOD, "search": options.search, "record": where},
         "copy": copied,
         "shapes": {},
         "details": {},
     }
-    crashes = run.Crashes()
-    for number, group in enumerate(plan.groups(options.shapes.split(","))):
-        name = group.names[0]
-        start = time.monotonic()
-        prompts = made.prompts(group)
-        prepared = made.compile(group, prompts)
-        ready = time.monotonic()
-        wanted = [count for count in options.tokens if number == 0 or count in FEW]
-        fla = run.Fla() if options.no_fla else run.Fla.tuned(made, group, wanted, dry=options.dry)
-        tuned = time.monotonic()
-        crashes.spare(prepared)
-        run.keep(prepared, table)
-        found = run.measure(made, prepared)
-        crashes.note(prepared)
-        rows = run.Table(prepared, fla, table, copied["bytes_per_second"])
-        tokens = {str(prompt.tokens): rows.at(prompt) for prompt in prompts}
-        for label in group.names:
-            same = {} if label == name else {"same_kernels_as": name}
-            document["shapes"][label] = {**same, "tokens": tokens}
-        seconds = {"prepare": ready - start, "fla": tuned - ready, "measure": time.monotonic() - tuned}
-        document["details"][name] = {
-            **found,
-            "compiled": prepared.compiled,
-            "fla": fla.runs,
-            "fla_error": fla.error,
-            "wall_seconds": {what: round(value, 1) for what, value in seconds.items()},
-            "timings": run.timings(prepared),
-        }
-        save(options, document)
-        run.say(f"{name}: {document['details'][name]['wall_seconds']}")
+    shutil.rmtree(options.cache_dir / "times", ignore_errors=True)
+    for number, shape in enumerate(shapes(options)):
+        name, spec = f"{shape.name} tp {shape.tp}", {"shape": asdict(shape), "target": target, "dry": options.dry}
+        tuned = {} if options.dry else tune(shape, options)
+        times = shipped if options.dry else tuning.load(Path(tuned["record"]))
+        launches = answer("launches", {**spec, "tokens": options.tokens})
+        asked = [count for count in options.tokens if count != DUMMY and (number == 0 or count in FEW)]
+        runs = picks(build(shape, options, target), {**spec, "tokens": [DUMMY] * DUMMIES + asked})
+        found = [run.pop("picks") for run in runs]
+        at = dict(zip([DUMMY, *asked], [found[0], *found[DUMMIES:]], strict=True))
+        lookup = report.Lookup(times, tuning.table(shipped), found[:DUMMIES], copied["bytes_per_second"])
+        rows = {tokens: lookup.at(of, int(tokens), at.get(int(tokens), {})) for tokens, of in launches.items()}
+        document["shapes"][name] = {"tokens": rows}
+        document["details"][name] = {"tuned": tuned, "fla": runs}
+        document["goals"] = report.goals(document)
+        save(options.out, document)
+        print(f"{name}: done", file=sys.stderr, flush=True)
     return document
 
 
-def shipped(options: argparse.Namespace, target: str) -> tuple[Any, str]:
-    """Return the choices of the record, and its path and device."""
-    from kernels import calls, run
-
-    from gdn_aot.catalogue.providers import get_provider, require_installed
-    from gdn_aot.records import tuning as record
-
-    distribution, version = get_provider(calls.PROVIDER).distribution, require_installed(calls.PROVIDER)
-    path = options.record or record.record_path(ROOT / "artifacts" / "tuning", target, distribution, version)
-    found = record.load(path, target=target, distribution=distribution, version=version)
+def committed(options: argparse.Namespace, target: str) -> tuple[tuning.TuningRecord, str]:
+    """Return the record with gdn-aot's choices, and what it is."""
+    distribution, version = get_provider(process.PROVIDER).distribution, installed.require(process.PROVIDER)
+    path = options.record or tuning.record_path(ROOT / "artifacts" / "tuning", target, distribution, version)
+    found = tuning.load(path, target=target, distribution=distribution, version=version)
     if found is None:
-        run.say(f"Warning: there is no record {path}: gdn-aot's choices are left out")
-        return {}, "none"
-    return record.table(found), f"{path.name}, {found.tool}, {record.origin(found)}"
-
-
-def versions() -> dict[str, str]:
-    import importlib.metadata
-    import platform
-
-    found = {"python": platform.python_version()}
-    for name in ("torch", "triton", "fla-core"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "?"
-    return found
-
-
-def save(options: argparse.Namespace, document: dict[str, Any]) -> None:
-    from kernels import plot, report
-
-    document["goals"] = report.goals(document)
-    document["gains"] = report.gains(document)
-    about = document["machine"]
-    caption = f"{about['device']}; torch {about['torch']}, Triton {about['triton']}, fla-core {about['fla-core']}"
-    for path, text in (
-        (options.out, json.dumps(document, indent=1) + "\n"),
-        (options.svg, plot.draw(document, caption)),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def show(document: dict[str, Any]) -> None:
-    from kernels import report
-
-    print(report.tables(document, markdown=False))
-    print("FLA tuned at 64 tokens, sum of three tunings each:")
-    for name, shape in document["shapes"].items():
-        for tokens, row in shape["tokens"].items():
-            print(f"  {name}, {tokens} tokens: {row['pick64_sums']}")
-    print("\n".join(["Wide search gains:", *(f"  {line}" for line in document["gains"]), "Goals:"]))
-    for goal in document["goals"]:
-        print(f"  {'met   ' if goal['met'] else 'MISSED'} {goal['goal']}: {goal['found']}")
-
-
-def compare(arguments: list[str]) -> None:
-    from kernels import compare as comparison
-
-    parser = argparse.ArgumentParser(prog="kernels.py compare", description="Compare the choices of two records.")
-    parser.add_argument("records", type=Path, nargs=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "kernels_repeat.json")
-    options = parser.parse_args(arguments)
-    found = comparison.compare(tuple(options.records))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(comparison.text(found))
+        sys.exit(f"there is no record {path}")
+    return found, f"{path.name}, {found.tool}, {tuning.origin(found)}"
 
 
 def main() -> None:
-    import os
-
-    sys.path.insert(0, str(ROOT))
-    if sys.argv[1:2] == ["--worker"]:
-        from kernels import worker
-
-        worker.main(sys.argv[2])
-        return
-    if sys.argv[1:2] == ["compare"]:
-        compare(sys.argv[2:])
-        return
-    options = parse(sys.argv[1:])
-    more = [str(ROOT), *([str(ROOT / "benchmarks")] if options.dry else []), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, more))  # for the processes that compile and measure
-    if options.pack is not None and not options.prepare:
-        from kernels import pack
-
-        pack.read(options.pack, options.cache_dir)
-    if options.prepare:
-        prepare(options)
+    """Prepare, measure or compare; or be one of the processes that are measured."""
+    serve(process.KINDS)
+    options = parse()
+    if options.compare:
+        found = compare.compare(*map(tuning.load, options.compare))
+        save(RESULTS / "tuning_repeat.json", found)
+        print(json.dumps(found, indent=1))
+    elif options.prepare:
+        for shape in shapes(options):
+            print(build(shape, options, options.arch), tune(shape, options, "--prepare", "--arch", options.arch))
     else:
-        show(measure(options))
+        document = measure(options)
+        print(report.tables(document))
+        print(goals_text(document["goals"]))
 
 
 if __name__ == "__main__":

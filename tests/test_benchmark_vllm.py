@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import triton
 from helpers import ROOT
-
-from gdn_aot.records.tuning import load as record_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from harness import goals_text
 from vllm_gdn import plan, report
 
 if TYPE_CHECKING:
@@ -41,7 +39,6 @@ def record(name: str, **more: Any) -> dict[str, Any]:
         "process": {"compiled_gdn": 0, "benchmarks_gdn": 0, "compiled_other": 3},
         "requests": requests(case.lengths, 0.03, 0.025),
         "prefill": {"8192": {"tuned": 610.0, "gdn": 900.0}},
-        "by_record": {"device": "NVIDIA H100 80GB HBM3", "kernels": 6, "chosen_us": 610.0, "best_us": 600.0},
         **more,
     }
 
@@ -58,7 +55,7 @@ def good() -> dict[str, dict[str, Any]]:
 
 
 def test_goals_that_are_met() -> None:
-    assert [goal["met"] for goal in report.goals(good())] == [True] * 11
+    assert [goal["met"] for goal in report.goals(good())] == [True] * 10
 
 
 @pytest.mark.parametrize(
@@ -68,22 +65,19 @@ def test_goals_that_are_met() -> None:
         ("d", {"warm_up": 0.5}, [2]),
         ("d", {"prefill": {"8192": {"tuned": 700.0, "gdn": 1.0}}}, [3]),
         ("d", {"prefill": {}}, [3]),
-        ("d", {"by_record": {"kernels": 6, "chosen_us": 613.0, "best_us": 600.0}}, [4]),
-        ("d", {"by_record": {"kernels": 5, "chosen_us": 500.0, "best_us": 500.0}}, [4]),
-        ("d", {"by_record": None}, [4]),
-        ("d", {"kv_bytes": 999}, [5]),
-        ("a", {"error": None}, [6]),
-        ("a", {"ready": None}, [6]),
-        ("d-tight", {"error": "OutOfMemoryError: no"}, [7]),
-        ("e", {"requests": requests((50,), 0.2, 0.02, compiled_other=1)}, [8, 9]),
-        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [10]),
+        ("d", {"kv_bytes": 999}, [4]),
+        ("a", {"error": None}, [5]),
+        ("a", {"ready": None}, [5]),
+        ("d-tight", {"error": "OutOfMemoryError: no"}, [6]),
+        ("e", {"requests": requests((50,), 0.2, 0.02, compiled_other=1)}, [7, 8]),
+        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [9]),
     ],
 )
 def test_goals_that_are_missed(name: str, change: dict[str, Any], missed: list[int]) -> None:
     records = good()
     records[name].update(change)
     assert [place for place, goal in enumerate(report.goals(records)) if not goal["met"]] == missed
-    assert "MISSED" in report.goals_text(report.goals(records))
+    assert "MISSED" in goals_text(report.goals(records))
 
 
 def test_out_of_memory_is_told_whoever_says_it() -> None:
@@ -94,31 +88,13 @@ def test_out_of_memory_is_told_whoever_says_it() -> None:
     ):
         records = good()
         records["a"]["error"] = error
-        assert report.goals(records)[6]["met"] is met
-
-
-def test_choices_are_found_in_the_tuning_record() -> None:
-    tuning = record_of(ROOT / "artifacts/tuning/sm_90/vllm-0.24.0.json")
-    assert tuning is not None
-    (kernel,) = (row for row in tuning.kernels if row.kernel.endswith(":recompute_w_u_fwd_kernel"))
-    choice = kernel.choices[0]
-    (times,) = (row.us for row in choice.times if row.tokens == 8192)
-    place = max((us, place) for place, us in enumerate(times) if us is not None)[1]
-    config = kernel.candidates[place]
-    theirs = triton.Config(dict(config.kwargs), num_warps=config.num_warps, num_stages=config.num_stages)
-    used = {"recompute_w_u_fwd_kernel": [{"key": list(choice.key), "config": str(theirs)}], "other": []}
-    found = report.by_record(used, tuning)
-    assert found["kernels"] == 1
-    assert found["chosen_us"] == times[place]
-    assert found["best_us"] == min(filter(None, times))
-    used["recompute_w_u_fwd_kernel"][0]["key"][0] = 999
-    assert report.by_record(used, tuning) == {}
+        assert report.goals(records)[5]["met"] is met
 
 
 def test_cases_that_did_not_run_are_neither() -> None:
     found = report.goals({"b": record("b")})
     assert {goal["met"] for goal in found} == {None}
-    assert "not run" in report.goals_text(found)
+    assert "not run" in goals_text(found)
 
 
 def test_the_table_has_every_case_and_why_one_ended() -> None:
@@ -173,14 +149,13 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
 
 
 def test_the_process_of_a_case_is_told_all_that_it_reads(engine: Path, tmp_path: Path) -> None:
-    places = plan.Places(
-        engine=engine, unpacked=tmp_path, work=tmp_path, out=tmp_path / "o.json", artifact=tmp_path / "x", captured=None
-    )
+    served = {"artifact": tmp_path / "x", "captured": None}
+    places = plan.Places(engine=engine, unpacked=tmp_path, work=tmp_path, out=tmp_path / "o.json", artifacts=served)
     text = (ROOT / "benchmarks/vllm_gdn/engine.py").read_text()
     for case in plan.CASES.values():
         spec = json.loads(json.dumps(plan.specification(case, places)))
         read = {part.partition('"')[0] for part in text.split('spec["')[1:]}
         assert read <= set(spec)
-    served = plan.environment(plan.CASES["d"], places)
-    assert served["GDN_AOT_ARTIFACT"] == str(tmp_path / "x")
-    assert "GDN_AOT" not in served
+    variables = plan.environment(plan.CASES["d"], places)
+    assert variables["GDN_AOT_ARTIFACT"] == str(tmp_path / "x")
+    assert "GDN_AOT" not in variables

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _TYPES = {
-    "i1": ctypes.c_int8,
-    "u1": ctypes.c_uint8,
-    "i8": ctypes.c_int8,
-    "u8": ctypes.c_uint8,
-    "i16": ctypes.c_int16,
-    "u16": ctypes.c_uint16,
-    "i32": ctypes.c_int32,
-    "u32": ctypes.c_uint32,
-    "i64": ctypes.c_int64,
-    "u64": ctypes.c_uint64,
-    "fp32": ctypes.c_float,
-    "f32": ctypes.c_float,
-    "fp64": ctypes.c_double,
+    **{f"{sign}{bits}": getattr(ctypes, f"c_{name}{max(bits, 8)}")
+       for bits in (1, 8, 16, 32, 64) for sign, name in (("i", "int"), ("u", "uint"))},
+    "fp32": ctypes.c_float, "f32": ctypes.c_float, "fp64": ctypes.c_double,
+}  # fmt: skip
+"""Triton's type names -> those of C."""
+_POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_uint
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "cuInit": (_NUMBER,),
+    "cuModuleLoadData": (_POINTER, ctypes.c_char_p),
+    "cuModuleGetFunction": (_POINTER, _POINTER, ctypes.c_char_p),
+    "cuFuncSetAttribute": (_POINTER, ctypes.c_int, ctypes.c_int),
+    "cuLaunchKernel": (_POINTER, *[_NUMBER] * 7, _POINTER, _POINTER, _POINTER),
 }
+"""What is called of the CUDA driver, with its arguments."""
 _MAX_DYNAMIC_SHARED = 8
 """``CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES``."""
 _DEFAULT_SHARED = 48 << 10
@@ -49,14 +49,9 @@ def record(call: Callable[[], Any]) -> list[dict[str, Any]]:
 
     def note(jit: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         launch = triton_internals.Launch(jit, args, kwargs)
-        sizes = grid(launch._bound) if callable(grid) else grid  # noqa: SLF001
-        launches.append(
-            {
-                "kernel": triton_internals.kernel_name(jit),
-                "key": launch.key,
-                "grid": [int(size) for size in (*sizes, 1, 1)[:3]],
-            }
-        )
+        sizes = grid(launch.arguments) if callable(grid) else grid
+        place = {"kernel": triton_internals.kernel_name(jit), "key": launch.key}
+        launches.append({**place, "grid": [int(size) for size in (*sizes, 1, 1)[:3]]})
         return run(jit, *args, grid=grid, warmup=warmup, **kwargs)
 
     JITFunction.run = note
@@ -67,45 +62,19 @@ def record(call: Callable[[], Any]) -> list[dict[str, Any]]:
     return launches
 
 
-class _Driver:
-    """The few functions of the CUDA driver that are needed."""
-
-    def __init__(self) -> None:
-        self.library = ctypes.CDLL(os.environ.get("COLD_START_LIBCUDA", "libcuda.so.1"))
-        pointer, number = ctypes.c_void_p, ctypes.c_uint
-        self._define("cuInit", number)
-        self.load = self._define("cuModuleLoadData", pointer, ctypes.c_char_p)
-        self.function = self._define("cuModuleGetFunction", pointer, pointer, ctypes.c_char_p)
-        self.set = self._define("cuFuncSetAttribute", pointer, ctypes.c_int, ctypes.c_int)
-        self.launch = self._define("cuLaunchKernel", pointer, *[number] * 7, pointer, pointer, pointer)
-        self.check("cuInit", self.library.cuInit(0))
-
-    def _define(self, name: str, *types: Any) -> Any:
-        function = getattr(self.library, name)
-        function.argtypes, function.restype = types, ctypes.c_int
-        return function
-
-    @staticmethod
-    def check(what: str, status: int) -> None:
-        if status:
-            raise RuntimeError(f"{what} returned {status}")
-
-
 class _Prepared:
     """One launch, ready but for the values of its arguments."""
 
     def __init__(self, launch: dict[str, Any], binary: Any, code: bytes) -> None:
-        from gdn_aot.triton_internals import find_jit
+        from gdn_aot.triton_internals import find_kernel
 
         made = binary.metadata
-        if made["num_ctas"] != 1 or made["launch_cooperative_grid"] or made["launch_pdl"]:
-            raise ValueError(f"{launch['kernel']} needs launch attributes that the floor does not set")
-        if made.get("global_scratch_size") or made.get("profile_scratch_size"):
-            raise ValueError(f"{launch['kernel']} needs scratch memory that the floor does not have")
+        unusual = ("launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size")
+        if made["num_ctas"] != 1 or any(made.get(name) for name in unusual):
+            raise ValueError(f"{launch['kernel']} needs what the floor does not have: {made}")
         module, _, qualname = launch["kernel"].partition(":")
-        jit = find_jit(module, qualname)
-        self.jit = jit.fn
-        self.names = list(jit.arg_names)
+        jit, _ = find_kernel(module, qualname)
+        self.jit, self.names = jit.fn, list(jit.arg_names)
         parameters = inspect.signature(jit.fn).parameters.values()
         defaults = {entry.name: entry.default for entry in parameters if entry.default is not entry.empty}
         self.cubin, self.code, self.entry = binary.cubin, code, made["name"].encode()
@@ -113,14 +82,14 @@ class _Prepared:
         self.grid, self.threads = launch["grid"], 32 * made["num_warps"]
         self.slots: list[tuple[str, bool, Any, Any]] = []
         """(argument, whether it is a pointer, buffer, default)."""
-        for name, kind in binary.specialization["signature"].items():
+        for name, kind in binary.specialization.signature.items():
             if kind != "constexpr":
                 pointer = kind.startswith("*")
                 buffer = ctypes.c_uint64() if pointer else _TYPES[kind]()
                 self.slots.append((name, pointer, buffer, defaults.get(name)))
-        self.scratch = ctypes.c_uint64(), ctypes.c_uint64()
-        buffers = [*(buffer for _, _, buffer, _ in self.slots), *self.scratch]
+        buffers = [*(buffer for _, _, buffer, _ in self.slots), ctypes.c_uint64(), ctypes.c_uint64()]  # and scratch
         self.parameters = (ctypes.c_void_p * len(buffers))(*map(ctypes.addressof, buffers))
+        self._kept = buffers
 
 
 class Floor:
@@ -128,28 +97,38 @@ class Floor:
 
     Args:
         launches: What `record` returned, for the same call.
-        artifact: `gdn_aot.store.stored.StoredArtifact`.
+        path: The artifact.
+
+    Raises:
+        KeyError: The artifact lacks a binary.
     """
 
-    def __init__(self, launches: Sequence[dict[str, Any]], artifact: Any) -> None:
+    def __init__(self, launches: Sequence[dict[str, Any]], path: str) -> None:
         import torch
 
-        self._driver = _Driver()
+        from gdn_aot.artifact.verify import open_artifact
+
+        self._library = ctypes.CDLL(os.environ.get("COLD_START_LIBCUDA", "libcuda.so.1"))
+        for name, types in _FUNCTIONS.items():
+            function = getattr(self._library, name)
+            function.argtypes, function.restype, function.errcheck = types, ctypes.c_int, _check
+        self._library.cuInit(0)
         self._stream = torch.cuda.current_stream().cuda_stream
         self._functions: dict[tuple[str, bytes], ctypes.c_void_p] = {}
-        self._modules: dict[str, ctypes.c_void_p] = {}
-        self._prepared = []
-        for launch in launches:
-            binary = artifact.index.binary(launch["kernel"], launch["key"])
-            if binary is None:
-                raise ValueError(f"the artifact has no binary for {launch}")
-            self._prepared.append(_Prepared(launch, binary, artifact.read_blob(binary.cubin)))
+        self.modules: dict[str, ctypes.c_void_p] = {}
+        """Those loaded so far, by the SHA-256 of their cubin."""
+        artifact = open_artifact(path)
+        binaries = {
+            (f"{kernel.module}:{kernel.qualname}", binary.launch_key): binary
+            for kernel in artifact.manifest.kernels
+            for binary in kernel.binaries
+        }
+        chosen = [binaries[launch["kernel"], launch["key"]] for launch in launches]
+        self._prepared = [
+            _Prepared(launch, binary, artifact.read_blob(binary.cubin))
+            for launch, binary in zip(launches, chosen, strict=True)
+        ]
         self._next = 0
-
-    @property
-    def modules(self) -> int:
-        """Modules loaded so far."""
-        return len(self._modules)
 
     def rewind(self) -> None:
         """Start again at the first launch.
@@ -182,25 +161,26 @@ class Floor:
         for name, pointer, buffer, default in prepared.slots:
             value = kwargs.get(name, default)
             buffer.value = (0 if value is None else value.data_ptr()) if pointer else value
-        driver = self._driver
         place = prepared.cubin, prepared.entry
         function = self._functions.get(place)
         if function is None:
             function = self._functions[place] = self._load(prepared)
-        status = driver.launch(
+        self._library.cuLaunchKernel(
             function, *prepared.grid, prepared.threads, 1, 1, prepared.shared, self._stream, prepared.parameters, None
         )
-        driver.check("cuLaunchKernel", status)
 
     def _load(self, prepared: _Prepared) -> ctypes.c_void_p:
-        driver = self._driver
-        module = self._modules.get(prepared.cubin)
+        module = self.modules.get(prepared.cubin)
         if module is None:
-            module = self._modules[prepared.cubin] = ctypes.c_void_p()
-            driver.check("cuModuleLoadData", driver.load(ctypes.byref(module), prepared.code))
+            module = self.modules[prepared.cubin] = ctypes.c_void_p()
+            self._library.cuModuleLoadData(ctypes.byref(module), prepared.code)
         function = ctypes.c_void_p()
-        status = driver.function(ctypes.byref(function), module, prepared.entry)
-        driver.check("cuModuleGetFunction", status)
+        self._library.cuModuleGetFunction(ctypes.byref(function), module, prepared.entry)
         if prepared.shared > _DEFAULT_SHARED:
-            driver.check("cuFuncSetAttribute", driver.set(function, _MAX_DYNAMIC_SHARED, prepared.shared))
+            self._library.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, prepared.shared)
         return function
+
+
+def _check(status: int, function: Any, _arguments: Any) -> None:
+    if status:
+        raise RuntimeError(f"{function.__name__} returned {status}")

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from harness import goal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 TITLES = {
     "a-first": "(a) empty Triton cache",
@@ -19,35 +24,44 @@ TITLES = {
     "f": "(f) floor",
 }
 """State -> what the table calls it, in the table's order."""
-
 CALLS = ("dense", "varlen")
-_COUNTS = ("compiled", "found", "benchmarked", "built", "modules")
-_SHARE = 20
-"""Part of (b) that (e) may take."""
+COLUMNS = {
+    "second_ms": "2nd, ms",
+    "steady_ms": "steady, ms",
+    "compiled": "compiled",
+    "found": "from cache",
+    "benchmarked": "benchmarked",
+    "built": "C builds",
+    "modules": "modules",
+    "torch_peak_mib": "PyTorch peak, MiB",
+    "device_outside_torch_mib": "other device, MiB",
+    "host_growth_mib": "host, MiB",
+}
+"""Measurements of the table, beside the first calls."""
+_SHARE, _TWICE = 0.05, 2.0
+"""Part of (b) that (e) may take; times a steady call that a first one may take after preload."""
 _ABOVE_FLOOR = 10.0
 """Milliseconds that (e) may take above (f)."""
-_INSTALL, _IMPORT = 15.0, 20.0
-"""Milliseconds that ``install()`` and ``import gdn_aot`` may take."""
+_SLOWER = 1.05
+"""Times the time of (c), which is plain Triton with the same configurations, that a steady call of (e) may take."""
 
 
 def summarize(records: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return state -> call -> measurement -> median, least and greatest, and the number of processes.
 
     The second call of a process that makes both (``a-first`` ...) is found under ``then``: its kernels that the first
-    shares were warm.
+    shares were warm. ``small`` always comes after another call.
     """
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {case: {} for case in TITLES}
     for record in records:
-        if not record["ok"] or record["case"] not in TITLES:
-            continue
-        for call in CALLS:
-            if isinstance(record.get(call), dict):
-                name = call if call == record["call"] else "then"
-                extra = {"preload_ms": record["preload"]["ms"]} if "preload" in record else {}
-                found.setdefault(record["case"], {}).setdefault(name, []).append({**record[call], **extra})
+        if record["ok"] and record["case"] in TITLES:
+            extra = {"preload_ms": record["preload"]["ms"]} if "preload" in record else {}
+            for call in (*CALLS, "small"):
+                if call in record:
+                    name = call if call in (record["call"], "small") else "then"
+                    found[record["case"]].setdefault(name, []).append({**record[call], **extra})
     return {
-        case: {call: _statistics(rows) for call, rows in by_call.items()}
-        for case, by_call in sorted(found.items(), key=lambda item: list(TITLES).index(item[0]))
+        case: {call: _statistics(rows) for call, rows in by_call.items()} for case, by_call in found.items() if by_call
     }
 
 
@@ -56,144 +70,66 @@ def _statistics(rows: list[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {"processes": len(rows)}
     for name in sorted(numbers):
         values = [row[name] for row in rows if name in row]
-        result[name] = {
-            "median": round(statistics.median(values), 3),
-            "low": round(min(values), 3),
-            "high": round(max(values), 3),
-        }
+        several = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+        result[name] = {what: round(value, 3) for what, value in several.items()}
     result["digests"] = sorted({row["digest"]["output"]["sha256"][:16] for row in rows})
     return result
 
 
-def _median(summary: dict[str, Any], case: str, call: str, name: str) -> float | None:
-    value = summary.get(case, {}).get(call, {}).get(name)
-    return None if value is None else float(value["median"])
-
-
 def goals(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what was asked for, what was found, and whether it is met; None where a part was not measured."""
-    summary = document["summary"]
-    checks: list[dict[str, Any]] = []
-
-    def check(goal: str, found: Any, met: bool | None) -> None:
-        checks.append({"goal": goal, "found": found, "met": met})
-
-    _check_share(summary, check)
-    for call in CALLS:
-        _check_floor(summary, call, check)
-        _check_counts(document, call, check)
-        _check_preloaded(summary, call, check)
-    _check_start(document["records"], check)
-    _check_steady(document["records"], check)
-    return checks
+    """Return what was asked for, what was found, and whether it is met. What was not measured is left out."""
+    return [one for call in (*CALLS, "small") for one in _goals(document, call)]
 
 
-def _check_share(summary: dict[str, Any], check: Any) -> None:
-    plain, loader = (_median(summary, case, "dense", "first_ms") for case in ("b", "e"))
-    if plain is not None and loader is not None:
-        share = plain / loader
-        text = f"{loader:.1f} ms against {plain:.1f} ms: 1/{share:.1f}"
-        check(f"first dense prefill: (e) at most 1/{_SHARE} of (b)", text, share >= _SHARE)
+def _goals(document: dict[str, Any], call: str) -> Iterator[dict[str, Any]]:
+    rows = {case: calls[call] for case, calls in document["summary"].items() if call in calls}
 
+    def compare(text: str, ours: tuple[str, str], theirs: tuple[str, str], most: Callable[[float], float]) -> Any:
+        """Yield whether one median is at most what follows from another; nothing where one was not measured."""
+        found = [rows.get(case, {}).get(name) for case, name in (ours, theirs)]
+        if all(found):
+            first, second = (float(one["median"]) for one in found)
+            shown = f"{first:.3g} ms against {second:.3g} ms: {first / second:.3g} times"
+            yield goal(f"{call}: {text}", shown, first <= most(second))
 
-def _check_floor(summary: dict[str, Any], call: str, check: Any) -> None:
-    loader, floor = (_median(summary, case, call, "first_ms") for case in ("e", "f"))
-    if loader is None or floor is None:
-        return
-    goal = f"first {call} prefill: (e) at most {_ABOVE_FLOOR:.0f} ms above (f)"
-    check(goal, f"{loader:.1f} ms against {floor:.1f} ms", loader - floor <= _ABOVE_FLOOR)
-    digests = [summary[case][call]["digests"] for case in ("e", "f")]
-    check(f"{call}: (f) computes what (e) does", digests, digests[0] == digests[1])
-
-
-def _check_counts(document: dict[str, Any], call: str, check: Any) -> None:
-    summary = document["summary"]
-    for case in ("e", "nocc"):
-        rows = summary.get(case, {}).get(call)
-        if rows:
-            counts = {name: int(rows[name]["high"]) for name in ("compiled", "benchmarked", "built")}
-            check(f"{call}: ({case}) compiles, benchmarks and builds nothing", counts, not any(counts.values()))
-    used, modules = document.get("used", {}).get(call), _median(summary, "e", call, "modules")
-    if used and modules is not None:
-        text = f"{modules:.0f} modules, {used['kernels']} kernels, {used['binaries']} binaries"
-        check(f"{call}: (e) loads no module but those used", text, modules <= used["binaries"])
-
-
-def _check_preloaded(summary: dict[str, Any], call: str, check: Any) -> None:
+    first, steady = "first_ms", "steady_ms"
+    yield from compare(f"(e) at most {_ABOVE_FLOOR:.0f} ms above (f)", ("e", first), ("f", first), _ABOVE_FLOOR.__add__)
+    yield from compare(f"(e) at most {_SLOWER} times (c) when steady", ("e", steady), ("c", steady), _SLOWER.__mul__)
+    if call == "dense":
+        yield from compare(f"(e) at most {_SHARE} of (b)", ("e", first), ("b", first), _SHARE.__mul__)
     for case in ("preload", "preload-pool"):
-        first, steady = (_median(summary, case, call, name) for name in ("first_ms", "steady_ms"))
-        if first is not None and steady is not None:
-            goal = f"first {call} prefill: ({case}) at most twice a steady one"
-            check(goal, f"{first:.2f} ms against {steady:.2f} ms", first <= 2 * steady)
-        rested = _median(summary, case, call, "rested_ms")
-        if first is not None and rested is not None:
-            goal = f"first {call} prefill: ({case}) at most twice a steady one after a pause"
-            check(goal, f"{first:.2f} ms against {rested:.2f} ms", first <= 2 * rested)
-
-
-def _check_start(records: list[dict[str, Any]], check: Any) -> None:
-    rows = [record for record in records if record["case"] == "install" and record["ok"]]
-    for way in dict.fromkeys(row["call"] for row in rows):
-        found = [row for row in rows if row["call"] == way]
-        for name, limit in (("import_gdn_aot_ms", _IMPORT), ("install_ms", _INSTALL)):
-            value = statistics.median(row[name] for row in found)
-            check(f"{name} ({way}) below {limit:.0f}", f"{value:.1f}", value < limit)
-        if way in ("store", "file"):
-            loaded = sorted({name for row in found for name in row["loaded"]})
-            check(
-                f"import and install ({way}) load neither torch nor triton", loaded, not {"torch", "triton"} & {*loaded}
-            )
-
-
-def _check_steady(records: list[dict[str, Any]], check: Any) -> None:
-    for record in records:
-        if record["case"] == "steady" and record["ok"]:
-            for name in ("small", *CALLS):
-                ratio = record[name]["ratio"]
-                text = f"{record[name]['loader_ms']:.4f} ms against {record[name]['plain_ms']:.4f} ms: {ratio:.4f}"
-                check(f"steady {name} call: loader at most 1 % above plain Triton", text, ratio <= 1.01)
+        for name, when in ((steady, ""), ("rested_ms", " after a pause")):
+            text = f"({case}) at most twice a steady call{when}"
+            yield from compare(text, (case, first), (case, name), _TWICE.__mul__)
+    for case in ("e", "nocc"):
+        if case in rows:
+            counts = {name: int(rows[case][name]["high"]) for name in ("compiled", "benchmarked", "built")}
+            yield goal(f"{call}: ({case}) compiles, benchmarks and builds nothing", counts, not any(counts.values()))
+    if "e" in rows and "f" in rows:
+        digests = [rows[case]["digests"] for case in ("e", "f")]
+        yield goal(f"{call}: (f) computes what (e) does", digests, digests[0] == digests[1])
+    if "e" in rows and (used := document.get("used", {}).get(call)):
+        modules = rows["e"]["modules"]["median"]
+        text = f"{modules:.0f} modules, {used['kernels']} kernels, {used['binaries']} binaries"
+        yield goal(f"{call}: (e) loads no module but those used", text, modules <= used["binaries"])
 
 
 def table(document: dict[str, Any]) -> str:
     """Return the table in Markdown: medians, and the range of the first calls where it was repeated."""
-    heads = [
-        "state",
-        "first dense, ms",
-        "first varlen, ms",
-        "2nd, ms",
-        "steady, ms",
-        "compiled",
-        "from cache",
-        "benchmarked",
-        "C builds",
-        "modules",
-        "PyTorch peak, MiB",
-        "other device, MiB",
-        "host, MiB",
-    ]
+    heads = ["state", "first dense, ms", "first varlen, ms", *COLUMNS.values()]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for case, calls in document["summary"].items():
-        dense, varlen = calls.get("dense", {}), calls.get("varlen", {})
-        then = calls.get("then")
+        dense, varlen, then = (calls.get(name, {}) for name in (*CALLS, "then"))
         shown = [call for call in (dense, varlen or then) if call]
-        cells = [
-            TITLES[case],
-            _time(dense.get("first_ms")),
-            f"+ {_time(then['first_ms'])}" if then and not varlen else _time(varlen.get("first_ms")),
-            _both(shown, "second_ms"),
-            _both(shown, "steady_ms"),
-            *(_both(shown, name) for name in _COUNTS),
-            _both(shown, "torch_peak_mib", 0),
-            _both(shown, "device_outside_torch_mib", 0),
-            _both(shown, "host_growth_mib", 0),
-        ]
+        more = "+ " if then and not varlen else ""
+        first = [_time(dense.get("first_ms")), more + _time((varlen or then).get("first_ms"))]
+        cells = [TITLES[case], *first, *(_both(shown, name) for name in COLUMNS)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _number(value: float, digits: int | None = None) -> str:
-    if digits is None:
-        digits = 0 if value >= 100 or value == int(value) else 1 if value >= 10 else 2
+def _number(value: float) -> str:
+    digits = 0 if value >= 100 or value == int(value) else 1 if value >= 10 else 2
     return f"{value:,.{digits}f}"
 
 
@@ -206,12 +142,7 @@ def _time(value: dict[str, float] | None) -> str:
     return f"{text} ({_number(value['low'])} to {_number(value['high'])})"
 
 
-def _both(calls: list[dict[str, Any]], name: str, digits: int | None = None) -> str:
+def _both(calls: list[dict[str, Any]], name: str) -> str:
     """Return the medians of the dense and the varlen call, once if they read the same."""
-    values = [_number(call[name]["median"], digits) for call in calls if name in call]
+    values = [_number(call[name]["median"]) for call in calls if name in call]
     return " / ".join(dict.fromkeys(values)) or "-"
-
-
-def goals_text(checks: list[dict[str, Any]]) -> str:
-    """Return the goals as lines of Markdown."""
-    return "\n".join(f"- {'met' if one['met'] else 'MISSED'}: {one['goal']}: {one['found']}" for one in checks)

@@ -12,10 +12,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import statistics
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,8 @@ ENGINE = {
     "load_format": "dummy",
     "dtype": "bfloat16",
     "seed": 0,
+    "enforce_eager": True,
+    "gpu_memory_utilization": 0.5,
     "max_model_len": 16384,
     "max_num_batched_tokens": 8192,
     "max_num_seqs": 64,
@@ -70,7 +70,7 @@ class Run:
             self.record["free_after"] = self._free()
             for tokens in self.spec["prefill"]:
                 self.record["prefill"][str(tokens)] = self._prefill(tokens)
-            if self.spec["traffic"]:
+            if self.spec["record"]:
                 self._traffic()
         except Exception as error:  # noqa: BLE001 - running out of memory is a result
             self.record["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
@@ -86,27 +86,20 @@ class Run:
     def _start(self) -> None:
         import torch
         import triton
-
-        from vllm_gdn.watch import Watch
+        from counting import Counters
 
         self._torch = torch
-        self._watch = Watch()
+        self._watch = Counters()
         self._begin = self._watch.mark()
         import vllm
         from vllm import LLM
         from vllm.model_executor.layers.mamba.gdn import qwen_gdn_linear_attn as layer
 
-        self.record["import"] = time.time() - STARTED
         self.record["versions"] = {"vllm": vllm.__version__, "torch": torch.__version__, "triton": triton.__version__}
         self._layer_class = layer.QwenGatedDeltaNetAttention
         self._time_warm_up()
         mark = self._watch.mark()
-        self._llm = LLM(
-            model=self.spec["model"],
-            gpu_memory_utilization=self.spec["gpu_memory"],
-            enforce_eager=self.spec["eager"],
-            **ENGINE,
-        )
+        self._llm = LLM(model=self.spec["model"], **ENGINE)
         torch.cuda.synchronize()
         self.record["init"] = self._watch.since(mark)
         self.record["ready"] = time.time() - STARTED
@@ -119,10 +112,6 @@ class Run:
         self.record["kv_bytes"] = int(getattr(worker, "available_kv_cache_memory_bytes", 0))
         self.record["free_ready"] = self._free()
         self._tuners = self._find_tuners()
-        self.record["choices"] = {
-            name: [{"key": list(key), "config": str(config)} for key, config in tuner.cache.items()]
-            for name, tuner in self._tuners.items()
-        }
         self.save()
 
     def _time_warm_up(self) -> None:
@@ -144,9 +133,8 @@ class Run:
         self._layer_class._warmup_prefill_kernels = warm_up  # noqa: SLF001
 
     def _find_tuners(self) -> dict[str, Any]:
+        from counting import is_gdn
         from triton.runtime.autotuner import Autotuner
-
-        from vllm_gdn.watch import is_gdn
 
         found: dict[str, Any] = {}
         for name, module in list(sys.modules.items()):
@@ -200,13 +188,11 @@ class Run:
         start = time.perf_counter()
         self._add(tokens, output)
         stamps, made = self._drive(start)
-        later = [after - before for before, after in pairwise(stamps)]
         self.record["requests"].append(
             {
                 "tokens": tokens,
                 "number": number,
                 "first_token": stamps[0],
-                "between_tokens": statistics.median(later) if later else None,
                 "output": next(iter(made.values())),
                 **self._watch.since(mark),
             }
@@ -221,28 +207,17 @@ class Run:
             self._add(tokens, 1)
             self._drive(time.perf_counter())
         spent: dict[str, float] = {}
-        latency = []
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             for _ in range(repeat):
-                self._torch.cuda.synchronize()
-                start = time.perf_counter()
                 self._add(tokens, 1)
-                self._drive(start)
-                latency.append(time.perf_counter() - start)
+                self._drive(time.perf_counter())
         for event in profiler.events():
             if "CUDA" in str(event.device_type).upper():
                 spent[event.name] = spent.get(event.name, 0.0) + event.time_range.elapsed_us() / repeat
         layers = sum(isinstance(module, self._layer_class) for module in self._model.modules())
         own = {name: spent[name] / layers for name in (*self._tuners, *UNTUNED) if name in spent}
         tuned = sum(us for name, us in own.items() if name in self._tuners)
-        return {
-            "latency": statistics.median(latency),
-            "layers": layers,
-            "kernels": own,
-            "tuned": tuned,
-            "gdn": sum(own.values()),
-            "all": sum(spent.values()),
-        }
+        return {"layers": layers, "kernels": own, "tuned": tuned, "gdn": sum(own.values()), "all": sum(spent.values())}
 
     def _traffic(self) -> None:
         """Send what a recording should have: many lengths, batches, and prompts that join running ones."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETUP = 75
+"""Seconds to unpack the engine, once per machine."""
+DEFAULT = ("a", "b", "c", "d", "d-tight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +22,8 @@ class Case:
 
     name: str
     says: str
+    seconds: int
+    """About how long it takes."""
     warm_up: bool = True
     """vLLM's warm-up with 64 tokens at start."""
     cold: bool = True
@@ -26,79 +33,39 @@ class Case:
     leave_mib: int = 0
     """MiB left free on the card after the engine is ready; 0 for all."""
     record: bool = False
-    """It runs under ``gdn-aot capture``."""
+    """It runs under ``gdn-aot capture``, with traffic of many lengths and batches."""
     lengths: tuple[int, ...] = (20, 46, 1000, 8000)
     repeat: int = 3
     prefill: tuple[int, ...] = (2048, 8192)
-    traffic: bool = False
-    eager: bool = True
-    gpu_memory: float = 0.5
-    seconds: int = 60
-    """About how long it takes."""
     env: dict[str, str] = field(default_factory=dict)
 
 
-CASES = {
-    case.name: case
-    for case in (
-        Case(
-            name="a",
-            says="before the warm-up: none, empty caches, 300 MiB left",
-            warm_up=False,
-            leave_mib=300,
-            lengths=(20, 46),
-            repeat=1,
-            prefill=(),
-            seconds=70,
-        ),
-        Case(name="b", says="warm-up with 64 tokens, empty caches", seconds=165),
-        Case(
-            name="c",
-            says="the same with the caches that b left",
-            cold=False,
-            env={"TRITON_CACHE_AUTOTUNING": "1"},
-            seconds=50,
-        ),
-        Case(name="d", says="gdn-aot, empty caches", artifact="artifact", seconds=75),
-        Case(
-            name="d-tight",
-            says="gdn-aot, no warm-up, empty caches, 300 MiB left",
-            artifact="artifact",
-            warm_up=False,
-            leave_mib=300,
-            lengths=(20, 46),
-            repeat=1,
-            prefill=(),
-            seconds=60,
-        ),
-        Case(
-            name="e",
-            says="gdn-aot with a capture of this deployment, empty caches",
-            artifact="captured",
-            lengths=(50, 20, 46, 1000, 8000),
-            seconds=60,
-        ),
-        Case(
-            name="e-loaded",
-            says="the same with all of PyTorch's kernels loaded at start",
-            artifact="captured",
-            lengths=(50, 20, 46, 1000, 8000),
-            env={"CUDA_MODULE_LOADING": "EAGER"},
-            seconds=75,
-        ),
-        Case(
-            name="capture",
-            says="recorded: warm-up, many lengths and batches",
-            record=True,
-            lengths=(50, 20, 46, 1000, 8000),
-            traffic=True,
-            seconds=240,
-        ),
-    )
-}
-DEFAULT = ("a", "b", "c", "d", "d-tight")
-SETUP = 75
-"""Seconds to unpack the engine, once per machine."""
+_TIGHT: dict[str, Any] = {"warm_up": False, "leave_mib": 300, "lengths": (20, 46), "repeat": 1, "prefill": ()}
+"""As vLLM was before it had a warm-up, on a card that the KV cache has filled."""
+_CAPTURED: dict[str, Any] = {"artifact": "captured", "lengths": (50, 20, 46, 1000, 8000)}
+_CASES = (
+    Case(name="a", says="before the warm-up: none, empty caches, 300 MiB left", seconds=70, **_TIGHT),
+    Case(name="b", says="warm-up with 64 tokens, empty caches", seconds=165),
+    Case(
+        name="c", says="the same with the caches that b left", seconds=50, cold=False,
+        env={"TRITON_CACHE_AUTOTUNING": "1"},
+    ),
+    Case(name="d", says="gdn-aot, empty caches", seconds=75, artifact="artifact"),
+    Case(
+        name="d-tight", says="gdn-aot, no warm-up, empty caches, 300 MiB left", seconds=60, artifact="artifact",
+        **_TIGHT,
+    ),
+    Case(name="e", says="gdn-aot with a capture of this deployment, empty caches", seconds=60, **_CAPTURED),
+    Case(
+        name="e-loaded", says="the same with all of PyTorch's kernels loaded at start", seconds=75,
+        env={"CUDA_MODULE_LOADING": "EAGER"}, **_CAPTURED,
+    ),
+    Case(
+        name="capture", says="recorded: warm-up, many lengths and batches", seconds=240, record=True,
+        lengths=(50, 20, 46, 1000, 8000),
+    ),
+)  # fmt: skip
+CASES = {case.name: case for case in _CASES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +78,8 @@ class Places:
     work: Path
     """Caches, specifications and records of the processes."""
     out: Path
-    artifact: Path | None
-    captured: Path | None
+    artifacts: dict[str, Path | None]
+    """Those that cases may be served from, by the value of `Case.artifact`."""
 
 
 def specification(case: Case, places: Places) -> dict[str, Any]:
@@ -122,16 +89,11 @@ def specification(case: Case, places: Places) -> dict[str, Any]:
 
 def environment(case: Case, places: Places) -> dict[str, str]:
     """Return the variables of a case beyond those of this process."""
-    caches = {
-        "TRITON_CACHE_DIR": "triton",
-        "TORCHINDUCTOR_CACHE_DIR": "inductor",
-        "VLLM_CACHE_ROOT": "vllm",
-    }
-    paths = [places.work / "site", ROOT, places.unpacked]
-    served = {"artifact": places.artifact, "captured": places.captured}.get(case.artifact)
+    caches = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor", "VLLM_CACHE_ROOT": "vllm"}
+    served = places.artifacts.get(case.artifact)
     ours = {"GDN_AOT_ARTIFACT": str(served), "GDN_AOT_LOG": "info"} if served else {"GDN_AOT": "0"}
     return {
-        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "PYTHONPATH": f"{places.work / 'site'}:{places.unpacked}",
         "PYTHONUNBUFFERED": "1",
         "GDN_AOT_HOME": str(places.work / "home"),
         **{name: str(places.work / "caches" / folder) for name, folder in caches.items()},
@@ -140,18 +102,14 @@ def environment(case: Case, places: Places) -> dict[str, str]:
     }
 
 
-def command(case: Case, places: Places, spec: Path) -> list[str]:
+def command(case: Case, places: Places) -> list[str]:
     """Return the command line of a case."""
-    engine = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks/vllm_gdn/engine.py"), str(spec)]
+    program, spec = ROOT / "benchmarks/vllm_gdn/engine.py", places.work / f"{case.name}.spec.json"
+    engine = [sys.executable, "-W", "ignore", str(program), str(spec)]
     if not case.record:
         return engine
     output = places.out.with_name("capture.json")
     return [sys.executable, "-m", "gdn_aot", "capture", "-o", str(output), "--", *engine]
-
-
-def needs(case: Case) -> str:
-    """Return the option that a case needs a file of, or nothing."""
-    return {"artifact": "--artifact", "captured": "--captured"}.get(case.artifact, "")
 
 
 def seconds(cases: list[Case]) -> int:

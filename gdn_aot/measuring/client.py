@@ -54,8 +54,6 @@ class KeyState:
     """Something was measured in this run."""
     call: str = ""
     reference: int = 0
-    kept: tuple[int, ...] = ()
-    """Other candidates that no search drops."""
 
 
 @dataclass
@@ -242,7 +240,6 @@ class Session:
                     "key": state.key,
                     "configs": msgspec.to_builtins(state.configs),
                     "offered": state.offered,
-                    "kept": state.kept,
                     "out": {index: reason for index, (_, reason) in state.out.items()},
                     "done": list(self._everywhere) if state.idle else [*state.samples, *state.gated],
                 }

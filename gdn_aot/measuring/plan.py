@@ -78,14 +78,13 @@ class Preparation:
     Args:
         task: What to tune.
         progress: Told what is going on.
-        narrow: Returns the part of a trace that is wanted; None for all of it.
 
     Raises:
         NothingSelectedError: No call of the wanted lengths has an autotune key, or that of a wanted kernel.
     """
 
-    def __init__(self, task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> None:
-        self._task, self._progress, self._narrow = task, progress, narrow
+    def __init__(self, task: Task, progress: Progress) -> None:
+        self._task, self._progress = task, progress
         self.shown = True
         """Whether progress of compiling is told."""
         self._outcomes: dict[int, Outcome] = {}
@@ -100,7 +99,6 @@ class Preparation:
             tokens = (*task.method.gate_tokens, *task.method.tokens)
             worker = pipeline.expected(task.job, target, lazy)
             trace = pipeline.traced(task.job, target, worker, derive="wide" if task.wide else "", tokens=tokens)
-            trace = self._narrow(trace) if self._narrow else trace
             trace, idle = _only(trace, task.kernels)
             if not trace.tunings:
                 raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
@@ -157,9 +155,9 @@ class Preparation:
             state.out = {**_pruned(state, self._task.target), **state.out}
 
 
-def prepare(task: Task, progress: Progress, narrow: Callable[[Trace], Trace] | None = None) -> Prepared:
+def prepare(task: Task, progress: Progress) -> Prepared:
     """Do all of a `Preparation`; arguments and errors are its."""
-    with Preparation(task, progress, narrow) as preparation:
+    with Preparation(task, progress) as preparation:
         preparation.compile(*range(len(preparation.prepared.units)))
         return preparation.prepared
 

@@ -57,8 +57,6 @@ class Key:
     configs: list[Config]
     offered: int
     """Candidates, from the start, that are the provider's own."""
-    kept: frozenset[int]
-    """Other candidates that no search drops."""
     out: dict[int, str]
     """Candidates that are out, and why."""
     done: set[int]
@@ -80,7 +78,6 @@ class Plan:
                     key=tuple(row["key"]),
                     configs=[config_from_json(config) for config in row["configs"]],
                     offered=row["offered"],
-                    kept=frozenset(row["kept"]),
                     out={int(index): reason for index, reason in row["out"].items()},
                     done=set(row["done"]),
                 )
@@ -248,11 +245,11 @@ class Shape:
         reference: int,
         timed: Callable[[Sequence[int], int], dict[int, list[float]]],
     ) -> list[int]:
-        """Return the candidates to time in full: the provider's own, those kept, and the best of the others.
+        """Return the candidates to time in full: the provider's own, and the best of the others.
 
         The others are halved by their times at this token count; those that fall out are out for the key.
         """
-        own = [index for index in indices if index < key.offered or index in key.kept]
+        own = [index for index in indices if index < key.offered]
         others = [index for index in indices if index not in own]
         if len(others) <= KEPT:
             return indices

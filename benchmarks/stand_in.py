@@ -1,23 +1,25 @@
-"""A process without a GPU that goes through the same code: Triton compiles for sm_90 and nothing is launched."""
+"""A process without a GPU that goes through the same code: Triton compiles for a target and nothing is launched."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).parents[2]
+from harness import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def start() -> str:
+def start(target: str = "sm_90") -> str:
     """Pretend to have a card. Returns the device that tensors live on. After torch, before the provider is imported."""
     sys.path.insert(0, str(ROOT / "tests"))
     import launching
     import torch
 
-    driver: Any = launching.start("sm_90")
+    driver: Any = launching.start(target)
 
     def benchmark(call: Any, **_: Any) -> list[float]:
         call()
@@ -40,4 +42,5 @@ def build_driver(folder: Path) -> Path:
     sys.path.insert(0, str(ROOT / "tests" / "runtime"))
     import fake_cuda
 
-    return fake_cuda.build(folder) / "libcuda.so.1"
+    found: Path = fake_cuda.build(folder) / "libcuda.so.1"
+    return found

@@ -1,0 +1,241 @@
+"""The processes of ``benchmarks/cold_start.py``: each gets ready, measures, and answers.
+
+Imports torch and fla inside functions only: when they are imported is part of what is measured.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counting import Counters
+
+from cold_start import floor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HEADS, V_HEADS, K_DIM, V_DIM = 16, 32, 128, 128
+"""Qwen3.5-9B without tensor parallelism."""
+PACKS = {"dense": None, "varlen": (1000, 2000, 1096), "small": None}
+"""Lengths of the packed prompts of each call; None for one prompt."""
+TOKENS = {"dense": 4096, "varlen": 4096, "small": 64}
+"""``small`` is bound by launching; only its steady state is of interest."""
+MIB = 1 << 20
+_PAUSE = 0.3
+"""Seconds between calls that are not made in a loop."""
+_RESTED = 5
+"""Calls after such a pause, in processes that preloaded."""
+
+
+def host_inputs(call: str) -> dict[str, Any]:
+    """Return the arguments of a call on the host, from a fixed seed.
+
+    They are made on the host and copied, so that no kernel of PyTorch runs on the device before the measured call.
+    The gate is that of a model: log-sigmoid, a few percent of decay per token.
+    """
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    tokens = TOKENS[call]
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(1, tokens, *shape, generator=generator)
+
+    inputs = {
+        "q": normal(HEADS, K_DIM).bfloat16(),
+        "k": normal(HEADS, K_DIM).bfloat16(),
+        "v": normal(V_HEADS, V_DIM).bfloat16(),
+        "g": logsigmoid(normal(V_HEADS) + 3),
+        "beta": normal(V_HEADS).sigmoid().bfloat16(),
+    }
+    if lengths := PACKS[call]:
+        inputs["cu_seqlens"] = torch.tensor([sum(lengths[:count]) for count in range(len(lengths) + 1)])
+    return inputs
+
+
+def prepare(inputs: dict[str, Any], device: str) -> Callable[[], tuple[Any, Any]]:
+    """Copy inputs to the device, wait for it, and return the call as transformers makes it; it does not wait."""
+    import torch
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+
+    there = {name: tensor.to(device) for name, tensor in inputs.items()}
+    ends = there.pop("cu_seqlens", None)
+    torch.cuda.synchronize()
+
+    def call() -> tuple[Any, Any]:
+        # As in a server, each call has a tensor of ends of its own: FLA keeps what it derives from the last ones.
+        own = None if ends is None else ends.clone()
+        with torch.inference_mode():
+            return chunk_gated_delta_rule(
+                **there, cu_seqlens=own, initial_state=None, output_final_state=True, use_qk_l2norm_in_kernel=True
+            )
+
+    return call
+
+
+def digest(result: Sequence[Any]) -> dict[str, Any]:
+    """Return the SHA-256 of the bytes of an output and its final state, and their norms."""
+    found: dict[str, Any] = {}
+    for name, tensor in zip(("output", "state"), result, strict=True):
+        host = tensor.cpu().contiguous()
+        data = ctypes.string_at(host.data_ptr(), host.numel() * host.element_size())
+        found[name] = {"sha256": hashlib.sha256(data).hexdigest(), "norm": float(host.double().norm())}
+    return found
+
+
+def ready(spec: dict[str, Any]) -> tuple[str, Counters]:
+    """Import the provider, make the device's context and start counting. Returns the device and the counts."""
+    if spec.get("loader"):
+        import gdn_aot
+
+        gdn_aot.install(spec["artifact"])
+    import torch
+
+    device = "cuda"
+    if spec.get("dry"):
+        import stand_in
+
+        device = stand_in.start()
+    counters = Counters()
+    import fla.ops.gated_delta_rule  # noqa: F401 - what the calls need
+
+    torch.cuda.init()
+    torch.empty(1, device=device)
+    torch.cuda.synchronize()
+    return device, counters
+
+
+def told() -> dict[str, Any]:
+    """Return what the loader says, if it is there."""
+    loader = sys.modules.get("gdn_aot.serving.loader")
+    if loader is None:
+        return {}
+    report = loader.report()
+    kept = ("active", "problem", "native_launcher", "modules", "chosen", "loaded", "refused")
+    counts = {"seeded": len(report.seeded), "misses": [str(miss) for miss in report.misses]}
+    return {"report": {**{name: getattr(report, name) for name in kept}, **counts}}
+
+
+def first(spec: dict[str, Any]) -> dict[str, Any]:
+    """Measure a first call, and after it those in ``then``."""
+    device, counters = ready(spec)
+    names = [spec["call"], *spec.get("then", [])]
+    inputs = {name: host_inputs(name) for name in names}
+    found: dict[str, Any] = {}
+    if model := spec.get("preload"):
+        import gdn_aot
+
+        start = time.perf_counter()
+        taken = gdn_aot.preload(model=model, tp=1, tokens=TOKENS[spec["call"]] if spec.get("pool") else 0)
+        found["preload"] = {"ms": 1000 * (time.perf_counter() - start), "mib": taken / MIB}
+    for name in names:
+        call = prepare(inputs[name], device)
+        record, result = measure(call, counters, spec["steady"])
+        if model:
+            record["rested_ms"] = statistics.median(_milliseconds(call, _PAUSE) for _ in range(_RESTED))
+        found[name] = {**record, "digest": digest(result)}
+    return {**found, **told()}
+
+
+def _milliseconds(call: Callable[[], object], pause: float = 0.0) -> float:
+    """Return what a call takes; after a pause clocks and caches are not those of a loop."""
+    import torch
+
+    time.sleep(pause)
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)
+
+
+def measure(call: Callable[[], Any], counters: Counters, steady_calls: int) -> tuple[dict[str, Any], Any]:
+    """Make a first call, a second and ``steady_calls`` more, waiting for the device after each.
+
+    Returns:
+        The record (times in milliseconds, memory in MiB), and the result of the first call, on the host. On the
+        device it is gone, so that the second call finds its memory in PyTorch's pool.
+    """
+    import torch
+
+    torch.cuda.reset_peak_memory_stats()
+    counted, host, device = counters.read(), _resident(), _device_memory()
+    start = time.perf_counter()
+    result = call()
+    submitted = time.perf_counter()
+    torch.cuda.synchronize()
+    end = time.perf_counter()
+    device_after, growth = _device_memory(), _resident() - host
+    record = {
+        "first_ms": 1000 * (end - start),
+        "submitted_ms": 1000 * (submitted - start),
+        **{name: value - counted[name] for name, value in counters.read().items()},
+        "torch_peak_mib": torch.cuda.max_memory_allocated() / MIB - device["allocated"],
+        "device_outside_torch_mib": device["free"]
+        - device_after["free"]
+        + device["reserved"]
+        - device_after["reserved"],
+        "host_growth_mib": growth,
+    }
+    result = [tensor.cpu() for tensor in result]
+    record["second_ms"] = _milliseconds(call)
+    if steady_calls:
+        record["steady_ms"] = statistics.median(_milliseconds(call) for _ in range(steady_calls))
+    return record, result
+
+
+def _resident() -> float:
+    """Return the resident memory of this process in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / MIB
+
+
+def _device_memory() -> dict[str, float]:
+    """Return free memory of the device, and what PyTorch has reserved and allocated of it, in MiB."""
+    import torch
+
+    found = {"reserved": torch.cuda.memory_reserved(), "allocated": torch.cuda.memory_allocated()}
+    return {name: value / MIB for name, value in {"free": torch.cuda.mem_get_info()[0], **found}.items()}
+
+
+def at_the_floor(spec: dict[str, Any]) -> dict[str, Any]:
+    """Measure the floor; see `cold_start.floor`."""
+    device, counters = ready(spec)
+    inputs = host_inputs(spec["call"])
+    from triton.runtime.driver import driver
+
+    driver.active.get_current_device()  # FLA asks Triton's driver for it; making the driver is not part of the floor
+    below = floor.Floor(spec["launches"], spec["artifact"])
+    below.take_over()
+    call = prepare(inputs, device)
+    modules: list[int] = []
+
+    def again() -> Any:
+        below.rewind()
+        result = call()
+        modules.append(len(below.modules))
+        return result
+
+    record, result = measure(again, counters, spec["steady"])
+    below.rewind()
+    record["modules"] += modules[0]
+    return {spec["call"]: {**record, "digest": digest(result)}}
+
+
+def record(spec: dict[str, Any]) -> dict[str, Any]:
+    """Note the launches of each call, for the floor."""
+    device, counters = ready(spec)
+    launches = {name: floor.record(prepare(host_inputs(name), device)) for name in spec["calls"]}
+    counts = counters.read()
+    if counts["compiled"] or counts["benchmarked"]:
+        raise RuntimeError(f"the artifact does not serve these calls: {counts}, {told()}")
+    return {"launches": launches, **told()}
+
+
+KINDS = {"first": first, "floor": at_the_floor, "record": record}

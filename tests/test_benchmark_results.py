@@ -1,0 +1,142 @@
+"""Committed results are what the programs read, and the small benchmarks say what they are asked."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import zstandard
+from helpers import ROOT, run
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import cost
+import harness
+from cold_start import report as cold_start
+from kernels import report as kernels
+from vllm_gdn import report as vllm
+
+from gdn_aot.matrix import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builds import Built
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def test_the_page_on_cost_is_made_of_the_figures() -> None:
+    results = harness.load(RESULTS / "cost.json")
+    assert (ROOT / "docs" / "explanation" / "cost.md").read_text() == cost.page(results)
+    assert {row["identifier"] for row in results["rows"]} <= {row.identifier for row in load(cost.MATRIX).rows}
+
+
+def test_the_estimate_is_a_sum_over_the_rows_of_the_matrix() -> None:
+    row = {"identifier": "fla0.6.0-triton3.6.0-sm_80", "built": "whole", "compiles": 2, "trace": 10.0, "pack": 2.0}
+    row["compile"] = {"a": 3000.0, "b": 576.0}
+    found = cost.page({"machine": {"cores": 2, "cpu": "x", "triton": "3.6.0"}, "jobs": 2, "rows": [row]})
+    count = len(load(cost.MATRIX).rows)
+    hours, wall = count * 3586 / 3600, count * (60 + 10 + 1788 + 2) / 3600
+    assert f"| all | {count} | {hours:.1f} | {wall:.1f} h | 31.0 min |" in found
+    assert "| `a` | 84% |" in found
+
+
+@pytest.mark.parametrize(
+    ("provider", "target", "taken"),
+    [("fla", "sm_75", "fla sm_75"), ("fla", "sm_70", "fla sm_75"), ("fla", "sm_86", "fla sm_80"),
+     ("fla", "sm_121", "fla sm_120"), ("vllm", "sm_75", "vllm sm_90")],
+)  # fmt: skip
+def test_what_stands_for_an_artifact_that_was_not_measured(provider: str, target: str, taken: str) -> None:
+    measured = ("fla0.6.0-triton3.6.0-sm_75", "fla0.6.0-triton3.6.0-sm_80", "fla0.6.0-triton3.8.0-sm_120")
+    rows = [{"identifier": name} for name in (*measured, "vllm0.24.0-triton3.6.0-sm_90")]
+    found = cost.stand_in(rows, provider, target)["identifier"]
+    assert " ".join(cost.provider_and_target(found)) == taken
+
+
+def test_results_of_earlier_versions_are_read() -> None:
+    document = harness.load(RESULTS / "cold_start.json")
+    assert cold_start.summarize(document["records"]) == document["summary"]
+    assert all(one["met"] for one in cold_start.goals(document) if "(f)" in one["goal"])
+    assert "| (e) gdn-aot loader | 12.7 (" in cold_start.table(document)
+    document = harness.load(RESULTS / "kernels.json")
+    assert "qwen3.5-9b tp 4, microseconds" in kernels.tables(document)
+    assert {one["met"] for one in kernels.goals(document)} == {True, False}
+    document = harness.load(RESULTS / "vllm_gdn.json")
+    assert [one["met"] for one in vllm.goals(document["records"])].count(False) == 1
+
+
+def test_rounds_are_interleaved_and_the_first_is_not_counted() -> None:
+    made: list[str] = []
+    steps = {name: lambda name=name: made.append(name) for name in "ab"}
+    found = harness.interleaved(steps, 2, lambda name: made.append(f"before {name}"))
+    assert made == ["before a", "a", "before b", "b"] * 3
+    assert set(found["a"]) == {"median", "least", "greatest", "cpu"}
+    assert harness.summary([(1.0, 2.0), (3.0, 4.0), (20.0, 6.0)]) == {
+        "median": 3.0, "least": 1.0, "greatest": 20.0, "cpu": 4.0,
+    }  # fmt: skip
+
+
+def test_a_command_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    done = harness.command(sys.executable, "-c", code, seconds=1.0)
+    assert (done["ok"], done["error"]) == (False, "ended after 1 s")
+    done = harness.command(sys.executable, "-c", "print('x'); raise SystemExit('no')", log=tmp_path / "log")
+    assert (done["code"], done["stderr"]) == (1, "no\nx\n") or done["stderr"] == "x\nno\n"
+
+
+def old_manifest(built: Built) -> dict[str, Any]:
+    """Return what is compared of an artifact as manifests had it before the redesign."""
+    return {
+        "identifier": built.manifest.identifier,
+        "kernels": [
+            {
+                "module": kernel.module,
+                "qualname": kernel.qualname,
+                "binaries": [{"launch_key": one.launch_key, "cubin": one.cubin} for one in kernel.binaries],
+                "choices": [
+                    {
+                        "key": list(one.key),
+                        "config": {"kwargs": dict(one.config.kwargs), "num_warps": one.config.num_warps,
+                                   "num_stages": one.config.num_stages, "num_ctas": one.config.num_ctas,
+                                   "maxnreg": one.config.maxnreg},
+                        "provenance": one.provenance,
+                    }
+                    for one in kernel.choices
+                ],
+            }
+            for kernel in built.manifest.kernels
+        ],
+    }  # fmt: skip
+
+
+def compared(manifest: dict[str, Any], new: Path, folder: Path) -> tuple[int, str]:
+    """Write an artifact as it was, a trailer after its frame included, and compare folders."""
+    data, raw = json.dumps(manifest).encode(), io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    folder.mkdir()
+    trailer = b"\x50\x2a\x4d\x18\x08\x00\x00\x00skipped!"
+    (folder / "a.tar.zst").write_bytes(zstandard.compress(raw.getvalue()) + trailer)
+    done = run([sys.executable, str(ROOT / "benchmarks/same_artifacts.py"), str(folder), str(new)], folder)
+    return done.code, done.out
+
+
+def test_the_same_artifacts_and_others_are_told_apart(decode: Built, tmp_path: Path) -> None:
+    manifest = old_manifest(decode)
+    binaries = sum(len(kernel["binaries"]) for kernel in manifest["kernels"])
+    code, said = compared(manifest, decode.path.parent, tmp_path / "same")
+    assert (code, f"{binaries} binaries" in said, "0 differ" in said) == (0, True, True)
+    manifest["kernels"][0]["binaries"][0]["cubin"] = "0" * 64
+    config = {"kwargs": {"BK": 64}, "num_warps": 4, "num_stages": 2, "num_ctas": 1, "maxnreg": None}
+    manifest["kernels"][0]["choices"].append({"key": [1, None], "config": config, "provenance": "default"})
+    code, said = compared(manifest, decode.path.parent, tmp_path / "other")
+    assert (code, "2 differ" in said, "0" * 64 + " before" in said, "[1, null]" in said) == (1, True, True, True)
+    code, said = compared({**manifest, "identifier": "x"}, decode.path.parent, tmp_path / "lacking")
+    assert code == 1
