@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,19 +59,24 @@ class Built:
 
 
 def make(home: Path, output: Path, *arguments: object) -> Built:
-    """Build with the cache of ``home``."""
-    done = gdn_aot("build", *arguments, "-o", output, "--json", home=home)
+    """Build with the cache of ``home``, one process at a time: the next finds what the first compiled."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = gdn_aot("build", *arguments, "-o", output, "--json", home=home)
     return Built(home, arguments, done.json, done.err)
 
 
 @pytest.fixture(scope="session")
 def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``GDN_AOT_HOME`` that the session's builds share.
+    """A ``GDN_AOT_HOME`` that the builds of the session share, in all processes of it.
 
-    Not ``home``: a folder of tests may have a fixture of that name for a test's own, and pytest would give it to
-    ``build``.
+    It is kept for the next session where ``GDN_AOT_TEST_CACHE`` says: what is compiled is kept by content. Not ``home``:
+    a folder of tests may have a fixture of that name for a test's own, and pytest would give it to ``build``.
     """
-    return tmp_path_factory.mktemp("home")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return Path(os.environ.get("GDN_AOT_TEST_CACHE") or shared / "home").absolute()
 
 
 @pytest.fixture(scope="session")
