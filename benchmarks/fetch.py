@@ -40,7 +40,7 @@ MOST_REPEATED = 300.0
 
 SERVE = """
 import sys
-from registry.loopback import WRITER, LoopbackHub
+from loopback import WRITER, LoopbackHub
 with LoopbackHub() as hub:
     print(hub.url, WRITER, flush=True)
     sys.stdin.read()

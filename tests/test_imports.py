@@ -7,10 +7,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import factory
 import pytest
-from artifact import factory
 from helpers import ROOT
-from tune.records import full
+from tuning_records import full
 
 from gdn_aot.records.tuning import save
 

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import factory
 import pytest
-
-from artifact import factory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import factory
 import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
+from strategies import contents
 
-from artifact import factory
-from artifact.strategies import contents
 from gdn_aot import _files
 from gdn_aot.artifact import archive, container
 from gdn_aot.artifact import manifest as m

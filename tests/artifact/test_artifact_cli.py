@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import factory
 import msgspec
 import pytest
 
-from artifact import factory
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.cli.main import run

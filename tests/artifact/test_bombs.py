@@ -6,10 +6,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import factory
 import pytest
 import zstandard
 
-from artifact import factory
 from gdn_aot.artifact import tar
 
 if TYPE_CHECKING:

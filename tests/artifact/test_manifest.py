@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import factory
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from factory import dump, plain
 from hypothesis import given, settings
 from msgspec.structs import replace
+from strategies import manifests
 
-from artifact import factory
-from artifact.factory import dump, plain
-from artifact.strategies import manifests
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
 from gdn_aot.artifact.manifest_json import FORM, load_manifest, to_json

@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import factory
 import pytest
 import zstandard
+from factory import dump, plain
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from artifact import factory
-from artifact.factory import dump, plain
 from gdn_aot.artifact import container, tar
 from gdn_aot.artifact.verify import open_artifact, verify
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError

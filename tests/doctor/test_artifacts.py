@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import storing
 import zstandard
 from doctoring import KERNEL, artifact_of, distribution, doctor, first_on_path, flip, in_the_way, provider_copy
 from helpers import expect_error, gdn_aot, python, run
 from msgspec.structs import replace
-from store import storing
 
 from gdn_aot.artifact import manifest as manifests
 from gdn_aot.artifact.archive import write_artifact

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import factory
 import pytest
-from artifact import factory
 from doctoring import distribution, doctor, in_the_way
 from helpers import ROOT, expect_error, gdn_aot, python
 from msgspec.structs import replace

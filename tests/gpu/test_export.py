@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gpu import served
 from helpers import gdn_aot
 
 from gdn_aot.providers.fla import configs as fla_configs
-from gpu import served
 
 if TYPE_CHECKING:
     from pathlib import Path

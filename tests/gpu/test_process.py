@@ -6,7 +6,6 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from gpu import served
 
 if TYPE_CHECKING:

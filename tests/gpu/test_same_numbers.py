@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from gpu import fla_configs, served
 
 from gdn_aot.reference import tolerance as checking
-from gpu import fla_configs, served
 
 if TYPE_CHECKING:
     from pathlib import Path

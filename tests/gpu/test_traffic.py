@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from gpu import served
 
 from gdn_aot.catalogue.providers import get_provider
-from gpu import served
 
 if TYPE_CHECKING:
     from gpu.conftest import Program, Record, Tested

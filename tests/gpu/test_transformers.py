@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from gpu import fla_configs, served
 from gpu.conftest import build_command
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import storing
 from helpers import ROOT, python
 from launching import PRELUDE
-from store import storing
 
 from gdn_aot.matrix.load import tomllib
 

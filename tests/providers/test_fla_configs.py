@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import factory
 import pytest
-from artifact import factory
+import tuning_records as records
 from helpers import ROOT, expect_error, gdn_aot, python
 from msgspec import structs
-from tune import records
 
 from gdn_aot._files import write_whole
 from gdn_aot.artifact import names

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import cache_lines
 import pytest
-from helpers import expect_error, gdn_aot, python
+from helpers import SUPPORT, expect_error, gdn_aot, python
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -304,7 +304,7 @@ for groups in ((vllm_steps.Group(1, 0, 40),), (vllm_steps.Group(1, 50, 1),)):
 report = gdn_aot.report().to_dict()
 print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"]}))
 """
-    tests = Path(__file__).parent.parent
+    tests = SUPPORT
     extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
     got = python(_SERVE + code, qwen.path, tests, lines, home=tmp_path / "home", extra=extra)
     assert got == {"compiled": [], "benchmarked": 0, "misses": []}
@@ -332,7 +332,7 @@ report = gdn_aot.report().to_dict()
 print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"],
     "launched": sorted({name for name, _ in driver.launched})}))
 """
-    tests = Path(__file__).parent.parent
+    tests = SUPPORT
     extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
     served = _SERVE.replace("launching.start()", "driver = launching.start()")
     got = python(served + code, qwen.path, tests, home=tmp_path / "home", extra=extra)

@@ -11,13 +11,13 @@ import yaml  # type: ignore[import-untyped]
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
+from making import TARGETS, indexed
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
 from gdn_aot.registry import card
 from gdn_aot.registry.card import render
 from gdn_aot.registry.layout import Entry, EntryModel, Provenances, make_index
-from registry.making import TARGETS, indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from store import storing
+import storing
+from making import SM_120, TARGETS, expected, make
+from processes import fork, killed_at, wait
+from registries import files, kept, listed, put
 
 from gdn_aot._files import file_sha256
 from gdn_aot.errors import (
@@ -25,9 +28,6 @@ from gdn_aot.registry.base import Addition, read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import CARD, INDEX, artifact_path
 from gdn_aot.registry.publish import publish
-from registry.making import SM_120, TARGETS, expected, make
-from registry.processes import fork, killed_at, wait
-from registry.registries import files, kept, listed, put
 
 if TYPE_CHECKING:
     from pathlib import Path

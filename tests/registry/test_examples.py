@@ -16,14 +16,14 @@ import click
 import pytest
 import yaml
 from helpers import ROOT
+from loopback import ORG, LoopbackHub
+from machines import Machine
+from making import make
+from registries import listed, payload
 
+from examples import EXAMPLES, Node, docker, kubernetes, pods, registry, served, shell, tools
 from gdn_aot.cli.main import cli
 from gdn_aot.registry.open import open_registry
-from registry.examples import EXAMPLES, Node, docker, kubernetes, pods, registry, served, shell, tools
-from registry.loopback import ORG, LoopbackHub
-from registry.machines import Machine
-from registry.making import make
-from registry.registries import listed, payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

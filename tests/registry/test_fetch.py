@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from doctoring import distribution, driver_library
 from helpers import expect_error, gdn_aot, python
+from making import SM_90, SM_120, WANTED, make
+from registries import directory_of, kept, payload, put
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.registry.fetch import FetchOrder
@@ -16,14 +18,13 @@ from gdn_aot.registry.select import Request
 from gdn_aot.store.install import install
 from gdn_aot.store.origins import Origin
 from gdn_aot.store.store import Store
-from registry.making import SM_90, SM_120, WANTED, make
-from registry.registries import directory_of, kept, payload, put
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from registries import Here
+
     from gdn_aot.artifact.archive import Written
-    from registry.registries import Here
 
 HUB = "hf://org/name"
 SECRET = "hf_verysecret"  # noqa: S105 - made up

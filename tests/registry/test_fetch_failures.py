@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from doctoring import flip
 from helpers import expect_error
-from store.storing import check_store, place_of
+from making import SM_90, SM_120, WANTED, make
+from registries import kept
+from storing import check_store, place_of
 
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.artifact.verify import open_artifact
@@ -24,12 +26,11 @@ from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.select import Request
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import StoredArtifact
-from registry.making import SM_90, SM_120, WANTED, make
-from registry.registries import kept
 
 if TYPE_CHECKING:
+    from registries import Here
+
     from gdn_aot.artifact.archive import Written
-    from registry.registries import Here
 
 
 def refused(here: Here, *args: object, code: int = 5, kind: str = "verification") -> dict[str, Any]:

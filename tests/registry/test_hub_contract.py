@@ -11,8 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub import errors as client_errors
-
-from registry.loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Damage, LoopbackHub, Refuse, Serve
+from loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Damage, LoopbackHub, Refuse, Serve
 
 if TYPE_CHECKING:
     pass

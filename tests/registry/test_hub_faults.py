@@ -7,15 +7,14 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-
-from registry.loopback import Cut, Damage, Refuse, Serve
-from registry.making import make
+from loopback import Cut, Damage, Refuse, Serve
+from making import make
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from registry.loopback import LoopbackHub
-    from registry.machines import Machine, Site
+    from loopback import LoopbackHub
+    from machines import Machine, Site
 
 
 def test_trouble_that_passes(site: Site) -> None:

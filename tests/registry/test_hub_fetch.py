@@ -6,12 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-
-from registry.loopback import OUTSIDER, UNKNOWN, WRITER, Meanwhile
-from registry.making import WANTED
+from loopback import OUTSIDER, UNKNOWN, WRITER, Meanwhile
+from making import WANTED
 
 if TYPE_CHECKING:
-    from registry.machines import Site
+    from machines import Site
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from registry.loopback import WRITER
-from registry.machines import Machine
-from registry.making import expected, make
+from loopback import WRITER
+from machines import Machine
+from making import expected, make
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers import Done
-
-    from registry.loopback import LoopbackHub
-    from registry.making import Published
+    from loopback import LoopbackHub
+    from making import Published
 
 
 def publish(machine: Machine, repo: str, *args: object, **options: Any) -> Done:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from huggingface_hub import HfApi
-
-from registry.machines import Machine
-from registry.making import make
+from machines import Machine
+from making import make
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

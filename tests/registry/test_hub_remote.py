@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from huggingface_hub import constants
+from loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Drip, LoopbackHub, Refuse, Stall
+from making import make
 
 from gdn_aot import errors
 from gdn_aot.registry.base import Addition, Snapshot
 from gdn_aot.registry.publish import publish
 from gdn_aot.registry.remote import RemoteRegistry
-from registry.loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Drip, LoopbackHub, Refuse, Stall
-from registry.making import make
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.loopback.faults import Fault
+    from loopback.faults import Fault
 
 pytestmark = [
     pytest.mark.usefixtures("client"),

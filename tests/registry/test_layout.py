@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from making import indexed, make
 
 from gdn_aot.artifact.container import MAX_FILE
 from gdn_aot.artifact.names import make_identifier
@@ -19,7 +20,6 @@ from gdn_aot.registry import layout
 from gdn_aot.registry.base import check_revision
 from gdn_aot.registry.layout import INDEX_FORM, EntryModel, Provenances, RegistryIndex, make_index
 from gdn_aot.registry.open import default_repo, locate, open_registry, shown_repo
-from registry.making import indexed, make
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from doctoring import distribution, driver_library, flip
 from helpers import expect_error, gdn_aot
-
-from registry.making import SM_90, SM_120, make
-from registry.registries import put
+from making import SM_90, SM_120, make
+from registries import put
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from registry.registries import Here
+    from registries import Here
 
 NO_GPU = "fits what is installed; there is no GPU here to compare {} with"
 NOWHERE = {"GDN_AOT_REPO": "/nowhere"}

@@ -10,19 +10,20 @@ import msgspec
 import pytest
 from doctoring import distribution
 from helpers import expect_error, gdn_aot
+from making import SM_90, SM_120, WANTED, expected, make
+from registries import put
 
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.errors import UnknownFormatError, VerificationError
 from gdn_aot.registry.lockfile import LOCK_FORM, LockedArtifact, LockFile, read_lock, write_lock
 from gdn_aot.registry.open import open_registry
-from registry.making import SM_90, SM_120, WANTED, expected, make
-from registry.registries import put
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from registries import Here
+
     from gdn_aot.artifact.archive import Written
-    from registry.registries import Here
 
 
 def pinned(target: str, digest: str, size: int) -> LockedArtifact:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import factory
 import helpers
 import pytest
-from artifact import factory
 from helpers import expect_error, gdn_aot
+from making import SM_90, SM_120, WANTED, expected, make
 from msgspec.structs import replace
+from registries import files, listed
 
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as m
 from gdn_aot.registry.directory import DirectoryRegistry
-from registry.making import SM_90, SM_120, WANTED, expected, make
-from registry.registries import files, listed
 
 if TYPE_CHECKING:
     from pathlib import Path

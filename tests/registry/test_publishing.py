@@ -6,6 +6,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from loopback import Cut, Refuse
+from making import TARGETS, expected, make
+from registries import branches, listed, send, uploads
 
 from gdn_aot.errors import (
     ConflictError,
@@ -15,17 +18,15 @@ from gdn_aot.errors import (
 )
 from gdn_aot.registry.base import Addition
 from gdn_aot.registry.remote import RemoteRegistry
-from registry.loopback import Cut, Refuse
-from registry.making import TARGETS, expected, make
-from registry.registries import branches, listed, send, uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from loopback import LoopbackHub
+
     from gdn_aot.artifact.archive import Written
     from gdn_aot.registry.base import Registry
-    from registry.loopback import LoopbackHub
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import factory
 import pytest
-from artifact import factory
+from making import SM_120, expected, indexed, make
 from msgspec.structs import replace
+from registries import branches, listed, send, spoil, uploads
 
 from gdn_aot.artifact import archive, names
 from gdn_aot.errors import (
@@ -23,15 +25,14 @@ from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import CARD, ENTRY_FORM, INDEX, INDEX_FORM, artifact_path, entry_path, make_index
 from gdn_aot.registry.publish import check_tag, publish
 from gdn_aot.registry.remote import RemoteRegistry
-from registry.making import SM_120, expected, indexed, make
-from registry.registries import branches, listed, send, spoil, uploads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loopback import LoopbackHub
+
     from gdn_aot.artifact.archive import Written
     from gdn_aot.registry.base import Registry
-    from registry.loopback import LoopbackHub
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+from making import indexed, make
 
 from gdn_aot.errors import (
     AccessDeniedError,
@@ -30,7 +31,6 @@ from gdn_aot.registry.base import Snapshot, read_index
 from gdn_aot.registry.failures import Failures, Secrets
 from gdn_aot.registry.layout import INDEX, INDEX_FORM, make_index
 from gdn_aot.registry.remote import RemoteRegistry
-from registry.making import indexed, make
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import storing
 
 from gdn_aot.artifact.verify import Artifact
-from store import storing
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import storing
 from helpers import environment, expect_error, gdn_aot
+from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.store import lock
 from gdn_aot.store.install import size_of
 from gdn_aot.store.store import Store
-from store import storing
-from store.storing import check_store
 
 SM_90 = "fla0.6.0-triton3.6.0-sm_90"
 SM_120 = "fla0.6.0-triton3.6.0-sm_120"

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import factory
 import pytest
-from artifact import factory
+import storing
 from helpers import python
+from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NotWritableError, VerificationError
@@ -21,8 +23,6 @@ from gdn_aot.store.origins import Origin, read_origins
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import read_manifest
 from gdn_aot.store.whole import find_installed
-from store import storing
-from store.storing import check_store
 
 
 def origin(number: int, repo: str = "hf://org/name", revision: str = "v1") -> Origin:

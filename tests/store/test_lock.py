@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import storing
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.store import lock
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
-from store import storing
 
 
 def test_who_waits_says_for_whom(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import storing
+import storm
+from storing import check_store
+
 from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
-from store import storing, storm
-from store.storing import check_store
 
 
 def test_sixteen_at_once_leave_one_good_copy(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import factory
 import pytest
-from artifact import factory
+import storing
 from helpers import python
+from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import UnknownFormatError, VerificationError
@@ -17,8 +19,6 @@ from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import StoredArtifact
 from gdn_aot.store.whole import find_installed
-from store import storing
-from store.storing import check_store
 
 
 def test_no_store(tmp_path: Path) -> None:

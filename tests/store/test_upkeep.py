@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+import storing
+from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import NothingSelectedError, NotWritableError, UnknownFormatError
@@ -13,8 +15,6 @@ from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install, size_of
 from gdn_aot.store.store import Store
 from gdn_aot.store.upkeep import Removed, ls, prune, remove
-from store import storing
-from store.storing import check_store
 
 SM_90 = "fla0.6.0-triton3.6.0-sm_90"
 

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import storing
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
 from gdn_aot.store.store import Store
 from gdn_aot.store.whole import faults, find_installed, open_installed
-from store import storing
 
 
 @pytest.fixture

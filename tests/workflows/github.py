@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from registry.loopback import LoopbackHub
+    from loopback import LoopbackHub
 
 
 class IdTokens:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from workflows import actions
 from workflows.expressions import as_text, condition, fill
 

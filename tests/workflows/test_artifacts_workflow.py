@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
-from registry.loopback import ORG, LoopbackHub
-from registry.machines import Machine
+from loopback import ORG, LoopbackHub
+from machines import Machine
+from workflows import actions
+from workflows.github import IdTokens
+from workflows.runner import Job, Runner
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.registry.base import read_index
 from gdn_aot.registry.open import open_registry
-from workflows import actions
-from workflows.github import IdTokens
-from workflows.runner import Job, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
+from workflows.scripts import script
 
 from gdn_aot.records import tuning
-from workflows.scripts import script
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,6 @@ import pytest
 from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-
 from workflows.runner import pairs
 from workflows.scripts import script
 

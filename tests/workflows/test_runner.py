@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import ROOT
-
 from workflows.actions import UnknownAction
 from workflows.expressions import UnknownExpression, condition, evaluate, fill
 from workflows.runner import Runner, UnknownKey, load, pairs

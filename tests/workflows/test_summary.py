@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from workflows.scripts import script
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import torch
-
 from gpu import calls
 
 LAYERS = 4

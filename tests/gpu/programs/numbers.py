@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu import calls, fla_configs
 
 from gdn_aot.reference import formulas as reference
-from gpu import calls, fla_configs
 
 
 def exact_recurrence(tp: int) -> dict[str, float]:

@@ -9,7 +9,6 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
-
 from gpu import calls
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
+from gpu import calls
 
 from gdn_aot.providers.draw import Random
 from gdn_aot.reference import formulas as reference
 from gdn_aot.reference import tolerance
-from gpu import calls
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape

@@ -1,5 +1,3 @@
-"""What the tests of registries share by day."""
+"""The fixtures of the tests of registries."""
 
-from registry.conftest import artifacts, hub, machine, name, published, repo, running_hub, site, sm_90, sm_120
-
-__all__ = ["artifacts", "hub", "machine", "name", "published", "repo", "running_hub", "site", "sm_90", "sm_120"]
+from registry_fixtures import *  # noqa: F403

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.examples import docker, kubernetes, registry, tools
+from examples import docker, kubernetes, registry, tools
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.test_hub_many import fetch_at_once, kill_fetches
+from many_fetches import fetch_at_once, kill_fetches
 
 if TYPE_CHECKING:
-    from registry.machines import Site
+    from machines import Site
 
 
 def test_fetchers_at_once(site: Site) -> None:

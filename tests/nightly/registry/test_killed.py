@@ -6,9 +6,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from registry.making import expected, make
-from registry.processes import ALL, killed_at
-from registry.registries import listed, put
+from making import expected, make
+from processes import ALL, killed_at
+from registries import listed, put
 
 from gdn_aot.errors import RepositoryMissingError
 from gdn_aot.registry.directory import DirectoryRegistry

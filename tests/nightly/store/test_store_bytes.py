@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from store import storing
+import storing
 
 
 @pytest.mark.parametrize("name", ["index", "pack", "manifest.json.zst"])

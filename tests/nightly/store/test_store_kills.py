@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from store import storm
+import storm
 
 
 def test_killed_at_fifty_moments(tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Transferred choices: from which target, in which order, and what is never transferred."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import tuning_records as records
+from msgspec.structs import replace
+from tuning_records import KERNEL, KEY, choice, config, kernel, record, times
+
+from gdn_aot.catalogue.targets import all_targets, get_target
+from gdn_aot.choosing.transfer import Transfer, nearness, origin, ranked
+from gdn_aot.errors import UsageError
+from gdn_aot.records import tuning as r
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+A, B, C, D = config(16), config(32), config(64), config(128)
+GOAL = r.Objective(weights={64: 0.1, 2048: 0.9}, bound=1.1)
+
+
+def _transfer(root: Path | None, target: str, triton: str | None = None) -> Transfer:
+    return Transfer(root, get_target(target), "fla-core", "0.6.0", triton)
+
+
+def _configs(found: list[r.TunedChoice]) -> list[r.Config]:
+    return [item.config for item in found]
+
+
+@pytest.mark.parametrize(
+    ("target", "order"),
+    [
+        ("sm_80", "sm_80 sm_86 sm_89 sm_75 sm_70 sm_90 sm_100 sm_103 sm_120 sm_121"),
+        ("sm_89", "sm_89 sm_86 sm_80 sm_90 sm_100 sm_75 sm_103 sm_70 sm_120 sm_121"),
+        ("sm_120", "sm_120 sm_121 sm_103 sm_100 sm_90 sm_89 sm_86 sm_80 sm_75 sm_70"),
+    ],
+)
+def test_the_same_major_capability_is_nearest_then_the_distance_then_the_lower(target: str, order: str) -> None:
+    wanted = get_target(target)
+    assert [item.name for item in sorted(all_targets(), key=lambda other: nearness(wanted, other))] == order.split()
+
+
+def test_the_choice_is_first_then_the_objective_decides() -> None:
+    candidates = [A, B, C, D]
+    # B is fastest by weight, A and C are slower; D is fast for 2048 but out of bound at 64.
+    rows = times(64, 10.0, 10.5, 10.2, 20.0), times(2048, 40.0, 30.0, 31.0, 30.0)
+    made = kernel(candidates, choice(*rows, chosen=2))
+    assert ranked(made, made.choices[0], GOAL) == [C, B, A, D]
+    assert ranked(made, replace(made.choices[0], chosen=1), replace(GOAL, bound=3.0)) == [B, C, D, A]
+
+
+def test_rejected_unmeasured_and_wide_candidates_are_not_ranked() -> None:
+    rows = times(64, 1.0, 2.0, None, 0.1), times(2048, 1.0, 2.0, 0.1, 0.1)
+    rejected = (r.Rejected(candidate=0, tokens=None, reason="wrong numbers"),)
+    made = kernel([A, B, C, D], choice(*rows, chosen=3, rejected=rejected, reference=1), offered=3)
+    assert ranked(made, made.choices[0], GOAL) == [B]
+    none = kernel([A, D], choice(times(64, None, 0.1), chosen=1), offered=1)
+    assert ranked(none, none.choices[0], GOAL) == []
+
+
+def test_the_nearest_measured_target_answers_with_a_note(tmp_path: Path) -> None:
+    records.write(tmp_path, record(kernel([A, B, C], choice(times(64, 1.0, 2.0, 3.0), chosen=0)), target="sm_90"))
+    records.write(tmp_path, record(kernel([A, B, C], choice(times(64, 3.0, 2.0, 1.0), chosen=2)), target="sm_80"))
+    found = _transfer(tmp_path, "sm_89").suggest(KERNEL, KEY, [A, B, C])
+    assert _configs(found) == [C, B, A]
+    assert {item.provenance for item in found} == {"transferred"}
+    device = "NVIDIA H100 80GB HBM3, driver 580.159.04"
+    assert found[0].note == f"from sm_80 ({device}): its choice, rank 1 of 3 there"
+    assert found[1].note == f"from sm_80 ({device}): rank 2 of 3 there"
+    assert origin(found[0].note) == f"from sm_80 ({device})"
+    assert _configs(_transfer(tmp_path, "sm_100").suggest(KERNEL, KEY, [A, B, C])) == [A, B, C]
+    other = _transfer(tmp_path, "sm_89", "3.8.0").suggest(KERNEL, KEY, [A])
+    assert other[0].note == f"from sm_80 ({device}, Triton 3.6.0): rank 3 of 3 there"
+
+
+def test_only_what_the_provider_offers_for_the_target_is_transferred(tmp_path: Path) -> None:
+    records.write(tmp_path, record(kernel([A, B, C], choice(times(64, 1.0, 2.0, 3.0)), offered=2)))
+    transfer = _transfer(tmp_path, "sm_120")
+    (found,) = transfer.suggest(KERNEL, KEY, [C, B])
+    assert found.config == B
+    assert "rank 2 of 2 there" in found.note
+    assert transfer.suggest(KERNEL, KEY, [C]) == [], "C comes of a wide search"
+    assert transfer.suggest("m:other", KEY, [A]) == []
+    assert transfer.suggest(KERNEL, (1, *KEY), [A]) == []
+
+
+def test_a_key_that_the_nearest_lacks_comes_from_the_next(tmp_path: Path) -> None:
+    records.write(tmp_path, record(kernel([A, B], choice(times(64, 1.0, 2.0))), target="sm_90"))
+    records.write(tmp_path, record(kernel([A, B], choice(times(64, 1.0, 2.0), key=(1,))), target="sm_80"))
+    transfer = _transfer(tmp_path, "sm_86")
+    assert transfer.suggest(KERNEL, KEY, [A])[0].note.startswith("from sm_90 (")
+    assert transfer.suggest(KERNEL, (1,), [A])[0].note.startswith("from sm_80 (")
+
+
+def test_keys_of_the_other_16_bit_type_serve_too(tmp_path: Path) -> None:
+    half = tuple("torch.float16" if part == "torch.bfloat16" else part for part in KEY)
+    records.write(tmp_path, record(kernel([A, B], choice(times(64, 2.0, 1.0), chosen=1))))
+    (first, _) = _transfer(tmp_path, "sm_75").suggest(KERNEL, half, [A, B])
+    assert first.config == B
+    assert first.note.endswith("its choice, rank 1 of 2 there, for bfloat16")
+    # The exact key of the same record is better, and the target's own record may serve its other type.
+    rows = choice(times(64, 2.0, 1.0), chosen=1), choice(times(64, 1.0, 2.0), key=half)
+    records.write(tmp_path, record(kernel([A, B], *rows)))
+    (first, _) = _transfer(tmp_path, "sm_75").suggest(KERNEL, half, [A, B])
+    assert (first.config, "bfloat16" in first.note) == (A, False)
+    records.write(tmp_path, record(kernel([A, B], rows[0])))
+    own = _transfer(tmp_path, "sm_90")
+    assert own.suggest(KERNEL, half, [A])[0].note.startswith("from sm_90 (")
+    assert own.suggest(KERNEL, KEY, [A]) == [], "an exact key of the target itself is measured"
+
+
+def test_a_broken_record_is_an_error_only_where_it_is_asked(tmp_path: Path) -> None:
+    records.write(tmp_path, record(kernel([A], choice(times(64, 1.0))), target="sm_80"))
+    far = records.write(tmp_path, record(target="sm_90"))
+    far.write_text('{"format": 2}')
+    transfer = _transfer(tmp_path, "sm_86")
+    assert _configs(transfer.suggest(KERNEL, KEY, [A])) == [A]
+    with pytest.raises(UsageError) as caught:
+        transfer.suggest(KERNEL, (1,), [A])
+    assert str(far) in caught.value.message
+    assert "format: 2 is not a known format version, only 1 is" in caught.value.message
+
+
+def test_records_of_other_versions_and_unknown_targets_are_not_asked(tmp_path: Path) -> None:
+    made = record(kernel([A], choice(times(64, 1.0))))
+    for name in ("sm_90/fla-core-0.5.2.json", "sm_90/vllm-0.6.0.json", "sm_91/fla-core-0.6.0.json", "notes.txt"):
+        r.save(made, tmp_path / name)
+    assert _transfer(tmp_path, "sm_80").suggest(KERNEL, KEY, [A]) == []
+    assert _transfer(tmp_path / "none", "sm_80").suggest(KERNEL, KEY, [A]) == []
+    assert _transfer(None, "sm_80").suggest(KERNEL, KEY, [A]) == []
+
+
+def test_a_record_in_the_folder_of_another_target_is_refused(tmp_path: Path) -> None:
+    r.save(record(kernel([A], choice(times(64, 1.0))), target="sm_90"), tmp_path / "sm_80/fla-core-0.6.0.json")
+    with pytest.raises(UsageError, match="target: 'sm_90' is not 'sm_80'"):
+        _transfer(tmp_path, "sm_86").suggest(KERNEL, KEY, [A])
+
+
+@pytest.mark.parametrize("note", ["", "lowest score", "2 candidates before it do not fit: A needs: much", "online: x"])
+def test_notes_without_an_origin(note: str) -> None:
+    assert origin(note) == ""

@@ -1,0 +1,278 @@
+"""The tuner from end to end on a simulated card: what is chosen, what is survived, what is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import simulated
+from tuning_records import written
+
+from gdn_aot.errors import NotWritableError, UsageError
+from gdn_aot.measuring import tuner
+from gdn_aot.measuring.cards import this_card
+from gdn_aot.records import files
+from gdn_aot.records import tuning as records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.tuner import Tuned
+
+MakeTask = "Callable[..., Task]"
+
+
+def quiet(done: int, total: int, text: str) -> None:
+    del done, total, text
+
+
+def said(text: str) -> None:
+    raise AssertionError(text)
+
+
+def tune(task: Task, progress: Callable[[int, int, str], None] = quiet) -> Tuned:
+    return tuner.tune(task, this_card(simulated.INFO, task.job.cache), progress, said)
+
+
+def run(task: Task) -> tuple[Tuned, records.TuningRecord]:
+    done = tune(task, quiet)
+    record = records.load(task.path)
+    assert record is not None
+    return done, record
+
+
+def choices(record: records.TuningRecord) -> dict[tuple[Any, ...], str]:
+    """Key -> configuration."""
+    return {choice.key: str(kernel.candidates[choice.chosen]) for kernel in record.kernels for choice in kernel.choices}
+
+
+def reasons(record: records.TuningRecord, config: str) -> set[str]:
+    """Return why a configuration is out."""
+    return {
+        item.reason
+        for kernel in record.kernels
+        for choice in kernel.choices
+        for item in choice.rejected
+        if str(kernel.candidates[item.candidate]).startswith(config)
+    }
+
+
+def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None:
+    done, record = run(task())
+    assert (done.missing, done.out, done.ended, done.dropped) == (0, 0, "", {})
+    assert record.device.name == simulated.INFO.name
+    assert record.device.sm_count == 7
+    assert record.method.flush_bytes == 2 << 20
+    (kernel,) = record.kernels
+    assert kernel.offered == len(kernel.candidates) == 9
+    assert choices(record)
+    for choice in kernel.choices:
+        assert str(kernel.candidates[choice.chosen]) == "BT=32 num_warps=4 num_stages=3"
+        assert choice.score < 1.1
+        assert choice.worst <= 1.1
+        times = [one for row in choice.times for one in (*row.us, *row.noise)]
+        assert times == [None if one is None else round(one, 2) for one in times]
+        ratios = [choice.score, choice.worst, *choice.regret.values()]
+        assert ratios == [round(one, 4) for one in ratios]
+        assert all(one is not None for row in choice.times for one in row.us)
+        assert choice.call.startswith("gated-norm(")
+        assert choice.resources is not None
+        assert all(one is not None and one.size > 0 and one.registers > 0 for one in choice.resources)
+
+
+def test_a_second_run_writes_the_same_bytes(task: Callable[..., Task]) -> None:
+    made = task()
+    run(made)
+    first = made.path.read_bytes()
+    run(made)
+    assert made.path.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("crash", "its process ended: its process ended with signal SIGSEGV"),
+        ("exit", "its process ended: its process ended with exit status 3"),
+        ("hang", "its process ended: it did nothing for 2 s and was killed"),
+        ("refuse", "it cannot be launched: RuntimeError: Triton Error [CUDA]: out of resources"),
+        ("wrong", "output y is off by"),
+        ("nan", "output y has numbers that are not finite"),
+        ("unwritten", "output y leaves 64 elements unwritten"),
+    ],
+)
+def test_a_bad_candidate_is_out_and_the_rest_goes_on(task: Callable[..., Task], what: str, reason: str) -> None:
+    bad = "BT=32 num_warps=4"
+    made = task(card={"faults": [{"config": bad, "do": what}]}, silence=2.0 if what == "hang" else 20.0)
+    done, record = run(made)
+    assert done.missing == 0
+    assert all(not config.startswith(bad) for config in choices(record).values())
+    found = reasons(record, bad)
+    assert found
+    assert all(text.startswith(reason) for text in found), found
+    (outcome,) = done.outcomes.values()
+    assert len(outcome.restarts) == (1 if what in ("crash", "exit", "hang") else 0)
+    assert not outcome.skipped
+
+
+def test_a_crash_while_timing_is_tried_again_and_then_costs_the_candidates_timed(task: Callable[..., Task]) -> None:
+    made = task(tokens=(64,), card={"faults": [{"config": "BT=64 num_warps=16", "do": "crash", "when": "timed"}]})
+    done, record = run(made)
+    assert done.missing == 0
+    (outcome,) = done.outcomes.values()
+    assert len(outcome.restarts) == 2 * len(choices(record)), "each key once more"
+    assert set(choices(record).values()) == {"BT=16 num_warps=4 num_stages=3"}, "the reference is what is left"
+
+
+def test_a_crash_outside_of_candidates_gives_up_that_call_only(task: Callable[..., Task]) -> None:
+    done, record = run(task(card={"crash_when_waiting_at": 512}))
+    (outcome,) = done.outcomes.values()
+    assert outcome.restarts
+    assert list(outcome.skipped.values()) == ["its process ended with signal SIGSEGV"] * len(outcome.skipped)
+    assert "the rest of the shape" not in outcome.skipped
+    assert all("tokens=512" in call for call in outcome.skipped)
+    assert done.missing == 0
+    assert all(choice.missing == () for kernel in record.kernels for choice in kernel.choices)
+
+
+def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..., Task]) -> None:
+    """All candidates agree with each other, and all are wrong."""
+    made = task(tokens=(64, 512))
+    run(made)
+    assert records.load(made.path) is not None
+    done = tune(task(tokens=(64, 512), card={"all_wrong": True}), quiet)
+    assert done.dropped
+    left = records.load(made.path)
+    assert left is not None
+    assert choices(left) == {}, "not even the choice of the run before"
+
+
+def test_the_references_crash_leaves_the_next_one(task: Callable[..., Task]) -> None:
+    first = "BT=16 num_warps=4"
+    _, record = run(task(card={"faults": [{"config": first, "do": "crash"}]}))
+    assert all(choice.reference == 1 for kernel in record.kernels for choice in kernel.choices)
+    assert set(choices(record).values()) == {"BT=32 num_warps=4 num_stages=3"}
+
+
+def test_out_of_memory_skips_the_call_only(task: Callable[..., Task]) -> None:
+    done, _ = run(task(card={"faults": [{"config": "BT=16 num_warps=8", "do": "memory", "when": "timed"}]}))
+    (outcome,) = done.outcomes.values()
+    assert outcome.skipped
+    assert set(outcome.skipped.values()) == {"out of memory: no memory left for this"}
+    assert outcome.restarts == []
+
+
+def test_nothing_is_launched_that_was_measured_before(task: Callable[..., Task], tmp_path: Path) -> None:
+    launches = tmp_path / "launches"
+    made = task(card={"state": str(launches)})
+    _, record = run(made)
+    launches.unlink()
+    again, same = run(replace(made, resume=True))
+    assert same == record
+    assert again.missing == 0
+    assert again.outcomes == {}
+    assert not launches.exists()
+
+
+def test_going_on_measures_only_what_is_missing(task: Callable[..., Task]) -> None:
+    _, small = run(task(tokens=(64, 512)))
+    done, full = run(task(resume=True))
+    assert done.missing == 0
+    before = {choice.key: choice for kernel in small.kernels for choice in kernel.choices}
+    for kernel in full.kernels:
+        for choice in kernel.choices:
+            if choice.key in before:
+                assert before[choice.key].times == choice.times[: len(before[choice.key].times)]
+                assert [row.tokens for row in choice.times] == [64, 512, 2048]
+
+
+def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., Task]) -> None:
+    made = task(card={"delay": 0.4}, budget=0.6)
+    done = tune(made, quiet)
+    assert done.ended == "the budget is spent"
+    record = records.load(made.path)
+    if record is not None:
+        assert any(choice.missing for kernel in record.kernels for choice in kernel.choices)
+    _, full = run(task(resume=True))
+    assert all(choice.missing == () for kernel in full.kernels for choice in kernel.choices)
+
+
+def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None:
+    calls = 0
+
+    def interrupt(done: int, total: int, text: str) -> None:
+        nonlocal calls
+        del done, total
+        calls += "calls" in text
+        if calls == 4:
+            raise KeyboardInterrupt
+
+    made = task()
+    with pytest.raises(KeyboardInterrupt):
+        tune(made, interrupt)
+    assert records.load(made.path) is not None
+    kept = records.load(made.path)
+    assert kept is not None
+    assert all(choice.unchecked for kernel in kept.kernels for choice in kernel.choices)
+    done, record = run(replace(made, resume=True))
+    assert done.missing == 0
+    assert not any(choice.unchecked for kernel in record.kernels for choice in kernel.choices)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        (("device", "name"), "NVIDIA H200", "device.name"),
+        (("device", "driver"), "9.9", "device.driver"),
+        (("triton",), "3.5.0", "triton"),
+        (("provider", "version"), "0.5.2", "provider.version"),
+        (("target",), "sm_100", "target"),
+        (("format",), 7, "format"),
+    ],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_record_of_something_else_is_refused_and_stays(
+    task: Callable[..., Task], field: tuple[str, ...], value: object, named: str, resume: bool
+) -> None:
+    made = task(resume=resume)
+    run(replace(made, resume=False))
+    data = json.loads(made.path.read_bytes())
+    inner = data
+    for step in field[:-1]:
+        inner = inner[step]
+    inner[field[-1]] = value
+    text = written(data)
+    made.path.write_bytes(text)
+    with pytest.raises(UsageError, match=named):
+        tune(made, quiet)
+    assert made.path.read_bytes() == text
+
+
+def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = task(tokens=(64, 512))
+    run(made)
+    before = made.path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_whole", full)
+    with pytest.raises(NotWritableError, match="No space left"):
+        tune(task(), quiet)
+    assert made.path.read_bytes() == before
+
+
+def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: Callable[..., Task]) -> None:
+    made = task()
+    broken = replace(made, method=replace(made.method, card="simulated:Missing"))
+    with pytest.raises(UsageError, match="cannot start"):
+        tune(broken, quiet)
+
+
+def test_the_formula_is_what_the_tests_say() -> None:
+    """So that the expectations above follow from it."""
+    times = {(b, w): simulated.microseconds(b, w, 2048) for b in (16, 32, 64) for w in (4, 8, 16)}
+    assert min(times, key=times.__getitem__) == simulated.BEST

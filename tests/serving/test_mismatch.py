@@ -1,0 +1,128 @@
+"""What differs from the artifact is never served: source, versions, variables, a damaged store."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+import storing
+
+
+@pytest.fixture
+def copied_fla(tmp_path: Path) -> Path:
+    """A copy of FLA and its metadata that a test may change, to be put first on the path."""
+    site = Path(sysconfig.get_paths()["purelib"])
+    copy = tmp_path / "site"
+    shutil.copytree(site / "fla", copy / "fla", ignore=shutil.ignore_patterns("__pycache__"))
+    for metadata in site.glob("fla_core-*.dist-info"):
+        shutil.copytree(metadata, copy / metadata.name)
+    return copy
+
+
+KKT = "fla.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule_fwd_kernel"
+
+
+def test_a_changed_body_is_never_served(serve: Any, copied_fla: Path) -> None:
+    """Same name, same signature, other body: the kernel is compiled, and the reason is said."""
+    path = copied_fla / "fla/ops/gated_delta_rule/fused_recurrent.py"
+    text = path.read_text()
+    assert text.count("tl.sqrt(tl.sum(b_q * b_q) + 1e-6)") == 1
+    path.write_text(text.replace("tl.sqrt(tl.sum(b_q * b_q) + 1e-6)", "tl.sqrt(tl.sum(b_q * b_q) + 1e-5)"))
+    got = serve("install(); become(); decode(); prefill(); done()", site=copied_fla)
+    assert "fused_recurrent.py is not the file" in got["report"]["refused"][KKT]
+    assert got["compiled"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+    assert got["report"]["modules"] == 6, "the kernels of other files are served"
+
+
+def test_a_changed_body_is_an_error_in_strict_mode(serve: Any, copied_fla: Path) -> None:
+    path = copied_fla / "fla/ops/gated_delta_rule/fused_recurrent.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+    got = serve(
+        """
+install(strict=True); become()
+try:
+    decode()
+    error = None
+except Exception as raised:
+    error = type(raised).__name__
+done(error=error)
+""",
+        site=copied_fla,
+    )
+    assert got["error"] == "MissError"
+    assert got["compiled"] == []
+
+
+def test_a_body_replaced_in_memory_is_never_served(serve: Any) -> None:
+    """The file is the artifact's, the function is not: it was replaced before the loader came."""
+    got = serve("""
+become()
+import fla.ops.gated_delta_rule.fused_recurrent as module
+from gdn_aot.triton_internals import layers
+jit, _ = layers(module.fused_recurrent_gated_delta_rule_fwd_kernel)
+jit.raw_src = [line.replace("+ 1e-6", "+ 1e-5") for line in jit.raw_src]
+install(); decode(); done()
+""")
+    assert "the body of" in got["report"]["refused"][KKT]
+    assert len(got["compiled"]) == 1
+
+
+def test_the_other_branch_of_one_file_is_never_served(serve: Any) -> None:
+    """``FLA_USE_FAST_OPS`` makes another ``exp`` of the same name in the same file."""
+    got = serve("install(); become(); decode(); done()", FLA_USE_FAST_OPS="1")
+    assert "fla.ops.utils.op.exp" in got["report"]["refused"][KKT]
+    assert len(got["compiled"]) == 1
+
+
+def test_another_provider_version_is_refused(serve: Any, copied_fla: Path) -> None:
+    (metadata,) = copied_fla.glob("fla_core-*.dist-info")
+    metadata.rename(copied_fla / "fla_core-9.9.9.dist-info")
+    got = serve("install(); become(); decode(); done()", site=copied_fla)
+    (verdict,) = got["report"]["artifacts"]
+    assert verdict["reason"] == "made for fla-core 0.6.0, installed is 9.9.9"
+    assert len(got["compiled"]) == 1
+
+
+def test_another_triton_version_is_refused(serve: Any, tmp_path: Path) -> None:
+    (metadata,) = Path(sysconfig.get_paths()["purelib"]).glob("triton-*.dist-info")
+    shutil.copytree(metadata, tmp_path / "other/triton-3.9.9.dist-info")
+    got = serve("install(); become(); decode(); done()", site=tmp_path / "other")
+    (verdict,) = got["report"]["artifacts"]
+    assert "installed is 3.9.9" in verdict["reason"]
+    assert len(got["compiled"]) == 1
+
+
+@pytest.mark.parametrize("name", ["DISABLE_PTXAS_OPT", "TRITON_INTERPRET", "TRITON_OVERRIDE_ARCH"])
+def test_a_variable_that_changes_code_is_respected(serve: Any, name: str) -> None:
+    got = serve("install(); become(); report = gdn_aot.report(); done()", **{name: "1"})
+    assert name in got["report"]["problem"]
+    assert not got["report"]["active"]
+
+
+@pytest.mark.parametrize("what", ["blob", "record", "header", "truncated", "missing"])
+def test_a_damaged_store_is_noticed(serve: Any, tmp_path: Path, what: str) -> None:
+    """Whatever is damaged, the answer is right or Triton compiles; nothing is raised."""
+    serve("install(); become(); done()")
+    store = tmp_path / "home/store"
+    (index,) = store.glob("artifacts/*/index")
+    if what == "blob":
+        for blob in storing.contents(index.parent):
+            storing.flip_blob(index.parent, blob, 99)
+    elif what == "missing":
+        (index.parent / "pack").unlink()
+    else:
+        data = bytearray(index.read_bytes())
+        if what == "truncated":
+            del data[len(data) // 2 :]
+        for offset in range(100, 200) if what == "header" else range(len(data) // 2, len(data), 97):
+            data[offset] ^= 1
+        index.write_bytes(data)
+    got = serve("gdn_aot.install(); become(); decode(); done()")
+    assert got["compiled"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
+    said = [verdict["reason"] for verdict in got["report"]["artifacts"] if not verdict["accepted"]]
+    said += [miss["reason"] for miss in got["report"]["misses"]] + list(got["report"]["refused"].values())
+    said += [got["report"]["problem"]]
+    assert any(word in " ".join(said) for word in ("damaged", "truncated", "No such file")), got["report"]

@@ -1,0 +1,86 @@
+"""Run this package's command line and pieces of code in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).parents[2]
+SUPPORT = Path(__file__).parent
+TIMEOUT = 540.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment with our package importable, a build cache below ``home``, and no Triton settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRITON_", "FLA_", "GDN_AOT"))}
+    path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+    return {**kept, "PYTHONPATH": path, "GDN_AOT_HOME": str(home), "NO_COLOR": "1", **(extra or {})}
+
+
+def run(command: list[str], home: Path, extra: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
+    """Run a command to its end."""
+    home.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        command,
+        env=environment(home, extra),
+        cwd=cwd or home,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+        stdin=subprocess.DEVNULL,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def gdn_aot(*args: object, home: Path, extra: Mapping[str, str] | None = None, code: int | None = 0) -> Done:
+    """Run ``python -m gdn_aot`` and check its exit code, unless that is None."""
+    done = run([sys.executable, "-m", "gdn_aot", *map(str, args)], home, extra)
+    assert code is None or done.code == code, (
+        f"exit {done.code}, expected {code}\n{done.out[-3000:]}\n{done.err[-3000:]}"
+    )
+    assert "Traceback (most recent call last)" not in done.err
+    return done
+
+
+def python(code: str, *args: object, home: Path, extra: Mapping[str, str] | None = None) -> Any:
+    """Run Python code that prints one JSON document as the last line of stdout; return it."""
+    done = run([sys.executable, "-W", "error::SyntaxWarning", "-c", code, *map(str, args)], home, extra)
+    assert done.code == 0, done.err[-4000:]
+    return json.loads(done.out.splitlines()[-1])
+
+
+def expect_error(done: Done, code: int, kind: str) -> dict[str, str]:
+    """Check the form that every error has on both streams; return the JSON one."""
+    assert done.code == code, done.err
+    hints = [line for line in done.err.splitlines() if line.startswith("Hint: ")]
+    assert len(hints) == 1, done.err
+    assert "Traceback" not in done.err
+    assert "Traceback" not in done.out
+    error: dict[str, str] = done.json["error"]
+    assert error["code"] == kind
+    assert f"Error: {error['message']}" in done.err
+    assert hints == [f"Hint: {error['hint']}"]
+    return error

@@ -1,0 +1,223 @@
+"""What the Hub keeps: users, repositories with their commits, branches and tags, and the large files of all of them."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import itertools
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from loopback.exchange import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ATTRIBUTES = "*.bin filter=lfs diff=lfs merge=lfs -text\n*.tar.* filter=lfs diff=lfs merge=lfs -text\n"
+"""Part of the ``.gitattributes`` that the Hub puts into a new repository: what is kept as a large file."""
+
+LARGEST_REGULAR = 10 * 2**20
+"""Bytes above which the Hub keeps any file as a large one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Whom a token speaks for; may write where ``write`` and the namespace is among ``namespaces``.
+
+    With ``only`` it may write that one repository and make none.
+    """
+
+    name: str
+    namespaces: frozenset[str]
+    write: bool
+    only: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One file of a commit."""
+
+    content: bytes
+    large: bool
+
+    @property
+    def sha256(self) -> str:
+        """The name of a large file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def pointer(self) -> bytes:
+        """What git keeps in the place of a large file."""
+        return (
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n".encode()
+        )
+
+    @property
+    def blob(self) -> str:
+        """The git object id."""
+        data = self.pointer if self.large else self.content
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+    @property
+    def oid(self) -> str:
+        """The id by which the client sees that a file has not changed."""
+        return self.sha256 if self.large else self.blob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One commit: its whole tree."""
+
+    id: str
+    parent: str | None
+    title: str
+    files: Mapping[str, File]
+    number: int
+
+
+_numbers = itertools.count(1)
+
+
+def make_commit(parent: Commit | None, title: str, files: Mapping[str, File]) -> Commit:
+    """Make a commit whose id depends on all of it, and on when it was made."""
+    number = next(_numbers)
+    digest = hashlib.sha1(f"{number}\n{parent and parent.id}\n{title}\n".encode(), usedforsecurity=False)
+    for path in sorted(files):
+        digest.update(f"{path}\0{files[path].blob}\n".encode())
+    return Commit(id=digest.hexdigest(), parent=parent and parent.id, title=title, files=dict(files), number=number)
+
+
+@dataclass(slots=True, kw_only=True)
+class Repository:
+    """One model repository."""
+
+    id: str
+    private: bool
+    branches: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    commits: dict[str, Commit] = field(default_factory=dict)
+
+    @property
+    def namespace(self) -> str:
+        """The user or organization it belongs to."""
+        return self.id.split("/", maxsplit=1)[0]
+
+    def resolve(self, revision: str) -> Commit:
+        """Return the commit that a branch, a tag or 40 hexadecimal digits name.
+
+        Raises:
+            ApiError: 404 RevisionNotFound.
+        """
+        name = revision.removeprefix("refs/heads/")
+        commit = self.branches.get(name) or self.tags.get(name.removeprefix("refs/tags/")) or revision
+        if commit not in self.commits:
+            raise ApiError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return self.commits[commit]
+
+    def add(self, branch: str, title: str, files: Mapping[str, File]) -> Commit:
+        """Put a commit with this tree on a branch."""
+        parent = self.commits[self.branches[branch]] if branch in self.branches else None
+        commit = make_commit(parent, title, files)
+        self.commits[commit.id] = commit
+        self.branches[branch] = commit.id
+        return commit
+
+    def commit(self, branch: str, parent: str | None, title: str, change: Callable[[dict[str, File]], None]) -> Commit:
+        """Commit a change of the tree to a branch.
+
+        Args:
+            branch: It must be there.
+            parent: If given, the branch must still be at the commit whose id starts so.
+            title: First line of the message.
+            change: Changes the files, in place.
+
+        Raises:
+            ApiError: 404 RevisionNotFound, 412 when the branch has moved on, or what ``change`` raises.
+        """
+        if branch not in self.branches:
+            raise ApiError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+        head = self.commits[self.branches[branch]]
+        if parent is not None and not head.id.startswith(parent):
+            raise ApiError(412, "A commit has happened since. Please refresh and try again.")
+        files = dict(head.files)
+        change(files)
+        return self.add(branch, title, files)
+
+
+@dataclass(slots=True)
+class State:
+    """All of it. Whoever reads or changes it holds ``lock``."""
+
+    users: Mapping[str, User]
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    large: dict[str, bytes] = field(default_factory=dict)
+    publishers: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Who may publish without a secret: what the token of a job has to say, by repository."""
+    issued: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Tokens that a CI service gave to its jobs, with what they say."""
+    granted: dict[str, User] = field(default_factory=dict)
+    """Tokens that jobs got for theirs."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def user(self, token: str | None) -> User | None:
+        """Return whom a token speaks for; None without a token.
+
+        Raises:
+            ApiError: 401; nobody has this token.
+        """
+        if token is None:
+            return None
+        if token not in self.users and token not in self.granted:
+            raise ApiError(401, "Invalid credentials in Authorization header")
+        return self.users.get(token) or self.granted[token]
+
+    def repository(self, name: str, user: User | None) -> Repository:
+        """Return a repository that a user may read.
+
+        Raises:
+            ApiError: The Hub does not say whether a repository is missing or private: 404 to users, 401 to others.
+                There the client tells the latter by the https address; here it needs the code.
+        """
+        repository = self.repositories.get(name)
+        visible = repository and (not repository.private or (user and repository.namespace in user.namespaces))
+        if repository is None or not visible:
+            if user is None:
+                raise ApiError(401, "Invalid username or password.", "RepoNotFound")
+            raise ApiError(404, "Repository not found", "RepoNotFound")
+        return repository
+
+    def writable(self, name: str, user: User | None) -> Repository:
+        """Return a repository that a user may write.
+
+        Raises:
+            ApiError: As `repository`, and 401 or 403 if it may only be read.
+        """
+        repository = self.repository(name, user)
+        self.check_namespace(repository.namespace, user, name)
+        return repository
+
+    def check_namespace(self, namespace: str, user: User | None, name: str | None = None) -> None:
+        """Raise 401 or 403 unless a user may write what belongs to a namespace, or the repository called ``name``."""
+        if user is None:
+            raise ApiError(401, "Invalid username or password.")
+        if namespace not in user.namespaces:
+            raise ApiError(403, f'You don\'t have the rights to write to the namespace "{namespace}"')
+        if not user.write or user.only not in (None, name):
+            raise ApiError(403, "Forbidden: you must use a write token to upload to a repository.")
+
+    def create(self, name: str, *, private: bool) -> Repository:
+        """Make a repository with its first commit."""
+        repository = Repository(id=name, private=private)
+        repository.add("main", "initial commit", {".gitattributes": File(content=ATTRIBUTES.encode(), large=False)})
+        self.repositories[name] = repository
+        return repository
+
+
+def is_large(repository: Repository, revision: Commit, path: str, size: int, sample: bytes) -> bool:
+    """Return whether the Hub wants a file as a large one: by ``.gitattributes``, by its size, or as it is binary."""
+    attributes = revision.files.get(".gitattributes")
+    lines = attributes.content.decode().splitlines() if attributes else []
+    patterns = [line.split()[0] for line in lines if "filter=lfs" in line]
+    named = any(fnmatch.fnmatch(path.rsplit("/", maxsplit=1)[-1], pattern) for pattern in patterns)
+    return named or size > LARGEST_REGULAR or b"\0" in sample

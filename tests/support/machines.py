@@ -1,0 +1,151 @@
+"""A machine of its own for the commands: its cache, its store, its token, and the hub that it talks to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from helpers import ROOT, SUPPORT, Done
+from loopback import OUTSIDER, READER, UNKNOWN, WRITER
+from making import WANTED
+from storing import check_store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from loopback import LoopbackHub
+    from loopback.exchange import Record
+    from making import Published
+
+    from gdn_aot.artifact.archive import Written
+
+_OURS = ("HF_", "HUGGING", "GDN_AOT", "TRITON_", "FLA_", "XDG_", "TRANSFORMERS_", "PYTHON")
+_LIMIT = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """One machine. ``home`` holds all it keeps, ``endpoint`` is the address of the Hub."""
+
+    home: Path
+    endpoint: str
+
+    def environment(self, token: str | None = WRITER, **more: str) -> dict[str, str]:
+        """Return the environment of its processes, with nothing of the user's own in it."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        own = {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)]),
+            "HOME": str(self.home),
+            "HF_HOME": str(self.home / "huggingface"),
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "GDN_AOT_HOME": str(self.home / "gdn-aot"),
+            "NO_COLOR": "1",
+            "NO_PROXY": "*",
+        }
+        return {**kept, **own, **({"HF_TOKEN": token} if token else {}), **more}
+
+    def start(self, *args: object, token: str | None = WRITER, before: tuple[str, ...] = (), **more: str) -> Process:
+        """Start ``gdn-aot``; ``before`` is a command that runs it."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        process = subprocess.Popen(
+            [*before, sys.executable, "-m", "gdn_aot", *map(str, args)],
+            env=self.environment(token, **more),
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return Process(process, [token] if token else [])
+
+    def run(
+        self,
+        *args: object,
+        code: int = 0,
+        kind: str | None = None,
+        token: str | None = WRITER,
+        before: tuple[str, ...] = (),
+        **more: str,
+    ) -> Done:
+        """Run ``gdn-aot`` to its end and check what every command owes; see `Process.end`."""
+        return self.start(*args, token=token, before=before, **more).end(code, kind)
+
+    def fetch(self, repo: str, *args: object, **options: object) -> Done:
+        """Run ``gdn-aot fetch`` for what `registry.making.make` makes, for sm_120 unless told otherwise."""
+        arch = () if "--arch" in args else ("--arch", "sm_120")
+        return self.run("fetch", "--repo", f"hf://{repo}", *arch, *WANTED, *args, **options)  # type: ignore[arg-type]
+
+    def installed(self) -> list[str]:
+        """Return the SHA-256 of every artifact in the store, after a look at all of the store's bytes."""
+        return check_store(self.home / "gdn-aot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A machine with nothing on it, and a repository that has what `Published` says."""
+
+    hub: LoopbackHub
+    machine: Machine
+    repo: str
+    published: Published
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The arguments of ``gdn-aot`` that fetch what is newest for sm_120."""
+        return ("fetch", "--repo", f"hf://{self.repo}", "--arch", "sm_120", *WANTED)
+
+    def fetch(self, *args: object, **options: object) -> Done:
+        """Run ``gdn-aot fetch`` on the machine."""
+        return self.machine.fetch(self.repo, *args, **options)
+
+    def other(self, name: str) -> Site:
+        """The same with another machine."""
+        return replace(self, machine=replace(self.machine, home=self.machine.home.with_name(name)))
+
+    def has(self, *made: Written) -> bool:
+        """Look at all of the store's bytes, and say whether it has these artifacts and no others, in this order."""
+        return self.machine.installed() == [one.sha256 for one in made]
+
+    def downloads(self) -> list[Record]:
+        """What was asked of the storage of large files."""
+        return self.hub.requests(path="/storage/")
+
+
+class Process:
+    """A command that runs."""
+
+    def __init__(self, process: subprocess.Popen[str], secrets: Sequence[str] = ()) -> None:
+        self.process = process
+        self.secrets = [*secrets, WRITER, READER, OUTSIDER, UNKNOWN, "signature="]
+
+    def end(self, code: int = 0, kind: str | None = None) -> Done:
+        """Wait for its end and check what every command owes.
+
+        Args:
+            code: Its exit code.
+            kind: The ``code`` of its error, which ``--json`` has to have been given for.
+
+        Whatever happens no token is shown, no signed link and no traceback, and a failure has one line with a hint.
+        """
+        try:
+            out, err = self.process.communicate(timeout=_LIMIT)
+        finally:
+            self.process.kill()
+        done = Done(self.process.returncode, out, err)
+        assert done.code == code, f"exit {done.code}, expected {code}\n{out[-3000:]}\n{err[-3000:]}"
+        for secret in self.secrets:
+            assert secret not in out + err
+        assert "Traceback" not in out + err
+        hints = [line for line in err.splitlines() if line.startswith("Hint: ")]
+        assert len(hints) <= 1 if code == 0 else len(hints) == 1, err
+        if code and kind:
+            error = done.json["error"]
+            assert error["code"] == kind, error
+            assert hints == [f"Hint: {error['hint']}"]
+            assert f"Error: {error['message']}" in err
+        return done

@@ -1,0 +1,93 @@
+"""Artifacts to publish: small, sound, and as many different ones as are asked for."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import factory
+import msgspec
+from msgspec.structs import replace
+
+from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact import names
+from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.registry.layout import Entry, entry_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from loopback.state import Repository
+
+    from gdn_aot.artifact.archive import Written
+
+SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
+TARGETS = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+WANTED = ("--provider", "fla", "--provider-version", "0.6.0", "--triton", "3.6.0")
+"""Options that ask for what `make` makes, whatever is installed here."""
+
+
+def make(
+    folder: Path,
+    target: str = "sm_120",
+    *,
+    build: int = 0,
+    size: int = 20_000,
+    version: str = "0.6.0",
+    triton: str = "3.6.0",
+    dirty: bool = False,
+) -> Written:
+    """Write an artifact into a folder.
+
+    Args:
+        folder: Where to.
+        target: What it is for.
+        build: Another number gives other binaries under the same identifier.
+        size: Bytes of its binaries, which do not compress; all targets share a quarter of them.
+        version: Of the provider.
+        triton: Version.
+        dirty: Built from a checkout with changes.
+    """
+    own, shared = random.Random(f"{target} {build} {size}"), random.Random(f"{build} {size}")
+    cubins = b"\x7fELF" + own.randbytes(size * 3 // 4), b"\x7fELF" + shared.randbytes(size // 4)
+    row, plain = get_target(target), factory.make_manifest()
+    manifest = replace(
+        plain,
+        identifier=names.make_identifier("fla", version, triton, target),
+        target=m.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
+        provider=replace(plain.provider, version=version),
+        triton=replace(plain.triton, version=triton),
+        kernels=(
+            factory.make_kernel(factory.make_binary(cubins[0]), factory.make_binary(cubins[1], "other")),
+            factory.make_kernel(factory.make_binary(cubins[0]), qualname="l2norm_fwd_kernel"),
+        ),
+        build=replace(plain.build, commit="c" * 40, dirty=dirty),
+    )
+    blobs = {factory.sha256(data): data for data in (factory.LICENSE, *cubins)}
+    return write_artifact(
+        manifest, blobs, folder / f"build-{build}{'-dirty' * dirty}" / names.file_name(manifest.identifier)
+    )
+
+
+def indexed(made: Written, **changes: Any) -> Entry:
+    """Return the entry of an artifact, with some fields changed."""
+    return msgspec.structs.replace(entry_of(open_artifact(made.path)), **changes)
+
+
+def expected(*made: Written) -> dict[str, str]:
+    """Return identifier and SHA-256 of artifacts, as `registry.registries.listed` does."""
+    return {one.identifier: one.sha256 for one in made}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What two runs of ``gdn-aot publish`` left: v1.0.0 with sm_90 and sm_120, then v1.1.0 with another sm_120."""
+
+    repository: Repository
+    large: dict[str, bytes]
+    sm_90: Written
+    old: Written  # sm_120 of v1.0.0
+    new: Written  # sm_120 of v1.1.0

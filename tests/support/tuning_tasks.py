@@ -1,0 +1,73 @@
+"""Tasks for the tuner on the simulated card, with kernels that are really compiled."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import SUPPORT
+from jobs import make_job
+
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.measuring.client import Method
+from gdn_aot.measuring.plan import Task
+from gdn_aot.records.objective import DEFAULT
+from gdn_aot.records.tuning import record_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SHAPE = "heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16"
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build cache that all tests share: the same kernels are compiled once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
+    """Make a task: the gated norm of one small shape."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
+
+    def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 20.0, **changes: Any) -> Task:
+        options = {"target": "sm_90", **changes.pop("card", {})}
+        limits = Limits(max_tokens=max(tokens), max_batch=1)
+        workloads = ("gated-norm",)
+        made = Task(
+            job=make_job(
+                compiled,
+                tmp_path,
+                shapes=[SHAPE],
+                workloads=workloads,
+                limits=limits,
+                all_candidates=True,
+                keep_going=True,
+            ),
+            target=get_target("sm_90"),
+            method=Method(
+                provider="fla",
+                workloads=workloads,
+                limits=limits,
+                tokens=tokens,
+                gate_tokens=(37,),
+                rounds=6,
+                search_seconds=2.0,
+                silence=silence,
+                card="simulated:Card",
+                options=options,
+            ),
+            objective=DEFAULT,
+            wide=False,
+            budget=None,
+            resume=False,
+            path=record_path(tmp_path / "tuning", "sm_90", "fla-core", "0.6.0"),
+        )
+        return replace(made, **changes)
+
+    return make
