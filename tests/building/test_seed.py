@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import ROOT, Done, environment, expect_error, gdn_aot, python, run
+from helpers import NO_BYTECODE, ROOT, Done, environment, expect_error, gdn_aot, python, run
 from msgspec.structs import replace
 from seeding import contents, fails
 
@@ -230,7 +230,7 @@ def test_a_full_disk_leaves_no_half_written_file(decode: Built, tmp_path: Path) 
     done = subprocess.run(
         ["/bin/sh", "-c", f'ulimit -f 16; exec {sys.executable} -m gdn_aot seed "$0" --into "$1" --json',
          str(decode.path), str(root)],
-        env=environment(tmp_path), capture_output=True, text=True, check=False,
+        env=environment(tmp_path, NO_BYTECODE), capture_output=True, text=True, check=False,
     )  # fmt: skip
     expect_error(Done(done.returncode, done.stdout, done.stderr), 9, "not-writable")
     assert contents(root) == {}

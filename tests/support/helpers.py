@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SUPPORT = Path(__file__).parent
 TIMEOUT = 540.0
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""For processes whose files may not grow: Python would leave half of a ``.pyc`` behind, which nothing notices."""
 
 
 @dataclass(frozen=True)
