@@ -60,7 +60,6 @@ def _place(group: Path) -> Place:
     return Place(directory=group.parent.name, name=group.name.removeprefix("__grp__"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "populated"), [("sm_120", False), ("sm_90", True)])
 def test_plain_fla_compiles_and_measures_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, name: str, *, populated: bool
@@ -86,7 +85,6 @@ def test_plain_fla_compiles_and_measures_nothing(
     assert contents(root) == before, "Triton had to write"
 
 
-@pytest.mark.slow
 def test_the_environment_of_the_shell_counts(sm_90: Built, tmp_path: Path) -> None:
     """The same process with other variables misses, so the proof above can fail."""
     root = tmp_path / "cache"
@@ -310,7 +308,6 @@ def test_nothing_fits(
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.slow
 def test_a_kernel_with_another_source_is_left_out(sm_90: Built, tmp_path: Path) -> None:
     path = _changed(sm_90, tmp_path / "one.tar.zst", cache_key="0" * 64)
     first, *rest = sm_90.manifest.kernels
