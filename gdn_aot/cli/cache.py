@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from gdn_aot._text import nearest, plural
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import describe, emit_json, note, out, problems_of, table
+from gdn_aot.cli._output import conclude, emit_json, note, out, problems_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from gdn_aot.store.store import Store
     from gdn_aot.store.upkeep import InstalledArtifact, Removed
 
-_HEADS = (
-    "artifact", "target", "provider", "triton", "bytes", "installed", "from", "use", "sha256",
-)  # fmt: skip
+_HEADS = ("artifact", "target", "provider", "triton", "bytes", "installed", "from", "use", "sha256")
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
 
 
@@ -33,8 +31,8 @@ class _Group(click.Group):
         """Find the command that the arguments name."""
         name = args[0] if args else ""
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(name, self.commands, n=1)
-            what = f" Did you mean {near[0]!r}?" if near else f" Commands are {', '.join(self.commands)}."
+            near = nearest(name, self.commands)
+            what = f" Did you mean {near!r}?" if near else f" Commands are {', '.join(self.commands)}."
             raise click.UsageError(f"No such command {name!r}.{what}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -65,7 +63,7 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
     artifacts, size = ls(store), size_of(store.root)
     if as_json:
         about = {"path": store.root, "format": store.format(), "bytes": size}
-        emit_json({"store": about, "artifacts": [_document(artifact) for artifact in artifacts]})
+        emit_json({"store": about, "artifacts": list(map(_document, artifacts))})
         return
     if quiet:
         for artifact in artifacts:
@@ -76,7 +74,7 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
     for artifact in artifacts:
         if artifact.problem:
             note(f"Warning: {artifact.problem}")
-    note(f"store {store.root}: {_count(len(artifacts))}, {size} bytes")
+    note(f"store {store.root}: {plural(len(artifacts), 'artifact')}, {size} bytes")
 
 
 @command.command("rm")
@@ -128,32 +126,25 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
     from gdn_aot.store.audit import audit
 
     found = audit(_store(), repair=repair, waiting=_waiting(quiet=quiet))
-    error = found.error() if found.problems and not repair else None
+    document = {
+        "ok": repair or not found.problems,
+        "store": found.path,
+        "artifacts": found.artifacts,
+        "blobs": found.blobs,
+        "bytes": found.size,
+        "problems": problems_json(found.problems),
+        "removed": list(map(_document, found.removed)),
+        "freed": found.freed,
+    }
+    conclude(document, found.error() if found.problems and not repair else None, as_json=as_json)
     if as_json:
-        document: dict[str, object] = {
-            "ok": error is None,
-            "store": found.path,
-            "artifacts": found.artifacts,
-            "blobs": found.blobs,
-            "bytes": found.size,
-            "problems": [{"where": problem.where, "what": problem.what} for problem in found.problems],
-            "removed": [_document(artifact) for artifact in found.removed],
-            "freed": found.freed,
-        }
-        if error is not None:
-            document["error"] = describe(error.code, error.message, error.hint, problems_of(error))
-        emit_json(document)
-        if error is not None:
-            raise click.exceptions.Exit(error.exit_code)
         return
-    if error is not None:
-        raise error
     if quiet:
         for artifact in found.removed:
             out(artifact.place)
         return
     if not found.problems:
-        out(f"{found.path}: ok, {_count(found.artifacts)}, {found.blobs} blobs, {found.size} bytes")
+        out(f"{found.path}: ok, {plural(found.artifacts, 'artifact')}, {found.blobs} blobs, {found.size} bytes")
         return
     for problem in found.problems:
         note(f"  {problem}")
@@ -199,25 +190,12 @@ def _document(artifact: InstalledArtifact) -> dict[str, object]:
 
 def _tell(removed: Removed, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
     if as_json:
-        emit_json(
-            {
-                "dry_run": dry_run,
-                "removed": [_document(artifact) for artifact in removed.artifacts],
-                "leftovers": list(removed.leftovers),
-                "freed": removed.freed,
-            }
-        )
+        artifacts = list(map(_document, removed.artifacts))
+        leftovers = list(removed.leftovers)
+        emit_json({"dry_run": dry_run, "removed": artifacts, "leftovers": leftovers, "freed": removed.freed})
         return
-    for artifact in removed.artifacts:
-        out(artifact.place)
-    for path in removed.leftovers:
+    for path in (*(artifact.place for artifact in removed.artifacts), *removed.leftovers):
         out(path)
-    if quiet:
-        return
-    verb = "would remove" if dry_run else "removed"
-    freed = "free" if dry_run else "freed"
-    note(f"{verb} {_count(len(removed.artifacts))}; {freed} {removed.freed} bytes")
-
-
-def _count(number: int) -> str:
-    return f"{number} artifact{'s' * (number != 1)}"
+    if not quiet:
+        verb, freed = ("would remove", "free") if dry_run else ("removed", "freed")
+        note(f"{verb} {plural(len(removed.artifacts), 'artifact')}; {freed} {removed.freed} bytes")

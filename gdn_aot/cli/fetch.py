@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, problems_of, tell
+from gdn_aot.cli._output import emit_json, no_bars, note, out, problems_of, tell
 from gdn_aot.errors import GdnAotError, UsageError
 
 if TYPE_CHECKING:
@@ -19,15 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.command("fetch")
-@_options.fetch_arch
-@_options.fetch_provider
-@_options.provider_version
-@_options.triton
-@_options.repo
-@_options.revision
+@_options.request
 @click.option("--locked", is_flag=True, help="Install what gdn-aot.lock pins, and accept nothing else.")
 @click.option(
-    "--lock-file", type=click.Path(path_type=Path), default=None, metavar="PATH",
+    "--lock-file", type=_options.path, metavar="PATH",
     help="The lock file of --locked.  [default: gdn-aot.lock]",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be installed; download no artifact, change nothing.")
@@ -37,21 +31,7 @@ if TYPE_CHECKING:
 @_options.quiet
 @_options.as_json
 def command(
-    *,
-    arch: tuple[str, ...],
-    provider: str,
-    provider_version: str,
-    triton: str,
-    repo: str | None,
-    revision: str | None,
-    locked: bool,
-    lock_file: Path | None,
-    dry_run: bool,
-    strict: bool,
-    optional: bool,
-    token: str | None,
-    quiet: bool,
-    as_json: bool,
+    *, locked: bool, lock_file: Path | None, strict: bool, optional: bool, quiet: bool, as_json: bool, **options: Any
 ) -> None:
     """Install the artifacts that fit from a registry.
 
@@ -78,12 +58,8 @@ def command(
         from gdn_aot.registry.fetch import fetch
         from gdn_aot.store.store import Store, default_home
 
-        if locked or lock_file is not None:
-            order = _locked_order(lock_file, repo, revision, (arch, provider, provider_version, triton))
-        else:
-            order = _order(repo, revision, (arch, provider, provider_version, triton))
-        order = replace(order, token=token, dry_run=dry_run)
-        report.order = order
+        lock = lock_file or (Path("gdn-aot.lock") if locked else None)
+        report.order = order = _order(lock, **options)
         report.result = fetch(order, Store(default_home()), report.add, report.say)
         error = report.result.error()
     except GdnAotError as caught:
@@ -95,32 +71,25 @@ def command(
     report.end(error, optional=optional, seconds=time.monotonic() - start)
 
 
-_Wanted: TypeAlias = tuple[tuple[str, ...], str, str, str]
-"""Values of --arch, --provider, --provider-version and --triton."""
-
-
-def _order(repo: str | None, revision: str | None, wanted: _Wanted) -> FetchOrder:
+def _order(
+    lock_file: Path | None, *, repo: str | None, revision: str | None, token: str | None, dry_run: bool, **wanted: Any
+) -> FetchOrder:
     from gdn_aot.registry.fetch import FetchOrder
-    from gdn_aot.registry.open import default_repo
-    from gdn_aot.registry.request import make_request
+    from gdn_aot.registry.lockfile import read_lock, repository_of
+    from gdn_aot.registry.open import default_repo, locate
+    from gdn_aot.registry.request import locked_request, make_request
 
-    return FetchOrder(repo=default_repo(repo), revision=revision, request=make_request(*wanted))
-
-
-def _locked_order(lock_file: Path | None, repo: str | None, revision: str | None, wanted: _Wanted) -> FetchOrder:
-    from gdn_aot.registry.fetch import FetchOrder
-    from gdn_aot.registry.lockfile import NAME, read_lock, repository_of
-    from gdn_aot.registry.open import locate
-    from gdn_aot.registry.request import locked_request
-
-    path = lock_file or Path(NAME)
-    lock = read_lock(path)
-    source = repository_of(lock, path)
+    if lock_file is None:
+        request = make_request(**wanted)
+        return FetchOrder(repo=default_repo(repo), revision=revision, token=token, request=request, dry_run=dry_run)
+    lock = read_lock(lock_file)
+    source = repository_of(lock, lock_file)
     if repo is not None and (named := locate(repo).name) != locate(source).name:
-        raise UsageError(f"--repo {named} is not what {path} pins, {source}", hint="leave --repo out")
+        raise UsageError(f"--repo {named} is not what {lock_file} pins, {source}", hint="leave --repo out")
     if revision is not None:
-        raise UsageError(f"{path} pins the commit, so --revision cannot", hint="leave --revision out")
-    return FetchOrder(repo=source, revision=None, request=locked_request(*wanted), lock=lock)
+        raise UsageError(f"{lock_file} pins the commit, so --revision cannot", hint="leave --revision out")
+    request = locked_request(**wanted)
+    return FetchOrder(repo=source, revision=None, token=token, request=request, lock=lock, dry_run=dry_run)
 
 
 class _Report:
@@ -142,7 +111,7 @@ class _Report:
         """Report one artifact as soon as it is there."""
         self._fetched.append(item)
         if not self._as_json:
-            out(_short(item) if self._quiet else _line(item))
+            out((item.path or item.identifier) if self._quiet else _line(item))
 
     def end(self, error: GdnAotError | None, *, optional: bool, seconds: float) -> None:
         """Report how it ended, and set the exit code."""
@@ -160,7 +129,7 @@ class _Report:
         from gdn_aot.registry.open import shown_repo
 
         order, result = self.order, self.result
-        document: dict[str, object] = {
+        document = {
             "ok": error is None,
             "repo": result.repository if result else shown_repo(order.repo) if order else None,
             "revision": result.revision if result else order.revision if order else None,
@@ -171,13 +140,7 @@ class _Report:
             "missing": list(result.missing) if result else [],
             "seconds": round(seconds, 3),
         }
-        if error is not None:
-            document["error"] = describe(error.code, error.message, error.hint, problems_of(error))
-        emit_json(document)
-
-
-def _short(item: Fetched) -> str:
-    return item.path or item.identifier
+        emit_json(document, error)
 
 
 def _line(item: Fetched) -> str:

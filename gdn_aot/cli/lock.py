@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -13,14 +14,9 @@ from gdn_aot.errors import VerificationError
 
 
 @click.command("lock")
-@_options.fetch_arch
-@_options.fetch_provider
-@_options.provider_version
-@_options.triton
-@_options.repo
-@_options.revision
+@_options.request
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("gdn-aot.lock"), show_default=True,
+    "-o", "--output", type=_options.path, default=Path("gdn-aot.lock"), show_default=True,
     metavar="PATH", help="The lock file.",
 )  # fmt: skip
 @click.option("--check", is_flag=True, help="Write nothing; exit 5 if the lock file is not what would be written.")
@@ -29,10 +25,6 @@ from gdn_aot.errors import VerificationError
 @_options.as_json
 def command(
     *,
-    arch: tuple[str, ...],
-    provider: str,
-    provider_version: str,
-    triton: str,
     repo: str | None,
     revision: str | None,
     output: Path,
@@ -40,6 +32,7 @@ def command(
     token: str | None,
     quiet: bool,
     as_json: bool,
+    **wanted: Any,
 ) -> None:
     """Pin what fetch would install, by commit and SHA-256, in gdn-aot.lock.
 
@@ -56,7 +49,7 @@ def command(
     from gdn_aot.registry.open import default_repo
     from gdn_aot.registry.request import make_request
 
-    request = make_request(arch, provider, provider_version, triton)
+    request = make_request(**wanted)
     lock = pin(default_repo(repo), revision, request, token, output.parent)
     if check:
         problems = list(changes(read_lock(output), lock))
@@ -70,7 +63,7 @@ def command(
     else:
         changed = write_lock(output, lock)
     if as_json:
-        emit_json({"path": click.format_filename(output), "changed": changed, **msgspec.to_builtins(lock)})
+        emit_json({"path": str(output), "changed": changed, **msgspec.to_builtins(lock)})
         return
     if quiet:
         out(click.format_filename(output))

@@ -1,0 +1,161 @@
+"""What the commands that build for models make of their options."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.cli._output import note
+from gdn_aot.errors import NothingSelectedError, NotWritableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gdn_aot.building.pipeline import Job
+    from gdn_aot.catalogue.models import Selection
+    from gdn_aot.catalogue.providers import Limits, ProviderInfo
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.tracing.captured import CapturedKernels
+
+RECORDS = Path("artifacts")
+"""Where records of tuning and numerics lie, from the working directory."""
+
+
+def make_job(
+    provider: ProviderInfo,
+    selection: Selection,
+    limits: Limits,
+    options: Mapping[str, Any],
+    capture: CapturedKernels | None = None,
+    **more: Any,
+) -> Job:
+    """Return the job that options ask for.
+
+    Args:
+        provider: Whose kernels are built.
+        selection: For which shapes.
+        limits: For which traffic.
+        options: Of the command, by name.
+        capture: Kernels of a capture that are built too.
+        more: Other fields of the job.
+
+    Raises:
+        UsageError: A glob of workloads matches nothing.
+        NothingSelectedError: No workload is left.
+    """
+    from gdn_aot.building.pipeline import Job
+    from gdn_aot.compiling.cache import BuildCache, default_cache
+    from gdn_aot.tracing.wanted import Wanted
+
+    wanted = Wanted(
+        provider=provider,
+        shapes=selection.shapes,
+        fp16_fallback=not options["dtype"] and not options["shape"],
+        limits=limits,
+        workloads=select_workloads(provider, limits.mode, options["workload"], options["exclude_workload"]),
+        capture=capture,
+    )
+    cache = BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache()
+    run = {name: options[name] for name in ("jobs", "timeout", "output")}
+    return Job(wanted=wanted, cache=cache, **run, **more)
+
+
+def selected_targets(archs: Sequence[str]) -> tuple[Target, ...]:
+    """Return the targets that ``--arch`` names.
+
+    Raises:
+        UsageError: One of them is unknown, or none is named.
+    """
+    from gdn_aot.catalogue.targets import parse_archs
+
+    if not archs:
+        raise UsageError("no target given", hint="--arch sm_90, repeatable, or --arch all")
+    return parse_archs(archs)
+
+
+def selected_shapes(provider: ProviderInfo, options: Mapping[str, Any], *, captured: bool | None = None) -> Selection:
+    """Return the shapes that the options name, and say which sizes divide none.
+
+    Args:
+        provider: Whose kernels are built.
+        options: Of the command, by name: ``model``, ``tp``, ``shape`` and ``dtype``.
+        captured: A capture is built too, so that no shape need be named; None where the command takes no captures.
+
+    Raises:
+        UsageError: One of them is wrong, the provider takes no ``--shape``, or none is named and none is captured.
+        NothingSelectedError: None of the sizes divides any of the models.
+    """
+    from gdn_aot.catalogue.models import Selection, parse_tp, select_shapes
+
+    models, shapes = options["model"], options["shape"]
+    if shapes and provider.catalogue_only:
+        raise UsageError(
+            f"--shape is not for provider {provider.name}: {provider.catalogue_only}",
+            hint=f"--model for what gdn-aot models lists; else record it: {provider.capture_hint}",
+        )
+    sizes = parse_tp(options["tp"])
+    if not models and not shapes:
+        if captured:
+            return Selection(shapes=(), skipped=())
+        ways = [
+            "--model qwen3.5-9b",
+            "--model all",
+            *([] if provider.catalogue_only else ["--shape"]),
+            *([] if captured is None else ["--capture"]),
+        ]
+        raise UsageError("no model given", hint=f"{', '.join(ways[:-1])} or {ways[-1]}; see gdn-aot models")
+    selection = select_shapes(models, sizes, shapes, options["dtype"])
+    for skipped in selection.skipped:
+        note(f"skipped: {skipped.reason}")
+    return selection
+
+
+def select_workloads(
+    provider: ProviderInfo, mode: str, wanted: tuple[str, ...], unwanted: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the provider's workloads for a mode that match ``wanted`` globs and no ``unwanted`` one.
+
+    Raises:
+        UsageError: A glob matches nothing.
+        NothingSelectedError: No workload is left.
+    """
+    names = [name for name, belongs in provider.workloads if belongs == "inference" or mode == "train"]
+    for pattern in (*wanted, *unwanted):
+        if not fnmatch.filter(names, pattern):
+            raise UsageError(
+                f"no {mode} workload of {provider.name} matches {pattern!r}",
+                hint=f"workloads are {', '.join(names)}",
+            )
+    chosen = {name for pattern in wanted or ("*",) for name in fnmatch.filter(names, pattern)}
+    chosen -= {name for pattern in unwanted for name in fnmatch.filter(names, pattern)}
+    if not chosen:
+        raise NothingSelectedError("every workload is excluded")
+    return tuple(name for name in names if name in chosen)
+
+
+def tuning_root(given: Path | None, beside: Path = RECORDS) -> Path | None:
+    """Return the directory of tuning records: the one given, else ``tuning`` in ``beside`` if it is there.
+
+    Raises:
+        UsageError: The one given is no directory.
+    """
+    if given is not None and not given.is_dir():
+        raise UsageError(f"--tuning {given} is not a directory", hint="leave it out to build with default choices")
+    usual = beside / "tuning"
+    return given or (usual if usual.is_dir() else None)
+
+
+def check_output(directory: Path) -> None:
+    """Create the output directory and check that it can be written, before anything is compiled.
+
+    Raises:
+        NotWritableError: It cannot.
+    """
+    probe = directory / ".gdn-aot-probe"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise NotWritableError(f"cannot write to {directory}: {error.strerror}") from error
