@@ -92,7 +92,10 @@ def merge(folder: Path, output: Path) -> Merged:
 def _collect(folder: Path, output: Path) -> Merged:
     merged = merge_folder(folder)
     if merged.capture.launches:
-        _write(output, form.FORM.encode(merged.capture))
+        try:
+            write_whole(output, form.FORM.encode(merged.capture), sync=True)
+        except OSError as error:
+            raise NotWritableError(f"cannot write {output}: {error.strerror}") from error
     return merged
 
 
@@ -100,13 +103,6 @@ def environment(given: Mapping[str, str], folder: str) -> dict[str, str]:
     """Return an environment in which every Python process records into ``folder``, and those that it starts too."""
     path = os.pathsep.join([SITE, *filter(None, [given.get("PYTHONPATH")])])
     return {**given, "PYTHONPATH": path, FOLDER: folder}
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_whole(path, content, sync=True)
-    except OSError as error:
-        raise NotWritableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], stdout: int | None) -> int:
