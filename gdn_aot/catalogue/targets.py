@@ -6,40 +6,22 @@ assembler of Triton is found by path and run as a program.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.util
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gdn_aot._text import suggest
+from gdn_aot.catalogue import read_table
 from gdn_aot.errors import UsageError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-__all__ = [
-    "Card",
-    "Source",
-    "Target",
-    "all_targets",
-    "assembler_version",
-    "check_assembler",
-    "get_target",
-    "parse_archs",
-]
-
-_TABLE = Path(__file__).parent / "targets.toml"
-_LIST_HINT = "gdn-aot targets lists them"
 BLACKWELL = 100
 """From this number on Triton assembles with ptxas-blackwell (``get_ptxas`` of its NVIDIA backend)."""
 _FIRST_FEATURED = 90
@@ -109,23 +91,19 @@ class Target:
         return self.name
 
 
-def _target(row: Mapping[str, Any]) -> Target:
-    major, minor = row["capability"]
-    return Target(
-        **{
-            **row,
-            "capability": (major, minor),
-            "card": Card(**row["card"]),
-            "sources": tuple(Source(**{**s, "figures": tuple(s["figures"])}) for s in row["sources"]),
-        }
-    )
-
-
 @functools.cache
 def all_targets() -> tuple[Target, ...]:
     """Return every target of the table, by compute capability."""
-    rows = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["target"]
-    return tuple(sorted((_target(row) for row in rows), key=lambda target: target.capability))
+    rows = read_table("targets.toml")["target"]
+    targets = (
+        Target(**{**row, "card": Card(**row["card"]), "sources": tuple(_source(**source) for source in row["sources"])})
+        for row in rows
+    )
+    return tuple(sorted(targets, key=lambda target: target.capability))
+
+
+def _source(figures: Sequence[str], **rest: str) -> Source:
+    return Source(figures=tuple(figures), **rest)
 
 
 def get_target(name: str) -> Target:
@@ -143,8 +121,7 @@ def get_target(name: str) -> Target:
     wanted = f"sm_{match[1] or match[2] + match[3]}" if match else text
     if wanted in known:
         return known[wanted]
-    near = difflib.get_close_matches(wanted, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else _LIST_HINT
+    hint = suggest(wanted, known, "gdn-aot targets lists them")
     raise UsageError(f"unknown target {name!r}; known are {', '.join(known)}", hint=hint)
 
 
@@ -211,14 +188,9 @@ def _refusal(path: str, target: Target) -> str | None:
     """Assemble an empty kernel; return ptxas's complaint, or None if it had none."""
     import tempfile  # slow to import, and not needed for the table
 
-    lines = (
-        f".version {target.ptx}",
-        f".target {target.assembler_arch}",
-        ".address_size 64",
-        ".entry k(){ret;}",
-    )
+    head = f".version {target.ptx}\n.target {target.assembler_arch}\n"
     with tempfile.NamedTemporaryFile("w", suffix=".ptx", encoding="ascii") as source:
-        source.write("\n".join((*lines, "")))
+        source.write(f"{head}.address_size 64\n.entry k(){{ret;}}\n")
         source.flush()
         command = [path, f"-arch={target.assembler_arch}", source.name, "-o", os.devnull]
         try:
