@@ -71,8 +71,8 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
 
     start = time.monotonic()
     if row := only_row(options["only"], matrix):
-        options |= {"arch": (row.target,), "provider": row.environment.provider, "model": row.models}
-        options |= {"tp": ",".join(map(str, row.tp)), "max_tokens": row.max_tokens}
+        options |= {"arch": (row.target,), "provider": row.environment.provider, "model": row.table.models}
+        options |= {"tp": ",".join(map(str, row.table.tp)), "max_tokens": row.table.max_tokens}
     named = click.get_current_context().get_parameter_source("provider") is not ParameterSource.DEFAULT
     captured = selected_captures(
         options["capture"], options["provider"] if named else None, alone=not (options["model"] or options["shape"])

@@ -32,9 +32,9 @@ def include(matrix: Matrix, row: MatrixRow) -> dict[str, str | int]:
         "runner": built_in.runner,
         "requirements": Path(os.path.relpath(matrix.requirements(built_in))).as_posix(),
         "python": built_in.python,
-        "models": ",".join(row.models),
-        "tp": ",".join(map(str, row.tp)),
-        "max_tokens": row.max_tokens,
+        "models": ",".join(row.table.models),
+        "tp": ",".join(map(str, row.table.tp)),
+        "max_tokens": row.table.max_tokens,
     }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import ROOT, environment
 
-from gdn_aot.matrix.load import tomllib
+from gdn_aot._files import parse_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def vllm(tmp_path: Path) -> Any:
     metadata = tmp_path / "site/gdn_aot-0.0.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gdn-aot\nVersion: 0.0.0\n")
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    groups = parse_toml((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items()) for group, names in groups.items()]
     (metadata / "entry_points.txt").write_text("\n".join(lines))
 

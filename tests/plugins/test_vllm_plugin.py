@@ -11,7 +11,7 @@ import storing
 from helpers import ROOT, python
 from launching import PRELUDE
 
-from gdn_aot.matrix.load import tomllib
+from gdn_aot._files import parse_toml
 
 if TYPE_CHECKING:
     from builds import Built
@@ -77,7 +77,7 @@ def play(sm_90: Built, tmp_path: Path) -> Any:
 
 
 def test_the_entry_point_is_declared() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = parse_toml((ROOT / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["vllm.general_plugins"] == {"gdn_aot": "gdn_aot.plugins.vllm:register"}
 
 
