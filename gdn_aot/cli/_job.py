@@ -120,7 +120,7 @@ def select_workloads(
         UsageError: A glob matches nothing.
         NothingSelectedError: No workload is left.
     """
-    names = [name for name, belongs in provider.workloads if belongs == "inference" or mode == "train"]
+    names = provider.workloads + (provider.training if mode == "train" else ())
     for pattern in (*wanted, *unwanted):
         if not fnmatch.filter(names, pattern):
             raise UsageError(

@@ -22,7 +22,7 @@ def command(artifact: str | None, *, deep: bool, as_json: bool) -> None:
 
     diagnosis = diagnose(artifact, deep=deep)
     error = None
-    if not diagnosis.ok:
+    if diagnosis.obstacles:
         first = diagnosis.obstacles[0]
         error = NoArtifactError(first.what, hint=first.hint)
     for line in () if as_json else diagnosis.page():

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import plural
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.doctor.artifacts import ArtifactState, artifacts_section, examine
 from gdn_aot.doctor.machine import devices_section, read_store
 from gdn_aot.doctor.next_start import next_start_section, next_starts, shortcomings
 from gdn_aot.doctor.process import read_compiler, read_environment, read_hooks, read_versions
-from gdn_aot.doctor.section import counted, more
+from gdn_aot.doctor.section import more
 from gdn_aot.machine.devices import read_devices
 from gdn_aot.store.store import Store, artifact_files
 
@@ -28,21 +29,19 @@ __all__ = ["Diagnosis", "diagnose"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """Everything that was looked at, and what it comes to."""
+    """Everything that was looked at."""
 
-    ok: bool
-    """An artifact that is whole fits what is installed, each device here has one, and no kernel is refused."""
     verdict: str
-    """That in one line."""
+    """What it comes to, in one line."""
     obstacles: tuple[Obstacle, ...]
-    """Why it is not ok, the weightiest first."""
+    """Why not every kernel is served, the weightiest first; none if an artifact that is whole fits, for each device."""
     sections: tuple[Section, ...]
 
     def document(self) -> dict[str, object]:
         """Return it as ``--json`` has it. Later versions may add keys; they do not remove any."""
         sections = {section.title.replace(" ", "_"): section.facts for section in self.sections}
         obstacles = [asdict(obstacle) for obstacle in self.obstacles]
-        return {"ok": self.ok, "verdict": self.verdict, "obstacles": obstacles, **sections}
+        return {"ok": not obstacles, "verdict": self.verdict, "obstacles": obstacles, **sections}
 
     def page(self) -> Iterator[str]:
         """Yield the lines that a person reads."""
@@ -84,7 +83,6 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
     obstacles += stored.obstacles or shortcomings(store.root, artifacts, starts)
     obstacles += hooks.obstacles
     return Diagnosis(
-        ok=not obstacles,
         verdict=f"not ok: {obstacles[0].what}{more(obstacles)}" if obstacles else _praise(starts),
         obstacles=tuple(obstacles),
         sections=(
@@ -97,6 +95,6 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
 
 
 def _praise(starts: Sequence[NextStart]) -> str:
-    served = "; ".join(f"{counted(start.served, 'kernel')} for {start.place}" for start in starts)
+    served = "; ".join(f"{plural(len(start.served), 'kernel')} for {start.place}" for start in starts)
     unseen = "" if any(start.devices for start in starts) else " (no device here to compare with)"
     return f"ok: artifacts serve {served}{unseen}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
-from gdn_aot.doctor.section import SHOWN, Section, columns, counted
+from gdn_aot._text import plural
+from gdn_aot.doctor.section import SHOWN, Section, columns
 from gdn_aot.serving.find import unfit
 from gdn_aot.store.index import Index
 from gdn_aot.store.stored import StoredArtifact
@@ -147,7 +150,7 @@ def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
         rows.append(("path", artifact.path))
         if artifact.directory is None:
             rows.append(("store", "not there yet: the next start verifies and unpacks it"))
-        made = f"{counted(artifact.kernels, 'kernel')}, {artifact.choices} choices, {artifact.binaries} binaries"
+        made = f"{plural(len(artifact.kernels), 'kernel')}, {artifact.choices} choices, {artifact.binaries} binaries"
         rows.append(("content", f"{made}; {', '.join(artifact.workloads)}"))
         rows.append(("models", artifact.models))
     rows += [("damage", text) for text in artifact.damage[:SHOWN]]
@@ -157,18 +160,15 @@ def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
 
 
 def _refused(kernels: Sequence[KernelRecord]) -> Iterator[Unserved]:
-    digests: dict[str, str | None] = {}
+    digest = functools.cache(_digest)
     for kernel in kernels:
         root = _site(kernel.module)
         if root is None:
             yield Unserved(kernel=kernel.name, reason=f"there is no module {kernel.module} here")
             continue
-        for source, expected in kernel.sources:
-            path = f"{root}/{source}"
-            if path not in digests:
-                digests[path] = _digest(path)
-            if digests[path] != expected:
-                what = "is missing" if digests[path] is None else "is not the file that the artifact was built from"
+        for path, expected in ((f"{root}/{source}", expected) for source, expected in kernel.sources):
+            if digest(path) != expected:
+                what = "is missing" if digest(path) is None else "is not the file that the artifact was built from"
                 yield Unserved(kernel=kernel.name, reason=f"{path} {what}")
                 break
 
@@ -180,14 +180,11 @@ def _site(module: str) -> str | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    inner = "".join(f"/{name}" for name in rest)
     for folder in (spec and spec.submodule_search_locations) or ():
-        for path, depth in ((f"{folder}{inner}/__init__.py", len(rest) + 2), (f"{folder}{inner}.py", len(rest) + 1)):
+        place = "/".join((folder, *rest))
+        for path, depth in ((f"{place}/__init__.py", len(rest) + 1), (f"{place}.py", len(rest))):
             if os.path.isfile(path):
-                root = os.path.realpath(path)
-                for _ in range(depth):
-                    root = os.path.dirname(root)
-                return root
+                return str(Path(path).resolve().parents[depth])
     return None
 
 
