@@ -24,7 +24,7 @@ def command(file: Path, *, as_json: bool) -> None:
     document = {
         "ok": not report.problems,
         "problems": problems_json(report.problems),
-        "path": report.path,
+        "path": str(report.path),
         "sha256": report.sha256,
         "size": report.size,
     }

@@ -159,7 +159,7 @@ def test_full_device_fails_on_the_real_write(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(_files, "open", open_full, raising=False)
     with pytest.raises(NotWritableError, match="No space left"):
-        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
+        factory.write(tmp_path)
 
 
 def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
+        factory.write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
