@@ -109,11 +109,7 @@ class Model(Layers):
         return None
 
     def shape(self, tp: int, dtype: str | None = None) -> ModelShape:
-        """Divide the model.
-
-        Args:
-            tp: Tensor-parallel size, at least 1.
-            dtype: ``bf16`` or ``fp16``; by default the model's own.
+        """Divide the model by a tensor-parallel size; its own dtype is the default.
 
         Raises:
             UsageError: ``tp`` does not divide the heads or is not positive, or the dtype is unknown.
@@ -304,11 +300,7 @@ def select_shapes(
 ) -> Selection:
     """Turn the options of a build into the shapes to build, each once and in the order given.
 
-    Args:
-        names: Values of ``--model``; ``all`` is the whole catalogue, commas separate several in one value.
-        tps: Tensor-parallel sizes.
-        shapes: Values of ``--shape``.
-        dtypes: Values of ``--dtype``; None or empty for each model's own.
+    Of the names ``all`` is the whole catalogue, and commas part several in one. Each model's own dtype is the default.
 
     Raises:
         UsageError: A name, shape or dtype is wrong, or none is given.
@@ -334,12 +326,7 @@ def select_shapes(
 
 
 def distinct(shapes: Iterable[ModelShape], *, paged: bool = False) -> tuple[ModelShape, ...]:
-    """Keep the first of the shapes that kernels cannot tell apart.
-
-    Args:
-        shapes: Any.
-        paged: The kernels see how an engine lays its cache out; see `ModelShape.paged_key`.
-    """
+    """Keep the first of the shapes that kernels cannot tell apart; ``paged`` as in `ModelShape.paged_key`."""
     first: dict[tuple[object, ...], ModelShape] = {}
     for shape in shapes:
         first.setdefault(shape.paged_key if paged else shape.kernel_key, shape)

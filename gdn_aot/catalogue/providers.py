@@ -155,11 +155,6 @@ def get_provider(name: str) -> ProviderInfo:
 
 
 def build_command(provider: str, target: str) -> str:
-    """Return the command that builds an artifact, to be shown as advice; the model's name is left to its reader.
-
-    Args:
-        provider: Its name; what is none becomes a placeholder.
-        target: Its name; what is none becomes a placeholder.
-    """
+    """Return the command that builds an artifact, as advice: what is not known, and the model, are placeholders."""
     arch = target if target.startswith("sm_") else "TARGET"
     return f"gdn-aot build --arch {arch} --provider {provider if provider in PROVIDERS else 'PROVIDER'} --model NAME"

@@ -126,10 +126,7 @@ def get_target(name: str) -> Target:
 
 
 def parse_archs(values: Sequence[str]) -> tuple[Target, ...]:
-    """Turn the values of ``--arch`` into targets, in the order given and each once.
-
-    Args:
-        values: Each is a name, ``all``, or several of these with commas between.
+    """Turn the values of ``--arch`` into targets, in the order given and each once; commas part several in one value.
 
     Raises:
         UsageError: An unknown or empty name, none at all, or ``native``, which means nothing without a GPU.
@@ -204,15 +201,7 @@ def _refusal(path: str, target: Target) -> str | None:
 
 
 def check_assembler(target: Target, triton_dir: Path | None = None) -> str | None:
-    """Check that the ptxas which Triton would use can produce code for a target.
-
-    Args:
-        target: What to assemble for.
-        triton_dir: Triton's package directory; by default the installed one, found without importing it.
-
-    Returns:
-        None if it can, else the reason in one sentence. Answers are remembered for the process.
-    """
+    """Return why the ptxas of Triton, by default the installed one's, cannot produce code for a target, or None."""
     found = _assembler(target, triton_dir)
     if found is None:
         return "no ptxas that runs was found with the installed Triton, or Triton is not installed"

@@ -19,15 +19,7 @@ _SHOWN = 12
 
 
 def selected_captures(paths: Sequence[Path], provider: str | None, *, alone: bool) -> CapturedKernels | None:
-    """Read captures, take one provider's kernels out of them, and say which others are left out.
-
-    Args:
-        paths: Values of ``--capture``.
-        provider: Whose kernels are built; None for the only one that the captures have kernels of.
-        alone: Nothing but the captures is to be built.
-
-    Returns:
-        None without a capture.
+    """Read captures, take a provider's kernels, or the only one's, out of them, and say which others are left out.
 
     Raises:
         NothingSelectedError: There is nothing of this provider in them, and nothing else to build.

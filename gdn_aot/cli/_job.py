@@ -30,15 +30,7 @@ def make_job(
     capture: CapturedKernels | None = None,
     **more: Any,
 ) -> Job:
-    """Return the job that options ask for.
-
-    Args:
-        provider: Whose kernels are built.
-        selection: For which shapes.
-        limits: For which traffic.
-        options: Of the command, by name.
-        capture: Kernels of a capture that are built too.
-        more: Other fields of the job.
+    """Return the job that a command's options ask for; ``more`` are fields of it that commands do not share.
 
     Raises:
         UsageError: A glob of workloads matches nothing.
@@ -77,10 +69,7 @@ def selected_targets(archs: Sequence[str]) -> tuple[Target, ...]:
 def selected_shapes(provider: ProviderInfo, options: Mapping[str, Any], *, captured: bool | None = None) -> Selection:
     """Return the shapes that the options name, and say which sizes divide none.
 
-    Args:
-        provider: Whose kernels are built.
-        options: Of the command, by name: ``model``, ``tp``, ``shape`` and ``dtype``.
-        captured: A capture is built too, so that no shape need be named; None where the command takes no captures.
+    With a capture no shape need be named; ``captured`` is None if the command takes no captures.
 
     Raises:
         UsageError: One of them is wrong, the provider takes no ``--shape``, or none is named and none is captured.

@@ -25,10 +25,6 @@ _SAID_BY_ROW = (
 def only_row(identifier: str | None, matrix: Path) -> MatrixRow | None:
     """Return the row that ``--only`` names, if it is given, checked against the other options and the environment.
 
-    Args:
-        identifier: Value of ``--only``.
-        matrix: Value of ``--matrix``.
-
     Raises:
         UsageError: An option stands beside it that says what to build, or another provider or Triton is installed.
         NothingSelectedError: The matrix has no such row.

@@ -26,11 +26,7 @@ _MOST_REASONS = 20
 
 
 def emit_json(value: Any, error: GdnAotError | None = None) -> None:
-    """Write one JSON document to stdout, piece by piece: a manifest can be large.
-
-    Args:
-        value: The document.
-        error: What the command ends with; it is added to the document.
+    """Write one JSON document, and the error that the command ends with, to stdout, piece by piece: it can be large.
 
     A path may hold bytes that UTF-8 cannot carry; they are replaced.
     """
@@ -89,12 +85,7 @@ def tell(message: str, hint: str, problems: Sequence[Problem] = (), *, word: str
 
 
 def problems_of(error: GdnAotError, *, brief: bool = False) -> list[Problem]:
-    """Return what an error lists.
-
-    Args:
-        error: Any of ours.
-        brief: Only what a person can read of a long list of artifacts that do not fit.
-    """
+    """Return what an error lists; if brief, what a person can read of a long list of artifacts that do not fit."""
     more = len(error.problems) - _MOST_REASONS
     if not brief or more <= 0 or not isinstance(error, NoArtifactError):
         return list(error.problems)
@@ -113,12 +104,7 @@ def problems_json(problems: Sequence[Problem]) -> list[dict[str, str]]:
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    """Align rows in columns: numbers to the right, the rest to the left, two spaces between.
-
-    Args:
-        rows: Each as long as ``headers``; None is shown as ``-``.
-        headers: The first line.
-    """
+    """Align rows in columns: numbers to the right, the rest to the left, two spaces between; None is ``-``."""
     cells = [["-" if value is None else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]

@@ -59,12 +59,7 @@ class Diagnosis:
 
 
 def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
-    """Look at this machine as a serving process would.
-
-    Args:
-        artifact: A file or directory to look at; by default what ``GDN_AOT_ARTIFACT`` names, and else the store.
-        deep: Also compare all that is in the store with its digests.
-    """
+    """Look at this machine as a serving process would, with the store or other artifacts; deep: compare digests."""
     versions, settings, compiler, found = read_versions(), read_environment(), read_compiler(), read_devices()
     devices = devices_section(found)
     only = artifact or settings.facts["artifact"]

@@ -85,14 +85,7 @@ class ArtifactState:
 
 
 def examine(store: Store, path: str, devices: Sequence[Device], *, deep: bool) -> ArtifactState:
-    """Look at an installed artifact or an artifact file; nothing is unpacked.
-
-    Args:
-        store: The store, which may have the file.
-        path: The file, or the directory in the store.
-        devices: What is present.
-        deep: Compare all that is in the store with its digests.
-    """
+    """Look at an artifact file or a directory of the store; nothing is unpacked. If deep, compare digests."""
     place = path if os.path.isdir(path) else None
     try:
         place = place or find_installed(store, file_sha256(path))

@@ -138,10 +138,6 @@ FORM = Form(MatrixFile, "the matrix", format=1, limit=1 << 20, check=_twice)
 def read(value: object, path: Path) -> MatrixFile:
     """Read a parsed file; its defaults are filled in.
 
-    Args:
-        value: What the TOML held.
-        path: Where it lies.
-
     Raises:
         MatrixError: Its form is wrong; every problem is named with its path.
     """

@@ -41,15 +41,7 @@ def load(path: Path) -> Matrix:
 
 
 def parse(data: bytes, path: Path) -> Matrix:
-    """Read the bytes of a matrix file.
-
-    Args:
-        data: What the file holds.
-        path: Where it lies, or would.
-
-    Raises:
-        MatrixError: As for `load`.
-    """
+    """Read the bytes of a matrix file, as `load` does."""
     try:
         value = parse_toml(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
