@@ -17,16 +17,8 @@ if TYPE_CHECKING:
 
 NAMES = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121"]
 FIGURES = {
-    "max_shared",
-    "shared_per_sm",
-    "registers_per_sm",
-    "registers_per_block",
-    "warp_size",
-    "bf16",
-    "tf32",
-    "card",
-    "sm_count",
-    "memory",
+    *("max_shared", "shared_per_sm", "registers_per_sm", "registers_per_block", "warp_size", "bf16", "tf32"),
+    *("card", "sm_count", "memory"),
 }
 
 
