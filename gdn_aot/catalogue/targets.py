@@ -214,3 +214,25 @@ def assembler_version(target: Target, triton_dir: Path | None = None) -> str | N
     """Return the version of the ptxas that Triton would use for a target, as ``12.9.86``, or None."""
     found = _assembler(target, triton_dir)
     return found[1] if found else None
+
+
+@functools.cache
+def assemblers() -> dict[str, list[dict[str, str]]]:
+    """Return what is known of Triton's releases without installing them, and the targets that ptxas has dropped."""
+    return read_table("assemblers.toml")
+
+
+def release_refusal(target: Target, triton: str) -> str | None:
+    """Return why a release of Triton cannot assemble for a target, or None if it can or nothing is known of it."""
+    release = next((row for row in assemblers()["release"] if row["triton"] == triton), None)
+    gone = next((row for row in assemblers()["dropped"] if row["target"] == target.name), None)
+    if release is None or gone is None:
+        return None
+    version, since = release["ptxas_blackwell" if target.arch_number >= BLACKWELL else "ptxas"], gone["since"]
+    if _numbers(version) < _numbers(since):
+        return None
+    return f"Triton {triton} assembles with ptxas {version}, and ptxas {since} dropped {target} ({gone['source']})"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))

@@ -12,7 +12,7 @@ import click
 from gdn_aot.errors import NoArtifactError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -59,6 +59,11 @@ def note(text: str) -> None:
     if colour and colon and "NO_COLOR" not in os.environ:
         text = click.style(f"{word}:", fg=colour, bold=True) + rest
     click.echo(text, err=True)
+
+
+def notes(*, quiet: bool) -> Callable[[str], None]:
+    """Return what says something to a person, unless nothing is to be said."""
+    return (lambda _: None) if quiet else note
 
 
 def note_some(lines: Sequence[str], most: int) -> None:

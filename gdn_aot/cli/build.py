@@ -12,8 +12,15 @@ from click.core import ParameterSource
 
 from gdn_aot._files import file_sha256
 from gdn_aot.cli import _executor, _options
-from gdn_aot.cli._captured import captured_archs, selected_captures
-from gdn_aot.cli._job import check_output, make_job, selected_shapes, selected_targets, tuning_root
+from gdn_aot.cli._job import (
+    captured_archs,
+    check_output,
+    make_job,
+    selected_captures,
+    selected_shapes,
+    selected_targets,
+    tuning_root,
+)
 from gdn_aot.cli._only import only_row
 from gdn_aot.cli._output import Progress, emit_json, note, out, rounded, times
 from gdn_aot.errors import CompileFailedError

@@ -10,11 +10,9 @@ import click
 
 from gdn_aot._text import nearest, plural
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import conclude, emit_json, note, out, problems_json, table
+from gdn_aot.cli._output import conclude, emit_json, note, notes, out, problems_json, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gdn_aot.store.store import Store
     from gdn_aot.store.upkeep import InstalledArtifact, Removed
 
@@ -90,7 +88,7 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
     """
     from gdn_aot.store.upkeep import remove
 
-    removed = remove(_store(), names, dry_run=dry_run, waiting=_waiting(quiet=quiet))
+    removed = remove(_store(), names, dry_run=dry_run, waiting=notes(quiet=quiet))
     _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
@@ -110,7 +108,7 @@ def prune_command(*, keep: int, dry_run: bool, quiet: bool, as_json: bool) -> No
     """Remove superseded builds, and what killed processes left unfinished."""
     from gdn_aot.store.upkeep import prune
 
-    removed = prune(_store(), keep=keep, dry_run=dry_run, waiting=_waiting(quiet=quiet))
+    removed = prune(_store(), keep=keep, dry_run=dry_run, waiting=notes(quiet=quiet))
     _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
@@ -125,7 +123,7 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
     """
     from gdn_aot.store.audit import audit
 
-    found = audit(_store(), repair=repair, waiting=_waiting(quiet=quiet))
+    found = audit(_store(), repair=repair, waiting=notes(quiet=quiet))
     document = {
         "ok": repair or not found.problems,
         "store": found.path,
@@ -154,11 +152,6 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
         arch = f" --arch {artifact.target}" if artifact.target else ""
         how = f"gdn-aot fetch --repo {origin}{arch}" if origin else "fetch or build it"
         note(f"{artifact.identifier} was removed; to have it again: {how}")
-
-
-def _waiting(*, quiet: bool) -> Callable[[str], None]:
-    """Return what says that another process has the store."""
-    return (lambda _: None) if quiet else note
 
 
 def _store() -> Store:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, no_bars, note, out, problems_of, tell
+from gdn_aot.cli._output import emit_json, no_bars, note, notes, out, problems_of, tell
 from gdn_aot.errors import GdnAotError, UsageError
 
 if TYPE_CHECKING:
@@ -49,26 +49,38 @@ def command(
       gdn-aot fetch --repo ./registry --arch all --dry-run
     """  # noqa: D301 - \b is click's
     start = time.monotonic()
-    report = _Report(as_json=as_json, quiet=quiet)
-    error: GdnAotError | None = None
     if strict and optional:
         raise UsageError("--strict and --optional exclude each other", hint="give one of them, or none")
     no_bars(quiet=quiet)
+    fetched: list[Fetched] = []
+
+    def add(item: Fetched) -> None:
+        fetched.append(item)
+        if not as_json:
+            out((item.path or item.identifier) if quiet else _line(item))
+
+    order, result = None, None
+    error: GdnAotError | None = None
     try:
         from gdn_aot.registry.fetch import fetch
         from gdn_aot.store.store import Store, default_home
 
-        lock = lock_file or (Path("gdn-aot.lock") if locked else None)
-        report.order = order = _order(lock, **options)
-        report.result = fetch(order, Store(default_home()), report.add, report.say)
-        error = report.result.error()
+        order = _order(lock_file or (Path("gdn-aot.lock") if locked else None), **options)
+        result = fetch(order, Store(default_home()), add, notes(quiet=quiet))
+        error = result.error()
     except GdnAotError as caught:
         error = caught
     except Exception as caught:  # with --optional nothing may stop a container
         if not optional:
             raise
         error = GdnAotError(" ".join(f"{type(caught).__name__}: {caught}".split()))
-    report.end(error, optional=optional, seconds=time.monotonic() - start)
+    if as_json:
+        emit_json(_document(order, result, fetched, ok=error is None, seconds=time.monotonic() - start), error)
+    if error is not None:
+        tell(error.message, error.hint, problems_of(error, brief=True), word="Warning" if optional else "Error")
+        if not optional:
+            raise click.exceptions.Exit(error.exit_code)
+        note("--optional: going on; what no artifact serves is compiled and benchmarked at run time")
 
 
 def _order(
@@ -92,55 +104,22 @@ def _order(
     return FetchOrder(repo=source, revision=None, token=token, request=request, lock=lock, dry_run=dry_run)
 
 
-class _Report:
-    """What is said about a fetch, while it runs and at its end."""
+def _document(
+    order: FetchOrder | None, result: FetchResult | None, fetched: list[Fetched], *, ok: bool, seconds: float
+) -> dict[str, object]:
+    from gdn_aot.registry.open import shown_repo
 
-    def __init__(self, *, as_json: bool, quiet: bool) -> None:
-        self.order: FetchOrder | None = None
-        self.result: FetchResult | None = None
-        self._as_json = as_json
-        self._quiet = quiet
-        self._fetched: list[Fetched] = []
-
-    def say(self, text: str) -> None:
-        """Tell a person what is going on."""
-        if not self._quiet:
-            note(text)
-
-    def add(self, item: Fetched) -> None:
-        """Report one artifact as soon as it is there."""
-        self._fetched.append(item)
-        if not self._as_json:
-            out((item.path or item.identifier) if self._quiet else _line(item))
-
-    def end(self, error: GdnAotError | None, *, optional: bool, seconds: float) -> None:
-        """Report how it ended, and set the exit code."""
-        if self._as_json:
-            self._emit(error, seconds)
-        if error is None:
-            return
-        tell(error.message, error.hint, problems_of(error, brief=True), word="Warning" if optional else "Error")
-        if optional:
-            note("--optional: going on; what no artifact serves is compiled and benchmarked at run time")
-        else:
-            raise click.exceptions.Exit(error.exit_code)
-
-    def _emit(self, error: GdnAotError | None, seconds: float) -> None:
-        from gdn_aot.registry.open import shown_repo
-
-        order, result = self.order, self.result
-        document = {
-            "ok": error is None,
-            "repo": result.repository if result else shown_repo(order.repo) if order else None,
-            "revision": result.revision if result else order.revision if order else None,
-            "commit": result.commit if result else None,
-            "asked": result.asked if result else None,
-            "artifacts": msgspec.to_builtins(self._fetched),
-            "verdicts": msgspec.to_builtins(result.verdicts) if result else [],
-            "missing": list(result.missing) if result else [],
-            "seconds": round(seconds, 3),
-        }
-        emit_json(document, error)
+    return {
+        "ok": ok,
+        "repo": result.repository if result else shown_repo(order.repo) if order else None,
+        "revision": result.revision if result else order.revision if order else None,
+        "commit": result.commit if result else None,
+        "asked": result.asked if result else None,
+        "artifacts": msgspec.to_builtins(fetched),
+        "verdicts": msgspec.to_builtins(result.verdicts) if result else [],
+        "missing": list(result.missing) if result else [],
+        "seconds": round(seconds, 3),
+    }
 
 
 def _line(item: Fetched) -> str:

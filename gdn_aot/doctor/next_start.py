@@ -62,16 +62,7 @@ def next_starts(
     targets: list[str | None] = [*dict.fromkeys(device.target for device in devices)]
     if not targets:
         targets = [*dict.fromkeys(artifact.target for artifact in accepted)] or [None]
-    return tuple(
-        _on(
-            target,
-            [device for device in devices if device.target == target],
-            [artifact for artifact in accepted if artifact.target == target],
-            blocked,
-            providers,
-        )
-        for target in targets
-    )
+    return tuple(_on(target, devices, accepted, blocked, providers) for target in targets)
 
 
 def next_start_section(starts: Sequence[NextStart]) -> Section:
@@ -117,11 +108,13 @@ def _repair(artifact: ArtifactState) -> str:
 
 def _on(
     target: str | None,
-    devices: Sequence[Device],
-    fitting: Sequence[ArtifactState],
+    present: Sequence[Device],
+    accepted: Sequence[ArtifactState],
     blocked: str,
     providers: Sequence[str],
 ) -> NextStart:
+    devices = [device for device in present if device.target == target]
+    fitting = [artifact for artifact in accepted if artifact.target == target]
     served: dict[str, None] = {}
     for artifact in fitting:
         refused = {item.kernel for item in artifact.refused}

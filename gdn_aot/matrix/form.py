@@ -121,6 +121,26 @@ class Matrix:
         """Return where the pins of an environment lie."""
         return Path(os.path.normpath(self.path.parent / environment.requirements))
 
+    def include(self, row: MatrixRow) -> dict[str, str | int]:
+        """Return a row as GitHub's ``strategy.matrix`` takes it: all values strings or integers.
+
+        ``models`` and ``tp`` are as ``--model`` and ``--tp`` take them, ``requirements`` from the working directory.
+        """
+        built_in = row.environment
+        return {
+            "identifier": row.identifier,
+            "provider": built_in.provider,
+            "provider_version": built_in.version,
+            "triton": built_in.triton,
+            "arch": row.target,
+            "runner": built_in.runner,
+            "requirements": Path(os.path.relpath(self.requirements(built_in))).as_posix(),
+            "python": built_in.python,
+            "models": ",".join(row.table.models),
+            "tp": ",".join(map(str, row.table.tp)),
+            "max_tokens": row.table.max_tokens,
+        }
+
 
 def _twice(found: MatrixFile) -> Iterator[Problem]:
     tables = {"defaults": found.defaults} | {f"artifact[{number}]": one for number, one in enumerate(found.artifact)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import parse_toml
 from gdn_aot._text import suggest
-from gdn_aot.catalogue import assemblers
 from gdn_aot.catalogue.models import all_models
 from gdn_aot.catalogue.providers import PROVIDERS
-from gdn_aot.catalogue.targets import all_targets
+from gdn_aot.catalogue.targets import all_targets, release_refusal
 from gdn_aot.errors import MatrixError, Problem, UsageError
 from gdn_aot.matrix.form import Matrix, MatrixRow, read
 from gdn_aot.triton_internals import SUPPORTED
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.providers import ProviderVersion
     from gdn_aot.matrix.form import ArtifactTable, BuildEnvironment, MatrixFile
 
+_PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)")
 DEFAULT = Path("artifacts/matrix.toml")
 """Where a checkout of this repository has it, from the root."""
 
@@ -160,7 +161,7 @@ def _target_problem(environment: BuildEnvironment, target: str) -> str | None:
     release = _release(environment)
     if release is not None and target in release.absent:
         return f"{environment.distribution} {environment.version} itself does not run on {target} ({release.source})"
-    return assemblers.refusal(found, environment.triton)
+    return release_refusal(found, environment.triton)
 
 
 def _release(environment: BuildEnvironment) -> ProviderVersion | None:
@@ -172,3 +173,37 @@ def _minor(version: str) -> tuple[int, ...]:
     """Return the first two numbers of a version: (3, 8) of ``3.8.0``."""
     parts = version.split(".")[:2]
     return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in parts)
+
+
+def check_requirements(matrix: Matrix) -> None:
+    """Check that the pins of every environment are there and agree with what the matrix says of it.
+
+    Raises:
+        MatrixError: They do not.
+    """
+    problems = [
+        Problem(f"environment[{number}].requirements", what)
+        for number, environment in enumerate(matrix.environments)
+        for what in _disagreements(matrix.requirements(environment), environment)
+    ]
+    if problems:
+        raise MatrixError(f"{matrix.path} and its requirements disagree", problems)
+
+
+def _disagreements(path: Path, environment: BuildEnvironment) -> Iterator[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        yield f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        return
+    pins: dict[str, str] = {}
+    for line in (line.partition("#")[0].strip() for line in text.splitlines()):
+        pin = _PIN.fullmatch(line.partition(";")[0].strip())
+        if line and pin is None and not line.startswith("-"):
+            yield f"{path} has {line!r}, which pins nothing"
+        elif pin is not None:
+            pins[re.sub(r"[-_.]+", "-", pin[1]).lower()] = pin[2]
+    for name, version in ((environment.distribution, environment.version), ("triton", environment.triton)):
+        if pins.get(name) != version:
+            has = f"{name} {pins[name]}" if name in pins else f"no {name}"
+            yield f"{path} pins {has}, but {environment.name} is {name} {version}"

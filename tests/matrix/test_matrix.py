@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from matrices import PUBLISHED, SMALL, changed, made, published, toml
 
 from gdn_aot.artifact.names import make_identifier
-from gdn_aot.catalogue import assemblers
-from gdn_aot.catalogue.targets import all_targets, assembler_version, get_target
+from gdn_aot.catalogue import targets
+from gdn_aot.catalogue.targets import all_targets, assembler_version, assemblers, get_target, release_refusal
 from gdn_aot.errors import MatrixError, UsageError
 from gdn_aot.matrix import form, load
-from gdn_aot.matrix.include import check_requirements, include
-from gdn_aot.matrix.load import parse
+from gdn_aot.matrix.load import check_requirements, parse
 
 
 def refused(document: dict[str, Any]) -> dict[str, str]:
@@ -50,7 +49,7 @@ def test_rows_are_expanded_and_defaults_come_from_the_file() -> None:
         ("fla0.6.0-triton3.6.0-sm_90", ("qwen3.5-9b",), (1, 2), 8192),
         ("vllm0.33.0-triton3.8.0-sm_90", ("all",), (8,), 64),
     ]
-    assert include(matrix, matrix.rows[2]) == {
+    assert matrix.include(matrix.rows[2]) == {
         "identifier": "vllm0.33.0-triton3.8.0-sm_90",
         "provider": "vllm",
         "provider_version": "0.33.0",
@@ -173,8 +172,8 @@ def test_sm_70_where_ptxas_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     """No supported Triton is such a one; its next may be: ptxas 13 refuses sm_70, as that of 3.8 for Blackwell does."""
     made(SMALL)
     newer = {"triton": "3.6.0", "ptxas": "13.0.88", "ptxas_blackwell": "13.0.88", "source": "made up"}
-    table = {**assemblers.table(), "release": [newer]}
-    monkeypatch.setattr(assemblers, "table", lambda: table)
+    table = {**assemblers(), "release": [newer]}
+    monkeypatch.setattr(targets, "assemblers", lambda: table)
     problems = refused(SMALL)
     assert list(problems) == ["artifact[0].targets[0]"]
     assert (
@@ -185,13 +184,13 @@ def test_sm_70_where_ptxas_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_known_of_assemblers_is_what_the_installed_ones_say() -> None:
     import importlib.metadata
 
-    releases, dropped = assemblers.table()["release"], assemblers.table()["dropped"]
+    releases, dropped = assemblers()["release"], assemblers()["dropped"]
     installed = importlib.metadata.version("triton")
     (known,) = (row for row in releases if row["triton"] == installed)
     assert assembler_version(get_target("sm_90")) == known["ptxas"]
     assert assembler_version(get_target("sm_100")) == known["ptxas_blackwell"]
     assert {row["target"] for row in dropped} <= {target.name for target in all_targets()}
-    assert all(assemblers.refusal(target, row["triton"]) is None for target in all_targets() for row in releases)
+    assert all(release_refusal(target, row["triton"]) is None for target in all_targets() for row in releases)
 
 
 @pytest.mark.parametrize("data", [b"format = ", b"\xff", b"[" * 9000, b"a = 1\na = 2"])
