@@ -6,7 +6,7 @@ To add one: write a package like `gdn_aot.providers.fla`, and add a row here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
 from gdn_aot.errors import UsageError
@@ -79,10 +79,26 @@ SMALL = Limits(max_tokens=256, max_batch=1)
 """Bounds on the calls that warm a process up."""
 
 
-_COVERED = "traced, compiled and covered for one target"
 _TRACED = "traced and compiled for one target"
-_WHEEL = "its wheel asks for torch {}, which asks for triton {}"
-_BINARY = f"{_WHEEL}; cuobjdump: code from sm_75 on"
+
+
+def _vllm(
+    version: str,
+    torch: str,
+    triton: str,
+    note: str = "",
+    *,
+    status: str = "tested",
+    checked: str = "traced, compiled and covered for one target",
+    pin: str = "",
+    **more: Any,
+) -> ProviderVersion:
+    """Return a release of vLLM: its wheel asks for a release of torch, and that for one of Triton."""
+    source = f"its wheel asks for torch {torch}, which asks for triton {pin or triton}"
+    if "absent" in more:
+        source += "; cuobjdump: code from sm_75 on"
+    return ProviderVersion(version, status, f"{checked}; Triton {triton}{note}", triton, source=source, **more)
+
 
 PROVIDERS: Mapping[str, ProviderInfo] = {
     "fla": ProviderInfo(
@@ -117,29 +133,22 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         serve="vllm serve MODEL",
         workloads=("prefill", "decode", "mixed", "speculative", "gated-norm"),
         versions=(
-            ProviderVersion(
-                "0.24.0", "reference", "every test; Triton 3.6.0", triton="3.6.0",
-                absent=("sm_70",), source=_BINARY.format("2.11.0", "3.6.0"),
+            _vllm("0.24.0", "2.11.0", "3.6.0", status="reference", checked="every test", absent=("sm_70",)),
+            _vllm(
+                "0.33.0",
+                "2.14.0",
+                "3.8.0",
+                "; drafts by its Triton kernels",
+                pin="~=3.8.0",
+                python="3.11",
+                absent=("sm_70",),
             ),
-            ProviderVersion(
-                "0.33.0", "tested", f"{_COVERED}; Triton 3.8.0; drafts by its Triton kernels", triton="3.8.0",
-                python="3.11", absent=("sm_70",), source=_BINARY.format("2.14.0", "~=3.8.0"),
-            ),
-            ProviderVersion(
-                "0.20.2", "tested", f"{_COVERED}; Triton 3.6.0", triton="3.6.0",
-                source=_WHEEL.format("2.11.0", "3.6.0"),
-            ),
-            ProviderVersion(
-                "0.19.1", "tested", f"{_COVERED}; Triton 3.6.0", triton="3.6.0",
-                source=_WHEEL.format("2.10.0", "3.6.0"),
-            ),
-            ProviderVersion(
-                "0.17.1", "tested", f"{_COVERED}; Triton 3.6.0; no OLMo-Hybrid", triton="3.6.0",
-                source=_WHEEL.format("2.10.0", "3.6.0"),
-            ),
+            _vllm("0.20.2", "2.11.0", "3.6.0"),
+            _vllm("0.19.1", "2.10.0", "3.6.0"),
+            _vllm("0.17.1", "2.10.0", "3.6.0", "; no OLMo-Hybrid"),
         ),
     ),
-}  # fmt: skip
+}
 
 
 def get_provider(name: str) -> ProviderInfo:

@@ -22,13 +22,14 @@ def together(*options: Decorator) -> Decorator:
     return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
-def _default(name: str, value: object, help: str, **more: Any) -> Decorator:  # noqa: A002 - as click calls it
+def default(name: str, value: object, help: str, **more: Any) -> Decorator:  # noqa: A002 - as click calls it
+    """Return an option that is shown with its default."""
     return click.option(name, default=value, show_default=True, help=help, **more)
 
 
-def many(name: str, metavar: str, help: str) -> Decorator:  # noqa: A002 - as click calls it
+def many(name: str, metavar: str | None, help: str, **more: Any) -> Decorator:  # noqa: A002 - as click calls it
     """Return an option that may be repeated."""
-    return click.option(name, multiple=True, metavar=metavar, help=help)
+    return click.option(name, multiple=True, metavar=metavar, help=help, **more)
 
 
 def output(value: str, help: str) -> Decorator:  # noqa: A002 - as click calls it
@@ -39,7 +40,7 @@ def output(value: str, help: str) -> Decorator:  # noqa: A002 - as click calls i
 def patience(seconds: float, what: str) -> Decorator:
     """Return ``--patience``, the seconds that a kind of process may be silent."""
     what = f"Seconds without a sign of life after which a {what} process is killed."
-    return _default("--patience", seconds, what, type=click.FloatRange(min=1))
+    return default("--patience", seconds, what, type=click.FloatRange(min=1))
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -48,16 +49,16 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="Print paths or names o
 arch = many("--arch", "SM", "Target, as sm_90; repeatable, or all.")
 models = together(
     many("--model", "NAME", "Model of the catalogue; repeatable, or all."),
-    _default("--tp", "1", "Tensor-parallel sizes.", metavar="N,..."),
+    default("--tp", "1", "Tensor-parallel sizes.", metavar="N,..."),
     many(
         "--shape", "KEY=VALUE,...", "Another shape, as heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16; repeatable."
     ),
     many("--dtype", "TYPE", "bf16 or fp16 instead of the model's own; repeatable."),
-    _default("--provider", "fla", "Whose kernels to build.", metavar="NAME"),
+    default("--provider", "fla", "Whose kernels to build.", metavar="NAME"),
 )
 """What `gdn_aot.cli._job.selected_shapes` reads."""
-max_tokens = _default("--max-tokens", 32768, "Most tokens in one call.", type=click.IntRange(min=1))
-max_batch = _default("--max-batch", 64, "Most sequences in one dense prefill batch.", type=click.IntRange(min=1))
+max_tokens = default("--max-tokens", 32768, "Most tokens in one call.", type=click.IntRange(min=1))
+max_batch = default("--max-batch", 64, "Most sequences in one dense prefill batch.", type=click.IntRange(min=1))
 workloads = together(
     click.option(
         "--jobs", "-j", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1,
@@ -70,11 +71,11 @@ tuning = click.option(
     "--tuning", type=path, help="Directory of tuning records.  [default: artifacts/tuning if it exists]"
 )
 prepare = click.option("--prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU.")
-timeout = _default(
+timeout = default(
     "--timeout", 300.0, "Seconds that one kernel may take to compile.", type=click.FloatRange(min=0, min_open=True)
 )
 cluster = together(
-    _default(
+    default(
         "--executor", "local", "Where to work: on this machine, or on the nodes of a Ray cluster.",
         type=click.Choice(["local", "ray"]),
     ),
@@ -85,7 +86,7 @@ cluster = together(
 )  # fmt: skip
 """Where to work; `gdn_aot.cli._executor` reads it."""
 cache_dir = click.option("--cache-dir", type=path, help="Build cache to use.")
-matrix = _default("--matrix", Path("artifacts/matrix.toml"), "File that says what is published.", type=path)
+matrix = default("--matrix", Path("artifacts/matrix.toml"), "File that says what is published.", type=path)
 
 repo = click.option(
     "--repo", metavar="REPO",
@@ -94,12 +95,12 @@ repo = click.option(
 revision = click.option("--revision", metavar="REV", help="Branch, tag or commit of the registry.  [default: v1]")
 request = together(
     many("--arch", "SM", "Target, as sm_90, native or all; repeatable.  [default: native, the GPUs of this machine]"),
-    _default("--provider", "auto", "Whose kernels; auto takes every provider that is installed.", metavar="NAME"),
-    _default(
+    default("--provider", "auto", "Whose kernels; auto takes every provider that is installed.", metavar="NAME"),
+    default(
         "--provider-version", "auto", "Version of the provider; auto takes the one that is installed.",
         metavar="VERSION",
     ),
-    _default("--triton", "auto", "Version of Triton; auto takes the one that is installed.", metavar="VERSION"),
+    default("--triton", "auto", "Version of Triton; auto takes the one that is installed.", metavar="VERSION"),
     repo,
     revision,
 )  # fmt: skip

@@ -43,20 +43,16 @@ _SHOWN_FAILURES = 20
 @_options.matrix
 @_options.arch
 @_options.models
-@click.option(
-    "--mode", type=click.Choice(["inference", "train"]), default="inference", show_default=True,
-    help="train adds the backward kernels.",
-)  # fmt: skip
+@_options.default("--mode", "inference", "train adds the backward kernels.", type=click.Choice(["inference", "train"]))
 @_options.max_tokens
 @_options.max_batch
 @_options.workloads
-@click.option(
-    "--capture", multiple=True, type=_options.path,
-    help="Also build every launch of this file of gdn-aot capture; repeatable.",
-)  # fmt: skip
-@click.option(
-    "--candidates", type=click.Choice(["chosen", "all"]), default="chosen", show_default=True,
-    help="all also packs the candidates that were not chosen, for tuning.",
+@_options.many(
+    "--capture", None, "Also build every launch of this file of gdn-aot capture; repeatable.", type=_options.path
+)
+@_options.default(
+    "--candidates", "chosen", "all also packs the candidates that were not chosen, for tuning.",
+    type=click.Choice(["chosen", "all"]),
 )  # fmt: skip
 @_options.tuning
 @click.option(

@@ -93,13 +93,12 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
 
 
 @command.command("prune")
-@click.option(
+@_options.default(
     "--keep",
-    type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
+    1,
+    "Builds of each identifier that stay, the last installed first.",
     metavar="N",
-    help="Builds of each identifier that stay, the last installed first.",
+    type=click.IntRange(min=0),
 )
 @_dry_run
 @_options.quiet

@@ -27,8 +27,8 @@ _MISSED = 5
 @_options.many("--model", "NAME", "Model of the catalogue; repeatable, or all.")
 @click.option("--tp", metavar="N,...", help="Tensor-parallel sizes.  [default: the artifact's]")
 @_options.many("--workload", "GLOB", "Only these call patterns; repeatable.")
-@click.option("--calls", type=click.IntRange(min=1), default=1000, show_default=True, help="Random calls.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the traffic.")
+@_options.default("--calls", 1000, "Random calls.", type=click.IntRange(min=1))
+@_options.default("--seed", 0, "Seed of the traffic.")
 @_options.as_json
 def command(
     file: Path, *, model: tuple[str, ...], tp: str | None, workload: tuple[str, ...], as_json: bool, **traffic: int

@@ -25,10 +25,7 @@ _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
 @click.option("--artifact", type=_options.path, help="Export the choices of an artifact.")
 @click.option("--record", type=_options.path, help="Export those of a tuning record.")
 @click.option("--arch", metavar="SM", help="Export those of the record for this target.")
-@click.option(
-    "--tuning", type=_options.path, default=Path("artifacts/tuning"), show_default=True,
-    help="Directory of tuning records, for --arch.",
-)  # fmt: skip
+@_options.default("--tuning", Path("artifacts/tuning"), "Directory of tuning records, for --arch.", type=_options.path)
 @click.option("-o", "--output", type=_options.path, required=True, help="Directory for the files.")
 @_options.as_json
 def command(

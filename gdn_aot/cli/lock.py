@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -12,13 +11,13 @@ from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, no_bars, note, out
 from gdn_aot.errors import VerificationError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @click.command("lock")
 @_options.request
-@click.option(
-    "-o", "--output", type=_options.path, default=Path("gdn-aot.lock"), show_default=True,
-    metavar="PATH", help="The lock file.",
-)  # fmt: skip
+@_options.output("gdn-aot.lock", "The lock file.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 5 if the lock file is not what would be written.")
 @_options.token
 @_options.quiet

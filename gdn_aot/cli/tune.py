@@ -60,21 +60,20 @@ def parse_duration(text: str) -> float:
 @_options.max_batch
 @_options.workloads
 @_options.many("--kernel", "GLOB", "Only kernels of these names; repeatable.")
-@click.option("--tokens", default=_TOKENS, show_default=True, metavar="N,...", help="Token counts to measure at.")
+@_options.default("--tokens", _TOKENS, "Token counts to measure at.", metavar="N,...")
 @click.option("--weights", metavar="N=W,...", help="What each token count is worth.  [default: 512 to 8192 most]")
-@click.option(
-    "--bound", type=click.FloatRange(min=1), default=1.1, show_default=True,
-    help="Most times the best time that a choice may take at any token count.",
-)  # fmt: skip
-@click.option(
-    "--search", type=click.Choice(["provider", "wide"]), default="provider", show_default=True,
-    help="wide also measures configurations that the provider does not offer.",
+@_options.default(
+    "--bound", 1.1, "Most times the best time that a choice may take at any token count.", type=click.FloatRange(min=1)
+)
+@_options.default(
+    "--search", "provider", "wide also measures configurations that the provider does not offer.",
+    type=click.Choice(["provider", "wide"]),
 )  # fmt: skip
 @click.option("--budget", metavar="TIME", help="Time to measure in, as 20m; what is measured is kept.")
 @click.option("--resume", is_flag=True, help="Go on from the record: measure only what it lacks.")
 @_options.prepare
 @click.option("--arch", metavar="SM", help="Target of --prepare, or on a cluster.  [default: the card's]")
-@click.option("--rounds", type=click.IntRange(min=3), default=15, show_default=True, help="Timed rounds.")
+@_options.default("--rounds", 15, "Timed rounds.", type=click.IntRange(min=3))
 @_options.timeout
 @_options.cluster
 @_options.patience(30.0, "measuring")
