@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -135,22 +134,17 @@ def test_bad_files(matrix: Any, tmp_path: Path) -> None:
     assert "  artefact: unknown key; did you mean artifact?" in plain.err.splitlines()
 
 
-def test_loads_nothing_heavy(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "constraints", tmp_path / "constraints")
-    (tmp_path / "artifacts").mkdir()
-    shutil.copy(PUBLISHED, tmp_path / "artifacts")
-    code = (
-        f"import os; os.chdir({str(tmp_path)!r})\n"
-        "from gdn_aot.cli.main import run; assert run(['matrix', '--json']) == 0"
-    )
-    found = loaded(code)
+@pytest.mark.parametrize(
+    ("arguments", "code", "unwanted"),
+    [
+        (("matrix", "--json"), 0, HEAVY),
+        (("build", "--only", "fla0.6.0-triton3.8.0-sm_99"), 3, ("torch", "triton", "fla")),
+    ],
+)
+def test_the_matrix_is_read_without_anything_heavy(
+    arguments: tuple[str, ...], code: int, unwanted: tuple[str, ...]
+) -> None:
+    start = f"import os; os.chdir({str(ROOT)!r}); from gdn_aot.cli.main import run"
+    found = loaded(f"{start}; assert run({arguments!r}) == {code}")
     assert "gdn_aot" in found
-    assert not found & {*HEAVY}
-
-
-def test_only_reads_the_matrix_without_anything_heavy() -> None:
-    code = (
-        f"import os; os.chdir({str(ROOT)!r})\n"
-        "from gdn_aot.cli.main import run; assert run(['build', '--only', 'fla0.6.0-triton3.8.0-sm_99']) == 3"
-    )
-    assert not loaded(code) & {"torch", "triton", "fla"}
+    assert not found & {*unwanted}
