@@ -7,12 +7,16 @@ from typing import Any
 
 from gdn_aot._files import parse_toml
 
-
-def read_table(name: str) -> dict[str, list[dict[str, Any]]]:
-    """Return what a file of this folder holds; its lists become tuples, so that records of them are hashable."""
-    rows = parse_toml((Path(__file__).parent / name).read_text(encoding="utf-8"))
-    return {key: [{field: _plain(value) for field, value in row.items()} for row in rows[key]] for key in rows}
+_HERE = Path(__file__).parent
 
 
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def read_table(name: str) -> dict[str, tuple[dict[str, Any], ...]]:
+    """Return what a file of this folder holds, with tuples for lists, so that records of it are hashable."""
+    rows: dict[str, tuple[dict[str, Any], ...]] = _frozen(parse_toml((_HERE / name).read_text(encoding="utf-8")))
+    return rows
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -94,16 +94,11 @@ class Target:
 @functools.cache
 def all_targets() -> tuple[Target, ...]:
     """Return every target of the table, by compute capability."""
-    rows = read_table("targets.toml")["target"]
     targets = (
-        Target(**{**row, "card": Card(**row["card"]), "sources": tuple(_source(**source) for source in row["sources"])})
-        for row in rows
+        Target(**{**row, "card": Card(**row["card"]), "sources": tuple(Source(**source) for source in row["sources"])})
+        for row in read_table("targets.toml")["target"]
     )
     return tuple(sorted(targets, key=lambda target: target.capability))
-
-
-def _source(figures: Sequence[str], **rest: str) -> Source:
-    return Source(figures=tuple(figures), **rest)
 
 
 def get_target(name: str) -> Target:
@@ -162,13 +157,13 @@ def _release(path: str) -> str | None:
     return match[1] if match else None
 
 
-def _assembler(target: Target, triton_dir: Path | None) -> tuple[str, str] | None:
+def _assembler(target: Target) -> tuple[str, str] | None:
     """Find the ptxas Triton would use for a target, by its rule: the environment's if it runs, else its own.
 
     Returns:
         Path and version; None if there is no Triton, or none of its ptxas runs.
     """
-    root = triton_dir or _triton_dir()
+    root = _triton_dir()
     if root is None:
         return None
     tool = "ptxas-blackwell" if target.arch_number >= BLACKWELL else "ptxas"
@@ -200,9 +195,9 @@ def _refusal(path: str, target: Target) -> str | None:
     return said[0].replace(source.name, "PTX") if said else f"exit status {done.returncode}"
 
 
-def check_assembler(target: Target, triton_dir: Path | None = None) -> str | None:
-    """Return why the ptxas of Triton, by default the installed one's, cannot produce code for a target, or None."""
-    found = _assembler(target, triton_dir)
+def check_assembler(target: Target) -> str | None:
+    """Return why the ptxas that Triton would use cannot produce code for a target, or None."""
+    found = _assembler(target)
     if found is None:
         return "no ptxas that runs was found with the installed Triton, or Triton is not installed"
     path, version = found
@@ -210,14 +205,14 @@ def check_assembler(target: Target, triton_dir: Path | None = None) -> str | Non
     return f"{Path(path).name} {version} cannot assemble {target.assembler_arch}: {complaint}" if complaint else None
 
 
-def assembler_version(target: Target, triton_dir: Path | None = None) -> str | None:
+def assembler_version(target: Target) -> str | None:
     """Return the version of the ptxas that Triton would use for a target, as ``12.9.86``, or None."""
-    found = _assembler(target, triton_dir)
+    found = _assembler(target)
     return found[1] if found else None
 
 
 @functools.cache
-def assemblers() -> dict[str, list[dict[str, str]]]:
+def assemblers() -> dict[str, tuple[dict[str, str], ...]]:
     """Return what is known of Triton's releases without installing them, and the targets that ptxas has dropped."""
     return read_table("assemblers.toml")
 
