@@ -106,3 +106,5 @@ request = together(
 )  # fmt: skip
 """What is wanted of which registry; `gdn_aot.registry.request` reads the first four."""
 token = click.option("--token", metavar="TOKEN", help="Token for the Hub, instead of HF_TOKEN or hf auth login.")
+registry = together(token, quiet, as_json)
+"""What every command that reads a registry has."""

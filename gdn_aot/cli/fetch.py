@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Say what would be installed; download no artifact, change nothing.")
 @click.option("--strict", is_flag=True, help="A failure ends with its exit code. This is the default.")
 @click.option("--optional", is_flag=True, help="End with 0 whatever happens, and say what did.")
-@_options.token
-@_options.quiet
-@_options.as_json
+@_options.registry
 def command(
     *, locked: bool, lock_file: Path | None, strict: bool, optional: bool, quiet: bool, as_json: bool, **options: Any
 ) -> None:

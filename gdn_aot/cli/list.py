@@ -27,9 +27,7 @@ _HEADS = ("artifact", "where", "bytes", "measured", "transferred", "default", "n
 @_options.repo
 @_options.revision
 @click.option("--installed", is_flag=True, help="The store; with --repo, both.")
-@_options.token
-@_options.quiet
-@_options.as_json
+@_options.registry
 def command(
     *, repo: str | None, revision: str | None, installed: bool, token: str | None, quiet: bool, as_json: bool
 ) -> None:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 @_options.request
 @_options.output("gdn-aot.lock", "The lock file.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 5 if the lock file is not what would be written.")
-@_options.token
-@_options.quiet
-@_options.as_json
+@_options.registry
 def command(
     *,
     repo: str | None,

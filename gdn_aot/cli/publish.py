@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 @click.option("--private", is_flag=True, help="With --create: let nobody else see it; changes none that is there.")
 @click.option("--replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
 @click.option("--dry-run", is_flag=True, help="Verify and compare, change nothing.")
-@_options.token
-@_options.quiet
-@_options.as_json
+@_options.registry
 def command(
     files: tuple[Path, ...],
     *,
