@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gdn_aot._text import nearest, plural
+from gdn_aot._text import plural
 from gdn_aot.cli import _options
+from gdn_aot.cli._group import Group
 from gdn_aot.cli._output import conclude, emit_json, note, notes, out, problems_json, table
 
 if TYPE_CHECKING:
@@ -20,22 +21,7 @@ _HEADS = ("artifact", "target", "provider", "triton", "bytes", "installed", "fro
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
 
 
-class _Group(click.Group):
-    """A group that suggests a command for one that it does not have."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments name."""
-        name = args[0] if args else ""
-        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
-            near = nearest(name, self.commands)
-            what = f" Did you mean {near!r}?" if near else f" Commands are {', '.join(self.commands)}."
-            raise click.UsageError(f"No such command {name!r}.{what}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group("cache", cls=_Group, no_args_is_help=False, invoke_without_command=True)
+@click.group("cache", cls=Group, no_args_is_help=False, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """See and look after the store, the directory on this machine that artifacts are installed in.

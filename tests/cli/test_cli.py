@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -46,8 +47,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseException]:
 @pytest.mark.parametrize("args", [["-h"], ["--help"], []])
 def test_help_lists_every_command(args: list[str], command: Command) -> None:
     shown = command(*args).out
-    for name in ("targets", "models", "providers", "build", "inspect", "verify", "coverage"):
-        assert f"\n  {name} " in shown
+    for title, lines in cli_main.GROUPS.items():
+        group = shown.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in group.splitlines() if line[2] != " "] == list(lines)
+    files = {path.stem for path in Path(cli_main.__file__).parent.glob("[a-z]*.py")}
+    assert sorted(cli_main.COMMANDS) == sorted(files - {"main"})
 
 
 def test_version(command: Command) -> None:
