@@ -29,6 +29,8 @@ _LIST_HINT = "gdn-aot models lists them; --shape builds others"
 _SHAPE_HINT = "for example --shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16"
 _SHAPE_REQUIRED = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
 _SHAPE_OPTIONAL = ("conv_width", "name")
+_OF_SHAPES: dict[str, Any] = {"norm_activation": "silu", "norm_eps": 1e-6, "allow_neg_eigval": False}
+"""What every ``--shape`` has, as most of the catalogue."""
 _VARIANTS = re.compile(r"-(?:instruct|thinking|base|fp8|gptq-int4|awq)$")
 """Endings of repository names that change weights or their storage, not the shape of the layer."""
 
@@ -194,13 +196,7 @@ def shape_of(row: Mapping[str, Any]) -> ModelShape:
     catalogue = {model.name: model for model in all_models()}
     if row["name"] in catalogue:
         return catalogue[row["name"]].shape(row["tp"], row["dtype"])
-    return ModelShape(
-        **row,
-        hidden=row["v_heads"] * row["v_dim"],
-        norm_activation="silu",  # as `parse_shape` gives every shape
-        norm_eps=1e-6,
-        allow_neg_eigval=False,
-    )
+    return ModelShape(**row, hidden=row["v_heads"] * row["v_dim"], **_OF_SHAPES)
 
 
 def parse_tp(text: str) -> tuple[int, ...]:
@@ -224,7 +220,7 @@ def _positive(what: str, text: str, hint: str) -> int:
 def _shape_fields(text: str) -> dict[str, str]:
     """Split a ``--shape`` into its keys and values, all keys known, none twice, none missing."""
     known = (*_SHAPE_REQUIRED, *_SHAPE_OPTIONAL)
-    fields: dict[str, str] = {}
+    found: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
@@ -232,12 +228,12 @@ def _shape_fields(text: str) -> dict[str, str]:
         if key not in known:
             hint = _suggest(key, known, f"keys are {', '.join(known)}")
             raise UsageError(f"--shape: unknown key {key!r}", hint=hint)
-        if key in fields:
+        if key in found:
             raise UsageError(f"--shape: {key} is given twice", hint=_SHAPE_HINT)
-        fields[key] = value
-    if missing := [key for key in _SHAPE_REQUIRED if key not in fields]:
+        found[key] = value
+    if missing := [key for key in _SHAPE_REQUIRED if key not in found]:
         raise UsageError(f"--shape: {', '.join(missing)} missing", hint=_SHAPE_HINT)
-    return fields
+    return found
 
 
 def parse_shape(text: str) -> Model:
@@ -270,17 +266,8 @@ def parse_shape(text: str) -> Model:
         raise UsageError(f"--shape: {name!r} is not a usable name", hint=hint)
     if any(_normal(name) == model.name for model in all_models()):
         raise UsageError(f"--shape: {name!r} is a model of the catalogue", hint="choose another name=")
-    return Model(
-        name=name,
-        hidden=size["v_heads"] * size["v_dim"],
-        dtype=dtype,
-        norm_activation="silu",
-        norm_eps=1e-6,
-        allow_neg_eigval=False,
-        source="--shape",
-        confidence="high",
-        **size,
-    )
+    hidden = size["v_heads"] * size["v_dim"]
+    return Model(name=name, hidden=hidden, dtype=dtype, source="--shape", confidence="high", **size, **_OF_SHAPES)
 
 
 def _selected_models(names: Sequence[str], shapes: Sequence[str]) -> dict[str, Model]:
