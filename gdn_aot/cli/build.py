@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from dataclasses import asdict, replace
@@ -21,9 +22,8 @@ from gdn_aot.cli._job import (
     selected_targets,
     tuning_root,
 )
-from gdn_aot.cli._only import only_row
 from gdn_aot.cli._output import Progress, emit_json, note, out, rounded, times
-from gdn_aot.errors import CompileFailedError
+from gdn_aot.errors import CompileFailedError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +31,14 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.building.pipeline import Built
     from gdn_aot.choosing.choose import Failure
+    from gdn_aot.matrix import Matrix, MatrixRow
 
 _SHOWN_FAILURES = 20
+_SAID_BY_ROW = (
+    "arch", "model", "tp", "shape", "dtype", "provider", "mode", "max_tokens", "max_batch", "workload",
+    "exclude_workload", "capture", "candidates",
+)  # fmt: skip
+"""Parameters of build that decide what is in the artifact."""
 
 
 @click.command("build")
@@ -73,10 +79,10 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     from gdn_aot.catalogue.providers import Limits, get_provider
 
     start = time.monotonic()
-    if row := only_row(options["only"], matrix):
+    if row := _only_row(options["only"], matrix):
         options |= {"arch": (row.target,), "provider": row.environment.provider, "model": row.table.models}
         options |= {"tp": ",".join(map(str, row.table.tp)), "max_tokens": row.table.max_tokens}
-    named = click.get_current_context().get_parameter_source("provider") is not ParameterSource.DEFAULT
+    named = _given(click.get_current_context(), "provider")
     captured = selected_captures(
         options["capture"], options["provider"] if named else None, alone=not (options["model"] or options["shape"])
     )
@@ -123,6 +129,58 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
         return
     for built in finished:
         out(str(built.path))
+
+
+def _only_row(identifier: str | None, matrix: Path) -> MatrixRow | None:
+    """Return the row that ``--only`` names, if it is given, checked against the other options and the environment.
+
+    Raises:
+        UsageError: An option stands beside it that says what to build, or another provider or Triton is installed.
+        NothingSelectedError: The matrix has no such row.
+        MatrixError: The file is malformed.
+    """
+    context = click.get_current_context()
+    if identifier is None:
+        if _given(context, "matrix"):
+            raise UsageError("--matrix without --only means nothing", hint="--only IDENTIFIER; see gdn-aot matrix")
+        return None
+    if beside := [name for name in _SAID_BY_ROW if _given(context, name)]:
+        option = f"--{beside[0].replace('_', '-')}"
+        raise UsageError(
+            f"{option} cannot stand beside --only, which says what is built by the row of the matrix",
+            hint=f"leave {option} out, or say everything without --only",
+        )
+    from gdn_aot.matrix import load
+    from gdn_aot.matrix.select import one
+
+    found = load(matrix)
+    row = one(found, identifier)
+    _check_environment(found, row)
+    return row
+
+
+def _given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
+
+
+def _check_environment(matrix: Matrix, row: MatrixRow) -> None:
+    from gdn_aot.machine import installed
+
+    wanted = {row.environment.distribution: row.environment.version, "triton": row.environment.triton}
+    there = {name: installed.version(name) for name in wanted}
+    if there == wanted:
+        return
+    needs = " and ".join(f"{name} {version}" for name, version in wanted.items())
+    has = " and ".join(f"{name} {version}" if version else f"no {name}" for name, version in there.items())
+    where = f".venv-{row.environment.name}"
+    pip = f"{where}/bin/pip install --no-deps"
+    raise UsageError(
+        f"{row.identifier} is built with {needs}, but here is {has}",
+        hint=(
+            f"make its environment: python{row.environment.python} -m venv {where} && "
+            f"{pip} -r {os.path.relpath(matrix.requirements(row.environment))} && {pip} ."
+        ),
+    )
 
 
 def _report(built: Built) -> None:
