@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,17 +22,11 @@ _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
 
 @click.command("export")
 @click.option("--format", "form", type=click.Choice(["fla"]), required=True, help="fla: files for FLA_CONFIG_DIR.")
-@click.option("--artifact", type=click.Path(path_type=Path), default=None, help="Export the choices of an artifact.")
-@click.option("--record", type=click.Path(path_type=Path), default=None, help="Export those of a tuning record.")
-@click.option("--arch", default=None, metavar="SM", help="Export those of the record for this target.")
-@click.option(
-    "--tuning",
-    type=click.Path(path_type=Path),
-    default=Path("artifacts/tuning"),
-    show_default=True,
-    help="Directory of tuning records, for --arch.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory for the files.")
+@click.option("--artifact", type=_options.path, help="Export the choices of an artifact.")
+@click.option("--record", type=_options.path, help="Export those of a tuning record.")
+@click.option("--arch", metavar="SM", help="Export those of the record for this target.")
+@_options.default("--tuning", Path("artifacts/tuning"), "Directory of tuning records, for --arch.", type=_options.path)
+@click.option("-o", "--output", type=_options.path, required=True, help="Directory for the files.")
 @_options.as_json
 def command(
     form: str,
@@ -69,9 +64,7 @@ def command(
                     {"path": str(output / name), "kernel": name.removesuffix(".json"), "choices": count}
                     for name, count in export.entries.items()
                 ],
-                "not_served": [
-                    {"kernel": gap.kernel, "choices": gap.choices, "reason": gap.reason} for gap in export.not_served
-                ],
+                "not_served": list(map(asdict, export.not_served)),
                 "environment": variables,
             }
         )
@@ -88,11 +81,7 @@ def _of_artifact(path: Path) -> tuple[list[Choice], str]:
     manifest: Manifest = open_artifact(path).manifest
     _check_version(manifest.provider.distribution, manifest.provider.version)
     choices = [
-        Choice(
-            kernel=kernel.name,
-            key=choice.key,
-            config=choice.config,
-        )
+        Choice(kernel=kernel.name, key=choice.key, config=choice.config)
         for kernel in manifest.kernels
         for choice in kernel.choices
     ]

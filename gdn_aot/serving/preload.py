@@ -199,7 +199,7 @@ def _inference_places(found: StoredArtifact) -> set[int]:
 def _inference(provider: str) -> set[str]:
     from gdn_aot.catalogue.providers import get_provider
 
-    return {name for name, mode in get_provider(provider).workloads if mode == "inference"}
+    return set(get_provider(provider).workloads)
 
 
 def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, tokens: int) -> None:

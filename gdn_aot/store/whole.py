@@ -81,7 +81,7 @@ def said(error: BaseException) -> str:
 def problems_of(where: str, error: BaseException) -> list[Problem]:
     """Return what an error of `UNREADABLE` says is wrong, of something that has no better place than ``where``."""
     if isinstance(error, VerificationError) and error.problems:
-        return error.problems
+        return list(error.problems)
     if isinstance(error, OSError):
         return [Problem(str(error.filename or where), error.strerror or str(error))]
     return [Problem(where, said(error))]

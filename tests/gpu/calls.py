@@ -165,7 +165,7 @@ def gated_norm(shape: ModelShape, tokens: int, seed: int, device: str = "") -> T
     size = (1, tokens, shape.v_heads, shape.v_dim)
     x, gate = (torch.randn(size, generator=source, device=place).bfloat16() for _ in range(2))
     norm = FusedRMSNormGated(
-        shape.v_dim, eps=shape.norm_eps, activation=shape.activation, device=place, dtype=torch.bfloat16
+        shape.v_dim, eps=shape.norm_eps, activation=shape.norm_activation, device=place, dtype=torch.bfloat16
     )
     with torch.no_grad():
         norm.weight.normal_(1.0, 0.1, generator=source)

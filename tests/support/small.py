@@ -14,7 +14,7 @@ from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.cli.build import select_workloads
+from gdn_aot.cli._job import select_workloads
 from gdn_aot.compiling.cache import BuildCache, launch_digest
 from gdn_aot.compiling.executor import CompileTask
 

@@ -144,7 +144,7 @@ def _norm(kind: Any, width: int, eps: float, activation: str) -> Any:
 
 def _activations(shape: ModelShape) -> tuple[str, ...]:
     """Return the spellings in use: ``swish`` is FLA's default, ``silu`` what configs say; they are equal."""
-    return ("sigmoid",) if shape.activation == "sigmoid" else ("swish", "silu")
+    return ("sigmoid",) if shape.norm_activation == "sigmoid" else ("swish", "silu")
 
 
 class ShortConv:

@@ -214,7 +214,7 @@ def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterat
 
 def _norm(shape: ModelShape, weight: torch.Tensor | None) -> Any:
     """Return what the layer's operator reads of the norm that it makes itself."""
-    named = {"eps": shape.norm_eps, "activation": shape.activation, "group_size": None, "norm_before_gate": True}
+    named = {"eps": shape.norm_eps, "activation": shape.norm_activation, "group_size": None, "norm_before_gate": True}
     return SimpleNamespace(weight=weight, bias=None, **named)
 
 

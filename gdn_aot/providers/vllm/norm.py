@@ -81,7 +81,7 @@ class GatedNorm:
         sm_count: Any = dict(call.arguments)["sm_count"]
         x, gate, weight = (inputs[name] for name in ("x", "g", "norm_weight"))
         assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
-        norm = _norm(shape.norm_eps, shape.activation)
+        norm = _norm(shape.norm_eps, shape.norm_activation)
         norm.weight = torch.nn.Parameter(weight, requires_grad=False)
         with torch.no_grad(), mock.patch.object(_GUARD, "num_compute_units", return_value=sm_count):
             return {"out": norm.forward_cuda(x.flatten(0, 2), gate.flatten(0, 2)).view(x.shape)}
@@ -91,7 +91,7 @@ class GatedNorm:
         del call
         x, gate, weight = (inputs[name] for name in ("x", "g", "norm_weight"))
         assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
-        return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, shape.activation)}
+        return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, shape.norm_activation)}
 
     def run(self, shape: ModelShape, call: Call) -> None:
         """Make the call on tensors without content."""

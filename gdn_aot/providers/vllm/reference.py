@@ -68,7 +68,7 @@ def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor
     out = torch.cat(outs, 1)
     if step.deployment.fused:
         gate = _there(inputs, "projected")[..., x.shape[-1] :].unflatten(-1, out.shape[2:])
-        out = reference.gated_norm(out, gate, _there(inputs, "norm_weight"), shape.norm_eps, shape.activation)
+        out = reference.gated_norm(out, gate, _there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
     return {"out": out, "window": torch.cat(kept_rows), "state": torch.cat(kept_states)}
 
 

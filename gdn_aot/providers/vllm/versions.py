@@ -97,6 +97,6 @@ def fuses_decode(shape: ModelShape, model: torch.dtype, states: tuple[torch.dtyp
         gqa_interleaved_layout=shape.layer == INTERLEAVED,
         head_k_dim=shape.k_dim,
         head_v_dim=shape.v_dim,
-        norm=SimpleNamespace(activation=shape.activation),
+        norm=SimpleNamespace(activation=shape.norm_activation),
     )
     return why_not(layer, SimpleNamespace(model_config=SimpleNamespace(dtype=model))) is None
