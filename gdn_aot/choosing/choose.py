@@ -159,12 +159,6 @@ class Chooser:
         for walk in self._waiting.pop(launch, []):
             yield from self._advance(walk)
 
-    def walked(self) -> Iterator[list[list[int]]]:
-        """Yield for each key the launches of its candidates, one after another, as far as they were asked for."""
-        for walk in self._walks:
-            looked = walk.order[: walk.position + 1]
-            yield [[variant[candidate] for variant in walk.tuning.variants] for candidate in looked]
-
     def _take_plain(self, launch: int, outcome: Outcome) -> None:
         kernel = self._trace.kernels[self._trace.launches[launch].kernel].name
         reason = self._objection(kernel, "its only configuration", outcome)

@@ -51,7 +51,7 @@ def executor(name: str, address: str | None) -> Iterator[Executor]:
     """
     check(name, address)
     if name == "local":
-        from gdn_aot.compiling.local import LocalExecutor
+        from gdn_aot.compiling.executor import LocalExecutor
 
         yield LocalExecutor()
         return

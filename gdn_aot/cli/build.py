@@ -236,7 +236,7 @@ def report(built: Built) -> None:
     note(
         f"{built.target}: {len(kernels)} kernels, {sum(len(k.choices) for k in kernels)} choices, "
         f"{sum(len(k.binaries) for k in kernels)} binaries in {built.path.stat().st_size / 1024:.0f} KiB; "
-        f"compiled {built.compiled} ({times})"
+        f"compiled {built.run.compiled} ({times})"
     )
     for failure in built.choices.failures[:_SHOWN_FAILURES]:
         note(f"  failed: {failure.kernel} with {failure.candidate}: {failure.message}")
@@ -262,8 +262,8 @@ def artifact_json(built: Built) -> dict[str, Any]:
             {"kernel": kernel, "candidate": candidate, "reason": reason}
             for kernel, candidate, reason in dict.fromkeys(built.choices.rejected)
         ],
-        "compiled": built.compiled,
-        "compile_seconds": {name: round(seconds, 3) for name, seconds in built.spent.most_common()},
+        "compiled": built.run.compiled,
+        "compile_seconds": {name: round(seconds, 3) for name, seconds in built.run.spent.most_common()},
         "seconds": {name: round(seconds, 3) for name, seconds in built.seconds.items()},
     }
 

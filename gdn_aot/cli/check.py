@@ -15,8 +15,9 @@ from gdn_aot.errors import NothingSelectedError, Problem, UsageError, Verificati
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gdn_aot.building.pipeline import Built
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.measuring.check import Prepared, Task
+    from gdn_aot.measuring.check import Task
     from gdn_aot.records.numerics import NumericsRecord
 
 _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without one"
@@ -75,23 +76,22 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     _tell(finished, as_json=as_json)
 
 
-def _prepared_line(made: Prepared) -> str:
-    compiled = made.compiled
-    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in compiled.seconds.items())
-    binaries = len(compiled.run.kept(compiled.choices))
-    failures = f", {len(compiled.choices.failures)} compiles failed" if compiled.choices.failures else ""
-    return f"{made.target}: {binaries} binaries, compiled {compiled.run.compiled}{failures} ({seconds})"
+def _prepared_line(made: Built) -> str:
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in made.seconds.items())
+    binaries = len(made.run.kept(made.choices))
+    failures = f", {len(made.choices.failures)} compiles failed" if made.choices.failures else ""
+    return f"{made.target}: {binaries} binaries, compiled {made.run.compiled}{failures} ({seconds})"
 
 
-def _tell_prepared(task: Task, made: list[Prepared], *, as_json: bool) -> None:
+def _tell_prepared(task: Task, made: list[Built], *, as_json: bool) -> None:
     rows = [
         {
             "target": item.target.name,
-            "choices": len(item.compiled.choices.chosen),
-            "binaries": len(item.compiled.run.kept(item.compiled.choices)),
-            "compiled": item.compiled.run.compiled,
-            "failures": [failure.message for failure in item.compiled.choices.failures],
-            "seconds": {name: round(seconds, 3) for name, seconds in item.compiled.seconds.items()},
+            "choices": len(item.choices.chosen),
+            "binaries": len(item.run.kept(item.choices)),
+            "compiled": item.run.compiled,
+            "failures": [failure.message for failure in item.choices.failures],
+            "seconds": {name: round(seconds, 3) for name, seconds in item.seconds.items()},
         }
         for item in made
     ]
@@ -149,11 +149,11 @@ def _check(
     for target in targets:
         reason = check.obstacle(target, card.target)
         if reason is None:
-            prepared = check.prepare(task, target, progress)
-            results = check.run(task, prepared, native=card.target == target, progress=progress)
-            record = check.make_record(task, target, card, results, prepared.shapes)
+            built = check.prepare(task, target, progress)
+            results: check.Results | str = check.run(task, built, native=card.target == target, progress=progress)
         else:
-            record = check.make_record(task, target, card, reason, ())
+            results = reason
+        record = check.make_record(task, target, card, results)
         path = records.record_path(task.output, target.name, record.provider.distribution, record.provider.version)
         records.save(record, path)
         finished.append((record, path))

@@ -15,10 +15,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gdn_aot.compiling import node
 from gdn_aot.compiling.client import WorkerError
 from gdn_aot.compiling.executor import Answer
-from gdn_aot.compiling.local import answer, payload
 from gdn_aot.compiling.versions import versions
 from gdn_aot.errors import ClusterError, NotWritableError, UsageError
 from gdn_aot.machine.cluster import Cluster, reason
@@ -138,7 +139,7 @@ class RayExecutor:
             target,
             self._versions[target],
             pool,
-            [payload(one) for one in tasks],
+            msgspec.to_builtins(tasks),
         )
         tries = MOST_TRIES if len(tasks) == 1 else 1
         self._submit(_Batch(order=order, tasks=tasks), node.compile_batch, each, *arguments, tries=tries)
@@ -279,4 +280,4 @@ class RayCompiling:
             if message["text"] is not None:
                 cache.put_ptx(made.cubin, message["text"])
             cache.put_launch(task.key, object_key=message["object"])
-        return answer(task.number, message)
+        return msgspec.convert({**message, "task": task.number}, Answer)

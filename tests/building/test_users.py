@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from builds import Built
+from jobs import make_wanted
 
 from gdn_aot.artifact.manifest import Numerics
 from gdn_aot.building import pack
 from gdn_aot.catalogue.models import find_model
-from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Choices, Chosen
 from gdn_aot.launches import CompiledKernel, Config, Kernel, Specialization
@@ -77,14 +77,11 @@ def _pack(shapes: Iterable[ModelShape], chosen: tuple[int, int], kept: Iterable[
     )
     compiled = CompiledKernel(cubin="cd" * 32, metadata={"shared": 0, "num_warps": 4}, registers=1, local=0)
     manifest = pack.make_manifest(
-        provider=get_provider("fla"),
-        target=get_target("sm_120"),
+        make_wanted(shapes),
+        get_target("sm_120"),
         trace=trace,
         choices=choices,
         objects=dict.fromkeys(kept, compiled),
-        shapes=tuple(shapes),
-        workloads=trace.workloads,
-        limits=Limits(),
         licenses=[],
         numerics=Numerics(status="not run", detail=""),
     )

@@ -137,15 +137,11 @@ def test_a_candidate_must_fit_for_every_variant() -> None:
     assert len(result.rejected) == 1
 
 
-def test_what_a_key_went_through_is_told_step_by_step() -> None:
+def test_the_next_candidate_is_asked_for_when_all_of_the_one_before_is_there() -> None:
     chooser = Chooser(_trace([A, B, C], variants=2), SM_75, {})
     assert list(chooser.wanted()) == [0, 10]
-    assert list(chooser.walked()) == [[[0, 10]]]
     list(chooser.take(0, TOO_BIG))
     assert list(chooser.take(10, FITS)) == [1, 11]
-    for launch in (1, 11):
-        list(chooser.take(launch, FITS))
-    assert list(chooser.walked()) == [[[0, 10], [1, 11]]]
 
 
 def test_outcomes_may_come_in_any_order() -> None:

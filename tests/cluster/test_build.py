@@ -65,7 +65,7 @@ def build(
     job.output.mkdir()
     with RayExecutor(cluster.address, said.append) as executor:
         finished = list(pipeline.build(replace(job, executor=executor), reference.targets[:targets], progress))
-    assert [bool(built.compiled) for built in finished] == [True] * targets
+    assert [bool(built.run.compiled) for built in finished] == [True] * targets
     assert called
     known = reference.files()
     made = {path.name: path.read_bytes() for path in job.output.iterdir()}

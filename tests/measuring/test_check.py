@@ -22,7 +22,8 @@ from gdn_aot.measuring import check
 from gdn_aot.records import numerics as record
 
 if TYPE_CHECKING:
-    from gdn_aot.measuring.check import Prepared, Task
+    from gdn_aot.building.pipeline import Built
+    from gdn_aot.measuring.check import Task
 
 WORKLOADS = ("transformers-prefill", "transformers-decode", "gated-norm")
 SHAPE = "heads=1,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"
@@ -51,7 +52,7 @@ def silent(done: int, total: int, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Prepared]:
+def prepared(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Built]:
     task = make_task(session_home, tmp_path_factory.mktemp("numerics"))
     return task, check.prepare(task, get_target("sm_80"), silent)
 
@@ -61,30 +62,30 @@ def place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{SUPPORT}")
 
 
-def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[Task, Prepared]) -> None:
+def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[Task, Built]) -> None:
     task, made = prepared
-    objects = made.compiled.run.kept(made.compiled.choices)
+    objects = made.run.kept(made.choices)
     assert len(objects) > 10
     for compiled in objects.values():
         assert "\n.target sm_80\n" in task.job.cache.ptx(compiled.cubin)
     again = check.prepare(task, made.target, silent)
-    assert again.compiled.run.compiled == 0
+    assert again.run.compiled == 0
 
 
 def test_a_build_without_ptx_is_compiled_again_when_ptx_is_wanted(tmp_path: Path) -> None:
     task = make_task(tmp_path, tmp_path)
     job = replace(task.job, wanted=replace(task.job.wanted, workloads=("transformers-decode",)), ptx=False)
     plain = check.prepare(replace(task, job=job), get_target("sm_80"), silent)
-    assert plain.compiled.run.compiled > 0
+    assert plain.run.compiled > 0
     assert not (tmp_path / "build" / "ptx").exists()
     wanted = check.prepare(replace(task, job=replace(job, ptx=True)), get_target("sm_80"), silent)
-    assert wanted.compiled.run.compiled == plain.compiled.run.compiled
+    assert wanted.run.compiled == plain.run.compiled
 
 
-def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> None:
+def test_right_results_pass(prepared: tuple[Task, Built], tmp_path: Path) -> None:
     task, made = prepared
     results = check.run(task, made, native=False, progress=silent)
-    rows = {row.workload: row for row in results.rows(made.shapes)}
+    rows = {row.workload: row for row in results.rows(task.job.wanted.shapes)}
     assert [problem for row in rows.values() for problem in (*row.failed, *row.skipped)] == []
     assert rows.keys() == set(WORKLOADS)
     assert all(row.calls > 5 for row in rows.values())
@@ -93,26 +94,26 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     }  # fmt: skip
     kernels = results.kernels()
     choices = {digest for kernel in kernels for digest in kernel.choices}
-    packed = made.compiled.choices.digests(made.compiled.trace)
+    packed = made.choices.digests(made.trace)
     assert choices == packed, "everything that would be packed is launched"
     assert all(kernel.ok and kernel.launches >= kernel.binaries > 0 for kernel in kernels)
-    written = check.make_record(task, made.target, H100, results, made.shapes)
+    written = check.make_record(task, made.target, H100, results)
     assert (written.status, written.how) == ("checked", "ptx")
     path = record.record_path(tmp_path, "sm_80", "fla-core", written.provider.version)
     record.save(written, path)
     assert record.load(path) == written
     jsonschema.validate(json.loads(path.read_text()), record.FORM.schema())
-    provider, compiled = task.job.wanted.provider, made.compiled
-    said = record.summary(tmp_path, provider, made.target, compiled.trace, packed)
+    provider = task.job.wanted.provider
+    said = record.summary(tmp_path, provider, made.target, made.trace, packed)
     assert said.status == "checked"
     assert said.detail == f"ptx on NVIDIA H100 80GB HBM3, driver 580.1, {written.date}"
     fewer = [structs.replace(kernel, choices=kernel.choices[:1]) for kernel in written.kernels]
     record.save(structs.replace(written, kernels=tuple(fewer)), path)
-    said = record.summary(tmp_path, provider, made.target, compiled.trace, packed)
+    said = record.summary(tmp_path, provider, made.target, made.trace, packed)
     assert said.status == "partly checked"
     assert f"of the {len(packed)} choices and launches packed here" in said.detail
     record.save(structs.replace(written, triton="3.5.0"), path)
-    assert record.summary(tmp_path, provider, made.target, compiled.trace, packed).status == "not run"
+    assert record.summary(tmp_path, provider, made.target, made.trace, packed).status == "not run"
 
 
 @pytest.mark.parametrize(
@@ -126,28 +127,28 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     ],
 )
 def test_wrong_results_fail(
-    prepared: tuple[Task, Prepared], monkeypatch: pytest.MonkeyPatch, fault: str, where: str, why: str
+    prepared: tuple[Task, Built], monkeypatch: pytest.MonkeyPatch, fault: str, where: str, why: str
 ) -> None:
     task, made = prepared
     monkeypatch.setenv("GDN_AOT_STANDIN", fault)
     results = check.run(task, made, native=True, progress=silent)
-    (row,) = (row for row in results.rows(made.shapes) if row.workload == where)
+    (row,) = (row for row in results.rows(task.job.wanted.shapes) if row.workload == where)
     assert row.failed
     assert why in row.failed[-1].why
-    written = check.make_record(task, made.target, replace(H100, target=made.target), results, made.shapes)
+    written = check.make_record(task, made.target, replace(H100, target=made.target), results)
     assert (written.status, written.how) == ("failed", "cubin")
     assert any(not kernel.ok for kernel in written.kernels) or fault == "refused"
 
 
 def test_a_crash_is_a_failed_call_and_the_rest_goes_on(
-    prepared: tuple[Task, Prepared], monkeypatch: pytest.MonkeyPatch
+    prepared: tuple[Task, Built], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, made = prepared
     monkeypatch.setenv("GDN_AOT_STANDIN", "crash")
     workloads = ("transformers-decode", "gated-norm")
     job = replace(task.job, wanted=replace(task.job.wanted, workloads=workloads))
     results = check.run(replace(task, job=job), made, native=False, progress=silent)
-    rows = {row.workload: row for row in results.rows(made.shapes)}
+    rows = {row.workload: row for row in results.rows(task.job.wanted.shapes)}
     assert rows["transformers-decode"].failed == ()
     assert rows["gated-norm"].failed
     assert all("tokens=300" in problem.call and "SIGABRT" in problem.why for problem in rows["gated-norm"].failed)
@@ -167,7 +168,7 @@ def test_what_a_card_can_run() -> None:
 
 def test_a_target_that_cannot_be_run_is_recorded_as_such(session_home: Path, tmp_path: Path) -> None:
     task = make_task(session_home, tmp_path)
-    written = check.make_record(task, get_target("sm_120"), H100, "sm_120 is newer than the card", ())
+    written = check.make_record(task, get_target("sm_120"), H100, "sm_120 is newer than the card")
     assert (written.status, written.device, written.date, written.checks) == ("not run", None, None, ())
     path = record.record_path(tmp_path, "sm_120", "fla-core", written.provider.version)
     record.save(written, path)
@@ -214,9 +215,9 @@ def test_a_manifest_says_what_was_checked(session_home: Path, tmp_path: Path) ->
     shapes = tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes)
     wanted = replace(task.job.wanted, shapes=shapes, workloads=selected[-1:], limits=Limits())
     made = check.prepare(replace(task, job=replace(task.job, wanted=wanted)), get_target("sm_80"), silent)
-    digests = sorted(made.compiled.choices.digests(made.compiled.trace))
+    digests = sorted(made.choices.digests(made.trace))
     kernel = record.CheckedKernel(kernel="m:k", launches=3, binaries=3, ok=True, choices=tuple(digests))
-    written = structs.replace(check.make_record(task, made.target, H100, check.Results(), ()), status="checked")
+    written = structs.replace(check.make_record(task, made.target, H100, check.Results()), status="checked")
     path = record.record_path(tmp_path / "numerics", "sm_80", "fla-core", written.provider.version)
     for kernels, status, where in (
         ((kernel,), "checked", "ptx on NVIDIA H100"),
