@@ -167,13 +167,8 @@ def compile_target(
 ) -> Built:
     """Trace, choose and compile one target.
 
-    Args:
-        job: What is built.
-        target: For which target.
-        lazy: Its worker.
-        progress: Told what is going on.
-        first: Waits for what records say and for the trace, where these were begun before.
-        busy: Called when compile workers have something to do.
+    ``first`` waits for what records say and for the trace, if these were begun before; ``busy`` is called when compile
+    workers have something to do.
     """
     start = time.monotonic()
     progress(0, 0, f"{target}: tracing")

@@ -99,11 +99,7 @@ def misfit(compiled: CompiledKernel, target: Target) -> str | None:
 class Chooser:
     """Walks the candidates of every key. `wanted` says what to compile next, `take` brings the outcome.
 
-    Args:
-        trace: What to choose for.
-        target: What it must fit.
-        table: The choices measured on the target.
-        suggest: Asked for the keys that ``table`` lacks.
+    ``table`` has the choices measured on the target, ``suggest`` is asked for the keys that it lacks.
 
     Raises:
         UsageError: The tuning record names a configuration that is no candidate.

@@ -80,14 +80,9 @@ class _Source:
 
 
 class Transfer:
-    """Finds choices for one target in the records of others.
+    """Finds choices for one target in the records of others below ``root``.
 
-    Args:
-        root: Directory of records; None for none.
-        target: What choices are wanted for.
-        distribution: Of the provider.
-        version: Of that distribution.
-        triton: The Triton that builds; notes say if a record was measured with another one.
+    Notes say if a record was measured with another Triton than the one that builds.
     """
 
     def __init__(
@@ -104,12 +99,7 @@ class Transfer:
         self._read: dict[str, _Source] = {}
 
     def suggest(self, kernel: str, key: Key, offered: Collection[Config]) -> list[TunedChoice]:
-        """Return transferred choices for a key, best first; often none.
-
-        Args:
-            kernel: ``module:qualname``.
-            key: The autotune key on this target.
-            offered: The provider's own candidates for the key on this target.
+        """Return transferred choices for a key among the provider's own candidates, best first; often none.
 
         Raises:
             UsageError: A record that had to be read is refused.

@@ -41,13 +41,7 @@ def digest(*parts: object) -> str:
 
 
 def launch_digest(kernel: Kernel, specialization: Specialization, compiler: Mapping[str, str]) -> str:
-    """Return the key of one launch in the cache.
-
-    Args:
-        kernel: The kernel's identity; its ``cache_key`` covers source, callees and globals.
-        specialization: What it is compiled for.
-        compiler: Target, Triton and ptxas versions.
-    """
+    """Return the key of one launch in the cache; ``compiler`` has the target and the versions of Triton and ptxas."""
     return digest(kernel.name, kernel.cache_key, msgspec.to_builtins(specialization), dict(compiler))
 
 

@@ -66,9 +66,8 @@ class _Flying:
 class RayExecutor:
     """Works on the nodes of a cluster. Entering connects.
 
-    Args:
-        address: ``HOST:PORT`` of the cluster's head, or ``auto`` for the one that this machine is a node of.
-        say: Told what happens to nodes.
+    ``address`` is ``HOST:PORT`` of the cluster's head, or ``auto`` for the one that this machine is a node of;
+    ``say`` is told what happens to nodes.
     """
 
     def __init__(self, address: str, say: Callable[[str], None]) -> None:

@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 class Compilation:
     """Compiles what the chooser wants, from the cache where possible.
 
-    Args:
-        order: What compiling takes.
-        trace: What is compiled.
-        workers: Compile what the cache lacks.
-        progress: Told how far it is.
-        busy: Called when the first task has been given to the workers.
+    ``busy`` is called when the first task has been given to the workers.
     """
 
     def __init__(

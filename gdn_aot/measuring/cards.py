@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import threading
 from dataclasses import dataclass, field
@@ -11,38 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gdn_aot.machine.child import Child, EndedError
+from gdn_aot.measuring.process import START_SECONDS, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.machine.card import CardInfo
+    from gdn_aot.measuring.process import Measurer, PlannedKernel
 
 
 MODULE = "gdn_aot.measuring.worker"
 """The module that measures."""
-START_SECONDS = 300.0
-"""Seconds in which a measuring process has imported the provider."""
 VARIABLES = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Cards are counted as nvidia-smi counts them."""
-
-
-class Measurer(Protocol):
-    """A measuring process; `gdn_aot.machine.child.Child` is one, and says what the parts mean."""
-
-    silence: float | None
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message."""
-        ...
-
-    def receive(self) -> dict[str, Any]:
-        """Wait for the next message; raises `gdn_aot.machine.child.EndedError`."""
-        ...
-
-    def end(self, *, at_once: bool) -> None:
-        """End it, after its last message or at once."""
-        ...
 
 
 class LostError(Exception):
@@ -66,7 +47,7 @@ class Card(Protocol):
         """
         ...
 
-    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+    def plan(self, kernels: list[PlannedKernel]) -> str:
         """Make a plan, and the binaries that it names, readable for the process there. Returns its path there."""
         ...
 
@@ -130,11 +111,9 @@ class LocalCard:
             self._process = LocalMeasurer(MODULE, silence=START_SECONDS, variables=VARIABLES).__enter__()
             return self._process
 
-    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+    def plan(self, kernels: list[PlannedKernel]) -> str:
         """Write the plan; binaries are in the build cache already."""
-        path = self._folder / "plan.json"
-        path.write_text(json.dumps({"cache": str(self._cache.root.absolute()), "kernels": kernels}))
-        return str(path)
+        return Plan(str(self._cache.root.absolute()), kernels).write(self._folder / "plan.json")
 
     def stop(self) -> None:
         """Kill the process and start no more."""

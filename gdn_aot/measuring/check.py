@@ -21,9 +21,9 @@ from msgspec.structs import replace
 from gdn_aot._version import __version__
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.targets import assembler_version
-from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
 from gdn_aot.machine.child import Child, EndedError
+from gdn_aot.measuring.process import CARD, START_SECONDS, Plan, PlannedBinary, PlannedKernel, begin
 from gdn_aot.providers import module_name
 from gdn_aot.records import numerics as records
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
@@ -37,10 +37,8 @@ if TYPE_CHECKING:
     from gdn_aot.machine.card import CardInfo
 
 MODULE = "gdn_aot.measuring.check_worker"
-CARD = "gdn_aot.measuring.check_worker:RealCard"
 MOST_RESTARTS = 25
 """Processes that one target may cost before the rest of it is given up."""
-START_SECONDS = 300.0
 _FEATURED = "a"
 """Ending of the name of an architecture whose code runs on no other."""
 
@@ -66,20 +64,17 @@ def prepare(task: Task, target: Target, progress: Progress) -> Built:
         return pipeline.compile_target(task.job, target, lazy, progress)
 
 
-def _plan(task: Task, built: Built, *, native: bool) -> dict[str, Any]:
+def _plan(task: Task, built: Built, *, native: bool) -> Plan:
     """Return what the worker needs: choices and binaries by kernel."""
     trace = built.trace
-    rows: list[dict[str, Any]] = [{"name": kernel.name, "choices": [], "binaries": {}} for kernel in trace.kernels]
+    kernels = [PlannedKernel(kernel.name) for kernel in trace.kernels]
     for chosen in built.choices.chosen:
-        rows[chosen.tuning.kernel]["choices"].append([chosen.tuning.key, msgspec.to_builtins(chosen.config)])
+        kernels[chosen.tuning.kernel].choices.append((chosen.tuning.key, chosen.config))
     for index, made in built.run.kept(built.choices).items():
         launch = trace.launches[index]
-        rows[launch.kernel]["binaries"][launch.key] = {
-            "cubin": made.cubin,
-            "metadata": made.metadata,
-            "specialization": msgspec.to_builtins(launch.specialization),
-        }
-    return {"cache": str(task.job.cache.root.absolute()), "native": native, "kernels": rows}
+        specialization = msgspec.to_builtins(launch.specialization)
+        kernels[launch.kernel].binaries[launch.key] = PlannedBinary(made.cubin, made.metadata, specialization)
+    return Plan(str(task.job.cache.root.absolute()), kernels, native)
 
 
 def obstacle(target: Target, card: Target) -> str | None:
@@ -175,8 +170,7 @@ def run(task: Task, built: Built, *, native: bool, progress: Progress) -> Result
     """
     results = Results()
     with tempfile.TemporaryDirectory(prefix="gdn-aot-check-") as folder:
-        plan = Path(folder) / "plan.json"
-        plan.write_text(json.dumps(_plan(task, built, native=native)))
+        plan = _plan(task, built, native=native).write(Path(folder) / "plan.json")
         for _ in range(MOST_RESTARTS):
             if _session(task, built.target, plan, results, progress):
                 return results
@@ -184,24 +178,18 @@ def run(task: Task, built: Built, *, native: bool, progress: Progress) -> Result
     return results
 
 
-def _session(task: Task, target: Target, plan: Path, results: Results, progress: Progress) -> bool:
+def _session(task: Task, target: Target, plan: str, results: Results, progress: Progress) -> bool:
     """Go on in one worker. Returns whether everything is done."""
     wanted = task.job.wanted
     shapes = wanted.distinct_for(target)
     with Child(MODULE, silence=START_SECONDS) as worker:
         module = task.module or module_name(wanted.provider.name)
-        worker.send({"card": task.card, "target": target.name, "module": module})
-        try:
-            worker.receive()
-        except EndedError as error:
-            raise UsageError(
-                f"the checking process cannot start: {error.reason}",
-                hint="check the device and the provider with gdn-aot doctor",
-            ) from None
+        request = {"card": task.card, "options": {}, "target": target.name, "module": module}
+        begin(worker, "checking process cannot start", request)
         worker.silence = task.silence
         worker.send(
             {
-                "plan": str(plan),
+                "plan": plan,
                 "limits": asdict(wanted.limits),
                 "shapes": [asdict(shape) for shape in shapes],
                 "workloads": list(wanted.workloads),

@@ -13,7 +13,8 @@ from gdn_aot.machine.card import CardInfo, CardUser
 from gdn_aot.machine.child import EndedError
 from gdn_aot.machine.cluster import reason
 from gdn_aot.measuring.card_node import CardNode
-from gdn_aot.measuring.cards import MODULE, START_SECONDS, VARIABLES, Cards, LostError
+from gdn_aot.measuring.cards import MODULE, VARIABLES, Cards, LostError
+from gdn_aot.measuring.process import START_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.machine.cluster import Cluster, Node
     from gdn_aot.measuring.client import Method
+    from gdn_aot.measuring.process import PlannedKernel
 
 FREE_SECONDS = 120.0
 """In which a node must have its resource free: it may be in use by another tuning."""
@@ -134,15 +136,7 @@ def _info(plain: Mapping[str, Any]) -> CardInfo:
 
 
 class RayCard:
-    """A card of a node.
-
-    Args:
-        cluster: Of which cluster.
-        node: On which node.
-        name: What to call it.
-        target: What it is.
-        cache: Where the cubins are here.
-    """
+    """A card of a node."""
 
     def __init__(self, cluster: Cluster, node: Node, name: str, target: Target, cache: BuildCache) -> None:
         self._cluster, self.name, self._target, self._cache = cluster, name, target.name, cache
@@ -183,13 +177,13 @@ class RayCard:
         self.get(self._actor.start.remote(MODULE, VARIABLES, START_SECONDS), START_SECONDS)
         return RayProcess(self, self._actor)
 
-    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+    def plan(self, kernels: list[PlannedKernel]) -> str:
         """Write the plan on the node, and the cubins that it lacks."""
-        rows = (row for kernel in kernels for row in kernel["binaries"].values())
-        wanted = sorted({row["cubin"] for row in rows if isinstance(row, dict)})
+        rows = (row for kernel in kernels for row in kernel.binaries.values())
+        wanted = sorted({row.cubin for row in rows if not isinstance(row, str)})
         lacking = self.get(self._actor.lacks.remote(wanted))
         cubins = {sha256: self._cache.cubin(sha256) for sha256 in lacking}
-        return str(self.get(self._actor.plan.remote(list(kernels), cubins)))
+        return str(self.get(self._actor.plan.remote(kernels, cubins)))
 
     def close(self) -> Any:
         """Ask the node to end everything."""

@@ -37,10 +37,7 @@ class _Event:
 class Fleet:
     """Has units measured by all cards. Entering starts their processes; leaving ends them.
 
-    Args:
-        method: How to measure.
-        cards: On what. One that is lost is no error as long as there is another.
-        say: Told of cards that are lost.
+    ``say`` is told of cards that are lost, which is no error as long as there is another.
 
     Raises:
         UsageError: A process cannot be started, or cards are not of one kind.
@@ -90,9 +87,7 @@ class Fleet:
     def run(self, units: Sequence[int], work: Callable[[int, Session], None]) -> None:
         """Have every unit worked on by some card's thread; one whose card is lost goes to another.
 
-        Args:
-            units: Their numbers, in order.
-            work: Called with a number and the card's session; what it raises is raised here.
+        ``work`` is called with a unit's number and the card's session; what it raises is raised here.
         """
         with self._change:
             self._left, self._work = deque(units), work

@@ -15,6 +15,7 @@ from gdn_aot.choosing.choose import misfit
 from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.errors import NothingSelectedError
 from gdn_aot.measuring.client import KeyState, Unit
+from gdn_aot.measuring.process import PlannedBinary
 from gdn_aot.measuring.prune import prune
 
 if TYPE_CHECKING:
@@ -74,10 +75,6 @@ class Prepared:
 
 class Preparation:
     """Traces on entering, then compiles unit by unit. Needs no card; what is compiled already is not compiled again.
-
-    Args:
-        task: What to tune.
-        progress: Told what is going on.
 
     Raises:
         NothingSelectedError: No call of the wanted lengths has an autotune key, or that of a wanted kernel.
@@ -259,8 +256,8 @@ def _add(
     """Put what the worker needs to launch these into a unit."""
     for launch in launches:
         traced, made = trace.launches[launch], outcomes[launch].object
-        row: object = reasons[launch]
-        if made is not None and row is None:
+        row: PlannedBinary | str = reasons[launch] or ""
+        if made is not None and not row:
             signature = traced.specialization.signature
-            row = {"cubin": made.cubin, "metadata": made.metadata, "signature": signature}
+            row = PlannedBinary(made.cubin, made.metadata, {"signature": signature})
         unit.binaries.setdefault(trace.kernels[traced.kernel].name, {})[traced.key] = row

@@ -76,11 +76,7 @@ class Writer:
                     state.fresh = choice.unchecked
 
     def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
-        """Choose for every key of a unit that has samples.
-
-        Args:
-            unit: The shape that was measured.
-            session: Calls with the choices are checked against float64 with it; None to leave that out.
+        """Choose for every key of a unit that has samples; ``session`` checks calls with the choices against float64.
 
         Returns:
             The calls that failed the check. Keys of the unit then have no choice.

@@ -24,17 +24,14 @@ RUN_TO_RUN = 0.003
 
 
 def sample(times: Sequence[float]) -> Sample:
-    """Return the median and the error that another run would show.
+    """Return the median of times in microseconds, and the error that another run would show.
 
     That is the standard error of the median within this run, estimated from the median absolute deviation, which a
     few slow outliers do not move; with what repeating does not average away: the resolution of the clock, and where
     tensors and code happen to lie in memory (`RUN_TO_RUN`).
 
-    Args:
-        times: Microseconds, at least one.
-
     Raises:
-        ValueError: There are none.
+        ValueError: There are no times.
     """
     if not times:
         raise ValueError("no times")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gdn_aot.errors import ClusterError
 from gdn_aot.machine import installed
 from gdn_aot.measuring.cards import LostError
-from gdn_aot.measuring.client import Outcome
+from gdn_aot.measuring.client import Findings
 from gdn_aot.measuring.fleet import Fleet
 from gdn_aot.measuring.plan import Preparation
 from gdn_aot.measuring.settle import Writer
@@ -47,7 +47,7 @@ class Tuned:
     """Keys that were to be measured and have no choice."""
     out: int = 0
     """Candidates that were found wrong, or that ended their process."""
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, Findings] = field(default_factory=dict)
     """By shape."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Calls with the chosen candidates that float64 does not confirm, and why."""
@@ -68,13 +68,8 @@ class _BudgetSpentError(Exception):
 def tune(task: Task, cards: AbstractContextManager[Cards], progress: Progress, say: Callable[[str], None]) -> Tuned:
     """Measure every candidate of every key and write the record after each shape.
 
-    A KeyboardInterrupt is raised again when what was measured is in the record; so is the loss of the last card.
-
-    Args:
-        task: What to measure.
-        cards: On what; left when measuring is over.
-        progress: Told how far it is.
-        say: Told of cards that are lost.
+    ``progress`` is told how far it is, ``say`` of cards that are lost. A KeyboardInterrupt is raised again when what
+    was measured is in the record; so is the loss of the last card.
 
     Raises:
         NothingSelectedError: There is no card of the target.
@@ -214,12 +209,12 @@ class _Run:
     def _measure(self, number: int, unit: Unit, session: Session, before: float) -> None:
         shape, units = unit.shape, self._prepared.units
         with self._telling:
-            outcome = self._result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Outcome())
+            outcome = self._result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Findings())
         if not self._missing(unit):
             return
         start = time.monotonic()
 
-        def report(outcome: Outcome) -> None:
+        def report(outcome: Findings) -> None:
             spent = before + time.monotonic() - start
             if self._task.budget is not None and spent > self._task.budget:
                 raise _BudgetSpentError

@@ -116,12 +116,7 @@ def summary(
 ) -> Numerics:
     """Return what a manifest says of the numerics of what is packed.
 
-    Args:
-        root: Directory of records; None for none.
-        provider: Whose kernels are packed.
-        target: For which target.
-        trace: What they were compiled from.
-        packed: `choice_digest` of each choice that is packed, `launch_digest` of each launch without one.
+    ``packed`` has the `choice_digest` of each choice that is packed, the `launch_digest` of each launch without one.
 
     Raises:
         UsageError: There is a record, and it is broken or of something else.

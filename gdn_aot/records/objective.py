@@ -274,16 +274,9 @@ def equivalent(
     samples_b: Mapping[int, Sequence[Sample | None]],
     objective: Objective = DEFAULT,
 ) -> bool:
-    """Return whether the choices of two runs over the same candidates are equal, or within noise of each other.
+    """Return whether the choices ``a`` and ``b`` of two runs over the same candidates are equal, or within noise.
 
     They are within noise if neither run's scores of the two differ by more than two standard errors of the difference.
-
-    Args:
-        a: Candidate that the first run chose.
-        b: Candidate that the second run chose.
-        samples_a: The first run's samples, as for `choose`.
-        samples_b: The second run's.
-        objective: What both were chosen for.
     """
     if a == b:
         return True

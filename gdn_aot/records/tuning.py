@@ -317,9 +317,7 @@ def origin(record: TuningRecord, triton: str | None = None) -> str:
 def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable:
     """Return the choices of a record, for the build; without a record there are none.
 
-    Args:
-        record: Of the target that is built for.
-        triton: The Triton that builds; notes say if the record was measured with another one.
+    Notes say if the record was measured with another Triton than the one that builds.
     """
     if record is None:
         return {}

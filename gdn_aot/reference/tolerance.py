@@ -113,14 +113,7 @@ class Comparison:
 
 
 def compare(kind: str, inputs: Tensors, found: Tensors, expected: Tensors) -> Comparison:
-    """Compare the results of a call with those expected in float64.
-
-    Args:
-        kind: The `Workload.kind`.
-        inputs: Of the call.
-        found: What `Workload.apply` returned.
-        expected: What `Workload.expect` returned.
-    """
+    """Compare the results of a call (`Workload.apply`) with those expected in float64 (`Workload.expect`)."""
     ends = inputs.get("cu_seqlens")
     lengths = None if ends is None else ends.diff().tolist()
     deviations: list[Deviation] = []
@@ -145,13 +138,7 @@ def compare(kind: str, inputs: Tensors, found: Tensors, expected: Tensors) -> Co
 
 
 def changed(kind: str, inputs: Tensors, kept: Tensors) -> str | None:
-    """Say which inputs a call changed, or None. The cache of a convolution is updated in place in decode.
-
-    Args:
-        kind: The `Workload.kind`.
-        inputs: After the call.
-        kept: Copies of them from before.
-    """
+    """Say which inputs a call changed, or None. Decode updates a convolution's cache in place."""
     names = []
     for name, value in inputs.items():
         before = kept[name]

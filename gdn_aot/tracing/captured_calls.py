@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 
 def trace(recorder: Recorder, kernels: list[dict[str, Any]], target: str, workload: int) -> list[tuple[str, str]]:
-    """Record the launches of a capture's kernels.
-
-    Args:
-        recorder: Records them.
-        kernels: As `gdn_aot.capture.form.CapturedKernel` has them, as JSON values.
-        target: The target of this process.
-        workload: Index of the workload that they are of.
+    """Record the launches of a capture's kernels, which are `gdn_aot.capture.form.CapturedKernel` as JSON values.
 
     Returns:
         (kernel, reason) for those that are left out.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 class Recorder:
     """Collects launches into a `Trace`.
 
-    Args:
-        trace: Filled in place.
-        more: Given a kernel's name and the provider's candidates for a key, returns further ones to record after
-            them; none of the provider's own may be among them.
-        relaxer: Knows what the provider relaxes.
+    ``more``, given a kernel's name and the provider's candidates for a key, returns further ones to record after them.
     """
 
     def __init__(self, trace: Trace, *, more: More | None = None, relaxer: Relaxer | None = None) -> None:
@@ -85,12 +81,7 @@ class Recorder:
     ) -> None:
         """Record a launch that is not made here, as the only thing known of a configuration for an autotune key.
 
-        Args:
-            jit: The kernel.
-            key: The autotune key. If it is known already, the launch is recorded as one without a key.
-            config: The only candidate.
-            launch: Its launch key and specialization.
-            user: As of `record`.
+        If the key is known already, the launch is recorded as one without a key.
         """
         kernel = self._kernel(jit)
         found = self._tunings.get((kernel, key))
@@ -115,11 +106,10 @@ class Recorder:
         self.trace.plain.setdefault(index, set()).add(self._user)
 
     def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        offered = triton_internals.candidates(tuner, args, kwargs)
         if len(tuner.configs) == 1:
-            return triton_internals.run_config(tuner, args, kwargs, offered[0])
-        plain_kwargs = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
-        key = triton_internals.autotune_key(tuner, args, plain_kwargs)
+            return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
+        offered = triton_internals.candidates(tuner, args, kwargs)
+        key = triton_internals.autotune_key(tuner, args, kwargs)
         kernel = self._kernel(triton_internals.layers(tuner)[0])
         first = self._candidate_launch(tuner, args, kwargs, offered[0])
         place = self._places.setdefault((kernel, key), len(self.trace.tunings))
@@ -186,9 +176,7 @@ def _config(config: Any) -> Config:
 
 def triton_config(config: Config) -> Any:
     """Return the ``triton.Config`` of a recorded configuration."""
-    return triton_internals.make_config(
-        dict(config.kwargs), config.num_warps, config.num_stages, config.num_ctas, config.maxnreg
-    )
+    return triton_internals.make_config(**asdict(config))
 
 
 def describe_kernel(jit: Any) -> Kernel:

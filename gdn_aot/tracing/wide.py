@@ -46,29 +46,21 @@ def candidates(offered: Sequence[Config], target: Target) -> list[Config]:
     """Return configurations that the provider does not offer, the nearest to one that it does first.
 
     Blocks are the keywords that start with ``B`` and hold a power of two in each of the provider's configurations.
-    They take the powers of two within a factor of four of the provider's range, from 16 to 256. Warps are 1 to 16,
-    stages 1 to 5. A cap on registers is set only on the provider's own, where it would let more blocks share an SM.
-    Other keywords keep the provider's values.
+    They take the powers of two within a factor of four of the provider's range, from 16 to 256, as far as the shared
+    memory of the target holds the tile. Warps are 1 to 16, stages 1 to 5. A cap on registers is set only on the
+    provider's own, where it would let more blocks share an SM. Other keywords keep the provider's values.
 
     The distance is the number of doublings, halvings and stages from the nearest offered configuration, and two for a
     cap. At most `MOST` are returned.
-
-    Args:
-        offered: The provider's own.
-        target: Its shared memory bounds the tile, its registers the caps.
     """
     return list(_candidates(tuple(dict.fromkeys(offered)), target))
 
 
 def beyond(offered: list[Config], extras: Sequence[Config], kind: str, target: Target) -> list[Config]:
-    """Return the candidates to record after the provider's own.
+    """Return the candidates to record after the provider's own: ``extras``, then ``smaller`` or ``wide`` ones or none.
 
-    Args:
-        offered: The provider's own.
-        extras: Configurations that a tuning record names, which come first. Those that `candidates` does not make of
-            ``offered`` are left out, so that no choice can name them.
-        kind: What comes after them: nothing, ``smaller`` or ``wide`` ones.
-        target: What they are for.
+    Extras are what a tuning record names. Those that `candidates` does not make of ``offered`` are left out, so that no
+    choice can name them.
     """
     known = [config for config in candidates(offered, target) if config in extras] if extras else []
     if kind == "smaller":
