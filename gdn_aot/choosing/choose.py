@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import CompiledKernel, Config, Outcome, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, Key, Outcome
     from gdn_aot.records.tuning import TunedChoice, TuningTable
     from gdn_aot.tracing.records import Trace, Tuning
 
-    Suggest = Callable[[str, tuple[Scalar, ...], Sequence[Config]], Sequence[TunedChoice]]
+    Suggest = Callable[[str, Key, Sequence[Config]], Sequence[TunedChoice]]
     """(kernel, autotune key, the provider's own candidates) -> transferred choices, best first."""
 
 MAX_THREADS = 1024

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.building.pipeline import Built
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.measuring.check import Task
+    from gdn_aot.measuring.check import CheckTask
     from gdn_aot.records.numerics import NumericsRecord
 
 _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without one"
@@ -83,7 +83,7 @@ def _prepared_line(made: Built) -> str:
     return f"{made.target}: {binaries} binaries, compiled {made.run.compiled}{failures} ({seconds})"
 
 
-def _tell_prepared(task: Task, made: list[Built], *, as_json: bool) -> None:
+def _tell_prepared(task: CheckTask, made: list[Built], *, as_json: bool) -> None:
     rows = [
         {
             "target": item.target.name,
@@ -101,12 +101,12 @@ def _tell_prepared(task: Task, made: list[Built], *, as_json: bool) -> None:
         out(str(task.job.cache.root))
 
 
-def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
+def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> CheckTask:
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.providers import Limits, get_provider
     from gdn_aot.cli.build import check_output, select_workloads, tuning_root
     from gdn_aot.compiling.cache import BuildCache, default_cache
-    from gdn_aot.measuring.check import Task
+    from gdn_aot.measuring.check import CheckTask
     from gdn_aot.tracing.wanted import Wanted
 
     provider = get_provider(options["provider"])
@@ -131,11 +131,11 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
     pipeline.check_environment(job, targets)
     if not options["prepare"]:
         check_output(options["output"])
-    return Task(job=job, output=options["output"], silence=options["patience"])
+    return CheckTask(job=job, output=options["output"], silence=options["patience"])
 
 
 def _check(
-    task: Task, targets: tuple[Target, ...], progress: Callable[[int, int, str], None]
+    task: CheckTask, targets: tuple[Target, ...], progress: Callable[[int, int, str], None]
 ) -> list[tuple[NumericsRecord, Path]]:
     from gdn_aot.machine import card as device
     from gdn_aot.measuring import check

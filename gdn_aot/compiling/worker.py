@@ -33,7 +33,7 @@ from gdn_aot.launches import config_from_json
 from gdn_aot.machine import pool
 from gdn_aot.providers import load
 from gdn_aot.tracing import captured_calls, stub, wide
-from gdn_aot.tracing.recorder import Recorder, timed
+from gdn_aot.tracing.recorder import TraceRecorder
 from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.relax import Relaxer
 
@@ -60,37 +60,32 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
         triton_version=triton_internals.check_supported(),
         ptxas_version=request["ptxas"],
     )
-    recorder = Recorder(made, more=_more(request), relaxer=Relaxer.of(module))
+    recorder = TraceRecorder(made, more=_more(request), relaxer=Relaxer.of(module))
     limits = Limits(**request["limits"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     tokens: list[int] = request.get("tokens", [])
     refusals: dict[tuple[str, str], str] = {}
     had: set[tuple[int, str, int]] = set()
 
-    def run() -> None:
-        names = [name for name in request["workloads"] if name in module.WORKLOADS and shapes]
-        made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
-        for index, entry in enumerate(made.workloads):
-            name, _, count = entry.partition("@")
-            workload = module.WORKLOADS[name]()
-            for shape_index, shape in enumerate(shapes):
-                calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
-                for number, call in enumerate(calls):
-                    try:
-                        keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
-                        fresh = [key for key in keys if (shape_index, count, key) not in had]
-                        had.update((shape_index, count, key) for key in fresh)
-                        if count and fresh:
-                            made.places.append((shape_index, int(count), name, number, fresh))
-                    except Exception as error:  # noqa: BLE001
-                        refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
-        if capture := request.get("capture"):
-            made.workloads.append(capture["name"])
-            made.left_out = captured_calls.trace(
-                recorder, capture["kernels"], request["target"], len(made.workloads) - 1
-            )
-
-    timed(made, run)
+    names = [name for name in request["workloads"] if name in module.WORKLOADS and shapes]
+    made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
+    for index, entry in enumerate(made.workloads):
+        name, _, count = entry.partition("@")
+        workload = module.WORKLOADS[name]()
+        for shape_index, shape in enumerate(shapes):
+            calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
+            for number, call in enumerate(calls):
+                try:
+                    keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
+                    fresh = [key for key in keys if (shape_index, count, key) not in had]
+                    had.update((shape_index, count, key) for key in fresh)
+                    if count and fresh:
+                        made.places.append((shape_index, int(count), name, number, fresh))
+                except Exception as error:  # noqa: BLE001
+                    refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
+    if capture := request.get("capture"):
+        made.workloads.append(capture["name"])
+        made.left_out = captured_calls.trace(recorder, capture["kernels"], request["target"], len(made.workloads) - 1)
     made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]
     return made
 

@@ -44,7 +44,7 @@ _FEATURED = "a"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class CheckTask:
     """What to check, for every target alike."""
 
     job: pipeline.Job
@@ -57,14 +57,14 @@ class Task:
     """Module of the workloads, if it is another than the provider's."""
 
 
-def prepare(task: Task, target: Target, progress: Progress) -> Built:
+def prepare(task: CheckTask, target: Target, progress: Progress) -> Built:
     """Trace, choose and compile for a target, as a build does, and keep the PTX. Needs no card."""
     with contextlib.ExitStack() as stack:
         lazy = pipeline.LazyWorker(stack, task.job.wanted.provider.name, target)
         return pipeline.compile_target(task.job, target, lazy, progress)
 
 
-def _plan(task: Task, built: Built, *, native: bool) -> Plan:
+def _plan(task: CheckTask, built: Built, *, native: bool) -> Plan:
     """Return what the worker needs: choices and binaries by kernel."""
     trace = built.trace
     kernels = [PlannedKernel(kernel.name) for kernel in trace.kernels]
@@ -162,7 +162,7 @@ def _row(workload: str, shape: ModelShape, answers: Sequence[Mapping[str, Any]])
     )
 
 
-def run(task: Task, built: Built, *, native: bool, progress: Progress) -> Results:
+def run(task: CheckTask, built: Built, *, native: bool, progress: Progress) -> Results:
     """Make every call in worker processes, whatever the calls do to them.
 
     Raises:
@@ -178,7 +178,7 @@ def run(task: Task, built: Built, *, native: bool, progress: Progress) -> Result
     return results
 
 
-def _session(task: Task, target: Target, plan: str, results: Results, progress: Progress) -> bool:
+def _session(task: CheckTask, target: Target, plan: str, results: Results, progress: Progress) -> bool:
     """Go on in one worker. Returns whether everything is done."""
     wanted = task.job.wanted
     shapes = wanted.distinct_for(target)
@@ -222,7 +222,7 @@ def _noted(note: str) -> str:
     return ""
 
 
-def make_record(task: Task, target: Target, card: CardInfo, results: Results | str) -> records.NumericsRecord:
+def make_record(task: CheckTask, target: Target, card: CardInfo, results: Results | str) -> records.NumericsRecord:
     """Return the record of a target from what the calls came to, or from why nothing was run."""
     provider = task.job.wanted.provider
     made = records.NumericsRecord(

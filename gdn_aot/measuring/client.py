@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.launches import CompiledKernel, Config, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, KernelKey, Key
     from gdn_aot.measuring.cards import Card
     from gdn_aot.measuring.process import Measurer, PlannedBinary
 
@@ -35,7 +35,7 @@ class KeyState:
     """One autotune key: its candidates and what was measured."""
 
     kernel: str
-    key: tuple[Scalar, ...]
+    key: Key
     configs: list[Config]
     offered: int
     """Candidates, from the start, that are the provider's own. They are timed in full at every token count."""
@@ -60,10 +60,10 @@ class Unit:
     """What to measure for one shape."""
 
     shape: ModelShape
-    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
+    keys: dict[KernelKey, KeyState]
     binaries: dict[str, dict[str, PlannedBinary | str]]
     """Kernel -> launch key -> what the worker needs of it, or why there is none."""
-    calls: dict[Place, list[tuple[str, tuple[Scalar, ...]]]] = field(default_factory=dict)
+    calls: dict[Place, list[KernelKey]] = field(default_factory=dict)
     """The calls that are needed, and the keys that each is needed for."""
 
 
@@ -72,7 +72,7 @@ class Findings:
     """What measuring one shape came to, beside the samples in its keys."""
 
     called: int = 0
-    stalled: set[tuple[str, tuple[Scalar, ...], int]] = field(default_factory=set)
+    stalled: set[tuple[str, Key, int]] = field(default_factory=set)
     """Keys and token counts at which a process ended while candidates were timed, which each had run before."""
     given_up: set[Place] = field(default_factory=set)
     """Calls that were made, or cannot be."""
@@ -89,7 +89,6 @@ class Method:
     """How to measure."""
 
     provider: str
-    workloads: tuple[str, ...]
     limits: Limits
     tokens: tuple[int, ...]
     """Token counts to measure at."""
@@ -170,7 +169,7 @@ class Session:
         """Return the calls that still are to be made, in the order of the token counts and workloads."""
         timed = set(self._method.tokens)
 
-        def needed(place: Place, keys: list[tuple[str, tuple[Scalar, ...]]]) -> bool:
+        def needed(place: Place, keys: list[KernelKey]) -> bool:
             states = [unit.keys[key] for key in keys]
             if place in outcome.given_up:
                 return False
@@ -180,9 +179,7 @@ class Session:
 
         return [place for place, keys in unit.calls.items() if needed(place, keys)]
 
-    def check(
-        self, unit: Unit, chosen: Sequence[tuple[str, tuple[Scalar, ...], int]], tokens: Sequence[int]
-    ) -> dict[str, str]:
+    def check(self, unit: Unit, chosen: Sequence[tuple[str, Key, int]], tokens: Sequence[int]) -> dict[str, str]:
         """Make calls with chosen candidates, each key in one: of these token counts, else the shortest that has it.
 
         Returns:

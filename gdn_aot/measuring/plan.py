@@ -25,19 +25,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Outcome, Scalar
+    from gdn_aot.launches import KernelKey, Outcome
     from gdn_aot.measuring.client import Method
     from gdn_aot.records.objective import Objective
     from gdn_aot.tracing.records import Trace
     from gdn_aot.tracing.records import Tuning as TracedKey
 
-    Place = tuple[str, tuple[Scalar, ...]]
-    """A kernel and one of its autotune keys."""
     Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class TuneTask:
     """What to tune, and how."""
 
     job: pipeline.Job
@@ -58,13 +56,13 @@ class Task:
 
 
 @dataclass
-class Prepared:
+class PreparedUnits:
     """All that can be done without the card: the units, and how far their candidates are compiled."""
 
     trace: Trace
     units: list[Unit]
-    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
-    wanted: dict[tuple[str, tuple[Scalar, ...]], set[int]]
+    keys: dict[KernelKey, KeyState]
+    wanted: dict[KernelKey, set[int]]
     """Token counts at which each key occurs."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each cubin."""
@@ -80,12 +78,12 @@ class Preparation:
         NothingSelectedError: No call of the wanted lengths has an autotune key, or that of a wanted kernel.
     """
 
-    def __init__(self, task: Task, progress: Progress) -> None:
+    def __init__(self, task: TuneTask, progress: Progress) -> None:
         self._task, self._progress = task, progress
         self.shown = True
         """Whether progress of compiling is told."""
         self._outcomes: dict[int, Outcome] = {}
-        self._ready: set[tuple[str, tuple[Scalar, ...]]] = set()
+        self._ready: set[KernelKey] = set()
 
     def __enter__(self) -> Self:
         start = time.monotonic()
@@ -152,14 +150,14 @@ class Preparation:
             state.out = {**_pruned(state, self._task.target), **state.out}
 
 
-def prepare(task: Task, progress: Progress) -> Prepared:
+def prepare(task: TuneTask, progress: Progress) -> PreparedUnits:
     """Do all of a `Preparation`; arguments and errors are its."""
     with Preparation(task, progress) as preparation:
         preparation.compile(*range(len(preparation.prepared.units)))
         return preparation.prepared
 
 
-def _place(trace: Trace, traced: TracedKey) -> tuple[str, tuple[Scalar, ...]]:
+def _place(trace: Trace, traced: TracedKey) -> KernelKey:
     return trace.kernels[traced.kernel].name, traced.key
 
 
@@ -194,11 +192,11 @@ def _plain(traced: TracedKey) -> TracedKey:
     return replace(traced, candidates=traced.candidates[:offered], derived=0, variants=variants)
 
 
-def _planned(task: Task, trace: Trace, idle: set[int]) -> Prepared:
+def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
     """Return the units with their keys and calls, nothing compiled."""
     units = [Unit(shape=shape, keys={}, binaries={}) for shape in task.job.wanted.distinct_for(task.target)]
     entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
-    prepared = Prepared(trace, units, {}, {})
+    prepared = PreparedUnits(trace, units, {}, {})
     for index, traced in enumerate(trace.tunings):
         place, users = _place(trace, traced), set().union(*traced.users)
         prepared.keys[place] = KeyState(

@@ -14,10 +14,10 @@ from gdn_aot.records.files import RecordedDevice, RecordedProvider
 from gdn_aot.records.objective import NoneEligible, Sample, choose
 
 if TYPE_CHECKING:
-    from gdn_aot.launches import CompiledKernel, Config, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, KernelKey, Key
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Session, Unit
-    from gdn_aot.measuring.plan import Prepared, Task
+    from gdn_aot.measuring.plan import PreparedUnits, TuneTask
 
 
 class Writer:
@@ -25,9 +25,9 @@ class Writer:
 
     def __init__(
         self,
-        task: Task,
+        task: TuneTask,
         card: CardInfo,
-        prepared: Prepared,
+        prepared: PreparedUnits,
         device: dict[str, object],
         existing: records.TuningRecord | None,
     ) -> None:
@@ -58,11 +58,11 @@ class Writer:
                 hint="name the card to measure in CUDA_VISIBLE_DEVICES, by the UUID that nvidia-smi -L prints",
             )
         records.merge(existing, self._frame)  # refuses now what must not be mixed later
-        self.choices: dict[tuple[str, tuple[Scalar, ...]], records.MeasuredChoice] = {}
+        self.choices: dict[KernelKey, records.MeasuredChoice] = {}
         """Those of this run; indices are into the candidates of the key."""
-        self.failed: set[tuple[str, tuple[Scalar, ...]]] = set()
+        self.failed: set[KernelKey] = set()
         """Keys whose calls float64 does not confirm: what the record has for them goes."""
-        self.recalled: set[tuple[str, tuple[Scalar, ...]]] = set()
+        self.recalled: set[KernelKey] = set()
         """Keys whose choice of the record there is stands, unless this run makes another."""
 
     def recall(self) -> None:
@@ -81,7 +81,7 @@ class Writer:
         Returns:
             The calls that failed the check. Keys of the unit then have no choice.
         """
-        fresh: dict[tuple[str, tuple[Scalar, ...]], records.MeasuredChoice] = {}
+        fresh: dict[KernelKey, records.MeasuredChoice] = {}
         for place, state in unit.keys.items():
             made = self._choice(place, state) if state.fresh else None
             if made is not None:
@@ -100,7 +100,7 @@ class Writer:
                 unit.keys[place].fresh = False
         return wrong
 
-    def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.MeasuredChoice | None:
+    def _choice(self, place: KernelKey, state: KeyState) -> records.MeasuredChoice | None:
         if not state.samples:
             return None
         count = len(state.configs)
@@ -167,7 +167,7 @@ class Writer:
 
 
 def _kernel(
-    name: str, states: list[KeyState], choices: list[tuple[tuple[Scalar, ...], records.MeasuredChoice]]
+    name: str, states: list[KeyState], choices: list[tuple[Key, records.MeasuredChoice]]
 ) -> records.MeasuredKernel:
     """Return the record of one kernel; keys whose candidates differ get the union of all."""
     configs = {state.key: state for state in states}

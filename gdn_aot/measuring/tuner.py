@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from gdn_aot.launches import Scalar
+    from gdn_aot.launches import KernelKey
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.cards import Cards
     from gdn_aot.measuring.client import KeyState, Method, Session, Unit
-    from gdn_aot.measuring.plan import Prepared, Progress, Task
+    from gdn_aot.measuring.plan import PreparedUnits, Progress, TuneTask
     from gdn_aot.records.objective import Sample
     from gdn_aot.records.tuning import MeasuredChoice
 
@@ -65,7 +65,7 @@ class _BudgetSpentError(Exception):
     """The time to measure in is over."""
 
 
-def tune(task: Task, cards: AbstractContextManager[Cards], progress: Progress, say: Callable[[str], None]) -> Tuned:
+def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progress, say: Callable[[str], None]) -> Tuned:
     """Measure every candidate of every key and write the record after each shape.
 
     ``progress`` is told how far it is, ``say`` of cards that are lost. A KeyboardInterrupt is raised again when what
@@ -111,7 +111,7 @@ def tune(task: Task, cards: AbstractContextManager[Cards], progress: Progress, s
     return result
 
 
-def _within(task: Task, prepared: Prepared) -> Method:
+def _within(task: TuneTask, prepared: PreparedUnits) -> Method:
     """Return the method, with searches that together take no more than half of the budget."""
     pairs = sum(map(len, prepared.wanted.values()))
     if not task.wide or task.budget is None or not pairs:
@@ -137,7 +137,7 @@ class _Run:
 
     def __init__(
         self,
-        task: Task,
+        task: TuneTask,
         preparation: Preparation,
         fleet: Fleet,
         writer: Writer,
@@ -196,7 +196,7 @@ class _Run:
                     raise
         raise LostError("measuring was stopped")
 
-    def _missing(self, unit: Unit) -> list[tuple[str, tuple[Scalar, ...]]]:
+    def _missing(self, unit: Unit) -> list[KernelKey]:
         """Return the keys of a unit that lack a token count."""
         return [key for key, state in unit.keys.items() if self._prepared.wanted[key] - set(state.samples)]
 

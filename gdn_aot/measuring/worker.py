@@ -29,6 +29,7 @@ from gdn_aot.triton_internals import direct, interception
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from gdn_aot.launches import KernelKey
     from gdn_aot.measuring.card import Cuda, Launchable
     from gdn_aot.measuring.process import PlannedKey
 
@@ -64,7 +65,7 @@ class Shape:
         self._keys = {(kernel.name, key.key): key for kernel in plan.kernels for key in kernel.keys}
         self._loaded: dict[tuple[str, str], Launchable | str] = {}
         self._tokens, self._timed, self._label = 0, False, ""
-        self._chosen: dict[tuple[str, tuple[Any, ...]], int] | None = None
+        self._chosen: dict[KernelKey, int] | None = None
         self.call_note = ""
         """What to note while no candidate is launched."""
         self.combination: set[tuple[str, int]] = set()
@@ -78,7 +79,7 @@ class Shape:
             yield
 
     @contextmanager
-    def with_choices(self, chosen: dict[tuple[str, tuple[Any, ...]], int]) -> Iterator[None]:
+    def with_choices(self, chosen: dict[KernelKey, int]) -> Iterator[None]:
         """Make calls with these candidates, measuring nothing."""
         self._chosen, self.combination = chosen, set()
         try:

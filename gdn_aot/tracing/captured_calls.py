@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gdn_aot.launches import Config
-    from gdn_aot.tracing.recorder import Recorder
+    from gdn_aot.tracing.recorder import TraceRecorder
 
 
-def trace(recorder: Recorder, kernels: list[dict[str, Any]], target: str, workload: int) -> list[tuple[str, str]]:
+def trace(recorder: TraceRecorder, kernels: list[dict[str, Any]], target: str, workload: int) -> list[tuple[str, str]]:
     """Record the launches of a capture's kernels, which are `gdn_aot.capture.form.CapturedKernel` as JSON values.
 
     Returns:
@@ -61,7 +61,7 @@ def _difference(jit: Any, kernel: dict[str, Any], target: str) -> str:
     return ""
 
 
-def _record(recorder: Recorder, jit: Any, tuner: Any, launch: dict[str, Any], user: tuple[int, int]) -> None:
+def _record(recorder: TraceRecorder, jit: Any, tuner: Any, launch: dict[str, Any], user: tuple[int, int]) -> None:
     taken = launch["key"], launch["specialization"]
     tuning = launch["tuning"]
     if tuning is None or tuner is None:

@@ -9,7 +9,6 @@ import ast
 import hashlib
 import inspect
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +25,13 @@ from gdn_aot.triton_internals import interception
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.launches import Json, Scalar
+    from gdn_aot.launches import Json, Key
     from gdn_aot.tracing.records import Users
 
     More = Callable[[str, list[Config]], list[Config]]
 
 
-class Recorder:
+class TraceRecorder:
     """Collects launches into a `Trace`.
 
     ``more``, given a kernel's name and the provider's candidates for a key, returns further ones to record after them.
@@ -45,9 +44,8 @@ class Recorder:
         self._kernels: dict[int, int] = {}
         self._alive: list[Any] = []
         self._launches: dict[tuple[int, str], int] = {}
-        self._tunings: dict[tuple[int, tuple[Scalar, ...]], Tuning] = {}
-        self._places: dict[tuple[int, tuple[Scalar, ...]], int] = {}
-        self._variants: dict[tuple[int, tuple[Scalar, ...]], dict[int, Users]] = {}
+        self._tunings: dict[tuple[int, Key], tuple[int, Tuning, dict[int, Users]]] = {}
+        """Index of a key in the trace, what is known of it, and the users of each variant by its first launch."""
         self._user = (-1, -1)
         self._keys: dict[int, None] = {}
         self._last = -1
@@ -74,7 +72,7 @@ class Recorder:
     def take_choice(
         self,
         jit: Any,
-        key: tuple[Scalar, ...],
+        key: Key,
         config: Config,
         launch: tuple[str, dict[str, Json]],
         user: tuple[int, int],
@@ -84,22 +82,40 @@ class Recorder:
         If the key is known already, the launch is recorded as one without a key.
         """
         kernel = self._kernel(jit)
-        found = self._tunings.get((kernel, key))
-        if found is not None and found.candidates != [config]:
+        known = self._tunings.get((kernel, key))
+        if known is not None and known[1].candidates != [config]:
             self.take(jit, *launch, user)
             return
         launch_key, specialization = self._relaxer.relax(jit, *launch)
         index = self._known(kernel, launch_key, lambda: specialization)
-        if found is None:
-            found = Tuning(kernel=kernel, key=key, candidates=[config], derived=0)
-            self._tunings[kernel, key] = found
-            self._variants[kernel, key] = {}
-            self.trace.tunings.append(found)
-        users = self._variants[kernel, key].setdefault(index, set())
+        self._use(kernel, key, index, user, lambda: ([config], 0), lambda _configs: [])
+
+    def _use(
+        self,
+        kernel: int,
+        key: Key,
+        first: int,
+        user: tuple[int, int],
+        candidates: Callable[[], tuple[list[Config], int]],
+        rest: Callable[[list[Config]], list[int]],
+    ) -> int:
+        """Record that a user has a variant of a key. Returns the index of the key in the trace.
+
+        ``candidates`` gives those of a new key, and how many the provider does not offer; ``rest`` what those after the
+        first would launch, if the variant is new.
+        """
+        if (kernel, key) not in self._tunings:
+            configs, derived = candidates()
+            new = Tuning(kernel=kernel, key=key, candidates=configs, derived=derived)
+            self._tunings[kernel, key] = len(self.trace.tunings), new, {}
+            self.trace.tunings.append(new)
+        place, tuning, variants = self._tunings[kernel, key]
+        users = variants.setdefault(first, set())
         if not users:
-            found.variants.append([index])
-            found.users.append(users)
+            tuning.variants.append([first, *rest(tuning.candidates[1:])])
+            tuning.users.append(users)
         users.add(user)
+        return place
 
     def _on_plain(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         index = self._launch(jit, args, kwargs)
@@ -112,24 +128,16 @@ class Recorder:
         key = triton_internals.autotune_key(tuner, args, kwargs)
         kernel = self._kernel(triton_internals.layers(tuner)[0])
         first = self._candidate_launch(tuner, args, kwargs, offered[0])
-        place = self._places.setdefault((kernel, key), len(self.trace.tunings))
-        self._keys[place] = None
-        found = self._tunings.get((kernel, key))
-        if found is None:
+
+        def candidates() -> tuple[list[Config], int]:
             configs = [_config(config) for config in offered]
             derived = self._more(self.trace.kernels[kernel].name, configs) if self._more else []
-            found = Tuning(kernel=kernel, key=key, candidates=configs + derived, derived=len(derived))
-            self._tunings[kernel, key] = found
-            self._variants[kernel, key] = {}
-            self.trace.tunings.append(found)
-        users = self._variants[kernel, key].setdefault(first, set())
-        if not users:
-            rest = [
-                self._candidate_launch(tuner, args, kwargs, triton_config(config)) for config in found.candidates[1:]
-            ]
-            found.variants.append([first, *rest])
-            found.users.append(users)
-        users.add(self._user)
+            return configs + derived, len(derived)
+
+        def rest(configs: list[Config]) -> list[int]:
+            return [self._candidate_launch(tuner, args, kwargs, triton_config(config)) for config in configs]
+
+        self._keys[self._use(kernel, key, first, self._user, candidates, rest)] = None
         return None
 
     def _candidate_launch(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any) -> int:
@@ -250,10 +258,3 @@ def _text_sha256(function: Any) -> str:
     if text is None:
         raise TypeError(f"{function!r} has no source text")
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def timed(trace: Trace, work: Callable[[], None]) -> None:
-    """Run ``work`` and add its wall time in seconds to the trace."""
-    start = time.monotonic()
-    work()
-    trace.seconds += time.monotonic() - start

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from clusters import Node, TestCluster
 
-    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.plan import TuneTask
     from gdn_aot.measuring.tuner import Tuned
 
 SHAPES = ("heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16", "heads=2,v_heads=8,k_dim=64,v_dim=128,dtype=bf16")
@@ -60,13 +60,13 @@ def quiet(done: int, total: int, text: str) -> None:
     del done, total, text
 
 
-def two_shapes(made: Task) -> Task:
+def two_shapes(made: TuneTask) -> TuneTask:
     shapes = tuple(parse_shape(text).shape(1) for text in SHAPES)
     return replace(made, job=replace(made.job, wanted=replace(made.job.wanted, shapes=shapes)))
 
 
 def on_cluster(
-    made: Task, cluster: TestCluster, said: list[str], progress: Callable[[int, int, str], None] = quiet
+    made: TuneTask, cluster: TestCluster, said: list[str], progress: Callable[[int, int, str], None] = quiet
 ) -> Tuned:
     with RayExecutor(cluster.address, said.append) as executor:
         cards = find_cards(executor.cluster, made.method, made.job.cache, made.target, said.append)
@@ -77,7 +77,7 @@ def test_two_nodes_measure_what_one_machine_measures(
     cluster: TestCluster,
     card: Callable[..., Node],
     said: list[str],
-    task: Callable[..., Task],
+    task: Callable[..., TuneTask],
 ) -> None:
     made = two_shapes(task(tokens=(64, 512)))
     tuner.tune(made, this_card(simulated.INFO, made.job.cache), quiet, said.append)
@@ -96,7 +96,7 @@ def test_what_a_lost_node_had_is_measured_elsewhere(
     cluster: TestCluster,
     card: Callable[..., Node],
     said: list[str],
-    task: Callable[..., Task],
+    task: Callable[..., TuneTask],
 ) -> None:
     made = two_shapes(task(tokens=(64, 512), card={"delay": 0.1}))
     first, _ = card(), card()
@@ -121,7 +121,7 @@ def test_when_the_last_card_is_lost_what_was_measured_is_kept(
     cluster: TestCluster,
     card: Callable[..., Node],
     said: list[str],
-    task: Callable[..., Task],
+    task: Callable[..., TuneTask],
 ) -> None:
     made = task(card={"delay": 0.1})
     node, calls = card(), 0
@@ -144,7 +144,7 @@ def test_an_interrupt_keeps_what_was_measured(
     cluster: TestCluster,
     card: Callable[..., Node],
     said: list[str],
-    task: Callable[..., Task],
+    task: Callable[..., TuneTask],
 ) -> None:
     card()
     calls = 0
@@ -176,7 +176,7 @@ def test_cards_that_cannot_share_a_record_are_refused(
     cluster: TestCluster,
     card: Callable[..., Node],
     said: list[str],
-    task: Callable[..., Task],
+    task: Callable[..., TuneTask],
     cards: list[dict[str, object]],
     message: str,
 ) -> None:

@@ -23,7 +23,7 @@ from gdn_aot.records import numerics as record
 
 if TYPE_CHECKING:
     from gdn_aot.building.pipeline import Built
-    from gdn_aot.measuring.check import Task
+    from gdn_aot.measuring.check import CheckTask
 
 WORKLOADS = ("transformers-prefill", "transformers-decode", "gated-norm")
 SHAPE = "heads=1,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"
@@ -33,7 +33,7 @@ H100 = CardInfo(
 )
 
 
-def make_task(home: Path, output: Path, shape: str = SHAPE) -> Task:
+def make_task(home: Path, output: Path, shape: str = SHAPE) -> CheckTask:
     job = make_job(
         home / "build",
         output,
@@ -44,7 +44,7 @@ def make_task(home: Path, output: Path, shape: str = SHAPE) -> Task:
         keep_going=True,
         ptx=True,
     )
-    return check.Task(job=job, output=output, silence=60, card="standin:Card", module="standin")
+    return check.CheckTask(job=job, output=output, silence=60, card="standin:Card", module="standin")
 
 
 def silent(done: int, total: int, text: str) -> None:
@@ -52,7 +52,7 @@ def silent(done: int, total: int, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Built]:
+def prepared(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CheckTask, Built]:
     task = make_task(session_home, tmp_path_factory.mktemp("numerics"))
     return task, check.prepare(task, get_target("sm_80"), silent)
 
@@ -62,7 +62,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{SUPPORT}")
 
 
-def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[Task, Built]) -> None:
+def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[CheckTask, Built]) -> None:
     task, made = prepared
     objects = made.run.kept(made.choices)
     assert len(objects) > 10
@@ -82,7 +82,7 @@ def test_a_build_without_ptx_is_compiled_again_when_ptx_is_wanted(tmp_path: Path
     assert wanted.run.compiled == plain.run.compiled
 
 
-def test_right_results_pass(prepared: tuple[Task, Built], tmp_path: Path) -> None:
+def test_right_results_pass(prepared: tuple[CheckTask, Built], tmp_path: Path) -> None:
     task, made = prepared
     results = check.run(task, made, native=False, progress=silent)
     rows = {row.workload: row for row in results.rows(task.job.wanted.shapes)}
@@ -127,7 +127,7 @@ def test_right_results_pass(prepared: tuple[Task, Built], tmp_path: Path) -> Non
     ],
 )
 def test_wrong_results_fail(
-    prepared: tuple[Task, Built], monkeypatch: pytest.MonkeyPatch, fault: str, where: str, why: str
+    prepared: tuple[CheckTask, Built], monkeypatch: pytest.MonkeyPatch, fault: str, where: str, why: str
 ) -> None:
     task, made = prepared
     monkeypatch.setenv("GDN_AOT_STANDIN", fault)
@@ -141,7 +141,7 @@ def test_wrong_results_fail(
 
 
 def test_a_crash_is_a_failed_call_and_the_rest_goes_on(
-    prepared: tuple[Task, Built], monkeypatch: pytest.MonkeyPatch
+    prepared: tuple[CheckTask, Built], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, made = prepared
     monkeypatch.setenv("GDN_AOT_STANDIN", "crash")

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.plan import TuneTask
     from gdn_aot.measuring.tuner import Tuned
 
-MakeTask = "Callable[..., Task]"
+MakeTask = "Callable[..., TuneTask]"
 
 
 def quiet(done: int, total: int, text: str) -> None:
@@ -34,11 +34,11 @@ def said(text: str) -> None:
     raise AssertionError(text)
 
 
-def tune(task: Task, progress: Callable[[int, int, str], None] = quiet) -> Tuned:
+def tune(task: TuneTask, progress: Callable[[int, int, str], None] = quiet) -> Tuned:
     return tuner.tune(task, this_card(simulated.INFO, task.job.cache), progress, said)
 
 
-def run(task: Task) -> tuple[Tuned, records.TuningRecord]:
+def run(task: TuneTask) -> tuple[Tuned, records.TuningRecord]:
     done = tune(task, quiet)
     record = records.load(task.path)
     assert record is not None
@@ -61,7 +61,7 @@ def reasons(record: records.TuningRecord, config: str) -> set[str]:
     }
 
 
-def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None:
+def test_the_best_on_real_prompts_is_recorded(task: Callable[..., TuneTask]) -> None:
     done, record = run(task())
     assert (done.missing, done.out, done.ended, done.dropped) == (0, 0, "", {})
     assert record.device.name == simulated.INFO.name
@@ -84,7 +84,7 @@ def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None
         assert all(one is not None and one.size > 0 and one.registers > 0 for one in choice.resources)
 
 
-def test_a_second_run_writes_the_same_bytes(task: Callable[..., Task]) -> None:
+def test_a_second_run_writes_the_same_bytes(task: Callable[..., TuneTask]) -> None:
     made = task()
     run(made)
     first = made.path.read_bytes()
@@ -104,7 +104,7 @@ def test_a_second_run_writes_the_same_bytes(task: Callable[..., Task]) -> None:
         ("unwritten", "output y leaves 64 elements unwritten"),
     ],
 )
-def test_a_bad_candidate_is_out_and_the_rest_goes_on(task: Callable[..., Task], what: str, reason: str) -> None:
+def test_a_bad_candidate_is_out_and_the_rest_goes_on(task: Callable[..., TuneTask], what: str, reason: str) -> None:
     bad = "BT=32 num_warps=4"
     made = task(card={"faults": [{"config": bad, "do": what}]}, silence=2.0 if what == "hang" else 20.0)
     done, record = run(made)
@@ -118,7 +118,7 @@ def test_a_bad_candidate_is_out_and_the_rest_goes_on(task: Callable[..., Task], 
     assert not outcome.skipped
 
 
-def test_a_crash_while_timing_is_tried_again_and_then_costs_the_candidates_timed(task: Callable[..., Task]) -> None:
+def test_a_crash_while_timing_is_tried_again_and_then_costs_the_candidates_timed(task: Callable[..., TuneTask]) -> None:
     made = task(tokens=(64,), card={"faults": [{"config": "BT=64 num_warps=16", "do": "crash", "when": "timed"}]})
     done, record = run(made)
     assert done.missing == 0
@@ -127,7 +127,7 @@ def test_a_crash_while_timing_is_tried_again_and_then_costs_the_candidates_timed
     assert set(choices(record).values()) == {"BT=16 num_warps=4 num_stages=3"}, "the reference is what is left"
 
 
-def test_a_crash_outside_of_candidates_gives_up_that_call_only(task: Callable[..., Task]) -> None:
+def test_a_crash_outside_of_candidates_gives_up_that_call_only(task: Callable[..., TuneTask]) -> None:
     done, record = run(task(card={"crash_when_waiting_at": 512}))
     (outcome,) = done.outcomes.values()
     assert outcome.restarts
@@ -138,7 +138,7 @@ def test_a_crash_outside_of_candidates_gives_up_that_call_only(task: Callable[..
     assert all(choice.missing == () for kernel in record.kernels for choice in kernel.choices)
 
 
-def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..., Task]) -> None:
+def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..., TuneTask]) -> None:
     """All candidates agree with each other, and all are wrong."""
     made = task(tokens=(64, 512))
     run(made)
@@ -150,14 +150,14 @@ def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..
     assert choices(left) == {}, "not even the choice of the run before"
 
 
-def test_the_references_crash_leaves_the_next_one(task: Callable[..., Task]) -> None:
+def test_the_references_crash_leaves_the_next_one(task: Callable[..., TuneTask]) -> None:
     first = "BT=16 num_warps=4"
     _, record = run(task(card={"faults": [{"config": first, "do": "crash"}]}))
     assert all(choice.reference == 1 for kernel in record.kernels for choice in kernel.choices)
     assert set(choices(record).values()) == {"BT=32 num_warps=4 num_stages=3"}
 
 
-def test_out_of_memory_skips_the_call_only(task: Callable[..., Task]) -> None:
+def test_out_of_memory_skips_the_call_only(task: Callable[..., TuneTask]) -> None:
     done, _ = run(task(card={"faults": [{"config": "BT=16 num_warps=8", "do": "memory", "when": "timed"}]}))
     (outcome,) = done.outcomes.values()
     assert outcome.skipped
@@ -165,7 +165,7 @@ def test_out_of_memory_skips_the_call_only(task: Callable[..., Task]) -> None:
     assert outcome.restarts == []
 
 
-def test_nothing_is_launched_that_was_measured_before(task: Callable[..., Task], tmp_path: Path) -> None:
+def test_nothing_is_launched_that_was_measured_before(task: Callable[..., TuneTask], tmp_path: Path) -> None:
     launches = tmp_path / "launches"
     made = task(card={"state": str(launches)})
     _, record = run(made)
@@ -177,7 +177,7 @@ def test_nothing_is_launched_that_was_measured_before(task: Callable[..., Task],
     assert not launches.exists()
 
 
-def test_going_on_measures_only_what_is_missing(task: Callable[..., Task]) -> None:
+def test_going_on_measures_only_what_is_missing(task: Callable[..., TuneTask]) -> None:
     _, small = run(task(tokens=(64, 512)))
     done, full = run(task(resume=True))
     assert done.missing == 0
@@ -189,7 +189,7 @@ def test_going_on_measures_only_what_is_missing(task: Callable[..., Task]) -> No
                 assert [row.tokens for row in choice.times] == [64, 512, 2048]
 
 
-def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., Task]) -> None:
+def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., TuneTask]) -> None:
     made = task(card={"delay": 0.4}, budget=0.6)
     done = tune(made, quiet)
     assert done.ended == "the budget is spent"
@@ -200,7 +200,7 @@ def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., Task]) -> No
     assert all(choice.missing == () for kernel in full.kernels for choice in kernel.choices)
 
 
-def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None:
+def test_an_interrupt_keeps_what_was_measured(task: Callable[..., TuneTask]) -> None:
     calls = 0
 
     def interrupt(done: int, total: int, text: str) -> None:
@@ -235,7 +235,7 @@ def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None
 )
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_record_of_something_else_is_refused_and_stays(
-    task: Callable[..., Task], field: tuple[str, ...], value: object, named: str, resume: bool
+    task: Callable[..., TuneTask], field: tuple[str, ...], value: object, named: str, resume: bool
 ) -> None:
     made = task(resume=resume)
     run(replace(made, resume=False))
@@ -251,7 +251,7 @@ def test_a_record_of_something_else_is_refused_and_stays(
     assert made.path.read_bytes() == text
 
 
-def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_record(task: Callable[..., TuneTask], monkeypatch: pytest.MonkeyPatch) -> None:
     made = task(tokens=(64, 512))
     run(made)
     before = made.path.read_bytes()
@@ -265,7 +265,7 @@ def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatc
     assert made.path.read_bytes() == before
 
 
-def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: Callable[..., Task]) -> None:
+def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: Callable[..., TuneTask]) -> None:
     made = task()
     broken = replace(made, method=replace(made.method, card="simulated:Missing"))
     with pytest.raises(UsageError, match="cannot start"):

@@ -13,7 +13,7 @@ from jobs import make_job
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.measuring.client import Method
-from gdn_aot.measuring.plan import Task
+from gdn_aot.measuring.plan import TuneTask
 from gdn_aot.records.objective import DEFAULT
 from gdn_aot.records.tuning import record_path
 
@@ -31,15 +31,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
+def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TuneTask]:
     """Make a task: the gated norm of one small shape."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
 
-    def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 20.0, **changes: Any) -> Task:
+    def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 20.0, **changes: Any) -> TuneTask:
         options = {"target": "sm_90", **changes.pop("card", {})}
         limits = Limits(max_tokens=max(tokens), max_batch=1)
         workloads = ("gated-norm",)
-        made = Task(
+        made = TuneTask(
             job=make_job(
                 compiled,
                 tmp_path,
@@ -52,7 +52,6 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             target=get_target("sm_90"),
             method=Method(
                 provider="fla",
-                workloads=workloads,
                 limits=limits,
                 tokens=tokens,
                 gate_tokens=(37,),
