@@ -14,7 +14,6 @@ from gdn_aot.records.objective import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -122,9 +121,7 @@ class Session:
         self._start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._close(at_once=kind is not None)
 
     def _close(self, *, at_once: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -14,7 +14,7 @@ from gdn_aot.records.files import RecordedDevice, RecordedProvider
 from gdn_aot.records.objective import NoneEligible, Sample, choose
 
 if TYPE_CHECKING:
-    from gdn_aot.launches import CompiledKernel, Config, KernelKey, Key
+    from gdn_aot.launches import Config, KernelKey
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Session, Unit
     from gdn_aot.measuring.plan import PreparedUnits, TuneTask
@@ -28,7 +28,7 @@ class Writer:
         task: TuneTask,
         card: CardInfo,
         prepared: PreparedUnits,
-        device: dict[str, object],
+        device: dict[str, Any],
         existing: records.TuningRecord | None,
     ) -> None:
         self._task, self._prepared, self._existing = task, prepared, existing
@@ -42,13 +42,9 @@ class Writer:
             ),
             triton=trace.triton_version,
             ptxas=trace.ptxas_version,
-            device=RecordedDevice(
-                name=card.name, driver=card.driver, sm_count=_integer(device["sm_count"]), memory=card.memory
-            ),
+            device=RecordedDevice(name=card.name, driver=card.driver, sm_count=device["sm_count"], memory=card.memory),
             tool=f"gdn-aot {__version__}",
-            method=records.Timing(
-                rounds=task.method.rounds, flush_bytes=2 * _integer(device["l2"]), clock="cuda events"
-            ),
+            method=records.Timing(rounds=task.method.rounds, flush_bytes=2 * device["l2"], clock="cuda events"),
             objective=task.objective,
             kernels=(),
         )
@@ -108,7 +104,19 @@ class Writer:
             tokens: [None if index in state.out else row.get(index) for index in range(count)]
             for tokens, row in sorted(state.samples.items())
         }
-        verdict = choose(rows, [self._size(made) for made in state.objects], self._task.objective)
+        taken = [
+            None
+            if made is None
+            else records.Footprint(
+                registers=made.registers, shared=made.shared, local=made.local, size=self._prepared.sizes[made.cubin]
+            )
+            for made in state.objects
+        ]
+        sizes = [
+            (size.size, size.shared, size.registers * made.threads) if size and made else ()
+            for size, made in zip(taken, state.objects, strict=True)
+        ]
+        verdict = choose(rows, sizes, self._task.objective)
         if isinstance(verdict, NoneEligible):
             return None
         return records.MeasuredChoice(
@@ -131,21 +139,10 @@ class Writer:
                 records.Rejected(candidate=index, tokens=tokens or None, reason=reason)
                 for index, (tokens, reason) in sorted(state.out.items())
             ),
-            resources=tuple(self._resources(made) for made in state.objects),
+            resources=tuple(taken),
             regret={tokens: round(part, 4) for tokens, part in verdict.regret.items()},
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
         )
-
-    def _size(self, made: CompiledKernel | None) -> tuple[int, ...]:
-        if made is None:
-            return ()
-        return self._prepared.sizes[made.cubin], made.shared, made.registers * made.threads
-
-    def _resources(self, made: CompiledKernel | None) -> records.Footprint | None:
-        if made is None:
-            return None
-        size = self._prepared.sizes[made.cubin]
-        return records.Footprint(registers=made.registers, shared=made.shared, local=made.local, size=size)
 
     def save(self) -> None:
         """Write the record: what was there, with the choices of this run in place of old ones.
@@ -154,33 +151,18 @@ class Writer:
             NotWritableError: It cannot be written; what was there stays.
         """
         with self._lock:
-            self._save()
-
-    def _save(self) -> None:
-        kernels = []
-        for name in sorted({kernel for kernel, _ in self.choices}):
-            states = [state for (kernel, _), state in self._prepared.keys.items() if kernel == name]
-            kernels.append(_kernel(name, states, [(key, c) for (k, key), c in self.choices.items() if k == name]))
-        old = records.without(self._existing, self.failed) if self._existing else None
-        if kernels or (self.failed and old is not None):
-            records.save(records.merge(old, replace(self._frame, kernels=tuple(kernels))), self._task.path)
-
-
-def _kernel(
-    name: str, states: list[KeyState], choices: list[tuple[Key, records.MeasuredChoice]]
-) -> records.MeasuredKernel:
-    """Return the record of one kernel; keys whose candidates differ get the union of all."""
-    configs = {state.key: state for state in states}
-    made: records.MeasuredKernel | None = None
-    by_candidates: dict[tuple[tuple[Config, ...], int], list[records.MeasuredChoice]] = {}
-    for key, choice in choices:
-        state = configs[key]
-        by_candidates.setdefault((tuple(state.configs), state.offered), []).append(choice)
-    for (candidates, offered), group in by_candidates.items():
-        part = records.MeasuredKernel(kernel=name, candidates=candidates, offered=offered, choices=tuple(group))
-        made = part if made is None else records.merge_kernel(made, part)
-    assert made is not None  # noqa: S101
-    return made
+            alike: dict[tuple[str, tuple[Config, ...], int], list[records.MeasuredChoice]] = {}
+            for place, choice in self.choices.items():
+                state = self._prepared.keys[place]
+                alike.setdefault((state.kernel, tuple(state.configs), state.offered), []).append(choice)
+            kernels: dict[str, records.MeasuredKernel] = {}
+            for (name, configs, offered), choices in alike.items():
+                made = records.MeasuredKernel(kernel=name, candidates=configs, offered=offered, choices=tuple(choices))
+                kernels[name] = records.merge_kernel(kernels[name], made) if name in kernels else made
+            old = records.without(self._existing, self.failed) if self._existing else None
+            if kernels or (self.failed and old is not None):
+                found = tuple(kernels[name] for name in sorted(kernels))
+                records.save(records.merge(old, replace(self._frame, kernels=found)), self._task.path)
 
 
 def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.MeasuredChoice) -> bool:
@@ -199,9 +181,3 @@ def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.Mea
         if item.candidate in place:
             state.out.setdefault(place[item.candidate], (item.tokens or 0, item.reason))
     return True
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"expected an integer, got {value!r}")
-    return value
