@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from builds import Built
 from jobs import make_wanted
+from traces import make_trace
 
 from gdn_aot.artifact.manifest import Numerics
 from gdn_aot.building import pack
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Choices, Chosen
-from gdn_aot.launches import CompiledKernel, Config, Kernel, Specialization
-from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
+from gdn_aot.launches import CompiledKernel, Config
+from gdn_aot.tracing.records import Trace, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,37 +32,11 @@ def _trace() -> Trace:
     Launch 0 is the first candidate of both keys; the second candidate is launch 1 for the first key, 2 for the other.
     """
     keys = ((16, [0, 1], {(0, 0)}), (8, [0, 2], {(1, 0), (1, 1)}))
-    return Trace(
-        provider_version="0.6.0",
-        triton_version="3.6.0",
-        ptxas_version="12.9.86",
-        kernels=[
-            Kernel(
-                module="m",
-                qualname=name,
-                cache_key="ab" * 32,
-                source_sha256="",
-                sources=(),
-                dependencies=(),
-                globals=(),
-            )
-            for name in ("tuned", "plain")
-        ],
-        launches=[
-            TracedLaunch(
-                kernel=int(index == 3),
-                key=str(index),
-                specialization=Specialization({}, (), (), {}),
-            )
-            for index in range(4)
-        ],
-        tunings=[
-            Tuning(kernel=0, key=(key,), candidates=[SMALL, LARGE], derived=0, variants=[variant], users=[users])
-            for key, variant, users in keys
-        ],
-        workloads=["prefill", "decode"],
-        plain={3: {(0, 0), (1, 1)}},
-    )
+    tunings = [
+        Tuning(kernel=0, key=(key,), candidates=[SMALL, LARGE], derived=0, variants=[variant], users=[users])
+        for key, variant, users in keys
+    ]
+    return make_trace(("tuned", "plain"), [0, 0, 0, 1], tunings, {3: {(0, 0), (1, 1)}})
 
 
 def _pack(shapes: Iterable[ModelShape], chosen: tuple[int, int], kept: Iterable[int]) -> dict[str, Binary]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from traces import make_trace
 
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Chooser, misfit
 from gdn_aot.errors import UsageError
-from gdn_aot.launches import CompiledKernel, Config, Kernel, Outcome, Specialization
+from gdn_aot.launches import CompiledKernel, Config, Outcome
 from gdn_aot.records.tuning import TunedChoice
 from gdn_aot.tracing import wide
-from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
+from gdn_aot.tracing.records import Trace, Tuning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gdn_aot.choosing.choose import Choices, Suggest
     from gdn_aot.launches import Scalar
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SM_75 = get_target("sm_75")
 KEY = (16, "torch.bfloat16")
+ODD = Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)
 A, B, C, SMALLER = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=2) for size in (128, 64, 32, 16))
 
 
@@ -38,35 +40,17 @@ TOO_BIG = _fits(70000)
 
 def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, plain: int = 0) -> Trace:
     """One autotune key of kernel m:k, whose candidate c in variant v is launch ``v * 10 + c``; plain ones from 90."""
-    launches = {v * 10 + c for v in range(variants) for c in range(len(candidates))} | {90 + p for p in range(plain)}
-    kernels = [
-        Kernel(module="m", qualname=name, cache_key=name, source_sha256="", sources=(), dependencies=(), globals=())
-        for name in "kp"
-    ]
-    return Trace(
-        provider_version="1",
-        triton_version="3.6.0",
-        ptxas_version="12",
-        kernels=kernels,
-        launches=[
-            TracedLaunch(
-                kernel=int(index >= 90),
-                key=str(index),
-                specialization=Specialization({}, (), (), {}),
-            )
-            for index in range(max(launches) + 1)
-        ],
-        tunings=[
-            Tuning(
-                kernel=0,
-                key=KEY,
-                candidates=candidates,
-                derived=derived,
-                variants=[[v * 10 + c for c in range(len(candidates))] for v in range(variants)],
-                users=[{(0, 0)}] * variants,
-            )
-        ],
-        plain={90 + p: {(0, 0)} for p in range(plain)},
+    last = max((variants - 1) * 10 + len(candidates), 90 + plain if plain else 0)
+    tuning = Tuning(
+        kernel=0,
+        key=KEY,
+        candidates=candidates,
+        derived=derived,
+        variants=[[v * 10 + c for c in range(len(candidates))] for v in range(variants)],
+        users=[{(0, 0)}] * variants,
+    )
+    return make_trace(
+        ("k", "p"), [int(index >= 90) for index in range(last)], [tuning], {90 + p: {(0, 0)} for p in range(plain)}
     )
 
 
@@ -85,8 +69,8 @@ def _choose(
     return chooser.result, asked
 
 
-def _tuned(config: Config, provenance: str = "measured") -> TuningTable:
-    return {("m:k", KEY): TunedChoice(config=config, provenance=provenance, note="3 runs")}
+def _tuned(config: Config, provenance: str = "measured", *, wide: bool = False) -> TuningTable:
+    return {("m:k", KEY): TunedChoice(config=config, provenance=provenance, note="3 runs", wide=wide)}
 
 
 def test_default_is_the_first_that_fits_and_no_other_is_compiled() -> None:
@@ -219,17 +203,12 @@ def test_a_record_of_another_key_or_kernel_does_not_count() -> None:
     assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(A, "default")]
 
 
-_UNKNOWN: list[Callable[[], Config]] = [
-    lambda: Config(kwargs=(("BV", 8),), num_warps=4, num_stages=2),
-    lambda: Config(kwargs=(("BV", 128),), num_warps=8, num_stages=2),
-]
-
-
-@pytest.mark.parametrize("make", _UNKNOWN, ids=["block", "warps"])
-def test_a_record_that_names_no_candidate_is_refused(make: Callable[[], Config]) -> None:
+@pytest.mark.parametrize(("block", "warps"), [(8, 4), (128, 8)])
+def test_a_record_that_names_no_candidate_is_refused(block: int, warps: int) -> None:
+    config = Config(kwargs=(("BV", block),), num_warps=warps, num_stages=2)
     with pytest.raises(UsageError) as caught:
-        Chooser(_trace([A, B]), SM_75, _tuned(make()))
-    assert str(make()) in caught.value.message
+        Chooser(_trace([A, B]), SM_75, _tuned(config))
+    assert str(config) in caught.value.message
     assert "m:k" in caught.value.message
 
 
@@ -269,27 +248,18 @@ def test_measured_comes_before_transferred() -> None:
     assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(B, "measured")]
 
 
-def _wide(config: Config, *, is_wide: bool = True) -> TuningTable:
-    return {("m:k", KEY): TunedChoice(config=config, provenance="measured", note="3 runs", wide=is_wide)}
-
-
 def test_a_wide_choice_is_taken_if_a_wide_search_makes_it_and_the_trace_has_it() -> None:
     beyond = wide.candidates([A, B], SM_75)[0]
     trace = _trace([A, B, beyond], derived=1)
-    result, asked = _choose(trace, {2: FITS}, _wide(beyond))
+    result, asked = _choose(trace, {2: FITS}, _tuned(beyond, wide=True))
     (chosen,) = result.chosen
     assert (chosen.config, chosen.provenance, chosen.derived) == (beyond, "measured", True)
     assert asked == [2]
     for table, candidates in (
-        (_wide(beyond), _trace([A, B])),  # the trace lacks it
-        (_wide(beyond, is_wide=False), trace),  # the record says that the provider offers it
-        (_wide(Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)), trace),
+        (_tuned(beyond, wide=True), _trace([A, B])),  # the trace lacks it
+        (_tuned(beyond), trace),  # the record says that the provider offers it
+        (_tuned(ODD, wide=True), trace),
+        (_tuned(ODD, wide=True), _trace([A, B, ODD], derived=1)),  # no wide search makes it, though it was traced
     ):
         with pytest.raises(UsageError, match="is no candidate of it"):
             Chooser(candidates, SM_75, table)
-
-
-def test_a_config_that_no_wide_search_makes_is_refused_even_if_it_was_traced() -> None:
-    odd = Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)
-    with pytest.raises(UsageError, match="is no candidate of it"):
-        Chooser(_trace([A, B, odd], derived=1), SM_75, _wide(odd))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from clusters import free_port, marked, workers
 from helpers import ROOT, environment, expect_error, gdn_aot
+from msgspec import structs
 from small import ARGUMENTS, TARGETS, load, tasks, work
 
 from gdn_aot.building import pipeline
@@ -153,7 +154,7 @@ def test_a_task_that_kills_its_workers_fails_alone(
 ) -> None:
     trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
     wanted = tasks(trace, order)
-    poison = replace(wanted[0], number=10_000, module="poison", key="3" * 64)
+    poison = structs.replace(wanted[0], number=10_000, module="poison", key="3" * 64)
     with RayExecutor(cluster.address, said.append) as executor:
         answers = work(executor, order, [*wanted[:2], poison, *wanted[2:]], job)
     assert "it ended its worker 3 times" in (answers.pop(10_000).failed or "")
