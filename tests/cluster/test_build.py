@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters import free_port, marked, workers
+from commands import refused
 from helpers import ROOT, environment, expect_error, gdn_aot
 from msgspec import structs
 from small import ARGUMENTS, TARGETS, load, tasks, work
@@ -282,11 +283,8 @@ def test_an_address_that_does_not_answer(tmp_path: Path, listens: bool) -> None:
     with ExitStack() as stack:
         address = stack.enter_context(silent()) if listens else f"127.0.0.1:{free_port()}"
         start = time.monotonic()
-        done = gdn_aot(
-            "build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--address", address, "--json",
-            home=tmp_path, code=None,
-        )  # fmt: skip
-    error = expect_error(done, 7, "cluster")
+        arguments = ("build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--address", address)
+        error = refused(*arguments, home=tmp_path, code=7, kind="cluster")
     assert address in error["message"]
     assert time.monotonic() - start < 15
 
@@ -304,8 +302,8 @@ def test_an_address_that_does_not_answer(tmp_path: Path, listens: bool) -> None:
 def test_options_that_do_not_fit(
     tmp_path: Path, command: str, arguments: tuple[str, ...], message: str, hint: str
 ) -> None:
-    done = gdn_aot(command, "--arch", "sm_90", "--model", "qwen3.5-9b", *arguments, "--json", home=tmp_path, code=None)
-    error = expect_error(done, 2, "usage")
+    whole = (command, "--arch", "sm_90", "--model", "qwen3.5-9b", *arguments)
+    error = refused(*whole, home=tmp_path, code=2, kind="usage")
     assert message in error["message"]
     assert hint in error["hint"]
 
@@ -316,9 +314,7 @@ def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
         "import importlib.util as util\nfind = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'ray' else find(name, *rest)\n"
     )
-    done = gdn_aot(
-        "build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--json", home=tmp_path, code=None,
-        extra={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
-    )  # fmt: skip
-    error = expect_error(done, 2, "usage")
+    extra = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    arguments = ("build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray")
+    error = refused(*arguments, home=tmp_path, extra=extra, code=2, kind="usage")
     assert error["hint"] == "pip install 'gdn-aot[ray]'"

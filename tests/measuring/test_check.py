@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
-from helpers import ROOT, SUPPORT, expect_error, gdn_aot
+from commands import refused
+from helpers import ROOT, SUPPORT, gdn_aot
 from jobs import make_job
 from msgspec import structs
 
@@ -34,16 +35,8 @@ H100 = CardInfo(
 
 
 def make_task(home: Path, output: Path, shape: str = SHAPE) -> CheckTask:
-    job = make_job(
-        home / "build",
-        output,
-        shapes=[shape],
-        workloads=WORKLOADS,
-        limits=LIMITS,
-        timeout=300,
-        keep_going=True,
-        ptx=True,
-    )
+    options = {"timeout": 300, "keep_going": True, "ptx": True}
+    job = make_job(home / "build", output, shapes=[shape], workloads=WORKLOADS, limits=LIMITS, **options)
     return check.CheckTask(job=job, output=output, silence=60, card="standin:Card", module="standin")
 
 
@@ -200,11 +193,8 @@ def test_a_broken_record_is_refused(tmp_path: Path, old: str | None, new: str, r
 
 
 def test_without_a_card_it_says_so(session_home: Path, tmp_path: Path) -> None:
-    done = gdn_aot(
-        "check", "--arch", "sm_80", "--model", "qwen3.5-9b", "-o", tmp_path / "out", "--json",
-        home=session_home, code=None, extra={"PATH": "/nonexistent"},
-    )  # fmt: skip
-    error = expect_error(done, 2, "usage")
+    arguments = ("check", "--arch", "sm_80", "--model", "qwen3.5-9b", "-o", tmp_path / "out")
+    error = refused(*arguments, home=session_home, extra={"PATH": "/nonexistent"}, code=2, kind="usage")
     assert "no NVIDIA card" in error["message"]
     assert "--prepare" in error["hint"]
 
@@ -219,32 +209,19 @@ def test_a_manifest_says_what_was_checked(session_home: Path, tmp_path: Path) ->
     kernel = record.CheckedKernel(kernel="m:k", launches=3, binaries=3, ok=True, choices=tuple(digests))
     written = structs.replace(check.make_record(task, made.target, H100, check.Results()), status="checked")
     path = record.record_path(tmp_path / "numerics", "sm_80", "fla-core", written.provider.version)
+    build = ("build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out")
     for kernels, status, where in (
         ((kernel,), "checked", "ptx on NVIDIA H100"),
         ((structs.replace(kernel, choices=kernel.choices[1:]),), "partly checked", "2 of the 3 choices and launches"),
     ):
         record.save(structs.replace(written, kernels=kernels), path)
-        done = gdn_aot(
-            "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=session_home
-        )
-        (row,) = done.json["artifacts"]
+        (row,) = gdn_aot(*build, "--json", home=session_home).json["artifacts"]
         shown = gdn_aot("inspect", row["path"], home=session_home).out
         (line,) = (line for line in shown.splitlines() if line.startswith("numerics"))
         assert line.startswith(f"numerics    {status} {where}")
         assert "driver 580.1" in line
     path.write_text("{}")
-    done = gdn_aot(
-        "build",
-        *selected,
-        "--numerics",
-        tmp_path / "numerics",
-        "-o",
-        tmp_path / "out",
-        "--json",
-        home=session_home,
-        code=None,
-    )
-    assert "is refused" in expect_error(done, 2, "usage")["message"]
+    assert "is refused" in refused(*build, home=session_home, code=2, kind="usage")["message"]
 
 
 def test_prepare_needs_no_card(session_home: Path, tmp_path: Path) -> None:

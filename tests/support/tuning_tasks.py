@@ -1,4 +1,4 @@
-"""Tasks for the tuner on the simulated card, with kernels that are really compiled."""
+"""Tasks for the tuner on the simulated card, with kernels that are really compiled, and what it made of them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from gdn_aot.catalogue.targets import get_target
 from gdn_aot.measuring.client import Method
 from gdn_aot.measuring.plan import TuneTask
 from gdn_aot.records.objective import DEFAULT
-from gdn_aot.records.tuning import record_path
+from gdn_aot.records.tuning import load, record_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from gdn_aot.records.tuning import MeasuredChoice, TuningRecord
 
 SHAPE = "heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16"
 
@@ -70,3 +72,36 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         return replace(made, **changes)
 
     return make
+
+
+def quiet(done: int, total: int, text: str) -> None:
+    del done, total, text
+
+
+def at_call(number: int, act: Callable[[], object]) -> Callable[[int, int, str], None]:
+    """Return a progress that acts once so many calls were told of."""
+    calls = 0
+
+    def progress(done: int, total: int, text: str) -> None:
+        nonlocal calls
+        del done, total
+        calls += " calls" in text
+        if calls == number and " calls" in text:
+            act()
+
+    return progress
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def recorded(task: TuneTask) -> TuningRecord:
+    """Return the record that a task has written."""
+    found = load(task.path)
+    assert found is not None
+    return found
+
+
+def choices_of(record: TuningRecord) -> list[MeasuredChoice]:
+    return [choice for kernel in record.kernels for choice in kernel.choices]
