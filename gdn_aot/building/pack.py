@@ -203,10 +203,8 @@ def _commit() -> tuple[str | None, bool]:
         return None, False
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(package.parent), *arguments], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        command = ["git", "--no-optional-locks", "-C", str(package.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "gdn_aot"))

@@ -19,10 +19,10 @@ from gdn_aot.compiling.cache import digest
 from gdn_aot.compiling.client import Worker
 from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.compiling.executor import LocalExecutor, Order
+from gdn_aot.compiling.versions import code_digest
 from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
 from gdn_aot.machine import installed
 from gdn_aot.records import numerics
-from gdn_aot.tracing import sources
 from gdn_aot.tracing.records import UNUSABLE, Trace
 from gdn_aot.triton_internals import check_version
 
@@ -258,7 +258,7 @@ def traced(
     # launched, and says if it was not traced.
     packages = ("triton", *(() if tokens else ("torch",)), wanted.provider.distribution)
     key = digest(
-        sources.code_digest(wanted.provider),
+        code_digest(wanted.provider),
         {name: installed.version(name) for name in packages},
         ptxas,
         json.loads(json.dumps(asdict(target))),

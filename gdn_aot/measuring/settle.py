@@ -11,7 +11,7 @@ from gdn_aot._version import __version__
 from gdn_aot.errors import UsageError
 from gdn_aot.records import tuning as records
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
-from gdn_aot.records.objective import NoneEligible, Sample, choose
+from gdn_aot.records.objective import Sample, choose
 
 if TYPE_CHECKING:
     from gdn_aot.launches import Config, KernelKey
@@ -117,7 +117,7 @@ class Writer:
             for size, made in zip(taken, state.objects, strict=True)
         ]
         verdict = choose(rows, sizes, self._task.objective)
-        if isinstance(verdict, NoneEligible):
+        if verdict is None:
             return None
         return records.MeasuredChoice(
             key=state.key,

@@ -21,7 +21,7 @@ from gdn_aot.machine.child import first_line, serve
 from gdn_aot.measuring import gate
 from gdn_aot.measuring.halving import halve
 from gdn_aot.measuring.process import CardServer, Plan, free_memory
-from gdn_aot.measuring.statistics import sample
+from gdn_aot.records.objective import sample
 from gdn_aot.tracing.recorder import triton_config
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import direct, interception
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gdn_aot.launches import KernelKey
+    from gdn_aot.machine.child import Channel
     from gdn_aot.measuring.card import Cuda, Launchable
     from gdn_aot.measuring.process import PlannedKey
 
@@ -46,22 +47,15 @@ class _SkipError(Exception):
 class Shape:
     """Measures one shape.
 
-    ``send`` sends an event to the parent, ``note`` notes what is about to be launched. ``search_seconds`` are for the
-    search among candidates that the provider does not offer, for each launch.
+    ``search_seconds`` are for the search among candidates that the provider does not offer, for each launch.
     """
 
     def __init__(
-        self,
-        card: Cuda,
-        plan: Plan,
-        send: Callable[[dict[str, Any]], None],
-        note: Callable[[str], None],
-        rounds: int,
-        search_seconds: float,
-        relaxer: Relaxer,
+        self, card: Cuda, plan: Plan, channel: Channel, relaxer: Relaxer, rounds: int, search_seconds: float
     ) -> None:
-        self._card, self._plan, self._send, self._note = card, plan, send, note
-        self._rounds, self._search_seconds, self._relaxer = rounds, search_seconds, relaxer
+        self._card, self._plan, self._relaxer = card, plan, relaxer
+        self._send, self._note = channel.send, channel.notes.write
+        self._rounds, self._search_seconds = rounds, search_seconds
         self._keys = {(kernel.name, key.key): key for kernel in plan.kernels for key in kernel.keys}
         self._loaded: dict[tuple[str, str], Launchable | str] = {}
         self._tokens, self._timed, self._label = 0, False, ""
@@ -72,21 +66,12 @@ class Shape:
         """The candidates whose results the last call was made of."""
 
     @contextmanager
-    def at(self, tokens: int, label: str, *, timed: bool) -> Iterator[None]:
-        """Measure, or only gate, the launches of a call made meanwhile."""
-        self._tokens, self._timed, self._label, self.combination = tokens, timed, label, set()
+    def at(self, tokens: int, label: str, *, timed: bool, chosen: dict[KernelKey, int] | None) -> Iterator[None]:
+        """Measure, or only gate, the launches of a call made meanwhile; or make it with these candidates."""
+        self._tokens, self._timed, self._label = tokens, timed, label
+        self._chosen, self.combination = chosen, set()
         with interception.intercept_live(self._on_autotune, self._on_launch):
             yield
-
-    @contextmanager
-    def with_choices(self, chosen: dict[KernelKey, int]) -> Iterator[None]:
-        """Make calls with these candidates, measuring nothing."""
-        self._chosen, self.combination = chosen, set()
-        try:
-            with interception.intercept_live(self._on_autotune, self._on_launch):
-                yield
-        finally:
-            self._chosen = None
 
     def _on_launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> None:
         prepared = self._prepared(jit, args, kwargs, grid)
@@ -254,15 +239,8 @@ class TuneServer(CardServer):
     def serve(self, request: dict[str, Any]) -> None:
         """Measure one shape, or check choices of one shape against float64."""
         shape, channel = ModelShape(**request["shape"]), self.channel
-        work = Shape(
-            self.card,
-            Plan.read(request["plan"]),
-            channel.send,
-            channel.notes.write,
-            request["rounds"],
-            request["search_seconds"],
-            Relaxer.of(self.module),
-        )
+        plan, relaxer = Plan.read(request["plan"]), Relaxer.of(self.module)
+        work = Shape(self.card, plan, channel, relaxer, request["rounds"], request["search_seconds"])
         chosen = None
         if request["do"] == "check":
             chosen = {(kernel, tuple(key)): index for kernel, key, index in request["chosen"]}
@@ -296,8 +274,7 @@ class TuneServer(CardServer):
             with torch.device(self.card.device), torch.no_grad():
                 inputs = workload.inputs(shape, call, Random(seed, self.card.device))
                 before = inputs if timed else {key: None if x is None else x.clone() for key, x in inputs.items()}
-                doing = work.with_choices(chosen) if chosen is not None else work.at(tokens, str(call), timed=timed)
-                with doing:
+                with work.at(tokens, str(call), timed=timed, chosen=chosen):
                     outputs = workload.apply(shape, call, inputs)
                 self.card.synchronize()
                 kind = (workload.name, frozenset(work.combination), _flags(call))

@@ -94,11 +94,7 @@ def test_models_that_kernels_cannot_tell_apart_share_their_launches() -> None:
 
 
 def _launches(manifest: Manifest) -> dict[tuple[str, str], Binary]:
-    return {
-        (f"{kernel.module}:{kernel.qualname}", binary.launch_key): binary
-        for kernel in manifest.kernels
-        for binary in kernel.binaries
-    }
+    return {(kernel.name, binary.launch_key): binary for kernel in manifest.kernels for binary in kernel.binaries}
 
 
 def test_models_and_workloads_are_those_that_ask_for_the_binary_when_built_alone(

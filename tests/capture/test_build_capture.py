@@ -66,7 +66,7 @@ def built(recorded: Recorded, session_home: Path, tmp_path_factory: pytest.TempP
 def test_every_launch_of_the_provider_is_built(recorded: Recorded, built: Built) -> None:
     capture = load(recorded.path)
     own = {kernel.name: kernel for kernel in capture.kernels if kernel.module.startswith("fla.")}
-    made = {f"{kernel.module}:{kernel.qualname}": kernel for kernel in built.manifest.kernels}
+    made = {kernel.name: kernel for kernel in built.manifest.kernels}
     assert made.keys() == own.keys()
     for name, kernel in own.items():
         wanted = {launch.key for launch in kernel.launches}

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from clusters import Node, TestCluster
     from small import Reference
 
+    Build = Callable[..., dict[str, bytes]]
+
 
 def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:
     """Wait until something is no more."""
@@ -42,37 +44,35 @@ def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:
     return not check()
 
 
-def build(
-    cluster: TestCluster,
-    said: list[str],
-    reference: Reference,
-    folder: Path,
-    half_way: Callable[[], None],
-    targets: int = 1,
-) -> dict[str, bytes]:
-    """Build from stored traces. ``half_way`` is called once, when something is compiled and more is left.
+@pytest.fixture
+def build(cluster: TestCluster, said: list[str], reference: Reference, tmp_path: Path) -> Build:
+    """Build from stored traces on the cluster.
 
-    Returns:
-        The files in which this differs from the local build: none, if all is well.
+    ``half_way`` is called once, when something is compiled and more is left. What is returned are the files in which
+    this differs from the local build: none, if all is well.
     """
-    called = False
 
-    def progress(done: int, total: int, text: str) -> None:
-        nonlocal called
-        if not called and text.startswith("sm_90: compiling") and 2 <= done < total:
-            called = True
-            half_way()
+    def build(half_way: Callable[[], None], targets: int = 1) -> dict[str, bytes]:
+        called = False
 
-    job = reference.job(reference.traces(folder / "cache"), folder / "out")
-    job.output.mkdir()
-    with RayExecutor(cluster.address, said.append) as executor:
-        finished = list(pipeline.build(replace(job, executor=executor), reference.targets[:targets], progress))
-    assert [bool(built.run.compiled) for built in finished] == [True] * targets
-    assert called
-    known = reference.files()
-    made = {path.name: path.read_bytes() for path in job.output.iterdir()}
-    assert len(made) == targets
-    return {name: data for name, data in made.items() if data != known[name]}
+        def progress(done: int, total: int, text: str) -> None:
+            nonlocal called
+            if not called and text.startswith("sm_90: compiling") and 2 <= done < total:
+                called = True
+                half_way()
+
+        job = reference.job(reference.traces(tmp_path / "cache"), tmp_path / "out")
+        job.output.mkdir()
+        with RayExecutor(cluster.address, said.append) as executor:
+            finished = list(pipeline.build(replace(job, executor=executor), reference.targets[:targets], progress))
+        assert [bool(built.run.compiled) for built in finished] == [True] * targets
+        assert called
+        known = reference.files()
+        made = {path.name: path.read_bytes() for path in job.output.iterdir()}
+        assert len(made) == targets
+        return {name: data for name, data in made.items() if data != known[name]}
+
+    return build
 
 
 def test_the_command_makes_the_same_bytes_and_leaves_nothing(
@@ -93,7 +93,7 @@ def test_the_command_makes_the_same_bytes_and_leaves_nothing(
 
 
 def test_a_node_that_is_killed_half_way_and_one_that_comes(
-    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
+    build: Build, cluster: TestCluster, nodes: list[Node], said: list[str]
 ) -> None:
     def half_way() -> None:
         assert workers(nodes[0].mark)
@@ -101,20 +101,18 @@ def test_a_node_that_is_killed_half_way_and_one_that_comes(
         cluster.nodes.remove(nodes[0])
         cluster.start(resources={"arch:sm_80": 1})
 
-    assert build(cluster, said, reference, tmp_path, half_way, targets=2) == {}
+    assert build(half_way, targets=2) == {}
     assert any("was lost" in line and "done again" in line for line in said), said
 
 
-def test_a_worker_that_is_killed_half_way(
-    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
-) -> None:
+def test_a_worker_that_is_killed_half_way(build: Build, nodes: list[Node], said: list[str]) -> None:
     """Not the node, only our process there, as by a system that is out of memory."""
 
     def half_way() -> None:
         for pid in workers(nodes[1].mark):
             os.kill(pid, signal.SIGKILL)
 
-    assert build(cluster, said, reference, tmp_path, half_way) == {}
+    assert build(half_way) == {}
     assert any("ended with status -9" in line and "done again" in line for line in said), said
 
 
@@ -164,9 +162,7 @@ def test_a_task_that_kills_its_workers_fails_alone(
     assert sum("done again" in line for line in said) == 1, said
 
 
-def test_a_cluster_that_is_gone_is_said_at_once(
-    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
-) -> None:
+def test_a_cluster_that_is_gone_is_said_at_once(build: Build, nodes: list[Node]) -> None:
     start = 0.0
 
     def half_way() -> None:
@@ -176,7 +172,7 @@ def test_a_cluster_that_is_gone_is_said_at_once(
         start = time.monotonic()
 
     with pytest.raises(ClusterError, match="no node of the cluster is left"):
-        build(cluster, said, reference, tmp_path, half_way)
+        build(half_way)
     assert time.monotonic() - start < 20
 
 
