@@ -130,24 +130,44 @@ class Preparation:
         for traced in mine:
             self._settle(traced, reasons)
             for variant, whose in zip(traced.variants, traced.users, strict=True):
-                for shape in {shape for shape, _ in whose}.intersection(numbers):
-                    _add(prepared.units[shape], trace, variant, self._outcomes, reasons)
+                self._add(variant, {shape for shape, _ in whose}.intersection(numbers), reasons)
         for launch in plain:
-            for shape in {shape for shape, _ in trace.plain[launch]}.intersection(numbers):
-                _add(prepared.units[shape], trace, [launch], self._outcomes, reasons)
+            self._add([launch], {shape for shape, _ in trace.plain[launch]}.intersection(numbers), reasons)
         prepared.compiled = self._work.compiled
         prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
 
     def _settle(self, traced: TracedKey, reasons: dict[int, str | None]) -> None:
+        """Put into a key, once, what its candidates compiled to, and which are out for what they take."""
         place = _place(self.prepared.trace, traced)
         if place in self._ready:
             return
         self._ready.add(place)
         state = self.prepared.keys[place]
         state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
-        state.out = {**_unfit(traced, reasons), **state.out}
+        for index in range(len(traced.candidates)):
+            why = next((reason for variant in traced.variants if (reason := reasons[variant[index]])), None)
+            if why is not None:
+                state.out.setdefault(index, (0, why))
         if self._task.wide and not state.idle:
-            state.out = {**_pruned(state, self._task.target), **state.out}
+            left = {
+                config: made
+                for index, (config, made) in enumerate(zip(state.configs, state.objects, strict=True))
+                if made is not None and index not in state.out
+            }
+            for config, why in prune(left, self._task.target, state.configs[: state.offered]).items():
+                state.out[state.configs.index(config)] = (0, why)
+
+    def _add(self, launches: list[int], units: set[int], reasons: dict[int, str | None]) -> None:
+        """Put what the worker needs for these launches into units."""
+        trace = self.prepared.trace
+        for launch in launches:
+            traced, made = trace.launches[launch], self._outcomes[launch].object
+            row: PlannedBinary | str = reasons[launch] or ""
+            if made is not None and not row:
+                row = PlannedBinary(made.cubin, made.metadata, {"signature": traced.specialization.signature})
+            for unit in units:
+                kernel = trace.kernels[traced.kernel].name
+                self.prepared.units[unit].binaries.setdefault(kernel, {})[traced.key] = row
 
 
 def prepare(task: TuneTask, progress: Progress) -> PreparedUnits:
@@ -177,19 +197,17 @@ def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
         raise NothingSelectedError(
             f"no kernel matches {', '.join(patterns)}", hint=f"kernels are {', '.join(sorted(set(names)))}"
         )
-    tunings = [_plain(traced) if index in idle else traced for index, traced in enumerate(trace.tunings)]
+    tunings = list(trace.tunings)
+    for index in idle:  # without the candidates that the provider does not offer
+        offered = len(tunings[index].candidates) - tunings[index].derived
+        variants = [variant[:offered] for variant in tunings[index].variants]
+        candidates = tunings[index].candidates[:offered]
+        tunings[index] = replace(tunings[index], candidates=candidates, derived=0, variants=variants)
     places = [
         (shape, count, workload, number, [key for key in keys if key not in idle])
         for shape, count, workload, number, keys in trace.places
     ]
     return replace(trace, tunings=tunings, places=[place for place in places if place[-1]]), idle
-
-
-def _plain(traced: TracedKey) -> TracedKey:
-    """Return a key without the candidates that the provider does not offer."""
-    offered = len(traced.candidates) - traced.derived
-    variants = [variant[:offered] for variant in traced.variants]
-    return replace(traced, candidates=traced.candidates[:offered], derived=0, variants=variants)
 
 
 def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
@@ -217,45 +235,7 @@ def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
     return prepared
 
 
-def _unfit(traced: TracedKey, reasons: dict[int, str | None]) -> dict[int, tuple[int, str]]:
-    """Return the candidates that do not compile or do not fit for some launch of the key."""
-    found = {}
-    for index in range(len(traced.candidates)):
-        why = next((reason for variant in traced.variants if (reason := reasons[variant[index]])), None)
-        if why is not None:
-            found[index] = (0, why)
-    return found
-
-
-def _pruned(state: KeyState, target: Target) -> dict[int, tuple[int, str]]:
-    """Return the candidates that are not worth timing by what their binaries take."""
-    objects = {
-        config: made
-        for index, (config, made) in enumerate(zip(state.configs, state.objects, strict=True))
-        if made is not None and index not in state.out
-    }
-    left_out = prune(objects, target, state.configs[: state.offered])
-    return {state.configs.index(config): (0, reason) for config, reason in left_out.items()}
-
-
 def _reason(outcome: Outcome, target: Target) -> str | None:
     if outcome.object is None:
         return outcome.rejected or outcome.failed or "it was not compiled"
     return misfit(outcome.object, target)
-
-
-def _add(
-    unit: Unit,
-    trace: Trace,
-    launches: list[int],
-    outcomes: dict[int, Outcome],
-    reasons: dict[int, str | None],
-) -> None:
-    """Put what the worker needs to launch these into a unit."""
-    for launch in launches:
-        traced, made = trace.launches[launch], outcomes[launch].object
-        row: PlannedBinary | str = reasons[launch] or ""
-        if made is not None and not row:
-            signature = traced.specialization.signature
-            row = PlannedBinary(made.cubin, made.metadata, {"signature": signature})
-        unit.binaries.setdefault(trace.kernels[traced.kernel].name, {})[traced.key] = row

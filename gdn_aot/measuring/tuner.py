@@ -21,7 +21,7 @@ from gdn_aot.measuring.settle import Writer
 from gdn_aot.records import tuning as records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from gdn_aot.launches import KernelKey
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.cards import Cards
-    from gdn_aot.measuring.client import KeyState, Method, Session, Unit
+    from gdn_aot.measuring.client import Method, Session, Unit
     from gdn_aot.measuring.plan import PreparedUnits, Progress, TuneTask
-    from gdn_aot.records.objective import Sample
     from gdn_aot.records.tuning import MeasuredChoice
 
 
@@ -106,7 +105,8 @@ def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progres
     result.regret = _regret(writer.choices.values())
     result.missing = sum(not state.idle for state in prepared.keys.values()) - result.keys
     result.out = sum(tokens > 0 for state in prepared.keys.values() for tokens, _ in state.out.values())
-    ratios = [one.noise / one.us for state in prepared.keys.values() for one in _samples(state)]
+    rows = (row for state in prepared.keys.values() for row in state.samples.values())
+    ratios = [one.noise / one.us for row in rows for one in row.values()]
     result.noise = statistics.median(ratios) if ratios else None
     return result
 
@@ -125,11 +125,6 @@ def _regret(choices: Iterable[MeasuredChoice]) -> dict[int, tuple[float, float]]
         for tokens, part in choice.regret.items():
             parts.setdefault(tokens, []).append(part)
     return {tokens: (statistics.median(found), max(found)) for tokens, found in sorted(parts.items())}
-
-
-def _samples(state: KeyState) -> Iterator[Sample]:
-    for row in state.samples.values():
-        yield from row.values()
 
 
 class _Run:
