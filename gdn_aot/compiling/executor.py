@@ -94,16 +94,13 @@ class Compiling(Protocol):
     @property
     def room(self) -> int:
         """How many tasks are worth having submitted at one time."""
-        ...
 
     @property
     def where(self) -> str:
         """What to add to a line on progress; nothing for this machine."""
-        ...
 
     def submit(self, task: CompileTask) -> None:
         """Take a task; it need not be started yet."""
-        ...
 
     def receive(self) -> Answer:
         """Wait for the next finished task.
@@ -112,7 +109,6 @@ class Compiling(Protocol):
             WorkerError: The provider cannot be imported there, or nobody is left to work.
             NotWritableError: A build cache cannot be written.
         """
-        ...
 
 
 class Executor(Protocol):
@@ -125,11 +121,9 @@ class Executor(Protocol):
             UsageError: A node has other versions.
             ClusterError: The cluster has gone.
         """
-        ...
 
     def compiling(self, order: Order, worker: Callable[[], Worker]) -> AbstractContextManager[Compiling]:
         """Return compile workers for a target; ``worker`` returns the process here that traced it."""
-        ...
 
 
 class LocalExecutor:

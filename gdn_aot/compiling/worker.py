@@ -6,7 +6,7 @@ providers read the device when they are imported.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -38,7 +38,7 @@ from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.relax import Relaxer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gdn_aot.launches import Config
 
@@ -158,17 +158,17 @@ def _cpu_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-class _scratch:  # noqa: N801
-    """A directory of its own for Triton's cache and the assembler's temporary files, gone afterwards."""
-
-    def __enter__(self) -> None:
-        self._path = tempfile.mkdtemp(prefix="compile-", dir=os.environ["GDN_AOT_SCRATCH"])
-        tempfile.tempdir = self._path
-        os.environ["TRITON_CACHE_DIR"] = self._path
-
-    def __exit__(self, *_: object) -> None:
+@contextlib.contextmanager
+def _scratch() -> Iterator[None]:
+    """Have a directory of its own for Triton's cache and the assembler's temporary files, gone afterwards."""
+    tempfile.tempdir = os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(
+        prefix="compile-", dir=os.environ["GDN_AOT_SCRATCH"]
+    )
+    try:
+        yield
+    finally:
         tempfile.tempdir = None
-        shutil.rmtree(self._path, ignore_errors=True)
+        shutil.rmtree(os.environ["TRITON_CACHE_DIR"], ignore_errors=True)
 
 
 def _message(error: BaseException) -> str:

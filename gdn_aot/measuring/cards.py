@@ -45,15 +45,12 @@ class Card(Protocol):
         Raises:
             LostError: The place is gone, or was stopped.
         """
-        ...
 
     def plan(self, kernels: list[PlannedKernel]) -> str:
         """Make a plan, and the binaries that it names, readable for the process there. Returns its path there."""
-        ...
 
     def stop(self) -> None:
         """Kill the process, now; whoever waits for it gets `LostError`."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,15 +35,12 @@ class Measurer(Protocol):
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message."""
-        ...
 
     def receive(self) -> dict[str, Any]:
         """Wait for the next message; raises `gdn_aot.machine.child.EndedError`."""
-        ...
 
     def end(self, *, at_once: bool) -> None:
         """End it, after its last message or at once."""
-        ...
 
 
 def begin(process: Measurer, what: str, request: Mapping[str, Any]) -> dict[str, Any]:
