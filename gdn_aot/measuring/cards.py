@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.process import Measurer, PlannedKernel
 
+    Cards = tuple[CardInfo, list["MeasuringCard"]]
+    """What each of some cards is, which are all of one kind, and the cards, which share the measuring."""
+
 
 MODULE = "gdn_aot.measuring.worker"
 """The module that measures."""
@@ -30,7 +32,7 @@ class LostError(Exception):
     """A card cannot be used any more, through no fault of what was measured on it."""
 
 
-class Card(Protocol):
+class MeasuringCard(Protocol):
     """A place to measure: starts measuring processes, one at a time, and gives them what they read.
 
     ``start`` and ``plan`` are called by one thread, ``stop`` by any.
@@ -53,22 +55,13 @@ class Card(Protocol):
         """Kill the process, now; whoever waits for it gets `LostError`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cards:
-    """The cards that share the measuring, all of one kind."""
-
-    info: CardInfo
-    """What each of them is."""
-    cards: list[Card] = field(default_factory=list)
-
-
 @contextlib.contextmanager
 def this_card(info: CardInfo, cache: BuildCache) -> Iterator[Cards]:
     """Use the card of this machine, with binaries of a build cache."""
     with tempfile.TemporaryDirectory(prefix="gdn-aot-plan-") as folder:
         card = LocalCard(cache, Path(folder))
         try:
-            yield Cards(info=info, cards=[card])
+            yield info, [card]
         finally:
             card.stop()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
     from gdn_aot.launches import CompiledKernel, Config, KernelKey, Key
-    from gdn_aot.measuring.cards import Card
+    from gdn_aot.measuring.cards import MeasuringCard
     from gdn_aot.measuring.process import Measurer, PlannedBinary
 
 Place = tuple[int, str, int]
@@ -111,7 +111,7 @@ class Session:
         LostError: The card cannot be used any more. So may `measure` and `check`.
     """
 
-    def __init__(self, method: Method, card: Card) -> None:
+    def __init__(self, method: Method, card: MeasuringCard) -> None:
         self._method, self._card = method, card
         self._everywhere = (*method.gate_tokens, *method.tokens)
         self._worker: Measurer | None = None

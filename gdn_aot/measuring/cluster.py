@@ -13,7 +13,7 @@ from gdn_aot.machine.card import CardInfo, CardUser
 from gdn_aot.machine.child import EndedError
 from gdn_aot.machine.cluster import reason
 from gdn_aot.measuring.card_node import CardNode
-from gdn_aot.measuring.cards import MODULE, VARIABLES, Cards, LostError
+from gdn_aot.measuring.cards import MODULE, VARIABLES, LostError
 from gdn_aot.measuring.process import START_SECONDS
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.machine.cluster import Cluster, Node
+    from gdn_aot.measuring.cards import Cards
     from gdn_aot.measuring.client import Method
     from gdn_aot.measuring.process import PlannedKernel
 
@@ -68,7 +69,7 @@ def find_cards(
         warnings = [f"{card.name}: {text}" for card, info in infos if (text := info.warning())]
         for text in warnings:
             say(f"Warning: {text}")
-        yield Cards(info=infos[0][1], cards=[card for card, _ in infos])
+        yield infos[0][1], [card for card, _ in infos]
     finally:
         cluster.end([card.close() for card in cards])
         for card in cards:

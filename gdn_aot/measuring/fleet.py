@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from gdn_aot.measuring.cards import Card
+    from gdn_aot.measuring.cards import MeasuringCard
     from gdn_aot.measuring.client import Method
 
 _SECONDS_TO_END = 10.0
@@ -26,7 +26,7 @@ _SECONDS_TO_END = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Event:
-    card: Card
+    card: MeasuringCard
     device: dict[str, Any] | None = None
     """The card's process has started, and says this of it."""
     error: BaseException | None = None
@@ -43,7 +43,7 @@ class Fleet:
         ClusterError: All cards are lost.
     """
 
-    def __init__(self, method: Method, cards: Sequence[Card], say: Callable[[str], None]) -> None:
+    def __init__(self, method: Method, cards: Sequence[MeasuringCard], say: Callable[[str], None]) -> None:
         self._method, self._cards, self._say = method, cards, say
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._change = threading.Condition()
@@ -122,7 +122,7 @@ class Fleet:
         elif event.error is not None:
             raise event.error
 
-    def _serve(self, card: Card) -> None:
+    def _serve(self, card: MeasuringCard) -> None:
         try:
             with Session(self._method, card) as session:
                 self._events.put(_Event(card=card, device=dict(session.device)))

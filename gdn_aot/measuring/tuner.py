@@ -80,13 +80,13 @@ def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progres
     version = installed.require(task.job.wanted.provider.name)
     existing = records.load(task.path, target=task.target.name, distribution=distribution, version=version)
     with ExitStack() as stack:
-        measured_on = stack.enter_context(cards)
+        info, measured_on = stack.enter_context(cards)
         preparation = stack.enter_context(Preparation(task, progress))
         prepared = preparation.prepared
-        result = Tuned(path=task.path, card=measured_on.info)
+        result = Tuned(path=task.path, card=info)
         ended: BaseException | None = None
-        with Fleet(_within(task, prepared), measured_on.cards, say) as fleet:
-            writer = Writer(task, measured_on.info, prepared, fleet.device, existing)
+        with Fleet(_within(task, prepared), measured_on, say) as fleet:
+            writer = Writer(task, info, prepared, fleet.device, existing)
             if task.resume:
                 writer.recall()
             try:
