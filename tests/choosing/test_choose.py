@@ -73,13 +73,53 @@ def _tuned(config: Config, provenance: str = "measured", *, wide: bool = False) 
     return {("m:k", KEY): TunedChoice(config=config, provenance=provenance, note="3 runs", wide=wide)}
 
 
-def test_default_is_the_first_that_fits_and_no_other_is_compiled() -> None:
-    result, asked = _choose(_trace([A, B, C]), {0: FITS})
+def _suggest(*configs: Config) -> Suggest:
+    def suggest(kernel: str, key: tuple[Scalar, ...], offered: Sequence[Config]) -> list[TunedChoice]:
+        assert (kernel, key) == ("m:k", KEY)
+        assert SMALLER not in offered
+        return [
+            TunedChoice(config=config, provenance="transferred", note=f"from sm_90: {config}") for config in configs
+        ]
+
+    return suggest
+
+
+_OTHERS = {("m:k", (17, "torch.bfloat16")): _tuned(C)["m:k", KEY], ("m:other", KEY): _tuned(C)["m:k", KEY]}
+_BIG = "needs 70000 bytes of shared memory, sm_75 has 65536"
+
+
+@pytest.mark.parametrize(
+    ("fits", "table", "suggested", "expected", "asked"),
+    [
+        (0, {}, (), (A, "default", ""), [0]),
+        (2, _tuned(C), (), (C, "measured", "3 runs"), [2]),
+        (2, _tuned(C, "transferred"), (), (C, "transferred", "3 runs"), [2]),
+        (0, _tuned(C), (), (A, "default", f"1 candidates before it do not fit: {C} {_BIG}"), [2, 0]),
+        (0, _OTHERS, (), (A, "default", ""), [0]),
+        (2, {}, (C, B), (C, "transferred", f"from sm_90: {C}"), [2]),
+        (1, {}, (C, B), (B, "transferred", f"from sm_90: {B}; 1 candidates before it do not fit: {C} {_BIG}"), [2, 1]),
+        (0, {}, (C, B), (A, "default", f"2 candidates before it do not fit: {C} {_BIG}"), [2, 1, 0]),
+        (1, _tuned(B), (C,), (B, "measured", "3 runs"), [1]),
+    ],
+    ids=["the first", "measured", "recorded as transferred", "measured, too big", "of another key or kernel",
+         "transferred", "the next transferred", "transferred, too big", "measured before transferred"],
+)  # fmt: skip
+def test_what_is_measured_comes_first_then_what_is_transferred_then_the_providers_own(
+    fits: int,
+    table: TuningTable,
+    suggested: tuple[Config, ...],
+    expected: tuple[Config, str, str],
+    asked: list[int],
+) -> None:
+    """Only one candidate fits, and none after it is compiled."""
+    outcomes = {index: FITS if index == fits else TOO_BIG for index in range(3)}
+    result, tried = _choose(_trace([A, B, C, SMALLER], derived=1), outcomes, table, _suggest(*suggested))
     (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance, chosen.note, chosen.derived) == (A, "default", "", False)
-    assert chosen.launches == [0]
-    assert asked == [0]
-    assert (result.rejected, result.uncovered, result.failures) == ([], [], [])
+    assert (chosen.config, chosen.provenance, chosen.note) == expected
+    assert (chosen.launches, chosen.derived) == ([fits], False)
+    assert tried == asked
+    assert len(result.rejected) == len(asked) - 1
+    assert (result.uncovered, result.failures) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -181,28 +221,6 @@ def test_kernels_without_autotuning() -> None:
     assert set(asked) == {0, 90, 91}
 
 
-@pytest.mark.parametrize("provenance", ["measured", "transferred"])
-def test_the_tuning_record_comes_first(provenance: str) -> None:
-    result, asked = _choose(_trace([A, B, C]), {2: FITS}, _tuned(C, provenance))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance, chosen.note) == (C, provenance, "3 runs")
-    assert asked == [2]
-
-
-def test_a_tuned_choice_that_does_not_fit_falls_back_to_default() -> None:
-    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 0: FITS}, _tuned(C))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance) == (A, "default")
-    assert asked == [2, 0]
-
-
-def test_a_record_of_another_key_or_kernel_does_not_count() -> None:
-    choice = TunedChoice(config=C, provenance="measured", note="")
-    table: TuningTable = {("m:k", (17, "torch.bfloat16")): choice, ("m:other", KEY): choice}
-    result, _ = _choose(_trace([A, B, C]), {0: FITS}, table)
-    assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(A, "default")]
-
-
 @pytest.mark.parametrize(("block", "warps"), [(8, 4), (128, 8)])
 def test_a_record_that_names_no_candidate_is_refused(block: int, warps: int) -> None:
     config = Config(kwargs=(("BV", block),), num_warps=warps, num_stages=2)
@@ -210,42 +228,6 @@ def test_a_record_that_names_no_candidate_is_refused(block: int, warps: int) -> 
         Chooser(_trace([A, B]), SM_75, _tuned(config))
     assert str(config) in caught.value.message
     assert "m:k" in caught.value.message
-
-
-def _suggest(*configs: Config) -> Suggest:
-    def suggest(kernel: str, key: tuple[Scalar, ...], offered: Sequence[Config]) -> list[TunedChoice]:
-        assert (kernel, key) == ("m:k", KEY)
-        assert SMALLER not in offered
-        return [
-            TunedChoice(config=config, provenance="transferred", note=f"from sm_90: {config}") for config in configs
-        ]
-
-    return suggest
-
-
-def test_without_a_measured_choice_transferred_ones_come_first() -> None:
-    trace = _trace([A, B, C, SMALLER], derived=1)
-    result, asked = _choose(trace, {2: FITS}, suggest=_suggest(C, B))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance, chosen.note) == (C, "transferred", f"from sm_90: {C}")
-    assert asked == [2]
-
-
-def test_transferred_choices_that_do_not_fit_give_way_to_the_next_and_then_to_the_default() -> None:
-    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 1: FITS}, suggest=_suggest(C, B))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance) == (B, "transferred")
-    assert chosen.note.startswith(f"from sm_90: {B}; 1 candidates before it do not fit: {C} needs 70000 bytes")
-    assert asked == [2, 1]
-    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 1: TOO_BIG, 0: FITS}, suggest=_suggest(C, B))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance) == (A, "default")
-    assert asked == [2, 1, 0]
-
-
-def test_measured_comes_before_transferred() -> None:
-    result, _ = _choose(_trace([A, B, C]), {1: FITS}, _tuned(B), _suggest(C))
-    assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(B, "measured")]
 
 
 def test_a_wide_choice_is_taken_if_a_wide_search_makes_it_and_the_trace_has_it() -> None:
