@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import plural
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.archive import MANIFEST_NAME
 from gdn_aot.artifact.container import MAX_FILE, Digests, Frame, FrameError, digest
@@ -58,7 +59,7 @@ class Report:
 
     def error(self) -> VerificationError:
         """Return the problems as an exception."""
-        count = f"{len(self.problems)} problem{'s' * (len(self.problems) != 1)}"
+        count = plural(len(self.problems), "problem")
         kind = UnknownFormatError if self.unknown_format else VerificationError
         return kind(f"{self.path} is not a sound artifact: {count}", list(self.problems))
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import plural
 from gdn_aot.errors import Problem, VerificationError
 from gdn_aot.store.install import discard_artifact, writing
 from gdn_aot.store.lock import undisturbed
@@ -39,7 +40,7 @@ class Audit:
 
     def error(self) -> VerificationError:
         """Return the problems as an exception."""
-        count = f"{len(self.problems)} problem{'s' * (len(self.problems) != 1)}"
+        count = plural(len(self.problems), "problem")
         hint = "remove what is damaged with gdn-aot cache verify --repair, then fetch it again"
         return VerificationError(f"the store {self.path} is damaged: {count}", list(self.problems), hint=hint)
 

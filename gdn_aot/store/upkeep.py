@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 from collections import Counter
@@ -10,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._text import suggest
 from gdn_aot.errors import NothingSelectedError
 from gdn_aot.store.install import discard_artifact, size_of, temporaries, writing
 from gdn_aot.store.origins import identity, read_origins
@@ -198,6 +198,5 @@ def _nothing(artifacts: Sequence[InstalledArtifact], name: str) -> NothingSelect
     if not artifacts:
         return NothingSelectedError(f"the store has no artifact {name!r}; it is empty", hint="see gdn-aot cache ls")
     known = [text for item in artifacts for text in (item.identifier, os.path.basename(item.place))]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "see gdn-aot cache ls for what there is"
+    hint = suggest(name, known, "see gdn-aot cache ls for what there is")
     return NothingSelectedError(f"the store has no artifact {name!r}", hint=hint)
