@@ -79,14 +79,8 @@ def test_nothing_selected(refuse: Any) -> None:
 
 
 def test_provider_not_installed(refuse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name == "fla-core":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    real = installed.version
+    monkeypatch.setattr(installed, "version", lambda name: None if name == "fla-core" else real(name))
     error = refuse(*_GOOD, code=2, kind="provider-missing")
     assert "fla-core, which is not installed" in error["message"]
     assert "pip install" in error["hint"]

@@ -106,7 +106,7 @@ def test_another_environment(refuse: Any) -> None:
     error = refuse("--only", "vllm0.33.0-triton3.8.0-sm_90", code=2, kind="usage")
     assert "is built with vllm 0.33.0 and triton 3.8.0, but here is" in error["message"]
     assert "python3.11 -m venv .venv-b" in error["hint"]
-    assert "pip install --no-deps -r b.txt" in error["hint"]
+    assert "pip install --no-deps -r ../b.txt" in error["hint"]
 
 
 @pytest.mark.parametrize(("name", "version"), [("triton", "3.9.9"), ("fla-core", "0.5.2"), ("fla-core", None)])
