@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _SERVE = (ROOT / "examples" / "plain_calls.py").read_text(encoding="utf-8")
 
 
-def _seed(built: Built, into: object, home: Path, extra: dict[str, str] | None = None) -> dict[str, Any]:
-    document: dict[str, Any] = gdn_aot("seed", built.path, "--into", into, "--json", home=home, extra=extra).json
+def _seed(built: Built, into: object, home: Path, **options: Any) -> dict[str, Any]:
+    document: dict[str, Any] = gdn_aot("seed", built.path, "--into", into, "--json", home=home, **options).json
     return document
 
 
@@ -105,7 +105,7 @@ def test_the_environment_of_the_shell_counts(sm_90: Built, tmp_path: Path) -> No
     """The same process with other variables misses, so the proof above can fail."""
     root = tmp_path / "cache"
     line_info = {"TRITON_DISABLE_LINE_INFO": "1"}
-    done = _seed(sm_90, root, tmp_path, line_info)
+    done = _seed(sm_90, root, tmp_path, extra=line_info)
     where = {"TRITON_CACHE_DIR": str(root)}
     served = python(_SERVE, "sm_90", "bf16", home=tmp_path, extra={**where, **line_info})
     assert (served["misses"], served["benchmarks"]) == ([], [])
@@ -153,7 +153,7 @@ def test_paths_are_absolute_and_modes_follow_the_umask(decode: Built, tmp_path: 
 def test_eight_processes_at_once(decode: Built, cache: Path, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(lambda _: _seed(decode, root, tmp_path), range(8)))
+        done = list(pool.map(lambda _: _seed(decode, root, tmp_path, process=True), range(8)))
     assert all(one["written"] + one["kept"] == one["binaries"] for one in done)
     assert sum(one["written"] for one in done) >= done[0]["binaries"]
     found = {name: data.replace(os.fsencode(root), os.fsencode(cache)) for name, data in contents(root).items()}
