@@ -73,7 +73,7 @@ def make_manifest(
             ),
         ),
         triton=m.Triton(version=trace.triton_version, ptxas=trace.ptxas_version),
-        models=tuple(_model(shape) for shape in shapes),
+        models=tuple(m.Model(**{name: getattr(shape, name) for name in m.Model.__struct_fields__}) for shape in shapes),
         workloads=tuple(trace.workloads),
         mode=cast("m.Mode", limits.mode),
         max_tokens=limits.max_tokens,
@@ -155,10 +155,6 @@ def _binary(
         workloads=tuple(sorted({workload for _, workload in users})),
         cubin=compiled.cubin,
     )
-
-
-def _model(shape: ModelShape) -> m.Model:
-    return m.Model(**{name: getattr(shape, name) for name in m.Model.__struct_fields__})
 
 
 def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, ...]:

@@ -208,18 +208,13 @@ def _session(task: CheckTask, target: Target, plan: str, results: Results, progr
                     coming = None
         except EndedError as error:
             if coming is not None:
-                kernel = _noted(error.note)
+                kernel = ""  # the one that was noted last
+                with contextlib.suppress(ValueError):
+                    kernel = json.loads(error.note)[1]
                 wrong = f"{error.reason}{f', in {kernel}' if kernel else ''}"
                 results.take({**coming, "wrong": wrong, "off": [], "kernels": {}})
             return False
         return True
-
-
-def _noted(note: str) -> str:
-    """Return the kernel that a worker noted last."""
-    with contextlib.suppress(ValueError):
-        return str(json.loads(note)[1])
-    return ""
 
 
 def make_record(task: CheckTask, target: Target, card: CardInfo, results: Results | str) -> records.NumericsRecord:

@@ -66,9 +66,9 @@ def find_cards(
     cards = [RayCard(cluster, node, name, target, cache) for node, name in zip(found, names, strict=True)]
     try:
         infos = _described(cards, method, target, say)
-        warnings = [f"{card.name}: {text}" for card, info in infos if (text := info.warning())]
-        for text in warnings:
-            say(f"Warning: {text}")
+        for card, info in infos:
+            if text := info.warning():
+                say(f"Warning: {card.name}: {text}")
         yield infos[0][1], [card for card, _ in infos]
     finally:
         cluster.end([card.close() for card in cards])
@@ -107,7 +107,9 @@ def _described(
             )
         if "problem" in answer:
             raise UsageError(f"node {card.name} offers arch:{target}, but: {answer['problem']}", hint=_WRONG_NODE)
-        found.append((card, _info(answer["card"])))
+        plain = answer["card"]
+        processes = tuple(CardUser(**row) for row in plain["processes"])
+        found.append((card, CardInfo(**{**plain, "target": get_target(plain["target"]), "processes": processes})))
     if not found:
         raise ClusterError(f"no card of {target} can be used: {'; '.join(lost)}")
     _check_alike(found, target)
@@ -129,11 +131,6 @@ def _check_alike(found: Sequence[tuple[RayCard, CardInfo]], target: Target) -> N
                 f"{info.memory >> 20} MiB",
                 hint="offer the resource on nodes of one kind at a time",
             )
-
-
-def _info(plain: Mapping[str, Any]) -> CardInfo:
-    processes = tuple(CardUser(**row) for row in plain["processes"])
-    return CardInfo(**{**plain, "target": get_target(plain["target"]), "processes": processes})
 
 
 class RayCard:

@@ -191,7 +191,8 @@ def describe_kernel(jit: Any) -> Kernel:
     """Return a kernel's identity: Triton's hash, the files its text is in, its callees and globals."""
     cache_key = triton_internals.cache_key(jit)
     called, builtins = _callees(jit)
-    files = sorted({_file(function) for function in [jit, *(function for _, function in called)]})
+    functions = [jit, *(function for _, function in called)]
+    files = sorted({str(Path(inspect.getfile(function.fn)).resolve()) for function in functions})
     dependencies = {
         Dependency(name, function.fn.__module__, function.fn.__qualname__, _text_sha256(function))
         for name, function in called
@@ -241,10 +242,6 @@ def _resolve(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
             return f"{base}.{attribute}", getattr(scope.get(base), attribute, None)
         case _:
             return "", None
-
-
-def _file(function: Any) -> str:
-    return str(Path(inspect.getfile(function.fn)).resolve())
 
 
 def _relative(path: str) -> str:
