@@ -14,7 +14,7 @@ from gdn_aot.records.files import RecordedDevice, RecordedProvider
 from gdn_aot.records.objective import Sample, choose
 
 if TYPE_CHECKING:
-    from gdn_aot.launches import Config, KernelKey
+    from gdn_aot.launches import CompiledKernel, Config, KernelKey
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Session, Unit
     from gdn_aot.measuring.plan import PreparedUnits, TuneTask
@@ -104,14 +104,7 @@ class Writer:
             tokens: [None if index in state.out else row.get(index) for index in range(count)]
             for tokens, row in sorted(state.samples.items())
         }
-        taken = [
-            None
-            if made is None
-            else records.Footprint(
-                registers=made.registers, shared=made.shared, local=made.local, size=self._prepared.sizes[made.cubin]
-            )
-            for made in state.objects
-        ]
+        taken = [self._footprint(made) for made in state.objects]
         sizes = [
             (size.size, size.shared, size.registers * made.threads) if size and made else ()
             for size, made in zip(taken, state.objects, strict=True)
@@ -143,6 +136,12 @@ class Writer:
             regret={tokens: round(part, 4) for tokens, part in verdict.regret.items()},
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
         )
+
+    def _footprint(self, made: CompiledKernel | None) -> records.Footprint | None:
+        if made is None:
+            return None
+        size = self._prepared.sizes[made.cubin]
+        return records.Footprint(registers=made.registers, shared=made.shared, local=made.local, size=size)
 
     def save(self) -> None:
         """Write the record: what was there, with the choices of this run in place of old ones.

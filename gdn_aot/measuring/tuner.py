@@ -100,6 +100,12 @@ def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progres
             writer.save()
             if not isinstance(ended, _BudgetSpentError):
                 raise ended
+    _sum_up(result, prepared, writer)
+    return result
+
+
+def _sum_up(result: Tuned, prepared: PreparedUnits, writer: Writer) -> None:
+    """Put the figures of a tuning that has ended into its result."""
     result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
     result.regret = _regret(writer.choices.values())
@@ -108,7 +114,6 @@ def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progres
     rows = (row for state in prepared.keys.values() for row in state.samples.values())
     ratios = [one.noise / one.us for row in rows for one in row.values()]
     result.noise = statistics.median(ratios) if ratios else None
-    return result
 
 
 def _within(task: TuneTask, prepared: PreparedUnits) -> Method:
