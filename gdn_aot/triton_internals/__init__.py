@@ -166,6 +166,11 @@ def autotune_key(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     return tuple(key)
 
 
+def looked_up(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+    """Return the name of an ``Autotuner``'s kernel, and the key that it looks a configuration up by."""
+    return kernel_name(layers(tuner)[0]), autotune_key(tuner, args, kwargs)
+
+
 def candidates(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """Return the configurations that the ``Autotuner`` would benchmark for this call, in its order."""
     tuner.nargs = dict(zip(tuner.arg_names, args, strict=False))

@@ -239,10 +239,10 @@ def test_layers_run_for_targets_that_other_code_of_vllm_is_for(target: str, tmp_
     code = """
 from gdn_aot.catalogue.providers import Limits
 shape = find_model("qwen3.5-9b").shape(1, "fp16" if sys.argv[1] == "sm_75" else "bf16")
-from gdn_aot.tracing.recorder import Recorder
+from gdn_aot.tracing.recorder import TraceRecorder
 from gdn_aot.tracing.records import Trace
 trace = Trace(provider_version="", triton_version="", ptxas_version="")
-recorder = Recorder(trace)
+recorder = TraceRecorder(trace)
 for name, make in provider.WORKLOADS.items():
     workload = make()
     for call in workload.cases(shape, Limits(max_tokens=4096, max_batch=4)):
