@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import plural
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.archive import MANIFEST_NAME
-from gdn_aot.artifact.container import MAX_FILE, Digests, Frame, FrameError, digest
+from gdn_aot.artifact.container import Digests, Frame, FrameError, digest
 from gdn_aot.artifact.manifest_json import MAX_BYTES, load_manifest
+from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _KEPT = 128 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class Examination:
     """What `examine` found."""
 
     path: Path
@@ -58,7 +60,7 @@ class Report:
 
     def error(self) -> VerificationError:
         """Return the problems as an exception."""
-        count = f"{len(self.problems)} problem{'s' * (len(self.problems) != 1)}"
+        count = plural(len(self.problems), "problem")
         kind = UnknownFormatError if self.unknown_format else VerificationError
         return kind(f"{self.path} is not a sound artifact: {count}", list(self.problems))
 
@@ -66,7 +68,7 @@ class Report:
 class Artifact:
     """A verified artifact, whatever becomes of its file: the bytes that were read are in memory."""
 
-    def __init__(self, report: Report, manifest: Manifest) -> None:
+    def __init__(self, report: Examination, manifest: Manifest) -> None:
         self.path = report.path
         self.manifest = manifest
         self.size = report.size
@@ -145,7 +147,7 @@ def open_artifact(
 
 def examine(
     path: str | PathLike[str], accept: Callable[[int, str], None] | None = None, *, lazy: bool = False
-) -> Report:
+) -> Examination:
     """Run every check on a file, which is read once: what is hashed is what is looked into.
 
     Args:
@@ -175,7 +177,7 @@ def examine(
     body = memoryview(data)[: digests.body]
     if data:
         members.read(body, lazy=lazy)
-    return Report(
+    return Examination(
         path=path,
         size=size,
         sha256=digests.sha256,

@@ -62,7 +62,7 @@ def make_manifest(
         identifier=names.make_identifier(
             provider.name, trace.provider_version, trace.triton_version, target.name, workloads
         ),
-        target=m.Target(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
+        target=m.GPU(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
         provider=m.Provider(
             name=provider.name,
             distribution=provider.distribution,
@@ -151,8 +151,8 @@ def _binary(
     )
 
 
-def _model(shape: ModelShape) -> m.Model:
-    return m.Model(**{name: getattr(shape, name) for name in m.Model.__struct_fields__})
+def _model(shape: ModelShape) -> m.TracedShape:
+    return m.TracedShape(**{name: getattr(shape, name) for name in m.TracedShape.__struct_fields__})
 
 
 def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, ...]:

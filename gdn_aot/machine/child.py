@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gdn_aot.errors import NotWritableError
 from gdn_aot.machine import zygote
+from gdn_aot.machine.pool import ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -224,9 +225,8 @@ class Child:
             return True
 
     def _ending(self, code: int | None) -> str:
-        how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit status {code}"
         tail = self.log_tail()
-        return f"its process ended with {how}" + (f": {tail.splitlines()[-1]}" if tail else "")
+        return f"its process ended with {ending(code)}" + (f": {tail.splitlines()[-1]}" if tail else "")
 
     def log_tail(self) -> str:
         """Return the last lines that the child printed."""

@@ -27,9 +27,7 @@ ANSWER_SECONDS = 9.0
 """In which it must then let a client of Ray in. Both together are less than the 15 s that are promised."""
 _END_SECONDS = 5.0
 _ADDRESS = re.compile(r"[^:/\s]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Ray reads them when it is imported: nothing is reported to anyone."""
 _PROBE = """
 import json, logging, sys

@@ -44,6 +44,16 @@ class Addition:
     sha256: str | None = None
     """What the content must have when it is read; None to take what is there."""
 
+    def check(self, sha256: str) -> None:
+        """Compare the digest of what was read.
+
+        Raises:
+            VerificationError: It is not the file that was to be published.
+        """
+        if self.sha256 not in (None, sha256):
+            problem = Problem(str(self.content), f"does not have the SHA-256 {self.sha256} any more")
+            raise VerificationError("a file changed while it was published", [problem], hint="publish again")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refs:

@@ -224,16 +224,10 @@ class DirectoryRegistry:
             yield
 
     def _put(self, addition: Addition) -> None:
-        """Write a file, unless it is there and whole. An artifact takes no other's place.
-
-        Raises:
-            VerificationError: It is not the file that was to be published.
-        """
+        """Write a file, unless it is there and whole. An artifact takes no other's place."""
         content = addition.content if isinstance(addition.content, bytes) else addition.content.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-        if addition.sha256 not in (None, sha256):
-            problem = Problem(str(addition.content), f"does not have the SHA-256 {addition.sha256} any more")
-            raise VerificationError("a file changed while it was published", [problem], hint="publish again")
+        addition.check(sha256)
         found = self._find(addition.path, sha256)
         if found is None or file_sha256(found) != sha256:
             plain = self._root / addition.path

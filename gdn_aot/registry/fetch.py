@@ -12,16 +12,16 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import to_builtins
 
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.registry.base import COMMIT, read_index
-from gdn_aot.registry.held import held, provenances
 from gdn_aot.registry.layout import Entry, artifact_path, branch_name, entry_of
+from gdn_aot.registry.listing import held, provenances
 from gdn_aot.registry.open import locate, open_registry
-from gdn_aot.registry.select import Candidate, missing_error, select
+from gdn_aot.registry.select import missing_error, select
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.origins import Origin
 from gdn_aot.store.whole import find_installed
@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.registry.base import Registry, Snapshot
     from gdn_aot.registry.layout import Provenances, RegistryIndex
-    from gdn_aot.registry.lockfile import LockFile
+    from gdn_aot.registry.listing import Held
+    from gdn_aot.registry.lockfile import LockedArtifact, LockFile
     from gdn_aot.registry.open import Location
-    from gdn_aot.registry.select import Request, Selected, Verdict
+    from gdn_aot.registry.select import Judged, Request, Selected
     from gdn_aot.store.store import Store
+
+    Pinned: TypeAlias = Entry | LockedArtifact | Held
+    """An artifact whose file is known by its digest."""
 
 State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
 
@@ -60,18 +64,6 @@ class FetchOrder:
     """Pins what may be fetched; its commit is then the revision."""
     dry_run: bool = False
     """Change nothing and download no artifact."""
-
-
-class Pinned(Candidate, Protocol):
-    """An artifact whose file is known by its digest: of an index, a lock file or the store."""
-
-    @property
-    def sha256(self) -> str:
-        """Return that of the ``.tar.zst`` file."""
-
-    @property
-    def size(self) -> int | None:
-        """Return its bytes, where they are known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +93,7 @@ class FetchResult:
     """None in offline mode, where only the store was asked."""
     asked: bool
     """The registry, or huggingface_hub's cache of it, was looked at."""
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Judged, ...]
     missing: tuple[str, ...]
     """What was wanted and is not there. The rest was installed all the same."""
     locked: bool

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from gdn_aot.artifact.manifest import Mode, Numerics
-from gdn_aot.artifact.names import make_identifier
+from gdn_aot.artifact.names import MAX_FILE, make_identifier
 from gdn_aot.codec import Commit, Count, Digest, Form, Record
 from gdn_aot.errors import Problem
 
@@ -35,8 +35,6 @@ ARTIFACT = ".tar.zst"
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 MAX_INDEX = 32 << 20
 """Bytes of an index: some 7,000 entries with 50 models each."""
-MAX_FILE = 128 << 20
-"""Bytes of an artifact file, as `gdn_aot.artifact.container.MAX_FILE`, which would import zstandard."""
 
 TargetName = Annotated[str, Meta(pattern="^sm_[0-9]{2,4}$")]
 FileSize = Annotated[int, Meta(ge=1, le=MAX_FILE)]

@@ -32,7 +32,7 @@ MAX_BYTES = 4 << 20
 
 
 class LockedArtifact(Record, kw_only=True):
-    """One artifact that is pinned. A `gdn_aot.registry.select.Candidate`."""
+    """One artifact that is pinned."""
 
     identifier: str
     provider: str

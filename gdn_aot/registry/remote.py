@@ -172,9 +172,7 @@ class RemoteRegistry:
         upload = partial(api.preupload_lfs_files, self._place, operations, revision=branch, free_memory=False)
         self._ask(f"an upload to {branch}", upload, attempts=1)
         for addition, operation in zip(additions, operations, strict=True):
-            if addition.sha256 not in (None, operation.upload_info.sha256.hex()):
-                problem = Problem(str(addition.content), f"does not have the SHA-256 {addition.sha256} any more")
-                raise VerificationError("a file changed while it was published", [problem], hint="publish again")
+            addition.check(operation.upload_info.sha256.hex())
         send = partial(
             api.create_commit, self._place, operations, commit_message=message, revision=branch, parent_commit=parent
         )

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import GdnAotError, MissError
 from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
-from gdn_aot.serving.nearest import nearest
 from gdn_aot.serving.state import Miss
-from gdn_aot.triton_internals import compiled_text, launching, relaxing, serving
+from gdn_aot.triton_internals import compiled_text, current_device, launching, relaxing, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from gdn_aot.serving.state import State
     from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord
     from gdn_aot.store.stored import StoredArtifact
 
+_VERBS = {"binary": "compiles", "choice": "benchmarks"}
+_OTHER_FLAG = 4.0
+"""Distance of two flags that differ: as much as a size 16 times as large."""
 
-class Kernel:
+
+class ServedKernel:
     """Seeds one kernel and answers what Triton then asks.
 
     Args:
@@ -140,7 +144,7 @@ class Kernel:
         with self._state.lock:
             problem, stand_ins, told = "", [], False
             try:
-                device = serving.current_device()
+                device = current_device()
                 choices = self._device_choices(device)
                 told = not self.fitting(device)
                 if key in choices:
@@ -190,4 +194,29 @@ def _distinct(configs: list[Any]) -> list[Any]:
     return list({str(config): config for config in configs}.values())
 
 
-_VERBS = {"binary": "compiles", "choice": "benchmarks"}
+def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the known keys that may stand for ``key``, the closest first.
+
+    Keys hold sizes, flags and the dtypes of tensors. A key of other dtypes or another form may not: its configuration
+    need not fit. Sizes are compared by their ratio, so that 64 is as far from 32 as from 128; ties go to the first.
+    """
+    ranked = [(_distance(key, other), place, other) for place, other in enumerate(known)]
+    return [other for distance, _, other in sorted(ranked, key=lambda item: item[:2]) if distance < math.inf]
+
+
+def _distance(key: tuple[Any, ...], other: tuple[Any, ...]) -> float:
+    if len(key) != len(other):
+        return math.inf
+    return sum(map(_part, key, other))
+
+
+def _part(wanted: Any, known: Any) -> float:
+    if wanted == known and type(wanted) is type(known):
+        return 0.0
+    if isinstance(wanted, str) or isinstance(known, str):
+        return math.inf
+    if isinstance(wanted, bool) or isinstance(known, bool) or wanted is None or known is None:
+        return _OTHER_FLAG
+    if wanted <= 0 or known <= 0:
+        return _OTHER_FLAG
+    return abs(math.log2(wanted / known))

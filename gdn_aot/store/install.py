@@ -24,9 +24,10 @@ from gdn_aot.store.stored import MANIFEST, PACK
 from gdn_aot.store.whole import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.store.lock import Waiting
     from gdn_aot.store.origins import Origin
     from gdn_aot.store.store import Store
 
@@ -52,18 +53,12 @@ class Installed:
 
 
 def install(
-    store: Store, artifact: Artifact, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
+    store: Store, artifact: Artifact, origin: Origin | None = None, *, waiting: Waiting | None = None
 ) -> Installed:
-    """Put a verified artifact into the store. Safe to run in many processes at once.
+    """Put a verified artifact, which came from ``origin`` if that was a registry, into the store.
 
-    An artifact that is already there is checked and, where it is damaged, written again. It becomes the one installed
-    last, which the loader prefers.
-
-    Args:
-        store: Where to.
-        artifact: What `open_artifact` returned.
-        origin: Where it came from, if that was a registry.
-        waiting: Told, after two seconds, which process has the store locked.
+    Safe to run in many processes at once. An artifact that is already there is checked and, where it is damaged,
+    written again. It becomes the one installed last, which the loader prefers.
 
     Raises:
         NotWritableError: The store cannot be written.
@@ -80,18 +75,10 @@ def install(
     return Installed(place=place, new=new, repaired=repaired)
 
 
-def renew(
-    store: Store, place: str, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
-) -> None:
+def renew(store: Store, place: str, origin: Origin | None = None, *, waiting: Waiting | None = None) -> None:
     """Note that an installed artifact was asked for again: where it came from, and that the loader is to prefer it.
 
-    Nothing is written where that is so already.
-
-    Args:
-        store: The store.
-        place: The artifact's directory, as `find_installed` returns it.
-        origin: Where it came from this time, if that is known.
-        waiting: Told, after two seconds, which process has the store locked.
+    Nothing is written where that is so already. ``place`` is its directory, as `find_installed` returns it.
 
     Raises:
         NotWritableError: Another build of the same identifier is preferred, and the store cannot be written. That an
@@ -112,17 +99,10 @@ def renew(
 
 
 @contextmanager
-def writing(
-    store: Store, waiting: Callable[[str], None] | None = None, *, make: bool = False
-) -> Iterator[dict[str, int]]:
-    """Be the only one who changes a store. What others left unfinished is removed first.
+def writing(store: Store, waiting: Waiting | None = None, *, make: bool = False) -> Iterator[dict[str, int]]:
+    """Be the only one who changes a store, which ``make`` makes if there is none.
 
-    Yields the bytes of each thing that was left unfinished, by its path.
-
-    Args:
-        store: The store.
-        waiting: Told, after two seconds, which process has the lock.
-        make: Make the store if there is none.
+    What others left unfinished is removed first; yields the bytes of each such thing by its path.
 
     Raises:
         NotWritableError: The store cannot be written. Any `OSError` inside becomes this.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Grid = tuple[int, int, int]
 
 
-class Prepared:
+class BoundLaunch:
     """One launch, bound: which binary it wants, and what that is to be launched with."""
 
     def __init__(

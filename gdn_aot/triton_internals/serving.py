@@ -13,8 +13,7 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.errors import UnsupportedTritonError
-from gdn_aot.triton_internals import check_version, make_config
+from gdn_aot.triton_internals import changed, check_version, current_device, make_config
 from gdn_aot.triton_internals.observing import unwrapped
 
 if TYPE_CHECKING:
@@ -44,23 +43,13 @@ def check_serving() -> None:
         "Autotuner.run": (Autotuner, "run", {"cache", "configs", "keys", "arg_names"}),
         "CompiledKernel.launch_metadata": (CompiledKernel, "launch_metadata", {"launch_enter_hook", "src"}),
     }
-    changed = [
+    other = [
         what
         for what, (owner, name, used) in expected.items()
         if not used <= set(getattr(getattr(unwrapped(getattr(owner, name, None)), "__code__", None), "co_names", ()))
     ]
-    if changed:
-        raise UnsupportedTritonError(
-            f"Triton {version} has changed {', '.join(changed)}, which gdn-aot relies on",
-            hint="install a Triton version from the table in the README, or upgrade gdn-aot",
-        )
-
-
-def current_device() -> int:
-    """Return the number of the current device."""
-    from triton.runtime.driver import driver
-
-    return int(driver.active.get_current_device())
+    if other:
+        raise changed(version, other)
 
 
 def ready_device() -> int | None:

@@ -53,7 +53,7 @@ def export(choices: Choices, directory: Path) -> None:
         UsageError: Two kernels of one name have different configurations for one key.
     """
     listed = [
-        fla_configs.Choice(kernel=name, key=tuple(choice["key"]), config=_config(**choice["config"]))
+        fla_configs.ExportedChoice(kernel=name, key=tuple(choice["key"]), config=_config(**choice["config"]))
         for name, found in choices.items()
         for choice in found
     ]

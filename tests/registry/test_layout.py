@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import indexed, make
 
-from gdn_aot.artifact.container import MAX_FILE
-from gdn_aot.artifact.names import make_identifier
+from gdn_aot.artifact.names import MAX_FILE, make_identifier
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
 from gdn_aot.registry import layout
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def index(sm_90: Written, sm_120: Written) -> RegistryIndex:
     return make_index([indexed(sm_90), indexed(sm_120)])
-
-
-def test_limit_is_that_of_artifacts() -> None:
-    assert layout.MAX_FILE == MAX_FILE
 
 
 def test_entry_says_what_the_manifest_says(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from helpers import python
 
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.registry.listing import judge
-from gdn_aot.registry.select import Request, Verdict, WantedProvider, WantedVersion, missing_error, select
+from gdn_aot.registry.select import Judged, Request, WantedProvider, WantedVersion, missing_error, select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -240,7 +240,7 @@ def test_what_cannot_be_meant(
     ],
 )
 def test_what_is_missing_is_built_with_its_own_provider(missing: list[str], expected: list[str]) -> None:
-    error = missing_error("here", [Verdict(identifier="x", accepted=False, reason="is for another")], missing)
+    error = missing_error("here", [Judged(identifier="x", accepted=False, reason="is for another")], missing)
     commands = " or ".join(f"gdn-aot build --arch {rest} --model NAME" for rest in expected)
     assert error.hint == f"{commands} makes one; or name another --revision or --repo"
 

@@ -11,10 +11,9 @@ from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import NothingSelectedError, NotWritableError, UnknownFormatError
-from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install, size_of
 from gdn_aot.store.store import Store
-from gdn_aot.store.upkeep import Removed, ls, prune, remove
+from gdn_aot.store.upkeep import Removed, audit, ls, prune, remove
 
 SM_90 = "fla0.6.0-triton3.6.0-sm_90"
 

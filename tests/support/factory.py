@@ -80,7 +80,7 @@ def make_manifest(*, blobs: tuple[m.Blob, ...] = (), epoch: int = 0) -> m.Manife
     return m.Manifest(
         format=m.FORMAT,
         identifier="fla0.6.0-triton3.6.0-sm_120",
-        target=m.Target(name="sm_120", capability=(12, 0), warp_size=32, max_shared=101376),
+        target=m.GPU(name="sm_120", capability=(12, 0), warp_size=32, max_shared=101376),
         provider=m.Provider(
             name="fla",
             distribution="fla-core",
@@ -90,7 +90,7 @@ def make_manifest(*, blobs: tuple[m.Blob, ...] = (), epoch: int = 0) -> m.Manife
         ),
         triton=m.Triton(version="3.6.0", ptxas="12.9.86"),
         models=(
-            m.Model(
+            m.TracedShape(
                 name="qwen3.5-9b",
                 tp=1,
                 heads=16,

@@ -57,7 +57,7 @@ def make(
     manifest = replace(
         plain,
         identifier=names.make_identifier("fla", version, triton, target),
-        target=m.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
+        target=m.GPU(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
         provider=replace(plain.provider, version=version),
         triton=replace(plain.triton, version=triton),
         kernels=(

@@ -24,10 +24,9 @@ from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NothingSelectedError
-from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
-from gdn_aot.store.upkeep import prune, remove
+from gdn_aot.store.upkeep import audit, prune, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable

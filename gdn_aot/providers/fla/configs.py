@@ -36,7 +36,7 @@ _MAKER = "gdn-aot"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class ExportedChoice:
     """One choice to export."""
 
     kernel: str
@@ -70,7 +70,7 @@ def environment(directory: Path) -> dict[str, str]:
     return {"FLA_CACHE_MODE": "strict", "FLA_CONFIG_DIR": str(directory)}
 
 
-def prepare(choices: Iterable[Choice], triton: str) -> Export:
+def prepare(choices: Iterable[ExportedChoice], triton: str) -> Export:
     """Make the files of some choices.
 
     Args:
@@ -86,7 +86,7 @@ def prepare(choices: Iterable[Choice], triton: str) -> Export:
             f"the installed {DISTRIBUTION} reads no configuration files with a key for each call",
             hint=f"pip install '{DISTRIBUTION}>=0.5.1'",
         )
-    by_name: dict[str, dict[str, Choice]] = {}
+    by_name: dict[str, dict[str, ExportedChoice]] = {}
     not_served: dict[str, int] = {}
     for choice in choices:
         if not is_served(choice.kernel):
@@ -159,7 +159,7 @@ def write(export: Export, directory: Path) -> None:
         raise NotWritableError(f"cannot write to {directory}: {error.strerror or error}") from error
 
 
-def _document(name: str, choices: Mapping[str, Choice], triton: str) -> bytes:
+def _document(name: str, choices: Mapping[str, ExportedChoice], triton: str) -> bytes:
     entries = {
         digest: {"autotune_key": list(choice.key), "config": _config(choice.config)}
         for digest, choice in sorted(choices.items(), key=lambda item: str(item[1].key))

@@ -26,7 +26,7 @@ from gdn_aot.providers.fla.modules import (
     ShortConv,
     cu_seqlens,
 )
-from gdn_aot.providers.workload import Call
+from gdn_aot.providers.workload import Call, Workload, there
 from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.providers.workload import Draw, Workload
+    from gdn_aot.providers.draw import Draw
     from gdn_aot.reference import Tensors
 
 DEFAULT_CHUNK = 64
@@ -73,11 +73,9 @@ def _normalized_heads(shape: ModelShape) -> int:
     return shape.heads if GROUPED_VALUES else shape.v_heads
 
 
-class _Operator:
+class _Operator(Workload):
     """Tensors and arguments that both operators share."""
 
-    name: str
-    kind: str
     layer: bool
     """Called as FLA's layer does (gate and beta sigmoid in the kernel, state V first) or as transformers does."""
     backward = False
@@ -155,11 +153,11 @@ class _Operator:
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the delta rule of the same inputs, with the gates that the kernel makes of raw ones."""
         args: dict[str, Any] = dict(call.arguments)
-        q, k, v, g, beta = (_there(inputs, name).double() for name in ("q", "k", "v", "g", "beta"))
+        q, k, v, g, beta = (there(inputs, name).double() for name in ("q", "k", "v", "g", "beta"))
         if args.get("l2norm", True):
             q, k = reference.normalized(q), reference.normalized(k)
         if inputs.get("A_log") is not None:
-            g = reference.gate(g, _there(inputs, "A_log"), _there(inputs, "dt_bias"))
+            g = reference.gate(g, there(inputs, "A_log"), there(inputs, "dt_bias"))
         if self.layer and BETA_SIGMOID:
             beta = beta.sigmoid() * _beta_scale(shape)
         initial = inputs["initial_state"]
@@ -179,13 +177,6 @@ class _Operator:
     def _parameter_dtypes(self, shape: ModelShape) -> tuple[str, ...]:
         """Return dtypes of ``A_log``: float32 as created, the model's after ``model.to(dtype)``."""
         return ("fp32", shape.dtype) if self.layer and GATE_IN_KERNEL else ("fp32",)
-
-
-def _there(tensors: Tensors, name: str) -> torch.Tensor:
-    found = tensors[name]
-    if found is None:
-        raise ValueError(f"the call has no {name}")
-    return found
 
 
 def _beta_scale(shape: ModelShape) -> float:
@@ -296,11 +287,6 @@ class SmallChunks(Prefill):
         for bucket in traffic.buckets_near(shape.heads, BUCKET_ROWS, tokens, limits):
             yield self._at(CHUNK_SIZES[1], tokens=bucket, h0=False)
 
-    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
-        """Yield the small cases."""
-        del tokens
-        return self.cases(shape, SMALL)
-
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random prompt."""
         del shape
@@ -342,11 +328,6 @@ class Recurrent(_Operator):
         """Yield every pattern in a decode step of ``tokens`` sequences, 256 at most."""
         if tokens <= limits.max_tokens:
             yield from self._patterns(shape, min(tokens, DECODE_BATCH))
-
-    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
-        """Yield the small cases."""
-        del tokens
-        return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random decode batch of 1 to 256 sequences."""

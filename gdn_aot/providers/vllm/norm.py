@@ -11,10 +11,9 @@ import torch
 from vllm.model_executor.layers.layernorm import RMSNormGated
 
 from gdn_aot.providers import traffic
-from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.vllm.cache import DTYPES
 from gdn_aot.providers.vllm.steps import SM_COUNTS, norm_rows
-from gdn_aot.providers.workload import Call
+from gdn_aot.providers.workload import Call, Workload, there
 from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.providers.workload import Draw
+    from gdn_aot.providers.draw import Draw
     from gdn_aot.reference import Tensors
 
 try:
@@ -35,8 +34,8 @@ _GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
 """The module that asks for the SM count."""
 
 
-class GatedNorm:
-    """``RMSNormGated`` on the output of a layer, as it is where Inductor does not take its place."""
+class GatedRMSNorm(Workload):
+    """``RMSNormGated`` on the output of a layer, as it is where Inductor does not take its place. Not autotuned."""
 
     kind = "norm"
 
@@ -61,11 +60,6 @@ class GatedNorm:
             self.name, tokens=traffic.random_length(rng, limits.max_tokens), sm_count=rng.choice(list(SM_COUNTS))
         )
 
-    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
-        """Yield nothing: the kernel is not autotuned."""
-        del shape, tokens, limits
-        return iter(())
-
     def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
         """Draw the layer's output, the gate and the weight."""
         args: dict[str, Any] = dict(call.arguments)
@@ -79,8 +73,7 @@ class GatedNorm:
     def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Call the norm as the layer does, on a card with so many SMs. Returns ``out``."""
         sm_count: Any = dict(call.arguments)["sm_count"]
-        x, gate, weight = (inputs[name] for name in ("x", "g", "norm_weight"))
-        assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
+        x, gate, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
         norm = _norm(shape.norm_eps, shape.activation)
         norm.weight = torch.nn.Parameter(weight, requires_grad=False)
         with torch.no_grad(), mock.patch.object(_GUARD, "num_compute_units", return_value=sm_count):
@@ -89,13 +82,8 @@ class GatedNorm:
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the gated norm."""
         del call
-        x, gate, weight = (inputs[name] for name in ("x", "g", "norm_weight"))
-        assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
+        x, gate, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
         return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, shape.activation)}
-
-    def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call on tensors without content."""
-        self.apply(shape, call, self.inputs(shape, call, EMPTY))
 
 
 @cache

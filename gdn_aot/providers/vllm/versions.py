@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gdn_aot.providers.vllm.reference import INTERLEAVED, OLMO
+
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
 
-OLMO = "olmo-hybrid"
-INTERLEAVED = "qwen3-next"
 QWEN = "qwen3.5"
 
 

@@ -18,9 +18,10 @@ from gdn_aot.providers.vllm import layer as vllm_layer  # noqa: E402
 from gdn_aot.providers.vllm import reference as vllm_reference  # noqa: E402
 from gdn_aot.providers.vllm import steps as vllm_steps  # noqa: E402
 from gdn_aot.providers.vllm.contentless import contentless  # noqa: E402
-from gdn_aot.providers.vllm.norm import GatedNorm  # noqa: E402
+from gdn_aot.providers.vllm.norm import GatedRMSNorm  # noqa: E402
 from gdn_aot.providers.vllm.relaxations import RELAXATIONS  # noqa: E402
 from gdn_aot.providers.vllm.steps import Group, Step  # noqa: E402
+from gdn_aot.providers.workload import Workload  # noqa: E402
 
 if TYPE_CHECKING:
     import random
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.providers.workload import Call, Draw, Workload
+    from gdn_aot.providers.draw import Draw
+    from gdn_aot.providers.workload import Call
     from gdn_aot.reference import Tensors
 
 __all__ = ["RELAXATIONS", "WORKLOADS"]
@@ -44,7 +46,7 @@ _CASES = {
 }
 
 
-class Steps:
+class Steps(Workload):
     """Steps of one kind of vLLM's scheduler."""
 
     def __init__(self, kind: str) -> None:
@@ -109,5 +111,5 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "decode": lambda: Steps("decode"),
     "mixed": lambda: Steps("mixed"),
     "speculative": lambda: Steps("speculative"),
-    "gated-norm": lambda: GatedNorm("gated-norm"),
+    "gated-norm": lambda: GatedRMSNorm("gated-norm"),
 }
