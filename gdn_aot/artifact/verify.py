@@ -24,10 +24,10 @@ from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
-    from gdn_aot.artifact.manifest import Blob, Manifest
+    from gdn_aot.artifact.manifest import Manifest
 
 _AHEAD = 4 << 20
 """Bytes of members that are decompressed at once, while those before them are checked."""
@@ -129,10 +129,8 @@ def open_artifact(
 ) -> Artifact:
     """Verify an artifact file and open it.
 
-    Args:
-        path: The file.
-        accept: Told its bytes and SHA-256 before anything in it is looked at; what it raises refuses the file.
-        lazy: Leave the blobs to `Artifact.iter_blobs`, which checks each as it is read.
+    ``accept`` is told its bytes and SHA-256 before anything in it is looked at; what it raises refuses the file.
+    ``lazy`` leaves the blobs to `Artifact.iter_blobs`, which checks each as it is read.
 
     Raises:
         UsageError: There is no such file, or it cannot be read.
@@ -148,12 +146,7 @@ def open_artifact(
 def examine(
     path: str | PathLike[str], accept: Callable[[int, str], None] | None = None, *, lazy: bool = False
 ) -> Examination:
-    """Run every check on a file, which is read once: what is hashed is what is looked into.
-
-    Args:
-        path: The file.
-        accept: As `open_artifact` takes it.
-        lazy: Look at no blob.
+    """Run every check on a file, which is read once: what is hashed is what is looked into. See `open_artifact`.
 
     Raises:
         UsageError: There is no such file, or it cannot be read.
@@ -271,15 +264,11 @@ class _Members:
 def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> Iterator[tuple[str, memoryview]]:
     """Yield (SHA-256, content) of each blob that is right, in the order of the manifest; add what is wrong to a list.
 
-    Each few MiB are decompressed by another thread while those before them are looked at.
-
-    Args:
-        frame: What is compressed, read up to the end of the manifest.
-        manifest: Its manifest.
-        problems: Where to say what is wrong.
+    The frame is read up to the end of the manifest. Each few MiB are decompressed by another thread while those before
+    them are looked at.
     """
-    groups = list(_groups(manifest.blobs))
-    sizes = [*map(_bytes_of, groups), len(tar.END)]
+    groups = list(tar.grouped(manifest.blobs, lambda blob: blob.size, _AHEAD))
+    sizes = [*(sum(tar.member_size(blob.size) for blob in group) for group in groups), len(tar.END)]
     epoch, number = manifest.build.epoch, 0
     with ThreadPoolExecutor(1) as ahead:
         try:
@@ -308,24 +297,6 @@ def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> It
                 problems.append(Problem("archive", "goes on after the last member that the manifest calls for"))
         except FrameError as error:
             problems.append(Problem("compressed data", str(error)))
-
-
-def _groups(blobs: Sequence[Blob]) -> Iterator[list[Blob]]:
-    """Yield blobs that are to be decompressed at once."""
-    group: list[Blob] = []
-    size = 0
-    for blob in blobs:
-        group.append(blob)
-        size += blob.size
-        if size > _AHEAD:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _bytes_of(group: Iterable[Blob]) -> int:
-    return sum(tar.member_size(blob.size) for blob in group)
 
 
 def _exactly(frame: Frame, size: int) -> bytes:

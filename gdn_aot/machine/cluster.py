@@ -169,14 +169,10 @@ class Cluster:
     def task(
         self, function: Callable[..., Any], arguments: Sequence[Any], *, cpus: int, tries: int, without: Collection[str]
     ) -> Any:
-        """Have a function called on some node, and again where that is lost or it raises.
+        """Have a function, of a module that nodes have, called on some node that is not one of ``without``.
 
-        Args:
-            function: Of a module that nodes have.
-            arguments: Its arguments.
-            cpus: What it takes of the node.
-            tries: How often at the most.
-            without: Ids of nodes that it must not run on.
+        It takes so many CPUs of the node, and is called again, ``tries`` times at the most, where that is lost or it
+        raises.
         """
         import ray
 
@@ -224,11 +220,7 @@ class Cluster:
     def actor(self, kind: type, node: Node, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Start an actor on a node. That this fails shows when it is called.
 
-        Args:
-            kind: Its class.
-            node: Where.
-            arguments: Of the class.
-            options: Of Ray: what the actor takes of the node.
+        ``options`` are Ray's: what the actor takes of the node.
         """
         import ray
 

@@ -52,12 +52,7 @@ EMPTY = Draw()
 
 
 class Random(Draw):
-    """Random numbers, the same for the same seed on one kind of device.
-
-    Args:
-        seed: Of the generator.
-        device: Where the generator and all tensors are.
-    """
+    """Random numbers, the same for the same seed on one kind of device; generator and tensors are on the device."""
 
     def __init__(self, seed: int, device: str) -> None:
         self._source = torch.Generator(device)

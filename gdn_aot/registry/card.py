@@ -63,12 +63,7 @@ _LONGEST = 120
 
 
 def render(index: RegistryIndex, registry: str) -> bytes:
-    """Return the card.
-
-    Args:
-        index: What the moving branch has.
-        registry: The registry's name. A path is not shown: it is of the machine.
-    """
+    """Return the card of what the moving branch has. A registry's path is not shown: it is of the machine."""
     repo = registry if registry.startswith("hf://") else "./kernels"
     parts = [
         _metadata(index.entries),

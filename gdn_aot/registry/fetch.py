@@ -116,11 +116,7 @@ def offline() -> bool:
 def fetch(order: FetchOrder, store: Store, done: Callable[[Fetched], None], say: Callable[[str], None]) -> FetchResult:
     """Install what is wanted and is not installed yet.
 
-    Args:
-        order: What, and from where.
-        store: Where to.
-        done: Told of each artifact as soon as it is there.
-        say: Told in words what takes time.
+    ``done`` is told of each artifact as soon as it is there, ``say`` in words what takes time.
 
     Raises:
         NoArtifactError: Nothing fits; it carries the reason for each artifact that there is.
@@ -163,9 +159,8 @@ class _Job:
     def from_store(self, *, last_resort: bool = False) -> FetchResult | None:
         """Answer from the store alone; None if it cannot, or lacks something.
 
-        Args:
-            last_resort: There is no other answer: take every target for those that are here, and the moving branch for
-                whatever came from the repository.
+        As the last resort it takes every target for those that are here, and the moving branch for whatever came from
+        the repository.
         """
         order, held_from = self.order, self._held(last_resort=last_resort)
         if held_from is None:

@@ -71,9 +71,7 @@ class ListedArtifact:
 def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[tuple[str, str], ...]]:
     """Return the artifacts of a store, the one installed last first, and (directory, problem) of what is damaged.
 
-    Args:
-        store: The store.
-        whole: Count what is not whole as damaged, as `gdn_aot.store.whole.faults` sees it.
+    With ``whole`` all that is not whole counts as damaged, as `gdn_aot.store.whole.faults` sees it.
 
     Raises:
         UnknownFormatError: A newer gdn-aot made the store.
@@ -104,12 +102,9 @@ def provenances(store: Store, place: str) -> Provenances | None:
 
 
 def rows(entries: Sequence[Entry], store: Store, request: Request) -> tuple[ListedArtifact, ...]:
-    """Put a registry and a store together: the same file of both is one row.
+    """Put a registry's entries, none if it is not looked at, and a store together: the same file of both is one row.
 
-    Args:
-        entries: Of the registry's index; empty if it is not looked at.
-        store: It.
-        request: What this machine has, as `gdn_aot.registry.request.machine_request` returns it.
+    The request is what this machine has, as `gdn_aot.registry.request.machine_request` returns it.
     """
     found, damaged = held(store, whole=True)
     here = {item.sha256: item for item in found}

@@ -112,10 +112,8 @@ farthest."""
 def select(candidates: Sequence[_C], request: Request) -> Selected[_C]:
     """Choose the artifacts that are wanted.
 
-    Args:
-        candidates: What there is, in any order.
-        request: What is wanted. For each provider and each target of it there must be an artifact; where it names no
-            targets, one for each provider.
+    For each provider and each target of the request there must be one; where it names no targets, one for each
+    provider.
     """
     judged = [(candidate, differences(candidate, request)) for candidate in candidates]
     judged.sort(key=lambda pair: (len(pair[1]), sum(weight for weight, _ in pair[1]), pair[0].identifier))
@@ -195,13 +193,9 @@ def _describe(target: str | None, provider: WantedProvider | None, triton: Wante
 def missing_error(
     where: str, verdicts: Sequence[Judged], missing: Sequence[str], hint: str | None = None
 ) -> NoArtifactError:
-    """Return what to raise where a registry lacks what is wanted.
+    """Return what to raise where a registry, which ``where`` names with its revision, lacks what is wanted.
 
-    Args:
-        where: The registry and its revision.
-        verdicts: On everything that it has.
-        missing: What it lacks.
-        hint: What to do, where that is not to build it or to look elsewhere.
+    The hint, unless another is given, is to build it or to look elsewhere.
     """
     rejected = [Problem(verdict.identifier, verdict.reason) for verdict in verdicts if not verdict.accepted]
     message = f"{where} has no artifact of {', nor of '.join(missing)}"

@@ -25,15 +25,9 @@ _OTHER_FLAG = 4.0
 
 
 class ServedKernel:
-    """Seeds one kernel and answers what Triton then asks.
+    """Seeds one kernel, ``module:qualname``, and answers what Triton then asks, from artifacts of the same source.
 
-    Args:
-        state: The loader's state, shared by all kernels.
-        name: ``module:qualname``.
-        jit: Its ``JITFunction``.
-        tuner: Its ``Autotuner``, or None.
-        found: Artifacts that were built from the same source.
-        refusal: Why no artifact may serve it, in strict mode; every lookup then raises.
+    In strict mode ``refusal`` may say why none may serve it; every lookup then raises.
     """
 
     def __init__(
@@ -158,7 +152,8 @@ class ServedKernel:
             if stand_ins:
                 reason = f"no choice for this key; that of the closest, {stand_ins[0]}, is taken"
                 self._missed("choice", str(key), reason, "nearest", self._state.cover_hint())
-                return serving.try_configs(self.tuner, key, _distinct([*stand_ins, *self.tuner.configs]))
+                distinct = {str(config): config for config in (*stand_ins, *self.tuner.configs)}
+                return serving.try_configs(self.tuner, key, [*distinct.values()])
             must_not_tune = self._state.strict or self._state.on_miss == "error"
             reason = self._refusal or problem or "no choice for this key"
             answer = "error" if must_not_tune else "triton"
@@ -188,10 +183,6 @@ class ServedKernel:
             raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=hint or None)
         done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
         (log.info if told else log.warn)(f"{self.name}: {reason}; {done}. {hint}".rstrip())
-
-
-def _distinct(configs: list[Any]) -> list[Any]:
-    return list({str(config): config for config in configs}.values())
 
 
 def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import write_whole
+from gdn_aot.artifact.tar import grouped
 from gdn_aot.errors import NotWritableError
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index_writer import write_index
@@ -24,7 +25,7 @@ from gdn_aot.store.stored import MANIFEST, PACK
 from gdn_aot.store.whole import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.store.lock import Waiting
@@ -164,7 +165,7 @@ def _put(store: Store, place: str, artifact: Artifact, origins: tuple[Origin, ..
         # Most of writing is waiting for the disk: that of one piece, while the next blobs are checked.
         with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as disk, open(f"{temporary}/{PACK}", "xb") as pack:
             small = beside.submit(_write_small, temporary, artifact, origins)
-            pieces = _pieces(content for _, content in artifact.iter_blobs())
+            pieces = grouped((content for _, content in artifact.iter_blobs()), len, _PIECE)
             written = [disk.submit(_write_all, pack.fileno(), piece) for piece in pieces]
             synced = disk.submit(os.fsync, pack.fileno())
             write_whole(f"{temporary}/{INDEX}", write_index(artifact), sync=True)
@@ -186,19 +187,6 @@ def _write_small(place: str, artifact: Artifact, origins: tuple[Origin, ...]) ->
     write_whole(f"{place}/{MANIFEST}", manifest, sync=True)
     if origins:
         write_origins(place, origins)
-
-
-def _pieces(contents: Iterable[memoryview]) -> Iterator[list[memoryview]]:
-    """Yield contents in lists that are worth a write each."""
-    piece: list[memoryview] = []
-    size = 0
-    for content in contents:
-        piece.append(content)
-        size += len(content)
-        if size > _PIECE:
-            yield piece
-            piece, size = [], 0
-    yield piece
 
 
 def _write_all(file: int, contents: list[memoryview]) -> None:

@@ -230,13 +230,8 @@ def pack_launch(
 ) -> tuple[str, dict[str, Json]]:
     """Return the launch key and the specialization, as JSON, of a launch that a binder has bound.
 
-    Args:
-        jit: The function.
-        backend: Triton's, of the target.
-        kwargs: What the binder was called with by name.
-        bound: What it returned, as the next two.
-        specialization: Likewise.
-        options: Likewise.
+    ``backend`` is Triton's, of the target; ``kwargs`` is what the binder was called with by name, the last three are
+    what it returned.
 
     Raises:
         TypeError: A constant is of a type that JSON cannot carry.

@@ -41,14 +41,10 @@ class BoundLaunch:
 
 
 class Ready:
-    """One binary, loaded on the current device.
+    """One binary, loaded on the current device, of which ``device`` is the ordinal.
 
-    Args:
-        native: `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
-        jit: The function it was compiled from.
-        record: Its launch key, metadata and specialization.
-        code: A cubin, or PTX text, which the driver then compiles for the device.
-        device: Ordinal of the current device.
+    ``native`` is `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher; ``code`` a cubin,
+    or PTX text, which the driver then compiles for the device.
 
     Raises:
         RuntimeError: The CUDA driver refused.

@@ -138,14 +138,9 @@ def _metadata(record: BinaryRecord) -> Any:
 def make_kernel(
     native: Any, jit: Any, record: BinaryRecord, code: bytes, loaded: tuple[int, int, int, int, int]
 ) -> Any:
-    """Return a kernel that Triton can launch.
+    """Return a kernel that Triton can launch, of a cubin that `load_binary` has ``loaded``.
 
-    Args:
-        native: `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
-        jit: The function it was compiled from.
-        record: What the artifact says of it.
-        code: The cubin.
-        loaded: What `load_binary` returned.
+    ``native`` is `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
     """
     from triton.runtime.driver import driver
 
@@ -170,13 +165,8 @@ def defer_cuda_utils(native: Any) -> bool:
     """Have Triton's CUDA driver load its compiled helper when something needs it, not when the driver is made.
 
     Triton builds that helper with a C compiler, or reads it from its cache; kernels from an artifact do not need it.
-    Whatever does - a launcher that Triton makes for another kernel, a tensor descriptor - gets Triton's own.
-
-    Args:
-        native: `gdn_aot.triton_internals._launch`.
-
-    Returns:
-        False if nothing was done: the driver exists already, or is not as known.
+    Whatever does - a launcher that Triton makes for another kernel, a tensor descriptor - gets Triton's own. Returns
+    False if nothing was done: the driver exists already, or is not as known.
     """
     nvidia: Any = sys.modules.get(NVIDIA_DRIVER)
     config = getattr(sys.modules.get("triton.runtime.driver"), "driver", None)  # imports us: not to be imported here

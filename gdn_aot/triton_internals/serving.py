@@ -125,11 +125,9 @@ class _DeviceCaches(defaultdict[int, tuple[Any, ...]]):
 def seed_kernels(jit: Any, prepare: _Prepare, lock: Callable[[], Any], unsupported: Callable[[str], None]) -> None:
     """Let a ``JITFunction`` find its binaries through us.
 
-    Args:
-        jit: The function.
-        prepare: Called with a device when that is first used; returns what looks a launch key up.
-        lock: Returns the reentrant lock to hold while a device is prepared; a forked child has a new one.
-        unsupported: Called with what is wrong if Triton's entry for a device has another form; it is left as it is.
+    ``prepare`` is called with a device when that is first used, and returns what looks a launch key up. ``lock``
+    returns the reentrant lock to hold meanwhile; a forked child has a new one. ``unsupported`` is told what is wrong if
+    Triton's entry for a device has another form, which is then left as it is.
     """
     caches = _DeviceCaches(jit, prepare, lock, unsupported)
     for device, entry in list(jit.device_caches.items()):
@@ -138,12 +136,7 @@ def seed_kernels(jit: Any, prepare: _Prepare, lock: Callable[[], Any], unsupport
 
 
 class ChoiceCache(dict[Any, Any]):
-    """``Autotuner.cache`` that asks ``answer`` for keys that it lacks.
-
-    Args:
-        ready: What Triton has chosen already.
-        answer: Called with an unknown key; returns a configuration, or None to leave it to Triton.
-    """
+    """``Autotuner.cache`` that asks ``answer`` for keys that it lacks; None leaves a key to Triton."""
 
     def __init__(self, ready: Mapping[Any, Any], answer: Callable[[Any], Any | None]) -> None:
         super().__init__(ready)
@@ -174,15 +167,10 @@ def find_config(tuner: Any, wanted: ConfigRecord) -> Any:
 
 
 class Trial:
-    """Stands in an ``Autotuner`` for what it wraps while a configuration is tried that was not made for this key.
+    """Stands in an ``Autotuner`` for what it wraps while configurations are tried that were not made for this key.
 
     What Triton's autotuner drops a candidate for must not reach the caller: the next configuration is taken then, and
     kept. Nothing has run when such an error is raised.
-
-    Args:
-        tuner: The autotuner, of which this takes the place of ``fn``.
-        key: The autotune key.
-        configs: Configurations to try, in order.
     """
 
     def __init__(self, tuner: Any, key: Any, configs: list[Any]) -> None:
@@ -224,9 +212,7 @@ def try_configs(tuner: Any, key: Any, configs: list[Any]) -> Any:
 def remember_globals(jit: Any, values: Mapping[str, tuple[Any, dict[str, Any]]]) -> None:
     """Have Triton raise, as it does for what it compiled itself, when a global that the kernel read changes later.
 
-    Args:
-        jit: The function.
-        values: Name -> (value, the dictionary that holds it).
+    ``values`` are name -> (value, the dictionary that holds it).
     """
     for name, (value, holder) in values.items():
         jit.used_global_vals.setdefault((name, id(holder)), (value, holder))

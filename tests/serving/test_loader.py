@@ -171,7 +171,7 @@ def test_two_devices_of_one_process(serve: Any) -> None:
     got = serve("""
 install(strict=True); become()
 decode(); driver.device = 1; decode(); driver.device = 0; decode()
-done(modules=sorted(map(list, __import__("gdn_aot.serving.loader").runtime.loader.state().modules)))
+done(modules=sorted(map(list, gdn_aot.serving.loader.state().modules)))
 """)
     assert got["compiled"] == []
     assert [device for device, _, _ in got["modules"]] == [0, 1]

@@ -10,7 +10,7 @@ import storing
 from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
-from gdn_aot.errors import NothingSelectedError, NotWritableError, UnknownFormatError
+from gdn_aot.errors import NothingSelectedError, NotWritableError
 from gdn_aot.store.install import install, size_of
 from gdn_aot.store.store import Store
 from gdn_aot.store.upkeep import Removed, audit, ls, prune, remove
@@ -43,11 +43,6 @@ def test_ls(home: Path, three: list[Artifact]) -> None:
     assert (first.installed, first.origins, first.problem) == (1000, (), "")
     assert second.origins == (storing.ORIGIN,)
     assert first.size == size_of(first.place) > 8000
-
-
-def test_ls_of_nothing(home: Path) -> None:
-    assert ls(Store(str(home))) == []
-    assert not home.exists()
 
 
 def test_ls_says_what_is_wrong(home: Path, three: list[Artifact]) -> None:
@@ -174,11 +169,6 @@ def test_prune_keeps_as_many_as_asked(home: Path, three: list[Artifact]) -> None
     assert len(check_store(home)) == len(three)
 
 
-def test_prune_of_nothing(home: Path) -> None:
-    assert prune(Store(str(home))) == Removed(artifacts=(), leftovers=(), freed=0)
-    assert not home.exists()
-
-
 def test_prune_keeps_the_last_whole_build(home: Path, three: list[Artifact]) -> None:
     """A damaged build is no reason to remove the one before it."""
     Path(Store(str(home)).artifacts()[0], "index").write_bytes(b"x")
@@ -198,22 +188,6 @@ def test_prune_of_what_was_left_unfinished(home: Path, three: list[Artifact]) ->
     assert (done.artifacts, done.freed) == ((), 75)
     assert [Path(path).name for path in done.leftovers] == [".tmp-0123", ".tmp-4567"]
     assert len(check_store(home)) == len(list(artifacts.iterdir())) == len(three)
-
-
-def test_a_newer_store_is_left_alone(home: Path, three: list[Artifact]) -> None:
-    (home / "store/format").write_text("99\n")
-    store = Store(str(home))
-    for attempt in (
-        lambda: ls(store),
-        lambda: prune(store),
-        lambda: prune(store, dry_run=True),
-        lambda: audit(store),
-        lambda: audit(store, repair=True),
-    ):
-        with pytest.raises(UnknownFormatError):
-            attempt()
-    (home / "store/format").write_text("1\n")
-    assert len(check_store(home)) == len(three)
 
 
 # ---- verify ----

@@ -71,11 +71,7 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 def prepare(choices: Iterable[ExportedChoice], triton: str) -> Export:
-    """Make the files of some choices.
-
-    Args:
-        choices: Of one artifact or record, made for the installed version of FLA.
-        triton: Version of Triton they were made with; noted in the files.
+    """Make the files of choices that were made for the installed version of FLA; they note the version of Triton.
 
     Raises:
         UsageError: The installed FLA reads no such files, or two of its kernels would read different configurations

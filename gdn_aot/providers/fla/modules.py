@@ -170,13 +170,8 @@ class ShortConv(_Module):
             yield from self._dense(limits, width=fused, weight=weight, cache=False, final=False, fused=True)
             for width in self._widths(shape):
                 for state, final in itertools.product((False, True), (False, True)):
-                    common: dict[str, Any] = {
-                        "width": width,
-                        "weight": weight,
-                        "cache": state,
-                        "final": final,
-                        "fused": False,
-                    }
+                    common: dict[str, Any] = {"width": width, "weight": weight, "cache": state, "final": final}
+                    common["fused"] = False
                     yield from self._dense(limits, **common)
                     packs = [(1, 4), (10, 6), *((length - 1, 1) for length in _long(limits.max_tokens, width))]
                     for index, packed in itertools.product(INDEX_DTYPES, packs):

@@ -47,11 +47,6 @@ RECURRENT_TOKENS = 64
 """FLA's layer takes the recurrent operator up to this many tokens (``q_len <= 64``)."""
 
 
-def _accepts(function: Callable[..., Any], name: str) -> bool:
-    parameters = inspect.signature(inspect.unwrap(function)).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
 @cache
 def _source_mentions(function: Callable[..., Any], word: str) -> bool:
     return word in inspect.getsource(inspect.unwrap(function))

@@ -33,14 +33,7 @@ class Condition:
 def conditions(
     distribution: str, version: str, capability: tuple[int, int], kernels: tuple[str, ...]
 ) -> tuple[Condition, ...]:
-    """Return which kernels of an artifact an engine launches only if told to.
-
-    Args:
-        distribution: Whose kernels they are.
-        version: Its version.
-        capability: Compute capability of the card.
-        kernels: As ``module:qualname``.
-    """
+    """Return which kernels of an artifact, as ``module:qualname``, an engine launches on a card only if told to."""
     if distribution != "vllm":
         return ()
     number = _number(version)

@@ -25,11 +25,8 @@ OLMO = "olmo-hybrid"
 def results(step: Step, out: torch.Tensor, windows: torch.Tensor, states: torch.Tensor) -> Tensors:
     """Return what is compared: the output, and the windows and states that each request leaves in its pages.
 
-    Args:
-        step: What was run.
-        out: ``[1, tokens, v_heads, v_dim]``.
-        windows: Of all pages, ``[pages, length, width]``.
-        states: Of all pages, ``[pages, v_heads, v_dim, k_dim]``.
+    ``out`` is ``[1, tokens, v_heads, v_dim]``; of all pages the windows are ``[pages, length, width]`` and the states
+    ``[pages, v_heads, v_dim, k_dim]``.
     """
     ends = [(request, table) for request, table in zip(step.requests, step.table, strict=True)]
     rows = [windows[table[0], : _window_rows(step, request)] for request, table in ends]
