@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from gdn_aot.registry.layout import branch_name
+from gdn_aot.registry.layout import BRANCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,7 +53,7 @@ _INTRODUCTION = f"""\
 Compiled Triton kernels and the configurations chosen for them: one artifact for each GPU architecture, version of the
 package that the kernels are from, and version of Triton. [gdn-aot](https://pypi.org/project/gdn-aot/) fetches them and
 serves them to Triton, so that nothing is compiled and nothing is benchmarked when a model starts.
-The files are on branch `{branch_name()}`. This card is generated: `gdn-aot publish` writes it anew."""
+The files are on branch `{BRANCH}`. This card is generated: `gdn-aot publish` writes it anew."""
 _PROVENANCE = """\
 A choice is the configuration shipped for one size of a kernel's call: *measured* on this architecture, *transferred*
 from a measurement on another, or *default*, the first of the provider's own that fits. *Not covered* counts kernels

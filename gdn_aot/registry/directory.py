@@ -36,7 +36,7 @@ from gdn_aot.errors import (
     VerificationError,
 )
 from gdn_aot.registry.base import COMMIT, MAX_READ, Addition, Refs, Registry, Snapshot, check_revision
-from gdn_aot.registry.layout import ARTIFACT, INDEX, INDEX_FORM, branch_name, make_index
+from gdn_aot.registry.layout import ARTIFACT, BRANCH, INDEX, INDEX_FORM, make_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ class DirectoryRegistry(Registry):
 
     def refs(self) -> Refs:
         """Return the branch and the tags."""
-        return Refs(branches={branch_name(): _sha1(self._head())}, tags=self._tags())
+        return Refs(branches={BRANCH: _sha1(self._head())}, tags=self._tags())
 
     def _commit_of(self, revision: str) -> str:
         refs = self.refs()
@@ -114,8 +114,8 @@ class DirectoryRegistry(Registry):
     def commit(self, branch: str, parent: str | None, additions: Sequence[Addition], message: str) -> str:
         """Add files and return the commit of the index among them; see `gdn_aot.registry.base.Registry.commit`."""
         del message
-        if branch != branch_name():
-            raise UsageError(f"{branch!r} cannot be a branch of a directory", hint=f"it has {branch_name()} alone")
+        if branch != BRANCH:
+            raise UsageError(f"{branch!r} cannot be a branch of a directory", hint=f"it has {BRANCH} alone")
         self._head()
         with self._writing(), self._locked():
             before = self._head()

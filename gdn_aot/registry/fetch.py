@@ -18,7 +18,7 @@ from msgspec import to_builtins
 
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.registry.base import COMMIT, read_index
-from gdn_aot.registry.layout import Entry, artifact_path, branch_name, entry_of
+from gdn_aot.registry.layout import BRANCH, Entry, artifact_path, entry_of
 from gdn_aot.registry.listing import held, provenances
 from gdn_aot.registry.open import locate, open_registry
 from gdn_aot.registry.select import missing_error, select
@@ -187,7 +187,7 @@ class _Job:
             return None
         if self.order.request.targets is None and not last_resort:
             return None
-        wanted = (self.revision,) if not last_resort or self.revision != branch_name() else ()
+        wanted = (self.revision,) if not last_resort or self.revision != BRANCH else ()
         latest: dict[str, Pinned] = {}
         for item in held(self.store)[0]:
             origins = (origin for origin in item.origins if origin.repo == self.location.name)

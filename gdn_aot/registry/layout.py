@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from gdn_aot.registry.select import Candidate
 
 MAJOR = 1
-"""Version of layout and artifact format together; names the branch that has the files."""
+"""Version of layout and artifact format together."""
+BRANCH = f"v{MAJOR}"
+"""The moving branch that has the files."""
 DEFAULT_REPO = "hf://gdn-aot/kernels"
 MAIN = "main"
-"""The branch of a repository that a browser shows: the card and an index that points to `branch_name`."""
+"""The branch of a repository that a browser shows: the card and an index that points to `BRANCH`."""
 INDEX = "index.json"
 CARD = "README.md"
 ARTIFACT = ".tar.zst"
@@ -107,11 +109,6 @@ class RegistryIndex(Record, kw_only=True):
     def find(self, identifier: str) -> Entry | None:
         """Return the entry of an identifier."""
         return next((entry for entry in self.entries if entry.identifier == identifier), None)
-
-
-def branch_name() -> str:
-    """Return the moving branch that has the files: ``v1``."""
-    return f"v{MAJOR}"
 
 
 def artifact_path(identifier: str) -> str:

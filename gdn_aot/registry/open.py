@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gdn_aot.errors import UsageError
 from gdn_aot.registry.base import check_revision
 from gdn_aot.registry.failures import mask_repo
-from gdn_aot.registry.layout import DEFAULT_REPO, branch_name
+from gdn_aot.registry.layout import BRANCH, DEFAULT_REPO
 
 if TYPE_CHECKING:
     from gdn_aot.registry.base import Registry
@@ -40,7 +40,7 @@ class Location:
     @property
     def asked(self) -> str:
         """The revision to read: by default the branch of this version."""
-        return self.revision or branch_name()
+        return self.revision or BRANCH
 
 
 def default_repo(repo: str | None = None) -> str:

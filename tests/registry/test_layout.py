@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import indexed, make
+from making import changed, indexed, make
 
 from gdn_aot.artifact.names import MAX_FILE, make_identifier
 from gdn_aot.artifact.verify import open_artifact
@@ -60,16 +60,6 @@ def refused(index: RegistryIndex | dict[str, Any]) -> list[str]:
     return [problem.where for problem in caught.value.problems]
 
 
-def changed(index: RegistryIndex, place: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    """Return the JSON of an index with one value changed or added."""
-    raw: dict[str, Any] = json.loads(INDEX_FORM.encode(index))
-    inner: Any = raw
-    for step in place[:-1]:
-        inner = inner[step]
-    inner[place[-1]] = value
-    return raw
-
-
 @pytest.mark.parametrize(
     ("place", "value", "where"),
     [
@@ -95,13 +85,13 @@ def changed(index: RegistryIndex, place: tuple[Any, ...], value: Any) -> dict[st
     ],
 )
 def test_what_is_wrong_has_its_path(index: RegistryIndex, place: tuple[Any, ...], value: Any, where: str) -> None:
-    assert where in refused(changed(index, place, value))
+    assert where in refused(changed(INDEX_FORM, index, place, value))
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\u202eb", "\x9b1m"])
 def test_no_text_steers_a_terminal(index: RegistryIndex, text: str) -> None:
     """All texts of an entry at once: each has its path."""
-    raw = changed(index, ("entries", 1, "numerics"), {"status": text, "detail": text})
+    raw = changed(INDEX_FORM, index, ("entries", 1, "numerics"), {"status": text, "detail": text})
     entry = raw["entries"][1]
     own = ("provider", "distribution", "version", "license", "triton", "ptxas", "tool")
     entry.update(dict.fromkeys(own, text), models=[{"name": text, "tp": 1, "dtype": text}])

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from doctoring import distribution
 from helpers import expect_error, gdn_aot
-from making import SM_90, SM_120, WANTED, expected, make
+from making import SM_90, SM_120, WANTED, changed, expected, make
 from registries import put
 
 from gdn_aot.artifact.names import make_identifier
@@ -49,15 +49,7 @@ def dumped(raw: Any) -> bytes:
 
 
 def broken(path: tuple[str | int, ...], value: Any) -> bytes:
-    raw = json.loads(LOCK_FORM.encode(sample()))
-    inner = raw
-    for step in path[:-1]:
-        inner = inner[step]
-    if value is ...:
-        del inner[path[-1]]
-    else:
-        inner[path[-1]] = value
-    return dumped(raw)
+    return dumped(changed(LOCK_FORM, sample(), path, value))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import run
-from launching import PRELUDE
+from launching import PRELUDE, TOLD
 
 if TYPE_CHECKING:
     from builds import Built
@@ -64,14 +64,7 @@ def test_no_artifact_is_no_error_and_is_told(serve: Any) -> None:
 
 
 def test_no_artifact_is_an_error_in_strict_mode(serve: Any) -> None:
-    got = serve("""
-become()
-try:
-    gdn_aot.install(strict=True); error = ""
-except Exception as raised:
-    error = type(raised).__name__
-done(error=error)
-""")
+    got = serve("become(); " + TOLD.format("gdn_aot.install(strict=True)"))
     assert got["error"] == "NoArtifactError"
 
 

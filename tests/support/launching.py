@@ -145,3 +145,13 @@ def done(**more):
 """
 )
 """What code of a test can say in a process of its own, whose first argument is an artifact."""
+
+TOLD = """
+try:
+    {}
+    error = ""
+except Exception as raised:
+    error = type(raised).__name__
+done(error=error)
+"""
+"""Runs a statement, and prints the kind of error that it raises."""

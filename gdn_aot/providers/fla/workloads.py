@@ -74,6 +74,8 @@ class _Operator(Workload):
     layer: bool
     """Called as FLA's layer does (gate and beta sigmoid in the kernel, state V first) or as transformers does."""
     backward = False
+    operator: Callable[..., Any]
+    """The provider's function."""
 
     def _lengths(self, args: dict[str, Any]) -> tuple[int, ...] | None:
         """Return the lengths of packed sequences, or None for a dense batch."""
@@ -129,16 +131,13 @@ class _Operator(Workload):
     def _call_operator(self, shape: ModelShape, call: Call, inputs: Tensors) -> tuple[Any, Any]:
         args: dict[str, Any] = dict(call.arguments)
         with torch.set_grad_enabled(self.backward):
-            out, final = self._operator()(
+            out, final = self.operator(
                 **inputs,
                 output_final_state=args["ht"],
                 use_qk_l2norm_in_kernel=args.get("l2norm", True),
                 **self._flags(shape, args),
             )
         return out, final
-
-    def _operator(self) -> Callable[..., Any]:
-        raise NotImplementedError
 
     def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Call the operator. Returns ``out``, and ``state`` if one came back."""
@@ -186,13 +185,11 @@ class Prefill(_Operator):
     """
 
     kind = "chunk"
+    operator = staticmethod(chunk_gated_delta_rule)
     chunk = DEFAULT_CHUNK
 
     def __init__(self, name: str, *, layer: bool, backward: bool = False) -> None:
         self.name, self.layer, self.backward = name, layer, backward
-
-    def _operator(self) -> Callable[..., Any]:
-        return cast("Callable[..., Any]", chunk_gated_delta_rule)
 
     def _lengths(self, args: dict[str, Any]) -> tuple[int, ...] | None:
         return cast("tuple[int, ...] | None", args["packed"])
@@ -297,12 +294,10 @@ class Recurrent(_Operator):
     """``fused_recurrent_gated_delta_rule``: decode, and FLA's layer up to 64 tokens."""
 
     kind = "recurrent"
+    operator = staticmethod(fused_recurrent_gated_delta_rule)
 
     def __init__(self, name: str, *, layer: bool) -> None:
         self.name, self.layer = name, layer
-
-    def _operator(self) -> Callable[..., Any]:
-        return cast("Callable[..., Any]", fused_recurrent_gated_delta_rule)
 
     def _lengths(self, args: dict[str, Any]) -> tuple[int, ...] | None:
         return (args["tokens"],) * args["batch"] if args["index"] else None
