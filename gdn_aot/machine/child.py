@@ -199,7 +199,9 @@ class Child:
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
             status = self._wait(_SECONDS_TO_END)
-            raise EndedError(self._ending(status), self.notes.read()[1], status) from None
+            said = self.log_tail().splitlines()[-1:]
+            reason = ": ".join([f"its process ended with {ending(status)}", *said])
+            raise EndedError(reason, self.notes.read()[1], status) from None
         if message["event"] == "died":
             self.kill()
             raise EndedError(message["reason"], self.notes.read()[1])
@@ -223,10 +225,6 @@ class Child:
             return self._connection.poll(seconds)
         except OSError:
             return True
-
-    def _ending(self, code: int | None) -> str:
-        tail = self.log_tail()
-        return f"its process ended with {ending(code)}" + (f": {tail.splitlines()[-1]}" if tail else "")
 
     def log_tail(self) -> str:
         """Return the last lines that the child printed."""

@@ -21,7 +21,7 @@ from gdn_aot._files import write_whole
 from gdn_aot.errors import NotWritableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from gdn_aot.launches import Config, Scalar
 
@@ -192,15 +192,12 @@ def _is_ours(path: Path) -> bool:
 @functools.cache
 def _functions(module: str) -> tuple[tuple[str, frozenset[str]], ...]:
     """Return (name, names of its decorators) of every function in a module of FLA."""
-    text = _source(module)
-    return tuple(_decorated(ast.parse(text))) if text else ()
-
-
-def _decorated(tree: ast.Module) -> Iterator[tuple[str, frozenset[str]]]:
-    for node in ast.walk(tree):
+    found = []
+    for node in ast.walk(ast.parse(_source(module))):
         if isinstance(node, ast.FunctionDef):
             called = (item.func if isinstance(item, ast.Call) else item for item in node.decorator_list)
-            yield node.name, frozenset(ast.unparse(item).rpartition(".")[2] for item in called)
+            found.append((node.name, frozenset(ast.unparse(item).rpartition(".")[2] for item in called)))
+    return tuple(found)
 
 
 def _source(module: str) -> str:
