@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import Done, expect_error, gdn_aot, run
+from helpers import NO_BYTECODE, Done, expect_error, gdn_aot, run
 
 from gdn_aot.cli import main
 from gdn_aot.machine import installed
@@ -145,7 +145,7 @@ def test_a_file_that_cannot_grow_while_packing(tmp_path: Path) -> None:
         "sys.exit(run(sys.argv[1:]))"
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    done = run([sys.executable, "-B", "-c", code, "build", *_DECODE, "-o", str(small), "--json"], tmp_path)
+    done = run([sys.executable, "-c", code, "build", *_DECODE, "-o", str(small), "--json"], tmp_path, NO_BYTECODE)
     error = expect_error(done, 9, "not-writable")
     assert str(small) in error["message"]
     assert list(small.iterdir()) == []

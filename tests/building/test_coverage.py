@@ -13,14 +13,11 @@ if TYPE_CHECKING:
 
     from builds import Built
 
-_SMALL = ("--workload", "transformers-*")
-
 
 def _cover(built: Built, *arguments: object, code: int = 0) -> Any:
     return gdn_aot("coverage", built.path, *arguments, "--json", home=built.home, code=code).json
 
 
-@pytest.mark.slow
 def test_a_complete_build_has_no_misses(sm_120: Built) -> None:
     result = _cover(sm_120, "--model", "qwen3.5-9b", "--calls", 1000, "--seed", 7)
     assert result["misses"] == []
@@ -31,18 +28,6 @@ def test_a_complete_build_has_no_misses(sm_120: Built) -> None:
     text = gdn_aot("coverage", sm_120.path, "--calls", 20, home=sm_120.home).out
     assert "20 calls, " in text
     assert ", 0 misses, " in text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("model", "tp"), [("qwen3.5-27b", "2"), ("olmo-hybrid-7b", "1,2")])
-def test_other_models(build: Callable[..., Built], model: str, tp: str) -> None:
-    built = build(
-        "--arch", "sm_120", "--model", model, "--tp", tp, "--max-tokens", 4096, "--max-batch", 4, *_SMALL
-    )  # fmt: skip
-    result = _cover(built, "--model", model, "--tp", tp, *_SMALL, "--calls", 400)
-    assert result["misses"] == []
-    assert result["refused"] == []
-    assert result["hits"] == result["launches"] > 400
 
 
 def test_a_missing_workload_shows(decode: Built) -> None:
@@ -98,25 +83,6 @@ def test_another_version_is_refused(
     error = expect_error(Done(code, caught.out, caught.err), 2, "usage")
     assert "triton 3.6" in error["message"] or "triton 3." in error["message"]
     assert "installed is 3.8.0" in error["message"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "workload", "max_tokens"),
-    [
-        # Strides of the joined convolution need 64 bits from 174,763 tokens on.
-        ("qwen3.5-397b-a17b", "short-conv", 262144),
-        # The row buckets of the L2 norm, without the other workloads that have them too.
-        ("qwen3.5-0.8b", "small-chunks", 32768),
-    ],
-)
-def test_a_workload_stands_alone_at_any_length(
-    build: Callable[..., Built], model: str, workload: str, max_tokens: int
-) -> None:
-    built = build("--arch", "sm_90", "--model", model, "--workload", workload, "--max-tokens", max_tokens)
-    result = _cover(built, "--workload", workload, "--calls", 200)
-    assert result["misses"] == []
-    assert result["hits"] == result["launches"] > 100
 
 
 def test_a_shape_of_ones_own(build: Callable[..., Built]) -> None:

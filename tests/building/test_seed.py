@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import ROOT, Done, environment, expect_error, gdn_aot, python, run
+from helpers import NO_BYTECODE, ROOT, Done, environment, expect_error, gdn_aot, python, run
 from msgspec.structs import replace
 from seeding import contents, fails
 
@@ -60,7 +60,6 @@ def _place(group: Path) -> Place:
     return Place(directory=group.parent.name, name=group.name.removeprefix("__grp__"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "populated"), [("sm_120", False), ("sm_90", True)])
 def test_plain_fla_compiles_and_measures_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, name: str, *, populated: bool
@@ -86,7 +85,6 @@ def test_plain_fla_compiles_and_measures_nothing(
     assert contents(root) == before, "Triton had to write"
 
 
-@pytest.mark.slow
 def test_the_environment_of_the_shell_counts(sm_90: Built, tmp_path: Path) -> None:
     """The same process with other variables misses, so the proof above can fail."""
     root = tmp_path / "cache"
@@ -230,7 +228,7 @@ def test_a_full_disk_leaves_no_half_written_file(decode: Built, tmp_path: Path) 
     done = subprocess.run(
         ["/bin/sh", "-c", f'ulimit -f 16; exec {sys.executable} -m gdn_aot seed "$0" --into "$1" --json',
          str(decode.path), str(root)],
-        env=environment(tmp_path), capture_output=True, text=True, check=False,
+        env=environment(tmp_path, NO_BYTECODE), capture_output=True, text=True, check=False,
     )  # fmt: skip
     expect_error(Done(done.returncode, done.stdout, done.stderr), 9, "not-writable")
     assert contents(root) == {}
@@ -310,7 +308,6 @@ def test_nothing_fits(
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.slow
 def test_a_kernel_with_another_source_is_left_out(sm_90: Built, tmp_path: Path) -> None:
     path = _changed(sm_90, tmp_path / "one.tar.zst", cache_key="0" * 64)
     first, *rest = sm_90.manifest.kernels

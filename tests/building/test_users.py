@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pytest
 from builds import Built
 
 from gdn_aot.artifact.manifest import Numerics
@@ -130,7 +129,6 @@ def _launches(manifest: Manifest) -> dict[tuple[str, str], Binary]:
     }
 
 
-@pytest.mark.slow
 def test_models_and_workloads_are_those_that_ask_for_the_binary_when_built_alone(
     build: Callable[..., Built],
 ) -> None:

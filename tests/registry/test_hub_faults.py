@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers import NO_BYTECODE
 from loopback import Cut, Damage, Refuse, Serve
 from making import make
 
@@ -84,7 +85,7 @@ def test_disk_full(site: Site, full: str) -> None:
     before = tmpfs(site.machine.home / full, 12)
     if not before:
         pytest.skip("no file system can be mounted here")
-    done = site.fetch("--json", code=9, kind="not-writable", before=before)
+    done = site.fetch("--json", code=9, kind="not-writable", before=before, **NO_BYTECODE)
     assert str(site.machine.home / full) in done.json["error"]["message"]
     assert site.has()
     site.fetch()
@@ -96,7 +97,7 @@ def test_files_may_not_grow(site: Site, limit: int) -> None:
     """As a disk that is full: files end at a limit. What was written up to it does no harm."""
     prefix = shutil.which("prlimit")
     before = (prefix, f"--fsize={limit}") if prefix else ("sh", "-c", f'ulimit -f {limit // 512}; exec "$@"', "sh")
-    site.fetch("--json", code=9, kind="not-writable", before=before)
+    site.fetch("--json", code=9, kind="not-writable", before=before, **NO_BYTECODE)
     assert site.has()
     site.fetch()
     assert site.has(site.published.new)
