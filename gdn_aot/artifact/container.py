@@ -45,12 +45,7 @@ class Digests:
 def compressor(total: int) -> zstandard.ZstdCompressor:
     """Return the one compressor of artifacts, for ``total`` bytes of content."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL,
-        source_size=total,
-        window_log=WINDOW_LOG,
-        threads=0,
-        write_checksum=True,
-        write_content_size=True,
+        LEVEL, source_size=total, window_log=WINDOW_LOG, threads=0, write_checksum=True, write_content_size=True
     )
     return zstandard.ZstdCompressor(compression_params=parameters)
 

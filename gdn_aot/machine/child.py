@@ -39,12 +39,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-KEPT_VARIABLES = (
-    "TRITON_PTXAS_PATH",
-    "TRITON_PTXAS_BLACKWELL_PATH",
-    "TRITON_LIBDEVICE_PATH",
-    "TRITON_LIBCUDA_PATH",
-)
+KEPT_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LIBDEVICE_PATH", "TRITON_LIBCUDA_PATH")
 """Variables of Triton that choose tools; every other ``TRITON_*`` and ``FLA_*`` changes keys and is dropped."""
 
 _START = "import sys; sys.path[:] = filter(None, sys.path); from gdn_aot.machine.zygote import main; main()"

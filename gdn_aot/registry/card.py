@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from msgspec.structs import astuple
+
 from gdn_aot.registry.layout import BRANCH
 
 if TYPE_CHECKING:
@@ -154,13 +156,9 @@ def _provenance(entries: Iterable[Entry]) -> str:
     for entry in entries:
         detail = f": {_text(entry.numerics.detail)}" if entry.numerics.detail else ""
         built = f"{_text(entry.tool)}{f' at `{entry.commit[:12]}`' if entry.commit else ''}{', dirty' * entry.dirty}"
-        counts = (entry.kernels, entry.binaries, *_choices(entry), entry.not_covered)
+        counts = (entry.kernels, entry.binaries, *astuple(entry.choices), entry.not_covered)
         rows.append((f"`{entry.identifier}`", *map(str, counts), _text(entry.numerics.status) + detail, built))
     return _table((*headers, "Built by"), rows)
-
-
-def _choices(entry: Entry) -> tuple[int, int, int]:
-    return entry.choices.measured, entry.choices.transferred, entry.choices.default
 
 
 def _use(entries: Sequence[Entry], repo: str) -> str:

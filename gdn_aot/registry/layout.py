@@ -77,9 +77,7 @@ class Entry(Record, kw_only=True):
     license: str
     """SPDX expression of the provider."""
     triton: str
-    """Version."""
     ptxas: str
-    """Version."""
     models: tuple[EntryModel, ...]
     """In the order of the manifest."""
     mode: Mode

@@ -40,7 +40,6 @@ class LockedArtifact(Record, kw_only=True):
     version: str
     """Of its distribution."""
     triton: str
-    """Version."""
     target: TargetName
     sha256: Digest
     """Of the ``.tar.zst`` file."""

@@ -34,10 +34,7 @@ CHUNKED = {
     "chunk_fwd_kernel_o",
 }
 ALWAYS = CHUNKED | {"_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel", "layer_norm_fwd_kernel"}
-FUSED = {
-    "fused_recurrent_gated_delta_rule_packed_decode_kernel",
-    "fused_sigmoid_gating_delta_rule_update_kernel",
-}
+FUSED = {"fused_recurrent_gated_delta_rule_packed_decode_kernel", "fused_sigmoid_gating_delta_rule_update_kernel"}
 GATED = {"fused_gdn_gating_kernel", "l2norm_fwd_kernel2"}
 QWEN = {
     "0.17.1": ALWAYS | GATED | {"fused_recurrent_gated_delta_rule_fwd_kernel"},

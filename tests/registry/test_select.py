@@ -126,10 +126,7 @@ def test_no_candidates() -> None:
 
 
 def test_without_a_gpu_nobody_knows() -> None:
-    assert judge(FLA_90, request()) == (
-        None,
-        "fits what is installed; there is no GPU here to compare sm_90 with",
-    )
+    assert judge(FLA_90, request()) == (None, "fits what is installed; there is no GPU here to compare sm_90 with")
     assert judge(FLA_90, request("sm_120", native=True)) == (False, "is for sm_90; this machine has sm_120")
     assert judge(FLA_5, request()) == (False, "is for fla 0.5.2; 0.6.0 is installed")
     assert judge(FLA_120, request("sm_120", native=True)) == (True, "fits")
