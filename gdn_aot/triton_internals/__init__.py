@@ -258,11 +258,16 @@ def _pack(
     }
 
 
-def current_device() -> int:
-    """Return the number of the current device."""
+def active_driver() -> Any:
+    """Return Triton's active driver."""
     from triton.runtime.driver import driver
 
-    return int(driver.active.get_current_device())
+    return driver.active
+
+
+def current_device() -> int:
+    """Return the number of the current device."""
+    return int(active_driver().get_current_device())
 
 
 def make_source(jit: Any, specialization: Mapping[str, Any]) -> Any:
@@ -359,9 +364,7 @@ def compiler_message(error: BaseException) -> str:
 
 def stands_in() -> bool:
     """Say whether Triton's active driver was given to `set_driver` in place of a device's."""
-    from triton.runtime.driver import driver
-
-    return bool(getattr(driver.active, "stands_in", False))
+    return bool(getattr(active_driver(), "stands_in", False))
 
 
 def set_driver(driver_object: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.triton_internals import Launch, launching
+from gdn_aot.triton_internals import Launch, active_driver, launching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,10 +69,8 @@ def pretend(properties: Callable[[int], dict[str, int]], target: Callable[[], An
 
     Loading and launching are not touched: they take no part of the answer.
     """
-    from triton.runtime.driver import driver
-
-    driver.active.utils.get_device_properties = properties
-    driver.active.get_current_target = target
+    driver = active_driver()
+    driver.utils.get_device_properties, driver.get_current_target = properties, target
 
 
 def declared_zero(tuner: Any) -> tuple[str, ...]:
@@ -82,6 +80,4 @@ def declared_zero(tuner: Any) -> tuple[str, ...]:
 
 def current_stream(device: int) -> int:
     """Return the handle of PyTorch's current stream on a device."""
-    from triton.runtime.driver import driver
-
-    return int(driver.active.get_current_stream(device))
+    return int(active_driver().get_current_stream(device))

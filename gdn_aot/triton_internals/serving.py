@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.triton_internals import changed, check_version, current_device, make_config
+from gdn_aot.triton_internals import active_driver, changed, check_version, current_device, make_config
 from gdn_aot.triton_internals.observing import unwrapped
 
 if TYPE_CHECKING:
@@ -60,14 +60,13 @@ def ready_device() -> int | None:
 
 def device_capability(device: int) -> tuple[int, int] | None:
     """Return the compute capability of a device, or None where the active driver is not CUDA's."""
-    from triton.runtime.driver import driver
-
-    if device != driver.active.get_current_device():
+    driver = active_driver()
+    if device != driver.get_current_device():
         import torch
 
         major, minor = torch.cuda.get_device_capability(device)
         return major, minor
-    target = driver.active.get_current_target()
+    target = driver.get_current_target()
     return divmod(target.arch, 10) if target.backend == "cuda" else None
 
 
