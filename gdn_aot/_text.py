@@ -23,6 +23,6 @@ def suggest(name: str, known: Iterable[str], otherwise: str = "") -> str:
     return otherwise if near is None else f"did you mean {near}?"
 
 
-def plural(number: int, noun: str) -> str:
-    """Return ``1 artifact`` or ``2 artifacts``."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+def plural(number: int, noun: str, several: str = "") -> str:
+    """Return ``1 artifact`` or ``2 artifacts``; ``several`` is a plural that is not made with an s."""
+    return f"{number} {noun if number == 1 else several or f'{noun}s'}"

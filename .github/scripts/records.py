@@ -1,10 +1,10 @@
 """Records of ``gdn-aot tune`` and ``gdn-aot check`` on their way from a machine with a GPU to a pull request.
 
-    python .github/scripts/records.py collect artifacts records    # on the GPU machine: those that are new or changed
-    python .github/scripts/records.py accept records artifacts     # elsewhere: read, compare with their place, write
+    python .github/scripts/records.py collect artifacts records         # on the GPU machine: those new or changed
+    python .github/scripts/records.py accept records artifacts body.md  # elsewhere: read, compare with place, write
 
-``accept`` prints, in Markdown, what was measured on what. It takes files that are, byte for byte, the record
-of their place; if anything else is among them, nothing is written (2).
+``accept`` says in ``body.md``, in Markdown, what was measured on what. It takes files that are, byte for byte, the
+record of their place; if anything else is among them, nothing is written (2).
 """
 
 from __future__ import annotations
@@ -84,12 +84,13 @@ def main(argv: list[str]) -> int:
     match argv:
         case ["collect", root, into]:
             lines = collect(Path(root), Path(into))
-        case ["accept", incoming, root]:
+        case ["accept", incoming, root, body]:
             try:
                 lines = accept(Path(incoming), Path(root))
             except GdnAotError as error:
                 print(f"Error: {error.message}\nHint: {error.hint}", file=sys.stderr)
                 return error.exit_code
+            Path(body).write_text("".join(f"{line}\n" for line in lines))
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -1,4 +1,4 @@
-"""What was built and published, as Markdown for the summary of a job.
+"""What was built and published, as Markdown: printed, and added to the summary of the job, ``$GITHUB_STEP_SUMMARY``.
 
     python .github/scripts/summary.py dist [--expect N]
     python .github/scripts/summary.py --published published.json
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,15 @@ def _load(path: Path) -> dict[str, Any]:
     return found
 
 
+def _show(text: str) -> None:
+    print(text)
+    if place := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(place).open("a") as file:
+            file.write(f"{text}\n")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Print the summary; return the exit code."""
+    """Show the summary; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--expect", type=int)
@@ -122,9 +130,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         if options.folder is not None:
-            print(describe(read_all(options.folder, options.expect)))
+            _show(describe(read_all(options.folder, options.expect)))
         if options.published is not None:
-            print(describe_publication(_load(options.published)))
+            _show(describe_publication(_load(options.published)))
     except Incomplete as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -5,7 +5,6 @@ The catalogue and its sources are in ``catalogue/models.toml``.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import sys
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._text import suggest
 from gdn_aot.errors import NothingSelectedError, UsageError
 
 if sys.version_info >= (3, 11):
@@ -200,8 +200,8 @@ def all_models() -> tuple[Model, ...]:
 
 
 def _suggest(wrong: str, known: Iterable[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(wrong, tuple(known), n=1)
-    return f"did you mean {near[0]}? {otherwise}" if near else otherwise
+    near = suggest(wrong, known)
+    return f"{near} {otherwise}" if near else otherwise
 
 
 def _dtype(text: str) -> str:

@@ -5,10 +5,10 @@ To add one: write a package like `gdn_aot.providers.fla`, and add a row here.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import suggest
 from gdn_aot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -183,11 +183,10 @@ def get_provider(name: str) -> ProviderInfo:
     """
     if name in PROVIDERS:
         return PROVIDERS[name]
-    close = difflib.get_close_matches(name, PROVIDERS, n=1)
     known = ", ".join(PROVIDERS)
     raise UsageError(
         f"unknown provider {name!r}; known: {known}",
-        hint=f"did you mean {close[0]}?" if close else "see gdn-aot providers",
+        hint=suggest(name, PROVIDERS, "see gdn-aot providers"),
     )
 
 

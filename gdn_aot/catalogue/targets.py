@@ -6,7 +6,6 @@ assembler of Triton is found by path and run as a program.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.util
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._text import suggest
 from gdn_aot.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -143,8 +143,7 @@ def get_target(name: str) -> Target:
     wanted = f"sm_{match[1] or match[2] + match[3]}" if match else text
     if wanted in known:
         return known[wanted]
-    near = difflib.get_close_matches(wanted, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else _LIST_HINT
+    hint = suggest(wanted, known, _LIST_HINT)
     raise UsageError(f"unknown target {name!r}; known are {', '.join(known)}", hint=hint)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from gdn_aot._text import plural
 from gdn_aot.cli import _options
+from gdn_aot.cli._group import Group
 from gdn_aot.cli._output import describe, emit_json, note, out, problems_of, table
 
 if TYPE_CHECKING:
@@ -24,22 +25,7 @@ _HEADS = (
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
 
 
-class _Group(click.Group):
-    """A group that suggests a command for one that it does not have."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments name."""
-        name = args[0] if args else ""
-        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(name, self.commands, n=1)
-            what = f" Did you mean {near[0]!r}?" if near else f" Commands are {', '.join(self.commands)}."
-            raise click.UsageError(f"No such command {name!r}.{what}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group("cache", cls=_Group, no_args_is_help=False, invoke_without_command=True)
+@click.group("cache", cls=Group, no_args_is_help=False, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """See and look after the store, the directory on this machine that artifacts are installed in.
@@ -76,7 +62,7 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
     for artifact in artifacts:
         if artifact.problem:
             note(f"Warning: {artifact.problem}")
-    note(f"store {store.root}: {_count(len(artifacts))}, {size} bytes")
+    note(f"store {store.root}: {plural(len(artifacts), 'artifact')}, {size} bytes")
 
 
 @command.command("rm")
@@ -153,7 +139,7 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
             out(artifact.place)
         return
     if not found.problems:
-        out(f"{found.path}: ok, {_count(found.artifacts)}, {found.blobs} blobs, {found.size} bytes")
+        out(f"{found.path}: ok, {plural(found.artifacts, 'artifact')}, {found.blobs} blobs, {found.size} bytes")
         return
     for problem in found.problems:
         note(f"  {problem}")
@@ -216,8 +202,4 @@ def _tell(removed: Removed, *, dry_run: bool, quiet: bool, as_json: bool) -> Non
         return
     verb = "would remove" if dry_run else "removed"
     freed = "free" if dry_run else "freed"
-    note(f"{verb} {_count(len(removed.artifacts))}; {freed} {removed.freed} bytes")
-
-
-def _count(number: int) -> str:
-    return f"{number} artifact{'s' * (number != 1)}"
+    note(f"{verb} {plural(len(removed.artifacts), 'artifact')}; {freed} {removed.freed} bytes")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from gdn_aot._text import plural
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, tell
 from gdn_aot.errors import GdnAotError
@@ -60,9 +61,10 @@ def command(
         emit_json(_document(seen, store.root, request, found))
         return
     if seen is not None and seen.error is None and not quiet:
-        note(f"registry {seen.repository} at {seen.revision}, commit {seen.commit}: {_count(len(seen.entries))}")
+        count = plural(len(seen.entries), "artifact")
+        note(f"registry {seen.repository} at {seen.revision}, commit {seen.commit}: {count}")
     if not quiet and (installed or not named):
-        note(f"store {store.root}: {_count(sum(row.path is not None for row in found))}")
+        note(f"store {store.root}: {plural(sum(row.path is not None for row in found), 'artifact')}")
     if quiet:
         for row in found:
             out(row.identifier)
@@ -124,7 +126,3 @@ def _table(found: tuple[ListedArtifact, ...]) -> str:
     ]
     heads = ("artifact", "where", "bytes", "measured", "transferred", "default", "numerics", "fits", "why")
     return table(lines, heads)
-
-
-def _count(number: int) -> str:
-    return f"{number} artifact{'s' * (number != 1)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import logging
 import os
@@ -13,43 +12,59 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gdn_aot._version import __version__
+from gdn_aot.cli._group import Group
 from gdn_aot.cli._output import describe, emit_json, note, problems_of, tell
 from gdn_aot.errors import GdnAotError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-COMMANDS = {
-    "targets": "List GPU architectures and what the installed Triton can assemble.",
-    "models": "List the catalogue of models.",
-    "providers": "List kernel providers and what is installed.",
-    "capture": "Record the launches of a running deployment.",
-    "matrix": "List the artifacts that the project publishes.",
-    "build": "Trace, compile, choose and pack artifacts.",
-    "inspect": "Show what is inside an artifact.",
-    "verify": "Check every digest and rule of an artifact.",
-    "coverage": "Replay random traffic against an artifact.",
-    "publish": "Publish artifacts to the Hugging Face Hub or to a directory.",
-    "tune": "Measure candidates on this GPU and record the best.",
-    "check": "Compare a target's kernels with float64 on this GPU.",
-    "fetch": "Install the artifacts that fit from a registry.",
-    "lock": "Pin the artifacts that fetch would install in gdn-aot.lock.",
-    "list": "Say what a registry and the store hold, and what of it fits this machine.",
-    "cache": "See and look after the store: ls, rm, prune, verify.",
-    "seed": "Write an artifact into a Triton cache directory.",
-    "export": "Write choices as the provider's own configuration files.",
-    "doctor": "Say whether serving processes here find their kernels in artifacts.",
+GROUPS = {
+    "Look up": {
+        "targets": "List GPU architectures and what the installed Triton can assemble.",
+        "models": "List the catalogue of models.",
+        "providers": "List kernel providers and what is installed.",
+    },
+    "Serve": {
+        "fetch": "Install the artifacts that fit from a registry.",
+        "lock": "Pin the artifacts that fetch would install in gdn-aot.lock.",
+        "list": "Say what a registry and the store hold, and what of it fits this machine.",
+        "cache": "See and look after the store: ls, rm, prune, verify.",
+        "seed": "Write an artifact into a Triton cache directory.",
+        "doctor": "Say whether serving processes here find their kernels in artifacts.",
+    },
+    "Build": {
+        "build": "Trace, compile, choose and pack artifacts.",
+        "coverage": "Replay random traffic against an artifact.",
+        "verify": "Check every digest and rule of an artifact.",
+        "inspect": "Show what is inside an artifact.",
+        "capture": "Record the launches of a running deployment.",
+    },
+    "Tune": {
+        "tune": "Measure candidates on this GPU and record the best.",
+        "check": "Compare a target's kernels with float64 on this GPU.",
+        "export": "Write choices as the provider's own configuration files.",
+    },
+    "Publish": {
+        "publish": "Publish artifacts to the Hugging Face Hub or to a directory.",
+        "matrix": "List the artifacts that the project publishes.",
+    },
 }
-"""Name of each command, which is also its module here, and its one line of help."""
+"""The commands by what they are for, as ``--help`` shows them. Each is also a module here, and has one line of help."""
+COMMANDS = {name: line for lines in GROUPS.values() for name, line in lines.items()}
 
 _INTERRUPTED = 130
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that imports the module of a command when the command is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def names(self) -> Collection[str]:
         """Return the names in the order of the table."""
+        return COMMANDS
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the same."""
         del ctx
         return list(COMMANDS)
 
@@ -63,22 +78,13 @@ class LazyGroup(click.Group):
             raise TypeError(f"gdn_aot.cli.{cmd_name}.command is not a click command")
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments name; an unknown one gets a suggestion."""
-        name = args[0] if args else ""
-        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            what = f" Did you mean {near[0]!r}?" if near else f" Commands are {', '.join(COMMANDS)}."
-            raise click.UsageError(f"No such command {name!r}.{what}", ctx)
-        return super().resolve_command(ctx, args)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table, so that none has to be imported for it."""
+        """Write the groups of commands from the table, so that none has to be imported for it."""
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))
+        for title, lines in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, line in lines.items()])
 
 
 @click.command(

@@ -15,6 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._text import plural
 from gdn_aot.compiling import node
 from gdn_aot.compiling.client import WorkerError
 from gdn_aot.compiling.executor import Answer
@@ -221,8 +222,7 @@ class RayCompiling:
     @property
     def where(self) -> str:
         """How many nodes are at it."""
-        count = len(self._executor.seen)
-        return f" on {count} node{'' if count == 1 else 's'}"
+        return f" on {plural(len(self._executor.seen), 'node')}"
 
     def submit(self, task: CompileTask) -> None:
         """Take a task; it is sent with others."""

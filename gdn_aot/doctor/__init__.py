@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import plural
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.doctor.artifacts import ArtifactState, artifacts_section, examine
 from gdn_aot.doctor.machine import devices_section, read_store
 from gdn_aot.doctor.next_start import next_start_section, next_starts, shortcomings
 from gdn_aot.doctor.process import read_compiler, read_environment, read_hooks, read_versions
-from gdn_aot.doctor.section import counted, more
+from gdn_aot.doctor.section import more
 from gdn_aot.machine.devices import read_devices
 from gdn_aot.store.store import Store, artifact_files
 
@@ -97,6 +98,6 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
 
 
 def _praise(starts: Sequence[NextStart]) -> str:
-    served = "; ".join(f"{counted(start.served, 'kernel')} for {start.place}" for start in starts)
+    served = "; ".join(f"{plural(len(start.served), 'kernel')} for {start.place}" for start in starts)
     unseen = "" if any(start.devices for start in starts) else " (no device here to compare with)"
     return f"ok: artifacts serve {served}{unseen}"

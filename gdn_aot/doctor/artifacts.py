@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
-from gdn_aot.doctor.section import SHOWN, Section, columns, counted
+from gdn_aot._text import plural
+from gdn_aot.doctor.section import SHOWN, Section, columns
 from gdn_aot.serving.find import unfit
 from gdn_aot.store.index import Index
 from gdn_aot.store.stored import StoredArtifact
@@ -147,7 +148,7 @@ def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
         rows.append(("path", artifact.path))
         if artifact.directory is None:
             rows.append(("store", "not there yet: the next start verifies and unpacks it"))
-        made = f"{counted(artifact.kernels, 'kernel')}, {artifact.choices} choices, {artifact.binaries} binaries"
+        made = f"{plural(len(artifact.kernels), 'kernel')}, {artifact.choices} choices, {artifact.binaries} binaries"
         rows.append(("content", f"{made}; {', '.join(artifact.workloads)}"))
         rows.append(("models", artifact.models))
     rows += [("damage", text) for text in artifact.damage[:SHOWN]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import plural
 from gdn_aot.catalogue.providers import build_command
-from gdn_aot.doctor.section import SHOWN, Obstacle, Section, counted, more
+from gdn_aot.doctor.section import SHOWN, Obstacle, Section, more
 from gdn_aot.providers.vllm.engine import conditions
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _lines(start: NextStart) -> Iterator[str]:
         command = f": {' or '.join(start.commands)}" if start.commands else ""
         yield f"  {start.place} compiles and benchmarks everything, as {start.everything}{command}"
         return
-    yield f"  {start.place}: {counted(start.served, 'kernel')} served"
+    yield f"  {start.place}: {plural(len(start.served), 'kernel')} served"
     yield f"    for  {', '.join(map(str, start.models))}"
     yield from _listed("compiled and benchmarked, as their source differs", start.refused)
     yield from _listed("not covered by the build", start.not_covered)

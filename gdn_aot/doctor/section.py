@@ -67,11 +67,6 @@ def columns(rows: Iterable[tuple[str, object]], indent: str = "  ") -> Iterator[
     return (f"{indent}{name.ljust(width)}  {_text(value)}".rstrip() for name, value in rows)
 
 
-def counted(things: Sequence[object], name: str) -> str:
-    """Return how many there are, as ``2 kernels``."""
-    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
-
-
 def more(found: Sequence[object]) -> str:
     """Return what follows the first of several."""
     return f" (and {len(found) - 1} more)" if len(found) > 1 else ""

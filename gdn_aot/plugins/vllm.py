@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from gdn_aot._text import plural
+
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from typing import Any
@@ -79,13 +81,9 @@ def _line(headers: list[Any], seen: set[tuple[int, int]]) -> str:
 
 
 def _coverage(header: Any) -> str:
-    kernels, choices = _count(header["kernels"], "kernel"), _count(header["choices"], "choice")
-    binaries, models = _count(header["binaries"], "binary", "binaries"), _count(len(header["models"]), "model")
+    kernels, choices = plural(header["kernels"], "kernel"), plural(header["choices"], "choice")
+    binaries, models = plural(header["binaries"], "binary", "binaries"), plural(len(header["models"]), "model")
     return f"{header['identifier']}: {kernels}, {choices} and {binaries} for {models}"
-
-
-def _count(number: int, one: str, more: str = "") -> str:
-    return f"{number} {one if number == 1 else more or f'{one}s'}"
 
 
 def _strict(error: BaseException) -> bool:

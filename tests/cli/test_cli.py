@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import click
 import pytest
@@ -41,8 +42,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseException]:
 def test_help_lists_every_command(args: list[str], capsys: Out) -> None:
     assert cli_main.run(args) == 0
     shown = capsys.readouterr().out
-    for name in ("targets", "models", "providers", "build", "inspect", "verify", "coverage"):
-        assert f"\n  {name} " in shown
+    for title, lines in cli_main.GROUPS.items():
+        group = shown.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in group.splitlines() if line[2] != " "] == list(lines)
+    files = {path.stem for path in Path(cli_main.__file__).parent.glob("[a-z]*.py")}
+    assert sorted(cli_main.COMMANDS) == sorted(files - {"main"})
 
 
 def test_version(capsys: Out) -> None:

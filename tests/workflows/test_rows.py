@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from workflows.runner import pairs
-from workflows.scripts import script
+from workflow_scripts import Job, here, script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +58,13 @@ def test_an_argument_is_never_an_option(text: str) -> None:
     assert all(not pattern.isspace() and pattern for pattern in found[1::2])
 
 
+def pairs(text: str) -> dict[str, str]:
+    """Return outputs, which are lines ``name=value``."""
+    found = [line.partition("=") for line in text.splitlines()]
+    assert all(equals and "<<" not in name for name, equals, _ in found)
+    return {name: value for name, _, value in found}
+
+
 def test_outputs_are_one_line_each() -> None:
     text = rows.outputs(json.dumps({"include": [{"identifier": "a"}, {"identifier": "b\nc=d"}]}))
     found = pairs(text)
@@ -72,42 +75,45 @@ def test_outputs_are_one_line_each() -> None:
         rows.outputs(json.dumps({"include": [{}] * 257}))
 
 
-def run(tmp_path: Path, **env: str) -> tuple[int, str, str]:
-    output = tmp_path / "output"
-    output.touch()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / ".github/scripts/rows.py")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "GITHUB_OUTPUT": str(output), **env},
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr
-    return done.returncode, output.read_text(), done.stderr
+def run(tmp_path: Path, code: int = 0, workflow: str = "artifacts", **env: str) -> tuple[dict[str, str], str]:
+    """Run the step of a workflow; return its outputs and what it says."""
+    root = tmp_path / f"job-{len(list(tmp_path.iterdir()))}"
+    values = {"MATRIX": "artifacts/matrix.toml", "SELECT": "", **env}
+    job = Job(workflow=workflow, job="matrix", root=root, values=values, **here(tmp_path / "store"))
+    for name in ("artifacts", "constraints"):
+        (job.work / name).symlink_to(ROOT / name)
+    done = job.step("Rows", code)
+    assert "Traceback" not in done.err
+    return pairs(job.written("GITHUB_OUTPUT")), done.err
 
 
 def test_rows_of_the_committed_matrix(tmp_path: Path) -> None:
-    code, text, _ = run(tmp_path, EVENT="workflow_dispatch", SELECT="fla0.6.0-triton3.6.0-sm_{90,120}")
-    assert code == 0
-    found = pairs(text)
+    found, _ = run(tmp_path, EVENT="workflow_dispatch", SELECT="fla0.6.0-triton3.6.0-sm_{90,120}")
     assert found["count"] == "2"
     for row in json.loads(found["matrix"])["include"]:
         assert (ROOT / row["requirements"]).is_file()
         assert all(isinstance(value, str | int) for value in row.values())
 
 
+def test_a_pull_request_builds_a_row_of_each_provider(tmp_path: Path) -> None:
+    """A tag builds every row."""
+    found, _ = run(tmp_path, EVENT="pull_request")
+    rows = json.loads(found["matrix"])["include"]
+    assert [row["identifier"] for row in rows] == ["fla0.6.0-triton3.6.0-sm_90", "vllm0.24.0-triton3.6.0-sm_120"]
+    assert int(run(tmp_path, EVENT="push")[0]["count"]) == 38
+
+
 def test_failures_keep_their_exit_codes(tmp_path: Path) -> None:
-    code, text, err = run(tmp_path, EVENT="workflow_dispatch", SELECT="flo*")
-    assert (code, text) == (3, "")
+    found, err = run(tmp_path, 3, EVENT="workflow_dispatch", SELECT="flo*")
+    assert found == {}
     assert "Hint: " in err
-    code, text, err = run(tmp_path, EVENT="workflow_dispatch", SELECT="`id`")
-    assert (code, text) == (2, "")
+    found, err = run(tmp_path, 2, EVENT="workflow_dispatch", SELECT="`id`")
+    assert found == {}
     assert err.startswith("Error: SELECT cannot be")
 
 
 def test_rows_of_one_tuning_record_are_refused_where_it_is_written(tmp_path: Path) -> None:
     both = "fla0.6.0-triton3.{6,8}.0-sm_90"
-    assert run(tmp_path, EVENT="workflow_dispatch", SELECT=both)[0] == 0
-    code, _, err = run(tmp_path, EVENT="workflow_dispatch", SELECT=both, ONE_RECORD="true")
-    assert code == 2
+    run(tmp_path, EVENT="workflow_dispatch", SELECT=both)
+    _, err = run(tmp_path, 2, "tune", EVENT="workflow_dispatch", SELECT=both)
     assert "fla0.6.0-triton3.6.0-sm_90 and fla0.6.0-triton3.8.0-sm_90 have one tuning record" in err
-    tune = (ROOT / ".github/workflows/tune.yml").read_text()
-    assert 'ONE_RECORD: "true"' in tune

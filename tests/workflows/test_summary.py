@@ -7,12 +7,19 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workflows.scripts import script
+from workflow_scripts import script
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 summary = script("summary")
+
+
+@pytest.fixture(autouse=True)
+def _no_summary_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
 NAME = "fla0.6.0-triton3.6.0-sm_90"
 
 
@@ -90,3 +97,17 @@ def test_what_was_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().out
     assert f"`hf://acme/kernels`, commit `{'f' * 40}`, tag `v1.0.0`" in said
     assert f"- `{NAME}`: added" in said
+
+
+def test_the_summary_of_a_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is printed is added to it; what is wrong is not."""
+    page = tmp_path / "summary.md"
+    page.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    write(tmp_path / "dist")
+    assert summary.main([str(tmp_path / "dist")]) == 0
+    assert page.read_text() == f"before\n{capsys.readouterr().out}"
+    assert summary.main([str(tmp_path / "dist"), "--expect", "2"]) == 1
+    assert page.read_text().count("### Artifacts") == 1

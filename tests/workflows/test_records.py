@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
-from workflows.scripts import script
+from workflow_scripts import git, script
 
 from gdn_aot.records import tuning
 
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 records = script("records")
 RECORD = "tuning/sm_90/fla-core-0.6.0.json"
 CHECKED = "numerics/sm_90/fla-core-0.6.0.json"
-
-
-def git(folder: Path, *arguments: str) -> None:
-    who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -42,6 +36,12 @@ def put(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
 
 
+def accept(folder: Path) -> int:
+    code: int = records.main(["accept", str(folder / "in"), str(folder / "out"), str(folder / "body.md")])
+    assert (folder / "body.md").exists() is (code == 0)
+    return code
+
+
 def test_there_and_back(checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is new or changed is handed on, and nothing else."""
     assert records.collect(checkout, tmp_path / "none") == []
@@ -53,10 +53,11 @@ def test_there_and_back(checkout: Path, tmp_path: Path, capsys: pytest.CaptureFi
     names = ["tuning/sm_100/fla-core-0.6.0.json", RECORD]
     assert capsys.readouterr().out.splitlines() == names
     into = tmp_path / "into"
-    assert records.main(["accept", str(tmp_path / "incoming"), str(into)]) == 0
+    assert records.main(["accept", str(tmp_path / "incoming"), str(into), str(tmp_path / "body.md")]) == 0
     assert sorted(str(path.relative_to(into)) for path in into.rglob("*.json")) == names
     assert (into / RECORD).read_bytes() == (checkout / RECORD).read_bytes()
-    lines = capsys.readouterr().out.splitlines()
+    lines = (tmp_path / "body.md").read_text().splitlines()
+    assert capsys.readouterr().out.splitlines() == lines
     assert [line.split("`")[1] for line in lines] == names
     assert "NVIDIA H100 80GB HBM3, driver" in lines[1]
 
@@ -88,7 +89,7 @@ def test_anything_else_is_refused(name: str, tmp_path: Path, capsys: pytest.Capt
     good = (ROOT / "artifacts" / RECORD).read_bytes()
     put(tmp_path / "in", RECORD, good)
     put(tmp_path / "in", name, good)
-    assert records.main(["accept", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
+    assert accept(tmp_path) == 2
     found = capsys.readouterr()
     assert found.out == ""
     assert found.err.startswith("Error: ")
@@ -99,10 +100,10 @@ def test_anything_else_is_refused(name: str, tmp_path: Path, capsys: pytest.Capt
 def test_links_and_what_cannot_be_read(tmp_path: Path) -> None:
     for content in (b"{}", (ROOT / "artifacts" / RECORD).read_bytes() + b"\n\n"):
         put(tmp_path / "in", RECORD, content)
-        assert records.main(["accept", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
+        assert accept(tmp_path) == 2
     (tmp_path / "in" / RECORD).unlink()
     (tmp_path / "in" / RECORD).symlink_to(ROOT / "artifacts" / RECORD)
-    assert records.main(["accept", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
+    assert accept(tmp_path) == 2
     assert records.main(["accept"]) == 2
 
 

@@ -1,0 +1,161 @@
+"""``artifacts.yml`` by its steps, for two rows: environments from their pins alone, built from a commit, published."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import ROOT
+from machines import Machine
+from workflow_scripts import Job, fill_dist, git, table
+
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.registry.base import read_index
+from gdn_aot.registry.open import open_registry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WANTED = ["fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.8.0-sm_120"]
+MATRIX = f"""\
+format = 1
+[defaults]
+python = "{sys.version_info.major}.{sys.version_info.minor}"
+runner = "ubuntu-24.04"
+models = ["qwen3.5-9b"]
+tp = [1]
+max_tokens = 512
+[[environment]]
+name = "triton-3.6.0"
+provider = "fla"
+version = "0.6.0"
+triton = "3.6.0"
+requirements = "../constraints/fla-core-0.6.0-triton-3.6.0.txt"
+[[environment]]
+name = "triton-3.8.0"
+provider = "fla"
+version = "0.6.0"
+triton = "3.8.0"
+requirements = "../constraints/fla-core-0.6.0-triton-3.8.0.txt"
+[[artifact]]
+environments = ["triton-3.6.0", "triton-3.8.0"]
+targets = ["sm_90", "sm_120"]
+"""
+
+pytestmark = [
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(sys.version_info < (3, 11), reason="the environments of artifacts are for Python 3.11 or later"),
+]
+
+
+@dataclass
+class Run:
+    """What a run of the workflow left."""
+
+    rows: list[dict[str, Any]]
+    publish: Job
+    builds: list[Job] = field(default_factory=list)
+
+
+def checked_out(job: Job) -> Job:
+    """Give a job a commit of the files here that git does not ignore, the small matrix among them, and a Python."""
+    (job.work / ".github/scripts").unlink()
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (job.work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, job.work / name)
+    (job.work / "artifacts/small.toml").write_text(MATRIX)
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "checked out")):
+        git(job.work, *words)
+    base = getattr(sys, "_base_executable", sys.executable)
+    (job.programs / "python").write_text(f'#!/bin/sh\nexec "{base}" "$@"\n')
+    (job.programs / "python").chmod(0o755)
+    return job
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("run")
+    repo = root / "registry"
+    open_registry(str(repo)).create(private=False)
+    values = {"MATRIX": "artifacts/small.toml", "EVENT": "workflow_dispatch", "SELECT": "*-sm_120"}
+    matrix = checked_out(Job(workflow="artifacts", job="matrix", root=root / "matrix", values=values))
+    matrix.step("Install")
+    matrix.step("Rows")
+    outputs = dict(line.split("=", 1) for line in matrix.written("GITHUB_OUTPUT").splitlines())
+    values |= {"GDN_AOT_REPO": str(repo), "HF_OIDC_RESOURCE": "", "HF_TOKEN": ""}
+    values |= {"TAG": "artifacts-v1.2.0", "COUNT": outputs["count"]}
+    publish = checked_out(Job(workflow="artifacts", job="publish", root=root / "publish", values=values))
+    found = Run(json.loads(outputs["matrix"])["include"], publish)
+    for row in found.rows:
+        values = {"MATRIX": "artifacts/small.toml", **{key.upper(): str(value) for key, value in row.items()}}
+        job = Job(workflow="artifacts", job="build", root=root / row["identifier"], values=values)
+        found.builds.append(checked_out(job))
+        for name in ("Environment", "Build", "Verify", "Coverage", "Summary"):
+            job.step(name)
+    fill_dist(publish, *found.builds)
+    for name in ("Install", "Complete", "Verify and compare", "Publish"):
+        publish.step(name)
+    return found
+
+
+def artifact_of(job: Job) -> Path:
+    (file,) = (job.work / "dist").glob("*.tar.zst")
+    return file
+
+
+def test_rows_are_built_and_published_in_one_commit(run: Run, tmp_path: Path) -> None:
+    """Another machine fetches them, byte for byte."""
+    assert [row["identifier"] for row in run.rows] == WANTED
+    repo = run.publish.values["GDN_AOT_REPO"]
+    registry = open_registry(repo)
+    snapshot, index = read_index(registry, "v1.2.0")
+    assert [entry.identifier for entry in index.entries] == WANTED
+    assert registry.refs().branches["v1"] == snapshot.commit
+    assert json.loads((run.publish.work / "published.json").read_text())["commit"] == snapshot.commit
+    assert f"commit `{snapshot.commit}`, tag `v1.2.0`" in run.publish.written("GITHUB_STEP_SUMMARY")
+    machine = Machine(home=tmp_path / "machine", endpoint="http://127.0.0.1:9")
+    for row in run.rows:
+        known = ("--provider", "fla", "--provider-version", "0.6.0", "--triton", row["triton"])
+        machine.run("fetch", "--repo", repo, "--arch", "sm_120", *known)
+    assert sorted(machine.installed()) == sorted(open_artifact(artifact_of(job)).sha256 for job in run.builds)
+
+
+def test_artifacts_name_the_commit_that_was_checked_out(run: Run) -> None:
+    for job, row in zip(run.builds, run.rows, strict=True):
+        manifest = open_artifact(artifact_of(job)).manifest
+        assert manifest.build.commit == git(job.work, "rev-parse", "HEAD")
+        assert not manifest.build.dirty
+        assert manifest.triton.version == row["triton"]
+        assert [model.name for model in manifest.models] == ["qwen3.5-9b"]
+
+
+def test_environments_have_what_is_pinned_alone(run: Run) -> None:
+    """Those that list and publish have neither torch nor Triton."""
+    for job, pins in [
+        (run.publish, "publish.txt"),
+        *((job, row["requirements"]) for job, row in zip(run.builds, run.rows, strict=True)),
+    ]:
+        code = (
+            "import importlib.util as u; print(*(u.find_spec(name) is not None for name in ('torch', 'triton', 'fla')))"
+        )
+        done = subprocess.run([job.work / ".venv/bin/python", "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["False" if pins == "publish.txt" else "True"] * 3
+
+
+def test_summaries_say_size_provenance_and_coverage(run: Run) -> None:
+    for job, names in ((run.publish, WANTED), *zip(run.builds, ([name] for name in WANTED), strict=True)):
+        rows = table(job.written("GITHUB_STEP_SUMMARY"))
+        assert [row["artifact"] for row in rows] == names
+        for row in rows:
+            counts = {name: int(cell.replace(",", "")) for name, cell in row.items() if cell.replace(",", "").isdigit()}
+            assert counts["KiB"] > 0
+            assert counts["launches"] > 0
+            assert counts["misses"] == 0
+            assert sum(counts[name] for name in ("measured", "captured", "transferred", "default")) > 0

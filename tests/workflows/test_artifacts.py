@@ -1,0 +1,203 @@
+"""The steps of ``artifacts.yml`` after a build, with one small artifact: verified, covered, summed up, published.
+
+``tests/nightly/workflows`` has the whole of it, with environments from the pins of rows and real builds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from id_tokens import IdTokens
+from loopback import ORG, LoopbackHub
+from machines import Machine
+from workflow_scripts import WORKFLOWS, Job, fill_dist, here, load, table
+
+from gdn_aot.registry.base import read_index
+from gdn_aot.registry.open import open_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builds import Built
+
+    from gdn_aot.registry.base import Registry
+
+CLAIMS = {"repository": "acme/gdn-aot", "workflow": "Artifacts"}
+
+
+@pytest.fixture(scope="module")
+def built(decode: Built, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A build job at its end. Its artifact was built before, for one workload; so is the traffic of its coverage."""
+    root = tmp_path_factory.mktemp("built") / "job"
+    identifier = decode.row["identifier"]
+    values = {"IDENTIFIER": identifier, "MATRIX": "artifacts/small.toml", "MODELS": "qwen3.5-9b", "TP": "1"}
+    job = Job(workflow="artifacts", job="build", root=root, values=values, **here(root / "store"))
+    (job.temp / "built.json").write_text(json.dumps(decode.document))
+    job.fake("gdn-aot", f"cp {decode.path} dist; cat {job.temp}/built.json")
+    job.step("Build")
+    asked = ["--only", identifier, "--matrix", "artifacts/small.toml", "-o", "dist", "--json"]
+    job.fake("gdn-aot", f'exec {sys.executable} -m gdn_aot "$@" --workload transformers-decode')
+    job.step("Coverage")
+    file = f"dist/gdn-aot-{identifier}.tar.zst"
+    traffic = ["--model", "qwen3.5-9b", "--tp", "1", "--calls", "500", "--seed", "1", "--json"]
+    assert job.calls() == [["gdn-aot", "build", *asked], ["gdn-aot", "coverage", file, *traffic]]
+    (job.programs / "gdn-aot").unlink()
+    for name in ("Verify", "Summary"):
+        job.step(name)
+    return job
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    found = open_registry(str(tmp_path / "registry"))
+    found.create(private=False)
+    return found
+
+
+def publishing(built: Job, root: Path, repo: object, tag: str = "v1.2.0", **more: str) -> Job:
+    """A job that is about to publish what was built."""
+    given = here(root / "store")
+    given["machine"] |= more
+    values = {"GDN_AOT_REPO": str(repo), "HF_OIDC_RESOURCE": "", "HF_TOKEN": "", "TAG": tag, "COUNT": "1", "MATRIX": ""}
+    return fill_dist(Job(workflow="artifacts", job="publish", root=root, values=values, **given), built)
+
+
+def publish(job: Job) -> None:
+    for name in ("Complete", "Verify and compare", "Publish"):
+        job.step(name)
+
+
+def fetched(machine: Machine, repo: object, decode: Built) -> None:
+    """Another machine fetches what was built, byte for byte."""
+    row = decode.manifest
+    known = ("--provider", "fla", "--provider-version", row.provider.version, "--triton", row.triton.version)
+    machine.run("fetch", "--repo", repo, "--arch", "sm_120", *known)
+    assert machine.installed() == [decode.row["sha256"]]
+
+
+def test_published_in_one_commit(built: Job, decode: Built, registry: Registry, tmp_path: Path) -> None:
+    job = publishing(built, tmp_path / "job", tmp_path / "registry")
+    before = registry.refs()
+    job.step("Complete")
+    job.step("Verify and compare")
+    assert registry.refs() == before
+    job.step("Publish")
+    snapshot, index = read_index(registry, "v1.2.0")
+    assert [entry.identifier for entry in index.entries] == [decode.row["identifier"]]
+    assert registry.refs().branches["v1"] == snapshot.commit
+    assert json.loads((job.work / "published.json").read_text())["commit"] == snapshot.commit
+    assert f"commit `{snapshot.commit}`, tag `v1.2.0`" in job.written("GITHUB_STEP_SUMMARY")
+    fetched(Machine(home=tmp_path / "machine", endpoint="http://127.0.0.1:9"), tmp_path / "registry", decode)
+
+
+def test_summaries_say_size_provenance_and_coverage(built: Job, decode: Built, tmp_path: Path) -> None:
+    job = publishing(built, tmp_path / "job", "")
+    job.step("Complete")
+    for summary in (built.written("GITHUB_STEP_SUMMARY"), job.written("GITHUB_STEP_SUMMARY")):
+        (row,) = table(summary)
+        assert row["artifact"] == decode.row["identifier"]
+        assert int(row["KiB"].replace(",", "")) == decode.row["size"] // 1024
+        assert int(row["launches"].replace(",", "")) > 0
+        assert row["misses"] == "0"
+
+
+def test_the_tag_of_a_push_names_that_of_the_registry(built: Job, registry: Registry, tmp_path: Path) -> None:
+    """Published again under another tag, with the branch moved on."""
+    publish(publishing(built, tmp_path / "first", tmp_path / "registry"))
+    publish(publishing(built, tmp_path / "second", tmp_path / "registry", "artifacts-v1.4.0"))
+    assert set(registry.refs().tags) == {"v1.2.0", "v1.4.0"}
+
+
+def test_a_file_that_fails_its_verification(built: Job, registry: Registry, tmp_path: Path) -> None:
+    """The build ends with it, and nothing would be published."""
+    broken = fill_dist(
+        Job(workflow="artifacts", job="build", root=tmp_path / "build", values=built.values, **here(tmp_path)), built
+    )
+    (file,) = (broken.work / "dist").glob("*.tar.zst")
+    file.write_bytes(file.read_bytes() + b"x")
+    broken.step("Verify", code=5)
+    assert "is not the file that its build reported" in broken.step("Summary", code=1).err
+    job = publishing(broken, tmp_path / "job", tmp_path / "registry")
+    before = registry.refs()
+    job.step("Complete", code=1)
+    job.step("Verify and compare", code=5)
+    job.step("Publish", code=5)
+    assert registry.refs() == before
+
+
+@pytest.mark.parametrize("name", ["Build", "Coverage"])
+def test_a_command_that_fails_ends_its_step(name: str, built: Job, tmp_path: Path) -> None:
+    """As coverage does with 5 if a launch would miss, though its report is written."""
+    job = Job(workflow="artifacts", job="build", root=tmp_path / "job", values=built.values)
+    (job.work / "dist").mkdir()
+    job.fake("gdn-aot", "echo report; exit 5")
+    job.step(name, code=5)
+    assert [file.read_text() for file in (job.work / "dist").iterdir()] == ["report\n"]
+
+
+def test_a_build_that_is_missing(built: Job, tmp_path: Path) -> None:
+    job = publishing(built, tmp_path / "job", tmp_path)
+    assert "1 artifacts are in dist, expected 2" in job.step("Complete", code=1, COUNT="2").err
+    assert job.written("GITHUB_STEP_SUMMARY") == ""
+
+
+def test_no_registry_is_named(built: Job, tmp_path: Path) -> None:
+    job = publishing(built, tmp_path / "job", "")
+    for name in ("Verify and compare", "Publish"):
+        assert "set the variable GDN_AOT_REPO" in job.step(name, code=1).err
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[IdTokens]:
+    with LoopbackHub() as hub, IdTokens(hub, CLAIMS) as tokens:
+        yield tokens
+
+
+def trusting(issuer: IdTokens, name: str, claims: dict[str, str], built: Job, root: Path) -> Job:
+    """A job that publishes, without a secret, to a repository of the Hub that trusts whoever has these claims."""
+    with issuer.hub.state.lock:
+        if name not in issuer.hub.state.publishers:
+            issuer.hub.state.create(name, private=False)
+        issuer.hub.state.publishers[name] = claims
+    job = publishing(built, root, f"hf://{name}", HF_ENDPOINT=issuer.hub.url, NO_PROXY="*", **issuer.env)
+    job.values = {**job.values, "HF_OIDC_RESOURCE": name}
+    return job
+
+
+def test_to_the_hub_without_a_secret(built: Job, decode: Built, issuer: IdTokens, tmp_path: Path) -> None:
+    """A token that the Hub gives this workflow is for one repository. A second run finds everything there."""
+    name = f"{ORG}/kernels"
+    for run in ("first", "again"):
+        publish(trusting(issuer, name, CLAIMS, built, tmp_path / run))
+    commits = [record for record in issuer.hub.requests("POST", ".*/commit/.*") if record.path.endswith("/v1")]
+    assert [record.user for record in commits] == ["ci:acme/gdn-aot"]
+    fetched(Machine(home=tmp_path / "machine", endpoint=issuer.hub.url), f"hf://{name}", decode)
+
+
+def test_a_workflow_that_the_hub_does_not_trust(built: Job, issuer: IdTokens, tmp_path: Path) -> None:
+    name = f"{ORG}/others"
+    job = trusting(issuer, name, {**CLAIMS, "repository": "acme/another"}, built, tmp_path / "job")
+    assert "no trusted publisher of this repository" in job.step("Verify and compare", code=7).err
+    with issuer.hub.repository(name) as repository:
+        assert set(repository.branches) == {"main"}
+        assert not repository.tags
+
+
+def test_what_is_published_and_when() -> None:
+    """GitHub decides by these words, which are not run here."""
+    jobs = load(WORKFLOWS / "artifacts.yml")["jobs"]
+    assert jobs["build"]["if"] == "needs.matrix.outputs.count != '0'"
+    publish = jobs["publish"]
+    assert publish["if"] == "github.event_name == 'push' || inputs.tag != ''"  # and all that it needs succeeded
+    assert publish["needs"] == ["matrix", "build"]
+    order = ["Collect", "Complete", "Verify and compare", "Attest", "Publish"]
+    assert [step["name"] for step in publish["steps"]][-5:] == order
+    assert not [step for job in jobs.values() for step in job["steps"] if "if" in step]
+    steps = {step["name"]: step for job in jobs.values() for step in job["steps"]}
+    assert steps["Attest"]["with"]["subject-path"] == "dist/*.tar.zst"
+    assert steps["Hand on"]["with"]["if-no-files-found"] == "error"
+    assert steps["Hand on"]["with"]["path"] == steps["Collect"]["with"]["path"] == "dist"
