@@ -6,16 +6,17 @@ MODEL    ?= qwen3.5-9b
 VLLM     ?= 0.24.0
 
 BIN      := .venv/bin
-BIN38    := .venv-triton38/bin
 VENVV    := .venv-vllm-$(VLLM)
 BINV     := $(VENVV)/bin
 STAMP    := .venv/.installed
-STAMP38  := .venv-triton38/.installed
+TRITON38 := .triton38
+STAMP38  := $(TRITON38)/.installed
 STAMPV   := $(VENVV)/.installed
+PYTEST   := $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 INSTALL  := -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help venv test lint types unit triton38 vllm demo clean
+.PHONY: help venv test nightly lint types unit triton38 vllm demo clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## */  \1\t/' | expand -t 14
@@ -27,9 +28,9 @@ $(STAMP): pyproject.toml constraints/test.txt gdn_aot/triton_internals/_launch.c
 	$(BIN)/python $(INSTALL) -c constraints/test.txt -e '.[fla,test]'
 	@touch $@
 
-$(STAMP38): pyproject.toml constraints/triton38.txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
-	test -x $(BIN38)/python || $(PYTHON) -m venv .venv-triton38
-	$(BIN38)/python $(INSTALL) -c constraints/triton38.txt -e '.[fla,test]'
+$(STAMP38): $(STAMP) constraints/triton38.txt
+	rm -rf $(TRITON38)
+	$(BIN)/python $(INSTALL) --no-deps --target $(TRITON38) -r constraints/triton38.txt
 	@touch $@
 
 $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
@@ -38,7 +39,11 @@ $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/
 	$(BINV)/python $(INSTALL) --no-deps -e .
 	@touch $@
 
-test: lint types unit triton38  ## lint, types and tests, with both versions of Triton
+test: lint types unit triton38  ## what protects a commit: lint, types and tests, with both versions of Triton
+
+nightly: lint types  ## every test, those of tests/nightly among them, and nothing kept from runs before
+	env -u GDN_AOT_TEST_CACHE $(PYTEST) tests
+	$(MAKE) triton38
 
 lint: $(STAMP)  ## ruff, rules and format; no import up a floor, no circle of imports
 	$(BIN)/ruff check .
@@ -48,36 +53,38 @@ lint: $(STAMP)  ## ruff, rules and format; no import up a floor, no circle of im
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(STAMP)  ## pytest with Triton 3.6
-	$(BIN)/python -m pytest
+unit: $(STAMP)  ## pytest with Triton 3.6; GDN_AOT_TEST_CACHE=DIR keeps what is compiled for the next run
+	$(PYTEST) tests --ignore=tests/nightly
 
 triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
-	$(BIN38)/python -m pytest tests/triton_versions
+	PYTHONPATH=$(TRITON38) $(BIN)/python -m pytest tests/triton_versions
 
 vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; VLLM=0.33.0 (not part of make test)
 	$(BINV)/python -m pytest tests/providers/test_vllm.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
 
+headline = @printf '\n== %s of 8: %s\n   %s\n' $(1) '$(2)' '$(3)'
+
 demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and plain FLA finds everything
 	@rm -rf .demo
-	@echo "== build: $(MODEL) for $(ARCH), on a machine that may have no GPU"
-	$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo/built
-	@echo "== verify and inspect: every digest and rule, and what is inside"
+	$(call headline,1,build,Kernels of $(MODEL) are compiled for $(ARCH) on a machine that may have no GPU.)
+	@$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo/built
+	$(call headline,2,verify,The file is what it says: every digest and every rule of the format holds.)
 	@set -e; for file in .demo/built/*.tar.zst; do $(BIN)/gdn-aot verify "$$file"; $(BIN)/gdn-aot inspect "$$file"; done
-	@echo "== coverage: random traffic against it, compiling nothing"
-	$(BIN)/gdn-aot coverage .demo/built/*.tar.zst --model $(MODEL) --calls 200 --seed 1
-	@echo "== publish: into a directory, which is laid out as a repository of the Hub is"
-	$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0
-	@echo "== fetch: into a fresh store, as a container does at its start; the second time there is nothing to do"
-	GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
-	GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
-	@echo "== seed: the same as an ordinary Triton cache"
-	$(BIN)/gdn-aot seed .demo/home/store/artifacts/* --into .demo/triton-cache
-	@echo "== plain FLA with that cache, the card a stand-in: what must it compile and measure"
-	TRITON_CACHE_DIR=$(CURDIR)/.demo/triton-cache $(BIN)/python examples/plain_calls.py $(ARCH)
-	@echo "== doctor: would a serving process here be served from the store"
+	$(call headline,3,coverage,200 random calls find all that they need in the file: 0 misses.)
+	@$(BIN)/gdn-aot coverage .demo/built/*.tar.zst --model $(MODEL) --calls 200 --seed 1
+	$(call headline,4,publish,A directory is a registry too: the same files as in a repository of the Hub.)
+	@$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0
+	$(call headline,5,fetch,A container installs what fits it at its start; the second time nothing is left to do.)
+	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
+	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
+	$(call headline,6,seed,The same kernels are written as an ordinary Triton cache.)
+	@$(BIN)/gdn-aot seed .demo/home/store/artifacts/* --into .demo/triton-cache
+	$(call headline,7,plain FLA,FLA without gdn-aot finds every kernel there: it compiles 0 and benchmarks 0. The GPU is a stand-in.)
+	@TRITON_CACHE_DIR=$(CURDIR)/.demo/triton-cache $(BIN)/python examples/plain_calls.py $(ARCH)
+	$(call headline,8,doctor,It says whether a serving process here would be served; without a GPU it names what is missing.)
 	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot doctor || true
 
 clean:  ## remove environments, caches and what make demo built
-	rm -rf .venv .venv-triton38 .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .triton38 .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gdn_aot.compiling.executor import Executor
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.cards import Cards
-    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.plan import TuneTask
 
 
 def check(name: str, address: str | None) -> None:
@@ -39,11 +39,7 @@ def check(name: str, address: str | None) -> None:
 
 @contextlib.contextmanager
 def executor(name: str, address: str | None) -> Iterator[Executor]:
-    """Return where to work; what it has started ends with the block.
-
-    Args:
-        name: ``local`` or ``ray``.
-        address: Of the cluster, or None for ``$RAY_ADDRESS`` or the one that this machine is a node of.
+    """Return where ``--executor`` and ``--address`` say to work; what it has started ends with the block.
 
     Raises:
         UsageError: Ray is not installed, or the address is none.
@@ -51,7 +47,7 @@ def executor(name: str, address: str | None) -> Iterator[Executor]:
     """
     check(name, address)
     if name == "local":
-        from gdn_aot.compiling.local import LocalExecutor
+        from gdn_aot.compiling.executor import LocalExecutor
 
         yield LocalExecutor()
         return
@@ -62,14 +58,8 @@ def executor(name: str, address: str | None) -> Iterator[Executor]:
         yield found
 
 
-def cards(work: Executor, card: CardInfo | None, task: Task) -> AbstractContextManager[Cards]:
-    """Return what is measured on: the card of this machine, or all of the target's on the cluster.
-
-    Args:
-        work: What `executor` returned.
-        card: The card of this machine; None on a cluster.
-        task: What is measured.
-    """
+def cards(work: Executor, card: CardInfo | None, task: TuneTask) -> AbstractContextManager[Cards]:
+    """Return what is measured on: the card of this machine, or without one all of the target's on the cluster."""
     if card is not None:
         from gdn_aot.measuring.cards import this_card
 

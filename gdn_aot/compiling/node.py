@@ -95,13 +95,8 @@ def compile_batch(
 ) -> dict[str, Any]:
     """Compile launches of one target.
 
-    Args:
-        job: Name of the command's directory; see `job_folder`.
-        provider: Of which provider.
-        target: For which target.
-        here: `versions` of the machine of the command.
-        pool: ``compiler``, ``jobs``, ``timeout`` and ``margin`` of the compile workers.
-        payloads: The launches.
+    ``here`` are the `versions` of the machine of the command, ``pool`` has ``compiler``, ``jobs``, ``timeout`` and
+    ``margin`` of the compile workers.
 
     Returns:
         ``answers``, each with the ``task``'s place in ``payloads`` and the bytes of what was made; or ``differs``, in

@@ -49,9 +49,7 @@ class Replayer:
     def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if len(tuner.configs) == 1:
             return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
-        plain = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
-        key = triton_internals.autotune_key(tuner, args, plain)
-        name = triton_internals.kernel_name(triton_internals.layers(tuner)[0])
+        name, key = triton_internals.looked_up(tuner, args, kwargs)
         config = self._choices.get(name, {}).get(key)
         if config is None:
             self.launches += 1

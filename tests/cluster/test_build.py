@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters import free_port, marked, workers
+from commands import refused
 from helpers import ROOT, environment, expect_error, gdn_aot
+from msgspec import structs
 from small import ARGUMENTS, TARGETS, load, tasks, work
 
 from gdn_aot.building import pipeline
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from clusters import Node, TestCluster
     from small import Reference
 
+    Build = Callable[..., dict[str, bytes]]
+
 
 def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:
     """Wait until something is no more."""
@@ -40,37 +44,35 @@ def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:
     return not check()
 
 
-def build(
-    cluster: TestCluster,
-    said: list[str],
-    reference: Reference,
-    folder: Path,
-    half_way: Callable[[], None],
-    targets: int = 1,
-) -> dict[str, bytes]:
-    """Build from stored traces. ``half_way`` is called once, when something is compiled and more is left.
+@pytest.fixture
+def build(cluster: TestCluster, said: list[str], reference: Reference, tmp_path: Path) -> Build:
+    """Build from stored traces on the cluster.
 
-    Returns:
-        The files in which this differs from the local build: none, if all is well.
+    ``half_way`` is called once, when something is compiled and more is left. What is returned are the files in which
+    this differs from the local build: none, if all is well.
     """
-    called = False
 
-    def progress(done: int, total: int, text: str) -> None:
-        nonlocal called
-        if not called and text.startswith("sm_90: compiling") and 2 <= done < total:
-            called = True
-            half_way()
+    def build(half_way: Callable[[], None], targets: int = 1) -> dict[str, bytes]:
+        called = False
 
-    job = reference.job(reference.traces(folder / "cache"), folder / "out")
-    job.output.mkdir()
-    with RayExecutor(cluster.address, said.append) as executor:
-        finished = list(pipeline.build(replace(job, executor=executor), reference.targets[:targets], progress))
-    assert [bool(built.compiled) for built in finished] == [True] * targets
-    assert called
-    known = reference.files()
-    made = {path.name: path.read_bytes() for path in job.output.iterdir()}
-    assert len(made) == targets
-    return {name: data for name, data in made.items() if data != known[name]}
+        def progress(done: int, total: int, text: str) -> None:
+            nonlocal called
+            if not called and text.startswith("sm_90: compiling") and 2 <= done < total:
+                called = True
+                half_way()
+
+        job = reference.job(reference.traces(tmp_path / "cache"), tmp_path / "out")
+        job.output.mkdir()
+        with RayExecutor(cluster.address, said.append) as executor:
+            finished = list(pipeline.build(replace(job, executor=executor), reference.targets[:targets], progress))
+        assert [bool(built.run.compiled) for built in finished] == [True] * targets
+        assert called
+        known = reference.files()
+        made = {path.name: path.read_bytes() for path in job.output.iterdir()}
+        assert len(made) == targets
+        return {name: data for name, data in made.items() if data != known[name]}
+
+    return build
 
 
 def test_the_command_makes_the_same_bytes_and_leaves_nothing(
@@ -91,7 +93,7 @@ def test_the_command_makes_the_same_bytes_and_leaves_nothing(
 
 
 def test_a_node_that_is_killed_half_way_and_one_that_comes(
-    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
+    build: Build, cluster: TestCluster, nodes: list[Node], said: list[str]
 ) -> None:
     def half_way() -> None:
         assert workers(nodes[0].mark)
@@ -99,20 +101,18 @@ def test_a_node_that_is_killed_half_way_and_one_that_comes(
         cluster.nodes.remove(nodes[0])
         cluster.start(resources={"arch:sm_80": 1})
 
-    assert build(cluster, said, reference, tmp_path, half_way, targets=2) == {}
+    assert build(half_way, targets=2) == {}
     assert any("was lost" in line and "done again" in line for line in said), said
 
 
-def test_a_worker_that_is_killed_half_way(
-    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
-) -> None:
+def test_a_worker_that_is_killed_half_way(build: Build, nodes: list[Node], said: list[str]) -> None:
     """Not the node, only our process there, as by a system that is out of memory."""
 
     def half_way() -> None:
         for pid in workers(nodes[1].mark):
             os.kill(pid, signal.SIGKILL)
 
-    assert build(cluster, said, reference, tmp_path, half_way) == {}
+    assert build(half_way) == {}
     assert any("ended with status -9" in line and "done again" in line for line in said), said
 
 
@@ -153,7 +153,7 @@ def test_a_task_that_kills_its_workers_fails_alone(
 ) -> None:
     trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
     wanted = tasks(trace, order)
-    poison = replace(wanted[0], number=10_000, module="poison", key="3" * 64)
+    poison = structs.replace(wanted[0], number=10_000, module="poison", key="3" * 64)
     with RayExecutor(cluster.address, said.append) as executor:
         answers = work(executor, order, [*wanted[:2], poison, *wanted[2:]], job)
     assert "it ended its worker 3 times" in (answers.pop(10_000).failed or "")
@@ -162,9 +162,7 @@ def test_a_task_that_kills_its_workers_fails_alone(
     assert sum("done again" in line for line in said) == 1, said
 
 
-def test_a_cluster_that_is_gone_is_said_at_once(
-    cluster: TestCluster, nodes: list[Node], said: list[str], reference: Reference, tmp_path: Path
-) -> None:
+def test_a_cluster_that_is_gone_is_said_at_once(build: Build, nodes: list[Node]) -> None:
     start = 0.0
 
     def half_way() -> None:
@@ -174,7 +172,7 @@ def test_a_cluster_that_is_gone_is_said_at_once(
         start = time.monotonic()
 
     with pytest.raises(ClusterError, match="no node of the cluster is left"):
-        build(cluster, said, reference, tmp_path, half_way)
+        build(half_way)
     assert time.monotonic() - start < 20
 
 
@@ -281,11 +279,8 @@ def test_an_address_that_does_not_answer(tmp_path: Path, listens: bool) -> None:
     with ExitStack() as stack:
         address = stack.enter_context(silent()) if listens else f"127.0.0.1:{free_port()}"
         start = time.monotonic()
-        done = gdn_aot(
-            "build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--address", address, "--json",
-            home=tmp_path, code=None,
-        )  # fmt: skip
-    error = expect_error(done, 7, "cluster")
+        arguments = ("build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--address", address)
+        error = refused(*arguments, home=tmp_path, code=7, kind="cluster")
     assert address in error["message"]
     assert time.monotonic() - start < 15
 
@@ -303,8 +298,8 @@ def test_an_address_that_does_not_answer(tmp_path: Path, listens: bool) -> None:
 def test_options_that_do_not_fit(
     tmp_path: Path, command: str, arguments: tuple[str, ...], message: str, hint: str
 ) -> None:
-    done = gdn_aot(command, "--arch", "sm_90", "--model", "qwen3.5-9b", *arguments, "--json", home=tmp_path, code=None)
-    error = expect_error(done, 2, "usage")
+    whole = (command, "--arch", "sm_90", "--model", "qwen3.5-9b", *arguments)
+    error = refused(*whole, home=tmp_path, code=2, kind="usage")
     assert message in error["message"]
     assert hint in error["hint"]
 
@@ -315,9 +310,7 @@ def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
         "import importlib.util as util\nfind = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'ray' else find(name, *rest)\n"
     )
-    done = gdn_aot(
-        "build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--json", home=tmp_path, code=None,
-        extra={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
-    )  # fmt: skip
-    error = expect_error(done, 2, "usage")
+    extra = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    arguments = ("build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray")
+    error = refused(*arguments, home=tmp_path, extra=extra, code=2, kind="usage")
     assert error["hint"] == "pip install 'gdn-aot[ray]'"

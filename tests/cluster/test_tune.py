@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import simulated
-from helpers import expect_error, gdn_aot
+from commands import refused
+from tuning_tasks import at_call, choices_of, interrupt, quiet, recorded
 
 from gdn_aot.catalogue.models import parse_shape
 from gdn_aot.compiling.cluster import RayExecutor
@@ -17,7 +18,6 @@ from gdn_aot.errors import ClusterError, UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
 from gdn_aot.measuring.cluster import find_cards
-from gdn_aot.records import tuning as records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,15 +25,19 @@ if TYPE_CHECKING:
 
     from clusters import Node, TestCluster
 
-    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.plan import TuneTask
     from gdn_aot.measuring.tuner import Tuned
+
+    MakeTask = Callable[..., TuneTask]
+    MakeNode = Callable[..., Node]
+    Tune = Callable[..., Tuned]
 
 SHAPES = ("heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16", "heads=2,v_heads=8,k_dim=64,v_dim=128,dtype=bf16")
 CARD = "0, Simulated 90, {driver}, {capability}, 1024, 0, GPU-1a"
 
 
 @pytest.fixture
-def card(cluster: TestCluster, tmp_path: Path) -> Iterator[Callable[..., Node]]:
+def card(cluster: TestCluster, tmp_path: Path) -> Iterator[MakeNode]:
     """Start a node that offers ``arch:sm_90``, on which ``nvidia-smi`` names this card."""
     made: list[Node] = []
 
@@ -56,28 +60,25 @@ def card(cluster: TestCluster, tmp_path: Path) -> Iterator[Callable[..., Node]]:
         cluster.nodes.remove(node)
 
 
-def quiet(done: int, total: int, text: str) -> None:
-    del done, total, text
-
-
-def two_shapes(made: Task) -> Task:
+def two_shapes(made: TuneTask) -> TuneTask:
     shapes = tuple(parse_shape(text).shape(1) for text in SHAPES)
     return replace(made, job=replace(made.job, wanted=replace(made.job.wanted, shapes=shapes)))
 
 
-def on_cluster(
-    made: Task, cluster: TestCluster, said: list[str], progress: Callable[[int, int, str], None] = quiet
-) -> Tuned:
-    with RayExecutor(cluster.address, said.append) as executor:
-        cards = find_cards(executor.cluster, made.method, made.job.cache, made.target, said.append)
-        return tuner.tune(replace(made, job=replace(made.job, executor=executor)), cards, progress, said.append)
+@pytest.fixture
+def tune(cluster: TestCluster, said: list[str]) -> Tune:
+    """Tune on the cluster."""
+
+    def tune(made: TuneTask, progress: Callable[[int, int, str], None] = quiet) -> Tuned:
+        with RayExecutor(cluster.address, said.append) as executor:
+            cards = find_cards(executor.cluster, made.method, made.job.cache, made.target, said.append)
+            return tuner.tune(replace(made, job=replace(made.job, executor=executor)), cards, progress, said.append)
+
+    return tune
 
 
 def test_two_nodes_measure_what_one_machine_measures(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
+    tune: Tune, card: MakeNode, said: list[str], task: MakeTask
 ) -> None:
     made = two_shapes(task(tokens=(64, 512)))
     tuner.tune(made, this_card(simulated.INFO, made.job.cache), quiet, said.append)
@@ -85,7 +86,7 @@ def test_two_nodes_measure_what_one_machine_measures(
     made.path.unlink()
     card()
     card()
-    done = on_cluster(made, cluster, said)
+    done = tune(made)
     assert (done.missing, done.ended, done.dropped, said) == (0, "", {}, [])
     assert done.card.name == "Simulated 90"
     assert len(done.outcomes) == 2
@@ -93,75 +94,31 @@ def test_two_nodes_measure_what_one_machine_measures(
 
 
 def test_what_a_lost_node_had_is_measured_elsewhere(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
+    tune: Tune, card: MakeNode, said: list[str], task: MakeTask
 ) -> None:
     made = two_shapes(task(tokens=(64, 512), card={"delay": 0.1}))
     first, _ = card(), card()
-    calls = 0
-
-    def progress(done: int, total: int, text: str) -> None:
-        nonlocal calls
-        del done, total
-        calls += " calls" in text
-        if calls == 4 and first.process.poll() is None:
-            first.kill()
-
-    done = on_cluster(made, cluster, said, progress)
+    done = tune(made, at_call(4, first.kill))
     assert (done.missing, done.dropped) == (0, {})
     assert any("its work goes to others" in line for line in said), said
-    record = records.load(made.path)
-    assert record is not None
-    assert not any(choice.missing or choice.unchecked for kernel in record.kernels for choice in kernel.choices)
+    assert not any(choice.missing or choice.unchecked for choice in choices_of(recorded(made)))
 
 
 def test_when_the_last_card_is_lost_what_was_measured_is_kept(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
+    tune: Tune, card: MakeNode, said: list[str], task: MakeTask
 ) -> None:
     made = task(card={"delay": 0.1})
-    node, calls = card(), 0
-
-    def progress(done: int, total: int, text: str) -> None:
-        nonlocal calls
-        del done, total
-        calls += " calls" in text
-        if calls == 4:
-            node.kill()
-
     with pytest.raises(ClusterError, match="no card is left"):
-        on_cluster(made, cluster, said, progress)
-    record = records.load(made.path)
-    assert record is not None
-    assert all(choice.unchecked for kernel in record.kernels for choice in kernel.choices)
+        tune(made, at_call(4, card().kill))
+    assert all(choice.unchecked for choice in choices_of(recorded(made)))
 
 
-def test_an_interrupt_keeps_what_was_measured(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
-) -> None:
+def test_an_interrupt_keeps_what_was_measured(tune: Tune, card: MakeNode, said: list[str], task: MakeTask) -> None:
     card()
-    calls = 0
-
-    def interrupt(done: int, total: int, text: str) -> None:
-        nonlocal calls
-        del done, total
-        calls += " calls" in text
-        if calls == 4:
-            raise KeyboardInterrupt
-
     made = task(card={"delay": 0.1})
     with pytest.raises(KeyboardInterrupt):
-        on_cluster(made, cluster, said, interrupt)
-    record = records.load(made.path)
-    assert record is not None
-    assert record.kernels
+        tune(made, at_call(4, interrupt))
+    assert recorded(made).kernels
 
 
 @pytest.mark.parametrize(
@@ -173,32 +130,26 @@ def test_an_interrupt_keeps_what_was_measured(
     ],
 )
 def test_cards_that_cannot_share_a_record_are_refused(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
-    cards: list[dict[str, object]],
-    message: str,
+    tune: Tune, card: MakeNode, task: MakeTask, cards: list[dict[str, object]], message: str
 ) -> None:
     for options in cards:
         card(**options)
     made = task()
     with pytest.raises(UsageError, match=message):
-        on_cluster(made, cluster, said)
+        tune(made)
     assert not made.path.exists()
 
 
 def test_an_architecture_that_no_node_offers(cluster: TestCluster, tmp_path: Path) -> None:
-    done = gdn_aot(
+    error = refused(
         "tune", "--arch", "sm_100", "--model", "qwen3.5-9b", "--executor", "ray", "--address", cluster.address,
-        "--cache-dir", tmp_path / "cache", "-o", tmp_path / "records", "--json", home=tmp_path, code=None,
+        "--cache-dir", tmp_path / "cache", "-o", tmp_path / "records", home=tmp_path, code=3, kind="nothing-selected",
     )  # fmt: skip
-    error = expect_error(done, 3, "nothing-selected")
     assert re.search(r"no node of the cluster offers arch:sm_100: \d nodes offer arch:sm_80", error["message"])
     assert "ray start" in error["hint"]
     assert not (tmp_path / "cache").exists(), "said before anything is traced"
 
 
 def test_a_cluster_needs_to_be_told_the_target(tmp_path: Path) -> None:
-    done = gdn_aot("tune", "--model", "qwen3.5-9b", "--executor", "ray", "--json", home=tmp_path, code=None)
-    assert "--arch" in expect_error(done, 2, "usage")["hint"]
+    error = refused("tune", "--model", "qwen3.5-9b", "--executor", "ray", home=tmp_path, code=2, kind="usage")
+    assert "--arch" in error["hint"]

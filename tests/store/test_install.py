@@ -12,16 +12,16 @@ from typing import Any
 import factory
 import pytest
 import storing
-from helpers import python
+from helpers import NO_BYTECODE, python
 from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NotWritableError, VerificationError
-from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.origins import Origin, read_origins
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import read_manifest
+from gdn_aot.store.upkeep import audit
 from gdn_aot.store.whole import find_installed
 
 
@@ -257,7 +257,7 @@ for limit in range(0, 100000, 500):
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(json.dumps(refused))
 """
-    refused = python(code, home, other.path, home=tmp_path)
+    refused = python(code, home, other.path, home=tmp_path, extra=NO_BYTECODE)
     assert len(refused) > 5
     assert all("File too large" in message for message in refused)
     assert check_store(home) == [other.sha256, one.sha256]

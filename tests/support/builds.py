@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import gdn_aot
+from helpers import gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 
@@ -57,19 +59,51 @@ class Built:
 
 
 def make(home: Path, output: Path, *arguments: object) -> Built:
-    """Build with the cache of ``home``."""
-    done = gdn_aot("build", *arguments, "-o", output, "--json", home=home)
+    """Build with the cache of ``home``, one process at a time: the next finds what the first compiled."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = gdn_aot("build", *arguments, "-o", output, "--json", home=home)
     return Built(home, arguments, done.json, done.err)
+
+
+_OFFERED = """
+import importlib, json, sys
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
+stub.activate(get_target(sys.argv[1]))
+from triton.runtime.autotuner import Autotuner
+offered = {}
+for name in sys.argv[2:]:
+    found = importlib.import_module(name.partition(":")[0])
+    for part in name.partition(":")[2].split("."):
+        found = getattr(found, part)
+    while found is not None and not isinstance(found, Autotuner):
+        found = getattr(found, "fn", None)
+    offered[name] = [
+        [dict(config.kwargs), config.num_warps, config.num_stages, config.num_ctas, config.maxnreg]
+        for config in (found.configs if found else [])
+    ]
+print(json.dumps(offered))
+"""
+
+
+def offered(arch: str, *kernels: str, home: Path) -> dict[str, list[Any]]:
+    """The provider's own candidates of each kernel on a target: kwargs, warps, stages, CTAs, registers."""
+    found: dict[str, list[Any]] = python(_OFFERED, arch, *kernels, home=home)
+    return found
 
 
 @pytest.fixture(scope="session")
 def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``GDN_AOT_HOME`` that the session's builds share.
+    """A ``GDN_AOT_HOME`` that the builds of the session share, in all processes of it.
 
-    Not ``home``: a folder of tests may have a fixture of that name for a test's own, and pytest would give it to
-    ``build``.
+    ``GDN_AOT_TEST_CACHE`` keeps it for the next session: results are kept by content. It is not called ``home``: a
+    folder of tests may have a fixture of that name for a test's own, and pytest would give that to ``build``.
     """
-    return tmp_path_factory.mktemp("home")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return Path(os.environ.get("GDN_AOT_TEST_CACHE") or shared / "home").absolute()
 
 
 @pytest.fixture(scope="session")

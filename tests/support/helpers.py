@@ -1,9 +1,12 @@
-"""Run this package's command line and pieces of code in processes of their own."""
+"""Run this package's command line, in this process or one of its own, and pieces of code in processes of their own."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SUPPORT = Path(__file__).parent
 TIMEOUT = 540.0
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""For processes whose files may not grow: Python would leave half of a ``.pyc`` behind, which nothing notices."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,46 @@ def run(command: list[str], home: Path, extra: Mapping[str, str] | None = None, 
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def gdn_aot(*args: object, home: Path, extra: Mapping[str, str] | None = None, code: int | None = 0) -> Done:
-    """Run ``python -m gdn_aot`` and check its exit code, unless that is None."""
-    done = run([sys.executable, "-m", "gdn_aot", *map(str, args)], home, extra)
+def gdn_aot(
+    *args: object, home: Path, extra: Mapping[str, str] | None = None, code: int | None = 0, process: bool = False
+) -> Done:
+    """Run a command line and check its exit code, unless that is None.
+
+    It runs in this process, whose second child needs no new import of the provider, unless the interpreter or a library
+    would read a variable of `extra` when it starts, or `process` says so.
+    """
+    words = [*map(str, args)]
+    if process or not all(name.startswith("GDN_AOT") for name in extra or ()):
+        done = run([sys.executable, "-m", "gdn_aot", *words], home, extra)
+    else:
+        done = _run_here(words, home, extra)
     assert code is None or done.code == code, (
         f"exit {done.code}, expected {code}\n{done.out[-3000:]}\n{done.err[-3000:]}"
     )
     assert "Traceback (most recent call last)" not in done.err
     return done
+
+
+def _run_here(words: list[str], home: Path, extra: Mapping[str, str] | None) -> Done:
+    from gdn_aot.cli import main
+    from gdn_aot.machine import installed
+
+    home.mkdir(parents=True, exist_ok=True)
+    before, place, handler = dict(os.environ), Path.cwd(), signal.getsignal(signal.SIGTERM)
+    out, err = io.StringIO(), io.StringIO()
+    installed.forget()
+    try:
+        os.environ.clear()
+        os.environ.update(environment(home, extra))
+        os.chdir(home)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main.run(words)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        os.chdir(place)
+        signal.signal(signal.SIGTERM, handler)
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def python(code: str, *args: object, home: Path, extra: Mapping[str, str] | None = None) -> Any:

@@ -11,9 +11,10 @@ import hashlib, json, sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import launching
 launching.start("sm_90")
-import kernels, torch
+import kernels, msgspec, torch
 from gdn_aot import triton_internals
-from gdn_aot.tracing.recorder import Recorder
+from gdn_aot.launches import Specialization
+from gdn_aot.tracing.recorder import TraceRecorder
 from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.providers.workload import Relaxation
@@ -28,7 +29,7 @@ def launch(block):
 
 def taken(*blocks, rules=(rule,)):
     trace = Trace("", "", "")
-    recorder = Recorder(trace, relaxer=Relaxer(rules))
+    recorder = TraceRecorder(trace, relaxer=Relaxer(rules))
     for block in blocks:
         made = launch(block)
         recorder.take(jit, made.key, json.loads(json.dumps(made.specialization())), (-1, 0))
@@ -36,7 +37,7 @@ def taken(*blocks, rules=(rule,)):
 
 wanted = launch(99)
 print(json.dumps([
-    taken(16, 32) == [[wanted.key, wanted.specialization()]],
+    taken(16, 32) == [[wanted.key, msgspec.convert(wanted.specialization(), Specialization)]],
     [key for key, _ in taken(16, 32, rules=())] == [launch(16).key, launch(32).key],
 ]))
 """

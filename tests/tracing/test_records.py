@@ -65,7 +65,6 @@ def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
         plain={0: {(0, 0)}},
         refused=[("train", "ValueError: no")],
         calls=3,
-        seconds=1.5,
     )
 
 

@@ -6,11 +6,10 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import gdn_aot, python
+from helpers import ROOT, gdn_aot, python
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.models import find_model
@@ -18,6 +17,7 @@ from gdn_aot.catalogue.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 VERSIONS = [known.version for known in PROVIDERS["fla"].versions if known.status == "tested"]
 
@@ -50,7 +50,7 @@ from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits, PROVIDERS; from gdn_aot.machine import installed
 from gdn_aot.catalogue.targets import get_target
 shapes = [ModelShape(**shape) for shape in json.loads(sys.argv[1])]
-names = [name for name, mode in PROVIDERS["fla"].workloads if mode == "inference"]
+names = PROVIDERS["fla"].workloads
 with Worker("fla", get_target("sm_90")) as worker:
     trace = Trace.from_json(worker.trace(shapes, Limits(max_tokens=8192, max_batch=4), names, "12"))
 print(json.dumps({
@@ -84,8 +84,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[
 
 
 def _environment(extra: dict[str, str]) -> dict[str, str]:
-    root = Path(__file__).parent.parent.parent
-    return {**extra, "PYTHONPATH": f"{extra.get('PYTHONPATH', '')}:{root}".strip(":")}
+    return {**extra, "PYTHONPATH": f"{extra.get('PYTHONPATH', '')}:{ROOT}".strip(":")}
 
 
 def _traced(home: Path, extra: dict[str, str]) -> Any:
@@ -103,10 +102,9 @@ def test_the_reference_version(tmp_path: Path) -> None:
     assert made["version"] == "0.6.0"
     assert made["refused"] == []
     assert set(made["kernels"]) >= EXPECTED["0.6.0"]
-    assert made["workloads"] == [name for name, mode in PROVIDERS["fla"].workloads if mode == "inference"]
+    assert made["workloads"] == list(PROVIDERS["fla"].workloads)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_another_version_is_traced(installed: Callable[[str], dict[str, str]], tmp_path: Path, version: str) -> None:
     made = _traced(tmp_path, installed(version))
@@ -117,7 +115,6 @@ def test_another_version_is_traced(installed: Callable[[str], dict[str, str]], t
     assert all(path.startswith("fla/") for path in made["sources"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_another_version_is_built_and_covered(
     installed: Callable[[str], dict[str, str]], tmp_path: Path, version: str
