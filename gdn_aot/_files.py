@@ -1,14 +1,16 @@
-"""Files: written whole or not at all, and their digests. Imports nothing that a serving process would wait for."""
+"""Files: written whole or not at all, their digests, and TOML. Imports nothing that a serving process waits for."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import sys
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from os import PathLike
+    from typing import Any
 
 _CHUNK = 1 << 20
 """Bytes read at once."""
@@ -52,3 +54,17 @@ def file_sha256(path: str | PathLike[str]) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return what a TOML document holds.
+
+    Raises:
+        ValueError: It is none.
+        RecursionError: It is nested too deep.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)

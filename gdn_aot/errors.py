@@ -32,31 +32,25 @@ class Problem(Plain):
 
 
 class GdnAotError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all errors raised on purpose by this package. Carries every problem found, if its message has not all."""
 
     code: ClassVar[str] = "unexpected"
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = "run again with GDN_AOT_LOG=debug and report it with that output"
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, problems: Sequence[Problem] = (), *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.problems = tuple(problems)
         self.hint = hint if hint is not None else self.default_hint
 
 
 class UsageError(GdnAotError):
-    """An option, a name, a file, a shape or the installed environment cannot be used as asked.
-
-    Carries every problem of a file that is refused, if its message does not say all.
-    """
+    """An option, a name, a file, a shape or the installed environment cannot be used as asked."""
 
     code = "usage"
     exit_code = 2
     default_hint = "see gdn-aot COMMAND --help"
-
-    def __init__(self, message: str, problems: Sequence[Problem] = (), *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.problems = tuple(problems)
 
 
 class UnsupportedTritonError(UsageError):
@@ -74,7 +68,7 @@ class UnsupportedTargetError(UsageError):
 
 
 class MatrixError(UsageError):
-    """A matrix file is malformed or asks for what cannot be. Carries every problem found, not only the first."""
+    """A matrix file is malformed or asks for what cannot be."""
 
     code = "matrix"
     default_hint = "docs/reference/matrix.md says what a matrix holds"
@@ -101,10 +95,6 @@ class NoArtifactError(GdnAotError):
     exit_code = 4
     default_hint = "build one with gdn-aot build --arch TARGET --provider PROVIDER --model NAME"
 
-    def __init__(self, message: str, problems: Sequence[Problem] = (), *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.problems = tuple(problems)
-
 
 class MissError(NoArtifactError):
     """A covered kernel needed what no artifact has, and the policy is that this is an error."""
@@ -114,15 +104,11 @@ class MissError(NoArtifactError):
 
 
 class VerificationError(GdnAotError):
-    """Bytes are not what they must be. Carries every problem found, not only the first."""
+    """Bytes are not what they must be."""
 
     code = "verification"
     exit_code = 5
     default_hint = "fetch or build the artifact again; do not use this file"
-
-    def __init__(self, message: str, problems: list[Problem], *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.problems = problems
 
 
 class UnknownFormatError(VerificationError):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["builds", "tuning_tasks"]
+pytest_plugins = ["builds", "commands", "tuning_tasks"]
 
 REAL_HUB = ("HF_TOKEN_FOR_TESTS", "GDN_AOT_TEST_REPO")
 """Variables that tests marked ``hub`` need; see ``tests/registry/test_hub_real.py``."""

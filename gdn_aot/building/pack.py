@@ -62,7 +62,7 @@ def make_manifest(
         identifier=names.make_identifier(
             provider.name, trace.provider_version, trace.triton_version, target.name, trace.workloads
         ),
-        target=m.Target(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
+        target=m.GPU(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
         provider=m.Provider(
             name=provider.name,
             distribution=provider.distribution,
@@ -73,7 +73,10 @@ def make_manifest(
             ),
         ),
         triton=m.Triton(version=trace.triton_version, ptxas=trace.ptxas_version),
-        models=tuple(m.Model(**{name: getattr(shape, name) for name in m.Model.__struct_fields__}) for shape in shapes),
+        models=tuple(
+            m.TracedShape(**{name: getattr(shape, name) for name in m.TracedShape.__struct_fields__})
+            for shape in shapes
+        ),
         workloads=tuple(trace.workloads),
         mode=cast("m.Mode", limits.mode),
         max_tokens=limits.max_tokens,

@@ -8,40 +8,53 @@ unfinished.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.json import decode, encode
 
 from gdn_aot._version import __version__
 from gdn_aot.capture.form import FORM, Capture
 from gdn_aot.capture.recorder import ENDING, FORMAT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Merged:
     """A capture, and what of the files could not be used."""
 
     capture: Capture
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
+
+
+class _Line(msgspec.Struct):
+    """One line of a file: the header, or one of the rest."""
+
+    format: int | None = None
+    triton: str | None = None
+    kernel: dict[str, Any] | None = None
+    number: int | None = None
+    launch: dict[str, Any] | None = None
+    package: dict[str, Any] | None = None
+    left_out: tuple[str, str] | None = None
+
+
+_LINES = msgspec.json.Decoder(_Line)
 
 
 @dataclass(slots=True)
 class _Process:
-    """One file."""
+    """One file. Launches, each with its kernel in front, and packages are JSON, whose form the capture checks."""
 
     name: str
     triton: str
-    kernels: dict[int, dict[str, Any]] = field(default_factory=dict)
-    launches: list[dict[str, Any]] = field(default_factory=list)
-    packages: list[dict[str, Any]] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    launches: list[tuple[bytes, bytes]] = field(default_factory=list)
+    packages: set[bytes] = field(default_factory=set)
+    left_out: set[tuple[str, str]] = field(default_factory=set)
     damaged: int = 0
 
 
@@ -51,77 +64,63 @@ def merge_folder(folder: Path) -> Merged:
     Raises:
         VerificationError: What the files hold makes no capture.
     """
-    files = sorted(folder.glob(f"*{ENDING}"))
-    processes = [process for process in map(_read, files) if process is not None]
-    notes = [
-        f"{process.name}: {process.damaged} damaged lines are left out" for process in processes if process.damaged
-    ]
-    notes += [
-        f"{path.name} is left out: it has no header" for path in files if path.stem not in {p.name for p in processes}
-    ]
+    read = {path.name: _read(path) for path in sorted(folder.glob(f"*{ENDING}"))}
+    processes = [process for process in read.values() if process is not None]
+    notes = [f"{one.name}: {one.damaged} damaged lines are left out" for one in processes if one.damaged]
+    notes += [f"{name} is left out: it has no header" for name, process in read.items() if process is None]
     # The version that most launches are of; a helper process in another environment is not what is served.
-    counts = Counter({process.triton: 0 for process in processes})
+    counts: Counter[str] = Counter()
     for process in processes:
         counts[process.triton] += len(process.launches)
-    triton = max(sorted(counts), key=lambda version: counts[version]) if counts else ""
+    triton = max(sorted(counts), key=counts.__getitem__, default="")
     used = [process for process in processes if process.triton == triton]
-    left_out = {(name, reason) for process in used for name, reason in process.left_out}
-    left_out |= {
-        (f"process with Triton {process.triton}", f"most launches are of Triton {triton}")
-        for process in processes
-        if process.triton != triton
-    }
+    reason = f"most launches are of Triton {triton}"
+    left_out = {(f"process with Triton {other}", reason) for other in counts if other != triton}
+    left_out.update(*(process.left_out for process in used))
     plain = {
         "format": FORMAT,
         "tool": f"gdn-aot {__version__}",
         "triton": triton,
         "processes": sum(bool(process.launches) for process in used),
-        "packages": _unique(row for process in used for row in process.packages),
-        "kernels": list(_kernels(used)),
-        "left_out": [{"what": what, "reason": reason} for what, reason in sorted(left_out)],
+        "packages": list(map(decode, sorted({row for process in used for row in process.packages}))),
+        "kernels": _kernels(used),
+        "left_out": [{"what": what, "reason": why} for what, why in sorted(left_out)],
     }
     return Merged(FORM.convert(plain, "what was recorded"), notes)
 
 
 def _read(path: Path) -> _Process | None:
-    rows, damaged = [], 0
-    for line in path.read_bytes().split(b"\n"):
+    lines, damaged = [], 0
+    for line in filter(None, path.read_bytes().split(b"\n")):
         try:
-            row = msgspec.json.decode(line) if line else None
+            lines.append(_LINES.decode(line))
         except (ValueError, RecursionError):
-            row, damaged = None, damaged + 1
-        if isinstance(row, dict):
-            rows.append(row)
-    if not rows or rows[0].get("format") != FORMAT or not isinstance(rows[0].get("triton"), str):
+            damaged += 1
+    if not lines or lines[0].format != FORMAT or lines[0].triton is None:
         return None
-    process = _Process(path.stem, rows[0]["triton"], damaged=damaged)
-    for row in rows[1:]:
-        match row:
-            case {"kernel": dict(value), "number": int(number)}:
-                process.kernels[number] = value
-            case {"launch": {"kernel": int(number), **_rest}} if number in process.kernels:
-                process.launches.append(row["launch"])
-            case {"package": dict(value)}:
-                process.packages.append(value)
-            case {"left_out": [str(name), str(reason)]}:
-                process.left_out.append((name, reason))
-            case _:
-                process.damaged += 1
+    process = _Process(path.stem, lines[0].triton, damaged=damaged)
+    kernels: dict[str, bytes] = {}
+    for found in lines[1:]:
+        if found.kernel is not None and found.number is not None:
+            kernels[str(found.number)] = encode(found.kernel)
+        elif found.launch is not None and (kernel := kernels.get(str(found.launch.pop("kernel", None)))):
+            process.launches.append((kernel, encode(found.launch)))
+        elif found.package is not None:
+            process.packages.add(encode(found.package))
+        elif found.left_out is not None:
+            process.left_out.add(found.left_out)
+        else:
+            process.damaged += 1
     return process
 
 
-def _unique(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in sorted({json.dumps(row) for row in rows})]
-
-
-def _kernels(processes: list[_Process]) -> Iterator[dict[str, Any]]:
-    """Yield kernels with their launches; equal ones of several processes once, with their number."""
-    found: dict[str, Counter[str]] = {}
+def _kernels(processes: list[_Process]) -> list[dict[str, Any]]:
+    """Return kernels with their launches; equal ones of several processes once, with their number."""
+    found: dict[bytes, Counter[bytes]] = {}
     for process in processes:
-        for launch in process.launches:
-            kernel = json.dumps(process.kernels[launch["kernel"]])
-            rest = {name: value for name, value in launch.items() if name != "kernel"}
-            found.setdefault(kernel, Counter())[json.dumps(rest)] += 1
-    for kernel in sorted(found):
-        launches = [{**json.loads(text), "processes": count} for text, count in sorted(found[kernel].items())]
-        yield {**json.loads(kernel), "launches": launches}
+        for kernel, launch in process.launches:
+            found.setdefault(kernel, Counter())[launch] += 1
+    return [
+        {**decode(kernel), "launches": [{**decode(text), "processes": count} for text, count in sorted(rows.items())]}
+        for kernel, rows in sorted(found.items())
+    ]

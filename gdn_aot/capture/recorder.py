@@ -32,11 +32,7 @@ _MOST_PROBLEMS = 5
 
 
 class Recorder:
-    """Writes what one process launches.
-
-    Args:
-        folder: Where its file goes.
-    """
+    """Writes what one process launches to a file in a folder."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder

@@ -35,14 +35,8 @@ _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 def record(command: Sequence[str], output: Path, *, keep_stdout: bool = True) -> tuple[int, Merged]:
     """Run a command to its end and write the capture. What its processes leave behind until then is in it.
 
-    Args:
-        command: Program and arguments.
-        output: The capture file; one that is there is replaced when the command has ended.
-        keep_stdout: The command has this process's stdout; else what it prints there goes to stderr.
-
-    Returns:
-        The command's exit status, 128 and more for a signal as a shell has it; and what was recorded. Where nothing
-        was, ``output`` is not written.
+    Returns the command's exit status, 128 and more for a signal as a shell has it, and what was recorded; if nothing
+    was, ``output`` is not written. What the command prints goes to stderr unless it is to keep this stdout.
 
     Raises:
         UsageError: The command cannot be started.
@@ -69,9 +63,7 @@ def record(command: Sequence[str], output: Path, *, keep_stdout: bool = True) ->
 def merge(folder: Path, output: Path) -> Merged:
     """Write the capture of what an earlier recording left behind, which was killed or could not write its own.
 
-    Args:
-        folder: The hidden one beside the file that it was to write. It stays; processes may still write to it.
-        output: The capture file. Where nothing was launched, it is not written.
+    The folder stays: processes may still write to it. If nothing was launched, no capture is written.
 
     Raises:
         UsageError: There is no such folder, or it cannot be read.
@@ -92,7 +84,10 @@ def merge(folder: Path, output: Path) -> Merged:
 def _collect(folder: Path, output: Path) -> Merged:
     merged = merge_folder(folder)
     if merged.capture.launches:
-        _write(output, form.FORM.encode(merged.capture))
+        try:
+            write_whole(output, form.FORM.encode(merged.capture), sync=True)
+        except OSError as error:
+            raise NotWritableError(f"cannot write {output}: {error.strerror}") from error
     return merged
 
 
@@ -100,13 +95,6 @@ def environment(given: Mapping[str, str], folder: str) -> dict[str, str]:
     """Return an environment in which every Python process records into ``folder``, and those that it starts too."""
     path = os.pathsep.join([SITE, *filter(None, [given.get("PYTHONPATH")])])
     return {**given, "PYTHONPATH": path, FOLDER: folder}
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_whole(path, content, sync=True)
-    except OSError as error:
-        raise NotWritableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], stdout: int | None) -> int:

@@ -7,35 +7,15 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
+from gdn_aot.catalogue import read_table
 from gdn_aot.errors import NothingSelectedError, UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-__all__ = [
-    "DTYPES",
-    "Model",
-    "ModelShape",
-    "Selection",
-    "Skipped",
-    "all_models",
-    "distinct",
-    "find_model",
-    "parse_shape",
-    "parse_tp",
-    "select_shapes",
-]
 
 DTYPES = ("bf16", "fp16")
 MAX_K_DIM = 256
@@ -45,22 +25,22 @@ MAX_V_DIM = 512
 CATALOGUE_TP = (1, 2, 4, 8)
 """The tensor-parallel sizes that listings show."""
 
-_TABLE = Path(__file__).parent / "models.toml"
 _LIST_HINT = "gdn-aot models lists them; --shape builds others"
 _SHAPE_HINT = "for example --shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16"
 _SHAPE_REQUIRED = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
 _SHAPE_OPTIONAL = ("conv_width", "name")
+_OF_SHAPES: dict[str, Any] = {"norm_activation": "silu", "norm_eps": 1e-6, "allow_neg_eigval": False}
+"""What every ``--shape`` has, as most of the catalogue."""
 _VARIANTS = re.compile(r"-(?:instruct|thinking|base|fp8|gptq-int4|awq)$")
 """Endings of repository names that change weights or their storage, not the shape of the layer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelShape:
-    """A model divided by a tensor-parallel size: what one rank's kernels see."""
+class Layers:
+    """The Gated Delta Net layers of a model, and what of the rest decides on their kernels."""
 
     name: str
-    tp: int
-    """Tensor-parallel size that the heads are already divided by."""
+    """Of the model."""
     heads: int
     """Key (and query) heads."""
     v_heads: int
@@ -75,7 +55,7 @@ class ModelShape:
     """``bf16`` or ``fp16``."""
     hidden: int
     """Width of the residual stream; not divided."""
-    activation: str
+    norm_activation: str
     """Gate of the norm after the layer: ``silu`` or ``sigmoid``."""
     norm_eps: float
     allow_neg_eigval: bool
@@ -89,11 +69,19 @@ class ModelShape:
     state_dtype: str = "auto"
     """Of the recurrent state, as the checkpoint asks for it; ``auto`` is the model's own."""
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShape(Layers):
+    """A model divided by a tensor-parallel size: what one rank's kernels see."""
+
+    tp: int
+    """Tensor-parallel size that the heads are already divided by."""
+
     @property
     def kernel_key(self) -> tuple[object, ...]:
         """The fields that a kernel can see. Two shapes with the same key need the same binaries."""
         sizes = (self.heads, self.v_heads, self.k_dim, self.v_dim, self.conv_width)
-        return (*sizes, self.dtype, self.activation, self.allow_neg_eigval)
+        return (*sizes, self.dtype, self.norm_activation, self.allow_neg_eigval)
 
     @property
     def paged_key(self) -> tuple[object, ...]:
@@ -103,30 +91,15 @@ class ModelShape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class Model(Layers):
     """One row of the catalogue, or one ``--shape``: undivided."""
 
-    name: str
-    hub: tuple[str, ...]
+    hub: tuple[str, ...] = ()
     """Repositories on the Hugging Face Hub; empty for a ``--shape``."""
-    heads: int
-    v_heads: int
-    k_dim: int
-    v_dim: int
-    hidden: int
-    conv_width: int
-    dtype: str
-    norm_activation: str
-    norm_eps: float
-    allow_neg_eigval: bool
     source: str
     """Where the figures are from."""
     confidence: str
     """``high``, ``medium`` or ``low``; the head of the catalogue says what each means."""
-    layer: str = ""
-    kv_heads: int = 0
-    head_dim: int = 0
-    state_dtype: str = "auto"
     attention_source: str = ""
     """Where the figures of the attention layers and the dtype of the state are from."""
 
@@ -138,11 +111,7 @@ class Model:
         return None
 
     def shape(self, tp: int, dtype: str | None = None) -> ModelShape:
-        """Divide the model.
-
-        Args:
-            tp: Tensor-parallel size, at least 1.
-            dtype: ``bf16`` or ``fp16``; by default the model's own.
+        """Divide the model by a tensor-parallel size; its own dtype is the default.
 
         Raises:
             UsageError: ``tp`` does not divide the heads or is not positive, or the dtype is unknown.
@@ -151,24 +120,9 @@ class Model:
             raise UsageError(f"tensor-parallel size {tp} is not positive", hint="for example --tp 1,2,4,8")
         if reason := self.indivisible(tp):
             raise UsageError(reason, hint=f"sizes that do: {', '.join(map(str, self.tps()))}")
-        return ModelShape(
-            name=self.name,
-            tp=tp,
-            heads=self.heads // tp,
-            v_heads=self.v_heads // tp,
-            k_dim=self.k_dim,
-            v_dim=self.v_dim,
-            conv_width=self.conv_width,
-            dtype=_dtype(dtype or self.dtype),
-            hidden=self.hidden,
-            activation=self.norm_activation,
-            norm_eps=self.norm_eps,
-            allow_neg_eigval=self.allow_neg_eigval,
-            layer=self.layer,
-            kv_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            state_dtype=self.state_dtype,
-        )
+        own = {field.name: getattr(self, field.name) for field in fields(Layers)}
+        divided = {"heads": self.heads // tp, "v_heads": self.v_heads // tp, "dtype": _dtype(dtype or self.dtype)}
+        return ModelShape(**{**own, **divided}, tp=tp)
 
     def tps(self) -> tuple[int, ...]:
         """Return those of the sizes 1, 2, 4, 8 that divide this model."""
@@ -195,13 +149,11 @@ class Selection:
 @functools.cache
 def all_models() -> tuple[Model, ...]:
     """Return the catalogue, in the order of its file."""
-    rows = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["model"]
-    return tuple(Model(**{**row, "hub": tuple(row["hub"])}) for row in rows)
+    return tuple(Model(**row) for row in read_table("models.toml")["model"])
 
 
 def _suggest(wrong: str, known: Iterable[str], otherwise: str) -> str:
-    near = suggest(wrong, known)
-    return f"{near} {otherwise}" if near else otherwise
+    return f"{suggest(wrong, known)} {otherwise}".lstrip()
 
 
 def _dtype(text: str) -> str:
@@ -244,13 +196,7 @@ def shape_of(row: Mapping[str, Any]) -> ModelShape:
     catalogue = {model.name: model for model in all_models()}
     if row["name"] in catalogue:
         return catalogue[row["name"]].shape(row["tp"], row["dtype"])
-    return ModelShape(
-        **row,
-        hidden=row["v_heads"] * row["v_dim"],
-        activation="silu",  # as `parse_shape` gives every shape
-        norm_eps=1e-6,
-        allow_neg_eigval=False,
-    )
+    return ModelShape(**row, hidden=row["v_heads"] * row["v_dim"], **_OF_SHAPES)
 
 
 def parse_tp(text: str) -> tuple[int, ...]:
@@ -274,7 +220,7 @@ def _positive(what: str, text: str, hint: str) -> int:
 def _shape_fields(text: str) -> dict[str, str]:
     """Split a ``--shape`` into its keys and values, all keys known, none twice, none missing."""
     known = (*_SHAPE_REQUIRED, *_SHAPE_OPTIONAL)
-    fields: dict[str, str] = {}
+    found: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
@@ -282,12 +228,12 @@ def _shape_fields(text: str) -> dict[str, str]:
         if key not in known:
             hint = _suggest(key, known, f"keys are {', '.join(known)}")
             raise UsageError(f"--shape: unknown key {key!r}", hint=hint)
-        if key in fields:
+        if key in found:
             raise UsageError(f"--shape: {key} is given twice", hint=_SHAPE_HINT)
-        fields[key] = value
-    if missing := [key for key in _SHAPE_REQUIRED if key not in fields]:
+        found[key] = value
+    if missing := [key for key in _SHAPE_REQUIRED if key not in found]:
         raise UsageError(f"--shape: {', '.join(missing)} missing", hint=_SHAPE_HINT)
-    return fields
+    return found
 
 
 def parse_shape(text: str) -> Model:
@@ -300,11 +246,11 @@ def parse_shape(text: str) -> Model:
     Raises:
         UsageError: An unknown, repeated or missing key, or a value that no kernel takes.
     """
-    fields = _shape_fields(text)
+    given = _shape_fields(text)
     numbers = ("heads", "v_heads", "k_dim", "v_dim", "conv_width")
-    size = {"conv_width": 4}
-    size |= {key: _positive(f"--shape: {key}", fields[key], _SHAPE_HINT) for key in numbers if key in fields}
-    dtype = _dtype(fields["dtype"])
+    size: dict[str, Any] = {"conv_width": 4}
+    size |= {key: _positive(f"--shape: {key}", given[key], _SHAPE_HINT) for key in numbers if key in given}
+    dtype = _dtype(given["dtype"])
     if size["v_heads"] % size["heads"]:
         raise UsageError(
             f"--shape: v_heads={size['v_heads']} is not a multiple of heads={size['heads']}", hint=_SHAPE_HINT
@@ -314,27 +260,14 @@ def parse_shape(text: str) -> Model:
             message = f"--shape: {key}={size[key]} is more than {limit}, the kernels' limit"
             raise UsageError(message, hint=_SHAPE_HINT)
     default = "h{heads}-hv{v_heads}-k{k_dim}-v{v_dim}-w{conv_width}".format(**size)
-    name = fields.get("name", f"{default}-{dtype}")
+    name = given.get("name", f"{default}-{dtype}")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         hint = "use up to 64 lower-case letters, digits, dots, dashes and underscores"
         raise UsageError(f"--shape: {name!r} is not a usable name", hint=hint)
     if any(_normal(name) == model.name for model in all_models()):
         raise UsageError(f"--shape: {name!r} is a model of the catalogue", hint="choose another name=")
-    return Model(
-        name=name,
-        hub=(),
-        hidden=size["v_heads"] * size["v_dim"],
-        dtype=dtype,
-        norm_activation="silu",
-        norm_eps=1e-6,
-        allow_neg_eigval=False,
-        source="--shape",
-        confidence="high",
-        layer="",
-        state_dtype="auto",
-        attention_source="",
-        **size,
-    )
+    hidden = size["v_heads"] * size["v_dim"]
+    return Model(name=name, hidden=hidden, dtype=dtype, source="--shape", confidence="high", **size, **_OF_SHAPES)
 
 
 def _selected_models(names: Sequence[str], shapes: Sequence[str]) -> dict[str, Model]:
@@ -354,11 +287,7 @@ def select_shapes(
 ) -> Selection:
     """Turn the options of a build into the shapes to build, each once and in the order given.
 
-    Args:
-        names: Values of ``--model``; ``all`` is the whole catalogue, commas separate several in one value.
-        tps: Tensor-parallel sizes.
-        shapes: Values of ``--shape``.
-        dtypes: Values of ``--dtype``; None or empty for each model's own.
+    Of the names ``all`` is the whole catalogue, and commas part several in one. Each model's own dtype is the default.
 
     Raises:
         UsageError: A name, shape or dtype is wrong, or none is given.
@@ -384,12 +313,7 @@ def select_shapes(
 
 
 def distinct(shapes: Iterable[ModelShape], *, paged: bool = False) -> tuple[ModelShape, ...]:
-    """Keep the first of the shapes that kernels cannot tell apart.
-
-    Args:
-        shapes: Any.
-        paged: The kernels see how an engine lays its cache out; see `ModelShape.paged_key`.
-    """
+    """Keep the first of the shapes that kernels cannot tell apart; ``paged`` as in `ModelShape.paged_key`."""
     first: dict[tuple[object, ...], ModelShape] = {}
     for shape in shapes:
         first.setdefault(shape.paged_key if paged else shape.kernel_key, shape)

@@ -6,7 +6,7 @@ To add one: write a package like `gdn_aot.providers.fla`, and add a row here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
 from gdn_aot.errors import UsageError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ProviderVersion:
     """One release of a provider's distribution and what is known about it here."""
 
@@ -43,11 +43,13 @@ class ProviderInfo:
     """SPDX identifier of the licence that its kernels are under."""
     package: str
     """Top-level import package."""
-    workloads: tuple[tuple[str, str], ...]
-    """(name, mode it belongs to) of the workloads that we define for it; older versions may lack some."""
+    workloads: tuple[str, ...]
+    """The workloads that we define for it; older versions may lack some."""
     versions: tuple[ProviderVersion, ...]
     install: str
     """The command that installs it."""
+    training: tuple[str, ...] = ()
+    """More workloads, for the mode ``train``."""
     paged: bool = False
     """Its kernels see how an engine lays its cache out; see `gdn_aot.catalogue.models.ModelShape.paged_key`."""
     catalogue_only: str = ""
@@ -77,6 +79,27 @@ SMALL = Limits(max_tokens=256, max_batch=1)
 """Bounds on the calls that warm a process up."""
 
 
+_TRACED = "traced and compiled for one target"
+
+
+def _vllm(
+    version: str,
+    torch: str,
+    triton: str,
+    note: str = "",
+    *,
+    status: str = "tested",
+    checked: str = "traced, compiled and covered for one target",
+    pin: str = "",
+    **more: Any,
+) -> ProviderVersion:
+    """Return a release of vLLM: its wheel asks for a release of torch, and that for one of Triton."""
+    source = f"its wheel asks for torch {torch}, which asks for triton {pin or triton}"
+    if "absent" in more:
+        source += "; cuobjdump: code from sm_75 on"
+    return ProviderVersion(version, status, f"{checked}; Triton {triton}{note}", triton, source=source, **more)
+
+
 PROVIDERS: Mapping[str, ProviderInfo] = {
     "fla": ProviderInfo(
         name="fla",
@@ -85,32 +108,16 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         package="fla",
         install="pip install 'gdn-aot[fla]'",
         workloads=(
-            ("transformers-prefill", "inference"),
-            ("transformers-decode", "inference"),
-            ("layer-prefill", "inference"),
-            ("layer-recurrent", "inference"),
-            ("small-chunks", "inference"),
-            ("gated-norm", "inference"),
-            ("short-conv", "inference"),
-            ("transformers-train", "train"),
-            ("layer-train", "train"),
-            ("gated-norm-train", "train"),
-            ("short-conv-train", "train"),
+            *("transformers-prefill", "transformers-decode", "layer-prefill", "layer-recurrent", "small-chunks"),
+            *("gated-norm", "short-conv"),
         ),
+        training=("transformers-train", "layer-train", "gated-norm-train", "short-conv-train"),
         versions=(
-            ProviderVersion(version="0.6.0", status="reference", note="every test"),
-            ProviderVersion(version="0.5.2", status="tested", note="traced and compiled for one target"),
-            ProviderVersion(version="0.5.1", status="tested", note="traced and compiled for one target"),
-            ProviderVersion(
-                version="0.5.0",
-                status="tested",
-                note="traced and compiled for one target; no beta sigmoid in the operator",
-            ),
-            ProviderVersion(
-                version="0.4.2",
-                status="tested",
-                note="traced and compiled for one target; key heads repeated to value heads, no gate in kernel",
-            ),
+            ProviderVersion("0.6.0", "reference", "every test"),
+            ProviderVersion("0.5.2", "tested", _TRACED),
+            ProviderVersion("0.5.1", "tested", _TRACED),
+            ProviderVersion("0.5.0", "tested", f"{_TRACED}; no beta sigmoid in the operator"),
+            ProviderVersion("0.4.2", "tested", f"{_TRACED}; key heads repeated to value heads, no gate in kernel"),
         ),
     ),
     "vllm": ProviderInfo(
@@ -124,52 +131,21 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
             "a shape does not say which layer of vLLM runs the model, nor the attention heads that size its cache pages"
         ),
         serve="vllm serve MODEL",
-        workloads=(
-            ("prefill", "inference"),
-            ("decode", "inference"),
-            ("mixed", "inference"),
-            ("speculative", "inference"),
-            ("gated-norm", "inference"),
-        ),
+        workloads=("prefill", "decode", "mixed", "speculative", "gated-norm"),
         versions=(
-            ProviderVersion(
-                version="0.24.0",
-                status="reference",
-                note="every test; Triton 3.6.0",
-                triton="3.6.0",
-                absent=("sm_70",),
-                source="its wheel asks for torch 2.11.0, which asks for triton 3.6.0; cuobjdump: code from sm_75 on",
-            ),
-            ProviderVersion(
-                version="0.33.0",
-                status="tested",
-                note="traced, compiled and covered for one target; Triton 3.8.0; drafts by its Triton kernels",
-                triton="3.8.0",
+            _vllm("0.24.0", "2.11.0", "3.6.0", status="reference", checked="every test", absent=("sm_70",)),
+            _vllm(
+                "0.33.0",
+                "2.14.0",
+                "3.8.0",
+                "; drafts by its Triton kernels",
+                pin="~=3.8.0",
                 python="3.11",
                 absent=("sm_70",),
-                source="its wheel asks for torch 2.14.0, which asks for triton ~=3.8.0; cuobjdump: code from sm_75 on",
             ),
-            ProviderVersion(
-                version="0.20.2",
-                status="tested",
-                note="traced, compiled and covered for one target; Triton 3.6.0",
-                triton="3.6.0",
-                source="its wheel asks for torch 2.11.0, which asks for triton 3.6.0",
-            ),
-            ProviderVersion(
-                version="0.19.1",
-                status="tested",
-                note="traced, compiled and covered for one target; Triton 3.6.0",
-                triton="3.6.0",
-                source="its wheel asks for torch 2.10.0, which asks for triton 3.6.0",
-            ),
-            ProviderVersion(
-                version="0.17.1",
-                status="tested",
-                note="traced, compiled and covered for one target; Triton 3.6.0; no OLMo-Hybrid",
-                triton="3.6.0",
-                source="its wheel asks for torch 2.10.0, which asks for triton 3.6.0",
-            ),
+            _vllm("0.20.2", "2.11.0", "3.6.0"),
+            _vllm("0.19.1", "2.10.0", "3.6.0"),
+            _vllm("0.17.1", "2.10.0", "3.6.0", "; no OLMo-Hybrid"),
         ),
     ),
 }
@@ -183,19 +159,11 @@ def get_provider(name: str) -> ProviderInfo:
     """
     if name in PROVIDERS:
         return PROVIDERS[name]
-    known = ", ".join(PROVIDERS)
-    raise UsageError(
-        f"unknown provider {name!r}; known: {known}",
-        hint=suggest(name, PROVIDERS, "see gdn-aot providers"),
-    )
+    hint = suggest(name, PROVIDERS, "see gdn-aot providers")
+    raise UsageError(f"unknown provider {name!r}; known: {', '.join(PROVIDERS)}", hint=hint)
 
 
 def build_command(provider: str, target: str) -> str:
-    """Return the command that builds an artifact, to be shown as advice; the model's name is left to its reader.
-
-    Args:
-        provider: Its name; what is none becomes a placeholder.
-        target: Its name; what is none becomes a placeholder.
-    """
+    """Return the command that builds an artifact, as advice: what is not known, and the model, are placeholders."""
     arch = target if target.startswith("sm_") else "TARGET"
     return f"gdn-aot build --arch {arch} --provider {provider if provider in PROVIDERS else 'PROVIDER'} --model NAME"

@@ -11,35 +11,17 @@ import importlib.util
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gdn_aot._text import suggest
+from gdn_aot.catalogue import read_table
 from gdn_aot.errors import UsageError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-__all__ = [
-    "Card",
-    "Source",
-    "Target",
-    "all_targets",
-    "assembler_version",
-    "check_assembler",
-    "get_target",
-    "parse_archs",
-]
-
-_TABLE = Path(__file__).parent / "targets.toml"
-_LIST_HINT = "gdn-aot targets lists them"
 BLACKWELL = 100
 """From this number on Triton assembles with ptxas-blackwell (``get_ptxas`` of its NVIDIA backend)."""
 _FIRST_FEATURED = 90
@@ -109,23 +91,14 @@ class Target:
         return self.name
 
 
-def _target(row: Mapping[str, Any]) -> Target:
-    major, minor = row["capability"]
-    return Target(
-        **{
-            **row,
-            "capability": (major, minor),
-            "card": Card(**row["card"]),
-            "sources": tuple(Source(**{**s, "figures": tuple(s["figures"])}) for s in row["sources"]),
-        }
-    )
-
-
 @functools.cache
 def all_targets() -> tuple[Target, ...]:
     """Return every target of the table, by compute capability."""
-    rows = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["target"]
-    return tuple(sorted((_target(row) for row in rows), key=lambda target: target.capability))
+    targets = (
+        Target(**{**row, "card": Card(**row["card"]), "sources": tuple(Source(**source) for source in row["sources"])})
+        for row in read_table("targets.toml")["target"]
+    )
+    return tuple(sorted(targets, key=lambda target: target.capability))
 
 
 def get_target(name: str) -> Target:
@@ -143,15 +116,12 @@ def get_target(name: str) -> Target:
     wanted = f"sm_{match[1] or match[2] + match[3]}" if match else text
     if wanted in known:
         return known[wanted]
-    hint = suggest(wanted, known, _LIST_HINT)
+    hint = suggest(wanted, known, "gdn-aot targets lists them")
     raise UsageError(f"unknown target {name!r}; known are {', '.join(known)}", hint=hint)
 
 
 def parse_archs(values: Sequence[str]) -> tuple[Target, ...]:
-    """Turn the values of ``--arch`` into targets, in the order given and each once.
-
-    Args:
-        values: Each is a name, ``all``, or several of these with commas between.
+    """Turn the values of ``--arch`` into targets, in the order given and each once; commas part several in one value.
 
     Raises:
         UsageError: An unknown or empty name, none at all, or ``native``, which means nothing without a GPU.
@@ -187,13 +157,13 @@ def _release(path: str) -> str | None:
     return match[1] if match else None
 
 
-def _assembler(target: Target, triton_dir: Path | None) -> tuple[str, str] | None:
+def _assembler(target: Target) -> tuple[str, str] | None:
     """Find the ptxas Triton would use for a target, by its rule: the environment's if it runs, else its own.
 
     Returns:
         Path and version; None if there is no Triton, or none of its ptxas runs.
     """
-    root = triton_dir or _triton_dir()
+    root = _triton_dir()
     if root is None:
         return None
     tool = "ptxas-blackwell" if target.arch_number >= BLACKWELL else "ptxas"
@@ -210,14 +180,9 @@ def _refusal(path: str, target: Target) -> str | None:
     """Assemble an empty kernel; return ptxas's complaint, or None if it had none."""
     import tempfile  # slow to import, and not needed for the table
 
-    lines = (
-        f".version {target.ptx}",
-        f".target {target.assembler_arch}",
-        ".address_size 64",
-        ".entry k(){ret;}",
-    )
+    head = f".version {target.ptx}\n.target {target.assembler_arch}\n"
     with tempfile.NamedTemporaryFile("w", suffix=".ptx", encoding="ascii") as source:
-        source.write("\n".join((*lines, "")))
+        source.write(f"{head}.address_size 64\n.entry k(){{ret;}}\n")
         source.flush()
         command = [path, f"-arch={target.assembler_arch}", source.name, "-o", os.devnull]
         try:
@@ -230,17 +195,9 @@ def _refusal(path: str, target: Target) -> str | None:
     return said[0].replace(source.name, "PTX") if said else f"exit status {done.returncode}"
 
 
-def check_assembler(target: Target, triton_dir: Path | None = None) -> str | None:
-    """Check that the ptxas which Triton would use can produce code for a target.
-
-    Args:
-        target: What to assemble for.
-        triton_dir: Triton's package directory; by default the installed one, found without importing it.
-
-    Returns:
-        None if it can, else the reason in one sentence. Answers are remembered for the process.
-    """
-    found = _assembler(target, triton_dir)
+def check_assembler(target: Target) -> str | None:
+    """Return why the ptxas that Triton would use cannot produce code for a target, or None."""
+    found = _assembler(target)
     if found is None:
         return "no ptxas that runs was found with the installed Triton, or Triton is not installed"
     path, version = found
@@ -248,7 +205,29 @@ def check_assembler(target: Target, triton_dir: Path | None = None) -> str | Non
     return f"{Path(path).name} {version} cannot assemble {target.assembler_arch}: {complaint}" if complaint else None
 
 
-def assembler_version(target: Target, triton_dir: Path | None = None) -> str | None:
+def assembler_version(target: Target) -> str | None:
     """Return the version of the ptxas that Triton would use for a target, as ``12.9.86``, or None."""
-    found = _assembler(target, triton_dir)
+    found = _assembler(target)
     return found[1] if found else None
+
+
+@functools.cache
+def assemblers() -> dict[str, tuple[dict[str, str], ...]]:
+    """Return what is known of Triton's releases without installing them, and the targets that ptxas has dropped."""
+    return read_table("assemblers.toml")
+
+
+def release_refusal(target: Target, triton: str) -> str | None:
+    """Return why a release of Triton cannot assemble for a target, or None if it can or nothing is known of it."""
+    release = next((row for row in assemblers()["release"] if row["triton"] == triton), None)
+    gone = next((row for row in assemblers()["dropped"] if row["target"] == target.name), None)
+    if release is None or gone is None:
+        return None
+    version, since = release["ptxas_blackwell" if target.arch_number >= BLACKWELL else "ptxas"], gone["since"]
+    if _numbers(version) < _numbers(since):
+        return None
+    return f"Triton {triton} assembles with ptxas {version}, and ptxas {since} dropped {target} ({gone['source']})"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))

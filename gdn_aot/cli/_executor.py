@@ -39,11 +39,7 @@ def check(name: str, address: str | None) -> None:
 
 @contextlib.contextmanager
 def executor(name: str, address: str | None) -> Iterator[Executor]:
-    """Return where to work; what it has started ends with the block.
-
-    Args:
-        name: ``local`` or ``ray``.
-        address: Of the cluster, or None for ``$RAY_ADDRESS`` or the one that this machine is a node of.
+    """Return where ``--executor`` and ``--address`` say to work; what it has started ends with the block.
 
     Raises:
         UsageError: Ray is not installed, or the address is none.
@@ -63,13 +59,7 @@ def executor(name: str, address: str | None) -> Iterator[Executor]:
 
 
 def cards(work: Executor, card: CardInfo | None, task: TuneTask) -> AbstractContextManager[Cards]:
-    """Return what is measured on: the card of this machine, or all of the target's on the cluster.
-
-    Args:
-        work: What `executor` returned.
-        card: The card of this machine; None on a cluster.
-        task: What is measured.
-    """
+    """Return what is measured on: the card of this machine, or without one all of the target's on the cluster."""
     if card is not None:
         from gdn_aot.measuring.cards import this_card
 

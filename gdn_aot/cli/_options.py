@@ -1,178 +1,110 @@
-"""The options that more than one command has, written once."""
+"""The options that more than one command has, written once. `together` makes several of them one decorator."""
 
 from __future__ import annotations
 
 import os
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "arch",
-    "as_json",
-    "cache_dir",
-    "cluster",
-    "dtype",
-    "exclude_workload",
-    "fetch_arch",
-    "fetch_provider",
-    "jobs",
-    "matrix",
-    "max_batch",
-    "max_tokens",
-    "mode",
-    "model",
-    "only",
-    "prepare",
-    "provider",
-    "provider_version",
-    "quiet",
-    "repo",
-    "revision",
-    "shape",
-    "timeout",
-    "token",
-    "tp",
-    "triton",
-    "tuning",
-    "workload",
-]
+    Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+path = click.Path(path_type=Path)
+
+
+def together(*options: Decorator) -> Decorator:
+    """Return a decorator that adds options, which ``--help`` lists in this order."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+
+def default(name: str, value: object, help: str, **more: Any) -> Decorator:  # noqa: A002 - as click calls it
+    """Return an option that is shown with its default."""
+    return click.option(name, default=value, show_default=True, help=help, **more)
+
+
+def many(name: str, metavar: str | None, help: str, **more: Any) -> Decorator:  # noqa: A002 - as click calls it
+    """Return an option that may be repeated."""
+    return click.option(name, multiple=True, metavar=metavar, help=help, **more)
+
+
+def output(value: str, help: str) -> Decorator:  # noqa: A002 - as click calls it
+    """Return ``--output``, a path."""
+    return click.option("-o", "--output", type=path, default=Path(value), show_default=True, help=help)
+
+
+def patience(seconds: float, what: str) -> Decorator:
+    """Return ``--patience``, the seconds that a kind of process may be silent."""
+    what = f"Seconds without a sign of life after which a {what} process is killed."
+    return default("--patience", seconds, what, type=click.FloatRange(min=1))
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-arch = click.option("--arch", "arch", multiple=True, metavar="SM", help="Target, as sm_90; repeatable, or all.")
-model = click.option(
-    "--model", "model", multiple=True, metavar="NAME", help="Model of the catalogue; repeatable, or all."
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print paths or names only, and no notes.")
+
+arch = many("--arch", "SM", "Target, as sm_90; repeatable, or all.")
+models = together(
+    many("--model", "NAME", "Model of the catalogue; repeatable, or all."),
+    default("--tp", "1", "Tensor-parallel sizes.", metavar="N,..."),
+    many(
+        "--shape", "KEY=VALUE,...", "Another shape, as heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16; repeatable."
+    ),
+    many("--dtype", "TYPE", "bf16 or fp16 instead of the model's own; repeatable."),
+    default("--provider", "fla", "Whose kernels to build.", metavar="NAME"),
 )
-tp = click.option("--tp", "tp", default="1", show_default=True, metavar="N,...", help="Tensor-parallel sizes.")
-shape = click.option(
-    "--shape",
-    "shape",
-    multiple=True,
-    metavar="KEY=VALUE,...",
-    help="Another shape, as heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16; repeatable.",
-)
-dtype = click.option(
-    "--dtype",
-    "dtype",
-    multiple=True,
-    metavar="TYPE",
-    help="bf16 or fp16 instead of the model's own; repeatable.",
-)
-provider = click.option(
-    "--provider", "provider", default="fla", show_default=True, metavar="NAME", help="Whose kernels to build."
-)
-max_tokens = click.option(
-    "--max-tokens",
-    "max_tokens",
-    type=click.IntRange(min=1),
-    default=32768,
-    show_default=True,
-    help="Most tokens in one call.",
-)
-max_batch = click.option(
-    "--max-batch",
-    "max_batch",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Most sequences in one dense prefill batch.",
-)
-mode = click.option(
-    "--mode",
-    "mode",
-    type=click.Choice(["inference", "train"]),
-    default="inference",
-    show_default=True,
-    help="train adds the backward kernels.",
-)
-jobs = click.option(
-    "--jobs",
-    "-j",
-    "jobs",
-    type=click.IntRange(min=1),
-    default=lambda: os.cpu_count() or 1,
-    show_default="number of CPUs",
-    help="Compile workers.",
-)
-workload = click.option(
-    "--workload", "workload", multiple=True, metavar="GLOB", help="Only these call patterns; repeatable."
-)
-exclude_workload = click.option(
-    "--exclude-workload", "exclude_workload", multiple=True, metavar="GLOB", help="Not these call patterns; repeatable."
-)
-timeout = click.option(
-    "--timeout",
-    "timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds that one kernel may take to compile.",
-)
-cache_dir = click.option(
-    "--cache-dir", "cache_dir", type=click.Path(path_type=Path), default=None, help="Build cache to use."
-)
-_executor = click.option(
-    "--executor", "executor", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-    help="Where to work: on this machine, or on the nodes of a Ray cluster.",
+"""What `gdn_aot.cli._job.selected_shapes` reads."""
+max_tokens = default("--max-tokens", 32768, "Most tokens in one call.", type=click.IntRange(min=1))
+max_batch = default("--max-batch", 64, "Most sequences in one dense prefill batch.", type=click.IntRange(min=1))
+workloads = together(
+    click.option(
+        "--jobs", "-j", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1,
+        show_default="number of CPUs", help="Compile workers.",
+    ),
+    many("--workload", "GLOB", "Only these call patterns; repeatable."),
+    many("--exclude-workload", "GLOB", "Not these call patterns; repeatable."),
 )  # fmt: skip
-_address = click.option(
-    "--address", "address", default=None, metavar="HOST:PORT",
-    help="Of the cluster of --executor ray, or auto.  [default: $RAY_ADDRESS, or auto]",
-)  # fmt: skip
-
-
-def cluster(command: Callable[..., object]) -> Callable[..., object]:
-    """Add the options that say where to work; `gdn_aot.cli._executor` reads them."""
-    return _executor(_address(command))
-
-
-prepare = click.option(
-    "--prepare", "prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU."
-)
 tuning = click.option(
-    "--tuning",
-    "tuning",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="Directory of tuning records.  [default: artifacts/tuning if it exists]",
+    "--tuning", type=path, help="Directory of tuning records.  [default: artifacts/tuning if it exists]"
 )
-matrix = click.option(
-    "--matrix", "matrix", type=click.Path(path_type=Path), default=Path("artifacts/matrix.toml"), show_default=True,
-    help="File that says what is published.",
+prepare = click.option("--prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU.")
+timeout = default(
+    "--timeout", 300.0, "Seconds that one kernel may take to compile.", type=click.FloatRange(min=0, min_open=True)
+)
+cluster = together(
+    default(
+        "--executor", "local", "Where to work: on this machine, or on the nodes of a Ray cluster.",
+        type=click.Choice(["local", "ray"]),
+    ),
+    click.option(
+        "--address", metavar="HOST:PORT",
+        help="Of the cluster of --executor ray, or auto.  [default: $RAY_ADDRESS, or auto]",
+    ),
 )  # fmt: skip
-only = click.option(
-    "--only", "only", default=None, metavar="IDENTIFIER",
-    help="Build this row of the matrix, which says what the other options would; see gdn-aot matrix.",
-)  # fmt: skip
-fetch_arch = click.option(
-    "--arch", "arch", multiple=True, metavar="SM",
-    help="Target, as sm_90, native or all; repeatable.  [default: native, the GPUs of this machine]",
-)  # fmt: skip
-fetch_provider = click.option(
-    "--provider", "provider", default="auto", show_default=True, metavar="NAME",
-    help="Whose kernels; auto takes every provider that is installed.",
-)  # fmt: skip
-provider_version = click.option(
-    "--provider-version", "provider_version", default="auto", show_default=True, metavar="VERSION",
-    help="Version of the provider; auto takes the one that is installed.",
-)  # fmt: skip
-triton = click.option(
-    "--triton", "triton", default="auto", show_default=True, metavar="VERSION",
-    help="Version of Triton; auto takes the one that is installed.",
-)  # fmt: skip
+"""Where to work; `gdn_aot.cli._executor` reads it."""
+cache_dir = click.option("--cache-dir", type=path, help="Build cache to use.")
+matrix = default("--matrix", Path("artifacts/matrix.toml"), "File that says what is published.", type=path)
+
 repo = click.option(
-    "--repo", "repo", default=None, metavar="REPO",
+    "--repo", metavar="REPO",
     help="Registry: hf://org/name or a directory.  [default: $GDN_AOT_REPO, or hf://gdn-aot/kernels]",
 )  # fmt: skip
-revision = click.option(
-    "--revision", "revision", default=None, metavar="REV",
-    help="Branch, tag or commit of the registry.  [default: v1]",
+revision = click.option("--revision", metavar="REV", help="Branch, tag or commit of the registry.  [default: v1]")
+request = together(
+    many("--arch", "SM", "Target, as sm_90, native or all; repeatable.  [default: native, the GPUs of this machine]"),
+    default("--provider", "auto", "Whose kernels; auto takes every provider that is installed.", metavar="NAME"),
+    default(
+        "--provider-version", "auto", "Version of the provider; auto takes the one that is installed.",
+        metavar="VERSION",
+    ),
+    default("--triton", "auto", "Version of Triton; auto takes the one that is installed.", metavar="VERSION"),
+    repo,
+    revision,
 )  # fmt: skip
-token = click.option(
-    "--token", "token", default=None, metavar="TOKEN", help="Token for the Hub, instead of HF_TOKEN or hf auth login."
-)
-quiet = click.option("--quiet", "-q", "quiet", is_flag=True, help="Print paths or names only, and no notes.")
+"""What is wanted of which registry; `gdn_aot.registry.request` reads the first four."""
+token = click.option("--token", metavar="TOKEN", help="Token for the Hub, instead of HF_TOKEN or hf auth login.")
+registry = together(token, quiet, as_json)
+"""What every command that reads a registry has."""

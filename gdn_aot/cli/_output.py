@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gdn_aot.errors import NoArtifactError, Problem, UsageError, VerificationError
+from gdn_aot.errors import NoArtifactError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
     from gdn_aot.errors import GdnAotError
-
-__all__ = ["Progress", "describe", "emit_json", "no_bars", "note", "out", "problems_of", "table", "tell"]
 
 _WIDTH = 30
 """Characters of a progress bar."""
@@ -27,11 +25,26 @@ _MOST_REASONS = 20
 """Artifacts that do not fit that are named on stderr, the nearest first; ``--json`` has all."""
 
 
-def emit_json(value: Any) -> None:
-    """Write one JSON document to stdout, piece by piece: a manifest can be large."""
+def emit_json(value: Any, error: GdnAotError | None = None) -> None:
+    """Write one JSON document, and the error that the command ends with, to stdout, piece by piece: it can be large.
+
+    A path may hold bytes that UTF-8 cannot carry; they are replaced.
+    """
+    if error is not None:
+        value = {**value, "error": describe(error.code, error.message, error.hint, problems_of(error))}
     for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
-        click.echo(piece, nl=False)
+        click.echo(piece.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), nl=False)
     click.echo()
+
+
+def conclude(document: dict[str, Any], error: GdnAotError | None, *, as_json: bool) -> None:
+    """Say how a check ended: as JSON, which ends the command if there is an error, or by raising the error."""
+    if as_json:
+        emit_json(document, error)
+        if error is not None:
+            raise click.exceptions.Exit(error.exit_code)
+    elif error is not None:
+        raise error
 
 
 def out(text: str) -> None:
@@ -46,6 +59,19 @@ def note(text: str) -> None:
     if colour and colon and "NO_COLOR" not in os.environ:
         text = click.style(f"{word}:", fg=colour, bold=True) + rest
     click.echo(text, err=True)
+
+
+def notes(*, quiet: bool) -> Callable[[str], None]:
+    """Return what says something to a person, unless nothing is to be said."""
+    return (lambda _: None) if quiet else note
+
+
+def note_some(lines: Sequence[str], most: int) -> None:
+    """Write the first of some lines that belong to a note, and how many more there are."""
+    for line in lines[:most]:
+        note(f"  {line}")
+    if len(lines) > most:
+        note(f"  and {len(lines) - most} more")
 
 
 def no_bars(*, quiet: bool) -> None:
@@ -64,35 +90,26 @@ def tell(message: str, hint: str, problems: Sequence[Problem] = (), *, word: str
 
 
 def problems_of(error: GdnAotError, *, brief: bool = False) -> list[Problem]:
-    """Return what an error lists.
-
-    Args:
-        error: Any of ours.
-        brief: Only what a person can read of a long list of artifacts that do not fit.
-    """
-    if isinstance(error, VerificationError | UsageError):
-        return list(error.problems)
-    if not isinstance(error, NoArtifactError):
-        return []
+    """Return what an error lists; if brief, what a person can read of a long list of artifacts that do not fit."""
     more = len(error.problems) - _MOST_REASONS
-    if not brief or more <= 0:
+    if not brief or more <= 0 or not isinstance(error, NoArtifactError):
         return list(error.problems)
     return [*error.problems[:_MOST_REASONS], Problem("", f"and {more} more, which --json lists")]
 
 
 def describe(code: str, message: str, hint: str, problems: Sequence[Problem] = ()) -> dict[str, object]:
     """Return an error as ``--json`` has it."""
-    more = {"problems": [{"where": item.where, "what": item.what} for item in problems]} if problems else {}
+    more = {"problems": problems_json(problems)} if problems else {}
     return {"code": code, "message": message, "hint": " ".join(hint.split()), **more}
 
 
-def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    """Align rows in columns: numbers to the right, the rest to the left, two spaces between.
+def problems_json(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    """Return problems as ``--json`` has them."""
+    return [{"where": item.where, "what": item.what} for item in problems]
 
-    Args:
-        rows: Each as long as ``headers``; None is shown as ``-``.
-        headers: The first line.
-    """
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """Align rows in columns: numbers to the right, the rest to the left, two spaces between; None is ``-``."""
     cells = [["-" if value is None else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
@@ -104,6 +121,21 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
         for line in ([*headers], *cells)
     )
     return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def printable(text: str) -> str:
+    """Escape what could move the cursor: an artifact's text is not ours."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return times as ``--json`` has them."""
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def times(seconds: Mapping[str, float]) -> str:
+    """Return times as notes have them."""
+    return ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
 
 
 class Progress:

@@ -11,17 +11,13 @@ import click
 from gdn_aot._text import plural
 from gdn_aot.cli import _options
 from gdn_aot.cli._group import Group
-from gdn_aot.cli._output import describe, emit_json, note, out, problems_of, table
+from gdn_aot.cli._output import conclude, emit_json, note, notes, out, problems_json, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gdn_aot.store.store import Store
     from gdn_aot.store.upkeep import InstalledArtifact, Removed
 
-_HEADS = (
-    "artifact", "target", "provider", "triton", "bytes", "installed", "from", "use", "sha256",
-)  # fmt: skip
+_HEADS = ("artifact", "target", "provider", "triton", "bytes", "installed", "from", "use", "sha256")
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
 
 
@@ -51,7 +47,7 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
     artifacts, size = ls(store), size_of(store.root)
     if as_json:
         about = {"path": store.root, "format": store.format(), "bytes": size}
-        emit_json({"store": about, "artifacts": [_document(artifact) for artifact in artifacts]})
+        emit_json({"store": about, "artifacts": list(map(_document, artifacts))})
         return
     if quiet:
         for artifact in artifacts:
@@ -78,18 +74,17 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
     """
     from gdn_aot.store.upkeep import remove
 
-    removed = remove(_store(), names, dry_run=dry_run, waiting=_waiting(quiet=quiet))
+    removed = remove(_store(), names, dry_run=dry_run, waiting=notes(quiet=quiet))
     _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
 @command.command("prune")
-@click.option(
+@_options.default(
     "--keep",
-    type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
+    1,
+    "Builds of each identifier that stay, the last installed first.",
     metavar="N",
-    help="Builds of each identifier that stay, the last installed first.",
+    type=click.IntRange(min=0),
 )
 @_dry_run
 @_options.quiet
@@ -98,7 +93,7 @@ def prune_command(*, keep: int, dry_run: bool, quiet: bool, as_json: bool) -> No
     """Remove superseded builds, and what killed processes left unfinished."""
     from gdn_aot.store.upkeep import prune
 
-    removed = prune(_store(), keep=keep, dry_run=dry_run, waiting=_waiting(quiet=quiet))
+    removed = prune(_store(), keep=keep, dry_run=dry_run, waiting=notes(quiet=quiet))
     _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
@@ -111,29 +106,22 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
 
     With --quiet nothing is printed but an error, and with --repair the directory of each artifact that was removed.
     """
-    from gdn_aot.store.audit import audit
+    from gdn_aot.store.upkeep import audit
 
-    found = audit(_store(), repair=repair, waiting=_waiting(quiet=quiet))
-    error = found.error() if found.problems and not repair else None
+    found = audit(_store(), repair=repair, waiting=notes(quiet=quiet))
+    document = {
+        "ok": repair or not found.problems,
+        "store": found.path,
+        "artifacts": found.artifacts,
+        "blobs": found.blobs,
+        "bytes": found.size,
+        "problems": problems_json(found.problems),
+        "removed": list(map(_document, found.removed)),
+        "freed": found.freed,
+    }
+    conclude(document, found.error() if found.problems and not repair else None, as_json=as_json)
     if as_json:
-        document: dict[str, object] = {
-            "ok": error is None,
-            "store": found.path,
-            "artifacts": found.artifacts,
-            "blobs": found.blobs,
-            "bytes": found.size,
-            "problems": [{"where": problem.where, "what": problem.what} for problem in found.problems],
-            "removed": [_document(artifact) for artifact in found.removed],
-            "freed": found.freed,
-        }
-        if error is not None:
-            document["error"] = describe(error.code, error.message, error.hint, problems_of(error))
-        emit_json(document)
-        if error is not None:
-            raise click.exceptions.Exit(error.exit_code)
         return
-    if error is not None:
-        raise error
     if quiet:
         for artifact in found.removed:
             out(artifact.place)
@@ -149,11 +137,6 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
         arch = f" --arch {artifact.target}" if artifact.target else ""
         how = f"gdn-aot fetch --repo {origin}{arch}" if origin else "fetch or build it"
         note(f"{artifact.identifier} was removed; to have it again: {how}")
-
-
-def _waiting(*, quiet: bool) -> Callable[[str], None]:
-    """Return what says that another process has the store."""
-    return (lambda _: None) if quiet else note
 
 
 def _store() -> Store:
@@ -185,21 +168,12 @@ def _document(artifact: InstalledArtifact) -> dict[str, object]:
 
 def _tell(removed: Removed, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
     if as_json:
-        emit_json(
-            {
-                "dry_run": dry_run,
-                "removed": [_document(artifact) for artifact in removed.artifacts],
-                "leftovers": list(removed.leftovers),
-                "freed": removed.freed,
-            }
-        )
+        artifacts = list(map(_document, removed.artifacts))
+        leftovers = list(removed.leftovers)
+        emit_json({"dry_run": dry_run, "removed": artifacts, "leftovers": leftovers, "freed": removed.freed})
         return
-    for artifact in removed.artifacts:
-        out(artifact.place)
-    for path in removed.leftovers:
+    for path in (*(artifact.place for artifact in removed.artifacts), *removed.leftovers):
         out(path)
-    if quiet:
-        return
-    verb = "would remove" if dry_run else "removed"
-    freed = "free" if dry_run else "freed"
-    note(f"{verb} {plural(len(removed.artifacts), 'artifact')}; {freed} {removed.freed} bytes")
+    if not quiet:
+        verb, freed = ("would remove", "free") if dry_run else ("removed", "freed")
+        note(f"{verb} {plural(len(removed.artifacts), 'artifact')}; {freed} {removed.freed} bytes")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     help="The capture file.",
 )  # fmt: skip
 @click.option(
-    "--merge", "folder", type=click.Path(path_type=Path), default=None, metavar="FOLDER",
+    "--merge", "folder", type=_options.path, metavar="FOLDER",
     help="Run nothing: write what a recording that was killed left in this folder beside its file.",
 )  # fmt: skip
 @_options.as_json
@@ -37,11 +37,11 @@ def command(output: Path, folder: Path | None, command_line: tuple[str, ...], *,
     if (folder is None) != bool(command_line):
         what = "no command is given" if folder is None else "--merge runs no command"
         raise UsageError(what, hint="gdn-aot capture -o FILE -- CMD, or gdn-aot capture --merge FOLDER -o FILE")
-    status: int | None
+    status = None
     if folder is None:
         status, merged = record(command_line, output, keep_stdout=not as_json)
     else:
-        status, merged = None, merge(folder, output)
+        merged = merge(folder, output)
     capture = merged.capture
     for text in merged.notes:
         note(text)
@@ -74,6 +74,8 @@ def _nothing(folder: Path | None) -> NothingSelectedError:
 
 
 def _described(capture: Capture, output: Path, status: int | None) -> dict[str, object]:
+    from msgspec import to_builtins
+
     return {
         "path": str(output) if capture.launches else None,
         "status": status,
@@ -82,5 +84,5 @@ def _described(capture: Capture, output: Path, status: int | None) -> dict[str, 
         "processes": capture.processes,
         "kernels": len(capture.kernels),
         "launches": capture.launches,
-        "left_out": [{"what": item.what, "reason": item.reason} for item in capture.left_out],
+        "left_out": to_builtins(capture.left_out),
     }

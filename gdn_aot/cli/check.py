@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._models import selected_shapes
-from gdn_aot.cli._output import Progress, emit_json, note, out
+from gdn_aot.cli._job import check_output, make_job, selected_shapes, selected_targets, tuning_root
+from gdn_aot.cli._output import Progress, emit_json, note, out, rounded, times
 from gdn_aot.errors import NothingSelectedError, Problem, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from gdn_aot.building.pipeline import Built
     from gdn_aot.catalogue.targets import Target
@@ -25,28 +25,16 @@ _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without o
 
 @click.command("check")
 @_options.arch
-@_options.model
-@_options.tp
-@_options.shape
-@_options.dtype
-@_options.provider
+@_options.models
 @_options.max_tokens
 @_options.max_batch
-@_options.jobs
-@_options.workload
-@_options.exclude_workload
+@_options.workloads
 @_options.tuning
 @_options.prepare
 @_options.timeout
-@click.option(
-    "--patience", type=click.FloatRange(min=1), default=120.0, show_default=True,
-    help="Seconds without a sign of life after which a checking process is killed.",
-)  # fmt: skip
+@_options.patience(120.0, "checking")
 @_options.cache_dir
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/numerics"), show_default=True,
-    help="Directory of the records.",
-)  # fmt: skip
+@_options.output("artifacts/numerics", "Directory of the records.")
 @_options.as_json
 def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     """Compare what a target's kernels compute with float64, on the GPU that is here.
@@ -56,12 +44,9 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     run. With --prepare the compiling can be done elsewhere, with the same Triton: carry the build cache here and name
     it with --cache-dir.
     """
-    from gdn_aot.catalogue.targets import parse_archs
     from gdn_aot.measuring import check
 
-    if not options["arch"]:
-        raise UsageError("no target given", hint="--arch sm_80, repeatable, or --arch all")
-    targets = parse_archs(list(options["arch"]))
+    targets = selected_targets(options["arch"])
     task = _task({**options, "prepare": prepare}, targets)
     with Progress("check") as progress:
         if not prepare:
@@ -77,13 +62,15 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
 
 
 def _prepared_line(made: Built) -> str:
-    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in made.seconds.items())
     binaries = len(made.run.kept(made.choices))
     failures = f", {len(made.choices.failures)} compiles failed" if made.choices.failures else ""
-    return f"{made.target}: {binaries} binaries, compiled {made.run.compiled}{failures} ({seconds})"
+    return f"{made.target}: {binaries} binaries, compiled {made.run.compiled}{failures} ({times(made.seconds)})"
 
 
 def _tell_prepared(task: CheckTask, made: list[Built], *, as_json: bool) -> None:
+    if not as_json:
+        out(str(task.job.cache.root))
+        return
     rows = [
         {
             "target": item.target.name,
@@ -91,47 +78,32 @@ def _tell_prepared(task: CheckTask, made: list[Built], *, as_json: bool) -> None
             "binaries": len(item.run.kept(item.choices)),
             "compiled": item.run.compiled,
             "failures": [failure.message for failure in item.choices.failures],
-            "seconds": {name: round(seconds, 3) for name, seconds in item.seconds.items()},
+            "seconds": rounded(item.seconds),
         }
         for item in made
     ]
-    if as_json:
-        emit_json({"cache": str(task.job.cache.root), "targets": rows})
-    else:
-        out(str(task.job.cache.root))
+    emit_json({"cache": str(task.job.cache.root), "targets": rows})
 
 
 def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> CheckTask:
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.providers import Limits, get_provider
-    from gdn_aot.cli.build import check_output, select_workloads, tuning_root
-    from gdn_aot.compiling.cache import BuildCache, default_cache
     from gdn_aot.measuring.check import CheckTask
-    from gdn_aot.tracing.wanted import Wanted
 
     provider = get_provider(options["provider"])
-    selection = selected_shapes(provider, options["model"], options["tp"], options["shape"], options["dtype"])
-    wanted = Wanted(
-        provider=provider,
-        shapes=tuple(selection.shapes),
-        fp16_fallback=not options["dtype"] and not options["shape"],
-        limits=Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"]),
-        workloads=select_workloads(provider, "inference", options["workload"], options["exclude_workload"]),
-    )
-    job = pipeline.Job(
-        wanted=wanted,
-        cache=BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache(),
+    job = make_job(
+        provider,
+        selected_shapes(provider, options),
+        Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"]),
+        options,
         tuning_root=tuning_root(options["tuning"]),
-        jobs=options["jobs"],
-        timeout=options["timeout"],
         keep_going=True,
-        output=options["output"],
         ptx=True,
     )
     pipeline.check_environment(job, targets)
     if not options["prepare"]:
-        check_output(options["output"])
-    return CheckTask(job=job, output=options["output"], silence=options["patience"])
+        check_output(job.output)
+    return CheckTask(job=job, output=job.output, silence=options["patience"])
 
 
 def _check(

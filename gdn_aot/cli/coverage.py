@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +12,8 @@ from gdn_aot.cli._output import emit_json, note, out
 from gdn_aot.errors import NothingSelectedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gdn_aot.catalogue.models import ModelShape
 
 _SHOWN = 20
@@ -21,28 +22,22 @@ _MISSED = 5
 
 
 @click.command("coverage")
-@click.argument("file", type=click.Path(path_type=Path))
-@_options.model
-@click.option("--tp", default=None, metavar="N,...", help="Tensor-parallel sizes.  [default: the artifact's]")
-@click.option("--workload", multiple=True, metavar="GLOB", help="Only these call patterns; repeatable.")
-@click.option("--calls", type=click.IntRange(min=1), default=1000, show_default=True, help="Random calls.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the traffic.")
+@click.argument("file", type=_options.path)
+@_options.many("--model", "NAME", "Model of the catalogue; repeatable, or all.")
+@click.option("--tp", metavar="N,...", help="Tensor-parallel sizes.  [default: the artifact's]")
+@_options.many("--workload", "GLOB", "Only these call patterns; repeatable.")
+@_options.default("--calls", 1000, "Random calls.", type=click.IntRange(min=1))
+@_options.default("--seed", 0, "Seed of the traffic.")
 @_options.as_json
 def command(
-    file: Path,
-    model: tuple[str, ...],
-    tp: str | None,
-    workload: tuple[str, ...],
-    calls: int,
-    seed: int,
-    as_json: bool,
+    file: Path, *, model: tuple[str, ...], tp: str | None, workload: tuple[str, ...], as_json: bool, **traffic: int
 ) -> None:
     """Replay random traffic against an artifact; exit 5 if any launch would miss. Needs no GPU."""
     from gdn_aot.artifact.verify import open_artifact
     from gdn_aot.building.coverage import built_shapes, check_versions, cover
     from gdn_aot.catalogue.models import parse_tp
     from gdn_aot.catalogue.providers import get_provider
-    from gdn_aot.cli.build import select_workloads
+    from gdn_aot.cli._job import select_workloads
 
     start = time.monotonic()
     manifest = open_artifact(file).manifest
@@ -50,7 +45,7 @@ def command(
     provider = get_provider(manifest.provider.name)
     workloads = select_workloads(provider, manifest.mode, workload, ())
     shapes = _selected(built_shapes(manifest), model, parse_tp(tp) if tp else None)
-    result = cover(manifest, shapes, workloads, calls=calls, seed=seed)
+    result = cover(manifest, shapes, workloads, **traffic)
     result["seconds"] = round(time.monotonic() - start, 3)
     if as_json:
         emit_json(result)

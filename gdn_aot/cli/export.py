@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from gdn_aot.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.providers.fla.configs import Choice
+    from gdn_aot.providers.fla.configs import ExportedChoice
     from gdn_aot.records.tuning import TuningRecord
 
 _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
@@ -21,17 +22,11 @@ _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
 
 @click.command("export")
 @click.option("--format", "form", type=click.Choice(["fla"]), required=True, help="fla: files for FLA_CONFIG_DIR.")
-@click.option("--artifact", type=click.Path(path_type=Path), default=None, help="Export the choices of an artifact.")
-@click.option("--record", type=click.Path(path_type=Path), default=None, help="Export those of a tuning record.")
-@click.option("--arch", default=None, metavar="SM", help="Export those of the record for this target.")
-@click.option(
-    "--tuning",
-    type=click.Path(path_type=Path),
-    default=Path("artifacts/tuning"),
-    show_default=True,
-    help="Directory of tuning records, for --arch.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory for the files.")
+@click.option("--artifact", type=_options.path, help="Export the choices of an artifact.")
+@click.option("--record", type=_options.path, help="Export those of a tuning record.")
+@click.option("--arch", metavar="SM", help="Export those of the record for this target.")
+@_options.default("--tuning", Path("artifacts/tuning"), "Directory of tuning records, for --arch.", type=_options.path)
+@click.option("-o", "--output", type=_options.path, required=True, help="Directory for the files.")
 @_options.as_json
 def command(
     form: str,
@@ -69,9 +64,7 @@ def command(
                     {"path": str(output / name), "kernel": name.removesuffix(".json"), "choices": count}
                     for name, count in export.entries.items()
                 ],
-                "not_served": [
-                    {"kernel": gap.kernel, "choices": gap.choices, "reason": gap.reason} for gap in export.not_served
-                ],
+                "not_served": list(map(asdict, export.not_served)),
                 "environment": variables,
             }
         )
@@ -80,30 +73,26 @@ def command(
             out(str(output / name))
 
 
-def _of_artifact(path: Path) -> tuple[list[Choice], str]:
+def _of_artifact(path: Path) -> tuple[list[ExportedChoice], str]:
     """Return the choices of an artifact and its version of Triton."""
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.providers.fla.configs import Choice
+    from gdn_aot.providers.fla.configs import ExportedChoice
 
     manifest: Manifest = open_artifact(path).manifest
     _check_version(manifest.provider.distribution, manifest.provider.version)
     choices = [
-        Choice(
-            kernel=kernel.name,
-            key=choice.key,
-            config=choice.config,
-        )
+        ExportedChoice(kernel=kernel.name, key=choice.key, config=choice.config)
         for kernel in manifest.kernels
         for choice in kernel.choices
     ]
     return choices, manifest.triton.version
 
 
-def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[Choice], str]:
+def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[ExportedChoice], str]:
     """Return the choices of a tuning record, given or that of a target, and its version of Triton."""
     from gdn_aot.catalogue.targets import get_target
     from gdn_aot.machine import installed
-    from gdn_aot.providers.fla.configs import DISTRIBUTION, Choice
+    from gdn_aot.providers.fla.configs import DISTRIBUTION, ExportedChoice
     from gdn_aot.records import tuning as records
 
     target = get_target(arch).name if arch is not None else None
@@ -120,7 +109,8 @@ def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[
         )
     _check_version(found.provider.distribution, found.provider.version)
     choices = [
-        Choice(kernel=kernel, key=key, config=tuned.config) for (kernel, key), tuned in records.table(found).items()
+        ExportedChoice(kernel=kernel, key=key, config=tuned.config)
+        for (kernel, key), tuned in records.table(found).items()
     ]
     return choices, found.triton
 

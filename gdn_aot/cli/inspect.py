@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, out, table
+from gdn_aot.cli._output import emit_json, out, printable, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def command(file: Path, *, as_json: bool) -> None:
         emit_json({**document, "sizes": _sizes(artifact)})
         return
     for line in _describe(artifact):
-        out(_printable(line))
+        out(printable(line))
 
 
 def _sizes(artifact: Artifact) -> dict[str, int]:
@@ -109,8 +109,3 @@ def _kernel_row(kernel: PackedKernel, manifest: Manifest) -> tuple[str, int, str
         len(kernel.binaries),
         sum(sizes[digest] for digest in {binary.cubin for binary in kernel.binaries}),
     )
-
-
-def _printable(text: str) -> str:
-    """Escape what could move the cursor: the file's text is not ours."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -11,28 +11,17 @@ from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, no_bars, note, out
 from gdn_aot.errors import VerificationError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @click.command("lock")
-@_options.fetch_arch
-@_options.fetch_provider
-@_options.provider_version
-@_options.triton
-@_options.repo
-@_options.revision
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("gdn-aot.lock"), show_default=True,
-    metavar="PATH", help="The lock file.",
-)  # fmt: skip
+@_options.request
+@_options.output("gdn-aot.lock", "The lock file.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 5 if the lock file is not what would be written.")
-@_options.token
-@_options.quiet
-@_options.as_json
+@_options.registry
 def command(
     *,
-    arch: tuple[str, ...],
-    provider: str,
-    provider_version: str,
-    triton: str,
     repo: str | None,
     revision: str | None,
     output: Path,
@@ -40,6 +29,7 @@ def command(
     token: str | None,
     quiet: bool,
     as_json: bool,
+    **wanted: Any,
 ) -> None:
     """Pin what fetch would install, by commit and SHA-256, in gdn-aot.lock.
 
@@ -56,7 +46,7 @@ def command(
     from gdn_aot.registry.open import default_repo
     from gdn_aot.registry.request import make_request
 
-    request = make_request(arch, provider, provider_version, triton)
+    request = make_request(**wanted)
     lock = pin(default_repo(repo), revision, request, token, output.parent)
     if check:
         problems = list(changes(read_lock(output), lock))
@@ -70,7 +60,7 @@ def command(
     else:
         changed = write_lock(output, lock)
     if as_json:
-        emit_json({"path": click.format_filename(output), "changed": changed, **msgspec.to_builtins(lock)})
+        emit_json({"path": str(output), "changed": changed, **msgspec.to_builtins(lock)})
         return
     if quiet:
         out(click.format_filename(output))

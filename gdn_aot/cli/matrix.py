@@ -8,8 +8,7 @@ import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, note, out
-from gdn_aot.matrix.include import check_requirements, include
-from gdn_aot.matrix.load import load
+from gdn_aot.matrix.load import check_requirements, load
 from gdn_aot.matrix.select import matches, select
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def command(*, wanted: tuple[str, ...], unwanted: tuple[str, ...], matrix: Path,
             note(f"Warning: --exclude {pattern!r} matches nothing")
     rows = select(found.rows, wanted, unwanted)
     if as_json:
-        emit_json({"include": [include(found, row) for row in rows]})
+        emit_json({"include": [found.include(row) for row in rows]})
         return
     for row in rows:
         out(row.identifier)

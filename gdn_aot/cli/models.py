@@ -19,17 +19,14 @@ def command(*, as_json: bool) -> None:
     if as_json:
         emit_json([{**asdict(model), "tp": model.tps()} for model in models])
         return
+    heads = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
     lines = [
         (
             model.name,
-            model.heads,
-            model.v_heads,
-            model.k_dim,
-            model.v_dim,
-            model.dtype,
+            *(getattr(model, head) for head in heads),
             ",".join(map(str, model.tps())),
             model.confidence,
         )
         for model in models
     ]
-    out(table(lines, ("model", "heads", "v_heads", "k_dim", "v_dim", "dtype", "tp", "confidence")))
+    out(table(lines, ("model", *heads, "tp", "confidence")))

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, tell
+from gdn_aot.cli._output import emit_json, no_bars, note, out, table, tell
 
 if TYPE_CHECKING:
-    from gdn_aot.errors import ConflictError
+    from pathlib import Path
+
     from gdn_aot.registry.publish import PublishResult
 
 
 @click.command("publish")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_options.path)
 @_options.repo
-@click.option("--tag", "tag", default=None, metavar="TAG", help="Name this release, as v1.2.0.")
-@click.option("--create", "create", is_flag=True, help="Make the repository if it is not there.")
-@click.option(
-    "--private", "private", is_flag=True, help="With --create: let nobody else see it; changes none that is there."
-)
-@click.option("--replace", "replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
-@click.option("--dry-run", "dry_run", is_flag=True, help="Verify and compare, change nothing.")
-@_options.token
-@_options.quiet
-@_options.as_json
+@click.option("--tag", metavar="TAG", help="Name this release, as v1.2.0.")
+@click.option("--create", is_flag=True, help="Make the repository if it is not there.")
+@click.option("--private", is_flag=True, help="With --create: let nobody else see it; changes none that is there.")
+@click.option("--replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
+@click.option("--dry-run", is_flag=True, help="Verify and compare, change nothing.")
+@_options.registry
 def command(
     files: tuple[Path, ...],
     *,
     repo: str | None,
-    tag: str | None,
-    create: bool,
-    private: bool,
-    replace: bool,
-    dry_run: bool,
-    token: str | None,
     quiet: bool,
     as_json: bool,
+    dry_run: bool,
+    token: str | None,
+    private: bool,
+    create: bool,
+    **options: Any,
 ) -> None:
     """Verify artifacts and publish them to a repository of the Hugging Face Hub or to a directory.
 
@@ -57,7 +52,7 @@ def command(
         raise UsageError("--private is for a repository that is made", hint="add --create")
     no_bars(quiet=quiet)
     registry = open_registry(where, token=token)
-    result = publish(registry, files, tag=tag, replace=replace, create=create, private=private, dry_run=dry_run)
+    result = publish(registry, files, create=create, private=private, dry_run=dry_run, **options)
     for item in result.plan.items:
         if item.entry.dirty and not quiet:
             note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
@@ -68,7 +63,7 @@ def command(
         )
     refusal = result.plan.refusal()
     if as_json:
-        emit_json(_document(result, refusal, dry_run=dry_run))
+        emit_json(_document(result, dry_run=dry_run), refusal)
     else:
         _show(result, quiet=quiet)
     if refusal is not None:  # of a dry run; else publish() has raised it
@@ -97,12 +92,12 @@ def _summary(result: PublishResult, *, dry_run: bool) -> str:
     return f"{result.registry}: {made}{what}; commit {result.commit}{tag}"
 
 
-def _document(result: PublishResult, refusal: ConflictError | None, *, dry_run: bool) -> dict[str, Any]:
-    from gdn_aot.registry.layout import branch_name
+def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
+    from gdn_aot.registry.layout import BRANCH
 
-    document: dict[str, Any] = {
+    return {
         "repo": result.registry,
-        "branch": branch_name(),
+        "branch": BRANCH,
         "tag": result.tag,
         "dry_run": dry_run,
         "created": result.created,
@@ -111,7 +106,7 @@ def _document(result: PublishResult, refusal: ConflictError | None, *, dry_run: 
         "main": result.main,
         "artifacts": [
             {
-                "path": click.format_filename(item.path),
+                "path": str(item.path),
                 "identifier": item.entry.identifier,
                 "sha256": item.entry.sha256,
                 "size": item.entry.size,
@@ -123,6 +118,3 @@ def _document(result: PublishResult, refusal: ConflictError | None, *, dry_run: 
         ],
         "card": result.plan.card.decode(),
     }
-    if refusal is not None:
-        document["error"] = describe(refusal.code, refusal.message, refusal.hint)
-    return document

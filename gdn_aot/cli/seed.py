@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gdn_aot.artifact.verify import Artifact
-    from gdn_aot.building.seed import Seeded
     from gdn_aot.store.stored import StoredArtifact
 
 _SUMS = ("binaries", "choices", "written", "kept")
@@ -28,7 +27,7 @@ _SUMS = ("binaries", "choices", "written", "kept")
 @click.option(
     "--into",
     required=True,
-    type=click.Path(path_type=Path),
+    type=_options.path,
     metavar="DIR",
     help="The cache: what TRITON_CACHE_DIR will name. Made if it is not there.",
 )
@@ -58,16 +57,18 @@ def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -
         start = time.monotonic()
         done = seed(artifact, into)
         seconds = round(time.monotonic() - start, 3)
-        documents.append({**asdict(done), "path": click.format_filename(done.path), "seconds": seconds})
+        documents.append({**asdict(done), "seconds": seconds})
         if not as_json and not quiet:
-            _tell(done, artifact.manifest.identifier if len(artifacts) > 1 else "")
+            of = f"{artifact.manifest.identifier}: " if len(artifacts) > 1 else ""
+            counts = f"{done.binaries} binaries and {done.choices} choices; {done.written} written, {done.kept} kept"
+            out(f"{click.format_filename(done.path)}: {of}{counts}")
         for row in () if quiet else done.skipped:
             what = f"{row['binaries']} binaries and {row['choices']} choices left out"
             note(f"Warning: {row['kernel']}: {what}: {row['reason']}")
     if as_json:
         emit_json(documents[0] if len(documents) == 1 else _together(artifacts, documents))
     elif quiet:
-        out(documents[0]["path"])
+        out(click.format_filename(documents[0]["path"]))
 
 
 def _lines(files: Sequence[str]) -> list[str]:
@@ -116,12 +117,6 @@ def _open(place: str) -> Artifact | StoredArtifact:
     from gdn_aot.store.whole import open_installed
 
     return open_installed(place) if Path(place).is_dir() else open_artifact(place)
-
-
-def _tell(done: Seeded, identifier: str) -> None:
-    of = f"{identifier}: " if identifier else ""
-    counts = f"{done.binaries} binaries and {done.choices} choices; {done.written} written, {done.kept} kept"
-    out(f"{click.format_filename(done.path)}: {of}{counts}")
 
 
 def _together(artifacts: Sequence[Artifact | StoredArtifact], documents: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import asdict
-from typing import Any
 
 import click
 
@@ -13,39 +12,40 @@ from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, out, table
 
 
-def _rows() -> list[dict[str, Any]]:
-    installed = importlib.util.find_spec("triton") is not None
-    rows = []
-    for target in all_targets():
-        reason = check_assembler(target) if installed else None
-        assembles = reason is None if installed else None
-        version = assembler_version(target) if installed else None
-        rows.append({**asdict(target), "assembles": assembles, "reason": reason, "ptxas": version})
-    return rows
-
-
 @click.command("targets")
 @_options.as_json
 def command(*, as_json: bool) -> None:
     """List GPU architectures and what the installed Triton can assemble."""
-    rows = _rows()
+    installed = importlib.util.find_spec("triton") is not None
+    targets = all_targets()
+    reasons = {target: check_assembler(target) if installed else None for target in targets}
+    versions = {target: assembler_version(target) if installed else None for target in targets}
     if as_json:
-        emit_json(rows)
+        emit_json(
+            [
+                {
+                    **asdict(target),
+                    "assembles": reasons[target] is None if installed else None,
+                    "reason": reasons[target],
+                    "ptxas": versions[target],
+                }
+                for target in targets
+            ]
+        )
         return
-    shown = {True: "yes", False: "no", None: "no Triton"}
     lines = [
         (
-            row["name"],
-            row["card"]["name"],
-            row["card"]["sm_count"],
-            row["max_shared"],
-            "yes" if row["bf16"] else "no",
-            shown[row["assembles"]],
-            row["ptxas"],
+            target.name,
+            target.card.name,
+            target.card.sm_count,
+            target.max_shared,
+            "yes" if target.bf16 else "no",
+            "no Triton" if not installed else "no" if reasons[target] else "yes",
+            versions[target],
         )
-        for row in rows
+        for target in targets
     ]
     out(table(lines, ("target", "card", "SMs", "shared/block", "bf16", "assembles", "ptxas")))
-    for row in rows:
-        if row["reason"]:
-            out(f"{row['name']}: {row['reason']}")
+    for target, reason in reasons.items():
+        if reason:
+            out(f"{target}: {reason}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gdn_aot.cli import _executor, _options
-from gdn_aot.cli._models import selected_shapes
-from gdn_aot.cli._output import Progress, emit_json, note, out
+from gdn_aot.cli._job import make_job, selected_shapes
+from gdn_aot.cli._output import Progress, emit_json, note, note_some, out, rounded, times
 from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -57,45 +56,29 @@ def parse_duration(text: str) -> float:
 
 
 @click.command("tune")
-@_options.model
-@_options.tp
-@_options.shape
-@_options.dtype
-@_options.provider
+@_options.models
 @_options.max_batch
-@_options.jobs
-@_options.workload
-@_options.exclude_workload
-@click.option("--kernel", multiple=True, metavar="GLOB", help="Only kernels of these names; repeatable.")
-@click.option("--tokens", default=_TOKENS, show_default=True, metavar="N,...", help="Token counts to measure at.")
-@click.option(
-    "--weights", default=None, metavar="N=W,...",
-    help="What each token count is worth.  [default: 512 to 8192 most]",
+@_options.workloads
+@_options.many("--kernel", "GLOB", "Only kernels of these names; repeatable.")
+@_options.default("--tokens", _TOKENS, "Token counts to measure at.", metavar="N,...")
+@click.option("--weights", metavar="N=W,...", help="What each token count is worth.  [default: 512 to 8192 most]")
+@_options.default(
+    "--bound", 1.1, "Most times the best time that a choice may take at any token count.", type=click.FloatRange(min=1)
+)
+@_options.default(
+    "--search", "provider", "wide also measures configurations that the provider does not offer.",
+    type=click.Choice(["provider", "wide"]),
 )  # fmt: skip
-@click.option(
-    "--bound", type=click.FloatRange(min=1), default=1.1, show_default=True,
-    help="Most times the best time that a choice may take at any token count.",
-)  # fmt: skip
-@click.option(
-    "--search", type=click.Choice(["provider", "wide"]), default="provider", show_default=True,
-    help="wide also measures configurations that the provider does not offer.",
-)  # fmt: skip
-@click.option("--budget", default=None, metavar="TIME", help="Time to measure in, as 20m; what is measured is kept.")
+@click.option("--budget", metavar="TIME", help="Time to measure in, as 20m; what is measured is kept.")
 @click.option("--resume", is_flag=True, help="Go on from the record: measure only what it lacks.")
 @_options.prepare
-@click.option("--arch", default=None, metavar="SM", help="Target of --prepare, or on a cluster.  [default: the card's]")
-@click.option("--rounds", type=click.IntRange(min=3), default=15, show_default=True, help="Timed rounds.")
+@click.option("--arch", metavar="SM", help="Target of --prepare, or on a cluster.  [default: the card's]")
+@_options.default("--rounds", 15, "Timed rounds.", type=click.IntRange(min=3))
 @_options.timeout
 @_options.cluster
-@click.option(
-    "--patience", type=click.FloatRange(min=1), default=30.0, show_default=True,
-    help="Seconds without a sign of life after which a measuring process is killed.",
-)  # fmt: skip
+@_options.patience(30.0, "measuring")
 @_options.cache_dir
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts/tuning"), show_default=True,
-    help="Directory of tuning records.",
-)  # fmt: skip
+@_options.output("artifacts/tuning", "Directory of tuning records.")
 @_options.as_json
 def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     """Measure the candidates of every autotune key on this GPU and record the best.
@@ -140,19 +123,16 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
 def _task(target: Target, options: dict[str, Any]) -> TuneTask:
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.providers import Limits, get_provider
-    from gdn_aot.cli.build import select_workloads
-    from gdn_aot.compiling.cache import BuildCache, default_cache
     from gdn_aot.machine import installed
     from gdn_aot.measuring.client import Method
     from gdn_aot.measuring.plan import TuneTask
     from gdn_aot.records import objective
     from gdn_aot.records import tuning as record
-    from gdn_aot.tracing.wanted import Wanted
 
     provider = get_provider(options["provider"])
     tokens = parse_tokens(options["tokens"])
     weights = objective.parse(options["weights"]) if options["weights"] else objective.DEFAULT
-    selection = selected_shapes(provider, options["model"], options["tp"], options["shape"], options["dtype"])
+    selection = selected_shapes(provider, options)
     budget = parse_duration(options["budget"]) if options["budget"] else None
     wide = options["search"] == "wide"
     if wide:  # the search goes by the times at what counts most
@@ -161,23 +141,7 @@ def _task(target: Target, options: dict[str, Any]) -> TuneTask:
     longest = max(tokens)
     gate = next((count for count in GATE_TOKENS if count <= longest and count not in tokens), 2)
     limits = Limits(max_tokens=max(longest, gate), max_batch=options["max_batch"])
-    workloads = select_workloads(provider, "inference", options["workload"], options["exclude_workload"])
-    wanted = Wanted(
-        provider=provider,
-        shapes=tuple(selection.shapes),
-        fp16_fallback=not options["dtype"] and not options["shape"],
-        limits=limits,
-        workloads=workloads,
-    )
-    job = pipeline.Job(
-        wanted=wanted,
-        cache=BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache(),
-        jobs=options["jobs"],
-        timeout=options["timeout"],
-        all_candidates=True,
-        keep_going=True,
-        output=options["output"],
-    )
+    job = make_job(provider, selection, limits, options, all_candidates=True, keep_going=True)
     pipeline.check_environment(job, [target])
     version = installed.require(provider.name)
     return TuneTask(
@@ -197,23 +161,24 @@ def _task(target: Target, options: dict[str, Any]) -> TuneTask:
         kernels=options["kernel"],
         budget=budget,
         resume=options["resume"],
-        path=record.record_path(options["output"], target.name, provider.distribution, version),
+        path=record.record_path(job.output, target.name, provider.distribution, version),
     )
 
 
 def _tell_prepared(task: TuneTask, made: PreparedUnits, *, as_json: bool) -> None:
     wanted = [state for state in made.keys.values() if not state.idle]
     candidates = sum(len(state.configs) for state in wanted)
-    document = {
-        "target": task.target.name,
-        "cache": str(task.job.cache.root),
-        "keys": len(wanted),
-        "candidates": candidates,
-        "compiled": made.compiled,
-        "seconds": {name: round(seconds, 3) for name, seconds in made.seconds.items()},
-    }
     if as_json:
-        emit_json(document)
+        emit_json(
+            {
+                "target": task.target.name,
+                "cache": str(task.job.cache.root),
+                "keys": len(wanted),
+                "candidates": candidates,
+                "compiled": made.compiled,
+                "seconds": rounded(made.seconds),
+            }
+        )
         return
     out(
         f"{task.target}: {len(wanted)} keys with {candidates} candidates; "
@@ -226,18 +191,14 @@ def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
     skipped = {call: why for outcome in done.outcomes.values() for call, why in outcome.skipped.items()}
     wrong = {call: why for outcome in done.outcomes.values() for call, why in outcome.wrong.items()} | done.dropped
     restarts = [why for outcome in done.outcomes.values() for why in outcome.restarts]
-    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in done.seconds.items())
     noise = "" if done.noise is None else f"; median standard error {done.noise:.1%}"
-    note(f"{card.name}: {done.keys} keys measured, {done.missing} not, {done.out} candidates out ({times}){noise}")
+    spent = f"({times(done.seconds)}){noise}"
+    note(f"{card.name}: {done.keys} keys measured, {done.missing} not, {done.out} candidates out {spent}")
     for tokens, (median, worst) in done.regret.items():
         note(f"  {tokens} tokens: {median:.1%} slower than the best for this length (median), {worst:.1%} at most")
     for what, rows in (("not made", skipped), ("wrong", wrong)):
-        for call, why in list(rows.items())[:_SHOWN]:
-            note(f"  {what}: {call}: {why}")
-        if len(rows) > _SHOWN:
-            note(f"  and {len(rows) - _SHOWN} more")
-    for why in restarts[:_SHOWN]:
-        note(f"  a measuring process was replaced: {why}")
+        note_some([f"{what}: {call}: {why}" for call, why in rows.items()], _SHOWN)
+    note_some([f"a measuring process was replaced: {why}" for why in restarts], _SHOWN)
     if done.ended:
         note(f"{done.ended}: --resume goes on")
     if not done.keys:
@@ -267,7 +228,7 @@ def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
                 "skipped": skipped,
                 "restarts": restarts,
                 "ended": done.ended,
-                "seconds": {name: round(seconds, 3) for name, seconds in done.seconds.items()},
+                "seconds": rounded(done.seconds),
             }
         )
     else:

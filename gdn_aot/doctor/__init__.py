@@ -29,21 +29,19 @@ __all__ = ["Diagnosis", "diagnose"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """Everything that was looked at, and what it comes to."""
+    """Everything that was looked at."""
 
-    ok: bool
-    """An artifact that is whole fits what is installed, each device here has one, and no kernel is refused."""
     verdict: str
-    """That in one line."""
+    """What it comes to, in one line."""
     obstacles: tuple[Obstacle, ...]
-    """Why it is not ok, the weightiest first."""
+    """Why not every kernel is served, the weightiest first; none if an artifact that is whole fits, for each device."""
     sections: tuple[Section, ...]
 
     def document(self) -> dict[str, object]:
         """Return it as ``--json`` has it. Later versions may add keys; they do not remove any."""
         sections = {section.title.replace(" ", "_"): section.facts for section in self.sections}
         obstacles = [asdict(obstacle) for obstacle in self.obstacles]
-        return {"ok": self.ok, "verdict": self.verdict, "obstacles": obstacles, **sections}
+        return {"ok": not obstacles, "verdict": self.verdict, "obstacles": obstacles, **sections}
 
     def page(self) -> Iterator[str]:
         """Yield the lines that a person reads."""
@@ -61,12 +59,7 @@ class Diagnosis:
 
 
 def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
-    """Look at this machine as a serving process would.
-
-    Args:
-        artifact: A file or directory to look at; by default what ``GDN_AOT_ARTIFACT`` names, and else the store.
-        deep: Also compare all that is in the store with its digests.
-    """
+    """Look at this machine as a serving process would, with the store or other artifacts; deep: compare digests."""
     versions, settings, compiler, found = read_versions(), read_environment(), read_compiler(), read_devices()
     devices = devices_section(found)
     only = artifact or settings.facts["artifact"]
@@ -85,7 +78,6 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
     obstacles += stored.obstacles or shortcomings(store.root, artifacts, starts)
     obstacles += hooks.obstacles
     return Diagnosis(
-        ok=not obstacles,
         verdict=f"not ok: {obstacles[0].what}{more(obstacles)}" if obstacles else _praise(starts),
         obstacles=tuple(obstacles),
         sections=(

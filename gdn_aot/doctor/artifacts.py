@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
@@ -83,14 +85,7 @@ class ArtifactState:
 
 
 def examine(store: Store, path: str, devices: Sequence[Device], *, deep: bool) -> ArtifactState:
-    """Look at an installed artifact or an artifact file; nothing is unpacked.
-
-    Args:
-        store: The store, which may have the file.
-        path: The file, or the directory in the store.
-        devices: What is present.
-        deep: Compare all that is in the store with its digests.
-    """
+    """Look at an artifact file or a directory of the store; nothing is unpacked. If deep, compare digests."""
     place = path if os.path.isdir(path) else None
     try:
         place = place or find_installed(store, file_sha256(path))
@@ -158,18 +153,15 @@ def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
 
 
 def _refused(kernels: Sequence[KernelRecord]) -> Iterator[Unserved]:
-    digests: dict[str, str | None] = {}
+    digest = functools.cache(_digest)
     for kernel in kernels:
         root = _site(kernel.module)
         if root is None:
             yield Unserved(kernel=kernel.name, reason=f"there is no module {kernel.module} here")
             continue
-        for source, expected in kernel.sources:
-            path = f"{root}/{source}"
-            if path not in digests:
-                digests[path] = _digest(path)
-            if digests[path] != expected:
-                what = "is missing" if digests[path] is None else "is not the file that the artifact was built from"
+        for path, expected in ((f"{root}/{source}", expected) for source, expected in kernel.sources):
+            if digest(path) != expected:
+                what = "is missing" if digest(path) is None else "is not the file that the artifact was built from"
                 yield Unserved(kernel=kernel.name, reason=f"{path} {what}")
                 break
 
@@ -181,14 +173,11 @@ def _site(module: str) -> str | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    inner = "".join(f"/{name}" for name in rest)
     for folder in (spec and spec.submodule_search_locations) or ():
-        for path, depth in ((f"{folder}{inner}/__init__.py", len(rest) + 2), (f"{folder}{inner}.py", len(rest) + 1)):
+        place = "/".join((folder, *rest))
+        for path, depth in ((f"{place}/__init__.py", len(rest) + 1), (f"{place}.py", len(rest))):
             if os.path.isfile(path):
-                root = os.path.realpath(path)
-                for _ in range(depth):
-                    root = os.path.dirname(root)
-                return root
+                return str(Path(path).resolve().parents[depth])
     return None
 
 

@@ -42,14 +42,9 @@ def _devices(devices: Devices) -> Iterator[tuple[str, object]]:
 
 
 def read_store(store: Store, instead: str | None) -> tuple[Section, list[str]]:
-    """Look at a store. That it cannot be used is a result, not an error.
+    """Return the section of a store, and the directories of its artifacts.
 
-    Args:
-        store: The store.
-        instead: The path that artifacts are taken from in its place, if any.
-
-    Returns:
-        Its section, and the directories of its artifacts. That it does not exist is no problem.
+    That it does not exist is no problem, nor that it cannot be used if artifacts are taken from a path ``instead``.
     """
     root, places = store.root, list[str]()
     try:

@@ -56,26 +56,13 @@ def next_starts(
 ) -> tuple[NextStart, ...]:
     """Work out the next start for each target: of the devices, or where there is none, of the artifacts that fit.
 
-    Args:
-        artifacts: All that were looked at.
-        devices: What is present.
-        blocked: Why the loader would serve nothing whatever there is, or empty.
-        providers: Names of those that are installed, as ``gdn-aot build --provider`` takes them.
+    ``blocked`` says why the loader would serve nothing whatever there is; ``providers`` are those that are installed.
     """
     accepted = [artifact for artifact in artifacts if artifact.accepted]
     targets: list[str | None] = [*dict.fromkeys(device.target for device in devices)]
     if not targets:
         targets = [*dict.fromkeys(artifact.target for artifact in accepted)] or [None]
-    return tuple(
-        _on(
-            target,
-            [device for device in devices if device.target == target],
-            [artifact for artifact in accepted if artifact.target == target],
-            blocked,
-            providers,
-        )
-        for target in targets
-    )
+    return tuple(_on(target, devices, accepted, blocked, providers) for target in targets)
 
 
 def next_start_section(starts: Sequence[NextStart]) -> Section:
@@ -85,13 +72,7 @@ def next_start_section(starts: Sequence[NextStart]) -> Section:
 
 
 def shortcomings(where: str, artifacts: Sequence[ArtifactState], starts: Sequence[NextStart]) -> Iterator[Obstacle]:
-    """Yield why the artifacts that are here do not serve everything.
-
-    Args:
-        where: Root of the store.
-        artifacts: All that were looked at.
-        starts: What it comes to for each target.
-    """
+    """Yield why the artifacts that are here do not serve everything; ``where`` is the store."""
     commands = next((start.commands for start in starts if start.commands), ())
     make = f"{' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file" if commands else "see gdn-aot targets"
     if not artifacts:
@@ -127,11 +108,13 @@ def _repair(artifact: ArtifactState) -> str:
 
 def _on(
     target: str | None,
-    devices: Sequence[Device],
-    fitting: Sequence[ArtifactState],
+    present: Sequence[Device],
+    accepted: Sequence[ArtifactState],
     blocked: str,
     providers: Sequence[str],
 ) -> NextStart:
+    devices = [device for device in present if device.target == target]
+    fitting = [artifact for artifact in accepted if artifact.target == target]
     served: dict[str, None] = {}
     for artifact in fitting:
         refused = {item.kernel for item in artifact.refused}

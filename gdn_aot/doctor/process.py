@@ -137,9 +137,7 @@ def _meaning(native: bool, missing: str) -> str:
 def read_hooks(served: Collection[str] = ()) -> Section:
     """Look for what installs the loader in serving processes, and whether it is installed in this one.
 
-    Args:
-        served: Distributions whose kernels artifacts have that fit: one of them that is here and would not load the
-            plugin is in the way, unless every Python installs the loader.
+    A served distribution that is here and would not load the plugin is in the way, unless every Python installs it.
     """
     loader = sys.modules.get("gdn_aot.serving.loader")
     active, automatic = loader is not None and loader.state().active, "gdn_aot.auto" in sys.modules

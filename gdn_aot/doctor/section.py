@@ -43,14 +43,7 @@ def make_section(
     obstacles: Iterable[tuple[str, str]] = (),
     rows: Iterable[tuple[str, object]] | None = None,
 ) -> Section:
-    """Return a section of one object.
-
-    Args:
-        title: As `Section` takes it.
-        facts: By their keys in ``--json``.
-        obstacles: (what, hint) of each.
-        rows: What the page shows; by default each fact that is not empty.
-    """
+    """Return a section of one object; an obstacle is (what, hint). The page shows each fact that is not empty."""
     where = title.replace(" ", "_")
     return Section(
         title=title,

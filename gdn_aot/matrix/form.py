@@ -21,32 +21,16 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
-Name = Annotated[
-    str,
-    Meta(
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(?!\n)$",
-        description="lower-case letters, digits, dots, dashes and underscores",
-    ),
-]
+_SIGNS = "letters, digits, dots, dashes and underscores"
+_PATH_SIGNS = "letters, digits, dots, dashes, underscores and slashes"
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(?!\n)$", description=f"lower-case {_SIGNS}")]
 Version = Annotated[
     str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*[A-Za-z0-9.+!-]{0,40}(?!\n)$", description="a version such as 3.6.0")
 ]
 TargetName = Annotated[str, Meta(pattern=r"^sm_[0-9]{2,3}(?!\n)$", description="a target such as sm_90")]
 Python = Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}(?!\n)$", description="a version of Python such as 3.11")]
-Runner = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?!\n)$",
-        description="a label of letters, digits, dots, dashes and underscores",
-    ),
-]
-PinsPath = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9._/-]{1,200}(?!\n)$",
-        description="a path of letters, digits, dots, dashes, underscores and slashes",
-    ),
-]
+Runner = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?!\n)$", description=f"a label of {_SIGNS}")]
+PinsPath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,200}(?!\n)$", description=f"a path of {_PATH_SIGNS}")]
 Positive = Annotated[int, Meta(ge=1, lt=1 << 31)]
 """Positions in kernels are 32 bits wide."""
 Names = Annotated[tuple[Name, ...], Meta(min_length=1)]
@@ -114,12 +98,8 @@ class MatrixRow:
 
     environment: BuildEnvironment
     target: str
-    models: tuple[str, ...]
-    """Names of the catalogue, or ``all`` alone."""
-    tp: tuple[int, ...]
-    """Tensor-parallel sizes."""
-    max_tokens: int
-    """Most tokens in one call."""
+    table: ArtifactTable
+    """What asks for it, with its models, sizes and tokens."""
 
     @property
     def identifier(self) -> str:
@@ -141,6 +121,26 @@ class Matrix:
         """Return where the pins of an environment lie."""
         return Path(os.path.normpath(self.path.parent / environment.requirements))
 
+    def include(self, row: MatrixRow) -> dict[str, str | int]:
+        """Return a row as GitHub's ``strategy.matrix`` takes it: all values strings or integers.
+
+        ``models`` and ``tp`` are as ``--model`` and ``--tp`` take them, ``requirements`` from the working directory.
+        """
+        built_in = row.environment
+        return {
+            "identifier": row.identifier,
+            "provider": built_in.provider,
+            "provider_version": built_in.version,
+            "triton": built_in.triton,
+            "arch": row.target,
+            "runner": built_in.runner,
+            "requirements": Path(os.path.relpath(self.requirements(built_in))).as_posix(),
+            "python": built_in.python,
+            "models": ",".join(row.table.models),
+            "tp": ",".join(map(str, row.table.tp)),
+            "max_tokens": row.table.max_tokens,
+        }
+
 
 def _twice(found: MatrixFile) -> Iterator[Problem]:
     tables = {"defaults": found.defaults} | {f"artifact[{number}]": one for number, one in enumerate(found.artifact)}
@@ -157,10 +157,6 @@ FORM = Form(MatrixFile, "the matrix", format=1, limit=1 << 20, check=_twice)
 
 def read(value: object, path: Path) -> MatrixFile:
     """Read a parsed file; its defaults are filled in.
-
-    Args:
-        value: What the TOML held.
-        path: Where it lies.
 
     Raises:
         MatrixError: Its form is wrong; every problem is named with its path.

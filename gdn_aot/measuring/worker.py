@@ -80,10 +80,10 @@ class Shape:
             raise _SkipError(f"{triton_internals.kernel_name(jit)}: {launch}")
         launch(prepared.grid, prepared.arguments)
 
-    def _prepared(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> direct.Prepared:
-        return direct.Prepared(jit, args, kwargs, grid, self._relaxer.constants(jit))
+    def _prepared(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> direct.BoundLaunch:
+        return direct.BoundLaunch(jit, args, kwargs, grid, self._relaxer.constants(jit))
 
-    def _load(self, prepared: direct.Prepared) -> Launchable | str:
+    def _load(self, prepared: direct.BoundLaunch) -> Launchable | str:
         name = triton_internals.kernel_name(prepared.jit)
         found = self._loaded.get((name, prepared.key))
         if found is None:
@@ -195,10 +195,10 @@ class Shape:
 
     def _launches(
         self, key: PlannedKey, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[int, tuple[direct.Prepared, Launchable]]:
+    ) -> dict[int, tuple[direct.BoundLaunch, Launchable]]:
         """Return what each candidate that is not out would launch."""
-        caught: list[direct.Prepared] = []
-        found: dict[int, tuple[direct.Prepared, Launchable]] = {}
+        caught: list[direct.BoundLaunch] = []
+        found: dict[int, tuple[direct.BoundLaunch, Launchable]] = {}
         with interception.intercept_live(self._on_autotune, lambda *launch: caught.append(self._prepared(*launch))):
             for index, config in enumerate(key.configs):
                 if index in key.out:

@@ -117,7 +117,7 @@ class RecordForm(Form[R]):
         try:
             return self.decode(data)
         except VerificationError as error:
-            raise self._refusal(name or self._name, error.problems) from error
+            raise self._refusal(name or self._name, list(error.problems)) from error
 
     def _refusal(self, name: str, problems: list[Problem]) -> UsageError:
         more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""

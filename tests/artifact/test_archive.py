@@ -143,7 +143,7 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(_files, "open", open_full, raising=False)
     with pytest.raises(NotWritableError, match="No space left") as caught:
-        write_artifact(factory.make_manifest(), factory.make_blobs(), path)
+        factory.write(path)
     assert caught.value.exit_code == 9
     assert list(tmp_path.iterdir()) == ([path] if keep else [])
     assert not keep or path.read_bytes() == b"what was there before"
@@ -159,7 +159,7 @@ def test_full_device_fails_on_the_real_write(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(_files, "open", open_full, raising=False)
     with pytest.raises(NotWritableError, match="No space left"):
-        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
+        factory.write(tmp_path)
 
 
 def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,21 +168,21 @@ def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
+        factory.write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_destination_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotWritableError):
-        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "file" / "a.tar.zst")
+        factory.write(tmp_path / "file" / "a.tar.zst")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_read_only_directory(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(NotWritableError):
-        write_artifact(factory.make_manifest(), factory.make_blobs(), tmp_path / "a.tar.zst")
+        factory.write(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [128 << 20, 1000])

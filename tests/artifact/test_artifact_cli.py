@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import factory
 import msgspec
@@ -9,17 +8,14 @@ import pytest
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.manifest_json import to_json
-from gdn_aot.cli.main import run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from helpers import Done
 
-def run_json(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, Any]:
-    code = run(args)
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return code, json.loads(captured.out)
+    Command = Callable[..., Done]
 
 
 def broken(path: Path) -> Path:
@@ -37,69 +33,48 @@ PROBLEMS = [
 ]
 
 
-def test_verify_sound(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_sound(sound: Path, command: Command) -> None:
     data = sound.read_bytes()
-    code, document = run_json(capsys, "verify", "--json", str(sound))
-    assert code == 0
-    assert document == {
-        "ok": True,
-        "problems": [],
-        "path": str(sound),
-        "sha256": factory.sha256(data),
-        "size": len(data),
-    }
-    assert run(["verify", str(sound)]) == 0
-    assert factory.sha256(data) in capsys.readouterr().out
+    about = {"path": str(sound), "sha256": factory.sha256(data), "size": len(data)}
+    assert command("verify", "--json", sound).json == {"ok": True, "problems": [], **about}
+    assert factory.sha256(data) in command("verify", sound).out
 
 
-def test_verify_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["verify", "inspect"])
+def test_every_problem_is_named(name: str, tmp_path: Path, command: Command) -> None:
     path = broken(tmp_path / "a.tar.zst")
-    code, document = run_json(capsys, "verify", "--json", str(path))
-    assert code == 5
-    assert document["ok"] is False
-    assert document["problems"] == PROBLEMS
-    assert document["size"] == path.stat().st_size
+    document = command(name, "--json", path, code=5).json
     assert document["error"]["code"] == "verification"
     assert document["error"]["message"].endswith("is not a sound artifact: 2 problems")
-    assert document["error"]["hint"]
-    assert run(["verify", str(path)]) == 5
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    for problem in PROBLEMS:
-        assert f"{problem['where']}: {problem['what']}" in captured.err
-
-
-def test_inspect_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = broken(tmp_path / "a.tar.zst")
-    code, document = run_json(capsys, "inspect", "--json", str(path))
-    assert code == 5
     assert document["error"]["problems"] == PROBLEMS
-    assert run(["inspect", str(path)]) == 5
-    captured = capsys.readouterr()
-    assert captured.out == ""
+    assert document["error"]["hint"]
+    if name == "verify":
+        assert document["ok"] is False
+        assert document["problems"] == PROBLEMS
+        assert document["size"] == path.stat().st_size
+    done = command(name, path, code=5)
+    assert done.out == ""
     for problem in PROBLEMS:
-        assert f"{problem['where']}: {problem['what']}" in captured.err
+        assert f"{problem['where']}: {problem['what']}" in done.err
 
 
-def test_unknown_format_is_its_own_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["verify", "inspect"])
+def test_unknown_format_is_its_own_error(name: str, tmp_path: Path, command: Command) -> None:
     path = tmp_path / "a.tar.zst"
     path.write_bytes(factory.pack([factory.member("manifest.json", b'{"format":2}')]))
-    for command in ("verify", "inspect"):
-        code, document = run_json(capsys, command, "--json", str(path))
-        assert (code, document["error"]["code"]) == (5, "unknown-format")
-        assert "upgrade gdn-aot" in document["error"]["hint"]
+    error = command(name, "--json", path, code=5).json["error"]
+    assert error["code"] == "unknown-format"
+    assert "upgrade gdn-aot" in error["hint"]
 
 
-@pytest.mark.parametrize("command", ["verify", "inspect"])
-def test_paths_that_are_not_files(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["verify", "inspect"])
+def test_paths_that_are_not_files(name: str, tmp_path: Path, command: Command) -> None:
     for path in (tmp_path, tmp_path / "none"):
-        code, document = run_json(capsys, command, "--json", str(path))
-        assert (code, document["error"]["code"]) == (2, "usage")
+        assert command(name, "--json", path, code=2).json["error"]["code"] == "usage"
 
 
-def test_inspect_json_is_the_manifest_with_sizes(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = run_json(capsys, "inspect", "--json", str(sound))
-    assert code == 0
+def test_inspect_json_is_the_manifest_with_sizes(sound: Path, command: Command) -> None:
+    document = command("inspect", "--json", sound).json
     assert document.pop("sizes") == {
         "file": sound.stat().st_size,
         "uncompressed": len(factory.unpack(sound.read_bytes())),
@@ -114,9 +89,8 @@ def test_inspect_json_is_the_manifest_with_sizes(sound: Path, capsys: pytest.Cap
     assert msgspec.convert(document, m.Manifest) == manifest
 
 
-def test_inspect_for_people(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["inspect", str(sound)]) == 0
-    text = capsys.readouterr().out
+def test_inspect_for_people(sound: Path, command: Command) -> None:
+    text = command("inspect", sound).out
     for expected in (
         "fla0.6.0-triton3.6.0-sm_120",
         "fla-core 0.6.0",
@@ -131,11 +105,9 @@ def test_inspect_for_people(sound: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert expected in text
 
 
-def test_inspect_escapes_what_a_terminal_would_obey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_escapes_what_a_terminal_would_obey(tmp_path: Path, command: Command) -> None:
     value = factory.plain()
     value["numerics"]["detail"] = "\x1b[2J\r\u202e"
-    parts = factory.members(factory.dump(value))
     path = tmp_path / "a.tar.zst"
-    path.write_bytes(factory.pack(parts))
-    assert run(["inspect", str(path)]) == 0
-    assert "numerics    not run \\x1b[2J\\r\\u202e\n" in capsys.readouterr().out
+    path.write_bytes(factory.pack(factory.members(factory.dump(value))))
+    assert "numerics    not run \\x1b[2J\\r\\u202e\n" in command("inspect", path).out

@@ -38,11 +38,13 @@ def kernel(name: str, count: int, limit: str = "") -> str:
     return KERNEL.format(name=name, limit=limit, count=count, loads=loads, stores=stores)
 
 
-def nvidia_bin() -> Path:
+def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a program of the installed Triton."""
     spec = find_spec("triton")
     if spec is None or spec.origin is None:
         pytest.skip("Triton is not installed")
-    return Path(spec.origin).parent / "backends/nvidia/bin"
+    command = [Path(spec.origin).parent / "backends/nvidia/bin" / name, *arguments]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
 
 
 def assemble(arch: int, directory: Path, assembler: str) -> bytes:
@@ -50,12 +52,7 @@ def assemble(arch: int, directory: Path, assembler: str) -> bytes:
     version = "8.8" if arch in (103, 121) else "8.7" if arch >= 100 else "7.8"
     kernels = kernel("small", 1) + kernel("large", 64) + kernel("spilling", 64, ".maxnreg 24")
     ptx.write_text(HEAD.format(version=version, arch=arch) + kernels)
-    done = subprocess.run(
-        [str(nvidia_bin() / assembler), f"-arch=sm_{arch}", str(ptx), "-o", str(cubin)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = tool(assembler, f"-arch=sm_{arch}", ptx, "-o", cubin)
     if "is not defined for option 'gpu-name'" in done.stderr + done.stdout:
         pytest.skip(f"{assembler} of the installed Triton does not know sm_{arch}")
     assert done.returncode == 0, done.stderr + done.stdout
@@ -69,12 +66,7 @@ def test_every_target(arch: int, assembler: str, tmp_path: Path) -> None:
     info = describe(cubin)
     assert info.arch == arch
     assert sorted(info.kernels) == ["large", "small", "spilling"]
-    listing = subprocess.run(
-        [str(nvidia_bin() / "cuobjdump"), "--dump-resource-usage", str(tmp_path / f"{arch}.cubin")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    listing = tool("cuobjdump", "--dump-resource-usage", tmp_path / f"{arch}.cubin")
     found = re.findall(r"REG:(\d+) STACK:(\d+)", listing.stdout)
     assert len(found) == 3, listing.stderr
     assert info.registers == max(int(registers) for registers, _ in found) > 64

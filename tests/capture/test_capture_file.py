@@ -72,47 +72,44 @@ def test_what_is_written_is_read() -> None:
     assert capture.launches == 2
 
 
+FIRST = "kernels[0].launches[0]"
+
+
+def of(capture: Any, part: str) -> Any:
+    """Return a part of the first launch."""
+    return capture["kernels"][0]["launches"][0][part]
+
+
 BROKEN: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "missing": (lambda p: p.pop("kernels"), "kernels", "missing"),
     "unknown": (lambda p: p.update(extra=1), "extra", f"unknown key; known are {', '.join(plain())}"),
     "type": (lambda p: p["kernels"][0].update(module=1), "kernels[0].module", "expected str, got int"),
     "deep": (
-        lambda p: p["kernels"][0]["launches"][0]["tuning"]["config"].update(num_warps="4"),
-        "kernels[0].launches[0].tuning.config.num_warps",
-        "expected int, got str",
+        lambda p: of(p, "tuning")["config"].update(num_warps="4"),
+        f"{FIRST}.tuning.config.num_warps", "expected int, got str",
     ),
     "signature": (
-        lambda p: p["kernels"][0]["launches"][1]["specialization"].update(signature={"x": 1}),
-        "kernels[0].launches[1].specialization.signature.x",
-        "expected str or list of them, got int",
+        lambda p: of(p, "specialization").update(signature={"x": 1}),
+        f"{FIRST}.specialization.signature.x", "expected str or list of them, got int",
     ),
     "argument": (
-        lambda p: p["kernels"][0]["launches"][0]["specialization"].update(constants=[[[2], 0]]),
-        "kernels[0].launches[0].specialization.constants[0][0]",
-        "expected an argument from 0, below 2",
+        lambda p: of(p, "specialization").update(constants=[[[2], 0]]),
+        f"{FIRST}.specialization.constants[0][0]", "expected an argument from 0, below 2",
     ),
     "digest": (
-        lambda p: p["kernels"][0].update(cache_key="x"),
-        "kernels[0].cache_key",
-        "'x' does not match ^[0-9a-f]{64}$",
+        lambda p: p["kernels"][0].update(cache_key="x"), "kernels[0].cache_key", "'x' does not match ^[0-9a-f]{64}$",
     ),
     "twice": (lambda p: p["kernels"].append(p["kernels"][0]), "kernels[1]", "is there twice"),
     "constant": (
-        lambda p: p["kernels"][0]["launches"][0]["specialization"]["constants"][0].__setitem__(1, {"eval": 1}),
-        "kernels[0].launches[0].specialization.constants[0][1]",
-        "expected a value, {constexpr: value}, {dtype: str} or {float: str}",
+        lambda p: of(p, "specialization").update(constants=[[[1], {"eval": 1}]]),
+        f"{FIRST}.specialization.constants[0][1]", "expected a value, {constexpr: value}, {dtype: str} or {float: str}",
     ),
     "large": (
-        lambda p: p["kernels"][0]["launches"][0]["specialization"]["options"].update(x=1 << 64),
-        "kernels[0].launches[0].specialization.options",
-        "holds an integer of more than 64 bits",
+        lambda p: of(p, "specialization")["options"].update(x=1 << 64),
+        f"{FIRST}.specialization.options", "holds an integer of more than 64 bits",
     ),
-    "positional": (
-        lambda p: p["kernels"][0]["launches"][0]["tuning"].update(positional=3),
-        "kernels[0].launches[0].tuning.positional",
-        "expected 0 to 2",
-    ),
-}
+    "positional": (lambda p: of(p, "tuning").update(positional=3), f"{FIRST}.tuning.positional", "expected 0 to 2"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
+from helpers import expect_error
 
 from gdn_aot import __version__
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -18,7 +19,12 @@ from gdn_aot.cli import main as cli_main
 from gdn_aot.cli._output import Progress, table
 from gdn_aot.errors import NothingSelectedError, Problem, VerificationError
 
-Out = pytest.CaptureFixture[str]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from helpers import Done
+
+    Command = Callable[..., Done]
 
 
 @pytest.fixture
@@ -39,9 +45,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseException]:
 
 
 @pytest.mark.parametrize("args", [["-h"], ["--help"], []])
-def test_help_lists_every_command(args: list[str], capsys: Out) -> None:
-    assert cli_main.run(args) == 0
-    shown = capsys.readouterr().out
+def test_help_lists_every_command(args: list[str], command: Command) -> None:
+    shown = command(*args).out
     for title, lines in cli_main.GROUPS.items():
         group = shown.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
         assert [line.split()[0] for line in group.splitlines() if line[2] != " "] == list(lines)
@@ -49,112 +54,88 @@ def test_help_lists_every_command(args: list[str], capsys: Out) -> None:
     assert sorted(cli_main.COMMANDS) == sorted(files - {"main"})
 
 
-def test_version(capsys: Out) -> None:
-    assert cli_main.run(["--version"]) == 0
-    assert __version__ in capsys.readouterr().out
+def test_version(command: Command) -> None:
+    assert __version__ in command("--version").out
 
 
 @pytest.mark.parametrize("name", ["targets", "models", "providers"])
-def test_command_help(name: str, capsys: Out) -> None:
-    assert cli_main.run([name, "-h"]) == 0
-    assert "--json" in capsys.readouterr().out
+def test_command_help(name: str, command: Command) -> None:
+    assert "--json" in command(name, "-h").out
 
 
-def test_unknown_command_gets_a_suggestion(capsys: Out) -> None:
-    assert cli_main.run(["bild"]) == 2
-    caught = capsys.readouterr()
-    assert caught.out == ""
-    assert "Error: No such command 'bild'. Did you mean 'build'?" in caught.err
-    assert cli_main.run(["xyz"]) == 2
-    assert "Commands are targets, models" in capsys.readouterr().err
+def test_unknown_command_gets_a_suggestion(command: Command) -> None:
+    done = command("bild", code=2)
+    assert done.out == ""
+    assert "Error: No such command 'bild'. Did you mean 'build'?" in done.err
+    assert "Commands are targets, models" in command("xyz", code=2).err
 
 
-def test_usage_error_is_json_too(capsys: Out) -> None:
-    assert cli_main.run(["models", "--json", "--nope"]) == 2
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert error["code"] == "usage"
+def test_usage_error_is_json_too(command: Command) -> None:
+    error = expect_error(command("models", "--json", "--nope", code=2), 2, "usage")
     assert "--nope" in error["message"]
     assert error["hint"] == "see gdn-aot models --help"
 
 
-def test_own_error(failing: dict[str, BaseException], capsys: Out) -> None:
+def test_own_error(failing: dict[str, BaseException], command: Command) -> None:
     failing["error"] = NothingSelectedError("nothing fits", hint="ask\nfor more")
-    assert cli_main.run(["boom", "--json"]) == 3
-    caught = capsys.readouterr()
-    assert caught.err == "Error: nothing fits\nHint: ask for more\n"
-    assert json.loads(caught.out) == {
-        "error": {"code": "nothing-selected", "message": "nothing fits", "hint": "ask for more"}
-    }
-    assert cli_main.run(["boom"]) == 3
-    assert capsys.readouterr().out == ""
+    done = command("boom", "--json", code=3)
+    assert done.err == "Error: nothing fits\nHint: ask for more\n"
+    assert done.json == {"error": {"code": "nothing-selected", "message": "nothing fits", "hint": "ask for more"}}
+    assert command("boom", code=3).out == ""
 
 
-def test_verification_error_carries_every_problem(failing: dict[str, BaseException], capsys: Out) -> None:
+def test_verification_error_carries_every_problem(failing: dict[str, BaseException], command: Command) -> None:
     failing["error"] = VerificationError("bad", [Problem("a", "is wrong"), Problem("", "is short")])
-    assert cli_main.run(["boom", "--json"]) == 5
-    problems = json.loads(capsys.readouterr().out)["error"]["problems"]
+    problems = command("boom", "--json", code=5).json["error"]["problems"]
     assert problems == [{"where": "a", "what": "is wrong"}, {"where": "", "what": "is short"}]
-    assert cli_main.run(["boom"]) == 5
-    assert "  a: is wrong\n  is short\n" in capsys.readouterr().err
+    assert "  a: is wrong\n  is short\n" in command("boom", code=5).err
 
 
-def test_interrupt(failing: dict[str, BaseException], capsys: Out) -> None:
+def test_interrupt(failing: dict[str, BaseException], command: Command) -> None:
     failing["error"] = KeyboardInterrupt()
-    assert cli_main.run(["boom"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert "Traceback" not in command("boom", code=130).err
 
 
 def test_unexpected_error_has_a_traceback_only_on_request(
-    failing: dict[str, BaseException], capsys: Out, monkeypatch: pytest.MonkeyPatch
+    failing: dict[str, BaseException], command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing["error"] = ValueError("one\ntwo")
     monkeypatch.delenv("GDN_AOT_LOG", raising=False)
-    assert cli_main.run(["boom", "--json"]) == 1
-    caught = capsys.readouterr()
-    assert json.loads(caught.out)["error"]["code"] == "unexpected"
-    assert "Error: ValueError: one two\n" in caught.err
-    assert "Traceback" not in caught.err
+    done = command("boom", "--json", code=1)
+    assert done.json["error"]["code"] == "unexpected"
+    assert "Error: ValueError: one two\n" in done.err
+    assert "Traceback" not in done.err
     monkeypatch.setenv("GDN_AOT_LOG", "debug")
-    assert cli_main.run(["boom"]) == 1
-    assert "Traceback" in capsys.readouterr().err
+    assert "Traceback" in command("boom", code=1).err
 
 
-def test_targets(capsys: Out) -> None:
-    assert cli_main.run(["targets", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["sm_120"]["capability"] == [12, 0]
-    assert rows["sm_120"]["max_shared"] == 101376
-    assert rows["sm_120"]["card"]["sm_count"] == 170
-    assert rows["sm_120"]["assembles"] is True
-    assert rows["sm_120"]["reason"] is None
-    assert cli_main.run(["targets"]) == 0
-    assert "NVIDIA GeForce RTX 5090" in capsys.readouterr().out
+def test_targets(command: Command) -> None:
+    rows = {row["name"]: row for row in command("targets", "--json").json}
+    row = rows["sm_120"]
+    assert (row["capability"], row["max_shared"], row["card"]["sm_count"]) == ([12, 0], 101376, 170)
+    assert (row["assembles"], row["reason"]) == (True, None)
+    assert "NVIDIA GeForce RTX 5090" in command("targets").out
 
 
-def test_targets_without_triton(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_without_triton(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gdn_aot.cli.targets.importlib.util.find_spec", {}.get)
-    assert cli_main.run(["targets", "--json"]) == 0
-    assert all(row["assembles"] is None and row["reason"] is None for row in json.loads(capsys.readouterr().out))
+    assert all(row["assembles"] is None and row["reason"] is None for row in command("targets", "--json").json)
 
 
-def test_models(capsys: Out) -> None:
-    assert cli_main.run(["models", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+def test_models(command: Command) -> None:
+    rows = {row["name"]: row for row in command("models", "--json").json}
     assert rows["qwen3.5-9b"]["tp"] == [1, 2, 4, 8]
     assert rows["olmo-hybrid-7b"]["tp"] == [1, 2]
     assert all(row["source"] and row["confidence"] for row in rows.values())
-    assert cli_main.run(["models"]) == 0
-    assert "qwen3.5-9b" in capsys.readouterr().out
+    assert "qwen3.5-9b" in command("models").out
 
 
-def test_providers(capsys: Out) -> None:
-    assert cli_main.run(["providers", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+def test_providers(command: Command) -> None:
+    rows = command("providers", "--json").json
     assert [row["name"] for row in rows] == list(PROVIDERS)
     assert rows[0]["distribution"] == "fla-core"
     assert rows[0]["versions"]
-    assert cli_main.run(["providers"]) == 0
-    assert "fla-core" in capsys.readouterr().out
+    assert "fla-core" in command("providers").out
 
 
 def test_closed_pipe_is_silent() -> None:
@@ -163,13 +144,12 @@ def test_closed_pipe_is_silent() -> None:
     assert done.stderr == ""
 
 
-def test_output_is_plain_when_it_is_not_a_terminal(capsys: Out) -> None:
+def test_output_is_plain_when_it_is_not_a_terminal(command: Command) -> None:
     with Progress("compile") as progress:
         progress.update(1, 2, "a kernel")
-    assert cli_main.run(["nope"]) == 2
-    caught = capsys.readouterr()
-    assert "\x1b" not in caught.err
-    assert "compile" not in caught.err
+    shown = command("nope", code=2).err
+    assert "\x1b" not in shown
+    assert "compile" not in shown
 
 
 def test_table_aligns_numbers_right() -> None:

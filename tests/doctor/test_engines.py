@@ -11,13 +11,13 @@ from doctoring import distribution, doctor, in_the_way
 from helpers import ROOT, expect_error, gdn_aot, python
 from msgspec.structs import replace
 
+from gdn_aot._files import parse_toml
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.doctor.next_start import next_starts
 from gdn_aot.machine import installed
-from gdn_aot.matrix.load import tomllib
 from gdn_aot.providers.vllm.engine import conditions
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
@@ -86,7 +86,7 @@ def vllm(tmp_path: Path) -> Any:
     made = replace(
         plain,
         identifier=make_identifier("vllm", "0.24.0", triton, "sm_90"),
-        target=m.Target(name="sm_90", capability=(9, 0), warp_size=32, max_shared=232448),
+        target=m.GPU(name="sm_90", capability=(9, 0), warp_size=32, max_shared=232448),
         provider=replace(plain.provider, name="vllm", distribution="vllm", version="0.24.0"),
         triton=replace(plain.triton, version=triton),
         kernels=tuple(
@@ -109,7 +109,7 @@ def vllm(tmp_path: Path) -> Any:
         (package / f"{module}.py").touch()
 
     def vllm(*, code: int = 0, entry_point: bool = True, **extra: str) -> Any:
-        groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+        groups = parse_toml((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
         value = groups["vllm.general_plugins"]["gdn_aot"]
         if not (tmp_path / "ours").exists():  # found before the distribution that the tests run from
             ours = f"[vllm.general_plugins]\ngdn_aot = {value}\n" if entry_point else ""

@@ -80,6 +80,15 @@ class Watch:
         }
 
 
+def watched(options: dict[str, Any]) -> Watch:
+    """Install the artifact, unless it is not to be served; return a watch on what Triton does from then on."""
+    if options.get("served", True):
+        import gdn_aot
+
+        gdn_aot.install(options["artifact"], strict=True)
+    return Watch()
+
+
 def model_shape(tp: int = 1) -> ModelShape:
     """Return the shape under test: 16 key heads and 32 value heads of 128, divided by ``tp``."""
     from gdn_aot.catalogue.models import find_model
@@ -165,7 +174,7 @@ def gated_norm(shape: ModelShape, tokens: int, seed: int, device: str = "") -> T
     size = (1, tokens, shape.v_heads, shape.v_dim)
     x, gate = (torch.randn(size, generator=source, device=place).bfloat16() for _ in range(2))
     norm = FusedRMSNormGated(
-        shape.v_dim, eps=shape.norm_eps, activation=shape.activation, device=place, dtype=torch.bfloat16
+        shape.v_dim, eps=shape.norm_eps, activation=shape.norm_activation, device=place, dtype=torch.bfloat16
     )
     with torch.no_grad():
         norm.weight.normal_(1.0, 0.1, generator=source)

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from matrices import PUBLISHED, SMALL, changed, made, published, toml
 
 from gdn_aot.artifact.names import make_identifier
-from gdn_aot.catalogue import assemblers
-from gdn_aot.catalogue.targets import all_targets, assembler_version, get_target
+from gdn_aot.catalogue import targets
+from gdn_aot.catalogue.targets import all_targets, assembler_version, assemblers, get_target, release_refusal
 from gdn_aot.errors import MatrixError, UsageError
 from gdn_aot.matrix import form, load
-from gdn_aot.matrix.include import check_requirements, include
-from gdn_aot.matrix.load import parse
+from gdn_aot.matrix.load import check_requirements, parse
 
 
 def refused(document: dict[str, Any]) -> dict[str, str]:
@@ -38,17 +37,19 @@ def test_the_published_matrix() -> None:
         expected += [make_identifier("vllm", version, triton, name) for name in names if name != "sm_70"]
     assert sorted(rows) == sorted(expected)
     assert len(matrix.rows) == 38
-    assert {(row.models, row.tp, row.max_tokens) for row in matrix.rows} == {(("all",), (1, 2, 4, 8), 32768)}
+    assert {(row.table.models, row.table.tp, row.table.max_tokens) for row in matrix.rows} == {
+        (("all",), (1, 2, 4, 8), 32768)
+    }
 
 
 def test_rows_are_expanded_and_defaults_come_from_the_file() -> None:
     matrix = made(SMALL)
-    assert [(row.identifier, row.models, row.tp, row.max_tokens) for row in matrix.rows] == [
+    assert [(row.identifier, row.table.models, row.table.tp, row.table.max_tokens) for row in matrix.rows] == [
         ("fla0.6.0-triton3.6.0-sm_70", ("qwen3.5-9b",), (1, 2), 8192),
         ("fla0.6.0-triton3.6.0-sm_90", ("qwen3.5-9b",), (1, 2), 8192),
         ("vllm0.33.0-triton3.8.0-sm_90", ("all",), (8,), 64),
     ]
-    assert include(matrix, matrix.rows[2]) == {
+    assert matrix.include(matrix.rows[2]) == {
         "identifier": "vllm0.33.0-triton3.8.0-sm_90",
         "provider": "vllm",
         "provider_version": "0.33.0",
@@ -141,7 +142,7 @@ def test_what_cannot_be(steps: tuple[Any, ...], value: Any, where: str, what: st
 
 def test_a_named_model_exists_in_every_size() -> None:
     document = changed(("artifact", 0, "models"), ["qwen3.5-9b", "olmo-hybrid-7b"])
-    assert made(document).rows[0].models == ("qwen3.5-9b", "olmo-hybrid-7b")
+    assert made(document).rows[0].table.models == ("qwen3.5-9b", "olmo-hybrid-7b")
     document["artifact"][0]["tp"] = [1, 4]
     assert refused(document) == {"artifact[0].models[1]": "olmo-hybrid-7b has 30 key heads, which 4 does not divide"}
 
@@ -170,9 +171,9 @@ def test_one_environment_under_two_names_is_a_duplicate() -> None:
 def test_sm_70_where_ptxas_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     """No supported Triton is such a one; its next may be: ptxas 13 refuses sm_70, as that of 3.8 for Blackwell does."""
     made(SMALL)
-    _, dropped = assemblers.table()
-    newer = assemblers.Release(triton="3.6.0", ptxas="13.0.88", ptxas_blackwell="13.0.88", source="made up")
-    monkeypatch.setattr(assemblers, "table", lambda: ((newer,), dropped))
+    newer = {"triton": "3.6.0", "ptxas": "13.0.88", "ptxas_blackwell": "13.0.88", "source": "made up"}
+    table = {**assemblers(), "release": [newer]}
+    monkeypatch.setattr(targets, "assemblers", lambda: table)
     problems = refused(SMALL)
     assert list(problems) == ["artifact[0].targets[0]"]
     assert (
@@ -183,13 +184,13 @@ def test_sm_70_where_ptxas_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_known_of_assemblers_is_what_the_installed_ones_say() -> None:
     import importlib.metadata
 
-    releases, dropped = assemblers.table()
+    releases, dropped = assemblers()["release"], assemblers()["dropped"]
     installed = importlib.metadata.version("triton")
-    (known,) = (release for release in releases if release.triton == installed)
-    assert assembler_version(get_target("sm_90")) == known.ptxas
-    assert assembler_version(get_target("sm_100")) == known.ptxas_blackwell
-    assert {one.target for one in dropped} <= {target.name for target in all_targets()}
-    assert all(assemblers.refusal(target, release.triton) is None for target in all_targets() for release in releases)
+    (known,) = (row for row in releases if row["triton"] == installed)
+    assert assembler_version(get_target("sm_90")) == known["ptxas"]
+    assert assembler_version(get_target("sm_100")) == known["ptxas_blackwell"]
+    assert {row["target"] for row in dropped} <= {target.name for target in all_targets()}
+    assert all(release_refusal(target, row["triton"]) is None for target in all_targets() for row in releases)
 
 
 @pytest.mark.parametrize("data", [b"format = ", b"\xff", b"[" * 9000, b"a = 1\na = 2"])

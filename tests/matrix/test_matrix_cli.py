@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import ROOT, Done, expect_error
+from helpers import ROOT, expect_error
 from hypothesis import given
 from hypothesis import strategies as st
 from matrices import PUBLISHED, SMALL, toml
 from test_imports import HEAVY, loaded
 
-from gdn_aot.cli import main
 from gdn_aot.errors import UsageError
 from gdn_aot.matrix import load
 from gdn_aot.matrix.select import MOST_ALTERNATIVES, alternatives, select
@@ -22,21 +21,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def matrix(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+def matrix(monkeypatch: pytest.MonkeyPatch, command: Any) -> Any:
     """Run ``gdn-aot matrix`` in this process, in the root of the repository."""
     monkeypatch.chdir(ROOT)
-
-    def run(*arguments: object) -> Done:
-        code = main.run(["matrix", *map(str, arguments)])
-        caught = capfd.readouterr()
-        return Done(code, caught.out, caught.err)
-
-    return run
+    return partial(command, "matrix")
 
 
 def test_identifiers_one_per_line(matrix: Any) -> None:
     done = matrix()
-    assert done.code == 0
     assert done.out.splitlines() == [row.identifier for row in load(PUBLISHED).rows]
     assert done.err == ""
 
@@ -80,9 +72,7 @@ def test_requirements_are_seen_from_the_working_directory(matrix: Any, monkeypat
     ],
 )
 def test_selectors(matrix: Any, arguments: tuple[str, ...], expected: int) -> None:
-    done = matrix(*arguments)
-    assert done.code == 0
-    found = done.out.splitlines()
+    found = matrix(*arguments).out.splitlines()
     assert len(found) == len(set(found)) == expected
     assert found == [row.identifier for row in load(PUBLISHED).rows if row.identifier in found]
 
@@ -97,7 +87,7 @@ def test_selectors(matrix: Any, arguments: tuple[str, ...], expected: int) -> No
     ],
 )
 def test_a_selector_that_matches_nothing(matrix: Any, pattern: str, near: str) -> None:
-    error = expect_error(matrix("--json", "--select", "fla*", "--select", pattern), 3, "nothing-selected")
+    error = expect_error(matrix("--json", "--select", "fla*", "--select", pattern, code=3), 3, "nothing-selected")
     assert repr(pattern) in error["message"]
     if near != "vllm":
         assert near in error["hint"]
@@ -105,16 +95,14 @@ def test_a_selector_that_matches_nothing(matrix: Any, pattern: str, near: str) -
 
 
 def test_everything_excluded(matrix: Any) -> None:
-    expect_error(matrix("--json", "--exclude", "*"), 3, "nothing-selected")
-    done = matrix("--exclude", "zzz*")
-    assert done.code == 0
-    assert "--exclude 'zzz*' matches nothing" in done.err
+    expect_error(matrix("--json", "--exclude", "*", code=3), 3, "nothing-selected")
+    assert "--exclude 'zzz*' matches nothing" in matrix("--exclude", "zzz*").err
 
 
 @pytest.mark.parametrize("pattern", ["", "!fla*", "fla{", "fla}", "{a,{b}", "{" + ",".join("abcdefghij") + "}" * 0])
 def test_a_malformed_selector(matrix: Any, pattern: str) -> None:
     for option in ("--select", "--exclude"):
-        expect_error(matrix("--json", option, pattern), 2, "usage")
+        expect_error(matrix("--json", option, pattern, code=2), 2, "usage")
 
 
 def test_too_many_alternatives() -> None:
@@ -136,33 +124,27 @@ def test_a_brace_selects_what_its_parts_do(names: list[str]) -> None:
 
 
 def test_bad_files(matrix: Any, tmp_path: Path) -> None:
-    expect_error(matrix("--json", "--matrix", tmp_path / "none.toml"), 2, "usage")
+    expect_error(matrix("--json", "--matrix", tmp_path / "none.toml", code=2), 2, "usage")
     path = tmp_path / "matrix.toml"
     path.write_bytes(toml({**SMALL, "artefact": []}))
-    done = matrix("--json", "--matrix", path)
-    error = expect_error(done, 2, "matrix")
+    error = expect_error(matrix("--json", "--matrix", path, code=2), 2, "matrix")
     assert error["problems"] == [{"where": "artefact", "what": "unknown key; did you mean artifact?"}]  # type: ignore[comparison-overlap]
-    plain = matrix("--matrix", path)
-    assert (plain.code, plain.out) == (2, "")
+    plain = matrix("--matrix", path, code=2)
+    assert plain.out == ""
     assert "  artefact: unknown key; did you mean artifact?" in plain.err.splitlines()
 
 
-def test_loads_nothing_heavy(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "constraints", tmp_path / "constraints")
-    (tmp_path / "artifacts").mkdir()
-    shutil.copy(PUBLISHED, tmp_path / "artifacts")
-    code = (
-        f"import os; os.chdir({str(tmp_path)!r})\n"
-        "from gdn_aot.cli.main import run; assert run(['matrix', '--json']) == 0"
-    )
-    found = loaded(code)
+@pytest.mark.parametrize(
+    ("arguments", "code", "unwanted"),
+    [
+        (("matrix", "--json"), 0, HEAVY),
+        (("build", "--only", "fla0.6.0-triton3.8.0-sm_99"), 3, ("torch", "triton", "fla")),
+    ],
+)
+def test_the_matrix_is_read_without_anything_heavy(
+    arguments: tuple[str, ...], code: int, unwanted: tuple[str, ...]
+) -> None:
+    start = f"import os; os.chdir({str(ROOT)!r}); from gdn_aot.cli.main import run"
+    found = loaded(f"{start}; assert run({arguments!r}) == {code}")
     assert "gdn_aot" in found
-    assert not found & {*HEAVY}
-
-
-def test_only_reads_the_matrix_without_anything_heavy() -> None:
-    code = (
-        f"import os; os.chdir({str(ROOT)!r})\n"
-        "from gdn_aot.cli.main import run; assert run(['build', '--only', 'fla0.6.0-triton3.8.0-sm_99']) == 3"
-    )
-    assert not loaded(code) & {"torch", "triton", "fla"}
+    assert not found & {*unwanted}

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import ROOT, environment
+from helpers import ROOT, run
 
-from gdn_aot.matrix.load import tomllib
+from gdn_aot._files import parse_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,25 +36,16 @@ def vllm(tmp_path: Path) -> Any:
     metadata = tmp_path / "site/gdn_aot-0.0.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gdn-aot\nVersion: 0.0.0\n")
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    groups = parse_toml((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items()) for group, names in groups.items()]
     (metadata / "entry_points.txt").write_text("\n".join(lines))
 
     def vllm(code: str, **extra: str) -> tuple[Any, str]:
         settings = {"VLLM_TARGET_DEVICE": "cuda", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-        env = environment(tmp_path / "home", {**settings, **extra})
-        env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(metadata.parent)])
-        done = subprocess.run(
-            [PYTHON, "-c", START + code],
-            env=env,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+        path = os.pathsep.join([str(ROOT), str(metadata.parent)])
+        done = run([PYTHON, "-c", START + code], tmp_path / "home", {**settings, **extra, "PYTHONPATH": path}, tmp_path)
+        assert done.code == 0, done.err[-3000:]
+        return json.loads(done.out.splitlines()[-1]), done.err
 
     return vllm
 

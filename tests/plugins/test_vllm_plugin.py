@@ -11,7 +11,7 @@ import storing
 from helpers import ROOT, python
 from launching import PRELUDE
 
-from gdn_aot.matrix.load import tomllib
+from gdn_aot._files import parse_toml
 
 if TYPE_CHECKING:
     from builds import Built
@@ -76,8 +76,15 @@ def play(sm_90: Built, tmp_path: Path) -> Any:
     return play
 
 
+def the_warning(lines: list[list[str]]) -> str:
+    """Return the text of the one line."""
+    ((level, _, text),) = lines
+    assert level == "WARNING"
+    return text
+
+
 def test_the_entry_point_is_declared() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = parse_toml((ROOT / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["vllm.general_plugins"] == {"gdn_aot": "gdn_aot.plugins.vllm:register"}
 
 
@@ -241,8 +248,7 @@ del served.model_config
 print(json.dumps([served.determine_available_memory(), warnings()]))
 """)
     assert got[0] == 1000
-    ((level, _, text),) = got[1]
-    assert level == "WARNING"
+    text = the_warning(got[1])
     assert "AttributeError" in text
     assert "the first launches load kernels" in text
 
@@ -299,7 +305,7 @@ def test_what_does_not_fit_leaves_everything_as_it_was_and_is_one_warning(
         case "no store":
             more = {"GDN_AOT_ARTIFACT": ""}
     got = play(UNTOUCHED, path, **more)
-    assert len(got["warnings"]) == 1, got["warnings"]
+    the_warning(got["warnings"])
     assert got["method"] == "vllm.v1.worker.gpu_worker"
     assert got["caches"] == "defaultdict"
     assert got["utils"] == "triton.backends.nvidia.driver"
@@ -310,9 +316,8 @@ def test_what_does_not_fit_leaves_everything_as_it_was_and_is_one_warning(
 def test_a_card_of_another_architecture_is_one_warning(play: Any) -> None:
     got = play("plugin.register(); become('sm_89'); prefill(); decode(); done(warnings=warnings())")
     assert len(got["compiled"]) == 7
-    assert [line[2] for line in got["warnings"]] == [
-        "gdn-aot: no artifact is for device 0, which is sm_89; Triton compiles as usual"
-    ]
+    text = "gdn-aot: no artifact is for device 0, which is sm_89; Triton compiles as usual"
+    assert the_warning(got["warnings"]) == text
 
 
 def test_damaged_binaries_are_one_warning(play: Any, tmp_path: Path) -> None:
@@ -323,7 +328,7 @@ def test_damaged_binaries_are_one_warning(play: Any, tmp_path: Path) -> None:
     got = play("plugin.register(); become(); prefill(); decode(); done(warnings=warnings())")
     assert len(got["compiled"]) == 7
     assert len(got["report"]["misses"]) == 7
-    ((_, _, text),) = got["warnings"]
+    text = the_warning(got["warnings"])
     assert "is damaged" in text
     assert "Install it again" in text
 
@@ -338,7 +343,7 @@ def test_other_sources_are_one_warning(play: Any, tmp_path: Path) -> None:
         path.write_text(path.read_text() + "\n# patched\n")
     got = play("plugin.register(); become(); prefill(); decode(); done(warnings=warnings())")
     assert len(got["report"]["refused"]) > 1
-    assert len(got["warnings"]) == 1, got["warnings"]
+    the_warning(got["warnings"])
 
 
 def test_an_error_of_ours_does_not_reach_vllm(play: Any) -> None:
@@ -352,8 +357,7 @@ loader.install = broken
 plugin.register()
 print(json.dumps(warnings()))
 """)
-    ((level, _, text),) = got
-    assert (level, text) == ("WARNING", "gdn-aot: nothing is served: Odd: broken")
+    assert the_warning(got) == "gdn-aot: nothing is served: Odd: broken"
 
 
 def test_ctrl_c_is_not_swallowed_and_strict_mode_is_strict(play: Any, tmp_path: Path) -> None:

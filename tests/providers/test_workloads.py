@@ -18,7 +18,7 @@ from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits, PROVIDERS
 zeros = torch.Tensor.new_zeros
 module = start({"provider": "fla", "target": sys.argv[1]})
-inference = [name for name, mode in PROVIDERS["fla"].workloads if mode == "inference"]
+inference = PROVIDERS["fla"].workloads
 shapes = [find_model(name).shape(tp) for name, tp in (("qwen3.5-9b", 1), ("olmo-hybrid-7b", 1), ("qwen3.5-27b", 4))]
 """
 
@@ -49,7 +49,7 @@ for name in inference:
         wanted = keys(workload.cases(shape, limits), workload, shape)
         report["keys"] += len(wanted)
         report["missing"] += [[name, str(key)] for key in sorted(wanted - keys(calls, workload, shape), key=str)]
-for name, mode in PROVIDERS["fla"].workloads:
+for name in (*PROVIDERS["fla"].workloads, *PROVIDERS["fla"].training):
     workload = module.WORKLOADS[name]()
     for length in (1, 2, 300, 4096, 8192):
         for call in workload.tune(shapes[0], length, Limits(max_tokens=4096, max_batch=4)):
@@ -57,7 +57,7 @@ for name, mode in PROVIDERS["fla"].workloads:
             made = inputs.get("q", inputs.get("x"))
             if made.shape[0] * made.shape[1] > 4096:
                 report["long"].append(str(call))
-            report["natural"] += [mode] if mode == "train" else []
+            report["natural"] += [name] if name in PROVIDERS["fla"].training else []
 print(json.dumps(report))
 """
 

@@ -1,13 +1,30 @@
-"""Commands that are refused, and the files that commands leave."""
+"""The command line in this process, commands that are refused, and the files that commands leave."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helpers import expect_error, gdn_aot
+import pytest
+from helpers import Done, expect_error, gdn_aot
+
+from gdn_aot.cli import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run ``gdn-aot`` here and check its exit code."""
+
+    def command(*arguments: object, code: int = 0) -> Done:
+        result = main.run([*map(str, arguments)])
+        done = Done(result, *capfd.readouterr())
+        assert done.code == code, done.err
+        return done
+
+    return command
 
 
 def refused(*arguments: object, home: Path, code: int, kind: str, **options: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from helpers import ROOT
 
-from gdn_aot.matrix.load import parse, tomllib
+from gdn_aot._files import parse_toml
+from gdn_aot.matrix.load import parse
 
 PUBLISHED = ROOT / "artifacts" / "matrix.toml"
 
@@ -30,7 +31,7 @@ SMALL: dict[str, Any] = {
 
 def published() -> dict[str, Any]:
     """Return the published matrix as parsed TOML."""
-    return tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
+    return parse_toml(PUBLISHED.read_text(encoding="utf-8"))
 
 
 def changed(steps: tuple[Any, ...], value: Any) -> dict[str, Any]:

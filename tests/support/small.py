@@ -13,7 +13,7 @@ from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.cli.build import select_workloads
+from gdn_aot.cli._job import select_workloads
 from gdn_aot.compiling.cache import BuildCache
 
 if TYPE_CHECKING:
