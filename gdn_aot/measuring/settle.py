@@ -72,7 +72,7 @@ class Writer:
                     state.fresh = choice.unchecked
 
     def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
-        """Choose for every key of a unit that has samples. Returns the calls that failed the check: then none has a choice.
+        """Choose for every key of a unit that has samples. Returns calls that failed the check: then none has a choice.
 
         ``session`` checks calls with the choices against float64, if it is given.
         """
