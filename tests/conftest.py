@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
 
 pytest_plugins = ["builds", "commands", "tuning_tasks"]
+
+with contextlib.suppress(ModuleNotFoundError):  # a machine with a GPU may lack it
+    from hypothesis import settings
+
+    settings.register_profile("here", deadline=None)  # an example may take long on a loaded machine
+    settings.load_profile("here")
 
 REAL_HUB = ("HF_TOKEN_FOR_TESTS", "GDN_AOT_TEST_REPO")
 """Variables that tests marked ``hub`` need; see ``tests/registry/test_hub_real.py``."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import factory
 import pytest
-from helpers import ROOT
+from helpers import ROOT, TIMEOUT
 from tuning_records import full
 
 from gdn_aot.records.tuning import save
@@ -23,7 +23,7 @@ HEAVY = ("torch", "triton", "huggingface_hub", "zstandard", "fla", "numpy")
 def loaded(code: str) -> set[str]:
     """Run code in a fresh interpreter and return the top-level names of the modules it loaded."""
     report = f"{code}\nimport sys; print('MODULES', *{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, timeout=TIMEOUT)
     return set(done.stdout.rpartition("MODULES ")[2].split())
 
 
@@ -58,7 +58,9 @@ sys.path[:] = [place for place in sys.path if "site-packages" not in place] + {[
 {code}
 print("LOADED", *sorted(set(sys.modules) - before))
 """
-    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True, timeout=TIMEOUT
+    )
     return set(done.stdout.rpartition("LOADED ")[2].split())
 
 

@@ -28,7 +28,7 @@ from gdn_aot.artifact.verify import open_artifact, verify
 from gdn_aot.errors import NotWritableError, UsageError, VerificationError
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(contents())
 def test_pack_then_read_is_identity(content: tuple[m.Manifest, dict[str, bytes]]) -> None:
     manifest, blobs = content

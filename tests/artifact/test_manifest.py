@@ -71,7 +71,7 @@ def test_file_name() -> None:
     assert names.file_name("fla0.6.0-triton3.6.0-sm_120") == "gdn-aot-fla0.6.0-triton3.6.0-sm_120.tar.zst"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(manifests())
 def test_round_trip_and_schema_of_any_manifest(manifest: m.Manifest) -> None:
     data = to_json(manifest)

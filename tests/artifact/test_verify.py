@@ -67,7 +67,7 @@ def test_truncation_at_any_length_is_detected() -> None:
         assert check(data[:length]), length
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300))
 @example(zstandard.FRAME_HEADER)
 @example(container.trailer(bytes(32)))
@@ -77,7 +77,7 @@ def test_garbage_is_reported(data: bytes) -> None:
     assert check(factory.wrap(zstandard.compress(data)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(min_size=1, max_size=600), st.integers(0, 6))
 def test_garbage_inside_is_reported(garbage: bytes, place: int) -> None:
     parts = factory.members()
@@ -85,7 +85,7 @@ def test_garbage_inside_is_reported(garbage: bytes, place: int) -> None:
     assert check(factory.pack([factory.member("manifest.json", garbage), *parts[1:]]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_changed_header_with_right_checksum_is_reported(data: st.DataObject) -> None:
     parts = factory.members()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, TIMEOUT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -109,7 +109,7 @@ def dry(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=TIMEOUT,
     )
     assert done.returncode == code, done.stderr
     return done

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, Done, environment, expect_error, gdn_aot
+from helpers import ROOT, TIMEOUT, Done, environment, expect_error, gdn_aot
 
 from gdn_aot.capture.form import FORM, Capture, load
 
@@ -132,13 +132,13 @@ def test_a_signal_reaches_the_command_and_what_it_had_is_kept(tmp_path: Path, nu
     process = recording(tmp_path, ready, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(ready)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == (5 if number == signal.SIGTERM else 128 + signal.SIGINT), err
     assert load(tmp_path / "c.json").launches == 1
 
 
 def wait_for(path: Path) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + TIMEOUT
     while not path.exists() and time.monotonic() < until:
         time.sleep(0.05)
 
@@ -153,7 +153,7 @@ kill $pid
 wait $pid"""
     done = subprocess.run(
         ["bash", "-c", script], env=environment(tmp_path, {"TRITON_CACHE_DIR": str(tmp_path / "triton")}),
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180, stdin=subprocess.DEVNULL,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=TIMEOUT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.stdout.split() == ["SIGTERM"], done.stderr
     assert load(tmp_path / "c.json").launches == 1
@@ -176,7 +176,7 @@ def test_a_key_of_the_terminal_reaches_the_command_once(tmp_path: Path, key: byt
     assert process.stdin is not None
     process.stdin.write(key)
     process.stdin.flush()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, err
     assert out.decode().count(name) == 1, out
     assert load(tmp_path / "c.json").launches == 1
@@ -188,7 +188,7 @@ def test_what_a_killed_recording_left_is_merged(tmp_path: Path) -> None:
     process = recording(tmp_path, ready, stdout=nowhere, stderr=nowhere, start_new_session=True)
     wait_for(ready)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=TIMEOUT)
     (folder,) = tmp_path.glob(".c.json-*")
     done = gdn_aot("capture", "--merge", folder, "-o", tmp_path / "m.json", "--json", home=tmp_path)
     assert (done.json["launches"], done.json["status"]) == (1, None)

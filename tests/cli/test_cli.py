@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from helpers import expect_error
+from helpers import TIMEOUT, expect_error
 
 from gdn_aot import __version__
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -140,7 +140,7 @@ def test_providers(command: Command) -> None:
 
 def test_closed_pipe_is_silent() -> None:
     command = f"{sys.executable} -m gdn_aot models --json | true"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert done.stderr == ""
 
 
@@ -169,7 +169,7 @@ def test_a_terminal_gets_progress_and_colour(*, plain: bool) -> None:
     if plain:
         environment["NO_COLOR"] = "1"
     ours, theirs = os.openpty()
-    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, env=environment, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, env=environment, check=True, timeout=TIMEOUT)
     os.close(theirs)
     shown = os.read(ours, 4096).decode()
     os.close(ours)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Build = Callable[..., dict[str, bytes]]
 
 
-def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:
+def ends(check: Callable[[], Any], seconds: float = 120.0) -> bool:
     """Wait until something is no more."""
     deadline = time.monotonic() + seconds
     while check() and time.monotonic() < deadline:
@@ -77,7 +77,7 @@ def test_an_address_that_does_not_answer(tmp_path: Path, listens: bool) -> None:
         arguments = ("build", "--arch", "sm_90", *ARGUMENTS, "--executor", "ray", "--address", address)
         error = refused(*arguments, home=tmp_path, code=7, kind="cluster")
     assert address in error["message"]
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,8 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Sign
         assert len(ours()) >= 3, "the command, its worker and at least one compile worker"
         # As a terminal does: the signal goes to the foreground process group.
         os.killpg(process.pid, number)
-        out, err = process.communicate(timeout=60)
-    end = time.monotonic() + 30
+        out, err = process.communicate(timeout=TIMEOUT)
+    end = time.monotonic() + TIMEOUT
     while (left := ours()) and time.monotonic() < end:
         time.sleep(0.05)
     assert left == []
@@ -174,6 +174,6 @@ def test_a_second_build_uses_what_an_interrupted_one_compiled(tmp_path: Path) ->
     with _building(home, *_ARGUMENTS, "-j", 1, "-o", tmp_path / "out") as process:
         _wait(home / "build" / "launches", process)
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=TIMEOUT)
     (row,) = gdn_aot("build", *_ARGUMENTS, "-o", tmp_path / "out", "--json", home=home).json["artifacts"]
     assert 0 < row["compiled"] < row["binaries"]

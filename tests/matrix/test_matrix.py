@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matrices import PUBLISHED, SMALL, changed, made, published, toml
 
@@ -248,7 +248,6 @@ VALUES = st.recursive(
 EDIT = st.tuples(st.sampled_from(places(SMALL)), st.one_of(st.just(...), VALUES))
 
 
-@settings(deadline=None)
 @given(EDIT, st.sampled_from(["", "format", "extra", "tp", "runner"]))
 def test_a_file_of_another_form_is_refused_with_a_path(edit: tuple[tuple[Any, ...], Any], added: str) -> None:
     document = changed(*edit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers import TIMEOUT
 from loopback import OUTSIDER, UNKNOWN, WRITER, Meanwhile
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def test_no_token_in_debug_output(site: Site, token: str) -> None:
     with site.hub.repository(site.repo) as repository:
         repository.private = True
     process = site.machine.start(*site.wanted, "--token", token, token=None, GDN_AOT_LOG="debug", HF_DEBUG="1")
-    out, err = process.process.communicate(timeout=60)
+    out, err = process.process.communicate(timeout=TIMEOUT)
     assert process.process.returncode == (0 if token == WRITER else 7)
     assert "Bearer" not in out + err
     assert token not in out + err

@@ -134,7 +134,7 @@ if __name__ == "__main__":
     queue = context.Queue()
     process = context.Process(target=child, args=(queue,))
     process.start()
-    got = queue.get(timeout=300)
+    got = queue.get(timeout=TIMEOUT)
     process.join()
     print(json.dumps(got))
 """

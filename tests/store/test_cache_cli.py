@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import storing
-from helpers import environment, expect_error, gdn_aot
+from helpers import TIMEOUT, environment, expect_error, gdn_aot
 from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
@@ -194,6 +194,6 @@ def test_waiting_is_told_and_can_be_interrupted(home: Path, three: list[Artifact
         assert time.monotonic() - start > 1.9
         assert said == f"waiting for process {os.getpid()}, which is using the store {home}/store\n"
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=TIMEOUT)
         assert (process.returncode, error.strip()) == (130, "Error: interrupted")
     assert len(check_store(home)) == len(three)

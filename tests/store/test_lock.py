@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import storing
+from helpers import TIMEOUT
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.store import lock
@@ -23,7 +24,7 @@ def test_who_waits_says_for_whom(home: Path, one: Artifact, monkeypatch: pytest.
     with lock.locked(f"{home}/store"):
         thread = threading.Thread(target=lambda: install(Store(str(home)), one, waiting=said.append))
         thread.start()
-        end = time.monotonic() + 30
+        end = time.monotonic() + TIMEOUT
         while not said and time.monotonic() < end:
             time.sleep(0.01)
         assert thread.is_alive()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MODULES = ROOT / "tests/cluster/modules"
 MARK = "GDN_AOT_TEST_CLUSTER"
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from helpers import ROOT, environment, python
+from helpers import ROOT, TIMEOUT, environment, python
 
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish
@@ -67,7 +67,7 @@ def shell(script: str, tools: Path, cwd: Path, env: Mapping[str, str]) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = Path(__file__).parent
-TIMEOUT = 540.0
+TIMEOUT = 1500.0
+"""Seconds after which a process counts as hanging: far beyond what any takes on a loaded machine."""
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 """For processes whose files may not grow: Python would leave half of a ``.pyc`` behind, which nothing notices."""
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from helpers import TIMEOUT
+
 if TYPE_CHECKING:
     from machines import Site
 
@@ -37,7 +39,7 @@ def kill_fetches(count: int, site: Site) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     kills = json.loads(done.stdout)["kills"]

@@ -37,7 +37,7 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     """Make a task: the gated norm of one small shape."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
 
-    def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 20.0, **changes: Any) -> TuneTask:
+    def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 120.0, **changes: Any) -> TuneTask:
         options = {"target": "sm_90", **changes.pop("card", {})}
         limits = Limits(max_tokens=max(tokens), max_batch=1)
         workloads = ("gated-norm",)

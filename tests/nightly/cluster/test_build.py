@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters import marked, workers
-from helpers import ROOT, environment, expect_error, gdn_aot
+from helpers import ROOT, TIMEOUT, environment, expect_error, gdn_aot
 from msgspec import structs
 from small import ARGUMENTS, load, tasks, work
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Build = Callable[..., dict[str, bytes]]
 
 
-def ends(check: Callable[[], Any], seconds: float = 15.0) -> bool:
+def ends(check: Callable[[], Any], seconds: float = 120.0) -> bool:
     """Wait until something is no more."""
     deadline = time.monotonic() + seconds
     while check() and time.monotonic() < deadline:
@@ -121,11 +121,11 @@ def test_a_worker_that_hangs_is_given_up(
     with RayExecutor(cluster.address, said.append) as executor:
         thread.start()
         wanted = tasks(trace, order)
-        answers = work(executor, replace(order, timeout=20.0), wanted, job)
+        answers = work(executor, replace(order, timeout=60.0), wanted, job)
     thread.join()
     assert stopped
     assert [answers[task.number].failed for task in wanted] == [None] * len(wanted)
-    assert any("it did nothing for 21 s and was killed" in line for line in said), said
+    assert any("it did nothing for 61 s and was killed" in line for line in said), said
     assert ends(lambda: [pid for pid in stopped if Path(f"/proc/{pid}").exists()]), "what hangs is killed, too"
 
 
@@ -154,7 +154,7 @@ def test_a_cluster_that_is_gone_is_said_at_once(build: Build, nodes: list[Node])
 
     with pytest.raises(ClusterError, match="no node of the cluster is left"):
         build(half_way)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
 
 
 @contextmanager
@@ -225,7 +225,7 @@ def test_control_c_ends_everything_on_the_nodes(
     ) as process:
         assert ends(lambda: all(len(workers(node.mark)) < 2 for node in nodes), 60), "nobody compiles"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130, err
     assert out == ""
     assert "Error: interrupted" in err

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import ROOT, gdn_aot, python
+from helpers import ROOT, TIMEOUT, gdn_aot, python
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.models import find_model
@@ -73,7 +73,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
             done = subprocess.run(
                 [*command, "--target", str(place), f"fla-core=={version}"],
-                capture_output=True, text=True, check=False, timeout=300,
+                capture_output=True, text=True, check=False, timeout=TIMEOUT,
             )  # fmt: skip
             if done.returncode and "Could not find a version" in done.stderr and "from versions: none" in done.stderr:
                 pytest.skip(f"no package index can be reached: {done.stderr.strip().splitlines()[-1]}")
