@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -62,7 +61,7 @@ def command(
         for refusal in result["refused"]:
             note(f"refused by the provider {refusal['count']} times: {refusal['reason']}")
     if result["misses"]:
-        sys.exit(_MISSED)
+        raise click.exceptions.Exit(_MISSED)
 
 
 def _selected(
