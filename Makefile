@@ -63,24 +63,26 @@ vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; V
 	$(BINV)/python -m pytest tests/providers/test_vllm.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
 
+headline = @printf '\n== %s of 8: %s\n   %s\n' $(1) '$(2)' '$(3)'
+
 demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and plain FLA finds everything
 	@rm -rf .demo
-	@echo "== build: $(MODEL) for $(ARCH), on a machine that may have no GPU"
-	$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo/built
-	@echo "== verify and inspect: every digest and rule, and what is inside"
+	$(call headline,1,build,Kernels of $(MODEL) are compiled for $(ARCH) on a machine that may have no GPU.)
+	@$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo/built
+	$(call headline,2,verify,The file is what it says: every digest and every rule of the format holds.)
 	@set -e; for file in .demo/built/*.tar.zst; do $(BIN)/gdn-aot verify "$$file"; $(BIN)/gdn-aot inspect "$$file"; done
-	@echo "== coverage: random traffic against it, compiling nothing"
-	$(BIN)/gdn-aot coverage .demo/built/*.tar.zst --model $(MODEL) --calls 200 --seed 1
-	@echo "== publish: into a directory, which is laid out as a repository of the Hub is"
-	$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0
-	@echo "== fetch: into a fresh store, as a container does at its start; the second time there is nothing to do"
-	GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
-	GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
-	@echo "== seed: the same as an ordinary Triton cache"
-	$(BIN)/gdn-aot seed .demo/home/store/artifacts/* --into .demo/triton-cache
-	@echo "== plain FLA with that cache, the card a stand-in: what must it compile and measure"
-	TRITON_CACHE_DIR=$(CURDIR)/.demo/triton-cache $(BIN)/python examples/plain_calls.py $(ARCH)
-	@echo "== doctor: would a serving process here be served from the store"
+	$(call headline,3,coverage,200 random calls find all that they need in the file: 0 misses.)
+	@$(BIN)/gdn-aot coverage .demo/built/*.tar.zst --model $(MODEL) --calls 200 --seed 1
+	$(call headline,4,publish,A directory is a registry too: the same files as in a repository of the Hub.)
+	@$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0
+	$(call headline,5,fetch,A container installs what fits it at its start; the second time nothing is left to do.)
+	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
+	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
+	$(call headline,6,seed,The same kernels are written as an ordinary Triton cache.)
+	@$(BIN)/gdn-aot seed .demo/home/store/artifacts/* --into .demo/triton-cache
+	$(call headline,7,plain FLA,FLA without gdn-aot finds every kernel there: it compiles 0 and benchmarks 0. The GPU is a stand-in.)
+	@TRITON_CACHE_DIR=$(CURDIR)/.demo/triton-cache $(BIN)/python examples/plain_calls.py $(ARCH)
+	$(call headline,8,doctor,It says whether a serving process here would be served; without a GPU it names what is missing.)
 	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot doctor || true
 
 clean:  ## remove environments, caches and what make demo built

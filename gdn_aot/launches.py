@@ -23,6 +23,8 @@ else:
     Json = Any
 Key = tuple[Scalar, ...]
 """An autotune key."""
+KernelKey = tuple[str, Key]
+"""``module:qualname`` of a kernel, and one of its autotune keys."""
 ArgumentPath = tuple[Integer, ...]
 """Position of an argument, with further indices into tuple arguments."""
 _NO_JSON = ("inf", "-inf", "nan")

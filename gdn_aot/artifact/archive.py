@@ -56,10 +56,8 @@ def epoch_from_environment() -> int:
 def write_artifact(manifest: Manifest, blobs: Mapping[str, bytes], path: Path) -> Written:
     """Pack a manifest and its blobs into one file, which appears complete or not at all.
 
-    Args:
-        manifest: What to write. Its blob table is made anew; ``build.epoch`` becomes the time of every member.
-        blobs: Contents by SHA-256.
-        path: The file to write, normally named by ``names.file_name``. Missing directories are made.
+    The manifest's blob table is made anew; ``build.epoch`` becomes the time of every member. The path is normally named
+    by ``names.file_name``; missing directories are made.
 
     Raises:
         NotWritableError: The file cannot be written: no space, no permission, read-only.

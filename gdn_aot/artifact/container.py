@@ -16,8 +16,6 @@ LEVEL = 18
 """Compression level: see ``docs/adr/0002-artifact-container.md`` for what others cost."""
 WINDOW_LOG = 23
 """Window of 8 MiB: the most that a reader must hold. Long-distance matching on top of it gains 0.1 %."""
-MAX_FILE = 128 << 20
-"""Bytes of an artifact file, which is read into memory."""
 
 _SKIPPABLE = 0x184D2A50
 _MAGIC = b"gdn-aot"
@@ -47,12 +45,7 @@ class Digests:
 def compressor(total: int) -> zstandard.ZstdCompressor:
     """Return the one compressor of artifacts, for ``total`` bytes of content."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL,
-        source_size=total,
-        window_log=WINDOW_LOG,
-        threads=0,
-        write_checksum=True,
-        write_content_size=True,
+        LEVEL, source_size=total, window_log=WINDOW_LOG, threads=0, write_checksum=True, write_content_size=True
     )
     return zstandard.ZstdCompressor(compression_params=parameters)
 

@@ -26,7 +26,7 @@ Mode = Literal["inference", "train"]
 Indices = tuple[Integer, ...]
 
 
-class Target(Record):
+class GPU(Record):
     """The GPU architecture that the binaries are for."""
 
     name: str
@@ -65,7 +65,7 @@ class Triton(Record):
     ptxas: str
 
 
-class Model(Record):
+class TracedShape(Record):
     """One shape that was traced. Heads are counted after division by ``tp``."""
 
     name: str
@@ -154,10 +154,10 @@ class ManifestHead(Record):
     format: Integer
     identifier: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*(?![\s\S])")]
     """Of an artifact's directory and file, so without characters that a file name must not have."""
-    target: Target
+    target: GPU
     provider: Provider
     triton: Triton
-    models: tuple[Model, ...]
+    models: tuple[TracedShape, ...]
     workloads: tuple[str, ...]
     mode: Mode
     max_tokens: Integer

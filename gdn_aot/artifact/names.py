@@ -6,6 +6,8 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MAX_FILE = 128 << 20
+"""Bytes of an artifact file, which is read into memory."""
 CAPTURE = "capture-"
 """Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
 

@@ -7,7 +7,12 @@ dangerous (links, devices, long names, sparse files), so none is understood here
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, TypeVar
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_T = TypeVar("_T")
 BLOCK = 512
 END = bytes(2 * BLOCK)
 """What follows the last member."""
@@ -37,6 +42,20 @@ def content_size(header: bytes) -> int | None:
 def padding(size: int) -> int:
     """Return how many zero bytes follow content of ``size`` bytes."""
     return -size % BLOCK
+
+
+def grouped(items: Iterable[_T], size_of: Callable[[_T], int], enough: int) -> Iterator[list[_T]]:
+    """Yield items in lists, each of which ends where it has more than ``enough`` bytes."""
+    group: list[_T] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += size_of(item)
+        if size > enough:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def member_size(size: int) -> int:

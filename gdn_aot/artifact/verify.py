@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 from gdn_aot._text import plural
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.archive import MANIFEST_NAME
-from gdn_aot.artifact.container import MAX_FILE, Digests, Frame, FrameError, digest
+from gdn_aot.artifact.container import Digests, Frame, FrameError, digest
 from gdn_aot.artifact.manifest_json import MAX_BYTES, load_manifest
+from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
-    from gdn_aot.artifact.manifest import Blob, Manifest
+    from gdn_aot.artifact.manifest import Manifest
 
 _AHEAD = 4 << 20
 """Bytes of members that are decompressed at once, while those before them are checked."""
@@ -35,7 +36,7 @@ _KEPT = 128 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class Examination:
     """What `examine` found."""
 
     path: Path
@@ -67,7 +68,7 @@ class Report:
 class Artifact:
     """A verified artifact, whatever becomes of its file: the bytes that were read are in memory."""
 
-    def __init__(self, report: Report, manifest: Manifest) -> None:
+    def __init__(self, report: Examination, manifest: Manifest) -> None:
         self.path = report.path
         self.manifest = manifest
         self.size = report.size
@@ -128,10 +129,8 @@ def open_artifact(
 ) -> Artifact:
     """Verify an artifact file and open it.
 
-    Args:
-        path: The file.
-        accept: Told its bytes and SHA-256 before anything in it is looked at; what it raises refuses the file.
-        lazy: Leave the blobs to `Artifact.iter_blobs`, which checks each as it is read.
+    ``accept`` is told its bytes and SHA-256 before anything in it is looked at; what it raises refuses the file.
+    ``lazy`` leaves the blobs to `Artifact.iter_blobs`, which checks each as it is read.
 
     Raises:
         UsageError: There is no such file, or it cannot be read.
@@ -146,13 +145,8 @@ def open_artifact(
 
 def examine(
     path: str | PathLike[str], accept: Callable[[int, str], None] | None = None, *, lazy: bool = False
-) -> Report:
-    """Run every check on a file, which is read once: what is hashed is what is looked into.
-
-    Args:
-        path: The file.
-        accept: As `open_artifact` takes it.
-        lazy: Look at no blob.
+) -> Examination:
+    """Run every check on a file, which is read once: what is hashed is what is looked into. See `open_artifact`.
 
     Raises:
         UsageError: There is no such file, or it cannot be read.
@@ -176,7 +170,7 @@ def examine(
     body = memoryview(data)[: digests.body]
     if data:
         members.read(body, lazy=lazy)
-    return Report(
+    return Examination(
         path=path,
         size=size,
         sha256=digests.sha256,
@@ -270,15 +264,11 @@ class _Members:
 def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> Iterator[tuple[str, memoryview]]:
     """Yield (SHA-256, content) of each blob that is right, in the order of the manifest; add what is wrong to a list.
 
-    Each few MiB are decompressed by another thread while those before them are looked at.
-
-    Args:
-        frame: What is compressed, read up to the end of the manifest.
-        manifest: Its manifest.
-        problems: Where to say what is wrong.
+    The frame is read up to the end of the manifest. Each few MiB are decompressed by another thread while those before
+    them are looked at.
     """
-    groups = list(_groups(manifest.blobs))
-    sizes = [*map(_bytes_of, groups), len(tar.END)]
+    groups = list(tar.grouped(manifest.blobs, lambda blob: blob.size, _AHEAD))
+    sizes = [*(sum(tar.member_size(blob.size) for blob in group) for group in groups), len(tar.END)]
     epoch, number = manifest.build.epoch, 0
     with ThreadPoolExecutor(1) as ahead:
         try:
@@ -307,24 +297,6 @@ def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> It
                 problems.append(Problem("archive", "goes on after the last member that the manifest calls for"))
         except FrameError as error:
             problems.append(Problem("compressed data", str(error)))
-
-
-def _groups(blobs: Sequence[Blob]) -> Iterator[list[Blob]]:
-    """Yield blobs that are to be decompressed at once."""
-    group: list[Blob] = []
-    size = 0
-    for blob in blobs:
-        group.append(blob)
-        size += blob.size
-        if size > _AHEAD:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _bytes_of(group: Iterable[Blob]) -> int:
-    return sum(tar.member_size(blob.size) for blob in group)
 
 
 def _exactly(frame: Frame, size: int) -> bytes:

@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.catalogue.providers import Limits, ProviderInfo
+    from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.launches import CompiledKernel, Key
     from gdn_aot.tracing import records
+    from gdn_aot.tracing.wanted import Wanted
 
 
 _LICENSE_NAME = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
 
 
 def make_manifest(
-    *,
-    provider: ProviderInfo,
+    wanted: Wanted,
     target: Target,
+    *,
     trace: records.Trace,
     choices: Choices,
     objects: dict[int, CompiledKernel],
-    shapes: Sequence[ModelShape],
-    workloads: Sequence[str],
-    limits: Limits,
     licenses: list[tuple[str, bytes]],
     numerics: m.Numerics,
 ) -> m.Manifest:
     """Build the manifest. ``objects`` maps launch indices to compiled kernels; every choice's launches are in it."""
+    provider, limits, shapes = wanted.provider, wanted.limits, wanted.shapes_for(target)
     users = _users(trace, choices, objects)
+    commit, dirty = _commit()
     models = _models_of_traced(shapes, paged=provider.paged)
     by_kernel: dict[int, list[m.Binary]] = {}
     for index, compiled in objects.items():
@@ -60,9 +60,9 @@ def make_manifest(
     return m.Manifest(
         format=m.FORMAT,
         identifier=names.make_identifier(
-            provider.name, trace.provider_version, trace.triton_version, target.name, workloads
+            provider.name, trace.provider_version, trace.triton_version, target.name, trace.workloads
         ),
-        target=m.Target(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
+        target=m.GPU(name=target.name, capability=target.capability, warp_size=32, max_shared=target.max_shared),
         provider=m.Provider(
             name=provider.name,
             distribution=provider.distribution,
@@ -73,8 +73,11 @@ def make_manifest(
             ),
         ),
         triton=m.Triton(version=trace.triton_version, ptxas=trace.ptxas_version),
-        models=tuple(_model(shape) for shape in shapes),
-        workloads=tuple(workloads),
+        models=tuple(
+            m.TracedShape(**{name: getattr(shape, name) for name in m.TracedShape.__struct_fields__})
+            for shape in shapes
+        ),
+        workloads=tuple(trace.workloads),
         mode=cast("m.Mode", limits.mode),
         max_tokens=limits.max_tokens,
         max_batch=limits.max_batch,
@@ -82,7 +85,13 @@ def make_manifest(
         not_covered=_not_covered(trace, choices),
         numerics=numerics,
         blobs=(),
-        build=_build(),
+        build=m.Build(
+            tool=f"gdn-aot {__version__}",
+            commit=commit,
+            dirty=dirty,
+            epoch=epoch_from_environment(),
+            zstd=".".join(map(str, zstandard.ZSTD_VERSION)),
+        ),
     )
 
 
@@ -151,10 +160,6 @@ def _binary(
     )
 
 
-def _model(shape: ModelShape) -> m.Model:
-    return m.Model(**{name: getattr(shape, name) for name in m.Model.__struct_fields__})
-
-
 def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, ...]:
     keys: dict[tuple[str, str], list[Key]] = {}
     for kernel, reason, key in choices.uncovered:
@@ -190,17 +195,6 @@ def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
     return sorted(found.items())
 
 
-def _build() -> m.Build:
-    commit, dirty = _commit()
-    return m.Build(
-        tool=f"gdn-aot {__version__}",
-        commit=commit,
-        dirty=dirty,
-        epoch=epoch_from_environment(),
-        zstd=".".join(map(str, zstandard.ZSTD_VERSION)),
-    )
-
-
 def _commit() -> tuple[str | None, bool]:
     """Return the commit of our own checkout and whether it has changes; (None, False) when installed."""
     package = Path(__file__).parent.parent
@@ -208,10 +202,8 @@ def _commit() -> tuple[str | None, bool]:
         return None, False
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(package.parent), *arguments], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        command = ["git", "--no-optional-locks", "-C", str(package.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "gdn_aot"))

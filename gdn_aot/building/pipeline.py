@@ -17,18 +17,16 @@ from gdn_aot.catalogue.targets import assembler_version, check_assembler
 from gdn_aot.choosing.known import known_for
 from gdn_aot.compiling.cache import digest
 from gdn_aot.compiling.client import Worker
-from gdn_aot.compiling.compilation import Compilation, compiler
-from gdn_aot.compiling.executor import Order
-from gdn_aot.compiling.local import LocalExecutor
+from gdn_aot.compiling.compilation import Compilation
+from gdn_aot.compiling.executor import LocalExecutor, Order
+from gdn_aot.compiling.versions import code_digest
 from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
 from gdn_aot.machine import installed
 from gdn_aot.records import numerics
-from gdn_aot.tracing import sources
 from gdn_aot.tracing.records import UNUSABLE, Trace
 from gdn_aot.triton_internals import check_version
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
@@ -41,6 +39,9 @@ if TYPE_CHECKING:
     from gdn_aot.compiling.executor import Executor
     from gdn_aot.tracing.wanted import Wanted
     from gdn_aot.tracing.wide import Extras
+
+    Progress = Callable[[int, int, str], None]
+    """(done, of, what) of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +71,17 @@ class Job:
 
 @dataclass(kw_only=True)
 class Built:
-    """One finished target."""
+    """One target, traced, chosen for and compiled; and packed, unless a compile broke."""
 
     target: Target
-    manifest: Manifest | None
-    path: Path | None
+    trace: Trace
+    """As it was traced last."""
     choices: Choices
-    compiled: int
-    """Kernels that the compiler really ran for; the rest came from the cache."""
-    spent: Counter[str]
-    """CPU seconds of the compile workers per kernel."""
-    seconds: dict[str, float] = field(default_factory=dict)
+    run: Compilation
+    seconds: dict[str, float]
     """Wall seconds per step."""
+    manifest: Manifest | None = None
+    path: Path | None = None
 
 
 def check_environment(job: Job, targets: Sequence[Target]) -> None:
@@ -103,7 +103,7 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
             raise UnsupportedTargetError(f"{target} cannot be built here: {reason}")
 
 
-def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str], None]) -> Iterator[Built]:
+def build(job: Job, targets: Sequence[Target], progress: Progress) -> Iterator[Built]:
     """Build each target in turn and yield it.
 
     While one target compiles, the next one is traced and the one before is packed.
@@ -124,14 +124,13 @@ def build(job: Job, targets: Sequence[Target], progress: Callable[[int, int, str
 
         packing: Future[Built] | None = None
         for position, target in enumerate(targets):
-            traced_before = ahead[position].result if position in ahead else None
-            finish = _compile_target(
-                job, target, lazy[position], progress, first=traced_before, busy=partial(begin, position + 1)
-            )
-            lazy[position].close()
+            first = ahead[position].result if position in ahead else None
+            worker, busy = lazy[position], partial(begin, position + 1)
+            built = compile_target(job, target, worker, progress, first=first, busy=busy)
+            worker.close()
             if packing is not None:
                 yield packing.result()
-            packing = packer.submit(finish)
+            packing = packer.submit(_pack_target, job, built)
         if packing is not None:
             progress(0, 0, "packing")
             yield packing.result()
@@ -157,36 +156,19 @@ class LazyWorker:
         self._own.close()
 
 
-@dataclass(kw_only=True)
-class Compiled:
-    """One target, traced, chosen for and compiled."""
-
-    trace: Trace
-    """As it was traced last."""
-    choices: Choices
-    run: Compilation
-    seconds: dict[str, float]
-    """Wall seconds per step."""
-
-
 def compile_target(
     job: Job,
     target: Target,
     lazy: LazyWorker,
-    progress: Callable[[int, int, str], None],
+    progress: Progress,
     *,
     first: Callable[[], tuple[Known, Trace]] | None = None,
     busy: Callable[[], None] | None = None,
-) -> Compiled:
+) -> Built:
     """Trace, choose and compile one target.
 
-    Args:
-        job: What is built.
-        target: For which target.
-        lazy: Its worker.
-        progress: Told what is going on.
-        first: Waits for what records say and for the trace, where these were begun before.
-        busy: Called when compile workers have something to do.
+    ``first`` waits for what records say and for the trace, if these were begun before; ``busy`` is called when compile
+    workers have something to do.
     """
     start = time.monotonic()
     progress(0, 0, f"{target}: tracing")
@@ -200,10 +182,9 @@ def compile_target(
             trace = traced(job, target, lazy.get, derive="smaller", extras=known.extras)
             smaller = Compilation(order(job, target, trace), trace, workers, progress)
             smaller.compiled, smaller.spent = run.compiled, run.spent
-            smaller.before = run
             run, choices = smaller, smaller.choose(known, all_candidates=job.all_candidates)
     marks["compile"] = time.monotonic() - start - marks["trace"]
-    return Compiled(trace=trace, choices=choices, run=run, seconds=marks)
+    return Built(target=target, trace=trace, choices=choices, run=run, seconds=marks)
 
 
 def order(job: Job, target: Target, trace: Trace) -> Order:
@@ -211,7 +192,7 @@ def order(job: Job, target: Target, trace: Trace) -> Order:
     return Order(
         provider=job.wanted.provider,
         target=target,
-        compiler=compiler(target, trace),
+        compiler={"target": target.name, "triton": trace.triton_version, "ptxas": trace.ptxas_version},
         cache=job.cache,
         jobs=job.jobs,
         timeout=job.timeout,
@@ -234,53 +215,24 @@ def _first_trace(job: Job, target: Target, worker: Callable[[], Worker]) -> tupl
     return known, traced(job, target, worker, extras=known.extras)
 
 
-def _compile_target(
-    job: Job,
-    target: Target,
-    lazy: LazyWorker,
-    progress: Callable[[int, int, str], None],
-    *,
-    first: Callable[[], tuple[Known, Trace]] | None,
-    busy: Callable[[], None],
-) -> Callable[[], Built]:
-    """Trace, choose and compile one target. Returns what is left to do: packing."""
-    done = compile_target(job, target, lazy, progress, first=first, busy=busy)
-    built = Built(
-        target=target,
-        manifest=None,
-        path=None,
-        choices=done.choices,
-        compiled=done.run.compiled,
-        spent=done.run.spent,
-        seconds=done.seconds,
-    )
-    if done.choices.failures and not job.keep_going:
-        return lambda: built
-    return partial(pack_target, job, done, built)
-
-
-def pack_target(job: Job, done: Compiled, built: Built) -> Built:
+def _pack_target(job: Job, built: Built) -> Built:
     """Write the artifact of a target that was compiled; say so in ``built`` and return that."""
-    start = time.monotonic()
-    trace, wanted = done.trace, job.wanted
+    if built.choices.failures and not job.keep_going:
+        return built
+    start, target, wanted = time.monotonic(), built.target, job.wanted
     licenses = pack.license_texts(wanted.provider)
-    manifest = pack.make_manifest(
-        provider=wanted.provider,
-        target=built.target,
-        trace=trace,
+    packed = built.choices.digests(built.trace)
+    built.manifest = pack.make_manifest(
+        wanted,
+        target,
+        trace=built.trace,
         choices=built.choices,
-        objects=done.run.kept(done.choices, all_candidates=job.all_candidates),
-        shapes=wanted.shapes_for(built.target),
-        workloads=trace.workloads,
-        limits=wanted.limits,
+        objects=built.run.kept(built.choices, all_candidates=job.all_candidates),
         licenses=licenses,
-        numerics=numerics.summary(
-            job.numerics_root, wanted.provider, built.target, trace, built.choices.digests(trace)
-        ),
+        numerics=numerics.summary(job.numerics_root, wanted.provider, target, built.trace, packed),
     )
-    path = job.output / file_name(manifest.identifier)
-    archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), path)
-    built.manifest, built.path = manifest, path
+    built.path = job.output / file_name(built.manifest.identifier)
+    archive.write_artifact(built.manifest, pack.blobs(built.manifest, job.cache, licenses), built.path)
     built.seconds["pack"] = time.monotonic() - start
     return built
 
@@ -296,15 +248,8 @@ def traced(
 ) -> Trace:
     """Return the trace of a job for a target, from the cache if nothing that it depends on has changed.
 
-    One that lacks kernels because this environment cannot import them is not kept: what they need may be installed.
-
-    Args:
-        job: What is built.
-        target: For which target.
-        worker: Starts the worker if it is needed.
-        derive: As for `gdn_aot.compiling.client.Worker.trace`.
-        extras: Likewise.
-        tokens: Likewise.
+    ``worker`` is called if there is none; the options are those of `gdn_aot.compiling.client.Worker.trace`. A trace
+    that lacks kernels because this environment cannot import them is not kept: what they need may be installed.
     """
     wanted = job.wanted
     named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
@@ -313,7 +258,7 @@ def traced(
     # launched, and says if it was not traced.
     packages = ("triton", *(() if tokens else ("torch",)), wanted.provider.distribution)
     key = digest(
-        sources.code_digest(wanted.provider),
+        code_digest(wanted.provider),
         {name: installed.version(name) for name in packages},
         ptxas,
         json.loads(json.dumps(asdict(target))),

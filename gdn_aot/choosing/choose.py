@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import CompiledKernel, Config, Outcome, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, Key, Outcome
     from gdn_aot.records.tuning import TunedChoice, TuningTable
     from gdn_aot.tracing.records import Trace, Tuning
 
-    Suggest = Callable[[str, tuple[Scalar, ...], Sequence[Config]], Sequence[TunedChoice]]
+    Suggest = Callable[[str, Key, Sequence[Config]], Sequence[TunedChoice]]
     """(kernel, autotune key, the provider's own candidates) -> transferred choices, best first."""
 
 MAX_THREADS = 1024
@@ -99,11 +99,7 @@ def misfit(compiled: CompiledKernel, target: Target) -> str | None:
 class Chooser:
     """Walks the candidates of every key. `wanted` says what to compile next, `take` brings the outcome.
 
-    Args:
-        trace: What to choose for.
-        target: What it must fit.
-        table: The choices measured on the target.
-        suggest: Asked for the keys that ``table`` lacks.
+    ``table`` has the choices measured on the target, ``suggest`` is asked for the keys that it lacks.
 
     Raises:
         UsageError: The tuning record names a configuration that is no candidate.
@@ -114,7 +110,6 @@ class Chooser:
         self.result = Choices()
         self._walks = [self._walk(tuning) for tuning in trace.tunings]
         self._waiting: dict[int, list[_Walk]] = {}
-        self._plain = set(trace.plain)
         self._done: dict[int, Outcome] = {}
 
     def _walk(self, tuning: Tuning) -> _Walk:
@@ -154,24 +149,15 @@ class Chooser:
     def take(self, launch: int, outcome: Outcome) -> Iterator[int]:
         """Take the outcome of one launch and yield further launches to compile."""
         self._done[launch] = outcome
-        if launch in self._plain:
-            self._take_plain(launch, outcome)
+        if launch in self._trace.plain:
+            kernel = self._trace.kernels[self._trace.launches[launch].kernel].name
+            reason = self._objection(kernel, "its only configuration", outcome)
+            if reason is None:
+                self.result.plain.append(launch)
+            else:
+                self.result.uncovered.append((kernel, reason, None))
         for walk in self._waiting.pop(launch, []):
             yield from self._advance(walk)
-
-    def walked(self) -> Iterator[list[list[int]]]:
-        """Yield for each key the launches of its candidates, one after another, as far as they were asked for."""
-        for walk in self._walks:
-            looked = walk.order[: walk.position + 1]
-            yield [[variant[candidate] for variant in walk.tuning.variants] for candidate in looked]
-
-    def _take_plain(self, launch: int, outcome: Outcome) -> None:
-        kernel = self._trace.kernels[self._trace.launches[launch].kernel].name
-        reason = self._objection(kernel, "its only configuration", outcome)
-        if reason is None:
-            self.result.plain.append(launch)
-        else:
-            self.result.uncovered.append((kernel, reason, None))
 
     def _objection(self, kernel: str, candidate: str, outcome: Outcome) -> str | None:
         if outcome.failed is not None:
@@ -209,15 +195,13 @@ class Chooser:
 
     def _choose(self, walk: _Walk, candidate: int) -> None:
         walk.ended = True
-        tuned, objections = walk.tuned.get(candidate), _note(walk.reasons)
-        self.result.chosen.append(
-            Chosen(
-                tuning=walk.tuning,
-                candidate=candidate,
-                provenance=tuned.provenance if tuned else "default",
-                note="; ".join(filter(None, [tuned.note, objections])) if tuned else objections,
-            )
-        )
+        tuned = walk.tuned.get(candidate)
+        notes = [tuned.note] if tuned and tuned.note else []
+        if walk.reasons:
+            notes.append(f"{len(walk.reasons)} candidates before it do not fit: {walk.reasons[0]}")
+        provenance = tuned.provenance if tuned else "default"
+        chosen = Chosen(tuning=walk.tuning, candidate=candidate, provenance=provenance, note="; ".join(notes))
+        self.result.chosen.append(chosen)
 
 
 @dataclass(slots=True)
@@ -229,7 +213,3 @@ class _Walk:
     position: int = 0
     ended: bool = False
     reasons: list[str] = field(default_factory=list)
-
-
-def _note(reasons: list[str]) -> str:
-    return f"{len(reasons)} candidates before it do not fit: {reasons[0]}" if reasons else ""

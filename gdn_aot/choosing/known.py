@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Suggest
-    from gdn_aot.launches import Config, Scalar
+    from gdn_aot.launches import Config, Key
     from gdn_aot.tracing.captured import CapturedKernels
     from gdn_aot.tracing.wanted import Wanted
     from gdn_aot.tracing.wide import Extras
@@ -51,7 +51,7 @@ def _suggested(
     target: Target,
     transferred: Suggest,
     kernel: str,
-    key: tuple[Scalar, ...],
+    key: Key,
     own: Sequence[Config],
 ) -> Sequence[tuning.TunedChoice]:
     """Return choices that were not measured here, best first: that of the deployment, if it is on this very target."""

@@ -18,7 +18,6 @@ other versions have other file names and are never asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot.catalogue.targets import all_targets
@@ -31,10 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Config, Scalar
+    from gdn_aot.launches import Config, KernelKey, Key
     from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
 
-Key = tuple["Scalar", ...]
 _SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")
 
 
@@ -62,32 +60,33 @@ def ranked(kernel: MeasuredKernel, choice: MeasuredChoice, goal: objective.Objec
         for row in choice.times
     }
     verdict = objective.choose(samples, [()] * kernel.offered, goal)
-    if isinstance(verdict, objective.NoneEligible):
+    if verdict is None:
         return []
     order = sorted(verdict.ranking, key=lambda index: index != choice.chosen)
     return [kernel.candidates[index] for index in order]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
     """One record, ready to be asked."""
 
-    target: str
-    record: TuningRecord
-    exact: dict[tuple[str, Key], tuple[MeasuredKernel, MeasuredChoice]]
-    alike: dict[tuple[str, Key], tuple[MeasuredKernel, MeasuredChoice]]
-    """By keys in which both 16-bit number types are the same."""
+    def __init__(self, record: TuningRecord) -> None:
+        self.record = record
+        self.exact = {
+            (kernel.kernel, choice.key): (kernel, choice)
+            for kernel in record.kernels
+            for choice in kernel.choices
+            if records.is_usable(choice, record.objective)
+        }
+        self.alike: dict[KernelKey, tuple[MeasuredKernel, MeasuredChoice]] = {}
+        """By keys in which both 16-bit number types are the same."""
+        for (kernel, key), found in self.exact.items():
+            self.alike.setdefault((kernel, _without_type(key)), found)
 
 
 class Transfer:
-    """Finds choices for one target in the records of others.
+    """Finds choices for one target in the records of others below ``root``.
 
-    Args:
-        root: Directory of records; None for none.
-        target: What choices are wanted for.
-        distribution: Of the provider.
-        version: Of that distribution.
-        triton: The Triton that builds; notes say if a record was measured with another one.
+    Notes say if a record was measured with another Triton than the one that builds.
     """
 
     def __init__(
@@ -104,18 +103,13 @@ class Transfer:
         self._read: dict[str, _Source] = {}
 
     def suggest(self, kernel: str, key: Key, offered: Collection[Config]) -> list[TunedChoice]:
-        """Return transferred choices for a key, best first; often none.
-
-        Args:
-            kernel: ``module:qualname``.
-            key: The autotune key on this target.
-            offered: The provider's own candidates for the key on this target.
+        """Return transferred choices for a key among the provider's own candidates, best first; often none.
 
         Raises:
             UsageError: A record that had to be read is refused.
         """
         for source in self._sources():
-            own = source.target == self._target.name
+            own = source.record.target == self._target.name
             found = None if own else source.exact.get((kernel, key))
             note = ""
             if found is None:
@@ -132,7 +126,7 @@ class Transfer:
                 record = records.load(path, target=name, distribution=self._distribution, version=self._version)
                 if record is None:  # removed meanwhile
                     continue
-                self._read[name] = _index(name, record)
+                self._read[name] = _Source(record)
             yield self._read[name]
 
     def _choices(
@@ -144,7 +138,7 @@ class Transfer:
         offered: Collection[Config],
     ) -> Iterator[TunedChoice]:
         order = ranked(kernel, choice, source.record.objective)
-        where = f"from {source.target} ({records.origin(source.record, self._triton)})"
+        where = f"from {source.record.target} ({records.origin(source.record, self._triton)})"
         for place, config in enumerate(order):
             if config not in offered:
                 continue
@@ -163,19 +157,6 @@ def origin(note: str) -> str:
     """
     where, colon, _ = note.partition(": ")
     return where if colon and where.startswith(("on ", "from ")) else ""
-
-
-def _index(name: str, record: TuningRecord) -> _Source:
-    exact = {
-        (kernel.kernel, choice.key): (kernel, choice)
-        for kernel in record.kernels
-        for choice in kernel.choices
-        if records.is_usable(choice, record.objective)
-    }
-    alike: dict[tuple[str, Key], tuple[MeasuredKernel, MeasuredChoice]] = {}
-    for (kernel, key), found in exact.items():
-        alike.setdefault((kernel, _without_type(key)), found)
-    return _Source(target=name, record=record, exact=exact, alike=alike)
 
 
 def _without_type(key: Key) -> Key:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gdn_aot.compiling.executor import Executor
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.cards import Cards
-    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.plan import TuneTask
 
 
 def check(name: str, address: str | None) -> None:
@@ -47,7 +47,7 @@ def executor(name: str, address: str | None) -> Iterator[Executor]:
     """
     check(name, address)
     if name == "local":
-        from gdn_aot.compiling.local import LocalExecutor
+        from gdn_aot.compiling.executor import LocalExecutor
 
         yield LocalExecutor()
         return
@@ -58,7 +58,7 @@ def executor(name: str, address: str | None) -> Iterator[Executor]:
         yield found
 
 
-def cards(work: Executor, card: CardInfo | None, task: Task) -> AbstractContextManager[Cards]:
+def cards(work: Executor, card: CardInfo | None, task: TuneTask) -> AbstractContextManager[Cards]:
     """Return what is measured on: the card of this machine, or without one all of the target's on the cluster."""
     if card is not None:
         from gdn_aot.measuring.cards import this_card

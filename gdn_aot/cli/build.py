@@ -192,7 +192,7 @@ def _report(built: Built) -> None:
     note(
         f"{built.target}: {len(kernels)} kernels, {sum(len(k.choices) for k in kernels)} choices, "
         f"{sum(len(k.binaries) for k in kernels)} binaries in {built.path.stat().st_size / 1024:.0f} KiB; "
-        f"compiled {built.compiled} ({times(built.seconds)})"
+        f"compiled {built.run.compiled} ({times(built.seconds)})"
     )
     for failure in built.choices.failures[:_SHOWN_FAILURES]:
         note(f"  failed: {_failed(failure)}")
@@ -226,7 +226,7 @@ def _artifact(manifest: Manifest, path: Path, built: Built) -> dict[str, Any]:
             {"kernel": kernel, "candidate": candidate, "reason": reason}
             for kernel, candidate, reason in dict.fromkeys(built.choices.rejected)
         ],
-        "compiled": built.compiled,
-        "compile_seconds": rounded(dict(built.spent.most_common())),
+        "compiled": built.run.compiled,
+        "compile_seconds": rounded(dict(built.run.spent.most_common())),
         "seconds": rounded(built.seconds),
     }

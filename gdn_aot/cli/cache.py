@@ -106,7 +106,7 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
 
     With --quiet nothing is printed but an error, and with --repair the directory of each artifact that was removed.
     """
-    from gdn_aot.store.audit import audit
+    from gdn_aot.store.upkeep import audit
 
     found = audit(_store(), repair=repair, waiting=notes(quiet=quiet))
     document = {

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from gdn_aot.building.pipeline import Built
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.measuring.check import Prepared, Task
+    from gdn_aot.measuring.check import CheckTask
     from gdn_aot.records.numerics import NumericsRecord
 
 _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without one"
@@ -60,35 +61,34 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     _tell(finished, as_json=as_json)
 
 
-def _prepared_line(made: Prepared) -> str:
-    compiled = made.compiled
-    binaries = len(compiled.run.kept(compiled.choices))
-    failures = f", {len(compiled.choices.failures)} compiles failed" if compiled.choices.failures else ""
-    return f"{made.target}: {binaries} binaries, compiled {compiled.run.compiled}{failures} ({times(compiled.seconds)})"
+def _prepared_line(made: Built) -> str:
+    binaries = len(made.run.kept(made.choices))
+    failures = f", {len(made.choices.failures)} compiles failed" if made.choices.failures else ""
+    return f"{made.target}: {binaries} binaries, compiled {made.run.compiled}{failures} ({times(made.seconds)})"
 
 
-def _tell_prepared(task: Task, made: list[Prepared], *, as_json: bool) -> None:
+def _tell_prepared(task: CheckTask, made: list[Built], *, as_json: bool) -> None:
     if not as_json:
         out(str(task.job.cache.root))
         return
     rows = [
         {
             "target": item.target.name,
-            "choices": len(item.compiled.choices.chosen),
-            "binaries": len(item.compiled.run.kept(item.compiled.choices)),
-            "compiled": item.compiled.run.compiled,
-            "failures": [failure.message for failure in item.compiled.choices.failures],
-            "seconds": rounded(item.compiled.seconds),
+            "choices": len(item.choices.chosen),
+            "binaries": len(item.run.kept(item.choices)),
+            "compiled": item.run.compiled,
+            "failures": [failure.message for failure in item.choices.failures],
+            "seconds": rounded(item.seconds),
         }
         for item in made
     ]
     emit_json({"cache": str(task.job.cache.root), "targets": rows})
 
 
-def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
+def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> CheckTask:
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.providers import Limits, get_provider
-    from gdn_aot.measuring.check import Task
+    from gdn_aot.measuring.check import CheckTask
 
     provider = get_provider(options["provider"])
     job = make_job(
@@ -103,11 +103,11 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> Task:
     pipeline.check_environment(job, targets)
     if not options["prepare"]:
         check_output(job.output)
-    return Task(job=job, output=job.output, silence=options["patience"])
+    return CheckTask(job=job, output=job.output, silence=options["patience"])
 
 
 def _check(
-    task: Task, targets: tuple[Target, ...], progress: Callable[[int, int, str], None]
+    task: CheckTask, targets: tuple[Target, ...], progress: Callable[[int, int, str], None]
 ) -> list[tuple[NumericsRecord, Path]]:
     from gdn_aot.machine import card as device
     from gdn_aot.measuring import check
@@ -121,11 +121,11 @@ def _check(
     for target in targets:
         reason = check.obstacle(target, card.target)
         if reason is None:
-            prepared = check.prepare(task, target, progress)
-            results = check.run(task, prepared, native=card.target == target, progress=progress)
-            record = check.make_record(task, target, card, results, prepared.shapes)
+            built = check.prepare(task, target, progress)
+            results: check.Results | str = check.run(task, built, native=card.target == target, progress=progress)
         else:
-            record = check.make_record(task, target, card, reason, ())
+            results = reason
+        record = check.make_record(task, target, card, results)
         path = records.record_path(task.output, target.name, record.provider.distribution, record.provider.version)
         records.save(record, path)
         finished.append((record, path))

@@ -61,7 +61,7 @@ def command(
         for refusal in result["refused"]:
             note(f"refused by the provider {refusal['count']} times: {refusal['reason']}")
     if result["misses"]:
-        raise click.exceptions.Exit(_MISSED)
+        click.get_current_context().exit(_MISSED)
 
 
 def _selected(

@@ -14,7 +14,7 @@ from gdn_aot.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.providers.fla.configs import Choice
+    from gdn_aot.providers.fla.configs import ExportedChoice
     from gdn_aot.records.tuning import TuningRecord
 
 _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
@@ -73,26 +73,26 @@ def command(
             out(str(output / name))
 
 
-def _of_artifact(path: Path) -> tuple[list[Choice], str]:
+def _of_artifact(path: Path) -> tuple[list[ExportedChoice], str]:
     """Return the choices of an artifact and its version of Triton."""
     from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.providers.fla.configs import Choice
+    from gdn_aot.providers.fla.configs import ExportedChoice
 
     manifest: Manifest = open_artifact(path).manifest
     _check_version(manifest.provider.distribution, manifest.provider.version)
     choices = [
-        Choice(kernel=kernel.name, key=choice.key, config=choice.config)
+        ExportedChoice(kernel=kernel.name, key=choice.key, config=choice.config)
         for kernel in manifest.kernels
         for choice in kernel.choices
     ]
     return choices, manifest.triton.version
 
 
-def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[Choice], str]:
+def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[ExportedChoice], str]:
     """Return the choices of a tuning record, given or that of a target, and its version of Triton."""
     from gdn_aot.catalogue.targets import get_target
     from gdn_aot.machine import installed
-    from gdn_aot.providers.fla.configs import DISTRIBUTION, Choice
+    from gdn_aot.providers.fla.configs import DISTRIBUTION, ExportedChoice
     from gdn_aot.records import tuning as records
 
     target = get_target(arch).name if arch is not None else None
@@ -109,7 +109,8 @@ def _of_record(path: Path | None, arch: str | None, tuning: Path) -> tuple[list[
         )
     _check_version(found.provider.distribution, found.provider.version)
     choices = [
-        Choice(kernel=kernel, key=key, config=tuned.config) for (kernel, key), tuned in records.table(found).items()
+        ExportedChoice(kernel=kernel, key=key, config=tuned.config)
+        for (kernel, key), tuned in records.table(found).items()
     ]
     return choices, found.triton
 

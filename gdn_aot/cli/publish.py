@@ -93,11 +93,11 @@ def _summary(result: PublishResult, *, dry_run: bool) -> str:
 
 
 def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
-    from gdn_aot.registry.layout import branch_name
+    from gdn_aot.registry.layout import BRANCH
 
     return {
         "repo": result.registry,
-        "branch": branch_name(),
+        "branch": BRANCH,
         "tag": result.tag,
         "dry_run": dry_run,
         "created": result.created,

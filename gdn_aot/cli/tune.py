@@ -14,7 +14,7 @@ from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.measuring.plan import Prepared, Task
+    from gdn_aot.measuring.plan import PreparedUnits, TuneTask
     from gdn_aot.measuring.tuner import Tuned
 
 GATE_TOKENS = (300, 108, 44, 13, 1)
@@ -103,7 +103,7 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
             hint="leave --arch out; with --prepare it names another target",
         )
     task = _task(target, options)
-    made: Prepared | Tuned
+    made: PreparedUnits | Tuned
     with Progress("tune") as progress, _executor.executor(where, address) as work:
         task = replace(task, job=replace(task.job, executor=work))
         if prepare:
@@ -114,18 +114,18 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
             made = tuner.tune(task, _executor.cards(work, card, task), progress.update, note)
             if made.card.warning() and made.noise is not None:
                 note(f"Warning: the median standard error of a time is {made.noise:.1%} of it, on a card in use")
-    if isinstance(made, plan.Prepared):
+    if isinstance(made, plan.PreparedUnits):
         _tell_prepared(task, made, as_json=as_json)
     else:
         _tell(task, made, as_json=as_json)
 
 
-def _task(target: Target, options: dict[str, Any]) -> Task:
+def _task(target: Target, options: dict[str, Any]) -> TuneTask:
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.providers import Limits, get_provider
     from gdn_aot.machine import installed
     from gdn_aot.measuring.client import Method
-    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.plan import TuneTask
     from gdn_aot.records import objective
     from gdn_aot.records import tuning as record
 
@@ -144,12 +144,11 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
     job = make_job(provider, selection, limits, options, all_candidates=True, keep_going=True)
     pipeline.check_environment(job, [target])
     version = installed.require(provider.name)
-    return Task(
+    return TuneTask(
         job=job,
         target=target,
         method=Method(
             provider=provider.name,
-            workloads=job.wanted.workloads,
             limits=limits,
             tokens=tokens,
             gate_tokens=(gate,),
@@ -166,7 +165,7 @@ def _task(target: Target, options: dict[str, Any]) -> Task:
     )
 
 
-def _tell_prepared(task: Task, made: Prepared, *, as_json: bool) -> None:
+def _tell_prepared(task: TuneTask, made: PreparedUnits, *, as_json: bool) -> None:
     wanted = [state for state in made.keys.values() if not state.idle]
     candidates = sum(len(state.configs) for state in wanted)
     if as_json:
@@ -187,7 +186,7 @@ def _tell_prepared(task: Task, made: Prepared, *, as_json: bool) -> None:
     )
 
 
-def _tell(task: Task, done: Tuned, *, as_json: bool) -> None:
+def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
     card = done.card
     skipped = {call: why for outcome in done.outcomes.values() for call, why in outcome.skipped.items()}
     wrong = {call: why for outcome in done.outcomes.values() for call, why in outcome.wrong.items()} | done.dropped

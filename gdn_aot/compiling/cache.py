@@ -41,14 +41,13 @@ def digest(*parts: object) -> str:
 
 
 def launch_digest(kernel: Kernel, specialization: Specialization, compiler: Mapping[str, str]) -> str:
-    """Return the key of one launch in the cache.
-
-    Args:
-        kernel: The kernel's identity; its ``cache_key`` covers source, callees and globals.
-        specialization: What it is compiled for.
-        compiler: Target, Triton and ptxas versions.
-    """
+    """Return the key of one launch in the cache; ``compiler`` has the target and the versions of Triton and ptxas."""
     return digest(kernel.name, kernel.cache_key, msgspec.to_builtins(specialization), dict(compiler))
+
+
+class _Launch(msgspec.Struct, omit_defaults=True):
+    object: str | None = None
+    rejected: str | None = None
 
 
 class BuildCache:
@@ -74,18 +73,17 @@ class BuildCache:
 
     def launch(self, key: str) -> Outcome | None:
         """Return what became of a launch, or None if it was never compiled or its files are gone."""
-        stored = self._read_json("launches", key)
-        if stored is None:
-            return None
-        if "rejected" in stored:
-            return Outcome(rejected=str(stored["rejected"]))
-        found = self.object(str(stored.get("object")))
-        return None if found is None else Outcome(object=found)
+        with contextlib.suppress(ValueError):
+            stored = msgspec.json.decode(self._read("launches", key) or b"", type=_Launch)
+            if stored.rejected is not None:
+                return Outcome(rejected=stored.rejected)
+            found = self.object(str(stored.object))
+            return None if found is None else Outcome(object=found)
+        return None
 
     def put_launch(self, key: str, *, object_key: str | None = None, rejected: str | None = None) -> None:
         """Store what became of a launch."""
-        value = {"rejected": rejected} if rejected is not None else {"object": object_key}
-        self._write("launches", key, json.dumps(value).encode())
+        self._write("launches", key, msgspec.json.encode(_Launch(object_key, rejected)))
 
     def object(self, key: str) -> CompiledKernel | None:
         """Return a compiled kernel, or None."""
@@ -162,14 +160,6 @@ class BuildCache:
             return self._path(kind, key).read_bytes()
         except OSError:
             return None
-
-    def _read_json(self, kind: str, key: str) -> dict[str, Json] | None:
-        stored = self._read(kind, key)
-        try:
-            value = json.loads(stored) if stored is not None else None
-        except ValueError:
-            return None
-        return value if isinstance(value, dict) else None
 
     def _write(self, kind: str, key: str, data: bytes) -> None:
         path = self._path(kind, key)

@@ -12,14 +12,15 @@ import math
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gdn_aot._text import plural
 from gdn_aot.compiling import node
 from gdn_aot.compiling.client import WorkerError
 from gdn_aot.compiling.executor import Answer
-from gdn_aot.compiling.local import answer, payload
 from gdn_aot.compiling.versions import versions
 from gdn_aot.errors import ClusterError, NotWritableError, UsageError
 from gdn_aot.machine.cluster import Cluster, reason
@@ -54,28 +55,20 @@ class _Batch:
     tasks: tuple[CompileTask, ...] = ()
 
 
-@dataclass(slots=True)
-class _Flying:
-    """The tasks of Ray that have not come back."""
-
-    batches: dict[Any, _Batch] = field(default_factory=dict)
-    heard: float = field(default_factory=time.monotonic)
-    told: bool = False
-
-
 class RayExecutor:
     """Works on the nodes of a cluster. Entering connects.
 
-    Args:
-        address: ``HOST:PORT`` of the cluster's head, or ``auto`` for the one that this machine is a node of.
-        say: Told what happens to nodes.
+    ``address`` is ``HOST:PORT`` of the cluster's head, or ``auto`` for the one that this machine is a node of;
+    ``say`` is told what happens to nodes.
     """
 
     def __init__(self, address: str, say: Callable[[str], None]) -> None:
         self.cluster = Cluster(address)
-        self._say = say
+        self.say = say
         self._job = uuid.uuid4().hex[:12]
-        self._flying = _Flying()
+        self._flying: dict[Any, _Batch] = {}
+        """The tasks of Ray that have not come back."""
+        self._heard, self._told = time.monotonic(), False
         self._versions: dict[str, dict[str, str]] = {}
         self._first: set[str] = set()
         """Nodes that were there at the start: a wrong version on one of these ends the command."""
@@ -89,7 +82,7 @@ class RayExecutor:
 
     def __exit__(self, *left: object) -> None:
         try:
-            self.cluster.cancel(list(self._flying.batches))
+            self.cluster.cancel(list(self._flying))
             self.cluster.on_every_node(node.end, self._job)
         finally:
             self.cluster.__exit__(*left)
@@ -129,48 +122,35 @@ class RayExecutor:
     def compile(self, order: Order, tasks: tuple[CompileTask, ...]) -> None:
         """Hand Ray a batch of launches."""
         each, _ = self.cpus()
-        pool = {
-            "compiler": dict(order.compiler), "jobs": each, "timeout": order.timeout, "margin": MARGIN_SECONDS,
-        }  # fmt: skip
+        pool = {"compiler": order.compiler, "jobs": each, "timeout": order.timeout, "margin": MARGIN_SECONDS}
         target = order.target.name
-        arguments = (
-            self._job,
-            order.provider.name,
-            target,
-            self._versions[target],
-            pool,
-            [payload(one) for one in tasks],
-        )
-        tries = MOST_TRIES if len(tasks) == 1 else 1
-        self._submit(_Batch(order=order, tasks=tasks), node.compile_batch, each, *arguments, tries=tries)
+        where = (self._job, order.provider.name, target, self._versions[target])
+        tries, payloads = MOST_TRIES if len(tasks) == 1 else 1, msgspec.to_builtins(tasks)
+        self._submit(_Batch(order=order, tasks=tasks), node.compile_batch, each, *where, pool, payloads, tries=tries)
 
     def _submit(self, batch: _Batch, function: Any, cpus: int, *arguments: Any, tries: int = 1) -> None:
         call = self.cluster.task(function, arguments, cpus=cpus, tries=tries, without=self._left_out)
-        self._flying.batches[call] = batch
+        self._flying[call] = batch
 
     @property
     def batches(self) -> int:
         """How many batches of launches have not come back."""
-        return sum(batch.order is not None for batch in self._flying.batches.values())
+        return sum(batch.order is not None for batch in self._flying.values())
 
     def next(self) -> tuple[tuple[CompileTask, ...], list[dict[str, Any]] | str] | None:
-        """Wait for what comes back next, for a moment.
-
-        Returns:
-            The launches of a batch with their answers, or why it was lost; None if there is nothing yet.
+        """Wait a moment for launches to come back: with their answers, or why they were lost. None if none did.
 
         Raises:
             UsageError: A node that was there from the start has other versions.
             ClusterError: No node is left.
             WorkerError: A node cannot import the provider.
         """
-        flying = self._flying
-        call = self.cluster.first(list(flying.batches), POLL_SECONDS)
+        call = self.cluster.first(list(self._flying), POLL_SECONDS)
         if call is None:
             self._check_waiting()
             return None
-        batch = flying.batches.pop(call)
-        flying.heard = time.monotonic()
+        batch = self._flying.pop(call)
+        self._heard = time.monotonic()
         try:
             where, message = self.cluster.get(call)
         except Exception as error:  # noqa: BLE001 - whatever Ray says of a task that it lost
@@ -191,18 +171,13 @@ class RayExecutor:
             raise UsageError(text, hint="install the same versions of gdn-aot, Triton and the provider on every node")
         if where not in self._left_out:
             self._left_out.add(where)
-            self._say(f"{text}: it is left out")
+            self.say(f"{text}: it is left out")
 
     def _check_waiting(self) -> None:
         self.cpus()
-        flying = self._flying
-        if flying.batches and not flying.told and time.monotonic() - flying.heard > SAY_SECONDS:
-            flying.told = True
-            self._say("waiting for CPUs of the cluster: other work may hold them, ray status shows it")
-
-    def tell(self, lost: int, why: str) -> None:
-        """Say that launches are done again."""
-        self._say(f"a task of {lost} kernels was lost: {why}; they are done again")
+        if self._flying and not self._told and time.monotonic() - self._heard > SAY_SECONDS:
+            self._told = True
+            self.say("waiting for CPUs of the cluster: other work may hold them, ray status shows it")
 
 
 class RayCompiling:
@@ -255,7 +230,7 @@ class RayCompiling:
 
     def _lost(self, tasks: tuple[CompileTask, ...], why: str) -> None:
         if len(tasks) > 1:
-            self._executor.tell(len(tasks), why)
+            self._executor.say(f"a task of {len(tasks)} kernels was lost: {why}; they are done again")
             for task in tasks:
                 self._executor.compile(self._order, (task,))
             return
@@ -279,4 +254,4 @@ class RayCompiling:
             if message["text"] is not None:
                 cache.put_ptx(made.cubin, message["text"])
             cache.put_launch(task.key, object_key=message["object"])
-        return answer(task.number, message)
+        return msgspec.convert({**message, "task": task.number}, Answer)

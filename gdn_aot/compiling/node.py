@@ -93,15 +93,7 @@ def compile_batch(
     pool: Mapping[str, Any],
     payloads: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Compile launches of one target.
-
-    Args:
-        job: Name of the command's directory; see `job_folder`.
-        provider: Of which provider.
-        target: For which target.
-        here: `versions` of the machine of the command.
-        pool: ``compiler``, ``jobs``, ``timeout`` and ``margin`` of the compile workers.
-        payloads: The launches.
+    """Compile launches of one target for the machine whose `versions` are ``here``.
 
     Returns:
         ``answers``, each with the ``task``'s place in ``payloads`` and the bytes of what was made; or ``differs``, in

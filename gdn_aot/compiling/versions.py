@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot._version import __version__
 from gdn_aot.catalogue.targets import assembler_version, get_target
 from gdn_aot.machine import installed
-from gdn_aot.tracing import sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +18,23 @@ if TYPE_CHECKING:
 
 _MISSING = "not installed"
 _CODE = "code"
+_OUR_FILES = ("launches.py", "artifact/elf.py")
+_OUR_FOLDERS = ("catalogue", "machine", "triton_internals", "reference", "providers", "tracing", "compiling")
+"""Of this package, what decides what a trace holds."""
+
+
+def code_digest(provider: ProviderInfo) -> str:
+    """Return a digest of all Python files of a provider's package, and of ours that decide what is traced."""
+    distribution = importlib.metadata.distribution(provider.distribution)
+    theirs = Path(str(distribution.locate_file(provider.package)))
+    ours = Path(__file__).parent.parent
+    hasher = hashlib.sha256()
+    own = [ours / name for name in _OUR_FILES] + [path for name in _OUR_FOLDERS for path in (ours / name).rglob("*.py")]
+    for root, files in ((theirs, theirs.rglob("*.py")), (ours, own)):
+        for path in sorted(files):
+            hasher.update(f"{path.relative_to(root)}\0".encode())
+            hasher.update(hashlib.sha256(path.read_bytes()).digest())
+    return hasher.hexdigest()
 
 
 def versions(provider: ProviderInfo, target: str) -> dict[str, str]:
@@ -28,7 +47,7 @@ def versions(provider: ProviderInfo, target: str) -> dict[str, str]:
         distribution: installed.version(distribution) or _MISSING,
     }
     if found[distribution] != _MISSING:
-        found[_CODE] = sources.code_digest(provider)
+        found[_CODE] = code_digest(provider)
     return found
 
 

@@ -6,7 +6,7 @@ providers read the device when they are imported.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -33,12 +33,12 @@ from gdn_aot.launches import config_from_json
 from gdn_aot.machine import pool
 from gdn_aot.providers import load
 from gdn_aot.tracing import captured_calls, stub, wide
-from gdn_aot.tracing.recorder import Recorder, timed
+from gdn_aot.tracing.recorder import TraceRecorder
 from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.relax import Relaxer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gdn_aot.launches import Config
 
@@ -60,37 +60,32 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
         triton_version=triton_internals.check_supported(),
         ptxas_version=request["ptxas"],
     )
-    recorder = Recorder(made, more=_more(request), relaxer=Relaxer.of(module))
+    recorder = TraceRecorder(made, more=_more(request), relaxer=Relaxer.of(module))
     limits = Limits(**request["limits"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     tokens: list[int] = request.get("tokens", [])
     refusals: dict[tuple[str, str], str] = {}
     had: set[tuple[int, str, int]] = set()
 
-    def run() -> None:
-        names = [name for name in request["workloads"] if name in module.WORKLOADS and shapes]
-        made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
-        for index, entry in enumerate(made.workloads):
-            name, _, count = entry.partition("@")
-            workload = module.WORKLOADS[name]()
-            for shape_index, shape in enumerate(shapes):
-                calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
-                for number, call in enumerate(calls):
-                    try:
-                        keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
-                        fresh = [key for key in keys if (shape_index, count, key) not in had]
-                        had.update((shape_index, count, key) for key in fresh)
-                        if count and fresh:
-                            made.places.append((shape_index, int(count), name, number, fresh))
-                    except Exception as error:  # noqa: BLE001
-                        refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
-        if capture := request.get("capture"):
-            made.workloads.append(capture["name"])
-            made.left_out = captured_calls.trace(
-                recorder, capture["kernels"], request["target"], len(made.workloads) - 1
-            )
-
-    timed(made, run)
+    names = [name for name in request["workloads"] if name in module.WORKLOADS and shapes]
+    made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
+    for index, entry in enumerate(made.workloads):
+        name, _, count = entry.partition("@")
+        workload = module.WORKLOADS[name]()
+        for shape_index, shape in enumerate(shapes):
+            calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
+            for number, call in enumerate(calls):
+                try:
+                    keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
+                    fresh = [key for key in keys if (shape_index, count, key) not in had]
+                    had.update((shape_index, count, key) for key in fresh)
+                    if count and fresh:
+                        made.places.append((shape_index, int(count), name, number, fresh))
+                except Exception as error:  # noqa: BLE001
+                    refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
+    if capture := request.get("capture"):
+        made.workloads.append(capture["name"])
+        made.left_out = captured_calls.trace(recorder, capture["kernels"], request["target"], len(made.workloads) - 1)
     made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]
     return made
 
@@ -163,17 +158,17 @@ def _cpu_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-class _scratch:  # noqa: N801
-    """A directory of its own for Triton's cache and the assembler's temporary files, gone afterwards."""
-
-    def __enter__(self) -> None:
-        self._path = tempfile.mkdtemp(prefix="compile-", dir=os.environ["GDN_AOT_SCRATCH"])
-        tempfile.tempdir = self._path
-        os.environ["TRITON_CACHE_DIR"] = self._path
-
-    def __exit__(self, *_: object) -> None:
+@contextlib.contextmanager
+def _scratch() -> Iterator[None]:
+    """Have a directory of its own for Triton's cache and the assembler's temporary files, gone afterwards."""
+    tempfile.tempdir = os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(
+        prefix="compile-", dir=os.environ["GDN_AOT_SCRATCH"]
+    )
+    try:
+        yield
+    finally:
         tempfile.tempdir = None
-        shutil.rmtree(self._path, ignore_errors=True)
+        shutil.rmtree(os.environ["TRITON_CACHE_DIR"], ignore_errors=True)
 
 
 def _message(error: BaseException) -> str:

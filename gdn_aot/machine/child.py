@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gdn_aot.errors import NotWritableError
 from gdn_aot.machine import zygote
+from gdn_aot.machine.pool import ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,12 +39,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-KEPT_VARIABLES = (
-    "TRITON_PTXAS_PATH",
-    "TRITON_PTXAS_BLACKWELL_PATH",
-    "TRITON_LIBDEVICE_PATH",
-    "TRITON_LIBCUDA_PATH",
-)
+KEPT_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LIBDEVICE_PATH", "TRITON_LIBCUDA_PATH")
 """Variables of Triton that choose tools; every other ``TRITON_*`` and ``FLA_*`` changes keys and is dropped."""
 
 _START = "import sys; sys.path[:] = filter(None, sys.path); from gdn_aot.machine.zygote import main; main()"
@@ -198,7 +194,9 @@ class Child:
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
             status = self._wait(_SECONDS_TO_END)
-            raise EndedError(self._ending(status), self.notes.read()[1], status) from None
+            said = self.log_tail().splitlines()[-1:]
+            reason = ": ".join([f"its process ended with {ending(status)}", *said])
+            raise EndedError(reason, self.notes.read()[1], status) from None
         if message["event"] == "died":
             self.kill()
             raise EndedError(message["reason"], self.notes.read()[1])
@@ -222,11 +220,6 @@ class Child:
             return self._connection.poll(seconds)
         except OSError:
             return True
-
-    def _ending(self, code: int | None) -> str:
-        how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit status {code}"
-        tail = self.log_tail()
-        return f"its process ended with {how}" + (f": {tail.splitlines()[-1]}" if tail else "")
 
     def log_tail(self) -> str:
         """Return the last lines that the child printed."""

@@ -27,9 +27,7 @@ ANSWER_SECONDS = 9.0
 """In which it must then let a client of Ray in. Both together are less than the 15 s that are promised."""
 _END_SECONDS = 5.0
 _ADDRESS = re.compile(r"[^:/\s]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Ray reads them when it is imported: nothing is reported to anyone."""
 _PROBE = """
 import json, logging, sys
@@ -90,6 +88,7 @@ class Cluster:
 
         import ray
 
+        self._ray: Any = ray
         with contextlib.ExitStack() as streams:
             streams.enter_context(contextlib.redirect_stdout(sys.stderr))
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -97,10 +96,8 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import ray
-
         with self._streams:
-            ray.shutdown()
+            self._ray.shutdown()
 
     def _connect(self) -> None:
         host, _, port = self.address.rpartition(":")
@@ -141,16 +138,12 @@ class Cluster:
         """Return where the cluster's head is, as ``HOST:PORT``: as it was given, or what ``auto`` has found."""
         if self.address != "auto":
             return self.address
-        import ray
-
-        return str(ray.get_runtime_context().gcs_address)
+        return str(self._ray.get_runtime_context().gcs_address)
 
     def nodes(self) -> list[Node]:
         """Return the nodes that are alive, in a fixed order."""
-        import ray
-
         found = []
-        for row in ray.nodes():
+        for row in self._ray.nodes():
             if row["Alive"]:
                 resources = row["Resources"]
                 found.append(
@@ -171,51 +164,39 @@ class Cluster:
     def task(
         self, function: Callable[..., Any], arguments: Sequence[Any], *, cpus: int, tries: int, without: Collection[str]
     ) -> Any:
-        """Have a function called on some node, and again where that is lost or it raises.
+        """Have a function, of a module that nodes have, called on some node that is not one of ``without``.
 
-        Args:
-            function: Of a module that nodes have.
-            arguments: Its arguments.
-            cpus: What it takes of the node.
-            tries: How often at the most.
-            without: Ids of nodes that it must not run on.
+        It takes so many CPUs of the node, and is called again, ``tries`` times at the most, where that is lost or it
+        raises.
         """
-        import ray
-
         limits = {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(without))})"}} if without else {}
-        made = ray.remote(_here).options(num_cpus=cpus, max_retries=tries - 1, retry_exceptions=tries > 1, **limits)
+        made = self._ray.remote(_here).options(
+            num_cpus=cpus, max_retries=tries - 1, retry_exceptions=tries > 1, **limits
+        )
         return made.remote(function, *arguments)
 
     def first(self, calls: list[Any], seconds: float) -> Any | None:
         """Wait for one of these calls to come back. Returns it, or None if none does in this time."""
-        import ray
-
         if not calls:
             time.sleep(seconds)
             return None
-        done, _ = ray.wait(calls, num_returns=1, timeout=seconds)
+        done, _ = self._ray.wait(calls, num_returns=1, timeout=seconds)
         return done[0] if done else None
 
     def get(self, call: Any) -> tuple[str, Any]:
         """Return (id of its node, what the function returned there) of a task that came back; raises what it raised."""
-        import ray
-
-        found: tuple[str, Any] = ray.get(call)
+        found: tuple[str, Any] = self._ray.get(call)
         return found
 
     def cancel(self, calls: list[Any]) -> None:
         """End tasks where they run, at once."""
-        import ray
-
         for call in calls:
             with contextlib.suppress(Exception):
-                ray.cancel(call, force=True)
+                self._ray.cancel(call, force=True)
 
     def on_every_node(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call a function on each node, whatever else runs there, and wait a moment for it."""
-        import ray
-
-        made = ray.remote(function)
+        made = self._ray.remote(function)
         self.end(
             [
                 made.options(num_cpus=0, max_retries=0, scheduling_strategy=_only(node)).remote(*arguments)
@@ -226,29 +207,21 @@ class Cluster:
     def actor(self, kind: type, node: Node, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Start an actor on a node. That this fails shows when it is called.
 
-        Args:
-            kind: Its class.
-            node: Where.
-            arguments: Of the class.
-            options: Of Ray: what the actor takes of the node.
+        ``options`` are Ray's: what the actor takes of the node.
         """
-        import ray
-
-        made = ray.remote(kind).options(scheduling_strategy=_only(node), max_restarts=0, max_task_retries=0, **options)
+        made = self._ray.remote(kind).options(
+            scheduling_strategy=_only(node), max_restarts=0, max_task_retries=0, **options
+        )
         return made.remote(**(arguments or {}))
 
     def kill(self, actor: Any) -> None:
         """Kill an actor; one that is gone already is none the worse."""
-        import ray
-
-        ray.kill(actor)
+        self._ray.kill(actor)
 
     def end(self, calls: list[Any]) -> None:
         """Wait a moment for calls that end something."""
-        import ray
-
         if calls:
-            ray.wait(calls, num_returns=len(calls), timeout=_END_SECONDS)
+            self._ray.wait(calls, num_returns=len(calls), timeout=_END_SECONDS)
 
 
 def _here(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:

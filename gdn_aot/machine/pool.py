@@ -96,7 +96,7 @@ class Pool:
                     answer = worker.connection.recv()
             except (EOFError, OSError):
                 worker.process.join()
-                answer = {"failed": f"the compiler crashed ({_ending(worker.process.exitcode)})"}
+                answer = {"failed": f"the compiler crashed ({ending(worker.process.exitcode)})"}
                 self._workers[slot] = self._start()
             else:
                 if answer is None and time.monotonic() >= worker.deadline:
@@ -117,7 +117,8 @@ class Pool:
             worker.process.join()
 
 
-def _ending(code: int | None) -> str:
+def ending(code: int | None) -> str:
+    """Return how a process ended: ``signal SIGSEGV`` or ``exit status 1``."""
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit status {code}"

@@ -1,51 +1,21 @@
-"""The card that is measured on, as the worker sees it. Tests put another one in its place."""
+"""The card that is measured on, as the process there sees it. Tests put another one in its place."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.tracing import stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import TypeAlias
 
+    from gdn_aot.catalogue.targets import Target
     from gdn_aot.store.index_records import BinaryRecord
 
     Launchable: TypeAlias = Callable[[tuple[int, int, int], Mapping[str, Any]], None]
-
-
-class Card(Protocol):
-    """A device that binaries are launched on. Made once per process, before the provider is imported."""
-
-    device: str
-    """Where tensors are to be, as PyTorch names it."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return ``name``, ``sm_count``, ``memory`` in bytes and ``l2`` in bytes."""
-        ...
-
-    def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Launchable:
-        """Load a binary. What is returned launches it with a grid and arguments.
-
-        Raises:
-            RuntimeError: The device cannot take it.
-        """
-        ...
-
-    def synchronize(self) -> None:
-        """Wait for everything launched.
-
-        Raises:
-            RuntimeError: A launch failed; the process cannot go on.
-        """
-        ...
-
-    def time(
-        self, launches: Sequence[Callable[[], None]], before: Callable[[], None], rounds: int
-    ) -> list[list[float]]:
-        """Time launches in interleaved rounds; see `Cuda.time`."""
-        ...
 
 
 _TRIALS = 20
@@ -56,9 +26,10 @@ WARM_UP = 2
 
 
 class Cuda:
-    """The first visible CUDA device, through PyTorch and the driver."""
+    """The first visible CUDA device, through PyTorch and the driver. Made before the provider is imported."""
 
     device = "cuda"
+    """Where tensors are to be, as PyTorch names it."""
 
     def __init__(self) -> None:
         import torch
@@ -83,6 +54,10 @@ class Cuda:
         self._overwrite = 0.0
         """Seconds that overwriting the buffer takes."""
 
+    def become(self, target: Target) -> None:
+        """Have this process report it as a card of a target."""
+        stub.disguise(target)
+
     def describe(self) -> dict[str, Any]:
         """Return ``name``, ``sm_count``, ``memory`` in bytes and ``l2`` in bytes."""
         properties = self._torch.cuda.get_device_properties(0)
@@ -94,7 +69,7 @@ class Cuda:
         }
 
     def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Launchable:
-        """Load a binary.
+        """Load a binary. What is returned launches it with a grid and arguments.
 
         Raises:
             RuntimeError: The driver refused.
@@ -132,21 +107,14 @@ class Cuda:
     def time(
         self, launches: Sequence[Callable[[], None]], before: Callable[[], None], rounds: int
     ) -> list[list[float]]:
-        """Time launches on the device.
+        """Return the times in microseconds of each launch, one per round.
 
         In every round each launch comes once, the rounds starting at another one each time, so that what drifts
         hits all alike. Before each, twice the L2 cache is overwritten: the operands of a kernel in a model come from
         memory or from the kernel before, seldom all from the cache. Every round begins with as much overwriting as the
         host needs to queue the round, so that the device never waits for the host between the two events around a
-        launch.
-
-        Args:
-            launches: What to time.
-            before: Called before each launch, outside the time taken: puts back state that the kernel updates.
-            rounds: Rounds that count; `WARM_UP` more go before.
-
-        Returns:
-            For each launch its times in microseconds, one per round.
+        launch. ``before`` is called before each launch, outside the time taken: it puts back state that the kernel
+        updates. `WARM_UP` more rounds go before those that count.
         """
         count = len(launches)
         lead, took = 0, math.inf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import tempfile
@@ -17,17 +16,16 @@ from gdn_aot.compiling.versions import versions
 from gdn_aot.errors import GdnAotError
 from gdn_aot.machine.card import probe
 from gdn_aot.machine.child import Child, EndedError
+from gdn_aot.measuring.process import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gdn_aot.measuring.process import PlannedKernel
+
 
 class CardNode:
-    """Measures for one driver on one card.
-
-    Args:
-        any_card: Whether Ray gave this process no card of its own; it then hides all of them, which is undone.
-    """
+    """Measures for one driver on one card; with ``any_card`` Ray gave it none, and hides all, which is undone."""
 
     def __init__(self, *, any_card: bool) -> None:
         if any_card and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
@@ -58,13 +56,11 @@ class CardNode:
         """Return those of these cubins that are not here yet."""
         return [sha256 for sha256 in cubins if not self._cache.has_cubin(sha256)]
 
-    async def plan(self, kernels: Sequence[Mapping[str, Any]], cubins: Mapping[str, bytes]) -> str:
+    async def plan(self, kernels: list[PlannedKernel], cubins: Mapping[str, bytes]) -> str:
         """Write a plan and cubins that it names. Returns the path of the plan."""
         for sha256, data in cubins.items():
             self._cache.put_cubin(sha256, data)
-        path = self._folder / "plan.json"
-        path.write_text(json.dumps({"cache": str(self._cache.root), "kernels": list(kernels)}))
-        return str(path)
+        return Plan(str(self._cache.root), kernels).write(self._folder / "plan.json")
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Send the process a message."""

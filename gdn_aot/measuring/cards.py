@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gdn_aot.machine.child import Child, EndedError
+from gdn_aot.measuring.process import START_SECONDS, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.machine.card import CardInfo
+    from gdn_aot.measuring.process import Measurer, PlannedKernel
+
+    Cards = tuple[CardInfo, list["MeasuringCard"]]
+    """What each of some cards is, which are all of one kind, and the cards, which share the measuring."""
 
 
 MODULE = "gdn_aot.measuring.worker"
 """The module that measures."""
-START_SECONDS = 300.0
-"""Seconds in which a measuring process has imported the provider."""
 VARIABLES = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Cards are counted as nvidia-smi counts them."""
-
-
-class Measurer(Protocol):
-    """A measuring process; `gdn_aot.machine.child.Child` is one, and says what the parts mean."""
-
-    silence: float | None
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message."""
-        ...
-
-    def receive(self) -> dict[str, Any]:
-        """Wait for the next message; raises `gdn_aot.machine.child.EndedError`."""
-        ...
-
-    def end(self, *, at_once: bool) -> None:
-        """End it, after its last message or at once."""
-        ...
 
 
 class LostError(Exception):
     """A card cannot be used any more, through no fault of what was measured on it."""
 
 
-class Card(Protocol):
+class MeasuringCard(Protocol):
     """A place to measure: starts measuring processes, one at a time, and gives them what they read.
 
     ``start`` and ``plan`` are called by one thread, ``stop`` by any.
@@ -64,24 +47,12 @@ class Card(Protocol):
         Raises:
             LostError: The place is gone, or was stopped.
         """
-        ...
 
-    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+    def plan(self, kernels: list[PlannedKernel]) -> str:
         """Make a plan, and the binaries that it names, readable for the process there. Returns its path there."""
-        ...
 
     def stop(self) -> None:
         """Kill the process, now; whoever waits for it gets `LostError`."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cards:
-    """The cards that share the measuring, all of one kind."""
-
-    info: CardInfo
-    """What each of them is."""
-    cards: list[Card] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -90,7 +61,7 @@ def this_card(info: CardInfo, cache: BuildCache) -> Iterator[Cards]:
     with tempfile.TemporaryDirectory(prefix="gdn-aot-plan-") as folder:
         card = LocalCard(cache, Path(folder))
         try:
-            yield Cards(info=info, cards=[card])
+            yield info, [card]
         finally:
             card.stop()
 
@@ -130,11 +101,9 @@ class LocalCard:
             self._process = LocalMeasurer(MODULE, silence=START_SECONDS, variables=VARIABLES).__enter__()
             return self._process
 
-    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+    def plan(self, kernels: list[PlannedKernel]) -> str:
         """Write the plan; binaries are in the build cache already."""
-        path = self._folder / "plan.json"
-        path.write_text(json.dumps({"cache": str(self._cache.root.absolute()), "kernels": kernels}))
-        return str(path)
+        return Plan(str(self._cache.root.absolute()), kernels).write(self._folder / "plan.json")
 
     def stop(self) -> None:
         """Kill the process and start no more."""

@@ -16,37 +16,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gdn_aot._version import __version__
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.targets import assembler_version
-from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
 from gdn_aot.machine.child import Child, EndedError
+from gdn_aot.measuring.process import CARD, START_SECONDS, Plan, PlannedBinary, PlannedKernel, begin
 from gdn_aot.providers import module_name
 from gdn_aot.records import numerics as records
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from gdn_aot.building.pipeline import Built, Progress
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.machine.card import CardInfo
 
-    Progress = Callable[[int, int, str], None]
-
 MODULE = "gdn_aot.measuring.check_worker"
-CARD = "gdn_aot.measuring.check_worker:RealCard"
 MOST_RESTARTS = 25
 """Processes that one target may cost before the rest of it is given up."""
-START_SECONDS = 300.0
 _FEATURED = "a"
 """Ending of the name of an architecture whose code runs on no other."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class CheckTask:
     """What to check, for every target alike."""
 
     job: pipeline.Job
@@ -59,41 +57,24 @@ class Task:
     """Module of the workloads, if it is another than the provider's."""
 
 
-@dataclass(kw_only=True)
-class Prepared:
-    """One target, compiled."""
-
-    target: Target
-    shapes: tuple[ModelShape, ...]
-    compiled: pipeline.Compiled
-
-    def plan(self, task: Task, *, native: bool) -> dict[str, Any]:
-        """Return what the worker needs: choices and binaries by kernel."""
-        trace, choices = self.compiled.trace, self.compiled.choices
-        objects = self.compiled.run.kept(choices)
-        rows: dict[int, dict[str, Any]] = {}
-        for index, kernel in enumerate(trace.kernels):
-            rows[index] = {"name": kernel.name, "choices": [], "binaries": {}}
-        for chosen in choices.chosen:
-            rows[chosen.tuning.kernel]["choices"].append([chosen.tuning.key, msgspec.to_builtins(chosen.config)])
-        for index, made in objects.items():
-            launch = trace.launches[index]
-            binary = {
-                "cubin": made.cubin,
-                "metadata": made.metadata,
-                "specialization": msgspec.to_builtins(launch.specialization),
-            }
-            rows[launch.kernel]["binaries"][launch.key] = binary
-        return {"cache": str(task.job.cache.root.absolute()), "native": native, "kernels": list(rows.values())}
-
-
-def prepare(task: Task, target: Target, progress: Progress) -> Prepared:
+def prepare(task: CheckTask, target: Target, progress: Progress) -> Built:
     """Trace, choose and compile for a target, as a build does, and keep the PTX. Needs no card."""
     with contextlib.ExitStack() as stack:
         lazy = pipeline.LazyWorker(stack, task.job.wanted.provider.name, target)
-        compiled = pipeline.compile_target(task.job, target, lazy, progress)
-        lazy.close()
-    return Prepared(target=target, shapes=task.job.wanted.distinct_for(target), compiled=compiled)
+        return pipeline.compile_target(task.job, target, lazy, progress)
+
+
+def _plan(task: CheckTask, built: Built, *, native: bool) -> Plan:
+    """Return what the worker needs: choices and binaries by kernel."""
+    trace = built.trace
+    kernels = [PlannedKernel(kernel.name) for kernel in trace.kernels]
+    for chosen in built.choices.chosen:
+        kernels[chosen.tuning.kernel].choices.append((chosen.tuning.key, chosen.config))
+    for index, made in built.run.kept(built.choices).items():
+        launch = trace.launches[index]
+        specialization = msgspec.to_builtins(launch.specialization)
+        kernels[launch.kernel].binaries[launch.key] = PlannedBinary(made.cubin, made.metadata, specialization)
+    return Plan(str(task.job.cache.root.absolute()), kernels, native)
 
 
 def obstacle(target: Target, card: Target) -> str | None:
@@ -122,11 +103,6 @@ class Results:
         self.done.append((name, shape, number))
         self.checks.setdefault((name, shape), []).append(dict(event))
         self.failures += bool(event.get("wrong"))
-
-    def blame(self, coming: Mapping[str, Any] | None, reason: str) -> None:
-        """Put down the call that ended a worker."""
-        if coming is not None:
-            self.take({**coming, "wrong": reason, "off": [], "kernels": {}})
 
     @property
     def made(self) -> int:
@@ -186,7 +162,7 @@ def _row(workload: str, shape: ModelShape, answers: Sequence[Mapping[str, Any]])
     )
 
 
-def run(task: Task, prepared: Prepared, *, native: bool, progress: Progress) -> Results:
+def run(task: CheckTask, built: Built, *, native: bool, progress: Progress) -> Results:
     """Make every call in worker processes, whatever the calls do to them.
 
     Raises:
@@ -194,35 +170,29 @@ def run(task: Task, prepared: Prepared, *, native: bool, progress: Progress) -> 
     """
     results = Results()
     with tempfile.TemporaryDirectory(prefix="gdn-aot-check-") as folder:
-        plan = Path(folder) / "plan.json"
-        plan.write_text(json.dumps(prepared.plan(task, native=native)))
+        plan = _plan(task, built, native=native).write(Path(folder) / "plan.json")
         for _ in range(MOST_RESTARTS):
-            if _session(task, prepared, plan, results, progress):
+            if _session(task, built.target, plan, results, progress):
                 return results
     results.failures += 1
     return results
 
 
-def _session(task: Task, prepared: Prepared, plan: Path, results: Results, progress: Progress) -> bool:
+def _session(task: CheckTask, target: Target, plan: str, results: Results, progress: Progress) -> bool:
     """Go on in one worker. Returns whether everything is done."""
-    job = task.job
+    wanted = task.job.wanted
+    shapes = wanted.distinct_for(target)
     with Child(MODULE, silence=START_SECONDS) as worker:
-        module = task.module or module_name(job.wanted.provider.name)
-        worker.send({"card": task.card, "target": prepared.target.name, "module": module})
-        try:
-            worker.receive()
-        except EndedError as error:
-            raise UsageError(
-                f"the checking process cannot start: {error.reason}",
-                hint="check the device and the provider with gdn-aot doctor",
-            ) from None
+        module = task.module or module_name(wanted.provider.name)
+        request = {"card": task.card, "options": {}, "target": target.name, "module": module}
+        begin(worker, "checking process cannot start", request)
         worker.silence = task.silence
         worker.send(
             {
-                "plan": str(plan),
-                "limits": asdict(job.wanted.limits),
-                "shapes": [asdict(shape) for shape in prepared.shapes],
-                "workloads": list(job.wanted.workloads),
+                "plan": plan,
+                "limits": asdict(wanted.limits),
+                "shapes": [asdict(shape) for shape in shapes],
+                "workloads": list(wanted.workloads),
                 "done": results.done,
             }
         )
@@ -232,45 +202,25 @@ def _session(task: Task, prepared: Prepared, plan: Path, results: Results, progr
                 if event["event"] == "coming":
                     coming = event
                     name, shape, number = event["place"]
-                    where = f"{prepared.target}: {name}, {prepared.shapes[shape].name} tp {prepared.shapes[shape].tp}"
-                    progress(number, event["of"], where)
+                    progress(number, event["of"], f"{target}: {name}, {shapes[shape].name} tp {shapes[shape].tp}")
                 else:
                     results.take(event)
                     coming = None
         except EndedError as error:
-            kernel = _noted(error.note)
-            results.blame(coming, f"{error.reason}{f', in {kernel}' if kernel else ''}")
+            if coming is not None:
+                kernel = ""  # the one that was noted last
+                with contextlib.suppress(ValueError):
+                    kernel = json.loads(error.note)[1]
+                wrong = f"{error.reason}{f', in {kernel}' if kernel else ''}"
+                results.take({**coming, "wrong": wrong, "off": [], "kernels": {}})
             return False
         return True
 
 
-def _noted(note: str) -> str:
-    """Return the kernel that a worker noted last."""
-    with contextlib.suppress(ValueError):
-        return str(json.loads(note)[1])
-    return ""
-
-
-def make_record(
-    task: Task, target: Target, card: CardInfo | None, results: Results | str, shapes: Sequence[ModelShape]
-) -> records.NumericsRecord:
-    """Return the record of a target.
-
-    Args:
-        task: What was checked.
-        target: For which target.
-        card: The card that is here.
-        results: What the calls came to, or why nothing was run.
-        shapes: The shapes that were checked.
-    """
+def make_record(task: CheckTask, target: Target, card: CardInfo, results: Results | str) -> records.NumericsRecord:
+    """Return the record of a target from what the calls came to, or from why nothing was run."""
     provider = task.job.wanted.provider
-    ran = isinstance(results, Results) and card is not None
-    status: records.Status = "not run"
-    how = "" if isinstance(results, Results) else results
-    if isinstance(results, Results) and card is not None:
-        status = "failed" if results.failures or not results.made else "checked"
-        how = "cubin" if card.target == target else "ptx"
-    return records.NumericsRecord(
+    made = records.NumericsRecord(
         target=target.name,
         provider=RecordedProvider(
             name=provider.name, distribution=provider.distribution, version=installed.require(provider.name)
@@ -278,11 +228,23 @@ def make_record(
         triton=installed.version("triton") or "",
         ptxas=assembler_version(target) or "unknown",
         tool=f"gdn-aot {__version__}",
-        status=status,
-        how=how,
-        device=RecordedDevice(name=card.name, driver=card.driver) if card is not None and ran else None,
-        date=dt.datetime.now(dt.timezone.utc).date().isoformat() if ran else None,
+        status="not run",
+        how=results if isinstance(results, str) else "cubin" if card.target == target else "ptx",
+        device=None,
+        date=None,
+        models=(),
+        checks=(),
+        kernels=(),
+    )
+    if isinstance(results, str):
+        return made
+    shapes = task.job.wanted.distinct_for(target)
+    return replace(
+        made,
+        status="failed" if results.failures or not results.made else "checked",
+        device=RecordedDevice(name=card.name, driver=card.driver),
+        date=dt.datetime.now(dt.timezone.utc).date().isoformat(),
         models=tuple(f"{shape.name} tp {shape.tp} {shape.dtype}" for shape in shapes),
-        checks=results.rows(shapes) if isinstance(results, Results) else (),
-        kernels=results.kernels() if isinstance(results, Results) else (),
+        checks=results.rows(shapes),
+        kernels=results.kernels(),
     )

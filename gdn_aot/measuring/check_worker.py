@@ -8,29 +8,21 @@ is launched with the real arguments. Nothing is compiled by Triton, and nothing 
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import json
 import random
 import warnings
 import zlib
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
-from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.cache import BuildCache
-from gdn_aot.launches import Config, config_from_json
-from gdn_aot.machine.child import Channel, first_line, serve
-from gdn_aot.measuring.card import Cuda
+from gdn_aot.machine.child import first_line, serve
+from gdn_aot.measuring.process import CardServer, Plan, free_memory
 from gdn_aot.providers.draw import Random
 from gdn_aot.records.numerics import choice_digest, launch_digest
 from gdn_aot.reference.tolerance import changed, compare
-from gdn_aot.store.index_records import BinaryRecord
-from gdn_aot.tracing import stub
 from gdn_aot.tracing.recorder import triton_config
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import direct, interception
@@ -38,7 +30,6 @@ from gdn_aot.triton_internals import direct, interception
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gdn_aot.catalogue.targets import Target
     from gdn_aot.measuring.card import Launchable
     from gdn_aot.providers.workload import Call, Workload
 
@@ -50,14 +41,6 @@ SAMPLES = 4
 """Random calls of each workload for each shape."""
 
 
-class RealCard(Cuda):
-    """The first visible CUDA device."""
-
-    def become(self, target: Target) -> None:
-        """Have it reported as a card of a target."""
-        stub.disguise(target)
-
-
 class NotMadeError(Exception):
     """A call cannot be made with the target's binaries; the message says why."""
 
@@ -66,39 +49,12 @@ class CannotRunError(Exception):
     """The device refused a binary; the message says why."""
 
 
-class Plan:
-    """What the parent chose and compiled: one configuration per autotune key, one binary per launch key."""
-
-    def __init__(self, path: Path) -> None:
-        data = json.loads(path.read_bytes())
-        self._cache = BuildCache(Path(data["cache"]))
-        self._native: bool = data["native"]
-        self._binaries: dict[str, dict[str, Any]] = {row["name"]: row["binaries"] for row in data["kernels"]}
-        self._configs: dict[tuple[str, tuple[Any, ...]], Config] = {
-            (row["name"], tuple(key)): config_from_json(config)
-            for row in data["kernels"]
-            for key, config in row["choices"]
-        }
-
-    def config(self, kernel: str, key: tuple[Any, ...]) -> Config | None:
-        """Return the configuration chosen for an autotune key."""
-        return self._configs.get((kernel, key))
-
-    def binary(self, kernel: str, launch_key: str) -> tuple[BinaryRecord, bytes] | None:
-        """Return what to load for a launch: the cubin on a card of the target, else its PTX."""
-        row = self._binaries.get(kernel, {}).get(launch_key)
-        if row is None:
-            return None
-        record = BinaryRecord(launch_key, row["cubin"], row["metadata"], row["specialization"])
-        code = self._cache.cubin(row["cubin"]) if self._native else self._cache.ptx(row["cubin"]).encode() + b"\0"
-        return record, code
-
-
-class Launcher:
-    """Launches a plan's binaries in place of what Triton would, and counts."""
+class PlanLauncher:
+    """Launches a plan's binaries with its choices, in place of what Triton would, and counts."""
 
     def __init__(self, card: Any, plan: Plan, note: Any, relaxer: Relaxer) -> None:
         self._card, self._plan, self._note, self._relaxer = card, plan, note, relaxer
+        self._configs = {(kernel.name, key): config for kernel in plan.kernels for key, config in kernel.choices}
         self._loaded: dict[tuple[str, str], Launchable] = {}
         self.launched: dict[str, tuple[int, set[str], set[str]]] = {}
         """Kernel -> launches, launch keys, and digests of choices and launches without one, since `reset`."""
@@ -118,12 +74,9 @@ class Launcher:
 
     def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if len(tuner.configs) == 1:
-            offered = triton_internals.candidates(tuner, args, kwargs)
-            return triton_internals.run_config(tuner, args, kwargs, offered[0])
-        name = triton_internals.kernel_name(triton_internals.layers(tuner)[0])
-        plain = {word: value for word, value in kwargs.items() if word not in ("grid", "warmup")}
-        key = triton_internals.autotune_key(tuner, args, plain)
-        config = self._plan.config(name, key)
+            return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
+        name, key = triton_internals.looked_up(tuner, args, kwargs)
+        config = self._configs.get((name, key))
         if config is None:
             raise NotMadeError(f"{name} has no choice for key {key}")
         self._count(name)[2].add(choice_digest(name, key, config))
@@ -134,14 +87,14 @@ class Launcher:
             self._tuned = False
 
     def _on_launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> None:
-        prepared = direct.Prepared(jit, args, kwargs, grid, self._relaxer.constants(jit))
+        prepared = direct.BoundLaunch(jit, args, kwargs, grid, self._relaxer.constants(jit))
         name = triton_internals.kernel_name(jit)
         self._note(json.dumps([self.label, name]))
         launch = self._loaded.get((name, prepared.key))
         if launch is None:
             binary = self._plan.binary(name, prepared.key)
-            if binary is None:
-                raise NotMadeError(f"{name} has no binary for this launch")
+            if isinstance(binary, str):
+                raise NotMadeError(f"{name} has no binary for this launch: {binary}")
             launch = self._loaded[name, prepared.key] = self._try(name, "loaded", self._card.load, jit, *binary)
         count, keys, choices = self._count(name)
         keys.add(prepared.key)
@@ -191,7 +144,7 @@ def poisoned() -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def check_call(workload: Workload, shape: ModelShape, call: Call, card: Any, launcher: Launcher) -> dict[str, Any]:
+def check_call(workload: Workload, shape: ModelShape, call: Call, card: Any, launcher: PlanLauncher) -> dict[str, Any]:
     """Make one call on random inputs. Returns ``wrong``, None if nothing is, and how far each result is off."""
     import torch
 
@@ -215,29 +168,19 @@ def _number(value: float) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
-class Server:
+class CheckServer(CardServer):
     """Checks what the parent asks for."""
-
-    def __init__(self, channel: Channel, request: dict[str, Any]) -> None:
-        triton_internals.check_supported()
-        module, _, name = request["card"].partition(":")
-        self._card: Any = getattr(importlib.import_module(module), name)()
-        described = self._card.describe()
-        self._card.become(get_target(request["target"]))
-        self._module: Any = importlib.import_module(request["module"])
-        self._channel = channel
-        channel.send({"event": "started", **described})
 
     def serve(self, request: dict[str, Any]) -> None:
         """Make every call that is not done yet, and send what came of each."""
-        plan, relaxer = Plan(Path(request["plan"])), Relaxer.of(self._module)
-        launcher = Launcher(self._card, plan, self._channel.notes.write, relaxer)
+        plan, relaxer = Plan.read(request["plan"]), Relaxer.of(self.module)
+        launcher = PlanLauncher(self.card, plan, self.channel.notes.write, relaxer)
         limits, done = Limits(**request["limits"]), {tuple(place) for place in request["done"]}
         shapes = [ModelShape(**shape) for shape in request["shapes"]]
         for name in request["workloads"]:
-            if name not in self._module.WORKLOADS:
+            if name not in self.module.WORKLOADS:
                 continue
-            workload = self._module.WORKLOADS[name]()
+            workload = self.module.WORKLOADS[name]()
             for place, shape in enumerate(shapes):
                 calls = planned_calls(workload, shape, limits)
                 for number, call in enumerate(calls):
@@ -245,33 +188,31 @@ class Server:
                         continue
                     launcher.reset(str(call))
                     where = {"place": [name, place, number], "of": len(calls), "call": str(call)}
-                    self._channel.notes.write(json.dumps([str(call), ""]))
-                    self._channel.send({"event": "coming", **where})
+                    self.channel.notes.write(json.dumps([str(call), ""]))
+                    self.channel.send({"event": "coming", **where})
                     answer = self._check(workload, shape, call, launcher)
                     kernels = {
                         kernel: [count, sorted(keys), sorted(choices)]
                         for kernel, (count, keys, choices) in launcher.launched.items()
                     }
-                    self._channel.send({"event": "checked", **where, **answer, "kernels": kernels})
-        self._channel.send({"event": "done"})
+                    self.channel.send({"event": "checked", **where, **answer, "kernels": kernels})
+        self.channel.send({"event": "done"})
 
-    def _check(self, workload: Workload, shape: ModelShape, call: Call, launcher: Launcher) -> dict[str, Any]:
+    def _check(self, workload: Workload, shape: ModelShape, call: Call, launcher: PlanLauncher) -> dict[str, Any]:
         import torch
 
         try:
-            return check_call(workload, shape, call, self._card, launcher)
+            return check_call(workload, shape, call, self.card, launcher)
         except NotMadeError as error:
             return {"skipped": str(error)}
         except torch.OutOfMemoryError as error:
-            reason = f"out of memory: {first_line(error)}"
+            skipped = {"skipped": f"out of memory: {first_line(error)}"}
         except (CannotRunError, ValueError, TypeError, NotImplementedError) as error:
             return {"wrong": f"{type(error).__name__}: {first_line(error)}", "off": []}
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        return {"skipped": reason}
+        free_memory()
+        return skipped
 
 
 def main() -> None:
     """Check for the parent until it wants no more."""
-    serve(Server)
+    serve(CheckServer)

@@ -6,27 +6,25 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from gdn_aot.errors import UsageError
 from gdn_aot.machine.child import EndedError
+from gdn_aot.measuring.process import CARD, PlannedKernel, PlannedKey, begin
+from gdn_aot.providers import module_name
 from gdn_aot.records.objective import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from typing_extensions import Self
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.launches import CompiledKernel, Config, Scalar
-    from gdn_aot.measuring.cards import Card, Measurer
+    from gdn_aot.launches import CompiledKernel, Config, KernelKey, Key
+    from gdn_aot.measuring.cards import MeasuringCard
+    from gdn_aot.measuring.process import Measurer, PlannedBinary
 
 Place = tuple[int, str, int]
 """A call: its tokens, its workload, its number among the workload's calls at that many tokens."""
-CARD = "gdn_aot.measuring.card:Cuda"
-"""What the worker measures on."""
 MOST_RESTARTS = 40
 """Processes that one shape may cost before the rest of it is given up."""
 
@@ -36,7 +34,7 @@ class KeyState:
     """One autotune key: its candidates and what was measured."""
 
     kernel: str
-    key: tuple[Scalar, ...]
+    key: Key
     configs: list[Config]
     offered: int
     """Candidates, from the start, that are the provider's own. They are timed in full at every token count."""
@@ -61,19 +59,19 @@ class Unit:
     """What to measure for one shape."""
 
     shape: ModelShape
-    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
-    binaries: dict[str, dict[str, Any]]
+    keys: dict[KernelKey, KeyState]
+    binaries: dict[str, dict[str, PlannedBinary | str]]
     """Kernel -> launch key -> what the worker needs of it, or why there is none."""
-    calls: dict[Place, list[tuple[str, tuple[Scalar, ...]]]] = field(default_factory=dict)
+    calls: dict[Place, list[KernelKey]] = field(default_factory=dict)
     """The calls that are needed, and the keys that each is needed for."""
 
 
 @dataclass
-class Outcome:
+class Findings:
     """What measuring one shape came to, beside the samples in its keys."""
 
     called: int = 0
-    stalled: set[tuple[str, tuple[Scalar, ...], int]] = field(default_factory=set)
+    stalled: set[tuple[str, Key, int]] = field(default_factory=set)
     """Keys and token counts at which a process ended while candidates were timed, which each had run before."""
     given_up: set[Place] = field(default_factory=set)
     """Calls that were made, or cannot be."""
@@ -90,7 +88,6 @@ class Method:
     """How to measure."""
 
     provider: str
-    workloads: tuple[str, ...]
     limits: Limits
     tokens: tuple[int, ...]
     """Token counts to measure at."""
@@ -114,7 +111,7 @@ class Session:
         LostError: The card cannot be used any more. So may `measure` and `check`.
     """
 
-    def __init__(self, method: Method, card: Card) -> None:
+    def __init__(self, method: Method, card: MeasuringCard) -> None:
         self._method, self._card = method, card
         self._everywhere = (*method.gate_tokens, *method.tokens)
         self._worker: Measurer | None = None
@@ -124,9 +121,7 @@ class Session:
         self._start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._close(at_once=kind is not None)
 
     def _close(self, *, at_once: bool) -> None:
@@ -136,21 +131,17 @@ class Session:
 
     def _start(self) -> Measurer:
         worker = self._worker = self._card.start()
-        method = self._method
-        worker.send({"provider": method.provider, "card": method.card, "options": dict(method.options)})
+        method, where = self._method, f" on node {self._card.name}" if self._card.name else ""
+        request = {"card": method.card, "options": dict(method.options), "module": module_name(method.provider)}
         try:
-            self.device = worker.receive()
-        except EndedError as error:
+            self.device = begin(worker, f"measuring process cannot start{where}", request)
+        except UsageError:
             self._close(at_once=True)
-            where = f" on node {self._card.name}" if self._card.name else ""
-            raise UsageError(
-                f"the measuring process cannot start{where}: {error.reason}",
-                hint="check the device and the provider with gdn-aot doctor",
-            ) from None
+            raise
         worker.silence = method.silence
         return worker
 
-    def measure(self, unit: Unit, outcome: Outcome, progress: Callable[[Outcome], None]) -> None:
+    def measure(self, unit: Unit, outcome: Findings, progress: Callable[[Findings], None]) -> None:
         """Gate and time every candidate of a unit's keys; results are put into the keys as they come."""
         while True:
             worker = self._worker or self._start()
@@ -171,11 +162,11 @@ class Session:
             else:
                 return
 
-    def _left(self, unit: Unit, outcome: Outcome) -> list[Place]:
+    def _left(self, unit: Unit, outcome: Findings) -> list[Place]:
         """Return the calls that still are to be made, in the order of the token counts and workloads."""
         timed = set(self._method.tokens)
 
-        def needed(place: Place, keys: list[tuple[str, tuple[Scalar, ...]]]) -> bool:
+        def needed(place: Place, keys: list[KernelKey]) -> bool:
             states = [unit.keys[key] for key in keys]
             if place in outcome.given_up:
                 return False
@@ -185,16 +176,13 @@ class Session:
 
         return [place for place, keys in unit.calls.items() if needed(place, keys)]
 
-    def check(
-        self, unit: Unit, chosen: Sequence[tuple[str, tuple[Scalar, ...], int]], tokens: Sequence[int]
-    ) -> dict[str, str]:
-        """Make calls with chosen candidates, each key in one: of these token counts, else the shortest that has it.
+    def check(self, unit: Unit, chosen: Sequence[tuple[str, Key, int]], tokens: Sequence[int]) -> dict[str, str]:
+        """Return the calls with chosen candidates that float64 does not confirm, and why.
 
-        Returns:
-            The calls that float64 does not confirm, and why.
+        Each key is in one call: of these token counts, else the shortest that has it.
         """
         worker = self._worker or self._start()
-        outcome = Outcome()
+        outcome = Findings()
         left = {(name, key) for name, key, _ in chosen}
         places = []
         for place in sorted(unit.calls, key=lambda place: (place[0] not in tokens, place[0])):
@@ -211,7 +199,7 @@ class Session:
         return outcome.wrong
 
     @staticmethod
-    def _called(event: dict[str, Any], outcome: Outcome) -> None:
+    def _called(event: dict[str, Any], outcome: Findings) -> None:
         outcome.called += 1
         outcome.given_up.add(tuple(event["place"]))
         if reason := event.get("skipped"):
@@ -232,19 +220,14 @@ class Session:
             "search_seconds": method.search_seconds,
         }
 
-    def _plan(self, unit: Unit) -> list[dict[str, Any]]:
-        keys: dict[str, list[dict[str, Any]]] = {name: [] for name in unit.binaries}
+    def _plan(self, unit: Unit) -> list[PlannedKernel]:
+        kernels = {name: PlannedKernel(name, rows) for name, rows in unit.binaries.items()}
         for state in unit.keys.values():
-            keys.setdefault(state.kernel, []).append(
-                {
-                    "key": state.key,
-                    "configs": msgspec.to_builtins(state.configs),
-                    "offered": state.offered,
-                    "out": {index: reason for index, (_, reason) in state.out.items()},
-                    "done": list(self._everywhere) if state.idle else [*state.samples, *state.gated],
-                }
-            )
-        return [{"name": name, "keys": rows, "binaries": unit.binaries.get(name, {})} for name, rows in keys.items()]
+            done = set(self._everywhere) if state.idle else {*state.samples, *state.gated}
+            out = {index: reason for index, (_, reason) in state.out.items()}
+            kernel = kernels.setdefault(state.kernel, PlannedKernel(state.kernel))
+            kernel.keys.append(PlannedKey(state.key, state.configs, state.offered, out, done))
+        return list(kernels.values())
 
 
 def _take(unit: Unit, event: dict[str, Any]) -> None:
@@ -261,15 +244,12 @@ def _take(unit: Unit, event: dict[str, Any]) -> None:
         state.samples[tokens] = {int(index): Sample(us, event["noise"][index]) for index, us in event["us"].items()}
 
 
-def blame(unit: Unit, error: EndedError, outcome: Outcome) -> bool:
-    """Find out by its last note what ended a worker, and put that out.
+def blame(unit: Unit, error: EndedError, outcome: Findings) -> bool:
+    """Put out what ended a worker by its last note; False if nothing is to blame, and trying again would end alike.
 
     A candidate is out for every key of its kernel. If it happened while candidates were timed, which had all run
     before, it is tried again once; then those timed are out for that key, but for the reference. If it happened outside
     of any candidate, the call is given up.
-
-    Returns:
-        False if nothing is to blame: trying again would end alike.
     """
     try:
         name, key, index, tokens, what = json.loads(error.note)
@@ -298,7 +278,7 @@ def blame(unit: Unit, error: EndedError, outcome: Outcome) -> bool:
     return fresh
 
 
-def _give_up(unit: Unit, place: list[object], call: object, reason: str, outcome: Outcome) -> bool:
+def _give_up(unit: Unit, place: list[object], call: object, reason: str, outcome: Findings) -> bool:
     found = next((known for known in unit.calls if list(known) == place), None)
     if found is None or found in outcome.given_up:
         return False

@@ -13,7 +13,8 @@ from gdn_aot.machine.card import CardInfo, CardUser
 from gdn_aot.machine.child import EndedError
 from gdn_aot.machine.cluster import reason
 from gdn_aot.measuring.card_node import CardNode
-from gdn_aot.measuring.cards import MODULE, START_SECONDS, VARIABLES, Cards, LostError
+from gdn_aot.measuring.cards import MODULE, VARIABLES, LostError
+from gdn_aot.measuring.process import START_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.machine.cluster import Cluster, Node
+    from gdn_aot.measuring.cards import Cards
     from gdn_aot.measuring.client import Method
+    from gdn_aot.measuring.process import PlannedKernel
 
 FREE_SECONDS = 120.0
 """In which a node must have its resource free: it may be in use by another tuning."""
@@ -63,10 +66,10 @@ def find_cards(
     cards = [RayCard(cluster, node, name, target, cache) for node, name in zip(found, names, strict=True)]
     try:
         infos = _described(cards, method, target, say)
-        warnings = [f"{card.name}: {text}" for card, info in infos if (text := info.warning())]
-        for text in warnings:
-            say(f"Warning: {text}")
-        yield Cards(info=infos[0][1], cards=[card for card, _ in infos])
+        for card, info in infos:
+            if text := info.warning():
+                say(f"Warning: {card.name}: {text}")
+        yield infos[0][1], [card for card, _ in infos]
     finally:
         cluster.end([card.close() for card in cards])
         for card in cards:
@@ -104,7 +107,9 @@ def _described(
             )
         if "problem" in answer:
             raise UsageError(f"node {card.name} offers arch:{target}, but: {answer['problem']}", hint=_WRONG_NODE)
-        found.append((card, _info(answer["card"])))
+        plain = answer["card"]
+        processes = tuple(CardUser(**row) for row in plain["processes"])
+        found.append((card, CardInfo(**{**plain, "target": get_target(plain["target"]), "processes": processes})))
     if not found:
         raise ClusterError(f"no card of {target} can be used: {'; '.join(lost)}")
     _check_alike(found, target)
@@ -128,21 +133,8 @@ def _check_alike(found: Sequence[tuple[RayCard, CardInfo]], target: Target) -> N
             )
 
 
-def _info(plain: Mapping[str, Any]) -> CardInfo:
-    processes = tuple(CardUser(**row) for row in plain["processes"])
-    return CardInfo(**{**plain, "target": get_target(plain["target"]), "processes": processes})
-
-
 class RayCard:
-    """A card of a node.
-
-    Args:
-        cluster: Of which cluster.
-        node: On which node.
-        name: What to call it.
-        target: What it is.
-        cache: Where the cubins are here.
-    """
+    """A card of a node."""
 
     def __init__(self, cluster: Cluster, node: Node, name: str, target: Target, cache: BuildCache) -> None:
         self._cluster, self.name, self._target, self._cache = cluster, name, target.name, cache
@@ -183,13 +175,13 @@ class RayCard:
         self.get(self._actor.start.remote(MODULE, VARIABLES, START_SECONDS), START_SECONDS)
         return RayProcess(self, self._actor)
 
-    def plan(self, kernels: Sequence[Mapping[str, Any]]) -> str:
+    def plan(self, kernels: list[PlannedKernel]) -> str:
         """Write the plan on the node, and the cubins that it lacks."""
-        rows = (row for kernel in kernels for row in kernel["binaries"].values())
-        wanted = sorted({row["cubin"] for row in rows if isinstance(row, dict)})
+        rows = (row for kernel in kernels for row in kernel.binaries.values())
+        wanted = sorted({row.cubin for row in rows if not isinstance(row, str)})
         lacking = self.get(self._actor.lacks.remote(wanted))
         cubins = {sha256: self._cache.cubin(sha256) for sha256 in lacking}
-        return str(self.get(self._actor.plan.remote(list(kernels), cubins)))
+        return str(self.get(self._actor.plan.remote(kernels, cubins)))
 
     def close(self) -> Any:
         """Ask the node to end everything."""

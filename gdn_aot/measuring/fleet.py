@@ -15,11 +15,10 @@ from gdn_aot.measuring.client import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
     from typing_extensions import Self
 
-    from gdn_aot.measuring.cards import Card
+    from gdn_aot.measuring.cards import MeasuringCard
     from gdn_aot.measuring.client import Method
 
 _SECONDS_TO_END = 10.0
@@ -27,7 +26,7 @@ _SECONDS_TO_END = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Event:
-    card: Card
+    card: MeasuringCard
     device: dict[str, Any] | None = None
     """The card's process has started, and says this of it."""
     error: BaseException | None = None
@@ -37,17 +36,14 @@ class _Event:
 class Fleet:
     """Has units measured by all cards. Entering starts their processes; leaving ends them.
 
-    Args:
-        method: How to measure.
-        cards: On what. One that is lost is no error as long as there is another.
-        say: Told of cards that are lost.
+    ``say`` is told of cards that are lost, which is no error as long as there is another.
 
     Raises:
         UsageError: A process cannot be started, or cards are not of one kind.
         ClusterError: All cards are lost.
     """
 
-    def __init__(self, method: Method, cards: Sequence[Card], say: Callable[[str], None]) -> None:
+    def __init__(self, method: Method, cards: Sequence[MeasuringCard], say: Callable[[str], None]) -> None:
         self._method, self._cards, self._say = method, cards, say
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._change = threading.Condition()
@@ -72,9 +68,7 @@ class Fleet:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._stop()
 
     @property
@@ -90,9 +84,7 @@ class Fleet:
     def run(self, units: Sequence[int], work: Callable[[int, Session], None]) -> None:
         """Have every unit worked on by some card's thread; one whose card is lost goes to another.
 
-        Args:
-            units: Their numbers, in order.
-            work: Called with a number and the card's session; what it raises is raised here.
+        ``work`` is called with a unit's number and the card's session; what it raises is raised here.
         """
         with self._change:
             self._left, self._work = deque(units), work
@@ -130,7 +122,7 @@ class Fleet:
         elif event.error is not None:
             raise event.error
 
-    def _serve(self, card: Card) -> None:
+    def _serve(self, card: MeasuringCard) -> None:
         try:
             with Session(self._method, card) as session:
                 self._events.put(_Event(card=card, device=dict(session.device)))

@@ -57,10 +57,7 @@ def poisoned(tensor: torch.Tensor) -> torch.Tensor:
 def disagreement(found: torch.Tensor, expected: torch.Tensor, kept: torch.Tensor | None = None) -> str | None:
     """Return how a candidate's output differs from the reference's, or None if it agrees.
 
-    Args:
-        found: The candidate's output.
-        expected: The reference's.
-        kept: Where the reference left the poison; neither is looked at there, but ``found`` must have it too.
+    ``kept`` says where the reference left the poison: ``found`` must have it too, and nothing else is looked at there.
     """
     if kept is not None and (reason := _unwritten(poisoned(found), kept)):
         return reason
@@ -146,12 +143,7 @@ class Effects:
 
 
 def find_effects(arguments: Mapping[str, object], launch: Callable[[], None], zeroed: Sequence[str] = ()) -> Effects:
-    """Find out what a launch writes, by launching it.
-
-    Args:
-        arguments: The kernel's arguments by name; those that are tensors are looked at and changed.
-        launch: Launches the reference candidate with them.
-        zeroed: Arguments that must be zero before each launch.
+    """Find out what a launch of the reference candidate writes, by launching it; ``arguments`` are changed.
 
     Raises:
         ValueError: Repeated launches disagree: the reference itself is not reproducible.
@@ -220,8 +212,8 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _differs(trial: torch.Tensor, plain: torch.Tensor, before: torch.Tensor) -> bool:
     """Say whether a launch on poison gave another result than one on the first contents.
 
-    Where the poison is still there, the element was not written and must hold its first content in the other; if it
-    does not, arithmetic has passed the poison on.
+    An element that still holds the poison was not written, and must hold its first content in the other; if it does
+    not, arithmetic has passed the poison on.
     """
     if not trial.is_floating_point():
         return not torch.equal(trial, plain)

@@ -15,6 +15,7 @@ from gdn_aot.choosing.choose import misfit
 from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.errors import NothingSelectedError
 from gdn_aot.measuring.client import KeyState, Unit
+from gdn_aot.measuring.process import PlannedBinary
 from gdn_aot.measuring.prune import prune
 
 if TYPE_CHECKING:
@@ -24,19 +25,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Outcome, Scalar
+    from gdn_aot.launches import KernelKey, Outcome
     from gdn_aot.measuring.client import Method
     from gdn_aot.records.objective import Objective
     from gdn_aot.tracing.records import Trace
     from gdn_aot.tracing.records import Tuning as TracedKey
 
-    Place = tuple[str, tuple[Scalar, ...]]
-    """A kernel and one of its autotune keys."""
     Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class TuneTask:
     """What to tune, and how."""
 
     job: pipeline.Job
@@ -57,13 +56,13 @@ class Task:
 
 
 @dataclass
-class Prepared:
+class PreparedUnits:
     """All that can be done without the card: the units, and how far their candidates are compiled."""
 
     trace: Trace
     units: list[Unit]
-    keys: dict[tuple[str, tuple[Scalar, ...]], KeyState]
-    wanted: dict[tuple[str, tuple[Scalar, ...]], set[int]]
+    keys: dict[KernelKey, KeyState]
+    wanted: dict[KernelKey, set[int]]
     """Token counts at which each key occurs."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each cubin."""
@@ -75,20 +74,16 @@ class Prepared:
 class Preparation:
     """Traces on entering, then compiles unit by unit. Needs no card; what is compiled already is not compiled again.
 
-    Args:
-        task: What to tune.
-        progress: Told what is going on.
-
     Raises:
         NothingSelectedError: No call of the wanted lengths has an autotune key, or that of a wanted kernel.
     """
 
-    def __init__(self, task: Task, progress: Progress) -> None:
+    def __init__(self, task: TuneTask, progress: Progress) -> None:
         self._task, self._progress = task, progress
         self.shown = True
         """Whether progress of compiling is told."""
         self._outcomes: dict[int, Outcome] = {}
-        self._ready: set[tuple[str, tuple[Scalar, ...]]] = set()
+        self._ready: set[KernelKey] = set()
 
     def __enter__(self) -> Self:
         start = time.monotonic()
@@ -135,43 +130,59 @@ class Preparation:
         for traced in mine:
             self._settle(traced, reasons)
             for variant, whose in zip(traced.variants, traced.users, strict=True):
-                for shape in {shape for shape, _ in whose}.intersection(numbers):
-                    _add(prepared.units[shape], trace, variant, self._outcomes, reasons)
+                self._add(variant, {shape for shape, _ in whose}.intersection(numbers), reasons)
         for launch in plain:
-            for shape in {shape for shape, _ in trace.plain[launch]}.intersection(numbers):
-                _add(prepared.units[shape], trace, [launch], self._outcomes, reasons)
+            self._add([launch], {shape for shape, _ in trace.plain[launch]}.intersection(numbers), reasons)
         prepared.compiled = self._work.compiled
         prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
 
     def _settle(self, traced: TracedKey, reasons: dict[int, str | None]) -> None:
+        """Put into a key, once, what its candidates compiled to, and which are out for what they take."""
         place = _place(self.prepared.trace, traced)
         if place in self._ready:
             return
         self._ready.add(place)
         state = self.prepared.keys[place]
         state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
-        state.out = {**_unfit(traced, reasons), **state.out}
+        for index in range(len(traced.candidates)):
+            why = next((reason for variant in traced.variants if (reason := reasons[variant[index]])), None)
+            if why is not None:
+                state.out.setdefault(index, (0, why))
         if self._task.wide and not state.idle:
-            state.out = {**_pruned(state, self._task.target), **state.out}
+            left = {
+                config: made
+                for index, (config, made) in enumerate(zip(state.configs, state.objects, strict=True))
+                if made is not None and index not in state.out
+            }
+            for config, why in prune(left, self._task.target, state.configs[: state.offered]).items():
+                state.out[state.configs.index(config)] = (0, why)
+
+    def _add(self, launches: list[int], units: set[int], reasons: dict[int, str | None]) -> None:
+        """Put what the worker needs for these launches into units."""
+        trace = self.prepared.trace
+        for launch in launches:
+            traced, made = trace.launches[launch], self._outcomes[launch].object
+            row: PlannedBinary | str = reasons[launch] or ""
+            if made is not None and not row:
+                row = PlannedBinary(made.cubin, made.metadata, {"signature": traced.specialization.signature})
+            for unit in units:
+                kernel = trace.kernels[traced.kernel].name
+                self.prepared.units[unit].binaries.setdefault(kernel, {})[traced.key] = row
 
 
-def prepare(task: Task, progress: Progress) -> Prepared:
+def prepare(task: TuneTask, progress: Progress) -> PreparedUnits:
     """Do all of a `Preparation`; arguments and errors are its."""
     with Preparation(task, progress) as preparation:
         preparation.compile(*range(len(preparation.prepared.units)))
         return preparation.prepared
 
 
-def _place(trace: Trace, traced: TracedKey) -> tuple[str, tuple[Scalar, ...]]:
+def _place(trace: Trace, traced: TracedKey) -> KernelKey:
     return trace.kernels[traced.kernel].name, traced.key
 
 
 def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
-    """Leave the keys of other kernels with the provider's candidates, and calls only for the keys of these.
-
-    Returns:
-        The trace, and the indices of the keys that are not to be measured.
-    """
+    """Leave the keys of other kernels with the provider's candidates and without calls; return their indices too."""
     names = [trace.kernels[traced.kernel].qualname for traced in trace.tunings]
     idle = {
         index
@@ -182,7 +193,12 @@ def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
         raise NothingSelectedError(
             f"no kernel matches {', '.join(patterns)}", hint=f"kernels are {', '.join(sorted(set(names)))}"
         )
-    tunings = [_plain(traced) if index in idle else traced for index, traced in enumerate(trace.tunings)]
+    tunings = list(trace.tunings)
+    for index in idle:  # without the candidates that the provider does not offer
+        offered = len(tunings[index].candidates) - tunings[index].derived
+        variants = [variant[:offered] for variant in tunings[index].variants]
+        candidates = tunings[index].candidates[:offered]
+        tunings[index] = replace(tunings[index], candidates=candidates, derived=0, variants=variants)
     places = [
         (shape, count, workload, number, [key for key in keys if key not in idle])
         for shape, count, workload, number, keys in trace.places
@@ -190,18 +206,11 @@ def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
     return replace(trace, tunings=tunings, places=[place for place in places if place[-1]]), idle
 
 
-def _plain(traced: TracedKey) -> TracedKey:
-    """Return a key without the candidates that the provider does not offer."""
-    offered = len(traced.candidates) - traced.derived
-    variants = [variant[:offered] for variant in traced.variants]
-    return replace(traced, candidates=traced.candidates[:offered], derived=0, variants=variants)
-
-
-def _planned(task: Task, trace: Trace, idle: set[int]) -> Prepared:
+def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
     """Return the units with their keys and calls, nothing compiled."""
     units = [Unit(shape=shape, keys={}, binaries={}) for shape in task.job.wanted.distinct_for(task.target)]
     entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
-    prepared = Prepared(trace, units, {}, {})
+    prepared = PreparedUnits(trace, units, {}, {})
     for index, traced in enumerate(trace.tunings):
         place, users = _place(trace, traced), set().union(*traced.users)
         prepared.keys[place] = KeyState(
@@ -222,45 +231,7 @@ def _planned(task: Task, trace: Trace, idle: set[int]) -> Prepared:
     return prepared
 
 
-def _unfit(traced: TracedKey, reasons: dict[int, str | None]) -> dict[int, tuple[int, str]]:
-    """Return the candidates that do not compile or do not fit for some launch of the key."""
-    found = {}
-    for index in range(len(traced.candidates)):
-        why = next((reason for variant in traced.variants if (reason := reasons[variant[index]])), None)
-        if why is not None:
-            found[index] = (0, why)
-    return found
-
-
-def _pruned(state: KeyState, target: Target) -> dict[int, tuple[int, str]]:
-    """Return the candidates that are not worth timing by what their binaries take."""
-    objects = {
-        config: made
-        for index, (config, made) in enumerate(zip(state.configs, state.objects, strict=True))
-        if made is not None and index not in state.out
-    }
-    left_out = prune(objects, target, state.configs[: state.offered])
-    return {state.configs.index(config): (0, reason) for config, reason in left_out.items()}
-
-
 def _reason(outcome: Outcome, target: Target) -> str | None:
     if outcome.object is None:
         return outcome.rejected or outcome.failed or "it was not compiled"
     return misfit(outcome.object, target)
-
-
-def _add(
-    unit: Unit,
-    trace: Trace,
-    launches: list[int],
-    outcomes: dict[int, Outcome],
-    reasons: dict[int, str | None],
-) -> None:
-    """Put what the worker needs to launch these into a unit."""
-    for launch in launches:
-        traced, made = trace.launches[launch], outcomes[launch].object
-        row: object = reasons[launch]
-        if made is not None and row is None:
-            signature = traced.specialization.signature
-            row = {"cubin": made.cubin, "metadata": made.metadata, "signature": signature}
-        unit.binaries.setdefault(trace.kernels[traced.kernel].name, {})[traced.key] = row

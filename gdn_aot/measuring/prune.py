@@ -19,27 +19,21 @@ _RESERVED_SHARED = 1024
 _RESERVED_FROM = 80
 
 
-def prune(
-    objects: Mapping[Config, CompiledKernel], target: Target, offered: Collection[Config], best: Config | None = None
-) -> dict[Config, str]:
+def prune(objects: Mapping[Config, CompiledKernel], target: Target, offered: Collection[Config]) -> dict[Config, str]:
     """Return the candidates not worth timing and why, in one sentence.
 
     The provider's own are left out only if they do not fit or are the same binary as one before them: what else is
-    wrong with them is for the measurement to say.
+    wrong with them is for the measurement to say. Others must not spill more than the one of these that spills least.
 
     Args:
         objects: The compiled kernel of each candidate, for one launch; of equal ones the first is kept.
-        target: What it is to run on.
+        target: Its limits count.
         offered: The candidates that are the provider's own.
-        best: The fastest of the provider's, if that is known: others may not spill more than it. Until then they may
-            not spill more than the one of the provider's that spills least.
     """
     left_out: dict[Config, str] = {}
     first: dict[tuple[object, ...], Config] = {}
     own = [objects[config] for config in offered if config in objects]
     allowed = min((one.local for one in own if _unfit(one, target) is None), default=None)
-    if best is not None and best in objects:
-        allowed = objects[best].local
     for config, compiled in objects.items():
         reason = _unfit(compiled, target)
         if reason is None and config not in offered and allowed is not None and compiled.local > allowed:

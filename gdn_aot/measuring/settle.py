@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -11,13 +11,13 @@ from gdn_aot._version import __version__
 from gdn_aot.errors import UsageError
 from gdn_aot.records import tuning as records
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
-from gdn_aot.records.objective import NoneEligible, Sample, choose
+from gdn_aot.records.objective import Sample, choose
 
 if TYPE_CHECKING:
-    from gdn_aot.launches import CompiledKernel, Config, Scalar
+    from gdn_aot.launches import CompiledKernel, Config, KernelKey
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Session, Unit
-    from gdn_aot.measuring.plan import Prepared, Task
+    from gdn_aot.measuring.plan import PreparedUnits, TuneTask
 
 
 class Writer:
@@ -25,10 +25,10 @@ class Writer:
 
     def __init__(
         self,
-        task: Task,
+        task: TuneTask,
         card: CardInfo,
-        prepared: Prepared,
-        device: dict[str, object],
+        prepared: PreparedUnits,
+        device: dict[str, Any],
         existing: records.TuningRecord | None,
     ) -> None:
         self._task, self._prepared, self._existing = task, prepared, existing
@@ -42,13 +42,9 @@ class Writer:
             ),
             triton=trace.triton_version,
             ptxas=trace.ptxas_version,
-            device=RecordedDevice(
-                name=card.name, driver=card.driver, sm_count=_integer(device["sm_count"]), memory=card.memory
-            ),
+            device=RecordedDevice(name=card.name, driver=card.driver, sm_count=device["sm_count"], memory=card.memory),
             tool=f"gdn-aot {__version__}",
-            method=records.Timing(
-                rounds=task.method.rounds, flush_bytes=2 * _integer(device["l2"]), clock="cuda events"
-            ),
+            method=records.Timing(rounds=task.method.rounds, flush_bytes=2 * device["l2"], clock="cuda events"),
             objective=task.objective,
             kernels=(),
         )
@@ -58,11 +54,11 @@ class Writer:
                 hint="name the card to measure in CUDA_VISIBLE_DEVICES, by the UUID that nvidia-smi -L prints",
             )
         records.merge(existing, self._frame)  # refuses now what must not be mixed later
-        self.choices: dict[tuple[str, tuple[Scalar, ...]], records.MeasuredChoice] = {}
+        self.choices: dict[KernelKey, records.MeasuredChoice] = {}
         """Those of this run; indices are into the candidates of the key."""
-        self.failed: set[tuple[str, tuple[Scalar, ...]]] = set()
+        self.failed: set[KernelKey] = set()
         """Keys whose calls float64 does not confirm: what the record has for them goes."""
-        self.recalled: set[tuple[str, tuple[Scalar, ...]]] = set()
+        self.recalled: set[KernelKey] = set()
         """Keys whose choice of the record there is stands, unless this run makes another."""
 
     def recall(self) -> None:
@@ -76,16 +72,11 @@ class Writer:
                     state.fresh = choice.unchecked
 
     def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
-        """Choose for every key of a unit that has samples.
+        """Choose for every key of a unit that has samples. Returns calls that failed the check: then none has a choice.
 
-        Args:
-            unit: The shape that was measured.
-            session: Calls with the choices are checked against float64 with it; None to leave that out.
-
-        Returns:
-            The calls that failed the check. Keys of the unit then have no choice.
+        ``session`` checks calls with the choices against float64, if it is given.
         """
-        fresh: dict[tuple[str, tuple[Scalar, ...]], records.MeasuredChoice] = {}
+        fresh: dict[KernelKey, records.MeasuredChoice] = {}
         for place, state in unit.keys.items():
             made = self._choice(place, state) if state.fresh else None
             if made is not None:
@@ -104,7 +95,7 @@ class Writer:
                 unit.keys[place].fresh = False
         return wrong
 
-    def _choice(self, place: tuple[str, tuple[Scalar, ...]], state: KeyState) -> records.MeasuredChoice | None:
+    def _choice(self, place: KernelKey, state: KeyState) -> records.MeasuredChoice | None:
         if not state.samples:
             return None
         count = len(state.configs)
@@ -112,8 +103,13 @@ class Writer:
             tokens: [None if index in state.out else row.get(index) for index in range(count)]
             for tokens, row in sorted(state.samples.items())
         }
-        verdict = choose(rows, [self._size(made) for made in state.objects], self._task.objective)
-        if isinstance(verdict, NoneEligible):
+        taken = [self._footprint(made) for made in state.objects]
+        sizes = [
+            (size.size, size.shared, size.registers * made.threads) if size and made else ()
+            for size, made in zip(taken, state.objects, strict=True)
+        ]
+        verdict = choose(rows, sizes, self._task.objective)
+        if verdict is None:
             return None
         return records.MeasuredChoice(
             key=state.key,
@@ -135,17 +131,12 @@ class Writer:
                 records.Rejected(candidate=index, tokens=tokens or None, reason=reason)
                 for index, (tokens, reason) in sorted(state.out.items())
             ),
-            resources=tuple(self._resources(made) for made in state.objects),
+            resources=tuple(taken),
             regret={tokens: round(part, 4) for tokens, part in verdict.regret.items()},
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
         )
 
-    def _size(self, made: CompiledKernel | None) -> tuple[int, ...]:
-        if made is None:
-            return ()
-        return self._prepared.sizes[made.cubin], made.shared, made.registers * made.threads
-
-    def _resources(self, made: CompiledKernel | None) -> records.Footprint | None:
+    def _footprint(self, made: CompiledKernel | None) -> records.Footprint | None:
         if made is None:
             return None
         size = self._prepared.sizes[made.cubin]
@@ -158,33 +149,18 @@ class Writer:
             NotWritableError: It cannot be written; what was there stays.
         """
         with self._lock:
-            self._save()
-
-    def _save(self) -> None:
-        kernels = []
-        for name in sorted({kernel for kernel, _ in self.choices}):
-            states = [state for (kernel, _), state in self._prepared.keys.items() if kernel == name]
-            kernels.append(_kernel(name, states, [(key, c) for (k, key), c in self.choices.items() if k == name]))
-        old = records.without(self._existing, self.failed) if self._existing else None
-        if kernels or (self.failed and old is not None):
-            records.save(records.merge(old, replace(self._frame, kernels=tuple(kernels))), self._task.path)
-
-
-def _kernel(
-    name: str, states: list[KeyState], choices: list[tuple[tuple[Scalar, ...], records.MeasuredChoice]]
-) -> records.MeasuredKernel:
-    """Return the record of one kernel; keys whose candidates differ get the union of all."""
-    configs = {state.key: state for state in states}
-    made: records.MeasuredKernel | None = None
-    by_candidates: dict[tuple[tuple[Config, ...], int], list[records.MeasuredChoice]] = {}
-    for key, choice in choices:
-        state = configs[key]
-        by_candidates.setdefault((tuple(state.configs), state.offered), []).append(choice)
-    for (candidates, offered), group in by_candidates.items():
-        part = records.MeasuredKernel(kernel=name, candidates=candidates, offered=offered, choices=tuple(group))
-        made = part if made is None else records.merge_kernel(made, part)
-    assert made is not None  # noqa: S101
-    return made
+            alike: dict[tuple[str, tuple[Config, ...], int], list[records.MeasuredChoice]] = {}
+            for place, choice in self.choices.items():
+                state = self._prepared.keys[place]
+                alike.setdefault((state.kernel, tuple(state.configs), state.offered), []).append(choice)
+            kernels: dict[str, records.MeasuredKernel] = {}
+            for (name, configs, offered), choices in alike.items():
+                made = records.MeasuredKernel(kernel=name, candidates=configs, offered=offered, choices=tuple(choices))
+                kernels[name] = records.merge_kernel(kernels[name], made) if name in kernels else made
+            old = records.without(self._existing, self.failed) if self._existing else None
+            if kernels or (self.failed and old is not None):
+                found = tuple(kernels[name] for name in sorted(kernels))
+                records.save(records.merge(old, replace(self._frame, kernels=found)), self._task.path)
 
 
 def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.MeasuredChoice) -> bool:
@@ -203,9 +179,3 @@ def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.Mea
         if item.candidate in place:
             state.out.setdefault(place[item.candidate], (item.tokens or 0, item.reason))
     return True
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"expected an integer, got {value!r}")
-    return value

@@ -14,24 +14,23 @@ from typing import TYPE_CHECKING
 from gdn_aot.errors import ClusterError
 from gdn_aot.machine import installed
 from gdn_aot.measuring.cards import LostError
-from gdn_aot.measuring.client import Outcome
+from gdn_aot.measuring.client import Findings
 from gdn_aot.measuring.fleet import Fleet
 from gdn_aot.measuring.plan import Preparation
 from gdn_aot.measuring.settle import Writer
 from gdn_aot.records import tuning as records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from gdn_aot.launches import Scalar
+    from gdn_aot.launches import KernelKey
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.cards import Cards
-    from gdn_aot.measuring.client import KeyState, Method, Session, Unit
-    from gdn_aot.measuring.plan import Prepared, Progress, Task
-    from gdn_aot.records.objective import Sample
+    from gdn_aot.measuring.client import Method, Session, Unit
+    from gdn_aot.measuring.plan import PreparedUnits, Progress, TuneTask
     from gdn_aot.records.tuning import MeasuredChoice
 
 
@@ -47,7 +46,7 @@ class Tuned:
     """Keys that were to be measured and have no choice."""
     out: int = 0
     """Candidates that were found wrong, or that ended their process."""
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, Findings] = field(default_factory=dict)
     """By shape."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Calls with the chosen candidates that float64 does not confirm, and why."""
@@ -65,16 +64,11 @@ class _BudgetSpentError(Exception):
     """The time to measure in is over."""
 
 
-def tune(task: Task, cards: AbstractContextManager[Cards], progress: Progress, say: Callable[[str], None]) -> Tuned:
+def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progress, say: Callable[[str], None]) -> Tuned:
     """Measure every candidate of every key and write the record after each shape.
 
-    A KeyboardInterrupt is raised again when what was measured is in the record; so is the loss of the last card.
-
-    Args:
-        task: What to measure.
-        cards: On what; left when measuring is over.
-        progress: Told how far it is.
-        say: Told of cards that are lost.
+    ``progress`` is told how far it is, ``say`` of cards that are lost. A KeyboardInterrupt is raised again when what
+    was measured is in the record; so is the loss of the last card.
 
     Raises:
         NothingSelectedError: There is no card of the target.
@@ -86,13 +80,13 @@ def tune(task: Task, cards: AbstractContextManager[Cards], progress: Progress, s
     version = installed.require(task.job.wanted.provider.name)
     existing = records.load(task.path, target=task.target.name, distribution=distribution, version=version)
     with ExitStack() as stack:
-        measured_on = stack.enter_context(cards)
+        info, measured_on = stack.enter_context(cards)
         preparation = stack.enter_context(Preparation(task, progress))
         prepared = preparation.prepared
-        result = Tuned(path=task.path, card=measured_on.info)
+        result = Tuned(path=task.path, card=info)
         ended: BaseException | None = None
-        with Fleet(_within(task, prepared), measured_on.cards, say) as fleet:
-            writer = Writer(task, measured_on.info, prepared, fleet.device, existing)
+        with Fleet(_within(task, prepared), measured_on, say) as fleet:
+            writer = Writer(task, info, prepared, fleet.device, existing)
             if task.resume:
                 writer.recall()
             try:
@@ -106,17 +100,23 @@ def tune(task: Task, cards: AbstractContextManager[Cards], progress: Progress, s
             writer.save()
             if not isinstance(ended, _BudgetSpentError):
                 raise ended
+    _sum_up(result, prepared, writer)
+    return result
+
+
+def _sum_up(result: Tuned, prepared: PreparedUnits, writer: Writer) -> None:
+    """Put the figures of a tuning that has ended into its result."""
     result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
     result.regret = _regret(writer.choices.values())
     result.missing = sum(not state.idle for state in prepared.keys.values()) - result.keys
     result.out = sum(tokens > 0 for state in prepared.keys.values() for tokens, _ in state.out.values())
-    ratios = [one.noise / one.us for state in prepared.keys.values() for one in _samples(state)]
+    rows = (row for state in prepared.keys.values() for row in state.samples.values())
+    ratios = [one.noise / one.us for row in rows for one in row.values()]
     result.noise = statistics.median(ratios) if ratios else None
-    return result
 
 
-def _within(task: Task, prepared: Prepared) -> Method:
+def _within(task: TuneTask, prepared: PreparedUnits) -> Method:
     """Return the method, with searches that together take no more than half of the budget."""
     pairs = sum(map(len, prepared.wanted.values()))
     if not task.wide or task.budget is None or not pairs:
@@ -132,17 +132,12 @@ def _regret(choices: Iterable[MeasuredChoice]) -> dict[int, tuple[float, float]]
     return {tokens: (statistics.median(found), max(found)) for tokens, found in sorted(parts.items())}
 
 
-def _samples(state: KeyState) -> Iterator[Sample]:
-    for row in state.samples.values():
-        yield from row.values()
-
-
 class _Run:
     """Measures the units, each on the card that is free first, while the next ones are compiled."""
 
     def __init__(
         self,
-        task: Task,
+        task: TuneTask,
         preparation: Preparation,
         fleet: Fleet,
         writer: Writer,
@@ -201,7 +196,7 @@ class _Run:
                     raise
         raise LostError("measuring was stopped")
 
-    def _missing(self, unit: Unit) -> list[tuple[str, tuple[Scalar, ...]]]:
+    def _missing(self, unit: Unit) -> list[KernelKey]:
         """Return the keys of a unit that lack a token count."""
         return [key for key, state in unit.keys.items() if self._prepared.wanted[key] - set(state.samples)]
 
@@ -214,12 +209,12 @@ class _Run:
     def _measure(self, number: int, unit: Unit, session: Session, before: float) -> None:
         shape, units = unit.shape, self._prepared.units
         with self._telling:
-            outcome = self._result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Outcome())
+            outcome = self._result.outcomes.setdefault(f"{shape.name} tp {shape.tp}", Findings())
         if not self._missing(unit):
             return
         start = time.monotonic()
 
-        def report(outcome: Outcome) -> None:
+        def report(outcome: Findings) -> None:
             spent = before + time.monotonic() - start
             if self._task.budget is not None and spent > self._task.budget:
                 raise _BudgetSpentError

@@ -3,58 +3,56 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import normalize, softplus
-
-if TYPE_CHECKING:
-    from gdn_aot.providers.workload import Draw
 
 _A = (1.0, 16.0)
 """Range of A, and of the time step below, in FLA's layer (``fla/layers/gated_deltanet.py``)."""
 _TIME_STEP = (0.001, 0.1)
 
 
-class Empty:
-    """Tensors without content, on PyTorch's default device: enough for launches to have the right keys."""
+class Draw:
+    """Where the numbers of a call come from: from nowhere here, the tensors have no content.
+
+    That is enough for launches to have the right keys. Sizes are as for ``torch.empty``, on PyTorch's default device.
+    """
 
     def normal(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
-        """Return a tensor without content."""
+        """Return numbers of the standard normal distribution."""
         return torch.empty(size, dtype=dtype, requires_grad=grad)
 
-    unit = normal
+    def unit(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
+        """Return vectors of length 1 along the last dimension, but for the rounding to ``dtype``."""
+        return torch.empty(size, dtype=dtype, requires_grad=grad)
 
     def sigmoid(self, *size: int, dtype: torch.dtype, scale: float = 1.0, grad: bool = False) -> torch.Tensor:
-        """Return a tensor without content."""
+        """Return ``scale`` times the sigmoid of standard normal numbers."""
         del scale
         return torch.empty(size, dtype=dtype, requires_grad=grad)
 
     def log_decay(self, *size: int, grad: bool = False) -> torch.Tensor:
-        """Return a float32 tensor without content."""
+        """Return the float32 logarithm of the decay as a model makes it; the last dimension is that of the heads."""
         return torch.empty(size, dtype=torch.float32, requires_grad=grad)
 
     def log_a(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return a tensor without content."""
+        """Return the parameter ``A_log`` of a layer."""
         return torch.empty(heads, dtype=dtype)
 
-    dt_bias = log_a
+    def dt_bias(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the parameter ``dt_bias`` of a layer."""
+        return torch.empty(heads, dtype=dtype)
 
     def weight(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return a tensor without content."""
+        """Return weights of a norm: normal numbers around 1, with a deviation of 0.1."""
         return torch.empty(size, dtype=dtype)
 
 
-EMPTY: Draw = Empty()
+EMPTY = Draw()
 
 
-class Random:
-    """Random numbers, the same for the same seed on one kind of device.
-
-    Args:
-        seed: Of the generator.
-        device: Where the generator and all tensors are.
-    """
+class Random(Draw):
+    """Random numbers, the same for the same seed on one kind of device; generator and tensors are on the device."""
 
     def __init__(self, seed: int, device: str) -> None:
         self._source = torch.Generator(device)

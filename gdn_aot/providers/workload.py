@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from gdn_aot.catalogue.providers import SMALL
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.providers.draw import Draw
     from gdn_aot.reference import Tensors
 
 
@@ -50,50 +53,25 @@ class Relaxation:
     """Why every value may be served; goes into the manifest."""
 
 
-class Draw(Protocol):
-    """Where the numbers of a call come from; everything is made on one device. Sizes are as for ``torch.empty``."""
+def there(tensors: Tensors, name: str) -> torch.Tensor:
+    """Return a tensor of a call.
 
-    def normal(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
-        """Return numbers of the standard normal distribution."""
-        ...
-
-    def unit(self, *size: int, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
-        """Return vectors of length 1 along the last dimension."""
-        ...
-
-    def sigmoid(self, *size: int, dtype: torch.dtype, scale: float = 1.0, grad: bool = False) -> torch.Tensor:
-        """Return ``scale`` times the sigmoid of standard normal numbers."""
-        ...
-
-    def log_decay(self, *size: int, grad: bool = False) -> torch.Tensor:
-        """Return the float32 logarithm of the decay as a model makes it; the last dimension is that of the heads."""
-        ...
-
-    def log_a(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return the parameter ``A_log`` of a layer."""
-        ...
-
-    def dt_bias(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return the parameter ``dt_bias`` of a layer."""
-        ...
-
-    def weight(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return weights of a norm: around 1."""
-        ...
+    Raises:
+        ValueError: The call has none of this name.
+    """
+    found = tensors[name]
+    if found is None:
+        raise ValueError(f"the call has no {name}")
+    return found
 
 
 class Workload(Protocol):
     """One call pattern of a provider's public functions that real traffic makes."""
 
-    @property
-    def name(self) -> str:
-        """Name used in manifests and on the command line."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """What its results are judged as, see `numerics.tolerance`: chunk, recurrent, norm, conv or layer."""
-        ...
+    name: str
+    """Name used in manifests and on the command line."""
+    kind: str
+    """What its results are judged as, see `numerics.tolerance`: chunk, recurrent, norm, conv or layer."""
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield calls that together cause every launch the workload can cause within ``limits``."""
@@ -105,7 +83,8 @@ class Workload(Protocol):
         Small ones are for PyTorch's kernels too: it loads them when they are first used, and has several for one
         operation by size. Large ones are for the memory that its pool then holds.
         """
-        ...
+        del tokens
+        return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return one random call, as traffic makes it."""
@@ -118,7 +97,8 @@ class Workload(Protocol):
         in (tokens / 4, tokens], so that lengths a factor 4 apart have all of them together. Nothing is longer than
         ``limits`` allow. Backward passes are not tuned: their workloads yield nothing.
         """
-        ...
+        del shape, tokens, limits
+        return iter(())
 
     def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
         """Return everything that `apply` needs. What ``draw`` does not make is made on PyTorch's default device."""
@@ -137,7 +117,9 @@ class Workload(Protocol):
 
     def run(self, shape: ModelShape, call: Call) -> None:
         """Make the call on tensors without content, of PyTorch's default device; for training also backwards."""
-        ...
+        from gdn_aot.providers.draw import EMPTY
+
+        self.apply(shape, call, self.inputs(shape, call, EMPTY))
 
 
 class ProviderModule(Protocol):

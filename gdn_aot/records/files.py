@@ -67,7 +67,7 @@ class RecordForm(Form[R]):
     """One kind of record.
 
     Args:
-        record: What it holds.
+        record: Its type.
         name: What messages call it, as ``tuning record``.
         hint: What to do about one that is refused.
         order: Brings a record into the one order that files have.
@@ -109,11 +109,7 @@ class RecordForm(Form[R]):
         return self.encode(self._order(record))
 
     def parse(self, data: bytes, *, name: str = "") -> R:
-        """Read the bytes of a record.
-
-        Args:
-            data: What the file holds.
-            name: How messages call it.
+        """Read the bytes of a record, which messages call ``name``.
 
         Raises:
             UsageError: It is no record of this format, or contradicts itself. Carries every problem with its path.
@@ -130,13 +126,7 @@ class RecordForm(Form[R]):
     def load(
         self, path: Path, *, target: str | None = None, distribution: str | None = None, version: str | None = None
     ) -> R | None:
-        """Read a record; None if there is no file.
-
-        Args:
-            path: The file.
-            target: What the record must be for, if given; the same for the rest.
-            distribution: Of the provider.
-            version: Of that distribution.
+        """Read a record, which must be for the target, distribution and version given; None if there is no file.
 
         Raises:
             UsageError: It cannot be read, is no record, or is for something else. Records are never mixed.

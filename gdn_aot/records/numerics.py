@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Config, Scalar
+    from gdn_aot.launches import Config, Key
     from gdn_aot.tracing.records import Trace
 
 _DIGITS = 16
@@ -96,7 +96,7 @@ FORM = RecordForm(NumericsRecord, "numerics record", hint="remove it, or check a
 record_path, load, save = FORM.path, FORM.load, FORM.save
 
 
-def choice_digest(kernel: str, key: tuple[Scalar, ...], config: Config) -> str:
+def choice_digest(kernel: str, key: Key, config: Config) -> str:
     """Return a short digest of the configuration chosen for one autotune key of a kernel."""
     options = [config.num_warps, config.num_stages, config.num_ctas, config.maxnreg]
     return _digest(kernel, key, sorted(config.kwargs), options)
@@ -116,12 +116,7 @@ def summary(
 ) -> Numerics:
     """Return what a manifest says of the numerics of what is packed.
 
-    Args:
-        root: Directory of records; None for none.
-        provider: Whose kernels are packed.
-        target: For which target.
-        trace: What they were compiled from.
-        packed: `choice_digest` of each choice that is packed, `launch_digest` of each launch without one.
+    ``packed`` has the `choice_digest` of each choice that is packed, the `launch_digest` of each launch without one.
 
     Raises:
         UsageError: There is a record, and it is broken or of something else.

@@ -31,6 +31,16 @@ _LEAST_MARGIN = 0.005
 """Differences of a score below this part of it are never told apart: clocks and placement vary by as much."""
 _MOST_MARGIN = 0.05
 """Differences above this part are never given away, however noisy the run was."""
+_SIGMA = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation: 1 / quantile(3/4)."""
+_OF_MEDIAN = math.sqrt(math.pi / 2)
+"""Standard error of a median over that of a mean, for a normal distribution and many samples."""
+RESOLUTION_US = 0.5
+"""Resolution of CUDA events in microseconds (CUDA Runtime API, ``cudaEventElapsedTime``)."""
+RUN_TO_RUN = 0.003
+"""Part of a time by which another run of it differs, as a standard deviation: two runs of 464 keys on an H100 differ by
+0.6 % or less at nine of ten times above 80 us, which is 0.27 % for each. They are the runs of
+``benchmarks/results/tuning_repeat.json``."""
 _HINT = "for example --weights 64=0.1,512=0.3,2048=0.3,8192=0.3"
 
 
@@ -127,6 +137,27 @@ class Sample:
         return math.isfinite(self.us) and math.isfinite(self.noise) and self.us > 0 <= self.noise
 
 
+def sample(times: Sequence[float]) -> Sample:
+    """Return the median of times in microseconds, and the error that another run would show.
+
+    That is the standard error of the median within this run, estimated from the median absolute deviation, which a
+    few slow outliers do not move; with what repeating does not average away: the resolution of the clock, and where
+    tensors and code happen to lie in memory (`RUN_TO_RUN`).
+
+    Raises:
+        ValueError: There are no times.
+    """
+    import statistics  # not for builds, which only choose
+
+    if not times:
+        raise ValueError("no times")
+    median = statistics.median(times)
+    spread = _SIGMA * statistics.median(abs(value - median) for value in times)
+    within = _OF_MEDIAN * spread / math.sqrt(len(times))
+    rounding = RESOLUTION_US / math.sqrt(12)  # standard deviation of a value rounded to the resolution
+    return Sample(us=median, noise=math.hypot(within, rounding, RUN_TO_RUN * median))
+
+
 Samples = dict[int, "Sequence[Sample | None]"]
 
 
@@ -149,13 +180,6 @@ class Decision:
     note: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NoneEligible:
-    """No candidate has a valid time at every token count."""
-
-    note: str
-
-
 @dataclass(frozen=True, slots=True)
 class _Rated:
     index: int
@@ -172,8 +196,8 @@ def choose(
     samples: Mapping[int, Sequence[Sample | None]],
     size: Sequence[tuple[int, ...]],
     objective: Objective = DEFAULT,
-) -> Decision | NoneEligible:
-    """Choose a candidate.
+) -> Decision | None:
+    """Choose a candidate; None if none has a valid time at every token count.
 
     Args:
         samples: Per token count, the sample of each candidate; None where it was rejected or not measured. A
@@ -190,7 +214,7 @@ def choose(
         raise ValueError(f"each token count needs {len(size)} samples, one for each candidate")
     rated = _rate(samples, size, objective)
     if not rated:
-        return NoneEligible(note=f"none of {len(size)} candidates has a valid time at every token count")
+        return None
     within = [one for one in rated if one.worst - one.worst_noise <= objective.bound]
     outside = [one for one in rated if one not in within]
     within.sort(key=lambda one: (one.score, one.size, one.index))
@@ -224,7 +248,9 @@ def _rate(
             rows[index] = row
     if not rows:
         return []
-    best = {tokens: min((row[tokens] for row in rows.values()), key=_order) for tokens in counts}
+    best = {
+        tokens: min((row[tokens] for row in rows.values()), key=lambda one: (one.us, one.noise)) for tokens in counts
+    }
     shares = objective.shares(counts)
     return [_rating(index, row, best, shares, size[index]) for index, row in rows.items()]
 
@@ -246,10 +272,6 @@ def _rating(
         ratios=ratios,
         size=size,
     )
-
-
-def _order(sample: Sample) -> tuple[float, float]:
-    return sample.us, sample.noise
 
 
 def _same(value: float, noise: float, best: float, best_noise: float, sigmas: float = _TIE_SIGMAS) -> bool:
@@ -274,16 +296,9 @@ def equivalent(
     samples_b: Mapping[int, Sequence[Sample | None]],
     objective: Objective = DEFAULT,
 ) -> bool:
-    """Return whether the choices of two runs over the same candidates are equal, or within noise of each other.
+    """Return whether the choices ``a`` and ``b`` of two runs over the same candidates are equal, or within noise.
 
     They are within noise if neither run's scores of the two differ by more than two standard errors of the difference.
-
-    Args:
-        a: Candidate that the first run chose.
-        b: Candidate that the second run chose.
-        samples_a: The first run's samples, as for `choose`.
-        samples_b: The second run's.
-        objective: What both were chosen for.
     """
     if a == b:
         return True

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gdn_aot.codec import Count, Record
 from gdn_aot.errors import Problem, UsageError
-from gdn_aot.launches import Config, Scalar
+from gdn_aot.launches import Config, KernelKey, Key
 from gdn_aot.records.files import AnyRecord, RecordedDevice, RecordForm
 from gdn_aot.records.objective import Objective, Tokens
 
@@ -75,7 +75,7 @@ class Rejected(Record, kw_only=True):
 class MeasuredChoice(Record, kw_only=True, omit_defaults=True):
     """What was measured for one autotune key."""
 
-    key: tuple[Scalar, ...]
+    key: Key
     chosen: Count
     """Index into the kernel's candidates."""
     score: float
@@ -232,7 +232,7 @@ class TunedChoice:
     """The provider does not offer it: it comes of a wide search."""
 
 
-TuningTable = dict[tuple[str, tuple[Scalar, ...]], TunedChoice]
+TuningTable = dict[KernelKey, TunedChoice]
 """(``module:qualname``, autotune key) -> choice."""
 
 
@@ -317,9 +317,7 @@ def origin(record: TuningRecord, triton: str | None = None) -> str:
 def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable:
     """Return the choices of a record, for the build; without a record there are none.
 
-    Args:
-        record: Of the target that is built for.
-        triton: The Triton that builds; notes say if the record was measured with another one.
+    Notes say if the record was measured with another Triton than the one that builds.
     """
     if record is None:
         return {}
@@ -337,7 +335,7 @@ def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable
     }
 
 
-def without(record: TuningRecord, places: Collection[tuple[str, tuple[Scalar, ...]]]) -> TuningRecord:
+def without(record: TuningRecord, places: Collection[KernelKey]) -> TuningRecord:
     """Return a record without the choices of these kernels and keys."""
     kernels = (
         replace(kernel, choices=tuple(one for one in kernel.choices if (kernel.kernel, one.key) not in places))

@@ -79,7 +79,7 @@ class Deviation:
     @property
     def within(self) -> bool:
         """Whether it is close enough; NaN is not."""
-        return within(self.error, self.limit)
+        return self.error <= self.limit
 
     @property
     def share(self) -> float:
@@ -113,14 +113,7 @@ class Comparison:
 
 
 def compare(kind: str, inputs: Tensors, found: Tensors, expected: Tensors) -> Comparison:
-    """Compare the results of a call with those expected in float64.
-
-    Args:
-        kind: The `Workload.kind`.
-        inputs: Of the call.
-        found: What `Workload.apply` returned.
-        expected: What `Workload.expect` returned.
-    """
+    """Compare the results of a call (`Workload.apply`) with those expected in float64 (`Workload.expect`)."""
     ends = inputs.get("cu_seqlens")
     lengths = None if ends is None else ends.diff().tolist()
     deviations: list[Deviation] = []
@@ -145,13 +138,7 @@ def compare(kind: str, inputs: Tensors, found: Tensors, expected: Tensors) -> Co
 
 
 def changed(kind: str, inputs: Tensors, kept: Tensors) -> str | None:
-    """Say which inputs a call changed, or None. The cache of a convolution is updated in place in decode.
-
-    Args:
-        kind: The `Workload.kind`.
-        inputs: After the call.
-        kept: Copies of them from before.
-    """
+    """Say which inputs a call changed, or None. Decode updates a convolution's cache in place."""
     names = []
     for name, value in inputs.items():
         before = kept[name]
@@ -203,25 +190,15 @@ def token_errors(
         parts = list(zip(wrong, right, strict=True))
     whole = [float(a.sum() / b.sum()) ** 0.5 for a, b in parts if len(a) >= CHUNK]
     chunks = [_chunks(a) / _chunks(b) for a, b in parts]
-    return (max(whole) if whole else None), _largest(torch.cat(chunks)) ** 0.5
+    return (max(whole) if whole else None), float(torch.cat(chunks).max()) ** 0.5  # NaN if there is one
 
 
 def _chunks(values: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(values, (0, -len(values) % CHUNK)).unflatten(0, (-1, CHUNK)).sum(-1)
 
 
-def _largest(values: torch.Tensor) -> float:
-    """Return the largest value; NaN if there is one."""
-    return float(values.max())
-
-
 def state_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the largest relative error of a sequence's state."""
     expected = expected.double()
     wrong = (found.double() - expected).square().flatten(1).sum(-1)
-    return math.sqrt(_largest(wrong / expected.square().flatten(1).sum(-1)))
-
-
-def within(error: float, limit: float) -> bool:
-    """Say whether an error is at most the limit; NaN is not."""
-    return error <= limit
+    return math.sqrt((wrong / expected.square().flatten(1).sum(-1)).max())  # NaN if there is one

@@ -44,6 +44,16 @@ class Addition:
     sha256: str | None = None
     """What the content must have when it is read; None to take what is there."""
 
+    def check(self, sha256: str) -> None:
+        """Compare the digest of what was read.
+
+        Raises:
+            VerificationError: It is not the file that was to be published.
+        """
+        if self.sha256 not in (None, sha256):
+            problem = Problem(str(self.content), f"does not have the SHA-256 {self.sha256} any more")
+            raise VerificationError("a file changed while it was published", [problem], hint="publish again")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refs:
@@ -60,9 +70,8 @@ class Registry(Protocol):
     not there is an `OfflineMissError`.
     """
 
-    @property
-    def name(self) -> str:
-        """Return ``hf://org/name``, or the absolute path of a directory; messages name the registry so."""
+    name: str
+    """``hf://org/name``, or the absolute path of a directory; messages name the registry so."""
 
     def refs(self) -> Refs:
         """Return branches and tags."""
@@ -74,6 +83,11 @@ class Registry(Protocol):
             RevisionMissingError: There is no such branch, tag or commit.
             UsageError: It cannot be a revision.
         """
+        check_revision(revision)
+        return Snapshot(revision=revision, commit=revision if COMMIT.fullmatch(revision) else self._commit_of(revision))
+
+    def _commit_of(self, revision: str) -> str:
+        """Return the commit that a branch or a tag is at."""
 
     def read(self, snapshot: Snapshot, path: str) -> bytes:
         """Return a small file.
@@ -85,15 +99,10 @@ class Registry(Protocol):
         """
 
     def download(self, snapshot: Snapshot, path: str, size: int, sha256: str) -> Path:
-        """Return where a file is on this machine; it may be fetched for that, and resumed.
+        """Return where a file of a snapshot is on this machine; it may be fetched for that, and resumed.
 
-        The path is only for reading. Its bytes are not verified.
-
-        Args:
-            snapshot: The state that has it.
-            path: In the registry.
-            size: Its bytes.
-            sha256: What tells it from other builds that a directory has under the same path.
+        The path is only for reading. Its bytes, of which there must be ``size``, are not verified; ``sha256`` tells it
+        from other builds that a directory has under the same path.
 
         Raises:
             EntryMissingError: The snapshot has no such file.
@@ -103,26 +112,24 @@ class Registry(Protocol):
         """
 
     def forget(self, snapshot: Snapshot, path: str) -> None:
-        """Remove the copy that `download` or `read` made: its bytes are wrong, and it would be answered again."""
+        """Remove the copy that `download` or `read` made, if any: its bytes are wrong, and it would be used again."""
+        del snapshot, path
 
     def create(self, *, private: bool) -> bool:
         """Make the registry unless it is there; say whether it was made."""
 
     def commit(self, branch: str, parent: str | None, additions: Sequence[Addition], message: str) -> str:
-        """Add files to a branch and return the new commit.
+        """Add files to a branch and return the new commit; other files stay as they are.
 
-        Args:
-            branch: Its name.
-            parent: The commit that the branch must be at; None if it must not be there yet, then it is made.
-            additions: Files; others stay as they are.
-            message: One line.
+        The branch must be at the commit ``parent``; None if it must not be there yet, then it is made.
 
         Raises:
             StaleParentError: The branch is elsewhere; nothing was changed.
         """
 
     def settle(self, additions: Sequence[Addition]) -> None:
-        """Make sure that files which are there already are whole, as far as we may write. Nothing new is added."""
+        """Make sure that files which are there are whole, as far as we may write, unless others keep them so."""
+        del additions
 
     def tag(self, name: str, commit: str) -> None:
         """Name a commit for good.

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from gdn_aot.registry.layout import branch_name
+from msgspec.structs import astuple
+
+from gdn_aot.registry.layout import BRANCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,7 +55,7 @@ _INTRODUCTION = f"""\
 Compiled Triton kernels and the configurations chosen for them: one artifact for each GPU architecture, version of the
 package that the kernels are from, and version of Triton. [gdn-aot](https://pypi.org/project/gdn-aot/) fetches them and
 serves them to Triton, so that nothing is compiled and nothing is benchmarked when a model starts.
-The files are on branch `{branch_name()}`. This card is generated: `gdn-aot publish` writes it anew."""
+The files are on branch `{BRANCH}`. This card is generated: `gdn-aot publish` writes it anew."""
 _PROVENANCE = """\
 A choice is the configuration shipped for one size of a kernel's call: *measured* on this architecture, *transferred*
 from a measurement on another, or *default*, the first of the provider's own that fits. *Not covered* counts kernels
@@ -63,12 +65,7 @@ _LONGEST = 120
 
 
 def render(index: RegistryIndex, registry: str) -> bytes:
-    """Return the card.
-
-    Args:
-        index: What the moving branch has.
-        registry: The registry's name. A path is not shown: it is of the machine.
-    """
+    """Return the card of what the moving branch has. A registry's path is not shown: it is of the machine."""
     repo = registry if registry.startswith("hf://") else "./kernels"
     parts = [
         _metadata(index.entries),
@@ -159,13 +156,9 @@ def _provenance(entries: Iterable[Entry]) -> str:
     for entry in entries:
         detail = f": {_text(entry.numerics.detail)}" if entry.numerics.detail else ""
         built = f"{_text(entry.tool)}{f' at `{entry.commit[:12]}`' if entry.commit else ''}{', dirty' * entry.dirty}"
-        counts = (entry.kernels, entry.binaries, *_choices(entry), entry.not_covered)
+        counts = (entry.kernels, entry.binaries, *astuple(entry.choices), entry.not_covered)
         rows.append((f"`{entry.identifier}`", *map(str, counts), _text(entry.numerics.status) + detail, built))
     return _table((*headers, "Built by"), rows)
-
-
-def _choices(entry: Entry) -> tuple[int, int, int]:
-    return entry.choices.measured, entry.choices.transferred, entry.choices.default
 
 
 def _use(entries: Sequence[Entry], repo: str) -> str:

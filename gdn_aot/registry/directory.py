@@ -35,8 +35,8 @@ from gdn_aot.errors import (
     UsageError,
     VerificationError,
 )
-from gdn_aot.registry.base import COMMIT, MAX_READ, Addition, Refs, Snapshot, check_revision
-from gdn_aot.registry.layout import ARTIFACT, INDEX, INDEX_FORM, branch_name, make_index
+from gdn_aot.registry.base import COMMIT, MAX_READ, Addition, Refs, Registry, Snapshot, check_revision
+from gdn_aot.registry.layout import ARTIFACT, BRANCH, INDEX, INDEX_FORM, make_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,12 +46,8 @@ _UNFINISHED = ".tmp-"
 """Beginning of the names that `write_whole` gives files before they have their own."""
 
 
-class DirectoryRegistry:
-    """A registry in a directory of this machine. Its only branch is that of this version.
-
-    Args:
-        root: The directory, as an absolute path. It need not be there yet.
-    """
+class DirectoryRegistry(Registry):
+    """A registry in a directory, which need not be there yet. Its only branch is that of this version."""
 
     def __init__(self, root: str) -> None:
         self.name = root
@@ -59,20 +55,16 @@ class DirectoryRegistry:
 
     def refs(self) -> Refs:
         """Return the branch and the tags."""
-        return Refs(branches={branch_name(): _commit_of(self._head())}, tags=self._tags())
+        return Refs(branches={BRANCH: _sha1(self._head())}, tags=self._tags())
 
-    def resolve(self, revision: str) -> Snapshot:
-        """Return what the branch, a tag or a commit is now; see `gdn_aot.registry.base.Registry.resolve`."""
-        check_revision(revision)
-        if COMMIT.fullmatch(revision):
-            return Snapshot(revision=revision, commit=revision)
+    def _commit_of(self, revision: str) -> str:
         refs = self.refs()
         known = {**refs.tags, **refs.branches}
         if revision not in known:
             raise RevisionMissingError(
                 f"{self.name} has no revision {revision}", hint=f"it has {', '.join(sorted(known))}"
             )
-        return Snapshot(revision=revision, commit=known[revision])
+        return known[revision]
 
     def read(self, snapshot: Snapshot, path: str) -> bytes:
         """Return the index of a state, or another small file as it is now."""
@@ -94,9 +86,6 @@ class DirectoryRegistry:
             problem = Problem(path, f"has {found} bytes, expected {size}")
             raise VerificationError(f"{self.name} is damaged", [problem], hint="publish the artifact again")
         return place
-
-    def forget(self, snapshot: Snapshot, path: str) -> None:
-        """Do nothing: no copy was made that could be wrong."""
 
     def create(self, *, private: bool) -> bool:
         """Make the directory unless a registry is there; ``private`` lets nobody else into it, also if it was empty.
@@ -125,17 +114,17 @@ class DirectoryRegistry:
     def commit(self, branch: str, parent: str | None, additions: Sequence[Addition], message: str) -> str:
         """Add files and return the commit of the index among them; see `gdn_aot.registry.base.Registry.commit`."""
         del message
-        if branch != branch_name():
-            raise UsageError(f"{branch!r} cannot be a branch of a directory", hint=f"it has {branch_name()} alone")
+        if branch != BRANCH:
+            raise UsageError(f"{branch!r} cannot be a branch of a directory", hint=f"it has {BRANCH} alone")
         self._head()
         with self._writing(), self._locked():
             before = self._head()
-            if (head := _commit_of(before)) != parent:
+            if (head := _sha1(before)) != parent:
                 raise StaleParentError(f"{self.name}: branch {branch} is at {head}, not at {parent}")
             self._put(Addition(path=_kept(head), content=before))
             for addition in sorted(additions, key=lambda addition: addition.path == INDEX):  # which comes last
                 self._put(addition)
-            return _commit_of(self._head())
+            return _sha1(self._head())
 
     def settle(self, additions: Sequence[Addition]) -> None:
         """Put right what a hand or a disk has damaged; see `gdn_aot.registry.base.Registry.settle`."""
@@ -171,7 +160,7 @@ class DirectoryRegistry:
         """Return the index of a commit."""
         head = self._head()
         for content in (head, self._content(self._root / _kept(commit))):
-            if content is not None and _commit_of(content) == commit:
+            if content is not None and _sha1(content) == commit:
                 return content
         raise RevisionMissingError(f"{self.name} has no commit {commit}")
 
@@ -224,16 +213,10 @@ class DirectoryRegistry:
             yield
 
     def _put(self, addition: Addition) -> None:
-        """Write a file, unless it is there and whole. An artifact takes no other's place.
-
-        Raises:
-            VerificationError: It is not the file that was to be published.
-        """
+        """Write a file, unless it is there and whole. An artifact takes no other's place."""
         content = addition.content if isinstance(addition.content, bytes) else addition.content.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-        if addition.sha256 not in (None, sha256):
-            problem = Problem(str(addition.content), f"does not have the SHA-256 {addition.sha256} any more")
-            raise VerificationError("a file changed while it was published", [problem], hint="publish again")
+        addition.check(sha256)
         found = self._find(addition.path, sha256)
         if found is None or file_sha256(found) != sha256:
             plain = self._root / addition.path
@@ -241,7 +224,7 @@ class DirectoryRegistry:
             write_whole(self._own(addition.path, sha256) if plain.exists() else plain, content, sync=True)
 
 
-def _commit_of(index: bytes) -> str:
+def _sha1(index: bytes) -> str:
     return hashlib.sha1(index, usedforsecurity=False).hexdigest()
 
 

@@ -63,11 +63,7 @@ def mask_repo(repo: str) -> str:
 
 
 class Secrets(logging.Filter):
-    """What no message may show, neither ours nor one that huggingface_hub logs.
-
-    Args:
-        token: The token given.
-    """
+    """What no message may show, neither ours nor one that huggingface_hub logs: tokens, those in addresses too."""
 
     def __init__(self, token: str | None) -> None:
         super().__init__()
@@ -124,9 +120,8 @@ class Failures:
     def retry_after(self, error: Exception, *, download: bool) -> float | None:
         """Return how many seconds to wait at least before asking again, or None if that would not help.
 
-        Args:
-            error: What was raised.
-            download: By ``hf_hub_download``, which asks again by itself, several times, but not after every failure.
+        ``hf_hub_download``, of which ``download`` says that it raised, asks again by itself, but not after every
+        failure.
         """
         if isinstance(error, self._errors.HfHubHTTPError):
             status = error.response.status_code

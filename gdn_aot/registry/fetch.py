@@ -12,16 +12,16 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import to_builtins
 
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.registry.base import COMMIT, read_index
-from gdn_aot.registry.held import held, provenances
-from gdn_aot.registry.layout import Entry, artifact_path, branch_name, entry_of
+from gdn_aot.registry.layout import BRANCH, Entry, artifact_path, entry_of
+from gdn_aot.registry.listing import held, provenances
 from gdn_aot.registry.open import locate, open_registry
-from gdn_aot.registry.select import Candidate, missing_error, select
+from gdn_aot.registry.select import missing_error, select
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.origins import Origin
 from gdn_aot.store.whole import find_installed
@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.registry.base import Registry, Snapshot
     from gdn_aot.registry.layout import Provenances, RegistryIndex
-    from gdn_aot.registry.lockfile import LockFile
+    from gdn_aot.registry.listing import Held
+    from gdn_aot.registry.lockfile import LockedArtifact, LockFile
     from gdn_aot.registry.open import Location
-    from gdn_aot.registry.select import Request, Selected, Verdict
+    from gdn_aot.registry.select import Judged, Request, Selected
     from gdn_aot.store.store import Store
+
+    Pinned: TypeAlias = Entry | LockedArtifact | Held
+    """An artifact whose file is known by its digest."""
 
 State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
 
@@ -60,18 +64,6 @@ class FetchOrder:
     """Pins what may be fetched; its commit is then the revision."""
     dry_run: bool = False
     """Change nothing and download no artifact."""
-
-
-class Pinned(Candidate, Protocol):
-    """An artifact whose file is known by its digest: of an index, a lock file or the store."""
-
-    @property
-    def sha256(self) -> str:
-        """Return that of the ``.tar.zst`` file."""
-
-    @property
-    def size(self) -> int | None:
-        """Return its bytes, where they are known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +93,7 @@ class FetchResult:
     """None in offline mode, where only the store was asked."""
     asked: bool
     """The registry, or huggingface_hub's cache of it, was looked at."""
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Judged, ...]
     missing: tuple[str, ...]
     """What was wanted and is not there. The rest was installed all the same."""
     locked: bool
@@ -124,11 +116,7 @@ def offline() -> bool:
 def fetch(order: FetchOrder, store: Store, done: Callable[[Fetched], None], say: Callable[[str], None]) -> FetchResult:
     """Install what is wanted and is not installed yet.
 
-    Args:
-        order: What, and from where.
-        store: Where to.
-        done: Told of each artifact as soon as it is there.
-        say: Told in words what takes time.
+    ``done`` is told of each artifact as soon as it is there, ``say`` in words what takes time.
 
     Raises:
         NoArtifactError: Nothing fits; it carries the reason for each artifact that there is.
@@ -171,9 +159,8 @@ class _Job:
     def from_store(self, *, last_resort: bool = False) -> FetchResult | None:
         """Answer from the store alone; None if it cannot, or lacks something.
 
-        Args:
-            last_resort: There is no other answer: take every target for those that are here, and the moving branch for
-                whatever came from the repository.
+        As the last resort it takes every target for those that are here, and the moving branch for whatever came from
+        the repository.
         """
         order, held_from = self.order, self._held(last_resort=last_resort)
         if held_from is None:
@@ -200,7 +187,7 @@ class _Job:
             return None
         if self.order.request.targets is None and not last_resort:
             return None
-        wanted = (self.revision,) if not last_resort or self.revision != branch_name() else ()
+        wanted = (self.revision,) if not last_resort or self.revision != BRANCH else ()
         latest: dict[str, Pinned] = {}
         for item in held(self.store)[0]:
             origins = (origin for origin in item.origins if origin.repo == self.location.name)

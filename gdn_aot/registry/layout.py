@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from gdn_aot.artifact.manifest import Mode, Numerics
-from gdn_aot.artifact.names import make_identifier
+from gdn_aot.artifact.names import MAX_FILE, make_identifier
 from gdn_aot.codec import Commit, Count, Digest, Form, Record
 from gdn_aot.errors import Problem
 
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from gdn_aot.registry.select import Candidate
 
 MAJOR = 1
-"""Version of layout and artifact format together; names the branch that has the files."""
+"""Version of layout and artifact format together."""
+BRANCH = f"v{MAJOR}"
+"""The moving branch that has the files."""
 DEFAULT_REPO = "hf://gdn-aot/kernels"
 MAIN = "main"
-"""The branch of a repository that a browser shows: the card and an index that points to `branch_name`."""
+"""The branch of a repository that a browser shows: the card and an index that points to `BRANCH`."""
 INDEX = "index.json"
 CARD = "README.md"
 ARTIFACT = ".tar.zst"
@@ -35,8 +37,6 @@ ARTIFACT = ".tar.zst"
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 MAX_INDEX = 32 << 20
 """Bytes of an index: some 7,000 entries with 50 models each."""
-MAX_FILE = 128 << 20
-"""Bytes of an artifact file, as `gdn_aot.artifact.container.MAX_FILE`, which would import zstandard."""
 
 TargetName = Annotated[str, Meta(pattern="^sm_[0-9]{2,4}$")]
 FileSize = Annotated[int, Meta(ge=1, le=MAX_FILE)]
@@ -77,9 +77,7 @@ class Entry(Record, kw_only=True):
     license: str
     """SPDX expression of the provider."""
     triton: str
-    """Version."""
     ptxas: str
-    """Version."""
     models: tuple[EntryModel, ...]
     """In the order of the manifest."""
     mode: Mode
@@ -109,11 +107,6 @@ class RegistryIndex(Record, kw_only=True):
     def find(self, identifier: str) -> Entry | None:
         """Return the entry of an identifier."""
         return next((entry for entry in self.entries if entry.identifier == identifier), None)
-
-
-def branch_name() -> str:
-    """Return the moving branch that has the files: ``v1``."""
-    return f"v{MAJOR}"
 
 
 def artifact_path(identifier: str) -> str:

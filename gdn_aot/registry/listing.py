@@ -5,16 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gdn_aot.registry.held import held, provenances
+from gdn_aot.registry.layout import count_choices
 from gdn_aot.registry.select import differences, reason_of
+from gdn_aot.store.origins import Origin, read_origins
+from gdn_aot.store.whole import UNREADABLE, faults, said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gdn_aot.registry.held import Held
     from gdn_aot.registry.layout import Entry, Provenances
     from gdn_aot.registry.select import Candidate, Request
     from gdn_aot.store.store import Store
+
+_IDENTITY = ("identifier", "sha256", "target", "provider", "version", "triton")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """One artifact of the store."""
+
+    identifier: str
+    sha256: str
+    target: str
+    provider: str
+    version: str
+    triton: str
+    place: str
+    """Its directory."""
+    origins: tuple[Origin, ...]
+    """Where it was fetched from; empty if it came from a file."""
+    size: None = None
+    """The store does not keep the size of the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,13 +68,43 @@ class ListedArtifact:
     """Why, or why not."""
 
 
-def rows(entries: Sequence[Entry], store: Store, request: Request) -> tuple[ListedArtifact, ...]:
-    """Put a registry and a store together: the same file of both is one row.
+def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[tuple[str, str], ...]]:
+    """Return the artifacts of a store, the one installed last first, and (directory, problem) of what is damaged.
 
-    Args:
-        entries: Of the registry's index; empty if it is not looked at.
-        store: It.
-        request: What this machine has, as `gdn_aot.registry.request.machine_request` returns it.
+    With ``whole`` all that is not whole counts as damaged, as `gdn_aot.store.whole.faults` sees it.
+
+    Raises:
+        UnknownFormatError: A newer gdn-aot made the store.
+    """
+    found, damaged = [], []
+    for place in store.artifacts():
+        try:
+            header = store.open_index(place).header
+            named = {name: header[name] for name in _IDENTITY}
+        except UNREADABLE as error:
+            damaged.append((place, said(error)))
+            continue
+        problems = faults(place) if whole else []
+        if problems:
+            damaged.append((place, str(problems[0])))
+        else:
+            found.append(Held(**named, place=place, origins=read_origins(place)))
+    return tuple(found), tuple(damaged)
+
+
+def provenances(store: Store, place: str) -> Provenances | None:
+    """Return where the choices of an artifact come from; None if its index cannot be read."""
+    try:
+        index = store.open_index(place)
+        return count_choices(choice.provenance for kernel in index.kernels() for choice in index.choices(kernel.name))
+    except UNREADABLE:
+        return None
+
+
+def rows(entries: Sequence[Entry], store: Store, request: Request) -> tuple[ListedArtifact, ...]:
+    """Put a registry's entries, none if it is not looked at, and a store together: the same file of both is one row.
+
+    The request is what this machine has, as `gdn_aot.registry.request.machine_request` returns it.
     """
     found, damaged = held(store, whole=True)
     here = {item.sha256: item for item in found}
@@ -77,15 +128,9 @@ def _row(
     assert some is not None  # noqa: S101
     fits, reason = judge(some, request)
     return ListedArtifact(
-        identifier=some.identifier,
+        **{name: getattr(some, name) for name in (*_IDENTITY, "size")},
         in_registry=entry is not None,
         path=item.place if item else None,
-        target=some.target,
-        provider=some.provider,
-        version=some.version,
-        triton=some.triton,
-        sha256=some.sha256,
-        size=some.size,
         models=len(entry.models) if entry else None,
         choices=entry.choices if entry else choices,
         numerics=entry.numerics.status if entry else None,

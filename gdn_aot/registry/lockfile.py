@@ -32,7 +32,7 @@ MAX_BYTES = 4 << 20
 
 
 class LockedArtifact(Record, kw_only=True):
-    """One artifact that is pinned. A `gdn_aot.registry.select.Candidate`."""
+    """One artifact that is pinned."""
 
     identifier: str
     provider: str
@@ -40,7 +40,6 @@ class LockedArtifact(Record, kw_only=True):
     version: str
     """Of its distribution."""
     triton: str
-    """Version."""
     target: TargetName
     sha256: Digest
     """Of the ``.tar.zst`` file."""
@@ -64,12 +63,8 @@ class LockFile(Record, kw_only=True):
 def pin(repo: str, revision: str | None, request: Request, token: str | None, folder: Path) -> LockFile:
     """Select from a registry's index what `gdn_aot.registry.fetch.fetch` would install into an empty store.
 
-    Args:
-        repo: The registry, as ``--repo`` takes it; a relative directory is kept relative.
-        revision: Branch, tag or commit; None for that in ``repo``, or else the branch of this version.
-        request: What is wanted; all of it must be there.
-        token: For the Hub.
-        folder: Where the lock file will be.
+    ``repo`` and ``revision`` are as `locate` takes them; a directory that is relative is kept so, seen from ``folder``,
+    where the lock file will be.
 
     Raises:
         NoArtifactError: Something that is wanted is missing.
@@ -102,12 +97,7 @@ def _relative(location: Location, repo: str, folder: Path) -> str:
 
 
 def repository_of(lock: LockFile, path: Path) -> str:
-    """Return the registry of a lock file in the form that ``--repo`` takes.
-
-    Args:
-        lock: Its content.
-        path: Where it is.
-    """
+    """Return the registry of the lock file at a path in the form that ``--repo`` takes."""
     if lock.repository.startswith(("./", "../")):
         return os.path.abspath(path.parent / lock.repository)  # noqa: PTH100 - without following links
     return lock.repository

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gdn_aot.errors import UsageError
 from gdn_aot.registry.base import check_revision
 from gdn_aot.registry.failures import mask_repo
-from gdn_aot.registry.layout import DEFAULT_REPO, branch_name
+from gdn_aot.registry.layout import BRANCH, DEFAULT_REPO
 
 if TYPE_CHECKING:
     from gdn_aot.registry.base import Registry
@@ -40,7 +40,7 @@ class Location:
     @property
     def asked(self) -> str:
         """The revision to read: by default the branch of this version."""
-        return self.revision or branch_name()
+        return self.revision or BRANCH
 
 
 def default_repo(repo: str | None = None) -> str:
@@ -51,10 +51,8 @@ def default_repo(repo: str | None = None) -> str:
 def locate(repo: str, revision: str | None = None) -> Location:
     """Say what ``--repo`` and ``--revision`` name.
 
-    Args:
-        repo: ``hf://org/name[@revision]``, ``./dir``, ``/dir``, ``~/dir``, ``file:///dir``, ``.``, a directory that is
-            there, or ``org/name`` where no directory is.
-        revision: Branch, tag or commit; None for that in ``repo``.
+    ``repo`` is ``hf://org/name[@revision]``, ``./dir``, ``/dir``, ``~/dir``, ``file:///dir``, ``.``, a directory that
+    is there, or ``org/name`` where no directory is.
 
     Raises:
         UsageError: It is none of these, or two revisions are named; the message shows no credentials that are in it.
@@ -101,11 +99,10 @@ def shown_repo(repo: str) -> str:
 
 
 def open_registry(repo: str, *, token: str | None = None) -> Registry:
-    """Return the registry that ``--repo`` names. Nothing is read or asked yet.
+    """Return the registry that ``--repo`` names, see `locate`. Nothing is read or asked yet.
 
-    Args:
-        repo: See `locate`; a revision in it is the caller's business.
-        token: For the Hub, instead of ``HF_TOKEN`` and of what ``hf auth login`` left.
+    A token is for the Hub, instead of ``HF_TOKEN`` and of what ``hf auth login`` left. A revision in ``repo`` is the
+    caller's business.
 
     Raises:
         UsageError: It does not name one.

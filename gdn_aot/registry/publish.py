@@ -29,6 +29,7 @@ from gdn_aot.errors import (
 from gdn_aot.registry import card
 from gdn_aot.registry.base import Addition, Refs, Snapshot, index_at
 from gdn_aot.registry.layout import (
+    BRANCH,
     CARD,
     ENTRY_FORM,
     INDEX,
@@ -38,7 +39,6 @@ from gdn_aot.registry.layout import (
     Entry,
     RegistryIndex,
     artifact_path,
-    branch_name,
     entry_of,
     entry_path,
     make_index,
@@ -157,7 +157,12 @@ def publish(
     look = partial(_plan, registry, wanted, tag, replace=replace)
     made, commit, main = False, None, None
     if dry_run:
-        refs, there = _refs_of_a_dry_run(registry, create=create)
+        try:
+            refs, there = registry.refs(), True
+        except RepositoryMissingError:
+            if not create:
+                raise
+            refs, there = Refs(branches={}, tags={}), False
         plan = look(refs)
     else:
         made = registry.create(private=private) if create else False
@@ -187,16 +192,6 @@ def check_tag(tag: str) -> None:
     if found is None or int(found[1]) != MAJOR:
         what = f"{tag[:80]!a} cannot be a tag of this registry format"
         raise UsageError(what, hint=f"write it as v{MAJOR}.<minor>.<patch>, for example v{MAJOR}.0.0")
-
-
-def _refs_of_a_dry_run(registry: Registry, *, create: bool) -> tuple[Refs, bool]:
-    """Return branches and tags, and whether the registry is there."""
-    try:
-        return registry.refs(), True
-    except RepositoryMissingError:
-        if not create:
-            raise
-        return Refs(branches={}, tags={}), False
 
 
 def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
@@ -231,7 +226,7 @@ def _plan(
     registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, refs: Refs, *, replace: bool
 ) -> PublishPlan:
     """Look at a registry and say what publishing would do to it."""
-    branch = branch_name()
+    branch = BRANCH
     head = refs.branches.get(branch)
     before = _entries(registry, branch, head)
     tagged = refs.tags.get(tag) if tag is not None else None
@@ -287,12 +282,12 @@ def _commit_files(registry: Registry, plan: PublishPlan) -> tuple[PublishPlan, s
     additions += [Addition(path=INDEX, content=INDEX_FORM.encode(plan.index)), Addition(path=CARD, content=plan.card)]
     more = f" and {len(new) - 1} more" if len(new) > 1 else ""
     message = f"Publish {new[0].entry.identifier}{more}"
-    return plan, registry.commit(branch_name(), plan.head, additions, message)
+    return plan, registry.commit(BRANCH, plan.head, additions, message)
 
 
 def _commit_main(registry: Registry) -> str | None:
     """Do the last step: let ``main`` show what the moving branch has now. None if it does."""
-    refs, branch = registry.refs(), branch_name()
+    refs, branch = registry.refs(), BRANCH
     head = refs.branches.get(MAIN)
     if head is None:  # a directory
         return None

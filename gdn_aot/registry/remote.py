@@ -32,7 +32,7 @@ from gdn_aot.errors import (
     StaleParentError,
     VerificationError,
 )
-from gdn_aot.registry.base import COMMIT, MAX_READ, Refs, Snapshot, check_revision
+from gdn_aot.registry.base import COMMIT, MAX_READ, Refs, Registry, Snapshot, check_revision
 from gdn_aot.registry.failures import Failures, Secrets, check_token
 from gdn_aot.registry.layout import INDEX, MAIN
 
@@ -53,12 +53,8 @@ _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class RemoteRegistry:
-    """A model repository of the Hub.
-
-    Args:
-        place: ``org/name``.
-        token: Instead of what huggingface_hub finds by itself.
+class RemoteRegistry(Registry):
+    """A model repository of the Hub, ``org/name``; a token is used instead of what huggingface_hub finds by itself.
 
     Raises:
         UsageError: The token has characters that no token has.
@@ -85,14 +81,10 @@ class RemoteRegistry:
             tags={ref.name: ref.target_commit for ref in found.tags},
         )
 
-    def resolve(self, revision: str) -> Snapshot:
-        """Return what a revision is now; see `gdn_aot.registry.base.Registry.resolve`."""
-        check_revision(revision)
-        if COMMIT.fullmatch(revision):
-            return Snapshot(revision=revision, commit=revision)
+    def _commit_of(self, revision: str) -> str:
         if self._offline():
-            return Snapshot(revision=revision, commit=self._remembered(revision))
-        return Snapshot(revision=revision, commit=self._ask(f"revision {revision}", partial(self._commit_of, revision)))
+            return self._remembered(revision)
+        return self._ask(f"revision {revision}", partial(self._asked_commit, revision))
 
     def read(self, snapshot: Snapshot, path: str) -> bytes:
         """Return a small file; see `gdn_aot.registry.base.Registry.read`."""
@@ -172,18 +164,13 @@ class RemoteRegistry:
         upload = partial(api.preupload_lfs_files, self._place, operations, revision=branch, free_memory=False)
         self._ask(f"an upload to {branch}", upload, attempts=1)
         for addition, operation in zip(additions, operations, strict=True):
-            if addition.sha256 not in (None, operation.upload_info.sha256.hex()):
-                problem = Problem(str(addition.content), f"does not have the SHA-256 {addition.sha256} any more")
-                raise VerificationError("a file changed while it was published", [problem], hint="publish again")
+            addition.check(operation.upload_info.sha256.hex())
         send = partial(
             api.create_commit, self._place, operations, commit_message=message, revision=branch, parent_commit=parent
         )
         made = self._ask(f"a commit to {branch}", send)
         self._uploads.clear()
         return made.oid
-
-    def settle(self, additions: Sequence[Addition]) -> None:
-        """Do nothing: the Hub keeps its files whole."""
 
     def tag(self, name: str, commit: str) -> None:
         """Name a commit for good; see `gdn_aot.registry.base.Registry.tag`."""
@@ -203,7 +190,7 @@ class RemoteRegistry:
 
         return HfApi(**self._as_us)
 
-    def _commit_of(self, revision: str) -> str:
+    def _asked_commit(self, revision: str) -> str:
         """Ask what a revision is, as ``HfApi.model_info`` does, which takes 80 ms longer to import."""
         from huggingface_hub import constants
         from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, and not marked so

@@ -70,11 +70,7 @@ def locked_request(arch: Sequence[str], provider: str, provider_version: str, tr
     compiler = named_version(triton) or found_version("triton")
     targets, native = _targets(arch or (ALL,))
     return Request(
-        targets=targets,
-        native=native,
-        providers=providers,
-        others=others,
-        triton=compiler if compiler.text else None,
+        targets=targets, native=native, providers=providers, others=others, triton=compiler if compiler.text else None
     )
 
 

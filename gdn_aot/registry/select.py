@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Candidate(Protocol):
-    """What is known of an artifact before it is downloaded. `gdn_aot.registry.layout.Entry` is one."""
+    """What is known of an artifact before it is downloaded."""
 
     @property
     def identifier(self) -> str:
@@ -83,7 +83,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Judged:
     """What was decided about one artifact, and why."""
 
     identifier: str
@@ -98,7 +98,7 @@ class Selected(Generic[_C]):
 
     chosen: tuple[_C, ...]
     """Sorted by identifier."""
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Judged, ...]
     """One for each candidate: those accepted first, then the others, the one that is nearest to fitting first."""
     missing: tuple[str, ...]
     """What is wanted and not there, for example ``fla 0.6.0 with Triton 3.6.0 for sm_100``."""
@@ -112,16 +112,14 @@ farthest."""
 def select(candidates: Sequence[_C], request: Request) -> Selected[_C]:
     """Choose the artifacts that are wanted.
 
-    Args:
-        candidates: What there is, in any order.
-        request: What is wanted. For each provider and each target of it there must be an artifact; where it names no
-            targets, one for each provider.
+    For each provider and each target of the request there must be one; where it names no targets, one for each
+    provider.
     """
     judged = [(candidate, differences(candidate, request)) for candidate in candidates]
     judged.sort(key=lambda pair: (len(pair[1]), sum(weight for weight, _ in pair[1]), pair[0].identifier))
     chosen = tuple(candidate for candidate, found in judged if not found)
     verdicts = tuple(
-        Verdict(identifier=candidate.identifier, accepted=not found, reason=reason_of(found) or "fits")
+        Judged(identifier=candidate.identifier, accepted=not found, reason=reason_of(found) or "fits")
         for candidate, found in judged
     )
     return Selected(chosen=chosen, verdicts=verdicts, missing=tuple(_missing(chosen, request)))
@@ -193,15 +191,11 @@ def _describe(target: str | None, provider: WantedProvider | None, triton: Wante
 
 
 def missing_error(
-    where: str, verdicts: Sequence[Verdict], missing: Sequence[str], hint: str | None = None
+    where: str, verdicts: Sequence[Judged], missing: Sequence[str], hint: str | None = None
 ) -> NoArtifactError:
-    """Return what to raise where a registry lacks what is wanted.
+    """Return what to raise where a registry, which ``where`` names with its revision, lacks what is wanted.
 
-    Args:
-        where: The registry and its revision.
-        verdicts: On everything that it has.
-        missing: What it lacks.
-        hint: What to do, where that is not to build it or to look elsewhere.
+    The hint, unless another is given, is to build it or to look elsewhere.
     """
     rejected = [Problem(verdict.identifier, verdict.reason) for verdict in verdicts if not verdict.accepted]
     message = f"{where} has no artifact of {', nor of '.join(missing)}"

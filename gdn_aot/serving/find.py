@@ -36,11 +36,7 @@ class Verdict(Plain):
 
 
 def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdict]]:
-    """Look at every artifact that the loader may use.
-
-    Args:
-        home: Directory of the store.
-        only: A file, or a directory of files, to use instead of what the store holds.
+    """Look at every artifact that the loader may use: those of the store, or ``only`` a file or a directory of files.
 
     Returns:
         The artifacts that fit, and a verdict on each that was looked at.

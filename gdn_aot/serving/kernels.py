@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import GdnAotError, MissError
 from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
-from gdn_aot.serving.nearest import nearest
 from gdn_aot.serving.state import Miss
-from gdn_aot.triton_internals import compiled_text, launching, relaxing, serving
+from gdn_aot.triton_internals import compiled_text, current_device, launching, relaxing, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from gdn_aot.serving.state import State
     from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord
     from gdn_aot.store.stored import StoredArtifact
 
+_VERBS = {"binary": "compiles", "choice": "benchmarks"}
+_OTHER_FLAG = 4.0
+"""Distance of two flags that differ: as much as a size 16 times as large."""
 
-class Kernel:
-    """Seeds one kernel and answers what Triton then asks.
 
-    Args:
-        state: The loader's state, shared by all kernels.
-        name: ``module:qualname``.
-        jit: Its ``JITFunction``.
-        tuner: Its ``Autotuner``, or None.
-        found: Artifacts that were built from the same source.
-        refusal: Why no artifact may serve it, in strict mode; every lookup then raises.
+class ServedKernel:
+    """Seeds one kernel, ``module:qualname``, and answers what Triton then asks, from artifacts of the same source.
+
+    In strict mode ``refusal`` may say why none may serve it; every lookup then raises.
     """
 
     def __init__(
@@ -140,7 +138,7 @@ class Kernel:
         with self._state.lock:
             problem, stand_ins, told = "", [], False
             try:
-                device = serving.current_device()
+                device = current_device()
                 choices = self._device_choices(device)
                 told = not self.fitting(device)
                 if key in choices:
@@ -154,7 +152,8 @@ class Kernel:
             if stand_ins:
                 reason = f"no choice for this key; that of the closest, {stand_ins[0]}, is taken"
                 self._missed("choice", str(key), reason, "nearest", self._state.cover_hint())
-                return serving.try_configs(self.tuner, key, _distinct([*stand_ins, *self.tuner.configs]))
+                distinct = {str(config): config for config in (*stand_ins, *self.tuner.configs)}
+                return serving.try_configs(self.tuner, key, [*distinct.values()])
             must_not_tune = self._state.strict or self._state.on_miss == "error"
             reason = self._refusal or problem or "no choice for this key"
             answer = "error" if must_not_tune else "triton"
@@ -186,8 +185,29 @@ class Kernel:
         (log.info if told else log.warn)(f"{self.name}: {reason}; {done}. {hint}".rstrip())
 
 
-def _distinct(configs: list[Any]) -> list[Any]:
-    return list({str(config): config for config in configs}.values())
+def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the known keys that may stand for ``key``, the closest first.
+
+    Keys hold sizes, flags and the dtypes of tensors. A key of other dtypes or another form may not: its configuration
+    need not fit. Sizes are compared by their ratio, so that 64 is as far from 32 as from 128; ties go to the first.
+    """
+    ranked = [(_distance(key, other), place, other) for place, other in enumerate(known)]
+    return [other for distance, _, other in sorted(ranked, key=lambda item: item[:2]) if distance < math.inf]
 
 
-_VERBS = {"binary": "compiles", "choice": "benchmarks"}
+def _distance(key: tuple[Any, ...], other: tuple[Any, ...]) -> float:
+    if len(key) != len(other):
+        return math.inf
+    return sum(map(_part, key, other))
+
+
+def _part(wanted: Any, known: Any) -> float:
+    if wanted == known and type(wanted) is type(known):
+        return 0.0
+    if isinstance(wanted, str) or isinstance(known, str):
+        return math.inf
+    if isinstance(wanted, bool) or isinstance(known, bool) or wanted is None or known is None:
+        return _OTHER_FLAG
+    if wanted <= 0 or known <= 0:
+        return _OTHER_FLAG
+    return abs(math.log2(wanted / known))

@@ -138,22 +138,18 @@ def _on_driver(name: str) -> None:
 
 
 def _on_module(module: str) -> None:
+    """Seed the kernels of a module, while someone else's import waits."""
     from gdn_aot.serving.seed import seed
 
-    _guarded(module, lambda: seed(_state, module))
-
-
-def _guarded(where: str, work: Any) -> None:
-    """Run ``work``, which someone else's import waits for."""
     try:
         with _state.lock:
-            work()
+            seed(_state, module)
     except UnsupportedTritonError as error:
         _give_up(error.message)
     except Exception as error:
         if _state.strict:
             raise
-        _state.unexpected(where, error)
+        _state.unexpected(module, error)
 
 
 def _give_up(reason: str) -> None:

@@ -53,12 +53,14 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
         for module in loader.provider_modules():
             _import(module)
         rows = [(found, number, row) for found in state.found for number, row in _rows(state, found, device)]
-        chosen = [(found, number, row) for found, number, row in rows if _wanted(row, model, tp)]
+        chosen = [one for one in rows if model in (None, one[2]["name"]) and tp in (None, one[2]["tp"])]
         if rows and not chosen:
             built = ", ".join(sorted({f"{row['name']} tp {row['tp']}" for _, _, row in rows}))
             raise UsageError(f"no artifact was built for {model} tp {tp}", hint=f"built for: {built}")
         for found, number, row in chosen:
-            _load(state, found, number, device)
+            places = _inference_places(found)
+            for binaries in (found.index.model(number), found.index.captured()):
+                list(_load_binaries(state, found, binaries, device, places))
             _touch(found.index.header, row, device, tokens)
         torch.cuda.synchronize()
         return int(free - torch.cuda.mem_get_info()[0])
@@ -158,16 +160,6 @@ def _import(module: str) -> None:
 def _rows(state: State, found: StoredArtifact, device: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if state.fits(found, device):
         yield from enumerate(found.index.header["models"])
-
-
-def _wanted(row: Mapping[str, Any], model: str | None, tp: int | None) -> bool:
-    return model in (None, row["name"]) and tp in (None, row["tp"])
-
-
-def _load(state: State, found: StoredArtifact, number: int, device: int) -> None:
-    wanted = _inference_places(found)
-    list(_load_binaries(state, found, found.index.model(number), device, wanted))
-    list(_load_binaries(state, found, found.index.captured(), device, wanted))
 
 
 def _load_binaries(

@@ -1,21 +1,36 @@
-"""Seed the kernels of a module that was just imported."""
+"""Seed the kernels of a module that was just imported, if they are those that an artifact was compiled from.
+
+A binary may only be used for the very text that it was compiled from: that of the function, of every function it
+calls and of the files they are in, and the values of the globals that they read. Triton's own ``cache_key`` says the
+same by walking syntax trees, which takes longer than all of this loader.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._files import file_sha256
 from gdn_aot.errors import GdnAotError
 from gdn_aot.serving import log
-from gdn_aot.serving.kernels import Kernel
-from gdn_aot.serving.match import MismatchError, locate, match
-from gdn_aot.triton_internals import serving
+from gdn_aot.serving.kernels import ServedKernel
+from gdn_aot.triton_internals import layers, serving, source_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from gdn_aot.serving.state import State
     from gdn_aot.store.index_records import KernelRecord
     from gdn_aot.store.stored import StoredArtifact
+
+_MISSING = object()
+
+
+class MismatchError(Exception):
+    """The kernel is not the artifact's; the message says why."""
 
 
 def seed(state: State, module: str) -> None:
@@ -46,7 +61,7 @@ def seed(state: State, module: str) -> None:
     device = None if state.installing else serving.ready_device()
     for name, (jit, tuner, values, sources) in matched.items():
         state.refused.pop(name, None)
-        kernel = state.kernels[name] = Kernel(state, name, jit, tuner, sources)
+        kernel = state.kernels[name] = ServedKernel(state, name, jit, tuner, sources)
         kernel.seed(values)
         if device is not None:
             kernel.prepare(device)
@@ -69,4 +84,99 @@ def _refuse(state: State, name: str, jit: Any, tuner: Any, reason: str) -> None:
     state.told_refusal = True
     say(f"{reason}: the kernels that this concerns are left to Triton; gdn-aot doctor names all")
     if state.strict and jit is not None:
-        Kernel(state, name, jit, tuner, [], refusal=reason).seed({})
+        ServedKernel(state, name, jit, tuner, [], refusal=reason).seed({})
+
+
+def locate(record: KernelRecord) -> tuple[Any, Any]:
+    """Return a kernel's ``JITFunction`` and its ``Autotuner`` or None. Its module must have been imported.
+
+    Raises:
+        MismatchError: There is no such kernel.
+    """
+    kernel = _attribute(sys.modules[record.module], record.qualname)
+    if kernel is _MISSING:
+        raise MismatchError(f"{record.module} has no {record.qualname}")
+    try:
+        return layers(kernel)
+    except TypeError:
+        raise MismatchError(f"{record.qualname} is not a Triton kernel in this process") from None
+
+
+def match(record: KernelRecord, jit: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Check that a ``JITFunction`` is the one that an artifact was compiled from.
+
+    Returns:
+        Name -> (value, dictionary that holds it) of the globals that it reads.
+
+    Raises:
+        MismatchError: It is another, with the reason.
+    """
+    _check_files(sys.modules[record.module], record)
+    _check_text(jit, record.qualname, record.source_sha256)
+    scopes = [jit.fn.__globals__, *_check_dependencies(record, jit.fn.__globals__)]
+    return {name: _check_global(name, value, scopes) for name, value in record.globals}
+
+
+def _check_files(module: Any, record: KernelRecord) -> None:
+    root = os.path.abspath(module.__file__)
+    for _ in range(record.module.count(".") + (2 if os.path.basename(root) == "__init__.py" else 1)):
+        root = os.path.dirname(root)
+    for path, expected in record.sources:
+        if _file_sha256(f"{root}/{path}") != expected:
+            raise MismatchError(f"{path} is not the file that the artifact was built from")
+
+
+@cache
+def _file_sha256(path: str) -> str:
+    try:
+        return file_sha256(path)
+    except OSError:
+        return ""
+
+
+def _check_text(function: Any, name: str, expected: str) -> None:
+    text = source_text(function)
+    if text is None or hashlib.sha256(text.encode()).hexdigest() != expected:
+        raise MismatchError(f"the body of {name} is not the one that the artifact was built from")
+
+
+def _check_dependencies(record: KernelRecord, scope: dict[str, Any]) -> list[dict[str, Any]]:
+    """Check every function that the kernel calls; return the globals of each."""
+    scopes = [scope]
+    for _, module_name, qualname, expected in record.dependencies:
+        if not expected:
+            continue  # Triton's own, which this version of Triton has as it was
+        module = sys.modules.get(module_name)
+        function = _attribute(module, qualname)
+        _check_text(function, f"{module_name}.{qualname}", expected)
+        scopes.append(function.fn.__globals__)
+    for name, module_name, qualname, _ in record.dependencies:
+        called = [value for value in (_attribute_in(held, name) for held in scopes) if value is not _MISSING]
+        named = [getattr(value, "fn", value) for value in called]
+        if not any((value.__module__, value.__qualname__) == (module_name, qualname) for value in named):
+            raise MismatchError(f"{name} in {record.qualname} is not {module_name}.{qualname} in this process")
+    return scopes[1:]
+
+
+def _check_global(name: str, expected: str, scopes: list[dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+    found = [(scope[name], scope) for scope in scopes if name in scope]
+    equal = [pair for pair in found if repr(pair[0]) == expected]
+    if not equal or len(equal) != len(found):
+        values = ", ".join(sorted({repr(value) for value, _ in found})) or "not set"
+        raise MismatchError(f"the global {name} is {values}; the artifact was built with {expected}")
+    return equal[0]
+
+
+def _attribute(module: Any, qualname: str) -> Any:
+    found = module
+    for part in qualname.split("."):
+        found = getattr(found, part, _MISSING)
+        if found is _MISSING:
+            return _MISSING
+    return found
+
+
+def _attribute_in(scope: Mapping[str, Any], name: str) -> Any:
+    base, _, rest = name.partition(".")
+    found = scope.get(base, _MISSING)
+    return _attribute(found, rest) if rest and found is not _MISSING else found

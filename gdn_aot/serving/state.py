@@ -54,7 +54,7 @@ class State:
         self.found: list[StoredArtifact] = []
         self.verdicts: list[Verdict] = []
         self.kernels: dict[str, Any] = {}
-        """The `gdn_aot.serving.kernels.Kernel` of each that is served, by ``module:qualname``."""
+        """The `gdn_aot.serving.kernels.ServedKernel` of each that is served, by ``module:qualname``."""
         self.refused: dict[str, str] = {}
         """Kernels that an artifact has and that are not served, with the reason."""
         self.told_refusal = False

@@ -104,8 +104,7 @@ class Index:
     def check(self, *, deep: bool) -> None:
         """Check the table, and that the file has all bytes that it speaks of.
 
-        Args:
-            deep: Read every record too, and compare it with its digest.
+        ``deep`` reads every record too, and compares it with its digest.
 
         Raises:
             OSError: The file cannot be read.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import write_whole
+from gdn_aot.artifact.tar import grouped
 from gdn_aot.errors import NotWritableError
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index_writer import write_index
@@ -24,9 +26,10 @@ from gdn_aot.store.stored import MANIFEST, PACK
 from gdn_aot.store.whole import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.store.lock import Waiting
     from gdn_aot.store.origins import Origin
     from gdn_aot.store.store import Store
 
@@ -52,18 +55,12 @@ class Installed:
 
 
 def install(
-    store: Store, artifact: Artifact, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
+    store: Store, artifact: Artifact, origin: Origin | None = None, *, waiting: Waiting | None = None
 ) -> Installed:
-    """Put a verified artifact into the store. Safe to run in many processes at once.
+    """Put a verified artifact, which came from ``origin`` if that was a registry, into the store.
 
-    An artifact that is already there is checked and, where it is damaged, written again. It becomes the one installed
-    last, which the loader prefers.
-
-    Args:
-        store: Where to.
-        artifact: What `open_artifact` returned.
-        origin: Where it came from, if that was a registry.
-        waiting: Told, after two seconds, which process has the store locked.
+    Safe to run in many processes at once. An artifact that is already there is checked and, where it is damaged,
+    written again. It becomes the one installed last, which the loader prefers.
 
     Raises:
         NotWritableError: The store cannot be written.
@@ -80,18 +77,10 @@ def install(
     return Installed(place=place, new=new, repaired=repaired)
 
 
-def renew(
-    store: Store, place: str, origin: Origin | None = None, *, waiting: Callable[[str], None] | None = None
-) -> None:
+def renew(store: Store, place: str, origin: Origin | None = None, *, waiting: Waiting | None = None) -> None:
     """Note that an installed artifact was asked for again: where it came from, and that the loader is to prefer it.
 
-    Nothing is written where that is so already.
-
-    Args:
-        store: The store.
-        place: The artifact's directory, as `find_installed` returns it.
-        origin: Where it came from this time, if that is known.
-        waiting: Told, after two seconds, which process has the store locked.
+    Nothing is written where that is so already. ``place`` is its directory, as `find_installed` returns it.
 
     Raises:
         NotWritableError: Another build of the same identifier is preferred, and the store cannot be written. That an
@@ -112,17 +101,10 @@ def renew(
 
 
 @contextmanager
-def writing(
-    store: Store, waiting: Callable[[str], None] | None = None, *, make: bool = False
-) -> Iterator[dict[str, int]]:
-    """Be the only one who changes a store. What others left unfinished is removed first.
+def writing(store: Store, waiting: Waiting | None = None, *, make: bool = False) -> Iterator[dict[str, int]]:
+    """Be the only one who changes a store, which ``make`` makes if there is none.
 
-    Yields the bytes of each thing that was left unfinished, by its path.
-
-    Args:
-        store: The store.
-        waiting: Told, after two seconds, which process has the lock.
-        make: Make the store if there is none.
+    What others left unfinished is removed first; yields the bytes of each such thing by its path.
 
     Raises:
         NotWritableError: The store cannot be written. Any `OSError` inside becomes this.
@@ -184,7 +166,7 @@ def _put(store: Store, place: str, artifact: Artifact, origins: tuple[Origin, ..
         # Most of writing is waiting for the disk: that of one piece, while the next blobs are checked.
         with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as disk, open(f"{temporary}/{PACK}", "xb") as pack:
             small = beside.submit(_write_small, temporary, artifact, origins)
-            pieces = _pieces(content for _, content in artifact.iter_blobs())
+            pieces = grouped((content for _, content in artifact.iter_blobs()), len, _PIECE)
             written = [disk.submit(_write_all, pack.fileno(), piece) for piece in pieces]
             synced = disk.submit(os.fsync, pack.fileno())
             write_whole(f"{temporary}/{INDEX}", write_index(artifact), sync=True)
@@ -206,19 +188,6 @@ def _write_small(place: str, artifact: Artifact, origins: tuple[Origin, ...]) ->
     write_whole(f"{place}/{MANIFEST}", manifest, sync=True)
     if origins:
         write_origins(place, origins)
-
-
-def _pieces(contents: Iterable[memoryview]) -> Iterator[list[memoryview]]:
-    """Yield contents in lists that are worth a write each."""
-    piece: list[memoryview] = []
-    size = 0
-    for content in contents:
-        piece.append(content)
-        size += len(content)
-        if size > _PIECE:
-            yield piece
-            piece, size = [], 0
-    yield piece
 
 
 def _write_all(file: int, contents: list[memoryview]) -> None:
@@ -246,7 +215,9 @@ def _renew(store: Store, place: str, origin: Origin | None) -> None:
     if origins != known:
         write_origins(place, origins)
     outdate(store, place, origin)
-    os.utime(place)
+    # Of two that are asked for within one tick of the file system's clock, the second is the newer, too.
+    now = max(time.time_ns(), os.stat(store.artifacts()[0]).st_mtime_ns + 1)
+    os.utime(place, ns=(now, now))
 
 
 def _prepare(store: Store) -> dict[str, int]:

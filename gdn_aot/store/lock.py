@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    Waiting = Callable[[str], None]
+    """Told in words, after two seconds, which process has the store locked."""
+
 NAME = ".lock"
 PATIENCE = 2.0
 """Seconds of waiting after which the user is told."""
@@ -24,12 +27,8 @@ _NUMBER = 20
 
 
 @contextmanager
-def locked(root: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Be the only one in a store. Waits for as long as others are.
-
-    Args:
-        root: `Store.root`, a directory that is there.
-        waiting: Told, after two seconds, who has the lock.
+def locked(root: str, waiting: Waiting | None = None) -> Iterator[None]:
+    """Be the only one in a store, whose directory is there. Waits for as long as others are.
 
     Raises:
         OSError: The lock file cannot be made or opened.
@@ -47,14 +46,10 @@ def locked(root: str, waiting: Callable[[str], None] | None = None) -> Iterator[
 
 
 @contextmanager
-def undisturbed(root: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+def undisturbed(root: str, waiting: Waiting | None = None) -> Iterator[None]:
     """Keep others from changing a store for as long as it is looked at, where that is possible.
 
     Where there is no lock file, or it cannot be opened, there is nobody who changes the store, or no way to stop them.
-
-    Args:
-        root: `Store.root`.
-        waiting: Told, after two seconds, who has the lock.
     """
     try:
         file = os.open(f"{root}/{NAME}", os.O_RDONLY | os.O_CLOEXEC)
@@ -68,7 +63,7 @@ def undisturbed(root: str, waiting: Callable[[str], None] | None = None) -> Iter
         os.close(file)
 
 
-def _wait(file: int, kind: int, root: str, waiting: Callable[[str], None] | None) -> None:
+def _wait(file: int, kind: int, root: str, waiting: Waiting | None) -> None:
     end = time.monotonic() + PATIENCE
     while True:
         with suppress(BlockingIOError):

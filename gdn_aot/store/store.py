@@ -46,11 +46,7 @@ def default_home() -> str:
 
 
 class Store:
-    """One store. Reading needs no write access, makes no file and waits for no lock.
-
-    Args:
-        home: What `default_home` returns, or another directory.
-    """
+    """One store, in a home as `default_home` returns it. Reading takes no right to write and never waits."""
 
     def __init__(self, home: str) -> None:
         self.root = f"{home}/store"
@@ -76,10 +72,7 @@ class Store:
         return [f"{self.root}/artifacts/{name}" for _, name in sorted(ages)]
 
     def open_index(self, place: str) -> Index:
-        """Open the index of an artifact.
-
-        Args:
-            place: Its directory, as `artifacts` returns it.
+        """Open the index of an artifact by its directory.
 
         Raises:
             OSError: It is not there or cannot be read.

@@ -27,10 +27,7 @@ MANIFEST = "manifest.json.zst"
 class StoredArtifact:
     """Reads an artifact. Safe to use from several threads and after a fork; goes on to work when its files are removed.
 
-    Args:
-        place: Its directory in a store.
-        index: Its index, if that is not there.
-        pack: Path of its blobs, if they are not there.
+    Its directory in a store has its index and the pack of its blobs, unless others are given.
 
     Raises:
         OSError: Its index or its pack cannot be opened.

@@ -1,4 +1,4 @@
-"""Look after a store: what it holds, and removing what is not wanted."""
+"""Look after a store: what it holds, removing what is not wanted, reading every byte of it again."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot._text import suggest
-from gdn_aot.errors import NothingSelectedError
+from gdn_aot._text import plural, suggest
+from gdn_aot.errors import NothingSelectedError, Problem, VerificationError
 from gdn_aot.store.install import discard_artifact, size_of, temporaries, writing
-from gdn_aot.store.origins import identity, read_origins
+from gdn_aot.store.lock import undisturbed
+from gdn_aot.store.origins import ORIGIN, identity, read_origins
 from gdn_aot.store.whole import UNREADABLE, faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from gdn_aot.store.lock import Waiting
     from gdn_aot.store.origins import Origin
     from gdn_aot.store.store import Store
 
@@ -99,16 +101,10 @@ def ls(store: Store) -> list[InstalledArtifact]:
     return found
 
 
-def remove(
-    store: Store, names: Sequence[str], *, dry_run: bool = False, waiting: Callable[[str], None] | None = None
-) -> Removed:
-    """Remove artifacts.
+def remove(store: Store, names: Sequence[str], *, dry_run: bool = False, waiting: Waiting | None = None) -> Removed:
+    """Remove artifacts, or with ``dry_run`` say which; that takes no lock.
 
-    Args:
-        store: The store.
-        names: Identifiers, names of directories, either as a glob, or at least four first digits of a SHA-256.
-        dry_run: Only say what would be removed; takes no lock.
-        waiting: Told, after two seconds, which process has the store locked.
+    They are named by identifiers, names of directories, either as a glob, or at least four first digits of a SHA-256.
 
     Raises:
         NothingSelectedError: One of the names is that of no artifact; nothing was removed.
@@ -122,16 +118,10 @@ def remove(
         return _remove(store, select(ls(store), names), leftovers)
 
 
-def prune(
-    store: Store, *, keep: int = 1, dry_run: bool = False, waiting: Callable[[str], None] | None = None
-) -> Removed:
-    """Remove older builds of the same identifier, and what was left unfinished.
+def prune(store: Store, *, keep: int = 1, dry_run: bool = False, waiting: Waiting | None = None) -> Removed:
+    """Remove older builds of the same identifier, and what was left unfinished, or with ``dry_run`` say which.
 
-    Args:
-        store: The store.
-        keep: Builds of an identifier that stay, the last installed first. Damaged ones are not counted, and stay.
-        dry_run: Only say what would be removed; takes no lock.
-        waiting: Told, after two seconds, which process has the store locked.
+    ``keep`` builds of an identifier stay, the last installed first. Damaged ones are not counted, and stay.
 
     Raises:
         NotWritableError: The store cannot be written.
@@ -157,11 +147,7 @@ def _superseded(artifacts: Iterable[InstalledArtifact], keep: int) -> list[Insta
 
 
 def _remove(
-    store: Store,
-    artifacts: Collection[InstalledArtifact],
-    leftovers: Mapping[str, int],
-    *,
-    dry_run: bool = False,
+    store: Store, artifacts: Collection[InstalledArtifact], leftovers: Mapping[str, int], *, dry_run: bool = False
 ) -> Removed:
     freed = sum(leftovers.values()) + sum(artifact.size for artifact in artifacts)
     for artifact in artifacts if not dry_run else ():
@@ -200,3 +186,74 @@ def _nothing(artifacts: Sequence[InstalledArtifact], name: str) -> NothingSelect
     known = [text for item in artifacts for text in (item.identifier, os.path.basename(item.place))]
     hint = suggest(name, known, "see gdn-aot cache ls for what there is")
     return NothingSelectedError(f"the store has no artifact {name!r}", hint=hint)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audit:
+    """What `audit` found."""
+
+    path: str
+    """Of the store."""
+    artifacts: int
+    blobs: int
+    """Of the artifacts whose index can be read."""
+    size: int
+    """Bytes of the artifacts."""
+    problems: tuple[Problem, ...]
+    removed: tuple[InstalledArtifact, ...]
+    """Damaged artifacts that were removed."""
+    freed: int
+    """Bytes that the repair freed."""
+
+    def error(self) -> VerificationError:
+        """Return the problems as an exception."""
+        hint = "remove what is damaged with gdn-aot cache verify --repair, then fetch it again"
+        count = plural(len(self.problems), "problem")
+        return VerificationError(f"the store {self.path} is damaged: {count}", list(self.problems), hint=hint)
+
+
+def audit(store: Store, *, repair: bool = False, waiting: Waiting | None = None) -> Audit:
+    """Check the digests of everything in a store; ``repair`` removes what is damaged, so that fetching brings it again.
+
+    Raises:
+        NotWritableError: A repair is wanted, and the store cannot be written.
+        UnknownFormatError: A newer gdn-aot made the store.
+    """
+    if not os.path.isdir(store.root):
+        return _audit(store, repair=False)
+    if not repair:
+        with undisturbed(store.root, waiting):
+            return _audit(store, repair=False)
+    with writing(store, waiting):
+        return _audit(store, repair=True)
+
+
+def _audit(store: Store, *, repair: bool) -> Audit:
+    artifacts = ls(store)
+    problems: list[Problem] = []
+    removed, blobs, freed = [], 0, 0
+    for artifact in artifacts:
+        with suppress(*UNREADABLE):
+            blobs += len(store.open_index(artifact.place).blobs())
+        found = faults(artifact.place, deep=True)
+        origin = f"{artifact.place}/{ORIGIN}"
+        nameless = os.path.lexists(origin) and not read_origins(artifact.place)
+        problems += found
+        if nameless:
+            problems.append(Problem(origin, "does not say where the artifact was fetched from"))
+        if repair and found:
+            discard_artifact(store, artifact.place)
+            removed.append(artifact)
+            freed += artifact.size
+        elif repair and nameless:
+            freed += os.lstat(origin).st_size
+            os.unlink(origin)
+    return Audit(
+        path=store.root,
+        artifacts=len(artifacts),
+        blobs=blobs,
+        size=sum(artifact.size for artifact in artifacts),
+        problems=tuple(problems),
+        removed=tuple(removed),
+        freed=freed,
+    )

@@ -22,20 +22,13 @@ def faults(place: str, *, deep: bool = False) -> list[Problem]:
     """Return what is wrong with an installed artifact; nothing if it is whole.
 
     Its index opens and has all of its records, its pack has the bytes that the index speaks of, its manifest is there.
-
-    Args:
-        place: Its directory.
-        deep: Compare every record, every blob, the manifest and the name of the directory with their digests too.
+    ``deep`` compares every record, every blob, the manifest and the name of the directory with their digests too.
     """
     return list(_faults(place, deep=deep))
 
 
 def find_installed(store: Store, sha256: str) -> str | None:
     """Return the directory of an artifact if it is there and whole as `faults` sees it without ``deep``, else None.
-
-    Args:
-        store: Where to look.
-        sha256: Of the artifact file.
 
     Raises:
         UnknownFormatError: A newer gdn-aot made the store.
@@ -49,10 +42,7 @@ def find_installed(store: Store, sha256: str) -> str | None:
 
 
 def open_installed(path: str) -> StoredArtifact:
-    """Open an installed artifact.
-
-    Args:
-        path: Its directory, ``.../store/artifacts/NAME``, as ``gdn-aot fetch`` prints it.
+    """Open an installed artifact by its directory, ``.../store/artifacts/NAME``, as ``gdn-aot fetch`` prints it.
 
     Raises:
         UsageError: That is no artifact of a store.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot.launches import config_from_json
+from gdn_aot.tracing.recorder import triton_config
 from gdn_aot.tracing.records import NO_SHAPE, UNUSABLE
 from gdn_aot.triton_internals import arguments, interception
 
@@ -20,21 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gdn_aot.launches import Config
-    from gdn_aot.tracing.recorder import Recorder
+    from gdn_aot.tracing.recorder import TraceRecorder
 
 
-def trace(recorder: Recorder, kernels: list[dict[str, Any]], target: str, workload: int) -> list[tuple[str, str]]:
-    """Record the launches of a capture's kernels.
-
-    Args:
-        recorder: Records them.
-        kernels: As `gdn_aot.capture.form.CapturedKernel` has them, as JSON values.
-        target: The target of this process.
-        workload: Index of the workload that they are of.
-
-    Returns:
-        (kernel, reason) for those that are left out.
-    """
+def trace(recorder: TraceRecorder, kernels: list[dict[str, Any]], target: str, workload: int) -> list[tuple[str, str]]:
+    """Record the launches of a capture's kernels. Returns (kernel, reason) for those that are left out."""
     left_out = []
     for kernel in kernels:
         name = f"{kernel['module']}:{kernel['qualname']}"
@@ -67,24 +58,17 @@ def _difference(jit: Any, kernel: dict[str, Any], target: str) -> str:
     return ""
 
 
-def _record(recorder: Recorder, jit: Any, tuner: Any, launch: dict[str, Any], user: tuple[int, int]) -> None:
+def _record(recorder: TraceRecorder, jit: Any, tuner: Any, launch: dict[str, Any], user: tuple[int, int]) -> None:
     taken = launch["key"], launch["specialization"]
     tuning = launch["tuning"]
-    if tuning is None or tuner is None:
-        call = _plain_call(jit, launch)
-        if call is not None:
-            recorder.record(call, user)
-        else:
-            recorder.take(jit, *taken, user)
-        return
-    config = config_from_json(tuning["config"])
-    call = _tuned_call(tuner, launch, config)
+    config = config_from_json(tuning["config"]) if tuning and tuner else None
+    call = _tuned_call(tuner, launch, config) if config else _plain_call(jit, launch)
     if call is not None:
         recorder.record(call, user)
-    elif tuning["key"] is None:
-        recorder.take(jit, *taken, user)
-    else:
+    elif config and tuning["key"] is not None:
         recorder.take_choice(jit, tuple(tuning["key"]), config, taken, user)
+    else:
+        recorder.take(jit, *taken, user)
 
 
 def _plain_call(jit: Any, launch: dict[str, Any]) -> Callable[[], object] | None:
@@ -116,8 +100,6 @@ def _tuned_call(tuner: Any, launch: dict[str, Any], config: Config) -> Callable[
 
 
 def _launch_key(tuner: Any, args: tuple[Any, ...], options: dict[str, Any], config: Config) -> str | None:
-    from gdn_aot.tracing.recorder import triton_config
-
     keys: list[str] = []
 
     def on_launch(jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -9,12 +9,11 @@ import ast
 import hashlib
 import inspect
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from gdn_aot import triton_internals
 from gdn_aot._files import file_sha256
@@ -26,20 +25,16 @@ from gdn_aot.triton_internals import interception
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.launches import Json, Scalar
+    from gdn_aot.launches import Json, Key
     from gdn_aot.tracing.records import Users
 
     More = Callable[[str, list[Config]], list[Config]]
 
 
-class Recorder:
+class TraceRecorder:
     """Collects launches into a `Trace`.
 
-    Args:
-        trace: Filled in place.
-        more: Given a kernel's name and the provider's candidates for a key, returns further ones to record after
-            them; none of the provider's own may be among them.
-        relaxer: Knows what the provider relaxes.
+    ``more``, given a kernel's name and the provider's candidates for a key, returns further ones to record after them.
     """
 
     def __init__(self, trace: Trace, *, more: More | None = None, relaxer: Relaxer | None = None) -> None:
@@ -49,9 +44,8 @@ class Recorder:
         self._kernels: dict[int, int] = {}
         self._alive: list[Any] = []
         self._launches: dict[tuple[int, str], int] = {}
-        self._tunings: dict[tuple[int, tuple[Scalar, ...]], Tuning] = {}
-        self._places: dict[tuple[int, tuple[Scalar, ...]], int] = {}
-        self._variants: dict[tuple[int, tuple[Scalar, ...]], dict[int, Users]] = {}
+        self._tunings: dict[tuple[int, Key], tuple[int, Tuning, dict[int, Users]]] = {}
+        """Index of a key in the trace, what is known of it, and the users of each variant by its first launch."""
         self._user = (-1, -1)
         self._keys: dict[int, None] = {}
         self._last = -1
@@ -78,68 +72,72 @@ class Recorder:
     def take_choice(
         self,
         jit: Any,
-        key: tuple[Scalar, ...],
+        key: Key,
         config: Config,
         launch: tuple[str, dict[str, Json]],
         user: tuple[int, int],
     ) -> None:
         """Record a launch that is not made here, as the only thing known of a configuration for an autotune key.
 
-        Args:
-            jit: The kernel.
-            key: The autotune key. If it is known already, the launch is recorded as one without a key.
-            config: The only candidate.
-            launch: Its launch key and specialization.
-            user: As of `record`.
+        If the key is known already, the launch is recorded as one without a key.
         """
         kernel = self._kernel(jit)
-        found = self._tunings.get((kernel, key))
-        if found is not None and found.candidates != [config]:
+        known = self._tunings.get((kernel, key))
+        if known is not None and known[1].candidates != [config]:
             self.take(jit, *launch, user)
             return
         launch_key, specialization = self._relaxer.relax(jit, *launch)
         index = self._known(kernel, launch_key, lambda: specialization)
-        if found is None:
-            found = Tuning(kernel=kernel, key=key, candidates=[config], derived=0)
-            self._tunings[kernel, key] = found
-            self._variants[kernel, key] = {}
-            self.trace.tunings.append(found)
-        users = self._variants[kernel, key].setdefault(index, set())
+        self._use(kernel, key, index, user, lambda: ([config], 0), lambda _configs: [])
+
+    def _use(
+        self,
+        kernel: int,
+        key: Key,
+        first: int,
+        user: tuple[int, int],
+        candidates: Callable[[], tuple[list[Config], int]],
+        rest: Callable[[list[Config]], list[int]],
+    ) -> int:
+        """Record that a user has a variant of a key. Returns the index of the key in the trace.
+
+        ``candidates`` gives those of a new key, and how many the provider does not offer; ``rest`` what those after the
+        first would launch, if the variant is new.
+        """
+        if (kernel, key) not in self._tunings:
+            configs, derived = candidates()
+            new = Tuning(kernel=kernel, key=key, candidates=configs, derived=derived)
+            self._tunings[kernel, key] = len(self.trace.tunings), new, {}
+            self.trace.tunings.append(new)
+        place, tuning, variants = self._tunings[kernel, key]
+        users = variants.setdefault(first, set())
         if not users:
-            found.variants.append([index])
-            found.users.append(users)
+            tuning.variants.append([first, *rest(tuning.candidates[1:])])
+            tuning.users.append(users)
         users.add(user)
+        return place
 
     def _on_plain(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         index = self._launch(jit, args, kwargs)
         self.trace.plain.setdefault(index, set()).add(self._user)
 
     def _on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        offered = triton_internals.candidates(tuner, args, kwargs)
         if len(tuner.configs) == 1:
-            return triton_internals.run_config(tuner, args, kwargs, offered[0])
-        plain_kwargs = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
-        key = triton_internals.autotune_key(tuner, args, plain_kwargs)
+            return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
+        offered = triton_internals.candidates(tuner, args, kwargs)
+        key = triton_internals.autotune_key(tuner, args, kwargs)
         kernel = self._kernel(triton_internals.layers(tuner)[0])
         first = self._candidate_launch(tuner, args, kwargs, offered[0])
-        place = self._places.setdefault((kernel, key), len(self.trace.tunings))
-        self._keys[place] = None
-        found = self._tunings.get((kernel, key))
-        if found is None:
+
+        def candidates() -> tuple[list[Config], int]:
             configs = [_config(config) for config in offered]
             derived = self._more(self.trace.kernels[kernel].name, configs) if self._more else []
-            found = Tuning(kernel=kernel, key=key, candidates=configs + derived, derived=len(derived))
-            self._tunings[kernel, key] = found
-            self._variants[kernel, key] = {}
-            self.trace.tunings.append(found)
-        users = self._variants[kernel, key].setdefault(first, set())
-        if not users:
-            rest = [
-                self._candidate_launch(tuner, args, kwargs, triton_config(config)) for config in found.candidates[1:]
-            ]
-            found.variants.append([first, *rest])
-            found.users.append(users)
-        users.add(self._user)
+            return configs + derived, len(derived)
+
+        def rest(configs: list[Config]) -> list[int]:
+            return [self._candidate_launch(tuner, args, kwargs, triton_config(config)) for config in configs]
+
+        self._keys[self._use(kernel, key, first, self._user, candidates, rest)] = None
         return None
 
     def _candidate_launch(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any) -> int:
@@ -186,16 +184,15 @@ def _config(config: Any) -> Config:
 
 def triton_config(config: Config) -> Any:
     """Return the ``triton.Config`` of a recorded configuration."""
-    return triton_internals.make_config(
-        dict(config.kwargs), config.num_warps, config.num_stages, config.num_ctas, config.maxnreg
-    )
+    return triton_internals.make_config(**asdict(config))
 
 
 def describe_kernel(jit: Any) -> Kernel:
     """Return a kernel's identity: Triton's hash, the files its text is in, its callees and globals."""
     cache_key = triton_internals.cache_key(jit)
     called, builtins = _callees(jit)
-    files = sorted({_file(function) for function in [jit, *(function for _, function in called)]})
+    functions = [jit, *(function for _, function in called)]
+    files = sorted({str(Path(inspect.getfile(function.fn)).resolve()) for function in functions})
     dependencies = {
         Dependency(name, function.fn.__module__, function.fn.__qualname__, _text_sha256(function))
         for name, function in called
@@ -247,10 +244,6 @@ def _resolve(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
             return "", None
 
 
-def _file(function: Any) -> str:
-    return str(Path(inspect.getfile(function.fn)).resolve())
-
-
 def _relative(path: str) -> str:
     roots = [str(Path(root).resolve()) for root in sys.path if root]
     inside = [root for root in roots if path.startswith(root + "/")]
@@ -262,10 +255,3 @@ def _text_sha256(function: Any) -> str:
     if text is None:
         raise TypeError(f"{function!r} has no source text")
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def timed(trace: Trace, work: Callable[[], None]) -> None:
-    """Run ``work`` and add its wall time in seconds to the trace."""
-    start = time.monotonic()
-    work()
-    trace.seconds += time.monotonic() - start

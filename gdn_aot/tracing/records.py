@@ -64,7 +64,6 @@ class Trace(msgspec.Struct):
     """Of a trace for tuning, the calls that are needed: (shape, tokens, workload, number among the workload's calls,
     indices of the autotune keys that no call before it had at so many tokens)."""
     calls: int = 0
-    seconds: float = 0.0
 
     def to_json(self) -> bytes:
         """Return the trace as JSON."""

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 class Relaxer:
-    """Answers for each kernel which constants it is compiled with whatever a call has.
-
-    Args:
-        declared: What the provider's module declares.
-    """
+    """Answers for each kernel which constants it is compiled with whatever a call has, as its provider declares."""
 
     def __init__(self, declared: Iterable[Relaxation]) -> None:
         self._declared = tuple(declared)

@@ -11,12 +11,12 @@ import functools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gdn_aot import triton_internals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import torch
 
     from gdn_aot.catalogue.targets import Target
 
@@ -25,30 +25,26 @@ _SMALL = 1 << 16
 
 
 class StubDriver:
-    """Answers what Triton and the providers ask of a driver, for one target."""
+    """Answers what Triton and the providers ask of a driver, for one target: one device, on which nothing runs."""
 
     stands_in = True
     """No device is behind it."""
+    is_active = staticmethod(lambda: True)
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda _device: 0)
+    get_active_torch_device = staticmethod(lambda: torch.device("cpu"))  # traced tensors live there
+    get_device_interface = staticmethod(lambda: torch.cuda)  # whose property calls `activate` has replaced
+    map_python_to_cpp_type = staticmethod(lambda kind: kind)  # no launcher is built
 
     def __init__(self, target: Target) -> None:
-        self._target = target
-        self.utils = SimpleNamespace(get_device_properties=lambda _device: self._properties())
-
-    def _properties(self) -> dict[str, int]:
-        return {
-            "max_shared_mem": self._target.max_shared,
-            "multiprocessor_count": self._target.card.sm_count,
+        properties = {
+            "max_shared_mem": target.max_shared,
+            "multiprocessor_count": target.card.sm_count,
             "warpSize": 32,
-            "max_num_regs": self._target.registers_per_block,
+            "max_num_regs": target.registers_per_block,
         }
-
-    def get_current_device(self) -> int:
-        """Return device 0, the only one."""
-        return 0
-
-    def get_current_stream(self, _device: int) -> int:
-        """Return the default stream."""
-        return 0
+        self._target = target
+        self.utils = SimpleNamespace(get_device_properties=lambda _device: properties)
 
     def get_device_capability(self, _device: int = 0) -> tuple[int, int]:
         """Return the target's compute capability."""
@@ -60,36 +56,13 @@ class StubDriver:
 
         return GPUTarget("cuda", self._target.arch_number, 32)
 
-    def get_active_torch_device(self) -> torch.device:
-        """Return the CPU: traced tensors live there."""
-        import torch
-
-        return torch.device("cpu")
-
-    def get_device_interface(self) -> Any:
-        """Return ``torch.cuda``, whose property calls `activate` has replaced."""
-        import torch
-
-        return torch.cuda
-
-    def map_python_to_cpp_type(self, kind: str) -> str:
-        """Return the type unchanged: no launcher is built."""
-        return kind
-
     def get_benchmarker(self) -> Callable[..., Any]:
         """Refuse to benchmark."""
         raise RuntimeError("a benchmark was asked for on a machine without a GPU")
 
-    @staticmethod
-    def is_active() -> bool:
-        """Return True."""
-        return True
-
 
 def activate(target: Target) -> None:
     """Install the stub driver and the property calls of ``torch.cuda`` for ``target`` in this process."""
-    import torch
-
     cuda: Any = torch.cuda
     cuda.is_available = lambda: True
     cuda.device_count = lambda: 1
@@ -98,7 +71,7 @@ def activate(target: Target) -> None:
     _replace_properties(target)
     triton_internals.set_driver(StubDriver(target))
     torch.set_num_threads(1)
-    _skip_large_fills(torch)
+    _skip_large_fills()
 
 
 def disguise(target: Target) -> None:
@@ -114,8 +87,6 @@ def disguise(target: Target) -> None:
 
 
 def _replace_properties(target: Target) -> None:
-    import torch
-
     properties = SimpleNamespace(
         name=target.card.name,
         major=target.capability[0],
@@ -134,7 +105,7 @@ def _replace_properties(target: Target) -> None:
     cuda.get_device_properties = lambda _device=None: properties
 
 
-def _skip_large_fills(torch_module: Any) -> None:
+def _skip_large_fills() -> None:
     """Let large zero tensors stay uninitialized: no kernel runs, so nobody reads them.
 
     A 32k-token trace would otherwise spend most of its time writing zeros. Small tensors, index tensors among
@@ -149,6 +120,7 @@ def _skip_large_fills(torch_module: Any) -> None:
 
         return make
 
-    torch_module.zeros = lazy(torch_module.zeros, torch_module.empty)
-    torch_module.zeros_like = lazy(torch_module.zeros_like, torch_module.empty_like)
-    torch_module.Tensor.new_zeros = lazy(torch_module.Tensor.new_zeros, torch_module.Tensor.new_empty)
+    anything: Any = torch
+    anything.zeros = lazy(torch.zeros, torch.empty)
+    anything.zeros_like = lazy(torch.zeros_like, torch.empty_like)
+    anything.Tensor.new_zeros = lazy(torch.Tensor.new_zeros, torch.Tensor.new_empty)

@@ -1,7 +1,8 @@
-"""Candidates beyond the provider's list: other block sizes, warps, stages and register caps.
+"""Candidates beyond the provider's list: smaller ones, and other block sizes, warps, stages and register caps.
 
-They are neighbours of what the provider offers, nearest first, because it knows its kernels; what a kernel cannot be
-launched with is found out later, by compiling and by comparing its outputs.
+Smaller ones are for targets on which none of the provider's own fits. The others are neighbours of what the provider
+offers, nearest first, because it knows its kernels; what a kernel cannot be launched with is found out later, by
+compiling and by comparing its outputs.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gdn_aot.tracing.derive import MIN_BLOCK, smaller
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     Extras = Mapping[str, Sequence[Config]]
     """Kernel -> configurations that a tuning record names and its provider does not offer."""
 
+MIN_BLOCK = 16
+"""Smallest block that ``tl.dot`` accepts on every target."""
 MOST = 120
 """Most candidates per list; the farthest from the provider's are cut."""
 _MAX_BLOCK = 256
@@ -42,33 +43,59 @@ _ASYNC_COPIES_FROM = 80
 """Below this number there is no asynchronous copy, and stages beyond 2 pipeline nothing."""
 
 
+def smaller(candidates: list[Config]) -> list[Config]:
+    """Return configurations that need less shared memory than ``candidates``, gentlest change first.
+
+    Fewer pipeline stages come first, because they keep the tile; then halved blocks (a keyword that starts with
+    ``B`` and holds a power of two) with one stage. Nothing in the input is repeated.
+    """
+    seen = dict.fromkeys(candidates)
+    known = len(seen)
+    for config in candidates:
+        seen.update(dict.fromkeys(replace(config, num_stages=stages) for stages in range(config.num_stages - 1, 0, -1)))
+    frontier = list(candidates)
+    while frontier:
+        halved = dict.fromkeys(shrunk for config in frontier for shrunk in _halve(config))
+        frontier = [config for config in halved if config not in seen]
+        seen.update(dict.fromkeys(frontier))
+    return list(seen)[known:]
+
+
+def _halve(config: Config) -> list[Config]:
+    """Halve each block of ``config`` in turn, largest first."""
+    numbers = config.numbers
+    blocks = [
+        name for name in numbers if name.startswith("B") and _power_of_two(numbers[name]) and numbers[name] > MIN_BLOCK
+    ]
+    return [
+        replace(
+            config,
+            num_stages=1,
+            kwargs=tuple((name, numbers[name] // 2 if name == block else value) for name, value in config.kwargs),
+        )
+        for block in sorted(blocks, key=lambda name: -numbers[name])
+    ]
+
+
 def candidates(offered: Sequence[Config], target: Target) -> list[Config]:
     """Return configurations that the provider does not offer, the nearest to one that it does first.
 
     Blocks are the keywords that start with ``B`` and hold a power of two in each of the provider's configurations.
-    They take the powers of two within a factor of four of the provider's range, from 16 to 256. Warps are 1 to 16,
-    stages 1 to 5. A cap on registers is set only on the provider's own, where it would let more blocks share an SM.
-    Other keywords keep the provider's values.
+    They take the powers of two within a factor of four of the provider's range, from 16 to 256, as far as the shared
+    memory of the target holds the tile. Warps are 1 to 16, stages 1 to 5. A cap on registers is set only on the
+    provider's own, where it would let more blocks share an SM. Other keywords keep the provider's values.
 
     The distance is the number of doublings, halvings and stages from the nearest offered configuration, and two for a
     cap. At most `MOST` are returned.
-
-    Args:
-        offered: The provider's own.
-        target: Its shared memory bounds the tile, its registers the caps.
     """
     return list(_candidates(tuple(dict.fromkeys(offered)), target))
 
 
 def beyond(offered: list[Config], extras: Sequence[Config], kind: str, target: Target) -> list[Config]:
-    """Return the candidates to record after the provider's own.
+    """Return the candidates to record after the provider's own: ``extras``, then ``smaller`` or ``wide`` ones or none.
 
-    Args:
-        offered: The provider's own.
-        extras: Configurations that a tuning record names, which come first. Those that `candidates` does not make of
-            ``offered`` are left out, so that no choice can name them.
-        kind: What comes after them: nothing, ``smaller`` or ``wide`` ones.
-        target: What they are for.
+    Extras are what a tuning record names. Those that `candidates` does not make of ``offered`` are left out, so that no
+    choice can name them.
     """
     known = [config for config in candidates(offered, target) if config in extras] if extras else []
     if kind == "smaller":

@@ -18,7 +18,7 @@ from gdn_aot.triton_internals.encoding import decode, encode, plain, plain_metad
 from gdn_aot.triton_internals.relaxing import constant_position
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gdn_aot.launches import Json
 
@@ -73,11 +73,16 @@ def check_supported() -> str:
         if not there
     ]
     if missing:
-        raise UnsupportedTritonError(
-            f"Triton {version} has changed {', '.join(missing)}, which gdn-aot relies on",
-            hint="install a Triton version from the table in the README, or upgrade gdn-aot",
-        )
+        raise changed(version, missing)
     return version
+
+
+def changed(version: str, what: Iterable[str], purpose: str = "") -> UnsupportedTritonError:
+    """Return the error that names the internals of Triton which are not as known."""
+    return UnsupportedTritonError(
+        f"Triton {version} has changed {', '.join(what)}, which gdn-aot relies on{purpose}",
+        hint="install a Triton version from the table in the README, or upgrade gdn-aot",
+    )
 
 
 def layers(kernel: Any) -> tuple[Any, Any]:
@@ -166,6 +171,11 @@ def autotune_key(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     return tuple(key)
 
 
+def looked_up(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+    """Return the name of an ``Autotuner``'s kernel, and the key that it looks a configuration up by."""
+    return kernel_name(layers(tuner)[0]), autotune_key(tuner, args, kwargs)
+
+
 def candidates(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """Return the configurations that the ``Autotuner`` would benchmark for this call, in its order."""
     tuner.nargs = dict(zip(tuner.arg_names, args, strict=False))
@@ -197,7 +207,7 @@ class Launch:
         # As in JITFunction.run: both are set before binding, in this order, and so end up in the key.
         self._kwargs["debug"] = self._kwargs.get("debug", jit.debug) or knobs.runtime.debug
         self._kwargs["instrumentation_mode"] = knobs.compilation.instrumentation_mode
-        device = _current_device()
+        device = current_device()
         _, key_cache, _, self._backend, binder = jit.device_caches[device]
         self._bound, self._specialization, self._options = binder(*args, **self._kwargs)
         for name, value in (constants or {}).items():
@@ -225,13 +235,8 @@ def pack_launch(
 ) -> tuple[str, dict[str, Json]]:
     """Return the launch key and the specialization, as JSON, of a launch that a binder has bound.
 
-    Args:
-        jit: The function.
-        backend: Triton's, of the target.
-        kwargs: What the binder was called with by name.
-        bound: What it returned, as the next two.
-        specialization: Likewise.
-        options: Likewise.
+    ``backend`` is Triton's, of the target; ``kwargs`` is what the binder was called with by name, the last three are
+    what it returned.
 
     Raises:
         TypeError: A constant is of a type that JSON cannot carry.
@@ -258,10 +263,16 @@ def _pack(
     }
 
 
-def _current_device() -> int:
+def active_driver() -> Any:
+    """Return Triton's active driver."""
     from triton.runtime.driver import driver
 
-    return int(driver.active.get_current_device())
+    return driver.active
+
+
+def current_device() -> int:
+    """Return the number of the current device."""
+    return int(active_driver().get_current_device())
 
 
 def make_source(jit: Any, specialization: Mapping[str, Any]) -> Any:
@@ -358,9 +369,7 @@ def compiler_message(error: BaseException) -> str:
 
 def stands_in() -> bool:
     """Say whether Triton's active driver was given to `set_driver` in place of a device's."""
-    from triton.runtime.driver import driver
-
-    return bool(getattr(driver.active, "stands_in", False))
+    return bool(getattr(active_driver(), "stands_in", False))
 
 
 def set_driver(driver_object: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.triton_internals import Launch, launching
+from gdn_aot.triton_internals import Launch, active_driver, launching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Grid = tuple[int, int, int]
 
 
-class Prepared:
+class BoundLaunch:
     """One launch, bound: which binary it wants, and what that is to be launched with."""
 
     def __init__(
@@ -41,14 +41,10 @@ class Prepared:
 
 
 class Ready:
-    """One binary, loaded on the current device.
+    """One binary, loaded on the current device, of which ``device`` is the ordinal.
 
-    Args:
-        native: `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
-        jit: The function it was compiled from.
-        record: Its launch key, metadata and specialization.
-        code: A cubin, or PTX text, which the driver then compiles for the device.
-        device: Ordinal of the current device.
+    ``native`` is `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher; ``code`` a cubin,
+    or PTX text, which the driver then compiles for the device.
 
     Raises:
         RuntimeError: The CUDA driver refused.
@@ -73,10 +69,8 @@ def pretend(properties: Callable[[int], dict[str, int]], target: Callable[[], An
 
     Loading and launching are not touched: they take no part of the answer.
     """
-    from triton.runtime.driver import driver
-
-    driver.active.utils.get_device_properties = properties
-    driver.active.get_current_target = target
+    driver = active_driver()
+    driver.utils.get_device_properties, driver.get_current_target = properties, target
 
 
 def declared_zero(tuner: Any) -> tuple[str, ...]:
@@ -86,6 +80,4 @@ def declared_zero(tuner: Any) -> tuple[str, ...]:
 
 def current_stream(device: int) -> int:
     """Return the handle of PyTorch's current stream on a device."""
-    from triton.runtime.driver import driver
-
-    return int(driver.active.get_current_stream(device))
+    return int(active_driver().get_current_stream(device))

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
-from gdn_aot.errors import UnsupportedTritonError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from gdn_aot.errors import UnsupportedTritonError
 
 _PARAMETERS = {
     "compile": ("src", "target", "options", "_env_vars"),
@@ -74,7 +75,6 @@ def check_disk_cache() -> None:
     Raises:
         UnsupportedTritonError: It does not.
     """
-    import triton
     from triton import knobs
     from triton.compiler import compiler
     from triton.runtime import cache
@@ -96,7 +96,7 @@ def check_disk_cache() -> None:
     if not missing and not _same_layout():
         missing = ["the layout of its cache directory"]
     if missing:
-        raise _changed(str(triton.__version__), ", ".join(missing))
+        raise _changed(*missing)
 
 
 def _same_layout() -> bool:
@@ -117,11 +117,10 @@ def _same_layout() -> bool:
             return False
 
 
-def _changed(version: str, what: str) -> UnsupportedTritonError:
-    return UnsupportedTritonError(
-        f"Triton {version} has changed {what}, which gdn-aot relies on to write its cache",
-        hint="install a Triton version from the table in the README, or upgrade gdn-aot",
-    )
+def _changed(*what: str) -> UnsupportedTritonError:
+    import triton
+
+    return triton_internals.changed(str(triton.__version__), what, " to write its cache")
 
 
 def group_name(place: Place) -> str:
@@ -277,7 +276,7 @@ def _asked_place(source: Any, target: Any, options: Mapping[str, Any]) -> Place:
         raise _Answer(place)
 
     def refuse(*_: object) -> None:
-        raise _changed(str(triton.__version__), "compile")
+        raise _changed("compile")
 
     with knobs.cache.scope():
         knobs.cache.manager_class = _manager(on_group=answer, on_put=refuse)
@@ -285,7 +284,7 @@ def _asked_place(source: Any, target: Any, options: Mapping[str, Any]) -> Place:
             triton.compile(source, target=target, options=dict(options))
         except _Answer as found:
             return found.place
-    raise _changed(str(triton.__version__), "compile")
+    raise _changed("compile")
 
 
 def _manager(on_group: Callable[[Place], None], on_put: Callable[[Place, Any], None]) -> type[Any]:

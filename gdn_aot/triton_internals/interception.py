@@ -16,10 +16,7 @@ def intercept(
 ) -> Iterator[None]:
     """Replace autotuning and launching for the duration of a ``with`` block, on a machine without a device.
 
-    Args:
-        on_autotune: As of `intercept_live`.
-        on_launch: Called with (JIT function, args, kwargs without ``grid`` and ``warmup``) in place of
-            ``JITFunction.run``.
+    As `intercept_live`, but ``on_launch`` is not told the grid.
     """
     with intercept_live(on_autotune, lambda jit, args, kwargs, _grid: on_launch(jit, args, kwargs)):
         yield
@@ -32,11 +29,9 @@ def intercept_live(
 ) -> Iterator[None]:
     """Replace autotuning and launching for the duration of a ``with`` block.
 
-    Args:
-        on_autotune: Called with (autotuner, args, kwargs with ``grid`` and ``warmup``) in place of ``Autotuner.run``;
-            its result is returned to the caller.
-        on_launch: Called with (JIT function, args, kwargs without ``grid`` and ``warmup``, grid as the caller wrote
-            it) in place of ``JITFunction.run``.
+    ``on_autotune`` is called with (autotuner, args, kwargs with ``grid`` and ``warmup``) in place of ``Autotuner.run``,
+    and its result is returned to the caller; ``on_launch`` with (JIT function, args, kwargs without these, grid as the
+    caller wrote it) in place of ``JITFunction.run``.
     """
     from triton.runtime.autotuner import Autotuner
     from triton.runtime.jit import JITFunction

@@ -14,7 +14,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.triton_internals import make_source
+from gdn_aot.triton_internals import active_driver, make_source
 
 if TYPE_CHECKING:
     from gdn_aot.store.index_records import BinaryRecord
@@ -56,9 +56,7 @@ def kernel_kinds(record: BinaryRecord) -> str | None:
 
 def uses_cuda_driver() -> bool:
     """Say whether Triton's active driver is its CUDA driver."""
-    from triton.runtime.driver import driver
-
-    return type(driver.active).__module__ == NVIDIA_DRIVER
+    return type(active_driver()).__module__ == NVIDIA_DRIVER
 
 
 def load_binary(native: Any, record: BinaryRecord, code: bytes, device: int) -> tuple[int, int, int, int, int]:
@@ -70,9 +68,7 @@ def load_binary(native: Any, record: BinaryRecord, code: bytes, device: int) -> 
     Raises:
         RuntimeError: The CUDA driver refused.
     """
-    from triton.runtime.driver import driver
-
-    load = native.load_binary if native and uses_cuda_driver() else driver.active.utils.load_binary
+    load = native.load_binary if native and uses_cuda_driver() else active_driver().utils.load_binary
     found: tuple[int, int, int, int, int] = load(record.metadata["name"], code, record.metadata["shared"], device)
     return found
 
@@ -138,17 +134,10 @@ def _metadata(record: BinaryRecord) -> Any:
 def make_kernel(
     native: Any, jit: Any, record: BinaryRecord, code: bytes, loaded: tuple[int, int, int, int, int]
 ) -> Any:
-    """Return a kernel that Triton can launch.
+    """Return a kernel that Triton can launch, of a cubin that `load_binary` has ``loaded``.
 
-    Args:
-        native: `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
-        jit: The function it was compiled from.
-        record: What the artifact says of it.
-        code: The cubin.
-        loaded: What `load_binary` returned.
+    ``native`` is `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
     """
-    from triton.runtime.driver import driver
-
     kernel = _seeded_class()(jit, record, code)
     kernel.module, kernel.function, kernel.n_regs, kernel.n_spills, kernel.n_max_threads = loaded
     made = record.metadata
@@ -156,7 +145,7 @@ def make_kernel(
     if kinds is None:
         from triton.compiler.compiler import make_backend
 
-        run = driver.active.launcher_cls(kernel.src, kernel.metadata)
+        run = active_driver().launcher_cls(kernel.src, kernel.metadata)
         kernel.packed_metadata = make_backend(kernel.metadata.target).pack_metadata(kernel.metadata)
     else:
         shape = made["num_warps"], made["num_ctas"], made["shared"]
@@ -170,13 +159,8 @@ def defer_cuda_utils(native: Any) -> bool:
     """Have Triton's CUDA driver load its compiled helper when something needs it, not when the driver is made.
 
     Triton builds that helper with a C compiler, or reads it from its cache; kernels from an artifact do not need it.
-    Whatever does - a launcher that Triton makes for another kernel, a tensor descriptor - gets Triton's own.
-
-    Args:
-        native: `gdn_aot.triton_internals._launch`.
-
-    Returns:
-        False if nothing was done: the driver exists already, or is not as known.
+    Whatever does - a launcher that Triton makes for another kernel, a tensor descriptor - gets Triton's own. Returns
+    False if nothing was done: the driver exists already, or is not as known.
     """
     nvidia: Any = sys.modules.get(NVIDIA_DRIVER)
     config = getattr(sys.modules.get("triton.runtime.driver"), "driver", None)  # imports us: not to be imported here
@@ -217,9 +201,7 @@ def defer_cuda_utils(native: Any) -> bool:
         """Triton's launcher, which needs the helper."""
 
         def __init__(self, src: Any, metadata: Any) -> None:
-            from triton.runtime.driver import driver
-
-            driver.active.utils.complete()
+            active_driver().utils.complete()
             super().__init__(src, metadata)
 
     nvidia.CudaUtils, nvidia.CudaLauncher = CudaUtils, CudaLauncher

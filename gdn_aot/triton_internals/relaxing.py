@@ -20,15 +20,10 @@ def constant_position(jit: Any, name: str) -> int:
 
 
 def relaxed_key(key: str, position: int, value: int) -> str | None:
-    """Return a launch key with another value for one constexpr, or None if the key is not as known.
+    """Return a launch key with another value for the constexpr at a position, or None if the key is not as known.
 
     A launch key is the text of a list with a pair for each parameter, ``('constexpr', value)`` for a constexpr, and
-    the text of the options after it.
-
-    Args:
-        key: A launch key, as Triton computes it.
-        position: Which parameter; see `constant_position`.
-        value: The value to put there.
+    the text of the options after it. `constant_position` gives the position.
     """
     depth, quote, number, start, skip = 0, "", 0, 1, False
     for index, char in enumerate(key):

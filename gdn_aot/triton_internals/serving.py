@@ -13,8 +13,7 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.errors import UnsupportedTritonError
-from gdn_aot.triton_internals import check_version, make_config
+from gdn_aot.triton_internals import active_driver, changed, check_version, current_device, make_config
 from gdn_aot.triton_internals.observing import unwrapped
 
 if TYPE_CHECKING:
@@ -44,23 +43,13 @@ def check_serving() -> None:
         "Autotuner.run": (Autotuner, "run", {"cache", "configs", "keys", "arg_names"}),
         "CompiledKernel.launch_metadata": (CompiledKernel, "launch_metadata", {"launch_enter_hook", "src"}),
     }
-    changed = [
+    other = [
         what
         for what, (owner, name, used) in expected.items()
         if not used <= set(getattr(getattr(unwrapped(getattr(owner, name, None)), "__code__", None), "co_names", ()))
     ]
-    if changed:
-        raise UnsupportedTritonError(
-            f"Triton {version} has changed {', '.join(changed)}, which gdn-aot relies on",
-            hint="install a Triton version from the table in the README, or upgrade gdn-aot",
-        )
-
-
-def current_device() -> int:
-    """Return the number of the current device."""
-    from triton.runtime.driver import driver
-
-    return int(driver.active.get_current_device())
+    if other:
+        raise changed(version, other)
 
 
 def ready_device() -> int | None:
@@ -71,14 +60,13 @@ def ready_device() -> int | None:
 
 def device_capability(device: int) -> tuple[int, int] | None:
     """Return the compute capability of a device, or None where the active driver is not CUDA's."""
-    from triton.runtime.driver import driver
-
-    if device != driver.active.get_current_device():
+    driver = active_driver()
+    if device != driver.get_current_device():
         import torch
 
         major, minor = torch.cuda.get_device_capability(device)
         return major, minor
-    target = driver.active.get_current_target()
+    target = driver.get_current_target()
     return divmod(target.arch, 10) if target.backend == "cuda" else None
 
 
@@ -136,11 +124,9 @@ class _DeviceCaches(defaultdict[int, tuple[Any, ...]]):
 def seed_kernels(jit: Any, prepare: _Prepare, lock: Callable[[], Any], unsupported: Callable[[str], None]) -> None:
     """Let a ``JITFunction`` find its binaries through us.
 
-    Args:
-        jit: The function.
-        prepare: Called with a device when that is first used; returns what looks a launch key up.
-        lock: Returns the reentrant lock to hold while a device is prepared; a forked child has a new one.
-        unsupported: Called with what is wrong if Triton's entry for a device has another form; it is left as it is.
+    ``prepare`` is called with a device when that is first used, and returns what looks a launch key up. ``lock``
+    returns the reentrant lock to hold meanwhile; a forked child has a new one. ``unsupported`` is told what is wrong if
+    Triton's entry for a device has another form, which is then left as it is.
     """
     caches = _DeviceCaches(jit, prepare, lock, unsupported)
     for device, entry in list(jit.device_caches.items()):
@@ -149,12 +135,7 @@ def seed_kernels(jit: Any, prepare: _Prepare, lock: Callable[[], Any], unsupport
 
 
 class ChoiceCache(dict[Any, Any]):
-    """``Autotuner.cache`` that asks ``answer`` for keys that it lacks.
-
-    Args:
-        ready: What Triton has chosen already.
-        answer: Called with an unknown key; returns a configuration, or None to leave it to Triton.
-    """
+    """``Autotuner.cache`` that asks ``answer`` for keys that it lacks; None leaves a key to Triton."""
 
     def __init__(self, ready: Mapping[Any, Any], answer: Callable[[Any], Any | None]) -> None:
         super().__init__(ready)
@@ -185,15 +166,10 @@ def find_config(tuner: Any, wanted: ConfigRecord) -> Any:
 
 
 class Trial:
-    """Stands in an ``Autotuner`` for what it wraps while a configuration is tried that was not made for this key.
+    """Stands in an ``Autotuner`` for what it wraps while configurations are tried that were not made for this key.
 
     What Triton's autotuner drops a candidate for must not reach the caller: the next configuration is taken then, and
     kept. Nothing has run when such an error is raised.
-
-    Args:
-        tuner: The autotuner, of which this takes the place of ``fn``.
-        key: The autotune key.
-        configs: Configurations to try, in order.
     """
 
     def __init__(self, tuner: Any, key: Any, configs: list[Any]) -> None:
@@ -235,9 +211,7 @@ def try_configs(tuner: Any, key: Any, configs: list[Any]) -> Any:
 def remember_globals(jit: Any, values: Mapping[str, tuple[Any, dict[str, Any]]]) -> None:
     """Have Triton raise, as it does for what it compiled itself, when a global that the kernel read changes later.
 
-    Args:
-        jit: The function.
-        values: Name -> (value, the dictionary that holds it).
+    ``values`` are name -> (value, the dictionary that holds it).
     """
     for name, (value, holder) in values.items():
         jit.used_global_vals.setdefault((name, id(holder)), (value, holder))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 from helpers import ROOT, run
+from msgspec.structs import asdict
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -101,9 +102,7 @@ def old_manifest(built: Built) -> dict[str, Any]:
                 "choices": [
                     {
                         "key": list(one.key),
-                        "config": {"kwargs": dict(one.config.kwargs), "num_warps": one.config.num_warps,
-                                   "num_stages": one.config.num_stages, "num_ctas": one.config.num_ctas,
-                                   "maxnreg": one.config.maxnreg},
+                        "config": {**asdict(one.config), "kwargs": dict(one.config.kwargs)},
                         "provenance": one.provenance,
                     }
                     for one in kernel.choices
@@ -111,7 +110,7 @@ def old_manifest(built: Built) -> dict[str, Any]:
             }
             for kernel in built.manifest.kernels
         ],
-    }  # fmt: skip
+    }
 
 
 def compared(manifest: dict[str, Any], new: Path, folder: Path) -> tuple[int, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import NO_BYTECODE, Done, expect_error, gdn_aot, run
+from commands import refused
+from helpers import NO_BYTECODE, expect_error, gdn_aot, run
 
-from gdn_aot.cli import main
 from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
@@ -21,21 +22,17 @@ _DECODE = ("--arch", "sm_120", "--model", "qwen3.5-9b", "--workload", "transform
 
 
 @pytest.fixture
-def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Run a build in this process that must be refused; check both forms of the error and return the JSON one."""
-    monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
+def refuse(tmp_path: Path) -> Any:
+    """Run a build that must be refused; check both forms of the error and return the JSON one."""
 
     def refuse(*arguments: object, code: int, kind: str, output: object = None) -> dict[str, str]:
-        line = ["build", *map(str, arguments), "-o", str(output or tmp_path / "out")]
-        plain = main.run(line)
-        caught = capfd.readouterr()
-        assert (plain, caught.out) == (code, "")
-        assert sum(text.startswith("Hint: ") for text in caught.err.splitlines()) == 1
-        result = main.run([*line, "--json"])
-        caught = capfd.readouterr()
+        line, home = ("build", *arguments, "-o", output or tmp_path / "out"), tmp_path / "home"
+        plain = gdn_aot(*line, home=home, code=code)
+        assert plain.out == ""
+        assert sum(text.startswith("Hint: ") for text in plain.err.splitlines()) == 1
+        error = refused(*line, home=home, code=code, kind=kind)
         assert not list(tmp_path.rglob("*.tar.zst"))
-        return expect_error(Done(result, caught.out, caught.err), code, kind)
+        return error
 
     return refuse
 
@@ -82,14 +79,8 @@ def test_nothing_selected(refuse: Any) -> None:
 
 
 def test_provider_not_installed(refuse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name == "fla-core":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    real = installed.version
+    monkeypatch.setattr(installed, "version", lambda name: None if name == "fla-core" else real(name))
     error = refuse(*_GOOD, code=2, kind="provider-missing")
     assert "fla-core, which is not installed" in error["message"]
     assert "pip install" in error["hint"]
@@ -115,11 +106,9 @@ def test_output_that_cannot_be_written(refuse: Any, tmp_path: Path) -> None:
 
 def test_build_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = gdn_aot(
-        "build", *_GOOD, "-o", tmp_path / "out", "--json", home=tmp_path,
-        extra={"GDN_AOT_HOME": str(tmp_path / "file" / "home")}, code=None,
-    )  # fmt: skip
-    error = expect_error(done, 9, "not-writable")
+    extra = {"GDN_AOT_HOME": str(tmp_path / "file" / "home")}
+    arguments = ("build", *_GOOD, "-o", tmp_path / "out")
+    error = refused(*arguments, home=tmp_path, extra=extra, code=9, kind="not-writable")
     assert "GDN_AOT_HOME" in error["hint"]
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -128,8 +117,7 @@ def test_build_cache_that_cannot_be_written_while_compiling(tmp_path: Path) -> N
     """The trace is stored, then the disk refuses the first compiled kernel: the same error, not failed kernels."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "cubins").write_text("")
-    done = gdn_aot("build", *_GOOD, "-o", tmp_path / "out", "--json", home=tmp_path, code=None)
-    error = expect_error(done, 9, "not-writable")
+    error = refused("build", *_GOOD, "-o", tmp_path / "out", home=tmp_path, code=9, kind="not-writable")
     assert "GDN_AOT_HOME" in error["hint"]
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -151,21 +139,16 @@ def test_a_file_that_cannot_grow_while_packing(tmp_path: Path) -> None:
     assert list(small.iterdir()) == []
 
 
-def test_a_full_disk_while_packing_keeps_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_while_packing_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
     out = tmp_path / "out"
     gdn_aot("build", *_DECODE, "-o", out, home=tmp_path)
     (old,) = out.iterdir()
     before = old.read_bytes()
-    code = (
-        "import os, sys\n"
-        "def full(_):\n"
-        "    raise OSError(28, 'No space left on device')\n"
-        "os.fsync = full\n"
-        "from gdn_aot.cli.main import run\n"
-        "sys.exit(run(sys.argv[1:]))"
-    )
-    done = run([sys.executable, "-c", code, "build", *_DECODE, "-o", str(out), "--json"], tmp_path)
-    error = expect_error(done, 9, "not-writable")
+    monkeypatch.setattr(os, "fsync", full)
+    error = refused("build", *_DECODE, "-o", out, home=tmp_path, code=9, kind="not-writable")
     assert "No space left on device" in error["message"]
     assert list(out.iterdir()) == [old]
     assert old.read_bytes() == before
@@ -173,7 +156,7 @@ def test_a_full_disk_while_packing_keeps_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not a tuning record"), ('{"format": 9, "target": "", "provider": {}}', "format: 9 is not 2")],
+    [("{", "is not JSON"), ('{"format": 9, "target": "", "provider": {}}', "format: 9 is not a known format version")],
 )
 def test_a_bad_tuning_record(refuse: Any, tmp_path: Path, text: str, message: str) -> None:
     version = importlib.metadata.version("fla-core")

@@ -14,8 +14,6 @@ from helpers import gdn_aot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LARGE = ("sm_120", "sm_90", "sm_70")
-
 
 def test_an_unchanged_build_compiles_nothing(sm_120: Built, tmp_path: Path) -> None:
     again = make(sm_120.home, tmp_path / "elsewhere", *sm_120.arguments)
@@ -42,10 +40,8 @@ def test_the_same_trace_in_another_environment(decode: Built, tmp_path: Path) ->
 
 
 def test_source_date_epoch(decode: Built, tmp_path: Path) -> None:
-    arguments = (*decode.arguments, "-o", tmp_path, "--json")
-    (row,) = gdn_aot(
-        "build", *arguments, home=decode.home, extra={"SOURCE_DATE_EPOCH": "1700000000"}
-    ).json["artifacts"]  # fmt: skip
+    arguments, extra = (*decode.arguments, "-o", tmp_path, "--json"), {"SOURCE_DATE_EPOCH": "1700000000"}
+    (row,) = gdn_aot("build", *arguments, home=decode.home, extra=extra).json["artifacts"]
     assert row["sha256"] != decode.row["sha256"]
     assert row["compiled"] == 0
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import triton
@@ -18,9 +17,6 @@ from helpers import ROOT
 
 from gdn_aot.artifact import elf
 from gdn_aot.artifact.manifest_json import to_json
-
-if TYPE_CHECKING:
-    pass
 
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 PR_36599 = {
@@ -90,7 +86,7 @@ def test_a_complete_build_has_every_kernel_of_the_model(sm_120: Built) -> None:
 
 
 def test_every_choice_is_one_of_the_providers_candidates(built: Built, tmp_path: Path) -> None:
-    kernels = {f"{kernel.module}:{kernel.qualname}": kernel for kernel in built.manifest.kernels}
+    kernels = {kernel.name: kernel for kernel in built.manifest.kernels}
     candidates = offered(built.row["arch"], *kernels, home=tmp_path)
     choices = [(name, choice) for name, kernel in kernels.items() for choice in kernel.choices]
     assert len(choices) >= 10
@@ -101,9 +97,7 @@ def test_every_choice_is_one_of_the_providers_candidates(built: Built, tmp_path:
         assert choice.provenance == "default"
         if not choice.note:
             assert own == candidates[name][0], "default is the first of the provider's candidates"
-    assert built.row["provenance"] == {
-        "measured": 0, "captured": 0, "transferred": 0, "default": len(choices)
-    }  # fmt: skip
+    assert built.row["provenance"] == {"measured": 0, "captured": 0, "transferred": 0, "default": len(choices)}
     assert {name for name, kernel in kernels.items() if kernel.choices} == {
         name for name, configs in candidates.items() if len(configs) > 1
     }

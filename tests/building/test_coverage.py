@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import Done, expect_error, gdn_aot
+from commands import refused
+from helpers import gdn_aot
+
+from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,32 +59,22 @@ def test_the_seed_decides_the_traffic(decode: Built) -> None:
     assert first != other
 
 
-def _fail(built: Path | Built, *arguments: object, code: int, kind: str, home: Path) -> dict[str, str]:
-    path = built if not hasattr(built, "path") else built.path
-    done: Done = gdn_aot("coverage", path, *arguments, "--json", home=home, code=code)
-    return expect_error(done, code, kind)
-
-
 def test_bad_input(decode: Built, tmp_path: Path) -> None:
-    assert "qwen3.5-9b" in _fail(decode, "--model", "qwen3.5-9", code=2, kind="usage", home=tmp_path)["hint"]
-    assert "workloads are" in _fail(decode, "--workload", "nope*", code=2, kind="usage", home=tmp_path)["hint"]
-    _fail(tmp_path / "nothing.tar.zst", code=2, kind="usage", home=tmp_path)
+    def fail(path: Path, *arguments: object, code: int = 2, kind: str = "usage") -> dict[str, str]:
+        return refused("coverage", path, *arguments, home=tmp_path, code=code, kind=kind)
+
+    assert "qwen3.5-9b" in fail(decode.path, "--model", "qwen3.5-9")["hint"]
+    assert "workloads are" in fail(decode.path, "--workload", "nope*")["hint"]
+    fail(tmp_path / "nothing.tar.zst")
     (tmp_path / "text").write_text("no artifact")
-    _fail(tmp_path / "text", code=5, kind="verification", home=tmp_path)
+    fail(tmp_path / "text", code=5, kind="verification")
 
 
-def test_another_version_is_refused(
-    decode: Built, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from gdn_aot.cli.main import run
-    from gdn_aot.machine import installed
-
+def test_another_version_is_refused(decode: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = installed.version
     monkeypatch.setattr(installed, "version", lambda name: "3.8.0" if name == "triton" else real(name))
-    code = run(["coverage", str(decode.path), "--json"])
-    caught = capsys.readouterr()
-    error = expect_error(Done(code, caught.out, caught.err), 2, "usage")
-    assert "triton 3.6" in error["message"] or "triton 3." in error["message"]
+    error = refused("coverage", decode.path, home=tmp_path, code=2, kind="usage")
+    assert "triton 3." in error["message"]
     assert "installed is 3.8.0" in error["message"]
 
 
@@ -92,6 +85,4 @@ def test_a_shape_of_ones_own(build: Callable[..., Built]) -> None:
     assert _cover(built, *only)["misses"] == []
     assert _cover(built, "--tp", 2, *only)["misses"] == []
     assert _cover(built, "--model", "mine", *only)["misses"] == []
-    expect_error(
-        gdn_aot("coverage", built.path, "--tp", 4, "--json", home=built.home, code=None), 3, "nothing-selected"
-    )
+    refused("coverage", built.path, "--tp", 4, home=built.home, code=3, kind="nothing-selected")

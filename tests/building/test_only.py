@@ -7,10 +7,10 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import Done, expect_error, gdn_aot
+from commands import refused
+from helpers import gdn_aot
 from matrices import SMALL, toml
 
-from gdn_aot.cli import main
 from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
@@ -49,25 +49,20 @@ def test_records_are_those_beside_the_matrix(session_home: Path, file: Path, tmp
     record = tmp_path / "tuning" / "sm_120" / f"fla-core-{importlib.metadata.version('fla-core')}.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
-    done = gdn_aot(
-        "build", "--only", f"{HERE}-sm_120", "--matrix", file, "-o", tmp_path / "out", "--json",
-        home=session_home, code=None,
-    )  # fmt: skip
-    assert str(record) in expect_error(done, 2, "usage")["message"]
+    arguments = ("build", "--only", f"{HERE}-sm_120", "--matrix", file, "-o", tmp_path / "out")
+    assert str(record) in refused(*arguments, home=session_home, code=2, kind="usage")["message"]
 
 
 @pytest.fixture
-def refuse(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Run a build in this process that must be refused before anything is done."""
-    monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
+def refuse(file: Path, tmp_path: Path) -> Any:
+    """Run a build that must be refused before anything is done."""
 
     def refuse(*arguments: str, code: int, kind: str) -> dict[str, str]:
-        result = main.run(["build", *arguments, "--matrix", str(file), "-o", str(tmp_path / "out"), "--json"])
-        caught = capfd.readouterr()
-        assert not (tmp_path / "out").exists()
-        assert not (tmp_path / "home").exists()
-        return expect_error(Done(result, caught.out, caught.err), code, kind)
+        out, home = tmp_path / "out", tmp_path / "home"
+        error = refused("build", *arguments, "--matrix", file, "-o", out, home=home, code=code, kind=kind)
+        assert not out.exists()
+        assert not list(home.iterdir())
+        return error
 
     return refuse
 
@@ -111,7 +106,7 @@ def test_another_environment(refuse: Any) -> None:
     error = refuse("--only", "vllm0.33.0-triton3.8.0-sm_90", code=2, kind="usage")
     assert "is built with vllm 0.33.0 and triton 3.8.0, but here is" in error["message"]
     assert "python3.11 -m venv .venv-b" in error["hint"]
-    assert "pip install --no-deps -r b.txt" in error["hint"]
+    assert "pip install --no-deps -r ../b.txt" in error["hint"]
 
 
 @pytest.mark.parametrize(("name", "version"), [("triton", "3.9.9"), ("fla-core", "0.5.2"), ("fla-core", None)])

@@ -16,25 +16,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import contents, refused
 from helpers import NO_BYTECODE, ROOT, Done, environment, expect_error, gdn_aot, python, run
 from msgspec.structs import replace
-from seeding import contents, fails
 
 from gdn_aot.artifact import archive
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.building import seed
-from gdn_aot.tracing import sources
+from gdn_aot.machine import installed
 from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builds import Built
+
+    Refuse = Callable[..., dict[str, str]]
 
 _SERVE = (ROOT / "examples" / "plain_calls.py").read_text(encoding="utf-8")
 
 
-def _seed(built: Built, into: object, home: Path, extra: dict[str, str] | None = None) -> dict[str, Any]:
-    document: dict[str, Any] = gdn_aot("seed", built.path, "--into", into, "--json", home=home, extra=extra).json
+def _seed(built: Built, into: object, home: Path, **options: Any) -> dict[str, Any]:
+    document: dict[str, Any] = gdn_aot("seed", built.path, "--into", into, "--json", home=home, **options).json
     return document
+
+
+@pytest.fixture
+def refuse(decode: Built, tmp_path: Path) -> Refuse:
+    """Seed what must be refused; return the error."""
+
+    def refuse(path: Path = decode.path, *, into: object = tmp_path / "cache", **options: Any) -> dict[str, str]:
+        error = refused("seed", path, "--into", into, home=tmp_path / "home", **options)
+        assert not (tmp_path / "cache").exists()
+        return error
+
+    return refuse
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +105,7 @@ def test_the_environment_of_the_shell_counts(sm_90: Built, tmp_path: Path) -> No
     """The same process with other variables misses, so the proof above can fail."""
     root = tmp_path / "cache"
     line_info = {"TRITON_DISABLE_LINE_INFO": "1"}
-    done = _seed(sm_90, root, tmp_path, line_info)
+    done = _seed(sm_90, root, tmp_path, extra=line_info)
     where = {"TRITON_CACHE_DIR": str(root)}
     served = python(_SERVE, "sm_90", "bf16", home=tmp_path, extra={**where, **line_info})
     assert (served["misses"], served["benchmarks"]) == ([], [])
@@ -137,7 +153,7 @@ def test_paths_are_absolute_and_modes_follow_the_umask(decode: Built, tmp_path: 
 def test_eight_processes_at_once(decode: Built, cache: Path, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(lambda _: _seed(decode, root, tmp_path), range(8)))
+        done = list(pool.map(lambda _: _seed(decode, root, tmp_path, process=True), range(8)))
     assert all(one["written"] + one["kept"] == one["binaries"] for one in done)
     assert sum(one["written"] for one in done) >= done[0]["binaries"]
     found = {name: data.replace(os.fsencode(root), os.fsencode(cache)) for name, data in contents(root).items()}
@@ -212,12 +228,10 @@ def test_which_choices_stay() -> None:
 
 
 @pytest.mark.parametrize("where", ["file", "below a file", "/proc/gdn-aot"])
-def test_a_place_that_cannot_be_written(
-    decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], where: str
-) -> None:
+def test_a_place_that_cannot_be_written(refuse: Refuse, tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("mine")
     into = {"file": tmp_path / "file", "below a file": tmp_path / "file" / "cache"}.get(where, where)
-    error = fails(decode.path, "--into", into, capfd=capfd, code=9, kind="not-writable")
+    error = refuse(into=into, code=9, kind="not-writable")
     assert str(into) in error["message"]
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -245,44 +259,30 @@ def test_a_read_only_cache_that_has_all_is_fine(decode: Built, cache: Path, monk
     assert (done.written, done.kept) == (0, done.binaries)
 
 
-def test_a_corrupted_artifact(decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupted_artifact(refuse: Refuse, decode: Built, tmp_path: Path) -> None:
     data = bytearray(decode.path.read_bytes())
     data[len(data) // 2] ^= 1
     broken = tmp_path / "broken.tar.zst"
     broken.write_bytes(data)
-    fails(broken, "--into", tmp_path / "cache", capfd=capfd, code=5, kind="verification")
-    assert not (tmp_path / "cache").exists()
+    refuse(broken, code=5, kind="verification")
 
 
-def test_other_versions_are_refused(
-    decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sources, "installed", lambda _: "3.7.0")
-    error = fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
-    assert "installed is 3.7.0" in error["message"]
+def test_other_versions_are_refused(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "version", lambda _: "3.7.0")
+    assert "installed is 3.7.0" in refuse(code=2, kind="usage")["message"]
     monkeypatch.undo()
     monkeypatch.setattr(seed, "assembler_version", lambda _: "13.1.2")
-    error = fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
-    assert "Triton would use 13.1.2" in error["message"]
-    assert not (tmp_path / "cache").exists()
+    assert "Triton would use 13.1.2" in refuse(code=2, kind="usage")["message"]
 
 
 @pytest.mark.parametrize("name", ["TRITON_INTERPRET", "TRITON_ALWAYS_COMPILE", "DISABLE_PTXAS_OPT", "PTXAS_OPTIONS"])
-def test_an_environment_that_compiles_other_code_is_refused(
-    decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setenv(name, "1")
-    error = fails(decode.path, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
-    assert name in error["message"]
+def test_an_environment_that_compiles_other_code_is_refused(refuse: Refuse, name: str) -> None:
+    assert name in refuse(code=2, kind="usage", extra={name: "1"})["message"]
 
 
-def test_options_of_the_environment_are_compared(decode: Built, tmp_path: Path) -> None:
+def test_options_of_the_environment_are_compared(refuse: Refuse) -> None:
     """What no list of variables knows shows in the options: here assertions, which change the code."""
-    done = gdn_aot(
-        "seed", decode.path, "--into", tmp_path / "cache", "--json",
-        home=tmp_path, extra={"TRITON_DEBUG": "1"}, code=None,
-    )  # fmt: skip
-    error = expect_error(done, 4, "no-artifact")
+    error = refuse(code=4, kind="no-artifact", extra={"TRITON_DEBUG": "1"})
     assert "debug=True here, False in the artifact" in error["message"]
 
 
@@ -299,13 +299,9 @@ def _changed(built: Built, path: Path, **changes: Any) -> Path:
     ("changes", "reason"),
     [({"cache_key": "0" * 64}, "source differs"), ({"qualname": "no_such_kernel"}, "no_such_kernel")],
 )
-def test_nothing_fits(
-    decode: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str], changes: dict[str, str], reason: str
-) -> None:
+def test_nothing_fits(refuse: Refuse, decode: Built, tmp_path: Path, changes: dict[str, str], reason: str) -> None:
     path = _changed(decode, tmp_path / "all.tar.zst", **changes)
-    error = fails(path, "--into", tmp_path / "cache", capfd=capfd, code=4, kind="no-artifact")
-    assert reason in error["message"]
-    assert not (tmp_path / "cache").exists()
+    assert reason in refuse(path, code=4, kind="no-artifact")["message"]
 
 
 def test_a_kernel_with_another_source_is_left_out(sm_90: Built, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import contents, refused
 from helpers import gdn_aot
 from msgspec.structs import replace
-from seeding import contents, fails
 
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as manifests
@@ -73,15 +73,13 @@ def test_without_a_file_what_fits_in_the_store_is_seeded(store: list[Path], tmp_
     assert contents(third).keys() == before.keys()
 
 
-def test_nothing_in_the_store_fits(store: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str],
-                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_nothing_in_the_store_fits(store: list[Path], tmp_path: Path) -> None:
     for place in store[:2]:
         shutil.rmtree(place)
-    monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "home"))
-    error: Any = fails("--into", tmp_path / "cache", capfd=capfd, code=4, kind="no-artifact")
+    arguments = ("seed", "--into", tmp_path / "cache")
+    error: Any = refused(*arguments, home=tmp_path / "home", code=4, kind="no-artifact")
     assert "made for triton 3.1.0" in error["problems"][0]["what"]
-    monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "empty"))
-    fails("--into", tmp_path / "cache", capfd=capfd, code=4, kind="no-artifact")
+    refused(*arguments, home=tmp_path / "empty", code=4, kind="no-artifact")
     for given in ("", " \n"):
-        fails(given, "--into", tmp_path / "cache", capfd=capfd, code=2, kind="usage")
+        refused(*arguments, given, home=tmp_path / "empty", code=2, kind="usage")
     assert not (tmp_path / "cache").exists()

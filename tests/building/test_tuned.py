@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tuning_records as records
 from builds import Built, offered
-from helpers import expect_error, gdn_aot
+from commands import refused
+from helpers import gdn_aot
 from msgspec import structs
 
 from gdn_aot.catalogue.targets import get_target
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_NORM = (
+    "--arch", "sm_90", "--shape", "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16", "--workload", "gated-norm",
+    "--max-tokens", 64,
+)  # fmt: skip
+
+
 def test_all_candidates_add_binaries_and_change_no_choice(build: Callable[..., Built]) -> None:
-    arguments = (
-        "--arch", "sm_90", "--shape", "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16", "--workload", "gated-norm",
-        "--max-tokens", 64,
-    )  # fmt: skip
-    chosen, every = build(*arguments), build(*arguments, "--candidates", "all")
+    chosen, every = build(*_NORM), build(*_NORM, "--candidates", "all")
     assert every.row["binaries"] > chosen.row["binaries"] > 0
     for kernel in chosen.manifest.kernels:
         assert every.kernel(kernel.qualname).choices == kernel.choices
@@ -31,16 +34,10 @@ def test_all_candidates_add_binaries_and_change_no_choice(build: Callable[..., B
         assert keys < {binary.launch_key for binary in every.kernel(kernel.qualname).binaries}
 
 
-_NORM = (
-    "--arch", "sm_90", "--shape", "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16", "--workload", "gated-norm",
-    "--max-tokens", 64,
-)  # fmt: skip
-
-
-def _tuned(made: Built, home: Path, chosen: int, **more: Any) -> r.TuningRecord:
+def _tuned(made: Built, home: Path, chosen: int) -> r.TuningRecord:
     """Return a record with the last of the provider's candidates, or the given one, for a key of the only kernel."""
     (kernel,) = made.manifest.kernels
-    name = f"{kernel.module}:{kernel.qualname}"
+    name = kernel.name
     configs = [
         r.Config(tuple(kwargs.items()), warps, stages, ctas, maxnreg)
         for kwargs, warps, stages, ctas, maxnreg in offered("sm_90", name, home=home)[name]
@@ -49,12 +46,11 @@ def _tuned(made: Built, home: Path, chosen: int, **more: Any) -> r.TuningRecord:
     us = [2.0 + number for number in range(len(configs))]
     us[chosen] = 1.0
     row = records.choice(records.times(64, *us), key=kernel.choices[0].key, chosen=chosen % len(us))
-    record = records.record(
+    return records.record(
         records.kernel(configs, row, name=name),
         provider=structs.replace(records.FLA, version=version),
         triton=made.manifest.triton.version,
     )
-    return structs.replace(record, **more)
 
 
 def test_a_tuning_record_decides_the_choice(build: Callable[..., Built], tmp_path: Path) -> None:
@@ -62,12 +58,8 @@ def test_a_tuning_record_decides_the_choice(build: Callable[..., Built], tmp_pat
     record = _tuned(default, tmp_path, -1)
     records.write(tmp_path / "records", record)
     made = build(*_NORM, "--tuning", tmp_path / "records")
-    assert made.row["provenance"] == {
-        "measured": 1,
-        "captured": 0,
-        "transferred": 0,
-        "default": default.row["choices"] - 1,
-    }
+    default_ones = default.row["choices"] - 1
+    assert made.row["provenance"] == {"measured": 1, "captured": 0, "transferred": 0, "default": default_ones}
     (kernel,) = made.manifest.kernels
     (choice,) = (choice for choice in kernel.choices if choice.provenance == "measured")
     assert choice.note == "on NVIDIA H100 80GB HBM3, driver 580.159.04: lowest score"
@@ -82,9 +74,8 @@ def test_a_target_without_a_record_gets_transferred_choices(build: Callable[...,
     """sm_75 is traced for fp16; the record is of bf16."""
     record = _tuned(build(*_NORM), tmp_path, -1)
     records.write(tmp_path / "records", record)
-    arguments = ("--arch", "sm_75", *_NORM[2:4], *_NORM[4:])
-    arguments = tuple(str(item).replace("dtype=bf16", "dtype=fp16") for item in arguments)
-    made = build(*arguments, "--tuning", tmp_path / "records")
+    arguments = (str(item).replace("dtype=bf16", "dtype=fp16") for item in _NORM[2:])
+    made = build("--arch", "sm_75", *arguments, "--tuning", tmp_path / "records")
     assert made.row["provenance"]["measured"] == 0
     assert made.row["provenance"]["transferred"] == 1
     (kernel,) = made.manifest.kernels
@@ -111,9 +102,7 @@ def test_a_wide_choice_is_built_and_an_invented_one_refused(build: Callable[...,
     (found,) = (found for found in made.manifest.kernels[0].choices if found.provenance == "measured")
     assert found.derived
     assert (found.config.num_warps, found.config.num_stages) == (beyond.num_warps, beyond.num_stages)
-    done = gdn_aot(
-        "build", *_NORM, "--tuning", tmp_path / "invented", "-o", tmp_path / "out", "--json", home=made.home, code=2
-    )
-    error = expect_error(done, 2, "usage")
+    arguments = ("build", *_NORM, "--tuning", tmp_path / "invented", "-o", tmp_path / "out")
+    error = refused(*arguments, home=made.home, code=2, kind="usage")
     assert "num_stages=77" in error["message"]
     assert "is no candidate of it" in error["message"]

@@ -6,15 +6,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from builds import Built
+from jobs import make_wanted
+from traces import make_trace
 
 from gdn_aot.artifact.manifest import Numerics
 from gdn_aot.building import pack
 from gdn_aot.catalogue.models import find_model
-from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Choices, Chosen
-from gdn_aot.launches import CompiledKernel, Config, Kernel, Specialization
-from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
+from gdn_aot.launches import CompiledKernel, Config
+from gdn_aot.tracing.records import Trace, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,37 +32,11 @@ def _trace() -> Trace:
     Launch 0 is the first candidate of both keys; the second candidate is launch 1 for the first key, 2 for the other.
     """
     keys = ((16, [0, 1], {(0, 0)}), (8, [0, 2], {(1, 0), (1, 1)}))
-    return Trace(
-        provider_version="0.6.0",
-        triton_version="3.6.0",
-        ptxas_version="12.9.86",
-        kernels=[
-            Kernel(
-                module="m",
-                qualname=name,
-                cache_key="ab" * 32,
-                source_sha256="",
-                sources=(),
-                dependencies=(),
-                globals=(),
-            )
-            for name in ("tuned", "plain")
-        ],
-        launches=[
-            TracedLaunch(
-                kernel=int(index == 3),
-                key=str(index),
-                specialization=Specialization({}, (), (), {}),
-            )
-            for index in range(4)
-        ],
-        tunings=[
-            Tuning(kernel=0, key=(key,), candidates=[SMALL, LARGE], derived=0, variants=[variant], users=[users])
-            for key, variant, users in keys
-        ],
-        workloads=["prefill", "decode"],
-        plain={3: {(0, 0), (1, 1)}},
-    )
+    tunings = [
+        Tuning(kernel=0, key=(key,), candidates=[SMALL, LARGE], derived=0, variants=[variant], users=[users])
+        for key, variant, users in keys
+    ]
+    return make_trace(("tuned", "plain"), [0, 0, 0, 1], tunings, {3: {(0, 0), (1, 1)}})
 
 
 def _pack(shapes: Iterable[ModelShape], chosen: tuple[int, int], kept: Iterable[int]) -> dict[str, Binary]:
@@ -76,14 +51,11 @@ def _pack(shapes: Iterable[ModelShape], chosen: tuple[int, int], kept: Iterable[
     )
     compiled = CompiledKernel(cubin="cd" * 32, metadata={"shared": 0, "num_warps": 4}, registers=1, local=0)
     manifest = pack.make_manifest(
-        provider=get_provider("fla"),
-        target=get_target("sm_120"),
+        make_wanted(shapes),
+        get_target("sm_120"),
         trace=trace,
         choices=choices,
         objects=dict.fromkeys(kept, compiled),
-        shapes=tuple(shapes),
-        workloads=trace.workloads,
-        limits=Limits(),
         licenses=[],
         numerics=Numerics(status="not run", detail=""),
     )
@@ -122,11 +94,7 @@ def test_models_that_kernels_cannot_tell_apart_share_their_launches() -> None:
 
 
 def _launches(manifest: Manifest) -> dict[tuple[str, str], Binary]:
-    return {
-        (f"{kernel.module}:{kernel.qualname}", binary.launch_key): binary
-        for kernel in manifest.kernels
-        for binary in kernel.binaries
-    }
+    return {(kernel.name, binary.launch_key): binary for kernel in manifest.kernels for binary in kernel.binaries}
 
 
 def test_models_and_workloads_are_those_that_ask_for_the_binary_when_built_alone(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from builds import Built, make
-from helpers import ROOT, expect_error, gdn_aot, python
+from commands import refused
+from helpers import ROOT, gdn_aot, python
 from launching import PRELUDE
 
 from gdn_aot.capture.form import load
@@ -65,7 +66,7 @@ def built(recorded: Recorded, session_home: Path, tmp_path_factory: pytest.TempP
 def test_every_launch_of_the_provider_is_built(recorded: Recorded, built: Built) -> None:
     capture = load(recorded.path)
     own = {kernel.name: kernel for kernel in capture.kernels if kernel.module.startswith("fla.")}
-    made = {f"{kernel.module}:{kernel.qualname}": kernel for kernel in built.manifest.kernels}
+    made = {kernel.name: kernel for kernel in built.manifest.kernels}
     assert made.keys() == own.keys()
     for name, kernel in own.items():
         wanted = {launch.key for launch in kernel.launches}
@@ -170,8 +171,8 @@ def test_twice_the_same_bytes(recorded: Recorded, built: Built, build: Callable[
 
 def test_a_capture_that_is_none_is_to_be_recorded_again(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
-    done = gdn_aot("build", "--capture", "bad.json", "--json", home=tmp_path, code=5)
-    assert expect_error(done, 5, "verification")["hint"] == "record again: gdn-aot capture -o FILE -- CMD"
+    error = refused("build", "--capture", "bad.json", home=tmp_path, code=5, kind="verification")
+    assert error["hint"] == "record again: gdn-aot capture -o FILE -- CMD"
 
 
 def test_two_captures_are_one(recorded: Recorded, built: Built, build: Callable[..., Built]) -> None:
@@ -236,13 +237,12 @@ BAD: dict[str, tuple[Callable[[Any], Any], int, str]] = {
 def test_bad_captures(recorded: Recorded, tmp_path: Path, name: str) -> None:
     change, code, kind = BAD[name]
     path = changed(recorded, tmp_path, change)
-    done = gdn_aot("build", "--capture", path, "-o", tmp_path / "out", "--json", home=tmp_path, code=code)
-    expect_error(done, code, kind)
+    refused("build", "--capture", path, "-o", tmp_path / "out", home=tmp_path, code=code, kind=kind)
     assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_truncated_capture(recorded: Recorded, tmp_path: Path) -> None:
     path = tmp_path / "half.json"
     path.write_bytes(recorded.path.read_bytes()[:5000])
-    done = gdn_aot("build", "--capture", path, "-o", tmp_path / "out", "--json", home=tmp_path, code=5)
-    assert done.json["error"]["problems"][0]["what"].startswith("is not JSON")
+    error = refused("build", "--capture", path, "-o", tmp_path / "out", home=tmp_path, code=5, kind="verification")
+    assert error["problems"][0]["what"].startswith("is not JSON")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from traces import make_trace
 
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Chooser, misfit
 from gdn_aot.errors import UsageError
-from gdn_aot.launches import CompiledKernel, Config, Kernel, Outcome, Specialization
+from gdn_aot.launches import CompiledKernel, Config, Outcome
 from gdn_aot.records.tuning import TunedChoice
 from gdn_aot.tracing import wide
-from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
+from gdn_aot.tracing.records import Trace, Tuning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gdn_aot.choosing.choose import Choices, Suggest
     from gdn_aot.launches import Scalar
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SM_75 = get_target("sm_75")
 KEY = (16, "torch.bfloat16")
+ODD = Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)
 A, B, C, SMALLER = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=2) for size in (128, 64, 32, 16))
 
 
@@ -38,35 +40,17 @@ TOO_BIG = _fits(70000)
 
 def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, plain: int = 0) -> Trace:
     """One autotune key of kernel m:k, whose candidate c in variant v is launch ``v * 10 + c``; plain ones from 90."""
-    launches = {v * 10 + c for v in range(variants) for c in range(len(candidates))} | {90 + p for p in range(plain)}
-    kernels = [
-        Kernel(module="m", qualname=name, cache_key=name, source_sha256="", sources=(), dependencies=(), globals=())
-        for name in "kp"
-    ]
-    return Trace(
-        provider_version="1",
-        triton_version="3.6.0",
-        ptxas_version="12",
-        kernels=kernels,
-        launches=[
-            TracedLaunch(
-                kernel=int(index >= 90),
-                key=str(index),
-                specialization=Specialization({}, (), (), {}),
-            )
-            for index in range(max(launches) + 1)
-        ],
-        tunings=[
-            Tuning(
-                kernel=0,
-                key=KEY,
-                candidates=candidates,
-                derived=derived,
-                variants=[[v * 10 + c for c in range(len(candidates))] for v in range(variants)],
-                users=[{(0, 0)}] * variants,
-            )
-        ],
-        plain={90 + p: {(0, 0)} for p in range(plain)},
+    last = max((variants - 1) * 10 + len(candidates), 90 + plain if plain else 0)
+    tuning = Tuning(
+        kernel=0,
+        key=KEY,
+        candidates=candidates,
+        derived=derived,
+        variants=[[v * 10 + c for c in range(len(candidates))] for v in range(variants)],
+        users=[{(0, 0)}] * variants,
+    )
+    return make_trace(
+        ("k", "p"), [int(index >= 90) for index in range(last)], [tuning], {90 + p: {(0, 0)} for p in range(plain)}
     )
 
 
@@ -85,17 +69,57 @@ def _choose(
     return chooser.result, asked
 
 
-def _tuned(config: Config, provenance: str = "measured") -> TuningTable:
-    return {("m:k", KEY): TunedChoice(config=config, provenance=provenance, note="3 runs")}
+def _tuned(config: Config, provenance: str = "measured", *, wide: bool = False) -> TuningTable:
+    return {("m:k", KEY): TunedChoice(config=config, provenance=provenance, note="3 runs", wide=wide)}
 
 
-def test_default_is_the_first_that_fits_and_no_other_is_compiled() -> None:
-    result, asked = _choose(_trace([A, B, C]), {0: FITS})
+def _suggest(*configs: Config) -> Suggest:
+    def suggest(kernel: str, key: tuple[Scalar, ...], offered: Sequence[Config]) -> list[TunedChoice]:
+        assert (kernel, key) == ("m:k", KEY)
+        assert SMALLER not in offered
+        return [
+            TunedChoice(config=config, provenance="transferred", note=f"from sm_90: {config}") for config in configs
+        ]
+
+    return suggest
+
+
+_OTHERS = {("m:k", (17, "torch.bfloat16")): _tuned(C)["m:k", KEY], ("m:other", KEY): _tuned(C)["m:k", KEY]}
+_BIG = "needs 70000 bytes of shared memory, sm_75 has 65536"
+
+
+@pytest.mark.parametrize(
+    ("fits", "table", "suggested", "expected", "asked"),
+    [
+        (0, {}, (), (A, "default", ""), [0]),
+        (2, _tuned(C), (), (C, "measured", "3 runs"), [2]),
+        (2, _tuned(C, "transferred"), (), (C, "transferred", "3 runs"), [2]),
+        (0, _tuned(C), (), (A, "default", f"1 candidates before it do not fit: {C} {_BIG}"), [2, 0]),
+        (0, _OTHERS, (), (A, "default", ""), [0]),
+        (2, {}, (C, B), (C, "transferred", f"from sm_90: {C}"), [2]),
+        (1, {}, (C, B), (B, "transferred", f"from sm_90: {B}; 1 candidates before it do not fit: {C} {_BIG}"), [2, 1]),
+        (0, {}, (C, B), (A, "default", f"2 candidates before it do not fit: {C} {_BIG}"), [2, 1, 0]),
+        (1, _tuned(B), (C,), (B, "measured", "3 runs"), [1]),
+    ],
+    ids=["the first", "measured", "recorded as transferred", "measured, too big", "of another key or kernel",
+         "transferred", "the next transferred", "transferred, too big", "measured before transferred"],
+)  # fmt: skip
+def test_what_is_measured_comes_first_then_what_is_transferred_then_the_providers_own(
+    fits: int,
+    table: TuningTable,
+    suggested: tuple[Config, ...],
+    expected: tuple[Config, str, str],
+    asked: list[int],
+) -> None:
+    """Only one candidate fits, and none after it is compiled."""
+    outcomes = {index: FITS if index == fits else TOO_BIG for index in range(3)}
+    result, tried = _choose(_trace([A, B, C, SMALLER], derived=1), outcomes, table, _suggest(*suggested))
     (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance, chosen.note, chosen.derived) == (A, "default", "", False)
-    assert chosen.launches == [0]
-    assert asked == [0]
-    assert (result.rejected, result.uncovered, result.failures) == ([], [], [])
+    assert (chosen.config, chosen.provenance, chosen.note) == expected
+    assert (chosen.launches, chosen.derived) == ([fits], False)
+    assert tried == asked
+    assert len(result.rejected) == len(asked) - 1
+    assert (result.uncovered, result.failures) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -137,15 +161,11 @@ def test_a_candidate_must_fit_for_every_variant() -> None:
     assert len(result.rejected) == 1
 
 
-def test_what_a_key_went_through_is_told_step_by_step() -> None:
+def test_the_next_candidate_is_asked_for_when_all_of_the_one_before_is_there() -> None:
     chooser = Chooser(_trace([A, B, C], variants=2), SM_75, {})
     assert list(chooser.wanted()) == [0, 10]
-    assert list(chooser.walked()) == [[[0, 10]]]
     list(chooser.take(0, TOO_BIG))
     assert list(chooser.take(10, FITS)) == [1, 11]
-    for launch in (1, 11):
-        list(chooser.take(launch, FITS))
-    assert list(chooser.walked()) == [[[0, 10], [1, 11]]]
 
 
 def test_outcomes_may_come_in_any_order() -> None:
@@ -201,99 +221,27 @@ def test_kernels_without_autotuning() -> None:
     assert set(asked) == {0, 90, 91}
 
 
-@pytest.mark.parametrize("provenance", ["measured", "transferred"])
-def test_the_tuning_record_comes_first(provenance: str) -> None:
-    result, asked = _choose(_trace([A, B, C]), {2: FITS}, _tuned(C, provenance))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance, chosen.note) == (C, provenance, "3 runs")
-    assert asked == [2]
-
-
-def test_a_tuned_choice_that_does_not_fit_falls_back_to_default() -> None:
-    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 0: FITS}, _tuned(C))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance) == (A, "default")
-    assert asked == [2, 0]
-
-
-def test_a_record_of_another_key_or_kernel_does_not_count() -> None:
-    choice = TunedChoice(config=C, provenance="measured", note="")
-    table: TuningTable = {("m:k", (17, "torch.bfloat16")): choice, ("m:other", KEY): choice}
-    result, _ = _choose(_trace([A, B, C]), {0: FITS}, table)
-    assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(A, "default")]
-
-
-_UNKNOWN: list[Callable[[], Config]] = [
-    lambda: Config(kwargs=(("BV", 8),), num_warps=4, num_stages=2),
-    lambda: Config(kwargs=(("BV", 128),), num_warps=8, num_stages=2),
-]
-
-
-@pytest.mark.parametrize("make", _UNKNOWN, ids=["block", "warps"])
-def test_a_record_that_names_no_candidate_is_refused(make: Callable[[], Config]) -> None:
+@pytest.mark.parametrize(("block", "warps"), [(8, 4), (128, 8)])
+def test_a_record_that_names_no_candidate_is_refused(block: int, warps: int) -> None:
+    config = Config(kwargs=(("BV", block),), num_warps=warps, num_stages=2)
     with pytest.raises(UsageError) as caught:
-        Chooser(_trace([A, B]), SM_75, _tuned(make()))
-    assert str(make()) in caught.value.message
+        Chooser(_trace([A, B]), SM_75, _tuned(config))
+    assert str(config) in caught.value.message
     assert "m:k" in caught.value.message
-
-
-def _suggest(*configs: Config) -> Suggest:
-    def suggest(kernel: str, key: tuple[Scalar, ...], offered: Sequence[Config]) -> list[TunedChoice]:
-        assert (kernel, key) == ("m:k", KEY)
-        assert SMALLER not in offered
-        return [
-            TunedChoice(config=config, provenance="transferred", note=f"from sm_90: {config}") for config in configs
-        ]
-
-    return suggest
-
-
-def test_without_a_measured_choice_transferred_ones_come_first() -> None:
-    trace = _trace([A, B, C, SMALLER], derived=1)
-    result, asked = _choose(trace, {2: FITS}, suggest=_suggest(C, B))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance, chosen.note) == (C, "transferred", f"from sm_90: {C}")
-    assert asked == [2]
-
-
-def test_transferred_choices_that_do_not_fit_give_way_to_the_next_and_then_to_the_default() -> None:
-    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 1: FITS}, suggest=_suggest(C, B))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance) == (B, "transferred")
-    assert chosen.note.startswith(f"from sm_90: {B}; 1 candidates before it do not fit: {C} needs 70000 bytes")
-    assert asked == [2, 1]
-    result, asked = _choose(_trace([A, B, C]), {2: TOO_BIG, 1: TOO_BIG, 0: FITS}, suggest=_suggest(C, B))
-    (chosen,) = result.chosen
-    assert (chosen.config, chosen.provenance) == (A, "default")
-    assert asked == [2, 1, 0]
-
-
-def test_measured_comes_before_transferred() -> None:
-    result, _ = _choose(_trace([A, B, C]), {1: FITS}, _tuned(B), _suggest(C))
-    assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(B, "measured")]
-
-
-def _wide(config: Config, *, is_wide: bool = True) -> TuningTable:
-    return {("m:k", KEY): TunedChoice(config=config, provenance="measured", note="3 runs", wide=is_wide)}
 
 
 def test_a_wide_choice_is_taken_if_a_wide_search_makes_it_and_the_trace_has_it() -> None:
     beyond = wide.candidates([A, B], SM_75)[0]
     trace = _trace([A, B, beyond], derived=1)
-    result, asked = _choose(trace, {2: FITS}, _wide(beyond))
+    result, asked = _choose(trace, {2: FITS}, _tuned(beyond, wide=True))
     (chosen,) = result.chosen
     assert (chosen.config, chosen.provenance, chosen.derived) == (beyond, "measured", True)
     assert asked == [2]
     for table, candidates in (
-        (_wide(beyond), _trace([A, B])),  # the trace lacks it
-        (_wide(beyond, is_wide=False), trace),  # the record says that the provider offers it
-        (_wide(Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)), trace),
+        (_tuned(beyond, wide=True), _trace([A, B])),  # the trace lacks it
+        (_tuned(beyond), trace),  # the record says that the provider offers it
+        (_tuned(ODD, wide=True), trace),
+        (_tuned(ODD, wide=True), _trace([A, B, ODD], derived=1)),  # no wide search makes it, though it was traced
     ):
         with pytest.raises(UsageError, match="is no candidate of it"):
             Chooser(candidates, SM_75, table)
-
-
-def test_a_config_that_no_wide_search_makes_is_refused_even_if_it_was_traced() -> None:
-    odd = Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)
-    with pytest.raises(UsageError, match="is no candidate of it"):
-        Chooser(_trace([A, B, odd], derived=1), SM_75, _wide(odd))

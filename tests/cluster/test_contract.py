@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clusters import MODULES
+from msgspec import structs
 from small import load, tasks, work
 
 from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.compiling.cluster import RayExecutor
-from gdn_aot.compiling.local import LocalExecutor
+from gdn_aot.compiling.executor import LocalExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +48,10 @@ def test_everything_is_compiled_into_the_cache_here(executor: Executor, referenc
     assert len(wanted) > 5
     options = wanted[0].specialization["options"]
     plain = {"signature": {"x": "*fp32"}, "constants": [], "attributes": [], "options": options}
-    broken = replace(wanted[0], number=10_000, module="gdn_aot_no_such_module", key="0" * 64)
-    refused = replace(wanted[0], number=10_001, module="refused", qualname="never", specialization=plain, key="1" * 64)
+    broken = structs.replace(wanted[0], number=10_000, module="gdn_aot_no_such_module", key="0" * 64)
+    refused = structs.replace(
+        wanted[0], number=10_001, module="refused", qualname="never", specialization=plain, key="1" * 64
+    )
     answers = work(executor, order, [wanted[0], broken, refused, *wanted[1:]], job)
     assert "never for this shape" in (answers[10_001].rejected or "")
     rejected = order.cache.launch("1" * 64)
@@ -79,7 +82,7 @@ def test_a_slow_kernel_is_stopped_and_the_rest_goes_on(
 ) -> None:
     trace, order, job = load(reference, reference.traces(tmp_path / "cache"), tmp_path)
     first, *_ = tasks(trace, order)
-    slow = replace(first, number=10_000, module="asleep", key="2" * 64)
+    slow = structs.replace(first, number=10_000, module="asleep", key="2" * 64)
     answers = work(executor, replace(order, timeout=8.0), [slow, first], job)
     assert answers[10_000].failed == "the compiler did not finish in 8 s and was stopped"
     assert answers[first.number].failed is None

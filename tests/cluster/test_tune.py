@@ -2,82 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import simulated
-from helpers import expect_error, gdn_aot
+from cluster_fixtures import two_shapes
+from commands import refused
+from tuning_tasks import quiet
 
-from gdn_aot.catalogue.models import parse_shape
-from gdn_aot.compiling.cluster import RayExecutor
-from gdn_aot.errors import ClusterError, UsageError
+from gdn_aot.errors import UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
-from gdn_aot.measuring.cluster import find_cards
-from gdn_aot.records import tuning as records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from clusters import Node, TestCluster
 
-    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.plan import TuneTask
     from gdn_aot.measuring.tuner import Tuned
 
-SHAPES = ("heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16", "heads=2,v_heads=8,k_dim=64,v_dim=128,dtype=bf16")
-CARD = "0, Simulated 90, {driver}, {capability}, 1024, 0, GPU-1a"
-
-
-@pytest.fixture
-def card(cluster: TestCluster, tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    """Start a node that offers ``arch:sm_90``, on which ``nvidia-smi`` names this card."""
-    made: list[Node] = []
-
-    def start(driver: str = "1.2.3", capability: str = "9.0", *, there: bool = True) -> Node:
-        folder = tmp_path / f"bin{len(made)}"
-        folder.mkdir()
-        program = folder / "nvidia-smi"
-        row = CARD.format(driver=driver, capability=capability) if there else ""
-        program.write_text(f'#!/bin/sh\ncase "$1" in *compute-apps*) ;; *) echo "{row}" ;; esac\n')
-        program.chmod(0o755)
-        path = os.pathsep.join([str(folder), os.environ["PATH"]])
-        node = cluster.start(cpus=0, resources={"arch:sm_90": 1}, extra={"PATH": path})
-        made.append(node)
-        node.odd = True
-        return node
-
-    yield start
-    for node in made:
-        node.kill()
-        cluster.nodes.remove(node)
-
-
-def quiet(done: int, total: int, text: str) -> None:
-    del done, total, text
-
-
-def two_shapes(made: Task) -> Task:
-    shapes = tuple(parse_shape(text).shape(1) for text in SHAPES)
-    return replace(made, job=replace(made.job, wanted=replace(made.job.wanted, shapes=shapes)))
-
-
-def on_cluster(
-    made: Task, cluster: TestCluster, said: list[str], progress: Callable[[int, int, str], None] = quiet
-) -> Tuned:
-    with RayExecutor(cluster.address, said.append) as executor:
-        cards = find_cards(executor.cluster, made.method, made.job.cache, made.target, said.append)
-        return tuner.tune(replace(made, job=replace(made.job, executor=executor)), cards, progress, said.append)
+    MakeTask = Callable[..., TuneTask]
+    MakeNode = Callable[..., Node]
+    Tune = Callable[..., Tuned]
 
 
 def test_two_nodes_measure_what_one_machine_measures(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
+    tune: Tune, card: MakeNode, said: list[str], task: MakeTask
 ) -> None:
     made = two_shapes(task(tokens=(64, 512)))
     tuner.tune(made, this_card(simulated.INFO, made.job.cache), quiet, said.append)
@@ -85,83 +38,11 @@ def test_two_nodes_measure_what_one_machine_measures(
     made.path.unlink()
     card()
     card()
-    done = on_cluster(made, cluster, said)
+    done = tune(made)
     assert (done.missing, done.ended, done.dropped, said) == (0, "", {}, [])
     assert done.card.name == "Simulated 90"
     assert len(done.outcomes) == 2
     assert made.path.read_bytes() == here
-
-
-def test_what_a_lost_node_had_is_measured_elsewhere(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
-) -> None:
-    made = two_shapes(task(tokens=(64, 512), card={"delay": 0.1}))
-    first, _ = card(), card()
-    calls = 0
-
-    def progress(done: int, total: int, text: str) -> None:
-        nonlocal calls
-        del done, total
-        calls += " calls" in text
-        if calls == 4 and first.process.poll() is None:
-            first.kill()
-
-    done = on_cluster(made, cluster, said, progress)
-    assert (done.missing, done.dropped) == (0, {})
-    assert any("its work goes to others" in line for line in said), said
-    record = records.load(made.path)
-    assert record is not None
-    assert not any(choice.missing or choice.unchecked for kernel in record.kernels for choice in kernel.choices)
-
-
-def test_when_the_last_card_is_lost_what_was_measured_is_kept(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
-) -> None:
-    made = task(card={"delay": 0.1})
-    node, calls = card(), 0
-
-    def progress(done: int, total: int, text: str) -> None:
-        nonlocal calls
-        del done, total
-        calls += " calls" in text
-        if calls == 4:
-            node.kill()
-
-    with pytest.raises(ClusterError, match="no card is left"):
-        on_cluster(made, cluster, said, progress)
-    record = records.load(made.path)
-    assert record is not None
-    assert all(choice.unchecked for kernel in record.kernels for choice in kernel.choices)
-
-
-def test_an_interrupt_keeps_what_was_measured(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
-) -> None:
-    card()
-    calls = 0
-
-    def interrupt(done: int, total: int, text: str) -> None:
-        nonlocal calls
-        del done, total
-        calls += " calls" in text
-        if calls == 4:
-            raise KeyboardInterrupt
-
-    made = task(card={"delay": 0.1})
-    with pytest.raises(KeyboardInterrupt):
-        on_cluster(made, cluster, said, interrupt)
-    record = records.load(made.path)
-    assert record is not None
-    assert record.kernels
 
 
 @pytest.mark.parametrize(
@@ -173,32 +54,26 @@ def test_an_interrupt_keeps_what_was_measured(
     ],
 )
 def test_cards_that_cannot_share_a_record_are_refused(
-    cluster: TestCluster,
-    card: Callable[..., Node],
-    said: list[str],
-    task: Callable[..., Task],
-    cards: list[dict[str, object]],
-    message: str,
+    tune: Tune, card: MakeNode, task: MakeTask, cards: list[dict[str, object]], message: str
 ) -> None:
     for options in cards:
         card(**options)
     made = task()
     with pytest.raises(UsageError, match=message):
-        on_cluster(made, cluster, said)
+        tune(made)
     assert not made.path.exists()
 
 
 def test_an_architecture_that_no_node_offers(cluster: TestCluster, tmp_path: Path) -> None:
-    done = gdn_aot(
+    error = refused(
         "tune", "--arch", "sm_100", "--model", "qwen3.5-9b", "--executor", "ray", "--address", cluster.address,
-        "--cache-dir", tmp_path / "cache", "-o", tmp_path / "records", "--json", home=tmp_path, code=None,
+        "--cache-dir", tmp_path / "cache", "-o", tmp_path / "records", home=tmp_path, code=3, kind="nothing-selected",
     )  # fmt: skip
-    error = expect_error(done, 3, "nothing-selected")
     assert re.search(r"no node of the cluster offers arch:sm_100: \d nodes offer arch:sm_80", error["message"])
     assert "ray start" in error["hint"]
     assert not (tmp_path / "cache").exists(), "said before anything is traced"
 
 
 def test_a_cluster_needs_to_be_told_the_target(tmp_path: Path) -> None:
-    done = gdn_aot("tune", "--model", "qwen3.5-9b", "--executor", "ray", "--json", home=tmp_path, code=None)
-    assert "--arch" in expect_error(done, 2, "usage")["hint"]
+    error = refused("tune", "--model", "qwen3.5-9b", "--executor", "ray", home=tmp_path, code=2, kind="usage")
+    assert "--arch" in error["hint"]

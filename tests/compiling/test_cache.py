@@ -8,16 +8,16 @@ from typing import Any, NoReturn, cast
 
 import pytest
 from jobs import make_job
+from traces import make_kernel
 
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, default_cache, digest, launch_digest
 from gdn_aot.errors import NotWritableError
-from gdn_aot.launches import CompiledKernel, Kernel, Outcome, Specialization
+from gdn_aot.launches import CompiledKernel, Outcome, Specialization
 from gdn_aot.tracing.records import UNUSABLE, Trace
 
 METADATA = {"shared": 4096, "num_warps": 4, "name": "kernel"}
-KERNEL = Kernel(module="m", qualname="k", cache_key="aa", source_sha256="", sources=(), dependencies=(), globals=())
 
 
 @pytest.fixture
@@ -57,16 +57,11 @@ def test_an_empty_cache_knows_nothing(cache: BuildCache) -> None:
         cache.cubin("k")
 
 
-def test_a_launch_without_its_cubin_is_a_miss(cache: BuildCache) -> None:
+@pytest.mark.parametrize("kind", ["cubins", "objects"])
+def test_a_launch_that_lacks_a_file_is_a_miss(cache: BuildCache, kind: str) -> None:
     _fill(cache)
-    _only(cache, "cubins").unlink()
+    _only(cache, kind).unlink()
     assert cache.object("object-key") is None
-    assert cache.launch("launch-key") is None
-
-
-def test_a_launch_without_its_object_is_a_miss(cache: BuildCache) -> None:
-    _fill(cache)
-    _only(cache, "objects").unlink()
     assert cache.launch("launch-key") is None
 
 
@@ -114,19 +109,17 @@ def test_a_full_disk_leaves_no_temporary_file(cache: BuildCache, monkeypatch: py
 
 
 def test_launch_keys_depend_on_everything() -> None:
+    kernel = make_kernel("k")
     compiler = {"target": "sm_90", "triton": "3.6.0", "ptxas": "12.9"}
-    changed_source = Kernel(
-        module="m", qualname="k", cache_key="ab", source_sha256="", sources=(), dependencies=(), globals=()
-    )
     first, other = (Specialization({"x": kind}, (), (), {}) for kind in ("i32", "i64"))
     keys = [
-        launch_digest(KERNEL, first, compiler),
-        launch_digest(KERNEL, other, compiler),
-        launch_digest(changed_source, first, compiler),
-        *(launch_digest(KERNEL, first, {**compiler, name: "other"}) for name in compiler),
+        launch_digest(kernel, first, compiler),
+        launch_digest(kernel, other, compiler),
+        launch_digest(make_kernel("k", "ac" * 32), first, compiler),
+        *(launch_digest(kernel, first, {**compiler, name: "other"}) for name in compiler),
     ]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == launch_digest(KERNEL, first, dict(reversed(compiler.items())))
+    assert keys[0] == launch_digest(kernel, first, dict(reversed(compiler.items())))
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
 
 

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import triton
 from helpers import TIMEOUT, environment, expect_error, gdn_aot
+from processes import living
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _KERNEL = "fla.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule_fwd_kernel"
@@ -110,21 +112,29 @@ def test_a_crashing_assembler_is_not_remembered_as_a_refusal(
     assert _asked(tmp_path) == 2 * first
 
 
-def _processes(marker: str) -> list[str]:
-    """Return the command lines of living processes whose environment mentions ``marker``."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and marker.encode() in (entry / "environ").read_bytes():
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
+@contextmanager
+def _building(home: Path, *arguments: object, **extra: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a build that leads its process group; it does not outlive the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gdn_aot", "build", *map(str, arguments)],
+        env=environment(home, extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
-def _wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def _wait(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a build has put a file below a folder."""
     end = time.monotonic() + TIMEOUT
-    while not condition():
+    while not (folder.is_dir() and any(path.is_file() for path in folder.rglob("*"))):
         assert process.poll() is None, "it ended before it was interrupted"
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -134,27 +144,18 @@ def _wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     home, output, scratch = (tmp_path / name for name in ("home", "out", "scratch"))
     scratch.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gdn_aot", "build", "--arch", "sm_90", "--model", "qwen3.5-9b", "-o", str(output)],
-        env=environment(home, {"TMPDIR": str(scratch)}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        cubins = home / "build" / "cubins"
-        _wait(lambda: cubins.is_dir() and any(cubins.rglob("*")), process)
-        assert len(_processes(str(home))) >= 3, "the command, its worker and at least one compile worker"
+
+    def ours() -> list[int]:
+        return living("environ", lambda data: str(home).encode() in data)
+
+    with _building(home, "--arch", "sm_90", "--model", "qwen3.5-9b", "-o", output, TMPDIR=str(scratch)) as process:
+        _wait(home / "build" / "cubins", process)
+        assert len(ours()) >= 3, "the command, its worker and at least one compile worker"
         # As a terminal does: the signal goes to the foreground process group.
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
     end = time.monotonic() + 30
-    while (left := _processes(str(home))) and time.monotonic() < end:
+    while (left := ours()) and time.monotonic() < end:
         time.sleep(0.05)
     assert left == []
     assert list(output.iterdir()) == []
@@ -170,16 +171,9 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Sign
 
 def test_a_second_build_uses_what_an_interrupted_one_compiled(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gdn_aot", "build", *_ARGUMENTS, "-j", "1", "-o", str(tmp_path / "out")],
-        env=environment(home),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    launches = home / "build" / "launches"
-    _wait(lambda: launches.is_dir() and any(path.is_file() for path in launches.rglob("*")), process)
-    os.killpg(process.pid, signal.SIGINT)
-    process.wait(timeout=60)
+    with _building(home, *_ARGUMENTS, "-j", 1, "-o", tmp_path / "out") as process:
+        _wait(home / "build" / "launches", process)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
     (row,) = gdn_aot("build", *_ARGUMENTS, "-o", tmp_path / "out", "--json", home=home).json["artifacts"]
     assert 0 < row["compiled"] < row["binaries"]

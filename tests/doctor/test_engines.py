@@ -86,7 +86,7 @@ def vllm(tmp_path: Path) -> Any:
     made = replace(
         plain,
         identifier=make_identifier("vllm", "0.24.0", triton, "sm_90"),
-        target=m.Target(name="sm_90", capability=(9, 0), warp_size=32, max_shared=232448),
+        target=m.GPU(name="sm_90", capability=(9, 0), warp_size=32, max_shared=232448),
         provider=replace(plain.provider, name="vllm", distribution="vllm", version="0.24.0"),
         triton=replace(plain.triton, version=triton),
         kernels=tuple(

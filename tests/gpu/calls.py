@@ -80,6 +80,15 @@ class Watch:
         }
 
 
+def watched(options: dict[str, Any]) -> Watch:
+    """Install the artifact, unless it is not to be served; return a watch on what Triton does from then on."""
+    if options.get("served", True):
+        import gdn_aot
+
+        gdn_aot.install(options["artifact"], strict=True)
+    return Watch()
+
+
 def model_shape(tp: int = 1) -> ModelShape:
     """Return the shape under test: 16 key heads and 32 value heads of 128, divided by ``tp``."""
     from gdn_aot.catalogue.models import find_model

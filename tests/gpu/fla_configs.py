@@ -10,6 +10,8 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict
+
 from gdn_aot.launches import Config
 from gdn_aot.providers.fla import configs as fla_configs
 from gdn_aot.providers.fla.configs import environment
@@ -28,17 +30,8 @@ def read_choices(artifact: Path) -> Choices:
     from gdn_aot.artifact.verify import open_artifact
 
     return {
-        f"{kernel.module}:{kernel.qualname}": [
-            {
-                "key": list(choice.key),
-                "config": {
-                    "kwargs": dict(choice.config.kwargs),
-                    "num_warps": choice.config.num_warps,
-                    "num_stages": choice.config.num_stages,
-                    "num_ctas": choice.config.num_ctas,
-                    "maxnreg": choice.config.maxnreg,
-                },
-            }
+        kernel.name: [
+            {"key": list(choice.key), "config": {**asdict(choice.config), "kwargs": dict(choice.config.kwargs)}}
             for choice in kernel.choices
         ]
         for kernel in open_artifact(artifact).manifest.kernels
@@ -53,7 +46,7 @@ def export(choices: Choices, directory: Path) -> None:
         UsageError: Two kernels of one name have different configurations for one key.
     """
     listed = [
-        fla_configs.Choice(kernel=name, key=tuple(choice["key"]), config=_config(**choice["config"]))
+        fla_configs.ExportedChoice(kernel=name, key=tuple(choice["key"]), config=_config(**choice["config"]))
         for name, found in choices.items()
         for choice in found
     ]

@@ -72,8 +72,7 @@ def test_every_task_is_answered_once(pools: list[Pool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("do", "message"),
-    [("exit", "exit status 7"), ("crash", "signal SIGSEGV"), ("raise", "exit status 1")],
+    ("do", "message"), [("exit", "exit status 7"), ("crash", "signal SIGSEGV"), ("raise", "exit status 1")]
 )
 def test_a_worker_that_dies_fails_its_task_only(pools: list[Pool], do: str, message: str) -> None:
     answers = _run(_pool(pools), [_ask(0), {"do": do}, *map(_ask, range(2, 8)), {"do": do}, _ask(9)])

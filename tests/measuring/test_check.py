@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
-from helpers import ROOT, SUPPORT, expect_error, gdn_aot
+from commands import refused
+from helpers import ROOT, SUPPORT, gdn_aot
 from jobs import make_job
 from msgspec import structs
 
@@ -22,7 +23,8 @@ from gdn_aot.measuring import check
 from gdn_aot.records import numerics as record
 
 if TYPE_CHECKING:
-    from gdn_aot.measuring.check import Prepared, Task
+    from gdn_aot.building.pipeline import Built
+    from gdn_aot.measuring.check import CheckTask
 
 WORKLOADS = ("transformers-prefill", "transformers-decode", "gated-norm")
 SHAPE = "heads=1,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"
@@ -32,18 +34,10 @@ H100 = CardInfo(
 )
 
 
-def make_task(home: Path, output: Path, shape: str = SHAPE) -> Task:
-    job = make_job(
-        home / "build",
-        output,
-        shapes=[shape],
-        workloads=WORKLOADS,
-        limits=LIMITS,
-        timeout=300,
-        keep_going=True,
-        ptx=True,
-    )
-    return check.Task(job=job, output=output, silence=60, card="standin:Card", module="standin")
+def make_task(home: Path, output: Path, shape: str = SHAPE) -> CheckTask:
+    options = {"timeout": 300, "keep_going": True, "ptx": True}
+    job = make_job(home / "build", output, shapes=[shape], workloads=WORKLOADS, limits=LIMITS, **options)
+    return check.CheckTask(job=job, output=output, silence=60, card="standin:Card", module="standin")
 
 
 def silent(done: int, total: int, text: str) -> None:
@@ -51,7 +45,7 @@ def silent(done: int, total: int, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Prepared]:
+def prepared(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CheckTask, Built]:
     task = make_task(session_home, tmp_path_factory.mktemp("numerics"))
     return task, check.prepare(task, get_target("sm_80"), silent)
 
@@ -61,30 +55,30 @@ def place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{SUPPORT}")
 
 
-def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[Task, Prepared]) -> None:
+def test_the_ptx_is_kept_and_is_of_the_target(prepared: tuple[CheckTask, Built]) -> None:
     task, made = prepared
-    objects = made.compiled.run.kept(made.compiled.choices)
+    objects = made.run.kept(made.choices)
     assert len(objects) > 10
     for compiled in objects.values():
         assert "\n.target sm_80\n" in task.job.cache.ptx(compiled.cubin)
     again = check.prepare(task, made.target, silent)
-    assert again.compiled.run.compiled == 0
+    assert again.run.compiled == 0
 
 
 def test_a_build_without_ptx_is_compiled_again_when_ptx_is_wanted(tmp_path: Path) -> None:
     task = make_task(tmp_path, tmp_path)
     job = replace(task.job, wanted=replace(task.job.wanted, workloads=("transformers-decode",)), ptx=False)
     plain = check.prepare(replace(task, job=job), get_target("sm_80"), silent)
-    assert plain.compiled.run.compiled > 0
+    assert plain.run.compiled > 0
     assert not (tmp_path / "build" / "ptx").exists()
     wanted = check.prepare(replace(task, job=replace(job, ptx=True)), get_target("sm_80"), silent)
-    assert wanted.compiled.run.compiled == plain.compiled.run.compiled
+    assert wanted.run.compiled == plain.run.compiled
 
 
-def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> None:
+def test_right_results_pass(prepared: tuple[CheckTask, Built], tmp_path: Path) -> None:
     task, made = prepared
     results = check.run(task, made, native=False, progress=silent)
-    rows = {row.workload: row for row in results.rows(made.shapes)}
+    rows = {row.workload: row for row in results.rows(task.job.wanted.shapes)}
     assert [problem for row in rows.values() for problem in (*row.failed, *row.skipped)] == []
     assert rows.keys() == set(WORKLOADS)
     assert all(row.calls > 5 for row in rows.values())
@@ -93,26 +87,26 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     }  # fmt: skip
     kernels = results.kernels()
     choices = {digest for kernel in kernels for digest in kernel.choices}
-    packed = made.compiled.choices.digests(made.compiled.trace)
+    packed = made.choices.digests(made.trace)
     assert choices == packed, "everything that would be packed is launched"
     assert all(kernel.ok and kernel.launches >= kernel.binaries > 0 for kernel in kernels)
-    written = check.make_record(task, made.target, H100, results, made.shapes)
+    written = check.make_record(task, made.target, H100, results)
     assert (written.status, written.how) == ("checked", "ptx")
     path = record.record_path(tmp_path, "sm_80", "fla-core", written.provider.version)
     record.save(written, path)
     assert record.load(path) == written
     jsonschema.validate(json.loads(path.read_text()), record.FORM.schema())
-    provider, compiled = task.job.wanted.provider, made.compiled
-    said = record.summary(tmp_path, provider, made.target, compiled.trace, packed)
+    provider = task.job.wanted.provider
+    said = record.summary(tmp_path, provider, made.target, made.trace, packed)
     assert said.status == "checked"
     assert said.detail == f"ptx on NVIDIA H100 80GB HBM3, driver 580.1, {written.date}"
     fewer = [structs.replace(kernel, choices=kernel.choices[:1]) for kernel in written.kernels]
     record.save(structs.replace(written, kernels=tuple(fewer)), path)
-    said = record.summary(tmp_path, provider, made.target, compiled.trace, packed)
+    said = record.summary(tmp_path, provider, made.target, made.trace, packed)
     assert said.status == "partly checked"
     assert f"of the {len(packed)} choices and launches packed here" in said.detail
     record.save(structs.replace(written, triton="3.5.0"), path)
-    assert record.summary(tmp_path, provider, made.target, compiled.trace, packed).status == "not run"
+    assert record.summary(tmp_path, provider, made.target, made.trace, packed).status == "not run"
 
 
 @pytest.mark.parametrize(
@@ -126,28 +120,28 @@ def test_right_results_pass(prepared: tuple[Task, Prepared], tmp_path: Path) -> 
     ],
 )
 def test_wrong_results_fail(
-    prepared: tuple[Task, Prepared], monkeypatch: pytest.MonkeyPatch, fault: str, where: str, why: str
+    prepared: tuple[CheckTask, Built], monkeypatch: pytest.MonkeyPatch, fault: str, where: str, why: str
 ) -> None:
     task, made = prepared
     monkeypatch.setenv("GDN_AOT_STANDIN", fault)
     results = check.run(task, made, native=True, progress=silent)
-    (row,) = (row for row in results.rows(made.shapes) if row.workload == where)
+    (row,) = (row for row in results.rows(task.job.wanted.shapes) if row.workload == where)
     assert row.failed
     assert why in row.failed[-1].why
-    written = check.make_record(task, made.target, replace(H100, target=made.target), results, made.shapes)
+    written = check.make_record(task, made.target, replace(H100, target=made.target), results)
     assert (written.status, written.how) == ("failed", "cubin")
     assert any(not kernel.ok for kernel in written.kernels) or fault == "refused"
 
 
 def test_a_crash_is_a_failed_call_and_the_rest_goes_on(
-    prepared: tuple[Task, Prepared], monkeypatch: pytest.MonkeyPatch
+    prepared: tuple[CheckTask, Built], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, made = prepared
     monkeypatch.setenv("GDN_AOT_STANDIN", "crash")
     workloads = ("transformers-decode", "gated-norm")
     job = replace(task.job, wanted=replace(task.job.wanted, workloads=workloads))
     results = check.run(replace(task, job=job), made, native=False, progress=silent)
-    rows = {row.workload: row for row in results.rows(made.shapes)}
+    rows = {row.workload: row for row in results.rows(task.job.wanted.shapes)}
     assert rows["transformers-decode"].failed == ()
     assert rows["gated-norm"].failed
     assert all("tokens=300" in problem.call and "SIGABRT" in problem.why for problem in rows["gated-norm"].failed)
@@ -167,7 +161,7 @@ def test_what_a_card_can_run() -> None:
 
 def test_a_target_that_cannot_be_run_is_recorded_as_such(session_home: Path, tmp_path: Path) -> None:
     task = make_task(session_home, tmp_path)
-    written = check.make_record(task, get_target("sm_120"), H100, "sm_120 is newer than the card", ())
+    written = check.make_record(task, get_target("sm_120"), H100, "sm_120 is newer than the card")
     assert (written.status, written.device, written.date, written.checks) == ("not run", None, None, ())
     path = record.record_path(tmp_path, "sm_120", "fla-core", written.provider.version)
     record.save(written, path)
@@ -199,11 +193,8 @@ def test_a_broken_record_is_refused(tmp_path: Path, old: str | None, new: str, r
 
 
 def test_without_a_card_it_says_so(session_home: Path, tmp_path: Path) -> None:
-    done = gdn_aot(
-        "check", "--arch", "sm_80", "--model", "qwen3.5-9b", "-o", tmp_path / "out", "--json",
-        home=session_home, code=None, extra={"PATH": "/nonexistent"},
-    )  # fmt: skip
-    error = expect_error(done, 2, "usage")
+    arguments = ("check", "--arch", "sm_80", "--model", "qwen3.5-9b", "-o", tmp_path / "out")
+    error = refused(*arguments, home=session_home, extra={"PATH": "/nonexistent"}, code=2, kind="usage")
     assert "no NVIDIA card" in error["message"]
     assert "--prepare" in error["hint"]
 
@@ -214,36 +205,23 @@ def test_a_manifest_says_what_was_checked(session_home: Path, tmp_path: Path) ->
     shapes = tuple(select_shapes(["qwen3.5-9b"], [1], [], None).shapes)
     wanted = replace(task.job.wanted, shapes=shapes, workloads=selected[-1:], limits=Limits())
     made = check.prepare(replace(task, job=replace(task.job, wanted=wanted)), get_target("sm_80"), silent)
-    digests = sorted(made.compiled.choices.digests(made.compiled.trace))
+    digests = sorted(made.choices.digests(made.trace))
     kernel = record.CheckedKernel(kernel="m:k", launches=3, binaries=3, ok=True, choices=tuple(digests))
-    written = structs.replace(check.make_record(task, made.target, H100, check.Results(), ()), status="checked")
+    written = structs.replace(check.make_record(task, made.target, H100, check.Results()), status="checked")
     path = record.record_path(tmp_path / "numerics", "sm_80", "fla-core", written.provider.version)
+    build = ("build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out")
     for kernels, status, where in (
         ((kernel,), "checked", "ptx on NVIDIA H100"),
         ((structs.replace(kernel, choices=kernel.choices[1:]),), "partly checked", "2 of the 3 choices and launches"),
     ):
         record.save(structs.replace(written, kernels=kernels), path)
-        done = gdn_aot(
-            "build", *selected, "--numerics", tmp_path / "numerics", "-o", tmp_path / "out", "--json", home=session_home
-        )
-        (row,) = done.json["artifacts"]
+        (row,) = gdn_aot(*build, "--json", home=session_home).json["artifacts"]
         shown = gdn_aot("inspect", row["path"], home=session_home).out
         (line,) = (line for line in shown.splitlines() if line.startswith("numerics"))
         assert line.startswith(f"numerics    {status} {where}")
         assert "driver 580.1" in line
     path.write_text("{}")
-    done = gdn_aot(
-        "build",
-        *selected,
-        "--numerics",
-        tmp_path / "numerics",
-        "-o",
-        tmp_path / "out",
-        "--json",
-        home=session_home,
-        code=None,
-    )
-    assert "is refused" in expect_error(done, 2, "usage")["message"]
+    assert "is refused" in refused(*build, home=session_home, code=2, kind="usage")["message"]
 
 
 def test_prepare_needs_no_card(session_home: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdn_aot.measuring.halving import Halving, Round
+from gdn_aot.measuring.halving import halve
 
 
 @dataclass
@@ -19,78 +19,61 @@ class Machine:
     scores: dict[int, float | None] = field(default_factory=dict)
     cost: float = 0.01
     now: float = 1000.0
-    rounds: list[Round] = field(default_factory=list)
+    rounds: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
 
-    def measure(self, step: Round) -> dict[int, float | None]:
-        self.rounds.append(step)
-        self.now += self.cost * len(step.candidates) * step.repetitions
-        return {one: self.scores.get(one, float(one)) for one in step.candidates}
+    def measure(self, candidates: tuple[int, ...], repetitions: int) -> dict[int, float | None]:
+        self.rounds.append((candidates, repetitions))
+        self.now += self.cost * len(candidates) * repetitions
+        return {one: self.scores.get(one, float(one)) for one in candidates}
 
-    def search(self, count: int, incumbent: int, budget: float, **options: float) -> Halving:
-        halving = Halving(range(count), incumbent, budget, clock=lambda: self.now, **options)  # type: ignore[arg-type]
-        while (step := halving.next()) is not None:
-            halving.take(self.measure(step))
-        return halving
+    def search(self, count: int, incumbent: int, budget: float, **options: float) -> tuple[int, ...]:
+        return halve(range(count), incumbent, budget, self.measure, clock=lambda: self.now, **options)  # type: ignore[arg-type]
 
 
 def test_the_better_half_is_measured_twice_as_often() -> None:
     machine = Machine()
-    halving = machine.search(32, incumbent=0, budget=100)
-    assert [(len(step.candidates), step.repetitions) for step in machine.rounds] == [(32, 2), (16, 4), (8, 8), (4, 16)]
-    assert halving.survivors == (0, 1, 2, 3)
-    assert halving.unmeasured == set()
+    assert machine.search(32, incumbent=0, budget=100) == (0, 1, 2, 3)
+    assert [(len(candidates), count) for candidates, count in machine.rounds] == [(32, 2), (16, 4), (8, 8), (4, 16)]
 
 
 def test_the_incumbent_stays() -> None:
     machine = Machine()
-    halving = machine.search(32, incumbent=31, budget=100)
-    assert all(31 in step.candidates for step in machine.rounds)
-    assert halving.survivors == (0, 1, 2, 3, 31)
+    assert machine.search(32, incumbent=31, budget=100) == (0, 1, 2, 3, 31)
+    assert all(31 in candidates for candidates, _ in machine.rounds)
 
 
 def test_rejected_ones_are_not_measured_again() -> None:
     machine = Machine({0: None, 1: math.nan, 2: math.inf})
-    halving = machine.search(16, incumbent=0, budget=100)
-    assert halving.rejected == {0, 1, 2}
-    assert all(not {0, 1, 2} & {*step.candidates} for step in machine.rounds[1:])
-    assert halving.survivors[0] == 3
+    assert machine.search(16, incumbent=0, budget=100)[0] == 3
+    assert all(not {0, 1, 2} & {*candidates} for candidates, _ in machine.rounds[1:])
 
 
 def test_a_short_budget_leaves_out_the_least_promising() -> None:
     machine = Machine()
-    halving = machine.search(100, incumbent=99, budget=0.5, cost=0.01)
-    assert machine.rounds[0] == Round((99, *range(24)), 2)
-    assert halving.unmeasured == set(range(24, 99))
+    machine.search(100, incumbent=99, budget=0.5, cost=0.01)
+    assert machine.rounds == [((99, *range(24)), 2)]
 
 
 def test_time_that_runs_out_ends_it() -> None:
     machine = Machine()
-    halving = machine.search(32, incumbent=0, budget=0.7)
-    assert [len(step.candidates) for step in machine.rounds] == [32]
-    assert len(halving.survivors) == 16
+    assert len(machine.search(32, incumbent=0, budget=0.7)) == 16
+    assert [len(candidates) for candidates, _ in machine.rounds] == [32]
 
 
 def test_without_time_only_the_incumbent_is_measured() -> None:
     machine = Machine()
-    halving = machine.search(8, incumbent=5, budget=0, cost=1)
-    assert machine.rounds == [Round((5,), 2)]
-    assert halving.survivors == (5,)
+    assert machine.search(8, incumbent=5, budget=0, cost=1) == (5,)
+    assert machine.rounds == [((5,), 2)]
 
 
 def test_all_rejected() -> None:
-    halving = Machine(dict.fromkeys(range(4))).search(4, incumbent=0, budget=10)
-    assert halving.survivors == ()
+    assert Machine(dict.fromkeys(range(4))).search(4, incumbent=0, budget=10) == ()
 
 
 @pytest.mark.parametrize(("incumbent", "first"), [(9, 2), (0, 0), (0, 17)])
 def test_wrong_arguments(incumbent: int, first: int) -> None:
     with pytest.raises(ValueError, match=r"candidate|range"):
-        Halving(range(4), incumbent, 1, first=first)
-
-
-def test_scores_need_a_round() -> None:
-    with pytest.raises(ValueError, match="round"):
-        Halving(range(4), 0, 1).take({})
+        Machine().search(4, incumbent, 1, first=first)
 
 
 @given(
@@ -104,12 +87,12 @@ def test_it_ends_in_time_and_finds_the_best_it_measured(
 ) -> None:
     incumbent = random.randrange(len(scores))  # type: ignore[attr-defined]
     machine = Machine(dict(enumerate(scores)))
-    halving = machine.search(len(scores), incumbent, budget, first=first, cost=machine.cost)
+    left = machine.search(len(scores), incumbent, budget, first=first, cost=machine.cost)
     assert machine.now - 1000 <= max(budget, first * machine.cost) + 1e-6
-    measured = {one for step in machine.rounds for one in step.candidates}
-    assert measured | halving.unmeasured == set(range(len(scores)))
-    assert incumbent in halving.survivors
-    assert min(measured, key=lambda one: scores[one]) == halving.survivors[0]
-    assert [step.repetitions for step in machine.rounds] == [
+    measured = {one for candidates, _ in machine.rounds for one in candidates}
+    assert measured == {*machine.rounds[0][0]}
+    assert incumbent in left
+    assert min(measured, key=lambda one: scores[one]) == left[0]
+    assert [count for _, count in machine.rounds] == [
         min(first * 2**number, 16) for number in range(len(machine.rounds))
     ]

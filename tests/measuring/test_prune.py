@@ -48,7 +48,6 @@ def test_more_spills_than_the_providers_go() -> None:
     }
     assert list(prune(objects, SM_90, [A, B])) == [C]
     assert "32 bytes" in prune(objects, SM_90, [A, B])[C]
-    assert prune(objects, SM_90, [A, B], best=B) == {}
     assert prune(objects, SM_90, []) == {}
 
 

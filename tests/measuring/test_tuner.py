@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import simulated
 from tuning_records import written
+from tuning_tasks import at_call, choices_of, interrupt, quiet, recorded
 
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.measuring import tuner
@@ -20,29 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gdn_aot.measuring.plan import Task
+    from gdn_aot.measuring.plan import TuneTask
     from gdn_aot.measuring.tuner import Tuned
 
-MakeTask = "Callable[..., Task]"
-
-
-def quiet(done: int, total: int, text: str) -> None:
-    del done, total, text
+    MakeTask = Callable[..., TuneTask]
 
 
 def said(text: str) -> None:
     raise AssertionError(text)
 
 
-def tune(task: Task, progress: Callable[[int, int, str], None] = quiet) -> Tuned:
+def tune(task: TuneTask, progress: Callable[[int, int, str], None] = quiet) -> Tuned:
     return tuner.tune(task, this_card(simulated.INFO, task.job.cache), progress, said)
 
 
-def run(task: Task) -> tuple[Tuned, records.TuningRecord]:
-    done = tune(task, quiet)
-    record = records.load(task.path)
-    assert record is not None
-    return done, record
+def run(task: TuneTask) -> tuple[Tuned, records.TuningRecord]:
+    return tune(task), recorded(task)
 
 
 def choices(record: records.TuningRecord) -> dict[tuple[Any, ...], str]:
@@ -52,16 +46,12 @@ def choices(record: records.TuningRecord) -> dict[tuple[Any, ...], str]:
 
 def reasons(record: records.TuningRecord, config: str) -> set[str]:
     """Return why a configuration is out."""
-    return {
-        item.reason
-        for kernel in record.kernels
-        for choice in kernel.choices
-        for item in choice.rejected
-        if str(kernel.candidates[item.candidate]).startswith(config)
-    }
+    (kernel,) = record.kernels
+    out = (item for choice in kernel.choices for item in choice.rejected)
+    return {item.reason for item in out if str(kernel.candidates[item.candidate]).startswith(config)}
 
 
-def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None:
+def test_the_best_on_real_prompts_is_recorded(task: MakeTask) -> None:
     done, record = run(task())
     assert (done.missing, done.out, done.ended, done.dropped) == (0, 0, "", {})
     assert record.device.name == simulated.INFO.name
@@ -84,7 +74,7 @@ def test_the_best_on_real_prompts_is_recorded(task: Callable[..., Task]) -> None
         assert all(one is not None and one.size > 0 and one.registers > 0 for one in choice.resources)
 
 
-def test_a_second_run_writes_the_same_bytes(task: Callable[..., Task]) -> None:
+def test_a_second_run_writes_the_same_bytes(task: MakeTask) -> None:
     made = task()
     run(made)
     first = made.path.read_bytes()
@@ -104,7 +94,7 @@ def test_a_second_run_writes_the_same_bytes(task: Callable[..., Task]) -> None:
         ("unwritten", "output y leaves 64 elements unwritten"),
     ],
 )
-def test_a_bad_candidate_is_out_and_the_rest_goes_on(task: Callable[..., Task], what: str, reason: str) -> None:
+def test_a_bad_candidate_is_out_and_the_rest_goes_on(task: MakeTask, what: str, reason: str) -> None:
     bad = "BT=32 num_warps=4"
     made = task(card={"faults": [{"config": bad, "do": what}]}, silence=2.0 if what == "hang" else 20.0)
     done, record = run(made)
@@ -118,7 +108,7 @@ def test_a_bad_candidate_is_out_and_the_rest_goes_on(task: Callable[..., Task], 
     assert not outcome.skipped
 
 
-def test_a_crash_while_timing_is_tried_again_and_then_costs_the_candidates_timed(task: Callable[..., Task]) -> None:
+def test_a_crash_while_timing_is_tried_again_and_then_costs_the_candidates_timed(task: MakeTask) -> None:
     made = task(tokens=(64,), card={"faults": [{"config": "BT=64 num_warps=16", "do": "crash", "when": "timed"}]})
     done, record = run(made)
     assert done.missing == 0
@@ -127,7 +117,7 @@ def test_a_crash_while_timing_is_tried_again_and_then_costs_the_candidates_timed
     assert set(choices(record).values()) == {"BT=16 num_warps=4 num_stages=3"}, "the reference is what is left"
 
 
-def test_a_crash_outside_of_candidates_gives_up_that_call_only(task: Callable[..., Task]) -> None:
+def test_a_crash_outside_of_candidates_gives_up_that_call_only(task: MakeTask) -> None:
     done, record = run(task(card={"crash_when_waiting_at": 512}))
     (outcome,) = done.outcomes.values()
     assert outcome.restarts
@@ -135,29 +125,26 @@ def test_a_crash_outside_of_candidates_gives_up_that_call_only(task: Callable[..
     assert "the rest of the shape" not in outcome.skipped
     assert all("tokens=512" in call for call in outcome.skipped)
     assert done.missing == 0
-    assert all(choice.missing == () for kernel in record.kernels for choice in kernel.choices)
+    assert all(choice.missing == () for choice in choices_of(record))
 
 
-def test_results_that_float64_does_not_confirm_leave_no_choice(task: Callable[..., Task]) -> None:
+def test_results_that_float64_does_not_confirm_leave_no_choice(task: MakeTask) -> None:
     """All candidates agree with each other, and all are wrong."""
     made = task(tokens=(64, 512))
     run(made)
-    assert records.load(made.path) is not None
-    done = tune(task(tokens=(64, 512), card={"all_wrong": True}), quiet)
+    done, left = run(task(tokens=(64, 512), card={"all_wrong": True}))
     assert done.dropped
-    left = records.load(made.path)
-    assert left is not None
     assert choices(left) == {}, "not even the choice of the run before"
 
 
-def test_the_references_crash_leaves_the_next_one(task: Callable[..., Task]) -> None:
+def test_the_references_crash_leaves_the_next_one(task: MakeTask) -> None:
     first = "BT=16 num_warps=4"
     _, record = run(task(card={"faults": [{"config": first, "do": "crash"}]}))
-    assert all(choice.reference == 1 for kernel in record.kernels for choice in kernel.choices)
+    assert all(choice.reference == 1 for choice in choices_of(record))
     assert set(choices(record).values()) == {"BT=32 num_warps=4 num_stages=3"}
 
 
-def test_out_of_memory_skips_the_call_only(task: Callable[..., Task]) -> None:
+def test_out_of_memory_skips_the_call_only(task: MakeTask) -> None:
     done, _ = run(task(card={"faults": [{"config": "BT=16 num_warps=8", "do": "memory", "when": "timed"}]}))
     (outcome,) = done.outcomes.values()
     assert outcome.skipped
@@ -165,7 +152,7 @@ def test_out_of_memory_skips_the_call_only(task: Callable[..., Task]) -> None:
     assert outcome.restarts == []
 
 
-def test_nothing_is_launched_that_was_measured_before(task: Callable[..., Task], tmp_path: Path) -> None:
+def test_nothing_is_launched_that_was_measured_before(task: MakeTask, tmp_path: Path) -> None:
     launches = tmp_path / "launches"
     made = task(card={"state": str(launches)})
     _, record = run(made)
@@ -177,49 +164,36 @@ def test_nothing_is_launched_that_was_measured_before(task: Callable[..., Task],
     assert not launches.exists()
 
 
-def test_going_on_measures_only_what_is_missing(task: Callable[..., Task]) -> None:
+def test_going_on_measures_only_what_is_missing(task: MakeTask) -> None:
     _, small = run(task(tokens=(64, 512)))
     done, full = run(task(resume=True))
     assert done.missing == 0
-    before = {choice.key: choice for kernel in small.kernels for choice in kernel.choices}
-    for kernel in full.kernels:
-        for choice in kernel.choices:
-            if choice.key in before:
-                assert before[choice.key].times == choice.times[: len(before[choice.key].times)]
-                assert [row.tokens for row in choice.times] == [64, 512, 2048]
+    before = {choice.key: choice for choice in choices_of(small)}
+    for choice in choices_of(full):
+        if choice.key in before:
+            assert before[choice.key].times == choice.times[: len(before[choice.key].times)]
+            assert [row.tokens for row in choice.times] == [64, 512, 2048]
 
 
-def test_a_spent_budget_keeps_what_was_measured(task: Callable[..., Task]) -> None:
+def test_a_spent_budget_keeps_what_was_measured(task: MakeTask) -> None:
     made = task(card={"delay": 0.4}, budget=0.6)
-    done = tune(made, quiet)
+    done = tune(made)
     assert done.ended == "the budget is spent"
     record = records.load(made.path)
     if record is not None:
-        assert any(choice.missing for kernel in record.kernels for choice in kernel.choices)
+        assert any(choice.missing for choice in choices_of(record))
     _, full = run(task(resume=True))
-    assert all(choice.missing == () for kernel in full.kernels for choice in kernel.choices)
+    assert all(choice.missing == () for choice in choices_of(full))
 
 
-def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None:
-    calls = 0
-
-    def interrupt(done: int, total: int, text: str) -> None:
-        nonlocal calls
-        del done, total
-        calls += "calls" in text
-        if calls == 4:
-            raise KeyboardInterrupt
-
+def test_an_interrupt_keeps_what_was_measured(task: MakeTask) -> None:
     made = task()
     with pytest.raises(KeyboardInterrupt):
-        tune(made, interrupt)
-    assert records.load(made.path) is not None
-    kept = records.load(made.path)
-    assert kept is not None
-    assert all(choice.unchecked for kernel in kept.kernels for choice in kernel.choices)
+        tune(made, at_call(4, interrupt))
+    assert all(choice.unchecked for choice in choices_of(recorded(made)))
     done, record = run(replace(made, resume=True))
     assert done.missing == 0
-    assert not any(choice.unchecked for kernel in record.kernels for choice in kernel.choices)
+    assert not any(choice.unchecked for choice in choices_of(record))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +209,7 @@ def test_an_interrupt_keeps_what_was_measured(task: Callable[..., Task]) -> None
 )
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_record_of_something_else_is_refused_and_stays(
-    task: Callable[..., Task], field: tuple[str, ...], value: object, named: str, resume: bool
+    task: MakeTask, field: tuple[str, ...], value: object, named: str, resume: bool
 ) -> None:
     made = task(resume=resume)
     run(replace(made, resume=False))
@@ -247,11 +221,11 @@ def test_a_record_of_something_else_is_refused_and_stays(
     text = written(data)
     made.path.write_bytes(text)
     with pytest.raises(UsageError, match=named):
-        tune(made, quiet)
+        tune(made)
     assert made.path.read_bytes() == text
 
 
-def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_record(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     made = task(tokens=(64, 512))
     run(made)
     before = made.path.read_bytes()
@@ -261,15 +235,15 @@ def test_a_full_disk_leaves_the_old_record(task: Callable[..., Task], monkeypatc
 
     monkeypatch.setattr(files, "write_whole", full)
     with pytest.raises(NotWritableError, match="No space left"):
-        tune(task(), quiet)
+        tune(task())
     assert made.path.read_bytes() == before
 
 
-def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: Callable[..., Task]) -> None:
+def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: MakeTask) -> None:
     made = task()
     broken = replace(made, method=replace(made.method, card="simulated:Missing"))
     with pytest.raises(UsageError, match="cannot start"):
-        tune(broken, quiet)
+        tune(broken)
 
 
 def test_the_formula_is_what_the_tests_say() -> None:

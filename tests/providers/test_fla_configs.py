@@ -325,8 +325,8 @@ def test_the_source_says_what_the_autotuners_are(tmp_path: Path) -> None:
         assert fla_configs.is_served(kernel) is (name == "CachedAutotuner"), kernel
 
 
-def _choice(kernel: str, block: int) -> fla_configs.Choice:
-    return fla_configs.Choice(kernel=kernel, key=(1, "torch.bfloat16"), config=records.config(block))
+def _choice(kernel: str, block: int) -> fla_configs.ExportedChoice:
+    return fla_configs.ExportedChoice(kernel=kernel, key=(1, "torch.bfloat16"), config=records.config(block))
 
 
 def test_two_kernels_of_one_name_that_disagree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

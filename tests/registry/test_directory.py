@@ -20,11 +20,10 @@ from gdn_aot.errors import (
     NotWritableError,
     RepositoryMissingError,
     RevisionMissingError,
-    StaleParentError,
     UsageError,
     VerificationError,
 )
-from gdn_aot.registry.base import Addition, read_index
+from gdn_aot.registry.base import read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import CARD, INDEX, artifact_path
 from gdn_aot.registry.publish import publish
@@ -167,14 +166,6 @@ def test_names(registry: DirectoryRegistry, name: str) -> None:
         registry.tag(name, "0" * 40)
     with pytest.raises(RevisionMissingError, match=name):
         registry.resolve(name)
-
-
-def test_stale_parent_changes_nothing(registry: DirectoryRegistry, root: Path) -> None:
-    before = files(root)
-    for parent in (None, "0" * 40):
-        with pytest.raises(StaleParentError):
-            registry.commit("v1", parent, [Addition(path="a", content=b"2")], "two")
-    assert files(root) == before
 
 
 def test_a_copy_of_the_files(root: Path, sm_120: Written, sm_90: Written, tmp_path: Path) -> None:

@@ -64,13 +64,6 @@ def test_what_is_not_in_the_index_is_not_installed(site: Site, what: str) -> Non
     assert site.has(site.published.new), "wrong bytes stayed in a cache"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 99}', b"[]", b"\xff\xfe", b"null"])
-def test_bad_index(site: Site, content: bytes) -> None:
-    site.hub.commit(site.repo, "v1", {"index.json": content})
-    site.fetch("--json", code=5, kind="unknown-format" if b"99" in content else "verification")
-    assert site.has()
-
-
 def tmpfs(place: Path, kilobytes: int) -> tuple[str, ...]:
     """Return a command that runs another one with a small file system at a place, or nothing where that is forbidden.
 
@@ -108,16 +101,3 @@ def test_files_may_not_grow(site: Site, limit: int) -> None:
     assert site.has()
     site.fetch()
     assert site.has(site.published.new)
-
-
-def test_store_cannot_be_made(site: Site) -> None:
-    (site.machine.home / "gdn-aot").mkdir(parents=True)
-    (site.machine.home / "gdn-aot" / "store").write_text("a file where a directory has to be")
-    site.fetch("--json", code=9, kind="not-writable")
-
-
-def test_trouble_that_stays(site: Site) -> None:
-    site.hub.fault("GET", "/storage/", Cut(after=3_000), times=None)
-    done = site.fetch("--json", code=7, kind="network")
-    assert site.hub.url in done.json["error"]["message"]
-    assert site.has()

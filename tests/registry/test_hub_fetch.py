@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 from loopback import OUTSIDER, UNKNOWN, WRITER, Meanwhile
-from making import WANTED
 
 if TYPE_CHECKING:
     from machines import Site
@@ -49,43 +47,6 @@ def test_again_sends_nothing_twice(site: Site) -> None:
     assert site.has(site.published.new)
 
 
-def test_all_targets(site: Site) -> None:
-    done = site.fetch("--arch", "all", "--dry-run")
-    assert site.published.new.identifier in done.out + done.err
-    assert site.downloads() == []
-    assert site.has()
-    site.fetch("--arch", "all")
-    assert {*site.machine.installed()} == {site.published.sm_90.sha256, site.published.new.sha256}
-
-
-def test_lock_holds_while_the_branch_moves(site: Site) -> None:
-    site.machine.run("lock", "--repo", f"hf://{site.repo}", "--arch", "sm_120", *WANTED)
-    lock = json.loads((site.machine.home / "gdn-aot.lock").read_bytes())
-    with site.hub.repository(site.repo) as repository:
-        assert lock["commit"] == repository.branches["v1"]
-    assert lock["repository"] == f"hf://{site.repo}"
-    assert [item["sha256"] for item in lock["artifacts"]] == [site.published.new.sha256]
-    move_on(site, "v1.0.0")
-    follower = site.other("follower")
-    follower.fetch()
-    assert follower.has(site.published.old)
-    site.machine.run("fetch", "--locked")
-    assert site.has(site.published.new)
-    move_on(site, "v1.1.0")
-    follower.fetch()
-    assert follower.has(site.published.new, site.published.old), "what was fetched last is preferred"
-
-
-def test_locked_accepts_nothing_else(site: Site) -> None:
-    """The repository says that the pinned identifier is another file, at the very commit that is pinned."""
-    site.machine.run("lock", "--repo", f"hf://{site.repo}", "--arch", "sm_120", *WANTED)
-    path = site.machine.home / "gdn-aot.lock"
-    path.write_bytes(path.read_bytes().replace(site.published.new.sha256.encode(), site.published.old.sha256.encode()))
-    done = site.machine.run("fetch", "--locked", "--json", code=5, kind="verification")
-    assert site.published.old.sha256 in done.out
-    assert site.has()
-
-
 def test_publishing_meanwhile(site: Site) -> None:
     """The branch moves between the index and the file: what the index listed is fetched."""
     struck = site.hub.fault("GET|HEAD", "tar.zst$", Meanwhile(lambda: move_on(site, "v1.0.0")))
@@ -120,27 +81,6 @@ def test_private(site: Site) -> None:
     assert "private" in error["message"]
     assert "name" in error["hint"]
     assert site.has()
-
-
-@pytest.mark.parametrize("missing", ["index", "tarball", "revision", "commit"])
-def test_what_is_missing(site: Site, missing: str) -> None:
-    path = {"index": "index.json", "tarball": f"targets/{site.published.new.identifier}.tar.zst"}.get(missing)
-    revision = {"revision": "v9.9.9", "commit": "0" * 40}.get(missing, "v1")
-    if path:
-        site.hub.commit(site.repo, "v1", {path: None})
-    done = site.fetch("--revision", revision, "--json", code=7, kind="entry-missing" if path else "revision-missing")
-    assert (path or revision) in done.json["error"]["message"]
-    assert site.downloads() == []
-    assert site.has()
-
-
-def test_nothing_fits(site: Site, name: str) -> None:
-    done = site.fetch("--arch", "sm_80", "--json", code=4, kind="no-artifact")
-    for artifact in (site.published.new, site.published.sm_90):
-        assert artifact.identifier in done.err, "what there is is named"
-    for arguments in ((site.repo, "--arch", "sm_80"), (f"{name}-other",), (site.repo, "--revision", "v9")):
-        assert site.machine.fetch(*arguments, "--optional").err.strip()
-    assert site.downloads() == []
 
 
 def test_offline(site: Site) -> None:

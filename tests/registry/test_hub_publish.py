@@ -41,21 +41,6 @@ def test_create_publish_tag(hub: LoopbackHub, machine: Machine, name: str, tmp_p
     assert {record.user for record in hub.requests(path="/storage/")} == {None}
 
 
-def test_what_is_refused(hub: LoopbackHub, machine: Machine, repo: str, published: Published, tmp_path: Path) -> None:
-    new = make(tmp_path, build=1001)
-    with hub.repository(repo) as repository:
-        before = len(repository.commits)
-    done = publish(machine, repo, new.path, "--json", code=7, kind="conflict")
-    for digest in (published.new.sha256, new.sha256):
-        assert digest in done.json["error"]["message"]
-    done = publish(machine, repo, new.path, "--replace", "--tag", "v1.0.0", "--json", code=7, kind="conflict")
-    assert "v1.0.0" in done.json["error"]["message"]
-    publish(machine, f"{repo}-other", new.path, "--json", code=7, kind="repository-missing")
-    with hub.repository(repo) as repository:
-        assert len(repository.commits) == before
-    assert not hub.requests("PUT")
-
-
 def test_publishers_at_once_lose_nothing(hub: LoopbackHub, machine: Machine, name: str, tmp_path: Path) -> None:
     made = [make(tmp_path, target, build=13) for target in ("sm_89", "sm_80", "sm_90", "sm_120")]
     publish(machine, name, made[0].path, "--create")

@@ -19,7 +19,7 @@ from gdn_aot.registry.remote import RemoteRegistry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loopback.faults import Fault
+    from loopback.exchange import Fault
 
 pytestmark = [
     pytest.mark.usefixtures("client"),

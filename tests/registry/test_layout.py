@@ -10,10 +10,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import indexed, make
+from making import changed, indexed, make
 
-from gdn_aot.artifact.container import MAX_FILE
-from gdn_aot.artifact.names import make_identifier
+from gdn_aot.artifact.names import MAX_FILE, make_identifier
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
 from gdn_aot.registry import layout
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def index(sm_90: Written, sm_120: Written) -> RegistryIndex:
     return make_index([indexed(sm_90), indexed(sm_120)])
-
-
-def test_limit_is_that_of_artifacts() -> None:
-    assert layout.MAX_FILE == MAX_FILE
 
 
 def test_entry_says_what_the_manifest_says(tmp_path: Path) -> None:
@@ -65,16 +60,6 @@ def refused(index: RegistryIndex | dict[str, Any]) -> list[str]:
     return [problem.where for problem in caught.value.problems]
 
 
-def changed(index: RegistryIndex, place: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    """Return the JSON of an index with one value changed or added."""
-    raw: dict[str, Any] = json.loads(INDEX_FORM.encode(index))
-    inner: Any = raw
-    for step in place[:-1]:
-        inner = inner[step]
-    inner[place[-1]] = value
-    return raw
-
-
 @pytest.mark.parametrize(
     ("place", "value", "where"),
     [
@@ -100,13 +85,13 @@ def changed(index: RegistryIndex, place: tuple[Any, ...], value: Any) -> dict[st
     ],
 )
 def test_what_is_wrong_has_its_path(index: RegistryIndex, place: tuple[Any, ...], value: Any, where: str) -> None:
-    assert where in refused(changed(index, place, value))
+    assert where in refused(changed(INDEX_FORM, index, place, value))
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\u202eb", "\x9b1m"])
 def test_no_text_steers_a_terminal(index: RegistryIndex, text: str) -> None:
     """All texts of an entry at once: each has its path."""
-    raw = changed(index, ("entries", 1, "numerics"), {"status": text, "detail": text})
+    raw = changed(INDEX_FORM, index, ("entries", 1, "numerics"), {"status": text, "detail": text})
     entry = raw["entries"][1]
     own = ("provider", "distribution", "version", "license", "triton", "ptxas", "tool")
     entry.update(dict.fromkeys(own, text), models=[{"name": text, "tp": 1, "dtype": text}])
@@ -182,24 +167,8 @@ NO_REPOSITORIES = (
     *("hf://a/b/c", "hf://a/../b", "hf://a/b@", "hf://a/b@..", "hf://-a/b", "hf://a/b?x=1", "hf://a/b#c"),
 )
 NO_REVISIONS = (
-    *(
-        "",
-        "-v",
-        "a..b",
-        "../x",
-        "/x",
-        "x/",
-        "a//b",
-        ".x",
-        "x/.y",
-        "x.lock",
-        "a b",
-        "a?b",
-        "a\nb",
-        "ä",
-        "x/-y",
-        "a" * 300,
-    ),
+    *("", "-v", "a..b", "../x", "/x", "x/", "a//b", ".x"),
+    *("x/.y", "x.lock", "a b", "a?b", "a\nb", "ä", "x/-y", "a" * 300),
 )
 
 

@@ -10,12 +10,7 @@ from loopback import Cut, Refuse
 from making import TARGETS, expected, make
 from registries import branches, listed, send, uploads
 
-from gdn_aot.errors import (
-    ConflictError,
-    NetworkError,
-    RegistryError,
-    StaleParentError,
-)
+from gdn_aot.errors import ConflictError, NetworkError, RegistryError, StaleParentError
 from gdn_aot.registry.base import Addition
 from gdn_aot.registry.remote import RemoteRegistry
 

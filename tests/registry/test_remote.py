@@ -66,20 +66,10 @@ def wrapped(kind: type[Exception], cause: Exception) -> Exception:
 
 TABLE: list[tuple[str, Exception, type[GdnAotError], str]] = [
     ("404", answered(404, x_error_code="RepoNotFound"), RepositoryMissingError, "token may not see it"),
-    (
-        "404-no-token",
-        answered(404, sent_token=False, x_error_code="RepoNotFound"),
-        RepositoryMissingError,
-        "no token was",
-    ),
+    ("no-token", answered(404, sent_token=False, x_error_code="RepoNotFound"), RepositoryMissingError, "no token was"),
     ("404-of-a-proxy", answered(404, text="<html>"), RepositoryMissingError, "there is no repository"),
     ("401", answered(401, sent_token=False), AccessDeniedError, "private, or there is no such"),
-    (
-        "401-token",
-        answered(401, x_error_message="Invalid credentials in Authorization header"),
-        AccessDeniedError,
-        "Invalid cred",
-    ),
+    ("401-token", answered(401, x_error_message="Invalid credentials"), AccessDeniedError, "Invalid cred"),
     ("403", answered(403, x_error_message="you need write access"), AccessDeniedError, "you need write access"),
     ("402", answered(402), AccessDeniedError, "402"),
     ("gated", answered(403, x_error_code="GatedRepo"), AccessDeniedError, "gated"),
@@ -106,12 +96,7 @@ TABLE: list[tuple[str, Exception, type[GdnAotError], str]] = [
     ("upload", wrapped(RuntimeError, answered(403, x_error_message="no space")), AccessDeniedError, "no space"),
     ("login", errors.LocalTokenNotFoundError("no token"), AccessDeniedError, "no token"),
     ("full", OSError(errno.ENOSPC, "No space left on device", "/cache/x"), NotWritableError, "/cache/x: No space"),
-    (
-        "full-xet",
-        RuntimeError("IO: No space left on device (os error 28)"),
-        NotWritableError,
-        "/cache: No space",
-    ),
+    ("full-xet", RuntimeError("No space left on device (os error 28)"), NotWritableError, "/cache: No space"),
     ("read-only", OSError(errno.EROFS, "Read-only file system", "/cache/x"), NotWritableError, "Read-only"),
     ("rights", PermissionError(errno.EACCES, "Permission denied", "/cache/x"), NotWritableError, "/cache/x"),
     ("new", Exception("a new kind"), RegistryError, "a new kind"),
@@ -155,13 +140,8 @@ def test_how_long_to_wait(failures: Failures) -> None:
     assert wait(answered(503), download=True) == 0
     for status in (400, 401, 403, 404, 409, 412):
         assert wait(answered(status)) is None
-    for error in (
-        http.UnsupportedProtocol("x"),
-        http.LocalProtocolError("x"),
-        ValueError("x"),
-        OSError(errno.ENOSPC, "x"),
-    ):
-        assert wait(error) is None
+    others = (http.UnsupportedProtocol("x"), http.LocalProtocolError("x"), ValueError("x"), OSError(errno.ENOSPC, "x"))
+    assert [wait(error) for error in others] == [None] * 4
     assert "120 seconds" in failures.translate(answered(429, retry_after="120")).hint
 
 
@@ -244,23 +224,10 @@ def test_offline_from_the_cache(cache: Path, tmp_path: Path) -> None:
     assert registry.download(registry.resolve("v1"), INDEX, 1, "") == link
 
 
-def test_offline_miss(cache: Path) -> None:
-    registry = RemoteRegistry("org/name")
-    snapshot = Snapshot(revision="v1", commit=COMMIT)
-    for ask in (
-        lambda: registry.resolve("v1"),
-        lambda: registry.read(snapshot, INDEX),
-        lambda: registry.download(snapshot, "targets/x", 1, ""),
-        registry.refs,
-        lambda: registry.create(private=False),
-        lambda: registry.commit("v1", None, [], "x"),
-        lambda: registry.tag("v1.0.0", COMMIT),
-    ):
-        with pytest.raises(OfflineMissError):
-            ask()
+def test_a_cache_that_names_no_commit(cache: Path) -> None:
     fill(cache, b"", v1="not a commit")
     with pytest.raises(OfflineMissError):
-        registry.resolve("v1")
+        RemoteRegistry("org/name").resolve("v1")
 
 
 def test_a_wrong_index_is_not_kept(cache: Path) -> None:

@@ -13,7 +13,7 @@ from helpers import python
 
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.registry.listing import judge
-from gdn_aot.registry.select import Request, Verdict, WantedProvider, WantedVersion, missing_error, select
+from gdn_aot.registry.select import Judged, Request, WantedProvider, WantedVersion, missing_error, select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,11 +45,7 @@ def fla(version: WantedVersion | None) -> WantedProvider:
 
 def request(*targets: str, **changes: Any) -> Request:
     """FLA 0.6.0 with Triton 3.6.0, as found here, for the targets; for all where none is named."""
-    fields = {
-        "targets": targets or None,
-        "providers": (fla(found("0.6.0")),),
-        "triton": found("3.6.0"),
-    }
+    fields = {"targets": targets or None, "providers": (fla(found("0.6.0")),), "triton": found("3.6.0")}
     return Request(**{**fields, **changes})
 
 
@@ -73,12 +69,8 @@ VLLM = One("vllm", "0.33.0", "3.6.0", "sm_120")
         (TRITON_38, request("sm_120", triton=found(None)), "is for Triton 3.8.0, which is not installed"),
         (TRITON_38, request("sm_120", triton=None), "fits"),
         (FLA_5, request("sm_120"), "is for fla 0.5.2; 0.6.0 is installed"),
-        (
-            FLA_5,
-            request(providers=(WantedProvider(name="fla", version=named("0.6.0")),)),
-            "is for fla 0.5.2; 0.6.0 is wanted",
-        ),
-        (FLA_5, request(providers=(WantedProvider(name="fla", version=None),)), "fits"),
+        (FLA_5, request(providers=(fla(named("0.6.0")),)), "is for fla 0.5.2; 0.6.0 is wanted"),
+        (FLA_5, request(providers=(fla(None),)), "fits"),
         (FLA_90, request("sm_120"), "is for sm_90; sm_120 is wanted"),
         (FLA_90, request("sm_100", "sm_120"), "is for sm_90; sm_100 or sm_120 is wanted"),
         (FLA_90, request("sm_120", native=True), "is for sm_90; this machine has sm_120"),
@@ -89,11 +81,7 @@ VLLM = One("vllm", "0.33.0", "3.6.0", "sm_120")
             request("sm_120", providers=(WantedProvider(name="vllm", version=found(None)),)),
             "is for vllm 0.33.0, which is not installed",
         ),
-        (
-            One("fla", "0.5.2", "3.8.0", "sm_90"),
-            request("sm_120"),
-            EVERYTHING,
-        ),
+        (One("fla", "0.5.2", "3.8.0", "sm_90"), request("sm_120"), EVERYTHING),
         (One("fla", "0.6.0", "3.6.0+cu128", "sm_120"), request(), "is for Triton 3.6.0+cu128; 3.6.0 is installed"),
     ],
 )
@@ -138,10 +126,7 @@ def test_no_candidates() -> None:
 
 
 def test_without_a_gpu_nobody_knows() -> None:
-    assert judge(FLA_90, request()) == (
-        None,
-        "fits what is installed; there is no GPU here to compare sm_90 with",
-    )
+    assert judge(FLA_90, request()) == (None, "fits what is installed; there is no GPU here to compare sm_90 with")
     assert judge(FLA_90, request("sm_120", native=True)) == (False, "is for sm_90; this machine has sm_120")
     assert judge(FLA_5, request()) == (False, "is for fla 0.5.2; 0.6.0 is installed")
     assert judge(FLA_120, request("sm_120", native=True)) == (True, "fits")
@@ -206,12 +191,7 @@ def test_named(machine: dict[str, str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "extra", "error", "hint"),
     [
-        (
-            DEFAULT,
-            {"FAKE_INIT": "100"},
-            "no GPU is found here to choose a target by",
-            "--arch",
-        ),
+        (DEFAULT, {"FAKE_INIT": "100"}, "no GPU is found here to choose a target by", "--arch"),
         (DEFAULT, {"FAKE_INIT": "999"}, "the CUDA driver does not work", "--arch sm_90"),
         (DEFAULT, {"TRITON_LIBCUDA_PATH": "/nowhere"}, "cannot load libcuda.so.1", "--arch sm_90"),
         ([["sm_21"], "auto", "auto", "auto"], {}, "unknown target 'sm_21'", "did you mean"),
@@ -240,7 +220,7 @@ def test_what_cannot_be_meant(
     ],
 )
 def test_what_is_missing_is_built_with_its_own_provider(missing: list[str], expected: list[str]) -> None:
-    error = missing_error("here", [Verdict(identifier="x", accepted=False, reason="is for another")], missing)
+    error = missing_error("here", [Judged(identifier="x", accepted=False, reason="is for another")], missing)
     commands = " or ".join(f"gdn-aot build --arch {rest} --model NAME" for rest in expected)
     assert error.hint == f"{commands} makes one; or name another --revision or --repo"
 

@@ -23,9 +23,7 @@ def test_load_binary(play: Any) -> None:
 
 
 def test_load_binary_keeps_the_context(play: Any) -> None:
-    done = play(
-        "call(make(''))\n_launch.load_binary('kernel', b'\\x7fELF', 0, 1)\nprint('null')",
-    )
+    done = play("call(make(''))\n_launch.load_binary('kernel', b'\\x7fELF', 0, 1)\nprint('null')")
     assert [call["device"] for call in done.named("cuDevicePrimaryCtxRetain")] == [0]
 
 

@@ -6,19 +6,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from launching import TOLD
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DECODE = "fused_recurrent_gated_delta_rule_fwd_kernel"
-TOLD = """
-try:
-    {}
-    error = ""
-except Exception as raised:
-    error = type(raised).__name__
-done(error=error)
-"""
 
 
 def test_a_global_changed_before_the_first_launch_is_compiled_for(serve: Any) -> None:

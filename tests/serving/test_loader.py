@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import run
-from launching import PRELUDE
+from launching import PRELUDE, TOLD
 
 if TYPE_CHECKING:
     from builds import Built
@@ -64,14 +64,7 @@ def test_no_artifact_is_no_error_and_is_told(serve: Any) -> None:
 
 
 def test_no_artifact_is_an_error_in_strict_mode(serve: Any) -> None:
-    got = serve("""
-become()
-try:
-    gdn_aot.install(strict=True); error = ""
-except Exception as raised:
-    error = type(raised).__name__
-done(error=error)
-""")
+    got = serve("become(); " + TOLD.format("gdn_aot.install(strict=True)"))
     assert got["error"] == "NoArtifactError"
 
 
@@ -171,7 +164,7 @@ def test_two_devices_of_one_process(serve: Any) -> None:
     got = serve("""
 install(strict=True); become()
 decode(); driver.device = 1; decode(); driver.device = 0; decode()
-done(modules=sorted(map(list, __import__("gdn_aot.serving.loader").runtime.loader.state().modules)))
+done(modules=sorted(map(list, gdn_aot.serving.loader.state().modules)))
 """)
     assert got["compiled"] == []
     assert [device for device, _, _ in got["modules"]] == [0, 1]

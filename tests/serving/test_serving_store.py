@@ -70,15 +70,6 @@ prefill(); done()
     assert Store(str(place)).artifacts() == []
 
 
-def test_what_vanished_before_it_was_opened_is_compiled(serve: Any, place: Path) -> None:
-    serve("install(); become(); done()")
-    storing.place_of(place).joinpath("pack").unlink()
-    got = serve("gdn_aot.install(); become(); decode(); done()")
-    assert got["compiled"] == [DECODE]
-    (verdict,) = got["report"]["artifacts"]
-    assert (verdict["accepted"], "No such file" in verdict["reason"]) == (False, True)
-
-
 def test_a_file_whose_copy_in_the_store_is_damaged(serve: Any, place: Path) -> None:
     """It is unpacked again."""
     serve("install(); become(); done()")

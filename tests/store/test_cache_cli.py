@@ -171,6 +171,8 @@ def test_a_newer_store(home: Path, three: list[Artifact]) -> None:
     (home / "store/format").write_text("3\n")
     for args in (["ls"], ["verify"], ["rm", "*"], ["prune"], ["prune", "--dry-run"], ["verify", "--repair"]):
         expect_error(gdn_aot("cache", *args, "--json", home=home, code=5), 5, "unknown-format")
+    (home / "store/format").write_text("1\n")
+    assert len(check_store(home)) == len(three)
 
 
 def test_help_and_wrong_commands(home: Path) -> None:

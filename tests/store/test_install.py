@@ -17,11 +17,11 @@ from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NotWritableError, VerificationError
-from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.origins import Origin, read_origins
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import read_manifest
+from gdn_aot.store.upkeep import audit
 from gdn_aot.store.whole import find_installed
 
 

@@ -8,9 +8,9 @@ import storing
 import storm
 from storing import check_store
 
-from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
+from gdn_aot.store.upkeep import audit
 
 
 def test_sixteen_at_once_leave_one_good_copy(tmp_path: Path) -> None:

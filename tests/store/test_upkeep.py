@@ -10,11 +10,10 @@ import storing
 from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
-from gdn_aot.errors import NothingSelectedError, NotWritableError, UnknownFormatError
-from gdn_aot.store.audit import audit
+from gdn_aot.errors import NothingSelectedError
 from gdn_aot.store.install import install, size_of
 from gdn_aot.store.store import Store
-from gdn_aot.store.upkeep import Removed, ls, prune, remove
+from gdn_aot.store.upkeep import Removed, audit, ls, prune, remove
 
 SM_90 = "fla0.6.0-triton3.6.0-sm_90"
 
@@ -33,22 +32,6 @@ def both(home: Path, act: object, *args: object, **options: object) -> Removed:
 
 
 # ---- ls ----
-
-
-def test_ls(home: Path, three: list[Artifact]) -> None:
-    third, second, first = ls(Store(str(home)))
-    assert [item.sha256 for item in (first, second, third)] == [artifact.sha256 for artifact in three]
-    assert (first.preferred, second.preferred, third.preferred) == (False, True, True)
-    assert (second.identifier, second.target) == ("fla0.6.0-triton3.6.0-sm_90", "sm_90")
-    assert (first.provider, first.version, first.triton) == ("fla", "0.6.0", "3.6.0")
-    assert (first.installed, first.origins, first.problem) == (1000, (), "")
-    assert second.origins == (storing.ORIGIN,)
-    assert first.size == size_of(first.place) > 8000
-
-
-def test_ls_of_nothing(home: Path) -> None:
-    assert ls(Store(str(home))) == []
-    assert not home.exists()
 
 
 def test_ls_says_what_is_wrong(home: Path, three: list[Artifact]) -> None:
@@ -149,15 +132,6 @@ def test_rm_follows_no_link(home: Path, three: list[Artifact], tmp_path: Path) -
     assert sorted(path.name for path in elsewhere.iterdir()) == [".tmp-0123", "index", "manifest.json.zst", "pack"]
 
 
-def test_rm_from_a_read_only_store(home: Path, three: list[Artifact]) -> None:
-    with storing.read_only(home):
-        assert len(remove(Store(str(home)), ["*"], dry_run=True).artifacts) == 3
-        for attempt in (lambda: remove(Store(str(home)), ["*"]), lambda: prune(Store(str(home)))):
-            with pytest.raises(NotWritableError, match="Permission denied"):
-                attempt()
-        assert len(check_store(home)) == len(three)
-
-
 # ---- prune ----
 
 
@@ -173,11 +147,6 @@ def test_prune(home: Path, three: list[Artifact]) -> None:
 def test_prune_keeps_as_many_as_asked(home: Path, three: list[Artifact]) -> None:
     assert both(home, prune, keep=2).artifacts == ()
     assert len(check_store(home)) == len(three)
-
-
-def test_prune_of_nothing(home: Path) -> None:
-    assert prune(Store(str(home))) == Removed(artifacts=(), leftovers=(), freed=0)
-    assert not home.exists()
 
 
 def test_prune_keeps_the_last_whole_build(home: Path, three: list[Artifact]) -> None:
@@ -201,34 +170,7 @@ def test_prune_of_what_was_left_unfinished(home: Path, three: list[Artifact]) ->
     assert len(check_store(home)) == len(list(artifacts.iterdir())) == len(three)
 
 
-def test_a_newer_store_is_left_alone(home: Path, three: list[Artifact]) -> None:
-    (home / "store/format").write_text("99\n")
-    store = Store(str(home))
-    for attempt in (
-        lambda: ls(store),
-        lambda: prune(store),
-        lambda: prune(store, dry_run=True),
-        lambda: audit(store),
-        lambda: audit(store, repair=True),
-    ):
-        with pytest.raises(UnknownFormatError):
-            attempt()
-    (home / "store/format").write_text("1\n")
-    assert len(check_store(home)) == len(three)
-
-
 # ---- verify ----
-
-
-def test_a_sound_store(home: Path, three: list[Artifact]) -> None:
-    found = audit(Store(str(home)))
-    assert (found.problems, found.artifacts, found.blobs) == ((), 3, 9)
-    assert found.size == size_of(f"{home}/store/artifacts")
-    assert audit(Store(str(home / "nothing"))).artifacts == 0
-    with storing.read_only(home):
-        assert audit(Store(str(home))) == found
-        with pytest.raises(NotWritableError):
-            audit(Store(str(home)), repair=True)
 
 
 @pytest.mark.parametrize("name", ["index", "pack", "manifest.json.zst"])

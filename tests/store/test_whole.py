@@ -9,7 +9,7 @@ import pytest
 import storing
 
 from gdn_aot.artifact.verify import Artifact
-from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
+from gdn_aot.errors import UsageError, VerificationError
 from gdn_aot.store.store import Store
 from gdn_aot.store.whole import faults, find_installed, open_installed
 
@@ -87,11 +87,3 @@ def test_what_is_none(place: Path, home: Path, tmp_path: Path) -> None:
     for other in (tmp_path, home / "store", place.parent, tmp_path / "nowhere", tmp_path / "copy" / place.name):
         with pytest.raises(UsageError, match="is no artifact of a store"):
             open_installed(str(other))
-
-
-def test_a_newer_store(place: Path, home: Path, one: Artifact) -> None:
-    (home / "store/format").write_text("99\n")
-    with pytest.raises(UnknownFormatError):
-        open_installed(str(place))
-    with pytest.raises(UnknownFormatError):
-        find_installed(Store(str(home)), one.sha256)

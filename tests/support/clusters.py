@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers import ROOT, SUPPORT
+from processes import living
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -67,9 +67,7 @@ class TestCluster:
         self.start(cpus=0)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for node in reversed(self.nodes):
             node.kill()
         self.folder.cleanup()
@@ -122,37 +120,16 @@ class TestCluster:
 
 def marked(mark: str) -> list[int]:
     """Return the processes that were started, directly or not, by the node with this mark."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                variables = (entry / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if f"{MARK}={mark}".encode() in variables:
-                found.append(int(entry.name))
-    return found
+    return living("environ", lambda data: f"{MARK}={mark}".encode() in data.split(b"\0"))
 
 
 def in_session(leader: int) -> list[int]:
     """Return the processes of a session: Ray renames its own, which can overwrite the environment that has the mark."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == leader:  # state, parent, group, session: proc(5)
-                found.append(int(entry.name))
-    return found
+    # state, parent, group, session: proc(5)
+    return living("stat", lambda data: int(data.rpartition(b")")[2].split()[3]) == leader)
 
 
 def workers(mark: str) -> list[int]:
     """Return those that are worker processes of this package, the compile workers that they forked included."""
-    found = []
-    for pid in marked(mark):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text() == "gdn-aot worker\n":
-                found.append(pid)
-    return found
+    named = living("comm", lambda data: data == b"gdn-aot worker\n")
+    return [pid for pid in marked(mark) if pid in named]

@@ -1,16 +1,17 @@
-"""The command line in this process."""
+"""The command line in this process, commands that are refused, and the files that commands leave."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import Done
+from helpers import Done, expect_error, gdn_aot
 
 from gdn_aot.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -24,3 +25,12 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
         return done
 
     return command
+
+
+def refused(*arguments: object, home: Path, code: int, kind: str, **options: Any) -> dict[str, Any]:
+    """Run a command that must be refused; check the error on both streams and return it."""
+    return expect_error(gdn_aot(*arguments, "--json", home=home, code=None, **options), code, kind)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}

@@ -80,7 +80,7 @@ def make_manifest(*, blobs: tuple[m.Blob, ...] = (), epoch: int = 0) -> m.Manife
     return m.Manifest(
         format=m.FORMAT,
         identifier="fla0.6.0-triton3.6.0-sm_120",
-        target=m.Target(name="sm_120", capability=(12, 0), warp_size=32, max_shared=101376),
+        target=m.GPU(name="sm_120", capability=(12, 0), warp_size=32, max_shared=101376),
         provider=m.Provider(
             name="fla",
             distribution="fla-core",
@@ -90,15 +90,8 @@ def make_manifest(*, blobs: tuple[m.Blob, ...] = (), epoch: int = 0) -> m.Manife
         ),
         triton=m.Triton(version="3.6.0", ptxas="12.9.86"),
         models=(
-            m.Model(
-                name="qwen3.5-9b",
-                tp=1,
-                heads=16,
-                v_heads=32,
-                k_dim=128,
-                v_dim=128,
-                conv_width=4,
-                dtype="bf16",
+            m.TracedShape(
+                name="qwen3.5-9b", tp=1, heads=16, v_heads=32, k_dim=128, v_dim=128, conv_width=4, dtype="bf16"
             ),
         ),
         workloads=("transformers-prefill", "transformers-decode"),
@@ -143,10 +136,7 @@ def members(manifest: bytes | None = None) -> list[bytes]:
     """Return the members of a sound artifact, as raw tar, with another manifest if one is given."""
     blobs = make_blobs()
     data = to_json(full_manifest()) if manifest is None else manifest
-    return [
-        member("manifest.json", data),
-        *(member(f"blobs/{digest}", data) for digest, data in blobs.items()),
-    ]
+    return [member("manifest.json", data), *(member(f"blobs/{digest}", data) for digest, data in blobs.items())]
 
 
 def wrap(frame: bytes) -> bytes:

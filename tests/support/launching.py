@@ -88,6 +88,22 @@ def start(target: str = "sm_90") -> LaunchingDriver:
     return driver
 
 
+STUBBED = f"""
+import json, sys
+sys.path.insert(0, {str(Path(__file__).parents[1] / "triton_versions")!r})
+from gdn_aot import triton_internals
+from gdn_aot.triton_internals import interception
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
+stub.activate(get_target("sm_90"))
+import torch, triton
+import triton.language as tl
+from triton import knobs
+import kernels
+storage = kernels.STORAGE
+"""
+"""What code of the tests in ``triton_versions`` begins with: the stub driver, and their kernels."""
+
 PRELUDE = (
     f"""
 import json, sys
@@ -145,3 +161,13 @@ def done(**more):
 """
 )
 """What code of a test can say in a process of its own, whose first argument is an artifact."""
+
+TOLD = """
+try:
+    {}
+    error = ""
+except Exception as raised:
+    error = type(raised).__name__
+done(error=error)
+"""
+"""Runs a statement, and prints the kind of error that it raises."""

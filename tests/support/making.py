@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from loopback.state import Repository
 
     from gdn_aot.artifact.archive import Written
+    from gdn_aot.codec import Form
 
 SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
 TARGETS = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -57,7 +59,7 @@ def make(
     manifest = replace(
         plain,
         identifier=names.make_identifier("fla", version, triton, target),
-        target=m.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
+        target=m.GPU(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
         provider=replace(plain.provider, version=version),
         triton=replace(plain.triton, version=triton),
         kernels=(
@@ -70,6 +72,19 @@ def make(
     return write_artifact(
         manifest, blobs, folder / f"build-{build}{'-dirty' * dirty}" / names.file_name(manifest.identifier)
     )
+
+
+def changed(form: Form[Any], record: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """Return the JSON of a record with one value changed or added, or removed where it is ``...``."""
+    raw: Any = json.loads(form.encode(record))
+    inner = raw
+    for step in place[:-1]:
+        inner = inner[step]
+    if value is ...:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return raw
 
 
 def indexed(made: Written, **changes: Any) -> Entry:

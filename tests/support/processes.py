@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -61,3 +62,13 @@ def killed_at(step: int, function: Callable[[], object], steps: Sequence[tuple[A
     (ended,) = wait([fork(run)])
     assert ended in (0, -signal.SIGKILL)
     return ended != 0
+
+
+def living(file: str, wanted: Callable[[bytes], bool]) -> list[int]:
+    """Return the processes whose file of that name in ``/proc`` is as wanted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and wanted((entry / file).read_bytes()):
+                found.append(int(entry.name))
+    return found

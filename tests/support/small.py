@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import msgspec
 from jobs import make_job
 
 from gdn_aot.building import pipeline
@@ -15,14 +14,13 @@ from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.cli._job import select_workloads
-from gdn_aot.compiling.cache import BuildCache, launch_digest
-from gdn_aot.compiling.executor import CompileTask
+from gdn_aot.compiling.cache import BuildCache
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.compiling.executor import Answer, Executor, Order
+    from gdn_aot.compiling.executor import Answer, CompileTask, Executor, Order
     from gdn_aot.tracing.records import Trace
 
 ARGUMENTS = ("--model", "qwen3.5-9b", "--workload", "transformers-decode", "--workload", "gated-norm")
@@ -76,17 +74,8 @@ def load(reference: Reference, cache: BuildCache, tmp_path: Path) -> tuple[Trace
 def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]:
     """The first candidates of every key, and every plain launch."""
     wanted = {variant[0] for tuning in trace.tunings for variant in tuning.variants} | set(trace.plain)
-    return [
-        CompileTask(
-            number=number,
-            module=trace.kernels[item.kernel].module,
-            qualname=trace.kernels[item.kernel].qualname,
-            specialization=msgspec.to_builtins(item.specialization),
-            key=launch_digest(trace.kernels[item.kernel], item.specialization, order.compiler),
-            ptx=ptx,
-        )
-        for number, item in ((number, trace.launches[number]) for number in sorted(wanted))
-    ]
+    order = replace(order, ptx=ptx)
+    return [order.task(trace, number) for number in sorted(wanted)]
 
 
 def work(executor: Executor, order: Order, wanted: list[CompileTask], job: pipeline.Job) -> dict[int, Answer]:

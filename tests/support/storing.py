@@ -97,7 +97,7 @@ def variant(folder: Path, number: int, *, epoch: int = 0, target: str = "sm_120"
     kernel, other = manifest.kernels
     binaries = (factory.make_binary(own), factory.make_binary(factory.CUBINS[0], "other"))
     kernels = (replace(kernel, binaries=binaries), other)
-    shape = m.Target(name=target, capability=(int(target[3:-1]), int(target[-1])), warp_size=32, max_shared=101376)
+    shape = m.GPU(name=target, capability=(int(target[3:-1]), int(target[-1])), warp_size=32, max_shared=101376)
     name = names.make_identifier("fla", "0.6.0", "3.6.0", target)
     manifest = replace(manifest, kernels=kernels, target=shape, identifier=name)
     blobs = {factory.sha256(data): data for data in (factory.LICENSE, factory.CUBINS[0], own)}

@@ -12,7 +12,6 @@ import random
 import signal
 import sys
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,32 +19,17 @@ from typing import TYPE_CHECKING, Any
 import helpers
 import storing
 from helpers import ROOT, SUPPORT
+from processes import fork, wait
 from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.errors import NothingSelectedError
-from gdn_aot.store.audit import audit
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
-from gdn_aot.store.upkeep import prune, remove
+from gdn_aot.store.upkeep import audit, prune, remove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def fork(work: Callable[[], object]) -> int:
-    """Do something in a child, which says on stderr how it failed."""
-    child = os.fork()
-    if child:
-        return child
-    code = 70
-    try:
-        work()
-        code = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, the parent is told
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    pass
 
 
 def act(home: Path, artifacts: list[Artifact], chosen: random.Random) -> None:
@@ -82,7 +66,7 @@ def many(home: Path, _: random.Random, count: int, artifacts: list[Artifact]) ->
 
     children = [fork(lambda number=number: work(number)) for number in range(count)]  # type: ignore[misc]
     os.close(opener)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    codes = wait(children)
     assert codes == [0] * count, codes
     os.close(teller)
     with os.fdopen(answers) as file:
@@ -93,7 +77,7 @@ def mixed(home: Path, chosen: random.Random, count: int, artifacts: list[Artifac
     """Do all kinds of things from many processes; returns their exit codes."""
     seeds = [chosen.random() for _ in range(6)]
     children = [fork(lambda seed=seed: act_on(home, artifacts, seed, count)) for seed in seeds]  # type: ignore[misc]
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return wait(children)
 
 
 def kill(home: Path, chosen: random.Random, count: int, artifacts: list[Artifact]) -> list[dict[str, Any]]:

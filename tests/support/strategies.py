@@ -46,9 +46,9 @@ sizes = dict.fromkeys(("heads", "v_heads", "k_dim", "v_dim", "conv_width"), smal
 configs = st.builds(
     Config,
     kwargs=st.dictionaries(text, scalars, max_size=2).map(lambda kwargs: tuple(kwargs.items())),
-    num_warps=st.integers(1, 32),
-    num_stages=st.integers(1, 8),
-    num_ctas=st.just(1),
+    num_warps=st.integers(1, 64),
+    num_stages=st.integers(0, 9),
+    num_ctas=st.integers(1, 16),
     maxnreg=st.none() | st.integers(1, 255),
 )
 choices = st.builds(
@@ -73,7 +73,7 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
     """A manifest without blob table, and its blobs."""
     blobs = {factory.sha256(data): data for data in draw(st.lists(st.binary(max_size=1500), min_size=1, max_size=4))}
     digests = list(blobs)
-    models = draw(st.lists(st.builds(m.Model, name=text, tp=small, **sizes, dtype=text), min_size=1, max_size=3))
+    models = draw(st.lists(st.builds(m.TracedShape, name=text, tp=small, **sizes, dtype=text), min_size=1, max_size=3))
     plain = text.filter(lambda name: not is_capture(name))  # a capture would be in the identifier, too
     workloads = draw(st.lists(plain, min_size=1, max_size=3))
     count = draw(st.integers(0, 2))

@@ -1,4 +1,4 @@
-"""Tasks for the tuner on the simulated card, with kernels that are really compiled."""
+"""Tasks for the tuner on the simulated card, with kernels that are really compiled, and what it made of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from jobs import make_job
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.measuring.client import Method
-from gdn_aot.measuring.plan import Task
+from gdn_aot.measuring.plan import TuneTask
 from gdn_aot.records.objective import DEFAULT
-from gdn_aot.records.tuning import record_path
+from gdn_aot.records.tuning import load, record_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from gdn_aot.records.tuning import MeasuredChoice, TuningRecord
 
 SHAPE = "heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16"
 
@@ -31,15 +33,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
+def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TuneTask]:
     """Make a task: the gated norm of one small shape."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
 
-    def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 20.0, **changes: Any) -> Task:
+    def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 20.0, **changes: Any) -> TuneTask:
         options = {"target": "sm_90", **changes.pop("card", {})}
         limits = Limits(max_tokens=max(tokens), max_batch=1)
         workloads = ("gated-norm",)
-        made = Task(
+        made = TuneTask(
             job=make_job(
                 compiled,
                 tmp_path,
@@ -52,7 +54,6 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             target=get_target("sm_90"),
             method=Method(
                 provider="fla",
-                workloads=workloads,
                 limits=limits,
                 tokens=tokens,
                 gate_tokens=(37,),
@@ -71,3 +72,36 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         return replace(made, **changes)
 
     return make
+
+
+def quiet(done: int, total: int, text: str) -> None:
+    del done, total, text
+
+
+def at_call(number: int, act: Callable[[], object]) -> Callable[[int, int, str], None]:
+    """Return a progress that acts once so many calls were told of."""
+    calls = 0
+
+    def progress(done: int, total: int, text: str) -> None:
+        nonlocal calls
+        del done, total
+        calls += " calls" in text
+        if calls == number and " calls" in text:
+            act()
+
+    return progress
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def recorded(task: TuneTask) -> TuningRecord:
+    """Return the record that a task has written."""
+    found = load(task.path)
+    assert found is not None
+    return found
+
+
+def choices_of(record: TuningRecord) -> list[MeasuredChoice]:
+    return [choice for kernel in record.kernels for choice in kernel.choices]

@@ -114,7 +114,7 @@ class Job:
         return {
             "PIP_CACHE_DIR": str(Path("~/.cache/pip").expanduser()),
             **{name: value for name, value in os.environ.items() if _MACHINE.fullmatch(name)},
-            "PATH": os.pathsep.join([str(self.programs), *added, *self.path, "/usr/local/bin", "/usr/bin", "/bin"]),
+            "PATH": os.pathsep.join([*added, str(self.programs), *self.path, "/usr/local/bin", "/usr/bin", "/bin"]),
             "HOME": str(self.root / "home"),
             "RUNNER_TEMP": str(self.temp),
             "GITHUB_ACTIONS": "true",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.launches import Config
-from gdn_aot.tracing.derive import MIN_BLOCK, smaller
+from gdn_aot.tracing.wide import MIN_BLOCK, smaller
 
 _CONFIGS = st.builds(
     lambda bk, bv, warps, stages: Config(kwargs=(("BK", bk), ("BV", bv)), num_warps=warps, num_stages=stages),

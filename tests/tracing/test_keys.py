@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import python
+from msgspec.structs import asdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,17 +107,8 @@ print(json.dumps({"launched": launched, "looked_up": looked_up, "missing": missi
 
 def _asked(built: Built, folder: Path) -> Any:
     choices = {
-        f"{kernel.module}:{kernel.qualname}": [
-            [
-                list(choice.key),
-                {
-                    "kwargs": dict(choice.config.kwargs),
-                    "num_warps": choice.config.num_warps,
-                    "num_stages": choice.config.num_stages,
-                    "num_ctas": choice.config.num_ctas,
-                    "maxnreg": choice.config.maxnreg,
-                },
-            ]
+        kernel.name: [
+            [list(choice.key), {**asdict(choice.config), "kwargs": dict(choice.config.kwargs)}]
             for choice in kernel.choices
         ]
         for kernel in built.manifest.kernels
@@ -134,11 +126,7 @@ def built(request: pytest.FixtureRequest) -> Built:
 
 def test_plain_calls_ask_for_what_is_in_the_artifact(built: Built, tmp_path: Path) -> None:
     asked = _asked(built, tmp_path)
-    binaries = {
-        (f"{kernel.module}:{kernel.qualname}", binary.launch_key)
-        for kernel in built.manifest.kernels
-        for binary in kernel.binaries
-    }
+    binaries = {(kernel.name, binary.launch_key) for kernel in built.manifest.kernels for binary in kernel.binaries}
     launched = {(kernel, key) for kernel, key in asked["launched"]}
     assert launched - binaries == set()
     assert asked["missing"] == []

@@ -14,7 +14,7 @@ launching.start("sm_90")
 import kernels, msgspec, torch
 from gdn_aot import triton_internals
 from gdn_aot.launches import Specialization
-from gdn_aot.tracing.recorder import Recorder
+from gdn_aot.tracing.recorder import TraceRecorder
 from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.providers.workload import Relaxation
@@ -29,7 +29,7 @@ def launch(block):
 
 def taken(*blocks, rules=(rule,)):
     trace = Trace("", "", "")
-    recorder = Recorder(trace, relaxer=Relaxer(rules))
+    recorder = TraceRecorder(trace, relaxer=Relaxer(rules))
     for block in blocks:
         made = launch(block)
         recorder.take(jit, made.key, json.loads(json.dumps(made.specialization())), (-1, 0))

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.launches import Config
-from gdn_aot.tracing.derive import smaller
-from gdn_aot.tracing.wide import MOST, beyond, candidates
+from gdn_aot.tracing.wide import MOST, beyond, candidates, smaller
 
 SM_90 = get_target("sm_90")
 _KKT = [Config(kwargs=(("BK", bk),), num_warps=warps, num_stages=3) for bk in (32, 64) for warps in (1, 2, 4)]

@@ -1,7 +1,9 @@
 """Kernels with every kind of argument. Imported only in processes where the stub driver is active."""
+# ruff: noqa: ANN001, ANN003, ANN201, ANN202
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
@@ -9,29 +11,15 @@ SCALE = tl.constexpr(3)
 
 
 @triton.jit
-def _twice(x):  # noqa: ANN001, ANN202
+def _twice(x):
     return x * 2
 
 
 @triton.jit(do_not_specialize=["free"])
-def every(  # noqa: ANN201
-    aligned,  # noqa: ANN001
-    unaligned,  # noqa: ANN001
-    one,  # noqa: ANN001
-    multiple,  # noqa: ANN001
-    odd,  # noqa: ANN001
-    large,  # noqa: ANN001
-    number,  # noqa: ANN001
-    nothing,  # noqa: ANN001
-    free,  # noqa: ANN001
-    annotated: tl.int64,
-    BLOCK: tl.constexpr,
-    NAME: tl.constexpr,
-    FLAG: tl.constexpr,
-    KIND: tl.constexpr,
-    ABSENT: tl.constexpr,
-    RATIO: tl.constexpr,
-):
+def every(
+    aligned, unaligned, one, multiple, odd, large, number, nothing, free, annotated: tl.int64, BLOCK: tl.constexpr,
+    NAME: tl.constexpr, FLAG: tl.constexpr, KIND: tl.constexpr, ABSENT: tl.constexpr, RATIO: tl.constexpr,
+):  # fmt: skip
     at = tl.arange(0, BLOCK)
     value = tl.load(aligned + at).to(KIND) * number + one + multiple + odd + free + annotated + large
     if FLAG:
@@ -43,6 +31,17 @@ def every(  # noqa: ANN201
     tl.store(unaligned + at, value)
 
 
+STORAGE = torch.zeros(4096, dtype=torch.float32)
+
+
+def arguments(**changes):
+    """Return arguments of `every`, some of them others."""
+    numbers = {"one": 1, "multiple": 16, "odd": 7, "large": 1 << 40, "number": 2.5, "free": 16, "annotated": 5}
+    constants = {"BLOCK": 64, "NAME": "relu", "FLAG": True, "KIND": tl.float32, "ABSENT": None, "RATIO": 0.5}
+    given = {"aligned": STORAGE, "unaligned": STORAGE[1:], "nothing": None, **numbers, **constants, **changes}
+    return {name: given[name] for name in every.arg_names}
+
+
 @triton.autotune(
     configs=[
         triton.Config({"BLOCK": 64}, num_warps=2, num_stages=2),
@@ -52,15 +51,7 @@ def every(  # noqa: ANN201
 )
 @triton.heuristics({"HAS_BIAS": lambda args: args["bias"] is not None})
 @triton.jit
-def tuned(  # noqa: ANN201
-    x,  # noqa: ANN001
-    bias,  # noqa: ANN001
-    y,  # noqa: ANN001
-    n,  # noqa: ANN001
-    WIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def tuned(x, bias, y, n, WIDE: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(x + at, mask=at < n)
     if HAS_BIAS:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import triton
 from helpers import gdn_aot, python
+from launching import STUBBED
 from triton.compiler import compiler
 from triton.runtime import cache
 from triton.runtime.autotuner import Autotuner
@@ -25,17 +26,7 @@ from gdn_aot.triton_internals.disk_cache import Place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_HERE = Path(__file__).parent
-
-_PREPARE = f"""
-import json, sys
-sys.path.insert(0, {str(_HERE)!r})
-from gdn_aot.tracing import stub
-from gdn_aot.catalogue.targets import get_target
-stub.activate(get_target("sm_90"))
-import torch, triton
-import triton.language as tl
-from triton import knobs
+_PREPARE = f"""{STUBBED}
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.driver import driver
 
@@ -47,19 +38,13 @@ knobs.compilation.listener = lambda *, src, cache_hit, **_: lookups.append([src.
 """
 
 _CALLS = """
-import kernels
 kernels.tuned.cache_results = True
-storage = torch.zeros(4096, dtype=torch.float32)
-every = dict(
-    aligned=storage, unaligned=storage[1:], one=1, multiple=16, odd=7, large=1 << 40, number=2.5, nothing=None, free=16,
-    annotated=5, BLOCK=64, NAME="relu", FLAG=True, KIND=tl.float32, ABSENT=None, RATIO=0.5,
-)
 tuned = [
     dict(x=storage, bias=storage, y=storage, n=64, WIDE=True),
     dict(x=storage.bfloat16(), bias=None, y=storage, n=7, WIDE=False),
 ]
 def call():
-    kernels.every[(1,)](*every.values(), num_warps=2)
+    kernels.every[(1,)](*kernels.arguments().values(), num_warps=2)
     for arguments in tuned:
         kernels.tuned[(1,)](**arguments)
 """
@@ -84,8 +69,7 @@ _OUR_ENTRIES = (
     + _CALLS
     + """
 from dataclasses import asdict
-from gdn_aot import triton_internals
-from gdn_aot.triton_internals import disk_cache, interception
+from gdn_aot.triton_internals import disk_cache
 disk_cache.check_disk_cache()
 launches, choices = [], []
 def on_launch(jit, args, kwargs):
@@ -202,8 +186,7 @@ def test_what_cannot_be_found_is_refused(tmp_path: Path) -> None:
         _PREPARE
         + _CALLS
         + """
-from gdn_aot import triton_internals
-from gdn_aot.triton_internals import disk_cache, interception
+from gdn_aot.triton_internals import disk_cache
 jit = triton_internals.layers(kernels.tuned)[0]
 prune = {"early_config_prune": lambda configs, *_, **__: configs}
 def tuner(*configs, **more):
@@ -217,7 +200,7 @@ specialization = {"signature": {}, "constants": [], "attributes": [], "options":
 def differing():
     launch = []
     with interception.intercept(lambda *_: None, lambda *a: launch.append(triton_internals.Launch(*a))):
-        kernels.every[(1,)](*every.values(), num_warps=2)
+        kernels.every[(1,)](*kernels.arguments().values(), num_warps=2)
     try:
         disk_cache.binary_entry(kernels.every, launch[0].specialization(), {"enable_fp_fusion": False}, 90)
     except ValueError as error:

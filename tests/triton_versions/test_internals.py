@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import triton
 from helpers import gdn_aot, python
+from launching import STUBBED
 from triton.compiler import ASTSource
 from triton.runtime import jit
 from triton.runtime.autotuner import Autotuner
@@ -29,32 +30,12 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 
-_PREPARE = f"""
-import json, sys
-sys.path.insert(0, {str(_HERE)!r})
-from gdn_aot import triton_internals
-from gdn_aot.triton_internals import interception
-from gdn_aot.tracing import stub
-from gdn_aot.catalogue.targets import get_target
-stub.activate(get_target("sm_90"))
-import torch, triton
-import triton.language as tl
-from triton import knobs
-import kernels
-
+_PREPARE = f"""{STUBBED}
 seen = []
 def hook(*, key, **_):
     seen.append(key)
     return True  # as if it were cached: nothing compiles
 knobs.runtime.jit_cache_hook = hook
-
-storage = torch.zeros(4096, dtype=torch.float32)
-def arguments(**changes):
-    return {{
-        "aligned": storage, "unaligned": storage[1:], "one": 1, "multiple": 16, "odd": 7, "large": 1 << 40,
-        "number": 2.5, "nothing": None, "free": 16, "annotated": 5,
-        "BLOCK": 64, "NAME": "relu", "FLAG": True, "KIND": tl.float32, "ABSENT": None, "RATIO": 0.5, **changes,
-    }}
 """
 
 _VARIANTS = """
@@ -158,7 +139,7 @@ def launch_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 made = {}
 for name, changes in variants.items():
     options = {k: v for k, v in changes.items() if k in ("num_warps", "num_stages", "maxnreg", "debug")}
-    given = arguments(**{k: v for k, v in changes.items() if k not in options})
+    given = kernels.arguments(**{k: v for k, v in changes.items() if k not in options})
     seen.clear()
     kernels.every[(1,)](*given.values(), **options)
     ours = triton_internals.Launch(kernels.every, tuple(given.values()), options)
@@ -264,8 +245,7 @@ _COMPILE = """
 knobs.runtime.jit_cache_hook = None
 import hashlib
 from triton.backends.compiler import GPUTarget
-given = arguments(num_warps=2)
-options = {"num_warps": given.pop("num_warps")}
+given, options = kernels.arguments(), {"num_warps": 2}
 launch = triton_internals.Launch(kernels.every, tuple(given.values()), options)
 specialization = json.loads(json.dumps(launch.specialization()))
 source = triton_internals.make_source(kernels.every, specialization)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import python
+from helpers import SUPPORT, python
 
-HERE = Path(__file__).parent
 START = f"""
 import json, sys
-sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(SUPPORT)!r}]
 """
 WATCH = """
 from gdn_aot.triton_internals import observing

@@ -7,29 +7,15 @@ from typing import Any
 
 import pytest
 from helpers import python
+from launching import STUBBED
 
 from gdn_aot.triton_internals.relaxing import relaxed_key
 
-_KEYS = f"""
-import json, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from gdn_aot import triton_internals
-from gdn_aot.tracing import stub
-from gdn_aot.catalogue.targets import get_target
-stub.activate(get_target("sm_90"))
-import torch
-import triton.language as tl
-import kernels
+_KEYS = f"""{STUBBED}
 from gdn_aot.triton_internals.relaxing import constant_position, relaxed_key
 
-storage = torch.zeros(4096, dtype=torch.float32)
 def launch(constants=None, **changes):
-    arguments = {{
-        "aligned": storage, "unaligned": storage[1:], "one": 1, "multiple": 16, "odd": 7, "large": 1 << 40,
-        "number": 2.5, "nothing": None, "free": 16, "annotated": 5,
-        "BLOCK": 64, "NAME": "it's [a], ('b'", "FLAG": True, "KIND": tl.float32, "ABSENT": None, "RATIO": 0.5,
-        **changes,
-    }}
+    arguments = kernels.arguments(**{{"NAME": "it's [a], ('b'", **changes}})
     return triton_internals.Launch(kernels.every, (), {{**arguments, "num_warps": 8}}, constants)
 
 got = {{}}

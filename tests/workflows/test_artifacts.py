@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from id_tokens import IdTokens
 from loopback import ORG, LoopbackHub
 from machines import Machine
+from making import make
 from workflow_scripts import WORKFLOWS, Job, fill_dist, here, load, table
 
 from gdn_aot.registry.base import read_index
@@ -86,30 +86,38 @@ def test_published_in_one_commit(built: Job, decode: Built, registry: Registry, 
     job.step("Verify and compare")
     assert registry.refs() == before
     job.step("Publish")
+    summary = job.written("GITHUB_STEP_SUMMARY")
+    assert table(summary.partition("### Published")[0]) == table(built.written("GITHUB_STEP_SUMMARY"))
     snapshot, index = read_index(registry, "v1.2.0")
     assert [entry.identifier for entry in index.entries] == [decode.row["identifier"]]
     assert registry.refs().branches["v1"] == snapshot.commit
     assert json.loads((job.work / "published.json").read_text())["commit"] == snapshot.commit
-    assert f"commit `{snapshot.commit}`, tag `v1.2.0`" in job.written("GITHUB_STEP_SUMMARY")
+    assert f"commit `{snapshot.commit}`, tag `v1.2.0`" in summary
     fetched(Machine(home=tmp_path / "machine", endpoint="http://127.0.0.1:9"), tmp_path / "registry", decode)
 
 
-def test_summaries_say_size_provenance_and_coverage(built: Job, decode: Built, tmp_path: Path) -> None:
-    job = publishing(built, tmp_path / "job", "")
-    job.step("Complete")
-    for summary in (built.written("GITHUB_STEP_SUMMARY"), job.written("GITHUB_STEP_SUMMARY")):
-        (row,) = table(summary)
-        assert row["artifact"] == decode.row["identifier"]
-        assert int(row["KiB"].replace(",", "")) == decode.row["size"] // 1024
-        assert int(row["launches"].replace(",", "")) > 0
-        assert row["misses"] == "0"
+def test_summaries_say_size_provenance_and_coverage(built: Job, decode: Built) -> None:
+    (row,) = table(built.written("GITHUB_STEP_SUMMARY"))
+    assert row["artifact"] == decode.row["identifier"]
+    assert int(row["KiB"]) == decode.row["size"] // 1024
+    assert int(row["launches"].replace(",", "")) > 0
+    assert row["misses"] == "0"
 
 
-def test_the_tag_of_a_push_names_that_of_the_registry(built: Job, registry: Registry, tmp_path: Path) -> None:
-    """Published again under another tag, with the branch moved on."""
+def test_another_build_under_another_tag(built: Job, registry: Registry, tmp_path: Path) -> None:
+    """The branch moves on, an earlier tag stays, and no tag gets other content. A push names its own tag, of GitHub."""
     publish(publishing(built, tmp_path / "first", tmp_path / "registry"))
-    publish(publishing(built, tmp_path / "second", tmp_path / "registry", "artifacts-v1.4.0"))
-    assert set(registry.refs().tags) == {"v1.2.0", "v1.4.0"}
+    job = publishing(built, tmp_path / "second", tmp_path / "registry", "artifacts-v1.4.0")
+    (file,) = (job.work / "dist").glob("*.tar.zst")
+    file.write_bytes(make(tmp_path, build=1).path.read_bytes())
+    job.step("Verify and compare")
+    job.step("Publish")
+    refs = registry.refs()
+    assert set(refs.tags) == {"v1.2.0", "v1.4.0"}
+    assert refs.branches["v1"] == refs.tags["v1.4.0"] != refs.tags["v1.2.0"]
+    for name in ("Verify and compare", "Publish"):
+        job.step(name, code=7, TAG="v1.2.0")
+    assert registry.refs() == refs
 
 
 def test_a_file_that_fails_its_verification(built: Job, registry: Registry, tmp_path: Path) -> None:
@@ -152,37 +160,39 @@ def test_no_registry_is_named(built: Job, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[IdTokens]:
-    with LoopbackHub() as hub, IdTokens(hub, CLAIMS) as tokens:
-        yield tokens
+def running_hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub() as found:
+        yield found
 
 
-def trusting(issuer: IdTokens, name: str, claims: dict[str, str], built: Job, root: Path) -> Job:
-    """A job that publishes, without a secret, to a repository of the Hub that trusts whoever has these claims."""
-    with issuer.hub.state.lock:
-        if name not in issuer.hub.state.publishers:
-            issuer.hub.state.create(name, private=False)
-        issuer.hub.state.publishers[name] = claims
-    job = publishing(built, root, f"hf://{name}", HF_ENDPOINT=issuer.hub.url, NO_PROXY="*", **issuer.env)
+def trusted(hub: LoopbackHub, name: str, claims: dict[str, str], built: Job, root: Path) -> Job:
+    """A job of `CLAIMS` that publishes, without a secret, to a repository that trusts whoever has these claims."""
+    token = f"id-{root.name}"
+    with hub.state.lock:
+        if name not in hub.state.publishers:
+            hub.state.create(name, private=False)
+        hub.state.publishers[name] = claims
+        hub.state.issued[token] = {**CLAIMS, "aud": hub.url}
+    job = publishing(built, root, f"hf://{name}", HF_ENDPOINT=hub.url, NO_PROXY="*", HF_OIDC_ID_TOKEN=token)
     job.values = {**job.values, "HF_OIDC_RESOURCE": name}
     return job
 
 
-def test_to_the_hub_without_a_secret(built: Job, decode: Built, issuer: IdTokens, tmp_path: Path) -> None:
+def test_to_the_hub_without_a_secret(built: Job, decode: Built, running_hub: LoopbackHub, tmp_path: Path) -> None:
     """A token that the Hub gives this workflow is for one repository. A second run finds everything there."""
     name = f"{ORG}/kernels"
     for run in ("first", "again"):
-        publish(trusting(issuer, name, CLAIMS, built, tmp_path / run))
-    commits = [record for record in issuer.hub.requests("POST", ".*/commit/.*") if record.path.endswith("/v1")]
+        publish(trusted(running_hub, name, CLAIMS, built, tmp_path / run))
+    commits = [record for record in running_hub.requests("POST", ".*/commit/.*") if record.path.endswith("/v1")]
     assert [record.user for record in commits] == ["ci:acme/gdn-aot"]
-    fetched(Machine(home=tmp_path / "machine", endpoint=issuer.hub.url), f"hf://{name}", decode)
+    fetched(Machine(home=tmp_path / "machine", endpoint=running_hub.url), f"hf://{name}", decode)
 
 
-def test_a_workflow_that_the_hub_does_not_trust(built: Job, issuer: IdTokens, tmp_path: Path) -> None:
+def test_a_workflow_that_the_hub_does_not_trust(built: Job, running_hub: LoopbackHub, tmp_path: Path) -> None:
     name = f"{ORG}/others"
-    job = trusting(issuer, name, {**CLAIMS, "repository": "acme/another"}, built, tmp_path / "job")
+    job = trusted(running_hub, name, {**CLAIMS, "repository": "acme/another"}, built, tmp_path / "job")
     assert "no trusted publisher of this repository" in job.step("Verify and compare", code=7).err
-    with issuer.hub.repository(name) as repository:
+    with running_hub.repository(name) as repository:
         assert set(repository.branches) == {"main"}
         assert not repository.tags
 
@@ -194,6 +204,8 @@ def test_what_is_published_and_when() -> None:
     publish = jobs["publish"]
     assert publish["if"] == "github.event_name == 'push' || inputs.tag != ''"  # and all that it needs succeeded
     assert publish["needs"] == ["matrix", "build"]
+    assert publish["environment"] == "hub"
+    assert publish["permissions"]["id-token"] == "write"
     order = ["Collect", "Complete", "Verify and compare", "Attest", "Publish"]
     assert [step["name"] for step in publish["steps"]][-5:] == order
     assert not [step for job in jobs.values() for step in job["steps"] if "if" in step]

@@ -171,23 +171,6 @@ def test_a_step_is_one_plain_command() -> None:
             assert not re.search(r"[|&;<>()`\n]", step.get("run", "").rstrip()), f"{path.name}: {step['name']}"
 
 
-def test_scripts_get_their_variables() -> None:
-    """Every capital name that a step's bash reads is set for it, and what is set for a step alone is read."""
-    for path in WORKFLOWS.glob("*.yml"):
-        for job in load(path)["jobs"].values():
-            for step in job["steps"]:
-                words = step.get("run", "").split()
-                called = [word for word in words if word.startswith(".github/scripts/")]
-                texts = [step.get("run", ""), *((ROOT / name).read_text() for name in called if name.endswith(".sh"))]
-                read = set(re.findall(r"\$\{?([A-Z][A-Z0-9_]+)", " ".join(texts)))
-                given = {**load(path).get("env", {}), **job.get("env", {}), **step.get("env", {})}
-                where = f"{path.name}: {step['name']}"
-                assert {name for name in read if not re.match("GITHUB_|RUNNER_|PWD", name)} <= set(given), where
-                if called:
-                    own = set(step.get("env", {})) - {"HF_TOKEN", "GH_TOKEN"}  # of programs, not of scripts
-                    assert all(name in " ".join([*texts, (ROOT / called[0]).read_text()]) for name in own), where
-
-
 def test_python_and_triton_of_ci() -> None:
     matrix = load(WORKFLOWS / "ci.yml")["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python"] == ["3.10", "3.11", "3.12", "3.13"]

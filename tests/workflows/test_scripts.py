@@ -20,7 +20,7 @@ if [ "$1" = -c ]; then pwd; exit "${FAILS:-0}"; fi
 """
 """Makes an environment in which it is Python again; code that it is given fails if it is told so."""
 ROW = {"PROVIDER": "fla", "ARCH": "sm_90", "MODELS": "all", "TP": "1,2"}
-RECORD = "artifacts/tuning/sm_90/fla-core-0.6.0.json"
+RECORDS = ["artifacts/numerics/sm_90/fla-core-0.6.0.json", "artifacts/tuning/sm_90/fla-core-0.6.0.json"]
 
 
 @pytest.fixture
@@ -128,21 +128,24 @@ def proposing(tmp_path: Path) -> Job:
     git(made.work, "add", "-A")
     git(made.work, "commit", "-q", "-m", "records")
     git(made.work, "remote", "add", "origin", str(tmp_path / "remote"))
+    (made.work / "left").write_text("by another step")
     return made
 
 
 def test_records_are_proposed(proposing: Job, tmp_path: Path) -> None:
-    record = proposing.work / "incoming" / Path(RECORD).relative_to("artifacts")
-    record.write_bytes(record.read_bytes().replace(b'"tool": "', b'"tool": "other '))
+    for name in RECORDS:
+        record = proposing.work / "incoming" / Path(name).relative_to("artifacts")
+        record.write_bytes(record.read_bytes().replace(b'"tool": "', b'"tool": "other '))
     proposing.step("Accept")
     proposing.step("Propose")
     remote = tmp_path / "remote"
     assert git(remote, "branch", "--format", "%(refname:short)") == "records/1-1"
     assert git(remote, "show", "--format=%an: %s", "--name-only", "records/1-1").split("\n\n") == [
-        "github-actions[bot]: Tuning records", RECORD,
+        "github-actions[bot]: Tuning records", "\n".join(RECORDS),
     ]  # fmt: skip
     body = proposing.temp / "body.md"
-    assert f"- `{RECORD.removeprefix('artifacts/')}`: NVIDIA" in body.read_text()
+    for name in RECORDS:
+        assert f"- `{name.removeprefix('artifacts/')}`: NVIDIA" in body.read_text()
     assert proposing.calls() == [
         ["gh", "auth", "setup-git"],
         ["gh", "pr", "create", "--title", "Tuning records", "--body-file", str(body), "--head", "records/1-1"],
@@ -151,7 +154,9 @@ def test_records_are_proposed(proposing: Job, tmp_path: Path) -> None:
 
 
 def test_records_that_are_there_are_not_proposed(proposing: Job, tmp_path: Path) -> None:
+    """Every record of the repository is accepted, and is written as it is there."""
     proposing.step("Accept")
+    assert len((proposing.temp / "body.md").read_text().splitlines()) >= 8
     proposing.step("Propose")
     assert proposing.written("GITHUB_STEP_SUMMARY") == "nothing new was measured\n"
     assert proposing.calls() == []

@@ -21,7 +21,7 @@ from gdn_aot._files import write_whole
 from gdn_aot.errors import NotWritableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from gdn_aot.launches import Config, Scalar
 
@@ -36,7 +36,7 @@ _MAKER = "gdn-aot"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class ExportedChoice:
     """One choice to export."""
 
     kernel: str
@@ -70,12 +70,8 @@ def environment(directory: Path) -> dict[str, str]:
     return {"FLA_CACHE_MODE": "strict", "FLA_CONFIG_DIR": str(directory)}
 
 
-def prepare(choices: Iterable[Choice], triton: str) -> Export:
-    """Make the files of some choices.
-
-    Args:
-        choices: Of one artifact or record, made for the installed version of FLA.
-        triton: Version of Triton they were made with; noted in the files.
+def prepare(choices: Iterable[ExportedChoice], triton: str) -> Export:
+    """Make the files of choices that were made for the installed version of FLA; they note the version of Triton.
 
     Raises:
         UsageError: The installed FLA reads no such files, or two of its kernels would read different configurations
@@ -86,7 +82,7 @@ def prepare(choices: Iterable[Choice], triton: str) -> Export:
             f"the installed {DISTRIBUTION} reads no configuration files with a key for each call",
             hint=f"pip install '{DISTRIBUTION}>=0.5.1'",
         )
-    by_name: dict[str, dict[str, Choice]] = {}
+    by_name: dict[str, dict[str, ExportedChoice]] = {}
     not_served: dict[str, int] = {}
     for choice in choices:
         if not is_served(choice.kernel):
@@ -159,7 +155,7 @@ def write(export: Export, directory: Path) -> None:
         raise NotWritableError(f"cannot write to {directory}: {error.strerror or error}") from error
 
 
-def _document(name: str, choices: Mapping[str, Choice], triton: str) -> bytes:
+def _document(name: str, choices: Mapping[str, ExportedChoice], triton: str) -> bytes:
     entries = {
         digest: {"autotune_key": list(choice.key), "config": _config(choice.config)}
         for digest, choice in sorted(choices.items(), key=lambda item: str(item[1].key))
@@ -196,15 +192,12 @@ def _is_ours(path: Path) -> bool:
 @functools.cache
 def _functions(module: str) -> tuple[tuple[str, frozenset[str]], ...]:
     """Return (name, names of its decorators) of every function in a module of FLA."""
-    text = _source(module)
-    return tuple(_decorated(ast.parse(text))) if text else ()
-
-
-def _decorated(tree: ast.Module) -> Iterator[tuple[str, frozenset[str]]]:
-    for node in ast.walk(tree):
+    found = []
+    for node in ast.walk(ast.parse(_source(module))):
         if isinstance(node, ast.FunctionDef):
             called = (item.func if isinstance(item, ast.Call) else item for item in node.decorator_list)
-            yield node.name, frozenset(ast.unparse(item).rpartition(".")[2] for item in called)
+            found.append((node.name, frozenset(ast.unparse(item).rpartition(".")[2] for item in called)))
+    return tuple(found)
 
 
 def _source(module: str) -> str:

@@ -15,7 +15,7 @@ from fla.modules import FusedRMSNormGated, ShortConvolution
 from gdn_aot.catalogue.providers import SMALL, Limits
 from gdn_aot.providers import traffic
 from gdn_aot.providers.draw import EMPTY
-from gdn_aot.providers.workload import Call
+from gdn_aot.providers.workload import Call, Workload, there
 from gdn_aot.reference import formulas as reference
 
 try:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.providers.workload import Draw
+    from gdn_aot.providers.draw import Draw
     from gdn_aot.reference import Tensors
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -57,13 +57,23 @@ def _weight_dtypes(shape: ModelShape, *, backward: bool) -> tuple[str, ...]:
     return ("fp32", shape.dtype) if backward else (shape.dtype,)
 
 
-class GatedNorm:
-    """``FusedRMSNormGated`` on the operator's output."""
-
-    kind = "norm"
+class _Module(Workload):
+    """What both modules have in common."""
 
     def __init__(self, name: str, *, backward: bool = False) -> None:
         self.name, self.backward = name, backward
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call; with ``backward``, also its backward pass."""
+        out = there(self.apply(shape, call, self.inputs(shape, call, EMPTY)), "out")
+        if self.backward:
+            out.backward(torch.empty_like(out))
+
+
+class GatedNorm(_Module):
+    """``FusedRMSNormGated`` on the operator's output."""
+
+    kind = "norm"
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every activation and row bucket."""
@@ -120,20 +130,8 @@ class GatedNorm:
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the gated norm."""
         activation = str(dict(call.arguments)["activation"])
-        x, gate, weight = (inputs[name] for name in ("x", "g", "weight"))
-        assert x is not None and gate is not None and weight is not None  # noqa: S101, PT018
+        x, gate, weight = (there(inputs, name) for name in ("x", "g", "weight"))
         return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, activation)}
-
-    def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call; with ``backward``, also its backward pass."""
-        _run(self, shape, call)
-
-
-def _run(workload: GatedNorm | ShortConv, shape: ModelShape, call: Call) -> None:
-    out = workload.apply(shape, call, workload.inputs(shape, call, EMPTY))["out"]
-    assert out is not None  # noqa: S101
-    if workload.backward:
-        out.backward(torch.empty_like(out))
 
 
 @cache
@@ -147,7 +145,7 @@ def _activations(shape: ModelShape) -> tuple[str, ...]:
     return ("sigmoid",) if shape.norm_activation == "sigmoid" else ("swish", "silu")
 
 
-class ShortConv:
+class ShortConv(_Module):
     """The layer's ``ShortConvolution`` over queries, keys and values.
 
     Without any state the layer joins the three and calls ``causal_conv1d`` itself (``fused`` here), which differs from
@@ -155,9 +153,6 @@ class ShortConv:
     """
 
     kind = "conv"
-
-    def __init__(self, name: str, *, backward: bool = False) -> None:
-        self.name, self.backward = name, backward
 
     def _widths(self, shape: ModelShape) -> tuple[int, ...]:
         return tuple(dict.fromkeys((shape.heads * shape.k_dim, shape.v_heads * shape.v_dim)))
@@ -175,13 +170,8 @@ class ShortConv:
             yield from self._dense(limits, width=fused, weight=weight, cache=False, final=False, fused=True)
             for width in self._widths(shape):
                 for state, final in itertools.product((False, True), (False, True)):
-                    common: dict[str, Any] = {
-                        "width": width,
-                        "weight": weight,
-                        "cache": state,
-                        "final": final,
-                        "fused": False,
-                    }
+                    common: dict[str, Any] = {"width": width, "weight": weight, "cache": state, "final": final}
+                    common["fused"] = False
                     yield from self._dense(limits, **common)
                     packs = [(1, 4), (10, 6), *((length - 1, 1) for length in _long(limits.max_tokens, width))]
                     for index, packed in itertools.product(INDEX_DTYPES, packs):
@@ -193,11 +183,6 @@ class ShortConv:
             if tokens in long and batch * tokens > limits.max_tokens:
                 continue
             yield Call.of(self.name, batch=batch, tokens=tokens, packed=None, index="int64", width=width, **common)
-
-    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
-        """Yield the small cases."""
-        del tokens
-        return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random prefill or decode step."""
@@ -269,14 +254,9 @@ class ShortConv:
         """Return the convolution, and the last inputs as the state."""
         del shape
         args: dict[str, Any] = dict(call.arguments)
-        x, weight = inputs["x"], inputs["weight"]
-        assert x is not None and weight is not None  # noqa: S101, PT018
-        out, state = reference.short_convolution(x, weight.squeeze(1), inputs["cache"], args["packed"])
+        x, weight = there(inputs, "x"), there(inputs, "weight").squeeze(1)
+        out, state = reference.short_convolution(x, weight, inputs["cache"], args["packed"])
         return {"out": out, **({"state": state.double()} if args["final"] else {})}
-
-    def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call; with ``backward``, also its backward pass."""
-        _run(self, shape, call)
 
 
 def _long(max_tokens: int, width: int) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from gdn_aot.providers.fla.modules import (
     ShortConv,
     cu_seqlens,
 )
-from gdn_aot.providers.workload import Call
+from gdn_aot.providers.workload import Call, Workload, there
 from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.providers.workload import Draw, Workload
+    from gdn_aot.providers.draw import Draw
     from gdn_aot.reference import Tensors
 
 DEFAULT_CHUNK = 64
@@ -45,11 +45,6 @@ MANY_CHUNKS = 20
 
 RECURRENT_TOKENS = 64
 """FLA's layer takes the recurrent operator up to this many tokens (``q_len <= 64``)."""
-
-
-def _accepts(function: Callable[..., Any], name: str) -> bool:
-    parameters = inspect.signature(inspect.unwrap(function)).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 @cache
@@ -73,14 +68,14 @@ def _normalized_heads(shape: ModelShape) -> int:
     return shape.heads if GROUPED_VALUES else shape.v_heads
 
 
-class _Operator:
+class _Operator(Workload):
     """Tensors and arguments that both operators share."""
 
-    name: str
-    kind: str
     layer: bool
     """Called as FLA's layer does (gate and beta sigmoid in the kernel, state V first) or as transformers does."""
     backward = False
+    operator: Callable[..., Any]
+    """The provider's function."""
 
     def _lengths(self, args: dict[str, Any]) -> tuple[int, ...] | None:
         """Return the lengths of packed sequences, or None for a dense batch."""
@@ -136,16 +131,13 @@ class _Operator:
     def _call_operator(self, shape: ModelShape, call: Call, inputs: Tensors) -> tuple[Any, Any]:
         args: dict[str, Any] = dict(call.arguments)
         with torch.set_grad_enabled(self.backward):
-            out, final = self._operator()(
+            out, final = self.operator(
                 **inputs,
                 output_final_state=args["ht"],
                 use_qk_l2norm_in_kernel=args.get("l2norm", True),
                 **self._flags(shape, args),
             )
         return out, final
-
-    def _operator(self) -> Callable[..., Any]:
-        raise NotImplementedError
 
     def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Call the operator. Returns ``out``, and ``state`` if one came back."""
@@ -155,11 +147,11 @@ class _Operator:
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the delta rule of the same inputs, with the gates that the kernel makes of raw ones."""
         args: dict[str, Any] = dict(call.arguments)
-        q, k, v, g, beta = (_there(inputs, name).double() for name in ("q", "k", "v", "g", "beta"))
+        q, k, v, g, beta = (there(inputs, name).double() for name in ("q", "k", "v", "g", "beta"))
         if args.get("l2norm", True):
             q, k = reference.normalized(q), reference.normalized(k)
         if inputs.get("A_log") is not None:
-            g = reference.gate(g, _there(inputs, "A_log"), _there(inputs, "dt_bias"))
+            g = reference.gate(g, there(inputs, "A_log"), there(inputs, "dt_bias"))
         if self.layer and BETA_SIGMOID:
             beta = beta.sigmoid() * _beta_scale(shape)
         initial = inputs["initial_state"]
@@ -181,13 +173,6 @@ class _Operator:
         return ("fp32", shape.dtype) if self.layer and GATE_IN_KERNEL else ("fp32",)
 
 
-def _there(tensors: Tensors, name: str) -> torch.Tensor:
-    found = tensors[name]
-    if found is None:
-        raise ValueError(f"the call has no {name}")
-    return found
-
-
 def _beta_scale(shape: ModelShape) -> float:
     """Return the factor on beta's sigmoid: models with negative eigenvalues double it."""
     return 2.0 if shape.allow_neg_eigval else 1.0
@@ -200,13 +185,11 @@ class Prefill(_Operator):
     """
 
     kind = "chunk"
+    operator = staticmethod(chunk_gated_delta_rule)
     chunk = DEFAULT_CHUNK
 
     def __init__(self, name: str, *, layer: bool, backward: bool = False) -> None:
         self.name, self.layer, self.backward = name, layer, backward
-
-    def _operator(self) -> Callable[..., Any]:
-        return cast("Callable[..., Any]", chunk_gated_delta_rule)
 
     def _lengths(self, args: dict[str, Any]) -> tuple[int, ...] | None:
         return cast("tuple[int, ...] | None", args["packed"])
@@ -296,11 +279,6 @@ class SmallChunks(Prefill):
         for bucket in traffic.buckets_near(shape.heads, BUCKET_ROWS, tokens, limits):
             yield self._at(CHUNK_SIZES[1], tokens=bucket, h0=False)
 
-    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
-        """Yield the small cases."""
-        del tokens
-        return self.cases(shape, SMALL)
-
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random prompt."""
         del shape
@@ -316,12 +294,10 @@ class Recurrent(_Operator):
     """``fused_recurrent_gated_delta_rule``: decode, and FLA's layer up to 64 tokens."""
 
     kind = "recurrent"
+    operator = staticmethod(fused_recurrent_gated_delta_rule)
 
     def __init__(self, name: str, *, layer: bool) -> None:
         self.name, self.layer = name, layer
-
-    def _operator(self) -> Callable[..., Any]:
-        return cast("Callable[..., Any]", fused_recurrent_gated_delta_rule)
 
     def _lengths(self, args: dict[str, Any]) -> tuple[int, ...] | None:
         return (args["tokens"],) * args["batch"] if args["index"] else None
@@ -342,11 +318,6 @@ class Recurrent(_Operator):
         """Yield every pattern in a decode step of ``tokens`` sequences, 256 at most."""
         if tokens <= limits.max_tokens:
             yield from self._patterns(shape, min(tokens, DECODE_BATCH))
-
-    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
-        """Yield the small cases."""
-        del tokens
-        return self.cases(shape, SMALL)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random decode batch of 1 to 256 sequences."""

@@ -33,46 +33,26 @@ class Condition:
 def conditions(
     distribution: str, version: str, capability: tuple[int, int], kernels: tuple[str, ...]
 ) -> tuple[Condition, ...]:
-    """Return which kernels of an artifact an engine launches only if told to.
-
-    Args:
-        distribution: Whose kernels they are.
-        version: Its version.
-        capability: Compute capability of the card.
-        kernels: As ``module:qualname``.
-    """
+    """Return which kernels of an artifact, as ``module:qualname``, an engine launches on a card only if told to."""
     if distribution != "vllm":
         return ()
-    number = _number(version)
-    return (*_vllm_chunks(number, capability, kernels), *_vllm_update(number, capability, kernels))
-
-
-def _vllm_chunks(
-    version: tuple[int, int], capability: tuple[int, int], kernels: tuple[str, ...]
-) -> tuple[Condition, ...]:
-    prefill = tuple(name for name in kernels if _VLLM.match(name))
-    other = _vllm_prefill(version, capability)
-    if not prefill or other is None:
-        return ()
-    how = "with --gdn-prefill-backend triton, and for OLMo-Hybrid, it launches these"
-    if version < _FIRST_WITH_OPTION:
-        how = "this version has no option for these instead"
-    reason = f"vLLM takes FlashInfer for prefill on this card{other}; {how}"
-    return (Condition(kernels=prefill, reason=reason),)
-
-
-def _vllm_update(
-    version: tuple[int, int], capability: tuple[int, int], kernels: tuple[str, ...]
-) -> tuple[Condition, ...]:
-    update = tuple(name for name in kernels if _VLLM_UPDATE.match(name))
-    if not update or version < _FIRST_WITH_FUSED_DECODE or capability < (8, 0):
-        return ()
-    reason = (
-        "vLLM takes a CUDA operator of its own for steps in which every request has drafts, for bf16 models with heads "
-        "of 128 dimensions that are not interleaved as Qwen3-Next's are; with VLLM_GDN_DECODE_KERNEL=triton, and for "
-        "other steps and models, it launches these"
-    )
-    return (Condition(kernels=update, reason=reason),)
+    number, found = _number(version), []
+    prefill, other = tuple(filter(_VLLM.match, kernels)), _vllm_prefill(number, capability)
+    if prefill and other is not None:
+        how = "with --gdn-prefill-backend triton, and for OLMo-Hybrid, it launches these"
+        if number < _FIRST_WITH_OPTION:
+            how = "this version has no option for these instead"
+        reason = f"vLLM takes FlashInfer for prefill on this card{other}; {how}"
+        found.append(Condition(kernels=prefill, reason=reason))
+    update = tuple(filter(_VLLM_UPDATE.match, kernels))
+    if update and number >= _FIRST_WITH_FUSED_DECODE and capability >= (8, 0):
+        reason = (
+            "vLLM takes a CUDA operator of its own for steps in which every request has drafts, for bf16 models with "
+            "heads of 128 dimensions that are not interleaved as Qwen3-Next's are; with VLLM_GDN_DECODE_KERNEL=triton, "
+            "and for other steps and models, it launches these"
+        )
+        found.append(Condition(kernels=update, reason=reason))
+    return tuple(found)
 
 
 def _vllm_prefill(version: tuple[int, int], capability: tuple[int, int]) -> str | None:

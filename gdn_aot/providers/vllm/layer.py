@@ -25,13 +25,15 @@ from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.vllm import cache as vllm_cache
 from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.cache import DTYPES
+from gdn_aot.providers.vllm.reference import INTERLEAVED
+from gdn_aot.providers.workload import there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.providers.draw import Draw
     from gdn_aot.providers.vllm.steps import Deployment, Step
-    from gdn_aot.providers.workload import Draw
     from gdn_aot.reference import Tensors
 
 PREFIX = "model.layers.0.linear_attn"
@@ -71,7 +73,7 @@ def make_layer(shape: ModelShape) -> Any:
     layer.head_k_dim, layer.head_v_dim = shape.k_dim, shape.v_dim
     layer.key_dim, layer.value_dim = shape.heads * shape.k_dim, shape.v_heads * shape.v_dim
     layer.conv_kernel_size, layer.conv_dim = shape.conv_width, _conv_dim(shape)
-    layer.gqa_interleaved_layout = shape.layer == vllm_versions.INTERLEAVED
+    layer.gqa_interleaved_layout = shape.layer == INTERLEAVED
     layer.disable_tp_for_ba_proj = False
     layer.allow_neg_eigval = shape.allow_neg_eigval
     layer.enable_packed_recurrent_decode = True
@@ -138,8 +140,7 @@ def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
 
 def states(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the views of the windows and of the recurrent states of all pages."""
-    page, deployment = tensors["cache"], step.deployment
-    assert page is not None  # noqa: S101
+    page, deployment = there(tensors, "cache"), step.deployment
     shapes, dtypes = vllm_cache.state_shapes(shape, deployment), vllm_cache.state_dtypes(shape, deployment)
     windows, recurrent = _views(page, shapes, dtypes)
     return windows, recurrent
@@ -189,8 +190,7 @@ def _metadata(shape: ModelShape, step: Step, pages: int, device: torch.device) -
 @contextlib.contextmanager
 def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterator[None]:
     """Give a layer its parameters and its cache."""
-    page, weight = tensors["cache"], tensors["weight"]
-    assert page is not None and weight is not None  # noqa: S101, PT018
+    page, weight = there(tensors, "cache"), there(tensors, "weight")
     views = states(shape, step, tensors)
     layer.kv_cache = [views] if _ENGINES else views
     layer.conv1d = SimpleNamespace(weight=weight.unsqueeze(1), bias=None)
@@ -226,8 +226,7 @@ def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor
     it takes for granted that it is there.
     """
     layer = make_layer(shape)
-    projected, ba = tensors["projected"], tensors["ba"]
-    assert projected is not None and ba is not None  # noqa: S101, PT018
+    projected, ba = there(tensors, "projected"), there(tensors, "ba")
     tokens, gate = step.tokens, shape.v_heads * shape.v_dim
     output = projected.new_empty(tokens, gate)
     with torch.device("cpu"), _with(layer, tensors, shape, step):
@@ -256,7 +255,7 @@ def _compiled(layer: Any, shape: ModelShape, projected: torch.Tensor, ba: torch.
     """
     width, heads = _conv_dim(shape), shape.v_heads
     core = projected.new_zeros(len(projected), heads, shape.v_dim)
-    if shape.layer == vllm_versions.INTERLEAVED:
+    if shape.layer == INTERLEAVED:
         query, key, value, _, b, a = layer.fix_query_key_value_ordering(projected, ba)
         mixed = torch.cat([part.reshape(len(projected), -1) for part in (query, key, value)], dim=-1)
     else:

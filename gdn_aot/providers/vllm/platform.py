@@ -88,33 +88,16 @@ def _platform() -> Any:
         device_type = "cuda"
         dispatch_key = "CPU"
 
-        @classmethod
-        def get_device_capability(cls, device_id: int = 0) -> Any:
-            """Return the target's compute capability."""
-            return DeviceCapability(*torch.cuda.get_device_capability(device_id))
-
-        @classmethod
-        def num_compute_units(cls, device_id: int = 0) -> int:
-            """Return the multiprocessors of the card that stands for the target."""
-            return int(torch.cuda.get_device_properties(device_id).multi_processor_count)
-
-        @classmethod
-        def get_device_name(cls, device_id: int = 0) -> str:
-            """Return the name of that card."""
-            return str(torch.cuda.get_device_name(device_id))
-
-        @classmethod
-        def get_cuda_runtime_major(cls) -> int:
-            """Return the CUDA that vLLM's wheels are made with: on Blackwell it is asked before prefill is chosen."""
-            return 13
-
-        @classmethod
-        def is_pin_memory_available(cls) -> bool:
-            """Return False: there is no device to copy to."""
-            return False
-
-        @classmethod
-        def import_kernels(cls) -> None:
-            """Import no compiled extension."""
+        get_device_capability = staticmethod(
+            lambda device_id=0: DeviceCapability(*torch.cuda.get_device_capability(device_id))
+        )
+        num_compute_units = staticmethod(
+            lambda device_id=0: torch.cuda.get_device_properties(device_id).multi_processor_count
+        )
+        get_device_name = staticmethod(lambda device_id=0: torch.cuda.get_device_name(device_id))
+        get_cuda_runtime_major = staticmethod(lambda: 13)
+        """What vLLM's wheels are made with: on Blackwell it is asked before prefill is chosen."""
+        is_pin_memory_available = staticmethod(_no)
+        import_kernels = staticmethod(_nothing)
 
     return Target()

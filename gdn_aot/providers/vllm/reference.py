@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gdn_aot.providers.workload import there
 from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
@@ -24,11 +25,8 @@ OLMO = "olmo-hybrid"
 def results(step: Step, out: torch.Tensor, windows: torch.Tensor, states: torch.Tensor) -> Tensors:
     """Return what is compared: the output, and the windows and states that each request leaves in its pages.
 
-    Args:
-        step: What was run.
-        out: ``[1, tokens, v_heads, v_dim]``.
-        windows: Of all pages, ``[pages, length, width]``.
-        states: Of all pages, ``[pages, v_heads, v_dim, k_dim]``.
+    ``out`` is ``[1, tokens, v_heads, v_dim]``; of all pages the windows are ``[pages, length, width]`` and the states
+    ``[pages, v_heads, v_dim, k_dim]``.
     """
     ends = [(request, table) for request, table in zip(step.requests, step.table, strict=True)]
     rows = [windows[table[0], : _window_rows(step, request)] for request, table in ends]
@@ -67,21 +65,14 @@ def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor
         kept_states.append(after)
     out = torch.cat(outs, 1)
     if step.deployment.fused:
-        gate = _there(inputs, "projected")[..., x.shape[-1] :].unflatten(-1, out.shape[2:])
-        out = reference.gated_norm(out, gate, _there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
+        gate = there(inputs, "projected")[..., x.shape[-1] :].unflatten(-1, out.shape[2:])
+        out = reference.gated_norm(out, gate, there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
     return {"out": out, "window": torch.cat(kept_rows), "state": torch.cat(kept_states)}
-
-
-def _there(inputs: Tensors, name: str) -> torch.Tensor:
-    found = inputs[name]
-    if found is None:
-        raise ValueError(f"the call has no {name}")
-    return found
 
 
 def _split(shape: ModelShape, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the inputs of the convolution ``[tokens, width]`` and the raw gates ``[tokens, v_heads]``."""
-    projected, ba = _there(inputs, "projected")[0], _there(inputs, "ba")[0]
+    projected, ba = there(inputs, "projected")[0], there(inputs, "ba")[0]
     if shape.layer != INTERLEAVED:
         width = 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
         return projected[:, :width], ba[:, : shape.v_heads], ba[:, shape.v_heads :]
@@ -104,7 +95,7 @@ def _window(step: Step, request: Group, page: torch.Tensor, x: torch.Tensor) -> 
 
 def _convolution(inputs: Tensors, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     whole = torch.cat([torch.zeros_like(before[:1]), before]).mT[None]
-    out, _ = reference.short_convolution(x[None], _there(inputs, "weight"), whole, None)
+    out, _ = reference.short_convolution(x[None], there(inputs, "weight"), whole, None)
     return out[0].to(x.dtype)
 
 
@@ -125,7 +116,7 @@ def _delta_rule(
     prompt = request.query > 1 or (step.speculated and request.drafts < 0)
     if prompt and not _is_speculated(step, request):  # a kernel of its own normalizes
         q, k = q.to(mixed.dtype), k.to(mixed.dtype)
-    g = reference.gate(a, _there(inputs, "A_log"), _there(inputs, "dt_bias"))[None]
+    g = reference.gate(a, there(inputs, "A_log"), there(inputs, "dt_bias"))[None]
     beta = b.double().sigmoid()[None] * (2.0 if shape.allow_neg_eigval else 1.0)
     if shape.layer != OLMO and step.packed and not step.speculated and all(one.query == 1 for one in step.requests):
         beta = beta.to(b.dtype)  # as the packed kernel does

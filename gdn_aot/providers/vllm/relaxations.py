@@ -25,27 +25,19 @@ _REASON = (
     "kernel's other accesses to the same page would be out of bounds"
 )
 
-RELAXATIONS = (
-    Relaxation(
-        kernel=f"{_MODULE}:_causal_conv1d_fwd_kernel",
-        argument="num_cache_lines",
-        value=LINES,
-        sources=(
-            "63d067f9eb6f5c17dbf175405525ed4e6331ac5d5f06f295762f10253838af23",  # 0.17.1, 0.19.1
-            "bf9a680cb56246f061ba73bc13b1d6b10ad633bc67ae152035c9a71ddf75aa3d",  # 0.20.2
-            "028acdd8960507a33e1052d464764cb4dafac7a4fea9128b4a8eaffa5ced39f6",  # 0.24.0
-        ),
-        reason=_REASON,
+_SOURCES = {
+    "_causal_conv1d_fwd_kernel": (
+        "63d067f9eb6f5c17dbf175405525ed4e6331ac5d5f06f295762f10253838af23",  # 0.17.1, 0.19.1
+        "bf9a680cb56246f061ba73bc13b1d6b10ad633bc67ae152035c9a71ddf75aa3d",  # 0.20.2
+        "028acdd8960507a33e1052d464764cb4dafac7a4fea9128b4a8eaffa5ced39f6",  # 0.24.0
     ),
-    Relaxation(
-        kernel=f"{_MODULE}:_causal_conv1d_update_kernel",
-        argument="num_cache_lines",
-        value=LINES,
-        sources=(
-            "07a853522d45d07a5ca458e2b7cf2be62cedd95aadd0c8a0006b6945e557993d",  # 0.17.1, 0.19.1
-            "508d2ead4835832e0cff75d62675e65db30fc8a69ec370073e5d28b6414f1345",  # 0.20.2
-            "9e38f27b26199a4202e6f90cb604ac8c13abf7dea5cd68376c5cf4794bce26d9",  # 0.24.0
-        ),
-        reason=_REASON,
+    "_causal_conv1d_update_kernel": (
+        "07a853522d45d07a5ca458e2b7cf2be62cedd95aadd0c8a0006b6945e557993d",  # 0.17.1, 0.19.1
+        "508d2ead4835832e0cff75d62675e65db30fc8a69ec370073e5d28b6414f1345",  # 0.20.2
+        "9e38f27b26199a4202e6f90cb604ac8c13abf7dea5cd68376c5cf4794bce26d9",  # 0.24.0
     ),
+}
+RELAXATIONS = tuple(
+    Relaxation(kernel=f"{_MODULE}:{name}", argument="num_cache_lines", value=LINES, sources=sources, reason=_REASON)
+    for name, sources in _SOURCES.items()
 )

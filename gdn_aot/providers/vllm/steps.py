@@ -178,14 +178,7 @@ def speculative(deployment: Deployment) -> Iterator[Step]:
 
 
 def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits) -> Step:
-    """Return one step as traffic makes it.
-
-    Args:
-        rng: Where chance comes from.
-        deployments: Those that the traffic may be in.
-        kind: ``prefill``, ``decode``, ``mixed`` or ``speculative``.
-        limits: Bounds on tokens and requests.
-    """
+    """Return one step of a kind as traffic makes it: ``prefill``, ``decode``, ``mixed`` or ``speculative``."""
     deployment = rng.choice([one for one in deployments if one.drafts or kind != "speculative"])
     compiled, graph = traffic.chance(rng, 0.5), traffic.chance(rng, 0.5)
     packed, left = traffic.chance(rng, 0.9), min(limits.max_tokens, BUDGET)
@@ -195,16 +188,13 @@ def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str
         if traffic.chance(rng, 0.3):
             decoding = (*decoding, Group(rng.randint(1, 3), _computed(rng), 1))
     elif kind != "prefill":
-        decoding = (Group(_batch(rng), _computed(rng), 1),)
+        batch = min(DECODE_BATCH, traffic.random_length(rng, DECODE_BATCH))
+        decoding = (Group(batch, _computed(rng), 1),)
     left -= sum(group.number * group.query for group in decoding)
     prompts: tuple[Group, ...] = ()
     if kind in ("prefill", "mixed") or (kind == "speculative" and traffic.chance(rng, 0.5)):
         prompts = tuple(_random_prompts(rng, max(2, left)))
     return Step(groups=(*decoding, *prompts), deployment=deployment, compiled=compiled, graph=graph, packed=packed)
-
-
-def _batch(rng: random.Random) -> int:
-    return min(DECODE_BATCH, traffic.random_length(rng, DECODE_BATCH))
 
 
 def _computed(rng: random.Random) -> int:
@@ -235,22 +225,16 @@ SM_COUNTS = range(8, 257)
 def norm_rows(v_heads: int) -> tuple[tuple[int, int], ...]:
     """Return (tokens, SM count) for each launch key that the gated norm can have on some card.
 
-    The rows that a block takes follow from the rows there are and from the SM count, so that cards of one architecture
-    differ in them. Which classes of the row count occur with which block follows the card too: 15 rows for each token
-    are a multiple of 16 at every sixteenth token only, and a small card has none of these where blocks take two rows.
-
-    Args:
-        v_heads: Rows of each token.
+    The rows that a block takes follow from the rows there are, ``v_heads`` for each token, and from the SM count, so
+    that cards of one architecture differ in them. Which classes of the row count occur with which block follows the
+    card too: 15 rows for each token are a multiple of 16 at every sixteenth token only, and a small card has none of
+    these where blocks take two rows.
     """
     found: dict[tuple[int, int], tuple[int, int]] = {}
     for sm_count in SM_COUNTS:
         for tokens in range(1, (MOST_ROWS * sm_count) // v_heads + 18):
             rows = tokens * v_heads
-            block = min(MOST_ROWS, _power_of_2(-(-rows // (2 * sm_count))))
+            block = min(MOST_ROWS, 1 << (-(-rows // (2 * sm_count)) - 1).bit_length())
             kind = 1 if rows == 1 else 16 if rows % 16 == 0 else 0
             found.setdefault((block, kind), (tokens, sm_count))
     return tuple(found.values())
-
-
-def _power_of_2(number: int) -> int:
-    return 1 << (number - 1).bit_length()

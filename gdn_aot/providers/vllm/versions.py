@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gdn_aot.providers.vllm.reference import INTERLEAVED, OLMO
+
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
 
-OLMO = "olmo-hybrid"
-INTERLEAVED = "qwen3-next"
 QWEN = "qwen3.5"
 
 
@@ -84,10 +84,7 @@ def checkpoint_alignment(shape: ModelShape) -> int:
 def fuses_decode(shape: ModelShape, model: torch.dtype, states: tuple[torch.dtype, torch.dtype]) -> bool:
     """Say whether a layer has a CUDA operator for steps of drafts, which it then takes unless it is told not to.
 
-    Args:
-        shape: Of the layer.
-        model: The model's dtype.
-        states: Dtypes of the convolution's window and of the recurrent state.
+    ``states`` are the dtypes of the convolution's window and of the recurrent state.
     """
     why_not = getattr(LAYERS.get(shape.layer), "_fused_gdn_decode_unsupported_reason", None)  # from 0.33 on
     if why_not is None:

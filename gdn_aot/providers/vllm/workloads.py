@@ -2,25 +2,34 @@
 
 Importing this module imports vLLM: do it under the stub driver.
 """
+# ruff: noqa: E402 - vLLM is prepared for before it is imported
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
 
 from gdn_aot.providers.vllm.platform import prepare
 
 prepare()
 
-from gdn_aot.providers import traffic  # noqa: E402
-from gdn_aot.providers.draw import EMPTY  # noqa: E402
-from gdn_aot.providers.vllm import cache as vllm_cache  # noqa: E402
-from gdn_aot.providers.vllm import layer as vllm_layer  # noqa: E402
-from gdn_aot.providers.vllm import reference as vllm_reference  # noqa: E402
-from gdn_aot.providers.vllm import steps as vllm_steps  # noqa: E402
-from gdn_aot.providers.vllm.contentless import contentless  # noqa: E402
-from gdn_aot.providers.vllm.norm import GatedNorm  # noqa: E402
-from gdn_aot.providers.vllm.relaxations import RELAXATIONS  # noqa: E402
-from gdn_aot.providers.vllm.steps import Group, Step  # noqa: E402
+from vllm.model_executor.layers.layernorm import RMSNormGated
+
+from gdn_aot.providers import traffic
+from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.vllm import cache as vllm_cache
+from gdn_aot.providers.vllm import layer as vllm_layer
+from gdn_aot.providers.vllm import reference as vllm_reference
+from gdn_aot.providers.vllm import steps as vllm_steps
+from gdn_aot.providers.vllm.contentless import contentless
+from gdn_aot.providers.vllm.relaxations import RELAXATIONS
+from gdn_aot.providers.vllm.steps import Group, Step
+from gdn_aot.providers.workload import Call, Workload, there
+from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
     import random
@@ -28,11 +37,18 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
-    from gdn_aot.providers.workload import Call, Draw, Workload
+    from gdn_aot.providers.draw import Draw
     from gdn_aot.reference import Tensors
+
+try:
+    from vllm.model_executor.layers.fla.ops.layernorm_guard import rmsnorm_fn
+except ModuleNotFoundError:  # from 0.33 on
+    from vllm.third_party.flash_linear_attention.ops.layernorm_guard import rmsnorm_fn
 
 __all__ = ["RELAXATIONS", "WORKLOADS"]
 
+_GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
+"""The module that asks for the SM count."""
 CHUNK = 64
 """Tokens of a chunk of the prefill kernels."""
 
@@ -44,7 +60,7 @@ _CASES = {
 }
 
 
-class Steps:
+class Steps(Workload):
     """Steps of one kind of vLLM's scheduler."""
 
     def __init__(self, kind: str) -> None:
@@ -104,10 +120,72 @@ class Steps:
             vllm_layer.apply(shape, Step.of(call), self.inputs(shape, call, EMPTY))
 
 
+class GatedRMSNorm(Workload):
+    """``RMSNormGated`` on the output of a layer, as it is where Inductor does not take its place. Not autotuned."""
+
+    kind = "norm"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every number of rows in a block, on whatever card, and every class of the row count."""
+        del limits
+        for tokens, sm_count in vllm_steps.norm_rows(shape.v_heads):
+            yield Call.of(self.name, tokens=tokens, sm_count=sm_count)
+
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
+        """Yield nothing: a start of vLLM makes these calls itself if it makes any."""
+        del shape, tokens
+        return iter(())
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a call of random length, on some card."""
+        del shape
+        return Call.of(
+            self.name,
+            tokens=traffic.random_length(rng, limits.max_tokens),
+            sm_count=rng.choice(list(vllm_steps.SM_COUNTS)),
+        )
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Draw the layer's output, the gate and the weight."""
+        args: dict[str, Any] = dict(call.arguments)
+        size, dtype = (1, args["tokens"], shape.v_heads, shape.v_dim), vllm_cache.DTYPES[shape.dtype]
+        return {
+            "x": draw.normal(*size, dtype=dtype),
+            "g": draw.normal(*size, dtype=dtype),
+            "norm_weight": draw.weight(shape.v_dim, dtype=dtype),
+        }
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Call the norm as the layer does, on a card with so many SMs. Returns ``out``."""
+        sm_count: Any = dict(call.arguments)["sm_count"]
+        x, gate, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
+        norm = _norm(shape.norm_eps, shape.norm_activation)
+        norm.weight = torch.nn.Parameter(weight, requires_grad=False)
+        with torch.no_grad(), mock.patch.object(_GUARD, "num_compute_units", return_value=sm_count):
+            return {"out": norm.forward_cuda(x.flatten(0, 2), gate.flatten(0, 2)).view(x.shape)}
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return the gated norm."""
+        del call
+        x, gate, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
+        return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, shape.norm_activation)}
+
+
+@cache
+def _norm(eps: float, activation: str) -> Any:
+    """Return the layer's norm without its weight, made without the configuration that its constructor asks for."""
+    norm = RMSNormGated.__new__(RMSNormGated)
+    torch.nn.Module.__init__(norm)
+    norm.eps, norm.activation = eps, activation
+    norm.group_size, norm.norm_before_gate = None, True
+    norm.register_parameter("bias", None)
+    return norm
+
+
 WORKLOADS: dict[str, Callable[[], Workload]] = {
-    "prefill": lambda: Steps("prefill"),
-    "decode": lambda: Steps("decode"),
-    "mixed": lambda: Steps("mixed"),
-    "speculative": lambda: Steps("speculative"),
-    "gated-norm": lambda: GatedNorm("gated-norm"),
+    **{kind: partial(Steps, kind) for kind in _CASES},
+    "gated-norm": partial(GatedRMSNorm, "gated-norm"),
 }

@@ -7,6 +7,8 @@ from typing import Any
 
 from gpu import calls
 
+from gdn_aot.triton_internals.observing import config_fields
+
 
 def autotuners() -> dict[str, Any]:
     """Return FLA's autotuners by ``module:qualname`` of their kernel."""
@@ -34,16 +36,7 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     calls.synchronize()
     used = {
         name: [
-            [
-                list(key),
-                {
-                    "kwargs": dict(config.kwargs),
-                    "num_warps": config.num_warps,
-                    "num_stages": config.num_stages,
-                    "num_ctas": config.num_ctas,
-                    "maxnreg": config.maxnreg,
-                },
-            ]
+            [list(key), {**config_fields(config), "kwargs": dict(config.kwargs)}]
             for key, config in kernel.cache.items()
         ]
         for name, kernel in autotuners().items()

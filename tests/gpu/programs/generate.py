@@ -65,11 +65,7 @@ def prompts() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 
 def main(options: dict[str, Any]) -> dict[str, Any]:
     """Generate for every prompt; time the first token of each."""
-    if options["served"]:
-        import gdn_aot
-
-        gdn_aot.install(options["artifact"], strict=True)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     import transformers
     from transformers.utils import import_utils
 

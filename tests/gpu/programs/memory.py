@@ -46,11 +46,7 @@ def attempt(inputs: calls.Tensors, state: torch.Tensor) -> dict[str, Any]:
 
 def main(options: dict[str, Any]) -> dict[str, Any]:
     """Fill the card and make the first call; if it succeeds, make it again."""
-    if options["served"]:
-        import gdn_aot
-
-        gdn_aot.install(options["artifact"], strict=True)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     import fla.ops.gated_delta_rule  # noqa: F401
 
     shape = calls.model_shape()

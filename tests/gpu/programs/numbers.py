@@ -27,11 +27,7 @@ def exact_recurrence(tp: int) -> dict[str, float]:
 
 def main(options: dict[str, Any]) -> dict[str, Any]:
     """Save the results, or compare them with those saved by another process."""
-    if options["served"]:
-        import gdn_aot
-
-        gdn_aot.install(options["artifact"], strict=True)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     if not options["served"]:
         fla_configs.force(json.loads(Path(options["choices"]).read_text(encoding="utf-8")))
     results = {f"tp{tp} {name}": value for tp in (1, 2) for name, value in calls.sample_calls(tp).items()}

@@ -17,8 +17,7 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     """Preload, then make a dense, a packed and a decode call."""
     import gdn_aot
 
-    gdn_aot.install(options["artifact"], strict=True)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     torch.manual_seed(7)
     torch.rand(3)
     torch.rand(3, device=calls.DEVICE)

@@ -32,8 +32,7 @@ def outcome(watch: calls.Watch, **more: Any) -> dict[str, Any]:
 
 def before(options: dict[str, Any]) -> dict[str, Any]:
     """Install, then import the provider."""
-    install(options)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     return outcome(watch, digests=calls.digests(calls.sample_calls()))
 
 
@@ -42,8 +41,7 @@ def after(options: dict[str, Any]) -> dict[str, Any]:
     import fla.modules
     import fla.ops.gated_delta_rule  # noqa: F401
 
-    install(options)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     return outcome(watch, digests=calls.digests(calls.sample_calls()))
 
 
@@ -135,8 +133,7 @@ def threads(options: dict[str, Any]) -> dict[str, Any]:
 
 def devices(options: dict[str, Any]) -> dict[str, Any]:
     """Use two devices in one process, the second one first."""
-    install(options)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     found = {}
     for number in (1, 0):
         with torch.cuda.device(number):
@@ -147,8 +144,7 @@ def devices(options: dict[str, Any]) -> dict[str, Any]:
 
 def graph(options: dict[str, Any]) -> dict[str, Any]:
     """Capture a decode step in a CUDA graph right after `preload`, with no call before it, and replay it."""
-    install(options)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     import gdn_aot
 
     gdn_aot.preload(model="qwen3.5-9b", tp=1)
@@ -257,8 +253,7 @@ SCENARIOS: dict[str, Callable[[calls.Watch], dict[str, Any]]] = {
 
 def scenarios(options: dict[str, Any]) -> dict[str, Any]:
     """Go through what needs no process of its own; one that fails does not stop the next."""
-    install(options)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     found: dict[str, Any] = {}
     for name, scenario in SCENARIOS.items():
         try:

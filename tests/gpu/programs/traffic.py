@@ -61,10 +61,7 @@ def references_agree() -> dict[str, float]:
 
 def main(options: dict[str, Any]) -> dict[str, Any]:
     """Make ``count`` calls of the ``workloads``, at tensor-parallel sizes ``tp``, and check each."""
-    import gdn_aot
-
-    gdn_aot.install(options["artifact"], strict=True)
-    watch = calls.Watch()
+    watch = calls.watched(options)
     from gdn_aot.catalogue.providers import Limits
     from gdn_aot.providers.fla import workloads as provider
 

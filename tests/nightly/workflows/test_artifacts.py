@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import ROOT
 from machines import Machine
+from matrices import toml
 from workflow_scripts import Job, fill_dist, git, table
 
 from gdn_aot.artifact.verify import open_artifact
@@ -22,30 +23,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WANTED = ["fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.8.0-sm_120"]
-MATRIX = f"""\
-format = 1
-[defaults]
-python = "{sys.version_info.major}.{sys.version_info.minor}"
-runner = "ubuntu-24.04"
-models = ["qwen3.5-9b"]
-tp = [1]
-max_tokens = 512
-[[environment]]
-name = "triton-3.6.0"
-provider = "fla"
-version = "0.6.0"
-triton = "3.6.0"
-requirements = "../constraints/fla-core-0.6.0-triton-3.6.0.txt"
-[[environment]]
-name = "triton-3.8.0"
-provider = "fla"
-version = "0.6.0"
-triton = "3.8.0"
-requirements = "../constraints/fla-core-0.6.0-triton-3.8.0.txt"
-[[artifact]]
-environments = ["triton-3.6.0", "triton-3.8.0"]
-targets = ["sm_90", "sm_120"]
-"""
+MATRIX = {
+    "format": 1,
+    "defaults": {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}", "runner": "ubuntu-24.04",
+        "models": ["qwen3.5-9b"], "tp": [1], "max_tokens": 512,
+    },
+    "environment": [
+        {
+            "name": triton, "provider": "fla", "version": "0.6.0", "triton": triton,
+            "requirements": f"../constraints/fla-core-0.6.0-triton-{triton}.txt",
+        }
+        for triton in ("3.6.0", "3.8.0")
+    ],
+    "artifact": [{"environments": ["3.6.0", "3.8.0"], "targets": ["sm_90", "sm_120"]}],
+}  # fmt: skip
 
 pytestmark = [
     pytest.mark.timeout(2400),
@@ -70,7 +62,7 @@ def checked_out(job: Job) -> Job:
         if name and (ROOT / name).is_file():
             (job.work / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, job.work / name)
-    (job.work / "artifacts/small.toml").write_text(MATRIX)
+    (job.work / "artifacts/small.toml").write_bytes(toml(MATRIX))
     for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "checked out")):
         git(job.work, *words)
     base = getattr(sys, "_base_executable", sys.executable)
@@ -136,26 +128,11 @@ def test_artifacts_name_the_commit_that_was_checked_out(run: Run) -> None:
         assert [model.name for model in manifest.models] == ["qwen3.5-9b"]
 
 
-def test_environments_have_what_is_pinned_alone(run: Run) -> None:
-    """Those that list and publish have neither torch nor Triton."""
-    for job, pins in [
-        (run.publish, "publish.txt"),
-        *((job, row["requirements"]) for job, row in zip(run.builds, run.rows, strict=True)),
-    ]:
-        code = (
-            "import importlib.util as u; print(*(u.find_spec(name) is not None for name in ('torch', 'triton', 'fla')))"
-        )
-        done = subprocess.run([job.work / ".venv/bin/python", "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.split() == ["False" if pins == "publish.txt" else "True"] * 3
-
-
 def test_summaries_say_size_provenance_and_coverage(run: Run) -> None:
     for job, names in ((run.publish, WANTED), *zip(run.builds, ([name] for name in WANTED), strict=True)):
         rows = table(job.written("GITHUB_STEP_SUMMARY"))
         assert [row["artifact"] for row in rows] == names
         for row in rows:
-            counts = {name: int(cell.replace(",", "")) for name, cell in row.items() if cell.replace(",", "").isdigit()}
-            assert counts["KiB"] > 0
-            assert counts["launches"] > 0
-            assert counts["misses"] == 0
-            assert sum(counts[name] for name in ("measured", "captured", "transferred", "default")) > 0
+            assert int(row["launches"].replace(",", "")) > 0
+            assert row["misses"] == "0"
+            assert sum(int(row[name]) for name in ("measured", "captured", "transferred", "default")) > 0

@@ -8,7 +8,7 @@ of every list.
 
 from __future__ import annotations
 
-from loopback.faults import Cut, Damage, Drip, Meanwhile, Refuse, Rule, Serve, Stall
+from loopback.exchange import Cut, Damage, Drip, Meanwhile, Refuse, Rule, Serve, Stall
 from loopback.server import ORG, OUTSIDER, READER, UNKNOWN, WRITER, LoopbackHub
 
 __all__ = [

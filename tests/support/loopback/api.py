@@ -1,19 +1,24 @@
-"""The Hub's API: users, repositories, commits, branches and tags."""
+"""The Hub's API: which endpoint answers a request; users, repositories, commits, branches and tags.
+
+Trusted publishers: a job of a CI service gets a token of the Hub for one repository, without a secret. The job has a
+token of its service that says who it is. Here it is known by having been issued, where the Hub checks a signature.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING, Any
+import secrets
+from typing import Any
 
+from loopback import state as kept
 from loopback.exchange import ApiError, Request, Response
-from loopback.state import File, State, is_large
-
-if TYPE_CHECKING:
-    pass
+from loopback.state import File, State, User, is_large
 
 _DATE = "2026-01-01T00:00:00.000Z"
+LIFETIME = 3600
+"""Seconds that the Hub says a token is good for."""
 
 
 def harnesses(_state: State, _request: Request, _url: str) -> Response:
@@ -47,26 +52,21 @@ def validate_card(state: State, request: Request, _url: str) -> Response:
     if not lines or lines[0] != "---":
         return Response.of({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
     if "---" not in lines[1:]:
-        raise _bad_card("the metadata does not end")
+        return _bad_card("the metadata does not end")
     metadata = lines[1 : lines.index("---", 1)]
     for line in metadata:
         key, colon, _ = line.partition(":")
         if line.startswith("\t") or not (line.startswith((" ", "- ")) or (colon and key and " " not in key)):
-            raise _bad_card(f"not a line of metadata: {line!r}")
+            return _bad_card(f"not a line of metadata: {line!r}")
     keys = [line.partition(":")[0] for line in metadata if not line.startswith((" ", "- "))]
     if len(keys) != len(set(keys)):
-        raise _bad_card("a key is there twice")
+        return _bad_card("a key is there twice")
     return Response.of({"errors": [], "warnings": []})
 
 
-class _BadCardError(ApiError):
-    def response(self) -> Response:
-        """Return the errors in the form that the client expects of this endpoint."""
-        return Response.of({"errors": [{"message": self.message}], "warnings": []}, status=400)
-
-
-def _bad_card(message: str) -> ApiError:
-    return _BadCardError(400, message)
+def _bad_card(message: str) -> Response:
+    """Return the errors in the form that the client expects of this endpoint."""
+    return Response.of({"errors": [{"message": message}], "warnings": []}, status=400)
 
 
 def preupload(state: State, request: Request, name: str, revision: str) -> Response:
@@ -177,3 +177,81 @@ def _entry(path: str, file: File) -> dict[str, Any]:
     size = len(file.content)
     lfs = {"lfs": {"oid": file.sha256, "size": size, "pointerSize": len(file.pointer)}} if file.large else {}
     return {"type": "file", "path": path, "oid": file.blob, "size": size, **lfs}
+
+
+def exchange(state: State, request: Request, url: str) -> Response:
+    """POST /oauth/token: RFC 8693, the job's token against one that may write to one repository."""
+    asked = request.json
+    if asked.get("grant_type") != "urn:ietf:params:oauth:grant-type:token-exchange":
+        raise ApiError(400, "unsupported_grant_type")
+    claims = state.issued.get(asked.get("subject_token", ""))
+    if claims is None or claims["aud"] != url:
+        raise ApiError(401, "invalid_token")
+    wanted = state.publishers.get(asked["resource"])
+    if wanted is None or any(claims.get(name) != value for name, value in wanted.items()):
+        raise ApiError(403, "no trusted publisher of this repository is the one that the token names")
+    token = f"hf_jwt_{secrets.token_hex(20)}"
+    namespace = asked["resource"].split("/")[0]
+    name = f"ci:{claims['repository']}"
+    state.granted[token] = User(name=name, namespaces=frozenset({namespace}), write=True, only=asked["resource"])
+    return Response.of({"access_token": token, "token_type": "bearer", "expires_in": LIFETIME})
+
+
+def answer(state: State, request: Request, hub: str, storage: str) -> Response:  # noqa: PLR0911 - a table
+    """Answer a request.
+
+    Args:
+        state: What is kept; the caller holds its lock.
+        request: What is asked.
+        hub: URL of the Hub.
+        storage: URL of the storage.
+
+    Raises:
+        ApiError: It is refused; 404 too when there is no such endpoint.
+    """
+    if request.host == "storage":
+        return _storage(state, request)
+    match request.method, *request.parts:
+        case "GET", "api", "agent-harnesses":
+            return harnesses(state, request, hub)
+        case "POST", "api", "repos", "create":
+            return create_repository(state, request, hub)
+        case "POST", "oauth", "token":
+            return exchange(state, request, hub)
+        case "POST", "api", "validate-yaml":
+            return validate_card(state, request, hub)
+        case _, "api", "models", space, name, *rest:
+            return _model(state, request, f"{space}/{name}", rest, hub)
+        case "POST", space, name, "info", "lfs", "objects", "batch" if name.endswith(".git"):
+            return kept.batch(state, request, f"{space}/{name.removesuffix('.git')}", storage)
+        case "GET" | "HEAD", space, name, "resolve", revision, *path if path:
+            return kept.resolve(state, request, f"{space}/{name}", revision, "/".join(path), storage)
+    raise ApiError(404, f"no such endpoint: {request.method} {request.path}")
+
+
+def _storage(state: State, request: Request) -> Response:
+    match request.method, *request.parts:
+        case "PUT", "storage", digest:
+            return kept.put(state, request, digest)
+        case "GET" | "HEAD", "storage", digest:
+            return kept.get(state, request, digest)
+    raise ApiError(404, f"no such key: {request.method} {request.path}")
+
+
+def _model(state: State, request: Request, name: str, rest: list[str], hub: str) -> Response:  # noqa: PLR0911
+    match request.method, *rest:
+        case "GET", "revision", revision:
+            return information(state, request, name, revision)
+        case "GET", "refs":
+            return references(state, request, name)
+        case "GET", "tree", revision, *_:
+            return tree(state, request, name, revision)
+        case "POST", "preupload", revision:
+            return preupload(state, request, name, revision)
+        case "POST", "commit", revision:
+            return commit(state, request, name, revision, hub)
+        case "POST", "branch", branch:
+            return create_branch(state, request, name, branch)
+        case "POST", "tag", revision:
+            return create_tag(state, request, name, revision)
+    raise ApiError(404, f"no such endpoint: {request.method} {request.path}")

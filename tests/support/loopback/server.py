@@ -11,11 +11,25 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from loopback import routes
-from loopback.exchange import ApiError, Host, Record, Request, Response
-from loopback.faults import Cut, Damage, Drip, Fault, Faults, Meanwhile, Refuse, Rule, Serve, Stall
-from loopback.files import serve_instead
-from loopback.state import File, Repository, State, User
+from loopback import api
+from loopback.exchange import (
+    ApiError,
+    Cut,
+    Damage,
+    Drip,
+    Fault,
+    Faults,
+    Host,
+    Meanwhile,
+    Record,
+    Refuse,
+    Request,
+    Response,
+    Rule,
+    Serve,
+    Stall,
+)
+from loopback.state import File, Repository, State, User, serve_instead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -145,7 +159,7 @@ class LoopbackHub:
     # What tests do to it
 
     def fault(self, method: str, path: str, fault: Fault, *, times: int | None = 1) -> Rule:
-        """Let a fault strike requests; see `loopback.faults.Rule`."""
+        """Let a fault strike requests; see `loopback.exchange.Rule`."""
         return self.faults.add(Rule(method=method, path=path, fault=fault, times=times))
 
     def quiet(self) -> None:
@@ -221,7 +235,7 @@ class LoopbackHub:
             return _named(refused.response())
         with self.state.lock:
             try:
-                response = routes.answer(self.state, request, self.url, self.storage)
+                response = api.answer(self.state, request, self.url, self.storage)
             except ApiError as error:
                 return _named(error.response())
             if isinstance(fault, Serve):
