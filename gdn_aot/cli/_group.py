@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 
-class Group(click.Group):
+class SuggestingGroup(click.Group):
     """A group that suggests a command for one that it does not have."""
 
     def names(self) -> Collection[str]:

@@ -10,7 +10,7 @@ import click
 
 from gdn_aot._text import plural
 from gdn_aot.cli import _options
-from gdn_aot.cli._group import Group
+from gdn_aot.cli._group import SuggestingGroup
 from gdn_aot.cli._output import conclude, emit_json, note, notes, out, problems_json, table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _HEADS = ("artifact", "target", "provider", "triton", "bytes", "installed", "fro
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
 
 
-@click.group("cache", cls=Group, no_args_is_help=False, invoke_without_command=True)
+@click.group("cache", cls=SuggestingGroup, no_args_is_help=False, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """See and look after the store, the directory on this machine that artifacts are installed in.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gdn_aot._version import __version__
-from gdn_aot.cli._group import Group
+from gdn_aot.cli._group import SuggestingGroup
 from gdn_aot.cli._output import describe, emit_json, note, problems_of, tell
 from gdn_aot.errors import GdnAotError
 
@@ -56,7 +56,7 @@ COMMANDS = {name: line for lines in GROUPS.values() for name, line in lines.item
 _INTERRUPTED = 130
 
 
-class LazyGroup(Group):
+class LazyGroup(SuggestingGroup):
     """A group that imports the module of a command when the command is asked for."""
 
     def names(self) -> Collection[str]:

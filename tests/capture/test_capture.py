@@ -99,7 +99,8 @@ def test_nothing_launched_is_an_error_and_writes_nothing(capture: Any) -> None:
 
 
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
-    done = gdn_aot("capture", "-o", tmp_path / "c.json", "--json", "--", "no-such-program", home=tmp_path, code=2)
+    words = ("capture", "-o", tmp_path / "c.json", "--json", "--", "no-such-program")
+    done = gdn_aot(*words, home=tmp_path, code=2, process=True)
     expect_error(done, 2, "usage")
     assert not list(tmp_path.glob("*c.json*"))
 
@@ -111,7 +112,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_stdout_of_the_command_stays_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "print('hello')"]
-    done = gdn_aot("capture", "-o", tmp_path / "c.json", "--", *command, home=tmp_path, code=3)
+    done = gdn_aot("capture", "-o", tmp_path / "c.json", "--", *command, home=tmp_path, code=3, process=True)
     assert done.out == "hello\n"
 
 
