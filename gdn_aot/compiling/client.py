@@ -63,16 +63,12 @@ class Worker(Child):
         extras: Extras | None = None,
         tokens: Sequence[int] = (),
     ) -> bytes:
-        """Trace what is wanted. Returns the trace as JSON.
+        """Trace what is wanted, with the assembler's version. Returns the trace as JSON.
 
-        Args:
-            wanted: Shapes, workloads and limits; workloads that this version of the provider lacks are left out.
-            ptxas: The assembler's version, for the trace.
-            derive: Candidates beyond the provider's: none, ``smaller`` or ``wide`` ones.
-            extras: Further candidates per kernel, which a tuning record names. They come right after the provider's
-                own, and only where `gdn_aot.tracing.wide` makes them of these.
-            tokens: Token counts; the workloads' calls for tuning at these are traced in place of their cases, and
-                `Trace.workloads` has an entry ``NAME@TOKENS`` for each pair.
+        ``derive`` asks for candidates beyond the provider's: none, ``smaller`` or ``wide`` ones. ``extras`` are further
+        ones per kernel that a tuning record names: they come right after the provider's own, if `gdn_aot.tracing.wide`
+        makes them. With ``tokens`` the workloads' calls for tuning at these counts are traced in place of their cases,
+        and `Trace.workloads` has an entry ``NAME@TOKENS`` for each pair.
         """
         path, capture = Path(self.scratch) / "trace.json", wanted.capture
         self.send(

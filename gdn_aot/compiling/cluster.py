@@ -138,10 +138,7 @@ class RayExecutor:
         return sum(batch.order is not None for batch in self._flying.values())
 
     def next(self) -> tuple[tuple[CompileTask, ...], list[dict[str, Any]] | str] | None:
-        """Wait for what comes back next, for a moment.
-
-        Returns:
-            The launches of a batch with their answers, or why it was lost; None if there is nothing yet.
+        """Wait a moment for launches to come back: with their answers, or why they were lost. None if none did.
 
         Raises:
             UsageError: A node that was there from the start has other versions.

@@ -93,10 +93,7 @@ def compile_batch(
     pool: Mapping[str, Any],
     payloads: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Compile launches of one target.
-
-    ``here`` are the `versions` of the machine of the command, ``pool`` has ``compiler``, ``jobs``, ``timeout`` and
-    ``margin`` of the compile workers.
+    """Compile launches of one target for the machine whose `versions` are ``here``.
 
     Returns:
         ``answers``, each with the ``task``'s place in ``payloads`` and the bytes of what was made; or ``differs``, in

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 
 class CardNode:
-    """Measures for one driver on one card.
-
-    If Ray gave this process no card of its own (``any_card``) it hides all of them, which is undone.
-    """
+    """Measures for one driver on one card; with ``any_card`` Ray gave it none, and hides all, which is undone."""
 
     def __init__(self, *, any_card: bool) -> None:
         if any_card and os.environ.get("CUDA_VISIBLE_DEVICES") == "":

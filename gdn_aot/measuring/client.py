@@ -177,10 +177,9 @@ class Session:
         return [place for place, keys in unit.calls.items() if needed(place, keys)]
 
     def check(self, unit: Unit, chosen: Sequence[tuple[str, Key, int]], tokens: Sequence[int]) -> dict[str, str]:
-        """Make calls with chosen candidates, each key in one: of these token counts, else the shortest that has it.
+        """Return the calls with chosen candidates that float64 does not confirm, and why.
 
-        Returns:
-            The calls that float64 does not confirm, and why.
+        Each key is in one call: of these token counts, else the shortest that has it.
         """
         worker = self._worker or self._start()
         outcome = Findings()
@@ -246,14 +245,11 @@ def _take(unit: Unit, event: dict[str, Any]) -> None:
 
 
 def blame(unit: Unit, error: EndedError, outcome: Findings) -> bool:
-    """Find out by its last note what ended a worker, and put that out.
+    """Put out what ended a worker by its last note; False if nothing is to blame, and trying again would end alike.
 
     A candidate is out for every key of its kernel. If it happened while candidates were timed, which had all run
     before, it is tried again once; then those timed are out for that key, but for the reference. If it happened outside
     of any candidate, the call is given up.
-
-    Returns:
-        False if nothing is to blame: trying again would end alike.
     """
     try:
         name, key, index, tokens, what = json.loads(error.note)

@@ -212,8 +212,8 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _differs(trial: torch.Tensor, plain: torch.Tensor, before: torch.Tensor) -> bool:
     """Say whether a launch on poison gave another result than one on the first contents.
 
-    Where the poison is still there, the element was not written and must hold its first content in the other; if it
-    does not, arithmetic has passed the poison on.
+    An element that still holds the poison was not written, and must hold its first content in the other; if it does
+    not, arithmetic has passed the poison on.
     """
     if not trial.is_floating_point():
         return not torch.equal(trial, plain)

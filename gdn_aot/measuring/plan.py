@@ -182,11 +182,7 @@ def _place(trace: Trace, traced: TracedKey) -> KernelKey:
 
 
 def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
-    """Leave the keys of other kernels with the provider's candidates, and calls only for the keys of these.
-
-    Returns:
-        The trace, and the indices of the keys that are not to be measured.
-    """
+    """Leave the keys of other kernels with the provider's candidates and without calls; return their indices too."""
     names = [trace.kernels[traced.kernel].qualname for traced in trace.tunings]
     idle = {
         index

@@ -72,10 +72,9 @@ class Writer:
                     state.fresh = choice.unchecked
 
     def settle(self, unit: Unit, session: Session | None) -> dict[str, str]:
-        """Choose for every key of a unit that has samples; ``session`` checks calls with the choices against float64.
+        """Choose for every key of a unit that has samples. Returns calls that failed the check: then none has a choice.
 
-        Returns:
-            The calls that failed the check. Keys of the unit then have no choice.
+        ``session`` checks calls with the choices against float64, if it is given.
         """
         fresh: dict[KernelKey, records.MeasuredChoice] = {}
         for place, state in unit.keys.items():

@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 
 def trace(recorder: TraceRecorder, kernels: list[dict[str, Any]], target: str, workload: int) -> list[tuple[str, str]]:
-    """Record the launches of a capture's kernels, which are `gdn_aot.capture.form.CapturedKernel` as JSON values.
-
-    Returns:
-        (kernel, reason) for those that are left out.
-    """
+    """Record the launches of a capture's kernels. Returns (kernel, reason) for those that are left out."""
     left_out = []
     for kernel in kernels:
         name = f"{kernel['module']}:{kernel['qualname']}"

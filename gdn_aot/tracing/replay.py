@@ -7,6 +7,7 @@ find what they forgot.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -19,12 +20,7 @@ from gdn_aot.triton_internals import interception, relaxing
 
 
 class Replayer:
-    """Looks up what ``JITFunction.run`` and ``Autotuner.run`` would look up.
-
-    Args:
-        kernels: ``module:qualname`` -> ``{"cache_key", "choices": [[key, config], ...], "launches": [...]}``, and
-            ``relaxations`` ([[argument, value], ...]) if it has any.
-    """
+    """Looks up in an artifact what ``JITFunction.run`` and ``Autotuner.run`` would look up."""
 
     def __init__(self, kernels: dict[str, Any]) -> None:
         self._launches = {name: set(kernel["launches"]) for name, kernel in kernels.items()}
@@ -83,44 +79,33 @@ class Replayer:
         return self._sources[name]
 
     def _miss(self, kernel: str, autotune_key: str, launch_key: str, reason: str) -> None:
-        found = self.misses.setdefault(
-            (kernel, autotune_key, launch_key),
-            {
-                "kernel": kernel,
-                "autotune_key": autotune_key or None,
-                "launch_key": launch_key or None,
-                "reason": reason,
-                "call": self._call,
-                "count": 0,
-            },
-        )
-        found["count"] += 1
+        first = {
+            "kernel": kernel,
+            "autotune_key": autotune_key or None,
+            "launch_key": launch_key or None,
+            "reason": reason,
+            "call": self._call,
+            "count": 0,
+        }
+        self.misses.setdefault((kernel, autotune_key, launch_key), first)["count"] += 1
 
 
 def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Serve a coverage request: sample calls, make them, and count.
-
-    Returns:
-        ``launches``, ``hits``, ``misses``, ``calls`` made, and ``refused``: calls that the provider itself refused.
-    """
+    """Serve a coverage request: sample calls, make them, and count. ``refused`` are those that the provider refused."""
     replayer = Replayer(request["kernels"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     limits = Limits(**request["limits"])
     workloads = [module.WORKLOADS[name]() for name in request["workloads"] if name in module.WORKLOADS]
     rng = random.Random(request["seed"])  # noqa: S311
-    refused: dict[str, int] = {}
+    refused: Counter[str] = Counter()
     for _ in range(request["calls"]):
         shape = rng.choice(shapes)
         workload = rng.choice(workloads)
         call = workload.sample(shape, limits, rng)
         try:
-            replayer.make(
-                f"{call} on {shape.name} tp {shape.tp} {shape.dtype}",
-                partial(workload.run, shape, call),
-            )
+            replayer.make(f"{call} on {shape.name} tp {shape.tp} {shape.dtype}", partial(workload.run, shape, call))
         except Exception as error:  # noqa: BLE001
-            reason = f"{workload.name}: {type(error).__name__}: {error}"
-            refused[reason] = refused.get(reason, 0) + 1
+            refused[f"{workload.name}: {type(error).__name__}: {error}"] += 1
     return {
         "calls": request["calls"],
         "launches": replayer.launches,

@@ -6,6 +6,7 @@ the target's card; they are part of the key of a choice. Compiles and writes not
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +22,7 @@ class _Places:
         self._capability = capability
         self.binaries: list[dict[str, Any]] = []
         self.choices: list[dict[str, Any]] = []
-        self._skipped: dict[tuple[str, str, str], int] = {}
+        self._skipped: Counter[tuple[str, str, str]] = Counter()
 
     def add(self, kernel: dict[str, Any]) -> None:
         """Add all of a kernel, or say why not."""
@@ -33,12 +34,8 @@ class _Places:
             return
         relaxed = ", ".join(kernel.get("relaxations", ()))
         if relaxed:  # Triton's cache has an entry for each value
-            self._skip(
-                name,
-                f"one binary serves every {relaxed}: only the loader can use it",
-                "binaries",
-                len(kernel["binaries"]),
-            )
+            reason = f"one binary serves every {relaxed}: only the loader can use it"
+            self._skip(name, reason, "binaries", len(kernel["binaries"]))
         else:
             self._add_binaries(name, jit, kernel["binaries"])
         self._add_choices(name, tuner, kernel["choices"])
@@ -68,7 +65,7 @@ class _Places:
 
     def _skip(self, kernel: str, reason: str, what: str, count: int = 1) -> None:
         if count:
-            self._skipped[kernel, reason, what] = self._skipped.get((kernel, reason, what), 0) + count
+            self._skipped[kernel, reason, what] += count
 
     def skipped(self) -> list[dict[str, Any]]:
         """Return how many binaries and choices of each kernel were left out, and why."""
@@ -90,15 +87,9 @@ def _find(kernel: dict[str, Any]) -> tuple[Any, Any, str | None]:
 
 
 def places(request: dict[str, Any]) -> dict[str, Any]:
-    """Serve a seed request.
+    """Serve a seed request: find the places of binaries and choices, and what is skipped.
 
-    Args:
-        request: ``target``, and ``kernels``: each ``module``, ``qualname``, ``cache_key``, ``binaries`` (with
-            ``specialization``, ``metadata`` and ``cubin``) and ``choices`` ([key, config]); ``relaxations`` names the
-            constexprs of which its binaries serve every value.
-
-    Returns:
-        ``binaries`` (``place``, ``metadata``, ``cubin``), ``choices`` (``place``, ``text``) and ``skipped``.
+    ``relaxations`` of a kernel names the constexprs of which its binaries serve every value.
 
     Raises:
         UnsupportedTritonError: The installed Triton keeps its cache in another way than is known here.

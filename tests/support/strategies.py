@@ -46,9 +46,9 @@ sizes = dict.fromkeys(("heads", "v_heads", "k_dim", "v_dim", "conv_width"), smal
 configs = st.builds(
     Config,
     kwargs=st.dictionaries(text, scalars, max_size=2).map(lambda kwargs: tuple(kwargs.items())),
-    num_warps=st.integers(1, 32),
-    num_stages=st.integers(1, 8),
-    num_ctas=st.just(1),
+    num_warps=st.integers(1, 64),
+    num_stages=st.integers(0, 9),
+    num_ctas=st.integers(1, 16),
     maxnreg=st.none() | st.integers(1, 255),
 )
 choices = st.builds(

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import json
 
+import strategies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdn_aot.launches import Config, Dependency, Global, Kernel, Relaxed, SourceFile, Specialization
+from gdn_aot.launches import Config, Dependency, Global, Kernel, Key, Relaxed, SourceFile, Specialization
 from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 
-_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
-_CONFIGS = st.builds(
-    Config,
-    kwargs=st.lists(st.tuples(_NAMES, st.integers(-(2**63), 2**63 - 1)), max_size=4).map(tuple),
-    num_warps=st.integers(1, 64),
-    num_stages=st.integers(0, 9),
-    num_ctas=st.integers(1, 16),
-    maxnreg=st.none() | st.integers(1, 255),
-)
-_SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8)
+SPECIALIZATION = Specialization(
+    signature={"x": "*bf16", "pair": ["i32", "constexpr"]},
+    constants=(((1,), None), ((2, 0), {"constexpr": [1, 2.5]})),
+    attributes=(((0,), (("tt.divisibility", 16),)),),
+    options={"num_warps": 4},
 )
 
 
-def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
+def _trace(configs: list[Config], key: Key, specialization: Specialization = SPECIALIZATION) -> Trace:
     kernel = Kernel(
         module="fla.ops",
         qualname="kernel",
@@ -39,12 +30,6 @@ def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
         globals=(Global("EPS", "1e-06"),),
         relaxations=(Relaxed("x", 7, "a bound"),),
     )
-    specialization = Specialization(
-        signature={"x": "*bf16", "pair": ["i32", "constexpr"]},
-        constants=(((1,), None), ((2, 0), {"constexpr": [1, 2.5]})),
-        attributes=(((0,), (("tt.divisibility", 16),)),),
-        options={"num_warps": 4},
-    )
     return Trace(
         provider_version="0.6.0",
         triton_version="3.6.0",
@@ -52,14 +37,7 @@ def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
         kernels=[kernel],
         launches=[TracedLaunch(kernel=0, key="key", specialization=specialization)],
         tunings=[
-            Tuning(
-                kernel=0,
-                key=key,
-                candidates=configs,
-                derived=1,
-                variants=[[0] * len(configs)],
-                users=[{(1, 0), (0, 0)}],
-            )
+            Tuning(0, key, candidates=configs, derived=1, variants=[[0] * len(configs)], users=[{(1, 0), (0, 0)}])
         ],
         workloads=["decode"],
         plain={0: {(0, 0)}},
@@ -68,9 +46,9 @@ def _trace(configs: list[Config], key: tuple[object, ...]) -> Trace:
     )
 
 
-@given(st.lists(_CONFIGS, min_size=1, max_size=3), st.lists(_SCALARS, max_size=4).map(tuple))
-def test_round_trip(configs: list[Config], key: tuple[object, ...]) -> None:
-    trace = _trace(configs, key)
+@given(st.lists(strategies.configs, min_size=1, max_size=3), strategies.keys, strategies.specializations)
+def test_round_trip(configs: list[Config], key: Key, specialization: Specialization) -> None:
+    trace = _trace(configs, key, specialization)
     assert Trace.from_json(trace.to_json()) == trace
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from building.test_build import _TRAIN
 from builds import Built
 
 if TYPE_CHECKING:
@@ -26,12 +27,6 @@ def test_forward_h_fits_the_shared_memory_of_sm_75(build: Callable[..., Built]) 
     rejected = [row for row in made.row["rejected"] if "chunk_fwd_kernel_o" in row["kernel"]]
     assert rejected
     assert all("shared memory, sm_75 has 65536" in row["reason"] for row in rejected)
-
-
-_TRAIN = (
-    "--model", "qwen3.5-9b", "--mode", "train", "--workload", "transformers-train",
-    "--max-batch", 1, "--max-tokens", 256,
-)  # fmt: skip
 
 
 def test_training_kernels(build: Callable[..., Built]) -> None:

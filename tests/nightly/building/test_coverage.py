@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from helpers import gdn_aot
+from building.test_coverage import _cover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from builds import Built
 
 _SMALL = ("--workload", "transformers-*")
-
-
-def _cover(built: Built, *arguments: object, code: int = 0) -> Any:
-    return gdn_aot("coverage", built.path, *arguments, "--json", home=built.home, code=code).json
 
 
 @pytest.mark.parametrize(("model", "tp"), [("qwen3.5-27b", "2"), ("olmo-hybrid-7b", "1,2")])

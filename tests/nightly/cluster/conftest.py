@@ -1,0 +1,3 @@
+"""The fixtures of the tests on clusters."""
+
+from cluster_fixtures import *  # noqa: F403
