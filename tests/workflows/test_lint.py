@@ -197,3 +197,15 @@ def test_every_night_all_tests_run() -> None:
     (schedule,) = found[True]["schedule"]
     assert re.fullmatch(r"\d+ \d+ \* \* \*", schedule["cron"])
     assert found["jobs"]["nightly"]["steps"][-1]["run"] == "make nightly PYTHON=python"
+
+
+def test_make_has_the_targets_of_ci() -> None:
+    targets = re.findall(r"^([a-z0-9]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = [
+        step["run"].split()[1]
+        for file in ("ci", "nightly")
+        for step in steps(WORKFLOWS / f"{file}.yml")
+        if step.get("run", "").startswith("make ")
+    ]
+    assert set(named) == {"lint", "types", '"$TARGET"', "vllm", "nightly"}
+    assert {"lint", "types", "unit", "triton38", "vllm", "nightly"} <= set(targets)
