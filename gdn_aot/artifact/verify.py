@@ -115,15 +115,6 @@ class Artifact:
         raise KeyError(sha256)
 
 
-def verify(path: str | PathLike[str]) -> list[Problem]:
-    """Return all that is wrong with an artifact file; nothing for a sound one.
-
-    Raises:
-        UsageError: There is no such file, or it cannot be read.
-    """
-    return list(examine(path).problems)
-
-
 def open_artifact(
     path: str | PathLike[str], accept: Callable[[int, str], None] | None = None, *, lazy: bool = False
 ) -> Artifact:

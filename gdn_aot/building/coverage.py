@@ -75,8 +75,7 @@ def check_versions(manifest: Manifest) -> None:
     for name, wanted, found in pairs:
         if wanted != found:
             raise UsageError(
-                f"the artifact is for {name} {wanted}, installed is {found}",
-                hint=f"pip install {name}=={wanted}",
+                f"the artifact is for {name} {wanted}, installed is {found}", hint=f"pip install {name}=={wanted}"
             )
 
 

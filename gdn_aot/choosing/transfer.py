@@ -38,11 +38,7 @@ _SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")
 
 def nearness(target: Target, other: Target) -> tuple[bool, int, int]:
     """Return what to sort targets by to have those nearest to ``target`` first."""
-    return (
-        other.capability[0] != target.capability[0],
-        abs(other.arch_number - target.arch_number),
-        other.arch_number,
-    )
+    return (other.capability[0] != target.capability[0], abs(other.arch_number - target.arch_number), other.arch_number)
 
 
 def ranked(kernel: MeasuredKernel, choice: MeasuredChoice, goal: objective.Objective) -> list[Config]:

@@ -116,8 +116,7 @@ def select_workloads(
     for pattern in (*wanted, *unwanted):
         if not fnmatch.filter(names, pattern):
             raise UsageError(
-                f"no {mode} workload of {provider.name} matches {pattern!r}",
-                hint=f"workloads are {', '.join(names)}",
+                f"no {mode} workload of {provider.name} matches {pattern!r}", hint=f"workloads are {', '.join(names)}"
             )
     chosen = {name for pattern in wanted or ("*",) for name in fnmatch.filter(names, pattern)}
     chosen -= {name for pattern in unwanted for name in fnmatch.filter(names, pattern)}

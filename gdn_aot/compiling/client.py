@@ -55,13 +55,7 @@ class Worker(Child):
         return self
 
     def trace(
-        self,
-        wanted: Wanted,
-        ptxas: str,
-        *,
-        derive: str = "",
-        extras: Extras | None = None,
-        tokens: Sequence[int] = (),
+        self, wanted: Wanted, ptxas: str, *, derive: str = "", extras: Extras | None = None, tokens: Sequence[int] = ()
     ) -> bytes:
         """Trace what is wanted, with the assembler's version. Returns the trace as JSON.
 

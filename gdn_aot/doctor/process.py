@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 _PLUGIN = "gdn_aot"
 """Name of our entry points, by which the variables in `_HOSTS` select them."""
-_HOSTS = (
-    ("vllm", "vllm.general_plugins", "VLLM_PLUGINS"),
-    ("sglang", "sglang.srt.plugins", "SGLANG_PLUGINS"),
-)
+_HOSTS = (("vllm", "vllm.general_plugins", "VLLM_PLUGINS"), ("sglang", "sglang.srt.plugins", "SGLANG_PLUGINS"))
 """Distribution, group of entry points, and the variable that holds the names of those to load."""
 
 

@@ -136,13 +136,7 @@ class _Run:
     """Measures the units, each on the card that is free first, while the next ones are compiled."""
 
     def __init__(
-        self,
-        task: TuneTask,
-        preparation: Preparation,
-        fleet: Fleet,
-        writer: Writer,
-        result: Tuned,
-        progress: Progress,
+        self, task: TuneTask, preparation: Preparation, fleet: Fleet, writer: Writer, result: Tuned, progress: Progress
     ) -> None:
         self._task, self._preparation, self._prepared = task, preparation, preparation.prepared
         self._fleet, self._writer, self._result, self._progress = fleet, writer, result, progress

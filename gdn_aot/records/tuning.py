@@ -281,10 +281,7 @@ def merge_kernel(old: MeasuredKernel, new: MeasuredKernel) -> MeasuredKernel:
     choices = {choice.key: _remap(choice, old.candidates, united) for choice in old.choices}
     choices |= {choice.key: _remap(choice, new.candidates, united) for choice in new.choices}
     return MeasuredKernel(
-        kernel=new.kernel,
-        candidates=tuple(united),
-        offered=len(offered),
-        choices=tuple(choices.values()),
+        kernel=new.kernel, candidates=tuple(united), offered=len(offered), choices=tuple(choices.values())
     )
 
 

@@ -70,12 +70,7 @@ class TraceRecorder:
         return index
 
     def take_choice(
-        self,
-        jit: Any,
-        key: Key,
-        config: Config,
-        launch: tuple[str, dict[str, Json]],
-        user: tuple[int, int],
+        self, jit: Any, key: Key, config: Config, launch: tuple[str, dict[str, Json]], user: tuple[int, int]
     ) -> None:
         """Record a launch that is not made here, as the only thing known of a configuration for an autotune key.
 
