@@ -25,10 +25,8 @@ MODULE = "gdn_aot.compiling.worker"
 _SETTINGS = {"CUDA_VISIBLE_DEVICES": "", "TRITON_DISABLE_LINE_INFO": "1"}
 
 
-class WorkerError(GdnAotError):
+class WorkerError(GdnAotError, code="worker"):
     """The worker process ended or refused; the message holds what it printed."""
-
-    code = "worker"
 
 
 class WorkerEndedError(WorkerError):

@@ -73,12 +73,7 @@ def read_environment() -> Section:
         problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
     changed = changed_code_variable()
     facts = {
-        "enabled": settings.enabled,
-        "home": settings.home,
-        "artifact": settings.artifact,
-        "strict": settings.strict,
-        "on_miss": settings.on_miss,
-        "log": settings.log,
+        **{name: getattr(settings, name) for name in ("enabled", "home", "artifact", "strict", "on_miss", "log")},
         "problems": tuple(problems),
         "triton_cache_dir": os.environ.get("TRITON_CACHE_DIR") or None,
         "changed_code_variable": changed,

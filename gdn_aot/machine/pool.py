@@ -58,11 +58,6 @@ class Pool:
         theirs.close()
         return _Worker(process, ours)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a task waits or runs."""
-        return bool(self._waiting) or any(worker.task is not None for worker in self._workers)
-
     def connections(self) -> list[Connection]:
         """Return the connections on which `collect` may have something to read."""
         return [worker.connection for worker in self._workers]

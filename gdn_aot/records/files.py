@@ -36,6 +36,9 @@ class RecordedProvider(Record):
     distribution: str
     version: str
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version})"
+
 
 class RecordedDevice(Record, omit_defaults=True):
     """The card that ran them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -247,17 +248,8 @@ def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
     """
     if old is None:
         return new
-    compared = {
-        "target": (old.target, new.target),
-        "provider": (_version(old), _version(new)),
-        "triton": (old.triton, new.triton),
-        "ptxas": (old.ptxas, new.ptxas),
-        "device.name": (old.device.name, new.device.name),
-        "device.driver": (old.device.driver, new.device.driver),
-        "method": (old.method, new.method),
-        "objective": (old.objective, new.objective),
-    }
-    for name, (before, now) in compared.items():
+    for name in ("target", "provider", "triton", "ptxas", "device.name", "device.driver", "method", "objective"):
+        before, now = map(attrgetter(name), (old, new))
         if before != now:
             raise UsageError(
                 f"these measurements do not belong into the tuning record: its {name} is {before}, this is {now}",
@@ -268,10 +260,6 @@ def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
         before_kernel = kernels.get(kernel.kernel)
         kernels[kernel.kernel] = kernel if before_kernel is None else merge_kernel(before_kernel, kernel)
     return replace(new, kernels=tuple(kernels[name] for name in sorted(kernels)))
-
-
-def _version(record: TuningRecord) -> str:
-    return f"{record.provider.name} ({record.provider.distribution} {record.provider.version})"
 
 
 def merge_kernel(old: MeasuredKernel, new: MeasuredKernel) -> MeasuredKernel:

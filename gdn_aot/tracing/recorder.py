@@ -21,6 +21,7 @@ from gdn_aot.launches import Config, Dependency, Global, Kernel, SourceFile, Spe
 from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import interception
+from gdn_aot.triton_internals.observing import config_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,13 +169,7 @@ class TraceRecorder:
 
 
 def _config(config: Any) -> Config:
-    return Config(
-        kwargs=tuple(config.kwargs.items()),
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-        num_ctas=config.num_ctas,
-        maxnreg=config.maxnreg,
-    )
+    return Config(**{**config_fields(config), "kwargs": tuple(config.kwargs.items())})
 
 
 def triton_config(config: Config) -> Any:
