@@ -63,8 +63,6 @@ def ranked(kernel: MeasuredKernel, choice: MeasuredChoice, goal: objective.Objec
 
 
 class _Source:
-    """One record, ready to be asked."""
-
     def __init__(self, record: TuningRecord) -> None:
         self.record = record
         self.exact = {

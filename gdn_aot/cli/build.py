@@ -184,7 +184,6 @@ def _check_environment(matrix: Matrix, row: MatrixRow) -> None:
 
 
 def _report(built: Built) -> None:
-    """Say on stderr what became of one target."""
     if built.manifest is None or built.path is None:
         note(f"{built.target}: not packed, {len(built.choices.failures)} compiles failed ({times(built.seconds)})")
         return
@@ -205,7 +204,6 @@ def _failed(failure: Failure) -> str:
 
 
 def _artifact(manifest: Manifest, path: Path, built: Built) -> dict[str, Any]:
-    """Return the ``--json`` description of one artifact that was built."""
     kernels = manifest.kernels
     provenance = Counter(choice.provenance for kernel in kernels for choice in kernel.choices)
     return {

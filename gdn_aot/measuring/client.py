@@ -231,7 +231,6 @@ class Session:
 
 
 def _take(unit: Unit, event: dict[str, Any]) -> None:
-    """Put what a worker found out about one key into it."""
     state = unit.keys[event["kernel"], tuple(event["key"])]
     tokens = int(event["tokens"])
     state.reference = event["reference"]

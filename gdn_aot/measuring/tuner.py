@@ -105,7 +105,6 @@ def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progres
 
 
 def _sum_up(result: Tuned, prepared: PreparedUnits, writer: Writer) -> None:
-    """Put the figures of a tuning that has ended into its result."""
     result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
     result.regret = _regret(writer.choices.values())

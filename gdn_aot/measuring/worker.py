@@ -196,7 +196,6 @@ class Shape:
     def _launches(
         self, key: PlannedKey, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> dict[int, tuple[direct.BoundLaunch, Launchable]]:
-        """Return what each candidate that is not out would launch."""
         caught: list[direct.BoundLaunch] = []
         found: dict[int, tuple[direct.BoundLaunch, Launchable]] = {}
         with interception.intercept_live(self._on_autotune, lambda *launch: caught.append(self._prepared(*launch))):

@@ -167,7 +167,6 @@ def _config_contradictions(config: Config, where: str) -> Iterator[Problem]:
 
 
 def _choice_contradictions(choice: MeasuredChoice, count: int, where: str) -> Iterator[Problem]:
-    """Yield what contradicts itself in a choice among ``count`` candidates."""
     named = {"chosen": choice.chosen, "reference": choice.reference}
     named |= {f"rejected[{number}].candidate": item.candidate for number, item in enumerate(choice.rejected)}
     for name, candidate in named.items():
@@ -197,7 +196,6 @@ def _times_contradictions(row: Times, chosen: int, count: int, where: str) -> It
 
 
 def _unordered(where: str, values: Sequence[Any]) -> Iterator[Problem]:
-    """Yield the places at which values do not ascend."""
     for number, (before, value) in enumerate(pairwise(values), start=1):
         if not before < value:
             yield Problem(f"{where}[{number}]", "is in the list twice" if before == value else "is not in order")

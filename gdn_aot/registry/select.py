@@ -183,7 +183,6 @@ def _missing(chosen: Sequence[Candidate], request: Request) -> Iterator[str]:
 
 
 def _describe(target: str | None, provider: WantedProvider | None, triton: WantedVersion | None) -> str:
-    """Return what is wanted in words."""
     name = "any provider" if provider is None else provider.name
     version = provider.version.text if provider is not None and provider.version is not None else None
     compiler = f" with Triton {triton.text}" if triton is not None else ""

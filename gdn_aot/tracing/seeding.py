@@ -16,8 +16,6 @@ from gdn_aot.triton_internals import disk_cache
 
 
 class _Places:
-    """Collects the places of kernel after kernel."""
-
     def __init__(self, capability: int) -> None:
         self._capability = capability
         self.binaries: list[dict[str, Any]] = []

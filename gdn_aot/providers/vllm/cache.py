@@ -155,7 +155,6 @@ def _config(shape: ModelShape, deployment: Deployment) -> Any:
 
 
 def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
-    """Have vLLM align the pages of ``config``."""
     from vllm.model_executor.models import ModelRegistry
     from vllm.platforms.interface import Platform
 
