@@ -87,7 +87,7 @@ class Transfer:
         self, root: Path | None, target: Target, distribution: str, version: str, triton: str | None = None
     ) -> None:
         self._target, self._triton = target, triton
-        nearest = sorted(all_targets(), key=lambda other: nearness(target, other)) if root is not None else []
+        nearest = sorted(all_targets(), key=lambda other: nearness(target, other))
         self._places = [
             (other.name, path)
             for other in nearest

@@ -90,12 +90,8 @@ def selected_shapes(provider: ProviderInfo, options: Mapping[str, Any], *, captu
     if not models and not shapes:
         if captured:
             return Selection(shapes=(), skipped=())
-        ways = [
-            "--model qwen3.5-9b",
-            "--model all",
-            *([] if provider.catalogue_only else ["--shape"]),
-            *([] if captured is None else ["--capture"]),
-        ]
+        ways = ["--model qwen3.5-9b", "--model all", *["--shape"] * (not provider.catalogue_only)]
+        ways += ["--capture"] * (captured is not None)
         raise UsageError("no model given", hint=f"{', '.join(ways[:-1])} or {ways[-1]}; see gdn-aot models")
     selection = select_shapes(models, sizes, shapes, options["dtype"])
     for skipped in selection.skipped:

@@ -115,8 +115,12 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     if failures and not keep_going:
         lines = [f"  {built.target}: {_failed(failure)}" for built, failure in failures]
         raise CompileFailedError("\n".join([f"{len(failures)} kernels did not compile:", *lines]))
-    if as_json:
-        document = {
+    if not as_json:
+        for built in finished:
+            out(str(built.path))
+        return
+    emit_json(
+        {
             "artifacts": [
                 _artifact(built.manifest, built.path, built) for built in finished if built.manifest and built.path
             ],
@@ -125,10 +129,7 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
             "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
             "seconds": round(time.monotonic() - start, 3),
         }
-        emit_json(document)
-        return
-    for built in finished:
-        out(str(built.path))
+    )
 
 
 def _only_row(identifier: str | None, matrix: Path) -> MatrixRow | None:

@@ -97,11 +97,7 @@ def _more(request: dict[str, Any]) -> Callable[[str, list[Config]], list[Config]
     target = get_target(request["target"])
     if not kind and not extras:
         return None
-
-    def more(kernel: str, offered: list[Config]) -> list[Config]:
-        return wide.beyond(offered, extras.get(kernel, ()), kind, target)
-
-    return more
+    return lambda kernel, offered: wide.beyond(offered, extras.get(kernel, ()), kind, target)
 
 
 class Compiler:

@@ -30,6 +30,13 @@ _PLUGIN = "gdn_aot"
 """Name of our entry points, by which the variables in `_HOSTS` select them."""
 _HOSTS = (("vllm", "vllm.general_plugins", "VLLM_PLUGINS"), ("sglang", "sglang.srt.plugins", "SGLANG_PLUGINS"))
 """Distribution, group of entry points, and the variable that holds the names of those to load."""
+_MEANINGS = {
+    (True, True): "launches need no compiler; Triton can compile what no artifact has",
+    (True, False): "launches need no compiler; Triton cannot launch what no artifact has ({})",
+    (False, False): "nothing can be launched: {}, and gdn_aot.triton_internals._launch is not there",
+    (False, True): "gdn_aot.triton_internals._launch is not there, so Triton compiles a launcher for each kernel",
+}
+"""By whether our launcher is there, and a compiler with Python's headers."""
 
 
 def read_versions() -> Section:
@@ -103,7 +110,7 @@ def read_compiler() -> Section:
     lacks = f"CC={command}, which is not there" if command is not None else "no gcc and no clang"
     missing = lacks if path is None else "" if headers else f"no Python.h in {include}"
     native = not problem
-    can_launch, meaning = native or not missing, _meaning(native, missing)
+    can_launch, meaning = native or not missing, _MEANINGS[native, not missing].format(missing)
     facts = {
         "path": path,
         "headers": headers,
@@ -114,16 +121,6 @@ def read_compiler() -> Section:
     }
     hint = "install gdn-aot from its wheel, which has the launcher, or a C compiler and Python's headers"
     return make_section("compiler", facts, () if can_launch else [(meaning, hint)])
-
-
-def _meaning(native: bool, missing: str) -> str:
-    if native and not missing:
-        return "launches need no compiler; Triton can compile what no artifact has"
-    if native:
-        return f"launches need no compiler; Triton cannot launch what no artifact has ({missing})"
-    if missing:
-        return f"nothing can be launched: {missing}, and gdn_aot.triton_internals._launch is not there"
-    return "gdn_aot.triton_internals._launch is not there, so Triton compiles a launcher for each kernel"
 
 
 def read_hooks(served: Collection[str] = ()) -> Section:
@@ -144,7 +141,7 @@ def read_hooks(served: Collection[str] = ()) -> Section:
                 "host_version": installed.version(host),
                 "group": group,
                 "installed": bool(values),
-                "value": values[0] if values else None,
+                "value": next(iter(values), None),
                 "variable": variable,
                 "filter": chosen,
                 "left_out": _left_out(host, chosen),

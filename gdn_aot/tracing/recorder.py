@@ -54,8 +54,7 @@ class TraceRecorder:
     def record(self, call: Callable[[], object], user: tuple[int, int]) -> list[int]:
         """Run ``call`` with Triton's launches replaced by recording them as those of ``user``; see `Users`.
 
-        Returns:
-            Indices into `Trace.tunings` of the autotune keys that it had.
+        Returns indices into `Trace.tunings` of the autotune keys that it had.
         """
         self._user, self._keys = user, {}
         with interception.intercept(self._on_autotune, self._on_plain):

@@ -128,7 +128,7 @@ def _block_names(own: Sequence[Config]) -> tuple[str, ...]:
 
 
 def _power_of_two(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0 and value & (value - 1) == 0
+    return type(value) is int and value > 0 and value.bit_count() == 1
 
 
 def _grid(own: Sequence[Config], names: tuple[str, ...], target: Target) -> Iterator[Config]:

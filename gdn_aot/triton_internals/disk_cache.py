@@ -20,6 +20,7 @@ import inspect
 import json
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,10 +198,8 @@ def choice_refusal(tuner: Any) -> str | None:
 def choice_file(tuner: Any, key: Sequence[Any], config: Mapping[str, Any]) -> tuple[Place, str] | None:
     """Return place and content of the ``.autotune.json`` by which an ``Autotuner`` takes ``config`` for ``key``.
 
-    The file holds this configuration alone, so it wins. Its times are zero: nothing was measured.
-
-    Returns:
-        None if Triton keeps no choice for such a key.
+    The file holds this configuration alone, so it wins. Its times are zero: nothing was measured. None if Triton keeps
+    no choice for such a key.
     """
     from triton import knobs
 
@@ -208,10 +207,7 @@ def choice_file(tuner: Any, key: Sequence[Any], config: Mapping[str, Any]) -> tu
     made = triton_internals.make_config(**config)
     asked = copy.copy(tuner)
     asked.cache = {}
-
-    def benchmark() -> None:
-        asked.configs_timings = {made: _NO_TIME}
-
+    benchmark = partial(setattr, asked, "configs_timings", {made: _NO_TIME})
     with knobs.cache.scope():
         knobs.cache.manager_class = _manager(
             on_group=lambda _: None, on_put=lambda place, data: written.append((place, str(data)))
@@ -225,11 +221,8 @@ def binary_entry(
 ) -> BinaryEntry:
     """Return where Triton here looks for a launch, and the metadata to put there.
 
-    Args:
-        jit: The kernel.
-        specialization: As `gdn_aot.triton_internals.Launch.specialization` writes it.
-        metadata: As `gdn_aot.triton_internals.compile_source` returned it where the kernel was compiled.
-        capability: 90 for sm_90.
+    ``specialization`` is as `gdn_aot.triton_internals.Launch.specialization` writes it, ``metadata`` as
+    `gdn_aot.triton_internals.compile_source` returned it where the kernel was compiled; ``capability`` is 90 for sm_90.
 
     Raises:
         ValueError: This environment asks the compiler for something else than was compiled.
@@ -268,18 +261,20 @@ def binary_entry(
     return BinaryEntry(place=place, metadata=json.dumps(written, default=vars))
 
 
+def _answer(place: Place) -> None:
+    raise _Answer(place)
+
+
+def _refuse(*_: object) -> None:
+    raise _changed("compile")
+
+
 def _asked_place(source: Any, target: Any, options: Mapping[str, Any]) -> Place:
     import triton
     from triton import knobs
 
-    def answer(place: Place) -> None:
-        raise _Answer(place)
-
-    def refuse(*_: object) -> None:
-        raise _changed("compile")
-
     with knobs.cache.scope():
-        knobs.cache.manager_class = _manager(on_group=answer, on_put=refuse)
+        knobs.cache.manager_class = _manager(on_group=_answer, on_put=_refuse)
         try:
             triton.compile(source, target=target, options=dict(options))
         except _Answer as found:

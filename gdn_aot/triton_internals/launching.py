@@ -44,8 +44,7 @@ def uses_cuda_driver() -> bool:
 def load_binary(native: Any, record: BinaryRecord, code: bytes, device: int) -> tuple[int, int, int, int, int]:
     """Load a cubin on a device, which must be the current one.
 
-    Returns:
-        (module, function, registers per thread, spilled 4-byte words per thread, most threads per block)
+    Returns (module, function, registers per thread, spilled 4-byte words per thread, most threads per block).
 
     Raises:
         RuntimeError: The CUDA driver refused.
