@@ -87,8 +87,9 @@ def _check_numbers(file: ManifestFile) -> Iterator[Problem]:
     licenses = [digests[item.blob] for item in file.provider.license_files if item.blob in digests]
     rows = [msgspec.structs.astuple(row) for kernel in file.kernels for row in kernel.binaries]
     columns = dict(zip(_PLACES, zip(*rows, strict=True), strict=True)) if rows else {}
+    columns["blob"] = (*licenses, *columns.get("blob", ()))
     for name, table in tables.items():
-        met = [*dict.fromkeys([*(licenses if name == "blob" else ()), *columns.get(name, ())])]
+        met = [*dict.fromkeys(columns.get(name, ()))]
         if met == [*range(len(table))]:
             continue
         missing = [

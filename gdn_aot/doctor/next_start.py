@@ -117,16 +117,15 @@ def _on(
     devices = [device for device in present if device.target == target]
     fitting = [artifact for artifact in accepted if artifact.target == target]
     served = dict.fromkeys(chain.from_iterable(artifact.served for artifact in fitting))
-    reason = "" if fitting else f"no artifact{f' for {target}' if target else ''} fits"
     buildable = all(device.buildable for device in devices)
-    if reason and not buildable:
-        reason += ", and gdn-aot cannot build for it"
+    reason = f"no artifact{f' for {target}' if target else ''} fits"
+    reason += ", and gdn-aot cannot build for it" * (not buildable)
     refusals = {item.kernel: item for item in chain.from_iterable(artifact.refused for artifact in fitting)}
-    builders = (providers or ("",)) if reason and buildable else ()
+    builders = (providers or ("",)) if buildable and not fitting else ()
     return NextStart(
         target=target,
         devices=tuple(device.index for device in devices),
-        everything=blocked or reason,
+        everything=blocked or reason * (not fitting),
         commands=tuple(build_command(provider, target or "") for provider in builders),
         artifacts=tuple(artifact.path for artifact in fitting),
         models=tuple(dict.fromkeys(chain.from_iterable(artifact.models for artifact in fitting))),

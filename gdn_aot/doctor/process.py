@@ -130,23 +130,7 @@ def read_hooks(served: Collection[str] = ()) -> Section:
     """
     loader = sys.modules.get("gdn_aot.serving.loader")
     active, automatic = loader is not None and loader.state().active, "gdn_aot.auto" in sys.modules
-    entries = importlib.metadata.entry_points()
-    plugins: list[dict[str, Any]] = []
-    for host, group, variable in _HOSTS:
-        values = [entry.value for entry in entries.select(group=group, name=_PLUGIN)]
-        chosen = os.environ.get(variable)
-        plugins.append(
-            {
-                "host": host,
-                "host_version": installed.version(host),
-                "group": group,
-                "installed": bool(values),
-                "value": next(iter(values), None),
-                "variable": variable,
-                "filter": chosen,
-                "left_out": _left_out(host, chosen),
-            }
-        )
+    plugins = [_plugin(*host) for host in _HOSTS]
     rows: list[tuple[str, object]] = [
         ("every Python", "gdn_aot.auto, by sitecustomize or a .pth file" if automatic else "no"),
         *((f"{plugin['host']} {plugin['host_version'] or '(not installed)'}", _shown(plugin)) for plugin in plugins),
@@ -155,6 +139,21 @@ def read_hooks(served: Collection[str] = ()) -> Section:
     asked = () if active or automatic else [plugin for plugin in plugins if plugin["host"] in served]
     obstacles = [obstacle for plugin in asked if plugin["host_version"] for obstacle in _unloaded(plugin)]
     return make_section("hooks", {"active": active, "automatic": automatic, "plugins": plugins}, obstacles, rows)
+
+
+def _plugin(host: str, group: str, variable: str) -> dict[str, Any]:
+    values = [entry.value for entry in importlib.metadata.entry_points(group=group, name=_PLUGIN)]
+    chosen = os.environ.get(variable)
+    return {
+        "host": host,
+        "host_version": installed.version(host),
+        "group": group,
+        "installed": bool(values),
+        "value": next(iter(values), None),
+        "variable": variable,
+        "filter": chosen,
+        "left_out": _left_out(host, chosen),
+    }
 
 
 def _left_out(host: str, chosen: str | None) -> bool:

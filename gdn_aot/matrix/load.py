@@ -123,8 +123,8 @@ def _name_problems(table: ArtifactTable, environments: set[str], where: str) -> 
                 yield Problem(f"{where}.{what}s[{number}]", _unknown(what, name, names))
     if "all" not in table.models:
         for number, model in enumerate(map(models.get, table.models)):
-            reasons = [model.indivisible(tp) for tp in table.tp] if model else []
-            yield from (Problem(f"{where}.models[{number}]", reason) for reason in reasons if reason)
+            reasons = map(model.indivisible, table.tp) if model else ()
+            yield from (Problem(f"{where}.models[{number}]", reason) for reason in filter(None, reasons))
     elif len(table.models) > 1:
         yield Problem(f"{where}.models", "all stands alone")
     else:

@@ -145,7 +145,7 @@ class Preparation:
         state = self.prepared.keys[place]
         state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
         for index in range(len(traced.candidates)):
-            why = next((reason for variant in traced.variants if (reason := reasons[variant[index]])), None)
+            why = next(filter(None, (reasons[variant[index]] for variant in traced.variants)), None)
             if why is not None:
                 state.out.setdefault(index, (0, why))
         if self._task.wide and not state.idle:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
@@ -214,12 +215,9 @@ def choose(
     outside = [one for one in rated if one not in within]
     within.sort(key=lambda one: (one.score, one.size, one.index))
     outside.sort(key=lambda one: (one.worst, one.size, one.index))
-    if within:
-        best = within[0]
-        tied = [one for one in within if alike(one.score, one.noise, best.score, best.noise)]
-    else:
-        best = outside[0]
-        tied = [one for one in outside if alike(one.worst, one.worst_noise, best.worst, best.worst_noise)]
+    judged = attrgetter("score", "noise") if within else attrgetter("worst", "worst_noise")
+    best = (within or outside)[0]
+    tied = [one for one in within or outside if alike(*judged(one), *judged(best))]
     chosen = min(tied, key=lambda one: (one.size, one.index))
     return Decision(
         chosen=chosen.index,
