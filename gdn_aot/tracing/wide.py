@@ -189,15 +189,11 @@ def _steps(one: Config, other: Config, names: tuple[str, ...]) -> int:
 
 
 def _capped(config: Config, target: Target) -> Iterator[Config]:
-    threads = config.num_warps * target.warp_size
-
-    def blocks(registers: int) -> int:
-        return target.registers_per_sm // (registers * threads)
-
-    before = blocks(_MAX_REGISTERS if config.maxnreg is None else config.maxnreg)
+    each = target.registers_per_sm // (config.num_warps * target.warp_size)
+    blocks = each // (config.maxnreg or _MAX_REGISTERS)
     for cap in _CAPS:
-        if blocks(cap) > before:
-            before = blocks(cap)
+        if each // cap > blocks:
+            blocks = each // cap
             yield replace(config, maxnreg=cap)
 
 

@@ -52,16 +52,6 @@ class Place:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BinaryEntry:
-    """One compiled kernel as the cache holds it, but for its cubin."""
-
-    place: Place
-    """Of the metadata."""
-    metadata: str
-    """Content of the metadata file, as Triton here would have written it."""
-
-
 class _Answer(Exception):  # noqa: N818
     """Carries the place that ``triton.compile`` asked for out of it, before it compiles."""
 
@@ -218,8 +208,8 @@ def choice_file(tuner: Any, key: Sequence[Any], config: Mapping[str, Any]) -> tu
 
 def binary_entry(
     jit: Any, specialization: Mapping[str, Any], metadata: Mapping[str, Any], capability: int
-) -> BinaryEntry:
-    """Return where Triton here looks for a launch, and the metadata to put there.
+) -> tuple[Place, str]:
+    """Return where Triton here looks for a launch, and the metadata file to put there, as it would have written it.
 
     ``specialization`` is as `gdn_aot.triton_internals.Launch.specialization` writes it, ``metadata`` as
     `gdn_aot.triton_internals.compile_source` returned it where the kernel was compiled; ``capability`` is 90 for sm_90.
@@ -258,7 +248,7 @@ def binary_entry(
         "triton_version": triton.__version__,
         **{name: value for name, value in metadata.items() if name != "target"},
     }
-    return BinaryEntry(place=place, metadata=json.dumps(written, default=vars))
+    return place, json.dumps(written, default=vars)
 
 
 def _answer(place: Place) -> None:
