@@ -273,22 +273,25 @@ def merge_kernel(old: MeasuredKernel, new: MeasuredKernel) -> MeasuredKernel:
 
 def _remap(choice: MeasuredChoice, before: Sequence[Config], united: list[Config]) -> MeasuredChoice:
     """Return a choice whose candidates are numbered as in ``united``."""
-    places = [united.index(config) for config in before]
-
-    def spread(values: Sequence[_T | None]) -> tuple[_T | None, ...]:
-        found: list[_T | None] = [None] * len(united)
-        for place, value in zip(places, values, strict=True):
-            found[place] = value
-        return tuple(found)
-
+    places, count = [united.index(config) for config in before], len(united)
+    times = (
+        replace(row, us=_spread(row.us, places, count), noise=_spread(row.noise, places, count)) for row in choice.times
+    )
     return replace(
         choice,
         chosen=places[choice.chosen],
         reference=places[choice.reference],
-        times=tuple(replace(row, us=spread(row.us), noise=spread(row.noise)) for row in choice.times),
+        times=tuple(times),
         rejected=tuple(replace(item, candidate=places[item.candidate]) for item in choice.rejected),
-        resources=None if choice.resources is None else spread(choice.resources),
+        resources=None if choice.resources is None else _spread(choice.resources, places, count),
     )
+
+
+def _spread(values: Sequence[_T | None], places: list[int], count: int) -> tuple[_T | None, ...]:
+    found: list[_T | None] = [None] * count
+    for place, value in zip(places, values, strict=True):
+        found[place] = value
+    return tuple(found)
 
 
 def origin(record: TuningRecord, triton: str | None = None) -> str:
