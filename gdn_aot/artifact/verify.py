@@ -52,7 +52,7 @@ class Examination:
     manifest_json: bytes = b""
     """``manifest.json`` as it is in the file; empty if it could not be read."""
     uncompressed: int = 0
-    """Bytes that the frame header promises."""
+    """Bytes of all members with their headers, as the frame header promises."""
     blobs: dict[str, memoryview] = field(default_factory=dict)
     """Contents by SHA-256 of a file without problems; empty if they are more than 128 MiB, or were not looked at."""
     unknown_format: bool = False
@@ -114,21 +114,15 @@ class Examination:
 
 
 class Artifact:
-    """A verified artifact, whatever becomes of its file: the bytes that were read are in memory."""
+    """A verified artifact, whatever becomes of its file: the bytes that were read are in memory.
+
+    Its fields are those of `Examination`.
+    """
 
     def __init__(self, report: Examination, manifest: Manifest) -> None:
-        self.path = report.path
-        self.manifest = manifest
-        self.size = report.size
-        """Bytes of the file."""
-        self.sha256 = report.sha256
-        """Of the whole file."""
-        self.manifest_json = report.manifest_json
-        """``manifest.json`` as it is in the file."""
-        self.uncompressed = report.uncompressed
-        """Bytes of all members with their headers."""
-        self._body = report.body
-        self._blobs = report.blobs
+        self.path, self.size, self.sha256, self.manifest = report.path, report.size, report.sha256, manifest
+        self.manifest_json, self.uncompressed = report.manifest_json, report.uncompressed
+        self._body, self._blobs = report.body, report.blobs
 
     def iter_blobs(self) -> Iterator[tuple[str, memoryview]]:
         """Yield (SHA-256, content) of every blob, checked.
