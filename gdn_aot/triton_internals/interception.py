@@ -41,7 +41,7 @@ def intercept_live(
         return on_launch(self, args, kwargs, grid)
 
     saved = Autotuner.run, JITFunction.run
-    Autotuner.run, JITFunction.run = lambda self, *args, **kwargs: on_autotune(self, args, kwargs), jit_run
+    Autotuner.run, JITFunction.run = (lambda self, *args, **kwargs: on_autotune(self, args, kwargs)), jit_run
     try:
         yield
     finally:
