@@ -19,12 +19,8 @@ _CHUNK = 1 << 20
 def write_whole(path: str | PathLike[str], content: bytes, *, sync: bool = False) -> None:
     """Write a file under another name in its directory, which must be there, and rename it.
 
-    Whoever reads ``path`` sees what was there before or all of ``content``.
-
-    Args:
-        path: The file; one that is there is replaced.
-        content: What it is to hold.
-        sync: Have the content on the disk before the file takes its name.
+    Whoever reads ``path`` sees what was there before or all of ``content``, which ``sync`` has on the disk before the
+    file takes its name.
 
     Raises:
         OSError: It cannot be written; nothing of it is left.

@@ -1,13 +1,10 @@
-"""Words that messages share: the name that was meant, a number of things, what a SHA-256 looks like."""
+"""Words that messages share: the name that was meant, a number of things."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-SHA256 = "[0-9a-f]{64}"
-"""Matches a SHA-256 in hexadecimal."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

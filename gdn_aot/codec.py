@@ -162,7 +162,6 @@ class Form(Generic[T]):
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(self._record)}
 
     def _unreadable(self, data: bytes) -> list[Problem]:
-        """Return why a file is not even looked into."""
         if len(data) > self.limit:
             return [Problem("", f"is larger than {self.limit} bytes")]
         if _structure(data) > self._structure:
@@ -185,7 +184,6 @@ class Form(Generic[T]):
             raise UnknownFormatError(f"unknown {name} format {found}, expected {self.format}", [problem])
 
     def _problems(self, data: bytes, error: Exception) -> list[Problem]:
-        """Return what is wrong with a file that was refused with an error."""
         try:
             value = json.loads(data.decode(), parse_constant=_refuse_constant, parse_int=_bounded)
         except RecursionError:
@@ -249,7 +247,7 @@ def unbounded(value: object) -> str:
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):
         integers = [item for item in level if type(item) is int]
-        if integers and not (_INTEGERS[0] <= min(integers) and max(integers) <= _INTEGERS[-1]):
+        if not all(map(_INTEGERS.__contains__, integers)):
             return "holds an integer of more than 64 bits"
         containers = [item for item in level if type(item) in _CONTAINERS]
         if not containers:
@@ -326,8 +324,7 @@ def _said(error: Any) -> Iterator[tuple[list[str], str]]:
         case "type":
             yield [], f"expected {_kinds(wanted)}, got {kind(value)}"
         case "required":
-            missing = re.match(r"'(.*)' is a required property$", error.message)
-            yield [missing.group(1)] if missing else [], "missing"
+            yield re.findall(r"^'(.*)' is a required property$", error.message), "missing"
         case "additionalProperties":
             known = error.schema.get("properties", {})
             otherwise = f"known are {', '.join(known)}"

@@ -38,6 +38,11 @@ class GdnAotError(Exception):
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = "run again with GDN_AOT_LOG=debug and report it with that output"
 
+    def __init_subclass__(cls, code: str = "", exit_code: int = 0, hint: str = "") -> None:
+        """Set what a class has of its own; the rest is that of its base."""
+        cls.code, cls.exit_code = code or cls.code, exit_code or cls.exit_code
+        cls.default_hint = hint or cls.default_hint
+
     def __init__(self, message: str, problems: Sequence[Problem] = (), *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -45,163 +50,124 @@ class GdnAotError(Exception):
         self.hint = hint if hint is not None else self.default_hint
 
 
-class UsageError(GdnAotError):
+class UsageError(GdnAotError, code="usage", exit_code=2, hint="see gdn-aot COMMAND --help"):
     """An option, a name, a file, a shape or the installed environment cannot be used as asked."""
 
-    code = "usage"
-    exit_code = 2
-    default_hint = "see gdn-aot COMMAND --help"
 
-
-class UnsupportedTritonError(UsageError):
+class UnsupportedTritonError(UsageError, code="unsupported-triton", hint="install a supported Triton (3.6 to 3.9)"):
     """The installed Triton's internals are not the ones this version was checked against."""
 
-    code = "unsupported-triton"
-    default_hint = "install a supported Triton (3.6 to 3.9)"
 
-
-class UnsupportedTargetError(UsageError):
+class UnsupportedTargetError(
+    UsageError, code="unsupported-target", hint="see gdn-aot targets for what the installed Triton can assemble"
+):
     """The installed Triton or its ptxas cannot produce code for a target."""
 
-    code = "unsupported-target"
-    default_hint = "see gdn-aot targets for what the installed Triton can assemble"
 
-
-class MatrixError(UsageError):
+class MatrixError(UsageError, code="matrix", hint="docs/reference/matrix.md says what a matrix holds"):
     """A matrix file is malformed or asks for what cannot be."""
 
-    code = "matrix"
-    default_hint = "docs/reference/matrix.md says what a matrix holds"
 
-
-class ProviderMissingError(UsageError):
+class ProviderMissingError(UsageError, code="provider-missing"):
     """The provider's distribution is not installed here."""
 
-    code = "provider-missing"
 
-
-class NothingSelectedError(GdnAotError):
+class NothingSelectedError(GdnAotError, code="nothing-selected", exit_code=3, hint="widen the selection"):
     """The selection is valid and empty."""
 
-    code = "nothing-selected"
-    exit_code = 3
-    default_hint = "widen the selection"
 
-
-class NoArtifactError(GdnAotError):
+class NoArtifactError(
+    GdnAotError,
+    code="no-artifact",
+    exit_code=4,
+    hint="build one with gdn-aot build --arch TARGET --provider PROVIDER --model NAME",
+):
     """No artifact fits this target, provider version and Triton version. May say why each that there is does not."""
 
-    code = "no-artifact"
-    exit_code = 4
-    default_hint = "build one with gdn-aot build --arch TARGET --provider PROVIDER --model NAME"
 
-
-class MissError(NoArtifactError):
+class MissError(NoArtifactError, code="miss", hint="build an artifact that covers it, or unset GDN_AOT_STRICT"):
     """A covered kernel needed what no artifact has, and the policy is that this is an error."""
 
-    code = "miss"
-    default_hint = "build an artifact that covers it, or unset GDN_AOT_STRICT"
 
-
-class VerificationError(GdnAotError):
+class VerificationError(
+    GdnAotError, code="verification", exit_code=5, hint="fetch or build the artifact again; do not use this file"
+):
     """Bytes are not what they must be."""
 
-    code = "verification"
-    exit_code = 5
-    default_hint = "fetch or build the artifact again; do not use this file"
 
-
-class UnknownFormatError(VerificationError):
+class UnknownFormatError(
+    VerificationError, code="unknown-format", hint="upgrade gdn-aot, or fetch an artifact of a format it knows"
+):
     """A manifest of a format version that this gdn-aot does not know."""
 
-    code = "unknown-format"
-    default_hint = "upgrade gdn-aot, or fetch an artifact of a format it knows"
 
-
-class CompileFailedError(GdnAotError):
+class CompileFailedError(
+    GdnAotError,
+    code="compile",
+    exit_code=6,
+    hint="use --keep-going to pack what did compile; report compiler crashes to Triton",
+):
     """At least one kernel did not compile."""
 
-    code = "compile"
-    exit_code = 6
-    default_hint = "use --keep-going to pack what did compile; report compiler crashes to Triton"
 
-
-class RegistryError(GdnAotError):
+class RegistryError(
+    GdnAotError, code="registry", exit_code=7, hint="check the repository name, the token and the network"
+):
     """The registry cannot be reached or refused."""
 
-    code = "registry"
-    exit_code = 7
-    default_hint = "check the repository name, the token and the network"
 
-
-class NetworkError(RegistryError):
+class NetworkError(RegistryError, code="network", hint="check the network and HF_ENDPOINT, and try again"):
     """The registry was not reached, or it did not answer as a registry does."""
 
-    code = "network"
-    default_hint = "check the network and HF_ENDPOINT, and try again"
 
-
-class AccessDeniedError(RegistryError):
+class AccessDeniedError(
+    RegistryError, code="access-denied", hint="give a token that may do this: --token, HF_TOKEN or hf auth login"
+):
     """The registry is there and does not let us do this with the token that it got, or without one."""
 
-    code = "access-denied"
-    default_hint = "give a token that may do this: --token, HF_TOKEN or hf auth login"
 
-
-class RepositoryMissingError(RegistryError):
+class RepositoryMissingError(
+    RegistryError,
+    code="repository-missing",
+    hint="check the name; a private repository needs a token: --token, HF_TOKEN or hf auth login",
+):
     """There is no such repository or directory, or a private one hides itself."""
 
-    code = "repository-missing"
-    default_hint = "check the name; a private repository needs a token: --token, HF_TOKEN or hf auth login"
 
-
-class RevisionMissingError(RegistryError):
+class RevisionMissingError(RegistryError, code="revision-missing", hint="see gdn-aot list --repo REPO for what it has"):
     """The repository has no such branch, tag or commit."""
 
-    code = "revision-missing"
-    default_hint = "see gdn-aot list --repo REPO for what it has"
 
-
-class EntryMissingError(RegistryError):
+class EntryMissingError(RegistryError, code="entry-missing", hint="check that the repository is a registry of gdn-aot"):
     """The revision has no such file."""
 
-    code = "entry-missing"
-    default_hint = "check that the repository is a registry of gdn-aot"
 
-
-class ConflictError(RegistryError):
+class ConflictError(
+    RegistryError, code="conflict", hint="choose another tag, or publish with --replace and a new --tag"
+):
     """Something else has this name already, and it is not overwritten."""
 
-    code = "conflict"
-    default_hint = "choose another tag, or publish with --replace and a new --tag"
 
-
-class StaleParentError(RegistryError):
+class StaleParentError(RegistryError, code="stale-parent", hint="publish again"):
     """Somebody else published between our reading and our writing."""
 
-    code = "stale-parent"
-    default_hint = "publish again"
 
-
-class ClusterError(GdnAotError):
+class ClusterError(
+    GdnAotError,
+    code="cluster",
+    exit_code=7,
+    hint="check the address and the nodes with ray status, and run the same command again: it goes on",
+):
     """The cluster cannot be reached, or nothing of it is left to work on."""
 
-    code = "cluster"
-    exit_code = 7
-    default_hint = "check the address and the nodes with ray status, and run the same command again: it goes on"
 
-
-class OfflineMissError(GdnAotError):
+class OfflineMissError(
+    GdnAotError, code="offline-miss", exit_code=8, hint="unset HF_HUB_OFFLINE once to fill the cache"
+):
     """Offline mode is on and the wanted file is not in the cache."""
 
-    code = "offline-miss"
-    exit_code = 8
-    default_hint = "unset HF_HUB_OFFLINE once to fill the cache"
 
-
-class NotWritableError(GdnAotError):
+class NotWritableError(
+    GdnAotError, code="not-writable", exit_code=9, hint="choose a directory you may write, with free space"
+):
     """A directory that must be written cannot be: read-only, full or not ours."""
-
-    code = "not-writable"
-    exit_code = 9
-    default_hint = "choose a directory you may write, with free space"

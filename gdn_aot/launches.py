@@ -175,21 +175,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The compiler broke. Never cached."""
 
 
-def field_problems(field: str, value: object, where: str) -> Iterator[Problem]:
-    """Yield what no schema says of a field of a `Specialization`, or of metadata.
-
-    Args:
-        field: Its name.
-        value: What it holds, from a file of somebody else.
-        where: Its path there.
-    """
+def field_problems(field: str, value: Any, where: str) -> Iterator[Problem]:
+    """Yield what no schema says of a field of a `Specialization`, or of metadata, at a path of somebody else's file."""
     if fault := unbounded(value):
         yield Problem(where, fault)
-    elif field == "signature" and isinstance(value, dict):
+    elif field == "signature":
         for name, found in value.items():
             if not _is_type(found):
                 yield Problem(where + step(name), f"expected str or list of them, got {kind(found)}")
-    elif field == "constants" and isinstance(value, tuple):
+    elif field == "constants":
         for number, (_, constant) in enumerate(value):
             if type(constant) is dict and not _is_constant(constant):
                 yield Problem(

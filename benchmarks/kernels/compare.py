@@ -10,13 +10,18 @@ from harness import goal
 from gdn_aot.records import objective, tuning
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from gdn_aot.launches import Config
     from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
 
     Choice = tuple[MeasuredKernel, MeasuredChoice]
+    Samples = Mapping[int, Sequence[objective.Sample | None]]
 
 GOAL = 0.95
 """Share of the keys whose choices must be equal or within noise."""
+_NOISE_SIGMAS = 2.0
+"""Standard errors of a difference below which the choices of two runs are equivalent: 95 % of pure noise is below."""
 
 
 def compare(first: TuningRecord, second: TuningRecord) -> dict[str, Any]:
@@ -55,13 +60,31 @@ def _verdict(one: Choice, two: Choice, weights: objective.Objective) -> str:
         return "equal"
     configs = list(dict.fromkeys([*one[0].candidates, *two[0].candidates]))
     numbers = configs.index(_chosen(one)), configs.index(_chosen(two))
-    same = objective.equivalent(*numbers, _samples(one, configs), _samples(two, configs), weights)
+    same = equivalent(*numbers, _samples(one, configs), _samples(two, configs), weights)
     return "within noise" if same else "other"
 
 
-def _samples(made: Choice, configs: list[Config]) -> objective.Samples:
+def equivalent(a: int, b: int, samples_a: Samples, samples_b: Samples, weights: objective.Objective) -> bool:
+    """Return whether the choices ``a`` and ``b`` of two runs over the same candidates are equal, or within noise.
+
+    They are within noise if neither run's scores of the two differ by more than two standard errors of the difference.
+    """
+    return a == b or all(_within_noise(a, b, samples, weights) for samples in (samples_a, samples_b))
+
+
+def _within_noise(a: int, b: int, samples: Samples, weights: objective.Objective) -> bool:
+    count = len(next(iter(samples.values()), ()))
+    rated = sorted(objective.rate(samples, [()] * count, weights), key=lambda one: one.score)
+    two = [one for one in rated if one.index in (a, b)]
+    if len(two) < 2:
+        return False
+    low, high = two
+    return objective.alike(high.score, high.noise, low.score, low.noise, _NOISE_SIGMAS)
+
+
+def _samples(made: Choice, configs: list[Config]) -> Samples:
     kernel, choice = made
-    found: objective.Samples = {}
+    found: dict[int, Sequence[objective.Sample | None]] = {}
     for row in choice.times:
         pairs = zip(kernel.candidates, row.us, row.noise, strict=True)
         known = {config: objective.Sample(us, noise or 0.0) for config, us, noise in pairs if us is not None}

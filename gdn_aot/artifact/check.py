@@ -87,8 +87,9 @@ def _check_numbers(file: ManifestFile) -> Iterator[Problem]:
     licenses = [digests[item.blob] for item in file.provider.license_files if item.blob in digests]
     rows = [msgspec.structs.astuple(row) for kernel in file.kernels for row in kernel.binaries]
     columns = dict(zip(_PLACES, zip(*rows, strict=True), strict=True)) if rows else {}
+    columns["blob"] = (*licenses, *columns.get("blob", ()))
     for name, table in tables.items():
-        met = [*dict.fromkeys([*(licenses if name == "blob" else ()), *columns.get(name, ())])]
+        met = [*dict.fromkeys(columns.get(name, ()))]
         if met == [*range(len(table))]:
             continue
         missing = [
@@ -127,20 +128,25 @@ def _all_plain(parts: Parts) -> bool:
 
 
 def _check_users(file: ManifestFile) -> Iterator[Problem]:
-    """Yield what is wrong with the models and workloads of binaries."""
     for name, known in (("models", len(file.models)), ("workloads", len(file.workloads))):
         for number, indices in enumerate(getattr(file.parts, name)):
             if any(left >= right for left, right in pairwise(indices)):
                 yield Problem(f"parts.{name}[{number}]", "expected indices in rising order, each once")
             elif indices and not 0 <= indices[0] <= indices[-1] < known:
                 yield Problem(f"parts.{name}[{number}]", f"expected indices from 0, below {known}")
+    if () in (*file.parts.models, *file.parts.workloads):
+        yield from _check_empty(file)
+
+
+def _check_empty(file: ManifestFile) -> Iterator[Problem]:
+    models, workloads = file.parts.models, file.parts.workloads
     captures = {number for number, name in enumerate(file.workloads) if is_capture(name)}
-    for name in ("models", "workloads") if () in (*file.parts.models, *file.parts.workloads) else ():
-        for where, row in _rows(file, name):
-            workloads = file.parts.workloads[row.workloads]
-            empty = not (workloads if name == "workloads" else file.parts.models[row.models])
-            if empty and (name == "workloads" or captures.isdisjoint(workloads)):
-                yield Problem(where, "is empty")
+    for where, row in _rows(file, "models"):
+        if not models[row.models] and captures.isdisjoint(workloads[row.workloads]):
+            yield Problem(where, "is empty")
+    for where, row in _rows(file, "workloads"):
+        if not workloads[row.workloads]:
+            yield Problem(where, "is empty")
 
 
 def _check_relaxations(file: ManifestFile) -> Iterator[Problem]:
@@ -162,8 +168,7 @@ def _rows(file: ManifestFile, field: str) -> Iterator[tuple[str, BinaryRow]]:
 
 
 def _check_path(path: str, where: str) -> Iterator[Problem]:
-    parts = path.split("/")
-    if "\\" in path or ":" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+    if not {"", ".", ".."}.isdisjoint(path.split("/")) or not set("\\:\0").isdisjoint(path):
         yield Problem(where, "expected a relative path with forward slashes, without . and ..")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,52 +35,94 @@ _KEPT = 128 << 20
 """Bytes of blobs that an open artifact keeps in memory at most."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Examination:
-    """What `examine` found."""
+    """What `examine` finds."""
 
     path: Path
     size: int
     """Bytes of the file."""
     sha256: str
     """Of the whole file; empty if it is too large to be an artifact."""
-    problems: tuple[Problem, ...]
-    manifest: Manifest | None
-    """None if the manifest cannot be trusted to be what it says. Not to be used if there are problems."""
-    manifest_json: bytes
-    """``manifest.json`` as it is in the file; empty if it could not be read."""
-    uncompressed: int
-    """Bytes that the frame header promises."""
     body: memoryview
     """What is before the trailer."""
-    blobs: dict[str, memoryview]
+    problems: list[Problem] = field(default_factory=list)
+    manifest: Manifest | None = None
+    """None if the manifest cannot be trusted to be what it says. Not to be used if there are problems."""
+    manifest_json: bytes = b""
+    """``manifest.json`` as it is in the file; empty if it could not be read."""
+    uncompressed: int = 0
+    """Bytes of all members with their headers, as the frame header promises."""
+    blobs: dict[str, memoryview] = field(default_factory=dict)
     """Contents by SHA-256 of a file without problems; empty if they are more than 128 MiB, or were not looked at."""
-    unknown_format: bool
-    """The format version is not known, and nothing else is known to be wrong."""
+    unknown_format: bool = False
+    """The format version is not known."""
 
     def error(self) -> VerificationError:
-        """Return the problems as an exception."""
+        """Return the problems as an exception: an `UnknownFormatError` if nothing else is known to be wrong."""
         count = plural(len(self.problems), "problem")
-        kind = UnknownFormatError if self.unknown_format else VerificationError
-        return kind(f"{self.path} is not a sound artifact: {count}", list(self.problems))
+        kind = UnknownFormatError if self.unknown_format and len(self.problems) == 1 else VerificationError
+        return kind(f"{self.path} is not a sound artifact: {count}", self.problems)
+
+    def read(self, *, lazy: bool) -> None:
+        """Read what is compressed."""
+        try:
+            frame = Frame(self.body)
+            self.uncompressed = frame.content_size
+            manifest = self._read_manifest(frame)
+        except FrameError as error:
+            self.note("compressed data", str(error))
+            return
+        if frame.leftover:
+            self.note("file", f"has {frame.leftover} bytes after the compressed data")
+        if manifest is None or lazy:
+            return
+        keep = sum(blob.size for blob in manifest.blobs) <= _KEPT
+        for sha256, content in _read_blobs(frame, manifest, self.problems):
+            if keep:
+                self.blobs[sha256] = content
+
+    def _read_manifest(self, frame: Frame) -> Manifest | None:
+        """Read the first member; return the manifest if it can be trusted to be what it says."""
+        header = _exactly(frame, tar.BLOCK)
+        size = tar.content_size(header)
+        if size is None or not header.startswith(MANIFEST_NAME.encode() + b"\0"):
+            self.note(MANIFEST_NAME, "is not the first member, or not written as gdn-aot writes it")
+            return None
+        if size > MAX_BYTES:
+            self.note(MANIFEST_NAME, f"is larger than {MAX_BYTES} bytes")
+            return None
+        self.manifest_json = _exactly(frame, size)
+        padding = _exactly(frame, tar.padding(size))
+        try:
+            self.manifest = manifest = load_manifest(self.manifest_json)
+        except VerificationError as error:
+            self.problems += [Problem(found.where or MANIFEST_NAME, found.what) for found in error.problems]
+            self.unknown_format = isinstance(error, UnknownFormatError)
+            return None
+        if header != tar.encode(MANIFEST_NAME, size, manifest.build.epoch) or any(padding):
+            self.note(MANIFEST_NAME, "its header or padding is not what the manifest calls for")
+        expected = sum(map(tar.member_size, (size, *(blob.size for blob in manifest.blobs)))) + len(tar.END)
+        if frame.content_size != expected:
+            found = f"holds {frame.content_size} bytes"
+            self.note("compressed data", f"{found}, but the manifest accounts for {expected}")
+        return manifest
+
+    def note(self, where: str, what: str) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(where, what))
 
 
 class Artifact:
-    """A verified artifact, whatever becomes of its file: the bytes that were read are in memory."""
+    """A verified artifact, whatever becomes of its file: the bytes that were read are in memory.
+
+    Its fields are those of `Examination`.
+    """
 
     def __init__(self, report: Examination, manifest: Manifest) -> None:
-        self.path = report.path
-        self.manifest = manifest
-        self.size = report.size
-        """Bytes of the file."""
-        self.sha256 = report.sha256
-        """Of the whole file."""
-        self.manifest_json = report.manifest_json
-        """``manifest.json`` as it is in the file."""
-        self.uncompressed = report.uncompressed
-        """Bytes of all members with their headers."""
-        self._body = report.body
-        self._blobs = report.blobs
+        self.path, self.size, self.sha256, self.manifest = report.path, report.size, report.sha256, manifest
+        self.manifest_json, self.uncompressed = report.manifest_json, report.uncompressed
+        self._body, self._blobs = report.body, report.blobs
 
     def iter_blobs(self) -> Iterator[tuple[str, memoryview]]:
         """Yield (SHA-256, content) of every blob, checked.
@@ -115,15 +157,6 @@ class Artifact:
         raise KeyError(sha256)
 
 
-def verify(path: str | PathLike[str]) -> list[Problem]:
-    """Return all that is wrong with an artifact file; nothing for a sound one.
-
-    Raises:
-        UsageError: There is no such file, or it cannot be read.
-    """
-    return list(examine(path).problems)
-
-
 def open_artifact(
     path: str | PathLike[str], accept: Callable[[int, str], None] | None = None, *, lazy: bool = False
 ) -> Artifact:
@@ -152,36 +185,23 @@ def examine(
         UsageError: There is no such file, or it cannot be read.
     """
     path = Path(path)
-    problems: list[Problem] = []
     size = _size(path)
     data, digests = b"", Digests(sha256="", body=0, fault="")
-    if size > MAX_FILE:
-        problems.append(Problem("file", f"is larger than {MAX_FILE} bytes"))
-    else:
+    if size <= MAX_FILE:
         data = _read(path, size)
         digests = digest(data)
-    if size == 0:
-        problems.append(Problem("file", "is empty"))
+    report = Examination(path=path, size=size, sha256=digests.sha256, body=memoryview(data)[: digests.body])
+    if size > MAX_FILE:
+        report.note("file", f"is larger than {MAX_FILE} bytes")
+    elif size == 0:
+        report.note("file", "is empty")
     elif digests.fault:
-        problems.append(Problem("trailer", digests.fault))
+        report.note("trailer", digests.fault)
     if accept is not None:
         accept(size, digests.sha256)
-    members = _Members(problems)
-    body = memoryview(data)[: digests.body]
     if data:
-        members.read(body, lazy=lazy)
-    return Examination(
-        path=path,
-        size=size,
-        sha256=digests.sha256,
-        problems=tuple(problems),
-        manifest=members.manifest,
-        manifest_json=members.manifest_json,
-        uncompressed=members.uncompressed,
-        body=body,
-        blobs=members.blobs,
-        unknown_format=members.unknown_format and len(problems) == 1,
-    )
+        report.read(lazy=lazy)
+    return report
 
 
 def _size(path: Path) -> int:
@@ -200,65 +220,6 @@ def _read(path: Path, size: int) -> bytes:
             return file.read(size)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
-
-
-class _Members:
-    """The state of reading through the members of one file."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.manifest: Manifest | None = None
-        self.manifest_json = b""
-        self.uncompressed = 0
-        self.unknown_format = False
-        self.blobs: dict[str, memoryview] = {}
-        self._problems = problems
-
-    def read(self, body: memoryview, *, lazy: bool) -> None:
-        """Read what is compressed in a body."""
-        try:
-            frame = Frame(body)
-            self.uncompressed = frame.content_size
-            manifest = self._read_manifest(frame)
-        except FrameError as error:
-            self._note("compressed data", str(error))
-            return
-        if frame.leftover:
-            self._note("file", f"has {frame.leftover} bytes after the compressed data")
-        if manifest is None or lazy:
-            return
-        keep = sum(blob.size for blob in manifest.blobs) <= _KEPT
-        for sha256, content in _read_blobs(frame, manifest, self._problems):
-            if keep:
-                self.blobs[sha256] = content
-
-    def _read_manifest(self, frame: Frame) -> Manifest | None:
-        """Read the first member; return the manifest if it can be trusted to be what it says."""
-        header = _exactly(frame, tar.BLOCK)
-        size = tar.content_size(header)
-        if size is None or not header.startswith(MANIFEST_NAME.encode() + b"\0"):
-            self._note(MANIFEST_NAME, "is not the first member, or not written as gdn-aot writes it")
-            return None
-        if size > MAX_BYTES:
-            self._note(MANIFEST_NAME, f"is larger than {MAX_BYTES} bytes")
-            return None
-        self.manifest_json = _exactly(frame, size)
-        padding = _exactly(frame, tar.padding(size))
-        try:
-            self.manifest = manifest = load_manifest(self.manifest_json)
-        except VerificationError as error:
-            self._problems += [Problem(found.where or MANIFEST_NAME, found.what) for found in error.problems]
-            self.unknown_format = isinstance(error, UnknownFormatError)
-            return None
-        if header != tar.encode(MANIFEST_NAME, size, manifest.build.epoch) or any(padding):
-            self._note(MANIFEST_NAME, "its header or padding is not what the manifest calls for")
-        expected = sum(map(tar.member_size, (size, *(blob.size for blob in manifest.blobs)))) + len(tar.END)
-        if frame.content_size != expected:
-            found = f"holds {frame.content_size} bytes"
-            self._note("compressed data", f"{found}, but the manifest accounts for {expected}")
-        return manifest
-
-    def _note(self, where: str, what: str) -> None:
-        self._problems.append(Problem(where, what))
 
 
 def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> Iterator[tuple[str, memoryview]]:

@@ -26,9 +26,8 @@ def cover(
 ) -> dict[str, Any]:
     """Replay ``calls`` random calls against an artifact's keys.
 
-    Returns:
-        What `gdn_aot.tracing.replay.replay` returns; misses of kernels and keys that the manifest itself lists as not
-        covered are under ``not_covered`` instead of ``misses``.
+    Returns what `gdn_aot.tracing.replay.replay` returns; misses of kernels and keys that the manifest itself lists as
+    not covered are under ``not_covered`` instead of ``misses``.
 
     Raises:
         UsageError: The installed provider or Triton is another version than the artifact's.
@@ -75,8 +74,7 @@ def check_versions(manifest: Manifest) -> None:
     for name, wanted, found in pairs:
         if wanted != found:
             raise UsageError(
-                f"the artifact is for {name} {wanted}, installed is {found}",
-                hint=f"pip install {name}=={wanted}",
+                f"the artifact is for {name} {wanted}, installed is {found}", hint=f"pip install {name}=={wanted}"
             )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gdn_aot.tracing import records
     from gdn_aot.tracing.wanted import Wanted
 
-
+_CHECKOUT = Path(__file__).parent.parent.parent
 _LICENSE_NAME = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
 
 
@@ -197,15 +197,14 @@ def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
 
 def _commit() -> tuple[str | None, bool]:
     """Return the commit of our own checkout and whether it has changes; (None, False) when installed."""
-    package = Path(__file__).parent.parent
-    if not (package.parent / ".git").exists():
+    if not (_CHECKOUT / ".git").exists():
         return None, False
-
-    def git(*arguments: str) -> str:
-        command = ["git", "--no-optional-locks", "-C", str(package.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "gdn_aot"))
+        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--", "gdn_aot"))
     except (OSError, subprocess.CalledProcessError):
         return None, False
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(_CHECKOUT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

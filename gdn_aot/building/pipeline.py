@@ -202,12 +202,12 @@ def order(job: Job, target: Target, trace: Trace) -> Order:
 
 def expected(job: Job, target: Target, lazy: LazyWorker) -> Callable[[], Worker]:
     """Return what starts a target's worker, and has its compile workers start meanwhile."""
+    return partial(_started, job, target, lazy)
 
-    def get() -> Worker:
-        job.executor.expect(job.wanted.provider, [target])
-        return lazy.get()
 
-    return get
+def _started(job: Job, target: Target, lazy: LazyWorker) -> Worker:
+    job.executor.expect(job.wanted.provider, [target])
+    return lazy.get()
 
 
 def _first_trace(job: Job, target: Target, worker: Callable[[], Worker]) -> tuple[Known, Trace]:

@@ -82,7 +82,7 @@ def merge_folder(folder: Path) -> Merged:
         "tool": f"gdn-aot {__version__}",
         "triton": triton,
         "processes": sum(bool(process.launches) for process in used),
-        "packages": list(map(decode, sorted({row for process in used for row in process.packages}))),
+        "packages": list(map(decode, sorted(set().union(*(process.packages for process in used))))),
         "kernels": _kernels(used),
         "left_out": [{"what": what, "reason": why} for what, why in sorted(left_out)],
     }

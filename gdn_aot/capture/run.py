@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,18 +113,18 @@ def _run(command: Sequence[str], env: Mapping[str, str], stdout: int | None) -> 
 @contextlib.contextmanager
 def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Let the command handle signals that are meant for it, and outlive it to collect what it wrote."""
-
-    def forward(number: int, _frame: Any) -> None:
-        if signal.Signals(number).name not in _FROM_TERMINAL or not _in_foreground():
-            process.send_signal(number)
-
     numbers = [getattr(signal, name) for name in _FORWARDED]
-    saved = {number: signal.signal(number, forward) for number in numbers}
+    saved = {number: signal.signal(number, partial(_forward, process)) for number in numbers}
     try:
         yield
     finally:
         for number, handler in saved.items():
             signal.signal(number, handler)
+
+
+def _forward(process: subprocess.Popen[bytes], number: int, _frame: Any) -> None:
+    if signal.Signals(number).name not in _FROM_TERMINAL or not _in_foreground():
+        process.send_signal(number)
 
 
 def _in_foreground() -> bool:

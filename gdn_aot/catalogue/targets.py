@@ -102,10 +102,7 @@ def all_targets() -> tuple[Target, ...]:
 
 
 def get_target(name: str) -> Target:
-    """Find a target by name.
-
-    Args:
-        name: ``sm_120``, ``sm120``, ``120`` or ``12.0``; a feature suffix as in ``sm_90a`` is dropped.
+    """Find a target by ``sm_120``, ``sm120``, ``120`` or ``12.0``; a feature suffix as in ``sm_90a`` is dropped.
 
     Raises:
         UsageError: No such target. The message lists all of them, with the nearest first if there is one.
@@ -160,8 +157,7 @@ def _release(path: str) -> str | None:
 def _assembler(target: Target) -> tuple[str, str] | None:
     """Find the ptxas Triton would use for a target, by its rule: the environment's if it runs, else its own.
 
-    Returns:
-        Path and version; None if there is no Triton, or none of its ptxas runs.
+    Returns path and version; None if there is no Triton, or none of its ptxas runs.
     """
     root = _triton_dir()
     if root is None:

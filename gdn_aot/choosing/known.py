@@ -47,12 +47,7 @@ def known_for(wanted: Wanted, target: Target, root: Path | None) -> Known:
 
 
 def _suggested(
-    capture: CapturedKernels | None,
-    target: Target,
-    transferred: Suggest,
-    kernel: str,
-    key: Key,
-    own: Sequence[Config],
+    capture: CapturedKernels | None, target: Target, transferred: Suggest, kernel: str, key: Key, own: Sequence[Config]
 ) -> Sequence[tuning.TunedChoice]:
     """Return choices that were not measured here, best first: that of the deployment, if it is on this very target."""
     rest = transferred(kernel, key, own)

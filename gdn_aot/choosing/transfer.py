@@ -38,11 +38,7 @@ _SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")
 
 def nearness(target: Target, other: Target) -> tuple[bool, int, int]:
     """Return what to sort targets by to have those nearest to ``target`` first."""
-    return (
-        other.capability[0] != target.capability[0],
-        abs(other.arch_number - target.arch_number),
-        other.arch_number,
-    )
+    return (other.capability[0] != target.capability[0], abs(other.arch_number - target.arch_number), other.arch_number)
 
 
 def ranked(kernel: MeasuredKernel, choice: MeasuredChoice, goal: objective.Objective) -> list[Config]:
@@ -67,8 +63,6 @@ def ranked(kernel: MeasuredKernel, choice: MeasuredChoice, goal: objective.Objec
 
 
 class _Source:
-    """One record, ready to be asked."""
-
     def __init__(self, record: TuningRecord) -> None:
         self.record = record
         self.exact = {
@@ -93,7 +87,7 @@ class Transfer:
         self, root: Path | None, target: Target, distribution: str, version: str, triton: str | None = None
     ) -> None:
         self._target, self._triton = target, triton
-        nearest = sorted(all_targets(), key=lambda other: nearness(target, other)) if root is not None else []
+        nearest = sorted(all_targets(), key=lambda other: nearness(target, other))
         self._places = [
             (other.name, path)
             for other in nearest

@@ -90,12 +90,8 @@ def selected_shapes(provider: ProviderInfo, options: Mapping[str, Any], *, captu
     if not models and not shapes:
         if captured:
             return Selection(shapes=(), skipped=())
-        ways = [
-            "--model qwen3.5-9b",
-            "--model all",
-            *([] if provider.catalogue_only else ["--shape"]),
-            *([] if captured is None else ["--capture"]),
-        ]
+        ways = ["--model qwen3.5-9b", "--model all", *["--shape"] * (not provider.catalogue_only)]
+        ways += ["--capture"] * (captured is not None)
         raise UsageError("no model given", hint=f"{', '.join(ways[:-1])} or {ways[-1]}; see gdn-aot models")
     selection = select_shapes(models, sizes, shapes, options["dtype"])
     for skipped in selection.skipped:
@@ -112,15 +108,14 @@ def select_workloads(
         UsageError: A glob matches nothing.
         NothingSelectedError: No workload is left.
     """
-    names = provider.workloads + (provider.training if mode == "train" else ())
+    names = provider.workloads + provider.training * (mode == "train")
     for pattern in (*wanted, *unwanted):
         if not fnmatch.filter(names, pattern):
             raise UsageError(
-                f"no {mode} workload of {provider.name} matches {pattern!r}",
-                hint=f"workloads are {', '.join(names)}",
+                f"no {mode} workload of {provider.name} matches {pattern!r}", hint=f"workloads are {', '.join(names)}"
             )
-    chosen = {name for pattern in wanted or ("*",) for name in fnmatch.filter(names, pattern)}
-    chosen -= {name for pattern in unwanted for name in fnmatch.filter(names, pattern)}
+    chosen = set[str]().union(*(fnmatch.filter(names, pattern) for pattern in wanted or ("*",)))
+    chosen.difference_update(*(fnmatch.filter(names, pattern) for pattern in unwanted))
     if not chosen:
         raise NothingSelectedError("every workload is excluded")
     return tuple(name for name in names if name in chosen)

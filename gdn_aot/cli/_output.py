@@ -112,13 +112,10 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     """Align rows in columns: numbers to the right, the rest to the left, two spaces between; None is ``-``."""
     cells = [["-" if value is None else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
+    right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
+    aligned = [str.rjust if number else str.ljust for number in right]
     lines = (
-        (
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(line, widths, right, strict=True)
-        )
-        for line in ([*headers], *cells)
+        [put(cell, width) for put, cell, width in zip(aligned, line, widths, strict=True)] for line in (headers, *cells)
     )
     return "\n".join("  ".join(line).rstrip() for line in lines)
 

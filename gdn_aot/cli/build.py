@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.artifact.manifest import Manifest
-    from gdn_aot.building.pipeline import Built
+    from gdn_aot.building.pipeline import Built, Job
+    from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Failure
     from gdn_aot.matrix import Matrix, MatrixRow
 
@@ -89,22 +90,20 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     provider = get_provider(captured.provider if captured else options["provider"])
     targets = selected_targets(options["arch"] or (captured_archs(captured) if captured else ()))
     selection = selected_shapes(provider, options, captured=captured is not None)
-    beside = matrix.parent
+    usual = matrix.parent / "numerics"
     job = make_job(
         provider,
         selection,
         Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"], mode=options["mode"]),
         options,
         captured,
-        tuning_root=tuning_root(options["tuning"], beside),
+        tuning_root=tuning_root(options["tuning"], matrix.parent),
         all_candidates=options["candidates"] == "all",
         keep_going=keep_going,
-        numerics_root=options["numerics"] or (usual if (usual := beside / "numerics").is_dir() else None),
+        numerics_root=options["numerics"] or (usual if usual.is_dir() else None),
     )
     pipeline.check_environment(job, targets)
-    for target in targets:
-        if job.wanted.shapes_for(target) != job.wanted.shapes:
-            note(f"{target} has no bf16 arithmetic: building for fp16; --dtype bf16 builds the emulation")
+    _note_fallbacks(job, targets)
     check_output(job.output)
     finished: list[Built] = []
     with Progress("build") as progress, _executor.executor(options["executor"], options["address"]) as work:
@@ -115,8 +114,12 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     if failures and not keep_going:
         lines = [f"  {built.target}: {_failed(failure)}" for built, failure in failures]
         raise CompileFailedError("\n".join([f"{len(failures)} kernels did not compile:", *lines]))
-    if as_json:
-        document = {
+    if not as_json:
+        for built in finished:
+            out(str(built.path))
+        return
+    emit_json(
+        {
             "artifacts": [
                 _artifact(built.manifest, built.path, built) for built in finished if built.manifest and built.path
             ],
@@ -125,10 +128,13 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
             "failures": [{"arch": built.target.name, **asdict(failure)} for built, failure in failures],
             "seconds": round(time.monotonic() - start, 3),
         }
-        emit_json(document)
-        return
-    for built in finished:
-        out(str(built.path))
+    )
+
+
+def _note_fallbacks(job: Job, targets: tuple[Target, ...]) -> None:
+    for target in targets:
+        if job.wanted.shapes_for(target) != job.wanted.shapes:
+            note(f"{target} has no bf16 arithmetic: building for fp16; --dtype bf16 builds the emulation")
 
 
 def _only_row(identifier: str | None, matrix: Path) -> MatrixRow | None:
@@ -184,7 +190,6 @@ def _check_environment(matrix: Matrix, row: MatrixRow) -> None:
 
 
 def _report(built: Built) -> None:
-    """Say on stderr what became of one target."""
     if built.manifest is None or built.path is None:
         note(f"{built.target}: not packed, {len(built.choices.failures)} compiles failed ({times(built.seconds)})")
         return
@@ -205,7 +210,6 @@ def _failed(failure: Failure) -> str:
 
 
 def _artifact(manifest: Manifest, path: Path, built: Built) -> dict[str, Any]:
-    """Return the ``--json`` description of one artifact that was built."""
     kernels = manifest.kernels
     provenance = Counter(choice.provenance for kernel in kernels for choice in kernel.choices)
     return {

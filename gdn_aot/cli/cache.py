@@ -80,12 +80,9 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
 
 @command.command("prune")
 @_options.default(
-    "--keep",
-    1,
-    "Builds of each identifier that stay, the last installed first.",
-    metavar="N",
-    type=click.IntRange(min=0),
-)
+    "--keep", 1, "Builds of each identifier that stay, the last installed first.",
+    metavar="N", type=click.IntRange(min=0),
+)  # fmt: skip
 @_dry_run
 @_options.quiet
 @_options.as_json

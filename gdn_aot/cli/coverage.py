@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
@@ -77,7 +78,7 @@ def _selected(
     """
     from gdn_aot.catalogue.models import all_models, select_shapes
 
-    names = [part for name in models for part in name.split(",")]
+    names = list(chain.from_iterable(name.split(",") for name in models))
     own = {shape.name for shape in built} - {model.name for model in all_models()}
     chosen = [shape for shape in built if not names or shape.name in own.intersection(names)]
     if catalogue := [name for name in names if name not in own]:

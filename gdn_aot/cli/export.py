@@ -74,7 +74,6 @@ def command(
 
 
 def _of_artifact(path: Path) -> tuple[list[ExportedChoice], str]:
-    """Return the choices of an artifact and its version of Triton."""
     from gdn_aot.artifact.verify import open_artifact
     from gdn_aot.providers.fla.configs import ExportedChoice
 

@@ -107,15 +107,17 @@ def _document(
 ) -> dict[str, object]:
     from gdn_aot.registry.open import shown_repo
 
+    found = msgspec.to_builtins(result) if result else {}
+    asked = {"repo": shown_repo(order.repo), "revision": order.revision} if order else {}
     return {
         "ok": ok,
-        "repo": result.repository if result else shown_repo(order.repo) if order else None,
-        "revision": result.revision if result else order.revision if order else None,
-        "commit": result.commit if result else None,
-        "asked": result.asked if result else None,
+        "repo": found.get("repository", asked.get("repo")),
+        "revision": found.get("revision", asked.get("revision")),
+        "commit": found.get("commit"),
+        "asked": found.get("asked"),
         "artifacts": msgspec.to_builtins(fetched),
-        "verdicts": msgspec.to_builtins(result.verdicts) if result else [],
-        "missing": list(result.missing) if result else [],
+        "verdicts": found.get("verdicts", []),
+        "missing": found.get("missing", []),
         "seconds": round(seconds, 3),
     }
 

@@ -39,7 +39,6 @@ def command(file: Path, *, as_json: bool) -> None:
 
 
 def _sizes(artifact: Artifact) -> dict[str, int]:
-    """Return sizes in bytes."""
     return {
         "file": artifact.size,
         "uncompressed": artifact.uncompressed,

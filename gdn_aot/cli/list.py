@@ -41,7 +41,7 @@ def command(
     from gdn_aot.registry.request import machine_request
     from gdn_aot.store.store import Store, default_home
 
-    named = repo is not None or revision is not None
+    named = (repo, revision) != (None, None)
     registry, entries = _look(repo, revision, token, must=named) if named or not installed else (None, ())
     store = Store(default_home())
     request = machine_request()
@@ -58,15 +58,16 @@ def command(
             }
         )
         return
-    if registry is not None and "error" not in registry and not quiet:
-        count = plural(len(entries), "artifact")
-        note(f"registry {registry['repo']} at {registry['revision']}, commit {registry['commit']}: {count}")
-    if not quiet and (installed or not named):
-        note(f"store {store.root}: {plural(sum(row.path is not None for row in found), 'artifact')}")
     if quiet:
         for row in found:
             out(row.identifier)
-    elif found:
+        return
+    if registry is not None and "error" not in registry:
+        count = plural(len(entries), "artifact")
+        note(f"registry {registry['repo']} at {registry['revision']}, commit {registry['commit']}: {count}")
+    if installed or not named:
+        note(f"store {store.root}: {plural(sum(row.path is not None for row in found), 'artifact')}")
+    if found:
         out(table(list(map(_row, found)), _HEADS))
 
 

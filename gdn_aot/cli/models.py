@@ -21,12 +21,7 @@ def command(*, as_json: bool) -> None:
         return
     heads = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
     lines = [
-        (
-            model.name,
-            *(getattr(model, head) for head in heads),
-            ",".join(map(str, model.tps())),
-            model.confidence,
-        )
+        (model.name, *(getattr(model, head) for head in heads), ",".join(map(str, model.tps())), model.confidence)
         for model in models
     ]
     out(table(lines, ("model", *heads, "tp", "confidence")))

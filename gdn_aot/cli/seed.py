@@ -25,12 +25,9 @@ _SUMS = ("binaries", "choices", "written", "kept")
 @click.command("seed")
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path())
 @click.option(
-    "--into",
-    required=True,
-    type=_options.path,
-    metavar="DIR",
+    "--into", required=True, type=_options.path, metavar="DIR",
     help="The cache: what TRITON_CACHE_DIR will name. Made if it is not there.",
-)
+)  # fmt: skip
 @_options.quiet
 @_options.as_json
 def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -> None:

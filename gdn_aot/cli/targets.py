@@ -19,7 +19,7 @@ def command(*, as_json: bool) -> None:
     installed = importlib.util.find_spec("triton") is not None
     targets = all_targets()
     reasons = {target: check_assembler(target) if installed else None for target in targets}
-    versions = {target: assembler_version(target) if installed else None for target in targets}
+    versions = {target: assembler_version(target) for target in targets}
     if as_json:
         emit_json(
             [
@@ -39,13 +39,12 @@ def command(*, as_json: bool) -> None:
             target.card.name,
             target.card.sm_count,
             target.max_shared,
-            "yes" if target.bf16 else "no",
+            ("no", "yes")[target.bf16],
             "no Triton" if not installed else "no" if reasons[target] else "yes",
             versions[target],
         )
         for target in targets
     ]
     out(table(lines, ("target", "card", "SMs", "shared/block", "bf16", "assembles", "ptxas")))
-    for target, reason in reasons.items():
-        if reason:
-            out(f"{target}: {reason}")
+    for target in filter(reasons.get, targets):
+        out(f"{target}: {reasons[target]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -188,9 +189,10 @@ def _tell_prepared(task: TuneTask, made: PreparedUnits, *, as_json: bool) -> Non
 
 def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
     card = done.card
-    skipped = {call: why for outcome in done.outcomes.values() for call, why in outcome.skipped.items()}
-    wrong = {call: why for outcome in done.outcomes.values() for call, why in outcome.wrong.items()} | done.dropped
-    restarts = [why for outcome in done.outcomes.values() for why in outcome.restarts]
+    outcomes = list(done.outcomes.values())
+    skipped = dict(chain.from_iterable(outcome.skipped.items() for outcome in outcomes))
+    wrong = dict(chain.from_iterable(outcome.wrong.items() for outcome in outcomes)) | done.dropped
+    restarts = list(chain.from_iterable(outcome.restarts for outcome in outcomes))
     noise = "" if done.noise is None else f"; median standard error {done.noise:.1%}"
     spent = f"({times(done.seconds)}){noise}"
     note(f"{card.name}: {done.keys} keys measured, {done.missing} not, {done.out} candidates out {spent}")
@@ -213,23 +215,23 @@ def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
             [],
             hint="what these calls launch has no measured choice; report it with the record and the device",
         )
-    if as_json:
-        emit_json(
-            {
-                "record": str(done.path),
-                "target": task.target.name,
-                "device": {"name": card.name, "driver": card.driver},
-                "keys": done.keys,
-                "missing": done.missing,
-                "out": done.out,
-                "regret": {str(tokens): list(values) for tokens, values in done.regret.items()},
-                "warning": card.warning(),
-                "noise": done.noise,
-                "skipped": skipped,
-                "restarts": restarts,
-                "ended": done.ended,
-                "seconds": rounded(done.seconds),
-            }
-        )
-    else:
+    if not as_json:
         out(str(done.path))
+        return
+    emit_json(
+        {
+            "record": str(done.path),
+            "target": task.target.name,
+            "device": {"name": card.name, "driver": card.driver},
+            "keys": done.keys,
+            "missing": done.missing,
+            "out": done.out,
+            "regret": {str(tokens): list(values) for tokens, values in done.regret.items()},
+            "warning": card.warning(),
+            "noise": done.noise,
+            "skipped": skipped,
+            "restarts": restarts,
+            "ended": done.ended,
+            "seconds": rounded(done.seconds),
+        }
+    )

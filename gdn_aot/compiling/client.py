@@ -25,10 +25,8 @@ MODULE = "gdn_aot.compiling.worker"
 _SETTINGS = {"CUDA_VISIBLE_DEVICES": "", "TRITON_DISABLE_LINE_INFO": "1"}
 
 
-class WorkerError(GdnAotError):
+class WorkerError(GdnAotError, code="worker"):
     """The worker process ended or refused; the message holds what it printed."""
-
-    code = "worker"
 
 
 class WorkerEndedError(WorkerError):
@@ -55,13 +53,7 @@ class Worker(Child):
         return self
 
     def trace(
-        self,
-        wanted: Wanted,
-        ptxas: str,
-        *,
-        derive: str = "",
-        extras: Extras | None = None,
-        tokens: Sequence[int] = (),
+        self, wanted: Wanted, ptxas: str, *, derive: str = "", extras: Extras | None = None, tokens: Sequence[int] = ()
     ) -> bytes:
         """Trace what is wanted, with the assembler's version. Returns the trace as JSON.
 

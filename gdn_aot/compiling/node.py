@@ -95,9 +95,8 @@ def compile_batch(
 ) -> dict[str, Any]:
     """Compile launches of one target for the machine whose `versions` are ``here``.
 
-    Returns:
-        ``answers``, each with the ``task``'s place in ``payloads`` and the bytes of what was made; or ``differs``, in
-        what this node does from that machine; or ``broken``, why the provider cannot be imported.
+    Returns ``answers``, each with the ``task``'s place in ``payloads`` and the bytes of what was made; or ``differs``,
+    in what this node does from that machine; or ``broken``, why the provider cannot be imported.
 
     Raises:
         LostWorkerError: The worker process is gone, or hung.

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import defaultdict
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -65,7 +66,7 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     tokens: list[int] = request.get("tokens", [])
     refusals: dict[tuple[str, str], str] = {}
-    had: set[tuple[int, str, int]] = set()
+    had: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
 
     names = [name for name in request["workloads"] if name in module.WORKLOADS and shapes]
     made.workloads = [f"{name}@{count}" for count in tokens for name in names] if tokens else names
@@ -77,8 +78,8 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
             for number, call in enumerate(calls):
                 try:
                     keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
-                    fresh = [key for key in keys if (shape_index, count, key) not in had]
-                    had.update((shape_index, count, key) for key in fresh)
+                    fresh = [key for key in keys if key not in had[shape_index, count]]
+                    had[shape_index, count].update(fresh)
                     if count and fresh:
                         made.places.append((shape_index, int(count), name, number, fresh))
                 except Exception as error:  # noqa: BLE001
@@ -97,11 +98,7 @@ def _more(request: dict[str, Any]) -> Callable[[str, list[Config]], list[Config]
     target = get_target(request["target"])
     if not kind and not extras:
         return None
-
-    def more(kernel: str, offered: list[Config]) -> list[Config]:
-        return wide.beyond(offered, extras.get(kernel, ()), kind, target)
-
-    return more
+    return lambda kernel, offered: wide.beyond(offered, extras.get(kernel, ()), kind, target)
 
 
 class Compiler:

@@ -83,6 +83,12 @@ class ArtifactState:
     damage: tuple[str, ...] = ()
     """What of it is missing or damaged in the store."""
 
+    @property
+    def served(self) -> list[str]:
+        """The kernels that are not refused."""
+        refused = {item.kernel for item in self.refused}
+        return [kernel for kernel in self.kernels if kernel not in refused]
+
 
 def examine(store: Store, path: str, devices: Sequence[Device], *, deep: bool) -> ArtifactState:
     """Look at an artifact file or a directory of the store; nothing is unpacked. If deep, compare digests."""

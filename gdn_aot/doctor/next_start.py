@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from gdn_aot._text import plural
@@ -115,26 +116,22 @@ def _on(
 ) -> NextStart:
     devices = [device for device in present if device.target == target]
     fitting = [artifact for artifact in accepted if artifact.target == target]
-    served: dict[str, None] = {}
-    for artifact in fitting:
-        refused = {item.kernel for item in artifact.refused}
-        served.update((kernel, None) for kernel in artifact.kernels if kernel not in refused)
-    reason = "" if fitting else f"no artifact for {target} fits" if target else "no artifact fits"
+    served = dict.fromkeys(chain.from_iterable(artifact.served for artifact in fitting))
     buildable = all(device.buildable for device in devices)
-    if reason and not buildable:
-        reason += ", and gdn-aot cannot build for it"
-    refusals = {item.kernel: item for artifact in fitting for item in artifact.refused}
-    builders = (providers or ("",)) if reason and buildable else ()
+    reason = f"no artifact{f' for {target}' if target else ''} fits"
+    reason += ", and gdn-aot cannot build for it" * (not buildable)
+    refusals = {item.kernel: item for item in chain.from_iterable(artifact.refused for artifact in fitting)}
+    builders = (providers or ("",)) if buildable and not fitting else ()
     return NextStart(
         target=target,
         devices=tuple(device.index for device in devices),
-        everything=blocked or reason,
+        everything=blocked or reason * (not fitting),
         commands=tuple(build_command(provider, target or "") for provider in builders),
         artifacts=tuple(artifact.path for artifact in fitting),
-        models=tuple(dict.fromkeys(model for artifact in fitting for model in artifact.models)),
+        models=tuple(dict.fromkeys(chain.from_iterable(artifact.models for artifact in fitting))),
         served=tuple(served),
         refused=tuple(item for kernel, item in refusals.items() if kernel not in served),
-        not_covered=tuple(dict.fromkeys(item for artifact in fitting for item in artifact.not_covered)),
+        not_covered=tuple(dict.fromkeys(chain.from_iterable(artifact.not_covered for artifact in fitting))),
         conditional=tuple(_conditional(fitting, tuple(served))),
     )
 

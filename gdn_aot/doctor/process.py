@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 
 _PLUGIN = "gdn_aot"
 """Name of our entry points, by which the variables in `_HOSTS` select them."""
-_HOSTS = (
-    ("vllm", "vllm.general_plugins", "VLLM_PLUGINS"),
-    ("sglang", "sglang.srt.plugins", "SGLANG_PLUGINS"),
-)
+_HOSTS = (("vllm", "vllm.general_plugins", "VLLM_PLUGINS"), ("sglang", "sglang.srt.plugins", "SGLANG_PLUGINS"))
 """Distribution, group of entry points, and the variable that holds the names of those to load."""
+_MEANINGS = {
+    (True, True): "launches need no compiler; Triton can compile what no artifact has",
+    (True, False): "launches need no compiler; Triton cannot launch what no artifact has ({})",
+    (False, False): "nothing can be launched: {}, and gdn_aot.triton_internals._launch is not there",
+    (False, True): "gdn_aot.triton_internals._launch is not there, so Triton compiles a launcher for each kernel",
+}
+"""By whether our launcher is there, and a compiler with Python's headers."""
 
 
 def read_versions() -> Section:
@@ -76,12 +80,7 @@ def read_environment() -> Section:
         problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
     changed = changed_code_variable()
     facts = {
-        "enabled": settings.enabled,
-        "home": settings.home,
-        "artifact": settings.artifact,
-        "strict": settings.strict,
-        "on_miss": settings.on_miss,
-        "log": settings.log,
+        **{name: getattr(settings, name) for name in ("enabled", "home", "artifact", "strict", "on_miss", "log")},
         "problems": tuple(problems),
         "triton_cache_dir": os.environ.get("TRITON_CACHE_DIR") or None,
         "changed_code_variable": changed,
@@ -111,7 +110,7 @@ def read_compiler() -> Section:
     lacks = f"CC={command}, which is not there" if command is not None else "no gcc and no clang"
     missing = lacks if path is None else "" if headers else f"no Python.h in {include}"
     native = not problem
-    can_launch, meaning = native or not missing, _meaning(native, missing)
+    can_launch, meaning = native or not missing, _MEANINGS[native, not missing].format(missing)
     facts = {
         "path": path,
         "headers": headers,
@@ -124,16 +123,6 @@ def read_compiler() -> Section:
     return make_section("compiler", facts, () if can_launch else [(meaning, hint)])
 
 
-def _meaning(native: bool, missing: str) -> str:
-    if native and not missing:
-        return "launches need no compiler; Triton can compile what no artifact has"
-    if native:
-        return f"launches need no compiler; Triton cannot launch what no artifact has ({missing})"
-    if missing:
-        return f"nothing can be launched: {missing}, and gdn_aot.triton_internals._launch is not there"
-    return "gdn_aot.triton_internals._launch is not there, so Triton compiles a launcher for each kernel"
-
-
 def read_hooks(served: Collection[str] = ()) -> Section:
     """Look for what installs the loader in serving processes, and whether it is installed in this one.
 
@@ -141,23 +130,7 @@ def read_hooks(served: Collection[str] = ()) -> Section:
     """
     loader = sys.modules.get("gdn_aot.serving.loader")
     active, automatic = loader is not None and loader.state().active, "gdn_aot.auto" in sys.modules
-    entries = importlib.metadata.entry_points()
-    plugins: list[dict[str, Any]] = []
-    for host, group, variable in _HOSTS:
-        values = [entry.value for entry in entries.select(group=group, name=_PLUGIN)]
-        chosen = os.environ.get(variable)
-        plugins.append(
-            {
-                "host": host,
-                "host_version": installed.version(host),
-                "group": group,
-                "installed": bool(values),
-                "value": values[0] if values else None,
-                "variable": variable,
-                "filter": chosen,
-                "left_out": _left_out(host, chosen),
-            }
-        )
+    plugins = [_plugin(*host) for host in _HOSTS]
     rows: list[tuple[str, object]] = [
         ("every Python", "gdn_aot.auto, by sitecustomize or a .pth file" if automatic else "no"),
         *((f"{plugin['host']} {plugin['host_version'] or '(not installed)'}", _shown(plugin)) for plugin in plugins),
@@ -166,6 +139,21 @@ def read_hooks(served: Collection[str] = ()) -> Section:
     asked = () if active or automatic else [plugin for plugin in plugins if plugin["host"] in served]
     obstacles = [obstacle for plugin in asked if plugin["host_version"] for obstacle in _unloaded(plugin)]
     return make_section("hooks", {"active": active, "automatic": automatic, "plugins": plugins}, obstacles, rows)
+
+
+def _plugin(host: str, group: str, variable: str) -> dict[str, Any]:
+    values = [entry.value for entry in importlib.metadata.entry_points(group=group, name=_PLUGIN)]
+    chosen = os.environ.get(variable)
+    return {
+        "host": host,
+        "host_version": installed.version(host),
+        "group": group,
+        "installed": bool(values),
+        "value": next(iter(values), None),
+        "variable": variable,
+        "filter": chosen,
+        "left_out": _left_out(host, chosen),
+    }
 
 
 def _left_out(host: str, chosen: str | None) -> bool:

@@ -36,12 +36,9 @@ class _Worker:
 
 
 class Pool:
-    """Runs ``work(payload) -> answer`` in forked workers.
+    """Runs ``work(payload) -> answer`` in forked workers, each task for ``timeout`` seconds at most.
 
-    Args:
-        work: Called in the worker. What it raises is its own business: an exception that leaves it ends the worker.
-        jobs: Number of workers.
-        timeout: Seconds that one task may take.
+    What ``work`` raises is its own business: an exception that leaves it ends the worker.
     """
 
     def __init__(self, work: Callable[[dict[str, Any]], dict[str, Any]], jobs: int, timeout: float) -> None:
@@ -57,11 +54,6 @@ class Pool:
         process.start()
         theirs.close()
         return _Worker(process, ours)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a task waits or runs."""
-        return bool(self._waiting) or any(worker.task is not None for worker in self._workers)
 
     def connections(self) -> list[Connection]:
         """Return the connections on which `collect` may have something to read."""

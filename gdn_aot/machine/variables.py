@@ -7,26 +7,12 @@ import os
 _OFF = ("", "0", "false", "no", "off")
 
 _CODE_VARIABLES = (
-    "ALLOW_LHS_TMEM_LAYOUT_CONVERSION",
-    "DISABLE_LLVM_OPT",
-    "DISABLE_MMA_V3",
-    "DISABLE_MMA_V5",
-    "DISABLE_PTXAS_OPT",
-    "LLVM_EXTRACT_DI_LOCAL_VARIABLES",
-    "LLVM_PASS_PLUGIN_PATH",
-    "PTXAS_OPTIONS",
-    "TRITON_ALWAYS_COMPILE",
-    "TRITON_ENABLE_ASAN",
-    "TRITON_ENABLE_EXPERIMENTAL_CONSAN",
-    "TRITON_F32_DEFAULT",
-    "TRITON_INSTRUMENTATION_MODE",
-    "TRITON_INTERPRET",
-    "TRITON_KERNEL_OVERRIDE",
-    "TRITON_OVERRIDE_ARCH",
-    "TRITON_PLUGIN_PATHS",
-    "TRITON_PREFER_TMEM_16x256_LAYOUT",
-    "USE_IR_LOC",
-)
+    "ALLOW_LHS_TMEM_LAYOUT_CONVERSION", "DISABLE_LLVM_OPT", "DISABLE_MMA_V3", "DISABLE_MMA_V5", "DISABLE_PTXAS_OPT",
+    "LLVM_EXTRACT_DI_LOCAL_VARIABLES", "LLVM_PASS_PLUGIN_PATH", "PTXAS_OPTIONS", "TRITON_ALWAYS_COMPILE",
+    "TRITON_ENABLE_ASAN", "TRITON_ENABLE_EXPERIMENTAL_CONSAN", "TRITON_F32_DEFAULT", "TRITON_INSTRUMENTATION_MODE",
+    "TRITON_INTERPRET", "TRITON_KERNEL_OVERRIDE", "TRITON_OVERRIDE_ARCH", "TRITON_PLUGIN_PATHS",
+    "TRITON_PREFER_TMEM_16x256_LAYOUT", "USE_IR_LOC",
+)  # fmt: skip
 """Variables by which a user asks Triton for other code than its defaults make; with one set, ready binaries are not
 what was asked for. They are those that ``get_cache_invalidating_env_vars`` of libtriton knows, less those for AMD and
 for printing, and those of triton/knobs.py that change code or forbid reuse. ``TRITON_DEFAULT_FP_FUSION`` is one more,

@@ -18,6 +18,7 @@ from gdn_aot.triton_internals import SUPPORTED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from gdn_aot.catalogue.models import Model
     from gdn_aot.catalogue.providers import ProviderVersion
     from gdn_aot.matrix.form import ArtifactTable, BuildEnvironment, MatrixFile
 
@@ -121,10 +122,14 @@ def _name_problems(table: ArtifactTable, environments: set[str], where: str) -> 
         for number, name in enumerate(getattr(table, f"{what}s")):
             if name not in names:
                 yield Problem(f"{where}.{what}s[{number}]", _unknown(what, name, names))
+    yield from _size_problems(table, models, where)
+
+
+def _size_problems(table: ArtifactTable, models: dict[str, Model], where: str) -> Iterator[Problem]:
     if "all" not in table.models:
         for number, model in enumerate(map(models.get, table.models)):
-            reasons = [model.indivisible(tp) for tp in table.tp] if model else []
-            yield from (Problem(f"{where}.models[{number}]", reason) for reason in reasons if reason)
+            reasons = map(model.indivisible, table.tp) if model else ()
+            yield from (Problem(f"{where}.models[{number}]", reason) for reason in filter(None, reasons))
     elif len(table.models) > 1:
         yield Problem(f"{where}.models", "all stands alone")
     else:

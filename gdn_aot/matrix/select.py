@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gdn_aot.errors import NothingSelectedError, UsageError
@@ -97,11 +98,11 @@ def one(matrix: Matrix, identifier: str) -> MatrixRow:
 
 def _near(pattern: str, identifiers: Sequence[str]) -> str:
     """Return a hint with the identifiers in which most of a glob's own characters are found in order."""
-
-    def likeness(name: str) -> float:
-        matcher = difflib.SequenceMatcher(a=literal, b=name, autojunk=False)
-        return sum(block.size for block in matcher.get_matching_blocks()) - len(name) / 1000
-
     literal = re.sub(r"[*?\[\]{},]", "", pattern)
-    near = sorted(identifiers, key=likeness, reverse=True)[:_NEAR]
+    near = sorted(identifiers, key=partial(_likeness, literal), reverse=True)[:_NEAR]
     return f"near misses: {', '.join(near)}; gdn-aot matrix lists all"
+
+
+def _likeness(literal: str, name: str) -> float:
+    matcher = difflib.SequenceMatcher(a=literal, b=name, autojunk=False)
+    return sum(block.size for block in matcher.get_matching_blocks()) - len(name) / 1000

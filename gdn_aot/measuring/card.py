@@ -77,11 +77,7 @@ class Cuda:
         from gdn_aot.triton_internals.direct import Ready, current_stream
 
         ready, stream = Ready(self._native, jit, record, code, 0), current_stream(0)
-
-        def launch(grid: tuple[int, int, int], arguments: Mapping[str, Any]) -> None:
-            ready.launch(grid, arguments, stream)
-
-        return launch
+        return lambda grid, arguments: ready.launch(grid, arguments, stream)
 
     def _lead(self, seconds: float) -> int:
         """Return how often to overwrite the buffer so that the device is busy for ``seconds``; at least once."""

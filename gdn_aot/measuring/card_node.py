@@ -36,16 +36,7 @@ class CardNode:
 
     async def describe(self, provider: str, target: str) -> dict[str, Any]:
         """Return the versions of this node, and its card or why there is none."""
-
-        def describe() -> dict[str, Any]:
-            found = {"versions": versions(get_provider(provider), target)}
-            try:
-                card = probe()
-            except GdnAotError as error:
-                return {**found, "problem": error.message}
-            return {**found, "card": {**asdict(card), "target": card.target.name}}
-
-        return await asyncio.to_thread(describe)
+        return await asyncio.to_thread(_described, provider, target)
 
     async def start(self, module: str, variables: Mapping[str, str], silence: float) -> None:
         """Start a measuring process in the place of the last one."""
@@ -89,3 +80,12 @@ class CardNode:
         """End everything and remove the files."""
         await self.end(at_once=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _described(provider: str, target: str) -> dict[str, Any]:
+    found = {"versions": versions(get_provider(provider), target)}
+    try:
+        card = probe()
+    except GdnAotError as error:
+        return {**found, "problem": error.message}
+    return {**found, "card": {**asdict(card), "target": card.target.name}}

@@ -65,7 +65,6 @@ def prepare(task: CheckTask, target: Target, progress: Progress) -> Built:
 
 
 def _plan(task: CheckTask, built: Built, *, native: bool) -> Plan:
-    """Return what the worker needs: choices and binaries by kernel."""
     trace = built.trace
     kernels = [PlannedKernel(kernel.name) for kernel in trace.kernels]
     for chosen in built.choices.chosen:

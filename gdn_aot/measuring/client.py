@@ -164,17 +164,13 @@ class Session:
 
     def _left(self, unit: Unit, outcome: Findings) -> list[Place]:
         """Return the calls that still are to be made, in the order of the token counts and workloads."""
-        timed = set(self._method.tokens)
+        wanted = {place: keys for place, keys in unit.calls.items() if place not in outcome.given_up}
+        return [place for place, keys in wanted.items() if self._needed(place[0], [unit.keys[key] for key in keys])]
 
-        def needed(place: Place, keys: list[KernelKey]) -> bool:
-            states = [unit.keys[key] for key in keys]
-            if place in outcome.given_up:
-                return False
-            if place[0] in timed:
-                return any(place[0] not in state.samples for state in states)
-            return any(place[0] not in state.gated and not state.samples for state in states)
-
-        return [place for place, keys in unit.calls.items() if needed(place, keys)]
+    def _needed(self, tokens: int, states: list[KeyState]) -> bool:
+        if tokens in self._method.tokens:
+            return any(tokens not in state.samples for state in states)
+        return any(tokens not in state.gated and not state.samples for state in states)
 
     def check(self, unit: Unit, chosen: Sequence[tuple[str, Key, int]], tokens: Sequence[int]) -> dict[str, str]:
         """Return the calls with chosen candidates that float64 does not confirm, and why.
@@ -231,7 +227,6 @@ class Session:
 
 
 def _take(unit: Unit, event: dict[str, Any]) -> None:
-    """Put what a worker found out about one key into it."""
     state = unit.keys[event["kernel"], tuple(event["key"])]
     tokens = int(event["tokens"])
     state.reference = event["reference"]

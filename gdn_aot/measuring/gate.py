@@ -170,33 +170,39 @@ class _Finder:
         return {name: self._tensors[name].clone() for name in self._written}
 
     def find(self) -> Effects:
-        tensors, before = self._tensors, self._before
-        self._run()
-        changed = {name for name in tensors if name in self._zeroed or not _same(tensors[name], before[name])}
-        others = [name for name in tensors if name not in changed and tensors[name].is_floating_point()]
-        self._run(others)  # an output whose right value was there by chance shows now
-        changed.update(name for name in others if not bool(poisoned(tensors[name]).all()))
-        self._written = [name for name in tensors if name in changed]
+        self._find_written()
         plain = self._run()
-        clean = [name for name in self._written if tensors[name].is_floating_point() and name not in self._zeroed]
-        in_place = {name for name in self._written if name not in clean and name not in self._zeroed}
+        unzeroed = [name for name in self._written if name not in self._zeroed]
+        clean = self._floating(unzeroed)
         trial = self._run(clean)
         if self._differ(trial, plain):
-            in_place.update(name for name in clean if self._differ(self._run((name,)), plain))
-            clean = [name for name in clean if name not in in_place]
+            clean = [name for name in clean if not self._differ(self._run((name,)), plain)]
             trial = self._run(clean)
             if self._differ(trial, plain):
                 raise ValueError("the reference candidate gives other results each time")
         masks = {name: poisoned(trial[name]) for name in clean}
-        kept = {name: masks[name] if name in masks and bool(masks[name].any()) else None for name in self._written}
+        left = {name: mask for name, mask in masks.items() if bool(mask.any())}
+        in_place = frozenset(unzeroed).difference(clean)
         return Effects(
-            before={name: before[name] for name in self._written if name in in_place or kept[name] is not None},
-            outputs={name: tensors[name] for name in self._written},
-            in_place=frozenset(in_place),
+            before={name: self._before[name] for name in in_place.union(left)},
+            outputs={name: self._tensors[name] for name in self._written},
+            in_place=in_place,
             zeroed=self._zeroed,
             expected=trial,
-            kept=kept,
+            kept={**dict.fromkeys(self._written), **left},
         )
+
+    def _find_written(self) -> None:
+        tensors = self._tensors
+        self._run()
+        same = [name for name in tensors if name not in self._zeroed and _same(tensors[name], self._before[name])]
+        others = self._floating(same)
+        self._run(others)  # an output whose right value was there by chance shows now
+        untouched = set(same).difference(name for name in others if not bool(poisoned(tensors[name]).all()))
+        self._written = [name for name in tensors if name not in untouched]
+
+    def _floating(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if self._tensors[name].is_floating_point()]
 
     def _differ(self, trial: Tensors, plain: Tensors) -> bool:
         return any(_differs(trial[name], plain[name], self._before[name]) for name in self._written)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gdn_aot.launches import KernelKey, Outcome
     from gdn_aot.measuring.client import Method
     from gdn_aot.records.objective import Objective
-    from gdn_aot.tracing.records import Trace
+    from gdn_aot.tracing.records import Trace, Users
     from gdn_aot.tracing.records import Tuning as TracedKey
 
     Progress = Callable[[int, int, str], None]
@@ -120,19 +120,19 @@ class Preparation:
         trace, prepared = self.prepared.trace, self.prepared
         wanted = set().union(*(prepared.units[number].keys for number in numbers))
         mine = [traced for traced in trace.tunings if _place(trace, traced) in wanted]
-        plain = [launch for launch, whose in trace.plain.items() if any(shape in numbers for shape, _ in whose)]
+        plain = [launch for launch, users in trace.plain.items() if not _shapes(users).isdisjoint(numbers)]
         every = [launch for traced in mine for variant in traced.variants for launch in variant]
         self._outcomes |= self._work.every([*plain, *every])
         reasons = {launch: _reason(self._outcomes[launch], self._task.target) for launch in {*plain, *every}}
         for made in (self._outcomes[launch].object for launch in reasons):
-            if made is not None and made.cubin not in prepared.sizes:
+            if made is not None:
                 prepared.sizes[made.cubin] = self._task.job.cache.cubin_size(made.cubin)
         for traced in mine:
             self._settle(traced, reasons)
-            for variant, whose in zip(traced.variants, traced.users, strict=True):
-                self._add(variant, {shape for shape, _ in whose}.intersection(numbers), reasons)
+            for variant, users in zip(traced.variants, traced.users, strict=True):
+                self._add(variant, _shapes(users).intersection(numbers), reasons)
         for launch in plain:
-            self._add([launch], {shape for shape, _ in trace.plain[launch]}.intersection(numbers), reasons)
+            self._add([launch], _shapes(trace.plain[launch]).intersection(numbers), reasons)
         prepared.compiled = self._work.compiled
         prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
 
@@ -145,7 +145,7 @@ class Preparation:
         state = self.prepared.keys[place]
         state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
         for index in range(len(traced.candidates)):
-            why = next((reason for variant in traced.variants if (reason := reasons[variant[index]])), None)
+            why = next(filter(None, (reasons[variant[index]] for variant in traced.variants)), None)
             if why is not None:
                 state.out.setdefault(index, (0, why))
         if self._task.wide and not state.idle:
@@ -158,7 +158,6 @@ class Preparation:
                 state.out[state.configs.index(config)] = (0, why)
 
     def _add(self, launches: list[int], units: set[int], reasons: dict[int, str | None]) -> None:
-        """Put what the worker needs for these launches into units."""
         trace = self.prepared.trace
         for launch in launches:
             traced, made = trace.launches[launch], self._outcomes[launch].object
@@ -175,6 +174,10 @@ def prepare(task: TuneTask, progress: Progress) -> PreparedUnits:
     with Preparation(task, progress) as preparation:
         preparation.compile(*range(len(preparation.prepared.units)))
         return preparation.prepared
+
+
+def _shapes(users: Users) -> set[int]:
+    return {shape for shape, _ in users}
 
 
 def _place(trace: Trace, traced: TracedKey) -> KernelKey:
@@ -207,7 +210,6 @@ def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
 
 
 def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
-    """Return the units with their keys and calls, nothing compiled."""
     units = [Unit(shape=shape, keys={}, binaries={}) for shape in task.job.wanted.distinct_for(task.target)]
     entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
     prepared = PreparedUnits(trace, units, {}, {})
@@ -223,7 +225,7 @@ def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
         )
         lengths = {entries[workload][1] for _, workload in users}.intersection(task.method.tokens)
         prepared.wanted[place] = set() if index in idle else lengths
-        for shape in {shape for shape, _ in users}:
+        for shape in _shapes(users):
             units[shape].keys[place] = prepared.keys[place]
     order = {count: index for index, count in enumerate((*task.method.gate_tokens, *task.method.tokens))}
     for shape, count, workload, number, fresh in sorted(trace.places, key=lambda item: order[item[1]]):

@@ -25,10 +25,8 @@ def prune(objects: Mapping[Config, CompiledKernel], target: Target, offered: Col
     The provider's own are left out only if they do not fit or are the same binary as one before them: what else is
     wrong with them is for the measurement to say. Others must not spill more than the one of these that spills least.
 
-    Args:
-        objects: The compiled kernel of each candidate, for one launch; of equal ones the first is kept.
-        target: Its limits count.
-        offered: The candidates that are the provider's own.
+    ``objects`` has the compiled kernel of each candidate for one launch, of equal ones the first is kept; ``offered``
+    are the provider's own.
     """
     left_out: dict[Config, str] = {}
     first: dict[tuple[object, ...], Config] = {}

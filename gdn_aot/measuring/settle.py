@@ -96,8 +96,6 @@ class Writer:
         return wrong
 
     def _choice(self, place: KernelKey, state: KeyState) -> records.MeasuredChoice | None:
-        if not state.samples:
-            return None
         count = len(state.configs)
         rows = {
             tokens: [None if index in state.out else row.get(index) for index in range(count)]
@@ -119,14 +117,7 @@ class Writer:
             note=verdict.note,
             call=state.call,
             reference=state.reference,
-            times=tuple(
-                records.Times(
-                    tokens=tokens,
-                    us=tuple(None if one is None else round(one.us, 2) for one in row),
-                    noise=tuple(None if one is None else round(one.noise, 2) for one in row),
-                )
-                for tokens, row in rows.items()
-            ),
+            times=tuple(_times(tokens, row) for tokens, row in rows.items()),
             rejected=tuple(
                 records.Rejected(candidate=index, tokens=tokens or None, reason=reason)
                 for index, (tokens, reason) in sorted(state.out.items())
@@ -161,6 +152,12 @@ class Writer:
             if kernels or (self.failed and old is not None):
                 found = tuple(kernels[name] for name in sorted(kernels))
                 records.save(records.merge(old, replace(self._frame, kernels=found)), self._task.path)
+
+
+def _times(tokens: int, row: list[Sample | None]) -> records.Times:
+    rounded = [(None, None) if one is None else (round(one.us, 2), round(one.noise, 2)) for one in row]
+    us, noise = zip(*rounded, strict=True)
+    return records.Times(tokens=tokens, us=us, noise=noise)
 
 
 def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.MeasuredChoice) -> bool:

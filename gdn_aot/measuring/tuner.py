@@ -105,7 +105,6 @@ def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progres
 
 
 def _sum_up(result: Tuned, prepared: PreparedUnits, writer: Writer) -> None:
-    """Put the figures of a tuning that has ended into its result."""
     result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
     result.regret = _regret(writer.choices.values())
@@ -136,13 +135,7 @@ class _Run:
     """Measures the units, each on the card that is free first, while the next ones are compiled."""
 
     def __init__(
-        self,
-        task: TuneTask,
-        preparation: Preparation,
-        fleet: Fleet,
-        writer: Writer,
-        result: Tuned,
-        progress: Progress,
+        self, task: TuneTask, preparation: Preparation, fleet: Fleet, writer: Writer, result: Tuned, progress: Progress
     ) -> None:
         self._task, self._preparation, self._prepared = task, preparation, preparation.prepared
         self._fleet, self._writer, self._result, self._progress = fleet, writer, result, progress

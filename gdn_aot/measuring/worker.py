@@ -116,6 +116,9 @@ class Shape:
                 return index
         raise _SkipError(f"{name}: no candidate is left for key {key.key}")
 
+    def _about(self, name: str, key: PlannedKey, index: int, what: object) -> None:
+        self._note(json.dumps([name, key.key, index, self._tokens, what]))
+
     def _measure(self, name: str, key: PlannedKey, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         launches = self._launches(key, tuner, args, kwargs)
         reference = self._reference(name, key)
@@ -124,9 +127,7 @@ class Shape:
             prepared, launch = launches[index]
             launch(prepared.grid, prepared.arguments)
 
-        def about(index: int, what: object) -> None:
-            self._note(json.dumps([name, key.key, index, self._tokens, what]))
-
+        about = partial(self._about, name, key)
         about(reference, "reference")
         effects = gate.find_effects(
             launches[reference][0].arguments, partial(run, reference), direct.declared_zero(tuner)
@@ -196,7 +197,6 @@ class Shape:
     def _launches(
         self, key: PlannedKey, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> dict[int, tuple[direct.BoundLaunch, Launchable]]:
-        """Return what each candidate that is not out would launch."""
         caught: list[direct.BoundLaunch] = []
         found: dict[int, tuple[direct.BoundLaunch, Launchable]] = {}
         with interception.intercept_live(self._on_autotune, lambda *launch: caught.append(self._prepared(*launch))):

@@ -65,10 +65,8 @@ def _register() -> None:
 def _line(headers: list[Any], seen: set[tuple[int, int]]) -> str:
     """Return what one line says of all artifacts together, or nothing if none is for a device that was seen.
 
-    Args:
-        headers: Of the artifacts that fit the installed versions.
-        seen: Compute capabilities of devices that kernels ran on in this process: none where it just started. No
-            device is asked for here, as that would start CUDA.
+    ``seen`` has the compute capabilities of devices that kernels ran on in this process: none where it just started. No
+    device is asked for here, as that would start CUDA.
     """
     if seen:
         headers = [header for header in headers if tuple(header["capability"]) in seen]

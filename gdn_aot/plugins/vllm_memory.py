@@ -66,14 +66,10 @@ def load(worker: Any) -> None:
 
 
 def shape_of_worker(worker: Any) -> dict[str, object] | None:
-    """Return the shape of the GDN layers that a worker serves, as rows of an artifact's models have it.
+    """Return the shape of the GDN layers that vLLM's worker serves, as rows of an artifact's models have it, or None.
 
-    Args:
-        worker: vLLM's. Read are ``model_config.hf_text_config``, ``model_config.dtype`` and
-            ``parallel_config.tensor_parallel_size``.
-
-    Returns:
-        None where the configuration has no GDN layer.
+    Of the worker its ``model_config.hf_text_config``, ``model_config.dtype`` and
+    ``parallel_config.tensor_parallel_size`` are read.
     """
     model, size = worker.model_config, int(worker.parallel_config.tensor_parallel_size)
     config = model.hf_text_config

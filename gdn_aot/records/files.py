@@ -36,6 +36,9 @@ class RecordedProvider(Record):
     distribution: str
     version: str
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version})"
+
 
 class RecordedDevice(Record, omit_defaults=True):
     """The card that ran them."""
@@ -64,14 +67,9 @@ R = TypeVar("R", bound=AnyRecord)
 
 
 class RecordForm(Form[R]):
-    """One kind of record.
+    """One kind of record, which messages call ``name``, as ``tuning record``; ``hint`` is what to do if one is refused.
 
-    Args:
-        record: Its type.
-        name: What messages call it, as ``tuning record``.
-        hint: What to do about one that is refused.
-        order: Brings a record into the one order that files have.
-        check: Yields what contradicts itself in a record that is well formed.
+    ``order`` brings a record into the one order that files have, ``check`` yields what contradicts itself in one.
     """
 
     def __init__(

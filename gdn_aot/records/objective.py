@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
@@ -25,8 +26,6 @@ BOUND = 1.10
 """Largest ratio to the best time at any one token count that a choice may have."""
 _TIE_SIGMAS = 1.0
 """Standard errors of a difference below which candidates are tied. Not more: what a tie gives away is a real loss."""
-_NOISE_SIGMAS = 2.0
-"""Standard errors of a difference below which the choices of two runs are equivalent: 95 % of pure noise is below."""
 _LEAST_MARGIN = 0.005
 """Differences of a score below this part of it are never told apart: clocks and placement vary by as much."""
 _MOST_MARGIN = 0.05
@@ -158,9 +157,6 @@ def sample(times: Sequence[float]) -> Sample:
     return Sample(us=median, noise=math.hypot(within, rounding, RUN_TO_RUN * median))
 
 
-Samples = dict[int, "Sequence[Sample | None]"]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
     """The choice for one autotune key."""
@@ -181,7 +177,9 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rated:
+class Rated:
+    """A candidate that has a valid time at every token count."""
+
     index: int
     score: float
     noise: float
@@ -193,9 +191,7 @@ class _Rated:
 
 
 def choose(
-    samples: Mapping[int, Sequence[Sample | None]],
-    size: Sequence[tuple[int, ...]],
-    objective: Objective = DEFAULT,
+    samples: Mapping[int, Sequence[Sample | None]], size: Sequence[tuple[int, ...]], objective: Objective = DEFAULT
 ) -> Decision | None:
     """Choose a candidate; None if none has a valid time at every token count.
 
@@ -212,19 +208,16 @@ def choose(
     """
     if any(len(row) != len(size) for row in samples.values()):
         raise ValueError(f"each token count needs {len(size)} samples, one for each candidate")
-    rated = _rate(samples, size, objective)
+    rated = rate(samples, size, objective)
     if not rated:
         return None
     within = [one for one in rated if one.worst - one.worst_noise <= objective.bound]
     outside = [one for one in rated if one not in within]
     within.sort(key=lambda one: (one.score, one.size, one.index))
     outside.sort(key=lambda one: (one.worst, one.size, one.index))
-    if within:
-        best = within[0]
-        tied = [one for one in within if _same(one.score, one.noise, best.score, best.noise)]
-    else:
-        best = outside[0]
-        tied = [one for one in outside if _same(one.worst, one.worst_noise, best.worst, best.worst_noise)]
+    judged = attrgetter("score", "noise") if within else attrgetter("worst", "worst_noise")
+    best = (within or outside)[0]
+    tied = [one for one in within or outside if alike(*judged(one), *judged(best))]
     chosen = min(tied, key=lambda one: (one.size, one.index))
     return Decision(
         chosen=chosen.index,
@@ -237,9 +230,10 @@ def choose(
     )
 
 
-def _rate(
+def rate(
     samples: Mapping[int, Sequence[Sample | None]], size: Sequence[tuple[int, ...]], objective: Objective
-) -> list[_Rated]:
+) -> list[Rated]:
+    """Rate the eligible candidates; arguments as of `choose`."""
     counts = sorted(samples)
     rows: dict[int, dict[int, Sample]] = {}
     for index in range(len(size)):
@@ -257,12 +251,12 @@ def _rate(
 
 def _rating(
     index: int, row: dict[int, Sample], best: dict[int, Sample], shares: dict[int, float], size: tuple[int, ...]
-) -> _Rated:
+) -> Rated:
     ratios = {tokens: sample.us / best[tokens].us for tokens, sample in row.items()}
     at = max(ratios, key=lambda tokens: (ratios[tokens], -tokens))
     noise = math.hypot(*(shares[tokens] * sample.noise / best[tokens].us for tokens, sample in row.items()))
     relative = math.hypot(row[at].noise / row[at].us, best[at].noise / best[at].us)
-    return _Rated(
+    return Rated(
         index=index,
         score=math.fsum(shares[tokens] * ratio for tokens, ratio in ratios.items()),
         noise=noise,
@@ -274,12 +268,13 @@ def _rating(
     )
 
 
-def _same(value: float, noise: float, best: float, best_noise: float, sigmas: float = _TIE_SIGMAS) -> bool:
+def alike(value: float, noise: float, best: float, best_noise: float, sigmas: float = _TIE_SIGMAS) -> bool:
+    """Say whether a score is no further above the best one than so many standard errors of their difference."""
     margin = max(sigmas * math.hypot(noise, best_noise), _LEAST_MARGIN * best)
     return value - best <= min(margin, _MOST_MARGIN * best)
 
 
-def _note(chosen: _Rated, best: _Rated, tied: int, eligible: int, bound: float | None) -> str:
+def _note(chosen: Rated, best: Rated, tied: int, eligible: int, bound: float | None) -> str:
     text = f"{chosen.score:.3f} of the best time on weighted average, {chosen.worst:.3f} at {chosen.worst_at} tokens"
     text += f", of {eligible} eligible"
     if tied > 1:
@@ -287,27 +282,3 @@ def _note(chosen: _Rated, best: _Rated, tied: int, eligible: int, bound: float |
     if chosen.index != best.index:
         text += f", the fastest of which has {best.score:.3f}"
     return text if bound is None else f"{text}; none stays within {bound:.2f}, so the least worst ratio decides"
-
-
-def equivalent(
-    a: int,
-    b: int,
-    samples_a: Mapping[int, Sequence[Sample | None]],
-    samples_b: Mapping[int, Sequence[Sample | None]],
-    objective: Objective = DEFAULT,
-) -> bool:
-    """Return whether the choices ``a`` and ``b`` of two runs over the same candidates are equal, or within noise.
-
-    They are within noise if neither run's scores of the two differ by more than two standard errors of the difference.
-    """
-    if a == b:
-        return True
-    for samples in (samples_a, samples_b):
-        count = len(next(iter(samples.values()), ()))
-        rated = {one.index: one for one in _rate(samples, [()] * count, objective)}
-        if a not in rated or b not in rated:
-            return False
-        low, high = sorted((rated[a], rated[b]), key=lambda one: one.score)
-        if not _same(high.score, high.noise, low.score, low.noise, _NOISE_SIGMAS):
-            return False
-    return True

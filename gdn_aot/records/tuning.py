@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -166,7 +167,6 @@ def _config_contradictions(config: Config, where: str) -> Iterator[Problem]:
 
 
 def _choice_contradictions(choice: MeasuredChoice, count: int, where: str) -> Iterator[Problem]:
-    """Yield what contradicts itself in a choice among ``count`` candidates."""
     named = {"chosen": choice.chosen, "reference": choice.reference}
     named |= {f"rejected[{number}].candidate": item.candidate for number, item in enumerate(choice.rejected)}
     for name, candidate in named.items():
@@ -196,7 +196,6 @@ def _times_contradictions(row: Times, chosen: int, count: int, where: str) -> It
 
 
 def _unordered(where: str, values: Sequence[Any]) -> Iterator[Problem]:
-    """Yield the places at which values do not ascend."""
     for number, (before, value) in enumerate(pairwise(values), start=1):
         if not before < value:
             yield Problem(f"{where}[{number}]", "is in the list twice" if before == value else "is not in order")
@@ -247,17 +246,8 @@ def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
     """
     if old is None:
         return new
-    compared = {
-        "target": (old.target, new.target),
-        "provider": (_version(old), _version(new)),
-        "triton": (old.triton, new.triton),
-        "ptxas": (old.ptxas, new.ptxas),
-        "device.name": (old.device.name, new.device.name),
-        "device.driver": (old.device.driver, new.device.driver),
-        "method": (old.method, new.method),
-        "objective": (old.objective, new.objective),
-    }
-    for name, (before, now) in compared.items():
+    for name in ("target", "provider", "triton", "ptxas", "device.name", "device.driver", "method", "objective"):
+        before, now = map(attrgetter(name), (old, new))
         if before != now:
             raise UsageError(
                 f"these measurements do not belong into the tuning record: its {name} is {before}, this is {now}",
@@ -270,10 +260,6 @@ def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
     return replace(new, kernels=tuple(kernels[name] for name in sorted(kernels)))
 
 
-def _version(record: TuningRecord) -> str:
-    return f"{record.provider.name} ({record.provider.distribution} {record.provider.version})"
-
-
 def merge_kernel(old: MeasuredKernel, new: MeasuredKernel) -> MeasuredKernel:
     """Return the choices of two records of one kernel over the union of their candidates, the provider's own first."""
     offered = list(dict.fromkeys([*old.candidates[: old.offered], *new.candidates[: new.offered]]))
@@ -281,31 +267,31 @@ def merge_kernel(old: MeasuredKernel, new: MeasuredKernel) -> MeasuredKernel:
     choices = {choice.key: _remap(choice, old.candidates, united) for choice in old.choices}
     choices |= {choice.key: _remap(choice, new.candidates, united) for choice in new.choices}
     return MeasuredKernel(
-        kernel=new.kernel,
-        candidates=tuple(united),
-        offered=len(offered),
-        choices=tuple(choices.values()),
+        kernel=new.kernel, candidates=tuple(united), offered=len(offered), choices=tuple(choices.values())
     )
 
 
 def _remap(choice: MeasuredChoice, before: Sequence[Config], united: list[Config]) -> MeasuredChoice:
     """Return a choice whose candidates are numbered as in ``united``."""
-    places = [united.index(config) for config in before]
-
-    def spread(values: Sequence[_T | None]) -> tuple[_T | None, ...]:
-        found: list[_T | None] = [None] * len(united)
-        for place, value in zip(places, values, strict=True):
-            found[place] = value
-        return tuple(found)
-
+    places, count = [united.index(config) for config in before], len(united)
+    times = (
+        replace(row, us=_spread(row.us, places, count), noise=_spread(row.noise, places, count)) for row in choice.times
+    )
     return replace(
         choice,
         chosen=places[choice.chosen],
         reference=places[choice.reference],
-        times=tuple(replace(row, us=spread(row.us), noise=spread(row.noise)) for row in choice.times),
+        times=tuple(times),
         rejected=tuple(replace(item, candidate=places[item.candidate]) for item in choice.rejected),
-        resources=None if choice.resources is None else spread(choice.resources),
+        resources=None if choice.resources is None else _spread(choice.resources, places, count),
     )
+
+
+def _spread(values: Sequence[_T | None], places: list[int], count: int) -> tuple[_T | None, ...]:
+    found: list[_T | None] = [None] * count
+    for place, value in zip(places, values, strict=True):
+        found[place] = value
+    return tuple(found)
 
 
 def origin(record: TuningRecord, triton: str | None = None) -> str:

@@ -177,9 +177,8 @@ def token_errors(
 ) -> tuple[float | None, float]:
     """Compare outputs ``[batch, tokens, ...]``.
 
-    Returns:
-        The largest relative error of a sequence of 64 tokens or more, None if there is none, and that of a chunk of 64
-        tokens or the rest of a sequence.
+    Returns the largest relative error of a sequence of 64 tokens or more, None if there is none, and that of a chunk of
+    64 tokens or the rest of a sequence.
     """
     expected = expected.double()
     wrong = (found.double() - expected).square().flatten(2).sum(-1).cpu()

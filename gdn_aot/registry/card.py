@@ -21,35 +21,11 @@ if TYPE_CHECKING:
 LIBRARY = "gdn-aot"
 """The library of the card's metadata."""
 
-_LICENSES = frozenset(
-    (
-        "apache-2.0",
-        "mit",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "bsd-3-clause-clear",
-        "isc",
-        "mpl-2.0",
-        "lgpl-2.1",
-        "lgpl-3.0",
-        "gpl-2.0",
-        "gpl-3.0",
-        "agpl-3.0",
-        "cc0-1.0",
-        "epl-1.0",
-        "epl-2.0",
-        "eupl-1.1",
-        "artistic-2.0",
-        "bsl-1.0",
-        "ncsa",
-        "ofl-1.1",
-        "osl-3.0",
-        "postgresql",
-        "unlicense",
-        "wtfpl",
-        "zlib",
-    )
-)
+_LICENSES = frozenset((
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "isc", "mpl-2.0", "lgpl-2.1",
+    "lgpl-3.0", "gpl-2.0", "gpl-3.0", "agpl-3.0", "cc0-1.0", "epl-1.0", "epl-2.0", "eupl-1.1", "artistic-2.0",
+    "bsl-1.0", "ncsa", "ofl-1.1", "osl-3.0", "postgresql", "unlicense", "wtfpl", "zlib",
+))  # fmt: skip
 """Licences that the Hub knows by their SPDX name in lower case: https://huggingface.co/docs/hub/repositories-licenses."""
 _INTRODUCTION = f"""\
 Compiled Triton kernels and the configurations chosen for them: one artifact for each GPU architecture, version of the

@@ -157,7 +157,6 @@ class DirectoryRegistry(Registry):
         raise RepositoryMissingError(f"the directory {self.name} is no registry", hint=hint)
 
     def _index(self, commit: str) -> bytes:
-        """Return the index of a commit."""
         head = self._head()
         for content in (head, self._content(self._root / _kept(commit))):
             if content is not None and _sha1(content) == commit:
@@ -175,7 +174,6 @@ class DirectoryRegistry(Registry):
         return found
 
     def _content(self, place: Path) -> bytes | None:
-        """Return a small file; None if it is not there."""
         try:
             if not place.is_file():
                 return None

@@ -93,15 +93,10 @@ class Secrets(logging.Filter):
 
 
 class Failures:
-    """Translates the exceptions of one request.
+    """Translates the exceptions of one request for ``what`` to the registry ``name``.
 
-    Args:
-        name: The registry.
-        what: What was asked for.
-        secrets: What no message may show.
-        errors: The module ``huggingface_hub.errors``.
-        endpoint: Address of the Hub.
-        cache: Directory of huggingface_hub's cache.
+    ``errors`` is the module ``huggingface_hub.errors``, ``endpoint`` the Hub's address, ``cache`` the directory of
+    huggingface_hub's cache.
     """
 
     def __init__(

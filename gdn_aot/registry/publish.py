@@ -225,7 +225,6 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
 def _plan(
     registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, refs: Refs, *, replace: bool
 ) -> PublishPlan:
-    """Look at a registry and say what publishing would do to it."""
     branch = BRANCH
     head = refs.branches.get(branch)
     before = _entries(registry, branch, head)

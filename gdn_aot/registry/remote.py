@@ -233,11 +233,8 @@ class RemoteRegistry(Registry):
     def _ask(self, what: str, request: Callable[[], _T], *, attempts: int = _ATTEMPTS, download: bool = False) -> _T:
         """Send a request, again where that may help, and turn what goes wrong into errors of ours.
 
-        Args:
-            what: What is asked for, for messages.
-            request: It; must be harmless to repeat.
-            attempts: Times that it is sent. huggingface_hub repeats the parts of uploads by itself.
-            download: It is one of huggingface_hub, which has repeated some of what failed by itself.
+        It must be harmless to repeat. huggingface_hub repeats the parts of uploads by itself; of a ``download`` it has
+        repeated some of what failed.
         """
         from huggingface_hub import constants, errors
 

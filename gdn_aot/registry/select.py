@@ -7,6 +7,7 @@ to be ranked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from gdn_aot.catalogue.providers import PROVIDERS, build_command
@@ -171,19 +172,13 @@ def _target(candidate: Candidate, request: Request) -> Iterator[Difference]:
 
 def _missing(chosen: Sequence[Candidate], request: Request) -> Iterator[str]:
     providers = () if request.others else tuple(filter(_is_wanted, request.providers))
-    for target in request.targets or (None,):
-        for provider in providers or (None,):
-            found = any(
-                (provider is None or candidate.provider == provider.name)
-                and (target is None or candidate.target == target)
-                for candidate in chosen
-            )
-            if not found:
-                yield _describe(target, provider, request.triton)
+    there = {pair for one in chosen for pair in product((one.target, None), (one.provider, None))}
+    for target, provider in product(request.targets or (None,), providers or (None,)):
+        if (target, provider and provider.name) not in there:
+            yield _describe(target, provider, request.triton)
 
 
 def _describe(target: str | None, provider: WantedProvider | None, triton: WantedVersion | None) -> str:
-    """Return what is wanted in words."""
     name = "any provider" if provider is None else provider.name
     version = provider.version.text if provider is not None and provider.version is not None else None
     compiler = f" with Triton {triton.text}" if triton is not None else ""

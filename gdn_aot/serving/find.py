@@ -38,8 +38,7 @@ class Verdict(Plain):
 def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdict]]:
     """Look at every artifact that the loader may use: those of the store, or ``only`` a file or a directory of files.
 
-    Returns:
-        The artifacts that fit, and a verdict on each that was looked at.
+    Returns the artifacts that fit, and a verdict on each that was looked at.
     """
     installed.forget()
     found: list[StoredArtifact] = []

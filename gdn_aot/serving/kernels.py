@@ -196,9 +196,7 @@ def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> list[tupl
 
 
 def _distance(key: tuple[Any, ...], other: tuple[Any, ...]) -> float:
-    if len(key) != len(other):
-        return math.inf
-    return sum(map(_part, key, other))
+    return sum(map(_part, key, other)) if len(key) == len(other) else math.inf
 
 
 def _part(wanted: Any, known: Any) -> float:
@@ -206,8 +204,5 @@ def _part(wanted: Any, known: Any) -> float:
         return 0.0
     if isinstance(wanted, str) or isinstance(known, str):
         return math.inf
-    if isinstance(wanted, bool) or isinstance(known, bool) or wanted is None or known is None:
-        return _OTHER_FLAG
-    if wanted <= 0 or known <= 0:
-        return _OTHER_FLAG
-    return abs(math.log2(wanted / known))
+    flags = isinstance(wanted, bool) or isinstance(known, bool) or wanted is None or known is None
+    return _OTHER_FLAG if flags or min(wanted, known) <= 0 else abs(math.log2(wanted / known))

@@ -53,12 +53,12 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
     settings = read_settings(problems)
     if not settings.enabled:
         return
-    strict = strict or settings.strict
+    asked = settings.on_miss if on_miss == "nearest" else on_miss
     path = os.path.abspath(os.fspath(artifact)) if artifact else settings.artifact
     with _state.lock:
-        _state.strict = strict = _state.strict or strict
-        if on_miss != "nearest" or settings.on_miss != "nearest":
-            _state.on_miss = on_miss if on_miss != "nearest" else settings.on_miss
+        _state.strict = strict = _state.strict or strict or settings.strict
+        if asked != "nearest":
+            _state.on_miss = asked
         try:
             if settings.log and not log.set_level(settings.log):
                 problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")

@@ -105,8 +105,7 @@ def locate(record: KernelRecord) -> tuple[Any, Any]:
 def match(record: KernelRecord, jit: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Check that a ``JITFunction`` is the one that an artifact was compiled from.
 
-    Returns:
-        Name -> (value, dictionary that holds it) of the globals that it reads.
+    Returns name -> (value, dictionary that holds it) of the globals that it reads.
 
     Raises:
         MismatchError: It is another, with the reason.

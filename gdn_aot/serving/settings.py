@@ -10,8 +10,7 @@ from gdn_aot.store.store import default_home
 POLICIES = ("nearest", "tune", "error")
 """What to do with an autotune key that the artifact lacks."""
 
-_OFF = ("0", "false", "no", "off")
-_ON = ("1", "true", "yes", "on")
+_FLAGS = {"0": False, "false": False, "no": False, "off": False, "1": True, "true": True, "yes": True, "on": True}
 
 
 class Settings(Plain):
@@ -55,6 +54,6 @@ def read_settings(problems: list[str]) -> Settings:
 
 def _flag(name: str, default: bool, problems: list[str]) -> bool:
     text = os.environ.get(name, "").strip().lower()
-    if text and text not in (*_OFF, *_ON):
+    if text and text not in _FLAGS:
         problems.append(f"{name}={text} is neither 0 nor 1; using {int(default)}")
-    return True if text in _ON else False if text in _OFF else default
+    return _FLAGS.get(text, default)

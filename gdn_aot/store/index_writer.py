@@ -13,7 +13,7 @@ from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, pa
 from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from gdn_aot.artifact.manifest import Binary, Choice, Manifest
     from gdn_aot.artifact.verify import Artifact
@@ -48,16 +48,17 @@ def write_index(artifact: Artifact) -> bytes:
         records[record_name("not covered")] = _dump(lacking)
     records[record_name("kernels")] = _dump([_kernel(kernel) for kernel in manifest.kernels])
     records |= {part_name(number): text for text, number in parts.numbers.items()}
-    header = _dump(_header(artifact))
-    rows, body, offset = [], [], 0
-    for key in sorted(records):
-        record = records[key]
-        rows.append(ROW.pack(key, offset, len(record), digest(record)))
-        body.append(record)
+    header, table = _dump(_header(artifact)), b"".join(_rows(records))
+    digests = hashlib.sha256(header).digest(), hashlib.sha256(table).digest()
+    fixed = FIXED.pack(MAGIC, len(header), len(records), *digests)
+    return b"".join([fixed, header, table, *(record for _, record in sorted(records.items()))])
+
+
+def _rows(records: dict[bytes, bytes]) -> Iterator[bytes]:
+    offset = 0
+    for key, record in sorted(records.items()):
+        yield ROW.pack(key, offset, len(record), digest(record))
         offset += len(record)
-    table = b"".join(rows)
-    fixed = FIXED.pack(MAGIC, len(header), len(rows), hashlib.sha256(header).digest(), hashlib.sha256(table).digest())
-    return b"".join([fixed, header, table, *body])
 
 
 class _Parts:

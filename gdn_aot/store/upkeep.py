@@ -171,13 +171,13 @@ def select(artifacts: Sequence[InstalledArtifact], names: Sequence[str]) -> list
 
 
 def _is_called(artifact: InstalledArtifact, name: str) -> bool:
-    directory = os.path.basename(artifact.place)
-    if name in (artifact.place, directory, artifact.identifier):
-        return True
-    digits = len(name) >= _LEAST_DIGITS and not set(name) - set("0123456789abcdef")
-    if digits and artifact.sha256.startswith(name):
-        return True
-    return any(fnmatch.fnmatchcase(text, name) for text in (directory, artifact.identifier))
+    names = (artifact.place, os.path.basename(artifact.place), artifact.identifier)
+    digits = len(name) >= _LEAST_DIGITS and set(name) <= set("0123456789abcdef")
+    return (
+        name in names
+        or (digits and artifact.sha256.startswith(name))
+        or any(fnmatch.fnmatchcase(text, name) for text in names[1:])
+    )
 
 
 def _nothing(artifacts: Sequence[InstalledArtifact], name: str) -> NothingSelectedError:
@@ -219,9 +219,7 @@ def audit(store: Store, *, repair: bool = False, waiting: Waiting | None = None)
         NotWritableError: A repair is wanted, and the store cannot be written.
         UnknownFormatError: A newer gdn-aot made the store.
     """
-    if not os.path.isdir(store.root):
-        return _audit(store, repair=False)
-    if not repair:
+    if not repair or not os.path.isdir(store.root):
         with undisturbed(store.root, waiting):
             return _audit(store, repair=False)
     with writing(store, waiting):

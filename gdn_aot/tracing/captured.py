@@ -128,7 +128,6 @@ def _package(kernel: CapturedKernel) -> str:
 
 
 def _foreign(kernel: CapturedKernel, provider: ProviderInfo) -> str:
-    """Return why a kernel cannot be in an artifact of a provider."""
     package = _package(kernel)
     if kernel.module.startswith(_TORCH_GENERATED) or "<locals>" in kernel.qualname or package == "__main__":
         return "it was made while the program ran, or in its main file: no installed module holds it"

@@ -101,13 +101,7 @@ def _tuned_call(tuner: Any, launch: dict[str, Any], config: Config) -> Callable[
 
 def _launch_key(tuner: Any, args: tuple[Any, ...], options: dict[str, Any], config: Config) -> str | None:
     keys: list[str] = []
-
-    def on_launch(jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keys.append(triton_internals.Launch(jit, args, kwargs).key)
-
-    def on_autotune(*_: Any) -> None:
-        """Another autotuner below this one: not known, so the launch is taken as recorded."""
-
-    with interception.intercept(on_autotune, on_launch):
+    # Another autotuner below this one is not known, so the launch is taken as recorded.
+    with interception.intercept(lambda *_: None, lambda *launch: keys.append(triton_internals.Launch(*launch).key)):
         triton_internals.run_config(tuner, args, options, triton_config(config))
     return keys[0] if len(keys) == 1 else None

@@ -21,6 +21,7 @@ from gdn_aot.launches import Config, Dependency, Global, Kernel, SourceFile, Spe
 from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 from gdn_aot.tracing.relax import Relaxer
 from gdn_aot.triton_internals import interception
+from gdn_aot.triton_internals.observing import config_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +54,7 @@ class TraceRecorder:
     def record(self, call: Callable[[], object], user: tuple[int, int]) -> list[int]:
         """Run ``call`` with Triton's launches replaced by recording them as those of ``user``; see `Users`.
 
-        Returns:
-            Indices into `Trace.tunings` of the autotune keys that it had.
+        Returns indices into `Trace.tunings` of the autotune keys that it had.
         """
         self._user, self._keys = user, {}
         with interception.intercept(self._on_autotune, self._on_plain):
@@ -70,12 +70,7 @@ class TraceRecorder:
         return index
 
     def take_choice(
-        self,
-        jit: Any,
-        key: Key,
-        config: Config,
-        launch: tuple[str, dict[str, Json]],
-        user: tuple[int, int],
+        self, jit: Any, key: Key, config: Config, launch: tuple[str, dict[str, Json]], user: tuple[int, int]
     ) -> None:
         """Record a launch that is not made here, as the only thing known of a configuration for an autotune key.
 
@@ -173,13 +168,7 @@ class TraceRecorder:
 
 
 def _config(config: Any) -> Config:
-    return Config(
-        kwargs=tuple(config.kwargs.items()),
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-        num_ctas=config.num_ctas,
-        maxnreg=config.maxnreg,
-    )
+    return Config(**{**config_fields(config), "kwargs": tuple(config.kwargs.items())})
 
 
 def triton_config(config: Config) -> Any:

@@ -16,8 +16,6 @@ from gdn_aot.triton_internals import disk_cache
 
 
 class _Places:
-    """Collects the places of kernel after kernel."""
-
     def __init__(self, capability: int) -> None:
         self._capability = capability
         self.binaries: list[dict[str, Any]] = []
@@ -43,11 +41,11 @@ class _Places:
     def _add_binaries(self, name: str, jit: Any, binaries: list[dict[str, Any]]) -> None:
         for binary in binaries:
             try:
-                entry = disk_cache.binary_entry(jit, binary["specialization"], binary["metadata"], self._capability)
+                found = disk_cache.binary_entry(jit, binary["specialization"], binary["metadata"], self._capability)
             except ValueError as error:
                 self._skip(name, str(error), "binaries")
             else:
-                self.binaries.append({**asdict(entry), "cubin": binary["cubin"]})
+                self.binaries.append({"place": asdict(found[0]), "metadata": found[1], "cubin": binary["cubin"]})
 
     def _add_choices(self, name: str, tuner: Any, choices: list[Any]) -> None:
         if not choices:

@@ -111,16 +111,16 @@ def _skip_large_fills() -> None:
     A 32k-token trace would otherwise spend most of its time writing zeros. Small tensors, index tensors among
     them, are filled as usual.
     """
-
-    def lazy(filled: Callable[..., Any], empty: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(filled)
-        def make(*args: Any, **kwargs: Any) -> Any:
-            made = empty(*args, **kwargs)
-            return made if made.numel() > _SMALL else made.zero_()
-
-        return make
-
     anything: Any = torch
-    anything.zeros = lazy(torch.zeros, torch.empty)
-    anything.zeros_like = lazy(torch.zeros_like, torch.empty_like)
-    anything.Tensor.new_zeros = lazy(torch.Tensor.new_zeros, torch.Tensor.new_empty)
+    anything.zeros = _lazy(torch.zeros, torch.empty)
+    anything.zeros_like = _lazy(torch.zeros_like, torch.empty_like)
+    anything.Tensor.new_zeros = _lazy(torch.Tensor.new_zeros, torch.Tensor.new_empty)
+
+
+def _lazy(filled: Callable[..., Any], empty: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(filled)
+    def make(*args: Any, **kwargs: Any) -> Any:
+        made = empty(*args, **kwargs)
+        return made if made.numel() > _SMALL else made.zero_()
+
+    return make

@@ -128,7 +128,7 @@ def _block_names(own: Sequence[Config]) -> tuple[str, ...]:
 
 
 def _power_of_two(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0 and value & (value - 1) == 0
+    return type(value) is int and value > 0 and value.bit_count() == 1
 
 
 def _grid(own: Sequence[Config], names: tuple[str, ...], target: Target) -> Iterator[Config]:
@@ -189,15 +189,11 @@ def _steps(one: Config, other: Config, names: tuple[str, ...]) -> int:
 
 
 def _capped(config: Config, target: Target) -> Iterator[Config]:
-    threads = config.num_warps * target.warp_size
-
-    def blocks(registers: int) -> int:
-        return target.registers_per_sm // (registers * threads)
-
-    before = blocks(_MAX_REGISTERS if config.maxnreg is None else config.maxnreg)
+    each = target.registers_per_sm // (config.num_warps * target.warp_size)
+    blocks = each // (config.maxnreg or _MAX_REGISTERS)
     for cap in _CAPS:
-        if blocks(cap) > before:
-            before = blocks(cap)
+        if each // cap > blocks:
+            blocks = each // cap
             yield replace(config, maxnreg=cap)
 
 

@@ -43,10 +43,7 @@ def check_version(version: str) -> None:
 
 
 def check_supported() -> str:
-    """Check that the installed Triton is one whose internals this module knows.
-
-    Returns:
-        Triton's version.
+    """Check that the installed Triton is one whose internals this module knows. Returns its version.
 
     Raises:
         UnsupportedTritonError: Version out of range, or an internal has changed its shape.
@@ -311,9 +308,8 @@ def source_ir(source: Any, options: Mapping[str, Any], capability: int) -> str:
 def compile_source(source: Any, options: Mapping[str, Any], capability: int) -> tuple[bytes, dict[str, Json], str]:
     """Compile a source with Triton's own ``compile``.
 
-    Returns:
-        The cubin; Triton's metadata without what belongs to the build machine: the disk-cache hash, library paths and
-        environment variables; and the PTX that the cubin was assembled from.
+    Returns the cubin; Triton's metadata without what belongs to the build machine: the disk-cache hash, library paths
+    and environment variables; and the PTX that the cubin was assembled from.
     """
     import triton
 

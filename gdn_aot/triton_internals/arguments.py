@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _ALIGNED = "tt.divisibility"
 _SIXTEEN = 16
+_INTEGERS = {"i32": _SIXTEEN, "i64": _SIXTEEN << 40, "u64": 1 << 63}
+_OTHERS = {"fp32": 0.5, "fp64": 0.5, "u1": True, "i1": True}
 
 
 class UnknownKindError(Exception):
@@ -26,11 +28,9 @@ def make(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments and keyword arguments of a call of an ``Autotuner``.
 
-    Args:
-        tuner: The autotuner.
-        specialization: Of the launch that it came to; its constants hold what configurations and heuristics gave.
-        tuning: ``key``, ``positional`` and ``keywords`` of the call; see `gdn_aot.capture.form.CapturedTuning`.
-            Numbers that are part of the key are those of the key.
+    ``specialization`` is of the launch that it came to; its constants hold what configurations and heuristics gave.
+    ``tuning`` has ``key``, ``positional`` and ``keywords`` of the call; see `gdn_aot.capture.form.CapturedTuning`.
+    Numbers that are part of the key are those of the key.
 
     Raises:
         UnknownKindError: The specialization has a type of argument that cannot be made.
@@ -77,14 +77,11 @@ def _value(kind: Any, *, aligned: bool) -> Any:
         raise UnknownKindError(f"an argument of type {kind}")
     if kind.startswith("*"):
         return _pointer(kind.removeprefix("*").removeprefix("k"), aligned=aligned)
-    integers = {"i32": _SIXTEEN, "i64": _SIXTEEN << 40, "u64": 1 << 63}
-    if kind in integers:
-        return integers[kind] + (not aligned)
-    if kind in ("fp32", "fp64"):
-        return 0.5
-    if kind in ("u1", "i1"):
-        return True
-    raise UnknownKindError(f"an argument of type {kind}")
+    if kind in _INTEGERS:
+        return _INTEGERS[kind] + (not aligned)
+    if kind not in _OTHERS:
+        raise UnknownKindError(f"an argument of type {kind}")
+    return _OTHERS[kind]
 
 
 def _pointer(kind: str, *, aligned: bool) -> Any:

@@ -20,6 +20,7 @@ import inspect
 import json
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,16 +50,6 @@ class Place:
     directory: str
     """Base32 form of a SHA-256."""
     name: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BinaryEntry:
-    """One compiled kernel as the cache holds it, but for its cubin."""
-
-    place: Place
-    """Of the metadata."""
-    metadata: str
-    """Content of the metadata file, as Triton here would have written it."""
 
 
 class _Answer(Exception):  # noqa: N818
@@ -197,10 +188,8 @@ def choice_refusal(tuner: Any) -> str | None:
 def choice_file(tuner: Any, key: Sequence[Any], config: Mapping[str, Any]) -> tuple[Place, str] | None:
     """Return place and content of the ``.autotune.json`` by which an ``Autotuner`` takes ``config`` for ``key``.
 
-    The file holds this configuration alone, so it wins. Its times are zero: nothing was measured.
-
-    Returns:
-        None if Triton keeps no choice for such a key.
+    The file holds this configuration alone, so it wins. Its times are zero: nothing was measured. None if Triton keeps
+    no choice for such a key.
     """
     from triton import knobs
 
@@ -208,10 +197,7 @@ def choice_file(tuner: Any, key: Sequence[Any], config: Mapping[str, Any]) -> tu
     made = triton_internals.make_config(**config)
     asked = copy.copy(tuner)
     asked.cache = {}
-
-    def benchmark() -> None:
-        asked.configs_timings = {made: _NO_TIME}
-
+    benchmark = partial(setattr, asked, "configs_timings", {made: _NO_TIME})
     with knobs.cache.scope():
         knobs.cache.manager_class = _manager(
             on_group=lambda _: None, on_put=lambda place, data: written.append((place, str(data)))
@@ -222,14 +208,11 @@ def choice_file(tuner: Any, key: Sequence[Any], config: Mapping[str, Any]) -> tu
 
 def binary_entry(
     jit: Any, specialization: Mapping[str, Any], metadata: Mapping[str, Any], capability: int
-) -> BinaryEntry:
-    """Return where Triton here looks for a launch, and the metadata to put there.
+) -> tuple[Place, str]:
+    """Return where Triton here looks for a launch, and the metadata file to put there, as it would have written it.
 
-    Args:
-        jit: The kernel.
-        specialization: As `gdn_aot.triton_internals.Launch.specialization` writes it.
-        metadata: As `gdn_aot.triton_internals.compile_source` returned it where the kernel was compiled.
-        capability: 90 for sm_90.
+    ``specialization`` is as `gdn_aot.triton_internals.Launch.specialization` writes it, ``metadata`` as
+    `gdn_aot.triton_internals.compile_source` returned it where the kernel was compiled; ``capability`` is 90 for sm_90.
 
     Raises:
         ValueError: This environment asks the compiler for something else than was compiled.
@@ -265,21 +248,23 @@ def binary_entry(
         "triton_version": triton.__version__,
         **{name: value for name, value in metadata.items() if name != "target"},
     }
-    return BinaryEntry(place=place, metadata=json.dumps(written, default=vars))
+    return place, json.dumps(written, default=vars)
+
+
+def _answer(place: Place) -> None:
+    raise _Answer(place)
+
+
+def _refuse(*_: object) -> None:
+    raise _changed("compile")
 
 
 def _asked_place(source: Any, target: Any, options: Mapping[str, Any]) -> Place:
     import triton
     from triton import knobs
 
-    def answer(place: Place) -> None:
-        raise _Answer(place)
-
-    def refuse(*_: object) -> None:
-        raise _changed("compile")
-
     with knobs.cache.scope():
-        knobs.cache.manager_class = _manager(on_group=answer, on_put=refuse)
+        knobs.cache.manager_class = _manager(on_group=_answer, on_put=_refuse)
         try:
             triton.compile(source, target=target, options=dict(options))
         except _Answer as found:

@@ -36,15 +36,12 @@ def intercept_live(
     from triton.runtime.autotuner import Autotuner
     from triton.runtime.jit import JITFunction
 
-    def autotuner_run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return on_autotune(self, args, kwargs)
-
     def jit_run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         del warmup
         return on_launch(self, args, kwargs, grid)
 
     saved = Autotuner.run, JITFunction.run
-    Autotuner.run, JITFunction.run = autotuner_run, jit_run
+    Autotuner.run, JITFunction.run = (lambda self, *args, **kwargs: on_autotune(self, args, kwargs)), jit_run
     try:
         yield
     finally:

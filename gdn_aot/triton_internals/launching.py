@@ -22,24 +22,8 @@ if TYPE_CHECKING:
 NVIDIA_DRIVER = "triton.backends.nvidia.driver"
 """The module whose import is the moment to call `defer_cuda_utils`."""
 
-_KINDS = {
-    "constexpr": "x",
-    "i1": "?",
-    "u1": "?",
-    "i8": "b",
-    "i16": "h",
-    "i32": "i",
-    "i64": "l",
-    "u8": "B",
-    "u16": "H",
-    "u32": "I",
-    "u64": "L",
-    "fp16": "e",
-    "bf16": "g",
-    "fp32": "f",
-    "f32": "f",
-    "fp64": "d",
-}
+_KINDS = {"constexpr": "x", "fp16": "e", "bf16": "g", "fp32": "f", "f32": "f", "fp64": "d", "i1": "?", "u1": "?"}
+_KINDS |= {"i8": "b", "i16": "h", "i32": "i", "i64": "l", "u8": "B", "u16": "H", "u32": "I", "u64": "L"}
 """Triton's type names -> kinds of `gdn_aot.triton_internals._launch.make_launcher`; pointers are ``P``."""
 
 
@@ -47,11 +31,9 @@ def kernel_kinds(record: BinaryRecord) -> str | None:
     """Return a binary's arguments as kinds of ``_launch.make_launcher``, or None if it needs Triton's own launcher."""
     if record.metadata.get("global_scratch_size") or record.metadata.get("profile_scratch_size"):
         return None
-    kinds = [
-        "P" if isinstance(kind, str) and kind.startswith("*") else _KINDS.get(kind) if isinstance(kind, str) else None
-        for kind in record.specialization["signature"].values()
-    ]
-    return None if None in kinds else "".join(kind for kind in kinds if kind)
+    names = map(str, record.specialization["signature"].values())
+    kinds = ["P" if name.startswith("*") else _KINDS.get(name, "") for name in names]
+    return "".join(kinds) if all(kinds) else None
 
 
 def uses_cuda_driver() -> bool:
@@ -62,8 +44,7 @@ def uses_cuda_driver() -> bool:
 def load_binary(native: Any, record: BinaryRecord, code: bytes, device: int) -> tuple[int, int, int, int, int]:
     """Load a cubin on a device, which must be the current one.
 
-    Returns:
-        (module, function, registers per thread, spilled 4-byte words per thread, most threads per block)
+    Returns (module, function, registers per thread, spilled 4-byte words per thread, most threads per block).
 
     Raises:
         RuntimeError: The CUDA driver refused.

@@ -92,10 +92,8 @@ class Observer:
     """Calls ``note`` with each launch that was not seen before: another launch key, or the same for another choice.
 
     Launches that an autotuner makes to compare configurations are left out. A launch seen before costs a set lookup.
-
-    Args:
-        note: Called on the launching thread. What it raises goes to ``problem``.
-        problem: Called with what went wrong in here; the launch goes on.
+    ``note`` is called on the launching thread. What it raises, or goes wrong in here, goes to ``problem``; the launch
+    goes on.
     """
 
     def __init__(self, note: Note, problem: Callable[[BaseException], None]) -> None:

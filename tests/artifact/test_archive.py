@@ -24,7 +24,7 @@ from gdn_aot.artifact import archive, container
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.manifest_json import to_json
-from gdn_aot.artifact.verify import open_artifact, verify
+from gdn_aot.artifact.verify import examine, open_artifact
 from gdn_aot.errors import NotWritableError, UsageError, VerificationError
 
 
@@ -34,7 +34,7 @@ def test_pack_then_read_is_identity(content: tuple[m.Manifest, dict[str, bytes]]
     manifest, blobs = content
     with tempfile.TemporaryDirectory() as directory:
         written = write_artifact(manifest, blobs, Path(directory) / "a.tar.zst")
-        assert verify(written.path) == []
+        assert not examine(written.path).problems
         artifact = open_artifact(written.path)
         assert replace(artifact.manifest, blobs=()) == manifest
         assert dict(artifact.iter_blobs()) == blobs
@@ -70,7 +70,7 @@ def test_layout(sound: Path) -> None:
 
 def test_epoch_is_the_time_of_every_member(tmp_path: Path) -> None:
     path = write_artifact(factory.make_manifest(epoch=1790000000), factory.make_blobs(), tmp_path / "a").path
-    assert verify(path) == []
+    assert not examine(path).problems
     with tarfile.open(fileobj=io.BytesIO(factory.unpack(path.read_bytes()))) as archive_file:
         assert {member.mtime for member in archive_file} == {1790000000}
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gdn_aot.artifact import container, tar
-from gdn_aot.artifact.verify import open_artifact, verify
+from gdn_aot.artifact.verify import examine, open_artifact
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def check(data: bytes) -> list[Problem]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "a.tar.zst"
         path.write_bytes(data)
-        problems = verify(path)
+        problems = list(examine(path).problems)
         if problems:
             with pytest.raises(VerificationError):
                 open_artifact(path)
@@ -236,7 +236,9 @@ def test_several_problems_in_one_report() -> None:
 def test_unknown_format(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(factory.pack([factory.member("manifest.json", b'{"format":2,"anything":[]}')]))
-    assert [str(problem) for problem in verify(path)] == ["format: 2 is not a known format version, only 1 is"]
+    assert [str(problem) for problem in examine(path).problems] == [
+        "format: 2 is not a known format version, only 1 is"
+    ]
     with pytest.raises(UnknownFormatError):
         open_artifact(path)
 
@@ -259,7 +261,7 @@ def test_paths_that_are_not_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "none", tmp_path / "fifo", "a\0b", "/dev/zero"):
         with pytest.raises(UsageError) as caught:
-            verify(path)
+            examine(path)
         assert caught.value.exit_code == 2
 
 
@@ -267,7 +269,7 @@ def test_paths_that_are_not_files(tmp_path: Path) -> None:
 def test_unreadable_file(sound: Path) -> None:
     sound.chmod(0)
     with pytest.raises(UsageError):
-        verify(sound)
+        examine(sound)
 
 
 def test_empty_file() -> None:
@@ -278,4 +280,4 @@ def test_file_too_large(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.truncate((128 << 20) + 1)
-    assert [str(problem) for problem in verify(path)] == ["file: is larger than 134217728 bytes"]
+    assert [str(problem) for problem in examine(path).problems] == ["file: is larger than 134217728 bytes"]

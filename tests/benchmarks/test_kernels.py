@@ -13,6 +13,7 @@ from kernels import compare, report
 from tuning_records import KERNEL, choice, config, kernel, record, times
 
 from gdn_aot.records import tuning as records
+from gdn_aot.records.objective import DEFAULT, Sample, choose
 
 CONFIGS = [config(32), config(64), config(128), config(64, stages=3)]
 
@@ -33,6 +34,24 @@ def test_two_records_are_compared_by_configuration() -> None:
     (other,) = found["others"]
     assert (other["key"], other["chosen"]) == ([3], [str(CONFIGS[0]), str(CONFIGS[2])])
     assert not found["goal"]["met"]
+
+
+def test_equivalence_of_two_runs() -> None:
+    close, far = ({512: [Sample(us, 0.0) for us in (100.0, second, 110.0)]} for second in (100.3, 104.0))
+    assert compare.equivalent(0, 0, far, far, DEFAULT)
+    assert compare.equivalent(0, 1, close, close, DEFAULT)
+    assert not compare.equivalent(0, 1, close, far, DEFAULT)
+    assert not compare.equivalent(0, 2, close, close, DEFAULT)
+
+
+def test_within_noise_is_wider_than_a_tie() -> None:
+    """A tie gives something away, being within the noise of another run does not."""
+    samples = {512: [Sample(100.0, 0.8), Sample(102.0, 0.8)]}
+    verdict = choose(samples, [(2,), (1,)])
+    assert verdict is not None
+    assert verdict.chosen == 0
+    assert compare.equivalent(0, 1, samples, samples, DEFAULT)
+    assert not compare.equivalent(0, 1, samples, {512: [Sample(100.0, 0.1), Sample(102.0, 0.1)]}, DEFAULT)
 
 
 def test_columns_are_looked_up_in_the_record() -> None:

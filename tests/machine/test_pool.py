@@ -51,7 +51,7 @@ def _run(pool: Pool, tasks: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     for number, payload in enumerate(tasks):
         pool.submit((number, payload))
     answers: dict[int, dict[str, Any]] = {}
-    while pool.busy:
+    while pool.seconds_left() is not None:
         assert wait(pool.connections(), pool.seconds_left()) or pool.seconds_left() == 0
         for number, answer in pool.collect():
             assert number not in answers

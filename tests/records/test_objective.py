@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdn_aot.errors import UsageError
-from gdn_aot.records.objective import DEFAULT, Decision, Objective, Sample, choose, equivalent, parse
+from gdn_aot.records.objective import DEFAULT, Decision, Objective, Sample, choose, parse
 
 COUNTS = (64, 512, 2048)
 _SAMPLE = st.builds(Sample, us=st.floats(1, 1000), noise=st.floats(0, 5))
@@ -78,16 +78,6 @@ def test_ties_go_to_the_smaller_one() -> None:
 def test_much_noise_gives_away_no_more_than_five_per_cent() -> None:
     assert _choose({512: [100.0, 106.0]}, noise=0.5, sizes=[2, 1]).chosen == 0
     assert _choose({512: [100.0, 104.0]}, noise=0.5, sizes=[2, 1]).chosen == 1
-
-
-def test_within_noise_is_wider_than_a_tie() -> None:
-    """A tie gives something away, being within the noise of another run does not."""
-    samples = {512: [Sample(100.0, 0.8), Sample(102.0, 0.8)]}
-    verdict = choose(samples, [(2,), (1,)])
-    assert isinstance(verdict, Decision)
-    assert verdict.chosen == 0
-    assert equivalent(0, 1, samples, samples)
-    assert not equivalent(0, 1, samples, {512: [Sample(100.0, 0.1), Sample(102.0, 0.1)]})
 
 
 def test_a_candidate_rejected_at_one_count_is_out() -> None:
@@ -188,11 +178,3 @@ def test_other_weights_are_refused(text: str) -> None:
 def test_a_bound_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="bound"):
         parse("64=1", bound=0.9)
-
-
-def test_equivalence_of_two_runs() -> None:
-    close, far = _exact({512: [100.0, 100.3, 110.0]}), _exact({512: [100.0, 104.0, 110.0]})
-    assert equivalent(0, 0, far, far)
-    assert equivalent(0, 1, close, close)
-    assert not equivalent(0, 1, close, far)
-    assert not equivalent(0, 2, close, close)

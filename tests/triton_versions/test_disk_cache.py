@@ -93,8 +93,8 @@ for jit, specialization in launches:
         knobs.cache.dir = scratch
         source = triton_internals.make_source(jit, specialization)
         cubin, metadata, _ptx = triton_internals.compile_source(source, specialization["options"], 90)
-    entry = disk_cache.binary_entry(jit, specialization, json.loads(json.dumps(metadata)), 90)
-    binaries.append({**asdict(entry), "cubin": cubin.hex()})
+    place, text = disk_cache.binary_entry(jit, specialization, json.loads(json.dumps(metadata)), 90)
+    binaries.append({"place": asdict(place), "metadata": text, "cubin": cubin.hex()})
 print(json.dumps({"binaries": binaries, "choices": choices, "cache": os.listdir(os.environ["TRITON_CACHE_DIR"])}))
 """
 )

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import asdict
+
 from gdn_aot._files import write_whole
 from gdn_aot.errors import NotWritableError, UsageError
 
@@ -171,14 +173,7 @@ def _document(name: str, choices: Mapping[str, ExportedChoice], triton: str) -> 
 
 
 def _config(config: Config) -> dict[str, object]:
-    return {
-        "kwargs": dict(config.kwargs),
-        "num_warps": config.num_warps,
-        "num_stages": config.num_stages,
-        "num_ctas": config.num_ctas,
-        "maxnreg": config.maxnreg,
-        "ir_override": None,
-    }
+    return {**asdict(config), "kwargs": dict(config.kwargs), "ir_override": None}
 
 
 def _is_ours(path: Path) -> bool:

@@ -58,8 +58,6 @@ def _weight_dtypes(shape: ModelShape, *, backward: bool) -> tuple[str, ...]:
 
 
 class _Module(Workload):
-    """What both modules have in common."""
-
     def __init__(self, name: str, *, backward: bool = False) -> None:
         self.name, self.backward = name, backward
 

@@ -69,8 +69,6 @@ def _normalized_heads(shape: ModelShape) -> int:
 
 
 class _Operator(Workload):
-    """Tensors and arguments that both operators share."""
-
     layer: bool
     """Called as FLA's layer does (gate and beta sigmoid in the kernel, state V first) or as transformers does."""
     backward = False
@@ -195,7 +193,6 @@ class Prefill(_Operator):
         return cast("tuple[int, ...] | None", args["packed"])
 
     def _patterns(self, shape: ModelShape, dense: int, packed: tuple[int, ...]) -> Iterator[Call]:
-        """Yield every pattern of state, packing and index dtype."""
         for parameters in self._parameter_dtypes(shape):
             for h0, ht in ((False, False), (False, True), (True, True), (True, False)):
                 common = {"h0": h0, "ht": ht, "parameters": parameters}

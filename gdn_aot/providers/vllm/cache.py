@@ -23,8 +23,6 @@ from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.steps import Deployment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gdn_aot.catalogue.models import ModelShape
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -155,7 +153,6 @@ def _config(shape: ModelShape, deployment: Deployment) -> Any:
 
 
 def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
-    """Have vLLM align the pages of ``config``."""
     from vllm.model_executor.models import ModelRegistry
     from vllm.platforms.interface import Platform
 
@@ -173,13 +170,10 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
         get_supported_kernel_block_sizes = staticmethod(lambda *_: [MultipleOf(KERNEL_BLOCK)])
         customize_spec = staticmethod(lambda spec: spec)
 
-    @contextlib.contextmanager
-    def current(_config: Any) -> Iterator[None]:
-        yield
-
     found = mock.patch.object(ModelRegistry, "resolve_model_cls", return_value=(Layer, ""))
     if hasattr(Platform, "_align_hybrid_block_size"):
-        with found, mock.patch("vllm.config.vllm.set_current_vllm_config", current), contextlib.ExitStack() as stack:
+        current = mock.patch("vllm.config.vllm.set_current_vllm_config", contextlib.nullcontext)
+        with found, current, contextlib.ExitStack() as stack:
             if hasattr(Platform, "_find_non_ssm_backends"):  # from 0.33 on
                 stack.enter_context(mock.patch.object(Platform, "_find_non_ssm_backends", return_value=[Backend]))
                 from vllm.model_executor.layers.mamba import abstract

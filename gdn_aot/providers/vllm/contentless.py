@@ -22,29 +22,25 @@ if TYPE_CHECKING:
 _ATEN = torch.ops.aten
 _LEAST = 64 << 10
 """Bytes below which the operator itself is as fast, and is run."""
-_WRITES = frozenset(
-    {
-        _ATEN.copy_.default,
-        _ATEN.fill_.Scalar,
-        _ATEN.index_copy_.default,
-        _ATEN.index_put_.default,
-        _ATEN._index_put_impl_.default,
-        _ATEN.zero_.default,
-    }
-)
+_WRITES = {
+    _ATEN.copy_.default,
+    _ATEN.fill_.Scalar,
+    _ATEN.index_copy_.default,
+    _ATEN.index_put_.default,
+    _ATEN._index_put_impl_.default,
+    _ATEN.zero_.default,
+}
 """Operators that write to their first argument and return it."""
-_MAKES = frozenset(
-    {
-        _ATEN._to_copy.default,  # noqa: SLF001
-        _ATEN.cat.default,
-        _ATEN.clone.default,
-        _ATEN.index_select.default,
-        _ATEN.mul.Tensor,
-        _ATEN.new_zeros.default,
-        _ATEN.where.self,
-        _ATEN.zeros_like.default,
-    }
-)
+_MAKES = {
+    _ATEN._to_copy.default,  # noqa: SLF001
+    _ATEN.cat.default,
+    _ATEN.clone.default,
+    _ATEN.index_select.default,
+    _ATEN.mul.Tensor,
+    _ATEN.new_zeros.default,
+    _ATEN.where.self,
+    _ATEN.zeros_like.default,
+}
 """Operators that return a new tensor, of a shape that no number in any tensor decides."""
 
 

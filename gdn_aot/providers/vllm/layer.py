@@ -87,7 +87,6 @@ def make_layer(shape: ModelShape) -> Any:
 
 @cache
 def _builder(shape: ModelShape, deployment: Deployment, device: str, *, graph: bool) -> Any:
-    """Return vLLM's builder of the layer's metadata."""
     drafts = deployment.drafts
     speculative = SimpleNamespace(
         num_speculative_tokens=drafts, parallel_drafting=False, use_eagle_block_drop=lambda: False
@@ -189,7 +188,6 @@ def _metadata(shape: ModelShape, step: Step, pages: int, device: torch.device) -
 
 @contextlib.contextmanager
 def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterator[None]:
-    """Give a layer its parameters and its cache."""
     page, weight = there(tensors, "cache"), there(tensors, "weight")
     views = states(shape, step, tensors)
     layer.kv_cache = [views] if _ENGINES else views

@@ -6,7 +6,7 @@ Requests come in vLLM's order: those that decode before those that prefill.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,10 +101,7 @@ class Step:
         return Call.of(
             workload,
             groups=tuple(map(tuple, self.groups)),
-            state=self.deployment.state,
-            drafts=self.deployment.drafts,
-            aligned=self.deployment.aligned,
-            fused=self.deployment.fused,
+            **asdict(self.deployment),
             graph=self.graph,
             compiled=self.compiled,
             packed=self.packed,
@@ -121,8 +118,8 @@ class Step:
         )
 
 
-def _speculated(count: int, drafts: int, accepted: int = 1) -> Group:
-    return Group(count, 100, 1 + drafts, drafts, accepted)
+def _speculated(count: int, drafts: int) -> Group:
+    return Group(count, 100, 1 + drafts, drafts)
 
 
 PROMPTS = (

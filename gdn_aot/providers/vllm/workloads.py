@@ -123,10 +123,7 @@ class Steps(Workload):
 class GatedRMSNorm(Workload):
     """``RMSNormGated`` on the output of a layer, as it is where Inductor does not take its place. Not autotuned."""
 
-    kind = "norm"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name, kind = "gated-norm", "norm"
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every number of rows in a block, on whatever card, and every class of the row count."""
@@ -187,5 +184,5 @@ def _norm(eps: float, activation: str) -> Any:
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     **{kind: partial(Steps, kind) for kind in _CASES},
-    "gated-norm": partial(GatedRMSNorm, "gated-norm"),
+    "gated-norm": GatedRMSNorm,
 }
