@@ -1,21 +1,15 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import factory
 import msgspec
 import pytest
+from helpers import Done
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.manifest_json import to_json
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from helpers import Done
-
-    Command = Callable[..., Done]
+Command = Callable[..., Done]
 
 
 def broken(path: Path) -> Path:

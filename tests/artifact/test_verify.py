@@ -1,10 +1,8 @@
-from __future__ import annotations
-
 import os
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import factory
 import pytest
@@ -16,9 +14,6 @@ from hypothesis import strategies as st
 from gdn_aot.artifact import container, tar
 from gdn_aot.artifact.verify import open_artifact, verify
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BLOBS = list(factory.make_blobs())
 FIRST = f"blobs/{BLOBS[0]}"

@@ -1,12 +1,10 @@
 """Committed results are what the programs read, and the small benchmarks say what they are asked."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys
 import tarfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import zstandard
@@ -15,18 +13,16 @@ from msgspec.structs import asdict
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from pathlib import Path
+
 import cost
 import harness
+from builds import Built
 from cold_start import report as cold_start
 from kernels import report as kernels
 from vllm_gdn import report as vllm
 
 from gdn_aot.matrix import load
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from builds import Built
 
 RESULTS = ROOT / "benchmarks" / "results"
 

@@ -1,21 +1,17 @@
 """Input and surroundings that a build refuses: exit code, one hint, no traceback, and the same as JSON."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import resource
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import refused
 from helpers import NO_BYTECODE, expect_error, gdn_aot, run
 
 from gdn_aot.machine import installed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _GOOD = ("--arch", "sm_90", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
 _DECODE = ("--arch", "sm_120", "--model", "qwen3.5-9b", "--workload", "transformers-decode")

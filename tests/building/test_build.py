@@ -1,18 +1,13 @@
 """Whole builds: targets, models and workloads, the same bytes again, and what the document says."""
 
-from __future__ import annotations
-
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import triton
 from builds import Built, make
 from helpers import gdn_aot
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_an_unchanged_build_compiles_nothing(sm_120: Built, tmp_path: Path) -> None:

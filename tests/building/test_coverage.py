@@ -1,20 +1,15 @@
 """Random traffic against artifacts: no misses where the build was complete, misses where it was not."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from builds import Built
 from commands import refused
 from helpers import gdn_aot
 
 from gdn_aot.machine import installed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from builds import Built
 
 
 def _cover(built: Built, *arguments: object, code: int = 0) -> Any:

@@ -1,22 +1,17 @@
 """``gdn-aot build --only``: one row, the same bytes as the options that it stands for; what does not go beside it."""
 
-from __future__ import annotations
-
 import copy
 import importlib.metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from builds import Built
 from commands import refused
 from helpers import gdn_aot
 from matrices import SMALL, toml
 
 from gdn_aot.machine import installed
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from builds import Built
 
 HERE = f"fla{importlib.metadata.version('fla-core')}-triton{importlib.metadata.version('triton')}"
 

@@ -4,18 +4,18 @@ In that process Triton itself computes every key and reads the directory. Only t
 with binaries that load and launch to nothing.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from builds import Built
 from commands import contents, refused
 from helpers import NO_BYTECODE, ROOT, Done, environment, expect_error, gdn_aot, python, run
 from msgspec.structs import replace
@@ -26,12 +26,8 @@ from gdn_aot.building import seed
 from gdn_aot.machine import installed
 from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+Refuse = Callable[..., dict[str, str]]
 
-    from builds import Built
-
-    Refuse = Callable[..., dict[str, str]]
 
 _SERVE = (ROOT / "examples" / "plain_calls.py").read_text(encoding="utf-8")
 

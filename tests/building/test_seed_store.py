@@ -1,12 +1,11 @@
 """``gdn-aot seed`` of several artifacts, and of what fits in the store."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from builds import Built
 from commands import contents, refused
 from helpers import gdn_aot
 from msgspec.structs import replace
@@ -18,9 +17,6 @@ from gdn_aot.catalogue.targets import get_target
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import StoredArtifact
-
-if TYPE_CHECKING:
-    from builds import Built
 
 
 @pytest.fixture

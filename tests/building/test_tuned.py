@@ -1,9 +1,7 @@
 """Builds with tuning records: what is measured decides, what is transferred says from where."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tuning_records as records
 from builds import Built, offered
@@ -14,10 +12,6 @@ from msgspec import structs
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.records import tuning as r
 from gdn_aot.tracing import wide
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 _NORM = (
     "--arch", "sm_90", "--shape", "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16", "--workload", "gated-norm",

@@ -1,28 +1,21 @@
 """Builds on a cluster, and clusters that are not there."""
 
-from __future__ import annotations
-
 import os
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from clusters import free_port, workers
+from clusters import Node, TestCluster, free_port, workers
 from commands import refused
 from helpers import ROOT, gdn_aot
-from small import ARGUMENTS, TARGETS
+from small import ARGUMENTS, TARGETS, Reference
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from clusters import Node, TestCluster
-    from small import Reference
-
-    Build = Callable[..., dict[str, bytes]]
+Build = Callable[..., dict[str, bytes]]
 
 
 def ends(check: Callable[[], Any], seconds: float = 120.0) -> bool:

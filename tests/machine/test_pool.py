@@ -1,20 +1,16 @@
 """The pool of compile workers, with real processes that answer, crash, and hang."""
 
-from __future__ import annotations
-
 import faulthandler
 import os
 import signal
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from gdn_aot.machine.pool import Pool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _LONG = 60.0
 

@@ -1,7 +1,5 @@
 """Successive halving with a clock that stands still unless something is measured."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Leaving out by compiled resources."""
 
-from __future__ import annotations
-
 from msgspec.structs import replace
 
 from gdn_aot.catalogue.targets import get_target

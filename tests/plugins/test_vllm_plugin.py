@@ -1,20 +1,16 @@
 """vLLM's entry point with FLA's kernels as the served ones, and a worker module that has only what is looked at."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import storing
+from builds import Built
 from helpers import ROOT, python
 from launching import PRELUDE
 
 from gdn_aot._files import parse_toml
-
-if TYPE_CHECKING:
-    from builds import Built
 
 WORKER = """
 class Worker:

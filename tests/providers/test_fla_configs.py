@@ -1,11 +1,10 @@
 """``gdn-aot export --format fla``: that FLA itself takes the exported configurations, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import factory
 import pytest
@@ -20,9 +19,6 @@ from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.machine import installed
 from gdn_aot.providers.fla import configs as fla_configs
 from gdn_aot.records import tuning as r
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WORKLOADS = ("transformers-prefill", "small-chunks", "gated-norm")
 KKT = "fla.ops.gated_delta_rule.chunk_fwd:chunk_gated_delta_rule_fwd_kkt_solve_kernel"

@@ -1,19 +1,18 @@
 """``gdn-aot fetch`` when something is wrong: nothing wrong reaches the store, and each failure has its exit code."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from doctoring import flip
 from helpers import expect_error
 from making import SM_90, SM_120, WANTED, make
-from registries import kept
+from registries import Here, kept
 from storing import check_store, place_of
 
+from gdn_aot.artifact.archive import Written
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.cli import main
@@ -26,11 +25,6 @@ from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.select import Request
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import StoredArtifact
-
-if TYPE_CHECKING:
-    from registries import Here
-
-    from gdn_aot.artifact.archive import Written
 
 
 def refused(here: Here, *args: object, code: int = 5, kind: str = "verification") -> dict[str, Any]:

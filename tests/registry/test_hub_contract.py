@@ -1,7 +1,5 @@
 """The loopback hub by itself: what it refuses, and what the unmodified client does not see."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from pathlib import Path

@@ -1,21 +1,14 @@
 """``gdn-aot fetch`` while the network, the hub or the disk fails: what ends well, and how the rest ends."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from helpers import NO_BYTECODE
-from loopback import Cut, Damage, Refuse, Serve
+from loopback import Cut, Damage, LoopbackHub, Refuse, Serve
+from machines import Machine, Site
 from making import make
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from loopback import LoopbackHub
-    from machines import Machine, Site
 
 
 def test_trouble_that_passes(site: Site) -> None:

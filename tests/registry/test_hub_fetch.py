@@ -1,15 +1,9 @@
 """``gdn-aot fetch`` and ``lock`` through the real client, with nothing going wrong on the way."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from helpers import TIMEOUT
 from loopback import OUTSIDER, UNKNOWN, WRITER, Meanwhile
-
-if TYPE_CHECKING:
-    from machines import Site
+from machines import Site
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 

@@ -1,13 +1,7 @@
 """Many fetches at once, and fetches that are killed."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from machines import Site
 from many_fetches import fetch_at_once, kill_fetches
-
-if TYPE_CHECKING:
-    from machines import Site
 
 
 def test_fetchers_at_once(site: Site) -> None:

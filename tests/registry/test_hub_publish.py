@@ -1,20 +1,13 @@
 """``gdn-aot publish`` and ``list`` on the Hub; ``test_registry.py`` has what they do there step by step."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from loopback import WRITER
+from helpers import Done
+from loopback import WRITER, LoopbackHub
 from machines import Machine
-from making import expected, make
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from helpers import Done
-    from loopback import LoopbackHub
-    from making import Published
+from making import Published, expected, make
 
 
 def publish(machine: Machine, repo: str, *args: object, **options: Any) -> Done:

@@ -1,25 +1,19 @@
 """`gdn_aot.registry.remote` over the real client: what a registry promises, and which error says what happened."""
 
-from __future__ import annotations
-
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from huggingface_hub import constants
 from loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Drip, LoopbackHub, Refuse, Stall
+from loopback.exchange import Fault
 from making import make
 
 from gdn_aot import errors
 from gdn_aot.registry.base import Addition, Snapshot
 from gdn_aot.registry.publish import publish
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from loopback.exchange import Fault
 
 pytestmark = [
     pytest.mark.usefixtures("client"),

@@ -1,9 +1,8 @@
 """``gdn-aot publish``: what it does, says and refuses."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import factory
 import helpers
@@ -16,9 +15,6 @@ from registries import files, listed
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as m
 from gdn_aot.registry.directory import DirectoryRegistry
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

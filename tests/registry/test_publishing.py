@@ -1,27 +1,19 @@
 """Publishing while others do so, or the network fails: nothing is lost, and publishing again completes it."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
-from loopback import Cut, Refuse
+from loopback import Cut, LoopbackHub, Refuse
 from making import TARGETS, expected, make
 from registries import branches, listed, send, uploads
 
+from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import ConflictError, NetworkError, RegistryError, StaleParentError
-from gdn_aot.registry.base import Addition
+from gdn_aot.registry.base import Addition, Registry
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from loopback import LoopbackHub
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.registry.base import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
 

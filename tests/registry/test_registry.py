@@ -1,16 +1,16 @@
 """What every registry promises, and publishing into it: to a directory, and to the Hub through its real client."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import factory
 import pytest
+from loopback import LoopbackHub
 from making import SM_120, expected, indexed, make
 from msgspec.structs import replace
 from registries import branches, listed, send, spoil, uploads
 
 from gdn_aot.artifact import archive, names
+from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import (
     ConflictError,
     EntryMissingError,
@@ -20,19 +20,11 @@ from gdn_aot.errors import (
     UsageError,
     VerificationError,
 )
-from gdn_aot.registry.base import Addition, Snapshot, index_at, read_index
+from gdn_aot.registry.base import Addition, Registry, Snapshot, index_at, read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import CARD, ENTRY_FORM, INDEX, INDEX_FORM, artifact_path, entry_path, make_index
 from gdn_aot.registry.publish import check_tag, publish
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from loopback import LoopbackHub
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.registry.base import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
 

@@ -1,15 +1,11 @@
 """What can go wrong around the loader: half-imported modules, changes after import, strictness, stand-in choices."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from launching import TOLD
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DECODE = "fused_recurrent_gated_delta_rule_fwd_kernel"
 

@@ -1,16 +1,12 @@
 """The C extension that launches kernels, against a stand-in for the driver; one process for each scenario."""
 
-from __future__ import annotations
-
 import struct
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import fake_cuda
 import numpy as np
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytest.importorskip("gdn_aot.triton_internals._launch", reason="the C extension is not built")
 

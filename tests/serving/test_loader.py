@@ -1,19 +1,14 @@
 """The loader serves real FLA kernels from a real artifact, under a driver that notes what is loaded and launched."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from builds import Built
 from helpers import run
 from launching import PRELUDE, TOLD
-
-if TYPE_CHECKING:
-    from builds import Built
-
 
 BOTH = "become(); prefill(); prefill(200, [0, 77, 200], state=True); decode(); done()"
 

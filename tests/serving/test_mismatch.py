@@ -1,7 +1,5 @@
 """What differs from the artifact is never served: source, versions, variables, a damaged store."""
 
-from __future__ import annotations
-
 import shutil
 import sysconfig
 from pathlib import Path

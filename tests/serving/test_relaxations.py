@@ -1,21 +1,16 @@
 """A process finds a binary that serves every value of a constexpr, and only where the artifact says so."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from builds import Built
 from helpers import gdn_aot, python
 from launching import PRELUDE
 from msgspec.structs import replace
 
 from gdn_aot.artifact import archive
 from gdn_aot.launches import Relaxed
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from builds import Built
 
 DECODE = "fused_recurrent_gated_delta_rule_fwd_kernel"
 _CODE = "install(); become('sm_120'); decode(); decode(v_heads=64); decode(v_heads=64); done()"

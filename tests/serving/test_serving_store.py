@@ -1,7 +1,5 @@
 """The loader and its store: one that cannot be written, and one that is changed under a serving process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

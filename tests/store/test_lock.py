@@ -1,7 +1,5 @@
 """Who waits for the lock of a store, and who does not."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """Many processes on one store at once, and processes that are killed at any moment."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import storing

@@ -1,7 +1,5 @@
 """Reading a store: what is there, in which order, and what of it is right."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Looking after a store: listing, removing, pruning, checking and repairing."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

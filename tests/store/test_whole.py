@@ -1,7 +1,5 @@
 """Is an installed artifact whole? And opening one for who needs all of it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,19 +1,13 @@
 """The client inside the process of a test, set as its environment variables would have set it."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import pytest
-    from loopback import LoopbackHub
+from loopback import LoopbackHub
 
 
 @contextmanager

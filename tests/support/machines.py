@@ -5,23 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from helpers import ROOT, SUPPORT, Done
-from loopback import OUTSIDER, READER, UNKNOWN, WRITER
-from making import WANTED
+from loopback import OUTSIDER, READER, UNKNOWN, WRITER, LoopbackHub
+from loopback.exchange import Record
+from making import WANTED, Published
 from storing import check_store
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from loopback import LoopbackHub
-    from loopback.exchange import Record
-    from making import Published
-
-    from gdn_aot.artifact.archive import Written
+from gdn_aot.artifact.archive import Written
 
 _OURS = ("HF_", "HUGGING", "GDN_AOT", "TRITON_", "FLA_", "XDG_", "TRANSFORMERS_", "PYTHON")
 _LIMIT = 120.0

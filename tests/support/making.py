@@ -1,30 +1,23 @@
 """Artifacts to publish: small, sound, and as many different ones as are asked for."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import factory
 import msgspec
+from loopback.state import Repository
 from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
-from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.artifact.archive import Written, write_artifact
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.codec import Form
 from gdn_aot.registry.layout import Entry, entry_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from loopback.state import Repository
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.codec import Form
 
 SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
 TARGETS = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")

@@ -1,16 +1,11 @@
 """Many fetches at once, and fetches that are killed."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 from helpers import TIMEOUT
-
-if TYPE_CHECKING:
-    from machines import Site
+from machines import Site
 
 SEED = 20260101
 

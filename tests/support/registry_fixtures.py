@@ -1,9 +1,8 @@
 """The loopback hub, one for each module of tests, and a new repository on it for each test."""
 
-from __future__ import annotations
-
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from clients import client_of
@@ -12,15 +11,10 @@ from machines import Machine, Site
 from making import Published, make
 from registries import Here, put
 
+from gdn_aot.artifact.archive import Written
+from gdn_aot.registry.base import Registry
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.registry.base import Registry
 
 _numbers = itertools.count(1)
 

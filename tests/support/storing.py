@@ -1,13 +1,11 @@
 """Looking into a store, filling it, damaging it, and taking the right to write it away."""
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import factory
 from doctoring import flip
@@ -24,9 +22,6 @@ from gdn_aot.store.origins import Origin
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import MANIFEST, PACK, StoredArtifact, read_manifest
 from gdn_aot.store.whole import faults
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def place_of(home: Path) -> Path:

@@ -1,7 +1,5 @@
 """A recorded launch of a kernel with a relaxation is built under the key that the loader looks up."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from helpers import SUPPORT, python

@@ -1,7 +1,5 @@
 """Traces survive the pipe."""
 
-from __future__ import annotations
-
 import json
 
 import strategies

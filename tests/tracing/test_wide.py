@@ -1,7 +1,5 @@
 """Wide candidates: what is generated, its bounds, and in what order it is cut."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

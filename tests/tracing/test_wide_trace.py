@@ -1,8 +1,6 @@
 """Traces of the real provider under the stub, with and without candidates beyond its own."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import pytest
 from jobs import make_wanted
@@ -13,13 +11,8 @@ from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.client import Worker
 from gdn_aot.launches import Config
-from gdn_aot.tracing.records import Trace
+from gdn_aot.tracing.records import Trace, Tuning
 from gdn_aot.tracing.wide import MOST, candidates
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from gdn_aot.tracing.records import Tuning
 
 SM_90 = get_target("sm_90")
 KKT, STATE, OUT = (

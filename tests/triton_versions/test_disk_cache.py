@@ -4,11 +4,10 @@ The truth comes from processes in which Triton compiles, measures and caches by 
 stub driver, with binaries that load and launch to nothing and a benchmark that returns made-up times.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import triton
@@ -22,9 +21,6 @@ from gdn_aot.building.seed import _Writer
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.triton_internals import disk_cache
 from gdn_aot.triton_internals.disk_cache import Place
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PREPARE = f"""{STUBBED}
 from triton.runtime.autotuner import Autotuner

@@ -4,14 +4,13 @@ Needs only pytest, torch, triton and fla-core. Whatever needs the stub driver ru
 Triton for the truth through ``knobs.runtime.jit_cache_hook``, which sees each launch key before anything compiles.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import triton
@@ -24,9 +23,6 @@ from triton.runtime.autotuner import Autotuner
 from gdn_aot import triton_internals
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.triton_internals import interception
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _HERE = Path(__file__).parent
 

@@ -1,7 +1,5 @@
 """Launch keys with another value for a constexpr, against the keys that Triton computes. Runs with every version."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,17 +1,12 @@
 """The loader on the installed Triton: a real launch from an artifact that this Triton built, and changed internals."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from builds import Built
 from helpers import python
 from launching import PRELUDE
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from builds import Built
 
 
 @pytest.fixture

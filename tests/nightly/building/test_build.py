@@ -1,14 +1,9 @@
 """Builds that compile for minutes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from building.test_build import _TRAIN
 from builds import Built
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_forward_h_fits_the_shared_memory_of_sm_75(build: Callable[..., Built]) -> None:

@@ -1,16 +1,10 @@
 """Random traffic against artifacts of other models and of any length."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 from building.test_coverage import _cover
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from builds import Built
+from builds import Built
 
 _SMALL = ("--workload", "transformers-*")
 

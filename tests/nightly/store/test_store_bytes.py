@@ -1,7 +1,5 @@
 """Every byte of an installed artifact, changed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

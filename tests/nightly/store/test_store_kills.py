@@ -1,7 +1,5 @@
 """Processes that change a store, killed at fifty moments."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import storm

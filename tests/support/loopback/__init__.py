@@ -6,8 +6,6 @@ ETags, redirects of large files to a storage on another origin that takes signed
 of every list.
 """
 
-from __future__ import annotations
-
 from loopback.exchange import Cut, Damage, Drip, Meanwhile, Refuse, Rule, Serve, Stall
 from loopback.server import ORG, OUTSIDER, READER, UNKNOWN, WRITER, LoopbackHub
 

@@ -4,8 +4,6 @@ Trusted publishers: a job of a CI service gets a token of the Hub for one reposi
 token of its service that says who it is. Here it is known by having been issued, where the Hub checks a signature.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

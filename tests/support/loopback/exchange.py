@@ -6,12 +6,10 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 Host = Literal["hub", "storage"]
 """Which of the two servers: the Hub, or the storage that large files are sent to and served from."""

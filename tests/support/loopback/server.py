@@ -7,9 +7,9 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 
 from loopback import api
 from loopback.exchange import (
@@ -30,9 +30,6 @@ from loopback.exchange import (
     Stall,
 )
 from loopback.state import File, Repository, State, User, serve_instead
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 ORG = "acme"
 WRITER, READER, OUTSIDER = "hf_writerWRITERwriterWRITER", "hf_readerREADERreaderREADER", "hf_outsiderOUTSIDERoutside"

@@ -1,19 +1,14 @@
 """What the Hub keeps: users, repositories with commits, branches and tags, large files; and how files come and go."""
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import hmac
 import itertools
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from loopback.exchange import ApiError, Request, Response
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 ATTRIBUTES = "*.bin filter=lfs diff=lfs merge=lfs -text\n*.tar.* filter=lfs diff=lfs merge=lfs -text\n"
 """Part of the ``.gitattributes`` that the Hub puts into a new repository: what is kept as a large file."""
