@@ -4,26 +4,15 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from clusters import Node, TestCluster, free_port, workers
+from clusters import Node, TestCluster, ends, free_port, workers
 from commands import refused
 from helpers import ROOT, gdn_aot
 from small import ARGUMENTS, TARGETS, Reference
-
-Build = Callable[..., dict[str, bytes]]
-
-
-def ends(check: Callable[[], Any], seconds: float = 120.0) -> bool:
-    """Wait until something is no more."""
-    deadline = time.monotonic() + seconds
-    while check() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not check()
 
 
 def test_the_command_makes_the_same_bytes_and_leaves_nothing(

@@ -1,14 +1,8 @@
 """On a card that is almost full, tuning runs out of memory and the artifact does not."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from gpu import served
-
-if TYPE_CHECKING:
-    from gpu.conftest import Program, Record
+from gpu.conftest import Program, Record
 
 pytestmark = pytest.mark.gpu
 

@@ -1,14 +1,8 @@
 """After `gdn_aot.preload` nothing is left to load."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from gpu import served
-
-if TYPE_CHECKING:
-    from gpu.conftest import Program, Record
+from gpu.conftest import Program, Record
 
 pytestmark = pytest.mark.gpu
 

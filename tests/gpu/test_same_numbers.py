@@ -1,24 +1,18 @@
 """What the artifact computes is what FLA computes with the same configurations, bit for bit."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from gpu import fla_configs, served
+from gpu.conftest import Loaded, Program, Record
 
 from gdn_aot.reference import tolerance as checking
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gpu.conftest import Program, Record, Tested
 
 pytestmark = pytest.mark.gpu
 
 
-def test_bits_are_those_of_plain_fla(program: Program, artifact: Tested, tmp_path: Path, record: Record) -> None:
+def test_bits_are_those_of_plain_fla(program: Program, artifact: Loaded, tmp_path: Path, record: Record) -> None:
     saved = str(tmp_path / "served.pt")
     choices = fla_configs.read_choices(artifact.path)
     fla_configs.export(choices, tmp_path / "configs")

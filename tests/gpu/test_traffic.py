@@ -1,23 +1,17 @@
 """Random traffic from the artifact: nothing is compiled or benchmarked, and every result is right."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from gpu import served
+from gpu.conftest import Loaded, Program, Record
 
 from gdn_aot.catalogue.providers import get_provider
-
-if TYPE_CHECKING:
-    from gpu.conftest import Program, Record, Tested
 
 pytestmark = pytest.mark.gpu
 
 CALLS = 500
 
 
-def test_500_random_calls(program: Program, artifact: Tested, record: Record) -> None:
+def test_500_random_calls(program: Program, artifact: Loaded, record: Record) -> None:
     inference = {name for name, mode in get_provider("fla").workloads if mode == "inference"}
     workloads = sorted(inference & set(artifact.manifest.workloads))
     assert set(workloads) == inference, "the artifact must cover every inference workload"

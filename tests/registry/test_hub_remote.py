@@ -66,21 +66,6 @@ def test_requests_are_few(hub: LoopbackHub, registry: RemoteRegistry) -> None:
     assert len(hub.log) == 3
 
 
-def test_another_size_is_not_downloaded(hub: LoopbackHub, registry: RemoteRegistry, tarball: Path) -> None:
-    commit = registry.commit("v1", None, [Addition(path=TARBALL, content=tarball)], "first")
-    snapshot = registry.resolve(commit)
-    hub.log.clear()
-    for size in (1, 99_999, 100_001):
-        with pytest.raises(errors.VerificationError) as caught:
-            download(registry, snapshot, size)
-        assert [str(problem) for problem in caught.value.problems] == [f"size: 100000 bytes, expected {size}"]
-    assert hub.requests("GET") == []
-    assert download(registry, snapshot) == tarball.read_bytes()
-    hub.log.clear()
-    download(registry, snapshot)
-    assert hub.log == []
-
-
 def test_forgotten_files_are_fetched_again(hub: LoopbackHub, registry: RemoteRegistry, tarball: Path) -> None:
     commit = registry.commit("v1", None, [Addition(path=TARBALL, content=tarball)], "first")
     snapshot = registry.resolve(commit)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,17 @@ STEPS = [("directory", "v1"), ("directory", "v1.0.0"), ("hub", "v1"), ("hub", "v
 
 
 class Meddled:
-    """A either in which something happens once, just before a commit or a tag."""
+    """A registry in which something happens once, just before a commit to a branch or a tag, or before the first."""
 
-    def __init__(self, registry: Registry, meanwhile: Callable[[str], object]) -> None:
-        self.registry = registry
-        self.meanwhile: Callable[[str], object] | None = meanwhile
+    def __init__(self, registry: Registry, meanwhile: Callable[[], object], before: str = "") -> None:
+        self.registry, self.meanwhile, self.before = registry, [meanwhile], before
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.registry, name)
 
     def _once(self, what: str) -> None:
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            try:
-                meanwhile(what)
-            except LookupError:  # not yet
-                self.meanwhile = meanwhile
+        if self.meanwhile and self.before in ("", what):
+            self.meanwhile.pop()()
 
     def commit(self, branch: str, parent: str | None, additions: Sequence[Addition], message: str) -> str:
         self._once(branch)
@@ -55,15 +51,9 @@ def test_somebody_else_is_faster(hub: LoopbackHub, either: Registry, tmp_path: P
     send(either, *made)
     for number, branch in enumerate(branches(either)):
         mine, theirs = (make(tmp_path, TARGETS[1 + 2 * number + side], build=9) for side in (0, 1))
-
-        def meanwhile(at: str, branch: str = branch, theirs: Written = theirs) -> None:
-            if at != branch:
-                raise LookupError
-            send(either, theirs)
-
-        meddled = Meddled(either, meanwhile)
+        meddled = Meddled(either, partial(send, either, theirs), branch)
         send(meddled, mine, tag=f"v1.0.{number}")
-        assert meddled.meanwhile is None
+        assert not meddled.meanwhile
         made += [mine, theirs]
         for revision in branches(either):
             assert listed(either, revision) == expected(*made)
@@ -75,13 +65,7 @@ def test_somebody_else_is_faster(hub: LoopbackHub, either: Registry, tmp_path: P
 
 def test_somebody_else_tags_later(either: Registry, sm_120: Written, sm_90: Written) -> None:
     """What a tag names is what was committed for it, also if the branch has moved on since."""
-
-    def meanwhile(at: str) -> None:
-        if at != "v1.0.0":
-            raise LookupError
-        send(either, sm_90)
-
-    send(Meddled(either, meanwhile), sm_120, tag="v1.0.0")
+    send(Meddled(either, partial(send, either, sm_90), "v1.0.0"), sm_120, tag="v1.0.0")
     assert listed(either, "v1.0.0") == expected(sm_120)
     assert listed(either) == expected(sm_120, sm_90)
 
@@ -90,10 +74,10 @@ def test_somebody_else_publishes_the_same_identifier(
     either: Registry, sm_90: Written, sm_120: Written, tmp_path: Path
 ) -> None:
     theirs = make(tmp_path, build=1)
-    result = send(Meddled(either, lambda _: send(either, sm_90)), sm_90)
+    result = send(Meddled(either, partial(send, either, sm_90)), sm_90)
     assert [item.action for item in result.plan.items] == ["unchanged"]
     with pytest.raises(ConflictError):
-        send(Meddled(either, lambda _: send(either, theirs)), sm_120)
+        send(Meddled(either, partial(send, either, theirs)), sm_120)
     assert listed(either) == expected(sm_90, theirs)
 
 
@@ -109,14 +93,12 @@ def test_always_too_late(either: Registry, sm_120: Written, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("either", "step"), STEPS, indirect=["either"])
 def test_cut_off_between_the_steps(either: Registry, sm_120: Written, step: str) -> None:
-    def cut(at: str) -> None:
-        if at != step:
-            raise LookupError
+    def cut() -> None:
         raise NetworkError("cut off")
 
     start = either.refs().branches
     with pytest.raises(NetworkError):
-        send(Meddled(either, cut), sm_120, tag="v1.0.0")
+        send(Meddled(either, cut, step), sm_120, tag="v1.0.0")
     refs = either.refs()
     assert (refs.branches == start, "v1.0.0" in refs.tags) == (step == "v1", step == "main")
     send(either, sm_120, tag="v1.0.0")

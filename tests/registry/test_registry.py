@@ -93,12 +93,21 @@ def test_a_file_that_changed_is_not_published(either: Registry, sm_120: Written)
         either.download(either.resolve("v1"), artifact_path(SM_120), sm_120.size, "0" * 64)
 
 
-def test_another_size(either: Registry, sm_120: Written) -> None:
+def test_another_size(hub: LoopbackHub, either: Registry, sm_120: Written) -> None:
+    """It is not downloaded at all; what was downloaded is not asked about again."""
     snapshot = either.resolve(str(send(either, sm_120).commit))
+    hub.log.clear()
     for size in (1, sm_120.size - 1, sm_120.size + 1):
         with pytest.raises(VerificationError) as caught:
             either.download(snapshot, artifact_path(SM_120), size, sm_120.sha256)
-        assert f"{sm_120.size} bytes, expected {size}" in str(caught.value.problems[0])
+        (problem,) = caught.value.problems
+        assert str(problem).endswith(f"{sm_120.size} bytes, expected {size}")
+    assert hub.requests("GET") == []
+    for _ in range(2):
+        hub.log.clear()
+        place = either.download(snapshot, artifact_path(SM_120), sm_120.size, sm_120.sha256)
+        assert place.read_bytes() == sm_120.path.read_bytes()
+    assert hub.log == []
 
 
 # Publishing

@@ -53,11 +53,6 @@ def test_other_code_asked_for_after_install(serve: Any, change: str, name: str) 
     assert name in got["report"]["misses"][0]["reason"]
 
 
-def test_strict_holds_where_nothing_was_found_before(serve: Any) -> None:
-    got = serve("become(); gdn_aot.install(); " + TOLD.format("gdn_aot.install(strict=True)"))
-    assert got["error"] == "NoArtifactError"
-
-
 def test_an_artifact_that_comes_later_is_found(serve: Any) -> None:
     """A first install() found an empty store; the next one finds what was put there since."""
     got = serve("""
@@ -72,10 +67,18 @@ gdn_aot.install(); decode(); done()
     assert got["report"]["active"]
 
 
-def test_strict_on_another_architecture(serve: Any) -> None:
-    got = serve("install(strict=True); become('sm_120'); " + TOLD.format("decode()"))
-    assert got["error"] == "MissError"
-    assert got["compiled"] == []
+@pytest.mark.parametrize(
+    ("before", "what", "error"),
+    [
+        ("become(); ", "gdn_aot.install(strict=True)", "NoArtifactError"),
+        ("become(); gdn_aot.install(); ", "gdn_aot.install(strict=True)", "NoArtifactError"),
+        ("install(strict=True); become('sm_120'); ", "decode()", "MissError"),
+    ],
+    ids=["no artifact", "none found before", "another architecture"],
+)
+def test_strict(serve: Any, before: str, what: str, error: str) -> None:
+    got = serve(before + TOLD.format(what))
+    assert (got["error"], got["compiled"]) == (error, [])
 
 
 def test_strict_with_damaged_choices(serve: Any, tmp_path: Path) -> None:

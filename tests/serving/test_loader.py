@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from builds import Built
 from helpers import run
-from launching import PRELUDE, TOLD
+from launching import PRELUDE
 
 BOTH = "become(); prefill(); prefill(200, [0, 77, 200], state=True); decode(); done()"
 
@@ -45,22 +45,17 @@ def test_installed_after_the_provider_was_used(serve: Any) -> None:
     assert len(got["loaded"]) == 1 + got["report"]["modules"]
 
 
-def test_without_the_loader_triton_compiles(serve: Any) -> None:
-    """The counters count: the same calls without the loader compile and benchmark."""
-    got = serve("become(); decode(); done()")
-    assert len(got["compiled"]) == 1
-
-
-def test_no_artifact_is_no_error_and_is_told(serve: Any) -> None:
-    got = serve("gdn_aot.install(); become(); decode(); done()")
-    assert "no artifact in the store" in got["report"]["problem"]
+@pytest.mark.parametrize(
+    ("start", "more", "problem"),
+    [("", {}, ""), ("gdn_aot.install();", {}, "no artifact in the store"), ("install();", {"GDN_AOT": "0"}, "")],
+    ids=["not installed", "no artifact", "switched off"],
+)
+def test_what_is_not_served_triton_compiles(serve: Any, start: str, more: dict[str, str], problem: str) -> None:
+    """Nor is it an error. The counters count: the same calls without the loader compile."""
+    got = serve(f"{start} become(); decode(); done()", **more)
+    assert problem in got["report"]["problem"]
     assert not got["report"]["active"]
     assert len(got["compiled"]) == 1
-
-
-def test_no_artifact_is_an_error_in_strict_mode(serve: Any) -> None:
-    got = serve("become(); " + TOLD.format("gdn_aot.install(strict=True)"))
-    assert got["error"] == "NoArtifactError"
 
 
 def test_a_second_artifact_is_added(serve: Any, decode: Built) -> None:
@@ -68,12 +63,6 @@ def test_a_second_artifact_is_added(serve: Any, decode: Built) -> None:
     got = serve(f"install(); become('sm_120'); gdn_aot.install({str(decode.path)!r}); decode(); done()")
     assert got["compiled"] == []
     assert len(got["report"]["artifacts"]) >= 2
-
-
-def test_switched_off(serve: Any) -> None:
-    got = serve("install(); become(); decode(); done()", GDN_AOT="0")
-    assert len(got["compiled"]) == 1
-    assert not got["report"]["active"]
 
 
 def test_auto_uses_the_environment(serve: Any, sm_90: Built) -> None:

@@ -21,8 +21,6 @@ from gdn_aot.measuring.tuner import Tuned
 MakeTask = Callable[..., TuneTask]
 MakeNode = Callable[..., Node]
 Tune = Callable[..., Tuned]
-
-
 SHAPES = ("heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16", "heads=2,v_heads=8,k_dim=64,v_dim=128,dtype=bf16")
 CARD = "0, Simulated 90, {driver}, {capability}, 1024, 0, GPU-1a"
 

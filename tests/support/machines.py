@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from helpers import ROOT, SUPPORT, Done
 from loopback import OUTSIDER, READER, UNKNOWN, WRITER, LoopbackHub
@@ -57,22 +58,14 @@ class Machine:
         )
         return Process(process, [token] if token else [])
 
-    def run(
-        self,
-        *args: object,
-        code: int = 0,
-        kind: str | None = None,
-        token: str | None = WRITER,
-        before: tuple[str, ...] = (),
-        **more: str,
-    ) -> Done:
-        """Run ``gdn-aot`` to its end and check what every command owes; see `Process.end`."""
-        return self.start(*args, token=token, before=before, **more).end(code, kind)
+    def run(self, *args: object, code: int = 0, kind: str | None = None, **options: Any) -> Done:
+        """Run ``gdn-aot`` to its end, as `start`, and check what every command owes; see `Process.end`."""
+        return self.start(*args, **options).end(code, kind)
 
-    def fetch(self, repo: str, *args: object, **options: object) -> Done:
+    def fetch(self, repo: str, *args: object, **options: Any) -> Done:
         """Run ``gdn-aot fetch`` for what `registry.making.make` makes, for sm_120 unless told otherwise."""
         arch = () if "--arch" in args else ("--arch", "sm_120")
-        return self.run("fetch", "--repo", f"hf://{repo}", *arch, *WANTED, *args, **options)  # type: ignore[arg-type]
+        return self.run("fetch", "--repo", f"hf://{repo}", *arch, *WANTED, *args, **options)
 
     def installed(self) -> list[str]:
         """Return the SHA-256 of every artifact in the store, after a look at all of the store's bytes."""
@@ -93,7 +86,7 @@ class Site:
         """The arguments of ``gdn-aot`` that fetch what is newest for sm_120."""
         return ("fetch", "--repo", f"hf://{self.repo}", "--arch", "sm_120", *WANTED)
 
-    def fetch(self, *args: object, **options: object) -> Done:
+    def fetch(self, *args: object, **options: Any) -> Done:
         """Run ``gdn-aot fetch`` on the machine."""
         return self.machine.fetch(self.repo, *args, **options)
 
@@ -118,13 +111,9 @@ class Process:
         self.secrets = [*secrets, WRITER, READER, OUTSIDER, UNKNOWN, "signature="]
 
     def end(self, code: int = 0, kind: str | None = None) -> Done:
-        """Wait for its end and check what every command owes.
+        """Wait for its end and check its exit code, the ``code`` of its error in JSON, and what every command owes.
 
-        Args:
-            code: Its exit code.
-            kind: The ``code`` of its error, which ``--json`` has to have been given for.
-
-        Whatever happens no token is shown, no signed link and no traceback, and a failure has one line with a hint.
+        That is: no token is shown, no signed link and no traceback, and a failure has one line with a hint.
         """
         try:
             out, err = self.process.communicate(timeout=_LIMIT)

@@ -35,16 +35,9 @@ def make(
     triton: str = "3.6.0",
     dirty: bool = False,
 ) -> Written:
-    """Write an artifact into a folder.
+    """Write an artifact into a folder; another `build` gives other binaries under the same identifier.
 
-    Args:
-        folder: Where to.
-        target: What it is for.
-        build: Another number gives other binaries under the same identifier.
-        size: Bytes of its binaries, which do not compress; all targets share a quarter of them.
-        version: Of the provider.
-        triton: Version.
-        dirty: Built from a checkout with changes.
+    These have `size` bytes, which do not compress; all targets share a quarter of them.
     """
     own, shared = random.Random(f"{target} {build} {size}"), random.Random(f"{build} {size}")
     cubins = b"\x7fELF" + own.randbytes(size * 3 // 4), b"\x7fELF" + shared.randbytes(size // 4)

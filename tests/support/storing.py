@@ -64,13 +64,7 @@ def missed(place: Path, name: str, step: int) -> list[int]:
 
 
 def check_store(home: Path) -> list[str]:
-    """Look at all the bytes of a store; return the SHA-256 of each artifact, the preferred one first.
-
-    Raises:
-        AssertionError: A blob has another content than its name says.
-        GdnAotError: An artifact that is there is not whole.
-        OSError: A file of one is missing.
-    """
+    """Look at all bytes of a store, which must be whole; return each artifact's SHA-256, the preferred one first."""
     found: list[str] = []
     for place in map(Path, Store(str(home)).artifacts()):
         stored = StoredArtifact(str(place))

@@ -128,10 +128,7 @@ def test_another_build_of_a_supported_version_is_taken(monkeypatch: pytest.Monke
 @pytest.fixture(scope="module")
 def launch_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Per variant of the arguments: Triton's launch key, ours, and ours with keyword arguments."""
-    code = (
-        _PREPARE
-        + _VARIANTS
-        + """
+    code = """
 made = {}
 for name, changes in variants.items():
     options = {k: v for k, v in changes.items() if k in ("num_warps", "num_stages", "maxnreg", "debug")}
@@ -150,8 +147,7 @@ for name, changes in variants.items():
     }
 print(json.dumps(made))
 """
-    )
-    found: dict[str, dict[str, Any]] = python(code, home=tmp_path_factory.mktemp("keys"))
+    found: dict[str, dict[str, Any]] = python(_PREPARE + _VARIANTS + code, home=tmp_path_factory.mktemp("keys"))
     return found
 
 
@@ -180,9 +176,7 @@ def test_what_is_no_number_survives_json() -> None:
 
 
 def test_autotune_keys_are_those_of_triton(tmp_path: Path) -> None:
-    code = (
-        _PREPARE
-        + """
+    code = """
 class Recording(dict):
     def __contains__(self, key):
         looked_up.append(key)
@@ -225,8 +219,7 @@ for args, kwargs in calls:
     })
 print(json.dumps(made))
 """
-    )
-    made = python(code, home=tmp_path)
+    made = python(_PREPARE + code, home=tmp_path)
     assert [call["triton"] for call in made] == [[call["ours"]] for call in made]
     assert [call["triton_launches"] for call in made] == [[call["our_launch"]] for call in made]
     assert made[0]["ours"] == [64, True, "torch.float32", "torch.float16", "torch.bfloat16"]
@@ -289,9 +282,7 @@ def test_what_is_compiled_is_what_triton_compiles(tmp_path: Path) -> None:
 
 
 def test_cache_key_and_globals(tmp_path: Path) -> None:
-    code = (
-        _PREPARE
-        + """
+    code = """
 jit = triton_internals.find_kernel("kernels", "tuned")[0]
 key = triton_internals.cache_key(kernels.every)
 print(json.dumps({
@@ -300,8 +291,7 @@ print(json.dumps({
     "name": triton_internals.kernel_name(jit), "jit": type(jit).__name__,
 }))
 """
-    )
-    made = python(code, home=tmp_path)
+    made = python(_PREPARE + code, home=tmp_path)
     assert made["key"] == made["again"] == made["triton"]
     assert len(made["key"]) == len(hashlib.sha256().hexdigest())
     assert dict(made["globals"])["SCALE"] == "constexpr[3]"

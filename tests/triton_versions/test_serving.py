@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from builds import Built
 from helpers import python
-from launching import PRELUDE
+from launching import PRELUDE, TOLD
 
 
 @pytest.fixture
@@ -54,16 +54,8 @@ decode(); done()
 
 
 def test_a_changed_internal_is_an_error_in_strict_mode(serve: Any) -> None:
-    got = serve("""
-install(strict=True); become('sm_120')
-import triton
-triton.__version__ = "4.0.0"
-try:
-    decode(); error = ""
-except Exception as raised:
-    error = type(raised).__name__
-done(error=error)
-""")
+    change = "install(strict=True); become('sm_120'); import triton; triton.__version__ = '4.0.0'"
+    got = serve(change + TOLD.format("decode()"))
     assert got["error"] == "UnsupportedTritonError"
 
 

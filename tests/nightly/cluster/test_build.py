@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from clusters import Node, TestCluster, marked, workers
+from clusters import Node, TestCluster, ends, marked, workers
 from helpers import ROOT, TIMEOUT, environment, expect_error, gdn_aot
 from msgspec import structs
 from small import ARGUMENTS, Reference, load, tasks, work
@@ -25,14 +24,6 @@ from gdn_aot.compiling.cluster import RayExecutor
 from gdn_aot.errors import ClusterError
 
 Build = Callable[..., dict[str, bytes]]
-
-
-def ends(check: Callable[[], Any], seconds: float = 120.0) -> bool:
-    """Wait until something is no more."""
-    deadline = time.monotonic() + seconds
-    while check() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not check()
 
 
 @pytest.fixture

@@ -101,11 +101,7 @@ class Repository:
         return self.id.split("/", maxsplit=1)[0]
 
     def resolve(self, revision: str) -> Commit:
-        """Return the commit that a branch, a tag or 40 hexadecimal digits name.
-
-        Raises:
-            ApiError: 404 RevisionNotFound.
-        """
+        """Return the commit that a branch, a tag or 40 hexadecimal digits name; raise 404 if there is none."""
         name = revision.removeprefix("refs/heads/")
         commit = self.branches.get(name) or self.tags.get(name.removeprefix("refs/tags/")) or revision
         if commit not in self.commits:
@@ -121,16 +117,9 @@ class Repository:
         return commit
 
     def commit(self, branch: str, parent: str | None, title: str, change: Callable[[dict[str, File]], None]) -> Commit:
-        """Commit a change of the tree to a branch.
+        """Commit a change of the tree to a branch, which must still be at the parent if one is given.
 
-        Args:
-            branch: It must be there.
-            parent: If given, the branch must still be at the commit whose id starts so.
-            title: First line of the message.
-            change: Changes the files, in place.
-
-        Raises:
-            ApiError: 404 RevisionNotFound, 412 when the branch has moved on, or what ``change`` raises.
+        Raises 404 where there is no such branch, 412 where it has moved on, and what ``change`` raises.
         """
         if branch not in self.branches:
             raise ApiError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
@@ -158,11 +147,7 @@ class State:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def user(self, token: str | None) -> User | None:
-        """Return whom a token speaks for; None without a token.
-
-        Raises:
-            ApiError: 401; nobody has this token.
-        """
+        """Return whom a token speaks for, None without a token; raise 401 for a token of nobody."""
         if token is None:
             return None
         if token not in self.users and token not in self.granted:
@@ -185,11 +170,7 @@ class State:
         return repository
 
     def writable(self, name: str, user: User | None) -> Repository:
-        """Return a repository that a user may write.
-
-        Raises:
-            ApiError: As `repository`, and 401 or 403 if it may only be read.
-        """
+        """Return a repository that a user may write; raise as `repository`, and 401 or 403 if it may only be read."""
         repository = self.repository(name, user)
         self.check_namespace(repository.namespace, user, name)
         return repository
