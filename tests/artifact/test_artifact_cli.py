@@ -53,16 +53,12 @@ def test_every_problem_is_named(name: str, tmp_path: Path, command: Command) -> 
 
 
 @pytest.mark.parametrize("name", ["verify", "inspect"])
-def test_unknown_format_is_its_own_error(name: str, tmp_path: Path, command: Command) -> None:
+def test_errors_of_their_own(name: str, tmp_path: Path, command: Command) -> None:
     path = tmp_path / "a.tar.zst"
     path.write_bytes(factory.pack([factory.member("manifest.json", b'{"format":2}')]))
     error = command(name, "--json", path, code=5).json["error"]
     assert error["code"] == "unknown-format"
     assert "upgrade gdn-aot" in error["hint"]
-
-
-@pytest.mark.parametrize("name", ["verify", "inspect"])
-def test_paths_that_are_not_files(name: str, tmp_path: Path, command: Command) -> None:
     for path in (tmp_path, tmp_path / "none"):
         assert command(name, "--json", path, code=2).json["error"]["code"] == "usage"
 

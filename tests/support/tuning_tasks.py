@@ -33,18 +33,9 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 120.0, **changes: Any) -> TuneTask:
         options = {"target": "sm_90", **changes.pop("card", {})}
-        limits = Limits(max_tokens=max(tokens), max_batch=1)
-        workloads = ("gated-norm",)
+        limits, every = Limits(max_tokens=max(tokens), max_batch=1), {"all_candidates": True, "keep_going": True}
         made = TuneTask(
-            job=make_job(
-                compiled,
-                tmp_path,
-                shapes=[SHAPE],
-                workloads=workloads,
-                limits=limits,
-                all_candidates=True,
-                keep_going=True,
-            ),
+            job=make_job(compiled, tmp_path, shapes=[SHAPE], workloads=["gated-norm"], limits=limits, **every),
             target=get_target("sm_90"),
             method=Method(
                 provider="fla",
