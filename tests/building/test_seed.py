@@ -7,7 +7,6 @@ with binaries that load and launch to nothing.
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 from builds import Built
 from commands import contents, refused
-from helpers import NO_BYTECODE, ROOT, Done, environment, expect_error, gdn_aot, python, run
+from helpers import NO_BYTECODE, ROOT, expect_error, gdn_aot, python, run
 from msgspec.structs import replace
 
 from gdn_aot.artifact import archive
@@ -27,8 +26,6 @@ from gdn_aot.machine import installed
 from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice
 
 Refuse = Callable[..., dict[str, str]]
-
-
 _SERVE = (ROOT / "examples" / "plain_calls.py").read_text(encoding="utf-8")
 
 
@@ -128,11 +125,9 @@ def test_again_writes_nothing(decode: Built, copy: Path, tmp_path: Path) -> None
 def test_paths_are_absolute_and_modes_follow_the_umask(decode: Built, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    done = subprocess.run(
-        ["/bin/sh", "-c", f'umask 027; exec {sys.executable} -m gdn_aot seed "$0" --into some/cache', str(decode.path)],
-        env=environment(tmp_path), cwd=work, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    script = f'umask 027; exec {sys.executable} -m gdn_aot seed "$0" --into some/cache'
+    done = run(["/bin/sh", "-c", script, str(decode.path)], tmp_path, cwd=work)
+    assert done.code == 0, done.err
     root = work / "some" / "cache"
     groups = list(root.rglob("__grp__*"))
     assert groups
@@ -235,12 +230,9 @@ def test_a_place_that_cannot_be_written(refuse: Refuse, tmp_path: Path, where: s
 def test_a_full_disk_leaves_no_half_written_file(decode: Built, tmp_path: Path) -> None:
     """A limit on the size of a file is what a full disk is: writing stops in the middle."""
     root = tmp_path / "cache"
-    done = subprocess.run(
-        ["/bin/sh", "-c", f'ulimit -f 16; exec {sys.executable} -m gdn_aot seed "$0" --into "$1" --json',
-         str(decode.path), str(root)],
-        env=environment(tmp_path, NO_BYTECODE), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    expect_error(Done(done.returncode, done.stdout, done.stderr), 9, "not-writable")
+    script = f'ulimit -f 16; exec {sys.executable} -m gdn_aot seed "$0" --into "$1" --json'
+    done = run(["/bin/sh", "-c", script, str(decode.path), str(root)], tmp_path, NO_BYTECODE)
+    expect_error(done, 9, "not-writable")
     assert contents(root) == {}
 
 

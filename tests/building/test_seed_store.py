@@ -31,7 +31,7 @@ def store(decode: Built, tmp_path: Path) -> list[Path]:
         manifest = replace(
             plain,
             identifier=names.make_identifier(plain.provider.name, plain.provider.version, triton, target),
-            target=manifests.Target(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
+            target=manifests.GPU(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
             triton=replace(plain.triton, version=triton),
             kernels=tuple(
                 replace(

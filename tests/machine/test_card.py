@@ -12,7 +12,6 @@ from gdn_aot.machine import card as device
 
 H100 = "0, NVIDIA H100 80GB HBM3, 580.159.04, 9.0, 81559, {busy}, GPU-1a"
 L4 = "1, NVIDIA L4, 580.159.04, 8.9, 23034, 0, GPU-2b"
-Install = "Callable[..., None]"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 def move_on(site: Site, to: str) -> None:
     """Have branch v1 hold what a tag holds, in a commit of its own, as a publisher would."""
     with site.hub.repository(site.repo) as repository:
-        repository.add("v1", f"back to {to}", repository.resolve(to).files)
+        repository.add("v1", repository.resolve(to).files)
 
 
 @pytest.mark.parametrize("by", ["branch", "default", "tag", "commit", "at", "main"])

@@ -177,29 +177,22 @@ class LoopbackHub:
         with self.state.lock:
             yield self.state.repositories[name]
 
-    def commit(self, name: str, branch: str, files: Mapping[str, bytes | None]) -> str:
-        """Commit files as somebody else would, None to delete one; return the commit. Tarballs are large files."""
+    def commit(self, name: str, branch: str, files: Mapping[str, bytes]) -> str:
+        """Commit files as somebody else would; return the commit. Tarballs are large files."""
         with self.repository(name) as repository:
             tree = dict(repository.commits[repository.branches[branch]].files)
             for path, content in files.items():
-                tree.pop(path, None)
-                if content is not None:
-                    tree[path] = File(content=content, large=path.endswith(".tar.zst"))
-                    if tree[path].large:
-                        self.state.large[tree[path].sha256] = content
-            return repository.add(branch, "by somebody else", tree).id
+                tree[path] = File(content=content, large=path.endswith(".tar.zst"))
+                if tree[path].large:
+                    self.state.large[tree[path].sha256] = content
+            return repository.add(branch, tree).id
 
     def adopt(self, name: str, repository: Repository, large: Mapping[str, bytes]) -> None:
         """Have a copy of a repository, perhaps of another hub, with the large files that it needs."""
         with self.state.lock:
             self.state.large |= large
-            self.state.repositories[name] = replace(
-                repository,
-                id=name,
-                branches=dict(repository.branches),
-                tags=dict(repository.tags),
-                commits=dict(repository.commits),
-            )
+            own = {what: dict(getattr(repository, what)) for what in ("branches", "tags", "commits")}
+            self.state.repositories[name] = replace(repository, id=name, **own)
 
     # What the servers do
 
@@ -208,17 +201,8 @@ class LoopbackHub:
         token = request.token or ""
         user = self.state.users.get(token) or self.state.granted.get(token)
         name = user.name if user else "?" if request.token else None
-        ranged = request.headers.get("range")
         fault = self._strike(request)
-        record = Record(
-            host=request.host,
-            method=request.method,
-            path=request.path,
-            range=ranged,
-            user=name,
-            received=len(request.body),
-            fault=type(fault).__name__ if fault else None,
-        )
+        record = Record(method=request.method, path=request.path, range=request.headers.get("range"), user=name)
         self.log.append(record)
         if isinstance(fault, Stall) and fault.after < 0:
             self._pause(fault.seconds)

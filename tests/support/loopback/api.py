@@ -93,7 +93,7 @@ def commit(state: State, request: Request, name: str, revision: str, url: str) -
         for line in lines[1:]:
             _apply(state, files, line["key"], line["value"])
 
-    done = repository.commit(revision, header.get("parentCommit"), header["summary"], change)
+    done = repository.commit(revision, header.get("parentCommit"), change)
     where = f"{url}/{name}/commit/{done.id}"
     return Response.of({"success": True, "commitOid": done.id, "commitUrl": where, "hookOutput": ""})
 

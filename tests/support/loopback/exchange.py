@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -108,21 +107,12 @@ class ApiError(Exception):
 class Record:
     """What the log keeps of one request. ``user`` is whose token came with it, "?" an unknown one, None none."""
 
-    host: Host
     method: str
     path: str
     range: str | None
     user: str | None
-    received: int
-    at: float = field(default_factory=time.monotonic)
     status: int | None = None  # None while nothing was answered
     sent: int = 0  # bytes of body
-    fault: str | None = None  # the fault that struck it
-
-    def __str__(self) -> str:
-        ranged = f" [{self.range}]" if self.range else ""
-        struck = f" <- {self.fault}" if self.fault else ""
-        return f"{self.host} {self.method} {self.path}{ranged} {self.status}{struck}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,22 +67,10 @@ class Commit:
     """One commit: its whole tree."""
 
     id: str
-    parent: str | None
-    title: str
     files: Mapping[str, File]
-    number: int
 
 
 _numbers = itertools.count(1)
-
-
-def make_commit(parent: Commit | None, title: str, files: Mapping[str, File]) -> Commit:
-    """Make a commit whose id depends on all of it, and on when it was made."""
-    number = next(_numbers)
-    digest = hashlib.sha1(f"{number}\n{parent and parent.id}\n{title}\n".encode(), usedforsecurity=False)
-    for path in sorted(files):
-        digest.update(f"{path}\0{files[path].blob}\n".encode())
-    return Commit(id=digest.hexdigest(), parent=parent and parent.id, title=title, files=dict(files), number=number)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,15 +96,15 @@ class Repository:
             raise ApiError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return self.commits[commit]
 
-    def add(self, branch: str, title: str, files: Mapping[str, File]) -> Commit:
-        """Put a commit with this tree on a branch."""
-        parent = self.commits[self.branches[branch]] if branch in self.branches else None
-        commit = make_commit(parent, title, files)
+    def add(self, branch: str, files: Mapping[str, File]) -> Commit:
+        """Put a commit with this tree on a branch, and an id that no other has."""
+        name = hashlib.sha1(b"commit %d" % next(_numbers), usedforsecurity=False).hexdigest()
+        commit = Commit(id=name, files=dict(files))
         self.commits[commit.id] = commit
         self.branches[branch] = commit.id
         return commit
 
-    def commit(self, branch: str, parent: str | None, title: str, change: Callable[[dict[str, File]], None]) -> Commit:
+    def commit(self, branch: str, parent: str | None, change: Callable[[dict[str, File]], None]) -> Commit:
         """Commit a change of the tree to a branch, which must still be at the parent if one is given.
 
         Raises 404 where there is no such branch, 412 where it has moved on, and what ``change`` raises.
@@ -128,7 +116,7 @@ class Repository:
             raise ApiError(412, "A commit has happened since. Please refresh and try again.")
         files = dict(head.files)
         change(files)
-        return self.add(branch, title, files)
+        return self.add(branch, files)
 
 
 @dataclass(slots=True)
@@ -187,7 +175,7 @@ class State:
     def create(self, name: str, *, private: bool) -> Repository:
         """Make a repository with its first commit."""
         repository = Repository(id=name, private=private)
-        repository.add("main", "initial commit", {".gitattributes": File(content=ATTRIBUTES.encode(), large=False)})
+        repository.add("main", {".gitattributes": File(content=ATTRIBUTES.encode(), large=False)})
         self.repositories[name] = repository
         return repository
 
