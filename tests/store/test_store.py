@@ -1,21 +1,26 @@
-"""Reading a store: what is there, in which order, and what of it is right."""
+"""Reading a store; many processes on one at once, killed ones, and who waits for its lock."""
 
 import os
 import shutil
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import factory
 import pytest
 import storing
-from helpers import python
+import storm
+from helpers import TIMEOUT, python
 from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import UnknownFormatError, VerificationError
+from gdn_aot.store import lock
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import StoredArtifact
+from gdn_aot.store.upkeep import audit
 from gdn_aot.store.whole import find_installed, open_installed
 
 
@@ -119,3 +124,79 @@ print(json.dumps(sorted(sys.modules)))
     loaded = python(code, tmp_path, home=tmp_path)
     assert "gdn_aot.store.stored" in loaded
     assert not {"zstandard", "fcntl", "msgspec", "gdn_aot.store.install", "gdn_aot.artifact.manifest"} & set(loaded)
+
+
+# Many processes on one store at once, and processes that are killed at any moment
+
+
+def test_sixteen_at_once_leave_one_good_copy(tmp_path: Path) -> None:
+    home, artifact = tmp_path / "home", storing.variant(tmp_path, 1)
+    told = storm.run("many", home, 0, 16, [artifact])
+    assert len({item["place"] for item in told}) == 1
+    assert sorted(item["new"] for item in told) == [False] * 15 + [True]
+    assert {item["repaired"] for item in told} == {False}
+    assert check_store(home) == [artifact.sha256]
+    assert storing.leftovers(home) == []
+
+
+def test_sixteen_different_ones_at_once(tmp_path: Path) -> None:
+    home, artifacts = tmp_path / "home", [storing.variant(tmp_path, number) for number in range(16)]
+    told = storm.run("many", home, 0, 16, artifacts)
+    assert [item["new"] for item in told] == [True] * 16
+    assert sorted(check_store(home)) == sorted(artifact.sha256 for artifact in artifacts)
+
+
+def test_all_kinds_of_things_at_once(tmp_path: Path) -> None:
+    """No process fails."""
+    home, artifacts = tmp_path / "home", [storing.variant(tmp_path, number) for number in range(4)]
+    assert storm.run("mixed", home, 1, 25, artifacts) == [0] * 6
+    check_store(home)
+    assert audit(Store(str(home))).problems == ()
+    assert storing.leftovers(home) == []
+    for artifact in artifacts:
+        install(Store(str(home)), artifact)
+    assert len(check_store(home)) == len(artifacts)
+
+
+def test_killed_at_moments(tmp_path: Path) -> None:
+    storm.check_kills(tmp_path, 8)
+
+
+# Who waits for the lock of a store, and who does not
+
+
+def test_who_waits_says_for_whom(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    storing.put(home, one)
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    said: list[str] = []
+    with lock.locked(f"{home}/store"):
+        thread = threading.Thread(target=lambda: install(Store(str(home)), one, waiting=said.append))
+        thread.start()
+        end = time.monotonic() + TIMEOUT
+        while not said and time.monotonic() < end:
+            time.sleep(0.01)
+        assert thread.is_alive()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert said == [f"waiting for process {os.getpid()}, which is using the store {home}/store"]
+
+
+def test_who_need_not_wait_says_nothing(home: Path, one: Artifact) -> None:
+    said: list[str] = []
+    install(Store(str(home)), one, waiting=said.append)
+    install(Store(str(home)), one, waiting=said.append)
+    assert said == []
+
+
+def test_readers_share_and_keep_writers_out(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    storing.put(home, one)
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    root, said = f"{home}/store", list[str]()
+    with lock.undisturbed(root), lock.undisturbed(root, said.append):
+        assert said == []
+        thread = threading.Thread(target=lambda: install(Store(str(home)), one, waiting=said.append))
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join(30)
+    assert said == [f"waiting for another process, which is using the store {root}"]

@@ -1,7 +1,6 @@
 """More fetches at once, and more that are killed, than after every change."""
 
-from machines import Site
-from many_fetches import fetch_at_once, kill_fetches
+from machines import Site, fetch_at_once, kill_fetches
 
 
 def test_fetchers_at_once(site: Site) -> None:
