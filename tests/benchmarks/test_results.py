@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,6 @@ from helpers import ROOT, run
 from msgspec.structs import asdict
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from pathlib import Path
 
 import cost
 import harness
