@@ -123,7 +123,7 @@ if __name__ == "__main__":
     queue = context.Queue()
     process = context.Process(target=child, args=(queue,))
     process.start()
-    got = queue.get(timeout=TIMEOUT)
+    got = queue.get()
     process.join()
     print(json.dumps(got))
 """

@@ -88,10 +88,11 @@ def _run_here(words: list[str], home: Path, extra: Mapping[str, str] | None) -> 
     home.mkdir(parents=True, exist_ok=True)
     before, place, handler = dict(os.environ), Path.cwd(), signal.getsignal(signal.SIGTERM)
     out, err = io.StringIO(), io.StringIO()
+    variables = environment(home, extra)
     installed.forget()
     try:
         os.environ.clear()
-        os.environ.update(environment(home, extra))
+        os.environ.update(variables)
         os.chdir(home)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main.run(words)
