@@ -1,7 +1,5 @@
 """Leave out what this machine cannot run: tests marked ``gpu`` without a CUDA device, ``hub`` without a repository."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 

@@ -1,20 +1,16 @@
 """The JSON Schemas in ``docs/reference/schemas``: ``python tests/schemas.py`` makes them of the records."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gdn_aot.artifact import manifest_json
 from gdn_aot.capture import form as capture
+from gdn_aot.codec import Form
 from gdn_aot.matrix import form as matrix
 from gdn_aot.records import numerics, tuning
 from gdn_aot.registry.layout import INDEX_FORM
 from gdn_aot.registry.lockfile import LOCK_FORM
-
-if TYPE_CHECKING:
-    from gdn_aot.codec import Form
 
 FOLDER = Path(__file__).parent.parent / "docs/reference/schemas"
 FORMS: dict[str, Form[Any]] = {

@@ -1,7 +1,5 @@
 """``make vllm``: what it runs, and with which environment."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 from schemas import FOLDER, FORMS, place, schema

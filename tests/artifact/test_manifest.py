@@ -1,7 +1,6 @@
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import factory
 import jsonschema  # type: ignore[import-untyped]
@@ -16,9 +15,6 @@ from gdn_aot.artifact import names
 from gdn_aot.artifact.manifest_json import FORM, load_manifest, to_json
 from gdn_aot.errors import UnknownFormatError, VerificationError
 from gdn_aot.launches import Relaxed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # Places in a row of ``binaries``.
 KEY, METADATA, MODELS, WORKLOADS, BLOB = 0, 5, 7, 8, 9

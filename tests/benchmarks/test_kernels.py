@@ -1,7 +1,5 @@
 """The parts of ``benchmarks/kernels.py`` that need no GPU and no compiler."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,12 +1,11 @@
 """Committed results are what the programs read, and the small benchmarks say what they are asked."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys
 import tarfile
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -17,16 +16,12 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cost
 import harness
+from builds import Built
 from cold_start import report as cold_start
 from kernels import report as kernels
 from vllm_gdn import report as vllm
 
 from gdn_aot.matrix import load
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from builds import Built
 
 RESULTS = ROOT / "benchmarks" / "results"
 

@@ -1,23 +1,19 @@
 """The parts of ``benchmarks/vllm_gdn.py`` that need neither GPU nor engine."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from helpers import ROOT, TIMEOUT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from builds import Built
 from harness import goals_text
 from vllm_gdn import plan, report
-
-if TYPE_CHECKING:
-    from builds import Built
 
 
 def requests(lengths: tuple[int, ...], first: float, later: float, **more: Any) -> list[dict[str, Any]]:

@@ -1,21 +1,17 @@
 """Input and surroundings that a build refuses: exit code, one hint, no traceback, and the same as JSON."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import resource
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import refused
 from helpers import NO_BYTECODE, expect_error, gdn_aot, run
 
 from gdn_aot.machine import installed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _GOOD = ("--arch", "sm_90", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
 _DECODE = ("--arch", "sm_120", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
@@ -104,20 +100,13 @@ def test_output_that_cannot_be_written(refuse: Any, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == ""
 
 
-def test_build_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    extra = {"GDN_AOT_HOME": str(tmp_path / "file" / "home")}
-    arguments = ("build", *_GOOD, "-o", tmp_path / "out")
-    error = refused(*arguments, home=tmp_path, extra=extra, code=9, kind="not-writable")
-    assert "GDN_AOT_HOME" in error["hint"]
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_build_cache_that_cannot_be_written_while_compiling(tmp_path: Path) -> None:
-    """The trace is stored, then the disk refuses the first compiled kernel: the same error, not failed kernels."""
-    (tmp_path / "build").mkdir()
-    (tmp_path / "build" / "cubins").write_text("")
-    error = refused("build", *_GOOD, "-o", tmp_path / "out", home=tmp_path, code=9, kind="not-writable")
+@pytest.mark.parametrize("file", ["home", "home/build/cubins"])
+def test_build_cache_that_cannot_be_written(tmp_path: Path, file: str) -> None:
+    """Not at all, or once the trace is stored, for the first compiled kernel: the same error, not failed kernels."""
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("")
+    extra = {"GDN_AOT_HOME": str(tmp_path / "home")}
+    error = refused("build", *_GOOD, "-o", tmp_path / "out", home=tmp_path, extra=extra, code=9, kind="not-writable")
     assert "GDN_AOT_HOME" in error["hint"]
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -1,7 +1,5 @@
 """What is inside an artifact: machine code for the target, choices of the provider, nothing of the machine."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

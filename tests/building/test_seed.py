@@ -4,35 +4,33 @@ In that process Triton itself computes every key and reads the directory. Only t
 with binaries that load and launch to nothing.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from builds import Built
 from commands import contents, refused
-from helpers import NO_BYTECODE, ROOT, Done, environment, expect_error, gdn_aot, python, run
+from helpers import NO_BYTECODE, ROOT, expect_error, gdn_aot, python, run
 from msgspec.structs import replace
 
-from gdn_aot.artifact import archive
+from gdn_aot.artifact import archive, names
+from gdn_aot.artifact import manifest as manifests
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.building import seed
+from gdn_aot.catalogue.targets import get_target
 from gdn_aot.machine import installed
+from gdn_aot.store.install import install
+from gdn_aot.store.store import Store
+from gdn_aot.store.stored import StoredArtifact
 from gdn_aot.triton_internals.disk_cache import Place, cubin_name, group_name, group_text, keeps_choice
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from builds import Built
-
-    Refuse = Callable[..., dict[str, str]]
-
+Refuse = Callable[..., dict[str, str]]
 _SERVE = (ROOT / "examples" / "plain_calls.py").read_text(encoding="utf-8")
 
 
@@ -132,11 +130,9 @@ def test_again_writes_nothing(decode: Built, copy: Path, tmp_path: Path) -> None
 def test_paths_are_absolute_and_modes_follow_the_umask(decode: Built, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    done = subprocess.run(
-        ["/bin/sh", "-c", f'umask 027; exec {sys.executable} -m gdn_aot seed "$0" --into some/cache', str(decode.path)],
-        env=environment(tmp_path), cwd=work, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    script = f'umask 027; exec {sys.executable} -m gdn_aot seed "$0" --into some/cache'
+    done = run(["/bin/sh", "-c", script, str(decode.path)], tmp_path, cwd=work)
+    assert done.code == 0, done.err
     root = work / "some" / "cache"
     groups = list(root.rglob("__grp__*"))
     assert groups
@@ -239,12 +235,9 @@ def test_a_place_that_cannot_be_written(refuse: Refuse, tmp_path: Path, where: s
 def test_a_full_disk_leaves_no_half_written_file(decode: Built, tmp_path: Path) -> None:
     """A limit on the size of a file is what a full disk is: writing stops in the middle."""
     root = tmp_path / "cache"
-    done = subprocess.run(
-        ["/bin/sh", "-c", f'ulimit -f 16; exec {sys.executable} -m gdn_aot seed "$0" --into "$1" --json',
-         str(decode.path), str(root)],
-        env=environment(tmp_path, NO_BYTECODE), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    expect_error(Done(done.returncode, done.stdout, done.stderr), 9, "not-writable")
+    script = f'ulimit -f 16; exec {sys.executable} -m gdn_aot seed "$0" --into "$1" --json'
+    done = run(["/bin/sh", "-c", script, str(decode.path), str(root)], tmp_path, NO_BYTECODE)
+    expect_error(done, 9, "not-writable")
     assert contents(root) == {}
 
 
@@ -314,3 +307,68 @@ def test_a_kernel_with_another_source_is_left_out(sm_90: Built, tmp_path: Path) 
     assert (row["binaries"], row["choices"]) == (len(first.binaries), len(first.choices))
     assert done.json["choices"] == sum(len(kernel.choices) for kernel in rest)
     assert f"Warning: {row['kernel']}" in done.err
+
+
+# Of several artifacts, and of what fits in the store
+
+
+@pytest.fixture
+def store(decode: Built, tmp_path: Path) -> list[Path]:
+    """A store with the artifact, one of another identifier with the same content, and one for another Triton."""
+    artifact = open_artifact(decode.path)
+    blobs = dict(artifact.iter_blobs())
+    found = []
+    for target, triton in (("sm_120", artifact.manifest.triton.version), ("sm_121", artifact.manifest.triton.version),
+                           ("sm_120", "3.1.0")):  # fmt: skip
+        row, plain = get_target(target), artifact.manifest
+        manifest = replace(
+            plain,
+            identifier=names.make_identifier(plain.provider.name, plain.provider.version, triton, target),
+            target=manifests.GPU(name=row.name, capability=row.capability, warp_size=32, max_shared=row.max_shared),
+            triton=replace(plain.triton, version=triton),
+            kernels=tuple(
+                replace(
+                    kernel,
+                    binaries=tuple(
+                        replace(binary, metadata={**binary.metadata, "arch": target.replace("_", "")})
+                        for binary in kernel.binaries
+                    ),
+                )
+                for kernel in plain.kernels
+            ),
+            blobs=(),
+        )
+        path = archive.write_artifact(manifest, blobs, tmp_path / names.file_name(manifest.identifier)).path
+        found.append(Path(install(Store(str(tmp_path / "home")), open_artifact(path)).place))
+    return found
+
+
+def test_without_a_file_what_fits_in_the_store_is_seeded(store: list[Path], tmp_path: Path) -> None:
+    home, into = tmp_path / "home", tmp_path / "cache"
+    done = gdn_aot("seed", "--into", into, "--json", home=home).json
+    names = [item["identifier"] for item in done["artifacts"]]
+    assert sorted(names) == sorted(StoredArtifact(place).manifest.identifier for place in store[:2])
+    for name in ("binaries", "choices", "written", "kept"):
+        assert done[name] == sum(item[name] for item in done["artifacts"])
+    assert done["path"] == str(into)
+    before = contents(into)
+    lines = "\n".join(map(str, store[:2]))
+    other = tmp_path / "other"
+    again = gdn_aot("seed", lines, "--into", other, "--quiet", home=home)
+    assert (again.out, again.err) == (f"{other}\n", "")
+    assert contents(other).keys() == before.keys()
+    third = tmp_path / "third"
+    assert gdn_aot("seed", *store[:2], "--into", third, home=home).out.count("binaries") == 2
+    assert contents(third).keys() == before.keys()
+
+
+def test_nothing_in_the_store_fits(store: list[Path], tmp_path: Path) -> None:
+    for place in store[:2]:
+        shutil.rmtree(place)
+    arguments = ("seed", "--into", tmp_path / "cache")
+    error: Any = refused(*arguments, home=tmp_path / "home", code=4, kind="no-artifact")
+    assert "made for triton 3.1.0" in error["problems"][0]["what"]
+    refused(*arguments, home=tmp_path / "empty", code=4, kind="no-artifact")
+    for given in ("", " \n"):
+        refused(*arguments, given, home=tmp_path / "empty", code=2, kind="usage")
+    assert not (tmp_path / "cache").exists()

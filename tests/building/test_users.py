@@ -1,27 +1,19 @@
 """Who needs a binary: the models and workloads that each one names."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from builds import Built
 from jobs import make_wanted
 from traces import make_trace
 
-from gdn_aot.artifact.manifest import Numerics
+from gdn_aot.artifact.manifest import Binary, Manifest, Numerics
 from gdn_aot.building import pack
-from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.models import ModelShape, find_model
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Choices, Chosen
 from gdn_aot.launches import CompiledKernel, Config
 from gdn_aot.tracing.records import Trace, Tuning
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from gdn_aot.artifact.manifest import Binary, Manifest
-    from gdn_aot.catalogue.models import ModelShape
 
 SMALL, LARGE = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=2) for size in (32, 64))
 

@@ -1,27 +1,19 @@
 """Choosing: which candidate an autotune key gets, from outcomes made by hand."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import pytest
 from traces import make_trace
 
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.choosing.choose import Chooser, misfit
+from gdn_aot.choosing.choose import Choices, Chooser, misfit
 from gdn_aot.errors import UsageError
-from gdn_aot.launches import CompiledKernel, Config, Outcome
-from gdn_aot.records.tuning import TunedChoice
+from gdn_aot.launches import CompiledKernel, Config, Outcome, Scalar
+from gdn_aot.records.tuning import TunedChoice, TuningTable
 from gdn_aot.tracing import wide
 from gdn_aot.tracing.records import Trace, Tuning
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gdn_aot.choosing.choose import Choices, Suggest
-    from gdn_aot.launches import Scalar
-    from gdn_aot.records.tuning import TuningTable
-
+Suggest = Callable[..., list[TunedChoice]]
 SM_75 = get_target("sm_75")
 KEY = (16, "torch.bfloat16")
 ODD = Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)

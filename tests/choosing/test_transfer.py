@@ -1,8 +1,6 @@
 """Transferred choices: from which target, in which order, and what is never transferred."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import tuning_records as records
@@ -13,9 +11,6 @@ from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.choosing.transfer import Transfer, nearness, origin, ranked
 from gdn_aot.errors import UsageError
 from gdn_aot.records import tuning as r
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 A, B, C, D = config(16), config(32), config(64), config(128)
 GOAL = r.Objective(weights={64: 0.1, 2048: 0.9}, bound=1.1)

@@ -1,36 +1,18 @@
 """Builds on a cluster, and clusters that are not there."""
 
-from __future__ import annotations
-
 import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from clusters import free_port, workers
+from clusters import Node, TestCluster, ends, free_port, workers
 from commands import refused
 from helpers import ROOT, gdn_aot
-from small import ARGUMENTS, TARGETS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from clusters import Node, TestCluster
-    from small import Reference
-
-    Build = Callable[..., dict[str, bytes]]
-
-
-def ends(check: Callable[[], Any], seconds: float = 120.0) -> bool:
-    """Wait until something is no more."""
-    deadline = time.monotonic() + seconds
-    while check() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not check()
+from small import ARGUMENTS, TARGETS, Reference
 
 
 def test_the_command_makes_the_same_bytes_and_leaves_nothing(

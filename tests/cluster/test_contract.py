@@ -1,29 +1,19 @@
 """What every executor must do, against each of them: real launches, the real compiler."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-from clusters import MODULES
+from clusters import MODULES, TestCluster
 from msgspec import structs
-from small import load, tasks, work
+from small import Reference, load, tasks, work
 
 from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.compiling.cluster import RayExecutor
-from gdn_aot.compiling.executor import LocalExecutor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from clusters import TestCluster
-    from small import Reference
-
-    from gdn_aot.compiling.executor import Executor
+from gdn_aot.compiling.executor import Executor, LocalExecutor
 
 
 @pytest.fixture(params=["local", "ray"])

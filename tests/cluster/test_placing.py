@@ -1,10 +1,9 @@
 """What is decided without a cluster: which nodes measure, which launches belong together, who imports Ray."""
 
-from __future__ import annotations
-
 import ast
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from helpers import ROOT, python
@@ -16,9 +15,6 @@ from gdn_aot.compiling.versions import difference
 from gdn_aot.errors import ClusterError, NothingSelectedError
 from gdn_aot.machine.cluster import Node
 from gdn_aot.measuring.cluster import places
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass

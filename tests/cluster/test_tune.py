@@ -1,32 +1,18 @@
 """Tuning on a cluster: nodes that offer an architecture, with a simulated card each."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import simulated
-from cluster_fixtures import two_shapes
+from cluster_fixtures import MakeNode, MakeTask, Tune, two_shapes
+from clusters import TestCluster
 from commands import refused
 from tuning_tasks import quiet
 
 from gdn_aot.errors import UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from clusters import Node, TestCluster
-
-    from gdn_aot.measuring.plan import TuneTask
-    from gdn_aot.measuring.tuner import Tuned
-
-    MakeTask = Callable[..., TuneTask]
-    MakeNode = Callable[..., Node]
-    Tune = Callable[..., Tuned]
 
 
 def test_two_nodes_measure_what_one_machine_measures(

@@ -1,7 +1,5 @@
 """The build cache: what is put is got, and what is damaged is never used."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, NoReturn, cast

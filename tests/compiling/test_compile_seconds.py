@@ -1,12 +1,9 @@
 """What a compile is said to have taken: CPU time, that of the assembler included and waiting left out."""
 
-from __future__ import annotations
-
 import contextlib
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import triton
@@ -15,11 +12,8 @@ from jobs import make_job
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.executor import LocalCompiling
-
-if TYPE_CHECKING:
-    from gdn_aot.compiling.compilation import Compilation
-    from gdn_aot.compiling.executor import Answer
+from gdn_aot.compiling.compilation import Compilation
+from gdn_aot.compiling.executor import Answer, LocalCompiling
 
 _REAL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas-blackwell"
 _FAKE = """#!{python}

@@ -1,7 +1,5 @@
 """Compilers that break, hang or are interrupted."""
 
-from __future__ import annotations
-
 import os
 import signal
 import stat
@@ -9,17 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import triton
 from helpers import TIMEOUT, environment, expect_error, gdn_aot
 from processes import living
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _KERNEL = "fla.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule_fwd_kernel"

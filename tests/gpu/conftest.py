@@ -4,25 +4,20 @@ Everything that touches the device runs in a process of its own (`gpu.programs`)
 test measures goes to ``$GDN_AOT_TEST_OUT/MODULE.json`` if that is set.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import pytest
 from helpers import ROOT, environment, python
 
+from gdn_aot.artifact.manifest import Manifest
 from gdn_aot.artifact.verify import open_artifact
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gdn_aot.artifact.manifest import Manifest
 
 _PASSED_ON = ("TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH")
 """Settings of the machine, not of a test."""
@@ -58,8 +53,14 @@ def build_command(arch: str = "sm_90") -> str:
     )
 
 
+Program = Callable[..., dict[str, Any]]
+"""Runs a module of `gpu.programs` in a process of its own and returns its answer."""
+Record = Callable[..., None]
+"""Writes what a test measured."""
+
+
 @dataclass(frozen=True)
-class Tested:
+class Loaded:
     """The artifact under test."""
 
     path: Path
@@ -70,26 +71,6 @@ class Tested:
         return (heads, v_heads, 128, 128, "bf16") in shapes
 
 
-class Program(Protocol):
-    """Runs a module of `gpu.programs` in a process of its own and returns its answer."""
-
-    def __call__(
-        self,
-        name: str,
-        *,
-        extra: dict[str, str] | None = None,
-        without: Sequence[str] = (),
-        timeout: float = 300,
-        **options: object,
-    ) -> dict[str, Any]: ...
-
-
-class Record(Protocol):
-    """Writes what a test measured."""
-
-    def __call__(self, **measured: object) -> None: ...
-
-
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Device, driver and versions."""
@@ -98,13 +79,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def artifact(machine: dict[str, Any]) -> Tested:
+def artifact(machine: dict[str, Any]) -> Loaded:
     """The artifact that ``GDN_AOT_TEST_ARTIFACT`` names."""
     arch = "sm_{}{}".format(*machine["capability"])
     name = os.environ.get("GDN_AOT_TEST_ARTIFACT")
     if not name:
         pytest.skip(f"GDN_AOT_TEST_ARTIFACT is not set; make the file with: {build_command(arch)}")
-    tested = Tested(Path(name).resolve(), open_artifact(name).manifest)
+    tested = Loaded(Path(name).resolve(), open_artifact(name).manifest)
     target = tested.manifest.target.name
     assert target == arch, f"{name} is for {target}; for this device: {build_command(arch)}"
     assert tested.has_shape(16, 32), f"{name} lacks Qwen3.5-9B; make it with: {build_command(arch)}"
@@ -112,7 +93,7 @@ def artifact(machine: dict[str, Any]) -> Tested:
 
 
 @pytest.fixture(scope="session")
-def store(artifact: Tested, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(artifact: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``GDN_AOT_HOME`` that the artifact is unpacked in."""
     home = tmp_path_factory.mktemp("store")
     code = "import gdn_aot, json, sys; gdn_aot.install(sys.argv[1], strict=True); print(json.dumps(True))"
@@ -121,7 +102,7 @@ def store(artifact: Tested, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def program(store: Path, artifact: Tested, tmp_path_factory: pytest.TempPathFactory) -> Program:
+def program(store: Path, artifact: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """Run programs with the unpacked artifact and each with a Triton cache of its own."""
 
     def run(

@@ -4,20 +4,16 @@ FLA reads configurations from files: see `gdn_aot.providers.fla.configs`, with w
 decorated with Triton's own autotuner do not look there: `force` puts those into the autotuner.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from msgspec.structs import asdict
 
 from gdn_aot.launches import Config
 from gdn_aot.providers.fla import configs as fla_configs
 from gdn_aot.providers.fla.configs import environment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["Choices", "environment", "export", "force", "read_choices"]
 

@@ -1,7 +1,5 @@
 """What is true of every process in which the artifact serves all of FLA's kernels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 CHUNK_KERNELS = (

@@ -1,18 +1,14 @@
 """``gdn-aot check`` on the device: its own code, and that of an older architecture as PTX."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from gpu.conftest import Record
 from helpers import expect_error, gdn_aot
 
 from gdn_aot.records import numerics as record
-
-if TYPE_CHECKING:
-    from gpu.conftest import Record
 
 pytestmark = pytest.mark.gpu
 

@@ -1,20 +1,15 @@
 """Plain FLA, without gdn-aot, takes the configurations that ``gdn-aot export`` writes, and benchmarks none of them."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu import served
+from gpu.conftest import Loaded, Program, Record
 from helpers import gdn_aot
 
 from gdn_aot.providers.fla import configs as fla_configs
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gpu.conftest import Program, Record, Tested
 
 pytestmark = pytest.mark.gpu
 
@@ -23,7 +18,7 @@ LOOKED_UP = {*served.CHUNK_KERNELS}
 
 
 @pytest.fixture(scope="module")
-def exported(artifact: Tested, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def exported(artifact: Loaded, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The files of the artifact's choices, with what the command said."""
     place = tmp_path_factory.mktemp("export")
     done = gdn_aot(
@@ -33,7 +28,7 @@ def exported(artifact: Tested, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def test_plain_fla_uses_the_exported_choices(
-    program: Program, artifact: Tested, exported: tuple[Path, dict[str, Any]], record: Record
+    program: Program, artifact: Loaded, exported: tuple[Path, dict[str, Any]], record: Record
 ) -> None:
     directory, document = exported
     kernels = {row["kernel"] for row in document["files"]}

@@ -1,17 +1,12 @@
 """The ways in which processes come to use the loader."""
 
-from __future__ import annotations
-
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu import served
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gpu.conftest import Program, Record
+from gpu.conftest import Program, Record
 
 pytestmark = pytest.mark.gpu
 

@@ -1,17 +1,11 @@
 """A model of transformers generates the same tokens, without the wait at the first one."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from gpu import fla_configs, served
-from gpu.conftest import build_command
-
-if TYPE_CHECKING:
-    from gpu.conftest import Program, Record, Tested
+from gpu.conftest import Loaded, Program, Record, build_command
 
 pytestmark = pytest.mark.gpu
 
@@ -31,7 +25,7 @@ def key_heads() -> int:
     return V_HEADS if repeated else 16
 
 
-def test_generate(program: Program, artifact: Tested, tmp_path: Path, record: Record) -> None:
+def test_generate(program: Program, artifact: Loaded, tmp_path: Path, record: Record) -> None:
     heads = key_heads()
     if not artifact.has_shape(heads, V_HEADS):
         pytest.skip(

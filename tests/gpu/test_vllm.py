@@ -1,18 +1,12 @@
 """What is declared of vLLM's kernels holds on the device."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cache_lines
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gpu.conftest import Record
+from gpu.conftest import Record
 
 pytestmark = pytest.mark.gpu
 

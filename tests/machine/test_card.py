@@ -1,23 +1,17 @@
 """What is asked of nvidia-smi, with a program of that name that answers as a driver does."""
 
-from __future__ import annotations
-
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from gdn_aot.errors import UsageError
 from gdn_aot.machine import card as device
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 H100 = "0, NVIDIA H100 80GB HBM3, 580.159.04, 9.0, 81559, {busy}, GPU-1a"
 L4 = "1, NVIDIA L4, 580.159.04, 8.9, 23034, 0, GPU-2b"
-Install = "Callable[..., None]"
 
 
 @pytest.fixture

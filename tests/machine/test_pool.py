@@ -1,20 +1,17 @@
 """The pool of compile workers, with real processes that answer, crash, and hang."""
 
-from __future__ import annotations
-
 import faulthandler
 import os
+import re
 import signal
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from gdn_aot.machine.pool import Pool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _LONG = 60.0
 
@@ -72,26 +69,27 @@ def test_every_task_is_answered_once(pools: list[Pool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("do", "message"), [("exit", "exit status 7"), ("crash", "signal SIGSEGV"), ("raise", "exit status 1")]
+    ("do", "timeout", "message"),
+    [
+        ("exit", _LONG, "crashed.*exit status 7"),
+        ("crash", _LONG, "crashed.*signal SIGSEGV"),
+        ("raise", _LONG, "crashed.*exit status 1"),
+        ("hang", 3.0, "did not finish in 3 s"),
+    ],
 )
-def test_a_worker_that_dies_fails_its_task_only(pools: list[Pool], do: str, message: str) -> None:
-    answers = _run(_pool(pools), [_ask(0), {"do": do}, *map(_ask, range(2, 8)), {"do": do}, _ask(9)])
+def test_a_worker_that_dies_or_hangs_fails_its_task_only(
+    pools: list[Pool], do: str, timeout: float, message: str
+) -> None:
+    answers = _run(_pool(pools, timeout=timeout), [_ask(0), {"do": do}, *map(_ask, range(2, 8)), {"do": do}, _ask(9)])
     failed = {number: answer["failed"] for number, answer in answers.items() if "failed" in answer}
     assert set(failed) == {1, 8}
-    assert all("crashed" in text and message in text for text in failed.values())
+    assert all(re.search(message, text) for text in failed.values())
     assert {answers[n]["answer"] for n in answers if n not in failed} == {0, *range(2, 8), 9}
 
 
 def test_one_worker_survives_its_own_death(pools: list[Pool]) -> None:
     answers = _run(_pool(pools, jobs=1), [{"do": "crash"}, _ask(1), {"do": "exit"}, _ask(3)])
     assert ["failed" in answers[number] for number in range(4)] == [True, False, True, False]
-
-
-def test_a_hang_is_stopped_and_the_pool_goes_on(pools: list[Pool]) -> None:
-    answers = _run(_pool(pools, timeout=3.0), [{"do": "hang"}, *map(_ask, range(1, 6)), {"do": "hang"}, _ask(7)])
-    failed = {number: answer["failed"] for number, answer in answers.items() if "failed" in answer}
-    assert set(failed) == {0, 6}
-    assert all("did not finish in 3 s" in text for text in failed.values())
 
 
 def _children() -> set[int]:

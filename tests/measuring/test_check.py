@@ -1,11 +1,8 @@
 """The numeric check without a GPU: real traces, binaries and lookups; a stand-in for what the kernels compute."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
@@ -14,17 +11,15 @@ from helpers import ROOT, SUPPORT, gdn_aot
 from jobs import make_job
 from msgspec import structs
 
+from gdn_aot.building.pipeline import Built
 from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.errors import UsageError
 from gdn_aot.machine.card import CardInfo
 from gdn_aot.measuring import check
+from gdn_aot.measuring.check import CheckTask
 from gdn_aot.records import numerics as record
-
-if TYPE_CHECKING:
-    from gdn_aot.building.pipeline import Built
-    from gdn_aot.measuring.check import CheckTask
 
 WORKLOADS = ("transformers-prefill", "transformers-decode", "gated-norm")
 SHAPE = "heads=1,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"

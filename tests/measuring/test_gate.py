@@ -1,16 +1,11 @@
 """The numeric gate, on kernels made of PyTorch operations on the CPU: what is found out, and what is let through."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from gdn_aot.measuring import gate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def tensors(*, seed: int = 0, length: int = 300) -> gate.Tensors:

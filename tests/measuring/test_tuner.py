@@ -1,10 +1,10 @@
 """The tuner from end to end on a simulated card: what is chosen, what is survived, what is kept."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import simulated
@@ -14,17 +14,12 @@ from tuning_tasks import at_call, choices_of, interrupt, quiet, recorded
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
+from gdn_aot.measuring.plan import TuneTask
+from gdn_aot.measuring.tuner import Tuned
 from gdn_aot.records import files
 from gdn_aot.records import tuning as records
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from gdn_aot.measuring.plan import TuneTask
-    from gdn_aot.measuring.tuner import Tuned
-
-    MakeTask = Callable[..., TuneTask]
+MakeTask = Callable[..., TuneTask]
 
 
 def said(text: str) -> None:

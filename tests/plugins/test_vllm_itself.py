@@ -3,20 +3,16 @@
 Needs an interpreter that has vLLM, named by ``GDN_AOT_TEST_VLLM``; vLLM need not be able to run a model there.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import ROOT, run
 
 from gdn_aot._files import parse_toml
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PYTHON = os.environ.get("GDN_AOT_TEST_VLLM", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="GDN_AOT_TEST_VLLM names no Python that has vLLM")

@@ -1,20 +1,16 @@
 """vLLM's entry point with FLA's kernels as the served ones, and a worker module that has only what is looked at."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import storing
+from builds import Built
 from helpers import ROOT, python
 from launching import PRELUDE
 
 from gdn_aot._files import parse_toml
-
-if TYPE_CHECKING:
-    from builds import Built
 
 WORKER = """
 class Worker:
@@ -23,9 +19,7 @@ class Worker:
         self.measured = len(self.driver.loaded) if hasattr(self, "driver") else -1
         return 1000 + extra
 """
-START = (
-    PRELUDE
-    + """
+START = """
 import logging, types
 lines = []
 class Handler(logging.Handler):
@@ -55,7 +49,6 @@ def worker(text, tp=1):
 def warnings():
     return [line for line in lines if line[0] != "INFO"]
 """
-)
 
 
 @pytest.fixture
@@ -71,7 +64,7 @@ def play(sm_90: Built, tmp_path: Path) -> Any:
     def play(code: str, artifact: str | Path | None = None, **extra: str) -> Any:
         chosen = {"GDN_AOT_ARTIFACT": str(artifact or sm_90.path), "TRITON_CACHE_DIR": str(tmp_path / "triton")}
         path = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(ROOT)])}
-        return python(START + code, home=tmp_path / "home", extra={**chosen, **path, **extra})
+        return python(PRELUDE + START + code, home=tmp_path / "home", extra={**chosen, **path, **extra})
 
     return play
 

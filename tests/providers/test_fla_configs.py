@@ -1,11 +1,10 @@
 """``gdn-aot export --format fla``: that FLA itself takes the exported configurations, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import factory
 import pytest
@@ -21,9 +20,6 @@ from gdn_aot.machine import installed
 from gdn_aot.providers.fla import configs as fla_configs
 from gdn_aot.records import tuning as r
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 WORKLOADS = ("transformers-prefill", "small-chunks", "gated-norm")
 KKT = "fla.ops.gated_delta_rule.chunk_fwd:chunk_gated_delta_rule_fwd_kkt_solve_kernel"
 CHUNK_O = "fla.ops.common.chunk_o:chunk_fwd_kernel_o"
@@ -38,9 +34,7 @@ request = json.loads(sys.argv[1])
 module = worker.start(request)
 """
 
-_TRACE = (
-    _COMMON
-    + """
+_TRACE = """
 trace = worker.trace(module, request)
 print(json.dumps({
     "refused": trace.refused,
@@ -54,11 +48,8 @@ print(json.dumps({
     ],
 }))
 """
-)
 
-_USE = (
-    _COMMON
-    + """
+_USE = """
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 from gdn_aot import triton_internals
@@ -94,7 +85,6 @@ for name in request["workloads"]:
             workload.run(ModelShape(**shape), call)
 print(json.dumps({"benchmarked": sorted(set(benchmarked)), "used": [[*key, config] for key, config in used.items()]}))
 """
-)
 
 Used = dict[tuple[str, str], list[Any]]
 """(kernel, autotune key as JSON) -> configuration."""
@@ -131,7 +121,7 @@ def _config(config: r.Config) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
-    found = python(_TRACE, _request(), home=tmp_path_factory.mktemp("home"))
+    found = python(_COMMON + _TRACE, _request(), home=tmp_path_factory.mktemp("home"))
     assert found["refused"] == []
     kernels: dict[str, tuple[list[r.Config], list[r.MeasuredChoice]]] = {}
     wanted: Used = {}
@@ -165,7 +155,7 @@ def _export(record: r.TuningRecord, place: Path) -> tuple[Path, Any]:
 def _use(directory: Path, home: Path) -> tuple[set[str], Used]:
     """Return which kernels FLA benchmarked in a process that has the files, and the configurations that it used."""
     extra = {**fla_configs.environment(directory), "TRITON_CACHE_DIR": str(home / "triton")}
-    found = python(_USE, _request(), home=home, extra=extra)
+    found = python(_COMMON + _USE, _request(), home=home, extra=extra)
     return set(found["benchmarked"]), {(name, key): config for name, key, config in found["used"]}
 
 

@@ -3,23 +3,18 @@
 vLLM has an environment of its own, since it does not go with the versions that the other tests want.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cache_lines
 import pytest
 from helpers import SUPPORT, expect_error, gdn_aot, python
 
-from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.providers.vllm.relaxations import LINES, RELAXATIONS
-
-if TYPE_CHECKING:
-    from gdn_aot.artifact.verify import Artifact
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here; make vllm runs this where it is"

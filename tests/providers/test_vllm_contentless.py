@@ -1,17 +1,13 @@
 """Operators without content give the tensors of the real ones, and leave all that is not theirs alone."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from gdn_aot import triton_internals
 from gdn_aot.providers.vllm.contentless import Contentless, contentless
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 ROWS = 40000
 """Enough that the operators are not run."""

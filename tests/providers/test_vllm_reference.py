@@ -1,21 +1,15 @@
 """The float64 form of vLLM's layer, checked against itself: one step of many tokens, or many of one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.models import ModelShape, find_model
 from gdn_aot.providers.draw import Random
 from gdn_aot.providers.vllm import reference as vllm_reference
 from gdn_aot.providers.vllm.steps import Deployment, Group, Step
-
-if TYPE_CHECKING:
-    from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.reference import Tensors
+from gdn_aot.reference import Tensors
 
 SMALL = {"heads": 2, "v_heads": 4, "k_dim": 8, "v_dim": 6}
 LAYERS = ("qwen3-next", "qwen3.5", "olmo-hybrid")

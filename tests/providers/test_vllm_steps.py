@@ -1,7 +1,5 @@
 """Steps of vLLM's scheduler, and the row counts of its gated norm: what needs no vLLM."""
 
-from __future__ import annotations
-
 import random
 from itertools import pairwise
 

@@ -1,14 +1,9 @@
 """Workloads of every provider: their inputs, what they expect, and the calls to tune with."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from helpers import python
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _START = """
 import json, sys

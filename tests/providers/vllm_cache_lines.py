@@ -5,8 +5,6 @@ billions of them: only the last is used, and on a CPU only memory that is touche
 is one block: the wrapper's own is no use to it.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import types

@@ -3,8 +3,6 @@
 The interpreter has no bf16 and does not know the ``exp`` that other kernels import under a name of their own.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from dataclasses import replace

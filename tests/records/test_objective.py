@@ -1,7 +1,5 @@
 """The objective: bound, ties, and that neither order nor unit of the times decides."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

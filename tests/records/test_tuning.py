@@ -1,12 +1,11 @@
 """Tuning records: what is read, what is refused and why; how they are merged and written."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import jsonschema
 import pytest
@@ -18,9 +17,6 @@ from tuning_records import choice, config, full, kernel, plain, record, times, w
 from gdn_aot import _files
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.records import tuning as r
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_what_is_written_is_read_and_written_again() -> None:

@@ -1,7 +1,5 @@
 """The float64 reference against itself: two forms of one function, and formulas written out."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,9 +1,8 @@
 """The card: metadata that the Hub accepts, one row for each artifact, and nothing of a manifest that means anything."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,14 +14,10 @@ from making import TARGETS, indexed
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
+from gdn_aot.artifact.archive import Written
 from gdn_aot.registry import card
 from gdn_aot.registry.card import render
 from gdn_aot.registry.layout import Entry, EntryModel, Provenances, make_index
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gdn_aot.artifact.archive import Written
 
 NAME = "hf://org/name"
 

@@ -1,12 +1,10 @@
 """A directory as a registry: what lies in it, what it refuses, and what is left by who is killed or finds it full."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import resource
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import storing
@@ -15,6 +13,7 @@ from processes import fork, killed_at, wait
 from registries import files, kept, listed, put
 
 from gdn_aot._files import file_sha256
+from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import (
     ConflictError,
     NotWritableError,
@@ -27,11 +26,6 @@ from gdn_aot.registry.base import read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import CARD, INDEX, artifact_path
 from gdn_aot.registry.publish import publish
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gdn_aot.artifact.archive import Written
 
 
 @pytest.fixture

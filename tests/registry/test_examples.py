@@ -4,17 +4,18 @@ There is no Docker, cluster or runner: what those would do around a command is d
 fields that matter to them are checked.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import stat
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import yaml
+from builds import Built
 from helpers import ROOT
 from loopback import ORG, LoopbackHub
 from machines import Machine
@@ -24,12 +25,6 @@ from registries import listed, payload
 from examples import EXAMPLES, Node, docker, kubernetes, pods, registry, served, shell, tools
 from gdn_aot.cli.main import cli
 from gdn_aot.registry.open import open_registry
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from builds import Built
 
 __all__ = ["registry", "tools"]
 

@@ -1,16 +1,16 @@
 """``gdn-aot fetch`` from a directory, and from a store that needs no registry."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from doctoring import distribution, driver_library
 from helpers import expect_error, gdn_aot, python
 from making import SM_90, SM_120, WANTED, make
-from registries import directory_of, kept, payload, put
+from registries import Here, directory_of, kept, payload, put
 
+from gdn_aot.artifact.archive import Written
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.registry.fetch import FetchOrder
 from gdn_aot.registry.open import open_registry
@@ -18,13 +18,6 @@ from gdn_aot.registry.select import Request
 from gdn_aot.store.install import install
 from gdn_aot.store.origins import Origin
 from gdn_aot.store.store import Store
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from registries import Here
-
-    from gdn_aot.artifact.archive import Written
 
 HUB = "hf://org/name"
 SECRET = "hf_verysecret"  # noqa: S105 - made up

@@ -8,24 +8,19 @@ The token needs to write in that namespace. Private repositories whose names sta
 and deleted. ``HF_ENDPOINT`` may name another Hub.
 """
 
-from __future__ import annotations
-
 import os
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers import Done
 from huggingface_hub import HfApi
 from machines import Machine
 from making import make
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from helpers import Done
-
-    from gdn_aot.artifact.archive import Written
+from gdn_aot.artifact.archive import Written
 
 pytestmark = [pytest.mark.hub, pytest.mark.timeout(900)]
 

@@ -1,25 +1,20 @@
 """`gdn_aot.registry.remote` over the real client: what a registry promises, and which error says what happened."""
 
-from __future__ import annotations
-
+import hashlib
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from huggingface_hub import constants
-from loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Drip, LoopbackHub, Refuse, Stall
+from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from loopback import OUTSIDER, READER, UNKNOWN, WRITER, Cut, Damage, Drip, LoopbackHub, Refuse, Serve, Stall
+from loopback.exchange import Fault
 from making import make
 
 from gdn_aot import errors
 from gdn_aot.registry.base import Addition, Snapshot
 from gdn_aot.registry.publish import publish
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from loopback.exchange import Fault
 
 pytestmark = [
     pytest.mark.usefixtures("client"),
@@ -70,21 +65,6 @@ def test_requests_are_few(hub: LoopbackHub, registry: RemoteRegistry) -> None:
     registry.read(snapshot, "index.json")
     assert registry.resolve(snapshot.commit).commit == snapshot.commit
     assert len(hub.log) == 3
-
-
-def test_another_size_is_not_downloaded(hub: LoopbackHub, registry: RemoteRegistry, tarball: Path) -> None:
-    commit = registry.commit("v1", None, [Addition(path=TARBALL, content=tarball)], "first")
-    snapshot = registry.resolve(commit)
-    hub.log.clear()
-    for size in (1, 99_999, 100_001):
-        with pytest.raises(errors.VerificationError) as caught:
-            download(registry, snapshot, size)
-        assert [str(problem) for problem in caught.value.problems] == [f"size: 100000 bytes, expected {size}"]
-    assert hub.requests("GET") == []
-    assert download(registry, snapshot) == tarball.read_bytes()
-    hub.log.clear()
-    download(registry, snapshot)
-    assert hub.log == []
 
 
 def test_forgotten_files_are_fetched_again(hub: LoopbackHub, registry: RemoteRegistry, tarball: Path) -> None:
@@ -296,3 +276,60 @@ def test_no_request_waits_for_ever(
     for ask in asked[-1:] if where else asked[:-1]:  # the client asks about a file with a limit of its own
         with pytest.raises(errors.NetworkError, match="in time"):
             ask()
+
+
+# The hub by itself: what it refuses, and what the unmodified client does not see
+
+
+@pytest.fixture
+def big(name: str) -> bytes:
+    """Content that the storage does not have yet."""
+    return random.Random(name).randbytes(300_000)
+
+
+@pytest.fixture
+def api(name: str) -> HfApi:
+    api = HfApi(token=WRITER)
+    api.create_repo(name)
+    return api
+
+
+def add(api: HfApi, repo: str, files: dict[str, bytes]) -> None:
+    operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=content) for path, content in files.items()]
+    api.create_commit(repo, operations, commit_message="add")
+
+
+def test_bad_card(api: HfApi, name: str) -> None:
+    with pytest.raises(ValueError, match="Invalid metadata in README"):
+        add(api, name, {"README.md": b"---\nlicense mit\n---\n"})
+    with pytest.warns(UserWarning, match="empty or missing yaml"):
+        add(api, name, {"README.md": b"# Card\n"})
+
+
+def test_upload_of_other_bytes_is_refused(hub: LoopbackHub, api: HfApi, name: str, big: bytes) -> None:
+    addition = CommitOperationAdd(path_in_repo=TARBALL, path_or_fileobj=big)
+    addition.path_or_fileobj = big[:-1] + b"!"
+    with pytest.raises(RuntimeError, match="Error while uploading") as caught:
+        api.create_commit(name, [addition], commit_message="add")
+    assert "SHA-256" in str(caught.value.__cause__)
+    assert hub.state.large.get(hashlib.sha256(big).hexdigest(), big) == big
+
+
+def test_the_client_does_not_see_wrong_bytes(
+    hub: LoopbackHub, api: HfApi, name: str, big: bytes, tmp_path: Path
+) -> None:
+    """Why nothing is installed that was not verified here."""
+
+    def download(path: str, cache: str) -> bytes:
+        found = hf_hub_download(name, path, endpoint=hub.url, token=WRITER, cache_dir=tmp_path / cache)
+        return Path(found).read_bytes()
+
+    add(api, name, {TARBALL: big, "index.json": b"{}"})
+    hub.fault("GET", "/storage/", Damage())
+    damaged = download(TARBALL, "damaged")
+    assert len(damaged) == len(big)
+    assert sum(left != right for left, right in zip(damaged, big, strict=True)) == 1
+    hub.fault("HEAD|GET", TARBALL, Serve(b"another file"), times=None)
+    hub.fault("HEAD|GET", "index.json", Serve(b"[1]"), times=None)
+    assert download(TARBALL, "swapped") == b"another file"
+    assert download("index.json", "swapped") == b"[1]"

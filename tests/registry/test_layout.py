@@ -1,10 +1,8 @@
 """The index of a registry, names of registries and of revisions."""
 
-from __future__ import annotations
-
 import json
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import changed, indexed, make
 
+from gdn_aot.artifact.archive import Written
 from gdn_aot.artifact.names import MAX_FILE, make_identifier
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
@@ -19,11 +18,6 @@ from gdn_aot.registry import layout
 from gdn_aot.registry.base import check_revision
 from gdn_aot.registry.layout import INDEX_FORM, EntryModel, Provenances, RegistryIndex, make_index
 from gdn_aot.registry.open import default_repo, locate, open_registry, shown_repo
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gdn_aot.artifact.archive import Written
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,14 @@
 """``gdn-aot list``: a registry and the store side by side, and what fits."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from doctoring import distribution, driver_library, flip
 from helpers import expect_error, gdn_aot
 from making import SM_90, SM_120, make
-from registries import put
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from registries import Here
+from registries import Here, put
 
 NO_GPU = "fits what is installed; there is no GPU here to compare {} with"
 NOWHERE = {"GDN_AOT_REPO": "/nowhere"}

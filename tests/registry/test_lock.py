@@ -1,29 +1,22 @@
 """``gdn-aot lock``, and ``fetch --locked``, which accepts nothing else."""
 
-from __future__ import annotations
-
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from doctoring import distribution
 from helpers import expect_error, gdn_aot
 from making import SM_90, SM_120, WANTED, changed, expected, make
-from registries import put
+from registries import Here, put
 
+from gdn_aot.artifact.archive import Written
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.errors import UnknownFormatError, VerificationError
 from gdn_aot.registry.lockfile import LOCK_FORM, LockedArtifact, LockFile, read_lock
 from gdn_aot.registry.open import open_registry
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from registries import Here
-
-    from gdn_aot.artifact.archive import Written
 
 
 def pinned(target: str, digest: str, size: int) -> LockedArtifact:

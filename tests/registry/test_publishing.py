@@ -1,27 +1,28 @@
-"""Publishing while others do so, or the network fails: nothing is lost, and publishing again completes it."""
+"""Publishing by the command; while others do so, or the network fails, nothing is lost."""
 
-from __future__ import annotations
-
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import factory
+import helpers
 import pytest
-from loopback import Cut, Refuse
-from making import TARGETS, expected, make
-from registries import branches, listed, send, uploads
+from helpers import expect_error, gdn_aot
+from loopback import Cut, LoopbackHub, Refuse
+from making import SM_90, SM_120, TARGETS, WANTED, expected, make
+from msgspec.structs import replace
+from registries import branches, files, listed, send, uploads
 
+from gdn_aot.artifact import archive, names
+from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import ConflictError, NetworkError, RegistryError, StaleParentError
-from gdn_aot.registry.base import Addition
+from gdn_aot.registry.base import Addition, Registry
+from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from loopback import LoopbackHub
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.registry.base import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
 
@@ -31,22 +32,17 @@ STEPS = [("directory", "v1"), ("directory", "v1.0.0"), ("hub", "v1"), ("hub", "v
 
 
 class Meddled:
-    """A either in which something happens once, just before a commit or a tag."""
+    """A registry in which something happens once, just before a commit to a branch or a tag, or before the first."""
 
-    def __init__(self, registry: Registry, meanwhile: Callable[[str], object]) -> None:
-        self.registry = registry
-        self.meanwhile: Callable[[str], object] | None = meanwhile
+    def __init__(self, registry: Registry, meanwhile: Callable[[], object], before: str = "") -> None:
+        self.registry, self.meanwhile, self.before = registry, [meanwhile], before
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.registry, name)
 
     def _once(self, what: str) -> None:
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            try:
-                meanwhile(what)
-            except LookupError:  # not yet
-                self.meanwhile = meanwhile
+        if self.meanwhile and self.before in ("", what):
+            self.meanwhile.pop()()
 
     def commit(self, branch: str, parent: str | None, additions: Sequence[Addition], message: str) -> str:
         self._once(branch)
@@ -63,15 +59,9 @@ def test_somebody_else_is_faster(hub: LoopbackHub, either: Registry, tmp_path: P
     send(either, *made)
     for number, branch in enumerate(branches(either)):
         mine, theirs = (make(tmp_path, TARGETS[1 + 2 * number + side], build=9) for side in (0, 1))
-
-        def meanwhile(at: str, branch: str = branch, theirs: Written = theirs) -> None:
-            if at != branch:
-                raise LookupError
-            send(either, theirs)
-
-        meddled = Meddled(either, meanwhile)
+        meddled = Meddled(either, partial(send, either, theirs), branch)
         send(meddled, mine, tag=f"v1.0.{number}")
-        assert meddled.meanwhile is None
+        assert not meddled.meanwhile
         made += [mine, theirs]
         for revision in branches(either):
             assert listed(either, revision) == expected(*made)
@@ -83,13 +73,7 @@ def test_somebody_else_is_faster(hub: LoopbackHub, either: Registry, tmp_path: P
 
 def test_somebody_else_tags_later(either: Registry, sm_120: Written, sm_90: Written) -> None:
     """What a tag names is what was committed for it, also if the branch has moved on since."""
-
-    def meanwhile(at: str) -> None:
-        if at != "v1.0.0":
-            raise LookupError
-        send(either, sm_90)
-
-    send(Meddled(either, meanwhile), sm_120, tag="v1.0.0")
+    send(Meddled(either, partial(send, either, sm_90), "v1.0.0"), sm_120, tag="v1.0.0")
     assert listed(either, "v1.0.0") == expected(sm_120)
     assert listed(either) == expected(sm_120, sm_90)
 
@@ -98,10 +82,10 @@ def test_somebody_else_publishes_the_same_identifier(
     either: Registry, sm_90: Written, sm_120: Written, tmp_path: Path
 ) -> None:
     theirs = make(tmp_path, build=1)
-    result = send(Meddled(either, lambda _: send(either, sm_90)), sm_90)
+    result = send(Meddled(either, partial(send, either, sm_90)), sm_90)
     assert [item.action for item in result.plan.items] == ["unchanged"]
     with pytest.raises(ConflictError):
-        send(Meddled(either, lambda _: send(either, theirs)), sm_120)
+        send(Meddled(either, partial(send, either, theirs)), sm_120)
     assert listed(either) == expected(sm_90, theirs)
 
 
@@ -117,14 +101,12 @@ def test_always_too_late(either: Registry, sm_120: Written, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("either", "step"), STEPS, indirect=["either"])
 def test_cut_off_between_the_steps(either: Registry, sm_120: Written, step: str) -> None:
-    def cut(at: str) -> None:
-        if at != step:
-            raise LookupError
+    def cut() -> None:
         raise NetworkError("cut off")
 
     start = either.refs().branches
     with pytest.raises(NetworkError):
-        send(Meddled(either, cut), sm_120, tag="v1.0.0")
+        send(Meddled(either, cut, step), sm_120, tag="v1.0.0")
     refs = either.refs()
     assert (refs.branches == start, "v1.0.0" in refs.tags) == (step == "v1", step == "main")
     send(either, sm_120, tag="v1.0.0")
@@ -159,3 +141,138 @@ def test_an_upload_that_fails_at_first(hub: LoopbackHub, either: Registry, tmp_p
     send(either, made)
     assert [record.status for record in hub.requests("PUT")] == [503, 200]
     assert listed(either) == expected(made)
+
+
+# The command: what it does, says and refuses
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "registry"
+
+
+def run(tmp_path: Path, *args: object, code: int = 0, **extra: str) -> Any:
+    return gdn_aot("publish", *args, "--json", home=tmp_path / "home", code=code, extra=extra)
+
+
+def test_command(tmp_path: Path, root: Path) -> None:
+    old, new = make(tmp_path, dirty=True), make(tmp_path, build=1)
+    to = ("--repo", root)
+    expect_error(run(tmp_path, old.path, *to, code=7), 7, "repository-missing")
+
+    dry = run(tmp_path, old.path, *to, "--create", "--tag", "v1.0.0", "--dry-run")
+    assert not root.exists()
+    assert dry.json["dry_run"] is True
+    assert dry.json["commit"] is None
+    assert [(item["action"], item["path"]) for item in dry.json["artifacts"]] == [("added", str(old.path))]
+    assert dry.json["card"].startswith("---\nlibrary_name: gdn-aot\n")
+    assert f"Warning: {SM_120} was built from a checkout with changes" in dry.err
+
+    done = run(tmp_path, old.path, *to, "--create", "--private", "--tag", "v1.0.0")
+    registry = DirectoryRegistry(str(root))
+    assert done.json["created"] is True
+    assert done.json["repo"] == str(root)
+    assert (done.json["commit"], done.json["main"]) == (registry.refs().tags["v1.0.0"], None)
+    assert done.json["card"] == dry.json["card"]
+    assert listed(registry) == expected(old)
+    assert root.stat().st_mode & 0o077 == 0
+
+    before = files(root)
+    conflict = run(tmp_path, new.path, *to, "--dry-run", code=7)
+    error = expect_error(conflict, 7, "conflict")
+    assert old.sha256 in error["message"]
+    assert conflict.json["artifacts"][0]["action"] == "refused"
+    expect_error(run(tmp_path, new.path, *to, code=7), 7, "conflict")
+    expect_error(run(tmp_path, new.path, *to, "--tag", "v1.0.0", "--replace", code=7), 7, "conflict")
+    assert files(root) == before
+
+    plain = gdn_aot("publish", old.path, *to, home=tmp_path / "home")
+    assert "unchanged" in plain.out
+    assert "nothing to publish" in plain.err
+
+    other = make(tmp_path, "sm_90").path
+    quiet = gdn_aot("publish", old.path, other, *to, "--quiet", home=tmp_path / "home")
+    assert (quiet.out, quiet.err) == (f"{SM_90}\n", "")
+
+
+def test_private(tmp_path: Path, root: Path) -> None:
+    path, to = make(tmp_path).path, ("--repo", root, "--create", "--private")
+    root.mkdir(mode=0o755)
+    for more in (["--dry-run"], []):
+        done = run(tmp_path, path, *to, *more)
+        assert done.json["visibility_kept"] is False
+        assert "Warning" not in done.err
+    assert root.stat().st_mode & 0o777 == 0o700
+    root.chmod(0o755)
+    again = gdn_aot("publish", path, *to, "--quiet", home=tmp_path / "home")
+    assert again.err.startswith(f"Warning: {root} was there already, so --private changes nothing")
+    assert root.stat().st_mode & 0o777 == 0o755
+    assert "Warning" not in gdn_aot("publish", path, *to[:-1], home=tmp_path / "home").err
+
+
+def test_usage(tmp_path: Path, root: Path) -> None:
+    path, to = make(tmp_path).path, ("--repo", root)
+    for args in (
+        (path, *to, "--tag", "latest"),
+        (path, *to, "--replace"),
+        (path, *to, "--private"),
+        (path, "--repo", "hf://org/name@v1"),
+        (path, "--repo", "nowhere"),
+        (tmp_path / "none.tar.zst", *to),
+        (path, *to, "--token", "hf_secretsecret\nX"),
+    ):
+        repo = ("--repo", "hf://org/name") if "--token" in args else ()
+        done = run(tmp_path, *args, *repo, code=2)
+        expect_error(done, 2, "usage")
+        assert "secretsecret" not in done.out + done.err
+    assert not root.exists()
+    (tmp_path / "empty.tar.zst").touch()
+    expect_error(run(tmp_path, tmp_path / "empty.tar.zst", *to, code=5), 5, "verification")
+
+
+def test_what_the_index_could_not_have_is_not_published(tmp_path: Path, root: Path) -> None:
+    plain = factory.make_manifest()
+    manifest = replace(plain, numerics=m.Numerics(status="checked", detail="one line\nand another"))
+    path = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / names.file_name(manifest.identifier)).path
+    done = run(tmp_path, path, "--repo", root, "--create", code=5)
+    assert "numerics.detail" in [problem["where"] for problem in done.json["error"]["problems"]]
+    assert not root.exists()
+
+
+def test_tokens_are_never_shown(tmp_path: Path) -> None:
+    """Nobody listens at port 9; the debug log tells about every request and about the exceptions below our own."""
+    extra = {"HF_ENDPOINT": "http://user:passpass@127.0.0.1:9", "GDN_AOT_LOG": "debug", "HF_DEBUG": "1"}
+    extra |= {"HF_TOKEN": "hf_environmentsecret", "HF_HOME": str(tmp_path / "hf")}
+    path = make(tmp_path).path
+    command = [sys.executable, "-m", "gdn_aot", "publish", str(path), "--repo", "hf://org/name", "--json"]
+    done = helpers.run([*command, "--token", "hf_optionsecret"], tmp_path / "home", extra)
+    assert done.code == 7
+    assert done.json["error"]["code"] == "network"
+    assert "Connection refused" in done.json["error"]["message"]
+    assert "Traceback" in done.err  # of the exception that was translated
+    for secret in ("environmentsecret", "optionsecret", "passpass"):
+        assert secret not in done.out + done.err
+
+
+def test_offline(tmp_path: Path) -> None:
+    done = run(tmp_path, make(tmp_path).path, "--repo", "hf://org/name", code=8, HF_HUB_OFFLINE="1")
+    expect_error(done, 8, "offline-miss")
+
+
+@pytest.mark.parametrize(
+    ("where", "repo"),
+    [("option", "https://user:hf_topsecret@huggingface.co/org/name"), ("environment", "hf://hf_topsecret@org/name")],
+)
+@pytest.mark.parametrize("command", ["fetch", "fetch --optional", "list", "lock", "publish"])
+def test_credentials_in_the_name_of_a_registry_are_not_shown(
+    tmp_path: Path, command: str, repo: str, where: str
+) -> None:
+    args = [*command.split(), *(["--arch", "sm_90", *WANTED] if command.startswith(("fetch", "lock")) else [])]
+    args += [str(make(tmp_path).path)] if command == "publish" else []
+    args += ["--repo", repo] if where == "option" else []
+    extra = {"GDN_AOT_REPO": repo} if where == "environment" else {}
+    code = 0 if "--optional" in args else 2
+    for form in ([], ["--json"]):
+        done = gdn_aot(*args, *form, home=tmp_path / "home", code=code, extra=extra)
+        assert "***" in done.err
+        assert "topsecret" not in done.out + done.err

@@ -1,16 +1,16 @@
 """What every registry promises, and publishing into it: to a directory, and to the Hub through its real client."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import factory
 import pytest
+from loopback import LoopbackHub
 from making import SM_120, expected, indexed, make
 from msgspec.structs import replace
 from registries import branches, listed, send, spoil, uploads
 
 from gdn_aot.artifact import archive, names
+from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import (
     ConflictError,
     EntryMissingError,
@@ -20,19 +20,11 @@ from gdn_aot.errors import (
     UsageError,
     VerificationError,
 )
-from gdn_aot.registry.base import Addition, Snapshot, index_at, read_index
+from gdn_aot.registry.base import Addition, Registry, Snapshot, index_at, read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import CARD, ENTRY_FORM, INDEX, INDEX_FORM, artifact_path, entry_path, make_index
 from gdn_aot.registry.publish import check_tag, publish
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from loopback import LoopbackHub
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.registry.base import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
 
@@ -101,12 +93,21 @@ def test_a_file_that_changed_is_not_published(either: Registry, sm_120: Written)
         either.download(either.resolve("v1"), artifact_path(SM_120), sm_120.size, "0" * 64)
 
 
-def test_another_size(either: Registry, sm_120: Written) -> None:
+def test_another_size(hub: LoopbackHub, either: Registry, sm_120: Written) -> None:
+    """It is not downloaded at all; what was downloaded is not asked about again."""
     snapshot = either.resolve(str(send(either, sm_120).commit))
+    hub.log.clear()
     for size in (1, sm_120.size - 1, sm_120.size + 1):
         with pytest.raises(VerificationError) as caught:
             either.download(snapshot, artifact_path(SM_120), size, sm_120.sha256)
-        assert f"{sm_120.size} bytes, expected {size}" in str(caught.value.problems[0])
+        (problem,) = caught.value.problems
+        assert str(problem).endswith(f"{sm_120.size} bytes, expected {size}")
+    assert hub.requests("GET") == []
+    for _ in range(2):
+        hub.log.clear()
+        place = either.download(snapshot, artifact_path(SM_120), sm_120.size, sm_120.sha256)
+        assert place.read_bytes() == sm_120.path.read_bytes()
+    assert hub.log == []
 
 
 # Publishing

@@ -1,12 +1,11 @@
 """What the Hub's client raises, in our words, and what its cache answers; the wire is tested in ``test_hub_*.py``."""
 
-from __future__ import annotations
-
 import errno
 import importlib
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants, errors
@@ -31,9 +30,6 @@ from gdn_aot.registry.base import Snapshot, read_index
 from gdn_aot.registry.failures import Failures, Secrets
 from gdn_aot.registry.layout import INDEX, INDEX_FORM, make_index
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TOKEN = "hf_abcdefsecret"  # noqa: S105 - of nobody
 COMMIT = "ab" * 20

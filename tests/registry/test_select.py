@@ -1,11 +1,10 @@
 """What is chosen, and the words for what is not."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from doctoring import distribution, driver_library
@@ -14,9 +13,6 @@ from helpers import python
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.registry.listing import judge
 from gdn_aot.registry.select import Judged, Request, WantedProvider, WantedVersion, missing_error, select
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,16 @@
 """A process of its own for each scenario, with a stand-in for the driver in it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import fake_cuda
 import pytest
+from builds import Built
 from helpers import ROOT, python
 from launching import PRELUDE as LOADER_PRELUDE
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from builds import Built
 
 PRELUDE = """
 import json, os, sys, threading

@@ -1,15 +1,11 @@
 """The C extension that loads kernels and reads devices, against a stand-in for the driver."""
 
-from __future__ import annotations
-
 import os
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytest.importorskip("gdn_aot.triton_internals._launch", reason="the C extension is not built")
 

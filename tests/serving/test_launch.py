@@ -1,16 +1,12 @@
 """The C extension that launches kernels, against a stand-in for the driver; one process for each scenario."""
 
-from __future__ import annotations
-
 import struct
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import fake_cuda
 import numpy as np
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytest.importorskip("gdn_aot.triton_internals._launch", reason="the C extension is not built")
 
@@ -33,6 +29,10 @@ HALVES = [
     *(1 + 2.0**-11, 1 + 3 * 2.0**-11, 1 + 2.0**-11 + 2.0**-40, 2047.5, 2048.5, 1023.75, float("inf"), -float("inf")),
 ]
 """Ties, both sides of the smallest subnormal and of the subnormals' upper end, carries into the exponent."""
+
+
+def packed(kinds: str, *values: int) -> list[str]:
+    return [struct.pack(f"<{kind}", value).hex() for kind, value in zip(kinds, values, strict=True)]
 
 
 def bounds(kind: str) -> tuple[int, int]:
@@ -69,8 +69,8 @@ print(json.dumps([error(call, make("x" + kind), None, value) for value in bad]))
         *map(str, (low, high, *values)),
         parameters=f"{size},8,8",
     )
-    packed = [struct.pack("=" + FORMATS[kind], value).hex() for value in values for _ in range(2)]
-    assert [call["parameters"] for call in done.launches] == [[value, "0" * 16, "0" * 16] for value in packed]
+    expected = [struct.pack("=" + FORMATS[kind], value).hex() for value in values for _ in range(2)]
+    assert [call["parameters"] for call in done.launches] == [[value, "0" * 16, "0" * 16] for value in expected]
     assert all(text.startswith("OverflowError: Kernel argument (at 1) is out of range of ") for text in done.result[:6])
     assert all(text.startswith("TypeError: Kernel argument (at 1) must be an int, not ") for text in done.result[6:])
 
@@ -142,8 +142,7 @@ def test_pointers(play: Any) -> None:
         parameters="8,8,8,8,8,8,8",
         pointers="offset=64",
     )
-    addresses = [0, 2**64 - 1, 0x7040, 0, 0, 0, 0]
-    assert done.launches[0]["parameters"] == [struct.pack("<Q", address).hex() for address in addresses]
+    assert done.launches[0]["parameters"] == packed("QQQQQQQ", 0, 2**64 - 1, 0x7040, 0, 0, 0, 0)
     (checked,) = done.named("cuPointerGetAttribute")
     assert (checked["attribute"], checked["pointer"]) == (3, 0x7000)
 
@@ -337,17 +336,11 @@ print(json.dumps(errors))
     )
     assert done.result == []
     launched = {(call["stream"], call["grid"][0], *call["parameters"]) for call in done.launches}
-    expected = {
-        (
-            number,
-            number + 1,
-            *(struct.pack(f"<{kind}", value).hex() for kind, value in zip("QiQQQ", values, strict=True)),
-        )
+    assert launched == {
+        (number, number + 1, *packed("QiQQQ", 0x1000 * (number + 1), number, turn, 0, 0))
         for number in range(8)
         for turn in range(200)
-        for values in [(0x1000 * (number + 1), number, turn, 0, 0)]
     }
-    assert launched == expected
     assert len(done.launches) == 1600
     assert len({call["thread"] for call in done.launches}) == 8
     assert len(done.named("cuDevicePrimaryCtxRetain")) == 8
@@ -366,13 +359,11 @@ os.waitpid(child, 0)
 """
 
 
-def test_fork_before_the_driver_is_used(play: Any) -> None:
-    done = play(FORK, "unused", parameters="4")
-    assert done.result is None
-    assert [call["parameters"] for call in done.launches] == [["02000000"]]
-
-
-def test_fork_after_the_driver_was_used(play: Any) -> None:
-    done = play(FORK, "used")
-    assert done.result == "RuntimeError: Triton Error [CUDA]: initialization error"
-    assert len(done.launches) == 1
+@pytest.mark.parametrize(
+    ("driver", "result", "launched"),
+    [("unused", None, ["02000000"]), ("used", "RuntimeError: Triton Error [CUDA]: initialization error", ["01000000"])],
+)
+def test_fork(play: Any, driver: str, result: str | None, launched: list[str]) -> None:
+    done = play(FORK, driver, parameters="4")
+    assert done.result == result
+    assert [call["parameters"] for call in done.launches] == [launched]

@@ -1,19 +1,19 @@
 """The loader serves real FLA kernels from a real artifact, under a driver that notes what is loaded and launched."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+import storing
+from builds import Built
 from helpers import run
-from launching import PRELUDE, TOLD
+from launching import PRELUDE
+from storing import check_store
 
-if TYPE_CHECKING:
-    from builds import Built
-
+from gdn_aot.store.store import Store
+from gdn_aot.store.upkeep import remove
 
 BOTH = "become(); prefill(); prefill(200, [0, 77, 200], state=True); decode(); done()"
 
@@ -50,22 +50,17 @@ def test_installed_after_the_provider_was_used(serve: Any) -> None:
     assert len(got["loaded"]) == 1 + got["report"]["modules"]
 
 
-def test_without_the_loader_triton_compiles(serve: Any) -> None:
-    """The counters count: the same calls without the loader compile and benchmark."""
-    got = serve("become(); decode(); done()")
-    assert len(got["compiled"]) == 1
-
-
-def test_no_artifact_is_no_error_and_is_told(serve: Any) -> None:
-    got = serve("gdn_aot.install(); become(); decode(); done()")
-    assert "no artifact in the store" in got["report"]["problem"]
+@pytest.mark.parametrize(
+    ("start", "more", "problem"),
+    [("", {}, ""), ("gdn_aot.install();", {}, "no artifact in the store"), ("install();", {"GDN_AOT": "0"}, "")],
+    ids=["not installed", "no artifact", "switched off"],
+)
+def test_what_is_not_served_triton_compiles(serve: Any, start: str, more: dict[str, str], problem: str) -> None:
+    """Nor is it an error. The counters count: the same calls without the loader compile."""
+    got = serve(f"{start} become(); decode(); done()".strip(), **more)
+    assert problem in got["report"]["problem"]
     assert not got["report"]["active"]
     assert len(got["compiled"]) == 1
-
-
-def test_no_artifact_is_an_error_in_strict_mode(serve: Any) -> None:
-    got = serve("become(); " + TOLD.format("gdn_aot.install(strict=True)"))
-    assert got["error"] == "NoArtifactError"
 
 
 def test_a_second_artifact_is_added(serve: Any, decode: Built) -> None:
@@ -73,12 +68,6 @@ def test_a_second_artifact_is_added(serve: Any, decode: Built) -> None:
     got = serve(f"install(); become('sm_120'); gdn_aot.install({str(decode.path)!r}); decode(); done()")
     assert got["compiled"] == []
     assert len(got["report"]["artifacts"]) >= 2
-
-
-def test_switched_off(serve: Any) -> None:
-    got = serve("install(); become(); decode(); done()", GDN_AOT="0")
-    assert len(got["compiled"]) == 1
-    assert not got["report"]["active"]
 
 
 def test_auto_uses_the_environment(serve: Any, sm_90: Built) -> None:
@@ -276,3 +265,73 @@ prefill(); done(prepared=prepared, modules=modules)
     assert got["modules"] == 0
     assert got["compiled"] == []
     assert got["report"]["modules"] == 6
+
+
+# A store that cannot be written, and one that is changed under a serving process
+
+
+DECODE = "fused_recurrent_gated_delta_rule_fwd_kernel"
+UNPRIVILEGED = """
+import os
+import storing
+privilege = storing.no_privilege()
+privilege.__enter__()
+try:
+    open(os.environ["GDN_AOT_HOME"] + "/store/probe", "w")
+except PermissionError:
+    pass
+else:
+    raise SystemExit("the store can be written all the same")
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The home of the processes that serve."""
+    return tmp_path / "home"
+
+
+def test_a_read_only_store_serves(serve: Any, place: Path) -> None:
+    serve("install(); become(); done()")
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    with storing.read_only(place / "store"):
+        got = serve(f"{UNPRIVILEGED}\ngdn_aot.install(strict=True); become(); decode(); prefill(); done()")
+        assert (got["compiled"], got["benchmarked"]) == ([], 0)
+        got = serve(f"{UNPRIVILEGED}\ninstall(strict=True); become(); decode(); done()")
+        assert (got["compiled"], got["benchmarked"]) == ([], 0)
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
+
+
+def test_a_read_only_store_that_lacks_the_artifact(serve: Any, place: Path) -> None:
+    """It is unpacked in memory."""
+    serve("install(); become(); done()")
+    remove(Store(str(place)), ["*"])
+    with storing.read_only(place / "store"):
+        got = serve(f"{UNPRIVILEGED}\ninstall(strict=True); become(); decode(); done()")
+    assert got["compiled"] == []
+    assert Store(str(place)).artifacts() == []
+
+
+@pytest.mark.parametrize("change", ["shutil.rmtree(store.root)", "prune(store, keep=0)"])
+def test_what_was_opened_outlives_the_store(serve: Any, place: Path, change: str) -> None:
+    """A process serves what it found when it was started, whatever becomes of the store."""
+    got = serve(f"""
+import shutil
+from gdn_aot.store.store import Store
+from gdn_aot.store.upkeep import prune
+store = Store({str(place)!r})
+install(); become(); decode()
+{change}
+prefill(); done()
+""")
+    assert (got["compiled"], got["benchmarked"]) == ([], 0)
+    assert Store(str(place)).artifacts() == []
+
+
+def test_a_file_whose_copy_in_the_store_is_damaged(serve: Any, place: Path) -> None:
+    """It is unpacked again."""
+    serve("install(); become(); done()")
+    storing.place_of(place).joinpath("pack").write_bytes(b"")
+    got = serve("install(strict=True); become(); decode(); done()")
+    assert got["compiled"] == []
+    assert len(check_store(place)) == 1

@@ -1,7 +1,5 @@
 """``gdn-aot cache``."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

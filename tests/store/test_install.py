@@ -1,7 +1,5 @@
 """Installing: whole or not at all, whatever was there before and whatever goes wrong."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import os

@@ -1,16 +1,12 @@
 """What `providers/vllm_cache_lines.py` has to find, in Triton's interpreter and on a device."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from helpers import ROOT, python
 
 from gdn_aot.providers.vllm.relaxations import LINES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PROGRAM = ROOT / "tests" / "providers" / "vllm_cache_lines.py"
 

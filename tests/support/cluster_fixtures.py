@@ -1,13 +1,12 @@
 """A Ray cluster for tests, nodes with a card, and a local build to compare with."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-from clusters import TestCluster
+from clusters import Node, TestCluster
 from helpers import gdn_aot
 from small import ARGUMENTS, TARGETS, Reference
 from tuning_tasks import quiet
@@ -16,20 +15,12 @@ from gdn_aot.catalogue.models import parse_shape
 from gdn_aot.compiling.cluster import RayExecutor
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cluster import find_cards
+from gdn_aot.measuring.plan import TuneTask
+from gdn_aot.measuring.tuner import Tuned
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from clusters import Node
-
-    from gdn_aot.measuring.plan import TuneTask
-    from gdn_aot.measuring.tuner import Tuned
-
-    MakeTask = Callable[..., TuneTask]
-    MakeNode = Callable[..., Node]
-    Tune = Callable[..., Tuned]
-
+MakeTask = Callable[..., TuneTask]
+MakeNode = Callable[..., Node]
+Tune = Callable[..., Tuned]
 SHAPES = ("heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16", "heads=2,v_heads=8,k_dim=64,v_dim=128,dtype=bf16")
 CARD = "0, Simulated 90, {driver}, {capability}, 1024, 0, GPU-1a"
 

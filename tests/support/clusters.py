@@ -12,17 +12,13 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from helpers import ROOT, SUPPORT
 from processes import living
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from typing_extensions import Self
 
 MODULES = ROOT / "tests/cluster/modules"
 MARK = "GDN_AOT_TEST_CLUSTER"
@@ -60,7 +56,7 @@ class TestCluster:
     nodes: list[Node] = field(default_factory=list)
     """The head first."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> TestCluster:  # noqa: PYI034 - typing.Self is not in Python 3.10
         self.folder = tempfile.TemporaryDirectory(prefix="gdn-ray-", dir="/tmp")  # sockets need a short path
         self.temporary = Path(self.folder.name) / "node"
         self.temporary.mkdir()
@@ -133,3 +129,11 @@ def workers(mark: str) -> list[int]:
     """Return those that are worker processes of this package, the compile workers that they forked included."""
     named = living("comm", lambda data: data == b"gdn-aot worker\n")
     return [pid for pid in marked(mark) if pid in named]
+
+
+def ends(check: Callable[[], Any], seconds: float = 120.0) -> bool:
+    """Wait until something is no more."""
+    deadline = time.monotonic() + seconds
+    while check() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not check()

@@ -1,17 +1,13 @@
 """The command line in this process, commands that are refused, and the files that commands leave."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import Done, expect_error, gdn_aot
 
 from gdn_aot.cli import main
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture

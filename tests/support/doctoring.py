@@ -1,22 +1,18 @@
 """What the tests of ``gdn-aot doctor`` share: machines made up around it, and its answer checked."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from builds import Built
 from helpers import ROOT, gdn_aot
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
-
-if TYPE_CHECKING:
-    from builds import Built
 
 DRIVER = """
 #include <stdio.h>

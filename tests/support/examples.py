@@ -1,26 +1,21 @@
 """What the files in ``examples/`` say is done here, in new directories, as Docker and a cluster would do it around."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from builds import Built
 from helpers import ROOT, TIMEOUT, environment, python
 
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from builds import Built
 
 EXAMPLES = ROOT / "examples"
 LOADER = """

@@ -1,10 +1,10 @@
 """A small manifest that looks like a real one, and ways to damage an artifact."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import zstandard
 
@@ -14,10 +14,6 @@ from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.container import compressor, trailer
 from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.launches import Config, Dependency, Global, Key, Resources, Scalar, SourceFile, Specialization
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 LICENSE = b"MIT License\n\nPermission is hereby granted ...\n"
 CUBINS = (b"\x7fELF" + bytes(range(256)) * 20, b"\x7fELF" + bytes(range(255, -1, -1)) * 12)

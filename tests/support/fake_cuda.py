@@ -12,8 +12,6 @@ The library reads these environment variables at each call:
   the others. Without it every address is device memory, so that tensors on the CPU will do.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,20 +1,14 @@
 """Builds as `gdn_aot.building.pipeline.Job`, for tests that take a build apart."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from gdn_aot.building.pipeline import Job
-from gdn_aot.catalogue.models import parse_shape
+from gdn_aot.catalogue.models import ModelShape, parse_shape
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.tracing.wanted import Wanted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from gdn_aot.catalogue.models import ModelShape
 
 
 def make_wanted(

@@ -3,8 +3,6 @@
 Under it Triton and FLA run unchanged, on CPU tensors, up to the CUDA driver.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-from helpers import ROOT, SUPPORT, Done
-from loopback import OUTSIDER, READER, UNKNOWN, WRITER
-from making import WANTED
+from helpers import ROOT, SUPPORT, TIMEOUT, Done
+from loopback import OUTSIDER, READER, UNKNOWN, WRITER, LoopbackHub
+from loopback.exchange import Record
+from making import WANTED, Published
 from storing import check_store
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from loopback import LoopbackHub
-    from loopback.exchange import Record
-    from making import Published
-
-    from gdn_aot.artifact.archive import Written
+from gdn_aot.artifact.archive import Written
 
 _OURS = ("HF_", "HUGGING", "GDN_AOT", "TRITON_", "FLA_", "XDG_", "TRANSFORMERS_", "PYTHON")
 _LIMIT = 120.0
@@ -63,22 +59,14 @@ class Machine:
         )
         return Process(process, [token] if token else [])
 
-    def run(
-        self,
-        *args: object,
-        code: int = 0,
-        kind: str | None = None,
-        token: str | None = WRITER,
-        before: tuple[str, ...] = (),
-        **more: str,
-    ) -> Done:
-        """Run ``gdn-aot`` to its end and check what every command owes; see `Process.end`."""
-        return self.start(*args, token=token, before=before, **more).end(code, kind)
+    def run(self, *args: object, code: int = 0, kind: str | None = None, **options: Any) -> Done:
+        """Run ``gdn-aot`` to its end, as `start`, and check what every command owes; see `Process.end`."""
+        return self.start(*args, **options).end(code, kind)
 
-    def fetch(self, repo: str, *args: object, **options: object) -> Done:
+    def fetch(self, repo: str, *args: object, **options: Any) -> Done:
         """Run ``gdn-aot fetch`` for what `registry.making.make` makes, for sm_120 unless told otherwise."""
         arch = () if "--arch" in args else ("--arch", "sm_120")
-        return self.run("fetch", "--repo", f"hf://{repo}", *arch, *WANTED, *args, **options)  # type: ignore[arg-type]
+        return self.run("fetch", "--repo", f"hf://{repo}", *arch, *WANTED, *args, **options)
 
     def installed(self) -> list[str]:
         """Return the SHA-256 of every artifact in the store, after a look at all of the store's bytes."""
@@ -99,7 +87,7 @@ class Site:
         """The arguments of ``gdn-aot`` that fetch what is newest for sm_120."""
         return ("fetch", "--repo", f"hf://{self.repo}", "--arch", "sm_120", *WANTED)
 
-    def fetch(self, *args: object, **options: object) -> Done:
+    def fetch(self, *args: object, **options: Any) -> Done:
         """Run ``gdn-aot fetch`` on the machine."""
         return self.machine.fetch(self.repo, *args, **options)
 
@@ -124,13 +112,9 @@ class Process:
         self.secrets = [*secrets, WRITER, READER, OUTSIDER, UNKNOWN, "signature="]
 
     def end(self, code: int = 0, kind: str | None = None) -> Done:
-        """Wait for its end and check what every command owes.
+        """Wait for its end and check its exit code, the ``code`` of its error in JSON, and what every command owes.
 
-        Args:
-            code: Its exit code.
-            kind: The ``code`` of its error, which ``--json`` has to have been given for.
-
-        Whatever happens no token is shown, no signed link and no traceback, and a failure has one line with a hint.
+        That is: no token is shown, no signed link and no traceback, and a failure has one line with a hint.
         """
         try:
             out, err = self.process.communicate(timeout=_LIMIT)
@@ -149,3 +133,51 @@ class Process:
             assert hints == [f"Hint: {error['hint']}"]
             assert f"Error: {error['message']}" in err
         return done
+
+
+# Many fetches at once, and fetches that are killed
+
+
+SEED = 20260101
+
+
+def fetch_at_once(count: int, site: Site) -> None:
+    """They share store and cache, as the containers of one host do."""
+    for process in [site.machine.start(*site.wanted) for _ in range(count)]:
+        process.end()
+    assert site.has(site.published.new)
+    places = site.machine.home / "gdn-aot/store/artifacts"
+    assert len(list(places.iterdir())) == 1, "something was left behind"
+    sent = sum(record.sent for record in site.hub.requests("GET", f"/storage/{site.published.new.sha256}"))
+    assert sent >= site.published.new.size
+    site.hub.log.clear()
+    site.fetch()
+    assert site.downloads() == []
+
+
+def kill_fetches(count: int, site: Site) -> None:
+    """Whatever a killed fetch leaves, the store has whole artifacts only, and the next fetch finishes the work."""
+    site.machine.home.mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "programs.killing", str(SEED), str(count), *site.wanted],
+        env=site.machine.environment(),
+        cwd=site.machine.home,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kills = json.loads(done.stdout)["kills"]
+    assert len(kills) == count
+    for kill in kills:
+        # A look at every byte of the store: nothing, or all of it.
+        assert kill["found"] in ([], [site.published.new.sha256]), kill
+    struck = [kill for kill in kills if kill["running"]]
+    assert len(struck) > count // 4, "the fetches were over before they were killed"
+    assert any(kill["found"] == [] for kill in struck)
+    site.fetch()
+    assert site.has(site.published.new)
+    site.hub.log.clear()
+    site.fetch()
+    assert site.downloads() == []

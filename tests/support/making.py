@@ -1,30 +1,23 @@
 """Artifacts to publish: small, sound, and as many different ones as are asked for."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import factory
 import msgspec
+from loopback.state import Repository
 from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
-from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.artifact.archive import Written, write_artifact
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.codec import Form
 from gdn_aot.registry.layout import Entry, entry_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from loopback.state import Repository
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.codec import Form
 
 SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
 TARGETS = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -42,16 +35,9 @@ def make(
     triton: str = "3.6.0",
     dirty: bool = False,
 ) -> Written:
-    """Write an artifact into a folder.
+    """Write an artifact into a folder; another `build` gives other binaries under the same identifier.
 
-    Args:
-        folder: Where to.
-        target: What it is for.
-        build: Another number gives other binaries under the same identifier.
-        size: Bytes of its binaries, which do not compress; all targets share a quarter of them.
-        version: Of the provider.
-        triton: Version.
-        dirty: Built from a checkout with changes.
+    These have `size` bytes, which do not compress; all targets share a quarter of them.
     """
     own, shared = random.Random(f"{target} {build} {size}"), random.Random(f"{build} {size}")
     cubins = b"\x7fELF" + own.randbytes(size * 3 // 4), b"\x7fELF" + shared.randbytes(size // 4)

@@ -1,7 +1,5 @@
 """Matrix files for tests: the published one as plain data, small ones, and the TOML of either."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,17 +1,13 @@
 """Functions that run in processes of their own, and processes that are killed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from typing import Any
 
 RENAMES: tuple[tuple[Any, str], ...] = ((os, "replace"),)
 """What gives files their names: each is a step after which a registry may be another one."""

@@ -1,31 +1,22 @@
 """Registries to publish to and to fetch from, and what must be true of them and of the store."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from helpers import gdn_aot
+from helpers import Done, gdn_aot
+from loopback import LoopbackHub
 from making import WANTED
 
 from gdn_aot._files import file_sha256
-from gdn_aot.registry.base import Addition, read_index
+from gdn_aot.artifact.archive import Written
+from gdn_aot.registry.base import Addition, Registry, read_index
 from gdn_aot.registry.layout import INDEX, artifact_path
 from gdn_aot.registry.open import open_registry
-from gdn_aot.registry.publish import publish
+from gdn_aot.registry.publish import PublishResult, publish
 from gdn_aot.registry.remote import RemoteRegistry
 from gdn_aot.store.store import Store
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from helpers import Done
-    from loopback import LoopbackHub
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.registry.base import Registry
-    from gdn_aot.registry.publish import PublishResult
 
 
 def put(directory: Path, *made: Written, tag: str | None = None) -> str:

@@ -1,26 +1,22 @@
 """The loopback hub, one for each module of tests, and a new repository on it for each test."""
 
-from __future__ import annotations
-
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from clients import client_of
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 from loopback import ORG, WRITER, LoopbackHub
 from machines import Machine, Site
 from making import Published, make
 from registries import Here, put
 
+from gdn_aot.artifact.archive import Written
+from gdn_aot.registry.base import Registry
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.remote import RemoteRegistry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from gdn_aot.artifact.archive import Written
-    from gdn_aot.registry.base import Registry
 
 _numbers = itertools.count(1)
 
@@ -119,3 +115,30 @@ def sm_90(artifacts: Path) -> Written:
 def here(tmp_path: Path, sm_120: Written, sm_90: Written) -> Here:
     put(tmp_path / "registry", sm_120, sm_90, tag="v1.0.0")
     return Here(tmp_path / "registry", tmp_path / "home")
+
+
+@contextmanager
+def client_of(hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the client use a hub and a home of its own; no token, no Xet and no pauses between its attempts.
+
+    These are the constants that HF_ENDPOINT, HF_HOME, HF_HUB_DISABLE_XET and HF_HUB_DISABLE_PROGRESS_BARS set when the
+    client is imported.
+    """
+    close_session()
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    # Else the first client of a process without a cache asks for it: /api/agent-harnesses, without a token.
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", {"standardEnvVars": [], "harnesses": {}})
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    try:
+        yield
+    finally:
+        close_session()

@@ -3,24 +3,19 @@
 The worker finds it by name (``simulated:Card``). What misbehaves, and how, comes with its options.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.machine.card import CardInfo
+from gdn_aot.store.index_records import BinaryRecord
 from gdn_aot.tracing import stub
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from gdn_aot.store.index_records import BinaryRecord
 
 INFO = CardInfo(
     name="Simulated 90", driver="1.2.3", target=get_target("sm_90"), memory=1 << 30, utilization=0, processes=()

@@ -1,27 +1,20 @@
 """A small build: what it is, what it is made of, and doing its tasks with an executor."""
 
-from __future__ import annotations
-
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from jobs import make_job
 
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import select_shapes
 from gdn_aot.catalogue.providers import Limits, get_provider
-from gdn_aot.catalogue.targets import get_target
+from gdn_aot.catalogue.targets import Target, get_target
 from gdn_aot.cli._job import select_workloads
 from gdn_aot.compiling.cache import BuildCache
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gdn_aot.catalogue.targets import Target
-    from gdn_aot.compiling.executor import Answer, CompileTask, Executor, Order
-    from gdn_aot.tracing.records import Trace
+from gdn_aot.compiling.executor import Answer, CompileTask, Executor, Order
+from gdn_aot.tracing.records import Trace
 
 ARGUMENTS = ("--model", "qwen3.5-9b", "--workload", "transformers-decode", "--workload", "gated-norm")
 ARGUMENTS += ("--max-tokens", "8192", "--max-batch", "4")

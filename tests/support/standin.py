@@ -4,19 +4,14 @@ Calls are made for real as far as the launch, so that choices and binaries are l
 ``GDN_AOT_STANDIN`` says what is wrong with the results.
 """
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from gdn_aot.catalogue.targets import Target
 from gdn_aot.tracing import stub
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gdn_aot.catalogue.targets import Target
 
 FAULT = os.environ.get("GDN_AOT_STANDIN", "")
 

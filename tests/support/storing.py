@@ -1,13 +1,11 @@
 """Looking into a store, filling it, damaging it, and taking the right to write it away."""
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import factory
 from doctoring import flip
@@ -24,9 +22,6 @@ from gdn_aot.store.origins import Origin
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import MANIFEST, PACK, StoredArtifact, read_manifest
 from gdn_aot.store.whole import faults
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def place_of(home: Path) -> Path:
@@ -69,13 +64,7 @@ def missed(place: Path, name: str, step: int) -> list[int]:
 
 
 def check_store(home: Path) -> list[str]:
-    """Look at all the bytes of a store; return the SHA-256 of each artifact, the preferred one first.
-
-    Raises:
-        AssertionError: A blob has another content than its name says.
-        GdnAotError: An artifact that is there is not whole.
-        OSError: A file of one is missing.
-    """
+    """Look at all bytes of a store, which must be whole; return each artifact's SHA-256, the preferred one first."""
     found: list[str] = []
     for place in map(Path, Store(str(home)).artifacts()):
         stored = StoredArtifact(str(place))

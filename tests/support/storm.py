@@ -4,8 +4,6 @@ Everything is imported once and each process is forked, so that what happens fal
 of an interpreter. Prints one JSON document.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -14,7 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import helpers
 import storing
@@ -27,9 +25,6 @@ from gdn_aot.errors import NothingSelectedError
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 from gdn_aot.store.upkeep import audit, prune, remove
-
-if TYPE_CHECKING:
-    pass
 
 
 def act(home: Path, artifacts: list[Artifact], chosen: random.Random) -> None:

@@ -1,8 +1,6 @@
 """Random manifests and the blobs that belong to them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import factory
 from hypothesis import strategies as st
@@ -11,9 +9,6 @@ from msgspec.structs import replace
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.names import is_capture
 from gdn_aot.launches import ArgumentPath, Config, Json, Relaxed, Resources, Specialization
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 text = st.text(max_size=8)
 small = st.integers(0, 1 << 20)

@@ -1,14 +1,7 @@
 """Small traces made by hand: kernels without a source, launches that nothing needs to compile."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from gdn_aot.launches import Kernel, Specialization
-from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
-
-if TYPE_CHECKING:
-    from gdn_aot.tracing.records import Users
+from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning, Users
 
 
 def make_kernel(name: str, cache_key: str = "ab" * 32) -> Kernel:

@@ -1,18 +1,14 @@
 """Tuning records for tests."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from gdn_aot.launches import Config, Scalar
 from gdn_aot.records import tuning as r
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 H100 = RecordedDevice(name="NVIDIA H100 80GB HBM3", driver="580.159.04", sm_count=132, memory=85029158912)
 FLA = RecordedProvider(name="fla", distribution="fla-core", version="0.6.0")

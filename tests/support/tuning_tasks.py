@@ -1,10 +1,10 @@
 """Tasks for the tuner on the simulated card, with kernels that are really compiled, and what it made of them."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import SUPPORT
@@ -15,13 +15,7 @@ from gdn_aot.catalogue.targets import get_target
 from gdn_aot.measuring.client import Method
 from gdn_aot.measuring.plan import TuneTask
 from gdn_aot.records.objective import DEFAULT
-from gdn_aot.records.tuning import load, record_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from gdn_aot.records.tuning import MeasuredChoice, TuningRecord
+from gdn_aot.records.tuning import MeasuredChoice, TuningRecord, load, record_path
 
 SHAPE = "heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16"
 
@@ -39,18 +33,9 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 120.0, **changes: Any) -> TuneTask:
         options = {"target": "sm_90", **changes.pop("card", {})}
-        limits = Limits(max_tokens=max(tokens), max_batch=1)
-        workloads = ("gated-norm",)
+        limits, every = Limits(max_tokens=max(tokens), max_batch=1), {"all_candidates": True, "keep_going": True}
         made = TuneTask(
-            job=make_job(
-                compiled,
-                tmp_path,
-                shapes=[SHAPE],
-                workloads=workloads,
-                limits=limits,
-                all_candidates=True,
-                keep_going=True,
-            ),
+            job=make_job(compiled, tmp_path, shapes=[SHAPE], workloads=["gated-norm"], limits=limits, **every),
             target=get_target("sm_90"),
             method=Method(
                 provider="fla",

@@ -1,23 +1,19 @@
 """The scripts in ``.github/scripts``, as modules and as the steps of a workflow that call them."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import yaml
 from helpers import ROOT, Done
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import ModuleType
 
 WORKFLOWS = ROOT / ".github/workflows"
 SCRIPTS = ROOT / ".github/scripts"

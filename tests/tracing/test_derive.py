@@ -1,7 +1,5 @@
 """Smaller candidates: order, bounds, and that they end."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -5,19 +5,14 @@ cached, and each autotuner's ``cache`` is a mapping that notes what is looked up
 no part in it.
 """
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from builds import Built
 from helpers import python
 from msgspec.structs import asdict
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from builds import Built
 
 _PLAIN = """
 import json, sys

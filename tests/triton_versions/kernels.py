@@ -1,8 +1,6 @@
 """Kernels with every kind of argument. Imported only in processes where the stub driver is active."""
 # ruff: noqa: ANN001, ANN003, ANN201, ANN202
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

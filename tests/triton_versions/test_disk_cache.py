@@ -4,11 +4,10 @@ The truth comes from processes in which Triton compiles, measures and caches by 
 stub driver, with binaries that load and launch to nothing and a benchmark that returns made-up times.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import triton
@@ -22,9 +21,6 @@ from gdn_aot.building.seed import _Writer
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.triton_internals import disk_cache
 from gdn_aot.triton_internals.disk_cache import Place
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PREPARE = f"""{STUBBED}
 from triton.runtime.autotuner import Autotuner
@@ -49,10 +45,7 @@ def call():
         kernels.tuned[(1,)](**arguments)
 """
 
-_WRITTEN_BY_TRITON = (
-    _PREPARE
-    + _CALLS
-    + """
+_WRITTEN_BY_TRITON = """
 def bench(self, *args, config, **kwargs):
     measured.append(str(config))
     current = {**kwargs, **config.all_kwargs()}
@@ -62,12 +55,8 @@ Autotuner._bench = bench
 call()
 print(json.dumps({"lookups": lookups, "measured": len(measured)}))
 """
-)
 
-_OUR_ENTRIES = (
-    _PREPARE
-    + _CALLS
-    + """
+_OUR_ENTRIES = """
 from dataclasses import asdict
 from gdn_aot.triton_internals import disk_cache
 disk_cache.check_disk_cache()
@@ -97,12 +86,8 @@ for jit, specialization in launches:
     binaries.append({"place": asdict(place), "metadata": text, "cubin": cubin.hex()})
 print(json.dumps({"binaries": binaries, "choices": choices, "cache": os.listdir(os.environ["TRITON_CACHE_DIR"])}))
 """
-)
 
-_SERVED = (
-    _PREPARE
-    + _CALLS
-    + """
+_SERVED = """
 def bench(self, *args, config, **kwargs):
     raise RuntimeError("there is nothing to measure with")
 Autotuner._bench = bench
@@ -111,7 +96,6 @@ print(json.dumps({
     "lookups": lookups, "launched": launched, "configs": [str(config) for config in kernels.tuned.cache.values()],
 }))
 """
-)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def theirs(folder: Path) -> Path:
     """A cache that Triton wrote."""
     root = folder / "theirs"
-    made = python(_WRITTEN_BY_TRITON, home=folder, extra={"TRITON_CACHE_DIR": str(root)})
+    made = python(_PREPARE + _CALLS + _WRITTEN_BY_TRITON, home=folder, extra={"TRITON_CACHE_DIR": str(root)})
     assert [hit for _, hit in made["lookups"]] == [False] * 5, "one kernel, and two configurations for two keys"
     assert made["measured"] == 4
     return root
@@ -134,7 +118,7 @@ def ours(folder: Path) -> dict[str, Any]:
     """What this module says about the same calls, made where there is no cache to look into."""
     root = folder / "empty"
     root.mkdir()
-    made: dict[str, Any] = python(_OUR_ENTRIES, home=folder, extra={"TRITON_CACHE_DIR": str(root)})
+    made: dict[str, Any] = python(_PREPARE + _CALLS + _OUR_ENTRIES, home=folder, extra={"TRITON_CACHE_DIR": str(root)})
     assert made["cache"] == [], "asking leaves nothing behind"
     assert len(made["binaries"]) == 3
     assert len(made["choices"]) == 2
@@ -174,7 +158,7 @@ def test_triton_finds_what_is_written(ours: dict[str, Any], tmp_path: Path) -> N
         writer.choice(Place(**row["place"]), row["text"])
     assert (writer.written, writer.kept) == (5, 0)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    served = python(_SERVED, home=tmp_path, extra={"TRITON_CACHE_DIR": str(root)})
+    served = python(_PREPARE + _CALLS + _SERVED, home=tmp_path, extra={"TRITON_CACHE_DIR": str(root)})
     assert served["lookups"] == [["every", True], ["tuned", True], ["tuned", True]]
     assert served["launched"] == ["every", "tuned", "tuned"]
     assert served["configs"] == ["BLOCK: 128, num_warps: 4, num_ctas: 1, num_stages: 3, maxnreg: None"] * 2
@@ -182,10 +166,7 @@ def test_triton_finds_what_is_written(ours: dict[str, Any], tmp_path: Path) -> N
 
 
 def test_what_cannot_be_found_is_refused(tmp_path: Path) -> None:
-    code = (
-        _PREPARE
-        + _CALLS
-        + """
+    code = """
 from gdn_aot.triton_internals import disk_cache
 jit = triton_internals.layers(kernels.tuned)[0]
 prune = {"early_config_prune": lambda configs, *_, **__: configs}
@@ -216,8 +197,7 @@ print(json.dumps({
     "differing": differing(),
 }))
 """
-    )
-    made = python(code, home=tmp_path)
+    made = python(_PREPARE + _CALLS + code, home=tmp_path)
     assert made.pop("good") is None
     assert made.pop("no key") is None
     parts = {
@@ -281,9 +261,7 @@ def test_a_compiler_that_does_not_ask_is_named(monkeypatch: pytest.MonkeyPatch, 
     assert triton.knobs.cache.manager_class is None
 
 
-_FLA = (
-    _PREPARE
-    + """
+_FLA = """
 def bench(self, *args, config, **kwargs):
     raise RuntimeError("there is nothing to measure with")
 Autotuner._bench = bench
@@ -301,7 +279,6 @@ with torch.no_grad():
         norm(make(batch * 32, 128), make(batch * 32, 128))
 print(json.dumps({"lookups": lookups, "launches": len(launched)}))
 """
-)
 
 
 def test_seed(tmp_path: Path) -> None:
@@ -315,7 +292,7 @@ def test_seed(tmp_path: Path) -> None:
     assert done["skipped"] == []
     assert done["written"] == done["binaries"] + done["choices"]
     assert done["choices"] > 0
-    served = python(_FLA, home=tmp_path, extra={"TRITON_CACHE_DIR": str(root)})
+    served = python(_PREPARE + _FLA, home=tmp_path, extra={"TRITON_CACHE_DIR": str(root)})
     assert served["lookups"]
     assert all(hit for _, hit in served["lookups"])
     assert served["launches"] >= 4

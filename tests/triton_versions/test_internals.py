@@ -4,14 +4,13 @@ Needs only pytest, torch, triton and fla-core. Whatever needs the stub driver ru
 Triton for the truth through ``knobs.runtime.jit_cache_hook``, which sees each launch key before anything compiles.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import triton
@@ -24,9 +23,7 @@ from triton.runtime.autotuner import Autotuner
 from gdn_aot import triton_internals
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.triton_internals import interception
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from gdn_aot.triton_internals.relaxing import relaxed_key
 
 _HERE = Path(__file__).parent
 
@@ -132,10 +129,7 @@ def test_another_build_of_a_supported_version_is_taken(monkeypatch: pytest.Monke
 @pytest.fixture(scope="module")
 def launch_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Per variant of the arguments: Triton's launch key, ours, and ours with keyword arguments."""
-    code = (
-        _PREPARE
-        + _VARIANTS
-        + """
+    code = """
 made = {}
 for name, changes in variants.items():
     options = {k: v for k, v in changes.items() if k in ("num_warps", "num_stages", "maxnreg", "debug")}
@@ -154,8 +148,7 @@ for name, changes in variants.items():
     }
 print(json.dumps(made))
 """
-    )
-    found: dict[str, dict[str, Any]] = python(code, home=tmp_path_factory.mktemp("keys"))
+    found: dict[str, dict[str, Any]] = python(_PREPARE + _VARIANTS + code, home=tmp_path_factory.mktemp("keys"))
     return found
 
 
@@ -184,9 +177,7 @@ def test_what_is_no_number_survives_json() -> None:
 
 
 def test_autotune_keys_are_those_of_triton(tmp_path: Path) -> None:
-    code = (
-        _PREPARE
-        + """
+    code = """
 class Recording(dict):
     def __contains__(self, key):
         looked_up.append(key)
@@ -229,8 +220,7 @@ for args, kwargs in calls:
     })
 print(json.dumps(made))
 """
-    )
-    made = python(code, home=tmp_path)
+    made = python(_PREPARE + code, home=tmp_path)
     assert [call["triton"] for call in made] == [[call["ours"]] for call in made]
     assert [call["triton_launches"] for call in made] == [[call["our_launch"]] for call in made]
     assert made[0]["ours"] == [64, True, "torch.float32", "torch.float16", "torch.bfloat16"]
@@ -293,9 +283,7 @@ def test_what_is_compiled_is_what_triton_compiles(tmp_path: Path) -> None:
 
 
 def test_cache_key_and_globals(tmp_path: Path) -> None:
-    code = (
-        _PREPARE
-        + """
+    code = """
 jit = triton_internals.find_kernel("kernels", "tuned")[0]
 key = triton_internals.cache_key(kernels.every)
 print(json.dumps({
@@ -304,8 +292,7 @@ print(json.dumps({
     "name": triton_internals.kernel_name(jit), "jit": type(jit).__name__,
 }))
 """
-    )
-    made = python(code, home=tmp_path)
+    made = python(_PREPARE + code, home=tmp_path)
     assert made["key"] == made["again"] == made["triton"]
     assert len(made["key"]) == len(hashlib.sha256().hexdigest())
     assert dict(made["globals"])["SCALE"] == "constexpr[3]"
@@ -347,3 +334,49 @@ def test_build_and_coverage(tmp_path: Path) -> None:
     ).json
     assert covered["misses"] == []
     assert covered["hits"] == covered["launches"] >= 100
+
+
+# Launch keys with another value for a constexpr
+
+
+_KEYS = f"""{STUBBED}
+from gdn_aot.triton_internals.relaxing import constant_position, relaxed_key
+
+def launch(constants=None, **changes):
+    arguments = kernels.arguments(**{{"NAME": "it's [a], ('b'", **changes}})
+    return triton_internals.Launch(kernels.every, (), {{**arguments, "num_warps": 8}}, constants)
+
+got = {{}}
+for name in ("BLOCK", "NAME", "FLAG", "KIND", "ABSENT", "RATIO"):
+    position = constant_position(kernels.every, name)
+    wanted = launch(**{{name: 2147483647}})
+    given = launch({{name: 2147483647}})
+    got[name] = {{
+        "key": relaxed_key(launch().key, position, 2147483647) == wanted.key,
+        "launch": given.key == wanted.key,
+        "compiled": given.specialization() == wanted.specialization(),
+        "argument": given.arguments[name],
+    }}
+refused = []
+for name in ("odd", "aligned", "nowhere"):
+    try:
+        constant_position(kernels.every, name)
+    except ValueError as error:
+        refused.append(str(error))
+not_constant = kernels.every.arg_names.index("odd")
+print(json.dumps({{"got": got, "refused": refused, "odd": relaxed_key(launch().key, not_constant, 1),
+    "beyond": relaxed_key(launch().key, 99, 1)}}))
+"""
+
+
+def test_a_relaxed_key_is_the_key_of_a_launch_with_that_value(tmp_path: Path) -> None:
+    found: Any = python(_KEYS, home=tmp_path)
+    for name, row in found["got"].items():
+        assert row == {"key": True, "launch": True, "compiled": True, "argument": 2147483647}, name
+    assert [text.rpartition(" ")[2] for text in found["refused"]] == ["odd", "aligned", "nowhere"]
+    assert (found["odd"], found["beyond"]) == (None, None)
+
+
+@pytest.mark.parametrize("key", ["", "[]", "[('i32', '')", "nothing like a key", "[('constexpr', 'open"])
+def test_what_is_no_key_is_left_alone(key: str) -> None:
+    assert relaxed_key(key, 0, 7) is None

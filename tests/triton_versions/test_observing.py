@@ -1,7 +1,5 @@
 """What the recorder sees of launches, against what the installed Triton itself looks up."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

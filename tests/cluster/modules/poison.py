@@ -1,7 +1,5 @@
 """Importing this kills the process of Ray that has it compiled: the parent of the zygote of the worker of this one."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

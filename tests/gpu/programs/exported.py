@@ -1,7 +1,5 @@
 """Plain FLA, and what its autotuners came to; which files it reads is for the environment to say."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Greedy generation by a small Qwen3-Next of transformers, with random weights and the true heads of its GDN layers."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

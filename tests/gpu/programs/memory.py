@@ -1,7 +1,5 @@
 """The first prefill on a card that is almost full."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The same calls served from the artifact, or by FLA alone with the artifact's configurations."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What `gdn_aot.preload` leaves for the first real calls to do."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

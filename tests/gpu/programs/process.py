@@ -1,19 +1,15 @@
 """The ways in which a process may use the loader, one for each mode: see `MODES`."""
 
-from __future__ import annotations
-
 import multiprocessing
 import shutil
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 from gpu import calls
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from multiprocessing.connection import Connection
 
 THREADS = 8
 CHILD_SECONDS = 120.0

@@ -1,14 +1,8 @@
 """What is inside an artifact of a target whose kernels compile for minutes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from building.test_contents import *  # noqa: F403
-
-if TYPE_CHECKING:
-    from builds import Built
+from builds import Built
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Builds on a cluster whose nodes are killed, differ, or hang."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -9,37 +7,23 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from clusters import marked, workers
+from clusters import Node, TestCluster, ends, marked, workers
 from helpers import ROOT, TIMEOUT, environment, expect_error, gdn_aot
 from msgspec import structs
-from small import ARGUMENTS, load, tasks, work
+from small import ARGUMENTS, Reference, load, tasks, work
 
 from gdn_aot.building import pipeline
 from gdn_aot.compiling import cluster as cluster_executor
 from gdn_aot.compiling.cluster import RayExecutor
 from gdn_aot.errors import ClusterError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from clusters import Node, TestCluster
-    from small import Reference
-
-    Build = Callable[..., dict[str, bytes]]
-
-
-def ends(check: Callable[[], Any], seconds: float = 120.0) -> bool:
-    """Wait until something is no more."""
-    deadline = time.monotonic() + seconds
-    while check() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not check()
+Build = Callable[..., dict[str, bytes]]
 
 
 @pytest.fixture

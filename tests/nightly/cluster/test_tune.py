@@ -1,26 +1,10 @@
 """Tuning on a cluster whose nodes are lost, or that is interrupted."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
-from cluster_fixtures import two_shapes
+from cluster_fixtures import MakeNode, MakeTask, Tune, two_shapes
 from tuning_tasks import at_call, choices_of, interrupt, recorded
 
 from gdn_aot.errors import ClusterError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from clusters import Node
-
-    from gdn_aot.measuring.plan import TuneTask
-    from gdn_aot.measuring.tuner import Tuned
-
-    MakeTask = Callable[..., TuneTask]
-    MakeNode = Callable[..., Node]
-    Tune = Callable[..., Tuned]
 
 
 def test_what_a_lost_node_had_is_measured_elsewhere(

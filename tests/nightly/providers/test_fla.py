@@ -1,12 +1,12 @@
 """The provider with every version of FLA that the table says is tested, each installed as its wheel."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import ROOT, TIMEOUT, gdn_aot, python
@@ -14,10 +14,6 @@ from helpers import ROOT, TIMEOUT, gdn_aot, python
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import PROVIDERS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 VERSIONS = [known.version for known in PROVIDERS["fla"].versions if known.status == "tested"]
 

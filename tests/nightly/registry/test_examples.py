@@ -1,13 +1,8 @@
 """The examples in which a Triton cache is seeded, which imports the provider."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from examples import docker, kubernetes, registry, tools
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["registry", "tools"]
 

@@ -1,13 +1,6 @@
 """More fetches at once, and more that are killed, than after every change."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from many_fetches import fetch_at_once, kill_fetches
-
-if TYPE_CHECKING:
-    from machines import Site
+from machines import Site, fetch_at_once, kill_fetches
 
 
 def test_fetchers_at_once(site: Site) -> None:

@@ -1,22 +1,16 @@
 """Publishing to a directory is killed before every change that it makes."""
 
-from __future__ import annotations
-
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from making import expected, make
 from processes import ALL, killed_at
 from registries import listed, put
 
+from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import RepositoryMissingError
 from gdn_aot.registry.directory import DirectoryRegistry
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gdn_aot.artifact.archive import Written
 
 
 def start(folder: Path, kind: str, old: Written) -> Path:

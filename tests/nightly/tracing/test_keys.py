@@ -1,14 +1,8 @@
 """The keys of an artifact whose kernels compile for minutes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
+from builds import Built
 from tracing.test_keys import *  # noqa: F403
-
-if TYPE_CHECKING:
-    from builds import Built
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """``artifacts.yml`` by its steps, for two rows: environments from their pins alone, built from a commit, published."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import ROOT
@@ -18,9 +17,6 @@ from workflow_scripts import Job, fill_dist, git, table
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.registry.base import read_index
 from gdn_aot.registry.open import open_registry
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WANTED = ["fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.8.0-sm_120"]
 MATRIX = {

@@ -4,8 +4,6 @@ Trusted publishers: a job of a CI service gets a token of the Hub for one reposi
 token of its service that says who it is. Here it is known by having been issued, where the Hub checks a signature.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json
@@ -19,11 +17,6 @@ from loopback.state import File, State, User, is_large
 _DATE = "2026-01-01T00:00:00.000Z"
 LIFETIME = 3600
 """Seconds that the Hub says a token is good for."""
-
-
-def harnesses(_state: State, _request: Request, _url: str) -> Response:
-    """GET /api/agent-harnesses: what the client asks for once a day, to say in its requests what runs it."""
-    return Response.of({"standardEnvVars": [], "harnesses": {}})
 
 
 def create_repository(state: State, request: Request, url: str) -> Response:
@@ -42,7 +35,7 @@ def create_repository(state: State, request: Request, url: str) -> Response:
     return Response.of({**where, "name": name})
 
 
-def validate_card(state: State, request: Request, _url: str) -> Response:
+def validate_card(state: State, request: Request) -> Response:
     """POST /api/validate-yaml: what is between the two lines of dashes at the top of a card.
 
     There is no YAML parser here: each line must look like ``key: value``, ``key:``, ``- item`` or a deeper one.
@@ -100,7 +93,7 @@ def commit(state: State, request: Request, name: str, revision: str, url: str) -
         for line in lines[1:]:
             _apply(state, files, line["key"], line["value"])
 
-    done = repository.commit(revision, header.get("parentCommit"), header["summary"], change)
+    done = repository.commit(revision, header.get("parentCommit"), change)
     where = f"{url}/{name}/commit/{done.id}"
     return Response.of({"success": True, "commitOid": done.id, "commitUrl": where, "hookOutput": ""})
 
@@ -198,28 +191,18 @@ def exchange(state: State, request: Request, url: str) -> Response:
 
 
 def answer(state: State, request: Request, hub: str, storage: str) -> Response:  # noqa: PLR0911 - a table
-    """Answer a request.
-
-    Args:
-        state: What is kept; the caller holds its lock.
-        request: What is asked.
-        hub: URL of the Hub.
-        storage: URL of the storage.
-
-    Raises:
-        ApiError: It is refused; 404 too when there is no such endpoint.
-    """
+    """Answer a request to one of two servers, whose URLs are given; the caller holds the lock of the state."""
     if request.host == "storage":
         return _storage(state, request)
     match request.method, *request.parts:
-        case "GET", "api", "agent-harnesses":
-            return harnesses(state, request, hub)
+        case "GET", "api", "agent-harnesses":  # the client asks once a day, to say in its requests what runs it
+            return Response.of({"standardEnvVars": [], "harnesses": {}})
         case "POST", "api", "repos", "create":
             return create_repository(state, request, hub)
         case "POST", "oauth", "token":
             return exchange(state, request, hub)
         case "POST", "api", "validate-yaml":
-            return validate_card(state, request, hub)
+            return validate_card(state, request)
         case _, "api", "models", space, name, *rest:
             return _model(state, request, f"{space}/{name}", rest, hub)
         case "POST", space, name, "info", "lfs", "objects", "batch" if name.endswith(".git"):

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 Host = Literal["hub", "storage"]
 """Which of the two servers: the Hub, or the storage that large files are sent to and served from."""
@@ -58,11 +54,7 @@ class Request:
             raise ApiError(400, "the body is not JSON") from None
 
     def span(self, size: int) -> tuple[int, int] | None:
-        """Return the first byte asked for and the one after the last, or None if all of the file is asked for.
-
-        Raises:
-            ApiError: 416; no such bytes are in a file of this size.
-        """
+        """Return the first byte asked for and the one after the last, None for the whole file; 416 for others."""
         match = _RANGE.fullmatch(self.headers.get("range", ""))
         if match is None:
             return None
@@ -89,29 +81,18 @@ class Response:
         return cls(status=status, headers={"Content-Type": "application/json; charset=utf-8"}, body=body)
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
-    """A request that is refused.
+    """A request that is refused."""
 
-    Args:
-        status: HTTP status.
-        message: Sent as ``X-Error-Message`` and in the body, as the Hub does.
-        code: ``X-Error-Code``, which the client tells missing repositories, revisions and files apart by.
-        headers: More headers.
-        extra: More members of the JSON body.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        code: str | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        extra: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.code = status, message, code
-        self.headers, self.extra = dict(headers or {}), dict(extra or {})
+    status: int
+    message: str
+    """Sent as ``X-Error-Message`` and in the body, as the Hub does."""
+    code: str | None = None
+    """``X-Error-Code``, which the client tells missing repositories, revisions and files apart by."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """More members of the JSON body."""
 
     def response(self) -> Response:
         """Return it as an answer."""
@@ -126,21 +107,12 @@ class ApiError(Exception):
 class Record:
     """What the log keeps of one request. ``user`` is whose token came with it, "?" an unknown one, None none."""
 
-    host: Host
     method: str
     path: str
     range: str | None
     user: str | None
-    received: int
-    at: float = field(default_factory=time.monotonic)
     status: int | None = None  # None while nothing was answered
     sent: int = 0  # bytes of body
-    fault: str | None = None  # the fault that struck it
-
-    def __str__(self) -> str:
-        ranged = f" [{self.range}]" if self.range else ""
-        struck = f" <- {self.fault}" if self.fault else ""
-        return f"{self.host} {self.method} {self.path}{ranged} {self.status}{struck}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +176,12 @@ Fault = Refuse | Cut | Damage | Serve | Stall | Drip | Meanwhile
 
 @dataclass(slots=True, kw_only=True)
 class Rule:
-    """A fault and the requests it strikes.
-
-    Args:
-        method: Regular expression that the whole method matches.
-        path: Regular expression found in the decoded path, which starts with ``/storage/`` on the storage server.
-        fault: What happens.
-        times: So many are struck; None: all.
-    """
+    """A fault and the requests it strikes: so many, or all where ``times`` is None."""
 
     method: str
+    """Regular expression that the whole method matches."""
     path: str
+    """Regular expression found in the decoded path, which starts with ``/storage/`` on the storage server."""
     fault: Fault
     times: int | None = 1
     struck: int = 0
@@ -222,31 +189,3 @@ class Rule:
     def fits(self, method: str, path: str) -> bool:
         """Return whether it is about a request, used up or not."""
         return bool(re.fullmatch(self.method, method) and re.search(self.path, path))
-
-
-class Faults:
-    """The rules in force. The first one that fits a request and is not used up strikes it."""
-
-    def __init__(self) -> None:
-        self._rules: list[Rule] = []
-        self._lock = threading.Lock()
-
-    def add(self, rule: Rule) -> Rule:
-        """Put a rule in force and return it; its ``struck`` says how often it did."""
-        with self._lock:
-            self._rules.append(rule)
-        return rule
-
-    def clear(self) -> None:
-        """Take all rules out of force."""
-        with self._lock:
-            self._rules.clear()
-
-    def strike(self, request: Request) -> Fault | None:
-        """Return what happens to a request, and count it."""
-        with self._lock:
-            for rule in self._rules:
-                if rule.fits(request.method, request.path) and rule.struck != rule.times:
-                    rule.struck += 1
-                    return rule.fault
-        return None

@@ -1,19 +1,14 @@
 """What the Hub keeps: users, repositories with commits, branches and tags, large files; and how files come and go."""
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import hmac
 import itertools
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from loopback.exchange import ApiError, Request, Response
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 ATTRIBUTES = "*.bin filter=lfs diff=lfs merge=lfs -text\n*.tar.* filter=lfs diff=lfs merge=lfs -text\n"
 """Part of the ``.gitattributes`` that the Hub puts into a new repository: what is kept as a large file."""
@@ -72,22 +67,10 @@ class Commit:
     """One commit: its whole tree."""
 
     id: str
-    parent: str | None
-    title: str
     files: Mapping[str, File]
-    number: int
 
 
 _numbers = itertools.count(1)
-
-
-def make_commit(parent: Commit | None, title: str, files: Mapping[str, File]) -> Commit:
-    """Make a commit whose id depends on all of it, and on when it was made."""
-    number = next(_numbers)
-    digest = hashlib.sha1(f"{number}\n{parent and parent.id}\n{title}\n".encode(), usedforsecurity=False)
-    for path in sorted(files):
-        digest.update(f"{path}\0{files[path].blob}\n".encode())
-    return Commit(id=digest.hexdigest(), parent=parent and parent.id, title=title, files=dict(files), number=number)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,36 +89,25 @@ class Repository:
         return self.id.split("/", maxsplit=1)[0]
 
     def resolve(self, revision: str) -> Commit:
-        """Return the commit that a branch, a tag or 40 hexadecimal digits name.
-
-        Raises:
-            ApiError: 404 RevisionNotFound.
-        """
+        """Return the commit that a branch, a tag or 40 hexadecimal digits name; raise 404 if there is none."""
         name = revision.removeprefix("refs/heads/")
         commit = self.branches.get(name) or self.tags.get(name.removeprefix("refs/tags/")) or revision
         if commit not in self.commits:
             raise ApiError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return self.commits[commit]
 
-    def add(self, branch: str, title: str, files: Mapping[str, File]) -> Commit:
-        """Put a commit with this tree on a branch."""
-        parent = self.commits[self.branches[branch]] if branch in self.branches else None
-        commit = make_commit(parent, title, files)
+    def add(self, branch: str, files: Mapping[str, File]) -> Commit:
+        """Put a commit with this tree on a branch, and an id that no other has."""
+        name = hashlib.sha1(b"commit %d" % next(_numbers), usedforsecurity=False).hexdigest()
+        commit = Commit(id=name, files=dict(files))
         self.commits[commit.id] = commit
         self.branches[branch] = commit.id
         return commit
 
-    def commit(self, branch: str, parent: str | None, title: str, change: Callable[[dict[str, File]], None]) -> Commit:
-        """Commit a change of the tree to a branch.
+    def commit(self, branch: str, parent: str | None, change: Callable[[dict[str, File]], None]) -> Commit:
+        """Commit a change of the tree to a branch, which must still be at the parent if one is given.
 
-        Args:
-            branch: It must be there.
-            parent: If given, the branch must still be at the commit whose id starts so.
-            title: First line of the message.
-            change: Changes the files, in place.
-
-        Raises:
-            ApiError: 404 RevisionNotFound, 412 when the branch has moved on, or what ``change`` raises.
+        Raises 404 where there is no such branch, 412 where it has moved on, and what ``change`` raises.
         """
         if branch not in self.branches:
             raise ApiError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
@@ -144,7 +116,7 @@ class Repository:
             raise ApiError(412, "A commit has happened since. Please refresh and try again.")
         files = dict(head.files)
         change(files)
-        return self.add(branch, title, files)
+        return self.add(branch, files)
 
 
 @dataclass(slots=True)
@@ -163,11 +135,7 @@ class State:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def user(self, token: str | None) -> User | None:
-        """Return whom a token speaks for; None without a token.
-
-        Raises:
-            ApiError: 401; nobody has this token.
-        """
+        """Return whom a token speaks for, None without a token; raise 401 for a token of nobody."""
         if token is None:
             return None
         if token not in self.users and token not in self.granted:
@@ -190,11 +158,7 @@ class State:
         return repository
 
     def writable(self, name: str, user: User | None) -> Repository:
-        """Return a repository that a user may write.
-
-        Raises:
-            ApiError: As `repository`, and 401 or 403 if it may only be read.
-        """
+        """Return a repository that a user may write; raise as `repository`, and 401 or 403 if it may only be read."""
         repository = self.repository(name, user)
         self.check_namespace(repository.namespace, user, name)
         return repository
@@ -211,7 +175,7 @@ class State:
     def create(self, name: str, *, private: bool) -> Repository:
         """Make a repository with its first commit."""
         repository = Repository(id=name, private=private)
-        repository.add("main", "initial commit", {".gitattributes": File(content=ATTRIBUTES.encode(), large=False)})
+        repository.add("main", {".gitattributes": File(content=ATTRIBUTES.encode(), large=False)})
         self.repositories[name] = repository
         return repository
 
