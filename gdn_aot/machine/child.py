@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 KEPT_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LIBDEVICE_PATH", "TRITON_LIBCUDA_PATH")
 """Variables of Triton that choose tools; every other ``TRITON_*`` and ``FLA_*`` changes keys and is dropped."""
 
-_START = "import sys; sys.path[:] = filter(None, sys.path); from gdn_aot.machine.zygote import main; main()"
-"""Nothing is imported from the current directory."""
 _PAGE = 16384
 """Bytes of the note: a counter of 8, a length of 8, and text."""
 _SECONDS_TO_END = 5.0
@@ -267,7 +265,7 @@ def _start_zygote(environment: Mapping[str, str]) -> tuple[socket.socket, subpro
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno())],
+            [sys.executable, "-c", zygote.START, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PRELOAD = ("torch", "triton.language", "torch._dynamo", "torch._inductor.compile_fx")
 """What every provider imports, whatever the device. The providers themselves look at the device when they are."""
 STATUS = struct.Struct("=i")
+START = "import sys; sys.path[:] = filter(None, sys.path); from gdn_aot.machine.zygote import main; main()"
+"""The program of a zygote: nothing is imported from the current directory."""
 _MOST_BYTES = 1 << 20
 """Of a request; most of it is the environment."""
 
@@ -139,14 +141,27 @@ class _Zygote:
             os.write(descriptor, STATUS.pack(number))
 
 
+def _forks_may_use_cuda() -> bool:
+    """Ask PyTorch, in a fork, whether a fork of this process may use CUDA: not if something here asked the driver."""
+    torch: Any = sys.modules.get("torch")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(torch is not None and torch.cuda._is_in_bad_fork()))  # noqa: SLF001
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def main() -> None:
-    """Serve on the socket whose descriptor is the only argument."""
+    """Serve on the socket whose descriptor is the first argument; a second one says to import nothing ahead."""
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    for name in PRELOAD:
+    # Some of these ask whether there is a device when they are imported. With this PyTorch asks NVML and not CUDA.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    for name in PRELOAD if len(sys.argv) == 2 else ():  # noqa: PLR2004
         with contextlib.suppress(Exception):  # whoever needs it says why it cannot be imported
             importlib.import_module(name)
+    if not _forks_may_use_cuda():
+        os.execv(sys.executable, [sys.executable, "-c", START, sys.argv[1], "bare"])  # noqa: S606
     assert threading.active_count() == 1, "a process with threads is not forked"  # noqa: S101
     gc.collect()
     gc.freeze()
