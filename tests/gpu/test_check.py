@@ -12,7 +12,8 @@ from gdn_aot.records import numerics as record
 
 pytestmark = pytest.mark.gpu
 
-SHAPE = ("--shape", "heads=2,v_heads=4,k_dim=128,v_dim=128", "--max-tokens", 1200, "--max-batch", 3)
+SHAPE = ("--shape", "heads=16,v_heads=32,k_dim=128,v_dim=128", "--max-tokens", 1200, "--max-batch", 3)
+"""Of 2 heads the output of a single token is often so small that a limit relative to it means nothing."""
 
 
 def checked(tmp_path: Path, home: Path, arch: str, dtype: str) -> record.Record:

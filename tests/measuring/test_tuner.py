@@ -82,7 +82,7 @@ def test_a_second_run_writes_the_same_bytes(task: MakeTask) -> None:
     [
         ("crash", "its process ended: its process ended with signal SIGSEGV"),
         ("exit", "its process ended: its process ended with exit status 3"),
-        ("hang", "its process ended: it did nothing for 2 s and was killed"),
+        ("hang", "its process ended: it did nothing for 10 s and was killed"),
         ("refuse", "it cannot be launched: RuntimeError: Triton Error [CUDA]: out of resources"),
         ("wrong", "output y is off by"),
         ("nan", "output y has numbers that are not finite"),

@@ -17,7 +17,7 @@ from gdn_aot.artifact.verify import Artifact, open_artifact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.artifact.manifest import Kernel, Manifest
+    from gdn_aot.artifact.manifest import Manifest, PackedKernel
 
 PREFILL_AND_DECODE = (
     "--workload", "transformers-*", "--workload", "gated-norm", "--max-tokens", 8192, "--max-batch", 4,
@@ -53,7 +53,7 @@ class Built:
     def manifest(self) -> Manifest:
         return self.artifact.manifest
 
-    def kernel(self, name: str) -> Kernel:
+    def kernel(self, name: str) -> PackedKernel:
         (found,) = (kernel for kernel in self.manifest.kernels if kernel.qualname == name)
         return found
 
