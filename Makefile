@@ -41,9 +41,9 @@ $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/
 
 test: lint types unit triton38  ## what protects a commit: lint, types and tests, with both versions of Triton
 
-nightly: lint types  ## every test, those of tests/nightly among them, and nothing kept from runs before
+nightly: lint types  ## every test that needs neither a GPU nor vLLM, tests/nightly among them; nothing is kept from runs before
 	env -u GDN_AOT_TEST_CACHE $(PYTEST) tests
-	$(MAKE) triton38
+	env -u GDN_AOT_TEST_CACHE $(MAKE) triton38
 
 lint: $(STAMP)  ## ruff, rules and format; no import up a floor, no circle of imports
 	$(BIN)/ruff check .
@@ -57,7 +57,7 @@ unit: $(STAMP)  ## pytest with Triton 3.6; GDN_AOT_TEST_CACHE=DIR keeps what is 
 	$(PYTEST) tests --ignore=tests/nightly
 
 triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
-	PYTHONPATH=$(TRITON38) $(BIN)/python -m pytest tests/triton_versions
+	PYTHONPATH=$(abspath $(TRITON38)) $(BIN)/python -m pytest --durations=10 tests/triton_versions
 
 vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; VLLM=0.33.0 (not part of make test)
 	$(BINV)/python -m pytest tests/providers/test_vllm.py

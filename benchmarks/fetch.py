@@ -50,7 +50,7 @@ with LoopbackHub() as hub:
 @contextlib.contextmanager
 def hub() -> Iterator[tuple[str, str]]:
     """Run the stand-in; yields its address and a token that may write."""
-    env, pipe = environment(PYTHONPATH=str(ROOT / "tests")), subprocess.PIPE
+    env, pipe = environment(PYTHONPATH=str(ROOT / "tests/support")), subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", SERVE], env=env, stdin=pipe, stdout=pipe, text=True) as process:
         url, token = (process.stdout.readline() if process.stdout else "").split()
         yield url, token  # it ends when its stdin is closed

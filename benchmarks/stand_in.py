@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def start(target: str = "sm_90") -> str:
     """Pretend to have a card. Returns the device that tensors live on. After torch, before the provider is imported."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests/support"))
     import launching
     import torch
 
@@ -39,7 +39,7 @@ def start(target: str = "sm_90") -> str:
 
 def build_driver(folder: Path) -> Path:
     """Compile the tests' stand-in for ``libcuda.so.1`` and return it."""
-    sys.path.insert(0, str(ROOT / "tests" / "runtime"))
+    sys.path.insert(0, str(ROOT / "tests/support"))
     import fake_cuda
 
     found: Path = fake_cuda.build(folder) / "libcuda.so.1"

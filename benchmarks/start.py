@@ -78,7 +78,7 @@ def processes(home: str, arch: str, rounds: int) -> dict[str, dict[str, float]]:
 def installs(home: str, arch: str, artifact: Path, rounds: int) -> dict[str, list[dict[str, Any]]]:
     """Import and install() in four kinds of processes. Returns what each said; the first round is not counted."""
     ways = {"store": rounds, "file": rounds, "stdlib": rounds, "provider": max(2, rounds // 3)}
-    env = {"GDN_AOT_HOME": home, "PYTHONPATH": str(ROOT / "tests")}
+    env = {"GDN_AOT_HOME": home, "PYTHONPATH": str(ROOT / "tests/support")}
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way in [way for way, count in ways.items() if number <= count]:

@@ -40,6 +40,7 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length
 """A SHA-256 in hexadecimal."""
 NoDigest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?(?![\s\S])")]
 """A SHA-256 in hexadecimal, or nothing."""
+TargetName = Annotated[str, Meta(pattern=r"^sm_[0-9]{2,3}(?![\s\S])", description="a target such as sm_90")]
 Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$", min_length=40, max_length=40)]
 """A commit of git."""
 

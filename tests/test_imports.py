@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 from helpers import ROOT, TIMEOUT
 from tuning_records import full
 
+from gdn_aot._files import parse_toml
 from gdn_aot.records.tuning import save
 
 if TYPE_CHECKING:
@@ -110,3 +112,23 @@ def test_publish_needs_the_client_of_the_hub_only_for_the_hub(tmp_path: Path) ->
     found = loaded(f"from gdn_aot.cli.main import run; assert run({arguments!r}) == 0")
     assert "zstandard" in found
     assert not found & {"torch", "triton", "fla", "huggingface_hub"}
+
+
+def test_no_module_is_named_up_a_floor() -> None:
+    """Modules that are started or imported by name, which the contract on imports does not see."""
+    (layers,) = (
+        contract["layers"]
+        for contract in parse_toml((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    )
+    floors = {room.strip(): floor for floor, names in enumerate(layers) for room in names.split("|")}
+    named = set()
+    for path in (ROOT / "gdn_aot").rglob("*.py"):
+        room = path.relative_to(ROOT / "gdn_aot").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found = re.fullmatch(r"gdn_aot\.(\w+)(?:\.\w+)*(?::\w+)?", node.value)
+                if found and found[1] in floors and room in floors:
+                    named.add((room, found[1]))
+    assert ("compiling", "compiling") in named
+    assert [pair for pair in sorted(named) if floors[pair[0]] > floors[pair[1]]] == []

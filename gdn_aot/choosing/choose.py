@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gdn_aot.errors import UsageError
-from gdn_aot.records.numerics import choice_digest, launch_digest
+from gdn_aot.records.numerics import choice_digest, plain_launch_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +81,7 @@ class Choices:
             choice_digest(trace.kernels[one.tuning.kernel].name, one.tuning.key, one.config) for one in self.chosen
         }
         plain = [trace.launches[index] for index in self.plain]
-        return tuned | {launch_digest(trace.kernels[launch.kernel].name, launch.key) for launch in plain}
+        return tuned | {plain_launch_digest(trace.kernels[launch.kernel].name, launch.key) for launch in plain}
 
 
 def misfit(compiled: CompiledKernel, target: Target) -> str | None:

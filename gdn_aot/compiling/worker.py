@@ -7,7 +7,6 @@ providers read the device when they are imported.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -26,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot import triton_internals
 from gdn_aot.artifact import elf
 from gdn_aot.catalogue.models import ModelShape
-from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, digest
 from gdn_aot.errors import NotWritableError
 from gdn_aot.launches import config_from_json
-from gdn_aot.machine import pool
+from gdn_aot.machine import installed, pool
 from gdn_aot.providers import load
 from gdn_aot.tracing import captured_calls, stub, wide
 from gdn_aot.tracing.recorder import TraceRecorder
@@ -57,7 +56,7 @@ def start(request: dict[str, Any]) -> Any:
 def trace(module: Any, request: dict[str, Any]) -> Trace:
     """Run every case of every wanted workload for every shape, recording launches."""
     made = Trace(
-        provider_version=importlib.metadata.version(get_provider(request["provider"]).distribution),
+        provider_version=installed.require(request["provider"]),
         triton_version=triton_internals.check_supported(),
         ptxas_version=request["ptxas"],
     )

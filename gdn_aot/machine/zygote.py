@@ -157,12 +157,12 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # Some of these ask whether there is a device when they are imported. With this PyTorch asks NVML and not CUDA.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    for name in PRELOAD if len(sys.argv) == 2 else ():  # noqa: PLR2004
-        with contextlib.suppress(Exception):  # whoever needs it says why it cannot be imported
-            importlib.import_module(name)
-    if not _forks_may_use_cuda():
-        os.execv(sys.executable, [sys.executable, "-c", START, sys.argv[1], "bare"])  # noqa: S606
-    assert threading.active_count() == 1, "a process with threads is not forked"  # noqa: S101
+    if "bare" not in sys.argv:
+        for name in PRELOAD:
+            with contextlib.suppress(Exception):  # whoever needs it says why it cannot be imported
+                importlib.import_module(name)
+        if threading.active_count() > 1 or not _forks_may_use_cuda():
+            os.execv(sys.executable, [sys.executable, "-c", START, sys.argv[1], "bare"])  # noqa: S606
     gc.collect()
     gc.freeze()
     _Zygote(control).serve()

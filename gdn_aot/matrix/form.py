@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.catalogue.providers import PROVIDERS
-from gdn_aot.codec import Form, Record
+from gdn_aot.codec import Form, Record, TargetName
 from gdn_aot.errors import MatrixError, Problem, VerificationError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(?!\n)$", descrip
 Version = Annotated[
     str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*[A-Za-z0-9.+!-]{0,40}(?!\n)$", description="a version such as 3.6.0")
 ]
-TargetName = Annotated[str, Meta(pattern=r"^sm_[0-9]{2,3}(?!\n)$", description="a target such as sm_90")]
 Python = Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}(?!\n)$", description="a version of Python such as 3.11")]
 Runner = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?!\n)$", description=f"a label of {_SIGNS}")]
 PinsPath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,200}(?!\n)$", description=f"a path of {_PATH_SIGNS}")]

@@ -21,7 +21,7 @@ from gdn_aot.catalogue.providers import Limits
 from gdn_aot.machine.child import first_line, serve
 from gdn_aot.measuring.process import CardServer, Plan, free_memory
 from gdn_aot.providers.draw import Random
-from gdn_aot.records.numerics import choice_digest, launch_digest
+from gdn_aot.records.numerics import choice_digest, plain_launch_digest
 from gdn_aot.reference.tolerance import changed, compare
 from gdn_aot.tracing.recorder import triton_config
 from gdn_aot.tracing.relax import Relaxer
@@ -99,7 +99,7 @@ class PlanLauncher:
         count, keys, choices = self._count(name)
         keys.add(prepared.key)
         if not self._tuned:
-            choices.add(launch_digest(name, prepared.key))
+            choices.add(plain_launch_digest(name, prepared.key))
         self.launched[name] = count + 1, keys, choices
         self._try(name, "launched", launch, prepared.grid, prepared.arguments)
 

@@ -71,7 +71,7 @@ class Workload(Protocol):
     name: str
     """Name used in manifests and on the command line."""
     kind: str
-    """What its results are judged as, see `numerics.tolerance`: chunk, recurrent, norm, conv or layer."""
+    """What its results are judged as, see `reference.tolerance`: chunk, recurrent, norm, conv or layer."""
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield calls that together cause every launch the workload can cause within ``limits``."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _DIGITS = 16
 """Hexadecimal digits that stand for one choice."""
-ChoiceDigest = Annotated[str, Meta(pattern=f"^[0-9a-f]{{{_DIGITS}}}$", description=f"{_DIGITS} hexadecimal digits")]
+_CHOICE_DIGEST = f"^[0-9a-f]{{{_DIGITS}}}(?![\\s\\S])"
+ChoiceDigest = Annotated[str, Meta(pattern=_CHOICE_DIGEST, description=f"{_DIGITS} hexadecimal digits")]
 Status = Literal["checked", "failed", "not run"]
 Day = Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="a day as 2026-11-24")]
 
@@ -75,7 +76,7 @@ class CheckedKernel(Record, kw_only=True):
     ok: bool
     """No call that launched it failed."""
     choices: tuple[ChoiceDigest, ...]
-    """`choice_digest` of each choice that was launched, `launch_digest` of each launch without one; sorted."""
+    """`choice_digest` of each choice that was launched, `plain_launch_digest` of each launch without one; sorted."""
 
 
 class NumericsRecord(AnyRecord, kw_only=True):
@@ -102,7 +103,7 @@ def choice_digest(kernel: str, key: Key, config: Config) -> str:
     return _digest(kernel, key, sorted(config.kwargs), options)
 
 
-def launch_digest(kernel: str, launch_key: str) -> str:
+def plain_launch_digest(kernel: str, launch_key: str) -> str:
     """Return a short digest of a launch of a kernel that is not autotuned."""
     return _digest(kernel, launch_key)
 
@@ -116,7 +117,7 @@ def summary(
 ) -> Numerics:
     """Return what a manifest says of the numerics of what is packed.
 
-    ``packed`` has the `choice_digest` of each choice that is packed, the `launch_digest` of each launch without one.
+    ``packed`` has the `choice_digest` of each packed choice and the `plain_launch_digest` of each launch without one.
 
     Raises:
         UsageError: There is a record, and it is broken or of something else.

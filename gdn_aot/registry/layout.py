@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from gdn_aot.artifact.manifest import Mode, Numerics
 from gdn_aot.artifact.names import MAX_FILE, make_identifier
-from gdn_aot.codec import Commit, Count, Digest, Form, Record
+from gdn_aot.codec import Commit, Count, Digest, Form, Record, TargetName
 from gdn_aot.errors import Problem
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 MAX_INDEX = 32 << 20
 """Bytes of an index: some 7,000 entries with 50 models each."""
 
-TargetName = Annotated[str, Meta(pattern="^sm_[0-9]{2,4}$")]
 FileSize = Annotated[int, Meta(ge=1, le=MAX_FILE)]
 """Bytes of an artifact file."""
 
@@ -99,7 +98,7 @@ class RegistryIndex(Record, kw_only=True):
     """``index.json``."""
 
     format: int = 1
-    tree: Annotated[str, Meta(pattern="^v[1-9][0-9]{0,5}$")] | None
+    tree: Annotated[str, Meta(pattern=r"^v[1-9][0-9]{0,5}(?![\s\S])")] | None
     """The branch that has the files, whose own index counts; None where they are in the same revision."""
     entries: tuple[Entry, ...]
     """Sorted by identifier, each once."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gdn_aot._files import write_whole
-from gdn_aot.codec import Commit, Digest, Form, Record
+from gdn_aot.codec import Commit, Digest, Form, Record, TargetName
 from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, UsageError, VerificationError
 from gdn_aot.registry.base import check_revision, read_index
-from gdn_aot.registry.layout import FileSize, TargetName, check_identifier, check_order
+from gdn_aot.registry.layout import FileSize, check_identifier, check_order
 from gdn_aot.registry.open import locate, open_registry
 from gdn_aot.registry.select import missing_error, select
 

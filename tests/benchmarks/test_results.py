@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -134,3 +135,14 @@ def test_the_same_artifacts_and_others_are_told_apart(decode: Built, tmp_path: P
     assert (code, "2 differ" in said, "0" * 64 + " before" in said, "[1, null]" in said) == (1, True, True, True)
     code, said = compared({**manifest, "identifier": "x"}, decode.path.parent, tmp_path / "lacking")
     assert code == 1
+
+
+def test_benchmarks_find_what_tests_share() -> None:
+    """In processes of their own, to which pytest gives no paths."""
+    code = "import sys; sys.path[:0] = sys.argv[1:]; import loopback, launching, fake_cuda"
+    done = subprocess.run(
+        [sys.executable, "-c", code, ROOT / "tests/support"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("fetch", "start", "stand_in"):
+        assert 'ROOT / "tests/support"' in (ROOT / f"benchmarks/{name}.py").read_text()

@@ -197,6 +197,7 @@ def test_every_night_all_tests_run() -> None:
     (schedule,) = found[True]["schedule"]
     assert re.fullmatch(r"\d+ \d+ \* \* \*", schedule["cron"])
     assert found["jobs"]["nightly"]["steps"][-1]["run"] == "make nightly PYTHON=python"
+    assert found["jobs"]["vllm"] == load(WORKFLOWS / "ci.yml")["jobs"]["vllm"]
 
 
 def test_make_has_the_targets_of_ci() -> None:
