@@ -1,11 +1,9 @@
 """What importing loads: serving processes import gdn_aot, and people type ``gdn-aot --help``."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import factory
 import pytest
@@ -13,9 +11,6 @@ from helpers import ROOT, TIMEOUT
 from tuning_records import full
 
 from gdn_aot.records.tuning import save
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAVY = ("torch", "triton", "huggingface_hub", "zstandard", "fla", "numpy")
 

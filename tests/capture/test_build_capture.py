@@ -1,12 +1,11 @@
 """``gdn-aot build --capture`` from a recording of FLA's kernels, and what is served from it."""
 
-from __future__ import annotations
-
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from builds import Built, make
@@ -15,9 +14,6 @@ from helpers import ROOT, gdn_aot, python
 from launching import PRELUDE
 
 from gdn_aot.capture.form import load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CALLS = "prefill(130); prefill(200, ends=[0, 77, 200], state=True); decode(2); decode(16)"
 SERVED = {

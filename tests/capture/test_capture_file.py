@@ -1,19 +1,15 @@
 """Reading capture files and the files that processes write: what is wrong is named with its path."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gdn_aot.capture.form import FORM, load
 from gdn_aot.capture.merge import merge_folder
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 def launch(number: int = 0, **more: Any) -> dict[str, Any]:

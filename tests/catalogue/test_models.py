@@ -1,7 +1,5 @@
 """The catalogue, lenient names, division by tensor-parallel size, and ``--shape``."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest

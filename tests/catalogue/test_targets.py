@@ -1,9 +1,7 @@
 """The target table, names of targets, and the check against the installed ptxas."""
 
-from __future__ import annotations
-
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,9 +10,6 @@ from hypothesis import strategies as st
 from gdn_aot.catalogue import targets
 from gdn_aot.catalogue.targets import all_targets, assembler_version, check_assembler, get_target, parse_archs
 from gdn_aot.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NAMES = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121"]
 FIGURES = {

@@ -1,15 +1,14 @@
 """``gdn-aot doctor``: artifacts, and what is in their way."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import storing
 import zstandard
+from builds import Built
 from doctoring import KERNEL, artifact_of, distribution, doctor, first_on_path, flip, in_the_way, provider_copy
 from helpers import expect_error, gdn_aot, python, run
 from msgspec.structs import replace
@@ -19,10 +18,6 @@ from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.doctor import artifacts, next_start
 from gdn_aot.machine import devices
 from gdn_aot.store.install import size_of
-
-if TYPE_CHECKING:
-    from builds import Built
-
 
 # ---- Nothing, and what fits ----
 

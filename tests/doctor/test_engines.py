@@ -1,9 +1,8 @@
 """``gdn-aot doctor`` on a machine that serves with vLLM: is the loader installed there, and what does it serve."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import factory
 import pytest
@@ -21,9 +20,6 @@ from gdn_aot.machine import installed
 from gdn_aot.providers.vllm.engine import conditions
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PREFILL = "vllm.third_party.flash_linear_attention.ops.chunk_o:chunk_fwd_kernel_o"
 OLD_PREFILL = "vllm.model_executor.layers.fla.ops.solve_tril:merge_16x16_to_64x64_inverse_kernel"

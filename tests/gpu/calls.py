@@ -3,8 +3,6 @@
 For the processes in `gpu.programs`. Importing this module imports torch and Triton but neither fla nor gdn_aot.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
@@ -12,15 +10,13 @@ import logging
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.nn.functional import logsigmoid, softplus
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from gdn_aot.catalogue.models import ModelShape
+from gdn_aot.catalogue.models import ModelShape
 
 DEVICE = "cuda"
 

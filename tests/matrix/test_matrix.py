@@ -1,7 +1,5 @@
 """The matrix file: what is read, what is refused, and with which words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

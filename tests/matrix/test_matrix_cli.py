@@ -1,9 +1,8 @@
 """``gdn-aot matrix``: what is printed, selected and refused."""
 
-from __future__ import annotations
-
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import ROOT, expect_error
@@ -15,9 +14,6 @@ from test_imports import HEAVY, loaded
 from gdn_aot.errors import UsageError
 from gdn_aot.matrix import load
 from gdn_aot.matrix.select import MOST_ALTERNATIVES, alternatives, select
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -1,18 +1,13 @@
 """The steps that make environments, tune, propose records and release, with programs that note how they are called."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
 from workflow_scripts import SCRIPTS, WORKFLOWS, Job, git, here, load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PYTHON = """
 if [ "$1 $2" = "-m venv" ]; then mkdir -p .venv/bin; cp "$0" .venv/bin/python; fi

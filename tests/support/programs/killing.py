@@ -7,8 +7,6 @@ and now and then the cache, so that there is work to do. Prints one JSON documen
 whether the fetch was still running, what a look at the store found, and how many temporary files there were.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
