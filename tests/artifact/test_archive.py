@@ -173,12 +173,6 @@ def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_destination_below_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(NotWritableError):
-        factory.write(tmp_path / "file" / "a.tar.zst")
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_read_only_directory(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

@@ -9,7 +9,7 @@ import pytest
 
 from gdn_aot.capture.form import FORM, load
 from gdn_aot.capture.merge import merge_folder
-from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
+from gdn_aot.errors import UsageError, VerificationError
 
 
 def launch(number: int = 0, **more: Any) -> dict[str, Any]:
@@ -126,23 +126,11 @@ def test_a_truncated_file(tmp_path: Path, length: int) -> None:
     assert "is not JSON" in caught.value.problems[0].what
 
 
-@pytest.mark.parametrize(
-    "data", [b"[]", b"\xff\xfe", b'{"format": 1, "format": 1}', b'{"a": NaN}', b"[" * 100_000, b'{"format": true}']
-)
-def test_what_is_no_capture_at_all(data: bytes) -> None:
-    assert problems_of(data)
-
-
 @pytest.mark.parametrize("data", [b"", b"not JSON", b"[]", b'{"format": 1}', dump({**plain(), "kernels": [1] * 1002})])
 def test_the_hint_is_to_record_again(data: bytes) -> None:
     with pytest.raises(VerificationError) as caught:
         FORM.decode(data)
     assert caught.value.hint == "record again: gdn-aot capture -o FILE -- CMD"
-
-
-def test_another_format() -> None:
-    with pytest.raises(UnknownFormatError, match="unknown capture format 2, expected 1"):
-        FORM.decode(dump({**plain(), "format": 2}))
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -205,7 +193,3 @@ def test_processes_with_another_triton_are_left_out(tmp_path: Path) -> None:
     capture = merge_folder(tmp_path).capture
     assert (capture.triton, capture.launches) == ("3.8.0", 2)
     assert capture.left_out[0].what == "process with Triton 3.6.0"
-
-
-def test_an_empty_folder_is_an_empty_capture(tmp_path: Path) -> None:
-    assert merge_folder(tmp_path).capture.launches == 0

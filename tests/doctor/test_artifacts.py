@@ -10,7 +10,7 @@ import storing
 import zstandard
 from builds import Built
 from doctoring import KERNEL, artifact_of, distribution, doctor, first_on_path, flip, in_the_way, provider_copy
-from helpers import expect_error, gdn_aot, python, run
+from helpers import gdn_aot, python, run
 from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as manifests
@@ -129,14 +129,6 @@ def test_a_damaged_index(copied: Path) -> None:
     assert (artifact["accepted"], artifact["identifier"]) == (False, None)
     assert artifact["reason"] == f"{artifact['path']}/index: its header is damaged"
     assert document["error"]["hint"].startswith(f"delete {artifact['path']} and set GDN_AOT_ARTIFACT to its file")
-
-
-@pytest.mark.parametrize("content", [b"", b"gdnaot", b"x" * 1000])
-def test_an_index_that_is_none(copied: Path, content: bytes) -> None:
-    (artifact_of(copied) / "index").write_bytes(content)
-    assert "index: it is not an index" in in_the_way(doctor(copied, code=4))
-    (artifact_of(copied) / "index").unlink()
-    assert "No such file" in in_the_way(doctor(copied, code=4))
 
 
 def test_a_pack_that_is_cut_or_gone(copied: Path) -> None:
@@ -300,7 +292,3 @@ def test_the_page(served: Path, tmp_path: Path) -> None:
     assert "in the way" in done.out.splitlines()
     assert done.out.splitlines()[-1] == f"not ok: the store {tmp_path}/store has no artifact"
     assert done.err.startswith(f"Error: the store {tmp_path}/store has no artifact\nHint: gdn-aot build")
-
-
-def test_an_unknown_option(tmp_path: Path) -> None:
-    expect_error(gdn_aot("doctor", "--json", "--depe", home=tmp_path, code=2), 2, "usage")

@@ -174,7 +174,3 @@ def test_the_advice_builds_for_the_providers_that_are_installed(tmp_path: Path, 
 def test_without_a_provider_the_advice_asks_for_one() -> None:
     (start,) = next_starts((), (), "")
     assert start.commands == ("gdn-aot build --arch TARGET --provider PROVIDER --model NAME",)
-
-
-def test_an_entry_point_that_is_not_installed_is_in_the_way(vllm: Any) -> None:
-    assert "finds no entry point gdn_aot of vllm.general_plugins" in in_the_way(vllm(code=4, entry_point=False))

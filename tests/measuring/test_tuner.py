@@ -11,12 +11,11 @@ import simulated
 from tuning_records import written
 from tuning_tasks import at_call, choices_of, interrupt, quiet, recorded
 
-from gdn_aot.errors import NotWritableError, UsageError
+from gdn_aot.errors import UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
 from gdn_aot.measuring.plan import TuneTask
 from gdn_aot.measuring.tuner import Tuned
-from gdn_aot.records import files
 from gdn_aot.records import tuning as records
 
 MakeTask = Callable[..., TuneTask]
@@ -218,20 +217,6 @@ def test_a_record_of_something_else_is_refused_and_stays(
     with pytest.raises(UsageError, match=named):
         tune(made)
     assert made.path.read_bytes() == text
-
-
-def test_a_full_disk_leaves_the_old_record(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = task(tokens=(64, 512))
-    run(made)
-    before = made.path.read_bytes()
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files, "write_whole", full)
-    with pytest.raises(NotWritableError, match="No space left"):
-        tune(task())
-    assert made.path.read_bytes() == before
 
 
 def test_a_worker_that_cannot_start_is_an_error_of_its_own(task: MakeTask) -> None:

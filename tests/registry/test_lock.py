@@ -67,12 +67,6 @@ def test_what_is_wrong_has_its_path(path: tuple[str | int, ...], value: Any, whe
     assert where in [problem.where for problem in caught.value.problems]
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format": "1"}', b'{"format": 1, "format": 1}'])
-def test_what_is_no_lock_file(data: bytes) -> None:
-    with pytest.raises(VerificationError):
-        LOCK_FORM.decode(data)
-
-
 def test_another_format() -> None:
     with pytest.raises(UnknownFormatError, match="unknown lock file format 2"):
         LOCK_FORM.decode(broken(("format",), 2))

@@ -254,11 +254,6 @@ def test_tokens_are_never_shown(tmp_path: Path) -> None:
         assert secret not in done.out + done.err
 
 
-def test_offline(tmp_path: Path) -> None:
-    done = run(tmp_path, make(tmp_path).path, "--repo", "hf://org/name", code=8, HF_HUB_OFFLINE="1")
-    expect_error(done, 8, "offline-miss")
-
-
 @pytest.mark.parametrize(
     ("where", "repo"),
     [("option", "https://user:hf_topsecret@huggingface.co/org/name"), ("environment", "hf://hf_topsecret@org/name")],

@@ -13,7 +13,6 @@ from launching import PRELUDE
 from storing import check_store
 
 from gdn_aot.store.store import Store
-from gdn_aot.store.upkeep import remove
 
 BOTH = "become(); prefill(); prefill(200, [0, 77, 200], state=True); decode(); done()"
 
@@ -300,16 +299,6 @@ def test_a_read_only_store_serves(serve: Any, place: Path) -> None:
         got = serve(f"{UNPRIVILEGED}\ninstall(strict=True); become(); decode(); done()")
         assert (got["compiled"], got["benchmarked"]) == ([], 0)
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
-
-
-def test_a_read_only_store_that_lacks_the_artifact(serve: Any, place: Path) -> None:
-    """It is unpacked in memory."""
-    serve("install(); become(); done()")
-    remove(Store(str(place)), ["*"])
-    with storing.read_only(place / "store"):
-        got = serve(f"{UNPRIVILEGED}\ninstall(strict=True); become(); decode(); done()")
-    assert got["compiled"] == []
-    assert Store(str(place)).artifacts() == []
 
 
 @pytest.mark.parametrize("change", ["shutil.rmtree(store.root)", "prune(store, keep=0)"])
