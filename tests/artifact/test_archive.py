@@ -173,13 +173,6 @@ def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_read_only_directory(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(NotWritableError):
-        factory.write(tmp_path)
-
-
 @pytest.mark.parametrize("kept", [128 << 20, 1000])
 def test_file_that_changes_after_verification(sound: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
     """What is in memory is what was verified, whether or not blobs are kept decompressed."""

@@ -246,13 +246,6 @@ def test_paths_that_are_not_files(tmp_path: Path) -> None:
         assert caught.value.exit_code == 2
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-def test_unreadable_file(sound: Path) -> None:
-    sound.chmod(0)
-    with pytest.raises(UsageError):
-        examine(sound)
-
-
 def test_empty_file() -> None:
     assert texts(b"") == ["file: is empty"]
 

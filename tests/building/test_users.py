@@ -89,9 +89,7 @@ def _launches(manifest: Manifest) -> dict[tuple[str, str], Binary]:
     return {(kernel.name, binary.launch_key): binary for kernel in manifest.kernels for binary in kernel.binaries}
 
 
-def test_models_and_workloads_are_those_that_ask_for_the_binary_when_built_alone(
-    build: Callable[..., Built],
-) -> None:
+def test_models_and_workloads_are_those_that_ask_for_the_binary_when_built_alone(build: Callable[..., Built]) -> None:
     workloads = ("transformers-decode", "gated-norm", "short-conv")
     selected = ("qwen3.5-4b", "qwen3.5-9b")
     make = partial(build, "--arch", "sm_120", "--max-tokens", 64, "--max-batch", 2)

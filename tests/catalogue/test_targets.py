@@ -50,10 +50,7 @@ def test_triton_suffix_is_in_the_assembler_arch() -> None:
     assert get_target("sm_120").assembler_arch == "sm_120a"
 
 
-@given(
-    st.sampled_from(NAMES),
-    st.sampled_from(["sm_{n}", "SM{n}", "{n}", "sm-{n}", "sm_{n}a", "compute_{n}", "{d}"]),
-)
+@given(st.sampled_from(NAMES), st.sampled_from(["sm_{n}", "SM{n}", "{n}", "sm-{n}", "sm_{n}a", "compute_{n}", "{d}"]))
 def test_names_match_leniently(name: str, form: str) -> None:
     number = name.removeprefix("sm_")
     written = form.format(n=number, d=f"{number[:-1]}.{number[-1]}")

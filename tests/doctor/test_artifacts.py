@@ -238,10 +238,7 @@ def state(path: str, **more: Any) -> artifacts.ArtifactState:
 
 
 def test_a_kernel_that_another_artifact_serves_is_not_refused() -> None:
-    refused = (
-        artifacts.Unserved(kernel="m:f", reason="edited"),
-        artifacts.Unserved(kernel="m:g", reason="edited"),
-    )
+    refused = (artifacts.Unserved(kernel="m:f", reason="edited"), artifacts.Unserved(kernel="m:g", reason="edited"))
     both = [state("a", refused=refused), state("b", refused=refused[:1])]
     (start,) = next_start.next_starts(both, (), "")
     assert (start.artifacts, start.served, start.refused) == (("a", "b"), ("m:g",), refused[:1])

@@ -143,10 +143,7 @@ def test_vllm_plugins_without_us_is_in_the_way(vllm: Any) -> None:
 def test_a_filter_that_leaves_us_out_does_not_hide_that_there_is_no_entry_point(vllm: Any) -> None:
     obstacles = vllm(code=4, entry_point=False, VLLM_PLUGINS="other")["obstacles"]
     assert [(obstacle["where"], obstacle["what"].partition(" leaves ")[0]) for obstacle in obstacles] == [
-        (
-            "hooks",
-            "vllm 0.24.0 finds no entry point gdn_aot of vllm.general_plugins, so that it does not load it",
-        ),
+        ("hooks", "vllm 0.24.0 finds no entry point gdn_aot of vllm.general_plugins, so that it does not load it"),
         ("hooks", "VLLM_PLUGINS=other"),
     ]
 

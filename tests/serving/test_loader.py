@@ -75,14 +75,6 @@ def test_auto_uses_the_environment(serve: Any, sm_90: Built) -> None:
     assert got["report"]["strict"]
 
 
-def test_the_store_is_found_without_a_path(serve: Any) -> None:
-    """A first process unpacks the file into the store; a second one finds it there."""
-    assert serve("install(); become(); decode(); done()")["compiled"] == []
-    got = serve("gdn_aot.install(); become(); decode(); done()")
-    assert got["compiled"] == []
-    assert [verdict["accepted"] for verdict in got["report"]["artifacts"]] == [True]
-
-
 def test_threads_that_launch_at_once_load_each_module_once(serve: Any) -> None:
     got = serve("""
 install(strict=True); become()

@@ -91,10 +91,7 @@ def test_tuning(afresh: str, job: Callable[..., Job]) -> None:
     made.step("Tune")
     made.step("Check")
     row = ["--provider", "fla", "--arch", "sm_90", "--model", "all", "--tp", "1,2"]
-    assert made.calls() == [
-        ["gdn-aot", "tune", *row, "--budget", "2h", "--resume"],
-        ["gdn-aot", "check", *row],
-    ]
+    assert made.calls() == [["gdn-aot", "tune", *row, "--budget", "2h", "--resume"], ["gdn-aot", "check", *row]]
     left = ["sm_100"] if afresh == "true" else ["sm_100", "sm_90"]
     assert sorted(path.name for path in (made.work / "artifacts/tuning").iterdir()) == left
 
