@@ -117,13 +117,10 @@ def test_select_nothing() -> None:
         (shape(haeds="3"), "unknown key 'haeds'"),
         (shape() + ",heads=4", "heads is given twice"),
         (shape(heads="x"), "'x' is not an integer"),
-        (shape(heads=""), "'' is not an integer"),
         (shape(heads="1.5"), "not an integer"),
         (shape(heads="9" * 5000), "not an integer"),
         (shape(heads="٣"), "not an integer"),  # a digit, but not an ASCII one
         (shape(heads="0"), "0 is not positive"),
-        (shape(v_heads="-32"), "-32 is not positive"),
-        (shape(conv_width="0"), "0 is not positive"),
         (shape(v_heads="24"), "v_heads=24 is not a multiple of heads=16"),
         (shape(k_dim="257"), "k_dim=257 is more than 256"),
         (shape(v_dim="513"), "v_dim=513 is more than 512"),

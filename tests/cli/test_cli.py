@@ -51,11 +51,6 @@ def test_version(command: Command) -> None:
     assert __version__ in command("--version").out
 
 
-@pytest.mark.parametrize("name", ["targets", "models", "providers"])
-def test_command_help(name: str, command: Command) -> None:
-    assert "--json" in command(name, "-h").out
-
-
 def test_unknown_command_gets_a_suggestion(command: Command) -> None:
     done = command("bild", code=2)
     assert done.out == ""

@@ -167,14 +167,11 @@ def test_a_target_that_cannot_be_run_is_recorded_as_such(session_home: Path, tmp
     ("old", "new", "reason"),
     [
         (None, "", "is not JSON"),
-        (None, "[]", "expected object, got list"),
         (None, "{}", "target: missing"),
         ('"format": 1', '"format": 2', "format: 2 is not a known format version"),
         ('"status": "checked"', '"status": "good"', "status: expected checked or failed or not run, got 'good'"),
-        ('"tp": 1', '"tp": "1"', "checks[0].tp: expected int, got str"),
         ('"ok": true', '"ok": null', "kernels[0].ok: expected bool, got null"),
         ('"date": "', '"date": "x', "date: 'x2026-11-24' is not a day as 2026-11-24"),
-        ('"tool"', '"tools": 1, "tool"', "tools: unknown key; did you mean tool?"),
         ('"tool": "', '"tool":  "', "is not written as gdn-aot writes it"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import storing
 from builds import Built
+from doctoring import provider_copy
 from helpers import ROOT, python
 from launching import PRELUDE
 
@@ -312,11 +313,7 @@ def test_damaged_binaries_are_one_warning(play: Any, tmp_path: Path) -> None:
 
 
 def test_other_sources_are_one_warning(play: Any, tmp_path: Path) -> None:
-    import shutil
-    import sysconfig
-
-    site = Path(sysconfig.get_paths()["purelib"])
-    shutil.copytree(site / "fla", tmp_path / "site/fla", ignore=shutil.ignore_patterns("__pycache__"))
+    provider_copy(tmp_path / "site")
     for path in (tmp_path / "site/fla/ops").rglob("*.py"):
         path.write_text(path.read_text() + "\n# patched\n")
     got = play("plugin.register(); become(); prefill(); decode(); done(warnings=warnings())")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import storing
 from making import SM_120, TARGETS, expected, make
-from processes import fork, killed_at, wait
-from registries import files, kept, listed, put
+from processes import fork, wait
+from registries import check_kills, files, kept, listed, put
 
 from gdn_aot._files import file_sha256
 from gdn_aot.artifact.archive import Written
@@ -178,29 +178,9 @@ def test_a_copy_of_the_files(root: Path, sm_120: Written, sm_90: Written, tmp_pa
     assert listed(copy, commit) == expected(sm_120)
 
 
-def test_killed_at_every_rename(registry: DirectoryRegistry, root: Path, sm_120: Written, tmp_path: Path) -> None:
-    """The state before stays readable and whole, and publishing again brings all to where it was to be.
-
-    Every step of every way to begin: ``nightly/registry/test_killed.py``.
-    """
-    put(root, sm_120, tag="v1.0.0")
-    new = make(tmp_path, build=1)
-    outcomes = []
-    for step in range(20):
-        place = tmp_path / f"root-{step}"
-        shutil.copytree(root, place)
-        killed = killed_at(step, lambda place=place: put(place, new, tag="v1.1.0"))
-        copy = DirectoryRegistry(str(place))
-        outcomes.append(listed(copy))
-        assert listed(copy, "v1.0.0") == expected(sm_120)
-        put(place, new, tag="v1.1.0")
-        assert listed(copy) == listed(copy, "v1.1.0") == expected(new)
-        assert not [*place.rglob(".tmp-*")]
-        if not killed:
-            break
-    changed = outcomes.index(expected(new))
-    assert outcomes == [expected(sm_120)] * changed + [expected(new)] * (len(outcomes) - changed)
-    assert 1 < changed < len(outcomes) - 1
+def test_killed_at_every_rename(tmp_path: Path) -> None:
+    """Every step of every way to begin: ``nightly/registry/test_killed.py``."""
+    assert check_kills(tmp_path, "release") > 3
 
 
 def test_disk_full(registry: DirectoryRegistry, root: Path, sm_120: Written, sm_90: Written) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers import NO_BYTECODE, TIMEOUT, Done
-from loopback import OUTSIDER, UNKNOWN, WRITER, Cut, Damage, LoopbackHub, Meanwhile, Refuse, Serve
+from loopback import OUTSIDER, UNKNOWN, WRITER, Cut, Damage, LoopbackHub, Meanwhile, Serve
 from machines import Machine, Site, fetch_at_once, kill_fetches
 from making import expected, make
 
@@ -93,18 +93,6 @@ def test_killed_at_any_moment(site: Site) -> None:
 
 
 # While the network, the hub or the disk fails
-
-
-def test_trouble_that_passes(site: Site) -> None:
-    """One of each; ``test_hub_remote.py`` has every kind at every request."""
-    troubles = [
-        site.hub.fault("HEAD|GET", "/api/|resolve", Refuse(503)),
-        site.hub.fault("GET", "index.json", Cut(after=100)),
-        site.hub.fault("GET", "/storage/", Cut(after=5_000)),
-    ]
-    site.fetch()
-    assert [trouble.struck for trouble in troubles] == [1, 1, 1]
-    assert site.has(site.published.new)
 
 
 def test_download_is_resumed(hub: LoopbackHub, machine: Machine, name: str, tmp_path: Path) -> None:

@@ -242,13 +242,6 @@ def test_given_up(
     assert registry.resolve("main") == before or isinstance(fault, Cut)
 
 
-def test_a_hub_that_is_gone(registry: RemoteRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LoopbackHub() as gone:
-        monkeypatch.setattr(constants, "ENDPOINT", gone.url)
-    with pytest.raises(errors.NetworkError, match=gone.url):
-        registry.resolve("main")
-
-
 def test_somebody_else_is_always_faster(hub: LoopbackHub, registry: RemoteRegistry, name: str, tmp_path: Path) -> None:
     artifact = make(tmp_path, "sm_80", build=17)
     fault = Refuse(412, "A commit has happened since. Please refresh and try again.")

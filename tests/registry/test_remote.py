@@ -75,7 +75,6 @@ TABLE: list[tuple[str, Exception, type[GdnAotError], str]] = [
     ("412", answered(412), StaleParentError, "meanwhile"),
     ("429", answered(429, retry_after="120"), NetworkError, "too often"),
     ("500", answered(500), NetworkError, "500"),
-    ("503", answered(503), NetworkError, "503"),
     ("timeout", http.ReadTimeout("timed out"), NetworkError, "in time"),
     ("refused", http.ConnectError("[Errno 111] Connection refused"), NetworkError, "Connection refused"),
     ("dns", http.ConnectError("[Errno -2] Name or service not known"), NetworkError, "Name or service"),

@@ -155,12 +155,6 @@ def test_records_that_are_there_are_not_proposed(proposing: Job, tmp_path: Path)
     assert git(tmp_path / "remote", "branch") == ""
 
 
-def test_what_is_no_record_is_not_accepted(proposing: Job) -> None:
-    (proposing.work / "incoming/setup.py").write_text("")
-    assert "setup.py" in proposing.step("Accept", code=2).err
-    assert not (proposing.temp / "body.md").exists()
-
-
 def test_sdist_and_wheel(job: Callable[..., Job]) -> None:
     for name, tool, arguments in (
         ("sdist", "build", ["--sdist", "--outdir", "dist"]),
