@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from strategies import manifests
 
 from gdn_aot.artifact import manifest as m
-from gdn_aot.artifact import names
 from gdn_aot.artifact.manifest_json import FORM, load_manifest, to_json
 from gdn_aot.errors import UnknownFormatError, VerificationError
 from gdn_aot.launches import Relaxed
@@ -61,10 +60,6 @@ def test_constants_that_json_lacks(value: Any, *, good: bool) -> None:
     else:
         what = "expected a value, {constexpr: value}, {dtype: str} or {float: str}"
         assert problems_of(document) == {"parts.constants[0][0][1]": what}
-
-
-def test_file_name() -> None:
-    assert names.file_name("fla0.6.0-triton3.6.0-sm_120") == "gdn-aot-fla0.6.0-triton3.6.0-sm_120.tar.zst"
 
 
 @settings(max_examples=60)

@@ -233,10 +233,6 @@ def test_paths_that_are_not_files(tmp_path: Path) -> None:
         assert caught.value.exit_code == 2
 
 
-def test_empty_file() -> None:
-    assert texts(b"") == ["file: is empty"]
-
-
 def test_file_too_large(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:

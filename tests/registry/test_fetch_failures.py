@@ -6,7 +6,6 @@ import shutil
 from typing import Any
 
 import pytest
-from doctoring import flip
 from helpers import expect_error
 from making import SM_90, SM_120, WANTED, make
 from registries import Here, kept
@@ -29,20 +28,6 @@ def refused(here: Here, *args: object, code: int = 5, kind: str = "verification"
     error: dict[str, Any] = expect_error(here.fetch(*args, "--json", code=code), code, kind)
     assert here.files() == {}
     return error
-
-
-@pytest.mark.parametrize("at", [0, 20, -1, None])
-def test_wrong_bytes(here: Here, sm_120: Written, at: int | None) -> None:
-    """One of them changed, or the last one gone."""
-    content = kept(here.registry, sm_120)
-    if at is None:
-        content.write_bytes(content.read_bytes()[:-1])
-        refused(here)
-    else:
-        flip(content, at)
-        error = refused(here)
-        assert sm_120.sha256 in str(error["problems"])
-        assert "nothing was installed" in error["hint"]
 
 
 def change_index(here: Here, *more: Addition, new: bool = False, **changes: Any) -> None:
