@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import triton
@@ -20,7 +21,6 @@ from processes import living
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.compiling.executor import Answer, LocalCompiling
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -184,34 +184,13 @@ def test_a_second_build_uses_what_an_interrupted_one_compiled(tmp_path: Path) ->
 # What a compile is said to have taken: CPU time, that of the assembler included and waiting left out
 
 
-_SLOW = """#!{python}
-import os, sys, time
-if "--version" not in sys.argv and "/dev/null" not in sys.argv:
-    {then}
-os.execv("{real}", ["{real}", *sys.argv[1:]])
-"""
 _WAITS, _BURNS = 4.0, 1.0
 """Seconds that the assembler sleeps, and that it computes."""
 
 
-def _compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compilation:
-    fake = tmp_path / "ptxas-blackwell"
-    then = f"time.sleep({_WAITS})\n    while time.process_time() < {_BURNS}: pass"
-    fake.write_text(_SLOW.format(python=sys.executable, real=_TOOLS / "ptxas-blackwell", then=then))
-    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", str(fake))
-    shape = "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16"
-    limits = Limits(max_tokens=64, max_batch=1)
-    job = make_job(
-        tmp_path / "cache", tmp_path, shapes=[shape], workloads=["gated-norm"], limits=limits, jobs=1, timeout=300
-    )
-    with ExitStack() as stack:
-        target = get_target("sm_120")
-        lazy = pipeline.LazyWorker(stack, "fla", target)
-        return pipeline.compile_target(job, target, lazy, lambda *_: None).run
-
-
-def test_computing_counts_and_waiting_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_computing_counts_and_waiting_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: Callable[[str], dict[str, str]]
+) -> None:
     answers: list[Answer] = []
     receive = LocalCompiling.receive
 
@@ -220,7 +199,16 @@ def test_computing_counts_and_waiting_does_not(tmp_path: Path, monkeypatch: pyte
         return answers[-1]
 
     monkeypatch.setattr(LocalCompiling, "receive", heard)
-    run = _compiled(tmp_path, monkeypatch)
+    burn = f"import time\nwhile time.process_time() < {_BURNS}: pass"
+    then = f"sleep {_WAITS}\n{sys.executable} -c '{burn}'\nexec {_TOOLS / 'ptxas-blackwell'} \"$@\""
+    for name, value in fake(then).items():
+        monkeypatch.setenv(name, value)
+    shape, limits = "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16", Limits(max_tokens=64, max_batch=1)
+    options: dict[str, Any] = {"workloads": ["gated-norm"], "limits": limits, "jobs": 1, "timeout": 300}
+    job, target = make_job(tmp_path / "cache", tmp_path, shapes=[shape], **options), get_target("sm_120")
+    with ExitStack() as stack:
+        lazy = pipeline.LazyWorker(stack, "fla", target)
+        run = pipeline.compile_target(job, target, lazy, lambda *_: None).run
     compiled = [answer.seconds for answer in answers if not answer.reused]
     assert compiled
     assert all(_BURNS <= seconds < _WAITS for seconds in compiled), compiled

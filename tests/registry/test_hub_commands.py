@@ -2,10 +2,9 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers import NO_BYTECODE, TIMEOUT, Done
+from helpers import NO_BYTECODE, TIMEOUT
 from loopback import OUTSIDER, UNKNOWN, WRITER, Cut, Damage, LoopbackHub, Meanwhile, Serve
 from machines import Machine, Site, fetch_at_once, kill_fetches
 from making import make
@@ -146,12 +145,9 @@ def test_files_may_not_grow(site: Site, limit: int) -> None:
 # Publish and list
 
 
-def publish(machine: Machine, repo: str, *args: object, **options: Any) -> Done:
-    return machine.run("publish", "--repo", f"hf://{repo}", *args, **options)
-
-
 def test_token_option(hub: LoopbackHub, machine: Machine, name: str, tmp_path: Path) -> None:
-    publish(machine, name, make(tmp_path).path, "--create", "--private", "--token", WRITER, token=None)
+    to = ("--repo", f"hf://{name}", "--create", "--private", "--token", WRITER)
+    machine.run("publish", make(tmp_path).path, *to, token=None)
     assert {record.user for record in hub.requests(path=name)} == {"writer"}
     with hub.repository(name) as repository:
         assert repository.private
