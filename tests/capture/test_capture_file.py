@@ -56,12 +56,6 @@ def dump(value: object) -> bytes:
     return json.dumps(value, indent=1).encode() + b"\n"
 
 
-def problems_of(value: Any) -> dict[str, str]:
-    with pytest.raises(VerificationError) as caught:
-        FORM.decode(value if isinstance(value, bytes) else dump(value))
-    return {problem.where: problem.what for problem in caught.value.problems}
-
-
 def test_what_is_written_is_read() -> None:
     capture = FORM.decode(dump(plain()))
     assert FORM.encode(capture) == dump(plain())
@@ -113,7 +107,9 @@ def test_what_is_wrong_is_named_with_its_path(name: str) -> None:
     change, where, what = BROKEN[name]
     value = plain()
     change(value)
-    assert problems_of(value)[where] == what
+    with pytest.raises(VerificationError) as caught:
+        FORM.decode(dump(value))
+    assert {problem.where: problem.what for problem in caught.value.problems}[where] == what
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -2])

@@ -1,6 +1,5 @@
 """The target table, names of targets, and the check against the installed ptxas."""
 
-import stat
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,6 @@ FIGURES = {
     *("max_shared", "shared_per_sm", "registers_per_sm", "registers_per_block", "warp_size", "bf16", "tf32"),
     *("card", "sm_count", "memory"),
 }
-
-
-def fake_ptxas(path: Path, body: str) -> Path:
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
 
 
 def test_table_has_the_ten_targets_in_order() -> None:
@@ -86,7 +79,9 @@ def test_an_assembler_that_does_not_know_the_target_is_a_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     refuse = 'test "$1" = --version && exec echo "release 1.2, V1.2.3"; echo "fatal: no such target" >&2; exit 1'
-    monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", str(fake_ptxas(tmp_path / "old", refuse)))
+    (tmp_path / "old").write_text(f"#!/bin/sh\n{refuse}\n")
+    (tmp_path / "old").chmod(0o755)
+    monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", str(tmp_path / "old"))
     reason = check_assembler(get_target("sm_121"))
     assert reason == "old 1.2.3 cannot assemble sm_121a: fatal: no such target"
     assert assembler_version(get_target("sm_121")) == "1.2.3"

@@ -26,17 +26,14 @@ def pinned(target: str, digest: str, size: int) -> LockedArtifact:
     )
 
 
-def sample() -> LockFile:
-    artifacts = (pinned("sm_120", "a" * 64, 1000), pinned("sm_90", "b" * 64, 2000))
-    return LockFile(repository="hf://org/name", revision="v1", commit="c" * 40, artifacts=artifacts)
-
-
 def dumped(raw: Any) -> bytes:
     return json.dumps(raw, indent=2).encode() + b"\n"
 
 
 def broken(path: tuple[str | int, ...], value: Any) -> bytes:
-    return dumped(changed(LOCK_FORM, sample(), path, value))
+    artifacts = (pinned("sm_120", "a" * 64, 1000), pinned("sm_90", "b" * 64, 2000))
+    lock = LockFile(repository="hf://org/name", revision="v1", commit="c" * 40, artifacts=artifacts)
+    return dumped(changed(LOCK_FORM, lock, path, value))
 
 
 @pytest.mark.parametrize(
