@@ -3,6 +3,8 @@
 For the processes in `gpu.programs`. Importing this module imports torch and Triton but neither fla nor gdn_aot.
 """
 
+from __future__ import annotations
+
 import hashlib
 import itertools
 import json
@@ -10,13 +12,15 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import logsigmoid, softplus
 
-from gdn_aot.catalogue.models import ModelShape
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gdn_aot.catalogue.models import ModelShape
 
 DEVICE = "cuda"
 

@@ -1,4 +1,4 @@
-"""``gdn-aot fetch``, ``publish`` and ``list`` through the real client; ``test_registry.py`` has publishing by steps."""
+"""``gdn-aot fetch`` and ``publish`` through the real client; ``test_registry.py`` has publishing by steps."""
 
 import shutil
 from pathlib import Path
@@ -140,9 +140,6 @@ def test_files_may_not_grow(site: Site, limit: int) -> None:
     assert site.has()
     site.fetch()
     assert site.has(site.published.new)
-
-
-# Publish and list
 
 
 def test_token_option(hub: LoopbackHub, machine: Machine, name: str, tmp_path: Path) -> None:
