@@ -1,12 +1,10 @@
 """What importing loads: serving processes import gdn_aot, and people type ``gdn-aot --help``."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import factory
 import pytest
@@ -15,9 +13,6 @@ from tuning_records import full
 
 from gdn_aot._files import parse_toml
 from gdn_aot.records.tuning import save
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAVY = ("torch", "triton", "huggingface_hub", "zstandard", "fla", "numpy")
 

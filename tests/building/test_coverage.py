@@ -81,6 +81,11 @@ def test_another_version_is_refused(decode: Built, tmp_path: Path, monkeypatch: 
 def test_a_shape_of_ones_own(build: Callable[..., Built]) -> None:
     shape = "heads=2,v_heads=4,k_dim=64,v_dim=96,dtype=fp16,name=mine"
     built = build("--arch", "sm_89", "--shape", shape, "--tp", "1,2", "--workload", "transformers-decode")
+    models = [(row.name, row.tp, row.heads, row.v_heads, row.k_dim, row.dtype) for row in built.manifest.models]
+    assert models == [("mine", 1, 2, 4, 64, "fp16"), ("mine", 2, 1, 2, 64, "fp16")]
+    binaries = [binary for kernel in built.manifest.kernels for binary in kernel.binaries]
+    kinds = {str(kind) for binary in binaries for kind in binary.specialization.signature.values()}
+    assert kinds & {"*fp16", "*bf16"} == {"*fp16"}
     only = ("--workload", "transformers-decode", "--calls", 20)
     assert _cover(built, *only)["misses"] == []
     assert _cover(built, "--tp", 2, *only)["misses"] == []

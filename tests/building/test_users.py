@@ -78,20 +78,11 @@ def test_a_launch_without_choice_belongs_to_those_with_the_candidate() -> None:
     assert [binaries[key].models for key in "0123"] == [(0, 1), (0,), (1,), (0, 1)]
 
 
-def test_models_that_kernels_cannot_tell_apart_share_their_launches() -> None:
-    twins = [find_model("qwen3.5-4b").shape(tp) for tp in (2, 1)]
-    assert {twin.kernel_key for twin in twins} == {shape.kernel_key for shape in _SHAPES}
-    binaries = _pack([_SHAPES[0], twins[1], *_SHAPES[1:], twins[0]], (1, 1), (1, 2, 3))
-    assert [binaries[key].models for key in "123"] == [(0, 1), (2, 3), (0, 1, 2, 3)]
-
-
 def _launches(manifest: Manifest) -> dict[tuple[str, str], Binary]:
     return {(kernel.name, binary.launch_key): binary for kernel in manifest.kernels for binary in kernel.binaries}
 
 
-def test_models_and_workloads_are_those_that_ask_for_the_binary_when_built_alone(
-    build: Callable[..., Built],
-) -> None:
+def test_models_and_workloads_are_those_that_ask_for_the_binary_when_built_alone(build: Callable[..., Built]) -> None:
     workloads = ("transformers-decode", "gated-norm", "short-conv")
     selected = ("qwen3.5-4b", "qwen3.5-9b")
     make = partial(build, "--arch", "sm_120", "--max-tokens", 64, "--max-batch", 2)

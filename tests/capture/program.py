@@ -1,7 +1,5 @@
 """What tests record: kernels launched under a driver that launches nothing, in one process or several."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

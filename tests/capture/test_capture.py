@@ -1,7 +1,5 @@
 """``gdn-aot capture`` around real processes that launch real kernels, up to the driver."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The catalogue, lenient names, division by tensor-parallel size, and ``--shape``."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest
@@ -53,12 +51,6 @@ def test_unknown_model(name: str) -> None:
     with pytest.raises(UsageError, match="unknown model") as caught:
         find_model(name)
     assert "gdn-aot models" in caught.value.hint
-
-
-def test_unknown_model_gets_a_suggestion() -> None:
-    with pytest.raises(UsageError) as caught:
-        find_model("Qwen/Qwen3.5-9")
-    assert "did you mean qwen3.5-9b?" in caught.value.hint
 
 
 def test_division() -> None:
@@ -125,13 +117,10 @@ def test_select_nothing() -> None:
         (shape(haeds="3"), "unknown key 'haeds'"),
         (shape() + ",heads=4", "heads is given twice"),
         (shape(heads="x"), "'x' is not an integer"),
-        (shape(heads=""), "'' is not an integer"),
         (shape(heads="1.5"), "not an integer"),
         (shape(heads="9" * 5000), "not an integer"),
         (shape(heads="٣"), "not an integer"),  # a digit, but not an ASCII one
         (shape(heads="0"), "0 is not positive"),
-        (shape(v_heads="-32"), "-32 is not positive"),
-        (shape(conv_width="0"), "0 is not positive"),
         (shape(v_heads="24"), "v_heads=24 is not a multiple of heads=16"),
         (shape(k_dim="257"), "k_dim=257 is more than 256"),
         (shape(v_dim="513"), "v_dim=513 is more than 512"),
@@ -145,12 +134,6 @@ def test_malformed_shape(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         parse_shape(text)
     assert caught.value.hint
-
-
-def test_unknown_key_gets_a_suggestion() -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_shape(shape(v_head="3"))
-    assert "did you mean v_heads?" in caught.value.hint
 
 
 @given(st.text(max_size=80))

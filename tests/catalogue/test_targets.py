@@ -1,9 +1,6 @@
 """The target table, names of targets, and the check against the installed ptxas."""
 
-from __future__ import annotations
-
-import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,20 +10,11 @@ from gdn_aot.catalogue import targets
 from gdn_aot.catalogue.targets import all_targets, assembler_version, check_assembler, get_target, parse_archs
 from gdn_aot.errors import UsageError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 NAMES = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121"]
 FIGURES = {
     *("max_shared", "shared_per_sm", "registers_per_sm", "registers_per_block", "warp_size", "bf16", "tf32"),
     *("card", "sm_count", "memory"),
 }
-
-
-def fake_ptxas(path: Path, body: str) -> Path:
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
 
 
 def test_table_has_the_ten_targets_in_order() -> None:
@@ -55,10 +43,7 @@ def test_triton_suffix_is_in_the_assembler_arch() -> None:
     assert get_target("sm_120").assembler_arch == "sm_120a"
 
 
-@given(
-    st.sampled_from(NAMES),
-    st.sampled_from(["sm_{n}", "SM{n}", "{n}", "sm-{n}", "sm_{n}a", "compute_{n}", "{d}"]),
-)
+@given(st.sampled_from(NAMES), st.sampled_from(["sm_{n}", "SM{n}", "{n}", "sm-{n}", "sm_{n}a", "compute_{n}", "{d}"]))
 def test_names_match_leniently(name: str, form: str) -> None:
     number = name.removeprefix("sm_")
     written = form.format(n=number, d=f"{number[:-1]}.{number[-1]}")
@@ -70,12 +55,6 @@ def test_unknown_name_lists_the_known(name: str) -> None:
     with pytest.raises(UsageError, match=r"unknown target .*sm_70, sm_75") as caught:
         get_target(name)
     assert caught.value.hint
-
-
-def test_suggestion() -> None:
-    with pytest.raises(UsageError) as caught:
-        get_target("sm_91")
-    assert caught.value.hint == "did you mean sm_90?"
 
 
 def test_parse_archs() -> None:
@@ -100,7 +79,9 @@ def test_an_assembler_that_does_not_know_the_target_is_a_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     refuse = 'test "$1" = --version && exec echo "release 1.2, V1.2.3"; echo "fatal: no such target" >&2; exit 1'
-    monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", str(fake_ptxas(tmp_path / "old", refuse)))
+    (tmp_path / "old").write_text(f"#!/bin/sh\n{refuse}\n")
+    (tmp_path / "old").chmod(0o755)
+    monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", str(tmp_path / "old"))
     reason = check_assembler(get_target("sm_121"))
     assert reason == "old 1.2.3 cannot assemble sm_121a: fatal: no such target"
     assert assembler_version(get_target("sm_121")) == "1.2.3"

@@ -97,11 +97,7 @@ _BIG = "needs 70000 bytes of shared memory, sm_75 has 65536"
          "transferred", "the next transferred", "transferred, too big", "measured before transferred"],
 )  # fmt: skip
 def test_what_is_measured_comes_first_then_what_is_transferred_then_the_providers_own(
-    fits: int,
-    table: TuningTable,
-    suggested: tuple[Config, ...],
-    expected: tuple[Config, str, str],
-    asked: list[int],
+    fits: int, table: TuningTable, suggested: tuple[Config, ...], expected: tuple[Config, str, str], asked: list[int]
 ) -> None:
     """Only one candidate fits, and none after it is compiled."""
     outcomes = {index: FITS if index == fits else TOO_BIG for index in range(3)}

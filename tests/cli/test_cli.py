@@ -1,17 +1,15 @@
 """The command line's frame: help, errors in both forms, exit codes, and the listing commands."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import pytest
-from helpers import TIMEOUT, expect_error
+from helpers import TIMEOUT, Done, expect_error
 
 from gdn_aot import __version__
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -19,12 +17,7 @@ from gdn_aot.cli import main as cli_main
 from gdn_aot.cli._output import Progress, table
 from gdn_aot.errors import NothingSelectedError, Problem, VerificationError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from helpers import Done
-
-    Command = Callable[..., Done]
+Command = Callable[..., Done]
 
 
 @pytest.fixture
@@ -56,11 +49,6 @@ def test_help_lists_every_command(args: list[str], command: Command) -> None:
 
 def test_version(command: Command) -> None:
     assert __version__ in command("--version").out
-
-
-@pytest.mark.parametrize("name", ["targets", "models", "providers"])
-def test_command_help(name: str, command: Command) -> None:
-    assert "--json" in command(name, "-h").out
 
 
 def test_unknown_command_gets_a_suggestion(command: Command) -> None:

@@ -1,17 +1,12 @@
 """``--shape`` with providers that take it, and with one that cannot know enough from it."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from helpers import expect_error, gdn_aot
 
 from gdn_aot.serving.state import State
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHAPE = ("--shape", "heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16")
 COMMANDS = {

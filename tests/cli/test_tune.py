@@ -1,17 +1,12 @@
 """``gdn-aot tune`` on the command line of a machine without a card."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from helpers import expect_error, gdn_aot
 
 from gdn_aot.cli.tune import parse_duration, parse_tokens
 from gdn_aot.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHAPE = "heads=2,v_heads=4,k_dim=64,v_dim=64,dtype=bf16"
 NO_CARD = {"CUDA_VISIBLE_DEVICES": ""}

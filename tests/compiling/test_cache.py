@@ -87,15 +87,6 @@ def test_a_damaged_trace_is_a_miss(cache: BuildCache, bad: bytes | None) -> None
     assert cache.trace("k") is None
 
 
-def test_a_cache_below_a_file_is_not_writable(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    cache = BuildCache(tmp_path / "file" / "cache")
-    with pytest.raises(NotWritableError, match="Not a directory") as caught:
-        cache.put_trace("k", b"x")
-    assert "GDN_AOT_HOME" in caught.value.hint
-    assert cache.trace("k") is None
-
-
 def test_a_full_disk_leaves_no_temporary_file(cache: BuildCache, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_source: object, _destination: object) -> NoReturn:
         raise OSError(28, "No space left on device")

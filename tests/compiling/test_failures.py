@@ -1,4 +1,4 @@
-"""Compilers that break, hang or are interrupted."""
+"""Compilers that break, hang, are interrupted or take their time."""
 
 import os
 import signal
@@ -8,13 +8,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import triton
 from helpers import TIMEOUT, environment, expect_error, gdn_aot
+from jobs import make_job
 from processes import living
+
+from gdn_aot.building import pipeline
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.compiling.executor import Answer, LocalCompiling
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _KERNEL = "fla.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule_fwd_kernel"
@@ -172,3 +179,38 @@ def test_a_second_build_uses_what_an_interrupted_one_compiled(tmp_path: Path) ->
         process.communicate(timeout=TIMEOUT)
     (row,) = gdn_aot("build", *_ARGUMENTS, "-o", tmp_path / "out", "--json", home=home).json["artifacts"]
     assert 0 < row["compiled"] < row["binaries"]
+
+
+# What a compile is said to have taken: CPU time, that of the assembler included and waiting left out
+
+
+_WAITS, _BURNS = 4.0, 1.0
+"""Seconds that the assembler sleeps, and that it computes."""
+
+
+def test_computing_counts_and_waiting_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: Callable[[str], dict[str, str]]
+) -> None:
+    answers: list[Answer] = []
+    receive = LocalCompiling.receive
+
+    def heard(workers: LocalCompiling) -> Answer:
+        answers.append(receive(workers))
+        return answers[-1]
+
+    monkeypatch.setattr(LocalCompiling, "receive", heard)
+    burn = f"import time\nwhile time.process_time() < {_BURNS}: pass"
+    then = f"sleep {_WAITS}\n{sys.executable} -c '{burn}'\nexec {_TOOLS / 'ptxas-blackwell'} \"$@\""
+    for name, value in fake(then).items():
+        monkeypatch.setenv(name, value)
+    shape, limits = "heads=2,v_heads=2,k_dim=64,v_dim=64,dtype=bf16", Limits(max_tokens=64, max_batch=1)
+    options: dict[str, Any] = {"workloads": ["gated-norm"], "limits": limits, "jobs": 1, "timeout": 300}
+    job, target = make_job(tmp_path / "cache", tmp_path, shapes=[shape], **options), get_target("sm_120")
+    with ExitStack() as stack:
+        lazy = pipeline.LazyWorker(stack, "fla", target)
+        run = pipeline.compile_target(job, target, lazy, lambda *_: None).run
+    compiled = [answer.seconds for answer in answers if not answer.reused]
+    assert compiled
+    assert all(_BURNS <= seconds < _WAITS for seconds in compiled), compiled
+    assert sum(answer.seconds for answer in answers) == pytest.approx(sum(run.spent.values()))
+    assert all(answer.object is not None for answer in answers)

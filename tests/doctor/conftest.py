@@ -1,14 +1,9 @@
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from builds import Built
 from doctoring import CLEARED, driver_library, serving_home
-
-if TYPE_CHECKING:
-    from builds import Built
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,16 @@
 """``gdn-aot doctor``: artifacts, and what is in their way."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import storing
 import zstandard
+from builds import Built
 from doctoring import KERNEL, artifact_of, distribution, doctor, first_on_path, flip, in_the_way, provider_copy
-from helpers import expect_error, gdn_aot, python, run
+from helpers import gdn_aot, python, run
 from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as manifests
@@ -19,10 +18,6 @@ from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.doctor import artifacts, next_start
 from gdn_aot.machine import devices
 from gdn_aot.store.install import size_of
-
-if TYPE_CHECKING:
-    from builds import Built
-
 
 # ---- Nothing, and what fits ----
 
@@ -136,14 +131,6 @@ def test_a_damaged_index(copied: Path) -> None:
     assert document["error"]["hint"].startswith(f"delete {artifact['path']} and set GDN_AOT_ARTIFACT to its file")
 
 
-@pytest.mark.parametrize("content", [b"", b"gdnaot", b"x" * 1000])
-def test_an_index_that_is_none(copied: Path, content: bytes) -> None:
-    (artifact_of(copied) / "index").write_bytes(content)
-    assert "index: it is not an index" in in_the_way(doctor(copied, code=4))
-    (artifact_of(copied) / "index").unlink()
-    assert "No such file" in in_the_way(doctor(copied, code=4))
-
-
 def test_a_pack_that_is_cut_or_gone(copied: Path) -> None:
     pack = artifact_of(copied) / "pack"
     size = pack.stat().st_size
@@ -251,10 +238,7 @@ def state(path: str, **more: Any) -> artifacts.ArtifactState:
 
 
 def test_a_kernel_that_another_artifact_serves_is_not_refused() -> None:
-    refused = (
-        artifacts.Unserved(kernel="m:f", reason="edited"),
-        artifacts.Unserved(kernel="m:g", reason="edited"),
-    )
+    refused = (artifacts.Unserved(kernel="m:f", reason="edited"), artifacts.Unserved(kernel="m:g", reason="edited"))
     both = [state("a", refused=refused), state("b", refused=refused[:1])]
     (start,) = next_start.next_starts(both, (), "")
     assert (start.artifacts, start.served, start.refused) == (("a", "b"), ("m:g",), refused[:1])
@@ -305,7 +289,3 @@ def test_the_page(served: Path, tmp_path: Path) -> None:
     assert "in the way" in done.out.splitlines()
     assert done.out.splitlines()[-1] == f"not ok: the store {tmp_path}/store has no artifact"
     assert done.err.startswith(f"Error: the store {tmp_path}/store has no artifact\nHint: gdn-aot build")
-
-
-def test_an_unknown_option(tmp_path: Path) -> None:
-    expect_error(gdn_aot("doctor", "--json", "--depe", home=tmp_path, code=2), 2, "usage")

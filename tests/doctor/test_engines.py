@@ -1,9 +1,8 @@
 """``gdn-aot doctor`` on a machine that serves with vLLM: is the loader installed there, and what does it serve."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import factory
 import pytest
@@ -21,9 +20,6 @@ from gdn_aot.machine import installed
 from gdn_aot.providers.vllm.engine import conditions
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PREFILL = "vllm.third_party.flash_linear_attention.ops.chunk_o:chunk_fwd_kernel_o"
 OLD_PREFILL = "vllm.model_executor.layers.fla.ops.solve_tril:merge_16x16_to_64x64_inverse_kernel"
@@ -147,10 +143,7 @@ def test_vllm_plugins_without_us_is_in_the_way(vllm: Any) -> None:
 def test_a_filter_that_leaves_us_out_does_not_hide_that_there_is_no_entry_point(vllm: Any) -> None:
     obstacles = vllm(code=4, entry_point=False, VLLM_PLUGINS="other")["obstacles"]
     assert [(obstacle["where"], obstacle["what"].partition(" leaves ")[0]) for obstacle in obstacles] == [
-        (
-            "hooks",
-            "vllm 0.24.0 finds no entry point gdn_aot of vllm.general_plugins, so that it does not load it",
-        ),
+        ("hooks", "vllm 0.24.0 finds no entry point gdn_aot of vllm.general_plugins, so that it does not load it"),
         ("hooks", "VLLM_PLUGINS=other"),
     ]
 
@@ -178,7 +171,3 @@ def test_the_advice_builds_for_the_providers_that_are_installed(tmp_path: Path, 
 def test_without_a_provider_the_advice_asks_for_one() -> None:
     (start,) = next_starts((), (), "")
     assert start.commands == ("gdn-aot build --arch TARGET --provider PROVIDER --model NAME",)
-
-
-def test_an_entry_point_that_is_not_installed_is_in_the_way(vllm: Any) -> None:
-    assert "finds no entry point gdn_aot of vllm.general_plugins" in in_the_way(vllm(code=4, entry_point=False))

@@ -1,7 +1,5 @@
 """``gdn-aot doctor``: the machine around the artifacts: devices, settings, compiler, and what installs the loader."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -61,22 +61,3 @@ def test_without_the_files_the_same_kernels_are_benchmarked(
     assert directory.is_dir()
     found = program("exported", without=["FLA_CONFIG_DIR", "FLA_CACHE_MODE"])
     assert set(found["benchmarked"]) >= LOOKED_UP
-
-
-def test_another_choice_is_used_too(program: Program, exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """One kernel gets a configuration that only this file has: FLA does not take it from anywhere else."""
-    directory, _ = exported
-    name = "chunk_gated_delta_rule_fwd_kkt_solve_kernel"
-    for path in directory.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    document = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
-    for entry in document["autotune_entries"].values():
-        entry["config"] |= {"kwargs": {"BK": 32}, "num_warps": 2, "num_stages": 1}
-    (tmp_path / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
-    found = program("exported", extra=fla_configs.environment(tmp_path))
-    ((_, entries),) = ((kernel, rows) for kernel, rows in found["used"].items() if kernel.endswith(f":{name}"))
-    assert entries
-    assert {(config["kwargs"]["BK"], config["num_warps"], config["num_stages"]) for _, config in entries} == {
-        (32, 2, 1)
-    }
-    assert name not in found["benchmarked"]

@@ -1,7 +1,5 @@
 """The matrix file: what is read, what is refused, and with which words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -72,34 +70,24 @@ FORM = [
     (("artifacts",), [], "artifacts", "unknown key; did you mean artifact?"),
     (("format",), ..., "format", "missing"),
     (("format",), 2, "format", "expected 1, got 2"),
-    (("format",), True, "format", "expected 1, got True"),
     (("defaults", "tp"), ..., "defaults.tp", "missing"),
     (("defaults", "tp"), [1, 2, 1], "defaults.tp[2]", "1 is there twice"),
     (("defaults", "pyton"), "3.11", "defaults.pyton", "did you mean python?"),
-    (("defaults",), [], "defaults", "expected object, got list"),
     (("environment",), [], "environment", "expected list of at least 1, got list of 0"),
-    (("environment",), {}, "environment", "expected list, got object"),
-    (("environment", 0), 1, "environment[0]", "expected object, got int"),
     (("environment", 0, "name"), "A b", "environment[0].name", "lower-case letters"),
     (("environment", 0, "name"), "a\n", "environment[0].name", "lower-case letters"),
     (("environment", 0, "triton"), 3.6, "environment[0].triton", "expected str, got float"),
     (("environment", 0, "triton"), "latest", "environment[0].triton", "a version such as 3.6.0"),
     (("environment", 0, "python"), "4.1", "environment[0].python", "a version of Python"),
-    (("environment", 0, "python"), "", "environment[0].python", "a version of Python"),
     (("environment", 0, "runner"), "${{ x }}", "environment[0].runner", "a label"),
     (("environment", 0, "requirements"), "a b; rm", "environment[0].requirements", "a path of letters"),
-    (("environment", 0, "distribution"), "x", "environment[0].distribution", "unknown key"),
-    (("artifact", 0, "targts"), [], "artifact[0].targts", "did you mean targets?"),
     (("artifact", 0, "targets"), ..., "artifact[0].targets", "missing"),
     (("artifact", 0, "targets"), [], "artifact[0].targets", "expected list of at least 1, got list of 0"),
     (("artifact", 0, "targets", 0), "90", "artifact[0].targets[0]", "a target such as sm_90"),
     (("artifact", 0, "targets", 1), "sm_70", "artifact[0].targets[1]", "is there twice"),
-    (("artifact", 0, "targets", 0), 90, "artifact[0].targets[0]", "expected str, got int"),
-    (("artifact", 0, "tp"), "1,2", "artifact[0].tp", "expected list, got str"),
     (("artifact", 0, "tp"), [], "artifact[0].tp", "expected list of at least 1, got list of 0"),
     (("artifact", 0, "tp"), [0], "artifact[0].tp[0]", "expected at least 1, got 0"),
     (("artifact", 0, "tp"), [1, True], "artifact[0].tp[1]", "got bool"),
-    (("artifact", 0, "tp"), [2, 2], "artifact[0].tp[1]", "is there twice"),
     (("artifact", 0, "max_tokens"), 0, "artifact[0].max_tokens", "expected at least 1, got 0"),
     (("artifact", 0, "max_tokens"), 1 << 31, "artifact[0].max_tokens", "expected less than 2147483648"),
     (("artifact", 0, "models"), ["x y"], "artifact[0].models[0]", "lower-case letters"),
@@ -116,7 +104,6 @@ def test_what_is_wrong_in_form(steps: tuple[Any, ...], value: Any, where: str, w
 MEANING = [
     (("environment", 0, "provider"), "flaa", "environment[0].provider", "did you mean fla?"),
     (("environment", 0, "version"), "0.6.1", "environment[0].version", "did you mean 0.6.0?"),
-    (("environment", 0, "triton"), "3.5.1", "environment[0].triton", "3.6 to 3.9 are"),
     (("environment", 0, "triton"), "3.10.0", "environment[0].triton", "3.6 to 3.9 are"),
     (("environment", 1, "triton"), "3.6.0", "environment[1].triton", "vllm 0.33.0 does not run with Triton 3.6.0"),
     (("environment", 1, "triton"), "3.6.0", "environment[1].triton", "torch 2.14.0, which asks for triton ~=3.8.0"),

@@ -95,11 +95,6 @@ def test_right_results_pass(prepared: tuple[CheckTask, Built], tmp_path: Path) -
     said = record.summary(tmp_path, provider, made.target, made.trace, packed)
     assert said.status == "checked"
     assert said.detail == f"ptx on NVIDIA H100 80GB HBM3, driver 580.1, {written.date}"
-    fewer = [structs.replace(kernel, choices=kernel.choices[:1]) for kernel in written.kernels]
-    record.save(structs.replace(written, kernels=tuple(fewer)), path)
-    said = record.summary(tmp_path, provider, made.target, made.trace, packed)
-    assert said.status == "partly checked"
-    assert f"of the {len(packed)} choices and launches packed here" in said.detail
     record.save(structs.replace(written, triton="3.5.0"), path)
     assert record.summary(tmp_path, provider, made.target, made.trace, packed).status == "not run"
 
@@ -167,14 +162,11 @@ def test_a_target_that_cannot_be_run_is_recorded_as_such(session_home: Path, tmp
     ("old", "new", "reason"),
     [
         (None, "", "is not JSON"),
-        (None, "[]", "expected object, got list"),
         (None, "{}", "target: missing"),
         ('"format": 1', '"format": 2', "format: 2 is not a known format version"),
         ('"status": "checked"', '"status": "good"', "status: expected checked or failed or not run, got 'good'"),
-        ('"tp": 1', '"tp": "1"', "checks[0].tp: expected int, got str"),
         ('"ok": true', '"ok": null', "kernels[0].ok: expected bool, got null"),
         ('"date": "', '"date": "x', "date: 'x2026-11-24' is not a day as 2026-11-24"),
-        ('"tool"', '"tools": 1, "tool"', "tools: unknown key; did you mean tool?"),
         ('"tool": "', '"tool":  "', "is not written as gdn-aot writes it"),
     ],
 )

@@ -114,10 +114,6 @@ def _object(cubin: str, *, shared: int = 4096, warps: int = 4, registers: int = 
     )
 
 
-def test_what_fits_stays() -> None:
-    assert prune({A: _object("a"), B: _object("b")}, SM_90, [A]) == {}
-
-
 def test_what_does_not_fit_goes_even_if_it_is_the_providers() -> None:
     found = prune({A: _object("a", shared=300_000), B: _object("b", warps=16, registers=255)}, SM_90, [A])
     assert "300000 bytes of shared memory" in found[A]

@@ -115,10 +115,6 @@ class Traced:
     wanted: Used
 
 
-def _config(config: r.Config) -> list[Any]:
-    return [dict(config.kwargs), config.num_warps, config.num_stages, config.num_ctas, config.maxnreg]
-
-
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
     found = python(_COMMON + _TRACE, _request(), home=tmp_path_factory.mktemp("home"))
@@ -133,7 +129,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
         known, choices = kernels.setdefault(name, (configs, []))
         assert known == configs
         choices.append(choice)
-        wanted[name, json.dumps(key)] = _config(configs[-1])
+        wanted[name, json.dumps(key)] = candidates[-1]
     made = records.record(
         *(records.kernel(configs, *choices, name=name) for name, (configs, choices) in kernels.items()),
         provider=structs.replace(records.FLA, version=installed.require("fla")),

@@ -38,13 +38,6 @@ def test_the_norm_has_a_case_for_every_launch_key_of_every_card(v_heads: int) ->
     assert len(norm_rows(v_heads)) == len(covered), "each once"
 
 
-def test_row_counts_of_one_card_are_not_those_of_another() -> None:
-    """Why cases are made for every SM count: 15 heads, as OLMo-Hybrid has at TP 2."""
-    assert (2, 16) not in {_kinds(15, 40, tokens) for tokens in range(1, 4096)}
-    assert (2, 16) in {_kinds(15, 72, tokens) for tokens in range(1, 4096)}
-    assert {kind for _, kind in {_kinds(15, sm, tokens) for tokens, sm in norm_rows(15)}} == {0, 16}
-
-
 @pytest.mark.parametrize("kind", CASES)
 def test_a_step_survives_as_a_call(kind: str) -> None:
     steps = list(CASES[kind](DRAFTED))

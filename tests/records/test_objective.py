@@ -13,9 +13,7 @@ COUNTS = (64, 512, 2048)
 _SAMPLE = st.builds(Sample, us=st.floats(1, 1000), noise=st.floats(0, 5))
 _ANY_SAMPLE = st.none() | _SAMPLE | st.builds(Sample, us=st.sampled_from([math.nan, math.inf, 0.0]), noise=st.just(0.1))
 _OBJECTIVE = st.builds(
-    Objective,
-    weights=st.fixed_dictionaries(dict.fromkeys(COUNTS, st.floats(0.01, 1))),
-    bound=st.floats(1, 2),
+    Objective, weights=st.fixed_dictionaries(dict.fromkeys(COUNTS, st.floats(0.01, 1))), bound=st.floats(1, 2)
 )
 
 
@@ -51,11 +49,6 @@ def test_the_favoured_lengths_decide() -> None:
     assert verdict.ranking == (1, 0)
 
 
-def test_a_candidate_above_the_bound_gives_way_to_a_slower_one_within() -> None:
-    verdict = _choose({64: [10, 12], 512: [19, 18], 2048: [43, 40]})
-    assert verdict.chosen == 0
-
-
 def test_if_none_is_within_the_bound_the_least_worst_ratio_decides() -> None:
     verdict = _choose({64: [10, 15], 2048: [60, 40]})
     assert (verdict.chosen, verdict.worst) == (0, 1.5)
@@ -76,10 +69,6 @@ def test_ties_go_to_the_smaller_one() -> None:
 def test_much_noise_gives_away_no_more_than_five_per_cent() -> None:
     assert _choose({512: [100.0, 106.0]}, noise=0.5, sizes=[2, 1]).chosen == 0
     assert _choose({512: [100.0, 104.0]}, noise=0.5, sizes=[2, 1]).chosen == 1
-
-
-def test_a_candidate_rejected_at_one_count_is_out() -> None:
-    assert _choose({64: [None, 10], 512: [10, 20]}).chosen == 1
 
 
 @pytest.mark.parametrize("samples", [{}, {64: []}, {64: [None]}, {64: [Sample(math.nan, 0)]}, {64: [Sample(1, -1)]}])

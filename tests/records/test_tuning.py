@@ -121,10 +121,8 @@ def test_unknown_members_are_refused() -> None:
     [
         (_set("format", to=2), "format: 2 is not a known format version, only 1 is"),
         (_set("format", to="1"), "format: expected 1, got '1'"),
-        (_set("format", to=True), "format: expected 1, got True"),
         (_set("format", to=...), "is not written as gdn-aot writes it"),
         (_set("provider", to=...), "provider: missing"),
-        (_set("kernels", to=...), "kernels: missing"),
         (_set("providr", to=1), "providr: unknown key; did you mean provider?"),
         (_set("device", "driver", to=580), "device.driver: expected str, got int"),
         (_set("objective", "weights", "many", to=1.0), "objective.weights: expected `int`, got `str`"),
@@ -140,12 +138,7 @@ def test_unknown_members_are_refused() -> None:
             _set(*_K, "candidates", 0, "kwargs", to=[["B", 1], ["B", 2]]),
             "candidates[0].kwargs[1]: is in the list twice",
         ),
-        (
-            _set(*_K, "candidates", 0, "kwargs", 0, 1, to=None),
-            "kwargs[0][1]: expected a value, got null",
-        ),
-        (_set(*_K, "candidates", 0, "kwargs", 0, 1, to=[32]), "kwargs[0][1]: expected "),
-        (_set(*_K, "candidates", 0, "num_warps", to=...), "kernels[1].candidates[0].num_warps: missing"),
+        (_set(*_K, "candidates", 0, "kwargs", 0, 1, to=None), "kwargs[0][1]: expected a value, got null"),
         (_set(*_K, "candidates", 2, to=...), ": 3 times for 2 candidates"),
         (_set(*_K, "choices", 1, "key", to=list(records.KEY)), "kernels[1].choices[1]: is in the list twice"),
         (_set(*_C, "key", 0, to=[1]), "kernels[1].choices[0].key[0]: expected "),
@@ -281,9 +274,7 @@ def test_merging_unites_candidates_with_the_providers_first() -> None:
         resources=(None, r.Footprint(registers=1, shared=2, local=3, size=4), None),
     )
     new_choice = choice(
-        times(64, 1.0, 5.0, None),
-        key=(2,),
-        rejected=(r.Rejected(candidate=2, tokens=None, reason="spills"),),
+        times(64, 1.0, 5.0, None), key=(2,), rejected=(r.Rejected(candidate=2, tokens=None, reason="spills"),)
     )
     merged = r.merge(
         record(kernel([a, b, wide], old_choice, offered=2)), record(kernel([b, c, a], new_choice, offered=2))
@@ -346,9 +337,3 @@ def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_file_in_the_place_of_the_directory_is_not_writable(tmp_path: Path) -> None:
-    (tmp_path / "sm_90").write_text("")
-    with pytest.raises(NotWritableError):
-        records.write(tmp_path, full())

@@ -6,7 +6,6 @@ fields that matter to them are checked.
 
 import re
 import shlex
-import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,24 +87,12 @@ def test_a_repository_is_copied(registry: Path, decode: Built, tools: Path, tmp_
     served(tmp_path / "isolated", tmp_path)
 
 
-def test_scripts_can_be_run() -> None:
-    for script in (EXAMPLES / "air-gapped").iterdir():
-        assert script.stat().st_mode & stat.S_IXUSR
-
-
 # GitHub Actions
 
 
 def workflow(name: str) -> dict[str, Any]:
+    """Return a workflow, whose form is checked by ``tests/workflows/test_lint.py``."""
     document: dict[str, Any] = yaml.safe_load((EXAMPLES / "github-actions" / name).read_text())
-    assert document["permissions"] == {}
-    for job in document["jobs"].values():
-        assert job["timeout-minutes"] <= 120
-        for step in job["steps"]:
-            assert ("uses" in step) is not ("run" in step)
-            assert "${{" not in step.get("run", ""), "an expression in a script can inject commands"
-            if "uses" in step:
-                assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"])
     return document
 
 

@@ -53,17 +53,6 @@ def test_what_it_does_and_says(here: Here, sm_120: Written) -> None:
     assert (quiet.out, quiet.err) == (f"{row['path']}\n", "")
 
 
-def test_the_loader_finds_it(here: Here) -> None:
-    here.fetch("--arch", "all")
-    code = """
-import json, sys
-from gdn_aot.serving.find import find
-found, verdicts = find(sys.argv[1], None)
-print(json.dumps([verdict.artifact for verdict in verdicts]))
-"""
-    assert sorted(python(code, here.home, home=here.home)) == [SM_120, SM_90]
-
-
 def test_again_writes_and_reads_nothing(here: Here, sm_120: Written) -> None:
     here.fetch()
     before = {path: path.stat().st_mtime_ns for path in (here.home / "store").rglob("*")}

@@ -6,7 +6,6 @@ import shutil
 from typing import Any
 
 import pytest
-from doctoring import flip
 from helpers import expect_error
 from making import SM_90, SM_120, WANTED, make
 from registries import Here, kept
@@ -16,14 +15,11 @@ from gdn_aot.artifact.archive import Written
 from gdn_aot.artifact.names import make_identifier
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.cli import main
-from gdn_aot.errors import NetworkError, VerificationError
+from gdn_aot.errors import NetworkError
 from gdn_aot.registry import fetch as fetching
 from gdn_aot.registry.base import Addition
-from gdn_aot.registry.fetch import FetchOrder
 from gdn_aot.registry.layout import INDEX, Entry, artifact_path
 from gdn_aot.registry.open import open_registry
-from gdn_aot.registry.select import Request
-from gdn_aot.store.store import Store
 from gdn_aot.store.stored import StoredArtifact
 
 
@@ -32,20 +28,6 @@ def refused(here: Here, *args: object, code: int = 5, kind: str = "verification"
     error: dict[str, Any] = expect_error(here.fetch(*args, "--json", code=code), code, kind)
     assert here.files() == {}
     return error
-
-
-@pytest.mark.parametrize("at", [0, 20, -1, None])
-def test_wrong_bytes(here: Here, sm_120: Written, at: int | None) -> None:
-    """One of them changed, or the last one gone."""
-    content = kept(here.registry, sm_120)
-    if at is None:
-        content.write_bytes(content.read_bytes()[:-1])
-        refused(here)
-    else:
-        flip(content, at)
-        error = refused(here)
-        assert sm_120.sha256 in str(error["problems"])
-        assert "nothing was installed" in error["hint"]
 
 
 def change_index(here: Here, *more: Addition, new: bool = False, **changes: Any) -> None:
@@ -100,17 +82,6 @@ def test_an_index_that_lies(here: Here) -> None:
         assert len(problem["what"]) < 450
 
 
-@pytest.mark.parametrize("field", LIES)
-def test_an_index_that_lies_about_one_thing(here: Here, field: str) -> None:
-    change_index(here, **{field: LIES[field]})
-    request = Request(targets=("sm_120",), providers=(), others=True, triton=None)
-    order = FetchOrder(repo=str(here.registry), revision=None, request=request)
-    with pytest.raises(VerificationError) as caught:
-        fetching.fetch(order, Store(str(here.home)), print, print)
-    assert [problem.where for problem in caught.value.problems] == [field]
-    assert here.files() == {}
-
-
 def test_every_field_is_compared() -> None:
     """The others say which file it is, or are what the identifier is made of."""
     named = {"identifier", "sha256", "size", "target", "provider", "version", "triton"}
@@ -155,13 +126,6 @@ def test_a_missing_file(here: Here) -> None:
 # Failures and what they end with
 
 
-def test_no_revision_and_no_registry(here: Here) -> None:
-    for revision in ("v9", "0" * 40):
-        refused(here, "--revision", revision, code=7, kind="revision-missing")
-    here.registry.rename(here.registry.with_name("away"))
-    refused(here, code=7, kind="repository-missing")
-
-
 def test_a_store_that_cannot_be_written(here: Here, sm_120: Written) -> None:
     """It says so before anything is downloaded: the file is not even there."""
     here.home.mkdir()
@@ -169,12 +133,6 @@ def test_a_store_that_cannot_be_written(here: Here, sm_120: Written) -> None:
     kept(here.registry, sm_120).unlink()
     done = here.fetch("--json", code=9, extra={"GDN_AOT_HOME": f"{here.home}/file/x"})
     assert "GDN_AOT_HOME" in expect_error(done, 9, "not-writable")["hint"]
-
-
-def test_a_newer_store(here: Here) -> None:
-    here.fetch()
-    (here.home / "store/format").write_text("99\n")
-    expect_error(here.fetch("--arch", "sm_90", "--json", code=5), 5, "unknown-format")
 
 
 @pytest.mark.parametrize(

@@ -26,17 +26,14 @@ def pinned(target: str, digest: str, size: int) -> LockedArtifact:
     )
 
 
-def sample() -> LockFile:
-    artifacts = (pinned("sm_120", "a" * 64, 1000), pinned("sm_90", "b" * 64, 2000))
-    return LockFile(repository="hf://org/name", revision="v1", commit="c" * 40, artifacts=artifacts)
-
-
 def dumped(raw: Any) -> bytes:
     return json.dumps(raw, indent=2).encode() + b"\n"
 
 
 def broken(path: tuple[str | int, ...], value: Any) -> bytes:
-    return dumped(changed(LOCK_FORM, sample(), path, value))
+    artifacts = (pinned("sm_120", "a" * 64, 1000), pinned("sm_90", "b" * 64, 2000))
+    lock = LockFile(repository="hf://org/name", revision="v1", commit="c" * 40, artifacts=artifacts)
+    return dumped(changed(LOCK_FORM, lock, path, value))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +42,6 @@ def broken(path: tuple[str | int, ...], value: Any) -> bytes:
         (("repository",), "http://evil", "repository"),
         (("repository",), "org/name", "repository"),
         (("repository",), "hf://org/name@v1", "repository"),
-        (("repository",), 5, "repository"),
         (("revision",), "../v1", "revision"),
         (("commit",), "v1", "commit"),
         (("commit",), ..., "commit"),
@@ -53,7 +49,6 @@ def broken(path: tuple[str | int, ...], value: Any) -> bytes:
         (("artifacts",), [], "artifacts"),
         (("artifacts", 0, "sha256"), "A" * 64, "artifacts[0].sha256"),
         (("artifacts", 1, "size"), 0, "artifacts[1].size"),
-        (("artifacts", 1, "size"), "2000", "artifacts[1].size"),
         (("artifacts", 1, "identifier"), "../../etc/passwd", "artifacts[1].identifier"),
         (("artifacts", 1, "identifier"), SM_120, "artifacts[1].identifier"),
         (("artifacts", 0, "identifier"), "flax", "artifacts[0].identifier"),
@@ -65,12 +60,6 @@ def test_what_is_wrong_has_its_path(path: tuple[str | int, ...], value: Any, whe
     with pytest.raises(VerificationError) as caught:
         LOCK_FORM.decode(broken(path, value))
     assert where in [problem.where for problem in caught.value.problems]
-
-
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format": "1"}', b'{"format": 1, "format": 1}'])
-def test_what_is_no_lock_file(data: bytes) -> None:
-    with pytest.raises(VerificationError):
-        LOCK_FORM.decode(data)
 
 
 def test_another_format() -> None:

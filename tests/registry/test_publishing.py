@@ -19,7 +19,7 @@ from registries import branches, files, listed, send, uploads
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import Written
-from gdn_aot.errors import ConflictError, NetworkError, RegistryError, StaleParentError
+from gdn_aot.errors import ConflictError, NetworkError, RegistryError
 from gdn_aot.registry.base import Addition, Registry
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.remote import RemoteRegistry
@@ -87,16 +87,6 @@ def test_somebody_else_publishes_the_same_identifier(
     with pytest.raises(ConflictError):
         send(Meddled(either, partial(send, either, theirs)), sm_120)
     assert listed(either) == expected(sm_90, theirs)
-
-
-def test_always_too_late(either: Registry, sm_120: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stale(*_: object) -> str:
-        raise StaleParentError("too late")
-
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr(either, "commit", stale)
-    with pytest.raises(StaleParentError):
-        send(either, sm_120)
 
 
 @pytest.mark.parametrize(("either", "step"), STEPS, indirect=["either"])
@@ -252,11 +242,6 @@ def test_tokens_are_never_shown(tmp_path: Path) -> None:
     assert "Traceback" in done.err  # of the exception that was translated
     for secret in ("environmentsecret", "optionsecret", "passpass"):
         assert secret not in done.out + done.err
-
-
-def test_offline(tmp_path: Path) -> None:
-    done = run(tmp_path, make(tmp_path).path, "--repo", "hf://org/name", code=8, HF_HUB_OFFLINE="1")
-    expect_error(done, 8, "offline-miss")
 
 
 @pytest.mark.parametrize(

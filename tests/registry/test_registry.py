@@ -9,17 +9,9 @@ from making import SM_120, expected, indexed, make
 from msgspec.structs import replace
 from registries import branches, listed, send, spoil, uploads
 
+from gdn_aot import errors
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact.archive import Written
-from gdn_aot.errors import (
-    ConflictError,
-    EntryMissingError,
-    RevisionMissingError,
-    StaleParentError,
-    UnknownFormatError,
-    UsageError,
-    VerificationError,
-)
 from gdn_aot.registry.base import Addition, Registry, Snapshot, index_at, read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import CARD, ENTRY_FORM, INDEX, INDEX_FORM, artifact_path, entry_path, make_index
@@ -53,10 +45,10 @@ def test_commits_and_tags(either: Registry, sm_120: Written) -> None:
         assert either.read(snapshot, INDEX) == content
         place = either.download(snapshot, path, sm_120.size, sm_120.sha256)
         assert place.read_bytes() == sm_120.path.read_bytes()
-    with pytest.raises(ConflictError, match=first):
+    with pytest.raises(errors.ConflictError, match=first):
         either.tag("v1.0.0", second)
     for parent in (first, None):
-        with pytest.raises(StaleParentError):
+        with pytest.raises(errors.StaleParentError):
             either.commit("v1", parent, [Addition(path=INDEX, content=b"1")], "third")
     assert either.refs() == refs
 
@@ -64,32 +56,32 @@ def test_commits_and_tags(either: Registry, sm_120: Written) -> None:
 def test_what_is_missing(either: Registry) -> None:
     commit = spoil(either, b"{}")
     nowhere = Snapshot(revision="0" * 40, commit="0" * 40)
-    with pytest.raises(RevisionMissingError, match="v9"):
+    with pytest.raises(errors.RevisionMissingError, match="v9"):
         either.resolve("v9")
-    with pytest.raises(RevisionMissingError, match="0" * 40):
+    with pytest.raises(errors.RevisionMissingError, match="0" * 40):
         either.read(nowhere, INDEX)
-    with pytest.raises(RevisionMissingError):
+    with pytest.raises(errors.RevisionMissingError):
         either.tag("v1.0.0", nowhere.commit)
-    with pytest.raises(EntryMissingError, match="other"):
+    with pytest.raises(errors.EntryMissingError, match="other"):
         either.read(either.resolve(commit), "other.json")
-    with pytest.raises(EntryMissingError, match="sm_120"):
+    with pytest.raises(errors.EntryMissingError, match="sm_120"):
         either.download(either.resolve(commit), artifact_path(SM_120), 5, "0" * 64)
     assert not either.refs().tags
 
 
 @pytest.mark.parametrize("tag", ["..", "-x", "a//b", "x.lock"])
 def test_names_of_tags(either: Registry, tag: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(errors.UsageError):
         either.tag(tag, "0" * 40)
 
 
 def test_a_file_that_changed_is_not_published(either: Registry, sm_120: Written) -> None:
     before = either.refs()
     changed = Addition(path=artifact_path(SM_120), content=sm_120.path, sha256="0" * 64)
-    with pytest.raises(VerificationError, match="changed"):
+    with pytest.raises(errors.VerificationError, match="changed"):
         either.commit("v1", before.branches.get("v1"), [changed], "x")
     assert {**before.branches, **either.refs().branches}.keys() <= {"v1", "main"}
-    with pytest.raises(EntryMissingError):
+    with pytest.raises(errors.EntryMissingError):
         either.download(either.resolve("v1"), artifact_path(SM_120), sm_120.size, "0" * 64)
 
 
@@ -98,7 +90,7 @@ def test_another_size(hub: LoopbackHub, either: Registry, sm_120: Written) -> No
     snapshot = either.resolve(str(send(either, sm_120).commit))
     hub.log.clear()
     for size in (1, sm_120.size - 1, sm_120.size + 1):
-        with pytest.raises(VerificationError) as caught:
+        with pytest.raises(errors.VerificationError) as caught:
             either.download(snapshot, artifact_path(SM_120), size, sm_120.sha256)
         (problem,) = caught.value.problems
         assert str(problem).endswith(f"{sm_120.size} bytes, expected {size}")
@@ -169,15 +161,15 @@ def test_other_content_is_refused(either: Registry, sm_120: Written, sm_90: Writ
     new = make(tmp_path, build=1)
     send(either, sm_120, tag="v1.0.0")
     before = either.refs()
-    with pytest.raises(ConflictError) as caught:
+    with pytest.raises(errors.ConflictError) as caught:
         send(either, new, sm_90)
     assert sm_120.sha256 in caught.value.message
     assert new.sha256 in caught.value.message
-    with pytest.raises(ConflictError, match=r"tag v1\.0\.0"):
+    with pytest.raises(errors.ConflictError, match=r"tag v1\.0\.0"):
         send(either, new, tag="v1.0.0", replace=True)
-    with pytest.raises(ConflictError, match="does not have it"):
+    with pytest.raises(errors.ConflictError, match="does not have it"):
         send(either, sm_90, tag="v1.0.0")
-    with pytest.raises(UsageError, match="needs a new tag"):
+    with pytest.raises(errors.UsageError, match="needs a new tag"):
         send(either, new, replace=True)
     assert either.refs() == before
     assert listed(either) == expected(sm_120)
@@ -197,9 +189,9 @@ def test_replacing_keeps_the_old_under_its_tag(either: Registry, sm_120: Written
 
 def test_what_cannot_be_published(either: Registry, sm_120: Written, tmp_path: Path) -> None:
     before = either.refs()
-    with pytest.raises(UsageError, match="different builds"):
+    with pytest.raises(errors.UsageError, match="different builds"):
         send(either, sm_120, make(tmp_path, build=1))
-    with pytest.raises(UsageError, match="no artifact"):
+    with pytest.raises(errors.UsageError, match="no artifact"):
         send(either)
     plain, workload = factory.make_manifest(), f"{names.CAPTURE}0123abcd"
     manifest = replace(
@@ -208,7 +200,7 @@ def test_what_cannot_be_published(either: Registry, sm_120: Written, tmp_path: P
         workloads=(*plain.workloads, workload),
     )
     captured = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / names.file_name(manifest.identifier))
-    with pytest.raises(UsageError, match="was built from a capture"):
+    with pytest.raises(errors.UsageError, match="was built from a capture"):
         send(either, captured)
     assert either.refs() == before
 
@@ -221,11 +213,11 @@ def test_every_file_is_verified_first(
     bad.write_bytes(content)
     before = either.refs()
     hub.log.clear()
-    with pytest.raises(VerificationError):
+    with pytest.raises(errors.VerificationError):
         publish(either, [sm_120.path, bad])
     assert not hub.requests("PUT|POST")
     assert either.refs() == before
-    with pytest.raises(VerificationError):
+    with pytest.raises(errors.VerificationError):
         publish(DirectoryRegistry(str(tmp_path / "new")), [sm_120.path, bad], create=True)
     assert not (tmp_path / "new").exists()
 
@@ -234,7 +226,7 @@ def test_every_file_is_verified_first(
     "tag", ["v2.0.0", "v0.1.0", "1.0.0", "v1.0", "v1.0.0-rc1", "v1.0.00", "v1.1.0\n", "../v1.0.0", ""]
 )
 def test_tags_refused(tag: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(errors.UsageError):
         check_tag(tag)
 
 
@@ -244,9 +236,9 @@ def test_an_index_that_cannot_be_read_is_not_overwritten(
     either: Registry, sm_120: Written, branch: str, content: bytes
 ) -> None:
     commit = spoil(either, content, branch)
-    with pytest.raises(VerificationError) as caught:
+    with pytest.raises(errors.VerificationError) as caught:
         send(either, sm_120)
-    assert isinstance(caught.value, UnknownFormatError) == (content == b'{"format": 2}')
+    assert isinstance(caught.value, errors.UnknownFormatError) == (content == b'{"format": 2}')
     assert either.refs().branches[branch] == commit
 
 
@@ -270,7 +262,7 @@ def test_an_index_must_lead_somewhere(either: Registry) -> None:
     for branch in branches(either):
         spoil(either, INDEX_FORM.encode(make_index([], tree="v1")), branch)
     for branch in branches(either):
-        with pytest.raises(VerificationError, match="points elsewhere"):
+        with pytest.raises(errors.VerificationError, match="points elsewhere"):
             read_index(either, branch)
 
 
@@ -278,7 +270,7 @@ def test_an_index_must_lead_somewhere(either: Registry) -> None:
 def test_a_commit_of_main_is_no_pin(either: Registry, sm_120: Written) -> None:
     """It only names the branch that has the files, which moves."""
     send(either, sm_120)
-    with pytest.raises(UsageError, match="commit of main") as caught:
+    with pytest.raises(errors.UsageError, match="commit of main") as caught:
         read_index(either, either.refs().branches["main"])
     assert "v1" in caught.value.hint
 

@@ -114,13 +114,6 @@ def test_every_provider_and_target_must_be_there() -> None:
     )
 
 
-def test_no_candidates() -> None:
-    selection = select([], request("sm_120"))
-    assert selection.chosen == ()
-    assert selection.verdicts == ()
-    assert selection.missing == ("fla 0.6.0 with Triton 3.6.0 for sm_120",)
-
-
 def test_without_a_gpu_nobody_knows() -> None:
     assert judge(FLA_90, request()) == (None, "fits what is installed; there is no GPU here to compare sm_90 with")
     assert judge(FLA_90, request("sm_120", native=True)) == (False, "is for sm_90; this machine has sm_120")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import storing
 from builds import Built
+from doctoring import provider_copy
 from helpers import gdn_aot, python
 from launching import PRELUDE, TOLD
 from msgspec.structs import replace
@@ -194,36 +195,25 @@ def test_configuration_files_of_fla_are_not_overruled_by_a_neighbour(serve: Any)
 # What differs from the artifact is never served: source, versions, variables, a damaged store
 
 
-@pytest.fixture
-def copied_fla(tmp_path: Path) -> Path:
-    """A copy of FLA and its metadata that a test may change, to be put first on the path."""
-    site = Path(sysconfig.get_paths()["purelib"])
-    copy = tmp_path / "site"
-    shutil.copytree(site / "fla", copy / "fla", ignore=shutil.ignore_patterns("__pycache__"))
-    for metadata in site.glob("fla_core-*.dist-info"):
-        shutil.copytree(metadata, copy / metadata.name)
-    return copy
-
-
 KKT = "fla.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule_fwd_kernel"
 
 
-def test_a_changed_body_is_never_served(serve: Any, copied_fla: Path) -> None:
+def test_a_changed_body_is_never_served(serve: Any, tmp_path: Path) -> None:
     """Same name, same signature, other body: the kernel is compiled, and the reason is said."""
-    path = copied_fla / "fla/ops/gated_delta_rule/fused_recurrent.py"
+    path = provider_copy(tmp_path / "site")
     text = path.read_text()
     assert text.count("tl.sqrt(tl.sum(b_q * b_q) + 1e-6)") == 1
     path.write_text(text.replace("tl.sqrt(tl.sum(b_q * b_q) + 1e-6)", "tl.sqrt(tl.sum(b_q * b_q) + 1e-5)"))
-    got = serve("install(); become(); decode(); prefill(); done()", site=copied_fla)
+    got = serve("install(); become(); decode(); prefill(); done()", site=tmp_path / "site")
     assert "fused_recurrent.py is not the file" in got["report"]["refused"][KKT]
     assert got["compiled"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"]
     assert got["report"]["modules"] == 6, "the kernels of other files are served"
 
 
-def test_a_changed_body_is_an_error_in_strict_mode(serve: Any, copied_fla: Path) -> None:
-    path = copied_fla / "fla/ops/gated_delta_rule/fused_recurrent.py"
+def test_a_changed_body_is_an_error_in_strict_mode(serve: Any, tmp_path: Path) -> None:
+    path = provider_copy(tmp_path / "site")
     path.write_text(path.read_text() + "\n# changed\n")
-    got = serve("install(strict=True); become(); " + TOLD.format("decode()"), site=copied_fla)
+    got = serve("install(strict=True); become(); " + TOLD.format("decode()"), site=tmp_path / "site")
     assert got["error"] == "MissError"
     assert got["compiled"] == []
 

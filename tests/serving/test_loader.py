@@ -13,7 +13,6 @@ from launching import PRELUDE
 from storing import check_store
 
 from gdn_aot.store.store import Store
-from gdn_aot.store.upkeep import remove
 
 BOTH = "become(); prefill(); prefill(200, [0, 77, 200], state=True); decode(); done()"
 
@@ -74,14 +73,6 @@ def test_auto_uses_the_environment(serve: Any, sm_90: Built) -> None:
     got = serve("import gdn_aot.auto; become(); decode(); done()", GDN_AOT_ARTIFACT=str(sm_90.path), GDN_AOT_STRICT="1")
     assert got["compiled"] == []
     assert got["report"]["strict"]
-
-
-def test_the_store_is_found_without_a_path(serve: Any) -> None:
-    """A first process unpacks the file into the store; a second one finds it there."""
-    assert serve("install(); become(); decode(); done()")["compiled"] == []
-    got = serve("gdn_aot.install(); become(); decode(); done()")
-    assert got["compiled"] == []
-    assert [verdict["accepted"] for verdict in got["report"]["artifacts"]] == [True]
 
 
 def test_threads_that_launch_at_once_load_each_module_once(serve: Any) -> None:
@@ -300,16 +291,6 @@ def test_a_read_only_store_serves(serve: Any, place: Path) -> None:
         got = serve(f"{UNPRIVILEGED}\ninstall(strict=True); become(); decode(); done()")
         assert (got["compiled"], got["benchmarked"]) == ([], 0)
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
-
-
-def test_a_read_only_store_that_lacks_the_artifact(serve: Any, place: Path) -> None:
-    """It is unpacked in memory."""
-    serve("install(); become(); done()")
-    remove(Store(str(place)), ["*"])
-    with storing.read_only(place / "store"):
-        got = serve(f"{UNPRIVILEGED}\ninstall(strict=True); become(); decode(); done()")
-    assert got["compiled"] == []
-    assert Store(str(place)).artifacts() == []
 
 
 @pytest.mark.parametrize("change", ["shutil.rmtree(store.root)", "prune(store, keep=0)"])

@@ -96,15 +96,6 @@ def test_rm(home: Path, three: list[Artifact]) -> None:
     assert check_store(home) == [three[2].sha256, three[0].sha256]
 
 
-def test_rm_of_a_wrong_name(home: Path, three: list[Artifact]) -> None:
-    error = expect_error(
-        gdn_aot("cache", "rm", "*sm_90", SM_90[:-1], "--json", home=home, code=3), 3, "nothing-selected"
-    )
-    assert error["hint"] == f"did you mean {SM_90}?"
-    assert len(check_store(home)) == len(three)
-    assert "Missing argument 'NAME...'" in gdn_aot("cache", "rm", home=home, code=2).err
-
-
 def test_prune(home: Path, three: list[Artifact]) -> None:
     (home / "store/artifacts/.tmp-1").write_bytes(b"x" * 10)
     dry = gdn_aot("cache", "prune", "--dry-run", "--json", home=home).json

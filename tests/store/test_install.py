@@ -10,7 +10,6 @@ from typing import Any
 import factory
 import pytest
 import storing
-from helpers import NO_BYTECODE, python
 from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
@@ -177,14 +176,6 @@ def test_a_read_only_store_is_not_written(home: Path, tmp_path: Path, one: Artif
     assert check_store(home) == [one.sha256]
 
 
-@pytest.mark.parametrize("name", ["home", "home/store"])
-def test_a_home_that_is_a_file(tmp_path: Path, one: Artifact, name: str) -> None:
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("")
-    with pytest.raises(NotWritableError, match="cannot write the store"):
-        install(Store(str(tmp_path / "home")), one)
-
-
 def refusal(home: Path, artifact: Artifact, source: Origin) -> str:
     """Install, and return the message if that is refused."""
     try:
@@ -228,38 +219,6 @@ def test_a_full_disk(
             assert check_store(home) == [one.sha256]
     assert number > 1
     assert check_store(home)[0] == other.sha256
-
-
-def test_files_may_not_grow(home: Path, tmp_path: Path, one: Artifact) -> None:
-    """A real limit, at every size from nothing to enough."""
-    storing.put(home, one)
-    other = storing.variant(tmp_path, 2)
-    code = """
-import json, os, resource, signal, sys
-from gdn_aot.store.install import install
-from gdn_aot.store.store import Store
-from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.errors import NotWritableError, VerificationError
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-store, artifact = Store(sys.argv[1]), open_artifact(sys.argv[2])
-refused = []
-for limit in range(0, 100000, 500):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        install(store, artifact)
-        break
-    except NotWritableError as error:
-        refused.append(error.message)
-    artifacts = os.listdir(f"{store.root}/artifacts")
-    assert len(artifacts) == 1, (limit, artifacts)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(json.dumps(refused))
-"""
-    refused = python(code, home, other.path, home=tmp_path, extra=NO_BYTECODE)
-    assert len(refused) > 5
-    assert all("File too large" in message for message in refused)
-    assert check_store(home) == [other.sha256, one.sha256]
-    assert storing.leftovers(home) == []
 
 
 @pytest.mark.parametrize("most", [1, 7, 100_000])

@@ -3,7 +3,6 @@
 import os
 import shutil
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import factory
 import pytest
 import storing
 import storm
-from helpers import TIMEOUT, python
+from helpers import python
 from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
@@ -139,13 +138,6 @@ def test_sixteen_at_once_leave_one_good_copy(tmp_path: Path) -> None:
     assert storing.leftovers(home) == []
 
 
-def test_sixteen_different_ones_at_once(tmp_path: Path) -> None:
-    home, artifacts = tmp_path / "home", [storing.variant(tmp_path, number) for number in range(16)]
-    told = storm.run("many", home, 0, 16, artifacts)
-    assert [item["new"] for item in told] == [True] * 16
-    assert sorted(check_store(home)) == sorted(artifact.sha256 for artifact in artifacts)
-
-
 def test_all_kinds_of_things_at_once(tmp_path: Path) -> None:
     """No process fails."""
     home, artifacts = tmp_path / "home", [storing.variant(tmp_path, number) for number in range(4)]
@@ -163,22 +155,6 @@ def test_killed_at_moments(tmp_path: Path) -> None:
 
 
 # Who waits for the lock of a store, and who does not
-
-
-def test_who_waits_says_for_whom(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    storing.put(home, one)
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
-    said: list[str] = []
-    with lock.locked(f"{home}/store"):
-        thread = threading.Thread(target=lambda: install(Store(str(home)), one, waiting=said.append))
-        thread.start()
-        end = time.monotonic() + TIMEOUT
-        while not said and time.monotonic() < end:
-            time.sleep(0.01)
-        assert thread.is_alive()
-    thread.join(30)
-    assert not thread.is_alive()
-    assert said == [f"waiting for process {os.getpid()}, which is using the store {home}/store"]
 
 
 def test_who_need_not_wait_says_nothing(home: Path, one: Artifact) -> None:

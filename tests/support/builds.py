@@ -1,23 +1,18 @@
 """Artifacts built once per session with the real provider, compiler and assembler."""
 
-from __future__ import annotations
-
 import fcntl
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from helpers import gdn_aot, python
 
+from gdn_aot.artifact.manifest import Manifest, PackedKernel
 from gdn_aot.artifact.verify import Artifact, open_artifact
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gdn_aot.artifact.manifest import Manifest, PackedKernel
 
 PREFILL_AND_DECODE = (
     "--workload", "transformers-*", "--workload", "gated-norm", "--max-tokens", 8192, "--max-batch", 4,

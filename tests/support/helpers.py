@@ -1,7 +1,5 @@
 """Run this package's command line, in this process or one of its own, and pieces of code in processes of their own."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -9,12 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = Path(__file__).parent

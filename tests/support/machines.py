@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,6 @@ class Site:
     def fetch(self, *args: object, **options: Any) -> Done:
         """Run ``gdn-aot fetch`` on the machine."""
         return self.machine.fetch(self.repo, *args, **options)
-
-    def other(self, name: str) -> Site:
-        """The same with another machine."""
-        return replace(self, machine=replace(self.machine, home=self.machine.home.with_name(name)))
 
     def has(self, *made: Written) -> bool:
         """Look at all of the store's bytes, and say whether it has these artifacts and no others, in this order."""

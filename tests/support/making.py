@@ -89,6 +89,5 @@ class Published:
 
     repository: Repository
     large: dict[str, bytes]
-    sm_90: Written
     old: Written  # sm_120 of v1.0.0
     new: Written  # sm_120 of v1.1.0

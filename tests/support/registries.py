@@ -1,17 +1,21 @@
 """Registries to publish to and to fetch from, and what must be true of them and of the store."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers import Done, gdn_aot
 from loopback import LoopbackHub
-from making import WANTED
+from making import WANTED, expected, make
+from processes import RENAMES, killed_at
 
 from gdn_aot._files import file_sha256
 from gdn_aot.artifact.archive import Written
+from gdn_aot.errors import RepositoryMissingError
 from gdn_aot.registry.base import Addition, Registry, read_index
+from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import INDEX, artifact_path
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import PublishResult, publish
@@ -117,3 +121,50 @@ def payload(home: Path) -> Path:
     """The blobs of the one artifact of a store."""
     (pack,) = home.glob("store/artifacts/*/pack")
     return pack
+
+
+def _begun(folder: Path, kind: str, old: Written) -> Path:
+    """Make a directory as it may be before: none, an empty registry, one with a release, a copy of one's files."""
+    root = folder / "start"
+    if kind == "empty":
+        DirectoryRegistry(str(root)).create(private=False)
+    elif kind != "none":
+        put(root, old, tag="v1.0.0")
+    if kind == "copy":
+        for name in ("indexes", "tags"):
+            shutil.rmtree(root / name)
+    return root
+
+
+def check_kills(folder: Path, kind: str, steps: Sequence[tuple[Any, str]] = RENAMES) -> int:
+    """Kill publishing before each of its steps in turn; return how many there are.
+
+    The state before stays readable and whole until the new one takes its place, and publishing again brings all to
+    where it was to be.
+    """
+    old, third, new = make(folder), make(folder, "sm_90"), make(folder, build=1)
+    root = _begun(folder, kind, old)
+    before = expected(old) if kind in ("release", "copy") else {}
+    outcomes, killed = [], True
+    while killed:
+        place = folder / f"root-{len(outcomes)}"
+        if root.exists():
+            shutil.copytree(root, place)
+        killed = killed_at(len(outcomes), lambda place=place: put(place, new, third, tag="v1.1.0"), steps)  # type: ignore[misc]
+        registry = DirectoryRegistry(str(place))
+        try:
+            outcomes.append(listed(registry))
+        except RepositoryMissingError:
+            assert kind == "none"
+            outcomes.append({})
+        if kind == "release":
+            assert listed(registry, "v1.0.0") == before
+        put(place, new, third, tag="v1.1.0")
+        assert listed(registry) == listed(registry, "v1.1.0") == expected(new, third)
+        assert not [*place.rglob(".tmp-*")]
+        shutil.rmtree(place)
+        assert len(outcomes) < 300, "it never came to its end"
+    changed = outcomes.index(expected(new, third))
+    assert outcomes == [before] * changed + [expected(new, third)] * (len(outcomes) - changed)
+    assert 1 < changed < len(outcomes) - 1
+    return len(outcomes) - 1

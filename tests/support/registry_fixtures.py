@@ -80,7 +80,7 @@ def published(sm_90: Written, sm_120: Written, tmp_path_factory: pytest.TempPath
         machine.run("publish", sm_90.path, old.path, *to, "--tag", "v1.0.0", "--create")
         machine.run("publish", new.path, *to, "--tag", "v1.1.0", "--replace")
         repository = hub.state.repositories[f"{ORG}/published"]
-    return Published(repository=repository, large=dict(hub.state.large), sm_90=sm_90, old=old, new=new)
+    return Published(repository=repository, large=dict(hub.state.large), old=old, new=new)
 
 
 @pytest.fixture

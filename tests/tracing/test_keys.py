@@ -7,7 +7,6 @@ no part in it.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from builds import Built
@@ -100,19 +99,6 @@ print(json.dumps({"launched": launched, "looked_up": looked_up, "missing": missi
 """
 
 
-def _asked(built: Built, folder: Path) -> Any:
-    choices = {
-        kernel.name: [
-            [list(choice.key), {**asdict(choice.config), "kwargs": dict(choice.config.kwargs)}]
-            for choice in kernel.choices
-        ]
-        for kernel in built.manifest.kernels
-    }
-    (folder / "choices.json").write_text(json.dumps(choices))
-    (dtype,) = {model.dtype for model in built.manifest.models}
-    return python(_PLAIN, folder / "choices.json", built.manifest.target.name, dtype, home=folder)
-
-
 @pytest.fixture(params=["sm_120", "sm_90"])
 def built(request: pytest.FixtureRequest) -> Built:
     made: Built = request.getfixturevalue(request.param)
@@ -120,7 +106,16 @@ def built(request: pytest.FixtureRequest) -> Built:
 
 
 def test_plain_calls_ask_for_what_is_in_the_artifact(built: Built, tmp_path: Path) -> None:
-    asked = _asked(built, tmp_path)
+    choices = {
+        kernel.name: [
+            [list(choice.key), {**asdict(choice.config), "kwargs": dict(choice.config.kwargs)}]
+            for choice in kernel.choices
+        ]
+        for kernel in built.manifest.kernels
+    }
+    (tmp_path / "choices.json").write_text(json.dumps(choices))
+    (dtype,) = {model.dtype for model in built.manifest.models}
+    asked = python(_PLAIN, tmp_path / "choices.json", built.manifest.target.name, dtype, home=tmp_path)
     binaries = {(kernel.name, binary.launch_key) for kernel in built.manifest.kernels for binary in kernel.binaries}
     launched = {(kernel, key) for kernel, key in asked["launched"]}
     assert launched - binaries == set()

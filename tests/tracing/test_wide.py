@@ -1,5 +1,6 @@
-"""Wide candidates: what is generated, its bounds, and in what order it is cut."""
+"""Wide and smaller candidates: what is generated, its bounds, and in what order it is cut."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,7 +15,7 @@ from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.compiling.client import Worker
 from gdn_aot.launches import Config
 from gdn_aot.tracing.records import Trace, Tuning
-from gdn_aot.tracing.wide import MOST, beyond, candidates, smaller
+from gdn_aot.tracing.wide import MIN_BLOCK, MOST, beyond, candidates, smaller
 
 SM_90 = get_target("sm_90")
 _KKT = [Config(kwargs=(("BK", bk),), num_warps=warps, num_stages=3) for bk in (32, 64) for warps in (1, 2, 4)]
@@ -95,11 +96,7 @@ def test_what_a_record_names_comes_first_if_a_search_would_try_it() -> None:
     assert beyond(_KKT, [], "", SM_90) == []
 
 
-def test_nothing_of_nothing() -> None:
-    assert candidates([], SM_90) == []
-
-
-@given(st.lists(_CONFIGS, min_size=1, max_size=5), st.sampled_from(all_targets()))
+@given(st.lists(_CONFIGS, max_size=5), st.sampled_from(all_targets()))
 def test_each_is_new_and_within_bounds(offered: list[Config], target: object) -> None:
     made = candidates(offered, target)  # type: ignore[arg-type]
     assert made == candidates(offered, target)  # type: ignore[arg-type]
@@ -170,7 +167,61 @@ def test_what_a_record_names_follows_the_providers_own(traced: Callable[..., Tra
     assert smaller.derived > 1
 
 
-def test_without_any_of_it_a_trace_is_as_it_was(traced: Callable[..., Trace]) -> None:
-    first, second = traced(), traced(derive="", extras={})
-    assert first == second
-    assert all(tuning.derived == 0 for tuning in first.tunings)
+# Smaller candidates: order, bounds, and that they end
+
+
+_SMALL_CONFIGS = st.builds(
+    lambda bk, bv, warps, stages: Config(kwargs=(("BK", bk), ("BV", bv)), num_warps=warps, num_stages=stages),
+    st.sampled_from([16, 32, 64, 100, 128]),
+    st.sampled_from([16, 32, 64]),
+    st.sampled_from([2, 4, 8]),
+    st.integers(1, 4),
+)
+
+
+def _area(config: Config) -> int:
+    return math.prod(value for _, value in config.kwargs)
+
+
+def test_fewer_stages_come_before_smaller_blocks() -> None:
+    made = smaller([Config(kwargs=(("BV", 32),), num_warps=4, num_stages=3)])
+    assert made == [
+        Config(kwargs=(("BV", 32),), num_warps=4, num_stages=2),
+        Config(kwargs=(("BV", 32),), num_warps=4, num_stages=1),
+        Config(kwargs=(("BV", 16),), num_warps=4, num_stages=1),
+    ]
+
+
+def test_largest_block_is_halved_first() -> None:
+    made = smaller([Config(kwargs=(("BK", 32), ("BV", 64)), num_warps=4, num_stages=1)])
+    assert [dict(config.kwargs) for config in made[:2]] == [{"BK": 32, "BV": 32}, {"BK": 16, "BV": 64}]
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [(("BV", 16),), (("BV", 100),), (("IS_VARLEN", 64),), (("num_heads", 64),), ()],
+    ids=["smallest", "no power of two", "other keyword", "lower case", "nothing"],
+)
+def test_what_is_no_halvable_block_is_kept(kwargs: tuple[tuple[str, int], ...]) -> None:
+    assert smaller([Config(kwargs=kwargs, num_warps=4, num_stages=1)]) == []
+
+
+def test_other_options_are_kept() -> None:
+    given_config = Config(kwargs=(("BV", 32),), num_warps=2, num_stages=2, num_ctas=1, maxnreg=96)
+    assert {(config.num_warps, config.maxnreg) for config in smaller([given_config])} == {(2, 96)}
+
+
+@given(st.lists(_SMALL_CONFIGS, max_size=4))
+def test_each_is_new_smaller_and_above_the_least_block(configs: list[Config]) -> None:
+    made = smaller(configs)
+    assert len(set(made)) == len(made)
+    assert not set(made) & set(configs)
+    for config in made:
+        assert any(
+            _area(config) <= _area(other)
+            and config.num_stages <= other.num_stages
+            and config.num_warps == other.num_warps
+            for other in configs
+        )
+        assert config.num_stages >= 1
+        assert min(value for _, value in config.kwargs) >= MIN_BLOCK

@@ -209,10 +209,6 @@ print(json.dumps({
         assert part in made[name]
 
 
-def test_this_triton_keeps_its_cache_as_known() -> None:
-    disk_cache.check_disk_cache()
-
-
 def _other(source: Any, target: Any = None) -> None: ...
 
 

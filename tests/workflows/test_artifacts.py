@@ -3,28 +3,20 @@
 ``tests/nightly/workflows`` has the whole of it, with environments from the pins of rows and real builds.
 """
 
-from __future__ import annotations
-
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from builds import Built
 from loopback import ORG, LoopbackHub
 from machines import Machine
 from making import make
 from workflow_scripts import WORKFLOWS, Job, fill_dist, here, load, table
 
-from gdn_aot.registry.base import read_index
+from gdn_aot.registry.base import Registry, read_index
 from gdn_aot.registry.open import open_registry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from builds import Built
-
-    from gdn_aot.registry.base import Registry
 
 CLAIMS = {"repository": "acme/gdn-aot", "workflow": "Artifacts"}
 

@@ -1,7 +1,5 @@
 """Workflows, ours and those of the examples, are read by three linters and by rules of our own."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import shutil

@@ -1,18 +1,13 @@
 """``.github/scripts/records.py``: records on their way from a GPU machine to a pull request."""
 
-from __future__ import annotations
-
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
 from workflow_scripts import git, script
 
 from gdn_aot.records import tuning
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 records = script("records")
 RECORD = "tuning/sm_90/fla-core-0.6.0.json"

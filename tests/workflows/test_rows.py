@@ -1,18 +1,13 @@
 """``.github/scripts/rows.py``: what people and pull requests may say of what is built."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from workflow_scripts import Job, here, script
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 rows = script("rows")
 

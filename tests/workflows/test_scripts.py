@@ -1,18 +1,13 @@
 """The steps that make environments, tune, propose records and release, with programs that note how they are called."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT
 from workflow_scripts import SCRIPTS, WORKFLOWS, Job, git, here, load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PYTHON = """
 if [ "$1 $2" = "-m venv" ]; then mkdir -p .venv/bin; cp "$0" .venv/bin/python; fi
@@ -96,10 +91,7 @@ def test_tuning(afresh: str, job: Callable[..., Job]) -> None:
     made.step("Tune")
     made.step("Check")
     row = ["--provider", "fla", "--arch", "sm_90", "--model", "all", "--tp", "1,2"]
-    assert made.calls() == [
-        ["gdn-aot", "tune", *row, "--budget", "2h", "--resume"],
-        ["gdn-aot", "check", *row],
-    ]
+    assert made.calls() == [["gdn-aot", "tune", *row, "--budget", "2h", "--resume"], ["gdn-aot", "check", *row]]
     left = ["sm_100"] if afresh == "true" else ["sm_100", "sm_90"]
     assert sorted(path.name for path in (made.work / "artifacts/tuning").iterdir()) == left
 
@@ -161,12 +153,6 @@ def test_records_that_are_there_are_not_proposed(proposing: Job, tmp_path: Path)
     assert proposing.written("GITHUB_STEP_SUMMARY") == "nothing new was measured\n"
     assert proposing.calls() == []
     assert git(tmp_path / "remote", "branch") == ""
-
-
-def test_what_is_no_record_is_not_accepted(proposing: Job) -> None:
-    (proposing.work / "incoming/setup.py").write_text("")
-    assert "setup.py" in proposing.step("Accept", code=2).err
-    assert not (proposing.temp / "body.md").exists()
 
 
 def test_sdist_and_wheel(job: Callable[..., Job]) -> None:

@@ -1,16 +1,12 @@
 """``.github/scripts/summary.py``: what a summary says, and what it does not let pass."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from workflow_scripts import script
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 summary = script("summary")
 

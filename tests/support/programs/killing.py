@@ -7,8 +7,6 @@ and now and then the cache, so that there is work to do. Prints one JSON documen
 whether the fetch was still running, what a look at the store found, and how many temporary files there were.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -18,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from processes import fork
 from storing import check_store
 
 from gdn_aot.cli.main import run
@@ -26,17 +25,14 @@ from gdn_aot.errors import GdnAotError
 
 def start(arguments: list[str]) -> int:
     """Start a fetch in a child and return its process number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 70
-    try:
+
+    def fetch() -> None:
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
-        code = run(arguments)
-    finally:
-        os._exit(code)
+        assert run(arguments) == 0
+
+    return fork(fetch)
 
 
 def kill_one(arguments: list[str], after: float) -> bool:
