@@ -33,12 +33,6 @@ PR_36599 = {
 """What vLLM's PR #36599 names, and the kernels of FLA that do it (0.6.0 joins KKT and solve at chunk size 64)."""
 
 
-@pytest.fixture(params=["sm_120", "sm_90"])
-def built(request: pytest.FixtureRequest) -> Built:
-    made: Built = request.getfixturevalue(request.param)
-    return made
-
-
 def test_every_cubin_is_for_the_target(built: Built, tmp_path: Path) -> None:
     number = int(built.row["arch"].removeprefix("sm_"))
     for kernel in built.manifest.kernels:

@@ -19,8 +19,7 @@ SHAPE = ("--shape", "heads=16,v_heads=32,k_dim=128,v_dim=128", "--max-tokens", 1
 def checked(tmp_path: Path, home: Path, arch: str, dtype: str) -> record.Record:
     shape = (SHAPE[0], f"{SHAPE[1]},dtype={dtype}", *SHAPE[2:])
     done = gdn_aot("check", "--arch", arch, *shape, "-o", tmp_path, "--json", home=home, code=None)
-    (path,) = tmp_path.glob(f"{arch}/*.json")
-    found = record.load(path)
+    found = record.load(next(tmp_path.glob(f"{arch}/*.json")))
     assert found is not None
     problems = [str(item) for row in found.checks for item in (*row.failed, *row.skipped)]
     assert problems == []

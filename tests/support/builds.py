@@ -131,3 +131,9 @@ def sm_70(build: Callable[..., Built]) -> Built:
 def decode(build: Callable[..., Built]) -> Built:
     """The smallest artifact with real kernels."""
     return build("--arch", "sm_120", "--model", "qwen3.5-9b", "--workload", "transformers-decode")
+
+
+@pytest.fixture(params=["sm_120", "sm_90"])
+def built(request: pytest.FixtureRequest) -> Built:
+    made: Built = request.getfixturevalue(request.param)
+    return made

@@ -8,7 +8,6 @@ no part in it.
 import json
 from pathlib import Path
 
-import pytest
 from builds import Built
 from helpers import python
 from msgspec.structs import asdict
@@ -97,12 +96,6 @@ with torch.no_grad():
 
 print(json.dumps({"launched": launched, "looked_up": looked_up, "missing": missing}))
 """
-
-
-@pytest.fixture(params=["sm_120", "sm_90"])
-def built(request: pytest.FixtureRequest) -> Built:
-    made: Built = request.getfixturevalue(request.param)
-    return made
 
 
 def test_plain_calls_ask_for_what_is_in_the_artifact(built: Built, tmp_path: Path) -> None:

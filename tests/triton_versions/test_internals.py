@@ -71,11 +71,8 @@ variants = {
 """
 
 
-def test_processes_have_the_same_triton(tmp_path: Path) -> None:
+def test_this_triton_is_supported_and_that_of_child_processes(tmp_path: Path) -> None:
     assert python("import json, triton; print(json.dumps(triton.__version__))", home=tmp_path) == triton.__version__
-
-
-def test_this_triton_is_supported() -> None:
     assert triton_internals.check_supported() == triton.__version__ == importlib.metadata.version("triton")
 
 

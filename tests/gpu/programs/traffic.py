@@ -3,22 +3,18 @@
 The calls are those of the workloads of `gdn_aot.providers.fla.workloads`, with inputs as a model makes them.
 """
 
-from __future__ import annotations
-
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from gpu import calls
 
+from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.providers.draw import Random
+from gdn_aot.providers.workload import Call, Workload
 from gdn_aot.reference import formulas as reference
 from gdn_aot.reference import tolerance
-
-if TYPE_CHECKING:
-    from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.providers.workload import Call, Workload
 
 
 class Checker:

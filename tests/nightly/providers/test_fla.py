@@ -42,15 +42,17 @@ _TRACE = """
 import json, sys
 from gdn_aot.compiling.client import Worker
 from gdn_aot.tracing.records import Trace
+from gdn_aot.tracing.wanted import Wanted
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits, PROVIDERS; from gdn_aot.machine import installed
 from gdn_aot.catalogue.targets import get_target
 shapes = [ModelShape(**shape) for shape in json.loads(sys.argv[1])]
-names = PROVIDERS["fla"].workloads
+limits, fla = Limits(max_tokens=8192, max_batch=4), PROVIDERS["fla"]
+wanted = Wanted(provider=fla, shapes=tuple(shapes), fp16_fallback=False, limits=limits, workloads=fla.workloads)
 with Worker("fla", get_target("sm_90")) as worker:
-    trace = Trace.from_json(worker.trace(shapes, Limits(max_tokens=8192, max_batch=4), names, "12"))
+    trace = Trace.from_json(worker.trace(wanted, "12"))
 print(json.dumps({
-    "version": trace.provider_version, "installed": installed.version("fla"), "refused": trace.refused,
+    "version": trace.provider_version, "installed": installed.require("fla"), "refused": trace.refused,
     "kernels": sorted({trace.kernels[launch.kernel].qualname for launch in trace.launches}),
     "workloads": trace.workloads, "calls": trace.calls,
     "sources": sorted({source.path for kernel in trace.kernels for source in kernel.sources}),

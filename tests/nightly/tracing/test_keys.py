@@ -1,10 +1,3 @@
-"""The keys of an artifact whose kernels compile for minutes."""
+"""The keys of an artifact."""
 
-import pytest
-from builds import Built
 from tracing.test_keys import *  # noqa: F403
-
-
-@pytest.fixture
-def built(sm_70: Built) -> Built:
-    return sm_70
