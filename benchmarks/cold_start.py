@@ -50,9 +50,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="rounds over the states that start warm")
     parser.add_argument("--steady-calls", type=int, default=plan.STEADY, help="calls after the first two")
     parser.add_argument("--cases", default=",".join(plan.CASES), help="of " + ",".join(plan.CASES))
-    parser.add_argument("--out", type=Path, default=harness.RESULTS / "cold_start.json")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results, with --dry a temporary file")
     parser.add_argument("--dry", action="store_true", help="without a GPU; the figures mean nothing")
     options = parser.parse_args()
+    options.out = harness.place("cold_start.json", options.out, dry=options.dry)
     options.cases = options.cases.split(",")
     if unknown := sorted({*options.cases} - {*plan.CASES}):
         parser.error(f"unknown cases: {', '.join(unknown)}")

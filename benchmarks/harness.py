@@ -83,6 +83,11 @@ def load(path: Path) -> dict[str, Any]:
     return found
 
 
+def place(name: str, given: Path | None, *, dry: bool) -> Path:
+    """Return where results go: as given, else to those that are committed, which those of a dry run never replace."""
+    return given or (Path(tempfile.gettempdir(), f"dry_{name}") if dry else RESULTS / name)
+
+
 def save(path: Path, document: Mapping[str, Any]) -> None:
     """Write results."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, ROOT, ask, gdn_aot, goals_text, machine, save, serve
+from harness import RESULTS, ROOT, ask, gdn_aot, goals_text, machine, place, save, serve
 from kernels import compare, process, report
 
 from gdn_aot.catalogue.models import ModelShape, select_shapes
@@ -77,8 +77,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prepare", action="store_true", help="compile only; needs no GPU")
     parser.add_argument("--dry", action="store_true", help="without a GPU; the figures mean nothing")
     parser.add_argument("--compare", type=Path, nargs=2, help="only compare two tuning records")
-    parser.add_argument("--out", type=Path, default=RESULTS / "kernels.json")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results, with --dry a temporary file")
     options = parser.parse_args()
+    options.out = place("kernels.json", options.out, dry=options.dry)
     options.cache_dir = options.cache_dir.absolute()
     return options
 

@@ -16,7 +16,7 @@ def version(distribution: str) -> str | None:
     Reads the names of ``.dist-info`` directories on ``sys.path``: ``importlib.metadata`` takes as long to import as
     the loader may take in all. It is asked where there is no such directory.
     """
-    wanted = _normal(distribution)
+    wanted = normal_name(distribution)
     for place in sys.path:
         found = _distributions(place or ".").get(wanted)
         if found is not None:
@@ -60,8 +60,9 @@ def _distributions(place: str) -> dict[str, str]:
     except OSError:
         return {}
     pairs = (name[: -len(".dist-info")].partition("-") for name in names if name.endswith(".dist-info"))
-    return {_normal(name): version for name, _, version in pairs if version}
+    return {normal_name(name): version for name, _, version in pairs if version}
 
 
-def _normal(name: str) -> str:
+def normal_name(name: str) -> str:
+    """Return the name of a distribution as package indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

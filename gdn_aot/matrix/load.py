@@ -12,6 +12,7 @@ from gdn_aot.catalogue.models import all_models
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.catalogue.targets import all_targets, release_refusal
 from gdn_aot.errors import MatrixError, Problem, UsageError
+from gdn_aot.machine.installed import normal_name
 from gdn_aot.matrix.form import Matrix, MatrixRow, read
 from gdn_aot.triton_internals import SUPPORTED
 
@@ -207,7 +208,7 @@ def _disagreements(path: Path, environment: BuildEnvironment) -> Iterator[str]:
         if line and pin is None and not line.startswith("-"):
             yield f"{path} has {line!r}, which pins nothing"
         elif pin is not None:
-            pins[re.sub(r"[-_.]+", "-", pin[1]).lower()] = pin[2]
+            pins[normal_name(pin[1])] = pin[2]
     for name, version in ((environment.distribution, environment.version), ("triton", environment.triton)):
         if pins.get(name) != version:
             has = f"{name} {pins[name]}" if name in pins else f"no {name}"

@@ -55,7 +55,9 @@ def test_what_stands_for_an_artifact_that_was_not_measured(provider: str, target
     assert " ".join(cost.provider_and_target(found)) == taken
 
 
-def test_results_of_earlier_versions_are_read() -> None:
+def test_results_of_earlier_versions_are_read_and_no_dry_run_replaces_them() -> None:
+    assert harness.place("kernels.json", None, dry=False) == RESULTS / "kernels.json"
+    assert not harness.place("kernels.json", None, dry=True).is_relative_to(ROOT)
     document = harness.load(RESULTS / "cold_start.json")
     assert cold_start.summarize(document["records"]) == document["summary"]
     assert all(one["met"] for one in cold_start.goals(document) if "(f)" in one["goal"])
@@ -137,12 +139,12 @@ def test_the_same_artifacts_and_others_are_told_apart(decode: Built, tmp_path: P
     assert code == 1
 
 
-def test_benchmarks_find_what_tests_share() -> None:
+def test_benchmarks_find_what_tests_share(tmp_path: Path) -> None:
     """In processes of their own, to which pytest gives no paths."""
     code = "import sys; sys.path[:0] = sys.argv[1:]; import loopback, launching, fake_cuda"
     done = subprocess.run(
         [sys.executable, "-c", code, ROOT / "tests/support"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for name in ("fetch", "start", "stand_in"):
-        assert 'ROOT / "tests/support"' in (ROOT / f"benchmarks/{name}.py").read_text()
+    programs = [(ROOT / f"benchmarks/{name}.py").read_text() for name in ("fetch", "start", "stand_in")]
+    assert all('ROOT / "tests/support"' in text for text in programs)

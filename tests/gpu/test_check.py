@@ -31,10 +31,9 @@ def test_own_and_older_code(
     machine: dict[str, Any], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, record: Record
 ) -> None:
     own = "sm_{}{}".format(*machine["capability"])
-    home = tmp_path_factory.mktemp("home")
-    for arch, how, dtype in ((own, "cubin", "bf16"), ("sm_80", "ptx", "bf16"), ("sm_75", "ptx", "fp16")):
-        if arch == own and how == "ptx":
-            continue
+    home, measured = tmp_path_factory.mktemp("home"), {}
+    older = (("sm_80", "ptx", "bf16"), ("sm_75", "ptx", "fp16"))
+    for arch, how, dtype in ((own, "cubin", "bf16"), *(row for row in older if row[0] != own)):
         found = checked(tmp_path, home, arch, dtype)
         assert (found.status, found.how) == ("checked", how)
         assert found.device is not None
@@ -42,15 +41,14 @@ def test_own_and_older_code(
         assert sum(row.calls for row in found.checks) > 100
         assert all(kernel.ok for kernel in found.kernels)
         worst = {item.result: item.error for row in found.checks for item in row.worst}
-        record(**{arch: {"calls": sum(row.calls for row in found.checks), "worst": worst}})
+        measured[arch] = {"calls": sum(row.calls for row in found.checks), "worst": worst}
+        record(**measured)
 
 
 def test_newer_code_is_not_run(machine: dict[str, Any], tmp_path: Path) -> None:
     if tuple(machine["capability"]) >= (12, 1):
         pytest.skip("there is no newer target")
-    done = gdn_aot(
-        "check", "--arch", "sm_121", "--model", "qwen3.5-9b", "-o", tmp_path, "--json", home=tmp_path, code=None
-    )
+    done = gdn_aot("check", "--arch=sm_121", "--model=qwen3.5-9b", "-o", tmp_path, "--json", home=tmp_path, code=None)
     expect_error(done, 3, "nothing-selected")
     (path,) = tmp_path.glob("sm_121/*.json")
     assert json.loads(path.read_text())["status"] == "not run"

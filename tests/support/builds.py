@@ -93,8 +93,7 @@ def offered(arch: str, *kernels: str, home: Path) -> dict[str, list[Any]]:
 def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``GDN_AOT_HOME`` that the builds of the session share, in all processes of it.
 
-    ``GDN_AOT_TEST_CACHE`` keeps it for the next session: results are kept by content. It is not called ``home``: a
-    folder of tests may have a fixture of that name for a test's own, and pytest would give that to ``build``.
+    ``GDN_AOT_TEST_CACHE`` keeps it for the next session: results are kept by content. Folders of tests have a ``home``.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
