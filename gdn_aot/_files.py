@@ -1,10 +1,15 @@
-"""Files: written whole or not at all, their digests, and TOML. Imports nothing that a serving process waits for."""
+"""Files: looked at before they are read, written whole or not at all, their digests, and TOML.
+
+Imports nothing that a serving process waits for.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import sys
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -39,15 +44,61 @@ def write_whole(path: str | PathLike[str], content: bytes, *, sync: bool = False
         raise
 
 
-def file_sha256(path: str | PathLike[str]) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
+def open_regular(path: str | PathLike[str], *, folder: int | None = None, follow: bool = True) -> int:
+    """Open a regular file to read it, and return its descriptor.
+
+    Nothing is waited for: neither whoever is to write a FIFO, nor a device. ``path`` may be relative to the descriptor
+    of a ``folder``; with ``follow`` off it may not be a symbolic link itself.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: It is not there, cannot be read, or is no regular file.
+        ValueError: The path has a NUL in it.
     """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    try:
+        file = os.open(path, flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise OSError(errno.ELOOP, "is a symbolic link", os.fspath(path)) from None
+        if error.errno == errno.ENXIO:
+            raise _irregular(path) from None  # a socket, or a device without a driver
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise _irregular(path)
+    return file
+
+
+def _irregular(path: str | PathLike[str]) -> OSError:
+    return OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
+
+
+def read_regular(path: str | PathLike[str], limit: int, *, folder: int | None = None, follow: bool = True) -> bytes:
+    """Return what a regular file holds; see `open_regular`.
+
+    Raises:
+        OSError: As there, or it has more than ``limit`` bytes.
+        ValueError: As there.
+    """
+    with os.fdopen(open_regular(path, folder=folder, follow=follow), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"is larger than {limit} bytes", os.fspath(path))
+    return content
+
+
+def file_sha256(path: str | PathLike[str], limit: int = 1 << 32) -> str:
+    """Return the SHA-256 of a regular file, in hexadecimal.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or has more than ``limit`` bytes.
+    """
+    digest, size = hashlib.sha256(), 0
+    with os.fdopen(open_regular(path), "rb") as file:
         while chunk := file.read(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise OSError(errno.EFBIG, f"is larger than {limit} bytes", os.fspath(path))
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Words that messages share: the name that was meant, a number of things."""
+"""Words that messages share: the name that was meant, a number of things, text that is not ours."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def suggest(name: str, known: Iterable[str], otherwise: str = "") -> str:
 def plural(number: int, noun: str, several: str = "") -> str:
     """Return ``1 artifact`` or ``2 artifacts``; ``several`` is a plural that is not made with an s."""
     return f"{number} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def shown(text: object, most: int = 200) -> str:
+    """Return text that is not ours as messages repeat it: on one line, without what steers a terminal, and not long."""
+    line = " ".join(str(text)[: 4 * most].split())
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    return line if len(line) <= most else f"{line[:most]}..."
