@@ -21,26 +21,30 @@ _CHUNK = 1 << 20
 """Bytes read at once."""
 
 
-def write_whole(path: str | PathLike[str], content: bytes, *, sync: bool = False) -> None:
+def write_whole(
+    path: str | PathLike[str], content: bytes, *, sync: bool = False, folder: int | None = None, mode: int = 0o666
+) -> None:
     """Write a file under another name in its directory, which must be there, and rename it.
 
     Whoever reads ``path`` sees what was there before or all of ``content``, which ``sync`` has on the disk before the
-    file takes its name.
+    file takes its name. ``path`` may be a name in the directory that the descriptor ``folder`` is of; the umask takes
+    from ``mode``.
 
     Raises:
         OSError: It cannot be written; nothing of it is left.
     """
     temporary = os.path.join(os.path.dirname(path), f".tmp-{os.urandom(8).hex()}")
     try:
-        with open(temporary, "xb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, mode, dir_fd=folder), "wb") as file:
             file.write(content)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(temporary, dir_fd=folder)
         raise
 
 
@@ -69,6 +73,18 @@ def open_regular(path: str | PathLike[str], *, folder: int | None = None, follow
     return file
 
 
+def check_size(file: int, limit: int, path: str | PathLike[str]) -> int:
+    """Return the bytes of an open file.
+
+    Raises:
+        OSError: They are more than ``limit``.
+    """
+    size = os.fstat(file).st_size
+    if size > limit:
+        raise OSError(errno.EFBIG, f"is larger than {limit} bytes", os.fspath(path))
+    return size
+
+
 def _irregular(path: str | PathLike[str]) -> OSError:
     return OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
 
@@ -81,10 +97,7 @@ def read_regular(path: str | PathLike[str], limit: int, *, folder: int | None = 
         ValueError: As there.
     """
     with os.fdopen(open_regular(path, folder=folder, follow=follow), "rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit} bytes", os.fspath(path))
-    return content
+        return file.read(check_size(file.fileno(), limit, path))
 
 
 def file_sha256(path: str | PathLike[str], limit: int = 1 << 32) -> str:
@@ -93,12 +106,11 @@ def file_sha256(path: str | PathLike[str], limit: int = 1 << 32) -> str:
     Raises:
         OSError: It cannot be read, is no regular file, or has more than ``limit`` bytes.
     """
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     with os.fdopen(open_regular(path), "rb") as file:
-        while chunk := file.read(_CHUNK):
-            size += len(chunk)
-            if size > limit:
-                raise OSError(errno.EFBIG, f"is larger than {limit} bytes", os.fspath(path))
+        left = check_size(file.fileno(), limit, path)
+        while chunk := file.read(min(left, _CHUNK)):
+            left -= len(chunk)
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -101,6 +101,14 @@ class UnknownFormatError(
     """A manifest of a format version that this gdn-aot does not know."""
 
 
+class UntrustedError(
+    VerificationError,
+    code="untrusted",
+    hint="install it again as this user or as root; GDN_AOT_TRUST=any uses it as it is",
+):
+    """Somebody else than root or this user may have written a file that code is loaded from."""
+
+
 class CompileFailedError(
     GdnAotError,
     code="compile",

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from gdn_aot._files import write_whole
 from gdn_aot.artifact import tar
-from gdn_aot.artifact.container import compressor, trailer
+from gdn_aot.artifact.container import compressor
 from gdn_aot.artifact.manifest import MAX_EPOCH, Blob, Manifest
 from gdn_aot.artifact.manifest_json import load_manifest, to_json
+from gdn_aot.artifact.trailer import trailer
 from gdn_aot.errors import NotWritableError, Problem, UsageError, VerificationError
 
 if TYPE_CHECKING:

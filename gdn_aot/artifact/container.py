@@ -1,14 +1,9 @@
 """The outer layers of an artifact file: one zstd frame, then a trailer with the digest of all before it.
 
-The trailer is a zstd skippable frame, so that ``zstd -d`` and ``tar --zstd`` read the file as any other, and it makes
-every single changed byte visible: the checksum inside the zstd frame covers the content, not the frame's own header.
+`gdn_aot.artifact.trailer` makes and checks the trailer.
 """
 
 from __future__ import annotations
-
-import hashlib
-import struct
-from dataclasses import dataclass
 
 import zstandard
 
@@ -17,9 +12,6 @@ LEVEL = 18
 WINDOW_LOG = 23
 """Window of 8 MiB: the most that a reader must hold. Long-distance matching on top of it gains 0.1 %."""
 
-_SKIPPABLE = 0x184D2A50
-_MAGIC = b"gdn-aot"
-_TRAILER = struct.Struct(f"<II{len(_MAGIC)}s32s")
 _LONGEST_HEADER, _BLOCK_HEADER, _CHECKSUM = 18, 3, 4
 """Bytes of parts of a frame; see RFC 8878."""
 _REPEATED = 1
@@ -30,44 +22,12 @@ class FrameError(Exception):
     """The compressed data cannot be read on."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Digests:
-    """A file as bytes."""
-
-    sha256: str
-    """Of the whole file."""
-    body: int
-    """Bytes before the trailer; the whole file if it has none."""
-    fault: str
-    """What is wrong with the trailer, or empty."""
-
-
 def compressor(total: int) -> zstandard.ZstdCompressor:
     """Return the one compressor of artifacts, for ``total`` bytes of content."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
         LEVEL, source_size=total, window_log=WINDOW_LOG, threads=0, write_checksum=True, write_content_size=True
     )
     return zstandard.ZstdCompressor(compression_params=parameters)
-
-
-def trailer(digest: bytes) -> bytes:
-    """Return the trailer for a body with this SHA-256."""
-    return _TRAILER.pack(_SKIPPABLE, _TRAILER.size - 8, _MAGIC, digest)
-
-
-def digest(data: bytes) -> Digests:
-    """Return the digest of a file, and whether its trailer is that of what is before it."""
-    body = max(len(data) - _TRAILER.size, 0)
-    whole = hashlib.sha256(memoryview(data)[:body])
-    expected, found = trailer(whole.digest()), data[body:]
-    whole.update(found)
-    fault = ""
-    if found != expected:
-        at = _TRAILER.size - 32
-        known = len(found) == _TRAILER.size and found[:at] == expected[:at]
-        fault = "the digest is not that of the file" if known else "missing; the file is truncated or altered"
-        body = body if known else len(data)
-    return Digests(sha256=whole.hexdigest(), body=body, fault=fault)
 
 
 class Frame:

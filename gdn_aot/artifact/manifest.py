@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from gdn_aot import launches
+from gdn_aot.artifact.names import MAX_BLOB
 from gdn_aot.codec import Commit, Digest, Integer, Record
 from gdn_aot.launches import ArgumentPath, Config, Json, Key, Resources, Specialization
 
 FORMAT = 1
 """The format version written, and the only one read."""
-MAX_BLOB = 64 << 20
-"""Bytes of one blob. The largest GDN cubin seen is under 1 MB."""
 MAX_EPOCH = 0o77777777777
 """Seconds; the largest time that a tar header holds."""
 

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 
 MAX_FILE = 128 << 20
 """Bytes of an artifact file, which is read into memory."""
+MAX_BLOB = 64 << 20
+"""Bytes of one blob. The largest GDN cubin seen is under 1 MB."""
 CAPTURE = "capture-"
 """Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
 

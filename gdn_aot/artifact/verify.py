@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from gdn_aot._text import plural
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.archive import MANIFEST_NAME
-from gdn_aot.artifact.container import Digests, Frame, FrameError, digest
+from gdn_aot.artifact.container import Frame, FrameError
 from gdn_aot.artifact.manifest_json import MAX_BYTES, load_manifest
 from gdn_aot.artifact.names import MAX_FILE
+from gdn_aot.artifact.trailer import Digests, digest
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:

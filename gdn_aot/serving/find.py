@@ -6,13 +6,17 @@ and the device is looked at later, by the kernels that run on it.
 
 from __future__ import annotations
 
-from gdn_aot._files import file_sha256
+import errno
+
 from gdn_aot._plain import Plain
-from gdn_aot.errors import GdnAotError, NotWritableError
+from gdn_aot.artifact.names import MAX_FILE
+from gdn_aot.artifact.trailer import digest
+from gdn_aot.errors import GdnAotError, NotWritableError, VerificationError
 from gdn_aot.machine import installed
 from gdn_aot.serving import log
+from gdn_aot.store.folder import read_trusted
 from gdn_aot.store.store import Store, artifact_files
-from gdn_aot.store.stored import StoredArtifact
+from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -38,19 +42,19 @@ class Verdict(Plain):
 def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdict]]:
     """Look at every artifact that the loader may use: those of the store, or ``only`` a file or a directory of files.
 
-    Returns the artifacts that fit, and a verdict on each that was looked at.
+    Returns the artifacts that fit, and a verdict on each that was looked at. Without a ``home`` there is no store.
     """
     installed.forget()
     found: list[StoredArtifact] = []
     verdicts: list[Verdict] = []
-    store = Store(home)
+    store = Store(home) if home else None
     try:
-        places = artifact_files(only) if only else store.artifacts()
+        places = artifact_files(only) if only else store.artifacts() if store else []
     except (GdnAotError, OSError) as error:
-        return [], [Verdict(only or store.root, accepted=False, reason=said(error))]
+        return [], [Verdict(only or home, accepted=False, reason=said(error))]
     for place in places:
         try:
-            artifact = _unpack(store, place) if only else StoredArtifact(place)
+            artifact = _open_file(store, place) if only else StoredArtifact(place)
             reason = unfit(artifact.index)
         except UNREADABLE as error:
             verdicts.append(Verdict(place, accepted=False, reason=said(error)))
@@ -73,17 +77,30 @@ def unfit(index: Index) -> str:
     return ""
 
 
-def _unpack(store: Store, file: str) -> StoredArtifact:
-    """Open an artifact file as it is in the store, unpacking it if it is not there yet."""
-    place = find_installed(store, file_sha256(file))
-    if place is None:
-        from gdn_aot.artifact.verify import open_artifact
-        from gdn_aot.store.install import install
+def _open_file(store: Store | None, file: str) -> StoredArtifact:
+    """Open an artifact file as it is in the store, which it is put into if it is not there yet.
 
-        artifact = open_artifact(file)
+    Where that cannot be done at once, it is unpacked in this process's memory.
+    """
+    digests = digest(read_trusted(file, MAX_FILE))
+    if digests.fault:  # said before anything is imported that takes long
+        raise VerificationError(f"{file}: trailer: {digests.fault}")
+    try:
+        place = find_installed(store, digests.sha256) if store else None
+        if place is not None:
+            return StoredArtifact(place)
+    except GdnAotError as error:
+        log.info(f"{said(error)}; {file} is looked at instead")
+        store = None
+    from gdn_aot.artifact.verify import open_artifact
+    from gdn_aot.store.install import install
+
+    artifact = open_artifact(file, lazy=True)
+    if store is not None:
         try:
-            place = install(store, artifact, waiting=log.warn).place
+            return StoredArtifact(install(store, artifact, patience=0).place)
         except NotWritableError as error:
-            log.warn(f"{error.message}; {file} is unpacked in memory, in every process again")
-            return StoredArtifact.in_memory(artifact)
-    return StoredArtifact(place)
+            busy = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY
+            say = log.info if busy else log.warn
+            say(f"{error.message}; {file} is unpacked in memory{'' if busy else ', in every process again'}")
+    return UnpackedArtifact(artifact)

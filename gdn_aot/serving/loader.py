@@ -54,7 +54,6 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
     if not settings.enabled:
         return
     asked = settings.on_miss if on_miss == "nearest" else on_miss
-    path = os.path.abspath(os.fspath(artifact)) if artifact else settings.artifact
     with _state.lock:
         _state.strict = strict = _state.strict or strict or settings.strict
         if asked != "nearest":
@@ -63,7 +62,8 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
             if settings.log and not log.set_level(settings.log):
                 problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
             _state.installing = True
-            _install(settings, path)
+            path = artifact or settings.artifact
+            _install(settings, os.path.abspath(os.fspath(path)) if path else None)
         except GdnAotError as error:
             _state.problem = error.message
             if strict:
@@ -92,7 +92,7 @@ def _install(settings: Settings, artifact: str | None) -> None:
         log.info(f"artifact {verdict.artifact}: {verdict.reason}")
     if not found:
         if not _state.found:
-            raise NoArtifactError(_none_fits(artifact or f"the store in {settings.home}", verdicts))
+            raise NoArtifactError(_none_fits(artifact or f"the store in {settings.home or 'no home'}", verdicts))
         return
     _sources.add(artifact)
     _state.found += found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 from gdn_aot._plain import Plain
+from gdn_aot.errors import UsageError
+from gdn_aot.store.folder import TRUST
 from gdn_aot.store.store import default_home
 
 POLICIES = ("nearest", "tune", "error")
@@ -18,7 +20,7 @@ class Settings(Plain):
 
     Args:
         enabled: ``GDN_AOT`` is not 0.
-        home: ``GDN_AOT_HOME``: the directory of the store.
+        home: ``GDN_AOT_HOME``: the directory of the store; empty where there can be none.
         artifact: ``GDN_AOT_ARTIFACT``: use this file, or the files in this directory, and not the store.
         strict: ``GDN_AOT_STRICT``: a compile or benchmark of a covered kernel is an error.
         on_miss: ``GDN_AOT_ON_MISS``: one of `POLICIES`.
@@ -42,9 +44,16 @@ def read_settings(problems: list[str]) -> Settings:
         on_miss = "nearest"
     if on_miss == "nearest" and os.environ.get("FLA_CACHE_MODE", "disabled") != "disabled":
         on_miss = "tune"  # the user has configuration files of FLA: what they hold is better than a neighbour's
+    home, trust = "", os.environ.get(TRUST, "owner")
+    if trust not in ("owner", "any"):
+        problems.append(f"{TRUST}={trust} is neither owner nor any; using owner")
+    try:
+        home = default_home()
+    except UsageError as error:
+        problems.append(error.message)
     return Settings(
         enabled=_flag("GDN_AOT", True, problems),
-        home=default_home(),
+        home=home,
         artifact=os.environ.get("GDN_AOT_ARTIFACT") or None,
         strict=_flag("GDN_AOT_STRICT", False, problems),
         on_miss=on_miss,

@@ -26,13 +26,14 @@ import hashlib
 import json
 import os
 import struct
+from contextlib import contextmanager
 
+from gdn_aot._files import check_size
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from os import PathLike
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord, KernelRecord
@@ -45,7 +46,14 @@ FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
 BLOB = struct.Struct("<32sQQ")
 _DIGEST = 16
-_MAX_HEADER = 1 << 24
+_LARGEST, _MAX_HEADER, _MAX_MODULES, _MAX_CHOICES = 256 << 20, 1 << 20, 1000, 4096
+"""Bytes of an index and of its header; modules of an artifact; choices of a kernel."""
+_KEYS = (
+    (("identifier", "sha256", "manifest_sha256", "target", "provider", "distribution", "version", "triton"), str),
+    (("capability", "workloads", "models", "modules"), list),
+    (("kernels", "choices", "binaries"), int),
+)
+"""Keys of the header by the type that each must have."""
 
 
 def binary_name(kernel: str, launch_key: str) -> bytes:
@@ -61,14 +69,17 @@ def part_name(number: int) -> bytes:
 class Index:
     """Reads an index. Safe to use from several threads and after a fork: every read names its offset.
 
+    It owns the descriptor of the file, which messages call ``path``. What is read from it raises `VerificationError`
+    if it is damaged, or of another form than ours, and `OSError` if the disk fails.
+
     Raises:
-        OSError: The file cannot be opened or read.
+        OSError: The file cannot be read, or is too large.
         VerificationError: It is not an index, or is damaged.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, file: int, path: str) -> None:
+        self.path, self._file = path, file
+        self._size = check_size(file, _LARGEST, path)
         fixed = os.pread(self._file, FIXED.size, 0)
         if len(fixed) != FIXED.size or fixed[:6] != MAGIC[:6]:
             raise self._damaged("it is not an index")
@@ -81,8 +92,9 @@ class Index:
         data = self._read(FIXED.size, size)
         if hashlib.sha256(data).digest() != header_digest:
             raise self._damaged("its header is damaged")
-        self.header: Mapping[str, Any] = json.loads(data)
-        """Identity of the artifact: see `_header`."""
+        with self._of_our_form():
+            self.header: Mapping[str, Any] = _checked(json.loads(data))
+            """Identity of the artifact: see `gdn_aot.store.index_writer`."""
         self._table_at = FIXED.size + size
         self._table: bytes | None = None
         self._blobs: bytes | None = None
@@ -95,7 +107,7 @@ class Index:
         with os.fdopen(os.memfd_create(NAME), "wb") as file:
             file.write(content)
             file.flush()
-            return cls(f"/proc/self/fd/{file.fileno()}")
+            return cls(os.dup(file.fileno()), NAME)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -112,7 +124,7 @@ class Index:
         """
         table = self._whole_table()
         end = max((offset + size for _, offset, size, _ in ROW.iter_unpack(table)), default=0)
-        if os.fstat(self._file).st_size < self._table_at + len(table) + end:
+        if self._size < self._table_at + len(table) + end:
             raise self._damaged("it is truncated")
         for row in ROW.iter_unpack(table) if deep else ():
             self._record(row[0])
@@ -122,12 +134,14 @@ class Index:
         from gdn_aot.store.index_records import KernelRecord
 
         if self._kernels is None:
-            self._kernels = [KernelRecord(*fields) for fields in self._json(record_name("kernels")) or ()]
+            with self._of_our_form():
+                self._kernels = [KernelRecord(*fields) for fields in self._json(record_name("kernels")) or ()]
         return self._kernels
 
     def not_covered(self) -> list[tuple[str, str, int]]:
         """Return (kernel, reason, number of autotune keys) of what the build left out; without keys all of a kernel."""
-        return [(kernel, reason, keys) for kernel, reason, keys in self._json(record_name("not covered")) or ()]
+        with self._of_our_form():
+            return [(kernel, reason, keys) for kernel, reason, keys in self._json(record_name("not covered")) or ()]
 
     def blobs(self) -> list[tuple[str, int]]:
         """Return (SHA-256, bytes) of every blob, in the order in which the pack has them one after another."""
@@ -150,8 +164,11 @@ class Index:
         """Return the choices of a kernel, which is named ``module:qualname``."""
         from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord
 
-        found = self._json(record_name("choices", kernel)) or ()
-        return [ChoiceRecord(tuple(key), ConfigRecord(*config), provenance) for key, config, provenance in found]
+        with self._of_our_form():
+            found = self._json(record_name("choices", kernel)) or ()
+            if len(found) > _MAX_CHOICES:
+                raise self._damaged(f"it has more than {_MAX_CHOICES} choices of {kernel}")
+            return [ChoiceRecord(tuple(key), ConfigRecord(*config), provenance) for key, config, provenance in found]
 
     def binary(self, kernel: str, launch_key: str) -> BinaryRecord | None:
         """Return one binary, or None if the artifact lacks it."""
@@ -176,9 +193,10 @@ class Index:
     def _binary(self, found: list[Any]) -> BinaryRecord:
         from gdn_aot.store.index_records import SPECIALIZATION, BinaryRecord
 
-        launch_key, cubin, metadata, *rest = found
-        specialization = {field: self._part(number) for field, number in zip(SPECIALIZATION, rest, strict=True)}
-        return BinaryRecord(launch_key, cubin, self._part(metadata), specialization)
+        with self._of_our_form():
+            launch_key, cubin, metadata, *rest = found
+            specialization = {field: self._part(number) for field, number in zip(SPECIALIZATION, rest, strict=True)}
+            return BinaryRecord(launch_key, cubin, self._part(metadata), specialization)
 
     def _part(self, number: int) -> Any:
         """Return what binaries have in common under a number; a new object each time."""
@@ -191,7 +209,8 @@ class Index:
 
     def _json(self, name: bytes) -> Any:
         record = self._record(name)
-        return None if record is None else json.loads(record)
+        with self._of_our_form():
+            return None if record is None else json.loads(record)
 
     def _record(self, name: bytes) -> bytes | None:
         row = self._find(name)
@@ -223,13 +242,39 @@ class Index:
         return self._blobs
 
     def _read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._file, size, offset)
+        data = os.pread(self._file, size, offset) if offset + size <= self._size else b""
         if len(data) != size:
             raise self._damaged("it is truncated")
         return data
 
+    @contextmanager
+    def _of_our_form(self) -> Iterator[None]:
+        """Turn what happens to whoever reads records of another form into an error of this file."""
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise self._damaged("a record has another form") from error
+
     def _damaged(self, what: str) -> VerificationError:
         return VerificationError(f"{self.path}: {what}", [Problem(self.path, what)])
+
+
+def _checked(header: Any) -> Any:
+    """Return a header that has what is read of it.
+
+    Raises:
+        LookupError: Something is missing.
+        TypeError: Something has another type.
+        ValueError: It names more modules than any artifact has.
+    """
+    typed: list[tuple[object, type]] = [(header[name], kind) for names, kind in _KEYS for name in names]
+    typed += [(member, int) for member in header["capability"]]
+    typed += [(member, str) for name in ("modules", "workloads") for member in header[name]]
+    if not all(isinstance(value, kind) for value, kind in typed):
+        raise TypeError
+    if len(header["modules"]) > _MAX_MODULES or len(header["capability"]) != 2:  # noqa: PLR2004
+        raise ValueError
+    return header
 
 
 def _search(table: bytes, row: struct.Struct, name: bytes) -> tuple[Any, ...] | None:

@@ -7,26 +7,27 @@ killed leaves nothing that a reader could take for whole. All of it under the st
 from __future__ import annotations
 
 import os
-import shutil
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gdn_aot._files import write_whole
 from gdn_aot.artifact.tar import grouped
 from gdn_aot.errors import NotWritableError
+from gdn_aot.store.folder import Folder, open_below, open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index_writer import write_index
 from gdn_aot.store.lock import locked
 from gdn_aot.store.origins import identity, outdate, read_origins, with_origin, write_origins
-from gdn_aot.store.store import FORMAT
+from gdn_aot.store.store import FORMAT, read_format
 from gdn_aot.store.stored import MANIFEST, PACK
 from gdn_aot.store.whole import faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.store.lock import Waiting
@@ -37,6 +38,8 @@ TEMPORARY = ".tmp-"
 """How the names of what is not finished begin."""
 _PIECE = 4 << 20
 """Bytes of blobs that are written at once."""
+_QUEUED = 2
+"""Pieces that may wait for the disk; more are not read ahead."""
 _MOST = 512
 """Buffers that the system is given at once; Linux takes up to 1024."""
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by gdn-aot; may be deleted: https://bford.info/cachedir/\n"
@@ -54,26 +57,44 @@ class Installed:
     """It was there and damaged, and was written again."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changing:
+    """A store that this process alone changes."""
+
+    store: Store
+    root: Folder
+    artifacts: Folder
+    leftovers: dict[str, int]
+    """What others left unfinished and was removed: the bytes of each by its path."""
+
+
 def install(
-    store: Store, artifact: Artifact, origin: Origin | None = None, *, waiting: Waiting | None = None
+    store: Store,
+    artifact: Artifact,
+    origin: Origin | None = None,
+    *,
+    waiting: Waiting | None = None,
+    patience: float | None = None,
 ) -> Installed:
     """Put a verified artifact, which came from ``origin`` if that was a registry, into the store.
 
-    Safe to run in many processes at once. An artifact that is already there is checked and, where it is damaged,
-    written again. It becomes the one installed last, which the loader prefers.
+    Safe to run in many processes at once; ``patience`` is how many seconds others are waited for, at most. An artifact
+    that is already there is checked and, where it is damaged, written again. It becomes the one installed last, which
+    the loader prefers.
 
     Raises:
         NotWritableError: The store cannot be written.
         UnknownFormatError: A newer gdn-aot made the store.
         VerificationError: It was opened lazily, and a blob is not what its manifest calls for.
     """
-    place = f"{store.root}/artifacts/{artifact.manifest.identifier}-{artifact.sha256[:16]}"
-    with writing(store, waiting, make=True):
-        new = not os.path.isdir(place)
+    name = f"{artifact.manifest.identifier}-{artifact.sha256[:16]}"
+    place = f"{store.root}/artifacts/{name}"
+    with writing(store, waiting, make=True, patience=patience) as changing:
+        new = name not in changing.artifacts.names()
         repaired = not new and not _is_installed(place, artifact)
         if new or repaired:
-            _put(store, place, artifact, with_origin(read_origins(place), origin))
-        _renew(store, place, origin)
+            _put(changing, name, artifact, with_origin(read_origins(place), origin), replace=repaired)
+        _renew(changing, name, origin)
     return Installed(place=place, new=new, repaired=repaired)
 
 
@@ -91,9 +112,9 @@ def renew(store: Store, place: str, origin: Origin | None = None, *, waiting: Wa
     if first == place and (origin is None or origin in read_origins(place)):
         return
     try:
-        with writing(store, waiting):
-            if os.path.isdir(place):  # else it was removed meanwhile
-                _renew(store, place, origin)
+        with writing(store, waiting) as changing:
+            if os.path.basename(place) in changing.artifacts.names():  # else it was removed meanwhile
+                _renew(changing, os.path.basename(place), origin)
     except NotWritableError as error:
         if first != place:
             reason = f"{first} is preferred to {place}, which cannot be changed: {error.message}"
@@ -101,10 +122,12 @@ def renew(store: Store, place: str, origin: Origin | None = None, *, waiting: Wa
 
 
 @contextmanager
-def writing(store: Store, waiting: Waiting | None = None, *, make: bool = False) -> Iterator[dict[str, int]]:
+def writing(
+    store: Store, waiting: Waiting | None = None, *, make: bool = False, patience: float | None = None
+) -> Iterator[Changing]:
     """Be the only one who changes a store, which ``make`` makes if there is none.
 
-    What others left unfinished is removed first; yields the bytes of each such thing by its path.
+    What others left unfinished is removed first. Others are waited for, ``patience`` seconds at most if that is given.
 
     Raises:
         NotWritableError: The store cannot be written. Any `OSError` inside becomes this.
@@ -112,12 +135,21 @@ def writing(store: Store, waiting: Waiting | None = None, *, make: bool = False)
     """
     try:
         if make:
-            os.makedirs(store.root, exist_ok=True)
-        with locked(store.root, waiting):
-            yield _prepare(store)
+            os.makedirs(store.home, mode=0o755, exist_ok=True)
+            with Folder.at(store.home) as home:
+                home.make("store").close()
+        with open_below(store.home, "store") as root, locked(root, waiting, patience=patience):
+            fresh = read_format(root) is None
+            with root.make("artifacts") as artifacts:
+                leftovers = _sweep(root, artifacts)
+                if fresh:
+                    root.write("CACHEDIR.TAG", _TAG)
+                    root.write("format", f"{FORMAT}\n".encode(), sync=True)
+                yield Changing(store=store, root=root, artifacts=artifacts, leftovers=leftovers)
     except OSError as error:
+        where = f"{error.filename} " if error.filename not in (None, store.root) else ""
         reason = error.strerror or error
-        raise NotWritableError(f"cannot write the store {store.root}: {reason}") from error
+        raise NotWritableError(f"cannot write the store {store.root}: {where}{reason}") from error
 
 
 def temporaries(store: Store) -> dict[str, int]:
@@ -126,68 +158,75 @@ def temporaries(store: Store) -> dict[str, int]:
     Raises:
         UnknownFormatError: A newer gdn-aot made the store.
     """
-    places = [place for place in store.artifacts() if not os.path.islink(place)]
-    found: dict[str, int] = {}
-    for folder in (store.root, f"{store.root}/artifacts", *places):
-        with suppress(OSError):
-            paths = [f"{folder}/{name}" for name in os.listdir(folder) if name.startswith(TEMPORARY)]
-            found |= {path: size_of(path) for path in paths}
-    return found
+    store.format()
+    with suppress(OSError), open_below(store.home, "store") as root, root.folder("artifacts") as artifacts:
+        return {f"{folder.path}/{name}": folder.size(name) for folder, name in _temporaries(root, artifacts)}
+    return {}
 
 
 def size_of(path: str) -> int:
-    """Return the bytes of a file, or of all files in a directory; symbolic links count as themselves.
+    """Return the bytes of all files in a directory whose path may have links in it; links inside count as themselves.
 
     What cannot be read or is removed meanwhile counts nothing.
     """
-    with suppress(OSError):
-        if os.path.isdir(path) and not os.path.islink(path):
-            return sum(size_of(f"{path}/{name}") for name in os.listdir(path))
-        return os.lstat(path).st_size
+    with suppress(OSError), Folder.at(path) as folder:
+        return folder.size()
     return 0
 
 
-def discard_artifact(store: Store, place: str) -> None:
+def discard_artifact(changing: Changing, name: str) -> None:
     """Remove an artifact's directory: at once for whoever reads, whatever happens meanwhile.
 
     Raises:
-        OSError: It cannot be removed.
+        OSError: It cannot be removed; where it has directories in it, it is none of ours, and stays.
     """
-    temporary = _temporary(store)
-    os.rename(place, temporary)
-    _discard(temporary)
+    artifacts = changing.artifacts
+    artifacts.check_flat(name)
+    temporary = _temporary()
+    artifacts.rename(name, temporary)
+    artifacts.discard(temporary)
 
 
-def _put(store: Store, place: str, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
-    """Write an artifact's directory, in place of the damaged one if there is one."""
-    temporary = _temporary(store)
-    os.mkdir(temporary)
-    try:
-        # Most of writing is waiting for the disk: that of one piece, while the next blobs are checked.
-        with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as disk, open(f"{temporary}/{PACK}", "xb") as pack:
-            small = beside.submit(_write_small, temporary, artifact, origins)
-            pieces = grouped((content for _, content in artifact.iter_blobs()), len, _PIECE)
-            written = [disk.submit(_write_all, pack.fileno(), piece) for piece in pieces]
-            synced = disk.submit(os.fsync, pack.fileno())
-            write_whole(f"{temporary}/{INDEX}", write_index(artifact), sync=True)
-            for step in (small, *written, synced):
-                step.result()
-        if os.path.isdir(place):
-            discard_artifact(store, place)
-        os.rename(temporary, place)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def _put(changing: Changing, name: str, artifact: Artifact, origins: tuple[Origin, ...], *, replace: bool) -> None:
+    """Write an artifact's directory, in place of the damaged one if there is one; what is no directory stays."""
+    artifacts, temporary = changing.artifacts, _temporary()
+    if replace:
+        artifacts.folder(name).close()
+    with artifacts.make(temporary) as folder:
+        try:
+            _write(folder, artifact, origins)
+            if replace:
+                discard_artifact(changing, name)
+            artifacts.rename(temporary, name)
+        except BaseException:
+            with suppress(OSError):
+                artifacts.discard(temporary)
+            raise
 
 
-def _write_small(place: str, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
+def _write(folder: Folder, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
+    """Write all that an artifact's directory has. Most of it is waiting for the disk, while blobs are checked."""
+    with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as disk, os.fdopen(folder.create(PACK), "wb") as pack:
+        small = beside.submit(_write_small, folder, artifact, origins)
+        queued: deque[Future[None]] = deque()
+        for piece in grouped((content for _, content in artifact.iter_blobs()), len, _PIECE):
+            queued.append(disk.submit(_write_all, pack.fileno(), piece))
+            if len(queued) > _QUEUED:
+                queued.popleft().result()
+        queued.append(disk.submit(os.fsync, pack.fileno()))
+        folder.write(INDEX, write_index(artifact), sync=True)
+        for step in (small, *queued):
+            step.result()
+
+
+def _write_small(folder: Folder, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
     """Write the files of an artifact's directory that are neither its blobs nor its index."""
     import zstandard
 
     manifest = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(artifact.manifest_json)
-    write_whole(f"{place}/{MANIFEST}", manifest, sync=True)
+    folder.write(MANIFEST, manifest, sync=True)
     if origins:
-        write_origins(place, origins)
+        write_origins(folder, origins)
 
 
 def _write_all(file: int, contents: list[memoryview]) -> None:
@@ -204,42 +243,46 @@ def _write_all(file: int, contents: list[memoryview]) -> None:
 
 def _is_installed(place: str, artifact: Artifact) -> bool:
     """Say whether all that is in a directory is what installing an artifact would put there."""
-    with suppress(OSError), open(f"{place}/{INDEX}", "rb") as file:
-        return file.read() == write_index(artifact) and not faults(place, deep=True)
+    expected = write_index(artifact)
+    with suppress(OSError), open_place(place) as folder:
+        return folder.read(INDEX, len(expected)) == expected and not faults(place, deep=True)
     return False
 
 
-def _renew(store: Store, place: str, origin: Origin | None) -> None:
+def _renew(changing: Changing, name: str, origin: Origin | None) -> None:
+    place = f"{changing.artifacts.path}/{name}"
     known = read_origins(place)
     origins = with_origin(known, origin)
-    if origins != known:
-        write_origins(place, origins)
-    outdate(store, place, origin)
-    # Of two that are asked for within one tick of the file system's clock, the second is the newer, too.
-    now = max(time.time_ns(), os.stat(store.artifacts()[0]).st_mtime_ns + 1)
-    os.utime(place, ns=(now, now))
+    with changing.artifacts.folder(name) as folder:
+        if origins != known:
+            write_origins(folder, origins)
+        outdate(changing.store, place, origin)
+        # Of two that are asked for within one tick of the file system's clock, the second is the newer, too.
+        first = os.path.basename(changing.store.artifacts()[0])
+        now = max(time.time_ns(), changing.artifacts.status(first).st_mtime_ns + 1)
+        os.utime(folder.descriptor, ns=(now, now))
 
 
-def _prepare(store: Store) -> dict[str, int]:
-    """Bring a store into a state to go on from; returns the bytes of what was removed, by its path."""
-    fresh = store.format() is None
-    leftovers = temporaries(store)
-    for path in leftovers:
-        _discard(path)
-    if fresh:
-        write_whole(f"{store.root}/CACHEDIR.TAG", _TAG)
-        write_whole(f"{store.root}/format", f"{FORMAT}\n".encode(), sync=True)
-    os.makedirs(f"{store.root}/artifacts", exist_ok=True)
-    return leftovers
+def _temporaries(root: Folder, artifacts: Folder) -> Iterator[tuple[Folder, str]]:
+    """Yield (directory, name) of what was left unfinished in a store, in its artifacts too."""
+    for name in artifacts.names():
+        if not name.startswith("."):
+            with suppress(OSError), artifacts.folder(name) as place:
+                yield from ((place, entry) for entry in place.names() if entry.startswith(TEMPORARY))
+    for folder in (root, artifacts):
+        yield from ((folder, name) for name in folder.names() if name.startswith(TEMPORARY))
 
 
-def _temporary(store: Store) -> str:
-    return f"{store.root}/artifacts/{TEMPORARY}{os.urandom(8).hex()}"
+def _sweep(root: Folder, artifacts: Folder) -> dict[str, int]:
+    """Remove what was left unfinished; returns the bytes of each by its path. What is none of ours stays."""
+    removed = {}
+    for folder, name in _temporaries(root, artifacts):
+        size = folder.size(name)
+        with suppress(OSError):
+            folder.discard(name)
+            removed[f"{folder.path}/{name}"] = size
+    return removed
 
 
-def _discard(path: str) -> None:
-    """Remove a file, or a directory with all that is in it; a symbolic link is removed and not followed."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+def _temporary() -> str:
+    return f"{TEMPORARY}{os.urandom(8).hex()}"

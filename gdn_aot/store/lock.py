@@ -1,18 +1,25 @@
 """The lock of a store: whoever changes it is alone; the loader, who reads it, takes none.
 
 It is an ``flock`` on ``store/.lock``, so the kernel gives it up when a process ends, however it ends. The file stays.
+Only who may write the store may open it: whoever can open a file can hold a lock on it.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from gdn_aot.store.folder import Folder, open_below, trusts_any
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from gdn_aot.store.store import Store
 
     Waiting = Callable[[str], None]
     """Told in words, after two seconds, which process has the store locked."""
@@ -27,15 +34,15 @@ _NUMBER = 20
 
 
 @contextmanager
-def locked(root: str, waiting: Waiting | None = None) -> Iterator[None]:
-    """Be the only one in a store, whose directory is there. Waits for as long as others are.
+def locked(root: Folder, waiting: Waiting | None = None, *, patience: float | None = None) -> Iterator[None]:
+    """Be the only one in a store. Waits for as long as others are, or for ``patience`` seconds.
 
     Raises:
-        OSError: The lock file cannot be made or opened.
+        OSError: The lock file cannot be made or opened, is none of ours, or others have the store for too long.
     """
-    file = os.open(f"{root}/{NAME}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    file = _open(root)
     try:
-        _wait(file, fcntl.LOCK_EX, root, waiting)
+        _wait(file, fcntl.LOCK_EX, root.path, waiting, patience)
         _sign(file, str(os.getpid()))
         try:
             yield
@@ -46,37 +53,74 @@ def locked(root: str, waiting: Waiting | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(root: str, waiting: Waiting | None = None) -> Iterator[None]:
+def undisturbed(store: Store, waiting: Waiting | None = None) -> Iterator[None]:
     """Keep others from changing a store for as long as it is looked at, where that is possible.
 
     Where there is no lock file, or it cannot be opened, there is nobody who changes the store, or no way to stop them.
     """
     try:
-        file = os.open(f"{root}/{NAME}", os.O_RDONLY | os.O_CLOEXEC)
+        with open_below(store.home, "store") as root:
+            file = _check(root, root.file(NAME))
     except OSError:
         yield
         return
     try:
-        _wait(file, fcntl.LOCK_SH, root, waiting)
+        _wait(file, fcntl.LOCK_SH, store.root, waiting, None)
         yield
     finally:
         os.close(file)
 
 
-def _wait(file: int, kind: int, root: str, waiting: Waiting | None) -> None:
-    end = time.monotonic() + PATIENCE
+def _open(root: Folder) -> int:
+    """Open the lock file to write it, which is made if it is not there."""
+    flags, mode = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666 if trusts_any() else 0o600
+    while True:
+        try:
+            return _check(root, os.open(NAME, flags, dir_fd=root.descriptor))
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                made = os.open(NAME, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=root.descriptor)
+                if os.geteuid() == 0:
+                    os.fchown(made, os.fstat(root.descriptor).st_uid, -1)  # else the store's own user is locked out
+                return made
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{root.path}/{NAME}") from None
+
+
+def _check(root: Folder, file: int) -> int:
+    """Return the descriptor of a lock file that is ours, and that readers cannot hold."""
+    status = os.fstat(file)
+    ours = status.st_uid in (0, os.geteuid(), os.fstat(root.descriptor).st_uid) or trusts_any()
+    text = os.pread(file, _NUMBER + 1, 0) if stat.S_ISREG(status.st_mode) and ours and status.st_nlink == 1 else b"?"
+    if text.strip(b"0123456789") or len(text) > _NUMBER:
+        os.close(file)
+        raise OSError(errno.EINVAL, "is not a lock file of gdn-aot", f"{root.path}/{NAME}")
+    if stat.S_IMODE(status.st_mode) & 0o077 and not trusts_any():
+        with suppress(OSError):
+            os.fchmod(file, 0o600)
+    return file
+
+
+def _wait(file: int, kind: int, root: str, waiting: Waiting | None, patience: float | None) -> None:
+    begin = time.monotonic()
     while True:
         with suppress(BlockingIOError):
             fcntl.flock(file, kind | fcntl.LOCK_NB)
             return
-        if time.monotonic() >= end:
+        waited = time.monotonic() - begin
+        if patience is not None and waited >= patience:
+            raise OSError(errno.EBUSY, f"{_holder(file)} is using it", root)
+        if waited >= PATIENCE and patience is None:
             break
         time.sleep(_PAUSE)
     if waiting is not None:
-        owner = os.pread(file, _NUMBER, 0).decode("ascii", "replace").strip()
-        who = f"process {owner}" if owner.isdigit() else "another process"
-        waiting(f"waiting for {who}, which is using the store {root}")
+        waiting(f"waiting for {_holder(file)}, which is using the store {root}")
     fcntl.flock(file, kind)
+
+
+def _holder(file: int) -> str:
+    owner = os.pread(file, _NUMBER, 0).decode("ascii", "replace").strip()
+    return f"process {owner}" if owner.isdigit() else "another process"
 
 
 def _sign(file: int, owner: str) -> None:

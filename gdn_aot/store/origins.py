@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gdn_aot._files import write_whole
 from gdn_aot.codec import Form, Record
 from gdn_aot.errors import VerificationError
+from gdn_aot.store.folder import Folder, open_place
 
 if TYPE_CHECKING:
     from gdn_aot.store.store import Store
@@ -47,19 +47,19 @@ def identity(place: str) -> str:
 def read_origins(place: str) -> tuple[Origin, ...]:
     """Return where the artifact in a directory of the store was fetched from; nothing if that cannot be read."""
     try:
-        with open(f"{place}/{ORIGIN}", "rb") as file:
-            return _FORM.decode(file.read()).fetched
+        with open_place(place) as folder:
+            return _FORM.decode(folder.read(ORIGIN, _FORM.limit)).fetched
     except (OSError, VerificationError):
         return ()
 
 
-def write_origins(place: str, origins: tuple[Origin, ...]) -> None:
+def write_origins(folder: Folder, origins: tuple[Origin, ...]) -> None:
     """Say where the artifact in a directory was fetched from.
 
     Raises:
         OSError: It cannot be written.
     """
-    write_whole(f"{place}/{ORIGIN}", _FORM.encode(_Origins(format=1, fetched=origins)), sync=True)
+    folder.write(ORIGIN, _FORM.encode(_Origins(format=1, fetched=origins)), sync=True)
 
 
 def with_origin(known: tuple[Origin, ...], origin: Origin | None) -> tuple[Origin, ...]:
@@ -94,6 +94,7 @@ def outdate(store: Store, place: str, origin: Origin | None) -> None:
                 for item in known
             )
             if moved != known:
-                before = os.stat(other)
-                write_origins(other, tuple(dict.fromkeys(moved)))
-                os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+                with open_place(other) as folder:
+                    before = os.fstat(folder.descriptor)
+                    write_origins(folder, tuple(dict.fromkeys(moved)))
+                    os.utime(folder.descriptor, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -13,14 +13,20 @@ artifact or none, and whoever is killed leaves only a temporary file or director
 
 from __future__ import annotations
 
+import errno
 import os
 
-from gdn_aot.errors import Problem, UnknownFormatError
+from gdn_aot.errors import Problem, UnknownFormatError, UsageError
+from gdn_aot.store.folder import Folder, check_trust, open_below, open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
 
 FORMAT = "1"
+_MOST_FORMAT = 64
+"""Bytes that ``format`` may have; more is no number."""
 _SUFFIX = ".tar.zst"
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What opening a directory of a store fails with where there is no store."""
 
 
 def artifact_files(path: str) -> list[str]:
@@ -38,60 +44,92 @@ def artifact_files(path: str) -> list[str]:
 
 
 def default_home() -> str:
-    """Return ``$GDN_AOT_HOME``, or ``gdn-aot`` in the user's cache directory."""
-    if home := os.environ.get("GDN_AOT_HOME"):
-        return os.path.abspath(home)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "gdn-aot")
+    """Return ``$GDN_AOT_HOME``, or ``gdn-aot`` in the user's cache directory.
+
+    Raises:
+        UsageError: It is not an absolute path, which would be another directory for every working directory.
+    """
+    home = os.environ.get("GDN_AOT_HOME")
+    if not home:
+        cache = os.environ.get("XDG_CACHE_HOME", "")  # to be ignored if it is relative, says its specification
+        cache = cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")
+        home = os.path.join(cache, "gdn-aot")
+    if not os.path.isabs(home):
+        what = "GDN_AOT_HOME is relative" if os.environ.get("GDN_AOT_HOME") else "this user has no home directory"
+        raise UsageError(f"{what}: {home!r} is not used as a store", hint="let GDN_AOT_HOME be an absolute path")
+    return os.path.normpath(home)
 
 
 class Store:
     """One store, in a home as `default_home` returns it. Reading takes no right to write and never waits."""
 
     def __init__(self, home: str) -> None:
-        self.root = f"{home}/store"
+        self.home, self.root = home, f"{home}/store"
 
     def artifacts(self) -> list[str]:
         """Return the directories of the installed artifacts, the one installed last first: it is preferred.
 
         Raises:
             UnknownFormatError: A newer gdn-aot made the store.
+            UsageError: There is one, and it cannot be read.
         """
         try:
-            names = os.listdir(f"{self.root}/artifacts")
-        except OSError:
-            return []
-        self.format()
-        ages = []
-        for name in names:
-            if not name.startswith("."):
-                try:
-                    ages.append((-os.stat(f"{self.root}/artifacts/{name}").st_mtime_ns, name))
-                except OSError:
-                    continue  # it was just removed
-        return [f"{self.root}/artifacts/{name}" for _, name in sorted(ages)]
+            with open_below(self.home, "store", "artifacts") as folder:
+                self.format()
+                found = sorted(_by_age(folder))
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return []
+            reason = error.strerror or error
+            hint = "run as the user who made it, or let GDN_AOT_HOME name another directory"
+            raise UsageError(f"the store {self.root} cannot be read: {error.filename} {reason}", hint=hint) from error
+        return [f"{self.root}/artifacts/{name}" for _, name in found]
 
     def open_index(self, place: str) -> Index:
         """Open the index of an artifact by its directory.
 
         Raises:
             OSError: It is not there or cannot be read.
+            UntrustedError: Somebody else than root or this user may have written it.
             VerificationError: It is damaged.
         """
-        return Index(f"{place}/{INDEX}")
+        with open_place(place) as folder:
+            check_trust(folder.descriptor, place)
+            return Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
 
     def format(self) -> str | None:
-        """Return the format of the store: this one, or None where there is no store yet.
+        """Return the format of the store, or None where none is known: whoever writes next says so.
 
         Raises:
             UnknownFormatError: A newer gdn-aot made it.
         """
         try:
-            with open(f"{self.root}/format") as file:
-                found = file.read().strip()
+            with open_below(self.home, "store") as root:
+                return read_format(root)
         except OSError:
             return None
-        if found != FORMAT:
-            problem = Problem(f"{self.root}/format", f"{found!r}, expected {FORMAT!r}")
-            raise UnknownFormatError(f"the store {self.root} is of another format", [problem])
-        return found
+
+
+def read_format(root: Folder) -> str | None:
+    """Return the format of a store that is open; see `Store.format`."""
+    try:
+        found = root.read("format", _MOST_FORMAT).strip()
+    except OSError:
+        return None
+    if found.isdigit() and int(found) > int(FORMAT):
+        problem = Problem(f"{root.path}/format", f"{found.decode()}, expected {FORMAT}")
+        hint = f"upgrade gdn-aot, or remove {root.path}: it is a cache, which fetch fills again"
+        raise UnknownFormatError(f"the store {root.path} is of another format", [problem], hint=hint)
+    return FORMAT if found == FORMAT.encode() else None
+
+
+def _by_age(folder: Folder) -> list[tuple[int, str]]:
+    """Return (negative time of installing, name) of the artifacts in a directory."""
+    ages = []
+    for name in folder.names():
+        if not name.startswith("."):
+            try:
+                ages.append((-folder.status(name).st_mtime_ns, name))
+            except OSError:
+                continue  # it was just removed
+    return ages

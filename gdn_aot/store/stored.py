@@ -9,7 +9,9 @@ import hashlib
 import os
 from functools import cached_property
 
+from gdn_aot.artifact.names import MAX_BLOB
 from gdn_aot.errors import Problem, VerificationError
+from gdn_aot.store.folder import check_trust, open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
 
@@ -27,33 +29,28 @@ MANIFEST = "manifest.json.zst"
 class StoredArtifact:
     """Reads an artifact. Safe to use from several threads and after a fork; goes on to work when its files are removed.
 
-    Its directory in a store has its index and the pack of its blobs, unless others are given.
+    Args:
+        place: Its directory in a store.
 
     Raises:
         OSError: Its index or its pack cannot be opened.
+        UntrustedError: Somebody else than root or this user may have written one of them.
         VerificationError: Its index is damaged.
     """
 
-    def __init__(self, place: str, index: Index | None = None, pack: str = "") -> None:
+    _file = -1
+
+    def __init__(self, place: str) -> None:
         self.place = place
-        self.index = index or Index(f"{place}/{INDEX}")
-        self._path = pack or f"{place}/{PACK}"
-        self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        with open_place(place) as folder:
+            check_trust(folder.descriptor, place)
+            self.index = Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
+            self._file = folder.trusted_file(PACK)
         self.size = os.fstat(self._file).st_size
         """Bytes of the pack."""
 
-    @classmethod
-    def in_memory(cls, artifact: Artifact) -> StoredArtifact:
-        """Unpack a verified artifact in this process's memory. Forked children share it."""
-        from gdn_aot.store.index_writer import write_index
-
-        with os.fdopen(os.memfd_create(PACK), "wb") as file:
-            file.writelines(content for _, content in artifact.iter_blobs())
-            file.flush()
-            return cls(str(artifact.path), Index.in_memory(write_index(artifact)), f"/proc/self/fd/{file.fileno()}")
-
     def __del__(self) -> None:
-        if hasattr(self, "_file"):
+        if self._file >= 0:
             os.close(self._file)
 
     def read_blob(self, sha256: str) -> bytes:
@@ -64,10 +61,11 @@ class StoredArtifact:
             VerificationError: It is damaged, or the artifact has none of this name.
         """
         offset, size = self.index.place(sha256)
-        content = os.pread(self._file, size, offset) if offset + size <= self.size else b""
+        content = os.pread(self._file, size, offset) if size <= MAX_BLOB and offset + size <= self.size else b""
         if hashlib.sha256(content).hexdigest() != sha256:
-            problem = Problem(self._path, f"the content of blob {sha256} is not what its name says")
-            raise VerificationError(f"{self._path}: blob {sha256} is damaged", [problem])
+            path = f"{self.place}/{PACK}"
+            problem = Problem(path, f"the content of blob {sha256} is not what its name says")
+            raise VerificationError(f"{path}: blob {sha256} is damaged", [problem])
         return content
 
     @cached_property
@@ -83,6 +81,28 @@ class StoredArtifact:
         return load_manifest(read_manifest(self.place))
 
 
+class UnpackedArtifact(StoredArtifact):
+    """A verified artifact that no store has, in this process's memory: unpacked when the first blob is asked for.
+
+    Children that are forked after that share it.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        from gdn_aot.store.index_writer import write_index
+
+        self.place, self.size = str(artifact.path), 0
+        self.index = Index.in_memory(write_index(artifact))
+        self._artifact = artifact
+
+    def read_blob(self, sha256: str) -> bytes:
+        """Return the content of a blob; see `StoredArtifact.read_blob`."""
+        if self._file < 0:
+            with os.fdopen(os.memfd_create(PACK), "wb") as file:
+                file.writelines(content for _, content in self._artifact.iter_blobs())
+                self.size, self._file = file.tell(), os.dup(file.fileno())
+        return super().read_blob(sha256)
+
+
 def read_manifest(place: str) -> bytes:
     """Return the JSON of the manifest of an installed artifact.
 
@@ -95,8 +115,8 @@ def read_manifest(place: str) -> bytes:
     from gdn_aot.artifact.manifest_json import MAX_BYTES
 
     path = f"{place}/{MANIFEST}"
-    with open(path, "rb") as file:
-        content = file.read()
+    with open_place(place) as folder:
+        content = folder.read(MANIFEST, MAX_BYTES)
     try:
         if zstandard.get_frame_parameters(content).content_size <= MAX_BYTES:
             return zstandard.ZstdDecompressor().decompress(content, allow_extra_data=False)

@@ -19,6 +19,7 @@ from gdn_aot.store.whole import UNREADABLE, faults
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from gdn_aot.store.install import Changing
     from gdn_aot.store.lock import Waiting
     from gdn_aot.store.origins import Origin
     from gdn_aot.store.store import Store
@@ -78,7 +79,7 @@ def ls(store: Store) -> list[InstalledArtifact]:
         problem = next((str(fault) for fault in faults(place)), "")
         identifier = str(header.get("identifier", identity(place)))
         try:
-            installed = os.stat(place).st_mtime
+            installed = os.lstat(place).st_mtime
         except OSError:
             continue  # it was just removed
         found.append(
@@ -112,10 +113,10 @@ def remove(store: Store, names: Sequence[str], *, dry_run: bool = False, waiting
         UnknownFormatError: A newer gdn-aot made the store.
     """
     if dry_run:
-        return _remove(store, select(ls(store), names), {}, dry_run=True)
+        return _remove(select(ls(store), names), {})
     select(ls(store), names)  # a wrong name is an error of its own, whether or not the store can be written
-    with writing(store, waiting) as leftovers:
-        return _remove(store, select(ls(store), names), leftovers)
+    with writing(store, waiting) as changing:
+        return _remove(select(ls(store), names), changing.leftovers, changing)
 
 
 def prune(store: Store, *, keep: int = 1, dry_run: bool = False, waiting: Waiting | None = None) -> Removed:
@@ -128,11 +129,11 @@ def prune(store: Store, *, keep: int = 1, dry_run: bool = False, waiting: Waitin
         UnknownFormatError: A newer gdn-aot made the store.
     """
     if dry_run:
-        return _remove(store, _superseded(ls(store), keep), temporaries(store), dry_run=True)
+        return _remove(_superseded(ls(store), keep), temporaries(store))
     if not os.path.isdir(store.root):
         return Removed(artifacts=(), leftovers=(), freed=0)
-    with writing(store, waiting) as leftovers:
-        return _remove(store, _superseded(ls(store), keep), leftovers)
+    with writing(store, waiting) as changing:
+        return _remove(_superseded(ls(store), keep), changing.leftovers, changing)
 
 
 def _superseded(artifacts: Iterable[InstalledArtifact], keep: int) -> list[InstalledArtifact]:
@@ -147,11 +148,13 @@ def _superseded(artifacts: Iterable[InstalledArtifact], keep: int) -> list[Insta
 
 
 def _remove(
-    store: Store, artifacts: Collection[InstalledArtifact], leftovers: Mapping[str, int], *, dry_run: bool = False
+    artifacts: Collection[InstalledArtifact], leftovers: Mapping[str, int], changing: Changing | None = None
 ) -> Removed:
+    """Remove artifacts, if the store is being changed, and say what they and the leftovers took."""
     freed = sum(leftovers.values()) + sum(artifact.size for artifact in artifacts)
-    for artifact in artifacts if not dry_run else ():
-        discard_artifact(store, artifact.place)
+    if changing:
+        for artifact in artifacts:
+            discard_artifact(changing, os.path.basename(artifact.place))
     return Removed(artifacts=tuple(artifacts), leftovers=tuple(leftovers), freed=freed)
 
 
@@ -220,13 +223,13 @@ def audit(store: Store, *, repair: bool = False, waiting: Waiting | None = None)
         UnknownFormatError: A newer gdn-aot made the store.
     """
     if not repair or not os.path.isdir(store.root):
-        with undisturbed(store.root, waiting):
-            return _audit(store, repair=False)
-    with writing(store, waiting):
-        return _audit(store, repair=True)
+        with undisturbed(store, waiting):
+            return _audit(store)
+    with writing(store, waiting) as changing:
+        return _audit(store, changing)
 
 
-def _audit(store: Store, *, repair: bool) -> Audit:
+def _audit(store: Store, repair: Changing | None = None) -> Audit:
     artifacts = ls(store)
     problems: list[Problem] = []
     removed, blobs, freed = [], 0, 0
@@ -240,12 +243,13 @@ def _audit(store: Store, *, repair: bool) -> Audit:
         if nameless:
             problems.append(Problem(origin, "does not say where the artifact was fetched from"))
         if repair and found:
-            discard_artifact(store, artifact.place)
+            discard_artifact(repair, os.path.basename(artifact.place))
             removed.append(artifact)
             freed += artifact.size
         elif repair and nameless:
-            freed += os.lstat(origin).st_size
-            os.unlink(origin)
+            with repair.artifacts.folder(os.path.basename(artifact.place)) as folder:
+                freed += folder.size(ORIGIN)
+                folder.discard(ORIGIN)
     return Audit(
         path=store.root,
         artifacts=len(artifacts),

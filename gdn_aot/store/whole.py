@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 
 from gdn_aot.errors import GdnAotError, Problem, UsageError, VerificationError
+from gdn_aot.store.folder import open_place
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import MANIFEST, PACK, StoredArtifact, read_manifest
 
@@ -14,7 +15,7 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError, AttributeError)
+UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading a file can raise that is damaged or of another version."""
 
 
@@ -97,7 +98,12 @@ def _faults(place: str, *, deep: bool) -> Iterator[Problem]:
                     yield from error.problems
             if hashlib.sha256(read_manifest(place)).hexdigest() != index.header["manifest_sha256"]:
                 yield Problem(f"{place}/{MANIFEST}", "is not the manifest that the index was made of")
-        elif not os.path.getsize(f"{place}/{MANIFEST}"):
-            yield Problem(f"{place}/{MANIFEST}", "is empty")
+        else:
+            with open_place(place) as folder:
+                manifest = folder.file(MANIFEST)
+            empty = not os.fstat(manifest).st_size
+            os.close(manifest)
+            if empty:
+                yield Problem(f"{place}/{MANIFEST}", "is empty")
     except UNREADABLE as error:
         yield from problems_of(place, error)

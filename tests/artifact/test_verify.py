@@ -14,7 +14,8 @@ from factory import dump, plain
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gdn_aot.artifact import container, tar
+from gdn_aot.artifact import tar
+from gdn_aot.artifact.trailer import trailer
 from gdn_aot.artifact.verify import examine, open_artifact
 from gdn_aot.errors import Problem, UsageError, VerificationError
 
@@ -64,7 +65,7 @@ def test_truncation_at_any_length_is_detected() -> None:
 @settings(max_examples=200)
 @given(st.binary(max_size=300))
 @example(zstandard.FRAME_HEADER)
-@example(container.trailer(bytes(32)))
+@example(trailer(bytes(32)))
 def test_garbage_is_reported(data: bytes) -> None:
     assert check(data)
     assert check(factory.wrap(data))
@@ -185,10 +186,10 @@ def test_padding_and_end() -> None:
 def test_after_the_frame() -> None:
     data = sound_bytes()
     frame = data[:-47]
-    for extra in (b"x", frame, container.trailer(bytes(32))):
+    for extra in (b"x", frame, trailer(bytes(32))):
         assert texts(factory.wrap(frame + extra)) == [f"file: has {len(extra)} bytes after the compressed data"]
         assert texts(data + extra)[0].startswith("trailer: ")
-    assert texts(frame + container.trailer(bytes(32))) == ["trailer: the digest is not that of the file"]
+    assert texts(frame + trailer(bytes(32))) == ["trailer: the digest is not that of the file"]
 
 
 def test_several_problems_in_one_report() -> None:

@@ -14,6 +14,7 @@ from storing import check_store
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.store import lock
+from gdn_aot.store.folder import Folder
 from gdn_aot.store.install import size_of
 from gdn_aot.store.store import Store
 
@@ -172,7 +173,7 @@ def test_help_and_wrong_commands(home: Path) -> None:
 
 
 def test_waiting_is_told_and_can_be_interrupted(home: Path, three: list[Artifact]) -> None:
-    with lock.locked(f"{home}/store"):
+    with Folder.at(f"{home}/store") as root, lock.locked(root):
         process = subprocess.Popen(
             [sys.executable, "-m", "gdn_aot", "cache", "prune"],
             env=environment(home), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -142,8 +142,9 @@ def test_what_was_left_unfinished_is_removed(home: Path, one: Artifact) -> None:
     place = storing.put(home, one)
     for folder in (home / "store", place.parent, place):
         (folder / ".tmp-0123").write_bytes(b"x")
-    (place.parent / ".tmp-4567/.tmp-89").mkdir(parents=True)
-    (place.parent / ".tmp-4567/index").write_bytes(b"x")
+    (place.parent / ".tmp-4567").mkdir()
+    for name in (".tmp-89", "index"):
+        (place.parent / ".tmp-4567" / name).write_bytes(b"x")
     outside = home / "outside"
     outside.mkdir()
     (outside / "precious").write_text("x")
@@ -253,14 +254,15 @@ def test_content_is_on_the_disk_first(home: Path, one: Artifact, monkeypatch: py
         synced.append(os.fstat(file).st_ino)
         real_fsync(file)
 
-    def check(source: str, target: str) -> None:
-        inside = list(Path(source).iterdir()) if Path(source).is_dir() else [Path(source)]
+    def check(source: str, target: str, folders: dict[str, int]) -> None:
+        path = Path(f"/proc/self/fd/{folders['src_dir_fd']}", source)
+        inside = list(path.iterdir()) if path.is_dir() else [path]
         named.append(Path(target).name)
         assert named[-1] == "CACHEDIR.TAG" or {path.stat().st_ino for path in inside} <= set(synced), (source, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "rename", lambda source, target: (check(source, target), real_rename(source, target)))
-    monkeypatch.setattr(os, "replace", lambda source, target: (check(source, target), real_replace(source, target)))
+    monkeypatch.setattr(os, "rename", lambda *names, **fds: (check(*names, fds), real_rename(*names, **fds)))
+    monkeypatch.setattr(os, "replace", lambda *names, **fds: (check(*names, fds), real_replace(*names, **fds)))
     install(Store(str(home)), one, origin(1))
     files = {"manifest.json.zst", "index", "origin.json"}
     assert (named[:2], set(named[2:-1])) == (["CACHEDIR.TAG", "format"], files)

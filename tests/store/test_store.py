@@ -18,7 +18,7 @@ from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
 from gdn_aot.store import lock
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
-from gdn_aot.store.stored import StoredArtifact
+from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.upkeep import audit
 from gdn_aot.store.whole import faults, find_installed, open_installed
 
@@ -66,7 +66,7 @@ def test_a_damaged_blob(home: Path, one: Artifact) -> None:
 
 
 def test_in_memory(one: Artifact) -> None:
-    stored = StoredArtifact.in_memory(one)
+    stored = UnpackedArtifact(one)
     assert {sha256: stored.read_blob(sha256) for sha256, _ in stored.index.blobs()} == dict(one.iter_blobs())
     assert stored.index.header["sha256"] == one.sha256
 
@@ -109,7 +109,7 @@ def test_reading_loads_no_writer(tmp_path: Path) -> None:
     code = """
 import sys, json
 from gdn_aot.store.store import Store
-from gdn_aot.store.stored import StoredArtifact
+from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.whole import faults
 (place,) = Store(sys.argv[1]).artifacts()
 assert not faults(place)
@@ -167,15 +167,15 @@ def test_who_need_not_wait_says_nothing(home: Path, one: Artifact) -> None:
 def test_readers_share_and_keep_writers_out(home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     storing.put(home, one)
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
-    root, said = f"{home}/store", list[str]()
-    with lock.undisturbed(root), lock.undisturbed(root, said.append):
+    store, said = Store(str(home)), list[str]()
+    with lock.undisturbed(store), lock.undisturbed(store, said.append):
         assert said == []
-        thread = threading.Thread(target=lambda: install(Store(str(home)), one, waiting=said.append))
+        thread = threading.Thread(target=lambda: install(store, one, waiting=said.append))
         thread.start()
         thread.join(0.5)
         assert thread.is_alive()
     thread.join(30)
-    assert said == [f"waiting for another process, which is using the store {root}"]
+    assert said == [f"waiting for another process, which is using the store {store.root}"]
 
 
 # Is an installed artifact whole? And opening one for who needs all of it

@@ -11,8 +11,9 @@ import zstandard
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names, tar
 from gdn_aot.artifact.archive import write_artifact
-from gdn_aot.artifact.container import compressor, trailer
+from gdn_aot.artifact.container import compressor
 from gdn_aot.artifact.manifest_json import to_json
+from gdn_aot.artifact.trailer import trailer
 from gdn_aot.launches import Config, Dependency, Global, Key, Resources, Scalar, SourceFile, Specialization
 
 LICENSE = b"MIT License\n\nPermission is hereby granted ...\n"

@@ -30,10 +30,16 @@ def place_of(home: Path) -> Path:
     return place
 
 
+def index_of(place: Path) -> Index:
+    """The index of an artifact's directory."""
+    path = f"{place}/{INDEX}"
+    return Index(os.open(path, os.O_RDONLY), path)
+
+
 def contents(place: Path) -> dict[str, bytes]:
     """Every blob of an artifact's directory by the SHA-256 that it should have."""
     pack, found, offset = (place / PACK).read_bytes(), {}, 0
-    for sha256, size in Index(f"{place}/{INDEX}").blobs():
+    for sha256, size in index_of(place).blobs():
         found[sha256] = pack[offset : offset + size]
         offset += size
     return found
@@ -46,7 +52,7 @@ def cubins(place: Path) -> list[str]:
 
 def flip_blob(place: Path, sha256: str, at: int = 0) -> None:
     """Change one bit of a blob."""
-    flip(place / PACK, Index(f"{place}/{INDEX}").place(sha256)[0] + at)
+    flip(place / PACK, index_of(place).place(sha256)[0] + at)
 
 
 def missed(place: Path, name: str, step: int) -> list[int]:
@@ -111,12 +117,12 @@ def leftovers(home: Path) -> list[Path]:
 
 # ---- Directories that may not be written ----
 
-_CAP_DAC_OVERRIDE = 1
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 
 
 @contextmanager
 def no_privilege() -> Iterator[None]:
-    """Let permissions of files count for root too: takes a capability out of the effective set of this thread."""
+    """Let permissions of files count for root too: takes capabilities out of the effective set of this thread."""
     if os.geteuid():
         yield
         return
@@ -126,7 +132,7 @@ def no_privilege() -> Iterator[None]:
     if libc.capget(header, before):
         raise OSError(ctypes.get_errno(), "capget")
     less = (ctypes.c_uint32 * 6)(*before)
-    less[0] &= ~(1 << _CAP_DAC_OVERRIDE)
+    less[0] &= ~(1 << _CAP_DAC_OVERRIDE | 1 << _CAP_DAC_READ_SEARCH)
     if libc.capset(header, less):
         raise OSError(ctypes.get_errno(), "capset")
     try:

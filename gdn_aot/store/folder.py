@@ -1,0 +1,215 @@
+"""Directories of a store, held open, and who may have written what is in them.
+
+Everything below a store is reached from the descriptor of the directory that it is in, and no symbolic link is
+followed: whoever may write there cannot have us read, write or remove anything elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager, suppress
+
+from gdn_aot._files import check_size, open_regular, read_regular, write_whole
+from gdn_aot.errors import Problem, UntrustedError
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+TRUST = "GDN_AOT_TRUST"
+"""The variable that says whose files are used: ``owner`` (the default), those of root and of this user, or ``any``."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MODE, _FILE_MODE = 0o755, 0o644
+"""What we make may be read by all and written by its owner, whatever the umask leaves."""
+
+
+class Folder:
+    """A directory, held open until it is left or dropped. Every name is that of an entry, and is not followed.
+
+    Every method raises `OSError`, with the whole path of what it is about.
+    """
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path, self.descriptor = path, descriptor
+
+    @classmethod
+    def at(cls, path: str) -> Self:
+        """Open a directory by a path that the user gave, in which links are followed."""
+        return cls(path, os.open(path, _DIRECTORY))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; once more does nothing."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @contextmanager
+    def naming(self, name: str) -> Iterator[None]:
+        """Have errors name the whole path of an entry."""
+        try:
+            yield
+        except OSError as error:
+            path = f"{self.path}/{name}"
+            if error.errno in (errno.ENOTDIR, errno.ELOOP) and os.path.islink(path):
+                raise OSError(errno.ELOOP, "is a symbolic link", path) from None
+            raise OSError(error.errno, error.strerror, path) from None
+
+    def folder(self, name: str) -> Folder:
+        """Open a directory in it."""
+        with self.naming(name):
+            return Folder(f"{self.path}/{name}", os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
+
+    def make(self, name: str) -> Folder:
+        """Open a directory in it, which is made if it is not there."""
+        with self.naming(name), suppress(FileExistsError):
+            os.mkdir(name, _MODE, dir_fd=self.descriptor)
+        return self.folder(name)
+
+    def names(self) -> list[str]:
+        """Return the names of its entries."""
+        return os.listdir(self.descriptor)
+
+    def status(self, name: str) -> os.stat_result:
+        """Return the status of an entry, of a link itself."""
+        with self.naming(name):
+            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+
+    def file(self, name: str) -> int:
+        """Open a regular file in it and return the descriptor."""
+        with self.naming(name):
+            return open_regular(name, folder=self.descriptor, follow=False)
+
+    def trusted_file(self, name: str) -> int:
+        """Open a regular file in it that root or this user alone may have written.
+
+        Raises:
+            UntrustedError: Others may have.
+        """
+        file = self.file(name)
+        try:
+            check_trust(file, f"{self.path}/{name}")
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Return what a regular file in it holds, of at most ``limit`` bytes."""
+        with self.naming(name):
+            return read_regular(name, limit, folder=self.descriptor, follow=False)
+
+    def write(self, name: str, content: bytes, *, sync: bool = False) -> None:
+        """Write a file as `write_whole` does; what has the name is replaced, not written through."""
+        with self.naming(name):
+            write_whole(name, content, sync=sync, folder=self.descriptor, mode=_FILE_MODE)
+
+    def create(self, name: str) -> int:
+        """Make a file, which must not be there, and return its descriptor."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with self.naming(name):
+            return os.open(name, flags, _FILE_MODE, dir_fd=self.descriptor)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename an entry."""
+        with self.naming(old):
+            os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+
+    def discard(self, name: str) -> None:
+        """Remove a link, a file, or a directory of files. A directory in a directory is none of ours: it stays."""
+        with self.naming(name):
+            if not stat.S_ISDIR(self.status(name).st_mode):
+                os.unlink(name, dir_fd=self.descriptor)
+                return
+        self.check_flat(name)
+        with self.folder(name) as inner:
+            for entry in inner.names():
+                with inner.naming(entry):
+                    os.unlink(entry, dir_fd=inner.descriptor)
+        with self.naming(name):
+            os.rmdir(name, dir_fd=self.descriptor)
+
+    def check_flat(self, name: str) -> None:
+        """Check that no directory is in a directory: gdn-aot makes none."""
+        if stat.S_ISDIR(self.status(name).st_mode):
+            with self.folder(name) as inner:
+                for entry in inner.names():
+                    if stat.S_ISDIR(inner.status(entry).st_mode):
+                        what = "is a directory that gdn-aot has not made"
+                        raise OSError(errno.ENOTEMPTY, what, f"{inner.path}/{entry}")
+
+    def size(self, name: str = "") -> int:
+        """Return the bytes of the regular files in it or in one of its entries; what cannot be read counts nothing."""
+        with suppress(OSError):
+            if not name:
+                return sum(self.size(entry) for entry in self.names())
+            status = self.status(name)
+            if stat.S_ISDIR(status.st_mode):
+                with self.folder(name) as inner:
+                    return inner.size()
+            return status.st_size
+        return 0
+
+
+def open_below(path: str, *names: str) -> Folder:
+    """Open a directory that is below ``path``, in which alone links are followed.
+
+    Raises:
+        OSError: It is not there, cannot be read, or is no directory.
+    """
+    folder = Folder.at(path)
+    for name in names:
+        with folder:
+            inner = folder.folder(name)
+        folder = inner
+    return folder
+
+
+def open_place(place: str) -> Folder:
+    """Open the directory of an installed artifact, ``HOME/store/artifacts/NAME``; see `open_below`."""
+    return open_below(*place.rsplit("/", 3))
+
+
+def trusts_any() -> bool:
+    """Say whether the environment asks to use what anybody wrote."""
+    return os.environ.get(TRUST) == "any"
+
+
+def check_trust(descriptor: int, path: str) -> None:
+    """Check that root or this user alone may have written what a descriptor is of.
+
+    Raises:
+        UntrustedError: Others may have.
+    """
+    status = os.fstat(descriptor)
+    what = ""
+    if status.st_uid not in (0, os.geteuid()):
+        what = f"belongs to user {status.st_uid}, who is neither root nor user {os.geteuid()}"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        what = f"may be written by others: its mode is {stat.S_IMODE(status.st_mode):04o}"
+    if what and not trusts_any():
+        raise UntrustedError(f"{path} {what}", [Problem(path, what)])
+
+
+def read_trusted(path: str, limit: int) -> bytes:
+    """Return what a regular file holds that the user named, of at most ``limit`` bytes.
+
+    Raises:
+        OSError: It cannot be read, is no regular file or too large.
+        UntrustedError: Others may have written it.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        check_trust(file.fileno(), path)
+        return file.read(check_size(file.fileno(), limit, path))

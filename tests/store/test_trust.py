@@ -1,0 +1,346 @@
+"""What others may do to a store: plant links and FIFOs, write files, hold its lock. Nothing outside it is touched."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import storing
+from helpers import gdn_aot
+
+from gdn_aot.artifact.verify import Artifact
+from gdn_aot.errors import (
+    NothingSelectedError,
+    NotWritableError,
+    UnknownFormatError,
+    UntrustedError,
+    UsageError,
+    VerificationError,
+)
+from gdn_aot.store import index
+from gdn_aot.store.folder import TRUST
+from gdn_aot.store.install import install, renew
+from gdn_aot.store.store import Store, default_home
+from gdn_aot.store.stored import StoredArtifact
+from gdn_aot.store.upkeep import audit, ls, prune, remove
+from gdn_aot.store.whole import find_installed
+
+_FILES = ("index", "pack", "manifest.json.zst", "origin.json")
+_OTHER = 54321
+
+
+@pytest.fixture(autouse=True)
+def _no_hang() -> Iterator[None]:
+    """End a test that waits for somebody."""
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("precious", ".tmp-precious", "deeper/precious"):
+        (folder / name).write_text("12345")
+    return folder
+
+
+def state(folder: Path) -> dict[str, tuple[int, str]]:
+    """All that is in a directory: modes and contents by path."""
+    paths = sorted(folder.rglob("*"))
+    return {str(p): (p.lstat().st_mode, p.read_text() if p.is_file() else "") for p in paths}
+
+
+def change_all(home: Path, artifact: Artifact) -> list[str]:
+    """Do all that changes a store; return what was refused."""
+    store, said = Store(str(home)), []
+    steps: list[Callable[[], object]] = [
+        lambda: install(store, artifact, storing.ORIGIN),
+        lambda: [renew(store, place, storing.ORIGIN) for place in store.artifacts()],
+        lambda: audit(store),
+        lambda: prune(store, keep=0),
+        lambda: audit(store, repair=True),
+        lambda: remove(store, ["*"]),
+    ]
+    for step in steps:
+        try:
+            step()
+        except (NotWritableError, UsageError, UnknownFormatError, NothingSelectedError) as error:
+            said.append(error.message)
+    return said
+
+
+@pytest.mark.parametrize(
+    "planted", ["store", "store/.lock", "store/format", "store/artifacts", "store/CACHEDIR.TAG", "artifact", *_FILES]
+)
+@pytest.mark.parametrize("kind", ["folder", "file", "hard"])
+def test_no_link_is_followed(home: Path, one: Artifact, outside: Path, planted: str, kind: str) -> None:
+    place = storing.put(home, one, origin=storing.ORIGIN)
+    path = home / planted if planted.startswith("store") else place if planted == "artifact" else place / planted
+    target = outside if kind == "folder" else outside / "precious"
+    before = state(outside)
+    if path.exists():
+        path.rename(home / "moved")
+    if kind == "hard":
+        path.hardlink_to(target)
+    else:
+        path.symlink_to(target)
+    refused = change_all(home, one)
+    assert state(outside) == before
+    if planted in ("store", "store/.lock", "store/artifacts"):
+        assert str(path) in refused[0]
+
+
+@pytest.mark.parametrize("planted", ["store/.lock", "store/format", "store/artifacts", "artifact", *_FILES])
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "device"])
+def test_nothing_is_waited_for(home: Path, one: Artifact, planted: str, kind: str) -> None:
+    place = storing.put(home, one, origin=storing.ORIGIN)
+    path = home / planted if planted.startswith("store") else place if planted == "artifact" else place / planted
+    path.rename(home / "moved")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        (path / "inside").mkdir(parents=True)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        bind(path)
+    change_all(home, one)
+    if kind == "folder" and planted != "store/artifacts":
+        assert (path / "inside").is_dir(), "a directory in a directory is none of ours"
+
+
+def bind(path: Path) -> None:
+    """Put a socket at a path, which may be longer than an address can be."""
+    here = Path.cwd()
+    os.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)
+    os.chdir(here)
+
+
+def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a path belong to somebody else, or us be somebody else if only root may do that."""
+    if os.geteuid() == 0:
+        os.chown(path, _OTHER, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: _OTHER)
+
+
+@pytest.mark.parametrize("part", ["", "index", "pack"])
+@pytest.mark.parametrize("how", ["owner", "group", "others"])
+def test_who_may_have_written_it(
+    home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch, part: str, how: str
+) -> None:
+    place = storing.put(home, one)
+    path = place / part if part else place
+    if how == "owner":
+        give_away(path, monkeypatch)
+    else:
+        path.chmod(path.stat().st_mode | (0o020 if how == "group" else 0o002))
+    with pytest.raises(UntrustedError) as caught:
+        StoredArtifact(str(place))
+    said = "belongs to user" if how == "owner" else "may be written by others: its mode is 0"
+    assert f"{path} {said}" in caught.value.message or how == "owner"
+    assert (caught.value.exit_code, TRUST in caught.value.hint) == (5, True)
+    assert find_installed(Store(str(home)), one.sha256) is None
+    assert said in ls(Store(str(home)))[0].problem
+    monkeypatch.setenv(TRUST, "any")
+    assert StoredArtifact(str(place)).read_blob(next(iter(storing.contents(place))))
+    monkeypatch.setenv(TRUST, "owner")
+    if how != "owner":
+        assert install(Store(str(home)), one).repaired
+        assert StoredArtifact(str(place))
+
+
+def test_nobody_else_may_write_what_is_installed(home: Path, one: Artifact) -> None:
+    before = os.umask(0)
+    try:
+        storing.put(home, one, origin=storing.ORIGIN)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.lstat().st_mode & 0o777 for path in [home, *home.rglob("*")]}
+    assert modes.pop(".lock") == 0o600
+    assert set(modes.values()) == {0o755, 0o644}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_reader_cannot_hold_the_lock(home: Path, one: Artifact, tmp_path: Path) -> None:
+    storing.put(home, one)
+    (home / "store/.lock").chmod(0o666)
+    install(Store(str(home)), one)  # which takes the right away
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    child = os.fork()
+    if child == 0:
+        os.setuid(_OTHER)
+        try:
+            os.open(home / "store/.lock", os.O_RDONLY)
+        except PermissionError:
+            assert audit(Store(str(home))).problems == ()
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_who_is_in_no_hurry_and_who_is(home: Path, one: Artifact) -> None:
+    storing.put(home, one)
+    with (home / "store/.lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(b"4242")
+        lock.flush()
+        with pytest.raises(NotWritableError, match="process 4242 is using it"):
+            install(Store(str(home)), one, patience=0.05)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0", b"one", b"1 2", b"-3", "٣".encode(), b"9" * 10_000])
+def test_a_damaged_format_is_written_again(home: Path, one: Artifact, content: bytes) -> None:
+    storing.put(home, one)
+    (home / "store/format").write_bytes(content)
+    assert len(ls(Store(str(home)))) == 1
+    assert StoredArtifact(Store(str(home)).artifacts()[0]).index.header["sha256"] == one.sha256
+    install(Store(str(home)), one)
+    assert (home / "store/format").read_bytes() == b"1\n"
+
+
+def test_a_newer_format_says_what_helps(home: Path, one: Artifact) -> None:
+    storing.put(home, one)
+    (home / "store/format").write_text("2\n")
+    with pytest.raises(UnknownFormatError) as caught:
+        ls(Store(str(home)))
+    assert f"remove {home}/store" in caught.value.hint
+
+
+# The index: its digests are right, and what it says is not
+
+
+def rewrite(place: Path, header: object, records: dict[bytes, bytes] | None = None) -> None:
+    """Give an artifact another header, and other records if any, with digests that are right."""
+    path = place / "index"
+    good = path.read_bytes()
+    magic, size, rows, _, table_digest = index.FIXED.unpack(good[: index.FIXED.size])
+    data = header if isinstance(header, bytes) else json.dumps(header).encode()
+    rest = good[index.FIXED.size + size :]
+    if records:
+        table, offset = b"", 0
+        for name, record in sorted(records.items()):
+            table += index.ROW.pack(name, offset, len(record), index.digest(record))
+            offset += len(record)
+        rest, rows, table_digest = table + b"".join(dict(sorted(records.items())).values()), len(records), b""
+        table_digest = sha256(table).digest()
+    path.write_bytes(index.FIXED.pack(magic, len(data), rows, sha256(data).digest(), table_digest) + data + rest)
+
+
+def header_of(place: Path) -> dict[str, object]:
+    return dict(StoredArtifact(str(place)).index.header)
+
+
+BAD_HEADERS: dict[str, Callable[[dict[str, object]], object]] = {
+    "a list": lambda header: [header],
+    "deep": lambda _: b"[" * 200_000,
+    "no json": lambda _: b"\xff",
+    "a key missing": lambda header: {name: value for name, value in header.items() if name != "triton"},
+    "a number for text": lambda header: {**header, "version": 6},
+    "no capability": lambda header: {**header, "capability": ["9", "0"]},
+    "three numbers": lambda header: {**header, "capability": [9, 0, 0]},
+    "20,000 modules": lambda header: {**header, "modules": [f"fla.m{number}" for number in range(20_000)]},
+    "modules that are none": lambda header: {**header, "modules": [["fla"]]},
+    "4 MB": lambda header: {**header, "license": "x" * (4 << 20)},
+}
+
+
+@pytest.mark.parametrize("bad", BAD_HEADERS)
+def test_a_bad_header_costs_one_artifact(home: Path, three: list[Artifact], bad: str) -> None:
+    store = Store(str(home))
+    first = Path(store.artifacts()[0])
+    rewrite(first, BAD_HEADERS[bad](header_of(first)))
+    assert [bool(item.problem) for item in ls(store)] == [True, False, False]
+    with pytest.raises(VerificationError):
+        StoredArtifact(str(first))
+    assert [item.place for item in audit(store, repair=True).removed] == [str(first)]
+
+
+@pytest.mark.parametrize(
+    "record", [b"{", b"[1]", b"7", b'{"a":1}', b"[[1,2]]", b"[" * 100_000, b"\xff", b"[" + b"[[[]],[],1]," * 9]
+)
+def test_a_bad_record_is_damage(home: Path, one: Artifact, record: bytes) -> None:
+    place = storing.put(home, one)
+    names = [index.record_name(*parts) for parts in (("kernels",), ("choices", "m:k"), ("not covered",), ("blobs",))]
+    records = dict.fromkeys([*names, index.binary_name("m:k", "key"), index.part_name(1)], record)
+    rewrite(place, header_of(place), records)
+    found = StoredArtifact(str(place)).index
+    for read in (
+        found.kernels,
+        lambda: found.choices("m:k"),
+        found.not_covered,
+        found.blobs,
+        lambda: found.binary_by_name(index.binary_name("m:k", "key").hex()),
+    ):
+        with pytest.raises(VerificationError):
+            read()
+
+
+def test_sizes_that_lie(home: Path, one: Artifact) -> None:
+    """No memory is taken for bytes that a file does not have, or that no blob may have."""
+    place = storing.put(home, one)
+    blob = next(iter(storing.contents(place)))
+    places = struct.pack("<32sQQ", bytes.fromhex(blob), 0, 1 << 36)
+    rewrite(place, header_of(place), {index.record_name("blobs"): places})
+    os.truncate(place / "pack", 1 << 37)  # sparse
+    with pytest.raises(VerificationError):
+        StoredArtifact(str(place)).read_blob(blob)
+    fixed = (place / "index").read_bytes()[: index.FIXED.size]
+    (place / "index").write_bytes(fixed[:8] + struct.pack("<II", 1 << 19, 0xFFFFFFFF) + fixed[16:])
+    os.truncate(place / "index", 1 << 36)
+    with pytest.raises(OSError, match="is larger than"):
+        StoredArtifact(str(place))
+
+
+# Where the store is
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GDN_AOT_HOME": "here"},
+        {"GDN_AOT_HOME": "~/cache"},
+        {"GDN_AOT_HOME": "./"},
+        {"GDN_AOT_HOME": "", "HOME": "~", "XDG_CACHE_HOME": "x"},
+    ],
+)
+def test_no_store_is_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("GDN_AOT_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="is not used as a store"):
+        default_home()
+    assert gdn_aot("cache", "ls", home=tmp_path, extra=variables, code=2, process=True).err.startswith("Error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_cache_directory_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GDN_AOT_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert default_home() == "/somewhere/.cache/gdn-aot"
+
+
+def test_a_store_that_cannot_be_read(home: Path, one: Artifact) -> None:
+    """Filled by root with umask 077, looked at by somebody else: not the same as an empty one."""
+    storing.put(home, one)
+    (home / "store").chmod(0)
+    with storing.no_privilege():
+        for words in (("verify",), ("ls",), ("prune",), ("rm", "*")):
+            code = 9 if words == ("prune",) else 2
+            error = gdn_aot("cache", *words, home=home, code=code).err
+            assert "Permission denied" in error, words
+    (home / "store").chmod(0o755)
