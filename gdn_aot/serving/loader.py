@@ -63,7 +63,7 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
                 problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
             _state.installing = True
             path = artifact or settings.artifact
-            _install(settings, os.path.abspath(os.fspath(path)) if path else None)
+            _install(settings, _absolute(path) if path else None)
         except GdnAotError as error:
             _state.problem = error.message
             if strict:
@@ -77,6 +77,13 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
             _state.installing = False
     for problem in problems:
         log.warn(problem)
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(os.fspath(path))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is relative, and the working directory is gone") from error
 
 
 def _install(settings: Settings, artifact: str | None) -> None:

@@ -1,18 +1,16 @@
 """What others may do to a store: plant links and FIFOs, write files, hold its lock. Nothing outside it is touched."""
 
 import fcntl
-import json
 import os
 import signal
-import socket
 import struct
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import storing
 from helpers import gdn_aot
+from planting_store import BAD_HEADERS, OTHER, bind, give_away, header_of, rewrite
 
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import (
@@ -32,7 +30,6 @@ from gdn_aot.store.upkeep import audit, ls, prune, remove
 from gdn_aot.store.whole import find_installed
 
 _FILES = ("index", "pack", "manifest.json.zst", "origin.json")
-_OTHER = 54321
 
 
 @pytest.fixture(autouse=True)
@@ -117,23 +114,6 @@ def test_nothing_is_waited_for(home: Path, one: Artifact, planted: str, kind: st
         assert (path / "inside").is_dir(), "a directory in a directory is none of ours"
 
 
-def bind(path: Path) -> None:
-    """Put a socket at a path, which may be longer than an address can be."""
-    here = Path.cwd()
-    os.chdir(path.parent)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path.name)
-    os.chdir(here)
-
-
-def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a path belong to somebody else, or us be somebody else if only root may do that."""
-    if os.geteuid() == 0:
-        os.chown(path, _OTHER, -1)
-    else:
-        monkeypatch.setattr(os, "geteuid", lambda: _OTHER)
-
-
 @pytest.mark.parametrize("part", ["", "index", "pack"])
 @pytest.mark.parametrize("how", ["owner", "group", "others"])
 def test_who_may_have_written_it(
@@ -180,7 +160,7 @@ def test_a_reader_cannot_hold_the_lock(home: Path, one: Artifact, tmp_path: Path
         folder.chmod(folder.stat().st_mode | 0o055)
     child = os.fork()
     if child == 0:
-        os.setuid(_OTHER)
+        os.setuid(OTHER)
         try:
             os.open(home / "store/.lock", os.O_RDONLY)
         except PermissionError:
@@ -219,41 +199,6 @@ def test_a_newer_format_says_what_helps(home: Path, one: Artifact) -> None:
 
 
 # The index: its digests are right, and what it says is not
-
-
-def rewrite(place: Path, header: object, records: dict[bytes, bytes] | None = None) -> None:
-    """Give an artifact another header, and other records if any, with digests that are right."""
-    path = place / "index"
-    good = path.read_bytes()
-    magic, size, rows, _, table_digest = index.FIXED.unpack(good[: index.FIXED.size])
-    data = header if isinstance(header, bytes) else json.dumps(header).encode()
-    rest = good[index.FIXED.size + size :]
-    if records:
-        table, offset = b"", 0
-        for name, record in sorted(records.items()):
-            table += index.ROW.pack(name, offset, len(record), index.digest(record))
-            offset += len(record)
-        rest, rows, table_digest = table + b"".join(dict(sorted(records.items())).values()), len(records), b""
-        table_digest = sha256(table).digest()
-    path.write_bytes(index.FIXED.pack(magic, len(data), rows, sha256(data).digest(), table_digest) + data + rest)
-
-
-def header_of(place: Path) -> dict[str, object]:
-    return dict(StoredArtifact(str(place)).index.header)
-
-
-BAD_HEADERS: dict[str, Callable[[dict[str, object]], object]] = {
-    "a list": lambda header: [header],
-    "deep": lambda _: b"[" * 200_000,
-    "no json": lambda _: b"\xff",
-    "a key missing": lambda header: {name: value for name, value in header.items() if name != "triton"},
-    "a number for text": lambda header: {**header, "version": 6},
-    "no capability": lambda header: {**header, "capability": ["9", "0"]},
-    "three numbers": lambda header: {**header, "capability": [9, 0, 0]},
-    "20,000 modules": lambda header: {**header, "modules": [f"fla.m{number}" for number in range(20_000)]},
-    "modules that are none": lambda header: {**header, "modules": [["fla"]]},
-    "4 MB": lambda header: {**header, "license": "x" * (4 << 20)},
-}
 
 
 @pytest.mark.parametrize("bad", BAD_HEADERS)
