@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import os
 from dataclasses import asdict, dataclass, replace
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
+from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.doctor.section import SHOWN, Section, columns
-from gdn_aot.serving.find import unfit
+from gdn_aot.serving.find import in_store, unfit
+from gdn_aot.store.folder import read_trusted
 from gdn_aot.store.index import Index
 from gdn_aot.store.stored import StoredArtifact
-from gdn_aot.store.whole import UNREADABLE, faults, find_installed, said
+from gdn_aot.store.whole import UNREADABLE, faults, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,7 +97,7 @@ def examine(store: Store, path: str, devices: Sequence[Device], *, deep: bool) -
     """Look at an artifact file or a directory of the store; nothing is unpacked. If deep, compare digests."""
     place = path if os.path.isdir(path) else None
     try:
-        place = place or find_installed(store, file_sha256(path))
+        place = place or in_store(store, hashlib.sha256(read_trusted(path, MAX_FILE)).hexdigest())
         if place is None:
             from gdn_aot.artifact.verify import open_artifact
             from gdn_aot.store.index_writer import write_index

@@ -6,6 +6,8 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from gdn_aot._files import read_regular
+from gdn_aot._text import shown
 from gdn_aot.doctor.section import make_section
 from gdn_aot.errors import GdnAotError
 from gdn_aot.store.install import size_of
@@ -69,17 +71,12 @@ def read_store(store: Store, instead: str | None) -> tuple[Section, list[str]]:
 
 def _unusable(root: str) -> str:
     """Return why the loader finds nothing in a store that is there; to the loader it is just empty."""
+    if not root:
+        return "there is no directory that a store may be in"
     nearest = _nearest(root)
-    if nearest == root and os.path.isdir(root):
-        try:
-            os.listdir(f"{root}/artifacts")
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            return f"{root}/artifacts cannot be read: {error.strerror}"
-    elif not os.path.isdir(nearest):
+    if not os.path.isdir(nearest):
         return f"{nearest} is not a directory"
-    elif not os.access(nearest, os.X_OK):
+    if not os.access(nearest, os.X_OK):
         return f"{nearest} cannot be entered"
     return ""
 
@@ -93,7 +90,6 @@ def _nearest(path: str) -> str:
 
 def _format(root: str) -> str | None:
     try:
-        with open(f"{root}/format", encoding="ascii", errors="backslashreplace") as file:
-            return file.read(_FORMAT_BYTES).strip()
+        return shown(read_regular(f"{root}/format", _FORMAT_BYTES, follow=False).decode("ascii", "backslashreplace"))
     except OSError:
         return None

@@ -11,7 +11,7 @@ import errno
 from gdn_aot._plain import Plain
 from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.artifact.trailer import digest
-from gdn_aot.errors import GdnAotError, NotWritableError, VerificationError
+from gdn_aot.errors import GdnAotError, NotWritableError, UnknownFormatError, VerificationError
 from gdn_aot.machine import installed
 from gdn_aot.serving import log
 from gdn_aot.store.folder import read_trusted
@@ -85,13 +85,9 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
     digests = digest(read_trusted(file, MAX_FILE))
     if digests.fault:  # said before anything is imported that takes long
         raise VerificationError(f"{file}: trailer: {digests.fault}")
-    try:
-        place = find_installed(store, digests.sha256) if store else None
-        if place is not None:
-            return StoredArtifact(place)
-    except GdnAotError as error:
-        log.info(f"{said(error)}; {file} is looked at instead")
-        store = None
+    place = in_store(store, digests.sha256) if store else None
+    if place is not None:
+        return StoredArtifact(place)
     from gdn_aot.artifact.verify import open_artifact
     from gdn_aot.store.install import install
 
@@ -99,8 +95,16 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
     if store is not None:
         try:
             return StoredArtifact(install(store, artifact, patience=0).place)
-        except NotWritableError as error:
+        except (NotWritableError, UnknownFormatError) as error:
             busy = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY
             say = log.info if busy else log.warn
             say(f"{error.message}; {file} is unpacked in memory{'' if busy else ', in every process again'}")
     return UnpackedArtifact(artifact)
+
+
+def in_store(store: Store, sha256: str) -> str | None:
+    """Return the directory of an artifact file if a store that can be read has it, and it is whole."""
+    try:
+        return find_installed(store, sha256)
+    except GdnAotError:
+        return None

@@ -61,10 +61,10 @@ def default_home() -> str:
 
 
 class Store:
-    """One store, in a home as `default_home` returns it. Reading takes no right to write and never waits."""
+    """One store, in a home as `default_home` returns it, or none. Reading takes no right to write and never waits."""
 
     def __init__(self, home: str) -> None:
-        self.home, self.root = home, f"{home}/store"
+        self.home, self.root = home, f"{home}/store" if home else ""
 
     def artifacts(self) -> list[str]:
         """Return the directories of the installed artifacts, the one installed last first: it is preferred.
