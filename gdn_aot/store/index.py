@@ -69,19 +69,19 @@ def part_name(number: int) -> bytes:
 class Index:
     """Reads an index. Safe to use from several threads and after a fork: every read names its offset.
 
-    It owns the descriptor of the file, which messages call ``path``. What is read from it raises `VerificationError`
-    if it is damaged, or of another form than ours, and `OSError` if the disk fails.
+    It owns the descriptor of the file, which messages call ``path``, or has its content instead. What is read from it
+    raises `VerificationError` if it is damaged, or of another form than ours, and `OSError` if the disk fails.
 
     Raises:
         OSError: The file cannot be read, or is too large.
         VerificationError: It is not an index, or is damaged.
     """
 
-    def __init__(self, file: int, path: str) -> None:
-        self.path, self._file = path, file
-        self._size = check_size(file, _LARGEST, path)
-        fixed = os.pread(self._file, FIXED.size, 0)
-        if len(fixed) != FIXED.size or fixed[:6] != MAGIC[:6]:
+    def __init__(self, file: int, path: str, content: bytes | None = None) -> None:
+        self.path, self._file, self._content = path, file, content
+        self._size = len(content) if content is not None else check_size(file, _LARGEST, path)
+        fixed = self._read(0, FIXED.size) if self._size >= FIXED.size else b""
+        if fixed[:6] != MAGIC[:6]:
             raise self._damaged("it is not an index")
         magic, size, self._rows, header_digest, self._table_digest = FIXED.unpack(fixed)
         if magic != MAGIC:
@@ -103,14 +103,11 @@ class Index:
 
     @classmethod
     def in_memory(cls, content: bytes) -> Index:
-        """Open an index that no file holds. Forked children share it."""
-        with os.fdopen(os.memfd_create(NAME), "wb") as file:
-            file.write(content)
-            file.flush()
-            return cls(os.dup(file.fileno()), NAME)
+        """Open an index that no file holds."""
+        return cls(-1, NAME, content)
 
     def __del__(self) -> None:
-        if hasattr(self, "_file"):
+        if self._file >= 0:
             os.close(self._file)
 
     def check(self, *, deep: bool) -> None:
@@ -242,7 +239,10 @@ class Index:
         return self._blobs
 
     def _read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._file, size, offset) if offset + size <= self._size else b""
+        if self._content is not None:
+            data = self._content[offset : offset + size]
+        else:
+            data = os.pread(self._file, size, offset) if offset + size <= self._size else b""
         if len(data) != size:
             raise self._damaged("it is truncated")
         return data

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import shown
 from gdn_aot.artifact.tar import grouped
 from gdn_aot.errors import NotWritableError
 from gdn_aot.store.folder import Folder, open_below, open_place
@@ -146,6 +147,8 @@ def writing(
                     root.write("CACHEDIR.TAG", _TAG)
                     root.write("format", f"{FORMAT}\n".encode(), sync=True)
                 yield Changing(store=store, root=root, artifacts=artifacts, leftovers=leftovers)
+    except RecursionError as error:
+        raise NotWritableError(f"cannot write the store {shown(store.root)}: the path has too many parts") from error
     except OSError as error:
         where = f"{error.filename} " if error.filename not in (None, store.root) else ""
         reason = error.strerror or error

@@ -82,25 +82,21 @@ class StoredArtifact:
 
 
 class UnpackedArtifact(StoredArtifact):
-    """A verified artifact that no store has, in this process's memory: unpacked when the first blob is asked for.
-
-    Children that are forked after that share it.
-    """
+    """A verified artifact that no store has, in this process's memory: unpacked when the first blob is asked for."""
 
     def __init__(self, artifact: Artifact) -> None:
         from gdn_aot.store.index_writer import write_index
 
-        self.place, self.size = str(artifact.path), 0
+        self.place = str(artifact.path)
         self.index = Index.in_memory(write_index(artifact))
-        self._artifact = artifact
+        self._artifact, self._blobs = artifact, dict[str, bytes]()
 
     def read_blob(self, sha256: str) -> bytes:
         """Return the content of a blob; see `StoredArtifact.read_blob`."""
-        if self._file < 0:
-            with os.fdopen(os.memfd_create(PACK), "wb") as file:
-                file.writelines(content for _, content in self._artifact.iter_blobs())
-                self.size, self._file = file.tell(), os.dup(file.fileno())
-        return super().read_blob(sha256)
+        self.index.place(sha256)
+        if not self._blobs:
+            self._blobs = {name: bytes(content) for name, content in self._artifact.iter_blobs()}
+        return self._blobs[sha256]
 
 
 def read_manifest(place: str) -> bytes:
