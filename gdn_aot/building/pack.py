@@ -18,6 +18,7 @@ from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import epoch_from_environment
 from gdn_aot.catalogue.models import distinct
 from gdn_aot.errors import ProviderMissingError
+from gdn_aot.machine.environment import find_program
 from gdn_aot.tracing.records import NO_SHAPE
 
 if TYPE_CHECKING:
@@ -206,5 +207,8 @@ def _commit() -> tuple[str | None, bool]:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "--no-optional-locks", "-C", str(_CHECKOUT), *arguments]
+    git = find_program("git")
+    if git is None:
+        raise FileNotFoundError("git")
+    command = [git, "--no-optional-locks", "-C", str(_CHECKOUT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

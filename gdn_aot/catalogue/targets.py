@@ -174,21 +174,21 @@ def _assembler(target: Target) -> tuple[str, str] | None:
 @functools.cache
 def _refusal(path: str, target: Target) -> str | None:
     """Assemble an empty kernel; return ptxas's complaint, or None if it had none."""
-    import tempfile  # slow to import, and not needed for the table
-
     head = f".version {target.ptx}\n.target {target.assembler_arch}\n"
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx", encoding="ascii") as source:
-        source.write(f"{head}.address_size 64\n.entry k(){{ret;}}\n")
-        source.flush()
-        command = [path, f"-arch={target.assembler_arch}", source.name, "-o", os.devnull]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        except (OSError, subprocess.SubprocessError) as error:
-            return str(error)
+    source = os.memfd_create("k.ptx")
+    place = f"/proc/self/fd/{source}"
+    command = [path, f"-arch={target.assembler_arch}", place, "-o", os.devnull]
+    try:
+        os.write(source, f"{head}.address_size 64\n.entry k(){{ret;}}\n".encode("ascii"))
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, pass_fds=[source])
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    finally:
+        os.close(source)
     if done.returncode == 0:
         return None
     said = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    return said[0].replace(source.name, "PTX") if said else f"exit status {done.returncode}"
+    return said[0].replace(place, "PTX") if said else f"exit status {done.returncode}"
 
 
 def check_assembler(target: Target) -> str | None:

@@ -8,9 +8,7 @@ imported.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,8 @@ from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.compiling.client import Worker, WorkerEndedError
 from gdn_aot.compiling.versions import difference, versions
-from gdn_aot.errors import GdnAotError
+from gdn_aot.errors import GdnAotError, NotWritableError
+from gdn_aot.machine import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,10 +38,8 @@ class _Host:
     """The worker process of one target in this process of Ray, with a build cache that nobody else has."""
 
     def __init__(self, job: str, provider: str, target: str) -> None:
-        folder = job_folder(job)
-        folder.mkdir(exist_ok=True)
-        tempfile.tempdir = str(folder)
-        self._cache = BuildCache(Path(tempfile.mkdtemp(prefix="cache-")))
+        _work_in(job_folder(job))
+        self._cache = BuildCache(Path(scratch.make("cache")))
         self._worker = Worker(provider, get_target(target)).__enter__()
         self._begun = False
         self.versions = versions(get_provider(provider), target)
@@ -78,6 +75,23 @@ _hosts: dict[tuple[str, str], _Host] = {}
 def job_folder(job: str) -> Path:
     """Return the directory on a node of everything that a command does there."""
     return Path(os.environ.get("TMPDIR") or "/tmp") / f"gdn-aot-node-{job}"  # noqa: S108
+
+
+def _work_in(folder: Path) -> None:
+    """Have all scratch of this process in a folder, which goes when the command ends, or when nobody holds it.
+
+    Raises:
+        NotWritableError: It cannot be made, or somebody else has made it.
+    """
+    if tempfile.tempdir == str(folder):
+        return
+    try:
+        scratch.sweep(str(folder.parent))
+        folder.mkdir(mode=0o700, exist_ok=True)
+        scratch.hold(str(folder))
+    except OSError as error:
+        raise NotWritableError(f"cannot write to {folder}: {error.strerror or error}") from error
+    tempfile.tempdir = str(folder)
 
 
 def prepare(job: str, provider: str, target: str, here: Mapping[str, str]) -> dict[str, Any]:
@@ -123,8 +137,4 @@ def _answered(job: str, provider: str, target: str, here: Mapping[str, str], wor
 
 def end(job: str) -> None:
     """Remove everything of a command from this node; its worker processes may be ending meanwhile."""
-    for _ in range(20):
-        shutil.rmtree(job_folder(job), ignore_errors=True)
-        if not job_folder(job).exists():
-            return
-        time.sleep(0.1)
+    scratch.remove(str(job_folder(job)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 
 from gdn_aot.catalogue.targets import Target, get_target
 from gdn_aot.errors import UsageError
+from gdn_aot.machine.environment import find_program
 
 _FIELDS = ("index", "name", "driver_version", "compute_cap", "memory.total", "utilization.gpu", "uuid")
 _SECONDS = 30
@@ -88,7 +88,7 @@ def _visible(rows: list[list[str]]) -> list[str]:
 
 
 def _query(*arguments: str) -> list[list[str]]:
-    program = shutil.which("nvidia-smi")
+    program = find_program("nvidia-smi")
     if program is None:
         raise UsageError("there is no NVIDIA card here: nvidia-smi is not installed", hint=_HINT)
     try:

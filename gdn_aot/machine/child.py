@@ -4,7 +4,8 @@ Messages are JSON objects over a socket. The child also keeps a *note* of what i
 memory, which costs it no system call and which the parent can still read when the child is gone: an illegal memory
 access ends a whole CUDA context, and a kernel that never returns can only be killed.
 
-Children are forked by a `gdn_aot.machine.zygote`, so that the second one does not import PyTorch again.
+Children are forked by a `gdn_aot.machine.zygote`, so that the second one does not import PyTorch again. The current
+directory of a child is its scratch folder: it runs no code of the caller's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gdn_aot.errors import NotWritableError
-from gdn_aot.machine import zygote
+from gdn_aot.machine import scratch, zygote
+from gdn_aot.machine.environment import child_environment
 from gdn_aot.machine.pool import ending
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
-
-KEPT_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LIBDEVICE_PATH", "TRITON_LIBCUDA_PATH")
-"""Variables of Triton that choose tools; every other ``TRITON_*`` and ``FLA_*`` changes keys and is dropped."""
 
 _PAGE = 16384
 """Bytes of the note: a counter of 8, a length of 8, and text."""
@@ -113,19 +111,20 @@ class Child:
         self._variables, self._keep_settings = dict(variables or {}), keep_settings
 
     def __enter__(self) -> Self:
+        self.scratch = scratch.make(self._module.rpartition(".")[2])
+        self._log = Path(self.scratch) / "log"
+        page = Path(self.scratch) / "note"
         try:
-            self.scratch = tempfile.mkdtemp(prefix="gdn-aot-")
-            self._log = Path(self.scratch) / "log"
-            page = Path(self.scratch) / "note"
             page.write_bytes(bytes(_PAGE))
+            self._log.touch()
         except OSError as error:
             raise NotWritableError(
-                f"cannot write to {tempfile.gettempdir()}: {error.strerror}", hint="free space there, or set TMPDIR"
+                f"cannot write to {self.scratch}: {error.strerror}", hint="free space there, or set TMPDIR"
             ) from error
         self.notes = Notes(page)
         ours, theirs = socket.socketpair()
         with theirs, self._log.open("wb") as log:
-            environment = _environment(self.scratch, self._variables, keep_settings=self._keep_settings)
+            environment = child_environment(self.scratch, self._variables, keep_settings=self._keep_settings)
             self._status = _fork(self._module, [str(page)], environment, [theirs.fileno(), log.fileno()])
         self._connection = Connection(ours.detach())
         self._pid: int | None = None
@@ -158,7 +157,7 @@ class Child:
                 self.over = True
                 self._connection.close()
                 os.close(self._status)
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)  # whatever that leaves goes with the folder it is in
 
     def kill(self) -> None:
         """Kill it and all that it started, now. Any thread may."""
@@ -224,21 +223,6 @@ class Child:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-_TAIL:])
 
 
-def _environment(scratch: str, variables: Mapping[str, str], *, keep_settings: bool) -> dict[str, str]:
-    dropped = ("LD_PRELOAD",) if keep_settings else ("TRITON_", "FLA_", "LD_PRELOAD")
-    kept = {name: value for name, value in os.environ.items() if name in KEPT_VARIABLES or not name.startswith(dropped)}
-    root = str(Path(__file__).parent.parent.parent)
-    return {
-        **kept,
-        "PYTHONPATH": os.pathsep.join([root, *filter(None, [kept.get("PYTHONPATH")])]),
-        "PYTHONHASHSEED": "0",
-        "TRITON_CACHE_DIR": str(Path(scratch) / "triton"),
-        "GDN_AOT_SCRATCH": scratch,
-        "GDN_AOT": "0",
-        **variables,
-    }
-
-
 _AT_START = ("PYTHON", "LD_", "OMP_", "MKL_", "KMP_", "GOMP_", "TORCH")
 """Variables that count when an interpreter starts or PyTorch is imported: each set of them has a zygote of its own."""
 _zygotes: dict[tuple[tuple[str, str], ...], tuple[socket.socket, subprocess.Popen[bytes]]] = {}
@@ -247,7 +231,7 @@ _lock = threading.Lock()
 
 def _fork(module: str, argv: list[str], environment: dict[str, str], descriptors: list[int]) -> int:
     """Have a child forked. Returns what its process id and then its status can be read from, when it is there."""
-    request = {"module": module, "argv": argv, "environment": environment, "cwd": str(Path.cwd())}
+    request = {"module": module, "argv": argv, "environment": environment}
     key = tuple(sorted((name, value) for name, value in environment.items() if name.startswith(_AT_START)))
     status, theirs = os.pipe2(os.O_CLOEXEC)
     with _lock:
@@ -270,7 +254,8 @@ def _start_zygote(environment: Mapping[str, str]) -> tuple[socket.socket, subpro
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env={**environment, "TMPDIR": str(Path(environment["TMPDIR"]).parent)},
+            cwd="/",
             start_new_session=True,
         )
     return ours, process
@@ -287,6 +272,7 @@ def _end_zygote(control: socket.socket, process: subprocess.Popen[bytes]) -> Non
 
 @atexit.register
 def _end_all() -> None:
+    scratch.end()  # a zygote removes what is left of it, and need not wait for it
     while _zygotes:
         _end_zygote(*_zygotes.popitem()[1])
 

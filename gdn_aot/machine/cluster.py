@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import ClusterError, UsageError
+from gdn_aot.machine import zygote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -29,8 +30,8 @@ _END_SECONDS = 5.0
 _ADDRESS = re.compile(r"[^:/\s]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Ray reads them when it is imported: nothing is reported to anyone."""
-_PROBE = """
-import json, logging, sys
+_PROBE = f"""{zygote.ABSOLUTE}
+import json, logging
 import ray
 try:
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
@@ -91,7 +92,8 @@ class Cluster:
         self._ray: Any = ray
         with contextlib.ExitStack() as streams:
             streams.enter_context(contextlib.redirect_stdout(sys.stderr))
-            ray.init(address=self.address, log_to_driver=False, logging_level=logging.CRITICAL)
+            with _elsewhere():
+                ray.init(address=self.address, log_to_driver=False, logging_level=logging.CRITICAL)
             self._streams = streams.pop_all()
         return self
 
@@ -121,6 +123,7 @@ class Cluster:
                 text=True,
                 timeout=ANSWER_SECONDS,
                 stdin=subprocess.DEVNULL,
+                cwd="/",
                 check=False,
             )
         except subprocess.TimeoutExpired:
@@ -222,6 +225,18 @@ class Cluster:
         """Wait a moment for calls that end something."""
         if calls:
             self._ray.wait(calls, num_returns=len(calls), timeout=_END_SECONDS)
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Leave the current directory for a moment: Ray has processes on the nodes import from the one it is started in."""
+    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.chdir("/")
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def _here(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:

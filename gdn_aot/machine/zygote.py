@@ -2,7 +2,8 @@
 
 `gdn_aot.machine.child` starts it and asks it, over a socket, for a child to be forked. A request is a JSON object and
 three descriptors: the child's end of its connection, its log, and a pipe on which its process id is written and later
-the status it ended with, four bytes each. When the asking end is closed, it kills all that it forked and ends.
+the status it ended with, four bytes each. When the asking end is closed, it kills all that it forked, removes the
+scratch folder if the asking process was killed and left it, and ends.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import traceback
 from typing import TYPE_CHECKING, NoReturn
+
+from gdn_aot.machine import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,14 +32,16 @@ if TYPE_CHECKING:
 PRELOAD = ("torch", "triton.language", "torch._dynamo", "torch._inductor.compile_fx")
 """What every provider imports, whatever the device. The providers themselves look at the device when they are."""
 STATUS = struct.Struct("=i")
-START = "import sys; sys.path[:] = filter(None, sys.path); from gdn_aot.machine.zygote import main; main()"
-"""The program of a zygote: nothing is imported from the current directory."""
+ABSOLUTE = "import sys; sys.path[:] = [place for place in sys.path if place[:1] == '/']; "
+"""The beginning of a program that imports nothing from the current directory."""
+START = ABSOLUTE + "from gdn_aot.machine.zygote import main; main()"
+"""The program of a zygote."""
 _MOST_BYTES = 1 << 20
 """Of a request; most of it is the environment."""
 
 
 def send_request(control: socket.socket, request: Mapping[str, Any], descriptors: list[int]) -> None:
-    """Ask for a child: ``module``, ``argv``, ``environment`` and ``cwd``, and the three descriptors."""
+    """Ask for a child: ``module``, ``argv``, and ``environment``, whose ``TMPDIR`` is its folder; three descriptors."""
     data = json.dumps(request).encode()
     socket.send_fds(control, [struct.pack("=I", len(data))], descriptors)
     control.sendall(data)
@@ -69,7 +75,8 @@ def _become(request: Mapping[str, Any], descriptors: list[int]) -> NoReturn:
         os.dup2(log, 2)
         os.environ.clear()
         os.environ.update(request["environment"])
-        os.chdir(request["cwd"])
+        os.chdir(os.environ["TMPDIR"])
+        tempfile.tempdir = None
         sys.argv = [request["module"], str(connection), *request["argv"]]
         importlib.import_module(request["module"]).main()
         status = 0
@@ -89,6 +96,8 @@ class _Zygote:
         self._control = control
         self._children: dict[int, int] = {}
         """Process id -> where to write its status."""
+        self._scratch: set[str] = set()
+        """Folders of those that asked, which have the children's in them."""
 
     def serve(self) -> None:
         """Fork what is asked for, until nobody asks any more."""
@@ -105,14 +114,19 @@ class _Zygote:
                     return
         finally:
             for pid in self._children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+                for kill in (os.killpg, os.kill):  # it leads its group as soon as it runs
+                    with contextlib.suppress(ProcessLookupError):
+                        kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            for folder in self._scratch:
+                scratch.remove_left(folder)
 
     def _fork(self, own: list[int]) -> bool:
         asked = _receive_request(self._control)
         if asked is None:
             return False
         request, descriptors = asked
+        self._scratch.add(os.path.dirname(request["environment"]["TMPDIR"]))  # noqa: PTH120
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)

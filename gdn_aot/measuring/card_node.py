@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from gdn_aot.catalogue.providers import get_provider
 from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.compiling.versions import versions
 from gdn_aot.errors import GdnAotError
+from gdn_aot.machine import scratch
 from gdn_aot.machine.card import probe
 from gdn_aot.machine.child import Child, EndedError
 from gdn_aot.measuring.process import Plan
@@ -30,7 +30,7 @@ class CardNode:
     def __init__(self, *, any_card: bool) -> None:
         if any_card and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
             del os.environ["CUDA_VISIBLE_DEVICES"]
-        self._folder = Path(tempfile.mkdtemp(prefix="gdn-aot-card-"))
+        self._folder = Path(scratch.make("card"))
         self._cache = BuildCache(self._folder / "cache")
         self._process: Child | None = None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gdn_aot.machine import scratch
 from gdn_aot.machine.child import Child, EndedError
 from gdn_aot.measuring.process import START_SECONDS, Plan
 
@@ -58,12 +58,11 @@ class MeasuringCard(Protocol):
 @contextlib.contextmanager
 def this_card(info: CardInfo, cache: BuildCache) -> Iterator[Cards]:
     """Use the card of this machine, with binaries of a build cache."""
-    with tempfile.TemporaryDirectory(prefix="gdn-aot-plan-") as folder:
-        card = LocalCard(cache, Path(folder))
-        try:
-            yield info, [card]
-        finally:
-            card.stop()
+    card = LocalCard(cache, Path(scratch.make("plan")))
+    try:
+        yield info, [card]
+    finally:
+        card.stop()
 
 
 class LocalMeasurer(Child):

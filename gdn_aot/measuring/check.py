@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from msgspec.structs import replace
 from gdn_aot._version import __version__
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.targets import assembler_version
-from gdn_aot.machine import installed
+from gdn_aot.machine import installed, scratch
 from gdn_aot.machine.child import Child, EndedError
 from gdn_aot.measuring.process import CARD, START_SECONDS, Plan, PlannedBinary, PlannedKernel, begin
 from gdn_aot.providers import module_name
@@ -168,11 +167,10 @@ def run(task: CheckTask, built: Built, *, native: bool, progress: Progress) -> R
         UsageError: The worker cannot be started at all: no device, or a broken provider.
     """
     results = Results()
-    with tempfile.TemporaryDirectory(prefix="gdn-aot-check-") as folder:
-        plan = _plan(task, built, native=native).write(Path(folder) / "plan.json")
-        for _ in range(MOST_RESTARTS):
-            if _session(task, built.target, plan, results, progress):
-                return results
+    plan = _plan(task, built, native=native).write(Path(scratch.make("plan")) / "plan.json")
+    for _ in range(MOST_RESTARTS):
+        if _session(task, built.target, plan, results, progress):
+            return results
     results.failures += 1
     return results
 
