@@ -62,17 +62,26 @@ def mask_repo(repo: str) -> str:
     return Secrets(None).clean(_USERINFO.sub("***@", repo))
 
 
+def http_of(errors: ModuleType) -> ModuleType:
+    """Return httpx for huggingface_hub 1, httpx2 for 2: whatever its own ``errors`` are made from."""
+    return sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
+
+
 class Secrets(logging.Filter):
     """What no message may show, neither ours nor one that huggingface_hub logs: tokens, those in addresses too."""
 
     def __init__(self, token: str | None) -> None:
         super().__init__()
         own = (token, os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN"))
-        self._tokens = [found.strip() for found in own if found and found.strip()]
+        self._tokens = {found.strip() for found in own if found and found.strip()}
+
+    def add(self, token: str) -> None:
+        """Know one more, from wherever huggingface_hub has it."""
+        self._tokens.add(token)
 
     def clean(self, text: str) -> str:
         """Return a text without tokens and other secrets."""
-        for token in self._tokens:
+        for token in sorted(self._tokens, key=len, reverse=True):
             text = text.replace(token, "***")
         for pattern, instead in _SECRETS:
             text = pattern.sub(instead, text)
@@ -105,8 +114,7 @@ class Failures:
         self._name, self._what, self._errors = name, what, errors
         self._endpoint, self._cache = endpoint, cache
         self._clean = secrets.clean
-        # httpx in huggingface_hub 1, httpx2 in 2: whatever its own errors are made from.
-        self._http = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
+        self._http = http_of(errors)
 
     def trace(self, error: BaseException) -> str:
         """Return the traceback of an exception and its causes without secrets, for the debug log."""

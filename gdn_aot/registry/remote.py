@@ -9,6 +9,7 @@ what a branch or tag was when it was last read, ``snapshots`` have the files of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from gdn_aot._files import write_whole
+from gdn_aot._files import read_regular, write_whole
 from gdn_aot._version import __version__
 from gdn_aot.errors import (
     AccessDeniedError,
     ConflictError,
+    GdnAotError,
     NetworkError,
     OfflineMissError,
     Problem,
@@ -33,7 +35,8 @@ from gdn_aot.errors import (
     VerificationError,
 )
 from gdn_aot.registry.base import COMMIT, MAX_READ, Refs, Registry, Snapshot, check_revision
-from gdn_aot.registry.failures import Failures, Secrets, check_token
+from gdn_aot.registry.failures import Failures, Secrets, check_token, http_of
+from gdn_aot.registry.guard import Guard
 from gdn_aot.registry.layout import INDEX, MAIN
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ _PATIENCE = 60.0
 """Seconds: the longest ``Retry-After`` that is waited for."""
 _TIMEOUT = 60.0
 """Seconds without an answer. huggingface_hub 2 waits for ever, except where it downloads."""
+_MOST_REF = 4096
+"""Bytes of a file of the cache that holds a commit."""
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -88,13 +93,15 @@ class RemoteRegistry(Registry):
 
     def read(self, snapshot: Snapshot, path: str) -> bytes:
         """Return a small file; see `gdn_aot.registry.base.Registry.read`."""
-        place = self._file(snapshot, path, None)
+        hint = "check that this is a registry of gdn-aot"
+        too_much = RegistryError(f"{path} of {self.name} is larger than {MAX_READ} bytes", hint=hint)
+        place = self._file(snapshot, path, MAX_READ, too_much)
         try:
-            if place.stat().st_size > MAX_READ:
-                hint = "check that this is a registry of gdn-aot"
-                raise RegistryError(f"{path} of {self.name} is larger than {MAX_READ} bytes", hint=hint)
-            content = place.read_bytes()
+            content = read_regular(place, MAX_READ)
         except OSError as error:
+            self.forget(snapshot, path)
+            if error.errno == errno.EFBIG:
+                raise too_much from None
             raise NetworkError(f"cannot read {place}: {error.strerror or error}", hint="try again") from error
         if path == INDEX and snapshot.revision != snapshot.commit:
             self._remember(snapshot)
@@ -103,29 +110,57 @@ class RemoteRegistry(Registry):
     def download(self, snapshot: Snapshot, path: str, size: int, sha256: str) -> Path:
         """Return where a file is in huggingface_hub's cache; see `gdn_aot.registry.base.Registry.download`."""
         del sha256
-        return self._file(snapshot, path, size)
-
-    def _file(self, snapshot: Snapshot, path: str, size: int | None) -> Path:
-        """Return where a file is in the cache. It is not downloaded if the Hub says that it has not ``size`` bytes."""
-        place = self._cache() / "snapshots" / snapshot.commit / path
-        if place.is_file():
+        place = self._kept(snapshot, path)
+        if place is not None:
             return place
         self._expect_online(f"{path} of commit {snapshot.commit}")
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        what = f"{path} at {snapshot.revision}"
-        if size is not None:
-            url = hf_hub_url(self._place, path, revision=snapshot.commit)
-            found = self._ask(what, partial(get_hf_file_metadata, url, **self._as_us)).size
-            if found not in (None, size):  # without a size huggingface_hub downloads nothing
-                problem = Problem("size", f"{found} bytes, expected {size}")
-                hint = "nothing was downloaded; fetch again, and if it stays so tell whoever publishes there"
-                raise VerificationError(f"{path} of {self.name} is not what the index lists", [problem], hint=hint)
+        def wrong(found: str) -> VerificationError:
+            problem = Problem("size", f"{found} bytes, expected {size}")
+            hint = "nothing was downloaded; fetch again, and if it stays so tell whoever publishes there"
+            return VerificationError(f"{path} of {self.name} is not what the index lists", [problem], hint=hint)
+
+        url = hf_hub_url(self._place, path, revision=snapshot.commit)
+        asked = partial(get_hf_file_metadata, url, **self._as_us)
+        found = self._ask(f"{path} at {snapshot.revision}", asked).size
+        if found not in (None, size):  # without a size huggingface_hub downloads nothing
+            raise wrong(str(found))
+        return self._file(snapshot, path, size, wrong("more"))
+
+    def _kept(self, snapshot: Snapshot, path: str) -> Path | None:
+        """Return where huggingface_hub's cache has a file, if it does."""
+        place = self._cache() / "snapshots" / snapshot.commit / path
+        return place if place.is_file() else None
+
+    def _file(self, snapshot: Snapshot, path: str, limit: int, too_much: GdnAotError) -> Path:
+        """Return where a file is in the cache; one of more bytes than the limit is neither downloaded nor kept."""
+        place = self._kept(snapshot, path)
+        if place is not None:
+            return place
+        self._expect_online(f"{path} of commit {snapshot.commit}")
+        from huggingface_hub import errors, hf_hub_download
+
+        guard = Guard(http_of(errors), self.name, self._secrets, limit, too_much, snapshot.commit)
         fetch = partial(hf_hub_download, self._place, path, revision=snapshot.commit, **self._as_us)
-        return Path(self._ask(what, fetch, download=True))
+        try:
+            return Path(self._ask(f"{path} at {snapshot.revision}", fetch, download=True, guard=guard))
+        except GdnAotError as error:
+            if error is too_much:
+                self.forget(snapshot, path)
+                for etag in guard.etags:
+                    self._remove_partial(etag)
+            raise
+
+    def _remove_partial(self, etag: str) -> None:
+        """Remove what a download that was given up has left in the cache; huggingface_hub 2 leaves only the lock."""
+        cache = self._cache()
+        for place in (cache / "blobs" / f"{etag}.incomplete", cache.parent / ".locks" / cache.name / f"{etag}.lock"):
+            with contextlib.suppress(OSError):
+                place.unlink()
 
     def forget(self, snapshot: Snapshot, path: str) -> None:
-        """Remove a file from huggingface_hub's cache, together with the blob that it is a link to."""
+        """Remove a file from huggingface_hub's cache, together with the blob that it is a link to, and its lock."""
         cache = self._cache()
         place = cache / "snapshots" / snapshot.commit / path
         with contextlib.suppress(OSError):
@@ -133,6 +168,7 @@ class RemoteRegistry(Registry):
             place.unlink(missing_ok=True)
             if blob.parent == (cache / "blobs").resolve():
                 blob.unlink(missing_ok=True)
+                self._remove_partial(blob.name)
 
     def create(self, *, private: bool) -> bool:
         """Make the repository unless it is there; see `gdn_aot.registry.base.Registry.create`."""
@@ -230,20 +266,31 @@ class RemoteRegistry(Registry):
             self._uploads[key] = CommitOperationAdd(path_in_repo=addition.path, path_or_fileobj=addition.content)
         return self._uploads[key]
 
-    def _ask(self, what: str, request: Callable[[], _T], *, attempts: int = _ATTEMPTS, download: bool = False) -> _T:
+    def _ask(
+        self,
+        what: str,
+        request: Callable[[], _T],
+        *,
+        attempts: int = _ATTEMPTS,
+        download: bool = False,
+        guard: Guard | None = None,
+    ) -> _T:
         """Send a request, again where that may help, and turn what goes wrong into errors of ours.
 
         It must be harmless to repeat. huggingface_hub repeats the parts of uploads by itself; of a ``download`` it has
-        repeated some of what failed.
+        repeated some of what failed. Without a ``guard`` an answer may have as many bytes as a small file.
         """
         from huggingface_hub import constants, errors
 
         places = {"endpoint": constants.ENDPOINT, "cache": str(constants.HF_HUB_CACHE)}
         failures = Failures(self.name, what, self._secrets, errors, **places)
         self._secrets.watch()
+        if guard is None:
+            too_much = NetworkError(f"{self.name} answers with more than {MAX_READ} bytes when asked for {what}")
+            guard = Guard(http_of(errors), self.name, self._secrets, MAX_READ, too_much, None)
         for attempt in range(attempts):
             try:
-                with _limited():
+                with _guarded(guard):
                     return request()
             except Exception as error:  # noqa: BLE001 - what huggingface_hub and what is below it raise is not one family
                 if _LOG.isEnabledFor(logging.DEBUG):
@@ -272,7 +319,7 @@ class RemoteRegistry(Registry):
 
     def _remembered(self, revision: str) -> str:
         try:
-            commit = (self._cache() / "refs" / revision).read_text("ascii", "replace").strip()
+            commit = read_regular(self._cache() / "refs" / revision, _MOST_REF).decode("ascii", "replace").strip()
         except OSError:
             commit = ""
         if not COMMIT.fullmatch(commit):
@@ -284,22 +331,26 @@ class RemoteRegistry(Registry):
     def _remember(self, snapshot: Snapshot) -> None:
         place = self._cache() / "refs" / snapshot.revision
         with contextlib.suppress(OSError):  # a cache that is read-only still answers
-            if not place.is_file() or place.read_text("ascii", "replace") != snapshot.commit:
+            if not place.is_file() or read_regular(place, _MOST_REF) != snapshot.commit.encode():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(place, snapshot.commit.encode())
 
 
 @contextlib.contextmanager
-def _limited() -> Iterator[None]:
-    """Let no request of huggingface_hub's session wait for ever; ``HF_HUB_DOWNLOAD_TIMEOUT`` says how long, if set."""
+def _guarded(guard: Guard) -> Iterator[None]:
+    """Guard what huggingface_hub's session asks, and let no request wait for ever.
+
+    ``HF_HUB_DOWNLOAD_TIMEOUT`` says how long, if set.
+    """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # public, and not marked so
 
     session = get_session()
-    before = session.timeout
-    if before == type(before)(None):
+    timeout, hooks = session.timeout, session.event_hooks
+    if timeout == type(timeout)(None):
         session.timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT if "HF_HUB_DOWNLOAD_TIMEOUT" in os.environ else _TIMEOUT
+    session.event_hooks = guard.hooks(hooks)
     try:
         yield
     finally:
-        session.timeout = before
+        session.timeout, session.event_hooks = timeout, hooks

@@ -175,10 +175,17 @@ def test_a_killed_command_leaves_no_scratch(tmp_path: Path, number: signal.Signa
     temporary.mkdir()
     (tmp_path / "torch.py").touch()
     (tmp_path / "waiting.py").write_text("import time\ndef main(): time.sleep(600)\n")
-    program = "from gdn_aot.machine.child import Child\nwith Child('waiting') as c:\n print(c.pid, flush=True)"
+    program = """
+import signal
+from gdn_aot.machine.child import Child
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with Child('waiting') as child:
+    print(child.pid, flush=True)
+    child.receive()
+"""
     path = os.pathsep.join([str(ROOT), str(tmp_path)])
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{program}\n c.receive()"],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip

@@ -24,6 +24,8 @@ from loopback.exchange import (
     Damage,
     Drip,
     Fault,
+    Flood,
+    Forge,
     Host,
     Meanwhile,
     Record,
@@ -104,12 +106,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Gone
         return data
 
-    def write_head(self, response: Response) -> None:
+    def write_head(self, response: Response, fault: Fault | None) -> None:
         """Send the status line and the headers."""
         self.send_response(response.status)
-        for name, value in response.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(response.body)))
+        length: dict[str, str | None] = {"Content-Length": str(len(response.body))}
+        if isinstance(fault, Flood) and self.command != "HEAD":
+            length = {"Transfer-Encoding": "chunked"}
+        forged = fault.headers if isinstance(fault, Forge) else {}
+        for name, value in {**response.headers, **length, **forged}.items():
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.flush()
 
@@ -238,8 +244,14 @@ class LoopbackHub:
         if isinstance(fault, Cut) and fault.after < 0:
             record.status = None
             wire.hang_up(reset=fault.reset)
-        wire.write_head(response)
+        wire.write_head(response, fault)
         if request.method == "HEAD":
+            return
+        if isinstance(fault, Flood):
+            while fault.size is None or record.sent < fault.size:
+                wire.wfile.write(b"%x\r\n%s\r\n" % (_PIECE, bytes(_PIECE)))
+                record.sent += _PIECE
+            wire.wfile.write(b"0\r\n\r\n")
             return
         body = response.body
         if isinstance(fault, Damage) and body:

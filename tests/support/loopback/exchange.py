@@ -165,13 +165,27 @@ class Drip:
 
 
 @dataclass(frozen=True, slots=True)
+class Flood:
+    """Send a body of so many bytes, or one that never ends, in chunks and without saying how long it is."""
+
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forge:
+    """Answer with these headers in place of the right ones; None leaves one out."""
+
+    headers: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Meanwhile:
     """Call something before the request is worked on: what somebody else does at that moment."""
 
     action: Callable[[], object]
 
 
-Fault = Refuse | Cut | Damage | Serve | Stall | Drip | Meanwhile
+Fault = Refuse | Cut | Damage | Serve | Stall | Drip | Flood | Forge | Meanwhile
 
 
 @dataclass(slots=True, kw_only=True)
