@@ -25,8 +25,14 @@ def plural(number: int, noun: str, several: str = "") -> str:
     return f"{number} {noun if number == 1 else several or f'{noun}s'}"
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Return text in which everything that could steer a terminal is escaped, except what to ``keep``."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)
+
+
 def shown(text: object, most: int = 200) -> str:
     """Return text that is not ours as messages repeat it: on one line, without what steers a terminal, and not long."""
-    line = " ".join(str(text)[: 4 * most].split())
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    line = printable(" ".join(str(text)[: 4 * most].split()))
     return line if len(line) <= most else f"{line[:most]}..."

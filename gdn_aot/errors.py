@@ -129,7 +129,7 @@ class NetworkError(RegistryError, code="network", hint="check the network and HF
 
 
 class AccessDeniedError(
-    RegistryError, code="access-denied", hint="give a token that may do this: --token, HF_TOKEN or hf auth login"
+    RegistryError, code="access-denied", hint="give a token that may do this: HF_TOKEN or hf auth login"
 ):
     """The registry is there and does not let us do this with the token that it got, or without one."""
 
@@ -137,7 +137,7 @@ class AccessDeniedError(
 class RepositoryMissingError(
     RegistryError,
     code="repository-missing",
-    hint="check the name; a private repository needs a token: --token, HF_TOKEN or hf auth login",
+    hint="check the name; a private repository needs a token: HF_TOKEN or hf auth login",
 ):
     """There is no such repository or directory, or a private one hides itself."""
 

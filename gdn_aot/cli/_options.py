@@ -105,6 +105,9 @@ request = together(
     revision,
 )  # fmt: skip
 """What is wanted of which registry; `gdn_aot.registry.request` reads the first four."""
-token = click.option("--token", metavar="TOKEN", help="Token for the Hub, instead of HF_TOKEN or hf auth login.")
+token = click.option(
+    "--token", metavar="TOKEN",
+    help="Token for the Hub. Other users see it in the list of processes: prefer HF_TOKEN or hf auth login.",
+)  # fmt: skip
 registry = together(token, quiet, as_json)
 """What every command that reads a registry has."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gdn_aot._text import printable
 from gdn_aot.errors import NoArtifactError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from os import PathLike
     from types import TracebackType
 
     from typing_extensions import Self
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 30
 """Characters of a progress bar."""
+_UNPRINTABLE = re.compile(r"[^\n -~]+")
+"""Runs of characters that may have to be escaped in JSON, which has escaped the others itself."""
 _MOST_REASONS = 20
 """Artifacts that do not fit that are named on stderr, the nearest first; ``--json`` has all."""
 
@@ -33,8 +38,14 @@ def emit_json(value: Any, error: GdnAotError | None = None) -> None:
     if error is not None:
         value = {**value, "error": describe(error.code, error.message, error.hint, problems_of(error))}
     for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
-        click.echo(piece.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), nl=False)
+        click.echo(_UNPRINTABLE.sub(_escaped, piece), nl=False)
     click.echo()
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Return for JSON what JSON would let pass to a terminal."""
+    text = found[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def conclude(document: dict[str, Any], error: GdnAotError | None, *, as_json: bool) -> None:
@@ -48,12 +59,25 @@ def conclude(document: dict[str, Any], error: GdnAotError | None, *, as_json: bo
 
 
 def out(text: str) -> None:
-    """Write a line of data to stdout."""
-    click.echo(text)
+    """Write lines of data to stdout, in which text that is not ours steers no terminal."""
+    click.echo(printable(text, "\n"))
+
+
+def out_path(path: str | PathLike[str]) -> None:
+    """Write a path to stdout: what a program reads has the very bytes of it."""
+    text = os.fspath(path)
+    if sys.stdout.isatty():
+        out(printable(text))
+        return
+    try:
+        sys.stdout.write(f"{text}\n")
+    except UnicodeEncodeError:
+        click.echo(os.fsencode(text))
 
 
 def note(text: str) -> None:
-    """Write a line for a person to stderr; ``Error:`` and ``Hint:`` are coloured on a terminal."""
+    """Write lines for a person to stderr, as `out` does; ``Error:`` and ``Hint:`` are coloured on a terminal."""
+    text = printable(text, "\n")
     word, colon, rest = text.partition(":")
     colour = {"Error": "red", "Hint": "yellow", "Warning": "yellow"}.get(word)
     if colour and colon and "NO_COLOR" not in os.environ:
@@ -69,7 +93,7 @@ def notes(*, quiet: bool) -> Callable[[str], None]:
 def note_some(lines: Sequence[str], most: int) -> None:
     """Write the first of some lines that belong to a note, and how many more there are."""
     for line in lines[:most]:
-        note(f"  {line}")
+        note(f"  {indented(line)}")
     if len(lines) > most:
         note(f"  and {len(lines) - most} more")
 
@@ -81,12 +105,17 @@ def no_bars(*, quiet: bool) -> None:
 
 
 def tell(message: str, hint: str, problems: Sequence[Problem] = (), *, word: str = "Error") -> None:
-    """Say on stderr what went wrong, with what was found, and what to do."""
-    note(f"{word}: {message}")
+    """Say on stderr what went wrong, with what was found, and what to do. Only our own words begin a line."""
+    note(f"{word}: {indented(message)}")
     for problem in problems:
-        note(f"  {problem}")
+        note(f"  {indented(str(problem))}")
     if hint:
         note(f"Hint: {' '.join(hint.split())}")
+
+
+def indented(text: str) -> str:
+    """Return text of which only the first line begins where lines of ours do."""
+    return text.replace("\n", "\n  ")
 
 
 def problems_of(error: GdnAotError, *, brief: bool = False) -> list[Problem]:
@@ -110,7 +139,7 @@ def problems_json(problems: Sequence[Problem]) -> list[dict[str, str]]:
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     """Align rows in columns: numbers to the right, the rest to the left, two spaces between; None is ``-``."""
-    cells = [["-" if value is None else str(value) for value in row] for row in rows]
+    cells = [["-" if value is None else printable(str(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
     aligned = [str.rjust if number else str.ljust for number in right]
@@ -118,11 +147,6 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
         [put(cell, width) for put, cell, width in zip(aligned, line, widths, strict=True)] for line in (headers, *cells)
     )
     return "\n".join("  ".join(line).rstrip() for line in lines)
-
-
-def printable(text: str) -> str:
-    """Escape what could move the cursor: an artifact's text is not ours."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
@@ -154,7 +178,7 @@ class Progress:
             return
         full = _WIDTH * done // total if total else 0
         bar = f"[{'#' * full}{'.' * (_WIDTH - full)}] {done}/{total} " if total else ""
-        line = f"{self._title} {bar}{text}"
+        line = f"{self._title} {bar}{printable(text)}"
         columns = _columns()
         line = line if len(line) < columns else line[: columns - 1]
         sys.stderr.write("\r" + line.ljust(self._shown))

@@ -22,7 +22,7 @@ from gdn_aot.cli._job import (
     selected_targets,
     tuning_root,
 )
-from gdn_aot.cli._output import Progress, emit_json, note, out, rounded, times
+from gdn_aot.cli._output import Progress, emit_json, note, out_path, rounded, times
 from gdn_aot.errors import CompileFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
         lines = [f"  {built.target}: {_failed(failure)}" for built, failure in failures]
         raise CompileFailedError("\n".join([f"{len(failures)} kernels did not compile:", *lines]))
     if not as_json:
-        for built in finished:
-            out(str(built.path))
+        for path in (built.path for built in finished if built.path is not None):
+            out_path(path)
         return
     emit_json(
         {

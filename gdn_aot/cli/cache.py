@@ -11,7 +11,7 @@ import click
 from gdn_aot._text import plural
 from gdn_aot.cli import _options
 from gdn_aot.cli._group import SuggestingGroup
-from gdn_aot.cli._output import conclude, emit_json, note, notes, out, problems_json, table
+from gdn_aot.cli._output import conclude, emit_json, note, notes, out, out_path, problems_json, table
 
 if TYPE_CHECKING:
     from gdn_aot.store.store import Store
@@ -51,7 +51,7 @@ def ls_command(*, quiet: bool, as_json: bool) -> None:
         return
     if quiet:
         for artifact in artifacts:
-            out(os.path.basename(artifact.place))  # noqa: PTH119 - a str, and bytes that no text has stay
+            out_path(os.path.basename(artifact.place))  # noqa: PTH119 - a str, and bytes that no text has stay
         return
     if artifacts:
         out(table([_row(artifact) for artifact in artifacts], _HEADS))
@@ -121,7 +121,7 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
         return
     if quiet:
         for artifact in found.removed:
-            out(artifact.place)
+            out_path(artifact.place)
         return
     if not found.problems:
         out(f"{found.path}: ok, {plural(found.artifacts, 'artifact')}, {found.blobs} blobs, {found.size} bytes")
@@ -170,7 +170,7 @@ def _tell(removed: Removed, *, dry_run: bool, quiet: bool, as_json: bool) -> Non
         emit_json({"dry_run": dry_run, "removed": artifacts, "leftovers": leftovers, "freed": removed.freed})
         return
     for path in (*(artifact.place for artifact in removed.artifacts), *removed.leftovers):
-        out(path)
+        out_path(path)
     if not quiet:
         verb, freed = ("would remove", "free") if dry_run else ("removed", "freed")
         note(f"{verb} {plural(len(removed.artifacts), 'artifact')}; {freed} {removed.freed} bytes")

@@ -8,7 +8,7 @@ import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._job import check_output, make_job, selected_shapes, selected_targets, tuning_root
-from gdn_aot.cli._output import Progress, emit_json, note, out, rounded, times
+from gdn_aot.cli._output import Progress, emit_json, note, out_path, rounded, times
 from gdn_aot.errors import NothingSelectedError, Problem, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _prepared_line(made: Built) -> str:
 
 def _tell_prepared(task: CheckTask, made: list[Built], *, as_json: bool) -> None:
     if not as_json:
-        out(str(task.job.cache.root))
+        out_path(task.job.cache.root)
         return
     rows = [
         {
@@ -180,4 +180,4 @@ def _tell(finished: list[tuple[NumericsRecord, Path]], *, as_json: bool) -> None
         emit_json({"checks": rows})
         return
     for _, path in finished:
-        out(str(path))
+        out_path(path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from gdn_aot._text import printable
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import conclude, out, printable
+from gdn_aot.cli._output import conclude, out
 from gdn_aot.errors import NoArtifactError
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, note, out
+from gdn_aot.cli._output import emit_json, note, out_path
 from gdn_aot.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def command(
         )
     else:
         for name in export.files:
-            out(str(output / name))
+            out_path(output / name)
 
 
 def _of_artifact(path: Path) -> tuple[list[ExportedChoice], str]:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, no_bars, note, notes, out, problems_of, tell
+from gdn_aot.cli._output import emit_json, no_bars, note, notes, out, out_path, problems_of, tell
 from gdn_aot.errors import GdnAotError, UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def command(
     def add(item: Fetched) -> None:
         fetched.append(item)
         if not as_json:
-            out((item.path or item.identifier) if quiet else _line(item))
+            out_path(item.path or item.identifier) if quiet else out(_line(item))
 
     order, result = None, None
     error: GdnAotError | None = None

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gdn_aot._text import printable
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, out, printable, table
+from gdn_aot.cli._output import emit_json, out, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

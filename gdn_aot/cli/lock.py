@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, no_bars, note, out
+from gdn_aot.cli._output import emit_json, no_bars, note, out, out_path
 from gdn_aot.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def command(
         emit_json({"path": str(output), "changed": changed, **msgspec.to_builtins(lock)})
         return
     if quiet:
-        out(click.format_filename(output))
+        out_path(output)
         return
     for artifact in lock.artifacts:
         out(f"{artifact.identifier}: sha256 {artifact.sha256}; {artifact.size} bytes")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from gdn_aot._text import shown
 from gdn_aot._version import __version__
 from gdn_aot.cli._group import SuggestingGroup
-from gdn_aot.cli._output import describe, emit_json, note, problems_of, tell
+from gdn_aot.cli._output import describe, emit_json, indented, note, problems_of, tell
 from gdn_aot.errors import GdnAotError
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ GROUPS = {
 COMMANDS = {name: line for lines in GROUPS.values() for name, line in lines.items()}
 
 _INTERRUPTED = 130
+_LONGEST = 2000
+"""Characters of an error that nobody expected."""
 
 
 class LazyGroup(SuggestingGroup):
@@ -116,9 +119,12 @@ def _usage_hint(error: click.ClickException) -> str:
 
 
 def _unexpected(error: Exception, *, as_json: bool) -> int:
-    if os.environ.get("GDN_AOT_LOG", "").lower() == "debug":
-        note("".join(traceback.format_exception(error)).rstrip())
-    message = " ".join(f"{type(error).__name__}: {error}".split())
+    from gdn_aot.registry.failures import Secrets
+
+    clean = Secrets(None).clean
+    if _is_debug():
+        note(indented(clean("".join(traceback.format_exception(error)).rstrip())))
+    message = shown(clean(f"{type(error).__name__}: {error}"), _LONGEST)
     return _fail("unexpected", message, GdnAotError.default_hint, GdnAotError.exit_code, as_json=as_json)
 
 
@@ -155,8 +161,27 @@ def run(args: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _is_debug() -> bool:
+    return os.environ.get("GDN_AOT_LOG", "").lower() == "debug"
+
+
+class _Log(logging.Handler):
+    """Shows what is logged as notes, without secrets; only our own words begin a line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record."""
+        from gdn_aot.registry.failures import Secrets
+
+        note(indented(Secrets(None).clean(self.format(record))))
+
+
+def _show_log() -> None:
+    """Show what anybody warns of, or with ``GDN_AOT_LOG=debug`` all that is logged."""
+    words, level = ("%(levelname)s:%(name)s:", logging.DEBUG) if _is_debug() else ("Warning: ", logging.WARNING)
+    logging.basicConfig(format=f"{words}%(message)s", level=level, handlers=[_Log()])
+
+
 def main() -> NoReturn:
     """Run the command line of this process: the console script ``gdn-aot``."""
-    if os.environ.get("GDN_AOT_LOG", "").lower() == "debug":
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+    _show_log()
     sys.exit(run(sys.argv[1:]))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, note, out
+from gdn_aot.cli._output import emit_json, note, out, out_path
 from gdn_aot.errors import NoArtifactError, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -
     if as_json:
         emit_json(documents[0] if len(documents) == 1 else _together(artifacts, documents))
     elif quiet:
-        out(click.format_filename(documents[0]["path"]))
+        out_path(documents[0]["path"])
 
 
 def _lines(files: Sequence[str]) -> list[str]:

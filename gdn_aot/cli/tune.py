@@ -10,7 +10,7 @@ import click
 
 from gdn_aot.cli import _executor, _options
 from gdn_aot.cli._job import make_job, selected_shapes
-from gdn_aot.cli._output import Progress, emit_json, note, note_some, out, rounded, times
+from gdn_aot.cli._output import Progress, emit_json, note, note_some, out, out_path, rounded, times
 from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
             hint="what these calls launch has no measured choice; report it with the record and the device",
         )
     if not as_json:
-        out(str(done.path))
+        out_path(done.path)
         return
     emit_json(
         {

@@ -10,6 +10,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._text import printable, shown
 from gdn_aot.errors import (
     AccessDeniedError,
     ConflictError,
@@ -88,11 +89,14 @@ class Secrets(logging.Filter):
         return text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Take the secrets out of what is about to be logged: addresses of uploads are signed."""
-        record.msg, record.args = self.clean(record.getMessage()), None
+        """Take secrets, as addresses of uploads are signed, and what steers a terminal out of what is to be logged."""
+        record.msg, record.args = self._logged(record.getMessage()), None
         if record.exc_info:
-            record.exc_text = self.clean(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = self._logged(logging.Formatter().formatException(record.exc_info))
         return True
+
+    def _logged(self, text: str) -> str:
+        return printable(self.clean(text), "\n")
 
     def watch(self) -> None:
         """Do that wherever huggingface_hub's messages go."""
@@ -224,14 +228,14 @@ class Failures:
 
     def _denied(self, error: Any, status: int) -> GdnAotError:
         if isinstance(error, self._errors.GatedRepoError):
-            hint = "ask for access on its page, and give a token of that account: --token, HF_TOKEN or hf auth login"
+            hint = "ask for access on its page, and give a token of that account: HF_TOKEN or hf auth login"
             return AccessDeniedError(f"{self._name} is gated ({status}): its owner decides who may read it", hint=hint)
         if self._sent_token(error):
             return AccessDeniedError(
                 f"{self._name}: the token may not have {self._what} ({status}): {self._said(error)}"
             )
         why = "it is private, or there is no such repository" if status == 401 else self._said(error)  # noqa: PLR2004
-        hint = "check the name, or give a token: --token, HF_TOKEN or hf auth login"
+        hint = "check the name, or give a token: HF_TOKEN or hf auth login"
         return AccessDeniedError(f"{self._name} refuses {self._what} without a token ({status}): {why}", hint=hint)
 
     def _sent_token(self, error: Any) -> bool:
@@ -245,5 +249,4 @@ class Failures:
     def _said(self, error: Any) -> str:
         """Return what a foreign exception says: one line, not long, no secrets, nothing that steers a terminal."""
         text = getattr(error, "server_message", None) or str(error) or type(error).__name__
-        text = " ".join("".join(letter if letter.isprintable() else " " for letter in self._clean(text)).split())
-        return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+        return shown(self._clean(text), _LONGEST)

@@ -69,7 +69,7 @@ def _locate(repo: str) -> Location:
     if "\0" in repo or not repo.strip():
         raise UsageError(f"{shown!r} does not name a registry", hint=hint)
     if _TOKEN.search(repo) and not repo.startswith(("/", "./", "../", "~", "file:///")):
-        raise UsageError(f"{shown!r} has a token in it", hint=f"{hint}; give the token by --token or HF_TOKEN")
+        raise UsageError(f"{shown!r} has a token in it", hint=f"{hint}; give the token by HF_TOKEN")
     if repo.startswith("hf://"):
         place, at, revision = repo.removeprefix("hf://").partition("@")
         if not _is_hub_name(place):
