@@ -27,6 +27,8 @@ FORMAT = 1
 ENDING = ".jsonl"
 _SYNC_SECONDS = 5.0
 """Least time between two flushes to the disk."""
+_LONGEST = 1000
+"""Characters of a string that a kernel may take."""
 _MOST_PROBLEMS = 5
 """Problems that a process says; more are of the same kind."""
 
@@ -56,6 +58,7 @@ class Recorder:
 
     def note(self, seen: Seen) -> None:
         """Write a launch, unless this process has."""
+        from gdn_aot.triton_internals.encoding import NotPlainError
         from gdn_aot.triton_internals.observing import described_target
 
         with self._lock:
@@ -65,8 +68,12 @@ class Recorder:
                 key, specialization = seen.launch()
                 tuning = _tuning(seen)
                 json.dumps(specialization, allow_nan=False)
+                if _has_path([specialization, tuning]):
+                    raise NotPlainError("a string of the launch may be a path")
             except (TypeError, ValueError) as error:
-                self._once((seen.kernel, str(error)), {"left_out": [seen.kernel, str(error)]})
+                # The text of others' errors may hold values.
+                reason = str(error) if isinstance(error, NotPlainError) else type(error).__name__
+                self._once((seen.kernel, reason), {"left_out": [seen.kernel, reason]})
                 return
             target = described_target(seen.target)
             identity = (seen.kernel, cache_key, target, key, json.dumps(tuning))
@@ -85,7 +92,9 @@ class Recorder:
         """Say that a launch could not be recorded."""
         self._problems += 1
         if self._problems <= _MOST_PROBLEMS:
-            sys.stderr.write(f"gdn-aot: a launch is not recorded: {type(error).__name__}: {error}\n")
+            from gdn_aot._text import shown
+
+            sys.stderr.write(f"gdn-aot: a launch is not recorded: {type(error).__name__}: {shown(error)}\n")
 
     def _once(self, identity: tuple[object, ...], line: dict[str, Any]) -> None:
         if identity not in self._written:
@@ -141,21 +150,32 @@ def _tuning(seen: Seen) -> dict[str, Any] | None:
     """Return what an autotuner had to do with a launch, in JSON form.
 
     Raises:
-        TypeError: Its key or configuration has no JSON form.
+        NotPlainError: Something in its key or configuration has none.
     """
+    from gdn_aot.triton_internals.encoding import NotPlainError
+
     tuning = seen.tuning
     if tuning is None:
         return None
     values = [*(tuning.key or ()), *(value for _, value in tuning.config["kwargs"])]
     for value in values:
         if value is not None and not isinstance(value, (bool, int, float, str)):
-            raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form")
+            raise NotPlainError.of(value)
     return {
         "key": None if tuning.key is None else list(tuning.key),
         "config": tuning.config,
         "positional": tuning.positional,
         "keywords": tuning.keywords,
     }
+
+
+def _has_path(value: Any) -> bool:
+    """Say whether there is a string in some JSON that could be the path of a file."""
+    if isinstance(value, dict):
+        return any(map(_has_path, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_path, value))
+    return isinstance(value, str) and (os.sep in value or len(value) > _LONGEST)
 
 
 def start(folder: str) -> Recorder:

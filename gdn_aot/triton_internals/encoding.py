@@ -13,11 +13,20 @@ _NO_JSON = ("inf", "-inf", "nan")
 """Numbers that JSON lacks."""
 
 
+class NotPlainError(TypeError):
+    """A value cannot be recorded. The message has no value in it, which may hold an address or a path."""
+
+    @classmethod
+    def of(cls, value: object) -> NotPlainError:
+        """Return that of a value that has no JSON form."""
+        return cls(f"a value of type {type(value).__name__} has no JSON form")
+
+
 def plain(value: Any) -> Json:
     """Return a value that JSON has, with lists for tuples, and ``{"float": "-inf"}`` for a number that JSON lacks.
 
     Raises:
-        TypeError: It has no JSON form.
+        NotPlainError: It has no JSON form.
     """
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
@@ -25,7 +34,7 @@ def plain(value: Any) -> Json:
         return {"float": str(float(value))}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form")
+    raise NotPlainError.of(value)
 
 
 def plain_metadata(value: Any) -> Json:

@@ -1,5 +1,6 @@
 """What tests record: kernels launched under a driver that launches nothing, in one process or several."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,7 @@ def start() -> None:
     launching.start("sm_90")
 
 
-def add(odd: int = 3) -> None:
+def add(odd: int = 3, absent: object = None) -> None:
     """Launch a kernel that is not autotuned; even values of ``odd`` are another launch key."""
     import kernels
     import torch
@@ -26,8 +27,22 @@ def add(odd: int = 3) -> None:
     x = torch.zeros(64)
     kernels.every[(1,)](
         x, x, 1, 32, odd, 1 << 40, 0.5, None, 7, 5, BLOCK=16, NAME="relu", FLAG=True, KIND=kernels.tl.float16,
-        ABSENT=None, RATIO=0.25,
+        ABSENT=absent, RATIO=0.25,
     )  # fmt: skip
+
+
+class Private:
+    """A constant that says of itself what no capture may say."""
+
+    def __repr__(self) -> str:
+        return f"<Private of /home/me/secret at {id(self):#x}>"
+
+
+def keep_secrets() -> None:
+    add()
+    for absent in (Private(), "/home/me/secret", "s" * 5000):
+        with contextlib.suppress(Exception):  # whether it compiles is not asked
+            add(absent=absent)
 
 
 def tune(n: int = 64) -> None:
@@ -69,7 +84,7 @@ def tell_signals() -> None:
     print(*got)
 
 
-def main(mode: str) -> None:
+def main(mode: str) -> None:  # noqa: C901 - a table
     match mode:
         case "one":
             start()
@@ -96,6 +111,9 @@ def main(mode: str) -> None:
             os._exit(7)
         case "subprocess":
             subprocess.run([sys.executable, __file__, "one"], check=True)
+        case "private":
+            start()
+            keep_secrets()
         case "nothing":
             pass
         case "wait":

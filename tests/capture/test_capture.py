@@ -50,6 +50,18 @@ def test_one_process(capture: Any) -> None:
     assert (document["launches"], document["kernels"], document["status"]) == (2, 2, 0)
 
 
+def test_nothing_private_is_recorded(capture: Any) -> None:
+    """What values say of themselves holds addresses and paths; their types are enough to see why they are left out."""
+    found, done = capture("private")
+    assert counts(found) == {"kernels:every": 1}
+    assert {(item.what, item.reason) for item in found.left_out} == {
+        ("kernels:every", "a value of type Private has no JSON form"),
+        ("kernels:every", "a string of the launch may be a path"),
+    }
+    for text in ("secret", "/home", "sss"):
+        assert text not in FORM.encode(found).decode() + done.out + done.err
+
+
 @pytest.mark.parametrize("mode", ["spawn", "fork"])
 def test_several_processes(capture: Any, mode: str) -> None:
     found, _ = capture(mode)

@@ -21,7 +21,8 @@ def _record() -> None:
 
         recorder.start(folder)
     except Exception as error:  # noqa: BLE001 - someone else's process
-        sys.stderr.write(f"gdn-aot: this process is not recorded: {type(error).__name__}: {error}\n")
+        said = " ".join(ascii(str(error))[1:-1][:300].split())
+        sys.stderr.write(f"gdn-aot: this process is not recorded: {type(error).__name__}: {said}\n")
     finally:
         sys.path.reverse()
         sys.path.remove(root)  # the last of it, which is ours
