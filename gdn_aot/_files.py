@@ -115,6 +115,16 @@ def file_sha256(path: str | PathLike[str], limit: int = 1 << 32) -> str:
     return digest.hexdigest()
 
 
+def is_there(path: str | PathLike[str]) -> bool:
+    """Say whether something is at a path. A path that none can have names nothing, where pathlib may raise."""
+    return os.path.exists(path)
+
+
+def is_folder(path: str | PathLike[str]) -> bool:
+    """Say whether a path is that of a directory; see `is_there`."""
+    return os.path.isdir(path)
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """Return what a TOML document holds.
 

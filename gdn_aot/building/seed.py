@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot._files import write_whole
+from gdn_aot._files import is_folder, is_there, write_whole
 from gdn_aot.building.coverage import check_versions
 from gdn_aot.catalogue.providers import build_command
 from gdn_aot.catalogue.targets import assembler_version, get_target
@@ -67,7 +67,7 @@ def seed(artifact: Artifact | StoredArtifact, into: Path) -> Seeded:
     check_versions(manifest)
     _check_environment(manifest)
     root = Path(os.path.abspath(into))  # noqa: PTH100 - a link on the way must stay: the path is stored
-    if root.exists() and not root.is_dir():
+    if is_there(root) and not is_folder(root):
         raise NotWritableError(f"{root} is not a directory", hint="name the directory for TRITON_CACHE_DIR")
     with Worker(manifest.provider.name, get_target(manifest.target.name), keep_settings=True) as worker:
         found = worker.places([_plain(kernel) for kernel in manifest.kernels])

@@ -6,6 +6,7 @@ import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._files import is_folder
 from gdn_aot.cli._output import note
 from gdn_aot.errors import NothingSelectedError, NotWritableError, UsageError
 
@@ -127,10 +128,10 @@ def tuning_root(given: Path | None, beside: Path = RECORDS) -> Path | None:
     Raises:
         UsageError: The one given is no directory.
     """
-    if given is not None and not given.is_dir():
+    if given is not None and not is_folder(given):
         raise UsageError(f"--tuning {given} is not a directory", hint="leave it out to build with default choices")
     usual = beside / "tuning"
-    return given or (usual if usual.is_dir() else None)
+    return given or (usual if is_folder(usual) else None)
 
 
 def check_output(directory: Path) -> None:

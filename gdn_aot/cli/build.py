@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from gdn_aot._files import file_sha256
+from gdn_aot._files import file_sha256, is_folder
 from gdn_aot.cli import _executor, _options
 from gdn_aot.cli._job import (
     captured_archs,
@@ -100,7 +100,7 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
         tuning_root=tuning_root(options["tuning"], matrix.parent),
         all_candidates=options["candidates"] == "all",
         keep_going=keep_going,
-        numerics_root=options["numerics"] or (usual if usual.is_dir() else None),
+        numerics_root=options["numerics"] or (usual if is_folder(usual) else None),
     )
     pipeline.check_environment(job, targets)
     _note_fallbacks(job, targets)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gdn_aot._files import is_folder, is_there
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, note, out, out_path
 from gdn_aot.errors import NoArtifactError, Problem, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.store.stored import StoredArtifact
@@ -74,7 +75,7 @@ def _lines(files: Sequence[str]) -> list[str]:
     Raises:
         UsageError: They name none, as where ``fetch`` failed.
     """
-    lines = [line for file in files for line in ([file] if Path(file).exists() else file.splitlines())]
+    lines = [line for file in files for line in ([file] if is_there(file) else file.splitlines())]
     places = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not places:
         raise UsageError("FILE is empty", hint="gdn-aot fetch --quiet prints nothing where it fails: see what it says")
@@ -113,7 +114,7 @@ def _open(place: str) -> Artifact | StoredArtifact:
     from gdn_aot.artifact.verify import open_artifact
     from gdn_aot.store.whole import open_installed
 
-    return open_installed(place) if Path(place).is_dir() else open_artifact(place)
+    return open_installed(place) if is_folder(place) else open_artifact(place)
 
 
 def _together(artifacts: Sequence[Artifact | StoredArtifact], documents: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ SEARCH_SECONDS = 2.0
 """What a wide search may take for each key and token count; --budget bounds it as a whole."""
 _TOKENS = "64,512,2048,8192,32768"
 _SHOWN = 10
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -35,7 +37,7 @@ def parse_tokens(text: str) -> tuple[int, ...]:
         UsageError: Something in it is no positive integer.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and 0 < int(part) <= 1 << 24 for part in parts):
+    if not all(_NUMBER.fullmatch(part) and 0 < int(part) <= 1 << 24 for part in parts):
         raise UsageError(f"--tokens: {text!r} is no list of positive integers", hint=f"for example --tokens {_TOKENS}")
     return tuple(sorted({int(part) for part in parts}))
 

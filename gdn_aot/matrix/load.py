@@ -178,7 +178,7 @@ def _release(environment: BuildEnvironment) -> ProviderVersion | None:
 def _minor(version: str) -> tuple[int, ...]:
     """Return the first two numbers of a version: (3, 8) of ``3.8.0``."""
     parts = version.split(".")[:2]
-    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in parts)
+    return tuple(int(re.sub(r"[^0-9]", "", part)[:9] or 0) for part in parts)
 
 
 def check_requirements(matrix: Matrix) -> None:

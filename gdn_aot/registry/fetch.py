@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import to_builtins
 
+from gdn_aot._files import is_folder
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.registry.base import COMMIT, read_index
 from gdn_aot.registry.layout import BRANCH, Entry, artifact_path, entry_of
@@ -346,7 +347,7 @@ def _check_writable(root: str) -> None:
     place = Path(root)
     while not os.path.lexists(place) and place.parent != place:
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    if not is_folder(place) or not os.access(place, os.W_OK | os.X_OK):
         raise NotWritableError(
             f"cannot write the store {root}: {place} is not a directory that this user may write",
             hint="set GDN_AOT_HOME to a directory that may be written, with free space",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gdn_aot._files import is_folder
 from gdn_aot.errors import UsageError
 from gdn_aot.registry.base import check_revision
 from gdn_aot.registry.failures import mask_repo
@@ -82,7 +82,7 @@ def _locate(repo: str) -> Location:
         return _directory(path)
     if "://" in repo:
         raise UsageError(f"{shown!r} is of a kind that is not known", hint=hint)
-    if repo.startswith(("/", "./", "../", "~")) or repo in (".", "..") or Path(repo).is_dir():
+    if repo.startswith(("/", "./", "../", "~")) or repo in (".", "..") or is_folder(repo):
         return _directory(repo)
     if _is_hub_name(repo):
         return Location(hub=True, place=repo)

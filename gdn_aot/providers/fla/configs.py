@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import asdict
 
-from gdn_aot._files import write_whole
+from gdn_aot._files import is_there, write_whole
 from gdn_aot.errors import NotWritableError, UsageError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def write(export: Export, directory: Path) -> None:
     """
     try:
         earlier = {path.name for path in directory.glob("*.json") if _is_ours(path)}
-        foreign = [name for name in export.files if name not in earlier and (directory / name).exists()]
+        foreign = [name for name in export.files if name not in earlier and is_there(directory / name)]
         if foreign:
             raise UsageError(
                 f"{directory / foreign[0]} is there already and was not written by {_MAKER}",
