@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +78,7 @@ class CardNode:
     async def close(self) -> None:
         """End everything and remove the files."""
         await self.end(at_once=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        scratch.end()
 
 
 def _described(provider: str, target: str) -> dict[str, Any]:

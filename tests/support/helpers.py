@@ -116,6 +116,6 @@ def expect_error(done: Done, code: int, kind: str) -> dict[str, str]:
     assert "Traceback" not in done.out
     error: dict[str, str] = done.json["error"]
     assert error["code"] == kind
-    assert f"Error: {error['message']}" in done.err
+    assert "Error: " + error["message"].replace("\n", "\n  ") in done.err
     assert hints == [f"Hint: {error['hint']}"]
     return error
