@@ -14,7 +14,8 @@ from helpers import ROOT, TIMEOUT, environment
 
 from gdn_aot.machine import scratch
 from gdn_aot.machine.child import Child
-from gdn_aot.machine.environment import without_secrets
+from gdn_aot.machine.cluster import Cluster
+from gdn_aot.machine.environment import find_program, without_secrets
 
 _PLANTED = (
     "resource", "json", "torch", "triton", "fla", "sitecustomize", "usercustomize", "ray", "mmap", "tempfile", "fcntl",
@@ -72,6 +73,37 @@ def test_a_child_runs_no_code_of_the_current_directory(
     assert planted() == []
     assert all(map(os.path.isabs, told["path"]))
     assert not {str(Path.cwd()), "/"} & {*told["path"]}
+
+
+def test_ray_is_started_elsewhere(
+    planted: Callable[[], list[str]], modules: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the processes of a job import from the directory of its driver."""
+    Path(modules, "ray.py").write_text("import os\ndef init(**_): assert os.getcwd() == '/'\n")
+    monkeypatch.setenv("PYTHONPATH", modules)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.syspath_prepend(modules)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    here = Path.cwd()
+    with Cluster("auto") as cluster:
+        monkeypatch.setattr("ray.shutdown", lambda: None, raising=False)
+        assert cluster.address == "auto"
+    assert Path.cwd() == here
+    assert planted() == []
+    del sys.modules["ray"]
+
+
+def test_a_program_is_none_of_the_current_directory(
+    planted: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del planted
+    Path("nvidia-smi").write_text("#!/bin/sh\n")
+    Path("nvidia-smi").chmod(0o755)
+    for path in (".", "", "./", f".:{Path.cwd().parent}"):
+        monkeypatch.setenv("PATH", path)
+        assert find_program("nvidia-smi") is None
+    monkeypatch.setenv("PATH", f".:{Path.cwd()}")
+    assert find_program("nvidia-smi") == str(Path("nvidia-smi").absolute())
 
 
 def test_a_build_runs_no_code_of_the_current_directory(planted: Callable[[], list[str]], tmp_path: Path) -> None:
