@@ -88,7 +88,8 @@ def _work_in(folder: Path) -> None:
     try:
         scratch.sweep(str(folder.parent))
         folder.mkdir(mode=0o700, exist_ok=True)
-        scratch.hold(str(folder))
+        while not scratch.hold(str(folder)):
+            folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise NotWritableError(f"cannot write to {folder}: {error.strerror or error}") from error
     tempfile.tempdir = str(folder)

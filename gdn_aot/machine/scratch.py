@@ -83,7 +83,7 @@ def hold(folder: str) -> bool:
     with contextlib.suppress(OSError):  # a file system without locks: nobody removes it either
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     _held.append(descriptor)
-    return os.fstat(descriptor).st_nlink > 0
+    return os.path.isdir(folder)  # noqa: PTH112
 
 
 def sweep(place: str) -> None:
