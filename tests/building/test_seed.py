@@ -347,7 +347,7 @@ def test_without_a_file_what_fits_in_the_store_is_seeded(store: list[Path], tmp_
     home, into = tmp_path / "home", tmp_path / "cache"
     done = gdn_aot("seed", "--into", into, "--json", home=home).json
     names = [item["identifier"] for item in done["artifacts"]]
-    assert sorted(names) == sorted(StoredArtifact(place).manifest.identifier for place in store[:2])
+    assert sorted(names) == sorted(StoredArtifact(str(place)).manifest.identifier for place in store[:2])
     for name in ("binaries", "choices", "written", "kept"):
         assert done[name] == sum(item[name] for item in done["artifacts"])
     assert done["path"] == str(into)
