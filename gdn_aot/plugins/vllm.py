@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from gdn_aot._text import plural
+from gdn_aot._text import plural, shown
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -34,21 +34,23 @@ def register() -> None:
     if _registered:
         return
     _registered = True
-    from gdn_aot.serving import log
-
-    log.send_to(_LOGGER)
     try:
         _register()
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         if _strict(error):
             raise
-        log.warn(f"nothing is served: {type(error).__name__}: {error}")
+        messages: Any = sys.modules.get("gdn_aot.serving.log")
+        if messages is not None:  # else it is what cannot be imported
+            messages.warn(f"nothing is served: {type(error).__name__}: {shown(error)}")
 
 
 def _register() -> None:
-    from gdn_aot.serving import loader, log
+    from gdn_aot.serving import log
+
+    log.send_to(_LOGGER)
+    from gdn_aot.serving import loader
 
     loader.install()
     state = loader.state()
@@ -81,7 +83,7 @@ def _line(headers: list[Any], seen: set[tuple[int, int]]) -> str:
 def _coverage(header: Any) -> str:
     kernels, choices = plural(header["kernels"], "kernel"), plural(header["choices"], "choice")
     binaries, models = plural(header["binaries"], "binary", "binaries"), plural(len(header["models"]), "model")
-    return f"{header['identifier']}: {kernels}, {choices} and {binaries} for {models}"
+    return f"{shown(header['identifier'])}: {kernels}, {choices} and {binaries} for {models}"
 
 
 def _strict(error: BaseException) -> bool:

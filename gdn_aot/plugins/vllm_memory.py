@@ -11,9 +11,12 @@ import functools
 import sys
 from typing import Any
 
+from gdn_aot._text import shown
 from gdn_aot.serving import log
 
 METHOD = "determine_available_memory"
+ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What is not held back: it is to end more than what raised it."""
 _MARK = "_gdn_aot_preloads"
 _DTYPES = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
@@ -29,8 +32,12 @@ def watch(module: str) -> None:
             log.notice(f"{module} has no {METHOD} that is known; kernels are loaded when they are first launched")
             return
         setattr(worker, METHOD, _loading_first(original))
-    except Exception as error:  # noqa: BLE001 - vLLM's import goes on
-        log.warn(f"vLLM's worker cannot be watched: {type(error).__name__}: {error}; the first launches load kernels")
+    except ENDS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - vLLM's import goes on
+        log.warn(
+            f"vLLM's worker cannot be watched: {type(error).__name__}: {shown(error)}; the first launches load kernels"
+        )
 
 
 def _loading_first(original: Any) -> Any:
@@ -53,15 +60,19 @@ def load(worker: Any) -> None:
         loaded = load_shape(shape)
         if not loaded.artifacts:
             return  # the loader said why
-        told = f"loaded {loaded.modules} modules of {loaded.kernels} kernels from {', '.join(loaded.artifacts)}, "
+        told = (
+            f"loaded {loaded.modules} modules of {loaded.kernels} kernels from {shown(', '.join(loaded.artifacts))}, "
+        )
         told += f"{loaded.bytes / (1 << 20):.1f} MiB, before the KV cache is measured"
         if loaded.models or loaded.captured or not shape:
             log.notice(told)
         else:
             served = ", ".join(f"{name} {value}" for name, value in shape.items() if value is not None)
             log.warn(f"no artifact has the served model's shape ({served}); {told}. {loader.state().cover_hint()}")
-    except Exception as error:  # noqa: BLE001 - vLLM's start goes on
-        log.warn(f"preload: {type(error).__name__}: {error}; the first launches load kernels")
+    except ENDS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - vLLM's start goes on
+        log.warn(f"preload: {type(error).__name__}: {shown(error)}; the first launches load kernels")
         log.detail(error)
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.errors import GdnAotError, MissError
+from gdn_aot._text import shown
+from gdn_aot.errors import GdnAotError, MissError, UnsupportedTritonError
 from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
 from gdn_aot.serving.state import Miss
 from gdn_aot.triton_internals import compiled_text, current_device, launching, relaxing, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from gdn_aot.serving.state import State
     from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 _VERBS = {"binary": "compiles", "choice": "benchmarks"}
 _OTHER_FLAG = 4.0
 """Distance of two flags that differ: as much as a size 16 times as large."""
+MAX_CHOICES = 4096
+"""Choices of a kernel that are used of one artifact: looking up a key takes longer the more have its hash."""
+_MAX_BITS = 64
+"""Of an integer in an autotune key."""
 
 
 class ServedKernel:
@@ -36,6 +43,10 @@ class ServedKernel:
         self.name, self.jit, self.tuner = name, jit, tuner
         self._state, self._found, self._refusal = state, found, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
+        self._failed: set[tuple[Any, ...]] = set()
+        """Autotune keys whose choice could not be launched."""
+        self._ready: dict[int, dict[str, Any]] = {}
+        """Device -> launch key -> binary, or None for what is left to Triton."""
         self._globals: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._text = compiled_text(jit)
         self._first = True
@@ -67,8 +78,8 @@ class ServedKernel:
             found, problem = self.fitting(device), ""
         except Exception as error:  # noqa: BLE001 - a serving process must go on
             self._state.unexpected(self.name, error)
-            found, problem = [], f"{type(error).__name__}: {error}"
-        ready: dict[str, Any] = {}
+            found, problem = [], _told(error)
+        ready = self._ready[device] = {}
 
         def find(key: str) -> Any | None:
             with self._state.lock:
@@ -80,25 +91,26 @@ class ServedKernel:
 
     def _find(self, found: list[StoredArtifact], problem: str, device: int, key: str) -> Any | None:
         reason = self._refusal or problem or f"no artifact is for the architecture of device {device}"
-        hint, told = "", not found
+        covered, told = False, not found
         if found and self._first:
             reason = self._changed()
             found = [] if reason else found
         for artifact in found:
-            reason, hint = "no artifact has a binary for this launch", self._state.cover_hint()
+            reason, covered = "no artifact has a binary for this launch", True
             try:
                 record = self._binary(artifact, key)
                 if record is not None:
-                    return self._load(artifact, record, device)
+                    return self._load(artifact, record, device, key)
+            except UnsupportedTritonError:
+                raise
             except (GdnAotError, OSError) as error:
-                reason, told = f"its binary is damaged: {error}", True
+                reason, told = f"its binary is damaged: {shown(error)}", True
                 self._state.damaged(artifact, error)
-            except RuntimeError as error:
-                reason, hint = f"its binary cannot be loaded: {error}", ""
             except Exception as error:  # noqa: BLE001 - a serving process must go on
-                self._state.unexpected(self.name, error)
-                reason, hint = f"its binary cannot be used: {type(error).__name__}: {error}", ""
-        self._missed("binary", key, reason, "error" if self._state.strict else "triton", hint, told=told)
+                reason, covered = f"its binary cannot be loaded: {_told(error)}", False
+                log.detail(error)
+        answer = "error" if self._state.strict else "triton"
+        self._missed("binary", key, reason, answer, covered=covered, told=told)
         return None
 
     def _binary(self, artifact: StoredArtifact, key: str) -> BinaryRecord | None:
@@ -113,76 +125,191 @@ class ServedKernel:
 
     def _changed(self) -> str:
         """Return what has changed between the import of the kernel and its first launch, or nothing."""
-        for name, (value, holder) in self._globals.items():
-            if repr(holder.get(name)) != repr(value):
-                return f"the global {name} was changed to {holder.get(name)!r}"
+        try:
+            for name, (value, holder) in self._globals.items():
+                if repr(holder.get(name)) != repr(value):
+                    return f"the global {name} was changed to {shown(repr(holder.get(name)))}"
+        except Exception as error:  # noqa: BLE001 - of a foreign object's repr
+            return f"the globals that it reads cannot be compared: {_told(error)}"
         if compiled_text(self.jit) is not self._text:
             return "its source was replaced"
         asked = changed_code_variable()  # setting one of triton.knobs sets its variable
         return f"{asked} asks for other code than Triton makes by default" if asked else ""
 
-    def _load(self, artifact: StoredArtifact, record: BinaryRecord, device: int) -> Any:
+    def _load(self, artifact: StoredArtifact, record: BinaryRecord, device: int, key: str) -> Any:
         state = self._state
         place = (device, record.cubin, record.metadata["name"])
         code = artifact.read_blob(record.cubin)
+        launching.check_record(self.jit, record, code)
         if place not in state.modules:
             state.modules[place] = launching.load_binary(state.native, record, code, device)
         kernel = launching.make_kernel(state.native, self.jit, record, code, state.modules[place])
+
+        def failing(error: Exception) -> AbstractContextManager[None]:
+            return self._binary_failing(device, key, kernel, error)
+
+        launching.guard(kernel, self.jit, device, key, failing)
         if self._first:
             self._first = False
             serving.remember_globals(self.jit, self._globals)
         state.loaded[self.name] = state.loaded.get(self.name, 0) + 1
         return kernel
 
+    @contextmanager
+    def _binary_failing(self, device: int, key: str, kernel: Any, error: Exception) -> Iterator[None]:
+        """Leave a launch key to Triton. If Triton fails too, it is not the binary's fault, which is then kept."""
+        state, ready, cache = self._state, self._ready[device], self.cache(device)
+        reason = f"its binary cannot be launched: {_told(error)}"
+        with state.lock:
+            if state.strict:
+                self._missed("binary", key, reason, "error", cause=error)
+            mine = ready[key] is kernel  # else another thread was first
+            ready[key] = None
+            if dict.get(cache, key) is kernel:
+                del cache[key]
+        try:
+            yield
+        except BaseException:
+            ready[key] = cache[key] = kernel
+            raise
+        with state.lock:
+            state.loaded[self.name] -= mine
+            self._missed("binary", key, reason, "triton")
+
     def _choose(self, key: tuple[Any, ...]) -> Any | None:
         with self._state.lock:
-            problem, stand_ins, told = "", [], False
+            if key in self._failed:
+                return None
+            problem, configs, told = "", [], False
             try:
                 device = current_device()
                 choices = self._device_choices(device)
                 told = not self.fitting(device)
                 if key in choices:
                     self._state.chosen += 1
-                    return choices[key]
+                    return self._try(key, [choices[key]], own=True)
                 if self._state.on_miss == "nearest":
-                    stand_ins = [choices[other] for other in nearest(key, choices)]
+                    configs = [choices[other] for other in nearest(key, choices)]
             except Exception as error:  # noqa: BLE001 - a serving process must go on
                 self._state.unexpected(self.name, error)
-                problem = f"its choices cannot be used: {type(error).__name__}: {error}"
-            if stand_ins:
-                reason = f"no choice for this key; that of the closest, {stand_ins[0]}, is taken"
-                self._missed("choice", str(key), reason, "nearest", self._state.cover_hint())
-                distinct = {str(config): config for config in (*stand_ins, *self.tuner.configs)}
-                return serving.try_configs(self.tuner, key, [*distinct.values()])
-            must_not_tune = self._state.strict or self._state.on_miss == "error"
+                problem = f"its choices cannot be used: {_told(error)}"
+            if configs:
+                reason = f"no choice for this key; that of the closest, {shown(configs[0])}, is taken"
+                self._missed("choice", str(key), reason, "nearest", covered=True)
+                distinct = {str(config): config for config in (*configs, *self.tuner.configs)}
+                return self._try(key, [*distinct.values()], own=False)
             reason = self._refusal or problem or "no choice for this key"
-            answer = "error" if must_not_tune else "triton"
-            self._missed("choice", str(key), reason, answer, self._state.cover_hint(), told=told)
+            answer = "error" if self._must_not_tune() else "triton"
+            self._missed("choice", str(key), reason, answer, covered=True, told=told)
             return None
+
+    def _must_not_tune(self) -> bool:
+        return self._state.strict or self._state.on_miss == "error"
+
+    def _try(self, key: tuple[Any, ...], configs: list[Any], *, own: bool) -> Any:
+        def failing(error: Exception) -> AbstractContextManager[None]:
+            return self._choice_failing(key, error, own=own)
+
+        return serving.try_configs(self.tuner, key, configs, lambda: self._state.lock, failing)
+
+    @contextmanager
+    def _choice_failing(self, key: tuple[Any, ...], error: Exception, *, own: bool) -> Iterator[None]:
+        """Leave an autotune key to Triton. If Triton fails too, it is not the choice's fault, which is then kept."""
+        state = self._state
+        reason = f"its choice cannot be launched: {_told(error)}"
+        if self._must_not_tune():
+            if isinstance(error, (TypeError, ValueError, OverflowError)):
+                raise error  # of the arguments: names and types of the choice are those of the provider's own
+            self._missed("choice", str(key), reason, "error", cause=error)
+        with state.lock:
+            self._failed.add(key)
+            self.tuner.cache.pop(key, None)
+        try:
+            yield
+        except BaseException:
+            self._failed.discard(key)
+            raise
+        with state.lock:
+            state.chosen -= own
+            self._missed("choice", str(key), reason, "triton")
 
     def _device_choices(self, device: int) -> dict[tuple[Any, ...], Any]:
         if device not in self._choices:
-            records = [record for found in self.fitting(device) for record in self._choice_records(found)]
-            configs = {record.key: serving.find_config(self.tuner, record.config) for record in reversed(records)}
-            self._choices[device] = {record.key: configs[record.key] for record in records}
+            made: dict[tuple[Any, ...], Any] = {}
+            for found in self.fitting(device):
+                for key, config in self._usable_choices(found):
+                    made.setdefault(key, config)
+            self._choices[device] = made
         return self._choices[device]
+
+    def _usable_choices(self, found: StoredArtifact) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """Yield an artifact's choices that Triton can be asked to launch with; say what is wrong with the others."""
+        records, wrong, what = self._choice_records(found), 0, ""
+        if len(records) > MAX_CHOICES:
+            wrong, what, records = len(records), f"they are more than {MAX_CHOICES}", []
+        for record in records:
+            try:
+                config = serving.find_config(self.tuner, record.config)
+                _check_key(record.key)
+            except ValueError as error:
+                wrong, what = wrong + 1, what or str(error)
+                continue
+            yield record.key, config
+        if wrong:
+            number = f"{wrong} of {max(wrong, len(records))} choices"
+            identifier = shown(found.index.header["identifier"])
+            log.warn(f"{self.name}: {number} of artifact {identifier} are not used: {what}")
 
     def _choice_records(self, found: StoredArtifact) -> list[ChoiceRecord]:
         try:
             return found.index.choices(self.name)
-        except (GdnAotError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - the index may hold anything
             self._state.distrust(found, error)
             self._found = [other for other in self._found if other is not found]
             return []
 
-    def _missed(self, what: str, key: str, reason: str, answer: str, hint: str, *, told: bool = False) -> None:
-        """Note a miss, and say so; ``told`` is for what the user was warned of for all kernels at once."""
+    def _missed(
+        self,
+        what: str,
+        key: str,
+        reason: str,
+        answer: str,
+        *,
+        covered: bool = False,
+        told: bool = False,
+        cause: Exception | None = None,
+    ) -> None:
+        """Note a miss, and say so.
+
+        ``covered`` is for what another artifact could have, ``told`` for what the user was warned of for all kernels at
+        once, ``cause`` for what was raised.
+        """
+        hint = self._state.cover_hint() if covered else ""
         miss = Miss(self.name, what, key, reason, answer)
         self._state.misses.setdefault((self.name, what, key), miss)
         if answer == "error":
-            raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=hint or None)
+            raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=hint or None) from cause
         done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
         (log.info if told else log.warn)(f"{self.name}: {reason}; {done}. {hint}".rstrip())
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {shown(error)}"
+
+
+def _check_key(key: tuple[Any, ...]) -> None:
+    """Check that an autotune key of an artifact is made of what Triton's are.
+
+    Raises:
+        ValueError: It is not.
+    """
+    for part in key:
+        if isinstance(part, int):
+            known = part.bit_length() <= _MAX_BITS
+        else:
+            known = part is None or isinstance(part, str) or (isinstance(part, float) and math.isfinite(part))
+        if not known:
+            raise ValueError(f"{shown(repr(part))} is in a key")
 
 
 def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -202,7 +329,7 @@ def _distance(key: tuple[Any, ...], other: tuple[Any, ...]) -> float:
 def _part(wanted: Any, known: Any) -> float:
     if wanted == known and type(wanted) is type(known):
         return 0.0
-    if isinstance(wanted, str) or isinstance(known, str):
+    if not all(value is None or isinstance(value, (int, float)) for value in (wanted, known)):
         return math.inf
     flags = isinstance(wanted, bool) or isinstance(known, bool) or wanted is None or known is None
-    return _OTHER_FLAG if flags or min(wanted, known) <= 0 else abs(math.log2(wanted / known))
+    return _OTHER_FLAG if flags or min(wanted, known) <= 0 else abs(math.log2(wanted) - math.log2(known))

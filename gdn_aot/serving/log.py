@@ -44,18 +44,25 @@ def info(message: str) -> None:
 
 def detail(error: BaseException) -> None:
     """Show where an error came from, at level debug."""
-    import logging
+    try:
+        import logging
 
-    logging.getLogger(_name).debug("%sthe error was", _prefix, exc_info=error)
+        logging.getLogger(_name).debug("%sthe error was", _prefix, exc_info=error)
+    except Exception:  # noqa: BLE001, S110 - as below
+        pass
 
 
 def _once(level: str, message: str) -> None:
-    import logging
+    if message in _said:
+        return
+    _said.add(message)
+    try:
+        import logging
 
-    if message not in _said:
-        _said.add(message)
         # the engine's format may name file and line: those of who says it
-        getattr(logging.getLogger(_name), level)(f"{_prefix}{message}", stacklevel=3)
+        getattr(logging.getLogger(_name), level)("%s%s", _prefix, message, stacklevel=3)
+    except Exception:  # noqa: BLE001, S110 - a handler or a logger of the host's that fails must not fail the host
+        pass
 
 
 def level_of(name: str) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gdn_aot._text import shown
 from gdn_aot.artifact.names import is_capture
 from gdn_aot.errors import GdnAotError, UsageError
 from gdn_aot.serving import loader, log
@@ -58,9 +59,8 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
             built = ", ".join(sorted({f"{row['name']} tp {row['tp']}" for _, _, row in rows}))
             raise UsageError(f"no artifact was built for {model} tp {tp}", hint=f"built for: {built}")
         for found, number, row in chosen:
-            places = _inference_places(found)
-            for binaries in (found.index.model(number), found.index.captured()):
-                list(_load_binaries(state, found, binaries, device, places))
+            for binaries in _binaries(state, found, [number]):
+                list(_load_binaries(state, found, binaries, device))
             _touch(found.index.header, row, device, tokens)
         torch.cuda.synchronize()
         return int(free - torch.cuda.mem_get_info()[0])
@@ -104,16 +104,15 @@ def load_shape(shape: Mapping[str, object] | None) -> Loaded:
     for found in state.found:
         if not state.fits(found, device):
             continue
-        artifacts.append(found.index.header["identifier"])
+        artifacts.append(shown(found.index.header["identifier"]))
         numbers = [number for number, row in _rows(state, found, device) if shape and _alike(row, shape)]
         models += len(numbers)
-        wanted = _inference_places(found)
-        asked = found.index.captured()
-        captured = captured or bool(asked)
-        for binaries in (*map(found.index.model, numbers), asked):
+        wanted = _binaries(state, found, numbers)
+        captured = captured or any(wanted[len(numbers) :])
+        for binaries in wanted:
             for module in dict.fromkeys(name.partition(":")[0] for name in binaries):
                 _import(module)
-            kernels.update(_load_binaries(state, found, binaries, device, wanted))
+            kernels.update(_load_binaries(state, found, binaries, device))
     torch.cuda.synchronize()
     taken = int(free - torch.cuda.mem_get_info()[0])
     return Loaded(
@@ -153,8 +152,10 @@ def _catalogue_name(model: str) -> str:
 def _import(module: str) -> None:
     try:
         importlib.import_module(module)
+    except GdnAotError:
+        raise
     except Exception as error:  # noqa: BLE001 - a module that this deployment does not use may want what is not there
-        log.info(f"{module} cannot be imported: {type(error).__name__}: {error}")
+        log.info(f"{shown(module)} cannot be imported: {type(error).__name__}: {shown(error)}")
 
 
 def _rows(state: State, found: StoredArtifact, device: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -162,23 +163,40 @@ def _rows(state: State, found: StoredArtifact, device: int) -> Iterator[tuple[in
         yield from enumerate(found.index.header["models"])
 
 
-def _load_binaries(
-    state: State,
-    found: StoredArtifact,
-    wanted: Mapping[str, list[tuple[str, list[int]]]],
-    device: int,
-    places: set[int],
-) -> Iterator[str]:
-    """Load binaries of an artifact that one of the workloads in ``places`` uses; yield the kernels they are of."""
+def _binaries(state: State, found: StoredArtifact, models: list[int]) -> list[Mapping[str, list[str]]]:
+    """Return the names of the binaries that an artifact has for each of its models, and at last for captures.
+
+    Of each kernel those that one of the workloads that serving causes uses; nothing of an artifact that is damaged.
+    """
+    try:
+        places = _inference_places(found)
+        return [
+            {
+                name: [binary for binary, workloads in binaries if not places.isdisjoint(workloads)]
+                for name, binaries in wanted.items()
+            }
+            for wanted in (*map(found.index.model, models), found.index.captured())
+        ]
+    except Exception as error:  # noqa: BLE001 - the index may hold anything
+        state.damaged(found, error)
+        return []
+
+
+def _load_binaries(state: State, found: StoredArtifact, wanted: Mapping[str, list[str]], device: int) -> Iterator[str]:
+    """Load binaries of an artifact; yield the kernels they are of."""
     for name, binaries in wanted.items():
         kernel = state.kernels.get(name)
         if kernel is None:
             continue
         ready = kernel.cache(device)
-        for binary, workloads in binaries:
-            if not places.isdisjoint(workloads):
-                ready.get(found.index.binary_by_name(binary).launch_key)
-                yield name
+        for binary in binaries:
+            try:
+                key = found.index.binary_by_name(binary).launch_key
+            except Exception as error:  # noqa: BLE001 - as above
+                state.damaged(found, error)
+                continue
+            ready.get(key)
+            yield name
 
 
 def _inference_places(found: StoredArtifact) -> set[int]:
@@ -217,4 +235,4 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
             except GdnAotError:
                 raise
             except Exception as error:  # noqa: BLE001 - warming up must not end a serving process
-                log.warn(f"preload: {name} failed: {type(error).__name__}: {error}")
+                log.warn(f"preload: {shown(name)} failed: {type(error).__name__}: {shown(error)}")

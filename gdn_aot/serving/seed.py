@@ -14,7 +14,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._files import file_sha256
-from gdn_aot.errors import GdnAotError
+from gdn_aot._text import shown
+from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.serving import log
 from gdn_aot.serving.kernels import ServedKernel
 from gdn_aot.triton_internals import layers, serving, source_text
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gdn_aot.store.stored import StoredArtifact
 
 _MISSING = object()
+_MOST = 500
+"""Characters of a reason, which may name files and values of globals."""
 
 
 class MismatchError(Exception):
@@ -44,6 +47,31 @@ def seed(state: State, module: str) -> None:
     if not state.checked:
         serving.check_serving()
         state.checked = True
+    matched, refused = _matched(state, module)
+    for name in refused.keys() - matched.keys():
+        _refuse(state, name, *refused[name])
+    # Providers ask for the device while they are imported, and that takes seconds anyway; `install` is to take none.
+    device = None if state.installing else serving.ready_device()
+    for name, (jit, tuner, values, sources) in matched.items():
+        try:
+            kernel = ServedKernel(state, name, jit, tuner, sources)
+            kernel.seed(values)
+        except UnsupportedTritonError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the other kernels are served
+            log.detail(error)
+            _refuse(state, name, jit, tuner, _reason(f"{name} cannot be seeded", error))
+            continue
+        state.refused.pop(name, None)
+        state.kernels[name] = kernel
+        if device is not None:
+            _prepare(state, kernel, device)
+
+
+def _matched(
+    state: State, module: str
+) -> tuple[dict[str, tuple[Any, Any, Any, list[StoredArtifact]]], dict[str, tuple[Any, Any, str]]]:
+    """Return the kernels of a module that are an artifact's, with what has them, and those that are not, and why."""
     matched: dict[str, tuple[Any, Any, Any, list[StoredArtifact]]] = {}
     refused: dict[str, tuple[Any, Any, str]] = {}
     for found, record in _records(state, module):
@@ -52,29 +80,36 @@ def seed(state: State, module: str) -> None:
             jit, tuner = locate(record)
             values = match(record, jit)
         except MismatchError as error:
-            refused[record.name] = (jit, tuner, str(error))
+            refused[shown(record.name)] = (jit, tuner, shown(error, _MOST))
+        except Exception as error:  # noqa: BLE001 - the record may hold anything, and so may the provider's module
+            refused[shown(record.name)] = (jit, tuner, _reason(f"{record.name} cannot be compared", error))
+            log.detail(error)
         else:
             matched.setdefault(record.name, (jit, tuner, values, []))[3].append(found)
-    for name in refused.keys() - matched.keys():
-        _refuse(state, name, *refused[name])
-    # Providers ask for the device while they are imported, and that takes seconds anyway; `install` is to take none.
-    device = None if state.installing else serving.ready_device()
-    for name, (jit, tuner, values, sources) in matched.items():
-        state.refused.pop(name, None)
-        kernel = state.kernels[name] = ServedKernel(state, name, jit, tuner, sources)
-        kernel.seed(values)
-        if device is not None:
-            kernel.prepare(device)
+    return matched, refused
+
+
+def _reason(what: str, error: Exception) -> str:
+    return shown(f"{what}: {type(error).__name__}: {error}", _MOST)
+
+
+def _prepare(state: State, kernel: ServedKernel, device: int) -> None:
+    try:
+        kernel.prepare(device)
+    except UnsupportedTritonError:
+        raise
+    except Exception as error:  # noqa: BLE001 - its first launch does it again, and Triton then says what is wrong
+        state.unexpected(kernel.name, error)
 
 
 def _records(state: State, module: str) -> Iterator[tuple[StoredArtifact, KernelRecord]]:
     for found in list(state.found):
         try:
-            records = found.index.kernels()
-        except (GdnAotError, OSError, ValueError) as error:
+            records = [record for record in found.index.kernels() if record.module == module]
+        except Exception as error:  # noqa: BLE001 - the index may hold anything
             state.distrust(found, error)
             continue
-        yield from ((found, record) for record in records if record.module == module)
+        yield from ((found, record) for record in records)
 
 
 def _refuse(state: State, name: str, jit: Any, tuner: Any, reason: str) -> None:
@@ -117,7 +152,10 @@ def match(record: KernelRecord, jit: Any) -> dict[str, tuple[Any, dict[str, Any]
 
 
 def _check_files(module: Any, record: KernelRecord) -> None:
-    root = os.path.abspath(module.__file__)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        raise MismatchError(f"{record.module} is not from a file")
+    root = os.path.abspath(file)
     for _ in range(record.module.count(".") + (2 if os.path.basename(root) == "__init__.py" else 1)):
         root = os.path.dirname(root)
     for path, expected in record.sources:

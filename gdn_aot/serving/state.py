@@ -6,7 +6,8 @@ import os
 import threading
 
 from gdn_aot._plain import Plain
-from gdn_aot.errors import UnsupportedTritonError
+from gdn_aot._text import shown
+from gdn_aot.errors import GdnAotError, UnsupportedTritonError
 from gdn_aot.serving import log
 from gdn_aot.serving.find import Verdict
 
@@ -84,7 +85,7 @@ class State:
         if capability == tuple(header["capability"]):
             return True
         name = "no CUDA device" if capability is None else f"sm_{capability[0]}{capability[1]}"
-        verdict = Verdict(header["identifier"], accepted=False, reason=f"device {device} is {name}")
+        verdict = Verdict(shown(header["identifier"]), accepted=False, reason=f"device {device} is {name}")
         if verdict not in self.verdicts:
             self.verdicts.append(verdict)
             others = [other for other in self.found if tuple(other.index.header["capability"]) == capability]
@@ -99,17 +100,19 @@ class State:
     def distrust(self, found: StoredArtifact, error: BaseException) -> None:
         """Use an artifact no longer whose files cannot be read as they were written, and say so."""
         self.found = [other for other in self.found if other is not found]
-        identifier = found.index.header["identifier"]
-        self.verdicts.append(Verdict(identifier, accepted=False, reason=str(error)))
-        log.warn(f"artifact {identifier} is not used: {error}. Fetch or install it again")
+        identifier, reason = shown(found.index.header["identifier"]), _reason(error)
+        self.verdicts.append(Verdict(identifier, accepted=False, reason=reason))
+        log.warn(f"artifact {identifier} is not used: {reason}. Fetch or install it again")
 
     def damaged(self, found: StoredArtifact, error: BaseException) -> None:
         """Say once that an artifact in use has damaged files; what cannot be read of it is left to Triton."""
-        identifier = found.index.header["identifier"]
+        identifier = shown(found.index.header["identifier"])
         if identifier in self._damaged:
             return
         self._damaged.add(identifier)
-        log.warn(f"artifact {identifier} is damaged ({error}); Triton compiles what cannot be read. Install it again")
+        log.warn(
+            f"artifact {identifier} is damaged ({_reason(error)}); Triton compiles what cannot be read. Install it again"
+        )
 
     def give_up(self, reason: str) -> None:
         """Serve nothing more in this process.
@@ -140,5 +143,14 @@ class State:
 
     def unexpected(self, where: str, error: BaseException) -> None:
         """Note an error of ours that must not reach the serving process."""
-        log.warn(f"{where}: {type(error).__name__}: {error}; Triton goes on without gdn-aot here. Please report this")
+        said = f"{where}: {type(error).__name__}: {shown(error)}"
+        log.warn(f"{said}; Triton goes on without gdn-aot here. Please report this")
         log.detail(error)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error of reading an artifact says; those that Python raises of what it holds need their names."""
+    said = shown(error)
+    return (
+        said if isinstance(error, (GdnAotError, OSError)) else f"its index is damaged: {type(error).__name__}: {said}"
+    )

@@ -6,10 +6,13 @@ What is relied on beyond the list in the package:
   launch metadata, enter hook, exit hook, *arguments)``
 * ``CudaDriver()`` makes its ``utils`` by calling ``CudaUtils`` of its own module, launchers through ``launcher_cls``
 * a compiled kernel takes two pointers after its own arguments: global and profile scratch
+* before ``JITFunction.run`` looks a kernel up, the second member of ``device_caches[device]`` has the launch key by
+  (specialization, text of the options)
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.triton_internals import active_driver, make_source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from gdn_aot.store.index_records import BinaryRecord
 
 NVIDIA_DRIVER = "triton.backends.nvidia.driver"
@@ -25,6 +31,24 @@ NVIDIA_DRIVER = "triton.backends.nvidia.driver"
 _KINDS = {"constexpr": "x", "fp16": "e", "bf16": "g", "fp32": "f", "f32": "f", "fp64": "d", "i1": "?", "u1": "?"}
 _KINDS |= {"i8": "b", "i16": "h", "i32": "i", "i64": "l", "u8": "B", "u16": "H", "u32": "I", "u64": "L"}
 """Triton's type names -> kinds of `gdn_aot.triton_internals._launch.make_launcher`; pointers are ``P``."""
+
+
+_HOOKED, _LEADING = 6, 9
+"""Arguments of ``kernel.run`` before the launch metadata and the two hooks, and before the kernel's own."""
+
+
+def check_record(jit: Any, record: BinaryRecord, code: bytes) -> None:
+    """Check that a binary can be one of a ``JITFunction``, before it is loaded.
+
+    Raises:
+        ValueError: It cannot, with the reason.
+    """
+    named, expected = [*record.specialization["signature"]], [*jit.arg_names]
+    if named != expected:
+        unlike = [name for name in (*named, *expected) if (name in named) != (name in expected)] or named
+        raise ValueError(f"its signature has {len(named)} of {len(expected)} parameters; see {unlike[0]}")
+    if not code.startswith(b"\x7fELF"):
+        raise ValueError("its code is not a cubin")
 
 
 def kernel_kinds(record: BinaryRecord) -> str | None:
@@ -67,7 +91,7 @@ def _seeded_class() -> type:
         """Hides the property of the base: each kernel has its launcher as a plain attribute."""
 
         def __init__(self, jit: Any, record: BinaryRecord, code: bytes) -> None:
-            self._jit, self._record = jit, record
+            self._record, self.src = record, make_source(jit, record.specialization)
             self.name = record.metadata["name"]
             self.hash = record.cubin
             self.kernel = code
@@ -80,10 +104,6 @@ def _seeded_class() -> type:
             if not (getattr(enter, "calls", enter) or getattr(leave, "calls", leave)):
                 return None
             return super().launch_metadata(grid, stream, *args)
-
-        @functools.cached_property
-        def src(self) -> Any:
-            return make_source(self._jit, self._record.specialization)
 
         @functools.cached_property
         def metadata(self) -> Any:
@@ -120,6 +140,8 @@ def make_kernel(
     ``native`` is `gdn_aot.triton_internals._launch`, or None to launch through Triton's own launcher.
     """
     kernel = _seeded_class()(jit, record, code)
+    if jit.launch_metadata is not None:
+        _ = kernel.metadata  # which hooks will ask for: a fault is to show before anything is launched
     kernel.module, kernel.function, kernel.n_regs, kernel.n_spills, kernel.n_max_threads = loaded
     made = record.metadata
     kinds = kernel_kinds(record) if native and uses_cuda_driver() else None
@@ -134,6 +156,69 @@ def make_kernel(
         kernel.packed_metadata = shape
     kernel.run = kernel._run = run  # noqa: SLF001
     return kernel
+
+
+def guard(
+    kernel: Any, jit: Any, device: int, key: str, failing: Callable[[Exception], AbstractContextManager[None]]
+) -> None:
+    """Have the first launch of a kernel made by `make_kernel` fall back to Triton's own if it fails.
+
+    The next ones call the kernel's launcher directly. ``failing`` is called with the error; in its context Triton must
+    not find the kernel under ``key``, its launch key on ``device``. What Triton then raises reaches whoever launched:
+    it is what he did wrong. So does what launch hooks raise, and what the launcher raises of arguments whose types are
+    those of the signature.
+    """
+    launcher = kernel.run
+    signature = kernel.src.signature
+
+    def first(*args: Any) -> None:
+        leading, (metadata, enter, leave), arguments = args[:_HOOKED], args[_HOOKED:_LEADING], args[_LEADING:]
+        types, options = _asked(jit, device, key)
+        if metadata is not None and enter is not None:
+            enter(metadata)
+        try:
+            _check_types(signature, types)
+            launcher(*leading, None, None, None, *arguments)
+        except RuntimeError as error:
+            if options is None:
+                raise
+            with failing(error):
+                _launch_tritons(jit, options, leading, arguments)
+        else:
+            kernel.run = launcher
+        if metadata is not None and leave is not None:
+            leave(metadata)
+
+    kernel.run = first
+
+
+def _asked(jit: Any, device: int, key: str) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    """Return the types of the parameters and the options that a launch key was made of; None if it is not known."""
+    for (specialization, options), made in [*jit.device_caches[device][1].items()]:
+        if made == key:
+            types = [kind for kind, *_ in specialization[: len(jit.arg_names)]]
+            try:
+                return types, dict(ast.literal_eval(options))
+            except (ValueError, TypeError, SyntaxError):  # an option that is no literal
+                return types, None
+    return None, None
+
+
+def _check_types(signature: dict[str, Any], types: list[Any] | None) -> None:
+    for (name, made), asked in zip(signature.items(), types or (), strict=False):
+        if made != asked:
+            raise RuntimeError(f"its signature has {made} for {name}, and the launch {asked}")
+
+
+def _launch_tritons(jit: Any, options: dict[str, Any], leading: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
+    """Have Triton compile a kernel, unless it has it, and launch that; launch hooks are called by others."""
+    *grid, stream = leading[: _HOOKED - 2]
+    made = jit.run(*arguments, grid=grid, warmup=True, **options)
+    if made is None:  # as a hook of Triton wants it
+        return
+    made = made.result() if hasattr(made, "result") else made
+    run = made.run  # loads it
+    run(*grid, stream, made.function, made.packed_metadata, None, None, None, *arguments)
 
 
 def defer_cuda_utils(native: Any) -> bool:

@@ -10,18 +10,30 @@ What is relied on beyond the list in the package, checked by `check_serving`:
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.triton_internals import active_driver, changed, check_version, current_device, make_config
+from gdn_aot._text import shown
+from gdn_aot.errors import GdnAotError
+from gdn_aot.triton_internals import (
+    active_driver,
+    autotune_key,
+    changed,
+    check_version,
+    current_device,
+    make_config,
+)
 from gdn_aot.triton_internals.observing import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from gdn_aot.store.index_records import ConfigRecord
 
     _Prepare = Callable[[int], Callable[[str], Any | None]]
+    _Failing = Callable[[Exception], AbstractContextManager[None]]
 
 
 def check_serving() -> None:
@@ -156,55 +168,137 @@ def seed_choices(tuner: Any, answer: Callable[[Any], Any | None]) -> None:
     tuner.cache = ChoiceCache(tuner.cache, answer)
 
 
+_MOST = {"num_warps": (1, 32), "num_stages": (0, 16), "num_ctas": (1, 16), "maxnreg": (1, 255)}
+"""Least and most of the numbers of a configuration."""
+
+
 def find_config(tuner: Any, wanted: ConfigRecord) -> Any:
-    """Return the autotuner's own configuration that equals ``wanted``, or a new one."""
+    """Return the autotuner's own configuration that equals ``wanted``, or a new one of the form that its own have.
+
+    Raises:
+        ValueError: It is of another form, or out of range.
+    """
     for config in tuner.configs:
         found = (config.kwargs, config.num_warps, config.num_stages, config.num_ctas, config.maxnreg)
         if found == tuple(wanted):
             return config
-    return make_config(*wanted)
+    _check_names(tuner.configs, wanted.kwargs)
+    for name, (least, most) in _MOST.items():
+        number = getattr(wanted, name)
+        if number is None and name == "maxnreg":
+            continue
+        if type(number) is not int or not least <= number <= most:
+            raise ValueError(f"{name} is {shown(repr(number))}, expected {least} to {most}")
+    if wanted.num_warps & (wanted.num_warps - 1):
+        raise ValueError(f"num_warps is {wanted.num_warps}, expected a power of two")
+    hooks = {config.pre_hook for config in tuner.configs}
+    if len(hooks) > 1:
+        raise ValueError("the provider's configurations have hooks of their own, and it is none of them")
+    made = make_config(*wanted)
+    made.pre_hook = hooks.pop()
+    return made
+
+
+def _check_names(configs: list[Any], kwargs: Any) -> None:
+    names = {frozenset(config.kwargs) for config in configs}
+    if not isinstance(kwargs, dict) or frozenset(kwargs) not in names:
+        expected = " or ".join(sorted(", ".join(sorted(each)) or "nothing" for each in names))
+        raise ValueError(
+            f"it sets {shown(', '.join(kwargs)) or 'nothing'}, and the provider's configurations {expected}"
+        )
+    for name, value in kwargs.items():
+        types = {type(config.kwargs[name]) for config in configs if name in config.kwargs}
+        if type(value) not in types:
+            said = " or ".join(sorted(one.__name__ for one in types))
+            raise ValueError(f"{name} is {shown(repr(value))}, expected {said}")
 
 
 class Trial:
-    """Stands in an ``Autotuner`` for what it wraps while configurations are tried that were not made for this key.
+    """Stands in an ``Autotuner`` for what it wraps, until each configuration that Triton did not choose has launched.
 
-    What Triton's autotuner drops a candidate for must not reach the caller: the next configuration is taken then, and
-    kept. Nothing has run when such an error is raised.
+    What fails must not reach the caller. For an error that Triton's autotuner drops a candidate for, the next
+    configuration of the key is taken, and kept; for any other, and when there is no other configuration, Triton tunes.
+    What is raised then reaches the caller: it is what he did wrong.
     """
 
-    def __init__(self, tuner: Any, key: Any, configs: list[Any]) -> None:
+    def __init__(self, tuner: Any, lock: Callable[[], Any]) -> None:
         self.fn = tuner.fn
-        self._tuner, self._key, self._configs = tuner, key, configs
+        self._tuner, self._lock = tuner, lock
+        self._names = {name for config in tuner.configs for name in config.kwargs}
+        self._pending: dict[Any, tuple[list[Any], _Failing]] = {}
+        self._tuning: set[int] = set()
+        """Threads in which Triton tunes in place of a configuration that failed."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "fn":
+            raise AttributeError(name)
         return getattr(self.fn, name)
+
+    def add(self, key: Any, configs: list[Any], failing: _Failing) -> None:
+        """Try configurations at the next launch of a key. The lock is held."""
+        self._pending[key] = configs, failing
+        self._tuner.fn = self
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Launch with the first configuration that the device can run."""
-        from triton.compiler.errors import CompileTimeAssertionFailure
-        from triton.runtime.errors import OutOfResources, PTXASError
-
-        first = self._configs[0].all_kwargs()
-        if any(kwargs.get(name) != value for name, value in first.items()):
-            return self.fn.run(*args, **kwargs)  # another key, in another thread
-        for config in self._configs[:-1]:
+        untuned = {name: value for name, value in kwargs.items() if name not in self._names}
+        key = autotune_key(self._tuner, args, untuned)
+        configs, failing = self._pending.get(key, ((), None))
+        if not configs or failing is None or get_ident() in self._tuning:
+            return self.fn.run(*args, **kwargs)
+        given = configs[0].all_kwargs()
+        call = {name: value for name, value in kwargs.items() if name not in given}
+        for number, config in enumerate(configs):
+            if number and config.pre_hook is not None:  # that of the first was called by the autotuner
+                config.pre_hook({**dict(zip(self._tuner.arg_names, args, strict=False)), **call, **config.all_kwargs()})
             try:
-                return self._keep(config, self.fn.run(*args, **{**kwargs, **config.all_kwargs()}))
-            except (OutOfResources, CompileTimeAssertionFailure, PTXASError):
-                continue
-        config = self._configs[-1]
-        return self._keep(config, self.fn.run(*args, **{**kwargs, **config.all_kwargs()}))
+                result = self.fn.run(*args, **call, **config.all_kwargs())
+            except GdnAotError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it may be that of the configuration
+                if config is not configs[-1] and isinstance(error, _dropped()):
+                    continue
+                with failing(error):
+                    return self._tune(key, args, call)
+            self._done(key, config)
+            return result
+        raise AssertionError("unreachable")
 
-    def _keep(self, config: Any, result: Any) -> Any:
-        self._tuner.cache[self._key] = config
-        self._tuner.fn = self.fn
+    def _tune(self, key: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
+        thread = get_ident()
+        self._tuning.add(thread)
+        try:
+            result = self._tuner.run(*args, **call)
+        finally:
+            self._tuning.discard(thread)
+        self._done(key, None)
         return result
 
+    def _done(self, key: Any, config: Any) -> None:
+        with self._lock():
+            self._pending.pop(key, None)
+            if config is not None:
+                self._tuner.cache[key] = config
+            if not self._pending:
+                self._tuner.fn = self.fn
 
-def try_configs(tuner: Any, key: Any, configs: list[Any]) -> Any:
-    """Return the first of ``configs`` for an ``Autotuner`` to launch with, and see that another follows if it fails."""
-    if not isinstance(tuner.fn, Trial):
-        tuner.fn = Trial(tuner, key, configs)
+
+def _dropped() -> tuple[type[Exception], ...]:
+    """Return the errors that Triton's autotuner drops a candidate for."""
+    from triton.compiler.errors import CompileTimeAssertionFailure
+    from triton.runtime.errors import OutOfResources, PTXASError
+
+    return OutOfResources, CompileTimeAssertionFailure, PTXASError
+
+
+def try_configs(tuner: Any, key: Any, configs: list[Any], lock: Callable[[], Any], failing: _Failing) -> Any:
+    """Return the first of ``configs`` for an ``Autotuner`` to launch with, and see that others follow if it fails.
+
+    ``failing`` is called with the error when all did; in its context Triton must find no configuration for ``key``.
+    ``lock`` is that of `seed_kernels`, and is held.
+    """
+    trial = tuner.fn if isinstance(tuner.fn, Trial) else Trial(tuner, lock)
+    trial.add(key, configs, failing)
     return configs[0]
 
 
