@@ -224,13 +224,14 @@ class ServedKernel:
         with state.lock:
             self._failed.add(key)
             self.tuner.cache.pop(key, None)
+            state.chosen -= own
         try:
             yield
         except BaseException:
             self._failed.discard(key)
+            self.tuner.cache.pop(key, None)
             raise
         with state.lock:
-            state.chosen -= own
             self._missed("choice", str(key), reason, "triton")
 
     def _device_choices(self, device: int) -> dict[tuple[Any, ...], Any]:

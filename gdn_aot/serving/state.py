@@ -110,9 +110,8 @@ class State:
         if identifier in self._damaged:
             return
         self._damaged.add(identifier)
-        log.warn(
-            f"artifact {identifier} is damaged ({_reason(error)}); Triton compiles what cannot be read. Install it again"
-        )
+        said = f"artifact {identifier} is damaged ({_reason(error)})"
+        log.warn(f"{said}; Triton compiles what cannot be read. Install it again")
 
     def give_up(self, reason: str) -> None:
         """Serve nothing more in this process.

@@ -203,9 +203,8 @@ def _check_names(configs: list[Any], kwargs: Any) -> None:
     names = {frozenset(config.kwargs) for config in configs}
     if not isinstance(kwargs, dict) or frozenset(kwargs) not in names:
         expected = " or ".join(sorted(", ".join(sorted(each)) or "nothing" for each in names))
-        raise ValueError(
-            f"it sets {shown(', '.join(kwargs)) or 'nothing'}, and the provider's configurations {expected}"
-        )
+        said = shown(", ".join(kwargs)) or "nothing"
+        raise ValueError(f"one sets {said}, the provider's own set {expected}")
     for name, value in kwargs.items():
         types = {type(config.kwargs[name]) for config in configs if name in config.kwargs}
         if type(value) not in types:

@@ -1,0 +1,371 @@
+"""A choice or a binary that is wrong costs its key: what cannot be is not used, what can falls back to Triton."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import SUPPORT, python
+
+PRELUDE = f"""
+import json, sys
+sys.path[:0] = [{str(SUPPORT)!r}, {str(Path(__file__).parent)!r}]
+import first_launch
+print(json.dumps(first_launch.play(json.loads(sys.argv[1]))))
+"""
+COMMON = """
+arguments = tuple(kernels.arguments().values())
+def short(old): return dict([*old.items()][:-1])
+def but(**changes): return lambda old: {**old, **changes}
+"""
+CODES: dict[str, str] = {}
+"""What tests run: each in a fork of one process, in which Triton is imported once."""
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    home = tmp_path_factory.mktemp("home")
+    codes = {name: COMMON + code for name, code in CODES.items()}
+    return python(PRELUDE, json.dumps(codes), home=home, extra={"TRITON_CACHE_DIR": str(home / "triton")})
+
+
+BINARIES = """
+cases = {
+    "sound": {},
+    "a pointer is an integer": dict(signature=but(aligned="i32")),
+    "a constexpr is passed": dict(signature=but(BLOCK="i32")),
+    "an argument is none": dict(signature=but(odd="constexpr")),
+    "short": dict(signature=short),
+    "long": dict(signature=but(more="i32")),
+    "renamed": dict(signature=lambda old: {name.upper(): kind for name, kind in old.items()}),
+    "other order": dict(signature=lambda old: dict(reversed(old.items()))),
+    "no signature": dict(signature=lambda _: None),
+    "no constants": dict(constants=lambda _: 7),
+    "no name": dict(metadata=short),
+    "warps in words": dict(metadata=but(num_warps="four", target=None)),
+}
+def run(name, changes, code=CODE, error=None, **policy):
+    kernel = serve(every, Found(binaries=[binary(every, arguments, **changes)], code=code), **policy)
+    fail.extend([error] * (error is not None))
+    errors = [raised(launch_every), raised(launch_every)]
+    return name, outcome(kernel, errors=errors)
+"""
+
+
+CODES["binaries"] = (
+    BINARIES
+    + """
+got = dict(run(name, changes) for name, changes in cases.items())
+got["empty"] = run("", {}, b"")[1]
+got["text"] = run("", {}, b".version 8.0")[1]
+load = driver.utils.load_binary
+def refuse(name, code, shared, device):
+    if code == CODE:
+        raise RuntimeError("Triton Error [CUDA]: device kernel image is invalid\\x1b[2J")
+    return load(name, code, shared, device)
+driver.utils.load_binary = refuse
+got["refused"] = run("", {})[1]
+driver.utils.load_binary = load
+got["launch"] = run("", {}, error=RuntimeError("Triton Error [CUDA]: invalid argument\\x1b[2J"))[1]
+answer(got)
+"""
+)
+
+
+def test_binaries(played: Any) -> None:
+    """None of these is ever launched, and the caller sees nothing of it."""
+    got = played["binaries"]
+    sound = got.pop("sound")
+    assert (sound["compiled"], sound["launched"], sound["said"], sound["loaded"]) == (0, 2, [], 1)
+    for name, made in got.items():
+        assert made["errors"] == [[], []], name
+        assert (made["compiled"], made["launched"], made["loaded"]) == (1, 2, 0), (name, made)
+        (said,) = made["said"]
+        assert said.startswith("kernels:it: its binary cannot be "), name
+        assert "\x1b" not in said
+        assert [what for what, _, _ in made["misses"]] == ["binary"]
+    assert "its signature has i32 for aligned, and the launch *fp32" in got["a pointer is an integer"]["said"][0]
+    assert "its signature has constexpr for odd, and the launch i32" in got["an argument is none"]["said"][0]
+    assert "its signature has 15 of 16 parameters; see RATIO" in got["short"]["said"][0]
+    assert "invalid argument" in got["launch"]["said"][0]
+
+
+CODES["binaries_in_strict_mode"] = (
+    BINARIES
+    + """
+got = dict(run(name, changes, strict=True) for name, changes in cases.items())
+got["launch"] = run("", {}, error=RuntimeError("invalid argument"), strict=True)[1]
+answer(got)
+"""
+)
+
+
+def test_binaries_in_strict_mode(played: Any) -> None:
+    got = played["binaries_in_strict_mode"]
+    assert got.pop("sound")["errors"] == [[], []]
+    for name, made in got.items():
+        kinds = [error[0] for error in made["errors"] if error]
+        assert kinds == ["MissError"] * (1 if name == "launch" else 2), (name, made)
+        assert made["compiled"] == 0
+    assert got["launch"]["errors"][0][2] == "RuntimeError"
+    assert "its binary cannot be launched: RuntimeError: invalid argument" in got["launch"]["errors"][0][1]
+
+
+CODES["after_its_first_launch_a_kernel_is_its_launcher"] = """
+kernel = serve(every, Found(binaries=[binary(every, arguments)]))
+made = []
+launcher_cls = driver.launcher_cls
+driver.launcher_cls = lambda *args: made.append(launcher_cls(*args)) or made[-1]
+ready = launch_every()
+answer([ready.run is made[0], len(made), ready is every.device_caches[0][0][binary(every, arguments).launch_key]])
+"""
+
+
+def test_after_its_first_launch_a_kernel_is_its_launcher(played: Any) -> None:
+    got = played["after_its_first_launch_a_kernel_is_its_launcher"]
+    assert got == [True, 1, True]
+
+
+CODES["what_the_caller_did_wrong_is_told_as_triton_tells_it"] = """
+kernel = serve(every, Found(binaries=[binary(every, arguments)]))
+both.extend([RuntimeError("Triton's"), RuntimeError("ours")])
+errors = [raised(launch_every)]
+said_then = [*said]
+both.append(ValueError("Pointer argument (at 0) cannot be accessed from Triton (cpu tensor?)"))
+counter.compiled.clear(); counter.found = 0
+errors += [raised(launch_every), raised(launch_every)]
+answer(outcome(kernel, errors=errors))
+"""
+
+
+def test_what_the_caller_did_wrong_is_told_as_triton_tells_it(played: Any) -> None:
+    """And is not held against the binary."""
+    got = played["what_the_caller_did_wrong_is_told_as_triton_tells_it"]
+    assert [error[:2] for error in got["errors"][:2]] == [
+        ["RuntimeError", "Triton's"],
+        ["ValueError", "Pointer argument (at 0) cannot be accessed from Triton (cpu tensor?)"],
+    ]
+    assert got["errors"][2] == []
+    assert (got["said"], got["misses"], got["compiled"], got["loaded"]) == ([], [], 0, 1)
+
+
+for fails in [False, True]:
+    CODES[f"launch_hooks_see_one_launch {fails}"] = f"""
+from triton import knobs
+seen = []
+enter, leave = (lambda data: seen.append(["enter", data.get()["name"]])), (lambda _: seen.append(["leave"]))
+try:
+    knobs.runtime.launch_enter_hook.add(enter); knobs.runtime.launch_exit_hook.add(leave)
+except AttributeError:
+    knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook = enter, leave
+kernel = serve(every, Found(binaries=[binary(every, arguments)]))
+fail.extend([RuntimeError("ours")] * {fails})
+launch_every()
+answer(outcome(kernel, seen=seen))
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_launch_hooks_see_one_launch(played: Any, fails: bool) -> None:
+    got = played[f"launch_hooks_see_one_launch {fails}"]
+    assert got["seen"] == [["enter", "every"], ["leave"]]
+    assert (got["compiled"], got["launched"]) == (int(fails), 1)
+
+
+CODES["what_a_launch_hook_raises_launches_nothing_again"] = """
+from triton import knobs
+def leave(_): raise RuntimeError("of the hook")
+try:
+    knobs.runtime.launch_exit_hook.add(leave)
+except AttributeError:
+    knobs.runtime.launch_exit_hook = leave
+kernel = serve(every, Found(binaries=[binary(every, arguments)]))
+answer(outcome(kernel, errors=raised(launch_every)))
+"""
+
+
+def test_what_a_launch_hook_raises_launches_nothing_again(played: Any) -> None:
+    got = played["what_a_launch_hook_raises_launches_nothing_again"]
+    assert got["errors"][:2] == ["RuntimeError", "of the hook"]
+    assert (got["compiled"], got["launched"]) == (0, 1)
+
+
+CODES["threads_whose_binary_or_choice_fails"] = """
+kernel = serve(every, Found(binaries=[binary(every, arguments, signature=but(aligned="i32"))]))
+first = outcome(kernel, errors=at_once(launch_every)), len(driver.launched)
+kernel = serve(tuned, Found(choices=[choice({"BLOCK": 63})]))
+answer([*first, outcome(kernel, errors=at_once(launch_tuned)), len(driver.launched)])
+"""
+
+
+def test_threads_whose_binary_or_choice_fails(played: Any) -> None:
+    got = played["threads_whose_binary_or_choice_fails"]
+    binary, launched, chosen, launched_tuned = got
+    assert (binary["errors"], len(binary["said"]), launched) == ([], 1, 8)
+    assert (chosen["errors"], launched_tuned, chosen["trial"]) == ([], 8, False)
+
+
+CHOICES = """
+inf = float("inf")
+cases = {
+    "names an argument": dict(kwargs={"x": 1}),
+    "unknown": dict(kwargs={"BLOCK": 64, "OTHER\\x1b": 1}),
+    "lacks one": dict(kwargs={}),
+    "words": dict(kwargs={"BLOCK": "64"}),
+    "bool": dict(kwargs={"BLOCK": True}),
+    "list": dict(kwargs=["BLOCK"]),
+    "3 warps": dict(kwargs={"BLOCK": 64}, num_warps=3),
+    "many warps": dict(kwargs={"BLOCK": 64}, num_warps=2**63 - 1),
+    "64 warps": dict(kwargs={"BLOCK": 64}, num_warps=64),
+    "warps in words": dict(kwargs={"BLOCK": 64}, num_warps="4"),
+    "stages": dict(kwargs={"BLOCK": 64}, num_stages=-1),
+    "ctas": dict(kwargs={"BLOCK": 64}, num_ctas=17),
+    "registers": dict(kwargs={"BLOCK": 64}, maxnreg=0),
+    "true warps": dict(kwargs={"BLOCK": 64}, num_warps=True),
+    "key": dict(kwargs={"BLOCK": 64}, key=(4096, [1], *["torch.float32"] * 3)),
+    "large key": dict(kwargs={"BLOCK": 64}, key=(10**400, False, *["torch.float32"] * 3)),
+    "endless key": dict(kwargs={"BLOCK": 64}, key=(inf, False, *["torch.float32"] * 3)),
+}
+"""
+
+
+CODES["choices_that_cannot_be"] = (
+    CHOICES
+    + """
+good = choice({"BLOCK": 128}, (2048, False, *["torch.float32"] * 3))
+got = {}
+for name, fields in cases.items():
+    for others in [], [good]:
+        kernel = serve(tuned, Found(choices=[choice(**fields), *others]))
+        got[f"{name} {len(others)}"] = outcome(kernel, errors=[raised(launch_tuned), raised(launch_tuned)])
+answer(got)
+"""
+)
+
+
+def test_choices_that_cannot_be(played: Any) -> None:
+    """They are as if they were not there: those that can be stand in, else Triton tunes."""
+    got = played["choices_that_cannot_be"]
+    for name, made in got.items():
+        assert made["errors"] == [[], []], name
+        assert (made["launched"], made["chosen"], made["trial"]) == (2, 0, False)
+        assert made["benchmarked"] == (2 if name.endswith("0") else 0), (name, made)
+        dropped, *_ = made["said"]
+        assert dropped.startswith("kernels:it: 1 of "), name
+        assert not any("\x1b" in said for said in made["said"])
+    assert "num_warps is 3, expected a power of two" in got["3 warps 0"]["said"][0]
+    assert "one sets x, the provider's own set BLOCK" in got["names an argument 0"]["said"][0]
+
+
+CODES["a_choice_that_can_be_and_cannot_be_launched"] = """
+kernel = serve(tuned, Found(choices=[choice({"BLOCK": 63})]))
+answer(outcome(kernel, errors=[raised(launch_tuned), raised(launch_tuned)]))
+"""
+
+
+def test_a_choice_that_can_be_and_cannot_be_launched(played: Any) -> None:
+    got = played["a_choice_that_can_be_and_cannot_be_launched"]
+    assert (got["errors"], got["launched"], got["benchmarked"]) == ([[], []], 2, 2)
+    assert (got["chosen"], got["trial"]) == (0, False)
+    assert len([said for said in got["said"] if "its choice cannot be launched: CompilationError" in said]) == 1
+
+
+for policy in ["strict=True", "on_miss='error'"]:
+    CODES[f"a_choice_that_cannot_be_launched_where_that_is_an_error {policy}"] = f"""
+from triton.runtime.errors import OutOfResources
+def failing(*args, **kwargs): raise OutOfResources(2, 1, "shared memory")
+kernel = serve(tuned, Found(choices=[choice({{"BLOCK": 64}})]), {policy})
+tuned.run = failing
+answer(outcome(kernel, errors=raised(launch_tuned)))
+"""
+
+
+@pytest.mark.parametrize("policy", ["strict=True", "on_miss='error'"])
+def test_a_choice_that_cannot_be_launched_where_that_is_an_error(played: Any, policy: str) -> None:
+    got = played[f"a_choice_that_cannot_be_launched_where_that_is_an_error {policy}"]
+    assert got["errors"][0] == "MissError"
+    assert "its choice cannot be launched: OutOfResources" in got["errors"][1]
+    assert got["errors"][2] == "OutOfResources"
+    assert got["benchmarked"] == 0
+
+
+CODES["a_call_that_is_wrong_is_told_as_triton_tells_it"] = """
+def wrong(): kernels.tuned[lambda _: (1 // 0,)](kernels.STORAGE, kernels.STORAGE, kernels.STORAGE, 4096, WIDE=False)
+got = []
+for choices in [], [choice({"BLOCK": 64})]:
+    kernel = serve(tuned, Found(choices=choices))
+    got.append(raised(wrong))
+launch_tuned()
+answer([*got, outcome(kernel)])
+"""
+
+
+def test_a_call_that_is_wrong_is_told_as_triton_tells_it(played: Any) -> None:
+    """And is not held against the choice."""
+    plain, told, after = played["a_call_that_is_wrong_is_told_as_triton_tells_it"]
+    assert plain == told
+    assert told[0] == "ZeroDivisionError"
+    assert not any("its choice" in said for said in after["said"])
+    assert (after["chosen"], after["trial"]) == (1, False)
+
+
+CODES["hooks_of_configurations_run_once_for_what_is_launched"] = """
+from triton.runtime.errors import OutOfResources
+seen, run = [], tuned.run
+def hook(data): seen.append(data["BLOCK"])
+for config in tuner.configs: config.pre_hook = hook
+def picky(*args, **kwargs):
+    if kwargs["BLOCK"] == 256: raise OutOfResources(2, 1, "shared memory")
+    return run(*args, **kwargs)
+tuned.run = picky
+kernel = serve(tuned, Found(choices=[choice({"BLOCK": 256}, (2048, False, *["torch.float32"] * 3))]))
+launch_tuned(); launch_tuned()
+answer(outcome(kernel, seen=seen))
+"""
+
+
+def test_hooks_of_configurations_run_once_for_what_is_launched(played: Any) -> None:
+    """The stand-in is dropped for an error of the device; the next configuration has a hook of its own."""
+    got = played["hooks_of_configurations_run_once_for_what_is_launched"]
+    assert got["seen"] == [256, 64, 64]
+    assert (got["launched"], got["benchmarked"], got["trial"]) == (2, 0, False)
+
+
+CODES["arguments_that_are_set_to_zero"] = """
+zeroed = []
+tuner.pre_hook = lambda args, reset_only=False: zeroed.append(reset_only)
+kernel = serve(tuned, Found(choices=[choice({"BLOCK": 63})]))
+launch_tuned(); launch_tuned()
+answer(zeroed)
+"""
+
+
+def test_arguments_that_are_set_to_zero(played: Any) -> None:
+    """Triton's own tuning, which follows a choice that fails, sets them as it always does."""
+    got = played["arguments_that_are_set_to_zero"]
+    assert got == [True]
+
+
+CODES["too_many_choices_are_not_used"] = """
+import sys, time
+modulus, many = sys.hash_info.modulus, []
+for number in range(4097):
+    parts = (1 + number % 8 * modulus, 1 + number // 8 % 8 * modulus, 1 + number // 64 % 8 * modulus)
+    many.append(choice({"BLOCK": 64}, (*parts, 1 + number // 512 * modulus)))
+took = []
+for number in 4096, 4097:
+    kernel = serve(tuned, Found(choices=many[:number]))
+    begun = time.process_time()
+    launch_tuned()
+    took.append(time.process_time() - begun)
+answer(outcome(kernel, took=took))
+"""
+
+
+def test_too_many_choices_are_not_used(played: Any) -> None:
+    got = played["too_many_choices_are_not_used"]
+    assert isinstance(got, dict), got
+    assert "4097 of 4097 choices" in got["said"][0]
+    assert "they are more than 4096" in got["said"][0]
+    assert got["benchmarked"] == 2
+    assert got["took"][0] < 5
