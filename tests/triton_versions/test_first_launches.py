@@ -369,3 +369,67 @@ def test_too_many_choices_are_not_used(played: Any) -> None:
     assert "they are more than 4096" in got["said"][0]
     assert got["benchmarked"] == 2
     assert got["took"][0] < 5
+
+
+CODES["an_index_of_another_form"] = """
+import hashlib
+from gdn_aot.serving.seed import seed
+from gdn_aot.store.index_records import KernelRecord
+text = hashlib.sha256(triton_internals.source_text(every).encode()).hexdigest()
+sound = KernelRecord("kernels", "every", text, [], [], [], [])
+def broken(error):
+    def kernels(): raise error
+    return kernels
+def nested(): return nested()
+indices = {
+    "too few fields": lambda: [KernelRecord("kernels")],
+    "no list": lambda: [record for record in 7],
+    "no records": lambda: [["kernels", "every"]],
+    "nested": nested,
+    "KeyError": broken(KeyError("x\\x1b[2J")),
+    "MemoryError": broken(MemoryError()),
+    "ValueError": broken(ValueError("x")),
+}
+records = {
+    "qualname": sound._replace(qualname=5),
+    "sources": sound._replace(sources=[7]),
+    "dependencies": sound._replace(dependencies=None),
+    "globals": sound._replace(globals=[("a", "b", "c")]),
+    "text": sound._replace(source_sha256=["\\x1b"]),
+    "nowhere": sound._replace(qualname="__dict__.\\x1b"),
+}
+got = {}
+cases = {**indices, **{name: (lambda record=record: [record]) for name, record in records.items()}}
+for name, kernels_of in cases.items():
+    bad, good = Found(), Found(binaries=[binary(every, arguments)])
+    state = serve(every, good)._state
+    bad.index.kernels, good.index.kernels = kernels_of, lambda: [sound]
+    state.found, state.active, state.checked = [bad, good], True, True
+    seed(state, "kernels")
+    launch_every()
+    verdicts = [verdict.reason for verdict in state.verdicts]
+    got[name] = outcome(state.kernels["kernels:every"], verdicts=verdicts, refused=state.refused)
+for name, choices_of in ("too few fields", lambda _: [ChoiceRecord(1)]), ("no list", lambda _: [record for record in 7]):
+    bad, good = Found(), Found(choices=[choice({"BLOCK": 64})])
+    bad.index.choices = choices_of
+    kernel = serve(tuned, good)
+    kernel._found = [bad, good]
+    launch_tuned()
+    got["choices: " + name] = outcome(kernel)
+answer(got)
+"""
+
+
+def test_an_index_of_another_form(played: Any) -> None:
+    """It costs its own artifact or its own kernel: what another artifact has is served."""
+    got = played["an_index_of_another_form"]
+    assert isinstance(got, dict), got
+    assert len(got) == 15
+    for name, made in got.items():
+        if name.startswith("choices"):
+            assert (made["chosen"], made["benchmarked"]) == (1, 0), name
+        else:
+            assert (made["compiled"], made["loaded"]) == (0, 1), (name, made)
+            assert len(made["said"]) <= 1, name
+        assert not any("\x1b" in text for text in (*made["said"], *made.get("verdicts", ())))
+    assert "its index cannot be read: TypeError: " in got["too few fields"]["verdicts"][0]
