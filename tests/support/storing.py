@@ -3,9 +3,10 @@
 import ctypes
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import factory
 from doctoring import flip
@@ -17,6 +18,7 @@ from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
+from gdn_aot.store.index_writer import write_index
 from gdn_aot.store.install import install
 from gdn_aot.store.origins import Origin
 from gdn_aot.store.store import Store
@@ -53,6 +55,16 @@ def cubins(place: Path) -> list[str]:
 def flip_blob(place: Path, sha256: str, at: int = 0) -> None:
     """Change one bit of a blob."""
     flip(place / PACK, index_of(place).place(sha256)[0] + at)
+
+
+def rewrite(place: Path, change: Callable[[m.Manifest], m.Manifest]) -> None:
+    """Give an artifact's directory the index of another manifest, which no check has seen."""
+    stored = StoredArtifact(str(place))
+    manifest = change(stored.manifest)
+    header = stored.index.header
+    made = SimpleNamespace(manifest=manifest, sha256=header["sha256"], manifest_json=read_manifest(str(place)))
+    (place / INDEX).unlink()
+    (place / INDEX).write_bytes(write_index(made))  # type: ignore[arg-type]
 
 
 def missed(place: Path, name: str, step: int) -> list[int]:

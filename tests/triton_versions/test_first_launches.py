@@ -409,7 +409,8 @@ for name, kernels_of in cases.items():
     launch_every()
     verdicts = [verdict.reason for verdict in state.verdicts]
     got[name] = outcome(state.kernels["kernels:every"], verdicts=verdicts, refused=state.refused)
-for name, choices_of in ("too few fields", lambda _: [ChoiceRecord(1)]), ("no list", lambda _: [record for record in 7]):
+unread = {"too few fields": lambda _: [ChoiceRecord(1)], "no list": lambda _: [record for record in 7]}
+for name, choices_of in unread.items():
     bad, good = Found(), Found(choices=[choice({"BLOCK": 64})])
     bad.index.choices = choices_of
     kernel = serve(tuned, good)
