@@ -252,8 +252,8 @@ class ServedKernel:
             try:
                 config = serving.find_config(self.tuner, record.config)
                 _check_key(record.key)
-            except ValueError as error:
-                wrong, what = wrong + 1, what or str(error)
+            except Exception as error:  # noqa: BLE001 - the record may hold anything
+                wrong, what = wrong + 1, what or (str(error) if isinstance(error, ValueError) else _told(error))
                 continue
             yield record.key, config
         if wrong:

@@ -149,14 +149,15 @@ def seed_kernels(jit: Any, prepare: _Prepare, lock: Callable[[], Any], unsupport
 class ChoiceCache(dict[Any, Any]):
     """``Autotuner.cache`` that asks ``answer`` for keys that it lacks; None leaves a key to Triton."""
 
-    def __init__(self, ready: Mapping[Any, Any], answer: Callable[[Any], Any | None]) -> None:
-        super().__init__(ready)
-        self._answer = answer
+    def __init__(self, tuner: Any, answer: Callable[[Any], Any | None]) -> None:
+        super().__init__(tuner.cache)
+        self._tuner, self._answer = tuner, answer
 
     def __contains__(self, key: object) -> bool:
         if super().__contains__(key):
             return True
-        config = self._answer(key)
+        trial = self._tuner.fn
+        config = None if isinstance(trial, Trial) and trial.tunes() else self._answer(key)
         if config is None:
             return False
         self[key] = config
@@ -165,7 +166,7 @@ class ChoiceCache(dict[Any, Any]):
 
 def seed_choices(tuner: Any, answer: Callable[[Any], Any | None]) -> None:
     """Let an ``Autotuner`` find its configurations through us."""
-    tuner.cache = ChoiceCache(tuner.cache, answer)
+    tuner.cache = ChoiceCache(tuner, answer)
 
 
 _MOST = {"num_warps": (1, 32), "num_stages": (0, 16), "num_ctas": (1, 16), "maxnreg": (1, 255)}
@@ -238,12 +239,16 @@ class Trial:
         self._pending[key] = configs, failing
         self._tuner.fn = self
 
+    def tunes(self) -> bool:
+        """Say whether Triton tunes in this thread, in place of a configuration that failed."""
+        return get_ident() in self._tuning
+
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Launch with the first configuration that the device can run."""
         untuned = {name: value for name, value in kwargs.items() if name not in self._names}
         key = autotune_key(self._tuner, args, untuned)
         configs, failing = self._pending.get(key, ((), None))
-        if not configs or failing is None or get_ident() in self._tuning:
+        if not configs or failing is None or self.tunes():
             return self.fn.run(*args, **kwargs)
         given = configs[0].all_kwargs()
         call = {name: value for name, value in kwargs.items() if name not in given}

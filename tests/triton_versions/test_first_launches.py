@@ -331,6 +331,21 @@ def test_hooks_of_configurations_run_once_for_what_is_launched(played: Any) -> N
     assert (got["launched"], got["benchmarked"], got["trial"]) == (2, 0, False)
 
 
+CODES["a_kernel_that_is_seeded_again"] = """
+kernel = serve(tuned, Found(choices=[choice({"BLOCK": 63})]))
+assert raised(lambda: kernels.tuned[lambda _: (1 // 0,)](*[kernels.STORAGE] * 3, 4096, WIDE=False))
+again = ServedKernel(kernel._state, "kernels:it", tuned, tuner, kernel._state.found)
+again.seed({})
+answer(outcome(kernel, errors=[raised(launch_tuned), raised(launch_tuned)]))
+"""
+
+
+def test_a_kernel_that_is_seeded_again(played: Any) -> None:
+    """As by a second ``install()``, while a choice waits for its first launch."""
+    got = played["a_kernel_that_is_seeded_again"]
+    assert (got["errors"], got["launched"], got["trial"]) == ([[], []], 2, False)
+
+
 CODES["arguments_that_are_set_to_zero"] = """
 zeroed = []
 tuner.pre_hook = lambda args, reset_only=False: zeroed.append(reset_only)
@@ -433,4 +448,4 @@ def test_an_index_of_another_form(played: Any) -> None:
             assert (made["compiled"], made["loaded"]) == (0, 1), (name, made)
             assert len(made["said"]) <= 1, name
         assert not any("\x1b" in text for text in (*made["said"], *made.get("verdicts", ())))
-    assert "its index cannot be read: TypeError: " in got["too few fields"]["verdicts"][0]
+    assert "its index is damaged: TypeError: " in got["too few fields"]["verdicts"][0]
