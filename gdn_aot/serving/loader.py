@@ -136,9 +136,9 @@ def _native() -> Any:
 
 def _on_driver(name: str) -> None:
     del name
-    from gdn_aot.triton_internals import launching
-
     try:  # no lock: whoever imports Triton holds its import locks
+        from gdn_aot.triton_internals import launching
+
         launching.defer_cuda_utils(_state.native)
     except Exception as error:  # noqa: BLE001 - a serving process must go on
         _state.unexpected("Triton's driver", error)
@@ -146,9 +146,9 @@ def _on_driver(name: str) -> None:
 
 def _on_module(module: str) -> None:
     """Seed the kernels of a module, while someone else's import waits."""
-    from gdn_aot.serving.seed import seed
-
     try:
+        from gdn_aot.serving.seed import seed
+
         with _state.lock:
             seed(_state, module)
     except UnsupportedTritonError as error:

@@ -82,6 +82,9 @@ def changed(version: str, what: Iterable[str], purpose: str = "") -> Unsupported
     )
 
 
+_MOST_LAYERS = 32
+
+
 def layers(kernel: Any) -> tuple[Any, Any]:
     """Return the ``JITFunction`` under any stack of ``Heuristics`` and ``Autotuner``, and the ``Autotuner`` or None.
 
@@ -92,12 +95,12 @@ def layers(kernel: Any) -> tuple[Any, Any]:
     from triton.runtime.jit import JITFunction
 
     seen, tuner = kernel, None
-    while not isinstance(seen, JITFunction):
+    for _ in range(_MOST_LAYERS):  # an object may have an ``fn`` without end
+        if isinstance(seen, JITFunction):
+            return seen, tuner
         tuner = seen if isinstance(seen, Autotuner) else tuner
         seen = getattr(seen, "fn", None)
-        if seen is None:
-            raise TypeError(f"{kernel!r} is not a Triton kernel")
-    return seen, tuner
+    raise TypeError(f"{type(kernel).__name__} is not a Triton kernel")
 
 
 def find_kernel(module: str, qualname: str) -> tuple[Any, Any]:
