@@ -9,6 +9,7 @@ what a branch or tag was when it was last read, ``snapshots`` have the files of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from gdn_aot._files import write_whole
+from gdn_aot._files import read_regular, write_whole
 from gdn_aot._version import __version__
 from gdn_aot.errors import (
     AccessDeniedError,
@@ -49,6 +50,8 @@ _PATIENCE = 60.0
 """Seconds: the longest ``Retry-After`` that is waited for."""
 _TIMEOUT = 60.0
 """Seconds without an answer. huggingface_hub 2 waits for ever, except where it downloads."""
+_MAX_REF = 256
+"""Bytes of a file that names a commit."""
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -90,11 +93,11 @@ class RemoteRegistry(Registry):
         """Return a small file; see `gdn_aot.registry.base.Registry.read`."""
         place = self._file(snapshot, path, None)
         try:
-            if place.stat().st_size > MAX_READ:
-                hint = "check that this is a registry of gdn-aot"
-                raise RegistryError(f"{path} of {self.name} is larger than {MAX_READ} bytes", hint=hint)
-            content = place.read_bytes()
+            content = read_regular(place, MAX_READ)
         except OSError as error:
+            if error.errno == errno.EFBIG:
+                hint = "check that this is a registry of gdn-aot"
+                raise RegistryError(f"{path} of {self.name} is larger than {MAX_READ} bytes", hint=hint) from error
             raise NetworkError(f"cannot read {place}: {error.strerror or error}", hint="try again") from error
         if path == INDEX and snapshot.revision != snapshot.commit:
             self._remember(snapshot)
@@ -272,7 +275,7 @@ class RemoteRegistry(Registry):
 
     def _remembered(self, revision: str) -> str:
         try:
-            commit = (self._cache() / "refs" / revision).read_text("ascii", "replace").strip()
+            commit = _ref(self._cache() / "refs" / revision)
         except OSError:
             commit = ""
         if not COMMIT.fullmatch(commit):
@@ -284,9 +287,13 @@ class RemoteRegistry(Registry):
     def _remember(self, snapshot: Snapshot) -> None:
         place = self._cache() / "refs" / snapshot.revision
         with contextlib.suppress(OSError):  # a cache that is read-only still answers
-            if not place.is_file() or place.read_text("ascii", "replace") != snapshot.commit:
+            if not place.is_file() or _ref(place) != snapshot.commit:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(place, snapshot.commit.encode())
+
+
+def _ref(place: Path) -> str:
+    return read_regular(place, _MAX_REF).decode("ascii", "replace").strip()
 
 
 @contextlib.contextmanager

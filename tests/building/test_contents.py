@@ -39,8 +39,8 @@ def test_every_cubin_is_for_the_target(built: Built, tmp_path: Path) -> None:
         for binary in kernel.binaries:
             info = elf.describe(built.artifact.read_blob(binary.cubin))
             assert info.arch == number
-            assert kernel.qualname in info.kernels
-            assert binary.metadata["name"] in info.kernels
+            assert kernel.qualname in info.entries
+            assert binary.metadata["name"] in info.entries
             assert info.registers == binary.resources.registers > 0
             assert binary.resources.shared == binary.metadata["shared"] <= built.manifest.target.max_shared
         # NVIDIA's own tool on one binary of each kernel

@@ -219,7 +219,7 @@ def test_a_record_of_something_else_is_refused(tmp_path: Path, wanted: dict[str,
 
 def test_no_file_is_no_record_and_a_directory_is_refused(tmp_path: Path) -> None:
     assert r.load(tmp_path / "none.json") is None
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="cannot be read: is not a regular file"):
         r.load(tmp_path)
 
 
