@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -27,6 +28,10 @@ MAX_TOTAL = 512 << 20
 """Bytes of all blobs. An artifact for every model has 61 MiB of them on sm_120 and about 280 MiB on sm_70."""
 MAX_BLOBS = 1 << 15
 """An artifact for every model has 2,800."""
+MAX_EXPANDED = 64 << 20
+"""Bytes of all binaries as JSON, each with its own copy of its parts. An artifact for every model has 7 MiB."""
+MAX_USERS = 500_000
+"""Models and workloads of all binaries. An artifact for every model has 17,000."""
 
 _Text = TypeVar("_Text", str, bytes, tuple[str, str])
 _PLACES = {name: place for place, name in enumerate(BinaryRow.__struct_fields__)}
@@ -53,6 +58,7 @@ def check_file(file: ManifestFile) -> Iterator[Problem]:
     if not wrong:
         yield from _check_users(file)
         yield from _check_relaxations(file)
+        yield from _check_expanded(file)
         if not unsound:
             yield from _check_binaries(file)
 
@@ -202,6 +208,21 @@ def _check_relaxations(file: ManifestFile) -> Iterator[Problem]:
             for argument in [name for name in left if signature.get(name) != "constexpr"]:
                 where = f"kernels[{outer}].relaxations[{left.pop(argument)}].argument"
                 yield Problem(where, f"is no constexpr of binaries[{inner}]")
+
+
+def _check_expanded(file: ManifestFile) -> Iterator[Problem]:
+    """Yield whether binaries are too large with their pieces in place of the numbers, as they are shown and indexed."""
+    rows = [row for kernel in file.kernels for row in kernel.binaries]
+    bytes_, users = sum(len(row.launch_key) for row in rows), 0
+    for name in Parts.__struct_fields__:
+        part, column = getattr(file.parts, name), [*map(attrgetter(name), rows)]
+        sizes = [len(msgspec.json.encode(value)) for value in part]
+        bytes_ += sum(map(sizes.__getitem__, column))
+        users += sum(len(part[number]) for number in column) if name in ("models", "workloads") else 0
+    if bytes_ > MAX_EXPANDED:
+        yield Problem("kernels", f"have binaries of more than {MAX_EXPANDED} bytes, with their parts")
+    if users > MAX_USERS:
+        yield Problem("kernels", f"have binaries with more than {MAX_USERS} models and workloads together")
 
 
 def _check_binaries(file: ManifestFile) -> Iterator[Problem]:
