@@ -16,9 +16,11 @@ it, is a registry of one state; publishing into it adds the rest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -204,6 +206,8 @@ class DirectoryRegistry(Registry):
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         with os.fdopen(os.open(self._root / _LOCK, _LOCK_FLAGS, 0o666), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, f"{_LOCK} is not a regular file")
             fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, and by the system when we are killed
             for pattern in (f"{_UNFINISHED}*", f"*/{_UNFINISHED}*"):
                 for left in self._root.glob(pattern):
