@@ -39,7 +39,7 @@ sizes = dict.fromkeys(("heads", "v_heads", "k_dim", "v_dim", "conv_width"), smal
 config_values = st.none() | st.booleans() | st.integers(-(2**31), 2**31 - 1) | text
 
 
-def _configs(arguments: Sequence[str] | None) -> st.SearchStrategy[Config]:
+def configs(arguments: Sequence[str] | None = None) -> st.SearchStrategy[Config]:
     """Configurations that set some of these arguments, or any."""
     some = names if arguments is None else st.sampled_from([*arguments, ""])
     kwargs = st.dictionaries(some, config_values, max_size=2)
@@ -57,7 +57,7 @@ def _choices(arguments: Sequence[str] | None) -> st.SearchStrategy[m.Choice]:
     return st.builds(
         m.Choice,
         key=keys,
-        config=_configs(arguments),
+        config=configs(arguments),
         provenance=st.sampled_from(("measured", "transferred", "default")),
         derived=st.booleans(),
         note=text,
@@ -65,7 +65,7 @@ def _choices(arguments: Sequence[str] | None) -> st.SearchStrategy[m.Choice]:
 
 
 @st.composite
-def _launches(draw: st.DrawFn) -> tuple[str, Specialization]:
+def launches(draw: st.DrawFn) -> tuple[str, Specialization]:
     """A launch key and what it says."""
     signature: dict[str, Json] = {}
     texts: list[str] = []
@@ -99,7 +99,7 @@ lists = st.recursive(scalars | st.just(2**64 - 1), lambda inner: st.lists(inner,
 @st.composite
 def _binaries(draw: st.DrawFn, models: Sequence[object], workloads: Sequence[object]) -> tuple[m.Binary, bytes]:
     """A binary, and its cubin."""
-    key, specialization = draw(_launches())
+    key, specialization = draw(launches())
     plain = factory.make_binary(b"")
     warps = draw(st.integers(1, 32))
     resources = Resources(registers=draw(small), shared=draw(st.integers(0, 99)), local=0)
