@@ -8,6 +8,7 @@ refused are they looked at again, with the JSON Schema that the record gives, to
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import re
@@ -18,11 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from gdn_aot._files import read_regular
 from gdn_aot._text import suggest
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from typing_extensions import dataclass_transform
 else:
@@ -50,6 +53,8 @@ MAX_STRUCTURE = 2_000_000
 """Opening brackets and commas in a file, unless its form says more; bounds the memory that its values take."""
 MAX_DEPTH = 32
 """Levels of lists and objects inside one piece of free JSON."""
+_WIDTH = 4
+"""Bytes that each character of a text may take in memory if one of them is not ASCII."""
 _LISTED = 500_000
 """Brackets and commas in the largest file of which all problems are listed, not the first alone; that takes seconds."""
 _INTEGERS = range(-(1 << 63), 1 << 64)
@@ -81,6 +86,7 @@ class Form(Generic[T]):
         format: Its format version, which the field ``format`` of ``record`` holds.
         limit: Most bytes that one may have.
         structure: Most opening brackets and commas.
+        objects: Most opening braces; an object takes ten times the memory of another value.
         layout: Puts the compact JSON that is encoded into the lines of the file.
         check: Yields what contradicts itself in a record that is well formed.
         hint: What to do about a file that is refused; nothing for what errors of verification say.
@@ -94,11 +100,13 @@ class Form(Generic[T]):
         format: int,  # noqa: A002 - it is what the key is called
         limit: int,
         structure: int = MAX_STRUCTURE,
+        objects: int = MAX_STRUCTURE,
         layout: Callable[[bytes], bytes] = lambda compact: compact + b"\n",
         check: Callable[[T], Iterable[Problem]] | None = None,
         hint: str | None = None,
     ) -> None:
-        self._record, self.what, self.format, self.limit, self._structure = record, what, format, limit, structure
+        self._record, self.what, self.format, self.limit = record, what, format, limit
+        self._structure, self._objects = structure, objects
         self._layout, self._check, self._hint = layout, check, hint
         self._decoder = msgspec.json.Decoder(record)
         self._encoder = msgspec.json.Encoder()
@@ -143,6 +151,23 @@ class Form(Generic[T]):
             self._refuse(self._contradictions(record), f"{name} contradicts itself")
         return record
 
+    def read(self, path: Path, name: str | None = None) -> T:
+        """Return what the regular file at a path holds; see `decode`.
+
+        Raises:
+            OSError: It cannot be read, or is no regular file.
+            UnknownFormatError: As for `decode`.
+            VerificationError: As for `decode`.
+        """
+        try:
+            data = read_regular(path, self.limit)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            found = [Problem("", str(error.strerror))]
+            raise self._refused(found, f"{name or self.what} cannot be read") from error
+        return self.decode(data, name)
+
     def convert(self, value: object, name: str | None = None) -> T:
         """Return the record of a JSON value that no file holds.
 
@@ -167,6 +192,10 @@ class Form(Generic[T]):
             return [Problem("", f"is larger than {self.limit} bytes")]
         if _structure(data) > self._structure:
             return [Problem("", f"has more than {self._structure} brackets and commas")]
+        if data.count(b"{") > self._objects:
+            return [Problem("", f"has more than {self._objects} braces")]
+        if len(data) > self.limit // _WIDTH and not (data.isascii() and b"\\u" not in data):
+            return [Problem("", f"is larger than {self.limit // _WIDTH} bytes and has characters beyond ASCII")]
         return []
 
     def _check_format(self, data: bytes) -> None:
@@ -243,10 +272,17 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
-def unbounded(value: object) -> str:
-    """Return why a piece of free JSON is refused, or nothing: it is nested too deep, or an integer is too large."""
+def unbounded(value: object, most: int = MAX_STRUCTURE) -> str:
+    """Return why a piece of free JSON is refused, or nothing: it is nested too deep, or an integer is too large.
+
+    Or it has more than ``most`` values.
+    """
     level: list[Any] = [value]
+    count = 0
     for _ in range(MAX_DEPTH + 1):
+        count += len(level)
+        if count > most:
+            return f"has more than {most} values"
         integers = [item for item in level if type(item) is int]
         if not all(map(_INTEGERS.__contains__, integers)):
             return "holds an integer of more than 64 bits"

@@ -27,8 +27,21 @@ KernelKey = tuple[str, Key]
 """``module:qualname`` of a kernel, and one of its autotune keys."""
 ArgumentPath = tuple[Integer, ...]
 """Position of an argument, with further indices into tuple arguments."""
+MAX_CHOICES = 4096
+"""Choices, or candidates, of one kernel in a file. The most that a kernel has in an artifact for every model is 884."""
+MAX_ITEMS = 1024
+"""Values in one piece of free JSON, lists and objects included; those of GDN kernels have up to 120."""
 _NO_JSON = ("inf", "-inf", "nan")
 """Numbers that JSON lacks."""
+
+
+def comparable(key: Key) -> str:
+    """Return text that is the same for autotune keys that Triton takes for equal: 1, True and 1.0 are.
+
+    To be put into sets and dictionaries in place of keys of other people's files: those can hold any number of tuples
+    of integers with one hash.
+    """
+    return repr([int(item) if isinstance(item, (bool, float)) and item == item // 1 else item for item in key])
 
 
 class Config(Record):
@@ -177,7 +190,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def field_problems(field: str, value: Any, where: str) -> Iterator[Problem]:
     """Yield what no schema says of a field of a `Specialization`, or of metadata, at a path of somebody else's file."""
-    if fault := unbounded(value):
+    if fault := unbounded(value, MAX_ITEMS):
         yield Problem(where, fault)
     elif field == "signature":
         for name, found in value.items():

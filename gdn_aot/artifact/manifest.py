@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from gdn_aot import launches
-from gdn_aot.artifact.names import MAX_BLOB
-from gdn_aot.codec import Commit, Digest, Integer, Record
+from gdn_aot.artifact.names import MAX_BLOB, MAX_IDENTIFIER
+from gdn_aot.codec import Commit, Digest, Integer, Record, TargetName
 from gdn_aot.launches import ArgumentPath, Config, Json, Key, Resources, Specialization
 
 FORMAT = 1
@@ -28,7 +28,7 @@ Indices = tuple[Integer, ...]
 class GPU(Record):
     """The GPU architecture that the binaries are for."""
 
-    name: str
+    name: TargetName
     """``sm_<major><minor>``."""
     capability: tuple[Integer, Integer]
     warp_size: Integer
@@ -151,7 +151,7 @@ class ManifestHead(Record):
     """All of a manifest but the kernels that the artifact has."""
 
     format: Integer
-    identifier: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*(?![\s\S])")]
+    identifier: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*(?![\s\S])", max_length=MAX_IDENTIFIER)]
     """Of an artifact's directory and file, so without characters that a file name must not have."""
     target: GPU
     provider: Provider

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 MAX_BYTES = 32 << 20
 """Bytes of a manifest."""
 
-FORM = Form(m.ManifestFile, "the manifest", format=m.FORMAT, limit=MAX_BYTES, check=check_file)
+MAX_OBJECTS = 200_000
+"""Braces in a manifest. One for every model has 12,000."""
+
+FORM = Form(m.ManifestFile, "the manifest", format=m.FORMAT, limit=MAX_BYTES, objects=MAX_OBJECTS, check=check_file)
 
 _PARTS = m.Parts.__struct_fields__
 

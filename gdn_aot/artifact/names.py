@@ -6,10 +6,12 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MAX_IDENTIFIER = 200
+"""Characters of an identifier: with what is added to it, it is still the name of a file."""
 MAX_FILE = 128 << 20
 """Bytes of an artifact file, which is read into memory."""
-MAX_BLOB = 64 << 20
-"""Bytes of one blob. The largest GDN cubin seen is under 1 MB."""
+MAX_BLOB = 4 << 20
+"""Bytes of one blob. The largest GDN cubin seen has 484,000, for sm_70."""
 CAPTURE = "capture-"
 """Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
 

@@ -2,23 +2,25 @@
 
 The order bounds what a hostile file can cost: the digest of the whole file, then the frame header, then the manifest,
 then member by member what the manifest calls for, with a limit on what may come next. Each header is compared with the
-one that belongs there. A file that fails a check is read on as far as it is known what comes next, so that the report
-names all that is wrong.
+one that belongs there, each cubin with what the manifest says of it. A file that fails a check is read on as far as it
+is known what comes next, so that the report names all that is wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
-import stat
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gdn_aot._files import open_regular
 from gdn_aot._text import plural
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.archive import MANIFEST_NAME
 from gdn_aot.artifact.container import Frame, FrameError
+from gdn_aot.artifact.cubins import Cubins
 from gdn_aot.artifact.manifest_json import MAX_BYTES, load_manifest
 from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.artifact.trailer import Digests, digest
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 
 _AHEAD = 4 << 20
 """Bytes of members that are decompressed at once, while those before them are checked."""
-_KEPT = 128 << 20
+_KEPT = 64 << 20
 """Bytes of blobs that an open artifact keeps in memory at most."""
+_UNCOMPRESSED, _RATIO = 128 << 20, 64
+"""A file may hold so many bytes, or so many times its own. Artifacts hold 9 to 32 times their own."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,7 +59,7 @@ class Examination:
     uncompressed: int = 0
     """Bytes of all members with their headers, as the frame header promises."""
     blobs: dict[str, memoryview] = field(default_factory=dict)
-    """Contents by SHA-256 of a file without problems; empty if they are more than 128 MiB, or were not looked at."""
+    """Contents by SHA-256 of a file without problems; empty if they are more than 64 MiB, or were not looked at."""
     unknown_format: bool = False
     """The format version is not known."""
 
@@ -70,6 +74,10 @@ class Examination:
         try:
             frame = Frame(self.body)
             self.uncompressed = frame.content_size
+            if self.uncompressed > max(_UNCOMPRESSED, _RATIO * self.size):
+                what = f"holds {self.uncompressed} bytes, over {_RATIO} times as many as the file has"
+                self.note("compressed data", what)
+                return
             manifest = self._read_manifest(frame)
         except FrameError as error:
             self.note("compressed data", str(error))
@@ -145,7 +153,7 @@ class Artifact:
             raise VerificationError(f"{self.path} is not a sound artifact", problems)
 
     def read_blob(self, sha256: str) -> bytes:
-        """Return the content of one blob. Cheap unless the artifact is over 128 MiB.
+        """Return the content of one blob. Cheap unless its blobs have over 64 MiB.
 
         Raises:
             KeyError: The artifact has no such blob.
@@ -186,15 +194,12 @@ def examine(
         UsageError: There is no such file, or it cannot be read.
     """
     path = Path(path)
-    size = _size(path)
-    data, digests = b"", Digests(sha256="", body=0, fault="")
-    if size <= MAX_FILE:
-        data = _read(path, size)
-        digests = digest(data)
-    report = Examination(path=path, size=size, sha256=digests.sha256, body=memoryview(data)[: digests.body])
-    if size > MAX_FILE:
+    data, size = _read(path)
+    digests = Digests(sha256="", body=0, fault="") if data is None else digest(data)
+    report = Examination(path=path, size=size, sha256=digests.sha256, body=memoryview(data or b"")[: digests.body])
+    if data is None:
         report.note("file", f"is larger than {MAX_FILE} bytes")
-    elif size == 0:
+    elif not data:
         report.note("file", "is empty")
     elif digests.fault:
         report.note("trailer", digests.fault)
@@ -205,22 +210,18 @@ def examine(
     return report
 
 
-def _size(path: Path) -> int:
+def _read(path: Path) -> tuple[bytes | None, int]:
+    """Return what is in a file and its size; nothing of one that is too large."""
     try:
-        status = path.stat()
+        with os.fdopen(open_regular(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(MAX_FILE + 1) if size <= MAX_FILE else b""
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-        raise UsageError(f"cannot find {str(path)!r}", hint="check the path and its permissions") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{path} is not a regular file", hint="name one gdn-aot-*.tar.zst file")
-    return status.st_size
-
-
-def _read(path: Path, size: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(size)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
+        reason = getattr(error, "strerror", None) or "no such file"
+        hint = "name one gdn-aot-*.tar.zst file" if "regular" in reason else "check the path and its permissions"
+        raise UsageError(f"cannot read {str(path)!r}: {reason}", hint=hint) from error
+    size = max(size, len(data))
+    return (data, len(data)) if size <= MAX_FILE else (None, size)
 
 
 def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> Iterator[tuple[str, memoryview]]:
@@ -229,6 +230,7 @@ def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> It
     The frame is read up to the end of the manifest. Each few MiB are decompressed by another thread while those before
     them are looked at.
     """
+    cubins = Cubins(manifest)
     groups = list(tar.grouped(manifest.blobs, lambda blob: blob.size, _AHEAD))
     sizes = [*(sum(tar.member_size(blob.size) for blob in group) for group in groups), len(tar.END)]
     epoch, number = manifest.build.epoch, 0
@@ -253,7 +255,9 @@ def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> It
                         problems.append(Problem(name, f"the content has the SHA-256 {found}"))
                     if members[end:at] != bytes(at - end):
                         problems.append(Problem(name, "is padded with something other than zeros"))
-                    if found == blob.sha256:
+                    known = len(problems)
+                    problems += cubins.problems(blob.sha256, content) if found == blob.sha256 else ()
+                    if found == blob.sha256 and len(problems) == known:
                         yield found, content
             if any(coming.result()) or frame.read(1):
                 problems.append(Problem("archive", "goes on after the last member that the manifest calls for"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import zstandard
 from msgspec import structs
 
+from gdn_aot._files import read_regular
 from gdn_aot._version import __version__
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
@@ -180,19 +181,22 @@ def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
     """Return (file name, text) of the licence files in a provider's distribution, sorted by name.
 
     Raises:
-        ProviderMissingError: The distribution carries none, so that what is compiled from it could not be shipped.
+        ProviderMissingError: The distribution carries none that can be read, so that what is compiled from it could
+            not be shipped.
     """
     distribution = importlib.metadata.distribution(provider.distribution)
-    found = {
-        file.name: file.locate().read_bytes()  # type: ignore[attr-defined]
-        for file in distribution.files or []
-        if _LICENSE_NAME.match(file.name) and ".dist-info" in file.parts[0]
-    }
+    what = f"{provider.distribution} {distribution.version} as installed"
+    hint = f"install it from its wheel: {provider.install}"
+    try:
+        found = {
+            file.name: read_regular(str(file.locate()), names.MAX_BLOB)
+            for file in distribution.files or []
+            if _LICENSE_NAME.match(file.name) and ".dist-info" in file.parts[0]
+        }
+    except OSError as error:
+        raise ProviderMissingError(f"a licence text of {what} cannot be read: {error}", hint=hint) from error
     if not found:
-        raise ProviderMissingError(
-            f"{provider.distribution} {distribution.version} as installed carries no licence text",
-            hint=f"install it from its wheel: {provider.install}",
-        )
+        raise ProviderMissingError(f"{what} carries no licence text", hint=hint)
     return sorted(found.items())
 
 

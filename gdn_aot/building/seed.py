@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot._files import is_folder, is_there, write_whole
+from gdn_aot._files import is_folder, is_there, read_regular, write_whole
 from gdn_aot.building.coverage import check_versions
 from gdn_aot.catalogue.providers import build_command
 from gdn_aot.catalogue.targets import assembler_version, get_target
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.store.stored import StoredArtifact
 
+_MAX_CHOICE = 16 << 20
+"""Bytes of a file of Triton's cache that has the choice for a key."""
 _TABLES = struct.Struct("<QQ")
 _TABLES_AT = 32
 _SIZES = struct.Struct("<HHHH")
@@ -153,7 +155,7 @@ class _Writer:
     def choice(self, place: Place, text: str) -> None:
         """Add a choice."""
         try:
-            stored = (self._root / place.directory / place.name).read_bytes()
+            stored = read_regular(self._root / place.directory / place.name, _MAX_CHOICE)
         except OSError:
             stored = b""
         if keeps_choice(stored, text):

@@ -127,12 +127,11 @@ def load(path: Path) -> Capture:
         VerificationError: It is no capture; every problem is named.
     """
     try:
-        data = path.read_bytes()
+        return FORM.read(path, name=str(path))
     except OSError as error:
         raise UsageError(
             f"cannot read the capture {path}: {error.strerror}", hint="gdn-aot capture -o FILE -- CMD"
         ) from error
-    return FORM.decode(data, name=str(path))
 
 
 def _check(capture: Capture) -> Iterator[Problem]:

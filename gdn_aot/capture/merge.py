@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.json import decode, encode
 
+from gdn_aot._files import read_regular
 from gdn_aot._version import __version__
 from gdn_aot.capture.form import FORM, Capture
 from gdn_aot.capture.recorder import ENDING, FORMAT
@@ -65,9 +66,9 @@ def merge_folder(folder: Path) -> Merged:
         VerificationError: What the files hold makes no capture.
     """
     read = {path.name: _read(path) for path in sorted(folder.glob(f"*{ENDING}"))}
-    processes = [process for process in read.values() if process is not None]
+    processes = [process for process in read.values() if isinstance(process, _Process)]
     notes = [f"{one.name}: {one.damaged} damaged lines are left out" for one in processes if one.damaged]
-    notes += [f"{name} is left out: it has no header" for name, process in read.items() if process is None]
+    notes += [f"{name} is left out: {why}" for name, why in read.items() if isinstance(why, str)]
     # The version that most launches are of; a helper process in another environment is not what is served.
     counts: Counter[str] = Counter()
     for process in processes:
@@ -89,15 +90,20 @@ def merge_folder(folder: Path) -> Merged:
     return Merged(FORM.convert(plain, "what was recorded"), notes)
 
 
-def _read(path: Path) -> _Process | None:
+def _read(path: Path) -> _Process | str:
+    """Return what a file holds, or why it is left out."""
+    try:
+        content = read_regular(path, FORM.limit)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
     lines, damaged = [], 0
-    for line in filter(None, path.read_bytes().split(b"\n")):
+    for line in filter(None, content.split(b"\n")):
         try:
             lines.append(_LINES.decode(line))
         except (ValueError, RecursionError):
             damaged += 1
     if not lines or lines[0].format != FORMAT or lines[0].triton is None:
-        return None
+        return "it has no header"
     process = _Process(path.stem, lines[0].triton, damaged=damaged)
     kernels: dict[str, bytes] = {}
     for found in lines[1:]:

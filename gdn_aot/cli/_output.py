@@ -38,8 +38,13 @@ def emit_json(value: Any, error: GdnAotError | None = None) -> None:
     if error is not None:
         value = {**value, "error": describe(error.code, error.message, error.hint, problems_of(error))}
     for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
-        click.echo(_UNPRINTABLE.sub(_escaped, piece), nl=False)
+        emit_piece(piece)
     click.echo()
+
+
+def emit_piece(piece: str) -> None:
+    """Write a piece of a JSON document to stdout, without what steers a terminal."""
+    click.echo(_UNPRINTABLE.sub(_escaped, piece), nl=False)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ import click
 
 from gdn_aot._text import printable
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import emit_json, out, table
+from gdn_aot.cli._output import emit_piece, out, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,19 +24,44 @@ if TYPE_CHECKING:
 @_options.as_json
 def command(file: Path, *, as_json: bool) -> None:
     """Show what is inside an artifact. The file is verified first."""
-    import msgspec
-
     from gdn_aot.artifact.verify import open_artifact
 
     artifact = open_artifact(file)
     if as_json:
-        document = msgspec.to_builtins(artifact.manifest)
-        for choice in (choice for kernel in document["kernels"] for choice in kernel["choices"]):
-            choice["config"]["kwargs"] = dict(choice["config"]["kwargs"])
-        emit_json({**document, "sizes": _sizes(artifact)})
+        for piece in _json(artifact):
+            emit_piece(piece.decode())
         return
     for line in _describe(artifact):
         out(printable(line))
+
+
+def _json(artifact: Artifact) -> Iterator[bytes]:
+    """Yield the document piece by piece: binaries share their parts in memory, and not in it."""
+    from msgspec import to_builtins
+    from msgspec.structs import replace
+
+    document = to_builtins(replace(artifact.manifest, kernels=()))
+    begin, _, end = _text({**document, "sizes": _sizes(artifact)}, 0).partition(b'"kernels": []')
+    yield begin + b'"kernels": ['
+    for number, kernel in enumerate(artifact.manifest.kernels):
+        document = to_builtins(replace(kernel, binaries=()))
+        for choice in document["choices"]:
+            choice["config"]["kwargs"] = dict(choice["config"]["kwargs"])
+        before, _, after = _text(document, 4).partition(b'"binaries": []')
+        yield b"," * bool(number) + before + b'"binaries": ['
+        for place, binary in enumerate(kernel.binaries):
+            yield b"," * bool(place) + _text(binary, 8)
+        yield (b"\n      ]" if kernel.binaries else b"]") + after
+    yield (b"\n  ]" if artifact.manifest.kernels else b"]") + end + b"\n"
+
+
+def _text(value: object, indent: int) -> bytes:
+    """Return a value as JSON; with an indent, on lines of its own."""
+    from msgspec.json import encode
+    from msgspec.json import format as layout
+
+    text, line = layout(encode(value), indent=2), b"\n" + b" " * indent
+    return line + text.replace(b"\n", line) if indent else text
 
 
 def _sizes(artifact: Artifact) -> dict[str, int]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdn_aot._files import parse_toml
+from gdn_aot._files import parse_toml, read_regular
 from gdn_aot._text import suggest
 from gdn_aot.catalogue.models import all_models
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gdn_aot.matrix.form import ArtifactTable, BuildEnvironment, MatrixFile
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)")
+_MAX_BYTES = 4 << 20
+"""Bytes of a matrix, and of a file of requirements."""
 DEFAULT = Path("artifacts/matrix.toml")
 """Where a checkout of this repository has it, from the root."""
 
@@ -36,7 +38,7 @@ def load(path: Path) -> Matrix:
         MatrixError: It is not TOML, or something in it is wrong; every problem is named with its path.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _MAX_BYTES)
     except OSError as error:
         hint = "run in the root of the repository, or give --matrix FILE"
         raise UsageError(f"cannot read the matrix {path}: {error.strerror}", hint=hint) from error
@@ -198,7 +200,7 @@ def check_requirements(matrix: Matrix) -> None:
 
 def _disagreements(path: Path, environment: BuildEnvironment) -> Iterator[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, _MAX_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         yield f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
-from gdn_aot._files import write_whole
+from gdn_aot._files import read_regular, write_whole
 from gdn_aot.codec import Count, Form, Record
 from gdn_aot.errors import NotWritableError, UsageError, VerificationError
 
@@ -131,7 +131,7 @@ class RecordForm(Form[R]):
         """
         name = f"{self._name} {path}"
         try:
-            data = path.read_bytes()
+            data = read_regular(path, self.limit)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from gdn_aot.codec import Count, Record
 from gdn_aot.errors import Problem, UsageError
-from gdn_aot.launches import Config, KernelKey, Key
+from gdn_aot.launches import MAX_CHOICES, Config, KernelKey, Key
 from gdn_aot.records.files import AnyRecord, RecordedDevice, RecordForm
 from gdn_aot.records.objective import Objective, Tokens
 
@@ -149,6 +149,9 @@ def _contradictions(record: TuningRecord) -> Iterator[Problem]:
     yield from _unordered("kernels", [kernel.kernel for kernel in record.kernels])
     for number, kernel in enumerate(record.kernels):
         where, count = f"kernels[{number}]", len(kernel.candidates)
+        if max(count, len(kernel.choices)) > MAX_CHOICES:
+            yield Problem(where, f"has more than {MAX_CHOICES} candidates or choices")
+            return
         if kernel.offered > count:
             yield Problem(f"{where}.offered", f"{kernel.offered} of {count} candidates")
         yield from _twice(f"{where}.candidates", kernel.candidates)

@@ -16,13 +16,16 @@ it, is a registry of one state; publishing into it adds the rest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdn_aot._files import file_sha256, write_whole
+from gdn_aot._files import file_sha256, read_regular, write_whole
+from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.errors import (
     ConflictError,
     EntryMissingError,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _LOCK = ".lock"
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _UNFINISHED = ".tmp-"
 """Beginning of the names that `write_whole` gives files before they have their own."""
 
@@ -175,11 +179,9 @@ class DirectoryRegistry(Registry):
 
     def _content(self, place: Path) -> bytes | None:
         try:
-            if not place.is_file():
-                return None
-            if place.stat().st_size > MAX_READ:
-                raise RegistryError(f"{place} is larger than {MAX_READ} bytes", hint="this is not a registry's file")
-            return place.read_bytes()
+            return read_regular(place, MAX_READ)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError as error:
             raise _unreadable(place, error) from error
 
@@ -203,7 +205,9 @@ class DirectoryRegistry(Registry):
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self._root / _LOCK).open("ab") as file:
+        with os.fdopen(os.open(self._root / _LOCK, _LOCK_FLAGS, 0o666), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, f"{_LOCK} is not a regular file")
             fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, and by the system when we are killed
             for pattern in (f"{_UNFINISHED}*", f"*/{_UNFINISHED}*"):
                 for left in self._root.glob(pattern):
@@ -212,7 +216,7 @@ class DirectoryRegistry(Registry):
 
     def _put(self, addition: Addition) -> None:
         """Write a file, unless it is there and whole. An artifact takes no other's place."""
-        content = addition.content if isinstance(addition.content, bytes) else addition.content.read_bytes()
+        content = addition.content if isinstance(addition.content, bytes) else read_regular(addition.content, MAX_FILE)
         sha256 = hashlib.sha256(content).hexdigest()
         addition.check(sha256)
         found = self._find(addition.path, sha256)

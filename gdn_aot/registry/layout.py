@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from gdn_aot.artifact.manifest import Mode, Numerics
-from gdn_aot.artifact.names import MAX_FILE, make_identifier
+from gdn_aot.artifact.names import MAX_FILE, MAX_IDENTIFIER, make_identifier
 from gdn_aot.codec import Commit, Count, Digest, Form, Record, TargetName
 from gdn_aot.errors import Problem
 
@@ -174,8 +174,8 @@ def check_order(where: str, identifiers: Iterable[str]) -> Iterator[Problem]:
 def check_identifier(artifact: Candidate, where: str) -> Iterator[Problem]:
     """Yield a problem if an identifier is not that of the provider, versions and target beside it, or no file name."""
     expected = make_identifier(artifact.provider, artifact.version, artifact.triton, artifact.target)
-    if artifact.identifier != expected or not _IDENTIFIER.fullmatch(expected):
-        what = "is not what the fields below give, or has characters that a file name must not have"
+    if artifact.identifier != expected or not _IDENTIFIER.fullmatch(expected) or len(expected) > MAX_IDENTIFIER:
+        what = "is not what the fields below give, or is no file name: too long, or with characters that none may have"
         yield Problem(f"{where}.identifier".removeprefix("."), what)
 
 

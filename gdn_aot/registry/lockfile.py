@@ -6,12 +6,13 @@ The same selection of the same commit gives the same bytes.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gdn_aot._files import write_whole
+from gdn_aot._files import read_regular, write_whole
 from gdn_aot.codec import Commit, Digest, Form, Record, TargetName
 from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, UsageError, VerificationError
 from gdn_aot.registry.base import check_revision, read_index
@@ -111,8 +112,9 @@ def write_lock(path: Path, lock: LockFile) -> bool:
     """
     content = LOCK_FORM.encode(lock)
     try:
-        if path.is_file() and path.read_bytes() == content:
-            return False
+        with suppress(FileNotFoundError):
+            if read_regular(path, MAX_BYTES) == content:
+                return False
         write_whole(path, content)
     except OSError as error:
         raise NotWritableError(f"cannot write {path}: {error.strerror or error}") from error
@@ -127,14 +129,11 @@ def read_lock(path: Path) -> LockFile:
         VerificationError: It is damaged; every problem has its path. `UnknownFormatError` if of another format.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        return LOCK_FORM.read(path)
     except FileNotFoundError:
         raise UsageError(f"there is no lock file {path}", hint="gdn-aot lock writes it") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="name another with --lock-file") from error
-    try:
-        return LOCK_FORM.decode(data)
     except VerificationError as error:
         unknown = isinstance(error, UnknownFormatError)
         hint = (

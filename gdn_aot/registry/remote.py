@@ -52,8 +52,8 @@ _PATIENCE = 60.0
 """Seconds: the longest ``Retry-After`` that is waited for."""
 _TIMEOUT = 60.0
 """Seconds without an answer. huggingface_hub 2 waits for ever, except where it downloads."""
-_MOST_REF = 4096
-"""Bytes of a file of the cache that holds a commit."""
+_MAX_REF = 256
+"""Bytes of a file that names a commit."""
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -319,7 +319,7 @@ class RemoteRegistry(Registry):
 
     def _remembered(self, revision: str) -> str:
         try:
-            commit = read_regular(self._cache() / "refs" / revision, _MOST_REF).decode("ascii", "replace").strip()
+            commit = _ref(self._cache() / "refs" / revision)
         except OSError:
             commit = ""
         if not COMMIT.fullmatch(commit):
@@ -331,9 +331,13 @@ class RemoteRegistry(Registry):
     def _remember(self, snapshot: Snapshot) -> None:
         place = self._cache() / "refs" / snapshot.revision
         with contextlib.suppress(OSError):  # a cache that is read-only still answers
-            if not place.is_file() or read_regular(place, _MOST_REF) != snapshot.commit.encode():
+            if not place.is_file() or _ref(place) != snapshot.commit:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(place, snapshot.commit.encode())
+
+
+def _ref(place: Path) -> str:
+    return read_regular(place, _MAX_REF).decode("ascii", "replace").strip()
 
 
 @contextlib.contextmanager

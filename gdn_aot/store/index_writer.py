@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gdn_aot.artifact.names import is_capture
+from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
 from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord
 
@@ -103,6 +104,7 @@ def _header(artifact: Artifact) -> dict[str, object]:
         "triton": manifest.triton.version,
         "workloads": manifest.workloads,
         "models": manifest.models,
+        "packages": [PROVIDERS[manifest.provider.name].package],
         "modules": sorted({kernel.module for kernel in manifest.kernels}),
         "kernels": len(manifest.kernels),
         "choices": sum(len(kernel.choices) for kernel in manifest.kernels),

@@ -14,6 +14,7 @@ from gdn_aot.artifact.names import CAPTURE
 from gdn_aot.capture.form import Capture, LeftOut
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.errors import UsageError
+from gdn_aot.launches import comparable
 from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
@@ -55,21 +56,27 @@ class CapturedKernels:
 
         It is what most processes chose, if they differ.
         """
-        configs = self._choices.get((target.name, kernel, key))
-        if not configs:
+        counts = self._choices.get((target.name, kernel, comparable(key)))
+        if not counts:
             return None
-        config = min(configs, key=lambda config: (-configs[config], str(config)))
-        note = f"chosen in {configs[config]} of {configs.total()} recorded processes" if len(configs) > 1 else ""
-        return config, note
+        most = min(counts, key=lambda text: (-counts[text], str(self._configs[text])))
+        note = f"chosen in {counts[most]} of {counts.total()} recorded processes" if len(counts) > 1 else ""
+        return self._configs[most], note
 
     @cached_property
-    def _choices(self) -> dict[tuple[str, str, Key], Counter[Config]]:
-        found: dict[tuple[str, str, Key], Counter[Config]] = {}
+    def _configs(self) -> dict[str, Config]:
+        """The configurations by their texts: their hashes could be chosen."""
+        tunings = (launch.tuning for kernel in self.capture.kernels for launch in kernel.launches)
+        return {repr(tuning.config): tuning.config for tuning in tunings if tuning is not None}
+
+    @cached_property
+    def _choices(self) -> dict[tuple[str, str, str], Counter[str]]:
+        found: dict[tuple[str, str, str], Counter[str]] = {}
         for kernel in self.capture.kernels:
             for launch in kernel.launches:
                 if launch.tuning is not None and launch.tuning.key is not None:
-                    place = (launch.target, kernel.name, launch.tuning.key)
-                    config = launch.tuning.config
+                    place = (launch.target, kernel.name, comparable(launch.tuning.key))
+                    config = repr(launch.tuning.config)
                     count = found.setdefault(place, Counter())
                     count[config] = max(count[config], launch.processes)
         return found

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
+from gdn_aot._files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ _PARAMETERS = {
     "CompiledKernel": ("self", "src", "metadata_group", "hash"),
     "Autotuner.check_disk_cache": ("self", "tuning_key", "configs", "bench_fn"),
 }
+_MAX_FILE = 64 << 20
+"""Bytes of a file in Triton's cache."""
 _MANAGER = {"get_file", "get_group", "put", "put_group"}
 _CHANGED_BY_COMPILING = ("num_warps",)
 """Options whose value in the metadata the compiler may change: warp specialization adds warps."""
@@ -145,13 +148,13 @@ def read_entry(root: Path, place: Place) -> bytes | None:
     Whole means: the list is there, every file in it is, and the metadata belong to this place.
     """
     try:
-        group = json.loads((root / place.directory / group_name(place)).read_bytes())["child_paths"]
+        group = json.loads(read_regular(root / place.directory / group_name(place), _MAX_FILE))["child_paths"]
         if not all(Path(path).is_file() for path in group.values()):
             return None
-        metadata = json.loads(Path(group[place.name]).read_bytes())
+        metadata = json.loads(read_regular(group[place.name], _MAX_FILE))
         if metadata["hash"] != kernel_hash(place) or not {"name", "shared", "target"} <= set(metadata):
             return None
-        return Path(group[cubin_name(place)]).read_bytes()
+        return read_regular(group[cubin_name(place)], _MAX_FILE)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

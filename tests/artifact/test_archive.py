@@ -20,7 +20,6 @@ from hypothesis import given, settings
 from msgspec.structs import replace
 from strategies import contents
 
-from gdn_aot import _files
 from gdn_aot.artifact import archive, container
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
@@ -130,12 +129,12 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     if keep:
         path.write_bytes(b"what was there before")
 
-    def open_full(path: str, mode: str) -> Any:
-        assert mode == "xb"
-        Path(path).open(mode).close()
+    def open_full(file: int, mode: str) -> Any:
+        assert mode == "wb"
+        os.close(file)
         return nullcontext(FullDisk())
 
-    monkeypatch.setattr(_files, "open", open_full, raising=False)
+    monkeypatch.setattr(os, "fdopen", open_full)
     with pytest.raises(NotWritableError, match="No space left") as caught:
         factory.write(path)
     assert caught.value.exit_code == 9
@@ -146,12 +145,13 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_full_device_fails_on_the_real_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    def open_full(path: str, mode: str) -> Any:
-        assert mode == "xb"
-        assert Path(path).parent == tmp_path
+    def open_full(file: int, mode: str) -> Any:
+        assert mode == "wb"
+        assert Path(f"/proc/self/fd/{file}").readlink().parent == tmp_path
+        os.close(file)
         return Path("/dev/full").open("wb", buffering=0)
 
-    monkeypatch.setattr(_files, "open", open_full, raising=False)
+    monkeypatch.setattr(os, "fdopen", open_full)
     with pytest.raises(NotWritableError, match="No space left"):
         factory.write(tmp_path)
 

@@ -83,7 +83,7 @@ def test_what_would_not_be_read_as_it_was_is_not_written(bad: Any) -> None:
 
 def test_a_relaxed_argument_is_a_constexpr_of_every_binary_and_named_once() -> None:
     manifest = factory.full_manifest()
-    (name,) = [name for name, kind in plain()["parts"]["signature"][0].items() if kind == "constexpr"]
+    name = next(name for name, kind in plain()["parts"]["signature"][0].items() if kind == "constexpr")
 
     def problems(*arguments: str) -> list[str]:
         relaxations = tuple(Relaxed(argument=argument, value=7, reason="a bound") for argument in arguments)
@@ -204,7 +204,10 @@ def _users(models: list[int], workloads: list[int]) -> Callable[[Any], None]:
         (lambda v: v["blobs"].reverse(), {"blobs[0]": "nothing refers to it"}),
         (lambda v: v["parts"]["options"].append({}), {"parts.options[1]": "nothing refers to it"}),
         (
-            lambda v: [v["parts"]["options"].insert(0, {}), v["kernels"][1]["binaries"][0].__setitem__(4, 1)],
+            lambda v: [
+                v["parts"]["metadata"].insert(0, {**v["parts"]["metadata"][0], "num_stages": 2}),
+                v["kernels"][1]["binaries"][0].__setitem__(METADATA, 1),
+            ],
             {},
         ),
         (
@@ -218,7 +221,7 @@ def _users(models: list[int], workloads: list[int]) -> Callable[[Any], None]:
         (_users([0], [0, 2]), {"parts.workloads[0]": "expected indices from 0, below 2"}),
         (_users([], [0]), {f"kernels[{place}][7]": "is empty" for place in EVERY_BINARY}),
         (_users([0], []), {f"kernels[{place}][8]": "is empty" for place in EVERY_BINARY}),
-        (lambda v: v["blobs"][0].update(size=64 << 20) or v["blobs"][1].update(size=64 << 20), {}),
+        (lambda v: v["blobs"][0].update(size=4 << 20) or v["blobs"][1].update(size=4 << 20), {}),
     ],
 )  # fmt: skip
 def test_numbers_of_parts_and_blobs(change: Callable[[Any], object], problems: dict[str, str]) -> None:
@@ -258,11 +261,11 @@ OTHER_FORM = "is not written as gdn-aot writes it: from byte"
         (SOUND[:-1], OTHER_FORM),
         (SOUND.replace(b":", b": ", 1), OTHER_FORM),
         (SOUND.replace(b"MIT", b"\\u004dIT"), OTHER_FORM),
-        (SOUND.replace(b'"num_ctas":1,', b"", 1), OTHER_FORM),
+        (SOUND.replace(b'"num_ctas":1,"maxnreg"', b'"maxnreg"', 1), OTHER_FORM),
         (SOUND.replace(b'"tp":1,', b'"tp":1.0,'), "tp"),
         (SOUND.replace(b'[64,"a"]', b"[64e0]"), OTHER_FORM),
-        (SOUND.replace(b'"name":"chunk_fwd_kernel_o"', b'"name":["\\ud800"]'), "surrogate"),
-        (SOUND.replace(b'"shared":65536,"ena', b'"shared":1e999,"ena'), "number out of range"),
+        (SOUND.replace(b'"tensordesc_meta":[]', b'"tensordesc_meta":["\\ud800"]'), "surrogate"),
+        (SOUND.replace(b'"shared":65536,"num', b'"shared":1e999,"num'), "number out of range"),
     ],
     ids=lambda value: repr(value[:30]),
 )

@@ -1,15 +1,14 @@
 import os
 import random
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import factory
 import pytest
 import zstandard
+from exhausting import memory_of_verify
 from factory import dump, plain
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -267,27 +266,29 @@ MANIFESTS: dict[str, Callable[[], bytes]] = {
     "one long string": lambda: b'{"format":1,"identifier":"%s"}' % (b"a" * 33_000_000),
     "zeros": lambda: bytes(1 << 25),
     "free JSON": lambda: free_json(b",".join(b'{"k%010d":1.5}' % n for n in range(980_000))),
+    "nested objects": lambda: free_json(b",".join([b'{"a":' * 31 + b"1" + b"}" * 31] * 64_000)),
+    "nested objects below the cap": lambda: free_json(b",".join([b'{"a":' * 31 + b"1" + b"}" * 31] * 6_400)),
+    "strings below the cap": lambda: free_json(b",".join(b'"%06d"' % n for n in range(1_990_000))),
+    "wide strings": lambda: free_json(b",".join('"😀%06d"'.encode() % n for n in range(2_000_000))),
+    "wide strings below the cap": lambda: free_json(b",".join('"😀%d"'.encode() % n for n in range(600_000))),
+    "one wide string": lambda: free_json(b'"%s\\ud83d\\ude00"' % (b"a" * 33_000_000)),
+    "options that no key has": lambda: rows_with("options", lambda n: {f"x{n}_{k}": None for k in range(80)}, 15_000),
+    "metadata of their own": lambda: rows_with("metadata", lambda n: {"x": n}, 60_000),
 }
 
-SCRIPT = """
-import resource, sys
-from gdn_aot.cli.main import run
-resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-codes = [run(["verify", sys.argv[1]]), run(["inspect", "--json", sys.argv[1]])]
-with open("/proc/self/status") as status:
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-print(codes, peak // 1024, file=sys.stderr)
-"""
 
-
-def memory_of_verify(path: Path) -> int:
-    """Run verify and inspect in a process of their own; return the most memory they took, in MiB."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, check=False)
-    *_, last = done.stderr.splitlines()
-    assert "Traceback" not in done.stderr
-    codes, memory = last.rsplit(" ", 1)
-    assert codes == "[5, 5]", done.stderr
-    return int(memory)
+def rows_with(field: str, more: Callable[[int], dict[str, Any]], count: int) -> bytes:
+    """Return a manifest with so many binaries, each with a part of its own."""
+    value = factory.plain()
+    kernel, part = value["kernels"][0], value["parts"][field]
+    first, last = kernel["binaries"]
+    place = list(value["parts"]).index(field) + 1
+    part[:] = [*({**part[0], **more(n)} for n in range(count)), part[0]]
+    kernel["binaries"] = [[f"{n}{first[0]}", *first[1:]] for n in range(count)] + [last]
+    for number, row in enumerate(kernel["binaries"]):
+        row[place] = number
+    value["kernels"][1]["binaries"][0][place] = count
+    return factory.dump(value)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -299,6 +300,38 @@ def test_hostile_manifest_takes_little_memory(name: str, tmp_path: Path) -> None
     path.write_bytes(factory.wrap(fast.compress(content)))
     del data, content
     assert memory_of_verify(path) < 512
+
+
+def artifact_of(texts: Iterable[bytes]) -> bytes:
+    """Return an artifact with these licence texts, compressed in a hurry."""
+    value = factory.plain()
+    texts = list(texts)
+    digests = [factory.sha256(text) for text in texts]
+    value["provider"]["license_files"] += [{"path": f"L{n}", "blob": digest} for n, digest in enumerate(digests)]
+    value["blobs"][1:1] = [{"sha256": d, "size": len(t)} for d, t in zip(digests, texts, strict=True)]
+    for kernel in value["kernels"]:
+        for row in kernel["binaries"]:
+            row[-1] += len(texts)
+    first, *rest = [factory.member(f"blobs/{digest}", data) for digest, data in factory.make_blobs().items()]
+    more = [factory.member(f"blobs/{digest}", text) for digest, text in zip(digests, texts, strict=True)]
+    content = b"".join([factory.member("manifest.json", dump(value)), first, *more, *rest, tar.END])
+    return factory.wrap(zstandard.ZstdCompressor(level=1, write_checksum=True).compress(content))
+
+
+def test_many_blobs_take_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb"
+    path.write_bytes(artifact_of(bytes([n]) * (4 << 20) for n in range(31)))
+    assert path.stat().st_size < 1 << 16
+    assert memory_of_verify(path, code=0) < 128
+
+
+def test_a_file_does_not_hold_any_number_of_times_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "bomb"
+    path.write_bytes(artifact_of(bytes([n]) * (4 << 20) for n in range(40)))
+    (problem,) = examine(path).problems
+    assert (
+        problem.what == f"holds {len(factory.unpack(path.read_bytes()))} bytes, over 64 times as many as the file has"
+    )
 
 
 def zeros(stream: Any, size: int) -> bytes:

@@ -12,9 +12,12 @@ import pytest
 import triton
 from builds import Built, offered
 from helpers import ROOT
+from msgspec.structs import replace
 
 from gdn_aot.artifact import elf
+from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.manifest_json import to_json
+from gdn_aot.artifact.verify import examine
 
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 PR_36599 = {
@@ -39,8 +42,8 @@ def test_every_cubin_is_for_the_target(built: Built, tmp_path: Path) -> None:
         for binary in kernel.binaries:
             info = elf.describe(built.artifact.read_blob(binary.cubin))
             assert info.arch == number
-            assert kernel.qualname in info.kernels
-            assert binary.metadata["name"] in info.kernels
+            assert kernel.qualname in info.entries
+            assert binary.metadata["name"] in info.entries
             assert info.registers == binary.resources.registers > 0
             assert binary.resources.shared == binary.metadata["shared"] <= built.manifest.target.max_shared
         # NVIDIA's own tool on one binary of each kernel
@@ -111,6 +114,27 @@ def test_nothing_names_this_machine(built: Built) -> None:
         assert [place for place in _paths_of_this_machine(built) if place in data] == []
         assert b".py" not in data or digest == "manifest"
         assert not re.search(rb"\.(nv_)?debug_(line|info)", data), "line information holds paths"
+
+
+def test_cubins_that_are_swapped_within_a_kernel_are_noticed(built: Built, tmp_path: Path) -> None:
+    """As far as they differ in what the manifest says of them: parameters, threads, registers, local memory."""
+    kernels, blobs, expected = [], dict(built.artifact.iter_blobs()), set[str]()
+    for kernel in built.manifest.kernels:
+        first, *rest = kernel.binaries
+        told = {binary.cubin: elf.describe(blobs[binary.cubin]) for binary in kernel.binaries}
+        other = next((binary for binary in rest if told[binary.cubin] != told[first.cubin]), None)
+        if other is not None:
+            pair = {first.cubin: other.cubin, other.cubin: first.cubin}
+            expected |= pair.keys()
+            binaries = tuple(replace(b, cubin=pair.get(b.cubin, b.cubin)) for b in kernel.binaries)
+            kernels.append(replace(kernel, binaries=binaries))
+        else:
+            kernels.append(kernel)
+    assert expected
+    swapped = replace(built.manifest, kernels=tuple(kernels))
+    contents = {digest: bytes(content) for digest, content in blobs.items()}
+    path = write_artifact(swapped, contents, tmp_path / "swapped.tar.zst").path
+    assert {problem.where.removeprefix("blobs/") for problem in examine(path).problems} == expected
 
 
 def test_the_provider_licence_is_inside(built: Built) -> None:

@@ -79,6 +79,7 @@ def vllm(tmp_path: Path) -> Any:
     """A store with an artifact of vLLM 0.24.0 that has some of its names, and vLLM in the environment."""
     plain = factory.make_manifest()
     triton = installed.version("triton") or ""
+    cubin = factory.kernel_of(b"code", target="sm_90")
     made = replace(
         plain,
         identifier=make_identifier("vllm", "0.24.0", triton, "sm_90"),
@@ -87,7 +88,7 @@ def vllm(tmp_path: Path) -> Any:
         triton=replace(plain.triton, version=triton),
         kernels=tuple(
             replace(
-                factory.make_kernel(factory.make_binary(factory.CUBINS[0]), qualname=name),
+                factory.make_kernel(factory.make_binary(cubin, target="sm_90"), qualname=name),
                 module=f"vllm.model_executor.layers.fla.ops.{module}",
                 sources=(),
             )
@@ -95,7 +96,7 @@ def vllm(tmp_path: Path) -> Any:
         ),
     )
     path = tmp_path / "vllm.tar.zst"
-    blobs = {factory.sha256(data): data for data in (factory.LICENSE, factory.CUBINS[0])}
+    blobs = {factory.sha256(data): data for data in (factory.LICENSE, cubin)}
     install(Store(str(tmp_path / "home")), open_artifact(write_artifact(made, blobs, path).path))
     distribution(tmp_path / "site", "vllm", "0.24.0")
     package = tmp_path / "site/vllm/model_executor/layers/fla/ops"

@@ -14,7 +14,6 @@ from helpers import ROOT
 from msgspec.structs import replace
 from tuning_records import choice, config, full, kernel, plain, record, times, written
 
-from gdn_aot import _files
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.records import tuning as r
 
@@ -219,7 +218,7 @@ def test_a_record_of_something_else_is_refused(tmp_path: Path, wanted: dict[str,
 
 def test_no_file_is_no_record_and_a_directory_is_refused(tmp_path: Path) -> None:
     assert r.load(tmp_path / "none.json") is None
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="cannot be read: is not a regular file"):
         r.load(tmp_path)
 
 
@@ -320,15 +319,16 @@ def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.M
     path = records.write(tmp_path, full())
     before = path.read_bytes()
 
-    def full_disk(*_args: object) -> None:
+    def full_disk(*_args: object, **_more: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def full_after_some(name: str, _mode: str) -> IO[bytes]:
-        Path(name).write_bytes(before[:100])
+    def full_after_some(file: int, _mode: str) -> IO[bytes]:
+        os.write(file, before[:100])
+        os.close(file)
         return Path("/dev/full").open("wb", buffering=0)
 
     if where == "write":
-        monkeypatch.setattr(_files, "open", full_after_some, raising=False)
+        monkeypatch.setattr(os, "fdopen", full_after_some)
     else:
         monkeypatch.setattr(os, "fsync" if where == "sync" else "replace", full_disk)
     with pytest.raises(NotWritableError, match=r"cannot write the tuning record .*No space left on device") as caught:

@@ -10,6 +10,7 @@ from helpers import expect_error
 from making import SM_90, SM_120, WANTED, make
 from registries import Here, kept
 from storing import check_store, place_of
+from swapping import swap_while_fetching
 
 from gdn_aot.artifact.archive import Written
 from gdn_aot.artifact.names import make_identifier
@@ -114,6 +115,13 @@ def test_a_file_that_is_swapped_while_it_is_checked(
     assert target.read_bytes() == other.read_bytes()
     assert check_store(here.home) == [sm_120.sha256]
     assert StoredArtifact(str(place_of(here.home))).manifest == open_artifact(sm_120.path).manifest
+
+
+def test_a_file_that_is_swapped_again_and_again(here: Here) -> None:
+    """Somebody else writes into it all the time; what is installed is what is pinned, or nothing."""
+    found = swap_while_fetching(here, 60)
+    assert found["evil"] == 0
+    assert min(found["good"], found["refused"]) > 0, found
 
 
 def test_a_missing_file(here: Here) -> None:

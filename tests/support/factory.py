@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
+from cubins import make_cubin
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names, tar
@@ -14,10 +15,30 @@ from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.container import compressor
 from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.artifact.trailer import trailer
-from gdn_aot.launches import Config, Dependency, Global, Key, Resources, Scalar, SourceFile, Specialization
+from gdn_aot.launches import Config, Dependency, Global, Json, Key, Resources, Scalar, SourceFile, Specialization
 
 LICENSE = b"MIT License\n\nPermission is hereby granted ...\n"
-CUBINS = (b"\x7fELF" + bytes(range(256)) * 20, b"\x7fELF" + bytes(range(255, -1, -1)) * 12)
+NAME = "chunk_fwd_kernel_o"
+SIGNATURE: dict[str, Json] = {
+    "k": "*bf16", "h": ["*fp32", "i32"], "T": "i32", "D": "constexpr", "BK": "constexpr", "BV": "constexpr",
+    "ACTIVATION": "constexpr",
+}  # fmt: skip
+_ARGUMENTS = (
+    "[('*bf16', 'D'), (('*fp32', 'i32'), ('D', '')), ('i32', {}), ('constexpr', 128), ('constexpr', 64), "
+    "('constexpr', None), ('constexpr', 'silu')]"
+)
+_OPTIONS = "{'num_warps': 4, 'maxnreg': None, 'debug': False, 'instrumentation_mode': ''}"
+KEY, OTHER = (_ARGUMENTS.format(text) + _OPTIONS for text in ("''", "None"))
+"""Launch keys of one specialization."""
+
+
+def kernel_of(code: bytes, *, target: str = "sm_120") -> bytes:
+    """Return a cubin that fits `make_binary`."""
+    sizes = (8, 8, 4, 4, 8, 8)
+    return make_cubin(NAME, arch=int(target[3:]), parameters=sizes, threads=128, registers=168, code=code)
+
+
+CUBINS = (kernel_of(bytes(range(256)) * 20), kernel_of(bytes(range(255, -1, -1)) * 12))
 
 
 def sha256(data: bytes) -> str:
@@ -32,20 +53,27 @@ def make_choice(key: Key = (16, 128, "torch.bfloat16"), provenance: m.Provenance
     return m.Choice(key=key, config=make_config(), provenance=provenance, derived=False, note="")
 
 
-def make_binary(cubin: bytes, launch_key: str = "(('*bf16', 'D'), 128)") -> m.Binary:
+def make_binary(cubin: bytes, launch_key: str = KEY, *, target: str = "sm_120") -> m.Binary:
     return m.Binary(
         launch_key=launch_key,
         specialization=Specialization(
-            signature={"k": "*bf16", "h": ["*fp32", "i32"], "T": "i32", "BT": "constexpr"},
-            constants=(((3,), {"constexpr": 64}), ((4,), None), ((5, 0), {"dtype": "fp32"}), ((6,), 16)),
-            attributes=(((0,), (("tt.divisibility", 16),)),),
-            options={"num_warps": 4, "maxnreg": None, "supported_fp8_dtypes": ["fp8e4b15", "fp8e5"]},
+            signature=SIGNATURE,
+            constants=(((3,), 128), ((4,), 64), ((5,), None), ((6,), "silu")),
+            attributes=(((0,), (("tt.divisibility", 16),)), ((1, 0), (("tt.divisibility", 16),)), ((2,), ())),
+            options={"num_warps": 4, "maxnreg": None},
         ),
         metadata={
-            "name": "chunk_fwd_kernel_o",
+            "name": NAME,
             "shared": 65536,
+            "num_warps": 4,
+            "num_ctas": 1,
+            "num_stages": 3,
+            "launch_cooperative_grid": False,
+            "launch_pdl": False,
+            "global_scratch_size": 0,
+            "profile_scratch_size": 0,
             "enable_fp_fusion": True,
-            "target": {"backend": "cuda", "arch": 120, "warp_size": 32},
+            "target": {"backend": "cuda", "arch": int(target[3:]), "warp_size": 32},
             "tensordesc_meta": [],
         },
         resources=Resources(registers=168, shared=65536, local=0),
@@ -96,7 +124,7 @@ def make_manifest(*, blobs: tuple[m.Blob, ...] = (), epoch: int = 0) -> m.Manife
         max_tokens=32768,
         max_batch=64,
         kernels=(
-            make_kernel(make_binary(CUBINS[0]), make_binary(CUBINS[1], "other")),
+            make_kernel(make_binary(CUBINS[0]), make_binary(CUBINS[1], OTHER)),
             make_kernel(make_binary(CUBINS[0]), qualname="l2norm_fwd_kernel"),
         ),
         not_covered=(m.NotCovered(kernel="fla.ops.x:y", reason="needs 98304 bytes", keys=((64, "a"),)),),

@@ -23,6 +23,8 @@ SM_120, SM_90 = "fla0.6.0-triton3.6.0-sm_120", "fla0.6.0-triton3.6.0-sm_90"
 TARGETS = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 WANTED = ("--provider", "fla", "--provider-version", "0.6.0", "--triton", "3.6.0")
 """Options that ask for what `make` makes, whatever is installed here."""
+_LARGEST = 4_000_000
+"""Bytes of code in one cubin."""
 
 
 def make(
@@ -40,7 +42,11 @@ def make(
     These have `size` bytes, which do not compress; all targets share a quarter of them.
     """
     own, shared = random.Random(f"{target} {build} {size}"), random.Random(f"{build} {size}")
-    cubins = b"\x7fELF" + own.randbytes(size * 3 // 4), b"\x7fELF" + shared.randbytes(size // 4)
+    code = own.randbytes(size * 3 // 4)
+    pieces = [code[at : at + _LARGEST] for at in range(0, len(code), _LARGEST)]
+    cubins = [factory.kernel_of(code, target=target) for code in (*pieces, shared.randbytes(size // 4))]
+    first, *more = (factory.make_binary(cubin, target=target) for cubin in cubins[:-1])
+    second = factory.make_binary(cubins[-1], factory.OTHER, target=target)
     row, plain = get_target(target), factory.make_manifest()
     manifest = replace(
         plain,
@@ -49,8 +55,9 @@ def make(
         provider=replace(plain.provider, version=version),
         triton=replace(plain.triton, version=triton),
         kernels=(
-            factory.make_kernel(factory.make_binary(cubins[0]), factory.make_binary(cubins[1], "other")),
-            factory.make_kernel(factory.make_binary(cubins[0]), qualname="l2norm_fwd_kernel"),
+            factory.make_kernel(first, second),
+            factory.make_kernel(first, qualname="l2norm_fwd_kernel"),
+            *(factory.make_kernel(one, qualname=f"more{number}") for number, one in enumerate(more)),
         ),
         build=replace(plain.build, commit="c" * 40, dirty=dirty),
     )

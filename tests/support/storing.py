@@ -99,15 +99,17 @@ def check_store(home: Path) -> list[str]:
 
 def variant(folder: Path, number: int, *, epoch: int = 0, target: str = "sm_120") -> Artifact:
     """A small artifact; another number is another build."""
-    own = b"\x7fELF" + bytes([number]) * 3000
+    own, shared = (factory.kernel_of(code, target=target) for code in (bytes([number]) * 3000, b"shared"))
     manifest = factory.make_manifest(epoch=epoch)
     kernel, other = manifest.kernels
-    binaries = (factory.make_binary(own), factory.make_binary(factory.CUBINS[0], "other"))
-    kernels = (replace(kernel, binaries=binaries), other)
+    first, second = (
+        factory.make_binary(cubin, key, target=target) for cubin, key in ((own, factory.KEY), (shared, factory.OTHER))
+    )
+    kernels = (replace(kernel, binaries=(first, second)), replace(other, binaries=(second,)))
     shape = m.GPU(name=target, capability=(int(target[3:-1]), int(target[-1])), warp_size=32, max_shared=101376)
     name = names.make_identifier("fla", "0.6.0", "3.6.0", target)
     manifest = replace(manifest, kernels=kernels, target=shape, identifier=name)
-    blobs = {factory.sha256(data): data for data in (factory.LICENSE, factory.CUBINS[0], own)}
+    blobs = {factory.sha256(data): data for data in (factory.LICENSE, shared, own)}
     return open_artifact(write_artifact(manifest, blobs, folder / f"{number}-{epoch}-{target}.tar.zst").path)
 
 

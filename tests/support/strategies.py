@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import factory
+from cubins import make_cubin
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as m
+from gdn_aot.artifact.cubins import parameters_of
 from gdn_aot.artifact.names import is_capture
-from gdn_aot.launches import ArgumentPath, Config, Json, Relaxed, Resources, Specialization
+from gdn_aot.launches import ArgumentPath, Config, Json, Relaxed, Resources, Specialization, comparable
 
 text = st.text(max_size=8)
 small = st.integers(0, 1 << 20)
@@ -25,12 +27,8 @@ free: st.SearchStrategy[Json] = st.recursive(
     max_leaves=6,
 )
 keys = st.lists(scalars, max_size=3).map(tuple)
-constants = scalars | free.map(lambda value: {"constexpr": value}) | text.map(lambda value: {"dtype": value})
-arguments = st.lists(st.integers(0, 9), min_size=1, max_size=2).map(tuple)
-
-
-def _paths(values: st.SearchStrategy[Json]) -> st.SearchStrategy[tuple[tuple[ArgumentPath, Json], ...]]:
-    return st.lists(st.tuples(arguments, values), max_size=2).map(tuple)
+names = st.from_regex(r"[a-z][a-z0-9]{0,5}x", fullmatch=True)
+"""None is a keyword."""
 
 
 def _indices(items: Sequence[object]) -> st.SearchStrategy[tuple[int, ...]]:
@@ -38,70 +36,121 @@ def _indices(items: Sequence[object]) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 sizes = dict.fromkeys(("heads", "v_heads", "k_dim", "v_dim", "conv_width"), small)
-configs = st.builds(
-    Config,
-    kwargs=st.dictionaries(text, scalars, max_size=2).map(lambda kwargs: tuple(kwargs.items())),
-    num_warps=st.integers(1, 64),
-    num_stages=st.integers(0, 9),
-    num_ctas=st.integers(1, 16),
-    maxnreg=st.none() | st.integers(1, 255),
-)
-choices = st.builds(
-    m.Choice,
-    key=keys,
-    config=configs,
-    provenance=st.sampled_from(("measured", "transferred", "default")),
-    derived=st.booleans(),
-    note=text,
-)
-specializations = st.builds(
-    Specialization,
-    signature=st.dictionaries(text, st.just("constexpr") | text | st.lists(text, max_size=2), max_size=3),
-    constants=_paths(constants),
-    attributes=_paths(st.lists(st.tuples(text, scalars), max_size=2).map(tuple)),
-    options=st.dictionaries(text, free, max_size=2),
-)
+config_values = st.none() | st.booleans() | st.integers(-(2**31), 2**31 - 1) | text
+
+
+def configs(arguments: Sequence[str] | None = None) -> st.SearchStrategy[Config]:
+    """Configurations that set some of these arguments, or any."""
+    some = names if arguments is None else st.sampled_from([*arguments, ""])
+    kwargs = st.dictionaries(some, config_values, max_size=2)
+    return st.builds(
+        Config,
+        kwargs=kwargs.map(lambda kwargs: tuple(item for item in kwargs.items() if item[0])),
+        num_warps=st.sampled_from((1, 2, 4, 8, 16, 32)),
+        num_stages=st.integers(0, 9),
+        num_ctas=st.integers(1, 16),
+        maxnreg=st.none() | st.integers(1, 255),
+    )
+
+
+def _choices(arguments: Sequence[str] | None) -> st.SearchStrategy[m.Choice]:
+    return st.builds(
+        m.Choice,
+        key=keys,
+        config=configs(arguments),
+        provenance=st.sampled_from(("measured", "transferred", "default")),
+        derived=st.booleans(),
+        note=text,
+    )
+
+
+@st.composite
+def launches(draw: st.DrawFn) -> tuple[str, Specialization]:
+    """A launch key and what it says."""
+    signature: dict[str, Json] = {}
+    texts: list[str] = []
+    constants: list[tuple[ArgumentPath, Json]] = []
+    attributes: list[tuple[ArgumentPath, tuple[tuple[str, Json], ...]]] = []
+    kinds = st.sampled_from(("constexpr", "i32", "*bf16", "fp32", "u1", ("*fp32", "i32")))
+    for place, (name, kind) in enumerate(draw(st.dictionaries(names, kinds, max_size=4)).items()):
+        signature[name] = [*kind] if isinstance(kind, tuple) else kind
+        if kind == "constexpr":
+            objects = text.map(lambda name: {"dtype": name}) | free.map(lambda inner: {"constexpr": inner})
+            value = draw(scalars | objects)
+            texts.append(f"('constexpr', {'triton.language.x' if isinstance(value, dict) else repr(value)})")
+            constants.append(((place,), value))
+        elif isinstance(kind, tuple):
+            texts.append(f"({kind!r}, ('D', ''))")
+        else:
+            found = draw(st.sampled_from(("'D'", "''", "None", "1")))
+            texts.append(f"({kind!r}, {found})")
+            if found[0] == "'":
+                attributes.append(((place,), (("tt.divisibility", 16),) if found == "'D'" else ()))
+    options = draw(st.dictionaries(names, scalars, max_size=2))
+    said = {**options, "debug": False, "instrumentation_mode": ""}
+    return f"[{', '.join(texts)}]{said!r}", Specialization(
+        signature=signature, constants=tuple(constants), attributes=tuple(attributes), options=options
+    )
+
+
+lists = st.recursive(scalars | st.just(2**64 - 1), lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+
+
+@st.composite
+def _binaries(draw: st.DrawFn, models: Sequence[object], workloads: Sequence[object]) -> tuple[m.Binary, bytes]:
+    """A binary, and its cubin."""
+    key, specialization = draw(launches())
+    plain = factory.make_binary(b"")
+    warps = draw(st.integers(1, 32))
+    resources = Resources(registers=draw(small), shared=draw(st.integers(0, 99)), local=0)
+    cubin = make_cubin(
+        "kernel",
+        parameters=parameters_of(specialization.signature) or (),
+        threads=32 * warps,
+        registers=resources.registers,
+        code=draw(st.binary(max_size=1500)),
+    )
+    more = draw(st.dictionaries(names, lists, max_size=3))
+    own = {"name": "kernel", "num_warps": warps, "shared": resources.shared}
+    return replace(
+        plain,
+        launch_key=key,
+        specialization=specialization,
+        metadata={**more, **plain.metadata, **own},
+        resources=resources,
+        models=draw(_indices(models)),
+        workloads=draw(_indices(workloads)),
+        cubin=factory.sha256(cubin),
+    ), cubin
 
 
 @st.composite
 def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
     """A manifest without blob table, and its blobs."""
     blobs = {factory.sha256(data): data for data in draw(st.lists(st.binary(max_size=1500), min_size=1, max_size=4))}
-    digests = list(blobs)
+    texts = tuple(blobs)
     models = draw(st.lists(st.builds(m.TracedShape, name=text, tp=small, **sizes, dtype=text), min_size=1, max_size=3))
     plain = text.filter(lambda name: not is_capture(name))  # a capture would be in the identifier, too
     workloads = draw(st.lists(plain, min_size=1, max_size=3))
     count = draw(st.integers(0, 2))
     kernels = []
     for number in range(count):
-        binaries = draw(
-            st.lists(
-                st.builds(
-                    m.Binary,
-                    launch_key=text,
-                    specialization=specializations,
-                    metadata=st.dictionaries(text, free, max_size=3),
-                    resources=st.builds(Resources, registers=small, shared=small, local=small),
-                    models=_indices(models),
-                    workloads=_indices(workloads),
-                    cubin=st.sampled_from(digests),
-                ),
-                max_size=2,
-                unique_by=lambda binary: binary.launch_key,
-            )
-        )
+        made = draw(st.lists(_binaries(models, workloads), max_size=2, unique_by=lambda pair: pair[0].launch_key))
+        binaries = [binary for binary, _ in made]
+        blobs |= {binary.cubin: cubin for binary, cubin in made}
         kernel = factory.make_kernel(*binaries, qualname=f"kernel{number}")
-        chosen = draw(st.lists(choices, max_size=2, unique_by=lambda choice: choice.key))
         arguments = [  # constexprs of every binary
             name
             for name, kind in (binaries[0].specialization.signature.items() if binaries else ())
             if all(binary.specialization.signature.get(name) == "constexpr" for binary in binaries)
         ]
+        own = arguments if binaries else None
+        chosen = draw(st.lists(_choices(own), max_size=2, unique_by=lambda choice: comparable(choice.key)))
         relaxed = draw(st.lists(st.sampled_from(arguments), max_size=1)) if arguments else []
         relaxations = tuple(Relaxed(argument=name, value=draw(small), reason=draw(text)) for name in relaxed)
         kernels.append(replace(kernel, choices=tuple(chosen), relaxations=relaxations))
     base = factory.make_manifest(epoch=draw(st.sampled_from((0, 1, 1790000000))))
-    files = tuple(m.LicenseFile(path=f"LICENSE.{n}", blob=digest) for n, digest in enumerate(digests))
+    files = tuple(m.LicenseFile(path=f"LICENSE.{n}", blob=digest) for n, digest in enumerate(texts))
     manifest = replace(
         base,
         provider=replace(base.provider, license_files=files),

@@ -45,7 +45,11 @@ def _trace(configs: list[Config], key: Key, specialization: Specialization = SPE
     )
 
 
-@given(st.lists(strategies.configs, min_size=1, max_size=3), strategies.keys, strategies.specializations)
+@given(
+    st.lists(strategies.configs(), min_size=1, max_size=3),
+    strategies.keys,
+    strategies.launches().map(lambda launch: launch[1]),
+)
 def test_round_trip(configs: list[Config], key: Key, specialization: Specialization) -> None:
     trace = _trace(configs, key, specialization)
     assert Trace.from_json(trace.to_json()) == trace

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import asdict
 
-from gdn_aot._files import is_there, write_whole
+from gdn_aot._files import is_there, read_regular, write_whole
 from gdn_aot.errors import NotWritableError, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _DECORATOR = "fla_cache_autotune"
 _READER = "fla.ops.utils.cache"
 _ENTRIES = "autotune_entries"
 """Member of the files in which the reader looks keys up; older versions of it knew one configuration per kernel."""
+_MAX_BYTES = 64 << 20
+"""Bytes of an exported file."""
 _MAKER = "gdn-aot"
 """In the files that were written here, so that they can be told from those of others."""
 
@@ -149,7 +151,7 @@ def write(export: Export, directory: Path) -> None:
             )
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in export.files.items():
-            if name not in earlier or (directory / name).read_bytes() != content:
+            if name not in earlier or read_regular(directory / name, _MAX_BYTES) != content:
                 write_whole(directory / name, content, sync=True)
         for name in earlier.difference(export.files):
             (directory / name).unlink()
@@ -178,7 +180,7 @@ def _config(config: Config) -> dict[str, object]:
 
 def _is_ours(path: Path) -> bool:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_regular(path, _MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("made_by") == _MAKER

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from machines import Site, fetch_at_once, kill_fetches
 from processes import ALL
-from registries import check_kills
+from registries import Here, check_kills
+from swapping import swap_while_fetching
 
 from examples import docker, kubernetes, registry, tools
 
@@ -18,6 +19,12 @@ def test_fetchers_at_once(site: Site) -> None:
 
 def test_killed_at_any_moment(site: Site) -> None:
     kill_fetches(50, site)
+
+
+def test_a_file_that_is_swapped_again_and_again(here: Here) -> None:
+    found = swap_while_fetching(here, 200)
+    assert found["evil"] == 0
+    assert min(found["good"], found["refused"]) > 10, found
 
 
 @pytest.mark.parametrize("kind", ["none", "empty", "release", "copy"])
