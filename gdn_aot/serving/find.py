@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 
 from gdn_aot._plain import Plain
+from gdn_aot._text import shown
 from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.artifact.trailer import digest
 from gdn_aot.errors import GdnAotError, NotWritableError, UnknownFormatError, VerificationError
@@ -59,7 +60,9 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
         except UNREADABLE as error:
             verdicts.append(Verdict(place, accepted=False, reason=said(error)))
             continue
-        verdicts.append(Verdict(artifact.index.header["identifier"], accepted=not reason, reason=reason or "fits"))
+        verdicts.append(
+            Verdict(shown(artifact.index.header["identifier"]), accepted=not reason, reason=reason or "fits")
+        )
         if not reason:
             found.append(artifact)
     return found, verdicts
@@ -68,12 +71,15 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
 def unfit(index: Index) -> str:
     """Return why an artifact does not fit what is installed, or nothing."""
     header = index.header
+    foreign = {module.partition(".")[0] for module in header["modules"]}.difference(header["packages"])
+    if foreign:
+        return f"it has kernels of {shown(min(foreign))}, which is not of {shown(header['distribution'])}"
     for name, wanted in ((header["distribution"], header["version"]), ("triton", header["triton"])):
         version = installed.version(name)
         if version is None:
-            return f"{name} is not installed"
+            return f"{shown(name)} is not installed"
         if version != wanted:
-            return f"made for {name} {wanted}, installed is {version}"
+            return f"made for {name} {shown(wanted)}, installed is {shown(version)}"
     return ""
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 NAME = "index"
 """File name of the index in the directory of an artifact."""
 
-MAGIC = b"gdnaot\0\1"
+MAGIC = b"gdnaot\0\2"
 FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
 BLOB = struct.Struct("<32sQQ")
@@ -50,7 +50,7 @@ _LARGEST, _MAX_HEADER, _MAX_MODULES, _MAX_CHOICES = 256 << 20, 1 << 20, 1000, 40
 """Bytes of an index and of its header; modules of an artifact; choices of a kernel."""
 _KEYS = (
     (("identifier", "sha256", "manifest_sha256", "target", "provider", "distribution", "version", "triton"), str),
-    (("capability", "workloads", "models", "modules"), list),
+    (("capability", "workloads", "models", "modules", "packages"), list),
     (("kernels", "choices", "binaries"), int),
 )
 """Keys of the header by the type that each must have."""
@@ -269,7 +269,7 @@ def _checked(header: Any) -> Any:
     """
     typed: list[tuple[object, type]] = [(header[name], kind) for names, kind in _KEYS for name in names]
     typed += [(member, int) for member in header["capability"]]
-    typed += [(member, str) for name in ("modules", "workloads") for member in header[name]]
+    typed += [(member, str) for name in ("modules", "packages", "workloads") for member in header[name]]
     if not all(isinstance(value, kind) for value, kind in typed):
         raise TypeError
     if len(header["modules"]) > _MAX_MODULES or len(header["capability"]) != 2:  # noqa: PLR2004

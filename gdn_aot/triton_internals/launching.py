@@ -17,6 +17,9 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot.artifact.cubins import parameters_of
+from gdn_aot.artifact.elf import describe
+from gdn_aot.errors import VerificationError
 from gdn_aot.triton_internals import active_driver, make_source
 
 if TYPE_CHECKING:
@@ -47,8 +50,13 @@ def check_record(jit: Any, record: BinaryRecord, code: bytes) -> None:
     if named != expected:
         unlike = [name for name in (*named, *expected) if (name in named) != (name in expected)] or named
         raise ValueError(f"its signature has {len(named)} of {len(expected)} parameters; see {unlike[0]}")
-    if not code.startswith(b"\x7fELF"):
-        raise ValueError("its code is not a cubin")
+    try:
+        entry = describe(code).entries.get(record.metadata["name"])
+    except VerificationError as error:
+        raise ValueError("its code is not a cubin") from error
+    taken = parameters_of(record.specialization["signature"])
+    if entry is None or (taken is not None and entry.parameters != taken):
+        raise ValueError("its code takes other parameters than its signature says")
 
 
 def kernel_kinds(record: BinaryRecord) -> str | None:

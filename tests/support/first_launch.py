@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import launching
+from cubins import make_cubin
 
 driver = launching.start("sm_90")
 counter = launching.Counter()
@@ -22,13 +23,12 @@ counter = launching.Counter()
 import kernels  # type: ignore[import-not-found]  # noqa: E402
 
 from gdn_aot import triton_internals  # noqa: E402
+from gdn_aot.artifact.cubins import parameters_of  # noqa: E402
 from gdn_aot.serving import log  # noqa: E402
 from gdn_aot.serving.kernels import ServedKernel  # noqa: E402
 from gdn_aot.serving.state import State  # noqa: E402
 from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord, ConfigRecord  # noqa: E402
 
-CODE = b"\x7fELF" + bytes(60)
-"""What an artifact has; code that Triton compiles has another size."""
 every, (tuned, tuner) = kernels.every, triton_internals.layers(kernels.tuned)
 inner = tuner.fn
 fail: list[Exception] = []
@@ -36,13 +36,15 @@ fail: list[Exception] = []
 both: list[Exception] = []
 said: list[str] = []
 _launcher = driver.launcher_cls
+_sizes: set[int] = set()
+"""Bytes of the code that artifacts have; code that Triton compiles has other sizes."""
 
 
 def _launcher_cls(src: Any, metadata: Any) -> Any:
     launch = _launcher(src, metadata)
 
     def checked(x: int, y: int, z: int, stream: int, function: int, *rest: Any) -> None:
-        errors = both or (fail if driver.loaded[function - 1][1] == len(CODE) else [])
+        errors = both or (fail if driver.loaded[function - 1][1] in _sizes else [])
         if errors:
             raise errors.pop()
         launch(x, y, z, stream, function, *rest)
@@ -83,6 +85,18 @@ def binary(jit: Any, args: tuple[Any, ...], **changes: Any) -> BinaryRecord:
         changes.get("metadata", lambda old: old)(made),
         {name: changes.get(name, lambda old: old)(value) for name, value in fields.items()},
     )
+
+
+def code_of(record: BinaryRecord, *more: int) -> bytes:
+    """A cubin with the parameters of a binary's signature, and more of so many bytes."""
+    signature = record.specialization["signature"]
+    taken = parameters_of(signature) if isinstance(signature, dict) else ()
+    code = make_cubin(record.metadata.get("name", every.__name__), arch=90, parameters=(*(taken or ()), *more))
+    _sizes.add(len(code))
+    return code
+
+
+CODE = code_of(binary(every, tuple(kernels.arguments().values())))
 
 
 class Found:

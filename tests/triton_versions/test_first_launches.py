@@ -44,8 +44,10 @@ cases = {
     "no name": dict(metadata=short),
     "warps in words": dict(metadata=but(num_warps="four", target=None)),
 }
-def run(name, changes, code=CODE, error=None, **policy):
-    kernel = serve(every, Found(binaries=[binary(every, arguments, **changes)], code=code), **policy)
+def run(name, changes, code=None, error=None, **policy):
+    record = binary(every, arguments, **changes)
+    code = code_of(record) if code is None else code
+    kernel = serve(every, Found(binaries=[record], code=code), **policy)
     fail.extend([error] * (error is not None))
     errors = [raised(launch_every), raised(launch_every)]
     return name, outcome(kernel, errors=errors)
@@ -58,6 +60,9 @@ CODES["binaries"] = (
 got = dict(run(name, changes) for name, changes in cases.items())
 got["empty"] = run("", {}, b"")[1]
 got["text"] = run("", {}, b".version 8.0")[1]
+got["one more"] = run("", {}, code_of(binary(every, arguments), 4))[1]
+got["none"] = run("", {}, make_cubin(every.__name__, arch=90))[1]
+got["another"] = run("", {}, make_cubin("another", arch=90))[1]
 load = driver.utils.load_binary
 def refuse(name, code, shared, device):
     if code == CODE:
@@ -88,6 +93,8 @@ def test_binaries(played: Any) -> None:
     assert "its signature has constexpr for odd, and the launch i32" in got["an argument is none"]["said"][0]
     assert "its signature has 15 of 16 parameters; see RATIO" in got["short"]["said"][0]
     assert "invalid argument" in got["launch"]["said"][0]
+    for name in ("one more", "none", "another"):
+        assert "its code takes other parameters than its signature says" in got[name]["said"][0]
 
 
 CODES["binaries_in_strict_mode"] = (
