@@ -9,19 +9,18 @@ from msgspec.structs import asdict
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.check import check_file
+from gdn_aot.artifact.names import MAX_MANIFEST
 from gdn_aot.codec import Form, collector_paused
 from gdn_aot.launches import Specialization
 
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_BYTES = 32 << 20
-"""Bytes of a manifest."""
 
 MAX_OBJECTS = 200_000
 """Braces in a manifest. One for every model has 12,000."""
 
-FORM = Form(m.ManifestFile, "the manifest", format=m.FORMAT, limit=MAX_BYTES, objects=MAX_OBJECTS, check=check_file)
+FORM = Form(m.ManifestFile, "the manifest", format=m.FORMAT, limit=MAX_MANIFEST, objects=MAX_OBJECTS, check=check_file)
 
 _PARTS = m.Parts.__struct_fields__
 

@@ -10,6 +10,8 @@ MAX_IDENTIFIER = 200
 """Characters of an identifier: with what is added to it, it is still the name of a file."""
 MAX_FILE = 128 << 20
 """Bytes of an artifact file, which is read into memory."""
+MAX_MANIFEST = 32 << 20
+"""Bytes of a manifest."""
 MAX_BLOB = 4 << 20
 """Bytes of one blob. The largest GDN cubin seen has 484,000, for sm_70."""
 CAPTURE = "capture-"

@@ -21,8 +21,8 @@ from gdn_aot.artifact import tar
 from gdn_aot.artifact.archive import MANIFEST_NAME
 from gdn_aot.artifact.container import Frame, FrameError
 from gdn_aot.artifact.cubins import Cubins
-from gdn_aot.artifact.manifest_json import MAX_BYTES, load_manifest
-from gdn_aot.artifact.names import MAX_FILE
+from gdn_aot.artifact.manifest_json import load_manifest
+from gdn_aot.artifact.names import MAX_FILE, MAX_MANIFEST
 from gdn_aot.artifact.trailer import Digests, digest
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError, VerificationError
 
@@ -98,8 +98,8 @@ class Examination:
         if size is None or not header.startswith(MANIFEST_NAME.encode() + b"\0"):
             self.note(MANIFEST_NAME, "is not the first member, or not written as gdn-aot writes it")
             return None
-        if size > MAX_BYTES:
-            self.note(MANIFEST_NAME, f"is larger than {MAX_BYTES} bytes")
+        if size > MAX_MANIFEST:
+            self.note(MANIFEST_NAME, f"is larger than {MAX_MANIFEST} bytes")
             return None
         self.manifest_json = _exactly(frame, size)
         padding = _exactly(frame, tar.padding(size))
@@ -185,6 +185,19 @@ def open_artifact(
     return Artifact(report, report.manifest)
 
 
+def open_bytes(data: bytes, path: str | PathLike[str]) -> Artifact:
+    """Open what an artifact file holds, which ``path`` is the name of, as `open_artifact` does lazily.
+
+    Raises:
+        UnknownFormatError: It is of a format version that is not known.
+        VerificationError: Anything else is wrong; the exception carries every problem.
+    """
+    report = _examine(Path(path), data, len(data), None, lazy=True)
+    if report.manifest is None or report.problems:
+        raise report.error()
+    return Artifact(report, report.manifest)
+
+
 def examine(
     path: str | PathLike[str], accept: Callable[[int, str], None] | None = None, *, lazy: bool = False
 ) -> Examination:
@@ -194,7 +207,12 @@ def examine(
         UsageError: There is no such file, or it cannot be read.
     """
     path = Path(path)
-    data, size = _read(path)
+    return _examine(path, *_read(path), accept, lazy=lazy)
+
+
+def _examine(
+    path: Path, data: bytes | None, size: int, accept: Callable[[int, str], None] | None, *, lazy: bool
+) -> Examination:
     digests = Digests(sha256="", body=0, fault="") if data is None else digest(data)
     report = Examination(path=path, size=size, sha256=digests.sha256, body=memoryview(data or b"")[: digests.body])
     if data is None:

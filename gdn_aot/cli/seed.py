@@ -96,7 +96,7 @@ def _fitting() -> Iterator[str]:
     rejected = []
     found = False
     for artifact in upkeep.ls(store):
-        reason = artifact.problem or unfit(store.open_index(artifact.place))
+        reason = artifact.problem or unfit(store.open_index(artifact.place).header)
         if reason:
             rejected.append(Problem(artifact.identifier, reason))
         elif artifact.preferred:

@@ -117,7 +117,7 @@ def artifacts_section(artifacts: Sequence[ArtifactState], devices: Sequence[Devi
 
 def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
     header = index.header
-    reason = unfit(index)
+    reason = unfit(header)
     kernels = index.kernels()
     major, minor = header["capability"]
     return ArtifactState(

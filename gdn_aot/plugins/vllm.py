@@ -56,7 +56,7 @@ def _register() -> None:
     state = loader.state()
     if not state.active:
         return
-    line = _line([found.index.header for found in state.found], state.seen_capabilities())
+    line = _line([found.header for found in state.found], state.seen_capabilities())
     if line:
         log.notice(line)
     from gdn_aot.plugins import vllm_memory

@@ -6,8 +6,6 @@ and the device is looked at later, by the kernels that run on it.
 
 from __future__ import annotations
 
-import errno
-
 from gdn_aot._plain import Plain
 from gdn_aot._text import shown
 from gdn_aot.artifact.names import MAX_FILE
@@ -16,13 +14,15 @@ from gdn_aot.errors import GdnAotError, NotWritableError, UnknownFormatError, Ve
 from gdn_aot.machine import installed
 from gdn_aot.serving import log
 from gdn_aot.store.folder import read_trusted
+from gdn_aot.store.index import checked_header
 from gdn_aot.store.store import Store, artifact_files
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from gdn_aot.store.index import Index
+    from collections.abc import Mapping
+    from typing import Any
 
 
 class Verdict(Plain):
@@ -56,21 +56,18 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
     for place in places:
         try:
             artifact = _open_file(store, place) if only else StoredArtifact(place)
-            reason = unfit(artifact.index)
+            reason = unfit(artifact.header)
         except UNREADABLE as error:
             verdicts.append(Verdict(place, accepted=False, reason=said(error)))
             continue
-        verdicts.append(
-            Verdict(shown(artifact.index.header["identifier"]), accepted=not reason, reason=reason or "fits")
-        )
+        verdicts.append(Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=reason or "fits"))
         if not reason:
             found.append(artifact)
     return found, verdicts
 
 
-def unfit(index: Index) -> str:
+def unfit(header: Mapping[str, Any]) -> str:
     """Return why an artifact does not fit what is installed, or nothing."""
-    header = index.header
     foreign = {module.partition(".")[0] for module in header["modules"]}.difference(header["packages"])
     if foreign:
         return f"it has kernels of {shown(min(foreign))}, which is not of {shown(header['distribution'])}"
@@ -86,26 +83,31 @@ def unfit(index: Index) -> str:
 def _open_file(store: Store | None, file: str) -> StoredArtifact:
     """Open an artifact file as it is in the store, which it is put into if it is not there yet.
 
-    Where that cannot be done at once, it is unpacked in this process's memory.
+    Where that cannot be done at once it is unpacked in this process's memory, as far and as soon as it is needed.
     """
-    digests = digest(read_trusted(file, MAX_FILE))
+    data = read_trusted(file, MAX_FILE)
+    digests = digest(data)
     if digests.fault:  # said before anything is imported that takes long
         raise VerificationError(f"{file}: trailer: {digests.fault}")
     place = in_store(store, digests.sha256) if store else None
     if place is not None:
         return StoredArtifact(place)
-    from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.store.install import install
+    from gdn_aot.store.lock import taking
 
-    artifact = open_artifact(file, lazy=True)
-    if store is not None:
+    busy, why = taking(store, len(data)) if store else (False, "there is no store")
+    if store is not None and not why:
+        from gdn_aot.artifact.verify import open_bytes
+        from gdn_aot.store.install import install
+
         try:
-            return StoredArtifact(install(store, artifact, patience=0).place)
+            return StoredArtifact(install(store, open_bytes(data, file), patience=0).place)
         except (NotWritableError, UnknownFormatError) as error:
-            busy = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY
-            say = log.info if busy else log.warn
-            say(f"{error.message}; {file} is unpacked in memory{'' if busy else ', in every process again'}")
-    return UnpackedArtifact(artifact)
+            why = error.message
+    say = log.info if busy else log.warn
+    say(f"{why}; {file} is unpacked in memory{'' if busy else ', in every process again'}")
+    from gdn_aot.artifact.glance import glance
+
+    return UnpackedArtifact(file, data, checked_header(glance(data)))
 
 
 def in_store(store: Store, sha256: str) -> str | None:

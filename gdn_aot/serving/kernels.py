@@ -258,7 +258,7 @@ class ServedKernel:
             yield record.key, config
         if wrong:
             number = f"{wrong} of {max(wrong, len(records))} choices"
-            identifier = shown(found.index.header["identifier"])
+            identifier = shown(found.header["identifier"])
             log.warn(f"{self.name}: {number} of artifact {identifier} are not used: {what}")
 
     def _choice_records(self, found: StoredArtifact) -> list[ChoiceRecord]:

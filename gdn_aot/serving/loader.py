@@ -107,7 +107,7 @@ def _install(settings: Settings, artifact: str | None) -> None:
     _state.native = _native()
     if _state.native is not None:
         _hook.after_import(_NVIDIA_DRIVER, _on_driver)
-    for module in dict.fromkeys(module for one in found for module in one.index.header["modules"]):
+    for module in dict.fromkeys(module for one in found for module in one.header["modules"]):
         _hook.after_import(module, _on_module)
 
 
@@ -193,5 +193,5 @@ def state() -> State:
 
 def provider_modules() -> list[str]:
     """Return the modules that artifacts in use have kernels of and that are not imported yet."""
-    wanted = {module for found in _state.found for module in found.index.header["modules"]}
+    wanted = {module for found in _state.found for module in found.header["modules"]}
     return sorted(wanted - set(sys.modules))

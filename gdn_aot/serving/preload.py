@@ -61,7 +61,7 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
         for found, number, row in chosen:
             for binaries in _binaries(state, found, [number]):
                 list(_load_binaries(state, found, binaries, device))
-            _touch(found.index.header, row, device, tokens)
+            _touch(found.header, row, device, tokens)
         torch.cuda.synchronize()
         return int(free - torch.cuda.mem_get_info()[0])
 
@@ -104,7 +104,7 @@ def load_shape(shape: Mapping[str, object] | None) -> Loaded:
     for found in state.found:
         if not state.fits(found, device):
             continue
-        artifacts.append(shown(found.index.header["identifier"]))
+        artifacts.append(shown(found.header["identifier"]))
         numbers = [number for number, row in _rows(state, found, device) if shape and _alike(row, shape)]
         models += len(numbers)
         wanted = _binaries(state, found, numbers)
@@ -160,7 +160,7 @@ def _import(module: str) -> None:
 
 def _rows(state: State, found: StoredArtifact, device: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if state.fits(found, device):
-        yield from enumerate(found.index.header["models"])
+        yield from enumerate(found.header["models"])
 
 
 def _binaries(state: State, found: StoredArtifact, models: list[int]) -> list[Mapping[str, list[str]]]:
@@ -201,7 +201,7 @@ def _load_binaries(state: State, found: StoredArtifact, wanted: Mapping[str, lis
 
 def _inference_places(found: StoredArtifact) -> set[int]:
     """Return the indices of an artifact's workloads that serving causes."""
-    header = found.index.header
+    header = found.header
     names = _inference(header["provider"])
     return {place for place, name in enumerate(header["workloads"]) if name in names or is_capture(name)}
 

@@ -81,14 +81,14 @@ class State:
 
             self._capabilities[device] = serving.device_capability(device)
         capability = self._capabilities[device]
-        header = found.index.header
+        header = found.header
         if capability == tuple(header["capability"]):
             return True
         name = "no CUDA device" if capability is None else f"sm_{capability[0]}{capability[1]}"
         verdict = Verdict(shown(header["identifier"]), accepted=False, reason=f"device {device} is {name}")
         if verdict not in self.verdicts:
             self.verdicts.append(verdict)
-            others = [other for other in self.found if tuple(other.index.header["capability"]) == capability]
+            others = [other for other in self.found if tuple(other.header["capability"]) == capability]
             if not others:
                 log.warn(f"no artifact is for device {device}, which is {name}; Triton compiles as usual")
         return False
@@ -100,13 +100,13 @@ class State:
     def distrust(self, found: StoredArtifact, error: BaseException) -> None:
         """Use an artifact no longer whose files cannot be read as they were written, and say so."""
         self.found = [other for other in self.found if other is not found]
-        identifier, reason = shown(found.index.header["identifier"]), _reason(error)
+        identifier, reason = shown(found.header["identifier"]), _reason(error)
         self.verdicts.append(Verdict(identifier, accepted=False, reason=reason))
         log.warn(f"artifact {identifier} is not used: {reason}. Fetch or install it again")
 
     def damaged(self, found: StoredArtifact, error: BaseException) -> None:
         """Say once that an artifact in use has damaged files; what cannot be read of it is left to Triton."""
-        identifier = shown(found.index.header["identifier"])
+        identifier = shown(found.header["identifier"])
         if identifier in self._damaged:
             return
         self._damaged.add(identifier)
@@ -129,7 +129,7 @@ class State:
         """Return the command that would cover what an artifact lacks, of those for a device in use if there is one."""
         from gdn_aot.catalogue.providers import PROVIDERS  # not needed at start
 
-        headers: list[Any] = [found.index.header for found in self.found]
+        headers: list[Any] = [found.header for found in self.found]
         seen = self.seen_capabilities()
         fitting = [header for header in headers if tuple(header["capability"]) in seen]
         header = next(iter(fitting or headers), {"target": "sm_90", "provider": "fla"})

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TRUST = "GDN_AOT_TRUST"
 """The variable that says whose files are used: ``owner`` (the default), those of root and of this user, or ``any``."""
+ARTIFACTS = "artifacts"
+"""The directory of a store that artifacts are in."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MODE, _FILE_MODE = 0o755, 0o644
 """What we make may be read by all and written by its owner, whatever the umask leaves."""

@@ -93,7 +93,7 @@ class Index:
         if hashlib.sha256(data).digest() != header_digest:
             raise self._damaged("its header is damaged")
         with self._of_our_form():
-            self.header: Mapping[str, Any] = _checked(json.loads(data))
+            self.header: Mapping[str, Any] = checked_header(json.loads(data))
             """Identity of the artifact: see `gdn_aot.store.index_writer`."""
         self._table_at = FIXED.size + size
         self._table: bytes | None = None
@@ -259,7 +259,7 @@ class Index:
         return VerificationError(f"{self.path}: {what}", [Problem(self.path, what)])
 
 
-def _checked(header: Any) -> Any:
+def checked_header(header: Any) -> Any:
     """Return a header that has what is read of it.
 
     Raises:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gdn_aot.artifact.glance import header_of
 from gdn_aot.artifact.names import is_capture
-from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
 from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord
 
@@ -92,25 +92,9 @@ def _places(manifest: Manifest) -> bytes:
 
 def _header(artifact: Artifact) -> dict[str, object]:
     manifest = artifact.manifest
-    return {
-        "identifier": manifest.identifier,
-        "sha256": artifact.sha256,
-        "manifest_sha256": hashlib.sha256(artifact.manifest_json).hexdigest(),
-        "target": manifest.target.name,
-        "capability": manifest.target.capability,
-        "provider": manifest.provider.name,
-        "distribution": manifest.provider.distribution,
-        "version": manifest.provider.version,
-        "triton": manifest.triton.version,
-        "workloads": manifest.workloads,
-        "models": manifest.models,
-        "packages": [PROVIDERS[manifest.provider.name].package],
-        "modules": sorted({kernel.module for kernel in manifest.kernels}),
-        "kernels": len(manifest.kernels),
-        "choices": sum(len(kernel.choices) for kernel in manifest.kernels),
-        "binaries": sum(len(kernel.binaries) for kernel in manifest.kernels),
-        "dirty": manifest.build.dirty,
-    }
+    plain = msgspec.to_builtins(msgspec.structs.replace(manifest, kernels=()))
+    kernels = [{"module": item.module, "choices": item.choices, "binaries": item.binaries} for item in manifest.kernels]
+    return header_of({**plain, "kernels": kernels}, artifact.sha256, hashlib.sha256(artifact.manifest_json).hexdigest())
 
 
 def _kernel(kernel: Kernel) -> KernelRecord:

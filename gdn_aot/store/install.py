@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from gdn_aot._text import shown
 from gdn_aot.artifact.tar import grouped
 from gdn_aot.errors import NotWritableError
-from gdn_aot.store.folder import Folder, open_below, open_place
+from gdn_aot.store.folder import ARTIFACTS, Folder, open_below, open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index_writer import write_index
 from gdn_aot.store.lock import locked
@@ -141,7 +141,7 @@ def writing(
                 home.make("store").close()
         with open_below(store.home, "store") as root, locked(root, waiting, patience=patience):
             fresh = read_format(root) is None
-            with root.make("artifacts") as artifacts:
+            with root.make(ARTIFACTS) as artifacts:
                 leftovers = _sweep(root, artifacts)
                 if fresh:
                     root.write("CACHEDIR.TAG", _TAG)
@@ -162,7 +162,7 @@ def temporaries(store: Store) -> dict[str, int]:
         UnknownFormatError: A newer gdn-aot made the store.
     """
     store.format()
-    with suppress(OSError), open_below(store.home, "store") as root, root.folder("artifacts") as artifacts:
+    with suppress(OSError), open_below(store.home, "store") as root, root.folder(ARTIFACTS) as artifacts:
         return {f"{folder.path}/{name}": folder.size(name) for folder, name in _temporaries(root, artifacts)}
     return {}
 
@@ -199,7 +199,10 @@ def _put(changing: Changing, name: str, artifact: Artifact, origins: tuple[Origi
         try:
             _write(folder, artifact, origins)
             if replace:
-                discard_artifact(changing, name)
+                aside = _temporary()
+                artifacts.rename(name, aside)
+                with suppress(OSError):  # what is none of ours in it stays
+                    artifacts.discard(aside)
             artifacts.rename(temporary, name)
         except BaseException:
             with suppress(OSError):

@@ -14,7 +14,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from gdn_aot.store.folder import Folder, open_below, trusts_any
+from gdn_aot.errors import UnknownFormatError
+from gdn_aot.store.folder import ARTIFACTS, Folder, open_below, trusts_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ PATIENCE = 2.0
 """Seconds of waiting after which the user is told."""
 _PAUSE = 0.02
 """Seconds between two attempts while the user has not been told."""
+_UNPACKED = 16
+"""Bytes that a store takes for each byte of an artifact file, about."""
 _NUMBER = 20
 """Bytes of the lock file that are read: the number of the process that has it."""
 
@@ -128,3 +131,41 @@ def _sign(file: int, owner: str) -> None:
     with suppress(OSError):
         os.ftruncate(file, 0)
         os.pwrite(file, owner.encode(), 0)
+
+
+def taking(store: Store, size: int) -> tuple[bool, str]:
+    """Say, without changing anything, whether a store cannot take an artifact file of this size at once, and why.
+
+    Returns whether that is because another process has it, and the reason, which is empty where nothing is known
+    against it: installing may find more.
+    """
+    nearest = store.root
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    try:
+        store.format()
+        free = os.statvfs(nearest)
+        if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK | os.X_OK):
+            return False, f"{nearest} is not a directory that this user may write"
+        if free.f_bavail * free.f_frsize < _UNPACKED * size:
+            return False, f"there is no space left for the store {store.root}"
+        if nearest == store.root:
+            with open_below(store.home, "store") as root:
+                if ARTIFACTS in root.names():
+                    root.folder(ARTIFACTS).close()
+                if NAME in root.names():
+                    _try(root)
+    except UnknownFormatError as error:
+        return False, error.message
+    except OSError as error:
+        return error.errno == errno.EBUSY, f"cannot write the store {store.root}: {error.filename} {error.strerror}"
+    return False, ""
+
+
+def _try(root: Folder) -> None:
+    """Take the lock and give it back, if nobody has it."""
+    file = _check(root, root.file(NAME))
+    try:
+        _wait(file, fcntl.LOCK_EX, root.path, None, 0)
+    finally:
+        os.close(file)

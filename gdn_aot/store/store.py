@@ -17,7 +17,7 @@ import errno
 import os
 
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError
-from gdn_aot.store.folder import Folder, check_trust, open_below, open_place
+from gdn_aot.store.folder import ARTIFACTS, Folder, check_trust, open_below, open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
 
@@ -74,7 +74,7 @@ class Store:
             UsageError: There is one, and it cannot be read.
         """
         try:
-            with open_below(self.home, "store", "artifacts") as folder:
+            with open_below(self.home, "store", ARTIFACTS) as folder:
                 self.format()
                 found = sorted(_by_age(folder))
         except OSError as error:

@@ -9,7 +9,7 @@ import hashlib
 import os
 from functools import cached_property
 
-from gdn_aot.artifact.names import MAX_BLOB
+from gdn_aot.artifact.names import MAX_BLOB, MAX_MANIFEST
 from gdn_aot.errors import Problem, VerificationError
 from gdn_aot.store.folder import check_trust, open_place
 from gdn_aot.store.index import NAME as INDEX
@@ -17,6 +17,9 @@ from gdn_aot.store.index import Index
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.artifact.verify import Artifact
 
@@ -48,6 +51,11 @@ class StoredArtifact:
             self._file = folder.trusted_file(PACK)
         self.size = os.fstat(self._file).st_size
         """Bytes of the pack."""
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """What identifies it, as `gdn_aot.artifact.glance.header_of` makes it."""
+        return self.index.header
 
     def __del__(self) -> None:
         if self._file >= 0:
@@ -82,14 +90,36 @@ class StoredArtifact:
 
 
 class UnpackedArtifact(StoredArtifact):
-    """A verified artifact that no store has, in this process's memory: unpacked when the first blob is asked for."""
+    """An artifact file that no store takes, in this process's memory.
 
-    def __init__(self, artifact: Artifact) -> None:
+    It is verified when its index is asked for, and unpacked when the first blob is: until then a process waits for
+    neither. ``data`` is what the file holds, ``header`` what `gdn_aot.artifact.glance` says of it.
+
+    Raises:
+        VerificationError: By whatever needs more than the header: the artifact is not sound.
+    """
+
+    def __init__(self, path: str, data: bytes, header: Mapping[str, Any]) -> None:
+        self.place, self._data, self._header = path, data, header
+        self._blobs: dict[str, bytes] = {}
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """What identifies it."""
+        return self._header
+
+    @cached_property
+    def _artifact(self) -> Artifact:
+        from gdn_aot.artifact.verify import open_bytes
+
+        return open_bytes(self._data, self.place)
+
+    @cached_property
+    def index(self) -> Index:  # type: ignore[override]
+        """Its index."""
         from gdn_aot.store.index_writer import write_index
 
-        self.place = str(artifact.path)
-        self.index = Index.in_memory(write_index(artifact))
-        self._artifact, self._blobs = artifact, dict[str, bytes]()
+        return Index.in_memory(write_index(self._artifact))
 
     def read_blob(self, sha256: str) -> bytes:
         """Return the content of a blob; see `StoredArtifact.read_blob`."""
@@ -108,13 +138,11 @@ def read_manifest(place: str) -> bytes:
     """
     import zstandard
 
-    from gdn_aot.artifact.manifest_json import MAX_BYTES
-
     path = f"{place}/{MANIFEST}"
     with open_place(place) as folder:
-        content = folder.read(MANIFEST, MAX_BYTES)
+        content = folder.read(MANIFEST, MAX_MANIFEST)
     try:
-        if zstandard.get_frame_parameters(content).content_size <= MAX_BYTES:
+        if zstandard.get_frame_parameters(content).content_size <= MAX_MANIFEST:
             return zstandard.ZstdDecompressor().decompress(content, allow_extra_data=False)
     except zstandard.ZstdError:
         pass

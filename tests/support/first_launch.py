@@ -105,9 +105,8 @@ class Found:
     def __init__(self, choices: Any = (), binaries: Any = (), code: bytes = CODE) -> None:
         records = {record.launch_key: record for record in binaries}
         header = {"identifier": "found\x1b[2J", "capability": [9, 0], "target": "sm_90", "provider": "fla"}
-        self.index = SimpleNamespace(
-            header=header, kernels=list, choices=lambda _: choices, binary=lambda _, key: records.get(key)
-        )
+        self.header = header
+        self.index = SimpleNamespace(kernels=list, choices=lambda _: choices, binary=lambda _, key: records.get(key))
         self.read_blob = lambda _: code
 
 
