@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from gdn_aot._text import shown
-from gdn_aot.artifact.check_kernels import check_choice, check_metadata
+from gdn_aot.artifact.check_kernels import check_choice, check_metadata, is_dotted
 from gdn_aot.artifact.cubins import is_known
 from gdn_aot.artifact.launch_key import LaunchKeys
 from gdn_aot.artifact.manifest import BinaryRow, Parts
-from gdn_aot.artifact.names import is_capture, make_identifier
+from gdn_aot.artifact.names import MAX_HEADER, MAX_MODULES, is_capture, make_identifier
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.codec import step, unbounded
 from gdn_aot.errors import Problem
@@ -83,6 +83,16 @@ def _check_package(file: ManifestFile) -> Iterator[Problem]:
     for number, kernel in enumerate(file.kernels):
         if kernel.module.partition(".")[0] != info.package:
             yield Problem(f"kernels[{number}].module", f"is not in the package {info.package} of the provider")
+        elif not is_dotted(kernel.module):
+            yield Problem(f"kernels[{number}].module", "expected the name of a module")
+        if not is_dotted(kernel.qualname.replace("<locals>", "locals")):
+            yield Problem(f"kernels[{number}].qualname", "expected the name of a function")
+    modules = {kernel.module for kernel in file.kernels}
+    if len(modules) > MAX_MODULES:
+        yield Problem("kernels", f"are of more than {MAX_MODULES} modules")
+    told = (file.identifier, file.target, file.provider, file.triton, file.models, file.workloads, sorted(modules))
+    if len(msgspec.json.encode(told)) > MAX_HEADER >> 1:
+        yield Problem("", f"what identifies it takes more than {MAX_HEADER >> 1} bytes")
 
 
 def _check_kernel(kernel: FileKernel, where: str) -> Iterator[Problem]:

@@ -76,6 +76,11 @@ def is_name(text: str) -> bool:
     return len(text) <= _MAX_NAME and text.isascii() and text.isidentifier() and not iskeyword(text)
 
 
+def is_dotted(text: str) -> bool:
+    """Say whether text can be the name of a module, or of a function in one."""
+    return len(text) <= _MAX_NAME and all(map(is_name, text.split(".")))
+
+
 def _is_small(value: Scalar) -> bool:
     if isinstance(value, str):
         return len(value) <= _MAX_WORD

@@ -51,6 +51,8 @@ class Frame:
         self.content_size: int = header.content_size
         """Uncompressed bytes that the frame header promises; zstd holds it to that."""
         size = _size(body)
+        self.cut = size > len(body)
+        """The body ends before the frame does."""
         self.leftover = max(len(body) - size, 0)
         """Bytes of the body that come after the end of the frame."""
         self._stream = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG).stream_reader(body[:size])

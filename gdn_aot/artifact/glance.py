@@ -36,7 +36,7 @@ def glance(data: bytes) -> dict[str, Any]:
         frame = Frame(memoryview(data)[: digests.body])
         size = tar.content_size(frame.read(tar.BLOCK))
         text = frame.read(size) if size is not None and size <= MAX_MANIFEST else b""
-        if sum(map(text.count, (b"[", b"{", b","))) <= _MOST:
+        if not (frame.cut or frame.leftover) and sum(map(text.count, (b"[", b"{", b","))) <= _MOST:
             return header_of(json.loads(text), digests.sha256, hashlib.sha256(text).hexdigest())
     except (FrameError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         pass

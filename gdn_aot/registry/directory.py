@@ -40,12 +40,15 @@ from gdn_aot.errors import (
 )
 from gdn_aot.registry.base import COMMIT, MAX_READ, Addition, Refs, Registry, Snapshot, check_revision
 from gdn_aot.registry.layout import ARTIFACT, BRANCH, INDEX, INDEX_FORM, make_index
+from gdn_aot.store.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _LOCK = ".lock"
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FOLDERS = ("targets", "indexes", "tags")
+"""The directories of a registry."""
 _UNFINISHED = ".tmp-"
 """Beginning of the names that `write_whole` gives files before they have their own."""
 
@@ -201,17 +204,26 @@ class DirectoryRegistry(Registry):
         try:
             yield
         except OSError as error:
-            raise NotWritableError(f"cannot write the registry {self.name}: {error.strerror or error}") from error
+            where = f"{error.filename} " if error.filename not in (None, self.name) else ""
+            reason = f"{where}{error.strerror or error}"
+            raise NotWritableError(f"cannot write the registry {self.name}: {reason}") from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with os.fdopen(os.open(self._root / _LOCK, _LOCK_FLAGS, 0o666), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, f"{_LOCK} is not a regular file")
+        # Who may write it may open it, and nobody else: whoever can open a file can hold a lock on it.
+        with os.fdopen(os.open(self._root / _LOCK, _LOCK_FLAGS, 0o622), "wb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "is not a regular file", str(self._root / _LOCK))
+            if status.st_uid == os.geteuid() and status.st_mode & 0o044:
+                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode) & ~0o044)
             fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, and by the system when we are killed
-            for pattern in (f"{_UNFINISHED}*", f"*/{_UNFINISHED}*"):
-                for left in self._root.glob(pattern):
-                    left.unlink()  # by somebody who was killed
+            with Folder.at(str(self._root)) as root:
+                _sweep(root)
+                for name in _FOLDERS:
+                    if name in root.names():
+                        with root.folder(name) as folder:
+                            _sweep(folder)
             yield
 
     def _put(self, addition: Addition) -> None:
@@ -222,8 +234,18 @@ class DirectoryRegistry(Registry):
         found = self._find(addition.path, sha256)
         if found is None or file_sha256(found) != sha256:
             plain = self._root / addition.path
-            plain.parent.mkdir(exist_ok=True)
-            write_whole(self._own(addition.path, sha256) if plain.exists() else plain, content, sync=True)
+            place = self._own(addition.path, sha256) if plain.exists() else plain
+            with Folder.at(str(self._root)) as folder:  # whose own folders are no links: nothing is written elsewhere
+                if place.parent != self._root:
+                    folder = folder.make(place.parent.name, 0o777)  # noqa: PLW2901
+                folder.write(place.name, content, sync=True, mode=0o666)
+
+
+def _sweep(folder: Folder) -> None:
+    """Remove what somebody who was killed left unfinished."""
+    for name in folder.names():
+        if name.startswith(_UNFINISHED):
+            folder.discard(name)
 
 
 def _sha1(index: bytes) -> str:

@@ -92,6 +92,11 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
     place = in_store(store, digests.sha256) if store else None
     if place is not None:
         return StoredArtifact(place)
+    from gdn_aot.artifact.glance import glance
+
+    unpacked = UnpackedArtifact(file, data, checked_header(glance(data)))
+    if unfit(unpacked.header):
+        return unpacked
     from gdn_aot.store.lock import taking
 
     busy, why = taking(store, len(data)) if store else (False, "there is no store")
@@ -105,9 +110,7 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
             why = error.message
     say = log.info if busy else log.warn
     say(f"{why}; {file} is unpacked in memory{'' if busy else ', in every process again'}")
-    from gdn_aot.artifact.glance import glance
-
-    return UnpackedArtifact(file, data, checked_header(glance(data)))
+    return unpacked
 
 
 def in_store(store: Store, sha256: str) -> str | None:

@@ -74,10 +74,10 @@ class Folder:
         with self.naming(name):
             return Folder(f"{self.path}/{name}", os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
 
-    def make(self, name: str) -> Folder:
+    def make(self, name: str, mode: int = _MODE) -> Folder:
         """Open a directory in it, which is made if it is not there."""
         with self.naming(name), suppress(FileExistsError):
-            os.mkdir(name, _MODE, dir_fd=self.descriptor)
+            os.mkdir(name, mode, dir_fd=self.descriptor)
         return self.folder(name)
 
     def names(self) -> list[str]:
@@ -113,10 +113,10 @@ class Folder:
         with self.naming(name):
             return read_regular(name, limit, folder=self.descriptor, follow=False)
 
-    def write(self, name: str, content: bytes, *, sync: bool = False) -> None:
+    def write(self, name: str, content: bytes, *, sync: bool = False, mode: int = _FILE_MODE) -> None:
         """Write a file as `write_whole` does; what has the name is replaced, not written through."""
         with self.naming(name):
-            write_whole(name, content, sync=sync, folder=self.descriptor, mode=_FILE_MODE)
+            write_whole(name, content, sync=sync, folder=self.descriptor, mode=mode)
 
     def create(self, name: str) -> int:
         """Make a file, which must not be there, and return its descriptor."""

@@ -29,6 +29,7 @@ import struct
 from contextlib import contextmanager
 
 from gdn_aot._files import check_size
+from gdn_aot.artifact.names import MAX_HEADER, MAX_MODULES
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -46,8 +47,8 @@ FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
 BLOB = struct.Struct("<32sQQ")
 _DIGEST = 16
-_LARGEST, _MAX_HEADER, _MAX_MODULES, _MAX_CHOICES = 256 << 20, 1 << 20, 1000, 4096
-"""Bytes of an index and of its header; modules of an artifact; choices of a kernel."""
+_LARGEST, _MAX_CHOICES = 256 << 20, 4096
+"""Bytes of an index; choices of a kernel."""
 _KEYS = (
     (("identifier", "sha256", "manifest_sha256", "target", "provider", "distribution", "version", "triton"), str),
     (("capability", "workloads", "models", "modules", "packages"), list),
@@ -87,7 +88,7 @@ class Index:
         if magic != MAGIC:
             problem = Problem(self.path, f"format {magic[-1]}, expected {MAGIC[-1]}")
             raise UnknownFormatError(f"{self.path} is of another format", [problem])
-        if size > _MAX_HEADER:
+        if size > MAX_HEADER:
             raise self._damaged("its header is too large")
         data = self._read(FIXED.size, size)
         if hashlib.sha256(data).digest() != header_digest:
@@ -272,7 +273,7 @@ def checked_header(header: Any) -> Any:
     typed += [(member, str) for name in ("modules", "packages", "workloads") for member in header[name]]
     if not all(isinstance(value, kind) for value, kind in typed):
         raise TypeError
-    if len(header["modules"]) > _MAX_MODULES or len(header["capability"]) != 2:  # noqa: PLR2004
+    if len(header["modules"]) > MAX_MODULES or len(header["capability"]) != 2:  # noqa: PLR2004
         raise ValueError
     return header
 

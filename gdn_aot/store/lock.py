@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import stat
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import shown
 from gdn_aot.errors import UnknownFormatError
 from gdn_aot.store.folder import ARTIFACTS, Folder, open_below, trusts_any
 
@@ -32,6 +34,8 @@ _PAUSE = 0.02
 """Seconds between two attempts while the user has not been told."""
 _UNPACKED = 16
 """Bytes that a store takes for each byte of an artifact file, about."""
+_MOST_PARTS = 500
+"""Directories above a store: Python makes no more at once."""
 _NUMBER = 20
 """Bytes of the lock file that are read: the number of the process that has it."""
 
@@ -139,27 +143,38 @@ def taking(store: Store, size: int) -> tuple[bool, str]:
     Returns whether that is because another process has it, and the reason, which is empty where nothing is known
     against it: installing may find more.
     """
-    nearest = store.root
-    while not os.path.lexists(nearest):
-        nearest = os.path.dirname(nearest)
     try:
         store.format()
-        free = os.statvfs(nearest)
-        if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK | os.X_OK):
-            return False, f"{nearest} is not a directory that this user may write"
-        if free.f_bavail * free.f_frsize < _UNPACKED * size:
-            return False, f"there is no space left for the store {store.root}"
-        if nearest == store.root:
+        reason = _no_room(store.root, _UNPACKED * size)
+        if not reason and os.path.lexists(store.root):
             with open_below(store.home, "store") as root:
-                if ARTIFACTS in root.names():
+                names = root.names()
+                if ARTIFACTS in names:
                     root.folder(ARTIFACTS).close()
-                if NAME in root.names():
+                if NAME in names:
                     _try(root)
     except UnknownFormatError as error:
         return False, error.message
     except OSError as error:
         return error.errno == errno.EBUSY, f"cannot write the store {store.root}: {error.filename} {error.strerror}"
-    return False, ""
+    return False, reason
+
+
+def _no_room(root: str, size: int) -> str:
+    """Return why so many bytes cannot be written at or below a path that need not be there, or nothing."""
+    if root.count("/") > _MOST_PARTS:
+        return f"the store {shown(root)} is nested too deep"
+    nearest = root
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK | os.X_OK):
+        return f"cannot write the store {root}: {nearest} is not a directory that this user may write"
+    free = os.statvfs(nearest)
+    if free.f_bavail * free.f_frsize < size:
+        return f"there is no space left for the store {root}"
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] in range(size):
+        return f"this process may not write files as large as the store {root} needs"
+    return ""
 
 
 def _try(root: Folder) -> None:

@@ -210,3 +210,27 @@ def test_eight_publishers_at_once(root: Path, tmp_path: Path) -> None:
     assert listed(registry) == expected(*made)
     for number, one in enumerate(made):
         assert expected(one).items() <= listed(registry, f"v1.0.{number}").items()
+
+
+@pytest.mark.parametrize("name", ["targets", "indexes", "tags", ".lock"])
+def test_nothing_is_written_or_removed_through_a_link(
+    registry: DirectoryRegistry, root: Path, sm_120: Written, sm_90: Written, tmp_path: Path, name: str
+) -> None:
+    publish(registry, [sm_120.path], tag="v1.0.0")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".tmp-0123456789abcdef").write_text("precious")
+    if (root / name).is_dir():
+        (root / name).rename(tmp_path / "moved")
+    else:
+        (root / name).unlink()
+    (root / name).symlink_to(elsewhere if name != ".lock" else elsewhere / ".tmp-0123456789abcdef")
+    with pytest.raises(errors.NotWritableError, match="symbolic link"):
+        publish(registry, [sm_90.path], tag="v1.1.0")
+    assert [path.read_text() for path in elsewhere.iterdir()] == ["precious"]
+
+
+def test_a_reader_cannot_hold_the_lock(registry: DirectoryRegistry, root: Path, sm_120: Written) -> None:
+    (root / ".lock").chmod(0o666)
+    publish(registry, [sm_120.path])
+    assert (root / ".lock").stat().st_mode & 0o777 == 0o622

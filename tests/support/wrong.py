@@ -22,8 +22,8 @@ class Said:
 
 
 SAID = (
-    Said(DECODE, "its binary cannot be loaded: "),
-    Said(NORM, "its binary cannot be launched: RuntimeError: its signature has i32 for x, and the launch *"),
+    Said(DECODE, "its code takes other parameters than its signature says"),
+    Said(NORM, "its binary cannot be launched: RuntimeError: its signature has i64 for x, and the launch *"),
     Said(OUT, "are not used: num_warps is 3, expected a power of two"),
     Said(STATE, "its choice cannot be launched: "),
 )
@@ -38,7 +38,7 @@ def spoil(manifest: Manifest) -> Manifest:
 
     def integer(binary: Binary) -> Binary:
         made = binary.specialization
-        return replace(binary, specialization=replace(made, signature={**made.signature, "x": "i32"}))
+        return replace(binary, specialization=replace(made, signature={**made.signature, "x": "i64"}))
 
     def three_warps(choice: Choice) -> Choice:
         return replace(choice, config=replace(choice.config, num_warps=3))
