@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.container import Frame, FrameError
-from gdn_aot.artifact.names import MAX_MANIFEST
+from gdn_aot.artifact.names import FORMAT, MAX_MANIFEST
 from gdn_aot.artifact.trailer import digest
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.errors import VerificationError
@@ -37,7 +37,9 @@ def glance(data: bytes) -> dict[str, Any]:
         size = tar.content_size(frame.read(tar.BLOCK))
         text = frame.read(size) if size is not None and size <= MAX_MANIFEST else b""
         if not (frame.cut or frame.leftover) and sum(map(text.count, (b"[", b"{", b","))) <= _MOST:
-            return header_of(json.loads(text), digests.sha256, hashlib.sha256(text).hexdigest())
+            manifest = json.loads(text)
+            if manifest["format"] == FORMAT:
+                return header_of(manifest, digests.sha256, hashlib.sha256(text).hexdigest())
     except (FrameError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         pass
     raise VerificationError("it is not a sound artifact: gdn-aot verify says why")

@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from gdn_aot import launches
+from gdn_aot.artifact import names
 from gdn_aot.artifact.names import MAX_BLOB, MAX_IDENTIFIER
 from gdn_aot.codec import Commit, Digest, Integer, Record, TargetName
 from gdn_aot.launches import ArgumentPath, Config, Json, Key, Resources, Specialization
 
-FORMAT = 1
+FORMAT = names.FORMAT
 """The format version written, and the only one read."""
 MAX_EPOCH = 0o77777777777
 """Seconds; the largest time that a tar header holds."""

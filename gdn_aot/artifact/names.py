@@ -6,6 +6,8 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FORMAT = 1
+"""The format version of manifests that is written, and the only one read."""
 MAX_IDENTIFIER = 200
 """Characters of an identifier: with what is added to it, it is still the name of a file."""
 MAX_FILE = 128 << 20

@@ -104,8 +104,9 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
         from gdn_aot.artifact.verify import open_bytes
         from gdn_aot.store.install import install
 
+        artifact = open_bytes(data, file)
         try:
-            return StoredArtifact(install(store, open_bytes(data, file), patience=0).place)
+            return StoredArtifact(install(store, artifact, patience=0).place)
         except (NotWritableError, UnknownFormatError) as error:
             why = error.message
     say = log.info if busy else log.warn
