@@ -99,7 +99,7 @@ def _seeded_class() -> type:
         """Hides the property of the base: each kernel has its launcher as a plain attribute."""
 
         def __init__(self, jit: Any, record: BinaryRecord, code: bytes) -> None:
-            self._record, self.src = record, make_source(jit, record.specialization)
+            self._jit, self._record = jit, record
             self.name = record.metadata["name"]
             self.hash = record.cubin
             self.kernel = code
@@ -112,6 +112,10 @@ def _seeded_class() -> type:
             if not (getattr(enter, "calls", enter) or getattr(leave, "calls", leave)):
                 return None
             return super().launch_metadata(grid, stream, *args)
+
+        @functools.cached_property
+        def src(self) -> Any:
+            return make_source(self._jit, self._record.specialization)
 
         @functools.cached_property
         def metadata(self) -> Any:
