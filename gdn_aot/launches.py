@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot.codec import Digest, Integer, NoDigest, Record, kind, step, unbounded
+from gdn_aot.codec import Digest, Integer, NoDigest, Record, unbounded
 from gdn_aot.errors import Problem
+from gdn_aot.problems import kind, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
