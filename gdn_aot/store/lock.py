@@ -34,8 +34,6 @@ _PAUSE = 0.02
 """Seconds between two attempts while the user has not been told."""
 _UNPACKED = 16
 """Bytes that a store takes for each byte of an artifact file, about."""
-_MOST_PARTS = 500
-"""Directories above a store: Python makes no more at once."""
 _NUMBER = 20
 """Bytes of the lock file that are read: the number of the process that has it."""
 
@@ -162,8 +160,11 @@ def taking(store: Store, size: int) -> tuple[bool, str]:
 
 def _no_room(root: str, size: int) -> str:
     """Return why so many bytes cannot be written at or below a path that need not be there, or nothing."""
-    if root.count("/") > _MOST_PARTS:
-        return f"the store {shown(root)} is nested too deep"
+    try:
+        os.lstat(root)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return f"cannot write the store {shown(root)}: {error.strerror}"
     nearest = root
     while not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)
