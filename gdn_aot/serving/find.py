@@ -19,6 +19,8 @@ from gdn_aot.store.store import Store, artifact_files
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
+_PATIENCE = 0.03
+"""Seconds that others are waited for who just look whether the store can be changed."""
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +108,7 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
 
         artifact = open_bytes(data, file)
         try:
-            return StoredArtifact(install(store, artifact, patience=0).place)
+            return StoredArtifact(install(store, artifact, patience=_PATIENCE).place)
         except (NotWritableError, UnknownFormatError) as error:
             why = error.message
     say = log.info if busy else log.warn

@@ -179,9 +179,9 @@ def _no_room(root: str, size: int) -> str:
 
 
 def _try(root: Folder) -> None:
-    """Take the lock and give it back, if nobody has it."""
+    """See whether somebody changes the store."""
     file = _check(root, root.file(NAME))
     try:
-        _wait(file, fcntl.LOCK_EX, root.path, None, 0)
+        _wait(file, fcntl.LOCK_SH, root.path, None, 0)  # which others that ask do not see
     finally:
         os.close(file)
