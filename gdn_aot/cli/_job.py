@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,11 +141,10 @@ def check_output(directory: Path) -> None:
     Raises:
         NotWritableError: It cannot.
     """
-    probe = directory / ".gdn-aot-probe"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise NotWritableError(f"cannot write to {directory}: {error.strerror}") from error
 

@@ -11,12 +11,10 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import to_builtins
 
-from gdn_aot._files import is_folder
 from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
 from gdn_aot.registry.base import COMMIT, read_index
 from gdn_aot.registry.layout import BRANCH, Entry, artifact_path, entry_of
@@ -24,11 +22,13 @@ from gdn_aot.registry.listing import held, provenances
 from gdn_aot.registry.open import locate, open_registry
 from gdn_aot.registry.select import missing_error, select
 from gdn_aot.store.install import install, renew
+from gdn_aot.store.lock import no_room
 from gdn_aot.store.origins import Origin
 from gdn_aot.store.whole import find_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.registry.base import Registry, Snapshot
@@ -237,7 +237,7 @@ class _Job:
         if place or self.order.dry_run:
             self._tell(entry, "already-installed" if place else "would-install", place)
             return
-        _check_writable(self.store.root)
+        _check_writable(self.store.root, entry.size)
         self.say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {self.where}")
         path = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
         try:
@@ -338,17 +338,11 @@ def _shown(value: object) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
-def _check_writable(root: str) -> None:
+def _check_writable(root: str, size: int) -> None:
     """Check that a store can be written, before anything is downloaded for it.
 
     Raises:
         NotWritableError: It cannot.
     """
-    place = Path(root)
-    while not os.path.lexists(place) and place.parent != place:
-        place = place.parent
-    if not is_folder(place) or not os.access(place, os.W_OK | os.X_OK):
-        raise NotWritableError(
-            f"cannot write the store {root}: {place} is not a directory that this user may write",
-            hint="set GDN_AOT_HOME to a directory that may be written, with free space",
-        )
+    if reason := no_room(root, size):
+        raise NotWritableError(reason, hint="set GDN_AOT_HOME to a directory that may be written, with free space")

@@ -19,6 +19,8 @@ from gdn_aot.store.store import Store, artifact_files
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
+_MOST_PLACES = 1000
+"""Artifacts that are looked at."""
 _PATIENCE = 0.03
 """Seconds that others are waited for who just look whether the store can be changed."""
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -54,13 +56,15 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
     try:
         places = artifact_files(only) if only else store.artifacts() if store else []
     except (GdnAotError, OSError) as error:
-        return [], [Verdict(only or home, accepted=False, reason=said(error))]
-    for place in places:
+        return [], [Verdict(shown(only or home, 1000), accepted=False, reason=shown(said(error), 1000))]
+    if len(places) > _MOST_PLACES:
+        log.warn(f"of {len(places)} artifacts in {shown(only or home)} the first {_MOST_PLACES} are looked at")
+    for place in places[:_MOST_PLACES]:
         try:
             artifact = _open_file(store, place) if only else StoredArtifact(place)
             reason = unfit(artifact.header)
         except UNREADABLE as error:
-            verdicts.append(Verdict(place, accepted=False, reason=said(error)))
+            verdicts.append(Verdict(shown(place, 1000), accepted=False, reason=shown(said(error), 1000)))
             continue
         verdicts.append(Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=reason or "fits"))
         if not reason:

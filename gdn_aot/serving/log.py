@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import sys
 
+from gdn_aot._text import shown
+
 _name = "gdn_aot"
 _prefix = ""
 """Before each message, where the logger is one of an engine's, whose format does not name us."""
 _said: set[str] = set()
+_LONGEST = 2000
+"""Characters of a message: it may repeat text that is not ours."""
 _wanted = False
 """A level was set, so that what is below a warning may be heard too."""
 
@@ -59,6 +63,7 @@ def _once(level: str, message: str) -> None:
     try:
         import logging
 
+        message = shown(message, _LONGEST)
         # the engine's format may name file and line: those of who says it
         getattr(logging.getLogger(_name), level)("%s%s", _prefix, message, stacklevel=3)
     except Exception:  # noqa: BLE001, S110 - a handler or a logger of the host's that fails must not fail the host

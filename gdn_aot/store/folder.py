@@ -25,8 +25,6 @@ TRUST = "GDN_AOT_TRUST"
 ARTIFACTS = "artifacts"
 """The directory of a store that artifacts are in."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_MODE, _FILE_MODE = 0o755, 0o644
-"""What we make may be read by all and written by its owner, whatever the umask leaves."""
 
 
 class Folder:
@@ -74,10 +72,10 @@ class Folder:
         with self.naming(name):
             return Folder(f"{self.path}/{name}", os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
 
-    def make(self, name: str, mode: int = _MODE) -> Folder:
+    def make(self, name: str, mode: int | None = None) -> Folder:
         """Open a directory in it, which is made if it is not there."""
         with self.naming(name), suppress(FileExistsError):
-            os.mkdir(name, mode, dir_fd=self.descriptor)
+            os.mkdir(name, _mode(0o777) if mode is None else mode, dir_fd=self.descriptor)
         return self.folder(name)
 
     def names(self) -> list[str]:
@@ -113,16 +111,16 @@ class Folder:
         with self.naming(name):
             return read_regular(name, limit, folder=self.descriptor, follow=False)
 
-    def write(self, name: str, content: bytes, *, sync: bool = False, mode: int = _FILE_MODE) -> None:
+    def write(self, name: str, content: bytes, *, sync: bool = False, mode: int | None = None) -> None:
         """Write a file as `write_whole` does; what has the name is replaced, not written through."""
         with self.naming(name):
-            write_whole(name, content, sync=sync, folder=self.descriptor, mode=mode)
+            write_whole(name, content, sync=sync, folder=self.descriptor, mode=_mode(0o666) if mode is None else mode)
 
     def create(self, name: str) -> int:
         """Make a file, which must not be there, and return its descriptor."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with self.naming(name):
-            return os.open(name, flags, _FILE_MODE, dir_fd=self.descriptor)
+            return os.open(name, flags, _mode(0o666), dir_fd=self.descriptor)
 
     def rename(self, old: str, new: str) -> None:
         """Rename an entry."""
@@ -187,6 +185,11 @@ def open_place(place: str) -> Folder:
 def trusts_any() -> bool:
     """Say whether the environment asks to use what anybody wrote."""
     return os.environ.get(TRUST) == "any"
+
+
+def _mode(mode: int) -> int:
+    """Return the mode of what we make: only its owner may write it, whatever the umask leaves, unless all trust all."""
+    return mode if trusts_any() else mode & 0o755
 
 
 def check_trust(descriptor: int, path: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gdn_aot.artifact.glance import header_of
+from gdn_aot.artifact.header import header_of
 from gdn_aot.artifact.names import is_capture
 from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
 from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord

@@ -266,7 +266,10 @@ def _renew(changing: Changing, name: str, origin: Origin | None) -> None:
         # Of two that are asked for within one tick of the file system's clock, the second is the newer, too.
         first = os.path.basename(changing.store.artifacts()[0])
         now = max(time.time_ns(), changing.artifacts.status(first).st_mtime_ns + 1)
-        os.utime(folder.descriptor, ns=(now, now))
+        try:
+            os.utime(folder.descriptor, ns=(now, now))
+        except PermissionError:  # it is of another user who trusts us
+            os.utime(folder.descriptor)
 
 
 def _temporaries(root: Folder, artifacts: Folder) -> Iterator[tuple[Folder, str]]:

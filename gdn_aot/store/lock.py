@@ -143,7 +143,7 @@ def taking(store: Store, size: int) -> tuple[bool, str]:
     """
     try:
         store.format()
-        reason = _no_room(store.root, _UNPACKED * size)
+        reason = no_room(store.root, size)
         if not reason and os.path.lexists(store.root):
             with open_below(store.home, "store") as root:
                 names = root.names()
@@ -158,8 +158,9 @@ def taking(store: Store, size: int) -> tuple[bool, str]:
     return False, reason
 
 
-def _no_room(root: str, size: int) -> str:
-    """Return why so many bytes cannot be written at or below a path that need not be there, or nothing."""
+def no_room(root: str, size: int) -> str:
+    """Return why a store, which need not be there, cannot take an artifact file of this size, or nothing."""
+    size *= _UNPACKED
     try:
         os.lstat(root)
     except OSError as error:

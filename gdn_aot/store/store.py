@@ -127,7 +127,7 @@ def _by_age(folder: Folder) -> list[tuple[int, str]]:
     """Return (negative time of installing, name) of the artifacts in a directory."""
     ages = []
     for name in folder.names():
-        if not name.startswith("."):
+        if not name.startswith(".") and name.isascii() and name.isprintable():  # others are none of ours
             try:
                 ages.append((-folder.status(name).st_mtime_ns, name))
             except OSError:

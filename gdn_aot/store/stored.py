@@ -9,6 +9,7 @@ import hashlib
 import os
 from functools import cached_property
 
+from gdn_aot._files import check_size
 from gdn_aot.artifact.names import MAX_BLOB, MAX_MANIFEST
 from gdn_aot.errors import Problem, VerificationError
 from gdn_aot.store.folder import check_trust, open_place
@@ -27,6 +28,10 @@ PACK = "pack"
 """File name of the blobs in the directory of an artifact. Where each is the index says."""
 MANIFEST = "manifest.json.zst"
 """File name of the compressed manifest in the directory of an artifact."""
+
+
+_KEPT = 64 << 20
+"""Bytes of blobs that are all kept when one is asked for; of more, those that are asked for."""
 
 
 class StoredArtifact:
@@ -54,7 +59,7 @@ class StoredArtifact:
 
     @property
     def header(self) -> Mapping[str, Any]:
-        """What identifies it, as `gdn_aot.artifact.glance.header_of` makes it."""
+        """What identifies it, as `gdn_aot.artifact.header.header_of` makes it."""
         return self.index.header
 
     def __del__(self) -> None:
@@ -86,7 +91,12 @@ class StoredArtifact:
         """
         from gdn_aot.artifact.manifest_json import load_manifest
 
-        return load_manifest(read_manifest(self.place))
+        data = read_manifest(self.place)
+        if hashlib.sha256(data).hexdigest() != self.header["manifest_sha256"]:
+            path = f"{self.place}/{MANIFEST}"
+            what = "is not the manifest that the index was made of"
+            raise VerificationError(f"{path} {what}", [Problem(path, what)])
+        return load_manifest(data)
 
 
 class UnpackedArtifact(StoredArtifact):
@@ -124,8 +134,11 @@ class UnpackedArtifact(StoredArtifact):
     def read_blob(self, sha256: str) -> bytes:
         """Return the content of a blob; see `StoredArtifact.read_blob`."""
         self.index.place(sha256)
-        if not self._blobs:
-            self._blobs = {name: bytes(content) for name, content in self._artifact.iter_blobs()}
+        if sha256 not in self._blobs:
+            everything = sum(size for _, size in self.index.blobs()) <= _KEPT
+            for name, content in self._artifact.iter_blobs():
+                if everything or name == sha256:
+                    self._blobs[name] = bytes(content)
         return self._blobs[sha256]
 
 
@@ -134,13 +147,14 @@ def read_manifest(place: str) -> bytes:
 
     Raises:
         OSError: It is not there or cannot be read.
+        UntrustedError: Somebody else than root or this user may have written it.
         VerificationError: It is damaged.
     """
     import zstandard
 
     path = f"{place}/{MANIFEST}"
-    with open_place(place) as folder:
-        content = folder.read(MANIFEST, MAX_MANIFEST)
+    with open_place(place) as folder, os.fdopen(folder.trusted_file(MANIFEST), "rb") as file:
+        content = file.read(check_size(file.fileno(), MAX_MANIFEST, path))
     try:
         if zstandard.get_frame_parameters(content).content_size <= MAX_MANIFEST:
             return zstandard.ZstdDecompressor().decompress(content, allow_extra_data=False)

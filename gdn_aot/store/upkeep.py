@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import plural, suggest
-from gdn_aot.errors import NothingSelectedError, Problem, VerificationError
+from gdn_aot.errors import NothingSelectedError, Problem, UntrustedError, VerificationError
+from gdn_aot.store.folder import ARTIFACTS, check_trust, open_below
 from gdn_aot.store.install import discard_artifact, size_of, temporaries, writing
 from gdn_aot.store.lock import undisturbed
 from gdn_aot.store.origins import ORIGIN, identity, read_origins
+from gdn_aot.store.stored import StoredArtifact
 from gdn_aot.store.whole import UNREADABLE, faults
 
 if TYPE_CHECKING:
@@ -210,7 +212,10 @@ class Audit:
 
     def error(self) -> VerificationError:
         """Return the problems as an exception."""
-        hint = "remove what is damaged with gdn-aot cache verify --repair, then fetch it again"
+        hint = (
+            "remove what is damaged with gdn-aot cache verify --repair, then fetch it again; what others may write "
+            "stays: take the right away with chmod or chown"
+        )
         count = plural(len(self.problems), "problem")
         return VerificationError(f"the store {self.path} is damaged: {count}", list(self.problems), hint=hint)
 
@@ -229,9 +234,34 @@ def audit(store: Store, *, repair: bool = False, waiting: Waiting | None = None)
         return _audit(store, changing)
 
 
+def _shared(store: Store) -> list[Problem]:
+    """Return which directories of a store others may write: they can hide artifacts and bring back older ones."""
+    found: list[Problem] = []
+    for names in ((), (ARTIFACTS,)):
+        try:
+            with open_below(store.home, "store", *names) as folder:
+                check_trust(folder.descriptor, folder.path)
+        except UntrustedError as error:
+            found += error.problems
+        except OSError:
+            pass
+    return found
+
+
+def _is_foreign(place: str) -> bool:
+    """Say whether an artifact is refused for whose it is: it may be sound for its owner, so a repair leaves it."""
+    try:
+        StoredArtifact(place)
+    except UntrustedError:
+        return True
+    except UNREADABLE:
+        pass
+    return False
+
+
 def _audit(store: Store, repair: Changing | None = None) -> Audit:
     artifacts = ls(store)
-    problems: list[Problem] = []
+    problems = _shared(store)
     removed, blobs, freed = [], 0, 0
     for artifact in artifacts:
         with suppress(*UNREADABLE):
@@ -242,7 +272,7 @@ def _audit(store: Store, repair: Changing | None = None) -> Audit:
         problems += found
         if nameless:
             problems.append(Problem(origin, "does not say where the artifact was fetched from"))
-        if repair and found:
+        if repair and found and not _is_foreign(artifact.place):
             discard_artifact(repair, os.path.basename(artifact.place))
             removed.append(artifact)
             freed += artifact.size

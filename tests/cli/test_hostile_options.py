@@ -12,6 +12,7 @@ from helpers import gdn_aot
 
 from gdn_aot.artifact.archive import Written
 from gdn_aot.cli import main
+from gdn_aot.cli._job import check_output
 from gdn_aot.errors import UsageError
 from gdn_aot.records import numerics, tuning
 from gdn_aot.registry.lockfile import LockedArtifact, LockFile
@@ -120,3 +121,14 @@ def test_a_record(tmp_path: Path, text: str) -> None:
         (tmp_path / "record.json").write_text(text)
         with pytest.raises(UsageError, match="refused"):
             form.load(tmp_path / "record.json")
+
+
+def test_an_output_directory_with_a_link_in_it(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "out").mkdir()
+    for name in (".gdn-aot-probe", ".tmp-0"):
+        (tmp_path / "out" / name).symlink_to(victim)
+    check_output(tmp_path / "out")
+    assert victim.read_text() == "precious"
+    assert len(list((tmp_path / "out").iterdir())) == 2

@@ -15,6 +15,7 @@ from planting_store import BAD_HEADERS, bind, give_away, header_of, rewrite
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.serving.find import find
 from gdn_aot.serving.settings import read_settings
+from gdn_aot.store import stored
 from gdn_aot.store.folder import TRUST
 from gdn_aot.store.stored import UnpackedArtifact
 
@@ -140,3 +141,21 @@ import gdn_aot.auto, gdn_aot, json
 print(json.dumps(gdn_aot.report().problem))
 """
     assert python(code, tmp_path, home=tmp_path)
+
+
+def test_names_steer_no_terminal(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a\x1b[2J\nFAKE: line.tar.zst").write_bytes(b"x")
+    (verdict,) = find(str(home), str(folder))[1]
+    assert f"{verdict.artifact}{verdict.reason}".isprintable()
+
+
+def test_of_a_large_artifact_what_is_asked_for_is_kept(
+    home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_KEPT", 10)
+    (found,), _ = find("", str(one.path))
+    (first, content), *_ = one.iter_blobs()
+    assert found.read_blob(first) == content
+    assert [*found._blobs] == [first]

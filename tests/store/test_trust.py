@@ -289,3 +289,49 @@ def test_a_store_that_cannot_be_read(home: Path, one: Artifact) -> None:
             error = gdn_aot("cache", *words, home=home, code=code).err
             assert "Permission denied" in error, words
     (home / "store").chmod(0o755)
+
+
+def test_a_repair_leaves_what_is_sound_for_somebody_else(
+    home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = storing.put(home, one)
+    give_away(place, monkeypatch)
+    (home / "store/artifacts").chmod(0o777)
+    found = audit(Store(str(home)), repair=True)
+    assert sorted(problem.where for problem in found.problems) == [str(place.parent), str(place)]
+    assert found.removed == ()
+    assert "chown" in found.error().hint
+    monkeypatch.setenv(TRUST, "any")
+    assert audit(Store(str(home))).problems == ()
+
+
+def test_a_manifest_that_is_another(home: Path, one: Artifact, tmp_path: Path) -> None:
+    places = [storing.put(home, artifact) for artifact in (one, storing.variant(tmp_path, 2))]
+    content = (places[1] / "manifest.json.zst").read_bytes()
+    (places[0] / "manifest.json.zst").write_bytes(content)
+    with pytest.raises(VerificationError, match="is not the manifest that the index was made of"):
+        _ = StoredArtifact(str(places[0])).manifest
+    (places[1] / "manifest.json.zst").chmod(0o666)
+    with pytest.raises(UntrustedError):
+        _ = StoredArtifact(str(places[1])).manifest
+
+
+def test_names_that_are_none_of_ours(home: Path, one: Artifact) -> None:
+    storing.put(home, one)
+    for name in ("x\x1b[2J\nok, 1 artifact", "\udcff", "é-0123456789abcdef"):
+        (home / "store/artifacts" / name).mkdir()
+    assert len(ls(Store(str(home)))) == 1
+
+
+def test_a_group_that_trusts_all_fills_a_store_together(
+    home: Path, one: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TRUST, "any")
+    before = os.umask(0o002)
+    try:
+        place = storing.put(home, one)
+        give_away(place, monkeypatch)
+        assert not install(Store(str(home)), one).new
+    finally:
+        os.umask(before)
+    assert place.stat().st_mode & 0o777 == 0o775
