@@ -255,3 +255,9 @@ def test_a_trace_is_kept_unless_more_could_be_imported_another_time(
     for _ in range(2):
         assert pipeline.traced(job, get_target("sm_90"), cast("Any", Worker)) == trace
     assert len(made) == (1 if kept else 2)
+    if kept:
+        path = _only(cache, "traces")
+        for bad in (b"[]", b"{", b'{"launches": 3}', DEEP):
+            cache.put_trace(path.name, bad)
+            assert pipeline.traced(job, get_target("sm_90"), cast("Any", Worker)) == trace
+        assert len(made) == 5
