@@ -272,7 +272,8 @@ def traced(
     )
     stored = job.cache.trace(key)
     if stored is not None:
-        return Trace.from_json(stored)
+        with contextlib.suppress(ValueError, RecursionError):  # damaged: traced again
+            return Trace.from_json(stored)
     made = worker().trace(wanted, ptxas, derive=derive, extras=extras, tokens=tokens)
     trace = Trace.from_json(made)
     if not any(reason.startswith(UNUSABLE) for _, reason in trace.left_out):

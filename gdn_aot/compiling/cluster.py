@@ -8,6 +8,7 @@ tries `MOST_TRIES` times: so a launch that takes its worker along is found, and 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 import uuid
@@ -17,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot._text import plural
+from gdn_aot._text import plural, shown
+from gdn_aot.codec import Digest
 from gdn_aot.compiling import node
 from gdn_aot.compiling.client import WorkerError
 from gdn_aot.compiling.executor import Answer
 from gdn_aot.compiling.versions import versions
 from gdn_aot.errors import ClusterError, NotWritableError, UsageError
+from gdn_aot.launches import CompiledKernel
 from gdn_aot.machine.cluster import Cluster, reason
 
 if TYPE_CHECKING:
@@ -53,6 +56,17 @@ class _Batch:
     order: Order | None = None
     """None for one that only prepares a worker."""
     tasks: tuple[CompileTask, ...] = ()
+
+
+class _Reply(Answer, frozen=True, kw_only=True):
+    """What a node says of one task, whose number is its place in the batch, with what was made."""
+
+    object: Digest | None = None
+    record: CompiledKernel | None = None
+    cubin: bytes = b""
+    text: str | None = None
+    """The PTX, if it was asked for."""
+    not_writable: str | None = None
 
 
 class RayExecutor:
@@ -215,7 +229,7 @@ class RayCompiling:
             if isinstance(outcome, str):
                 self._lost(tasks, outcome)
             else:
-                self._answers.extend(self._keep(tasks[message["task"]], message) for message in outcome)
+                self._answers.extend(self._taken(tasks, outcome))
         return self._answers.popleft()
 
     def _send(self) -> None:
@@ -237,21 +251,43 @@ class RayCompiling:
         failed = f"it ended its worker {MOST_TRIES} times, the last time: {why}"
         self._answers.extend(Answer(number=task.number, failed=failed) for task in tasks)
 
-    def _keep(self, task: CompileTask, message: dict[str, Any]) -> Answer:
+    def _taken(self, tasks: tuple[CompileTask, ...], messages: list[Any]) -> Iterator[Answer]:
+        """Yield the answer to each task: what a node sent, if it is one."""
+        left, why = dict(enumerate(tasks)), "it says nothing of this kernel"
+        for message in messages:
+            try:
+                reply = msgspec.convert(message, _Reply)
+            except (ValueError, RecursionError) as error:
+                why = shown(error)
+                continue
+            if task := left.pop(reply.number, None):
+                yield self._keep(task, reply)
+        for task in left.values():
+            yield Answer(number=task.number, failed=f"what the node sent is no answer: {why}")
+
+    def _keep(self, task: CompileTask, reply: _Reply) -> Answer:
         """Put what a node made into the build cache here, as a worker here would have."""
-        if "not_writable" in message:
+        if reply.not_writable is not None:
             raise NotWritableError(
-                f"on a node: {message['not_writable']}", hint="free space in the node's TMPDIR, or set it"
+                f"on a node: {shown(reply.not_writable)}", hint="free space in the node's TMPDIR, or set it"
             )
-        cache = self._order.cache
-        if "rejected" in message:
-            cache.put_launch(task.key, rejected=message["rejected"])
-        if "object" in message:
-            record = message["record"]
-            made = cache.put_object(
-                message["object"], message["cubin"], record["metadata"], record["registers"], record["local"]
-            )
-            if message["text"] is not None:
-                cache.put_ptx(made.cubin, message["text"])
-            cache.put_launch(task.key, object_key=message["object"])
-        return msgspec.convert({**message, "task": task.number}, Answer)
+        cache, made = self._order.cache, reply.record
+        if reply.rejected is not None:
+            cache.put_launch(task.key, rejected=reply.rejected)
+        elif reply.object is not None:
+            if made is None or made.cubin != hashlib.sha256(reply.cubin).hexdigest():
+                return Answer(number=task.number, failed="the node did not send the cubin that it says it has made")
+            cache.put_object(reply.object, reply.cubin, made.metadata, made.registers, made.local)
+            if reply.text is not None:
+                cache.put_ptx(made.cubin, reply.text)
+            cache.put_launch(task.key, object_key=reply.object)
+        elif reply.failed is None:
+            return Answer(number=task.number, failed="the node says nothing of what became of it")
+        return Answer(
+            number=task.number,
+            object=reply.object,
+            rejected=reply.rejected,
+            failed=reply.failed,
+            reused=reply.reused,
+            seconds=reply.seconds,
+        )

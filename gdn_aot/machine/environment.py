@@ -16,10 +16,12 @@ KEPT_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LI
 
 _SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE|ACCOUNT|SIGNING|ENCRYPTION)_?KEY|AUTH"
-    r"|^(HF|HUGGING_?FACE|AWS|AZURE|GOOGLE|GITHUB|GH|GITLAB|ACTIONS)_",
+    r"|(^|_)(KEYS?|PASS|(?<=_)PWD|PAT|JWT|COOKIE|DSN|WEBHOOK)(_|$)"  # PWD itself is where a shell is
+    r"|^(HF_(?!HOME$|\w*OFFLINE$)|(HUGGING_?FACE|AWS|AZURE|GOOGLE|GITHUB|GH|GITLAB|ACTIONS)_|(PIP|UV)_(\w+_)?INDEX)",
     re.IGNORECASE,
 )
-_SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]*@")
+"""By its words; of the Hub's what says that nobody may go online stays."""
+_SECRET_VALUE = re.compile(r"://[^/\s@]+@")
 """Credentials in an address, as those of a proxy or a package index."""
 
 

@@ -123,13 +123,13 @@ def test_children_and_their_zygote_get_no_secrets(modules: str, monkeypatch: pyt
     secrets = {
         name: f"kept-from-children-{number}"
         for number, name in enumerate((
-            "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GITHUB_TOKEN",
+            "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GITHUB_TOKEN",
             "ACTIONS_ID_TOKEN_REQUEST_URL", "AZURE_CLIENT_ID", "GOOGLE_APPLICATION_CREDENTIALS", "OPENAI_API_KEY",
             "pgpassword", "MY_PASSWD", "SOME_SECRET", "RAY_AUTH_MODE", "SSH_AUTH_SOCK", "SIGNING_KEY",
         ))
     }  # fmt: skip
     secrets["HTTPS_PROXY"] = "http://me:kept-from-children@proxy:8080"
-    secrets["PIP_INDEX_URL"] = "https://:kept-from-children@a/b"
+    secrets["SOME_URL"] = "https://:kept-from-children@a/b"
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
     for name in ("CUDA_DEVICE_ORDER", "OMP_NUM_THREADS"):
@@ -143,10 +143,31 @@ def test_children_and_their_zygote_get_no_secrets(modules: str, monkeypatch: pyt
     assert {"PATH", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS"} <= told["own"].keys()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CR_PAT", "JWT", "MY_JWT_FILE", "OPENAI_KEY", "WANDB_KEY", "NGC_KEY", "SSH_KEY", "DEPLOY_KEY", "KEYS", "key",
+        "MYSQL_PWD", "DB_PASS", "SENTRY_DSN", "SLACK_WEBHOOK_URL", "SESSION_COOKIE", "HF_HOME_TOKEN", "HF_HUB_CACHE",
+        "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_OURS_USERNAME",
+    ],
+)  # fmt: skip
+def test_a_secret_is_known_by_the_words_of_its_name(name: str) -> None:
+    assert without_secrets({name: "x"}) == {}
+
+
+@pytest.mark.parametrize(
+    "value", ["https://abc@host/simple", "a https://u:p@host", "postgres://u@h", "git+ssh://x@y/z"]
+)
+def test_an_address_with_credentials_is_a_secret(value: str) -> None:
+    assert without_secrets({"SOME": value}) == {}
+
+
 def test_what_is_no_secret_is_kept() -> None:
     kept = {
         "PATH": "/bin", "HOME": "/", "CUDA_VISIBLE_DEVICES": "0", "LD_LIBRARY_PATH": "/x", "HTTPS_PROXY": "http://a:1",
         "TRITON_PTXAS_PATH": "/p", "VLLM_USE_V1": "1", "CC": "gcc", "LANG": "C", "KEYMAP": "us",
+        "PWD": "/x", "OLDPWD": "/y", "HF_HOME": "/h", "HF_HUB_OFFLINE": "1", "KEYBOARD": "k",
+        "HF_DATASETS_OFFLINE": "1", "PATTERN": "p", "COMPASS": "c", "XKEY": "k", "MAIL": "me@host", "DOCS": "http://a/@b",
     }  # fmt: skip
     assert without_secrets(kept) == kept
 
