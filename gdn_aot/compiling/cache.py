@@ -27,7 +27,7 @@ import zstandard
 
 from gdn_aot._files import read_regular
 from gdn_aot._text import shown
-from gdn_aot.errors import NotWritableError
+from gdn_aot.errors import NotWritableError, VerificationError
 from gdn_aot.launches import CompiledKernel, Outcome
 from gdn_aot.store.folder import Folder
 from gdn_aot.store.store import default_home
@@ -124,12 +124,12 @@ class BuildCache:
 
         Raises:
             OSError: It is not there.
-            ValueError: Its bytes have changed.
+            VerificationError: Its bytes have changed.
         """
         data = read_regular(self._path("cubins", sha256), _MOST, follow=False)
         if hashlib.sha256(data).hexdigest() != sha256:
             self._discard("cubins", sha256)
-            raise ValueError(f"cubin {sha256} in the build cache has changed on disk; build again")
+            raise VerificationError(f"cubin {sha256} in the build cache has changed on disk", hint="build again")
         return data
 
     def put_cubin(self, sha256: str, cubin: bytes) -> None:
@@ -152,14 +152,14 @@ class BuildCache:
         """Return the PTX that a cubin was assembled from.
 
         Raises:
-            ValueError: It is not there, or its bytes have changed.
+            VerificationError: It is not there, or its bytes have changed.
         """
         found = _decompressed(self._read("ptx", sha256))
         with contextlib.suppress(UnicodeDecodeError):
             if found is not None:
                 return found.decode()
         self._discard("ptx", sha256)
-        raise ValueError(f"the PTX of cubin {sha256} is not in the build cache; build again")
+        raise VerificationError(f"the PTX of cubin {sha256} is not in the build cache", hint="build again")
 
     def cubin_size(self, sha256: str) -> int:
         """Return the bytes of a cubin.

@@ -14,7 +14,7 @@ from traces import make_kernel
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, default_cache, digest, launch_digest
-from gdn_aot.errors import NotWritableError
+from gdn_aot.errors import NotWritableError, VerificationError
 from gdn_aot.launches import CompiledKernel, Outcome, Specialization
 from gdn_aot.tracing.records import UNUSABLE, Trace
 
@@ -71,7 +71,7 @@ def test_a_launch_that_lacks_a_file_is_a_miss(cache: BuildCache, kind: str) -> N
 def test_a_changed_cubin_is_refused_and_then_a_miss(cache: BuildCache) -> None:
     made = _fill(cache)
     _only(cache, "cubins").write_bytes(b"\x7fELF cubim")
-    with pytest.raises(ValueError, match="changed on disk"):
+    with pytest.raises(VerificationError, match="changed on disk"):
         cache.cubin(made.cubin)
     assert cache.launch(LAUNCH) is None
 
@@ -104,7 +104,7 @@ def test_what_expands_without_bounds_is_a_miss(cache: BuildCache, bad: bytes) ->
     for kind in ("traces", "ptx"):
         _only(cache, kind).write_bytes(bad)
     assert cache.trace(TRACE) is None
-    with pytest.raises(ValueError, match="build again"):
+    with pytest.raises(VerificationError, match="is not in the build cache"):
         cache.ptx(made.cubin)
     assert not cache.has_ptx(made.cubin), "so that building again makes it"
 
@@ -140,7 +140,7 @@ def test_what_is_no_plain_file_of_some_size_is_a_miss_and_replaced(
     assert not cache.has_ptx(made.cubin)
     with pytest.raises(OSError, match=made.cubin):
         cache.cubin(made.cubin)
-    with pytest.raises(ValueError, match="build again"):
+    with pytest.raises(VerificationError, match="is not in the build cache"):
         cache.ptx(made.cubin)
     _fill(cache)
     assert cache.launch(LAUNCH) == Outcome(object=made)
@@ -179,7 +179,7 @@ def test_no_link_is_written_or_removed_through(cache: BuildCache, tmp_path: Path
     with pytest.raises(NotWritableError, match=f"{folder}: is a symbolic link") as caught:
         cache.put_cubin(made.cubin, b"ours")
     assert "remove the link" in caught.value.hint
-    with pytest.raises(ValueError, match="changed on disk"):
+    with pytest.raises(VerificationError, match="changed on disk"):
         cache.cubin(made.cubin)
     assert place.read_bytes() == b"theirs"
 
