@@ -7,12 +7,14 @@ with binaries that load and launch to nothing.
 import json
 import os
 import shutil
+import struct
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import factory
 import pytest
 from builds import Built
 from commands import contents, refused
@@ -312,15 +314,25 @@ def test_a_kernel_with_another_source_is_left_out(sm_90: Built, tmp_path: Path) 
 # Of several artifacts, and of what fits in the store
 
 
+def for_arch(content: bytes, arch: int) -> bytes:
+    """A cubin of sm_120 that says it is for another architecture of its layout; other content as it is."""
+    if not content.startswith(b"\x7fELF"):
+        return content
+    (flags,) = struct.unpack_from("<I", content, 48)
+    return content[:48] + struct.pack("<I", flags & ~0xFF00 | arch << 8) + content[52:]
+
+
 @pytest.fixture
 def store(decode: Built, tmp_path: Path) -> list[Path]:
     """A store with the artifact, one of another identifier with the same content, and one for another Triton."""
     artifact = open_artifact(decode.path)
-    blobs = dict(artifact.iter_blobs())
+    blobs = {digest: bytes(content) for digest, content in artifact.iter_blobs()}
     found = []
     for target, triton in (("sm_120", artifact.manifest.triton.version), ("sm_121", artifact.manifest.triton.version),
                            ("sm_120", "3.1.0")):  # fmt: skip
         row, plain = get_target(target), artifact.manifest
+        arch = int(target.removeprefix("sm_"))
+        moved = {digest: for_arch(content, arch) for digest, content in blobs.items()}
         manifest = replace(
             plain,
             identifier=names.make_identifier(plain.provider.name, plain.provider.version, triton, target),
@@ -330,7 +342,15 @@ def store(decode: Built, tmp_path: Path) -> list[Path]:
                 replace(
                     kernel,
                     binaries=tuple(
-                        replace(binary, metadata={**binary.metadata, "arch": target.replace("_", "")})
+                        replace(
+                            binary,
+                            metadata={
+                                **binary.metadata,
+                                "arch": f"sm{arch}",
+                                "target": {**binary.metadata["target"], "arch": arch},
+                            },
+                            cubin=factory.sha256(moved[binary.cubin]),
+                        )
                         for binary in kernel.binaries
                     ),
                 )
@@ -338,7 +358,8 @@ def store(decode: Built, tmp_path: Path) -> list[Path]:
             ),
             blobs=(),
         )
-        path = archive.write_artifact(manifest, blobs, tmp_path / names.file_name(manifest.identifier)).path
+        moved_blobs = {factory.sha256(content): content for content in moved.values()}
+        path = archive.write_artifact(manifest, moved_blobs, tmp_path / names.file_name(manifest.identifier)).path
         found.append(Path(install(Store(str(tmp_path / "home")), open_artifact(path)).place))
     return found
 

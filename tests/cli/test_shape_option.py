@@ -45,7 +45,7 @@ def test_what_is_missing_is_what_the_provider_takes(command: str, provider: str,
 def test_a_miss_names_what_covers_it(provider: str, shape: bool, capture: bool) -> None:
     state = State()
     header = {"target": "sm_80", "provider": provider, "capability": (8, 0)}
-    state.found = [SimpleNamespace(index=SimpleNamespace(header=header))]
+    state.found = [SimpleNamespace(header=header)]
     hint = state.cover_hint()
     assert f"gdn-aot build --arch sm_80 --provider {provider} --model NAME" in hint
     assert ("--shape" in hint) == shape
