@@ -21,7 +21,7 @@ from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
 _MOST_PLACES = 1000
 """Artifacts that are looked at."""
-_PATIENCE = 0.03
+_PATIENCE = 0.005
 """Seconds that others are waited for who just look whether the store can be changed."""
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:

@@ -117,7 +117,7 @@ def _wait(file: int, kind: int, root: str, waiting: Waiting | None, patience: fl
             raise OSError(errno.EBUSY, f"{_holder(file)} is using it", root)
         if waited >= PATIENCE and patience is None:
             break
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE if patience is None else min(_PAUSE, patience / 4))
     if waiting is not None:
         waiting(f"waiting for {_holder(file)}, which is using the store {root}")
     fcntl.flock(file, kind)
