@@ -34,6 +34,8 @@ _PAUSE = 0.02
 """Seconds between two attempts while the user has not been told."""
 _UNPACKED = 16
 """Bytes that a store takes for each byte of an artifact file, about."""
+_MOMENT = 0.002
+"""Seconds that who only looks gives others who only look."""
 _NUMBER = 20
 """Bytes of the lock file that are read: the number of the process that has it."""
 
@@ -183,6 +185,6 @@ def _try(root: Folder) -> None:
     """See whether somebody changes the store."""
     file = _check(root, root.file(NAME))
     try:
-        _wait(file, fcntl.LOCK_SH, root.path, None, 0)  # which others that ask do not see
+        _wait(file, fcntl.LOCK_EX, root.path, None, _MOMENT)
     finally:
         os.close(file)
