@@ -76,14 +76,14 @@ demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and 
 	$(call headline,4,publish,A directory is a registry too: the same files as in a repository of the Hub.)
 	@$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0
 	$(call headline,5,fetch,A container installs what fits it at its start; the second time nothing is left to do.)
-	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
-	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
+	@GDN_AOT_HOME=$(CURDIR)/.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
+	@GDN_AOT_HOME=$(CURDIR)/.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
 	$(call headline,6,seed,The same kernels are written as an ordinary Triton cache.)
 	@$(BIN)/gdn-aot seed .demo/home/store/artifacts/* --into .demo/triton-cache
 	$(call headline,7,plain FLA,FLA without gdn-aot finds every kernel there: it compiles 0 and benchmarks 0. The GPU is a stand-in.)
 	@TRITON_CACHE_DIR=$(CURDIR)/.demo/triton-cache $(BIN)/python examples/plain_calls.py $(ARCH)
 	$(call headline,8,doctor,It says whether a serving process here would be served; without a GPU it names what is missing.)
-	@GDN_AOT_HOME=.demo/home $(BIN)/gdn-aot doctor || true
+	@GDN_AOT_HOME=$(CURDIR)/.demo/home $(BIN)/gdn-aot doctor || true
 
 clean:  ## remove environments, caches and what make demo built
 	rm -rf .venv .triton38 .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
