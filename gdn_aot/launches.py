@@ -28,8 +28,6 @@ KernelKey = tuple[str, Key]
 """``module:qualname`` of a kernel, and one of its autotune keys."""
 ArgumentPath = tuple[Integer, ...]
 """Position of an argument, with further indices into tuple arguments."""
-MAX_CHOICES = 4096
-"""Choices, or candidates, of one kernel in a file. The most that a kernel has in an artifact for every model is 884."""
 MAX_ITEMS = 1024
 """Values in one piece of free JSON, lists and objects included; those of GDN kernels have up to 120."""
 _NO_JSON = ("inf", "-inf", "nan")

@@ -13,11 +13,11 @@ from gdn_aot.artifact.check_kernels import check_choice, check_metadata, is_dott
 from gdn_aot.artifact.cubins import is_known
 from gdn_aot.artifact.launch_key import LaunchKeys
 from gdn_aot.artifact.manifest import BinaryRow, Parts
-from gdn_aot.artifact.names import MAX_HEADER, MAX_MODULES, is_capture, make_identifier
+from gdn_aot.artifact.names import MAX_CHOICES, MAX_HEADER, MAX_MODULES, is_capture, make_identifier
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.codec import unbounded
 from gdn_aot.errors import Problem
-from gdn_aot.launches import MAX_CHOICES, MAX_ITEMS, comparable, field_problems
+from gdn_aot.launches import MAX_ITEMS, comparable, field_problems
 from gdn_aot.problems import step
 
 if TYPE_CHECKING:

@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot.artifact import tar
 from gdn_aot.artifact.container import Frame, FrameError
 from gdn_aot.artifact.header import header_of
 from gdn_aot.artifact.names import FORMAT
-from gdn_aot.artifact.trailer import digest
 from gdn_aot.errors import VerificationError
+
+if TYPE_CHECKING:
+    from gdn_aot.artifact.trailer import Digests
 
 _MOST_TEXT, _MOST_OBJECTS, _MOST_VALUES = 16 << 20, 60_000, 1_000_000
 """Bytes, braces, and brackets and commas of a manifest that are parsed at most: a host waits for it. One for all models
 has 3.1 MB and 12,000 braces; what has more than this is not unpacked in memory."""
 
 
-def glance(data: bytes) -> dict[str, Any]:
-    """Return the header that the index of an artifact gets, from the bytes of its file.
+def glance(data: bytes, digests: Digests) -> dict[str, Any]:
+    """Return the header that the index of an artifact gets, from the bytes of its file, whose trailer is sound.
 
     Raises:
-        VerificationError: It is not an artifact, or its trailer is not that of what is before it.
+        VerificationError: It is not an artifact.
     """
-    digests = digest(data)
-    if digests.fault:
-        raise VerificationError(f"it is not a sound artifact: trailer: {digests.fault}")
     try:
         frame = Frame(memoryview(data)[: digests.body])
         size = tar.content_size(frame.read(tar.BLOCK))

@@ -18,6 +18,8 @@ MAX_BLOB = 4 << 20
 """Bytes of one blob. The largest GDN cubin seen has 484,000, for sm_70."""
 MAX_HEADER, MAX_MODULES = 1 << 20, 1000
 """Bytes of what identifies an artifact in a store, and modules that it has kernels of."""
+MAX_CHOICES = 4096
+"""Choices, or candidates, of one kernel in a file. The most that a kernel has in an artifact for every model is 884."""
 CAPTURE = "capture-"
 """Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
 

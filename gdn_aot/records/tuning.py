@@ -15,9 +15,10 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
+from gdn_aot.artifact.names import MAX_CHOICES
 from gdn_aot.codec import Count, Record
 from gdn_aot.errors import Problem, UsageError
-from gdn_aot.launches import MAX_CHOICES, Config, KernelKey, Key
+from gdn_aot.launches import Config, KernelKey, Key
 from gdn_aot.records.files import AnyRecord, RecordedDevice, RecordForm
 from gdn_aot.records.objective import Objective, Tokens
 

@@ -100,7 +100,7 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
         return StoredArtifact(place)
     from gdn_aot.artifact.glance import glance
 
-    unpacked = UnpackedArtifact(file, data, checked_header(glance(data)))
+    unpacked = UnpackedArtifact(file, data, checked_header(glance(data, digests)))
     if unfit(unpacked.header):
         return unpacked
     from gdn_aot.store.lock import taking

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
+from gdn_aot.artifact.names import MAX_CHOICES
 from gdn_aot.errors import GdnAotError, MissError, UnsupportedTritonError
 from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 _VERBS = {"binary": "compiles", "choice": "benchmarks"}
 _OTHER_FLAG = 4.0
 """Distance of two flags that differ: as much as a size 16 times as large."""
-MAX_CHOICES = 4096
-"""Choices of a kernel that are used of one artifact: looking up a key takes longer the more have its hash."""
 _MAX_BITS = 64
 """Of an integer in an autotune key."""
 

@@ -29,7 +29,7 @@ import struct
 from contextlib import contextmanager
 
 from gdn_aot._files import check_size
-from gdn_aot.artifact.names import MAX_HEADER, MAX_MODULES
+from gdn_aot.artifact.names import MAX_CHOICES, MAX_HEADER, MAX_MODULES
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -47,8 +47,8 @@ FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
 BLOB = struct.Struct("<32sQQ")
 _DIGEST = 16
-_LARGEST, _MAX_CHOICES = 256 << 20, 4096
-"""Bytes of an index; choices of a kernel."""
+_LARGEST = 256 << 20
+"""Bytes of an index."""
 _KEYS = (
     (("identifier", "sha256", "manifest_sha256", "target", "provider", "distribution", "version", "triton"), str),
     (("capability", "workloads", "models", "modules", "packages"), list),
@@ -164,8 +164,8 @@ class Index:
 
         with self._of_our_form():
             found = self._json(record_name("choices", kernel)) or ()
-            if len(found) > _MAX_CHOICES:
-                raise self._damaged(f"it has more than {_MAX_CHOICES} choices of {kernel}")
+            if len(found) > MAX_CHOICES:
+                raise self._damaged(f"it has more than {MAX_CHOICES} choices of {kernel}")
             return [ChoiceRecord(tuple(key), ConfigRecord(*config), provenance) for key, config, provenance in found]
 
     def binary(self, kernel: str, launch_key: str) -> BinaryRecord | None:

@@ -11,6 +11,7 @@ import pytest
 from builds import Built
 from helpers import ROOT, python
 from launching import PRELUDE as LOADER_PRELUDE
+from store_fixtures import *  # noqa: F403
 
 PRELUDE = """
 import json, os, sys, threading

@@ -2,9 +2,7 @@
 
 import fcntl
 import os
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,23 +17,7 @@ from gdn_aot.store import stored
 from gdn_aot.store.folder import TRUST
 from gdn_aot.store.stored import UnpackedArtifact
 
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Artifact:
-    return storing.variant(tmp_path, 1)
-
-
-@pytest.fixture(autouse=True)
-def _no_hang() -> Iterator[None]:
-    """End a test that waits for somebody."""
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
+pytestmark = pytest.mark.usefixtures("no_hang")
 
 
 def refusal(home: Path, only: Path) -> str:

@@ -2,18 +2,9 @@ from pathlib import Path
 
 import pytest
 import storing
+from store_fixtures import *  # noqa: F403
 
 from gdn_aot.artifact.verify import Artifact
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Artifact:
-    return storing.variant(tmp_path, 1)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from helpers import python
 from storing import check_store
 
 from gdn_aot.artifact.glance import glance
+from gdn_aot.artifact.trailer import digest
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import UnknownFormatError, UsageError, VerificationError
 from gdn_aot.store import lock
@@ -68,7 +69,7 @@ def test_a_damaged_blob(home: Path, one: Artifact) -> None:
 
 def test_in_memory(one: Artifact) -> None:
     data = one.path.read_bytes()
-    stored = UnpackedArtifact(str(one.path), data, glance(data))
+    stored = UnpackedArtifact(str(one.path), data, glance(data, digest(data)))
     assert stored.index.header == stored.header
     assert {sha256: stored.read_blob(sha256) for sha256, _ in stored.index.blobs()} == dict(one.iter_blobs())
     assert stored.index.header["sha256"] == one.sha256

@@ -2,9 +2,8 @@
 
 import fcntl
 import os
-import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,15 +28,8 @@ from gdn_aot.store.stored import StoredArtifact
 from gdn_aot.store.upkeep import audit, ls, prune, remove
 from gdn_aot.store.whole import find_installed
 
+pytestmark = pytest.mark.usefixtures("no_hang")
 _FILES = ("index", "pack", "manifest.json.zst", "origin.json")
-
-
-@pytest.fixture(autouse=True)
-def _no_hang() -> Iterator[None]:
-    """End a test that waits for somebody."""
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
 
 
 @pytest.fixture

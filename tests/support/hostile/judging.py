@@ -36,20 +36,25 @@ def attacker(seed: int, sound: list[Original]) -> Callable[[Path], Case]:
         def case(number: int) -> Outcome:
             kind, chosen = artifacts.draw(seed, number)
             original, data = artifacts.make(kind, chosen, sound)
-            place.clean()
-            fault, detail = "", ""
-            try:
-                verdict = judge(place, data, original)
-            except WrongError as wrong:
-                verdict, (fault, detail) = "", wrong.args
-            touched = place.touched()
-            if touched and not fault:
-                fault, detail = "touched", f"touched: {touched[:5]!a}"
-            return Outcome(number=number, kind=kind, verdict=verdict, fault=fault, detail=detail)
+            return tried(place, number, kind, lambda: judge(place, data, original))
 
         return case
 
     return make
+
+
+def tried(place: Place, number: int, kind: str, attack: Callable[[], str]) -> Outcome:
+    """Return what became of a case: the verdict of an attack in a clean place, or what must not be."""
+    place.clean()
+    fault, detail, verdict = "", "", ""
+    try:
+        verdict = attack()
+    except WrongError as wrong:
+        fault, detail = wrong.args
+    touched = place.touched()
+    if touched and not fault:
+        fault, detail = "touched", f"touched: {touched[:5]!a}"
+    return Outcome(number=number, kind=kind, verdict=verdict, fault=fault, detail=detail)
 
 
 def command(place: Place, *args: object) -> Done:

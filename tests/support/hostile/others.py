@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hostile import handed, stores
 from hostile.containers import take_apart
-from hostile.judging import WrongError
+from hostile.judging import tried
 from hostile.places import Place
 from hostile.trials import METER, Case, Outcome
 
@@ -60,17 +60,12 @@ def attacker(seed: int, template: Path, attacks: dict[str, Attack]) -> Callable[
 
         def case(number: int) -> Outcome:
             kind, chosen = draw(seed, number)
-            place.clean()
-            fault, detail, verdict = "", "", ""
-            try:
+
+            def attack() -> str:
                 with METER:
-                    verdict = attacks[kind](place, template, chosen)
-            except WrongError as wrong:
-                fault, detail = wrong.args
-            touched = place.touched()
-            if touched and not fault:
-                fault, detail = "touched", f"touched: {touched[:5]!a}"
-            return Outcome(number=number, kind=kind, verdict=verdict, fault=fault, detail=detail)
+                    return attacks[kind](place, template, chosen)
+
+            return tried(place, number, kind, attack)
 
         return case
 
