@@ -5,6 +5,7 @@ from __future__ import annotations
 from keyword import iskeyword
 from typing import TYPE_CHECKING
 
+from gdn_aot.artifact.names import CONFIG_BOUNDS
 from gdn_aot.errors import Problem
 
 if TYPE_CHECKING:
@@ -13,16 +14,13 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import GPU
     from gdn_aot.launches import Config, Json, Scalar
 
-_MAX_WARPS, _MAX_STAGES, _MAX_CTAS, _MAX_REGISTERS = 32, 16, 16, 255
 _MAX_INTEGER = (1 << 31) - 1
 _MAX_NAME = 200
 """Characters of a name."""
 _MAX_WORD = 64
 """Characters of a constexpr that is a word."""
 _NUMBERS = {
-    "num_warps": (1, _MAX_WARPS),
-    "num_ctas": (1, _MAX_CTAS),
-    "num_stages": (0, _MAX_STAGES),
+    **{name: CONFIG_BOUNDS[name] for name in ("num_warps", "num_ctas", "num_stages")},
     "global_scratch_size": (0, _MAX_INTEGER),
     "profile_scratch_size": (0, _MAX_INTEGER),
 }
@@ -32,15 +30,13 @@ _SWITCHES = ("launch_cooperative_grid", "launch_pdl")
 
 def check_choice(config: Config, where: str) -> Iterator[Problem]:
     """Yield what no launch can have in a configuration at a path of a manifest."""
-    warps, registers = config.num_warps, config.maxnreg
-    if not 1 <= warps <= _MAX_WARPS or warps & (warps - 1):
-        yield Problem(f"{where}.num_warps", f"expected a power of two up to {_MAX_WARPS}, got {warps}")
-    if not 0 <= config.num_stages <= _MAX_STAGES:
-        yield Problem(f"{where}.num_stages", f"expected 0 to {_MAX_STAGES}, got {config.num_stages}")
-    if not 1 <= config.num_ctas <= _MAX_CTAS:
-        yield Problem(f"{where}.num_ctas", f"expected 1 to {_MAX_CTAS}, got {config.num_ctas}")
-    if registers is not None and not 1 <= registers <= _MAX_REGISTERS:
-        yield Problem(f"{where}.maxnreg", f"expected 1 to {_MAX_REGISTERS}, got {registers}")
+    for name, (least, most) in CONFIG_BOUNDS.items():
+        number, warps = getattr(config, name), name == "num_warps"
+        if name == "maxnreg" and number is None:
+            continue
+        if not least <= number <= most or (warps and number & (number - 1)):
+            expected = f"a power of two up to {most}" if warps else f"{least} to {most}"
+            yield Problem(f"{where}.{name}", f"expected {expected}, got {number}")
     for number, (name, value) in enumerate(config.kwargs):
         if not is_name(name):
             yield Problem(f"{where}.kwargs[{number}][0]", "is no name of an argument")

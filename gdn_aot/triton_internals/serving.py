@@ -15,6 +15,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
+from gdn_aot.artifact.names import CONFIG_BOUNDS
 from gdn_aot.errors import GdnAotError
 from gdn_aot.triton_internals import (
     active_driver,
@@ -169,10 +170,6 @@ def seed_choices(tuner: Any, answer: Callable[[Any], Any | None]) -> None:
     tuner.cache = ChoiceCache(tuner, answer)
 
 
-_MOST = {"num_warps": (1, 32), "num_stages": (0, 16), "num_ctas": (1, 16), "maxnreg": (1, 255)}
-"""Least and most of the numbers of a configuration."""
-
-
 def find_config(tuner: Any, wanted: ConfigRecord) -> Any:
     """Return the autotuner's own configuration that equals ``wanted``, or a new one of the form that its own have.
 
@@ -184,7 +181,7 @@ def find_config(tuner: Any, wanted: ConfigRecord) -> Any:
         if found == tuple(wanted):
             return config
     _check_names(tuner.configs, wanted.kwargs)
-    for name, (least, most) in _MOST.items():
+    for name, (least, most) in CONFIG_BOUNDS.items():
         number = getattr(wanted, name)
         if number is None and name == "maxnreg":
             continue
