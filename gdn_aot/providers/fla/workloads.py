@@ -34,9 +34,16 @@ RECURRENT_TOKENS = 64
 
 STATES = ((False, False), (False, True), (True, True), (True, False))
 """Whether a call begins with a state, and whether it returns one."""
+REPEATED_STATES = STATES[:3]
+"""The same where key heads are repeated: transformers before 5.23 returns a state wherever it has one."""
 
 PLAIN: dict[str, object] = {"h0": False, "ht": True, "index": "int64", "packed": None, "parameters": "fp32"}
 """A first prompt whose state is wanted."""
+
+
+def _unusual_packed(shape: ModelShape) -> tuple[str, ...]:
+    """Return what packs may have otherwise than transformers: no beta in float32, which costs most and nobody passes."""
+    return tuple(what for what in unusual(shape) if what != "beta")
 
 
 class Prefill(Operator):
@@ -58,24 +65,15 @@ class Prefill(Operator):
     def _patterns(self, shape: ModelShape, dense: int, packed: tuple[int, ...]) -> Iterator[Call]:
         for repeated in self._forms(shape):
             for parameters in self.parameter_dtypes(shape):
-                for h0, ht in STATES:
+                for h0, ht in REPEATED_STATES if repeated else STATES:
                     form = {"h0": h0, "ht": ht, "parameters": parameters, "repeated": repeated}
-                    yield from self._packings(dense, packed, **form)
-            if not self.layer and not self.backward:
-                yield from self._unusual(shape, dense, packed, repeated=repeated)
-
-    def _unusual(self, shape: ModelShape, dense: int, packed: tuple[int, ...], *, repeated: bool) -> Iterator[Call]:
-        """Yield everything unusual at once, for each has a kernel of its own, and the state also where it ends."""
-        other = unusual(shape)
-        form: dict[str, Any] = {"h0": True, "parameters": "fp32", "repeated": repeated}
-        yield from self._packings(dense, packed, ht=True, other=other, **form)
-        if "state" in other:
-            yield from self._packings(dense, packed, ht=False, other=("state",), **form)
-
-    def _packings(self, dense: int, packed: tuple[int, ...], **form: object) -> Iterator[Call]:
-        yield self._call(batch=1, tokens=dense, packed=None, index="int64", **form)
-        for index in INDEX_DTYPES:
-            yield self._call(batch=1, tokens=0, packed=packed, index=index, **form)
+                    yield self._call(batch=1, tokens=dense, packed=None, index="int64", **form)
+                    for index in INDEX_DTYPES:
+                        yield self._call(batch=1, tokens=0, packed=packed, index=index, **form)
+        if not self.layer and not self.backward:  # all at once, for each is seen by a kernel of its own
+            call: dict[str, Any] = {"batch": 1, "h0": True, "ht": True, "index": "int64", "parameters": "fp32"}
+            yield self._call(tokens=dense, packed=None, other=unusual(shape), **call)
+            yield self._call(tokens=0, packed=packed, other=_unusual_packed(shape), **call)
 
     def _most_heads(self, shape: ModelShape) -> int:
         """Return the most rows that one token has in the L2 norm of queries or keys."""
@@ -115,18 +113,23 @@ class Prefill(Operator):
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random dense batch or pack."""
         packed, batch, tokens = traffic.random_prompts(rng, limits)
-        usual = self.layer or self.backward
+        repeated = rng.choice(self._forms(shape))
+        others = unusual(shape) if packed is None else _unusual_packed(shape)
+        if repeated or self.layer or self.backward:
+            others = ()
+        other = tuple(what for what in others if traffic.chance(rng, 0.1))
+        h0, ht = (True, True) if "state" in other else rng.choice(REPEATED_STATES if repeated else STATES)
         return self._call(
             batch=batch,
             tokens=tokens,
             packed=packed,
-            index=rng.choice(list(INDEX_DTYPES)),
-            h0=traffic.chance(rng, 0.5),
-            ht=traffic.chance(rng, 0.8),
+            index="int64" if other else rng.choice(list(INDEX_DTYPES)),
+            h0=h0,
+            ht=ht,
             parameters=rng.choice(self.parameter_dtypes(shape)),
             l2norm=traffic.chance(rng, 0.9),
-            repeated=rng.choice(self._forms(shape)),
-            other=() if usual else tuple(what for what in unusual(shape) if traffic.chance(rng, 0.1)),
+            repeated=repeated,
+            other=other,
         )
 
     def _call(self, **arguments: object) -> Call:
@@ -186,18 +189,19 @@ class Recurrent(Operator):
         del limits
         return self._patterns(shape, 2)
 
+    def _forms(self, shape: ModelShape) -> Iterator[dict[str, Any]]:
+        step: dict[str, Any] = {"h0": True, "ht": True, "parameters": "fp32", "repeated": False}
+        for parameters in self.parameter_dtypes(shape):
+            for h0, ht in STATES:
+                yield {**step, "h0": h0, "ht": ht, "parameters": parameters}
+        if not self.layer:
+            yield from ({**step, "other": (what,)} for what in unusual(shape))
+            yield from ({**step, "repeated": True} for repeated in head_forms(shape) if repeated)
+
     def _patterns(self, shape: ModelShape, batch: int) -> Iterator[Call]:
-        for repeated in (False,) if self.layer else head_forms(shape):
-            usual = [
-                {"h0": h0, "ht": ht, "parameters": parameters}
-                for parameters in self.parameter_dtypes(shape)
-                for h0, ht in STATES
-            ]
-            step = {"h0": True, "ht": True, "parameters": "fp32"}
-            others = [] if self.layer else [{**step, "other": (what,)} for what in unusual(shape)]
-            for form in (*usual, *others):
-                for index in (None, *INDEX_DTYPES):
-                    yield self._call(batch=batch, tokens=1, index=index, repeated=repeated, **form)
+        for form in self._forms(shape):
+            for index in (None, *INDEX_DTYPES):
+                yield self._call(batch=batch, tokens=1, index=index, **form)
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
         """Yield every pattern in a decode step of ``tokens`` sequences, 256 at most."""
@@ -207,16 +211,13 @@ class Recurrent(Operator):
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random decode batch of 1 to 256 sequences."""
         del limits
-        other = () if self.layer or not traffic.chance(rng, 0.2) else (rng.choice(unusual(shape)),)
+        usual = {"h0": True, "ht": True, "repeated": False}
+        form = rng.choice(list(self._forms(shape))) if traffic.chance(rng, 0.5) else usual
         return self._call(
             batch=rng.randint(1, DECODE_BATCH),
             tokens=rng.randint(1, RECURRENT_TOKENS) if self.layer and traffic.chance(rng, 0.3) else 1,
-            h0=bool(other) or traffic.chance(rng, 0.8),
-            ht=bool(other) or traffic.chance(rng, 0.9),
             index=rng.choice([None, None, *INDEX_DTYPES]),
-            parameters=rng.choice(self.parameter_dtypes(shape)),
-            repeated=not self.layer and rng.choice(head_forms(shape)),
-            other=other,
+            **{**form, "parameters": rng.choice(self.parameter_dtypes(shape))},
         )
 
     def _call(self, **arguments: object) -> Call:
