@@ -42,7 +42,7 @@ PLAIN: dict[str, object] = {"h0": False, "ht": True, "index": "int64", "packed":
 
 
 def _unusual_packed(shape: ModelShape) -> tuple[str, ...]:
-    """Return what packs may have otherwise than transformers; beta in float32 costs most, and nobody known passes it."""
+    """Return what packs may have otherwise than transformers: not beta, which costs most and which nobody does."""
     return tuple(what for what in unusual(shape) if what != "beta")
 
 
