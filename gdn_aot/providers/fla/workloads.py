@@ -34,11 +34,18 @@ RECURRENT_TOKENS = 64
 
 STATES = ((False, False), (False, True), (True, True), (True, False))
 """Whether a call begins with a state, and whether it returns one."""
-REPEATED_STATES = STATES[:3]
-"""The same where key heads are repeated: transformers before 5.23 returns a state wherever it has one."""
 
 PLAIN: dict[str, object] = {"h0": False, "ht": True, "index": "int64", "packed": None, "parameters": "fp32"}
 """A first prompt whose state is wanted."""
+
+
+def _states(*, repeated: bool, packed: bool) -> tuple[tuple[bool, bool], ...]:
+    """Return what of `STATES` prompts have.
+
+    Where key heads are repeated only transformers before 5.23 calls: it returns a state wherever it has one, and its
+    cache has one state for a row, so that packs begin without.
+    """
+    return STATES[: 4 - repeated - (repeated and packed)]
 
 
 def _unusual_packed(shape: ModelShape) -> tuple[str, ...]:
@@ -65,11 +72,12 @@ class Prefill(Operator):
     def _patterns(self, shape: ModelShape, dense: int, packed: tuple[int, ...]) -> Iterator[Call]:
         for repeated in self._forms(shape):
             for parameters in self.parameter_dtypes(shape):
-                for h0, ht in REPEATED_STATES if repeated else STATES:
-                    form = {"h0": h0, "ht": ht, "parameters": parameters, "repeated": repeated}
-                    yield self._call(batch=1, tokens=dense, packed=None, index="int64", **form)
+                common = {"parameters": parameters, "repeated": repeated}
+                for h0, ht in _states(repeated=repeated, packed=False):
+                    yield self._call(batch=1, tokens=dense, packed=None, index="int64", h0=h0, ht=ht, **common)
+                for h0, ht in _states(repeated=repeated, packed=True):
                     for index in INDEX_DTYPES:
-                        yield self._call(batch=1, tokens=0, packed=packed, index=index, **form)
+                        yield self._call(batch=1, tokens=0, packed=packed, index=index, h0=h0, ht=ht, **common)
         if not self.layer and not self.backward:  # all at once, for each is seen by a kernel of its own
             call: dict[str, Any] = {"batch": 1, "h0": True, "ht": True, "index": "int64", "parameters": "fp32"}
             yield self._call(tokens=dense, packed=None, other=unusual(shape), **call)
@@ -118,7 +126,7 @@ class Prefill(Operator):
         if repeated or self.layer or self.backward:
             others = ()
         other = tuple(what for what in others if traffic.chance(rng, 0.1))
-        h0, ht = (True, True) if "state" in other else rng.choice(REPEATED_STATES if repeated else STATES)
+        h0, ht = (True, True) if "state" in other else rng.choice(_states(repeated=repeated, packed=packed is not None))
         return self._call(
             batch=batch,
             tokens=tokens,
@@ -200,7 +208,7 @@ class Recurrent(Operator):
 
     def _patterns(self, shape: ModelShape, batch: int) -> Iterator[Call]:
         for form in self._forms(shape):
-            for index in (None, *INDEX_DTYPES):
+            for index in (None,) if "other" in form else (None, *INDEX_DTYPES):
                 yield self._call(batch=batch, tokens=1, index=index, **form)
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
@@ -216,7 +224,7 @@ class Recurrent(Operator):
         return self._call(
             batch=rng.randint(1, DECODE_BATCH),
             tokens=rng.randint(1, RECURRENT_TOKENS) if self.layer and traffic.chance(rng, 0.3) else 1,
-            index=rng.choice([None, None, *INDEX_DTYPES]),
+            index=None if "other" in form else rng.choice([None, None, *INDEX_DTYPES]),
             **{**form, "parameters": rng.choice(self.parameter_dtypes(shape))},
         )
 
