@@ -7,6 +7,7 @@ The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.
    that has the key answers; a key that differs only in the 16-bit number type is taken for the same if the record
    lacks the exact one, because targets without bf16 arithmetic are built for fp16. So the target's own record is asked
    first, for keys of the other type: an exact key of it counts as measured.
+   A key that no record has takes the nearest key of the nearest record, by `gdn_aot.triton_internals.autotune_keys`.
 2. Of that record the provider's own candidates that are eligible at every token count are ranked by its objective:
    its choice first, then those within the bound, by score. Candidates of a wide search are never transferred.
 3. Those that the provider does not offer for this target are left out: so its restrictions, on shared memory or on
@@ -24,6 +25,7 @@ from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.records import objective
 from gdn_aot.records import tuning as records
 from gdn_aot.records.tuning import TunedChoice
+from gdn_aot.triton_internals.autotune_keys import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -112,6 +114,18 @@ class Transfer:
             if found is None or (own and found[1].key == key):
                 continue
             return list(self._choices(source, *found, note, offered))
+        return self._of_another_key(kernel, key, offered)
+
+    def _of_another_key(self, kernel: str, key: Key, offered: Collection[Config]) -> list[TunedChoice]:
+        """Return the choices of the nearest key, in the first record that has one; see `suggest`."""
+        wanted = _without_type(key)
+        for source in self._sources():
+            known = {_without_type(other): other for name, other in source.exact if name == kernel}
+            for other in nearest(wanted, known):
+                found = source.alike[kernel, other]
+                made = list(self._choices(source, *found, f", for key {found[1].key}", offered))
+                if made:
+                    return made
         return []
 
     def _sources(self) -> Iterator[_Source]:

@@ -14,9 +14,10 @@ from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
 from gdn_aot.serving.state import Miss
 from gdn_aot.triton_internals import compiled_text, current_device, launching, relaxing, serving
+from gdn_aot.triton_internals.autotune_keys import alike, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from gdn_aot.serving.state import State
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from gdn_aot.store.stored import StoredArtifact
 
 _VERBS = {"binary": "compiles", "choice": "benchmarks"}
-_OTHER_FLAG = 4.0
-"""Distance of two flags that differ: as much as a size 16 times as large."""
 _MAX_BITS = 64
 """Of an integer in an autotune key."""
 
@@ -113,14 +112,16 @@ class ServedKernel:
         return None
 
     def _binary(self, artifact: StoredArtifact, key: str) -> BinaryRecord | None:
-        """Look a launch key up, with the value that stands for all where the artifact has a relaxation."""
-        wanted: str | None = key
-        for kernel in artifact.index.kernels():
-            if kernel.name == self.name:
-                for argument, value in kernel.relaxations:
-                    position = relaxing.constant_position(self.jit, argument)
-                    wanted = relaxing.relaxed_key(wanted, position, value) if wanted is not None else None
-        return artifact.index.binary(self.name, wanted) if wanted is not None else None
+        """Look a launch key up, and what stands for it where the artifact has a relaxation."""
+        for wanted in relaxing.keys_to_look_up(self.jit, key, self._relaxations(artifact)):
+            record = artifact.index.binary(self.name, wanted)
+            if record is not None:
+                return record
+        return None
+
+    def _relaxations(self, artifact: StoredArtifact) -> list[relaxing.Relaxation]:
+        kernels = artifact.index.kernels()
+        return [relaxation for kernel in kernels if kernel.name == self.name for relaxation in kernel.relaxations]
 
     def _changed(self) -> str:
         """Return what has changed between the import of the kernel and its first launch, or nothing."""
@@ -183,10 +184,12 @@ class ServedKernel:
             try:
                 device = current_device()
                 choices = self._device_choices(device)
-                told = not self.fitting(device)
-                if key in choices:
+                fitting = self.fitting(device)
+                told = not fitting
+                own = key if key in choices else self._alike(key, choices, fitting)
+                if own is not None:
                     self._state.chosen += 1
-                    return self._try(key, [choices[key]], own=True)
+                    return self._try(key, [choices[own]], own=True)
                 if self._state.on_miss == "nearest":
                     configs = [choices[other] for other in nearest(key, choices)]
             except Exception as error:  # noqa: BLE001 - a serving process must go on
@@ -201,6 +204,10 @@ class ServedKernel:
             answer = "error" if self._must_not_tune() else "triton"
             self._missed("choice", str(key), reason, answer, covered=True, told=told)
             return None
+
+    def _alike(self, key: tuple[Any, ...], choices: Any, fitting: list[StoredArtifact]) -> Any:
+        """Return the key whose choice is one for ``key`` too, which has another value of a relaxed constant."""
+        return alike(key, choices, [one for artifact in fitting for one in self._relaxations(artifact)])
 
     def _must_not_tune(self) -> bool:
         return self._state.strict or self._state.on_miss == "error"
@@ -310,26 +317,3 @@ def _check_key(key: tuple[Any, ...]) -> None:
             known = part is None or isinstance(part, str) or (isinstance(part, float) and math.isfinite(part))
         if not known:
             raise ValueError(f"{shown(repr(part))} is in a key")
-
-
-def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return the known keys that may stand for ``key``, the closest first.
-
-    Keys hold sizes, flags and the dtypes of tensors. A key of other dtypes or another form may not: its configuration
-    need not fit. Sizes are compared by their ratio, so that 64 is as far from 32 as from 128; ties go to the first.
-    """
-    ranked = [(_distance(key, other), place, other) for place, other in enumerate(known)]
-    return [other for distance, _, other in sorted(ranked, key=lambda item: item[:2]) if distance < math.inf]
-
-
-def _distance(key: tuple[Any, ...], other: tuple[Any, ...]) -> float:
-    return sum(map(_part, key, other)) if len(key) == len(other) else math.inf
-
-
-def _part(wanted: Any, known: Any) -> float:
-    if wanted == known and type(wanted) is type(known):
-        return 0.0
-    if not all(value is None or isinstance(value, (int, float)) for value in (wanted, known)):
-        return math.inf
-    flags = isinstance(wanted, bool) or isinstance(known, bool) or wanted is None or known is None
-    return _OTHER_FLAG if flags or min(wanted, known) <= 0 else abs(math.log2(wanted) - math.log2(known))

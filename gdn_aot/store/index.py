@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 NAME = "index"
 """File name of the index in the directory of an artifact."""
 
-MAGIC = b"gdnaot\0\2"
+MAGIC = b"gdnaot\0\3"
 FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
 BLOB = struct.Struct("<32sQQ")
