@@ -25,6 +25,8 @@ def header_of(manifest: Mapping[str, Any], sha256: str, manifest_sha256: str) ->
         "triton": manifest["triton"]["version"],
         "workloads": manifest["workloads"],
         "models": manifest["models"],
+        "max_tokens": manifest["max_tokens"],
+        "max_batch": manifest["max_batch"],
         "modules": sorted({kernel["module"] for kernel in kernels}),
         "packages": [PROVIDERS[provider["name"]].package],
         "kernels": len(kernels),

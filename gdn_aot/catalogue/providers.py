@@ -5,10 +5,11 @@ To add one: write a package like `gdn_aot.providers.fla`, and add a row here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
+from gdn_aot.catalogue.models import LONGEST_CONTEXT
 from gdn_aot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class ProviderInfo:
     """Its kernels see how an engine lays its cache out; see `gdn_aot.catalogue.models.ModelShape.paged_key`."""
     catalogue_only: str = ""
     """Why nothing but models of the catalogue can be built for it, no ``--shape``; empty if shapes can."""
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    """Constexpr of its kernels -> the key of a ``--shape`` that it is, in kernels that have all four."""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """Constexpr of its kernels -> the option of a build that bounds it."""
     serve: str = ""
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
 
@@ -67,7 +72,7 @@ class ProviderInfo:
 class Limits:
     """Bounds on the traffic that an artifact covers."""
 
-    max_tokens: int = 32768
+    max_tokens: int = LONGEST_CONTEXT
     """Most tokens in one call, all sequences of the batch together."""
     max_batch: int = 64
     """Most sequences in one dense (padded) prefill batch."""
@@ -106,6 +111,8 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         distribution="fla-core",
         license="MIT",
         package="fla",
+        sizes={"H": "heads", "HV": "v_heads", "K": "k_dim", "V": "v_dim"},
+        limits={"B": "max-batch", "NB": "max-tokens"},
         install="pip install 'gdn-aot[fla]'",
         workloads=(
             *("transformers-prefill", "transformers-decode", "layer-prefill", "layer-recurrent", "small-chunks"),
@@ -125,6 +132,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         distribution="vllm",
         license="Apache-2.0",
         package="vllm",
+        sizes={"Hg": "heads", "H": "v_heads", "K": "k_dim", "V": "v_dim"},
         install="pip install vllm, or what docs/how-to/vllm.md says for a machine without a GPU",
         paged=True,
         catalogue_only=(

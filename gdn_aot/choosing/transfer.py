@@ -120,6 +120,8 @@ class Transfer:
         """Return the choices of the nearest key, in the first record that has one; see `suggest`."""
         wanted = _without_type(key)
         for source in self._sources():
+            if (kernel, key) in source.exact:
+                continue  # measured here, or none of its candidates is offered
             known = {_without_type(other): other for name, other in source.exact if name == kernel}
             for other in nearest(wanted, known):
                 found = source.alike[kernel, other]

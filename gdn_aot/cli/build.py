@@ -77,6 +77,7 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     from msgspec import to_builtins
 
     from gdn_aot.building import pipeline
+    from gdn_aot.catalogue.models import longest_context
     from gdn_aot.catalogue.providers import Limits, get_provider
 
     start = time.monotonic()
@@ -94,7 +95,11 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     job = make_job(
         provider,
         selection,
-        Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"], mode=options["mode"]),
+        Limits(
+            max_tokens=options["max_tokens"] or longest_context(selection.shapes),
+            max_batch=options["max_batch"],
+            mode=options["mode"],
+        ),
         options,
         captured,
         tuning_root=tuning_root(options["tuning"], matrix.parent),

@@ -26,7 +26,7 @@ _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without o
 @click.command("check")
 @_options.arch
 @_options.models
-@_options.max_tokens
+@_options.default("--max-tokens", 32768, "Most tokens in one call that is made.", type=click.IntRange(min=1))
 @_options.max_batch
 @_options.workloads
 @_options.tuning

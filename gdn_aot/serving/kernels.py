@@ -197,12 +197,12 @@ class ServedKernel:
                 problem = f"its choices cannot be used: {_told(error)}"
             if configs:
                 reason = f"no choice for this key; that of the closest, {shown(configs[0])}, is taken"
-                self._missed("choice", str(key), reason, "nearest", covered=True)
+                self._missed("choice", key, reason, "nearest", covered=True)
                 distinct = {str(config): config for config in (*configs, *self.tuner.configs)}
                 return self._try(key, [*distinct.values()], own=False)
             reason = self._refusal or problem or "no choice for this key"
             answer = "error" if self._must_not_tune() else "triton"
-            self._missed("choice", str(key), reason, answer, covered=True, told=told)
+            self._missed("choice", key, reason, answer, covered=True, told=told)
             return None
 
     def _alike(self, key: tuple[Any, ...], choices: Any, fitting: list[StoredArtifact]) -> Any:
@@ -226,7 +226,7 @@ class ServedKernel:
         if self._must_not_tune():
             if isinstance(error, (TypeError, ValueError, OverflowError)):
                 raise error  # of the arguments: names and types of the choice are those of the provider's own
-            self._missed("choice", str(key), reason, "error", cause=error)
+            self._missed("choice", key, reason, "error", cause=error)
         with state.lock:
             self._failed.add(key)
             self.tuner.cache.pop(key, None)
@@ -238,7 +238,7 @@ class ServedKernel:
             self.tuner.cache.pop(key, None)
             raise
         with state.lock:
-            self._missed("choice", str(key), reason, "triton")
+            self._missed("choice", key, reason, "triton")
 
     def _device_choices(self, device: int) -> dict[tuple[Any, ...], Any]:
         if device not in self._choices:
@@ -278,7 +278,7 @@ class ServedKernel:
     def _missed(
         self,
         what: str,
-        key: str,
+        key: Any,
         reason: str,
         answer: str,
         *,
@@ -291,13 +291,24 @@ class ServedKernel:
         ``covered`` is for what another artifact could have, ``told`` for what the user was warned of for all kernels at
         once, ``cause`` for what was raised.
         """
-        hint = self._state.cover_hint() if covered else ""
-        miss = Miss(self.name, what, key, reason, answer)
-        self._state.misses.setdefault((self.name, what, key), miss)
+        hint = self._advice(what, key) if covered else ""
+        text = str(key)
+        self._state.misses.setdefault((self.name, what, text), Miss(self.name, what, text, reason, answer))
         if answer == "error":
-            raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=hint or None) from cause
+            raise MissError(f"{self.name}: {reason} ({what} key {text})", hint=hint or None) from cause
         done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
         (log.info if told else log.warn)(f"{self.name}: {reason}; {done}. {hint}".rstrip())
+
+    def _advice(self, what: str, key: Any) -> str:
+        """Return what covers a miss, of the artifacts that could have had it."""
+        try:
+            from gdn_aot.serving.advice import advice
+
+            found = self.fitting(current_device()) or self._found
+            return advice(self.name, what, key, found, self.jit, self.tuner) if found else ""
+        except Exception as error:  # noqa: BLE001 - a serving process must go on
+            log.detail(error)
+            return ""
 
 
 def _told(error: BaseException) -> str:

@@ -90,7 +90,10 @@ class State:
             self.verdicts.append(verdict)
             others = [other for other in self.found if tuple(other.header["capability"]) == capability]
             if not others:
-                log.warn(f"no artifact is for device {device}, which is {name}; Triton compiles as usual")
+                log.warn(
+                    f"no artifact is for device {device}, which is {name}; Triton compiles as usual. "
+                    f"Cover it with: gdn-aot fetch --arch {name}, or gdn-aot build --arch {name}"
+                )
         return False
 
     def seen_capabilities(self) -> set[tuple[int, int]]:
@@ -124,21 +127,6 @@ class State:
         if self.strict:
             raise UnsupportedTritonError(reason)
         log.warn(f"{reason}; Triton compiles as usual")
-
-    def cover_hint(self) -> str:
-        """Return the command that would cover what an artifact lacks, of those for a device in use if there is one."""
-        from gdn_aot.catalogue.providers import PROVIDERS  # not needed at start
-
-        headers: list[Any] = [found.header for found in self.found]
-        seen = self.seen_capabilities()
-        fitting = [header for header in headers if tuple(header["capability"]) in seen]
-        header = next(iter(fitting or headers), {"target": "sm_90", "provider": "fla"})
-        provider = PROVIDERS.get(header["provider"])
-        other = f"else {provider.capture_hint}" if provider and provider.catalogue_only else "or --shape"
-        return (
-            f"Cover it with: gdn-aot build --arch {header['target']} --provider {header['provider']} --model NAME "
-            f"({other}; see gdn-aot models)"
-        )
 
     def unexpected(self, where: str, error: BaseException) -> None:
         """Note an error of ours that must not reach the serving process."""
