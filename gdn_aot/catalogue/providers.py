@@ -57,8 +57,10 @@ class ProviderInfo:
     """Why nothing but models of the catalogue can be built for it, no ``--shape``; empty if shapes can."""
     sizes: Mapping[str, str] = field(default_factory=dict)
     """Constexpr of its kernels -> the key of a ``--shape`` that it is, in kernels that have all four."""
-    limits: Mapping[str, str] = field(default_factory=dict)
-    """Constexpr of its kernels -> the option of a build that bounds it."""
+    batch: str = ""
+    """Constexpr of its kernels that is the dense batch, or empty."""
+    bucket: str = ""
+    """Constexpr of its kernels that grows with the tokens of a call, or empty."""
     serve: str = ""
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
 
@@ -112,7 +114,8 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         license="MIT",
         package="fla",
         sizes={"H": "heads", "HV": "v_heads", "K": "k_dim", "V": "v_dim"},
-        limits={"B": "max-batch", "NB": "max-tokens"},
+        batch="B",
+        bucket="NB",
         install="pip install 'gdn-aot[fla]'",
         workloads=(
             *("transformers-prefill", "transformers-decode", "layer-prefill", "layer-recurrent", "small-chunks"),

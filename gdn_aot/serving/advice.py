@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
+from gdn_aot.catalogue.models import LONGEST_CONTEXT
 from gdn_aot.catalogue.providers import PROVIDERS
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _MOST_NAMES = 4
 """Models that are named; of more it is ``all``."""
 _SIZES = ("heads", "v_heads", "k_dim", "v_dim")
 _SINGLE = 1
-"""Value of a size that follows traffic, which every artifact has."""
+"""Value of a size that follows traffic which every artifact has."""
 
 
 def advice(name: str, what: str, key: Any, found: Sequence[StoredArtifact], jit: Any, tuner: Any) -> str:
@@ -42,10 +43,11 @@ def cover(header: Mapping[str, Any], values: Mapping[str, Any], dtype: str = "")
         return "No build covers it: its provider is not known here"
     base = f"gdn-aot build --arch {shown(header['target'])} --provider {provider.name}"
     models = f"{base} --model {_names(header['models'])} --tp {_tps(header['models'])}"
-    for constant, option in provider.limits.items():
-        value = values.get(constant, _SINGLE)
-        if type(value) is int and value > header.get(option.replace("-", "_"), value):
-            return f"Cover it with: {models} --{option} {value if option == 'max-batch' else 'N, N larger than before'}"
+    batch, bucket = (values.get(name, _SINGLE) for name in (provider.batch, provider.bucket))
+    if type(batch) is int and batch > header.get("max_batch", batch):
+        return f"Cover it with: {models} --max-batch {batch}"
+    if type(bucket) is int and bucket > _SINGLE and header.get("max_tokens", LONGEST_CONTEXT) < LONGEST_CONTEXT:
+        return f"Cover it with: {models} --max-tokens {LONGEST_CONTEXT}"
     shape = {size: values[name] for name, size in provider.sizes.items() if type(values.get(name)) is int}
     if len(shape) == len(_SIZES):
         same = [row for row in header["models"] if all(row[size] == shape[size] for size in _SIZES)]
