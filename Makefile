@@ -10,7 +10,9 @@ VENVV    := .venv-vllm-$(VLLM)
 BINV     := $(VENVV)/bin
 STAMP    := .venv/.installed
 TRITON38 := .triton38
+CALLERS  := 5.17.0 5.24.0
 STAMP38  := $(TRITON38)/.installed
+STAMPST  := $(CALLERS:%=.transformers-%/.installed)
 STAMPV   := $(VENVV)/.installed
 PYTEST   := $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 INSTALL  := -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
@@ -33,6 +35,11 @@ $(STAMP38): $(STAMP) constraints/triton38.txt
 	$(BIN)/python $(INSTALL) --no-deps --target $(TRITON38) -r constraints/triton38.txt
 	@touch $@
 
+$(STAMPST): .transformers-%/.installed: $(STAMP) constraints/transformers-%.txt
+	rm -rf $(@D)
+	$(BIN)/python $(INSTALL) --no-deps --target $(@D) -r constraints/transformers-$*.txt
+	@touch $@
+
 $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
 	test -x $(BINV)/python || $(PYTHON) -m venv $(VENVV)
 	$(BINV)/python $(INSTALL) --no-deps -r constraints/vllm-$(VLLM).txt
@@ -41,7 +48,7 @@ $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/
 
 test: lint types unit triton38  ## what protects a commit: lint, types and tests, with both versions of Triton
 
-nightly: lint types  ## every test that needs neither a GPU nor vLLM, tests/nightly among them; nothing is kept from runs before
+nightly: lint types $(STAMPST)  ## every test that needs neither a GPU nor vLLM, tests/nightly among them; nothing is kept from runs before
 	env -u GDN_AOT_TEST_CACHE $(PYTEST) tests
 	env -u GDN_AOT_TEST_CACHE $(MAKE) triton38
 
@@ -53,7 +60,7 @@ lint: $(STAMP)  ## ruff, rules and format; no import up a floor, no circle of im
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(STAMP)  ## pytest with Triton 3.6; GDN_AOT_TEST_CACHE=DIR keeps what is compiled for the next run
+unit: $(STAMP) $(STAMPST)  ## pytest with Triton 3.6, and two versions of transformers; GDN_AOT_TEST_CACHE=DIR keeps what is compiled for the next run
 	$(PYTEST) tests --ignore=tests/nightly
 
 triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
@@ -86,5 +93,5 @@ demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and 
 	@GDN_AOT_HOME=$(CURDIR)/.demo/home $(BIN)/gdn-aot doctor || true
 
 clean:  ## remove environments, caches and what make demo built
-	rm -rf .venv .triton38 .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .triton38 .transformers-* .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

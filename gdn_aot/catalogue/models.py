@@ -17,7 +17,7 @@ from gdn_aot.errors import NothingSelectedError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-DTYPES = ("bf16", "fp16")
+DTYPES = ("bf16", "fp16", "fp32")
 MAX_K_DIM = 256
 """Largest key head dimension of FLA's chunk kernels (asserted by its ``chunk_gated_delta_rule_fwd_h``)."""
 MAX_V_DIM = 512
@@ -54,7 +54,7 @@ class Layers:
     conv_width: int
     """Taps of the short convolution."""
     dtype: str
-    """``bf16`` or ``fp16``."""
+    """``bf16``, ``fp16`` or ``fp32``."""
     hidden: int
     """Width of the residual stream; not divided."""
     norm_activation: str

@@ -45,12 +45,16 @@ class ProviderInfo:
     package: str
     """Top-level import package."""
     workloads: tuple[str, ...]
-    """The workloads that we define for it; older versions may lack some."""
+    """Those of its workloads that are built unless others are asked for; older versions may lack some."""
     versions: tuple[ProviderVersion, ...]
     install: str
     """The command that installs it."""
     training: tuple[str, ...] = ()
     """More workloads, for the mode ``train``."""
+    on_request: tuple[str, ...] = ()
+    """Workloads of callers that no model of the catalogue has: built where ``--workload`` names them."""
+    training_on_request: tuple[str, ...] = ()
+    """More of these, for the mode ``train``."""
     paged: bool = False
     """Its kernels see how an engine lays its cache out; see `gdn_aot.catalogue.models.ModelShape.paged_key`."""
     catalogue_only: str = ""
@@ -63,6 +67,11 @@ class ProviderInfo:
     """Constexpr of its kernels that grows with the tokens of a call, or empty."""
     serve: str = ""
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
+
+    @property
+    def inference(self) -> tuple[str, ...]:
+        """Every workload that serving can cause."""
+        return (*self.workloads, *self.on_request)
 
     @property
     def capture_hint(self) -> str:
@@ -117,11 +126,10 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         batch="B",
         bucket="NB",
         install="pip install 'gdn-aot[fla]'",
-        workloads=(
-            *("transformers-prefill", "transformers-decode", "layer-prefill", "layer-recurrent", "small-chunks"),
-            *("gated-norm", "short-conv"),
-        ),
-        training=("transformers-train", "layer-train", "gated-norm-train", "short-conv-train"),
+        workloads=("transformers-prefill", "transformers-decode", "transformers-conv", "gated-norm"),
+        on_request=("layer-prefill", "layer-recurrent", "short-conv", "small-chunks"),
+        training=("transformers-train", "transformers-conv-train", "gated-norm-train"),
+        training_on_request=("layer-train", "short-conv-train"),
         versions=(
             ProviderVersion("0.6.0", "reference", "every test"),
             ProviderVersion("0.5.2", "tested", _TRACED),

@@ -7,10 +7,11 @@ The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.
    that has the key answers; a key that differs only in the 16-bit number type is taken for the same if the record
    lacks the exact one, because targets without bf16 arithmetic are built for fp16. So the target's own record is asked
    first, for keys of the other type: an exact key of it counts as measured.
-   A key that no record has takes the nearest key of the nearest record, by `gdn_aot.triton_internals.autotune_keys`.
-2. Of that record the provider's own candidates that are eligible at every token count are ranked by its objective:
+2. If none has, they are asked in the same order for a key that differs in one part only: a size, that nearest by its
+   ratio first, then a number type. So key heads that a caller repeats get what was measured for those of the model.
+3. Of that record the provider's own candidates that are eligible at every token count are ranked by its objective:
    its choice first, then those within the bound, by score. Candidates of a wide search are never transferred.
-3. Those that the provider does not offer for this target are left out: so its restrictions, on shared memory or on
+4. Those that the provider does not offer for this target are left out: so its restrictions, on shared memory or on
    Blackwell, hold here too. The build takes the first of the rest that compiles and fits, else its default.
 
 A record that is asked and is broken, or of another format, is an error; one that nobody asks is not read. Records of
@@ -19,13 +20,13 @@ other versions have other file names and are never asked.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.records import objective
 from gdn_aot.records import tuning as records
 from gdn_aot.records.tuning import TunedChoice
-from gdn_aot.triton_internals.autotune_keys import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -78,6 +79,15 @@ class _Source:
         for (kernel, key), found in self.exact.items():
             self.alike.setdefault((kernel, _without_type(key)), found)
 
+    def near(self, name: str, key: Key) -> tuple[MeasuredKernel, MeasuredChoice] | None:
+        """Return the nearest key that differs in one part only."""
+        ranked = [
+            (distance, place, found)
+            for place, ((kernel, other), found) in enumerate(self.exact.items())
+            if kernel == name and (distance := _distance(key, other)) is not None
+        ]
+        return min(ranked, key=lambda item: item[:2])[2] if ranked else None
+
 
 class Transfer:
     """Finds choices for one target in the records of others below ``root``.
@@ -104,6 +114,7 @@ class Transfer:
         Raises:
             UsageError: A record that had to be read is refused.
         """
+        measured = False
         for source in self._sources():
             own = source.record.target == self._target.name
             found = None if own else source.exact.get((kernel, key))
@@ -111,23 +122,15 @@ class Transfer:
             if found is None:
                 found = source.alike.get((kernel, _without_type(key)))
                 note = f", for {_types(found[1].key)}" if found else ""
-            if found is None or (own and found[1].key == key):
+            if own and found and found[1].key == key:
+                measured = True
+                continue
+            if found is None:
                 continue
             return list(self._choices(source, *found, note, offered))
-        return self._of_another_key(kernel, key, offered)
-
-    def _of_another_key(self, kernel: str, key: Key, offered: Collection[Config]) -> list[TunedChoice]:
-        """Return the choices of the nearest key, in the first record that has one; see `suggest`."""
-        wanted = _without_type(key)
-        for source in self._sources():
-            if (kernel, key) in source.exact:
-                continue  # measured here, or none of its candidates is offered
-            known = {_without_type(other): other for name, other in source.exact if name == kernel}
-            for other in nearest(wanted, known):
-                found = source.alike[kernel, other]
-                made = list(self._choices(source, *found, f", for key {found[1].key}", offered))
-                if made:
-                    return made
+        for source in () if measured else self._sources():
+            if found := source.near(kernel, key):
+                return list(self._choices(source, *found, _difference(key, found[1].key), offered))
         return []
 
     def _sources(self) -> Iterator[_Source]:
@@ -171,6 +174,27 @@ def origin(note: str) -> str:
 
 def _without_type(key: Key) -> Key:
     return tuple("16 bits" if part in _SIXTEEN_BIT else part for part in key)
+
+
+def _distance(key: Key, other: Key) -> tuple[bool, float] | None:
+    """Return how far two keys are apart that differ in one part, a size or a number type; None for any others."""
+    if len(key) != len(other):
+        return None
+    differ = [(one, two) for one, two in zip(key, other, strict=True) if one != two or type(one) is not type(two)]
+    if len(differ) != 1:
+        return None
+    one, two = differ[0]
+    if isinstance(one, str) and isinstance(two, str):
+        return True, 0.0
+    if type(one) is int and type(two) is int and min(one, two) > 0:
+        return False, abs(math.log2(one / two))
+    return None
+
+
+def _difference(key: Key, other: Key) -> str:
+    """Say in which part a key differs from the measured one."""
+    ((one, two),) = ((one, two) for one, two in zip(key, other, strict=True) if one != two)
+    return f", for {two} instead of {one}".replace("torch.", "")
 
 
 def _types(key: Key) -> str:

@@ -106,17 +106,21 @@ def select_workloads(
 ) -> tuple[str, ...]:
     """Return the provider's workloads for a mode that match ``wanted`` globs and no ``unwanted`` one.
 
+    Without ``wanted`` those are its usual ones; what is built on request has to match.
+
     Raises:
         UsageError: A glob matches nothing.
         NothingSelectedError: No workload is left.
     """
-    names = provider.workloads + provider.training * (mode == "train")
+    train = mode == "train"
+    usual = provider.workloads + provider.training * train
+    names = provider.inference + (provider.training + provider.training_on_request) * train
     for pattern in (*wanted, *unwanted):
         if not fnmatch.filter(names, pattern):
             raise UsageError(
                 f"no {mode} workload of {provider.name} matches {pattern!r}", hint=f"workloads are {', '.join(names)}"
             )
-    chosen = set[str]().union(*(fnmatch.filter(names, pattern) for pattern in wanted or ("*",)))
+    chosen = set[str]().union(*(fnmatch.filter(names, pattern) for pattern in wanted)) if wanted else set(usual)
     chosen.difference_update(*(fnmatch.filter(names, pattern) for pattern in unwanted))
     if not chosen:
         raise NothingSelectedError("every workload is excluded")

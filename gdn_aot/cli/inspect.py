@@ -41,7 +41,9 @@ def _json(artifact: Artifact) -> Iterator[bytes]:
     from msgspec.structs import replace
 
     document = to_builtins(replace(artifact.manifest, kernels=()))
-    begin, _, end = _text({**document, "sizes": _sizes(artifact)}, 0).partition(b'"kernels": []')
+    lacking, calls = _uncovered(artifact.manifest)
+    more = {"sizes": _sizes(artifact), "on_request": lacking, "uncovered": [list(call) for call in calls]}
+    begin, _, end = _text({**document, **more}, 0).partition(b'"kernels": []')
     yield begin + b'"kernels": ['
     for number, kernel in enumerate(artifact.manifest.kernels):
         document = to_builtins(replace(kernel, binaries=()))
@@ -112,6 +114,26 @@ def _describe(artifact: Artifact) -> Iterator[str]:
         for item in manifest.not_covered:
             keys = f" ({len(item.keys)} autotune keys)" if item.keys else ""
             yield f"  {item.kernel}{keys}: {item.reason}"
+    lacking, calls = _uncovered(manifest)
+    if lacking:
+        yield ""
+        yield f"built where --workload names them: {', '.join(lacking)}"
+    if calls:
+        yield ""
+        yield "no workload covers (gdn-aot capture records what is launched, build --capture builds it)"
+        yield from (f"  {call}" + f"; {instead}" * bool(instead) for call, instead in calls)
+
+
+def _uncovered(manifest: Manifest) -> tuple[list[str], tuple[tuple[str, str], ...]]:
+    """Return workloads on request that the artifact lacks, and calls that none covers."""
+    from gdn_aot.catalogue.providers import PROVIDERS
+    from gdn_aot.providers import uncovered
+
+    provider = PROVIDERS.get(manifest.provider.name)
+    if provider is None:
+        return [], ()
+    more = provider.on_request + provider.training_on_request * (manifest.mode == "train")
+    return [name for name in more if name not in manifest.workloads], uncovered(provider.name)
 
 
 def _origins(manifest: Manifest) -> Iterator[str]:

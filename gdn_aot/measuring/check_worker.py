@@ -125,7 +125,7 @@ def planned_calls(workload: Workload, shape: ModelShape, limits: Limits) -> list
     calls = list(workload.cases(shape, limits))
     for tokens in LENGTHS:
         calls += workload.tune(shape, tokens, few)
-    calls += [workload.sample(shape, limits, rng) for _ in range(SAMPLES)]
+    calls += [workload.sample(shape, limits, rng) for _ in range(SAMPLES * workload.applies(shape))]
     return list(dict.fromkeys(calls))
 
 

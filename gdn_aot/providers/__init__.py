@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, cast
 
@@ -23,3 +24,11 @@ def load(provider: str) -> ProviderModule:
     """
     name = module_name(provider)
     return cast("ProviderModule", sys.modules.get(name) or importlib.import_module(name))
+
+
+def uncovered(provider: str) -> tuple[tuple[str, str], ...]:
+    """Return calls of a provider's functions that no workload covers, each with what of its kind is; often none."""
+    name = f"{__name__}.{provider}.uncovered"
+    if importlib.util.find_spec(name) is None:
+        return ()
+    return cast("tuple[tuple[str, str], ...]", importlib.import_module(name).UNCOVERED)

@@ -73,6 +73,11 @@ class Workload(Protocol):
     kind: str
     """What its results are judged as, see `reference.tolerance`: chunk, recurrent, norm, conv or layer."""
 
+    def applies(self, shape: ModelShape) -> bool:
+        """Say whether a model makes such calls at all; no random one is asked for of a model that does not."""
+        del shape
+        return True
+
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield calls that together cause every launch the workload can cause within ``limits``."""
         ...

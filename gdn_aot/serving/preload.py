@@ -209,7 +209,7 @@ def _inference_places(found: StoredArtifact) -> set[int]:
 def _inference(provider: str) -> set[str]:
     from gdn_aot.catalogue.providers import get_provider
 
-    return set(get_provider(provider).workloads)
+    return set(get_provider(provider).inference)
 
 
 def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, tokens: int) -> None:

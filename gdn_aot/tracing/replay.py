@@ -96,7 +96,10 @@ def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
     refused: Counter[str] = Counter()
     for _ in range(request["calls"]):
         shape = rng.choice(shapes)
-        workload = rng.choice(workloads)
+        fitting = [workload for workload in workloads if workload.applies(shape)]
+        if not fitting:
+            continue
+        workload = rng.choice(fitting)
         call = workload.sample(shape, limits, rng)
         try:
             replayer.make(f"{call} on {shape.name} tp {shape.tp} {shape.dtype}", partial(workload.run, shape, call))

@@ -106,6 +106,23 @@ def test_keys_of_the_other_16_bit_type_serve_too(tmp_path: Path) -> None:
     assert own.suggest(KERNEL, KEY, [A]) == [], "an exact key of the target itself is measured"
 
 
+def test_a_key_that_differs_in_one_size_or_type_serves_where_none_is_the_same(tmp_path: Path) -> None:
+    measured = (16, 32, False, "torch.bfloat16")
+    rows = choice(times(64, 1.0, 2.0), key=measured), choice(times(64, 2.0, 1.0), key=(64, *measured[1:]), chosen=1)
+    records.write(tmp_path, record(kernel([A, B], *rows)))
+    for target in ("sm_90", "sm_120"):
+        transfer = _transfer(tmp_path, target)
+        first = transfer.suggest(KERNEL, (24, *measured[1:]), [A, B])[0]
+        assert (first.config, first.provenance) == (A, "transferred")
+        assert first.note.endswith("its choice, rank 1 of 2 there, for 16 instead of 24")
+        assert transfer.suggest(KERNEL, (48, *measured[1:]), [A, B])[0].config == B
+        (typed, _) = transfer.suggest(KERNEL, (*measured[:3], "torch.float32"), [A, B])
+        assert typed.note.endswith("for bfloat16 instead of float32")
+        assert transfer.suggest(KERNEL, (24, 48, *measured[2:]), [A]) == [], "two sizes"
+        assert transfer.suggest(KERNEL, (16, 32, True, "torch.bfloat16"), [A]) == [], "a flag"
+        assert transfer.suggest(KERNEL, measured[1:], [A]) == []
+
+
 def test_a_broken_record_is_an_error_only_where_it_is_asked(tmp_path: Path) -> None:
     records.write(tmp_path, record(kernel([A], choice(times(64, 1.0))), target="sm_80"))
     far = records.write(tmp_path, record(target="sm_90"))

@@ -257,6 +257,52 @@ class ShortConv(_Module):
         return {"out": out, **({"state": state.double()} if args["final"] else {})}
 
 
+class OlmoConv(ShortConv):
+    """``ShortConvolution`` over queries, keys and values as OLMo-Hybrid of transformers 5.3 to 5.14 calls it.
+
+    Dense batches only. Later versions and other models take their convolution from elsewhere.
+    """
+
+    _STATES = ((False, False), (False, True), (True, True))
+    """Begins with a cache, returns one: without a cache object, in a first prompt, and from then on."""
+
+    def applies(self, shape: ModelShape) -> bool:
+        """Say whether the model is OLMo-Hybrid."""
+        return shape.layer == "olmo-hybrid"
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every width, state pattern and class of batch and length."""
+        for weight in _weight_dtypes(shape, backward=self.backward) if self.applies(shape) else ():
+            for width, (state, final) in itertools.product(self._widths(shape), self._STATES):
+                yield from self._dense(limits, width=width, weight=weight, cache=state, final=final, fused=False)
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a random dense prefill or decode step."""
+        tokens = 1 if traffic.chance(rng, 0.4) else traffic.random_length(rng, limits.max_tokens)
+        state, final = rng.choice(self._STATES)
+        return Call.of(
+            self.name,
+            batch=rng.randint(1, max(1, min(limits.max_batch, limits.max_tokens // tokens))),
+            tokens=tokens,
+            packed=None,
+            index="int64",
+            width=rng.choice(self._widths(shape)),
+            weight=rng.choice(_weight_dtypes(shape, backward=self.backward)),
+            cache=state,
+            final=final,
+            fused=False,
+        )
+
+    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
+        """Yield every width and state pattern at ``tokens`` tokens, and as many single ones, 256 at most."""
+        if self.backward or tokens > limits.max_tokens or not self.applies(shape):
+            return
+        for width, (state, final) in itertools.product(self._widths(shape), self._STATES):
+            common = {"width": width, "weight": shape.dtype, "cache": state, "final": final, "fused": False}
+            for batch, length in ((1, tokens), (min(tokens, DECODE_BATCH), 1)):
+                yield Call.of(self.name, batch=batch, tokens=length, packed=None, index="int64", **common)
+
+
 def _long(max_tokens: int, width: int) -> tuple[int, ...]:
     """Return a length that is a multiple of 16 and one that is not, both with a 64-bit stride, if they are allowed."""
     first = -(-_INT32_LIMIT // width)
