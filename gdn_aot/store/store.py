@@ -17,7 +17,7 @@ import errno
 import os
 
 from gdn_aot.errors import Problem, UnknownFormatError, UsageError
-from gdn_aot.store.folder import ARTIFACTS, Folder, check_trust, open_below, open_place
+from gdn_aot.store.folder import ARTIFACTS, Folder, open_below, open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
 
@@ -94,7 +94,7 @@ class Store:
             VerificationError: It is damaged.
         """
         with open_place(place) as folder:
-            check_trust(folder.descriptor, place)
+            folder.check_trust()
             return Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
 
     def format(self) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import plural, suggest
 from gdn_aot.errors import NothingSelectedError, Problem, UntrustedError, VerificationError
-from gdn_aot.store.folder import ARTIFACTS, check_trust, open_below
+from gdn_aot.store.folder import ARTIFACTS, open_below
 from gdn_aot.store.install import discard_artifact, size_of, temporaries, writing
 from gdn_aot.store.lock import undisturbed
 from gdn_aot.store.origins import ORIGIN, identity, read_origins
@@ -240,7 +240,7 @@ def _shared(store: Store) -> list[Problem]:
     for names in ((), (ARTIFACTS,)):
         try:
             with open_below(store.home, "store", *names) as folder:
-                check_trust(folder.descriptor, folder.path)
+                folder.check_trust()
         except UntrustedError as error:
             found += error.problems
         except OSError:
