@@ -48,12 +48,12 @@ def read_store(store: Store, instead: str | None) -> tuple[Section, list[str]]:
 
     That it does not exist is no problem, nor that it cannot be used if artifacts are taken from a path ``instead``.
     """
-    root, places = store.root, list[str]()
+    root, places, problem = store.root, list[str](), ""
     try:
         problem = _unusable(root)
         places = store.artifacts()
     except (GdnAotError, OSError, ValueError) as error:
-        problem = said(error)
+        problem = problem or said(error)
     place = nearest(root)
     facts = {
         "path": root,

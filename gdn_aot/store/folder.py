@@ -235,6 +235,15 @@ def _check_folder(path: str, status: os.stat_result) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
 
 
+_OF_CONTENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG)
+"""What reading fails with where what is there is not what should be: see `gdn_aot._files`."""
+
+
+def is_hidden(error: BaseException) -> bool:
+    """Say whether reading failed for whoever reads or for the disk, so that nothing is known of the content."""
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_CONTENT
+
+
 def trusts_any() -> bool:
     """Say whether the environment asks to use what anybody wrote."""
     return os.environ.get(TRUST) == "any"

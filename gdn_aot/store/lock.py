@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from gdn_aot._files import nearest, read_at, write_at
 from gdn_aot._locks import lock
 from gdn_aot._text import shown
-from gdn_aot.errors import UnknownFormatError
+from gdn_aot.errors import UnknownFormatError, UnreadableError
 from gdn_aot.store.folder import ARTIFACTS, Folder, open_below, trusts_any, user
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def taking(store: Store, size: int) -> tuple[bool, str]:
                     root.folder(ARTIFACTS).close()
                 if NAME in names:
                     _try(root)
-    except UnknownFormatError as error:
+    except (UnknownFormatError, UnreadableError) as error:
         return False, error.message
     except OSError as error:
         return error.errno == errno.EBUSY, f"cannot write the store {store.root}: {error.filename} {error.strerror}"
