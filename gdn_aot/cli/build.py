@@ -79,8 +79,10 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.models import longest_context
     from gdn_aot.catalogue.providers import Limits, get_provider
+    from gdn_aot.machine.installed import require_toolchain
 
     start = time.monotonic()
+    require_toolchain("build")
     if row := _only_row(options["only"], matrix):
         options |= {"arch": (row.target,), "provider": row.environment.provider, "model": row.table.models}
         options |= {"tp": ",".join(map(str, row.table.tp)), "max_tokens": row.table.max_tokens}

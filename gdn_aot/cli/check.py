@@ -44,8 +44,10 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     run. With --prepare the compiling can be done elsewhere, with the same Triton: carry the build cache here and name
     it with --cache-dir.
     """
+    from gdn_aot.machine.installed import require_toolchain
     from gdn_aot.measuring import check
 
+    require_toolchain("check")
     targets = selected_targets(options["arch"])
     task = _task({**options, "prepare": prepare}, targets)
     with Progress("check") as progress:

@@ -7,7 +7,7 @@ import re
 import sys
 from functools import cache
 
-from gdn_aot.errors import ProviderMissingError
+from gdn_aot.errors import ProviderMissingError, ToolchainMissingError
 
 
 def version(distribution: str) -> str | None:
@@ -46,6 +46,22 @@ def require(provider: str) -> str:
             hint=info.install,
         )
     return found
+
+
+def require_toolchain(command: str) -> None:
+    """Check that torch and Triton are installed, by their metadata; serving processes and builds bring them themselves.
+
+    Raises:
+        ToolchainMissingError: One of them is not, or this system is not one that they compile on.
+    """
+    missing = [name for name in ("torch", "triton") if version(name) is None]
+    if missing:
+        lacking = " and ".join(missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise ToolchainMissingError(f"gdn-aot {command} needs {lacking}, which {verb} not installed here")
+    if not hasattr(os, "fork"):
+        hint = "run it on Linux; fetch, lock, list, verify, inspect and cache work here"
+        raise ToolchainMissingError(f"gdn-aot {command} works by processes that this system does not have", hint=hint)
 
 
 def forget() -> None:

@@ -13,7 +13,7 @@ from gdn_aot.artifact.trailer import digest
 from gdn_aot.errors import GdnAotError, NotWritableError, UnknownFormatError, VerificationError
 from gdn_aot.machine import installed
 from gdn_aot.serving import log
-from gdn_aot.store.folder import read_trusted
+from gdn_aot.store.folder import is_hidden, read_trusted
 from gdn_aot.store.index import checked_header
 from gdn_aot.store.store import Store, artifact_files
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
@@ -47,7 +47,8 @@ class Verdict(Plain):
 def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdict]]:
     """Look at every artifact that the loader may use: those of the store, or ``only`` a file or a directory of files.
 
-    Returns the artifacts that fit, and a verdict on each that was looked at. Without a ``home`` there is no store.
+    Returns the artifacts that fit, and a verdict on each that was looked at, first on those that cannot be read.
+    Without a ``home`` there is no store.
     """
     installed.forget()
     found: list[StoredArtifact] = []
@@ -59,17 +60,21 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
         return [], [Verdict(shown(only or home, 1000), accepted=False, reason=shown(said(error), 1000))]
     if len(places) > _MOST_PLACES:
         log.warn(f"of {len(places)} artifacts in {shown(only or home)} the first {_MOST_PLACES} are looked at")
+    hidden: list[Verdict] = []
     for place in places[:_MOST_PLACES]:
         try:
             artifact = _open_file(store, place) if only else StoredArtifact(place)
             reason = unfit(artifact.header)
         except UNREADABLE as error:
-            verdicts.append(Verdict(shown(place, 1000), accepted=False, reason=shown(said(error), 1000)))
+            verdict = Verdict(shown(place, 1000), accepted=False, reason=shown(said(error), 1000))
+            (hidden if is_hidden(error) else verdicts).append(verdict)
             continue
         verdicts.append(Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=reason or "fits"))
         if not reason:
             found.append(artifact)
-    return found, verdicts
+    for verdict in hidden if found else ():  # else it is what `install` says
+        log.warn(f"artifact {verdict.artifact} is not used: {verdict.reason}")
+    return found, hidden + verdicts
 
 
 def unfit(header: Mapping[str, Any]) -> str:

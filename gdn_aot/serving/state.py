@@ -69,7 +69,8 @@ class State:
         """Autotune keys answered from an artifact."""
         self._damaged: set[str] = set()
         self._capabilities: dict[int, tuple[int, int] | None] = {}
-        os.register_at_fork(after_in_child=self._after_fork)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
         self.lock = threading.RLock()

@@ -28,7 +28,7 @@ import os
 import struct
 from contextlib import contextmanager
 
-from gdn_aot._files import check_size
+from gdn_aot._files import check_size, read_at
 from gdn_aot.artifact.names import MAX_CHOICES, MAX_HEADER, MAX_MODULES
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
@@ -243,7 +243,7 @@ class Index:
         if self._content is not None:
             data = self._content[offset : offset + size]
         else:
-            data = os.pread(self._file, size, offset) if offset + size <= self._size else b""
+            data = read_at(self._file, size, offset) if offset + size <= self._size else b""
         if len(data) != size:
             raise self._damaged("it is truncated")
         return data

@@ -9,10 +9,10 @@ import hashlib
 import os
 from functools import cached_property
 
-from gdn_aot._files import check_size
+from gdn_aot._files import check_size, read_at
 from gdn_aot.artifact.names import MAX_BLOB, MAX_MANIFEST
 from gdn_aot.errors import Problem, VerificationError
-from gdn_aot.store.folder import check_trust, open_place
+from gdn_aot.store.folder import open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
 
@@ -51,7 +51,7 @@ class StoredArtifact:
     def __init__(self, place: str) -> None:
         self.place = place
         with open_place(place) as folder:
-            check_trust(folder.descriptor, place)
+            folder.check_trust()
             self.index = Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
             self._file = folder.trusted_file(PACK)
         self.size = os.fstat(self._file).st_size
@@ -74,7 +74,7 @@ class StoredArtifact:
             VerificationError: It is damaged, or the artifact has none of this name.
         """
         offset, size = self.index.place(sha256)
-        content = os.pread(self._file, size, offset) if size <= MAX_BLOB and offset + size <= self.size else b""
+        content = read_at(self._file, size, offset) if size <= MAX_BLOB and offset + size <= self.size else b""
         if hashlib.sha256(content).hexdigest() != sha256:
             path = f"{self.place}/{PACK}"
             problem = Problem(path, f"the content of blob {sha256} is not what its name says")
