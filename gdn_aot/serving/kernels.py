@@ -33,13 +33,23 @@ _MAX_BITS = 64
 class ServedKernel:
     """Seeds one kernel, ``module:qualname``, and answers what Triton then asks, from artifacts of the same source.
 
-    In strict mode ``refusal`` may say why none may serve it; every lookup then raises.
+    In strict mode ``refusal`` may say why none may serve it; every lookup then raises. ``recorded`` is its name in the
+    artifacts where that is another: of a copy in another package.
     """
 
     def __init__(
-        self, state: State, name: str, jit: Any, tuner: Any, found: list[StoredArtifact], refusal: str = ""
+        self,
+        state: State,
+        name: str,
+        jit: Any,
+        tuner: Any,
+        found: list[StoredArtifact],
+        *,
+        refusal: str = "",
+        recorded: str = "",
     ) -> None:
         self.name, self.jit, self.tuner = name, jit, tuner
+        self._recorded = recorded or name
         self._state, self._found, self._refusal = state, found, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
         self._failed: set[tuple[Any, ...]] = set()
@@ -116,11 +126,11 @@ class ServedKernel:
         """Look a launch key up, with the value that stands for all where the artifact has a relaxation."""
         wanted: str | None = key
         for kernel in artifact.index.kernels():
-            if kernel.name == self.name:
+            if kernel.name == self._recorded:
                 for argument, value in kernel.relaxations:
                     position = relaxing.constant_position(self.jit, argument)
                     wanted = relaxing.relaxed_key(wanted, position, value) if wanted is not None else None
-        return artifact.index.binary(self.name, wanted) if wanted is not None else None
+        return artifact.index.binary(self._recorded, wanted) if wanted is not None else None
 
     def _changed(self) -> str:
         """Return what has changed between the import of the kernel and its first launch, or nothing."""
@@ -262,7 +272,7 @@ class ServedKernel:
 
     def _choice_records(self, found: StoredArtifact) -> list[ChoiceRecord]:
         try:
-            return found.index.choices(self.name)
+            return found.index.choices(self._recorded)
         except Exception as error:  # noqa: BLE001 - the index may hold anything
             self._state.distrust(found, error)
             self._found = [other for other in self._found if other is not found]
