@@ -5,7 +5,7 @@ To add one: write a package like `gdn_aot.providers.fla`, and add a row here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
@@ -34,6 +34,18 @@ class ProviderVersion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderCopy:
+    """A copy of a provider's package in a folder, from which is built in place of what is installed."""
+
+    folder: str
+    module: str
+    """The name that it is imported under."""
+    version: str
+    licenses: tuple[tuple[str, bytes], ...]
+    """(file name, text)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderInfo:
     """A provider, described without importing it."""
 
@@ -43,6 +55,8 @@ class ProviderInfo:
     """SPDX identifier of the licence that its kernels are under."""
     package: str
     """Top-level import package."""
+    marker: str = ""
+    """A folder or module in it by which a copy of it is known; empty where copies are not built for."""
     workloads: tuple[str, ...]
     """The workloads that we define for it; older versions may lack some."""
     versions: tuple[ProviderVersion, ...]
@@ -54,8 +68,14 @@ class ProviderInfo:
     """Its kernels see how an engine lays its cache out; see `gdn_aot.catalogue.models.ModelShape.paged_key`."""
     catalogue_only: str = ""
     """Why nothing but models of the catalogue can be built for it, no ``--shape``; empty if shapes can."""
+    copy: ProviderCopy | None = None
+    """What stands for the installed package, if something else does."""
     serve: str = ""
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
+
+    def of_copy(self, copy: ProviderCopy, distribution: str) -> ProviderInfo:
+        """Return this provider as a copy of it has it."""
+        return replace(self, copy=copy, distribution=distribution)
 
     @property
     def capture_hint(self) -> str:
@@ -106,6 +126,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         distribution="fla-core",
         license="MIT",
         package="fla",
+        marker="ops/gated_delta_rule",
         install="pip install 'gdn-aot[fla]'",
         workloads=(
             *("transformers-prefill", "transformers-decode", "layer-prefill", "layer-recurrent", "small-chunks"),

@@ -88,7 +88,7 @@ def _fitting() -> Iterator[str]:
     Raises:
         NoArtifactError: There are none.
     """
-    from gdn_aot.serving.find import unfit
+    from gdn_aot.serving.find import elsewhere, unfit
     from gdn_aot.store import upkeep
     from gdn_aot.store.store import Store, default_home
 
@@ -96,7 +96,8 @@ def _fitting() -> Iterator[str]:
     rejected = []
     found = False
     for artifact in upkeep.ls(store):
-        reason = artifact.problem or unfit(store.open_index(artifact.place).header)
+        header = {} if artifact.problem else store.open_index(artifact.place).header
+        reason = artifact.problem or unfit(header) or elsewhere(header)
         if reason:
             rejected.append(Problem(artifact.identifier, reason))
         elif artifact.preferred:

@@ -109,9 +109,7 @@ def _check_read(record: KernelRecord, name: str, value: Any, packages: tuple[str
             raise MismatchError(f"{path} in {record.qualname} is not the function that the artifact was built with")
         called += [found] if hasattr(found, "raw_src") and rows[0][3] else []
     if not called and not any(row[0].partition(".")[0] == name for row in record.dependencies):
-        raise MismatchError(
-            f"{record.qualname} reads {name}, which is something else than what the artifact was built with"
-        )
+        raise MismatchError(f"{record.qualname} reads {name}, which the artifact does not have as it is here")
     return called
 
 

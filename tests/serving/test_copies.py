@@ -57,7 +57,7 @@ def relative(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("kind", "root"), [("absolute", HUB), ("relative", "vendored.fla_x")])
 def test_a_copy_is_served(serve: Any, request: pytest.FixtureRequest, kind: str, root: str) -> None:
-    got = serve(f"{CALL} install(strict=True); become(); chunk({root!r}); step({root!r}); done()", _site(request, kind))
+    got = serve(f"{CALL}install(strict=True); become(); chunk({root!r}); step({root!r}); done()", _site(request, kind))
     _all_served(got, root)
     assert got["report"]["loaded"][f"{root}.ops.common.chunk_delta_h:{KERNEL_H}"] == 1
 
@@ -77,7 +77,7 @@ def _all_served(got: Any, *roots: str) -> None:
 def test_two_copies_and_the_provider_itself(serve: Any, absolute: Path, relative: Path) -> None:
     """Each is served on its own."""
     got = serve(
-        f"{CALL} sys.path.insert(0, {str(relative)!r}); install(strict=True); become()\n"
+        f"{CALL}sys.path.insert(0, {str(relative)!r}); install(strict=True); become()\n"
         f"for root in {HUB!r}, 'fla', 'vendored.fla_x': chunk(root); step(root)\n"
         "done()",
         absolute,
@@ -88,7 +88,7 @@ def test_two_copies_and_the_provider_itself(serve: Any, absolute: Path, relative
 
 def test_imported_before_it_is_installed(serve: Any, absolute: Path) -> None:
     got = serve(
-        f"{CALL} become(); importlib.import_module({HUB!r} + '.ops.gated_delta_rule'); install(strict=True);"
+        f"{CALL}become(); importlib.import_module({HUB!r} + '.ops.gated_delta_rule'); install(strict=True);"
         f"chunk({HUB!r}); step({HUB!r}); done()",
         absolute,
     )
@@ -115,7 +115,7 @@ EDITS: dict[str, tuple[dict[str, tuple[str, str]], str, str]] = {
     "shadowed name": (
         {FWD_H: ("\nNUM_WARPS = ", "\nfrom triton.language import maximum as min\n\nNUM_WARPS = ")},
         KERNEL_H,
-        f"{KERNEL_H} reads min, which is something else",
+        f"{KERNEL_H} reads min, which the artifact does not have",
     ),
 }  # fmt: skip
 
@@ -124,8 +124,8 @@ EDITS: dict[str, tuple[dict[str, tuple[str, str]], str, str]] = {
 def test_what_differs_is_said_and_the_rest_served(serve: Any, tmp_path: Path, edit: str) -> None:
     edits, kernel, reason = EDITS[edit]
     copy = copy_fla(tmp_path / HUB, edits=edits)
-    code = f"{CALL} install(); said = listen(); become(); first = tried(chunk, {HUB!r}); again = tried(chunk, {HUB!r}, 200);"
-    got = serve(f"{code} tried(step, {HUB!r}); done(said=said, first=first)", tmp_path)
+    code = f"{CALL}install(); said = listen(); become(); first = tried(chunk, {HUB!r});"
+    got = serve(f"{code} tried(chunk, {HUB!r}, 200); tried(step, {HUB!r}); done(said=said, first=first)", tmp_path)
     refused = {name.partition(":")[2]: why for name, why in got["report"]["refused"].items()}
     assert reason in refused[kernel]
     assert {"exp2", "callee"} & {edit} or set(refused) == {kernel}
@@ -144,7 +144,7 @@ def test_what_differs_is_an_error_in_strict_mode(serve: Any, tmp_path: Path) -> 
     """Of the kernel that differs alone, and not before it is launched."""
     copy = copy_fla(tmp_path / HUB, edits=CHANGED_H)
     got = serve(
-        f"{CALL} install(strict=True); become(); importlib.import_module({HUB!r} + '.ops.gated_delta_rule');"
+        f"{CALL}install(strict=True); become(); importlib.import_module({HUB!r} + '.ops.gated_delta_rule');"
         f"errors = [tried(step, {HUB!r}), tried(chunk, {HUB!r}), tried(chunk, {HUB!r}), tried(chunk, 'fla')];"
         "done(errors=errors)",
         tmp_path,
@@ -163,7 +163,8 @@ def test_a_kernel_of_an_unknown_package(serve: Any, tmp_path: Path) -> None:
     (package / "ops" / "common").rename(package / "ops" / "usual")
     for file in package.rglob("*.py"):
         file.write_text(file.read_text().replace("engine.ops.common", "engine.ops.usual"))
-    code = f"{CALL} install(strict=STRICT); said = listen(); become(); error = tried(chunk, 'engine'); done(said=said, error=error)"
+    code = f"{CALL}install(strict=STRICT); said = listen(); become(); error = tried(chunk, 'engine');"
+    code += "done(said=said, error=error)"
     got = serve(code.replace("STRICT", "True"), tmp_path)
     assert got["error"].startswith("MissError: engine.ops.")
     assert "no artifact in use has a kernel of this source" in got["error"]
@@ -183,8 +184,7 @@ def test_kernels_of_other_names_are_none_of_our_business(serve: Any, tmp_path: P
         "    tl.store(x + tl.arange(0, N), 1)\n"
     )
     got = serve(
-        "install(strict=True); said = []; become(); import others, torch; others.copy_kernel[(1,)](torch.zeros(16), 16);"
-        "done()",
+        "install(strict=True); become(); import others, torch; others.copy_kernel[(1,)](torch.zeros(16), 16);done()",
         tmp_path,
     )
     assert got["compiled"] == ["copy_kernel"]
