@@ -55,3 +55,42 @@ def kernel_repository(root: Path, identifier: str = HUB, variant: str = "torch-c
     }  # fmt: skip
     (build / "metadata.json").write_text(json.dumps(metadata))
     return build
+
+
+FWD_H = "ops/common/chunk_delta_h.py"
+KERNEL_H = "chunk_gated_delta_rule_fwd_kernel_h_blockdim64"
+CHANGED_H = {FWD_H: ("b_v = b_v.to(k.dtype.element_ty)", "b_v = (b_v).to(k.dtype.element_ty)")}
+"""An edit that changes the text of one kernel, and not what it computes."""
+
+CALL = """
+import importlib
+def chunk(root, tokens=128):
+    import torch
+    operator = importlib.import_module(root + ".ops.gated_delta_rule").chunk_gated_delta_rule
+    with torch.inference_mode():
+        return operator(**inputs(tokens), output_final_state=True, use_qk_l2norm_in_kernel=True)
+def step(root, batch=2):
+    import torch
+    operator = importlib.import_module(root + ".ops.gated_delta_rule").fused_recurrent_gated_delta_rule
+    with torch.inference_mode():
+        return operator(
+            **inputs(1, batch), initial_state=torch.empty(batch, 32, 128, 128), output_final_state=True,
+            use_qk_l2norm_in_kernel=True,
+        )
+def tried(call, *args):
+    try:
+        call(*args)
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {error} {getattr(error, 'hint', '')}"
+def listen():
+    import logging
+    said = []
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if record.levelno >= logging.WARNING:
+                said.append(record.getMessage())
+    logging.getLogger("gdn_aot").addHandler(Handler())
+    return said
+"""
+"""Calls of the operators of a package, for code that begins with `launching.PRELUDE`."""
