@@ -110,11 +110,11 @@ def _install(settings: Settings, artifact: str | None) -> None:
     _state.native = _native()
     if _state.native is not None:
         _hook.after_import(_NVIDIA_DRIVER, _on_driver)
-    _hook.after_import(_JIT, _on_jit)
     modules = list(dict.fromkeys(module for one in found for module in one.header["modules"]))
     for module in modules:
         _hook.after_import(module, _on_module)
     _hook.after_imports_ending([module[module.index(".") :] for module in modules if "." in module], _on_module)
+    _hook.after_import(_JIT, _on_jit)
 
 
 def _none_fits(where: str, verdicts: list[Verdict]) -> str:
@@ -156,6 +156,11 @@ def _on_jit(name: str) -> None:
         from gdn_aot.triton_internals import guarding
 
         guarding.guard_binders(_on_unserved)
+        if _state.installing:  # Triton was imported before
+            from gdn_aot.serving.unserved import made_before, watch
+
+            for jit in made_before():
+                watch(_state, jit)
     except Exception as error:  # noqa: BLE001 - a serving process must go on
         _state.unexpected("Triton's functions", error)
 

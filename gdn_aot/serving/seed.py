@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdn_aot._text import shown
 from gdn_aot.errors import UnsupportedTritonError
-from gdn_aot.serving import log
+from gdn_aot.serving import log, unserved
 from gdn_aot.serving.kernels import ServedKernel
 from gdn_aot.serving.matching import AbsentError, MismatchError, locate, match, match_copy
 from gdn_aot.triton_internals import serving
@@ -131,7 +131,9 @@ def _refuse(state: State, name: str, jit: Any, tuner: Any, reason: str) -> None:
     state.refused[name] = reason
     state.kernels.pop(name, None)
     if state.copied_from(name) is not None:
-        return  # it may never be launched: `unserved` says so when it is
+        if jit is not None:
+            unserved.watch(state, jit, refused=True)  # it may never be launched
+        return
     say = log.info if state.told_refusal else log.warn
     state.told_refusal = True
     say(f"{reason}: the kernels that this concerns are left to Triton; gdn-aot doctor names all")

@@ -15,19 +15,44 @@ from gdn_aot._text import shown
 from gdn_aot.catalogue.kernel_names import KERNEL_NAMES
 from gdn_aot.errors import MissError
 from gdn_aot.serving import log
+from gdn_aot.triton_internals import layers
+from gdn_aot.triton_internals.guarding import guard_made
 
 if TYPE_CHECKING:
     from gdn_aot.serving.state import State
 
 
-def note(state: State, jit: Any) -> None:
+def watch(state: State, jit: Any, *, refused: bool = False) -> None:
+    """See to it that a function which was made before the loader came does not go unnoticed.
+
+    It need not have a known name if it was ``refused``. That it was launched already is said, and is no error.
+    """
+    if guard_made(jit, lambda one: note(state, one, refused=refused)):
+        note(state, jit, refused=refused, raising=False)
+
+
+def made_before() -> list[Any]:
+    """Return the functions with names of GDN kernels in the modules that were imported so far."""
+    found = []
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", {})
+        if "tl" in names or "triton" in names:
+            for name in KERNEL_NAMES.intersection(names):
+                try:
+                    found.append(layers(names[name])[0])
+                except TypeError:
+                    continue
+    return found
+
+
+def note(state: State, jit: Any, *, refused: bool = False, raising: bool = True) -> None:
     """Warn of a function that is not served, once for its package, if it is a GDN kernel.
 
     Raises:
         MissError: It is one, and the loader is strict.
     """
     try:
-        if not state.active or not _is_known(state, jit.fn.__name__):
+        if not state.active or not (refused or _is_known(state, jit.fn.__name__)):
             return
         kernel = shown(f"{jit.fn.__module__}:{jit.fn.__qualname__}")
         with state.lock:
@@ -39,7 +64,7 @@ def note(state: State, jit: Any) -> None:
         return
     package, reason, hint = said
     what = f"{kernel} is not served: {reason}"
-    if state.strict:
+    if state.strict and raising:
         raise MissError(f"{what} ({_place(package)})", hint=hint)
     say = log.info if package in state.told_packages else log.warn
     state.told_packages.add(package)

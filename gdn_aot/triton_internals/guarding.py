@@ -1,8 +1,9 @@
 """The part of `gdn_aot.triton_internals` that notices functions which Triton is about to compile, served by nobody.
 
 What is relied on beyond the list in the package: before Triton compiles the first launch of a function on a device,
-``JITFunction.create_binder`` is called with that function, and what it raises reaches whoever launched. Later launches
-do not come by here. Hooks that others set in ``triton.knobs`` are neither used nor touched.
+``JITFunction.create_binder`` is called with that function, by its ``device_caches``, a ``defaultdict`` that takes hold
+of the method when the function is made; what is raised reaches whoever launched. Later launches do not come by here.
+Hooks that others set in ``triton.knobs`` are neither used nor touched.
 """
 
 from __future__ import annotations
@@ -37,3 +38,24 @@ def guard_binders(note: Callable[[Any], None]) -> None:
 
     setattr(create_binder, GUARDED, original)
     jit.JITFunction.create_binder = create_binder
+
+
+def guard_made(jit: Any, note: Callable[[Any], None]) -> bool:
+    """Do the same for one function that was made before `guard_binders`.
+
+    Returns True if it has been launched already: further launches on those devices are not noticed.
+    """
+    caches = jit.device_caches
+    make = getattr(caches, "default_factory", None)
+    if make is None or hasattr(caches, SERVED):
+        return False
+    if not (hasattr(make, GUARDED) or hasattr(getattr(make, OBSERVED, None), GUARDED)):  # as a bound method has them
+
+        def made() -> Any:
+            if not hasattr(jit.device_caches, SERVED):
+                note(jit)
+            return make()
+
+        setattr(made, GUARDED, make)
+        caches.default_factory = made
+    return bool(caches)

@@ -162,6 +162,7 @@ def test_hooks_that_others_set_stay(serve: Any, tmp_path: Path) -> None:
     got = serve(
         f"""{CALL}
 install(strict=True); become()
+importlib.import_module({HUB!r} + ".ops.gated_delta_rule")
 from triton import knobs
 from triton.runtime.jit import JITFunction
 seen, bound = [], []
