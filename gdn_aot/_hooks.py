@@ -50,7 +50,8 @@ class ImportHook:
         for end in ends:
             self._ends.setdefault(end.rpartition(".")[2], {})[end] = callback
         self._take_place()
-        self._half += [name for name in list(sys.modules) if name not in self._waiting and self._callback(name)]
+        last = [name for name in list(sys.modules) if name[name.rfind(".") + 1 :] in self._ends]
+        self._half += [name for name in last if name not in self._waiting and self._callback(name)]
         self._look_again()
 
     def _take_place(self) -> None:
@@ -82,6 +83,8 @@ class ImportHook:
         """
         if self._half:
             self._look_again()
+        if name not in self._waiting and name[name.rfind(".") + 1 :] not in self._ends:
+            return None  # as nearly all: quick
         asked = (get_ident(), name)
         if asked in self._asking or self._callback(name) is None:
             return None

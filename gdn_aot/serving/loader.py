@@ -221,5 +221,5 @@ def state() -> State:
 
 def provider_modules() -> list[str]:
     """Return the modules that artifacts in use have kernels of and that are not imported yet."""
-    wanted = {module for found in _state.found for module in found.header["modules"]}
+    wanted = {module for found in _state.found if not found.elsewhere for module in found.header["modules"]}
     return sorted(wanted - set(sys.modules))
