@@ -5,7 +5,7 @@ To add one: write a package like `gdn_aot.providers.fla`, and add a row here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
@@ -35,6 +35,18 @@ class ProviderVersion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderCopy:
+    """A copy of a provider's package in a folder, from which is built in place of what is installed."""
+
+    folder: str
+    module: str
+    """The name that it is imported under."""
+    version: str
+    licenses: tuple[tuple[str, bytes], ...]
+    """(file name, text)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderInfo:
     """A provider, described without importing it."""
 
@@ -44,6 +56,8 @@ class ProviderInfo:
     """SPDX identifier of the licence that its kernels are under."""
     package: str
     """Top-level import package."""
+    marker: str = ""
+    """A folder or module in it by which a copy of it is known; empty where copies are not built for."""
     workloads: tuple[str, ...]
     """Those of its workloads that are built unless others are asked for; older versions may lack some."""
     versions: tuple[ProviderVersion, ...]
@@ -65,8 +79,14 @@ class ProviderInfo:
     """Constexpr of its kernels that is the dense batch, or empty."""
     bucket: str = ""
     """Constexpr of its kernels that grows with the tokens of a call, or empty."""
+    copy: ProviderCopy | None = None
+    """What stands for the installed package, if something else does."""
     serve: str = ""
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
+
+    def of_copy(self, copy: ProviderCopy, distribution: str) -> ProviderInfo:
+        """Return this provider as a copy of it has it."""
+        return replace(self, copy=copy, distribution=distribution)
 
     @property
     def inference(self) -> tuple[str, ...]:
@@ -125,6 +145,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         sizes={"H": "heads", "HV": "v_heads", "K": "k_dim", "V": "v_dim"},
         batch="B",
         bucket="NB",
+        marker="ops/gated_delta_rule",
         install="pip install 'gdn-aot[fla]'",
         workloads=("transformers-prefill", "transformers-decode", "transformers-conv", "gated-norm"),
         on_request=("layer-prefill", "layer-recurrent", "short-conv", "small-chunks"),

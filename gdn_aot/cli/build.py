@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.building.pipeline import Built, Job
+    from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Failure
     from gdn_aot.matrix import Matrix, MatrixRow
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 20
 _SAID_BY_ROW = (
     "arch", "model", "tp", "shape", "dtype", "provider", "mode", "max_tokens", "max_batch", "workload",
-    "exclude_workload", "capture", "candidates",
+    "exclude_workload", "package", "capture", "candidates",
 )  # fmt: skip
 """Parameters of build that decide what is in the artifact."""
 
@@ -54,6 +55,10 @@ _SAID_BY_ROW = (
 @_options.max_tokens
 @_options.max_batch
 @_options.workloads
+@click.option(
+    "--package", metavar="DIRECTORY", type=_options.path,
+    help="Build for the copy of the provider in this folder: a kernel of the Hub, a checkout.",
+)  # fmt: skip
 @_options.many(
     "--capture", None, "Also build every launch of this file of gdn-aot capture; repeatable.", type=_options.path
 )
@@ -91,6 +96,8 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
         options["capture"], options["provider"] if named else None, alone=not (options["model"] or options["shape"])
     )
     provider = get_provider(captured.provider if captured else options["provider"])
+    if options["package"]:
+        provider = _copied(provider, options)
     targets = selected_targets(options["arch"] or (captured_archs(captured) if captured else ()))
     selection = selected_shapes(provider, options, captured=captured is not None)
     usual = matrix.parent / "numerics"
@@ -136,6 +143,30 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
             "seconds": round(time.monotonic() - start, 3),
         }
     )
+
+
+def _copied(provider: ProviderInfo, options: dict[str, Any]) -> ProviderInfo:
+    """Return a provider as the copy in the folder of ``--package`` has it.
+
+    Raises:
+        UsageError: There is no copy of it, or it cannot be built as the other options ask.
+    """
+    from gdn_aot.catalogue.providers import ProviderCopy
+    from gdn_aot.machine.kernel_package import read_package
+
+    if not provider.marker:
+        raise UsageError(f"--package is not for provider {provider.name}", hint="leave --package out")
+    for name, why in (("capture", "a capture names the kernels of what is installed"),):
+        if options[name]:
+            raise UsageError(f"--package cannot stand beside --{name}: {why}", hint=f"leave --{name} out")
+    if options["executor"] != "local":
+        raise UsageError("--package is built on this machine: other nodes do not have it", hint="leave --executor out")
+    package = read_package(str(options["package"]), provider.marker)
+    note(f"building for {package.distribution} {package.version}, imported as {package.module}")
+    copy = ProviderCopy(
+        folder=package.folder, module=package.module, version=package.version, licenses=package.licenses
+    )
+    return provider.of_copy(copy, package.distribution)
 
 
 def _note_fallbacks(job: Job, targets: tuple[Target, ...]) -> None:

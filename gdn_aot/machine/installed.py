@@ -9,6 +9,10 @@ from functools import cache
 
 from gdn_aot.errors import ProviderMissingError, ToolchainMissingError
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from gdn_aot.catalogue.providers import ProviderInfo
+
 
 def version(distribution: str) -> str | None:
     """Return the version of an installed distribution, or None.
@@ -27,6 +31,12 @@ def version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def is_there(distribution: str) -> bool:
+    """Say whether a distribution is installed as packages usually are. Quick where it is not, unlike `version`."""
+    wanted = normal_name(distribution)
+    return any(wanted in _distributions(place or ".") for place in sys.path)
 
 
 def require(provider: str) -> str:
@@ -62,6 +72,15 @@ def require_toolchain(command: str) -> None:
     if not hasattr(os, "fork"):
         hint = "run it on Linux; fetch, lock, list, verify, inspect and cache work here"
         raise ToolchainMissingError(f"gdn-aot {command} works by processes that this system does not have", hint=hint)
+
+
+def built_from(provider: ProviderInfo) -> str:
+    """Return the version of what is built from: of the copy that stands for the provider, else of the installed one.
+
+    Raises:
+        ProviderMissingError: It is not installed.
+    """
+    return provider.copy.version if provider.copy else require(provider.name)
 
 
 def forget() -> None:

@@ -21,6 +21,8 @@ from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
 _MOST_PLACES = 1000
 """Artifacts that are looked at."""
+_HUB_KERNELS = "kernels"
+"""The distribution that loads copies of providers from the Hugging Face Hub."""
 _PATIENCE = 0.005
 """Seconds that others are waited for who just look whether the store can be changed."""
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -69,7 +71,9 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
             verdict = Verdict(shown(place, 1000), accepted=False, reason=shown(said(error), 1000))
             (hidden if is_hidden(error) else verdicts).append(verdict)
             continue
-        verdicts.append(Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=reason or "fits"))
+        artifact.elsewhere = "" if reason else elsewhere(artifact.header)
+        said_of = reason or fit(artifact.header)
+        verdicts.append(Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=said_of))
         if not reason:
             found.append(artifact)
     for verdict in hidden if found else ():  # else it is what `install` says
@@ -82,13 +86,30 @@ def unfit(header: Mapping[str, Any]) -> str:
     foreign = {module.partition(".")[0] for module in header["modules"]}.difference(header["packages"])
     if foreign:
         return f"it has kernels of {shown(min(foreign))}, which is not of {shown(header['distribution'])}"
-    for name, wanted in ((header["distribution"], header["version"]), ("triton", header["triton"])):
-        version = installed.version(name)
-        if version is None:
-            return f"{shown(name)} is not installed"
-        if version != wanted:
-            return f"made for {name} {shown(wanted)}, installed is {shown(version)}"
-    return ""
+    misfit = elsewhere(header)
+    if misfit and not header.get("copy") and not installed.is_there(_HUB_KERNELS):
+        return misfit
+    return _other("triton", header["triton"])
+
+
+def elsewhere(header: Mapping[str, Any]) -> str:
+    """Return why an artifact that fits can only serve copies of its source in other packages, or nothing."""
+    if header.get("copy"):
+        return f"built from a copy of {shown(header['provider'])}"
+    return _other(header["distribution"], header["version"])
+
+
+def fit(header: Mapping[str, Any]) -> str:
+    """Return how an artifact fits that is not `unfit`."""
+    why = elsewhere(header)
+    return f"fits packages of the same source alone: {why}" if why else "fits"
+
+
+def _other(name: str, wanted: str) -> str:
+    version = installed.version(name)
+    if version is None:
+        return f"{shown(name)} is not installed"
+    return "" if version == wanted else f"made for {name} {shown(wanted)}, installed is {shown(version)}"
 
 
 def _open_file(store: Store | None, file: str) -> StoredArtifact:

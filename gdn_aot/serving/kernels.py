@@ -32,13 +32,23 @@ _MAX_BITS = 64
 class ServedKernel:
     """Seeds one kernel, ``module:qualname``, and answers what Triton then asks, from artifacts of the same source.
 
-    In strict mode ``refusal`` may say why none may serve it; every lookup then raises.
+    In strict mode ``refusal`` may say why none may serve it; every lookup then raises. ``recorded`` is its name in the
+    artifacts where that is another: of a copy in another package.
     """
 
     def __init__(
-        self, state: State, name: str, jit: Any, tuner: Any, found: list[StoredArtifact], refusal: str = ""
+        self,
+        state: State,
+        name: str,
+        jit: Any,
+        tuner: Any,
+        found: list[StoredArtifact],
+        *,
+        refusal: str = "",
+        recorded: str = "",
     ) -> None:
         self.name, self.jit, self.tuner = name, jit, tuner
+        self._recorded = recorded or name
         self._state, self._found, self._refusal = state, found, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
         self._failed: set[tuple[Any, ...]] = set()
@@ -114,14 +124,14 @@ class ServedKernel:
     def _binary(self, artifact: StoredArtifact, key: str) -> BinaryRecord | None:
         """Look a launch key up, and what stands for it where the artifact has a relaxation."""
         for wanted in relaxing.keys_to_look_up(self.jit, key, self._relaxations(artifact)):
-            record = artifact.index.binary(self.name, wanted)
+            record = artifact.index.binary(self._recorded, wanted)
             if record is not None:
                 return record
         return None
 
     def _relaxations(self, artifact: StoredArtifact) -> list[relaxing.Relaxation]:
         kernels = artifact.index.kernels()
-        return [relaxation for kernel in kernels if kernel.name == self.name for relaxation in kernel.relaxations]
+        return [relaxation for kernel in kernels if kernel.name == self._recorded for relaxation in kernel.relaxations]
 
     def _changed(self) -> str:
         """Return what has changed between the import of the kernel and its first launch, or nothing."""
@@ -269,7 +279,7 @@ class ServedKernel:
 
     def _choice_records(self, found: StoredArtifact) -> list[ChoiceRecord]:
         try:
-            return found.index.choices(self.name)
+            return found.index.choices(self._recorded)
         except Exception as error:  # noqa: BLE001 - the index may hold anything
             self._state.distrust(found, error)
             self._found = [other for other in self._found if other is not found]
@@ -305,7 +315,7 @@ class ServedKernel:
             from gdn_aot.serving.advice import advice
 
             found = self.fitting(current_device()) or self._found
-            return advice(self.name, what, key, found, self.jit, self.tuner) if found else ""
+            return advice(self._recorded, what, key, found, self.jit, self.tuner) if found else ""
         except Exception as error:  # noqa: BLE001 - a serving process must go on
             log.detail(error)
             return ""

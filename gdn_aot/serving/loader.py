@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _NVIDIA_DRIVER = "triton.backends.nvidia.driver"
 """As in `gdn_aot.triton_internals.launching`, which takes longer to import than `install` may."""
 
+_JIT = "triton.runtime.jit"
+"""As in `gdn_aot.triton_internals.observing`."""
+
 _state = State()
 _hook = ImportHook()
 _sources: set[str | None] = set()
@@ -107,8 +110,11 @@ def _install(settings: Settings, artifact: str | None) -> None:
     _state.native = _native()
     if _state.native is not None:
         _hook.after_import(_NVIDIA_DRIVER, _on_driver)
-    for module in dict.fromkeys(module for one in found for module in one.header["modules"]):
+    modules = list(dict.fromkeys(module for one in found for module in one.header["modules"]))
+    for module in modules:
         _hook.after_import(module, _on_module)
+    _hook.after_imports_ending([module[module.index(".") :] for module in modules if "." in module], _on_module)
+    _hook.after_import(_JIT, _on_jit)
 
 
 def _none_fits(where: str, verdicts: list[Verdict]) -> str:
@@ -142,6 +148,28 @@ def _on_driver(name: str) -> None:
         launching.defer_cuda_utils(_state.native)
     except Exception as error:  # noqa: BLE001 - a serving process must go on
         _state.unexpected("Triton's driver", error)
+
+
+def _on_jit(name: str) -> None:
+    del name
+    try:
+        from gdn_aot.triton_internals import guarding
+
+        guarding.guard_binders(_on_unserved)
+        if _state.installing:  # Triton was imported before
+            from gdn_aot.serving.unserved import made_before, watch
+
+            for jit in made_before():
+                watch(_state, jit)
+    except Exception as error:  # noqa: BLE001 - a serving process must go on
+        _state.unexpected("Triton's functions", error)
+
+
+def _on_unserved(jit: Any) -> None:
+    """See a function that Triton is about to compile, while its first launch on a device waits."""
+    from gdn_aot.serving.unserved import note
+
+    note(_state, jit)
 
 
 def _on_module(module: str) -> None:
@@ -193,5 +221,5 @@ def state() -> State:
 
 def provider_modules() -> list[str]:
     """Return the modules that artifacts in use have kernels of and that are not imported yet."""
-    wanted = {module for found in _state.found for module in found.header["modules"]}
+    wanted = {module for found in _state.found if not found.elsewhere for module in found.header["modules"]}
     return sorted(wanted - set(sys.modules))

@@ -58,6 +58,10 @@ class State:
         """The `gdn_aot.serving.kernels.ServedKernel` of each that is served, by ``module:qualname``."""
         self.refused: dict[str, str] = {}
         """Kernels that an artifact has and that are not served, with the reason."""
+        self.copies: dict[str, str] = {}
+        """Package that has kernels in the places of a provider's -> that provider."""
+        self.told_packages: set[str] = set()
+        """Packages of which the user was warned that a kernel is not served."""
         self.told_refusal = False
         """The user was warned that a kernel is not served; of further ones it is enough to inform."""
         self.misses: dict[tuple[str, str, str], Miss] = {}
@@ -116,6 +120,15 @@ class State:
         self._damaged.add(identifier)
         said = f"artifact {identifier} is damaged ({_reason(error)})"
         log.warn(f"{said}; Triton compiles what cannot be read. Install it again")
+
+    def copied_from(self, kernel: str) -> str | None:
+        """Return the package that stands for a provider's and has a kernel, ``module:qualname``, or None."""
+        own = self.own_packages()
+        return next((root for root in self.copies if root not in own and kernel.startswith(f"{root}.")), None)
+
+    def own_packages(self) -> set[str]:
+        """Return the packages of the installed providers that artifacts in use are for."""
+        return {package for found in self.found if not found.elsewhere for package in found.header["packages"]}
 
     def give_up(self, reason: str) -> None:
         """Serve nothing more in this process.

@@ -46,6 +46,8 @@ class StoredArtifact:
         VerificationError: Its index is damaged.
     """
 
+    elsewhere = ""
+    """Why it serves only copies of what it was built from in other packages; empty if it serves the provider."""
     _file = -1
 
     def __init__(self, place: str) -> None:
@@ -61,6 +63,11 @@ class StoredArtifact:
     def header(self) -> Mapping[str, Any]:
         """What identifies it, as `gdn_aot.artifact.header.header_of` makes it."""
         return self.index.header
+
+    @property
+    def is_read(self) -> bool:
+        """Its index can be asked without waiting for more than a read."""
+        return True
 
     def __del__(self) -> None:
         if self._file >= 0:
@@ -117,6 +124,11 @@ class UnpackedArtifact(StoredArtifact):
     def header(self) -> Mapping[str, Any]:
         """What identifies it."""
         return self._header
+
+    @property
+    def is_read(self) -> bool:
+        """It was verified and unpacked already."""
+        return "index" in self.__dict__
 
     @cached_property
     def _artifact(self) -> Artifact:

@@ -20,7 +20,7 @@ from gdn_aot._files import file_sha256
 from gdn_aot.launches import Config, Dependency, Global, Kernel, SourceFile, Specialization
 from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 from gdn_aot.tracing.relax import Relaxer
-from gdn_aot.triton_internals import interception
+from gdn_aot.triton_internals import interception, naming
 from gdn_aot.triton_internals.observing import config_fields
 
 if TYPE_CHECKING:
@@ -188,20 +188,20 @@ def describe_kernel(jit: Any) -> Kernel:
     cache_key = triton_internals.cache_key(jit)
     called, builtins = _callees(jit)
     functions = [jit, *(function for _, function in called)]
-    files = sorted({str(Path(inspect.getfile(function.fn)).resolve()) for function in functions})
+    files = {_place(function): inspect.getfile(function.fn) for function in functions}
     dependencies = {
-        Dependency(name, function.fn.__module__, function.fn.__qualname__, _text_sha256(function))
+        Dependency(name, naming.recorded(function.fn.__module__), function.fn.__qualname__, _text_sha256(function))
         for name, function in called
     }
     dependencies |= {Dependency(name, value.__module__, value.__qualname__, "") for name, value in builtins}
     return Kernel(
-        module=jit.fn.__module__,
+        module=naming.recorded(jit.fn.__module__),
         qualname=jit.fn.__qualname__,
         cache_key=cache_key,
         source_sha256=_text_sha256(jit),
-        sources=tuple(SourceFile(_relative(path), file_sha256(path)) for path in files),
+        sources=tuple(SourceFile(place, file_sha256(path)) for place, path in sorted(files.items())),
         dependencies=tuple(sorted(dependencies)),
-        globals=tuple(Global(name, value) for name, value in triton_internals.used_globals(jit)),
+        globals=tuple(Global(name, value) for name, value in triton_internals.used_globals(functions)),
     )
 
 
@@ -238,6 +238,15 @@ def _resolve(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
             return f"{base}.{attribute}", getattr(scope.get(base), attribute, None)
         case _:
             return "", None
+
+
+def _place(function: Any) -> str:
+    """Return where a function's file is in the provider's site-packages; of a copy, where it would be."""
+    module, path = function.fn.__module__, Path(inspect.getfile(function.fn))
+    if not naming.is_copy(module):
+        return _relative(str(path.resolve()))
+    place = naming.recorded(module).replace(".", "/")
+    return f"{place}/__init__.py" if path.name == "__init__.py" else f"{place}.py"
 
 
 def _relative(path: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
+from gdn_aot.triton_internals import naming
 from gdn_aot.triton_internals.encoding import decode, encode, plain, plain_metadata, tuples
 from gdn_aot.triton_internals.relaxing import FOLDED, RUN_TIME, constant_position
 
@@ -113,15 +114,15 @@ def find_kernel(module: str, qualname: str) -> tuple[Any, Any]:
     """
     import importlib
 
-    found: Any = importlib.import_module(module)
+    found: Any = importlib.import_module(naming.imported(module))
     for part in qualname.split("."):
         found = getattr(found, part)
     return layers(found)
 
 
 def kernel_name(jit: Any) -> str:
-    """Return ``module:qualname`` of a ``JITFunction``."""
-    return f"{jit.fn.__module__}:{jit.fn.__qualname__}"
+    """Return ``module:qualname`` of a ``JITFunction``, as records have it."""
+    return f"{naming.recorded(jit.fn.__module__)}:{jit.fn.__qualname__}"
 
 
 def compiled_text(function: Any) -> Any:
@@ -149,12 +150,12 @@ def cache_key(jit: Any) -> str:
     return str(jit.cache_key)
 
 
-def used_globals(jit: Any) -> list[tuple[str, str]]:
-    """Return (name, repr) of each global that the kernel and its callees read, sorted.
+def used_globals(functions: Iterable[Any]) -> list[tuple[str, str]]:
+    """Return (name, repr) of each global that functions read, sorted: those of a kernel and of all that it calls.
 
-    Only meaningful after `cache_key`, which is what collects them.
+    Only meaningful after `cache_key`, which is what collects them; a kernel need not get those of what it calls by it.
     """
-    return sorted({(name, repr(value)) for (name, _), (value, _) in jit.used_global_vals.items()})
+    return sorted({(name, repr(value)) for one in functions for (name, _), (value, _) in one.used_global_vals.items()})
 
 
 def autotune_key(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:

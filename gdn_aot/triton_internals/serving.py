@@ -25,6 +25,7 @@ from gdn_aot.triton_internals import (
     current_device,
     make_config,
 )
+from gdn_aot.triton_internals.guarding import SERVED
 from gdn_aot.triton_internals.observing import unwrapped
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class _DeviceCaches(defaultdict[int, tuple[Any, ...]]):
     ) -> None:
         super().__init__(jit.create_binder)
         self._jit, self._prepare, self._lock, self._unsupported = jit, prepare, lock, unsupported
+        setattr(self, SERVED, True)
 
     def __missing__(self, device: int) -> tuple[Any, ...]:
         with self._lock():

@@ -282,7 +282,7 @@ jit = triton_internals.find_kernel("kernels", "tuned")[0]
 key = triton_internals.cache_key(kernels.every)
 print(json.dumps({
     "key": key, "again": triton_internals.cache_key(kernels.every), "triton": kernels.every.cache_key,
-    "globals": triton_internals.used_globals(kernels.every),
+    "globals": triton_internals.used_globals([kernels.every]),
     "name": triton_internals.kernel_name(jit), "jit": type(jit).__name__,
 }))
 """
