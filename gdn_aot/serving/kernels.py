@@ -13,10 +13,10 @@ from gdn_aot.errors import GdnAotError, MissError, UnsupportedTritonError
 from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
 from gdn_aot.serving.state import Miss
-from gdn_aot.triton_internals import compiled_text, current_device, launching, relaxing, serving
+from gdn_aot.triton_internals import compiled_text, launching, relaxing, serving, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from gdn_aot.serving.state import State
@@ -33,19 +33,33 @@ _MAX_BITS = 64
 class ServedKernel:
     """Seeds one kernel, ``module:qualname``, and answers what Triton then asks, from artifacts of the same source.
 
+    A provider sets some of the globals that its kernels read by what the first device is. Artifacts ``elsewhere`` are
+    of the same source with other values of them; they serve devices of another architecture than the first, provided
+    that the values here are those that one of ``found`` has for the architecture of the first.
+
     In strict mode ``refusal`` may say why none may serve it; every lookup then raises.
     """
 
     def __init__(
-        self, state: State, name: str, jit: Any, tuner: Any, found: list[StoredArtifact], refusal: str = ""
+        self,
+        state: State,
+        name: str,
+        jit: Any,
+        tuner: Any,
+        found: list[StoredArtifact],
+        elsewhere: Sequence[StoredArtifact] = (),
+        *,
+        refusal: str = "",
     ) -> None:
         self.name, self.jit, self.tuner = name, jit, tuner
-        self._state, self._found, self._refusal = state, found, refusal
+        self._state, self._found, self._elsewhere, self._refusal = state, found, elsewhere, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
-        self._failed: set[tuple[Any, ...]] = set()
-        """Autotune keys whose choice could not be launched."""
+        self._failed: set[tuple[int, tuple[Any, ...]]] = set()
+        """Devices and autotune keys whose choice could not be launched."""
         self._ready: dict[int, dict[str, Any]] = {}
         """Device -> launch key -> binary, or None for what is left to Triton."""
+        self._options: dict[str, list[str]] = {}
+        """Place of an artifact -> texts of the options in its launch keys; known once one was not found."""
         self._globals: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._text = compiled_text(jit)
         self._first = True
@@ -70,7 +84,14 @@ class ServedKernel:
 
     def fitting(self, device: int) -> list[StoredArtifact]:
         """Return the artifacts made for a device's architecture."""
-        return [found for found in self._found if self._state.fits(found, device)]
+        state = self._state
+        found = [found for found in self._found if state.fits(found, device)]
+        if not found and self._elsewhere:
+            first = state.capability(0)
+            known = any(tuple(one.header["capability"]) == first for one in self._found)
+            if known and first != state.capability(device):
+                return [found for found in self._elsewhere if state.fits(found, device)]
+        return found
 
     def _on_device(self, device: int) -> Callable[[str], Any | None]:
         try:
@@ -97,7 +118,7 @@ class ServedKernel:
         for artifact in found:
             reason, covered = "no artifact has a binary for this launch", True
             try:
-                record = self._binary(artifact, key)
+                record = self._binary(artifact, key, device)
                 if record is not None:
                     return self._load(artifact, record, device, key)
             except UnsupportedTritonError:
@@ -112,7 +133,7 @@ class ServedKernel:
         self._missed("binary", key, reason, answer, covered=covered, told=told)
         return None
 
-    def _binary(self, artifact: StoredArtifact, key: str) -> BinaryRecord | None:
+    def _binary(self, artifact: StoredArtifact, key: str, device: int) -> BinaryRecord | None:
         """Look a launch key up, with the value that stands for all where the artifact has a relaxation."""
         wanted: str | None = key
         for kernel in artifact.index.kernels():
@@ -120,7 +141,21 @@ class ServedKernel:
                 for argument, value in kernel.relaxations:
                     position = relaxing.constant_position(self.jit, argument)
                     wanted = relaxing.relaxed_key(wanted, position, value) if wanted is not None else None
-        return artifact.index.binary(self.name, wanted) if wanted is not None else None
+        if wanted is None:
+            return None
+        return artifact.index.binary(self.name, wanted) or self._respelled(artifact, wanted, device)
+
+    def _respelled(self, artifact: StoredArtifact, key: str, device: int) -> BinaryRecord | None:
+        """Look a launch up whose options an artifact writes in another way, as that of compiled code."""
+        if artifact.place not in self._options:
+            keys = artifact.index.launch_keys(self.name)
+            self._options[artifact.place] = [*dict.fromkeys(map(spellings.options_text, keys))]
+        backend = serving.backend_of(self.jit, device)
+        for other in spellings.respelled_keys(backend, key, self._options[artifact.place]):
+            record = artifact.index.binary(self.name, other)
+            if record is not None:
+                return record
+        return None
 
     def _changed(self) -> str:
         """Return what has changed between the import of the kernel and its first launch, or nothing."""
@@ -132,7 +167,7 @@ class ServedKernel:
             return f"the globals that it reads cannot be compared: {_told(error)}"
         if compiled_text(self.jit) is not self._text:
             return "its source was replaced"
-        asked = changed_code_variable()  # setting one of triton.knobs sets its variable
+        asked = changed_code_variable(ieee=_lacks_tf32(self._state.capability(0)))  # triton.knobs set variables too
         return f"{asked} asks for other code than Triton makes by default" if asked else ""
 
     def _load(self, artifact: StoredArtifact, record: BinaryRecord, device: int, key: str) -> Any:
@@ -175,18 +210,17 @@ class ServedKernel:
             state.loaded[self.name] -= mine
             self._missed("binary", key, reason, "triton")
 
-    def _choose(self, key: tuple[Any, ...]) -> Any | None:
+    def _choose(self, key: tuple[Any, ...], device: int) -> Any | None:
         with self._state.lock:
-            if key in self._failed:
+            if (device, key) in self._failed:
                 return None
             problem, configs, told = "", [], False
             try:
-                device = current_device()
                 choices = self._device_choices(device)
                 told = not self.fitting(device)
                 if key in choices:
                     self._state.chosen += 1
-                    return self._try(key, [choices[key]], own=True)
+                    return self._try(device, key, [choices[key]], own=True)
                 if self._state.on_miss == "nearest":
                     configs = [choices[other] for other in nearest(key, choices)]
             except Exception as error:  # noqa: BLE001 - a serving process must go on
@@ -196,7 +230,7 @@ class ServedKernel:
                 reason = f"no choice for this key; that of the closest, {shown(configs[0])}, is taken"
                 self._missed("choice", str(key), reason, "nearest", covered=True)
                 distinct = {str(config): config for config in (*configs, *self.tuner.configs)}
-                return self._try(key, [*distinct.values()], own=False)
+                return self._try(device, key, [*distinct.values()], own=False)
             reason = self._refusal or problem or "no choice for this key"
             answer = "error" if self._must_not_tune() else "triton"
             self._missed("choice", str(key), reason, answer, covered=True, told=told)
@@ -205,15 +239,15 @@ class ServedKernel:
     def _must_not_tune(self) -> bool:
         return self._state.strict or self._state.on_miss == "error"
 
-    def _try(self, key: tuple[Any, ...], configs: list[Any], *, own: bool) -> Any:
+    def _try(self, device: int, key: tuple[Any, ...], configs: list[Any], *, own: bool) -> Any:
         def failing(error: Exception) -> AbstractContextManager[None]:
-            return self._choice_failing(key, error, own=own)
+            return self._choice_failing(device, key, error, own=own)
 
         return serving.try_configs(self.tuner, key, configs, lambda: self._state.lock, failing)
 
     @contextmanager
-    def _choice_failing(self, key: tuple[Any, ...], error: Exception, *, own: bool) -> Iterator[None]:
-        """Leave an autotune key to Triton. If Triton fails too, it is not the choice's fault, which is then kept."""
+    def _choice_failing(self, device: int, key: tuple[Any, ...], error: Exception, *, own: bool) -> Iterator[None]:
+        """Leave an autotune key of the current device to Triton. If Triton fails too, the choice is kept."""
         state = self._state
         reason = f"its choice cannot be launched: {_told(error)}"
         if self._must_not_tune():
@@ -221,13 +255,13 @@ class ServedKernel:
                 raise error  # of the arguments: names and types of the choice are those of the provider's own
             self._missed("choice", str(key), reason, "error", cause=error)
         with state.lock:
-            self._failed.add(key)
+            self._failed.add((device, key))
             self.tuner.cache.pop(key, None)
             state.chosen -= own
         try:
             yield
         except BaseException:
-            self._failed.discard(key)
+            self._failed.discard((device, key))
             self.tuner.cache.pop(key, None)
             raise
         with state.lock:
@@ -266,6 +300,7 @@ class ServedKernel:
         except Exception as error:  # noqa: BLE001 - the index may hold anything
             self._state.distrust(found, error)
             self._found = [other for other in self._found if other is not found]
+            self._elsewhere = [other for other in self._elsewhere if other is not found]
             return []
 
     def _missed(
@@ -291,6 +326,10 @@ class ServedKernel:
             raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=hint or None) from cause
         done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
         (log.info if told else log.warn)(f"{self.name}: {reason}; {done}. {hint}".rstrip())
+
+
+def _lacks_tf32(capability: tuple[int, int] | None) -> bool:
+    return capability is not None and capability < (8, 0)
 
 
 def _told(error: BaseException) -> str:

@@ -89,7 +89,7 @@ def _absolute(path: str) -> str:
 def _install(settings: Settings, artifact: str | None) -> None:
     if _state.active and artifact in _sources:
         return
-    changed = changed_code_variable()
+    changed = changed_code_variable(ieee=True)  # which depends on the device, and is for the first launch to judge
     if changed:
         _give_up(f"{changed} is set, which changes what Triton compiles")
         return
@@ -176,7 +176,7 @@ def report() -> Report:
             strict=_state.strict,
             on_miss=_state.on_miss,
             native_launcher=_state.native is not None,
-            artifacts=tuple(_state.verdicts),
+            artifacts=tuple(_state.artifacts()),
             seeded=tuple(_state.kernels),
             refused=dict(_state.refused),
             loaded=dict(_state.loaded),

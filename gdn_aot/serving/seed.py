@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdn_aot._files import file_sha256
 from gdn_aot._text import shown
@@ -36,6 +36,10 @@ class MismatchError(Exception):
     """The kernel is not the artifact's; the message says why."""
 
 
+class OtherGlobalError(MismatchError):
+    """The kernel is the artifact's, but for values of globals that it reads."""
+
+
 def seed(state: State, module: str) -> None:
     """Match every kernel that artifacts have of a module, and seed those that are theirs.
 
@@ -52,9 +56,9 @@ def seed(state: State, module: str) -> None:
         _refuse(state, name, *refused[name])
     # Providers ask for the device while they are imported, and that takes seconds anyway; `install` is to take none.
     device = None if state.installing else serving.ready_device()
-    for name, (jit, tuner, values, sources) in matched.items():
+    for name, (jit, tuner, values, *sources) in matched.items():
         try:
-            kernel = ServedKernel(state, name, jit, tuner, sources)
+            kernel = ServedKernel(state, name, jit, tuner, *sources)
             kernel.seed(values)
         except UnsupportedTritonError:
             raise
@@ -68,12 +72,22 @@ def seed(state: State, module: str) -> None:
             _prepare(state, kernel, device)
 
 
-def _matched(
-    state: State, module: str
-) -> tuple[dict[str, tuple[Any, Any, Any, list[StoredArtifact]]], dict[str, tuple[Any, Any, str]]]:
+class _Matched(NamedTuple):
+    """A kernel of this process, and the artifacts that were compiled from it."""
+
+    jit: Any
+    tuner: Any
+    values: dict[str, tuple[Any, dict[str, Any]]]
+    found: list[StoredArtifact]
+    elsewhere: list[StoredArtifact]
+    """Compiled from it as its provider makes it where the first device is another: see `ServedKernel`."""
+
+
+def _matched(state: State, module: str) -> tuple[dict[str, _Matched], dict[str, tuple[Any, Any, str]]]:
     """Return the kernels of a module that are an artifact's, with what has them, and those that are not, and why."""
-    matched: dict[str, tuple[Any, Any, Any, list[StoredArtifact]]] = {}
+    matched: dict[str, _Matched] = {}
     refused: dict[str, tuple[Any, Any, str]] = {}
+    elsewhere: list[tuple[str, StoredArtifact]] = []
     for found, record in _records(state, module):
         jit, tuner = None, None
         try:
@@ -81,11 +95,16 @@ def _matched(
             values = match(record, jit)
         except MismatchError as error:
             refused[shown(record.name)] = (jit, tuner, shown(error, _MOST))
+            if isinstance(error, OtherGlobalError):
+                elsewhere.append((record.name, found))
         except Exception as error:  # noqa: BLE001 - the record may hold anything, and so may the provider's module
             refused[shown(record.name)] = (jit, tuner, _reason(f"{record.name} cannot be compared", error))
             log.detail(error)
         else:
-            matched.setdefault(record.name, (jit, tuner, values, []))[3].append(found)
+            matched.setdefault(record.name, _Matched(jit, tuner, values, [], [])).found.append(found)
+    for name, found in elsewhere:
+        if name in matched:
+            matched[name].elsewhere.append(found)
     return matched, refused
 
 
@@ -200,7 +219,7 @@ def _check_global(name: str, expected: str, scopes: list[dict[str, Any]]) -> tup
     equal = [pair for pair in found if repr(pair[0]) == expected]
     if not equal or len(equal) != len(found):
         values = ", ".join(sorted({repr(value) for value, _ in found})) or "not set"
-        raise MismatchError(f"the global {name} is {values}; the artifact was built with {expected}")
+        raise OtherGlobalError(f"the global {name} is {values}; the artifact was built with {expected}")
     return equal[0]
 
 
