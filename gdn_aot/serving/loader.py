@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _NVIDIA_DRIVER = "triton.backends.nvidia.driver"
 """As in `gdn_aot.triton_internals.launching`, which takes longer to import than `install` may."""
 
+_INDUCTOR = "torch._inductor.codegen.wrapper"
+"""As in `gdn_aot.serving.inductor`."""
+
 _state = State()
 _hook = ImportHook()
 _sources: set[str | None] = set()
@@ -107,6 +110,7 @@ def _install(settings: Settings, artifact: str | None) -> None:
     _state.native = _native()
     if _state.native is not None:
         _hook.after_import(_NVIDIA_DRIVER, _on_driver)
+    _hook.after_import(_INDUCTOR, _on_inductor)
     for module in dict.fromkeys(module for one in found for module in one.header["modules"]):
         _hook.after_import(module, _on_module)
 
@@ -142,6 +146,16 @@ def _on_driver(name: str) -> None:
         launching.defer_cuda_utils(_state.native)
     except Exception as error:  # noqa: BLE001 - a serving process must go on
         _state.unexpected("Triton's driver", error)
+
+
+def _on_inductor(name: str) -> None:
+    del name
+    try:  # no lock: whoever imports Inductor holds its import locks
+        from gdn_aot.serving.inductor import watch
+
+        watch(_state)
+    except Exception as error:  # noqa: BLE001 - a serving process must go on
+        _state.unexpected("Inductor", error)
 
 
 def _on_module(module: str) -> None:

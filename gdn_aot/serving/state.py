@@ -26,7 +26,7 @@ class Miss(Plain):
         what: ``choice`` or ``binary``.
         key: The autotune key or the launch key.
         reason: Why it was not there.
-        answer: What was done about it: ``nearest``, ``triton`` or ``error``.
+        answer: What was done about it: ``nearest``, ``triton``, ``inductor`` or ``error``.
     """
 
     __slots__ = ("answer", "kernel", "key", "reason", "what")
