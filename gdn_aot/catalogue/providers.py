@@ -57,6 +57,9 @@ class ProviderInfo:
     serve: str = ""
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
 
+    inductor: str = ""
+    """What Inductor, the default backend of ``torch.compile``, compiles of it itself, so that it is not served there."""
+
     @property
     def capture_hint(self) -> str:
         """How to build for a model that the catalogue does not have, if no ``--shape`` is taken."""
@@ -112,6 +115,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
             *("gated-norm", "short-conv"),
         ),
         training=("transformers-train", "layer-train", "gated-norm-train", "short-conv-train"),
+        inductor="the recurrent operator (decode)",
         versions=(
             ProviderVersion("0.6.0", "reference", "every test"),
             ProviderVersion("0.5.2", "tested", _TRACED),
