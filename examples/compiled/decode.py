@@ -23,7 +23,7 @@ def operator(
     gk: Tensor | None,
     gv: Tensor | None,
     beta: Tensor | None,
-    A_log: Tensor | None,
+    A_log: Tensor | None,  # noqa: N803 - FLA's name
     dt_bias: Tensor | None,
     scale: float,
     initial_state: Tensor | None,

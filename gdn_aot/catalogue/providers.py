@@ -58,7 +58,7 @@ class ProviderInfo:
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
 
     inductor: str = ""
-    """What Inductor, the default backend of ``torch.compile``, compiles of it itself, so that it is not served there."""
+    """What Inductor, the default backend of ``torch.compile``, compiles of it itself, unserved."""
 
     @property
     def capture_hint(self) -> str:

@@ -1,4 +1,4 @@
-"""Callers that ``torch.compile`` compiled: what Triton is asked for is served, what Inductor compiles itself is told."""
+"""Callers that ``torch.compile`` compiled: what Triton is asked for is served, what Inductor compiles is told."""
 
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,9 @@ done()
 INDUCTOR = """
 import logging
 said = []
-logging.getLogger("gdn_aot").addHandler(type("", (logging.Handler,), dict(emit=lambda _, it: said.append(it.getMessage())))())
+class Handler(logging.Handler):
+    def emit(self, record): said.append(record.getMessage())
+logging.getLogger("gdn_aot").addHandler(Handler())
 install({policy}); prepare("sm_120")
 try:
     for _ in range(2):

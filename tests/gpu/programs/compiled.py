@@ -68,7 +68,7 @@ def ways() -> dict[str, Step]:
 
 
 def inductors() -> dict[str, Step]:
-    """Return the step compiled by Inductor, with FLA's function left out of its code as docs/how-to/compiled.md says."""
+    """Return the step compiled by Inductor, with FLA's function kept out of its code as the example does."""
     sys.path.insert(0, str(EXAMPLE))
     importlib.import_module("decode")
     return {"inductor": torch.compile(step), "reduce-overhead": torch.compile(step, mode="reduce-overhead")}
