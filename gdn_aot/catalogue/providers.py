@@ -84,6 +84,9 @@ class ProviderInfo:
     serve: str = ""
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
 
+    inductor: str = ""
+    """What Inductor, the default backend of ``torch.compile``, compiles of it itself, unserved."""
+
     def of_copy(self, copy: ProviderCopy, distribution: str) -> ProviderInfo:
         """Return this provider as a copy of it has it."""
         return replace(self, copy=copy, distribution=distribution)
@@ -151,6 +154,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         on_request=("layer-prefill", "layer-recurrent", "short-conv", "small-chunks"),
         training=("transformers-train", "transformers-conv-train", "gated-norm-train"),
         training_on_request=("layer-train", "short-conv-train"),
+        inductor="the recurrent operator (decode)",
         versions=(
             ProviderVersion("0.6.0", "reference", "every test"),
             ProviderVersion("0.5.2", "tested", _TRACED),

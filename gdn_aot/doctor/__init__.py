@@ -61,7 +61,8 @@ class Diagnosis:
 
 def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
     """Look at this machine as a serving process would, with the store or other artifacts; deep: compare digests."""
-    versions, settings, compiler, found = read_versions(), read_environment(), read_compiler(), read_devices()
+    versions, compiler, found = read_versions(), read_compiler(), read_devices()
+    settings = read_environment(old=any(device.index == 0 and device.capability < (8, 0) for device in found.found))
     devices = devices_section(found)
     only = artifact or settings.facts["artifact"]
     store = Store(settings.facts["home"])

@@ -13,11 +13,11 @@ from gdn_aot.errors import GdnAotError, MissError, UnsupportedTritonError
 from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
 from gdn_aot.serving.state import Miss
-from gdn_aot.triton_internals import compiled_text, current_device, launching, relaxing, serving
+from gdn_aot.triton_internals import compiled_text, launching, relaxing, serving, spellings
 from gdn_aot.triton_internals.autotune_keys import alike, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from gdn_aot.serving.state import State
@@ -32,6 +32,10 @@ _MAX_BITS = 64
 class ServedKernel:
     """Seeds one kernel, ``module:qualname``, and answers what Triton then asks, from artifacts of the same source.
 
+    A provider sets some of the globals that its kernels read by what the first device is. Artifacts ``elsewhere`` are
+    of the same source with other values of them; they serve devices of another architecture than the first, provided
+    that the values here are those that one of ``found`` has for the architecture of the first.
+
     In strict mode ``refusal`` may say why none may serve it; every lookup then raises. ``recorded`` is its name in the
     artifacts where that is another: of a copy in another package.
     """
@@ -43,18 +47,21 @@ class ServedKernel:
         jit: Any,
         tuner: Any,
         found: list[StoredArtifact],
+        elsewhere: Sequence[StoredArtifact] = (),
         *,
         refusal: str = "",
         recorded: str = "",
     ) -> None:
         self.name, self.jit, self.tuner = name, jit, tuner
         self._recorded = recorded or name
-        self._state, self._found, self._refusal = state, found, refusal
+        self._state, self._found, self._elsewhere, self._refusal = state, found, elsewhere, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
-        self._failed: set[tuple[Any, ...]] = set()
-        """Autotune keys whose choice could not be launched."""
+        self._failed: set[tuple[int, tuple[Any, ...]]] = set()
+        """Devices and autotune keys whose choice could not be launched."""
         self._ready: dict[int, dict[str, Any]] = {}
         """Device -> launch key -> binary, or None for what is left to Triton."""
+        self._options: dict[str, list[str]] = {}
+        """Place of an artifact -> texts of the options in its launch keys; known once one was not found."""
         self._globals: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._text = compiled_text(jit)
         self._first = True
@@ -79,7 +86,14 @@ class ServedKernel:
 
     def fitting(self, device: int) -> list[StoredArtifact]:
         """Return the artifacts made for a device's architecture."""
-        return [found for found in self._found if self._state.fits(found, device)]
+        state = self._state
+        found = [found for found in self._found if state.fits(found, device)]
+        if not found and self._elsewhere:
+            first = state.capability(0)
+            known = any(tuple(one.header["capability"]) == first for one in self._found)
+            if known and first != state.capability(device):
+                return [found for found in self._elsewhere if state.fits(found, device)]
+        return found
 
     def _on_device(self, device: int) -> Callable[[str], Any | None]:
         try:
@@ -99,14 +113,15 @@ class ServedKernel:
 
     def _find(self, found: list[StoredArtifact], problem: str, device: int, key: str) -> Any | None:
         reason = self._refusal or problem or f"no artifact is for the architecture of device {device}"
-        covered, told = False, not found
+        lacking: list[StoredArtifact] = []
+        told = not found
         if found and self._first:
             reason = self._changed()
             found = [] if reason else found
         for artifact in found:
-            reason, covered = "no artifact has a binary for this launch", True
+            reason, lacking = "no artifact has a binary for this launch", found
             try:
-                record = self._binary(artifact, key)
+                record = self._binary(artifact, key, device)
                 if record is not None:
                     return self._load(artifact, record, device, key)
             except UnsupportedTritonError:
@@ -115,16 +130,29 @@ class ServedKernel:
                 reason, told = f"its binary is damaged: {shown(error)}", True
                 self._state.damaged(artifact, error)
             except Exception as error:  # noqa: BLE001 - a serving process must go on
-                reason, covered = f"its binary cannot be loaded: {_told(error)}", False
+                reason, lacking = f"its binary cannot be loaded: {_told(error)}", []
                 log.detail(error)
         answer = "error" if self._state.strict else "triton"
-        self._missed("binary", key, reason, answer, covered=covered, told=told)
+        self._missed("binary", key, reason, answer, lacking=lacking, told=told)
         return None
 
-    def _binary(self, artifact: StoredArtifact, key: str) -> BinaryRecord | None:
-        """Look a launch key up, and what stands for it where the artifact has a relaxation."""
-        for wanted in relaxing.keys_to_look_up(self.jit, key, self._relaxations(artifact)):
-            record = artifact.index.binary(self._recorded, wanted)
+    def _binary(self, artifact: StoredArtifact, key: str, device: int) -> BinaryRecord | None:
+        """Look a launch key up, then what stands for it: with relaxed constants, with options in other words."""
+        wanted = relaxing.keys_to_look_up(self.jit, key, self._relaxations(artifact))
+        for one in wanted:
+            record = artifact.index.binary(self._recorded, one)
+            if record is not None:
+                return record
+        return self._respelled(artifact, wanted, device)
+
+    def _respelled(self, artifact: StoredArtifact, keys: list[str], device: int) -> BinaryRecord | None:
+        """Look a launch up whose options an artifact writes in another way, as that of compiled code."""
+        if artifact.place not in self._options:
+            known = artifact.index.launch_keys(self._recorded)
+            self._options[artifact.place] = [*dict.fromkeys(map(spellings.options_text, known))]
+        backend, texts = serving.backend_of(self.jit, device), self._options[artifact.place]
+        for other in [other for key in keys for other in spellings.respelled_keys(backend, key, texts)]:
+            record = artifact.index.binary(self._recorded, other)
             if record is not None:
                 return record
         return None
@@ -143,7 +171,7 @@ class ServedKernel:
             return f"the globals that it reads cannot be compared: {_told(error)}"
         if compiled_text(self.jit) is not self._text:
             return "its source was replaced"
-        asked = changed_code_variable()  # setting one of triton.knobs sets its variable
+        asked = changed_code_variable(ieee=_lacks_tf32(self._state.capability(0)))  # triton.knobs set variables too
         return f"{asked} asks for other code than Triton makes by default" if asked else ""
 
     def _load(self, artifact: StoredArtifact, record: BinaryRecord, device: int, key: str) -> Any:
@@ -186,20 +214,19 @@ class ServedKernel:
             state.loaded[self.name] -= mine
             self._missed("binary", key, reason, "triton")
 
-    def _choose(self, key: tuple[Any, ...]) -> Any | None:
+    def _choose(self, key: tuple[Any, ...], device: int) -> Any | None:
         with self._state.lock:
-            if key in self._failed:
+            if (device, key) in self._failed:
                 return None
-            problem, configs, told = "", [], False
+            problem, configs = "", []
+            fitting: list[StoredArtifact] | None = None
             try:
-                device = current_device()
                 choices = self._device_choices(device)
                 fitting = self.fitting(device)
-                told = not fitting
                 own = key if key in choices else self._alike(key, choices, fitting)
                 if own is not None:
                     self._state.chosen += 1
-                    return self._try(key, [choices[own]], own=True)
+                    return self._try(device, key, [choices[own]], own=True)
                 if self._state.on_miss == "nearest":
                     configs = [choices[other] for other in nearest(key, choices)]
             except Exception as error:  # noqa: BLE001 - a serving process must go on
@@ -207,12 +234,12 @@ class ServedKernel:
                 problem = f"its choices cannot be used: {_told(error)}"
             if configs:
                 reason = f"no choice for this key; that of the closest, {shown(configs[0])}, is taken"
-                self._missed("choice", key, reason, "nearest", covered=True)
+                self._missed("choice", key, reason, "nearest", lacking=fitting)
                 distinct = {str(config): config for config in (*configs, *self.tuner.configs)}
-                return self._try(key, [*distinct.values()], own=False)
+                return self._try(device, key, [*distinct.values()], own=False)
             reason = self._refusal or problem or "no choice for this key"
             answer = "error" if self._must_not_tune() else "triton"
-            self._missed("choice", key, reason, answer, covered=True, told=told)
+            self._missed("choice", key, reason, answer, lacking=fitting, told=fitting == [])
             return None
 
     def _alike(self, key: tuple[Any, ...], choices: Any, fitting: list[StoredArtifact]) -> Any:
@@ -222,15 +249,15 @@ class ServedKernel:
     def _must_not_tune(self) -> bool:
         return self._state.strict or self._state.on_miss == "error"
 
-    def _try(self, key: tuple[Any, ...], configs: list[Any], *, own: bool) -> Any:
+    def _try(self, device: int, key: tuple[Any, ...], configs: list[Any], *, own: bool) -> Any:
         def failing(error: Exception) -> AbstractContextManager[None]:
-            return self._choice_failing(key, error, own=own)
+            return self._choice_failing(device, key, error, own=own)
 
         return serving.try_configs(self.tuner, key, configs, lambda: self._state.lock, failing)
 
     @contextmanager
-    def _choice_failing(self, key: tuple[Any, ...], error: Exception, *, own: bool) -> Iterator[None]:
-        """Leave an autotune key to Triton. If Triton fails too, it is not the choice's fault, which is then kept."""
+    def _choice_failing(self, device: int, key: tuple[Any, ...], error: Exception, *, own: bool) -> Iterator[None]:
+        """Leave an autotune key of the current device to Triton. If Triton fails too, the choice is kept."""
         state = self._state
         reason = f"its choice cannot be launched: {_told(error)}"
         if self._must_not_tune():
@@ -238,13 +265,13 @@ class ServedKernel:
                 raise error  # of the arguments: names and types of the choice are those of the provider's own
             self._missed("choice", key, reason, "error", cause=error)
         with state.lock:
-            self._failed.add(key)
+            self._failed.add((device, key))
             self.tuner.cache.pop(key, None)
             state.chosen -= own
         try:
             yield
         except BaseException:
-            self._failed.discard(key)
+            self._failed.discard((device, key))
             self.tuner.cache.pop(key, None)
             raise
         with state.lock:
@@ -283,6 +310,7 @@ class ServedKernel:
         except Exception as error:  # noqa: BLE001 - the index may hold anything
             self._state.distrust(found, error)
             self._found = [other for other in self._found if other is not found]
+            self._elsewhere = [other for other in self._elsewhere if other is not found]
             return []
 
     def _missed(
@@ -292,16 +320,16 @@ class ServedKernel:
         reason: str,
         answer: str,
         *,
-        covered: bool = False,
+        lacking: Sequence[StoredArtifact] | None = None,
         told: bool = False,
         cause: Exception | None = None,
     ) -> None:
         """Note a miss, and say so.
 
-        ``covered`` is for what another artifact could have, ``told`` for what the user was warned of for all kernels at
+        ``lacking`` are artifacts that could have had it, ``told`` is for what the user was warned of for all kernels at
         once, ``cause`` for what was raised.
         """
-        hint = self._advice(what, key) if covered else ""
+        hint = self._advice(what, key, lacking) if lacking else ""
         text = str(key)
         self._state.misses.setdefault((self.name, what, text), Miss(self.name, what, text, reason, answer))
         if answer == "error":
@@ -309,16 +337,19 @@ class ServedKernel:
         done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
         (log.info if told else log.warn)(f"{self.name}: {reason}; {done}. {hint}".rstrip())
 
-    def _advice(self, what: str, key: Any) -> str:
-        """Return what covers a miss, of the artifacts that could have had it."""
+    def _advice(self, what: str, key: Any, lacking: Sequence[StoredArtifact]) -> str:
+        """Return what covers a miss."""
         try:
             from gdn_aot.serving.advice import advice
 
-            found = self.fitting(current_device()) or self._found
-            return advice(self._recorded, what, key, found, self.jit, self.tuner) if found else ""
+            return advice(self._recorded, what, key, lacking, self.jit, self.tuner)
         except Exception as error:  # noqa: BLE001 - a serving process must go on
             log.detail(error)
             return ""
+
+
+def _lacks_tf32(capability: tuple[int, int] | None) -> bool:
+    return capability is not None and capability < (8, 0)
 
 
 def _told(error: BaseException) -> str:

@@ -26,6 +26,8 @@ _NVIDIA_DRIVER = "triton.backends.nvidia.driver"
 
 _JIT = "triton.runtime.jit"
 """As in `gdn_aot.triton_internals.observing`."""
+_INDUCTOR = "torch._inductor.codegen.wrapper"
+"""As in `gdn_aot.serving.inductor`."""
 
 _state = State()
 _hook = ImportHook()
@@ -92,7 +94,7 @@ def _absolute(path: str) -> str:
 def _install(settings: Settings, artifact: str | None) -> None:
     if _state.active and artifact in _sources:
         return
-    changed = changed_code_variable()
+    changed = changed_code_variable(ieee=True)  # which depends on the device, and is for the first launch to judge
     if changed:
         _give_up(f"{changed} is set, which changes what Triton compiles")
         return
@@ -110,6 +112,7 @@ def _install(settings: Settings, artifact: str | None) -> None:
     _state.native = _native()
     if _state.native is not None:
         _hook.after_import(_NVIDIA_DRIVER, _on_driver)
+    _hook.after_import(_INDUCTOR, _on_inductor)
     modules = list(dict.fromkeys(module for one in found for module in one.header["modules"]))
     for module in modules:
         _hook.after_import(module, _on_module)
@@ -172,6 +175,16 @@ def _on_unserved(jit: Any) -> None:
     note(_state, jit)
 
 
+def _on_inductor(name: str) -> None:
+    del name
+    try:  # no lock: whoever imports Inductor holds its import locks
+        from gdn_aot.serving.inductor import watch
+
+        watch(_state)
+    except Exception as error:  # noqa: BLE001 - a serving process must go on
+        _state.unexpected("Inductor", error)
+
+
 def _on_module(module: str) -> None:
     """Seed the kernels of a module, while someone else's import waits."""
     try:
@@ -204,7 +217,7 @@ def report() -> Report:
             strict=_state.strict,
             on_miss=_state.on_miss,
             native_launcher=_state.native is not None,
-            artifacts=tuple(_state.verdicts),
+            artifacts=tuple(_state.artifacts()),
             seeded=tuple(_state.kernels),
             refused=dict(_state.refused),
             loaded=dict(_state.loaded),

@@ -40,6 +40,10 @@ class AbsentError(MismatchError):
     """There is no Triton kernel of this name."""
 
 
+class OtherGlobalError(MismatchError):
+    """The kernel is the artifact's, but for values of globals that it reads."""
+
+
 def locate(record: KernelRecord, module: str) -> tuple[Any, Any]:
     """Return a kernel's ``JITFunction`` and its ``Autotuner`` or None, of a module that was imported.
 
@@ -188,7 +192,7 @@ def _check_global(name: str, expected: str, scopes: list[dict[str, Any]]) -> tup
     equal = [pair for pair in found if repr(pair[0]) == expected]
     if not equal or len(equal) != len(found):
         values = ", ".join(sorted({repr(value) for value, _ in found})) or "not set"
-        raise MismatchError(f"the global {name} is {values}; the artifact was built with {expected}")
+        raise OtherGlobalError(f"the global {name} is {values}; the artifact was built with {expected}")
     return equal[0]
 
 

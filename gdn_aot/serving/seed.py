@@ -12,7 +12,7 @@ from gdn_aot._text import shown
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.serving import log, unserved
 from gdn_aot.serving.kernels import ServedKernel
-from gdn_aot.serving.matching import AbsentError, MismatchError, locate, match, match_copy
+from gdn_aot.serving.matching import AbsentError, MismatchError, OtherGlobalError, locate, match, match_copy
 from gdn_aot.triton_internals import serving
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class _Matched(NamedTuple):
     recorded: str
     """What artifacts call it."""
     sources: list[StoredArtifact]
+    elsewhere: list[StoredArtifact]
+    """Compiled from it as its provider makes it where the first device is another: see `ServedKernel`."""
 
 
 def seed(state: State, module: str) -> None:
@@ -56,7 +58,8 @@ def seed(state: State, module: str) -> None:
     device = None if state.installing else serving.ready_device()
     for name, found in matched.items():
         try:
-            kernel = ServedKernel(state, name, found.jit, found.tuner, found.sources, recorded=found.recorded)
+            given = found.jit, found.tuner, found.sources, found.elsewhere
+            kernel = ServedKernel(state, name, *given, recorded=found.recorded)
             kernel.seed(found.values)
         except UnsupportedTritonError:
             raise
@@ -71,9 +74,10 @@ def seed(state: State, module: str) -> None:
 
 
 def _matched(state: State, module: str) -> tuple[dict[str, _Matched], dict[str, tuple[Any, Any, str]]]:
-    """Return the kernels of a module that are an artifact's, and those that are not, and why."""
+    """Return the kernels of a module that are an artifact's, with what has them, and those that are not, and why."""
     matched: dict[str, _Matched] = {}
     refused: dict[str, tuple[Any, Any, str]] = {}
+    elsewhere: dict[str, list[StoredArtifact]] = {}
     for found, record in _records(state, module):
         package = record.module.partition(".")[0]
         root = module[: len(module) - len(record.module) + len(package)]
@@ -87,12 +91,14 @@ def _matched(state: State, module: str) -> tuple[dict[str, _Matched], dict[str, 
                 refused[name] = (jit, tuner, shown(error, _MOST))
         except MismatchError as error:
             refused[name] = (jit, tuner, shown(error, _MOST))
+            if isinstance(error, OtherGlobalError):
+                elsewhere.setdefault(name, []).append(found)
         except Exception as error:  # noqa: BLE001 - the record may hold anything, and so may the provider's module
             refused[name] = (jit, tuner, _reason(f"{record.name} cannot be compared", error))
             log.detail(error)
         else:
-            kernel = matched.setdefault(name, _Matched(jit, tuner, values, record.name, []))
-            kernel.sources.append(found)
+            others = elsewhere.setdefault(name, [])
+            matched.setdefault(name, _Matched(jit, tuner, values, record.name, [], others)).sources.append(found)
         if not own and jit is not None:
             state.copies.setdefault(root, found.header["provider"])
     return matched, refused

@@ -184,6 +184,14 @@ class Index:
         """Return the binaries of one model: ``module:qualname`` -> (name in hexadecimal, indices of workloads)."""
         return self._json(record_name("model", str(number))) or {}
 
+    def launch_keys(self, kernel: str) -> Iterator[str]:
+        """Yield the launch key of every binary of a kernel. Reads each of them, which is nothing for every launch."""
+        wanted = [*map(self.model, range(len(self.header["models"]))), self.captured()]
+        with self._of_our_form():
+            names = dict.fromkeys(name for binaries in wanted for name, _ in binaries.get(kernel, ()))
+        for name in names:
+            yield self.binary_by_name(name).launch_key
+
     def captured(self) -> dict[str, list[tuple[str, list[int]]]]:
         """Return the binaries that a capture asked for, as `model` does those of a model."""
         return self._json(record_name("captured")) or {}

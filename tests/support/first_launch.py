@@ -107,7 +107,13 @@ class Found:
         header = {"identifier": "found\x1b[2J", "capability": [9, 0], "target": "sm_90", "provider": "fla"}
         self.header = header
         self.elsewhere, self.is_read = "", True
-        self.index = SimpleNamespace(kernels=list, choices=lambda _: choices, binary=lambda _, key: records.get(key))
+        self.place = "/found"
+        self.index = SimpleNamespace(
+            kernels=list,
+            choices=lambda _: choices,
+            binary=lambda _, key: records.get(key),
+            launch_keys=lambda _: iter(records),
+        )
         self.read_blob = lambda _: code
 
 
