@@ -1,4 +1,4 @@
-"""What it costs that one binary of the cumulative sum serves every dense batch: its time beside that of a constant batch.
+"""What it costs that one binary of the cumulative sum serves every dense batch: its time beside a constant batch's.
 
 On a GPU: ``python benchmarks/batch.py ARTIFACT -o FILE``. Two processes take turns, one served from the artifact,
 whose binary takes the batch as an argument, one plain FLA, in which Triton compiles for the batch. Both have the
