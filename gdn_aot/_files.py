@@ -1,6 +1,7 @@
 """Files: looked at before they are read, written whole or not at all, their digests, and TOML.
 
-Imports nothing that a serving process waits for.
+Imports nothing that a serving process waits for. What a system lacks, as Windows does, is done by what it has: see
+`flags`, `open_regular` and `read_at`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import os
 import stat
 import sys
+from _thread import allocate_lock
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 """Bytes read at once."""
+
+
+def flags(*names: str) -> int:
+    """Return the flags for `os.open` that have these names, of those that this system has."""
+    found = 0
+    for name in names:
+        found |= getattr(os, name, 0)
+    return found
+
+
+_PLAIN = flags("O_CLOEXEC", "O_BINARY")
+_NO_WAITING = flags("O_NONBLOCK", "O_NOCTTY")
+_NOT_FOLLOWED = flags("O_NOFOLLOW")
 
 
 def write_whole(
@@ -35,8 +50,8 @@ def write_whole(
     """
     temporary = os.path.join(os.path.dirname(path), f".tmp-{os.urandom(8).hex()}")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(temporary, flags, mode, dir_fd=folder), "wb") as file:
+        new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
+        with os.fdopen(os.open(temporary, new, mode, dir_fd=folder), "wb") as file:
             file.write(content)
             if sync:
                 file.flush()
@@ -48,29 +63,68 @@ def write_whole(
         raise
 
 
-def open_regular(path: str | PathLike[str], *, folder: int | None = None, follow: bool = True) -> int:
-    """Open a regular file to read it, and return its descriptor.
+def open_regular(
+    path: str | PathLike[str], *, folder: int | None = None, follow: bool = True, access: int = os.O_RDONLY
+) -> int:
+    """Open a regular file to read it, or for another ``access``, and return its descriptor.
 
     Nothing is waited for: neither whoever is to write a FIFO, nor a device. ``path`` may be relative to the descriptor
-    of a ``folder``; with ``follow`` off it may not be a symbolic link itself.
+    of a ``folder``; with ``follow`` off it may not be a symbolic link itself. Where the system cannot refuse links, the
+    path is looked at first, and what was opened must be what was seen.
 
     Raises:
         OSError: It is not there, cannot be read, or is no regular file.
         ValueError: The path has a NUL in it.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    seen = None if follow or _NOT_FOLLOWED else _seen(path, folder)
     try:
-        file = os.open(path, flags, dir_fd=folder)
+        file = os.open(path, access | _PLAIN | _NO_WAITING | (0 if follow else _NOT_FOLLOWED), dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP and not follow:
             raise OSError(errno.ELOOP, "is a symbolic link", os.fspath(path)) from None
         if error.errno == errno.ENXIO:
             raise _irregular(path) from None  # a socket, or a device without a driver
         raise
-    if not stat.S_ISREG(os.fstat(file).st_mode):
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or not (seen is None or os.path.samestat(seen, status)):
         os.close(file)
         raise _irregular(path)
     return file
+
+
+def _seen(path: str | PathLike[str], folder: int | None) -> os.stat_result:
+    """Return the status of a regular file that no link leads to."""
+    status = os.stat(path, dir_fd=folder, follow_symlinks=False)
+    if is_link(status):
+        raise OSError(errno.ELOOP, "is a symbolic link", os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise _irregular(path)
+    return status
+
+
+def is_link(status: os.stat_result) -> bool:
+    """Say whether something that was not followed leads elsewhere: a symbolic link, or a junction of Windows."""
+    reparse = getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0)
+    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_file_attributes", 0) & reparse)
+
+
+def _seek_and_read(file: int, size: int, offset: int) -> bytes:
+    with _seeking:
+        os.lseek(file, offset, os.SEEK_SET)
+        return os.read(file, size)
+
+
+_seeking = allocate_lock()
+"""Held from where a position is set until it is read from."""
+read_at = getattr(os, "pread", _seek_and_read)
+"""`os.pread`, or the like of it among threads: return bytes of an open file from an offset on."""
+
+
+def write_at(file: int, content: bytes, offset: int) -> None:
+    """Write bytes of an open file from an offset on."""
+    with _seeking:
+        os.lseek(file, offset, os.SEEK_SET)
+        os.write(file, content)
 
 
 def check_size(file: int, limit: int, path: str | PathLike[str]) -> int:
@@ -123,6 +177,13 @@ def is_there(path: str | PathLike[str]) -> bool:
 def is_folder(path: str | PathLike[str]) -> bool:
     """Say whether a path is that of a directory; see `is_there`."""
     return os.path.isdir(path)
+
+
+def nearest(path: str) -> str:
+    """Return the longest part of a path that is there, or its root."""
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Call a function right after a module of a given name was imported."""
+"""Call a function right after a module of a given name, or with a given end of its name, was imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from _thread import get_ident
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
@@ -27,6 +27,8 @@ class ImportHook:
 
     def __init__(self) -> None:
         self._waiting: dict[str, Callback] = {}
+        self._ends: dict[str, dict[str, Callback]] = {}
+        """Last part of a module's name -> ends of names that are waited for, such as ``.ops.common.chunk_o``."""
         self._half: list[str] = []
         """Modules that were being imported when they were asked for: looked at again at the next import."""
         self._asking: set[tuple[int, str]] = set()
@@ -35,11 +37,34 @@ class ImportHook:
     def after_import(self, name: str, callback: Callback) -> None:
         """Call ``callback(name)`` each time the module was imported: now, if it was already."""
         self._waiting[name] = callback
-        if not any(finder is self for finder in sys.meta_path):
-            sys.meta_path.insert(0, self)
+        self._take_place()
         if sys.modules.get(name) is not None:
             self._half.append(name)
             self._look_again()
+
+    def after_imports_ending(self, ends: Iterable[str], callback: Callback) -> None:
+        """Call ``callback(name)`` each time a module was imported whose name ends so, in whatever package it is.
+
+        Of those that were imported already, now. An end begins with a dot.
+        """
+        for end in ends:
+            self._ends.setdefault(end.rpartition(".")[2], {})[end] = callback
+        self._take_place()
+        last = [name for name in list(sys.modules) if name[name.rfind(".") + 1 :] in self._ends]
+        self._half += [name for name in last if name not in self._waiting and self._callback(name)]
+        self._look_again()
+
+    def _take_place(self) -> None:
+        if not any(finder is self for finder in sys.meta_path):
+            sys.meta_path.insert(0, self)
+
+    def _callback(self, name: str) -> Callback | None:
+        callback = self._waiting.get(name)
+        if callback is None:
+            ends = self._ends.get(name[name.rfind(".") + 1 :])
+            if ends is not None:
+                callback = next((ends[end] for end in ends if name.endswith(end)), None)
+        return callback
 
     def remove(self) -> None:
         """Stop waiting.
@@ -48,6 +73,7 @@ class ImportHook:
         over the finder that follows.
         """
         self._waiting.clear()
+        self._ends.clear()
         self._half.clear()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -57,8 +83,10 @@ class ImportHook:
         """
         if self._half:
             self._look_again()
+        if name not in self._waiting and name[name.rfind(".") + 1 :] not in self._ends:
+            return None  # as nearly all: quick
         asked = (get_ident(), name)
-        if name not in self._waiting or asked in self._asking:
+        if asked in self._asking or self._callback(name) is None:
             return None
         self._asking.add(asked)
         try:
@@ -83,7 +111,7 @@ class ImportHook:
             spec.loader = _OldLoader(loader, spec, self._done)  # type: ignore[assignment]
 
     def _done(self, name: str) -> None:
-        callback = self._waiting.get(name)
+        callback = self._callback(name)
         if callback is not None:
             callback(name)
 

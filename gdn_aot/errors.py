@@ -72,6 +72,20 @@ class ProviderMissingError(UsageError, code="provider-missing"):
     """The provider's distribution is not installed here."""
 
 
+class ToolchainMissingError(
+    UsageError, code="toolchain-missing", hint="pip install 'gdn-aot[build]', or 'gdn-aot[fla]' to build for FLA"
+):
+    """What compiles, or replays what was compiled, is not installed: torch and Triton are no requirement of ours."""
+
+
+class UnreadableError(
+    UsageError,
+    code="unreadable",
+    hint="run as the user who made it, give this user the right to read it, or let GDN_AOT_HOME name another directory",
+):
+    """A store, or something in it, is there and cannot be looked at: what it holds is not known."""
+
+
 class NothingSelectedError(GdnAotError, code="nothing-selected", exit_code=3, hint="widen the selection"):
     """The selection is valid and empty."""
 

@@ -102,9 +102,12 @@ class Relaxed(Record):
     """A constexpr of which one binary serves every value; bound to the kernel's source by its digest."""
 
     argument: str
-    value: Integer
-    """What binaries are compiled with: a launch key is looked up with this in place of the value it has."""
+    value: Integer | None
+    """What binaries are compiled with: a launch key is looked up with this in place of the value it has, if the
+    artifact does not have it as it is. None for binaries that take the value as a 32-bit argument."""
     reason: str
+    place: Integer | None = None
+    """Where it is in the kernel's autotune key, if it is: the choice of the nearest value serves every other."""
 
 
 class Kernel(Record):

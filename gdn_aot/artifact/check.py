@@ -213,10 +213,15 @@ def _check_empty(file: ManifestFile) -> Iterator[Problem]:
 def _check_relaxations(file: ManifestFile) -> Iterator[Problem]:
     for outer, kernel in enumerate(file.kernels):
         left = {relaxed.argument: number for number, relaxed in enumerate(kernel.relaxations)}
+        taken = {relaxed.argument for relaxed in kernel.relaxations if relaxed.value is None}
         signatures = {row.signature: inner for inner, row in reversed([*enumerate(kernel.binaries)])} if left else {}
         for number, inner in signatures.items():
             signature = file.parts.signature[number]
-            for argument in [name for name in left if signature.get(name) != "constexpr"]:
+            for argument in [
+                name
+                for name in left
+                if signature.get(name) not in (("constexpr", "i32") if name in taken else ("constexpr",))
+            ]:
                 where = f"kernels[{outer}].relaxations[{left.pop(argument)}].argument"
                 yield Problem(where, f"is no constexpr of binaries[{inner}]")
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def header_of(manifest: Mapping[str, Any], sha256: str, manifest_sha256: str) -> dict[str, Any]:
     """Return the header of an index from a manifest as plain JSON."""
     kernels, target, provider = manifest["kernels"], manifest["target"], manifest["provider"]
+    info = PROVIDERS[provider["name"]]
     return {
         "identifier": manifest["identifier"],
         "sha256": sha256,
@@ -25,8 +26,11 @@ def header_of(manifest: Mapping[str, Any], sha256: str, manifest_sha256: str) ->
         "triton": manifest["triton"]["version"],
         "workloads": manifest["workloads"],
         "models": manifest["models"],
+        "max_tokens": manifest["max_tokens"],
+        "max_batch": manifest["max_batch"],
         "modules": sorted({kernel["module"] for kernel in kernels}),
-        "packages": [PROVIDERS[provider["name"]].package],
+        "packages": [info.package],
+        **({"copy": True} if provider["distribution"] != info.distribution else {}),
         "kernels": len(kernels),
         "choices": sum(len(kernel["choices"]) for kernel in kernels),
         "binaries": sum(len(kernel["binaries"]) for kernel in kernels),

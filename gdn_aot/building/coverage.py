@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gdn_aot.catalogue.models import shape_of
-from gdn_aot.catalogue.providers import Limits
+from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.client import Worker
 from gdn_aot.errors import UsageError
@@ -67,6 +67,12 @@ def check_versions(manifest: Manifest) -> None:
         UsageError: It is not.
         ProviderMissingError: The provider is not installed.
     """
+    info = get_provider(manifest.provider.name)
+    if manifest.provider.distribution != info.distribution:
+        raise UsageError(
+            f"the artifact was built from {manifest.provider.distribution}, a copy of {info.distribution} in a folder",
+            hint="this command is for artifacts of installed providers; the loader knows a copy by its source",
+        )
     pairs = (
         (manifest.provider.distribution, manifest.provider.version, installed.require(manifest.provider.name)),
         ("triton", manifest.triton.version, installed.version("triton")),
@@ -83,7 +89,7 @@ def _keys(manifest: Manifest) -> dict[str, Any]:
         kernel.name: {
             "cache_key": kernel.cache_key,
             "launches": [binary.launch_key for binary in kernel.binaries],
-            "relaxations": [[relaxed.argument, relaxed.value] for relaxed in kernel.relaxations],
+            "relaxations": [[relaxed.argument, relaxed.value, relaxed.place] for relaxed in kernel.relaxations],
             "choices": [[choice.key, msgspec.to_builtins(choice.config)] for choice in kernel.choices],
         }
         for kernel in manifest.kernels

@@ -184,6 +184,8 @@ def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
         ProviderMissingError: The distribution carries none that can be read, so that what is compiled from it could
             not be shipped.
     """
+    if provider.copy:
+        return list(provider.copy.licenses)
     distribution = importlib.metadata.distribution(provider.distribution)
     what = f"{provider.distribution} {distribution.version} as installed"
     hint = f"install it from its wheel: {provider.install}"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
     from gdn_aot.choosing.known import Known
@@ -92,7 +93,7 @@ def check_environment(job: Job, targets: Sequence[Target]) -> None:
         UnsupportedTritonError: Triton is not installed, or of a version that is not supported.
         UnsupportedTargetError: The installed ptxas cannot assemble for a target.
     """
-    installed.require(job.wanted.provider.name)
+    installed.built_from(job.wanted.provider)
     triton = installed.version("triton")
     if triton is None:
         raise UnsupportedTritonError("Triton is not installed", hint="pip install 'triton>=3.6,<3.10'")
@@ -113,7 +114,7 @@ def build(job: Job, targets: Sequence[Target], progress: Progress) -> Iterator[B
     """
     threads = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=1)
     with threads[0] as packer, threads[1] as tracer, contextlib.ExitStack() as stack:
-        lazy = [LazyWorker(stack, job.wanted.provider.name, target) for target in targets]
+        lazy = [LazyWorker(stack, job.wanted.provider, target) for target in targets]
         ahead: dict[int, Future[tuple[Known, Trace]]] = {}
 
         def begin(position: int) -> None:
@@ -139,7 +140,7 @@ def build(job: Job, targets: Sequence[Target], progress: Progress) -> Iterator[B
 class LazyWorker:
     """A worker that is started when first needed: an unchanged rebuild needs none."""
 
-    def __init__(self, stack: contextlib.ExitStack, provider: str, target: Target) -> None:
+    def __init__(self, stack: contextlib.ExitStack, provider: ProviderInfo, target: Target) -> None:
         self._stack, self._provider, self._target = stack, provider, target
         self._worker: Worker | None = None
         self._own = contextlib.ExitStack()
@@ -148,7 +149,8 @@ class LazyWorker:
         """Return the worker, starting it if need be."""
         if self._worker is None:
             self._stack.push(self._own)
-            self._worker = self._own.enter_context(Worker(self._provider, self._target))
+            provider = self._provider
+            self._worker = self._own.enter_context(Worker(provider.name, self._target, copy=provider.copy))
         return self._worker
 
     def close(self) -> None:

@@ -113,7 +113,7 @@ def _run(command: Sequence[str], env: Mapping[str, str], stdout: int | None) -> 
 @contextlib.contextmanager
 def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Let the command handle signals that are meant for it, and outlive it to collect what it wrote."""
-    numbers = [getattr(signal, name) for name in _FORWARDED]
+    numbers = [getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)]
     saved = {number: signal.signal(number, partial(_forward, process)) for number in numbers}
     try:
         yield

@@ -22,6 +22,8 @@ MAX_K_DIM = 256
 """Largest key head dimension of FLA's chunk kernels (asserted by its ``chunk_gated_delta_rule_fwd_h``)."""
 MAX_V_DIM = 512
 """Twice `MAX_K_DIM`: FLA's GatedDeltaNet layer makes value heads twice as wide as key heads by default."""
+LONGEST_CONTEXT = 262144
+"""Tokens of the longest context of the catalogue, and of a ``--shape``."""
 CATALOGUE_TP = (1, 2, 4, 8)
 """The tensor-parallel sizes that listings show."""
 
@@ -68,6 +70,8 @@ class Layers:
     """Dimension of one head of those layers."""
     state_dtype: str = "auto"
     """Of the recurrent state, as the checkpoint asks for it; ``auto`` is the model's own."""
+    context: int = LONGEST_CONTEXT
+    """Most tokens of one sequence that the model is made for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +106,8 @@ class Model(Layers):
     """``high``, ``medium`` or ``low``; the head of the catalogue says what each means."""
     attention_source: str = ""
     """Where the figures of the attention layers and the dtype of the state are from."""
+    context_source: str = ""
+    """Where `Layers.context` is from."""
 
     def indivisible(self, tp: int) -> str | None:
         """Return why a tensor-parallel size does not divide this model, or None if it does."""
@@ -310,6 +316,11 @@ def select_shapes(
         reasons = "; ".join(skip.reason for skip in skipped)
         raise NothingSelectedError(f"nothing to build: {reasons}", hint="choose a --tp that divides the heads")
     return Selection(shapes=tuple(chosen), skipped=tuple(skipped))
+
+
+def longest_context(shapes: Iterable[ModelShape]) -> int:
+    """Return the most tokens that any of the models is made for; without models that of the catalogue."""
+    return max((shape.context for shape in shapes), default=LONGEST_CONTEXT)
 
 
 def distinct(shapes: Iterable[ModelShape], *, paged: bool = False) -> tuple[ModelShape, ...]:

@@ -5,10 +5,11 @@ To add one: write a package like `gdn_aot.providers.fla`, and add a row here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
+from gdn_aot.catalogue.models import LONGEST_CONTEXT
 from gdn_aot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,18 @@ class ProviderVersion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderCopy:
+    """A copy of a provider's package in a folder, from which is built in place of what is installed."""
+
+    folder: str
+    module: str
+    """The name that it is imported under."""
+    version: str
+    licenses: tuple[tuple[str, bytes], ...]
+    """(file name, text)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderInfo:
     """A provider, described without importing it."""
 
@@ -43,6 +56,8 @@ class ProviderInfo:
     """SPDX identifier of the licence that its kernels are under."""
     package: str
     """Top-level import package."""
+    marker: str = ""
+    """A folder or module in it by which a copy of it is known; empty where copies are not built for."""
     workloads: tuple[str, ...]
     """Those of its workloads that are built unless others are asked for; older versions may lack some."""
     versions: tuple[ProviderVersion, ...]
@@ -58,8 +73,23 @@ class ProviderInfo:
     """Its kernels see how an engine lays its cache out; see `gdn_aot.catalogue.models.ModelShape.paged_key`."""
     catalogue_only: str = ""
     """Why nothing but models of the catalogue can be built for it, no ``--shape``; empty if shapes can."""
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    """Constexpr of its kernels -> the key of a ``--shape`` that it is, in kernels that have all four."""
+    batch: str = ""
+    """Constexpr of its kernels that is the dense batch, or empty."""
+    bucket: str = ""
+    """Constexpr of its kernels that grows with the tokens of a call, or empty."""
+    copy: ProviderCopy | None = None
+    """What stands for the installed package, if something else does."""
     serve: str = ""
     """The command that serves a model with it, to be recorded where the catalogue does not have the model."""
+
+    inductor: str = ""
+    """What Inductor, the default backend of ``torch.compile``, compiles of it itself, unserved."""
+
+    def of_copy(self, copy: ProviderCopy, distribution: str) -> ProviderInfo:
+        """Return this provider as a copy of it has it."""
+        return replace(self, copy=copy, distribution=distribution)
 
     @property
     def inference(self) -> tuple[str, ...]:
@@ -76,7 +106,7 @@ class ProviderInfo:
 class Limits:
     """Bounds on the traffic that an artifact covers."""
 
-    max_tokens: int = 32768
+    max_tokens: int = LONGEST_CONTEXT
     """Most tokens in one call, all sequences of the batch together."""
     max_batch: int = 64
     """Most sequences in one dense (padded) prefill batch."""
@@ -115,11 +145,16 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         distribution="fla-core",
         license="MIT",
         package="fla",
+        sizes={"H": "heads", "HV": "v_heads", "K": "k_dim", "V": "v_dim"},
+        batch="B",
+        bucket="NB",
+        marker="ops/gated_delta_rule",
         install="pip install 'gdn-aot[fla]'",
         workloads=("transformers-prefill", "transformers-decode", "transformers-conv", "gated-norm"),
         on_request=("layer-prefill", "layer-recurrent", "short-conv", "small-chunks"),
         training=("transformers-train", "transformers-conv-train", "gated-norm-train"),
         training_on_request=("layer-train", "short-conv-train"),
+        inductor="the recurrent operator (decode)",
         versions=(
             ProviderVersion("0.6.0", "reference", "every test"),
             ProviderVersion("0.5.2", "tested", _TRACED),
@@ -133,6 +168,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         distribution="vllm",
         license="Apache-2.0",
         package="vllm",
+        sizes={"Hg": "heads", "H": "v_heads", "K": "k_dim", "V": "v_dim"},
         install="pip install vllm, or what docs/how-to/vllm.md says for a machine without a GPU",
         paged=True,
         catalogue_only=(

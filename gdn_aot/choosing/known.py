@@ -35,7 +35,7 @@ class Known:
 
 def known_for(wanted: Wanted, target: Target, root: Path | None) -> Known:
     """Read the tuning record of a target below ``root``, and find those that it may be transferred from."""
-    distribution, version = wanted.provider.distribution, installed.require(wanted.provider.name)
+    distribution, version = wanted.provider.distribution, installed.built_from(wanted.provider)
     triton = installed.version("triton")
     measured = tuning.table(tuning.find(root, target.name, distribution, version), triton)
     transfer = Transfer(root, target, distribution, version, triton)

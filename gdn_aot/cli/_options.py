@@ -57,7 +57,10 @@ models = together(
     default("--provider", "fla", "Whose kernels to build.", metavar="NAME"),
 )
 """What `gdn_aot.cli._job.selected_shapes` reads."""
-max_tokens = default("--max-tokens", 32768, "Most tokens in one call.", type=click.IntRange(min=1))
+max_tokens = click.option(
+    "--max-tokens", type=click.IntRange(min=1, max=(1 << 31) - 1), show_default="the longest context of the models",
+    help="Most tokens in one call.",
+)  # fmt: skip
 max_batch = default("--max-batch", 64, "Most sequences in one dense prefill batch.", type=click.IntRange(min=1))
 workloads = together(
     click.option(

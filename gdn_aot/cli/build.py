@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.building.pipeline import Built, Job
+    from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Failure
     from gdn_aot.matrix import Matrix, MatrixRow
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 20
 _SAID_BY_ROW = (
     "arch", "model", "tp", "shape", "dtype", "provider", "mode", "max_tokens", "max_batch", "workload",
-    "exclude_workload", "capture", "candidates",
+    "exclude_workload", "package", "capture", "candidates",
 )  # fmt: skip
 """Parameters of build that decide what is in the artifact."""
 
@@ -54,6 +55,10 @@ _SAID_BY_ROW = (
 @_options.max_tokens
 @_options.max_batch
 @_options.workloads
+@click.option(
+    "--package", metavar="DIRECTORY", type=_options.path,
+    help="Build for the copy of the provider in this folder: a kernel of the Hub, a checkout.",
+)  # fmt: skip
 @_options.many(
     "--capture", None, "Also build every launch of this file of gdn-aot capture; repeatable.", type=_options.path
 )
@@ -77,9 +82,12 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     from msgspec import to_builtins
 
     from gdn_aot.building import pipeline
+    from gdn_aot.catalogue.models import longest_context
     from gdn_aot.catalogue.providers import Limits, get_provider
+    from gdn_aot.machine.installed import require_toolchain
 
     start = time.monotonic()
+    require_toolchain("build")
     if row := _only_row(options["only"], matrix):
         options |= {"arch": (row.target,), "provider": row.environment.provider, "model": row.table.models}
         options |= {"tp": ",".join(map(str, row.table.tp)), "max_tokens": row.table.max_tokens}
@@ -88,13 +96,19 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
         options["capture"], options["provider"] if named else None, alone=not (options["model"] or options["shape"])
     )
     provider = get_provider(captured.provider if captured else options["provider"])
+    if options["package"]:
+        provider = _copied(provider, options)
     targets = selected_targets(options["arch"] or (captured_archs(captured) if captured else ()))
     selection = selected_shapes(provider, options, captured=captured is not None)
     usual = matrix.parent / "numerics"
     job = make_job(
         provider,
         selection,
-        Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"], mode=options["mode"]),
+        Limits(
+            max_tokens=options["max_tokens"] or longest_context(selection.shapes),
+            max_batch=options["max_batch"],
+            mode=options["mode"],
+        ),
         options,
         captured,
         tuning_root=tuning_root(options["tuning"], matrix.parent),
@@ -129,6 +143,30 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
             "seconds": round(time.monotonic() - start, 3),
         }
     )
+
+
+def _copied(provider: ProviderInfo, options: dict[str, Any]) -> ProviderInfo:
+    """Return a provider as the copy in the folder of ``--package`` has it.
+
+    Raises:
+        UsageError: There is no copy of it, or it cannot be built as the other options ask.
+    """
+    from gdn_aot.catalogue.providers import ProviderCopy
+    from gdn_aot.machine.kernel_package import read_package
+
+    if not provider.marker:
+        raise UsageError(f"--package is not for provider {provider.name}", hint="leave --package out")
+    for name, why in (("capture", "a capture names the kernels of what is installed"),):
+        if options[name]:
+            raise UsageError(f"--package cannot stand beside --{name}: {why}", hint=f"leave --{name} out")
+    if options["executor"] != "local":
+        raise UsageError("--package is built on this machine: other nodes do not have it", hint="leave --executor out")
+    package = read_package(str(options["package"]), provider.marker)
+    note(f"building for {package.distribution} {package.version}, imported as {package.module}")
+    copy = ProviderCopy(
+        folder=package.folder, module=package.module, version=package.version, licenses=package.licenses
+    )
+    return provider.of_copy(copy, package.distribution)
 
 
 def _note_fallbacks(job: Job, targets: tuple[Target, ...]) -> None:

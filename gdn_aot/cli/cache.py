@@ -15,7 +15,7 @@ from gdn_aot.cli._output import conclude, emit_json, note, notes, out, out_path,
 
 if TYPE_CHECKING:
     from gdn_aot.store.store import Store
-    from gdn_aot.store.upkeep import InstalledArtifact, Removed
+    from gdn_aot.store.upkeep import Audit, InstalledArtifact, Removed
 
 _HEADS = ("artifact", "target", "provider", "triton", "bytes", "installed", "from", "use", "sha256")
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be removed.")
@@ -38,27 +38,31 @@ def command(ctx: click.Context) -> None:
 def ls_command(*, quiet: bool, as_json: bool) -> None:
     """List the artifacts of the store, the one that the loader prefers first.
 
-    With --quiet the name of each one's directory, which gdn-aot cache rm takes.
+    With --quiet the name of each one's directory, which gdn-aot cache rm takes. Where something cannot be read, the
+    rest is listed and the exit code is 2.
     """
     from gdn_aot.store.install import size_of
-    from gdn_aot.store.upkeep import ls
+    from gdn_aot.store.upkeep import ls, unreadable
 
     store = _store()
     artifacts, size = ls(store), size_of(store.root)
+    error = unreadable(store, artifacts)
     if as_json:
         about = {"path": store.root, "format": store.format(), "bytes": size}
-        emit_json({"store": about, "artifacts": list(map(_document, artifacts))})
+        conclude({"store": about, "artifacts": list(map(_document, artifacts))}, error, as_json=True)
         return
     if quiet:
         for artifact in artifacts:
             out_path(os.path.basename(artifact.place))  # noqa: PTH119 - a str, and bytes that no text has stay
-        return
-    if artifacts:
+    elif artifacts:
         out(table([_row(artifact) for artifact in artifacts], _HEADS))
-    for artifact in artifacts:
-        if artifact.problem:
-            note(f"Warning: {artifact.problem}")
-    note(f"store {store.root}: {plural(len(artifacts), 'artifact')}, {size} bytes")
+    if not quiet:
+        for artifact in artifacts:
+            if artifact.problem and artifact.readable:
+                note(f"Warning: {artifact.problem}")
+        note(f"store {store.root}: {plural(len(artifacts), 'artifact')}, {size} bytes")
+    if error is not None:
+        raise error
 
 
 @command.command("rm")
@@ -106,8 +110,9 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
     from gdn_aot.store.upkeep import audit
 
     found = audit(_store(), repair=repair, waiting=notes(quiet=quiet))
+    error = found.error(repaired=repair)
     document = {
-        "ok": repair or not found.problems,
+        "ok": error is None,
         "store": found.path,
         "artifacts": found.artifacts,
         "blobs": found.blobs,
@@ -116,16 +121,21 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
         "removed": list(map(_document, found.removed)),
         "freed": found.freed,
     }
-    conclude(document, found.error() if found.problems and not repair else None, as_json=as_json)
-    if as_json:
+    if as_json or (error is not None and not repair):
+        conclude(document, error, as_json=as_json)
         return
     if quiet:
         for artifact in found.removed:
             out_path(artifact.place)
-        return
-    if not found.problems:
+    elif not found.problems:
         out(f"{found.path}: ok, {plural(found.artifacts, 'artifact')}, {found.blobs} blobs, {found.size} bytes")
-        return
+    else:
+        _tell_repair(found)
+    if error is not None:
+        raise error
+
+
+def _tell_repair(found: Audit) -> None:
     for problem in found.problems:
         note(f"  {problem}")
     out(f"{found.path}: removed what was damaged, freed {found.freed} bytes")
@@ -151,9 +161,15 @@ def _row(artifact: InstalledArtifact) -> tuple[object, ...]:
         artifact.size,
         time.strftime("%Y-%m-%d %H:%M", time.localtime(artifact.installed)),
         ", ".join(f"{origin.repo}@{origin.commit[:12]}" for origin in artifact.origins) or None,
-        "damaged" if artifact.problem else "preferred" if artifact.preferred else "superseded",
+        _use(artifact),
         artifact.sha256[:16],
     )
+
+
+def _use(artifact: InstalledArtifact) -> str:
+    if not artifact.readable:
+        return "unreadable"
+    return "damaged" if artifact.problem else "preferred" if artifact.preferred else "superseded"
 
 
 def _document(artifact: InstalledArtifact) -> dict[str, object]:

@@ -26,7 +26,7 @@ _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without o
 @click.command("check")
 @_options.arch
 @_options.models
-@_options.max_tokens
+@_options.default("--max-tokens", 32768, "Most tokens in one call that is made.", type=click.IntRange(min=1))
 @_options.max_batch
 @_options.workloads
 @_options.tuning
@@ -44,8 +44,10 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     run. With --prepare the compiling can be done elsewhere, with the same Triton: carry the build cache here and name
     it with --cache-dir.
     """
+    from gdn_aot.machine.installed import require_toolchain
     from gdn_aot.measuring import check
 
+    require_toolchain("check")
     targets = selected_targets(options["arch"])
     task = _task({**options, "prepare": prepare}, targets)
     with Progress("check") as progress:

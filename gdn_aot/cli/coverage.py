@@ -39,8 +39,10 @@ def command(
     from gdn_aot.catalogue.models import parse_tp
     from gdn_aot.catalogue.providers import get_provider
     from gdn_aot.cli._job import select_workloads
+    from gdn_aot.machine.installed import require_toolchain
 
     start = time.monotonic()
+    require_toolchain("coverage")
     manifest = open_artifact(file).manifest
     check_versions(manifest)
     provider = get_provider(manifest.provider.name)

@@ -9,8 +9,8 @@ import msgspec
 
 from gdn_aot._text import plural
 from gdn_aot.cli import _options
-from gdn_aot.cli._output import describe, emit_json, no_bars, note, out, table, tell
-from gdn_aot.errors import GdnAotError
+from gdn_aot.cli._output import conclude, describe, no_bars, note, out, table, tell
+from gdn_aot.errors import GdnAotError, Problem, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,25 +48,32 @@ def command(
     found = rows(entries, store, request)
     if named and not installed:
         found = tuple(row for row in found if row.in_registry)
+    hidden = [Problem(row.identifier, row.reason) for row in found if not row.readable]
+    error = UnreadableError(f"not all of the store {store.root} can be read", hidden) if hidden else None
     if as_json:
-        emit_json(
-            {
-                "registry": registry,
-                "store": store.root,
-                "machine": _machine(request),
-                "artifacts": msgspec.to_builtins(found),
-            }
-        )
+        document = {
+            "registry": registry,
+            "store": store.root,
+            "machine": _machine(request),
+            "artifacts": msgspec.to_builtins(found),
+        }
+        conclude(document, error, as_json=True)
         return
     if quiet:
         for row in found:
             out(row.identifier)
-        return
+    else:
+        _tell(registry, len(entries), found, store.root if installed or not named else None)
+    if error is not None:
+        raise error
+
+
+def _tell(registry: dict[str, Any] | None, entries: int, found: Sequence[ListedArtifact], store: str | None) -> None:
     if registry is not None and "error" not in registry:
-        count = plural(len(entries), "artifact")
+        count = plural(entries, "artifact")
         note(f"registry {registry['repo']} at {registry['revision']}, commit {registry['commit']}: {count}")
-    if installed or not named:
-        note(f"store {store.root}: {plural(sum(row.path is not None for row in found), 'artifact')}")
+    if store is not None:
+        note(f"store {store}: {plural(sum(row.path is not None for row in found), 'artifact')}")
     if found:
         out(table(list(map(_row, found)), _HEADS))
 

@@ -48,7 +48,9 @@ def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -
       TRITON_CACHE_DIR=/cache/triton python serve.py
     """  # noqa: D301 - \b is click's
     from gdn_aot.building.seed import seed
+    from gdn_aot.machine.installed import require_toolchain
 
+    require_toolchain("seed")
     artifacts = [_open(place) for place in (_lines(files) if files else _fitting())]
     documents: list[dict[str, Any]] = []
     for artifact in artifacts:
@@ -87,16 +89,21 @@ def _fitting() -> Iterator[str]:
 
     Raises:
         NoArtifactError: There are none.
+        UnreadableError: Whether one fits cannot be seen.
     """
-    from gdn_aot.serving.find import unfit
+    from gdn_aot.serving.find import elsewhere, unfit
     from gdn_aot.store import upkeep
     from gdn_aot.store.store import Store, default_home
 
     store = Store(default_home())
     rejected = []
     found = False
-    for artifact in upkeep.ls(store):
-        reason = artifact.problem or unfit(store.open_index(artifact.place).header)
+    artifacts = upkeep.ls(store)
+    if error := upkeep.unreadable(store, artifacts):
+        raise error
+    for artifact in artifacts:
+        header = {} if artifact.problem else store.open_index(artifact.place).header
+        reason = artifact.problem or unfit(header) or elsewhere(header)
         if reason:
             rejected.append(Problem(artifact.identifier, reason))
         elif artifact.preferred:

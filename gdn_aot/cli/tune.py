@@ -92,8 +92,10 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     """
     from gdn_aot.catalogue.targets import get_target
     from gdn_aot.machine import card as device
+    from gdn_aot.machine.installed import require_toolchain
     from gdn_aot.measuring import plan, tuner
 
+    require_toolchain("tune")
     where, address = options["executor"], options["address"]
     _executor.check(where, address)
     if where == "ray" and not options["arch"]:

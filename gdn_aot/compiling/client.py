@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from gdn_aot.catalogue.providers import ProviderCopy
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.tracing.wanted import Wanted
@@ -38,18 +39,22 @@ class Worker(Child):
 
     Entering starts it and returns at once: importing the provider goes on in the background. Leaving ends it and all
     its children, however the block was left. With ``keep_settings`` it has the caller's variables of Triton and FLA, so
-    that its keys are those of other processes with the same variables; else it has none that changes a key.
+    that its keys are those of other processes with the same variables; else it has none that changes a key. A ``copy``
+    is imported in place of what is installed.
     """
 
-    def __init__(self, provider: str, target: Target, *, keep_settings: bool = False) -> None:
+    def __init__(
+        self, provider: str, target: Target, *, keep_settings: bool = False, copy: ProviderCopy | None = None
+    ) -> None:
         variables = {name: value for name, value in _SETTINGS.items() if not (keep_settings and "TRITON" in name)}
         super().__init__(MODULE, variables=variables, keep_settings=keep_settings)
-        self._provider, self._target = provider, target
+        self._provider, self._target, self._copy = provider, target, copy
         self._started = False
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.send({"provider": self._provider, "target": self._target.name})
+        copy = self._copy and {"folder": self._copy.folder, "module": self._copy.module, "version": self._copy.version}
+        self.send({"provider": self._provider, "target": self._target.name, "copy": copy})
         return self
 
     def trace(

@@ -25,8 +25,11 @@ _OUR_FOLDERS = ("catalogue", "machine", "triton_internals", "reference", "provid
 
 def code_digest(provider: ProviderInfo) -> str:
     """Return a digest of all Python files of a provider's package, and of ours that decide what is traced."""
-    distribution = importlib.metadata.distribution(provider.distribution)
-    theirs = Path(str(distribution.locate_file(provider.package)))
+    if provider.copy:
+        theirs = Path(provider.copy.folder)
+    else:
+        distribution = importlib.metadata.distribution(provider.distribution)
+        theirs = Path(str(distribution.locate_file(provider.package)))
     ours = Path(__file__).parent.parent
     hasher = hashlib.sha256()
     own = [ours / name for name in _OUR_FILES] + [path for name in _OUR_FOLDERS for path in (ours / name).rglob("*.py")]

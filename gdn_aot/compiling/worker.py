@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot import triton_internals
 from gdn_aot.artifact import elf
 from gdn_aot.catalogue.models import ModelShape
-from gdn_aot.catalogue.providers import Limits
+from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, digest
 from gdn_aot.errors import NotWritableError
 from gdn_aot.launches import config_from_json
 from gdn_aot.machine import installed, pool
 from gdn_aot.providers import load
+from gdn_aot.providers.copies import stand_in
 from gdn_aot.tracing import captured_calls, stub, wide
 from gdn_aot.tracing.recorder import TraceRecorder
 from gdn_aot.tracing.records import Trace
@@ -50,13 +51,16 @@ def start(request: dict[str, Any]) -> Any:
     """Become a process of the request's target and import its provider. Returns the provider module."""
     triton_internals.check_supported()
     stub.activate(get_target(request["target"]))
+    if copy := request.get("copy"):
+        stand_in(copy["folder"], copy["module"], get_provider(request["provider"]).package)
     return load(request["provider"])
 
 
 def trace(module: Any, request: dict[str, Any]) -> Trace:
     """Run every case of every wanted workload for every shape, recording launches."""
+    copy = request.get("copy")
     made = Trace(
-        provider_version=installed.require(request["provider"]),
+        provider_version=copy["version"] if copy else installed.require(request["provider"]),
         triton_version=triton_internals.check_supported(),
         ptxas_version=request["ptxas"],
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gdn_aot._text import plural
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.doctor.artifacts import ArtifactState, artifacts_section, examine
+from gdn_aot.doctor.hub import read_hub
 from gdn_aot.doctor.machine import devices_section, read_store
 from gdn_aot.doctor.next_start import next_start_section, next_starts, shortcomings
 from gdn_aot.doctor.process import read_compiler, read_environment, read_hooks, read_versions
@@ -60,7 +61,8 @@ class Diagnosis:
 
 def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
     """Look at this machine as a serving process would, with the store or other artifacts; deep: compare digests."""
-    versions, settings, compiler, found = read_versions(), read_environment(), read_compiler(), read_devices()
+    versions, compiler, found = read_versions(), read_compiler(), read_devices()
+    settings = read_environment(old=any(device.index == 0 and device.capability < (8, 0) for device in found.found))
     devices = devices_section(found)
     only = artifact or settings.facts["artifact"]
     store = Store(settings.facts["home"])
@@ -82,7 +84,7 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
         obstacles=tuple(obstacles),
         sections=(
             *(versions, settings, devices, compiler, stored),
-            artifacts_section(artifacts, found.found),
+            *(artifacts_section(artifacts, found.found), read_hub(artifacts)),
             hooks,
             next_start_section(starts),
         ),

@@ -14,7 +14,7 @@ from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
 from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.doctor.section import SHOWN, Section, columns
-from gdn_aot.serving.find import in_store, unfit
+from gdn_aot.serving.find import elsewhere, fit, in_store, unfit
 from gdn_aot.store.folder import read_trusted
 from gdn_aot.store.index import Index
 from gdn_aot.store.stored import StoredArtifact
@@ -123,7 +123,7 @@ def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
     return ArtifactState(
         path=path,
         accepted=not reason,
-        reason=reason or "fits",
+        reason=reason or fit(header),
         identifier=header["identifier"],
         sha256=header["sha256"],
         target=header["target"],
@@ -136,7 +136,7 @@ def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
         kernels=tuple(kernel.name for kernel in kernels),
         choices=header["choices"],
         binaries=header["binaries"],
-        refused=() if reason else tuple(_refused(kernels)),
+        refused=() if reason or elsewhere(header) else tuple(_refused(kernels)),
         not_covered=tuple(Unserved(kernel=kernel, reason=why, keys=keys) for kernel, why, keys in index.not_covered()),
     )
 
@@ -144,9 +144,9 @@ def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
 def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
     yield f"  {artifact.identifier or artifact.path}: {'accepted' if artifact.accepted else 'rejected'}"
     rows: list[tuple[str, object]] = []
-    if not artifact.accepted:
+    if not artifact.accepted or artifact.reason != "fits":
         rows.append(("reason", artifact.reason))
-    elif present:
+    if artifact.accepted and present:
         rows.append(("devices", artifact.devices or f"none of those here is {artifact.target}"))
     if artifact.identifier:
         rows.append(("path", artifact.path))

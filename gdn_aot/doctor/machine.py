@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from gdn_aot._files import read_regular
+from gdn_aot._files import nearest, read_regular
 from gdn_aot._text import shown
 from gdn_aot.doctor.section import make_section
 from gdn_aot.errors import GdnAotError
@@ -48,17 +48,17 @@ def read_store(store: Store, instead: str | None) -> tuple[Section, list[str]]:
 
     That it does not exist is no problem, nor that it cannot be used if artifacts are taken from a path ``instead``.
     """
-    root, places = store.root, list[str]()
+    root, places, problem = store.root, list[str](), ""
     try:
         problem = _unusable(root)
         places = store.artifacts()
     except (GdnAotError, OSError, ValueError) as error:
-        problem = said(error)
-    nearest = _nearest(root)
+        problem = problem or said(error)
+    place = nearest(root)
     facts = {
         "path": root,
         "exists": os.path.isdir(root),
-        "writable": os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK),
+        "writable": os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK),
         "format": _format(root),
         "artifacts_from": instead,
         "artifacts": len(places),
@@ -73,19 +73,12 @@ def _unusable(root: str) -> str:
     """Return why the loader finds nothing in a store that is there; to the loader it is just empty."""
     if not root:
         return "there is no directory that a store may be in"
-    nearest = _nearest(root)
-    if not os.path.isdir(nearest):
-        return f"{nearest} is not a directory"
-    if not os.access(nearest, os.X_OK):
-        return f"{nearest} cannot be entered"
+    place = nearest(root)
+    if not os.path.isdir(place):
+        return f"{place} is not a directory"
+    if not os.access(place, os.X_OK):
+        return f"{place} cannot be entered"
     return ""
-
-
-def _nearest(path: str) -> str:
-    """Return the longest part of a path that is there."""
-    while not os.path.lexists(path) and os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-    return path
 
 
 def _format(root: str) -> str | None:

@@ -39,6 +39,10 @@ _MEANINGS = {
 """By whether our launcher is there, and a compiler with Python's headers."""
 
 
+_INDUCTOR = "the backend inductor, the default, compiles"
+_WAY_OUT = "docs/how-to/compiled.md has it served"
+
+
 def read_versions() -> Section:
     """Look versions up where the loader does: null for a distribution that is not installed."""
     triton = installed.version("triton")
@@ -68,8 +72,10 @@ def _triton_problem(version: str | None) -> str:
     return ""
 
 
-def read_environment() -> Section:
+def read_environment(*, old: bool = False) -> Section:
     """Read the loader's settings with its own functions, and variables of Triton's that matter to it.
+
+    ``old``: the first device is of before sm_80.
 
     ``problems`` are settings that cannot be understood and are ignored. ``changed_code_variable`` names a variable by
     which the user changes what Triton compiles: with it set the loader serves nothing.
@@ -78,7 +84,7 @@ def read_environment() -> Section:
     settings = read_settings(problems)
     if settings.log and log.level_of(settings.log) is None:
         problems.append(f"GDN_AOT_LOG={settings.log} is no level of Python's logging")
-    changed = changed_code_variable()
+    changed = changed_code_variable(ieee=old)
     facts = {
         **{name: getattr(settings, name) for name in ("enabled", "home", "artifact", "strict", "on_miss", "log")},
         "problems": tuple(problems),
@@ -131,14 +137,22 @@ def read_hooks(served: Collection[str] = ()) -> Section:
     loader = sys.modules.get("gdn_aot.serving.loader")
     active, automatic = loader is not None and loader.state().active, "gdn_aot.auto" in sys.modules
     plugins = [_plugin(*host) for host in _HOSTS]
+    own = [info for info in PROVIDERS.values() if info.inductor and info.distribution in served]
     rows: list[tuple[str, object]] = [
         ("every Python", "gdn_aot.auto, by sitecustomize or a .pth file" if automatic else "no"),
         *((f"{plugin['host']} {plugin['host_version'] or '(not installed)'}", _shown(plugin)) for plugin in plugins),
         ("else", "import gdn_aot.auto, or call gdn_aot.install(), in the serving process"),
+        *(("torch.compile", f"{_INDUCTOR} {info.inductor} of {info.distribution} itself; {_WAY_OUT}") for info in own),
     ]
     asked = () if active or automatic else [plugin for plugin in plugins if plugin["host"] in served]
     obstacles = [obstacle for plugin in asked if plugin["host_version"] for obstacle in _unloaded(plugin)]
-    return make_section("hooks", {"active": active, "automatic": automatic, "plugins": plugins}, obstacles, rows)
+    facts = {
+        "active": active,
+        "automatic": automatic,
+        "plugins": plugins,
+        "compiled_by_inductor": {info.distribution: info.inductor for info in own},
+    }
+    return make_section("hooks", facts, obstacles, rows)
 
 
 def _plugin(host: str, group: str, variable: str) -> dict[str, Any]:

@@ -277,7 +277,8 @@ def _end_all() -> None:
         _end_zygote(*_zygotes.popitem()[1])
 
 
-os.register_at_fork(after_in_child=_zygotes.clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_zygotes.clear)
 
 
 class Channel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -85,18 +86,18 @@ def read_devices() -> Devices:
 
 def _load() -> ctypes.CDLL:
     """Open the library that a serving process would open; see ``get_driver`` in ``_launch.c``."""
-    try:
-        return ctypes.CDLL(_LIBRARY, mode=os.RTLD_LAZY | os.RTLD_NOLOAD)
-    except OSError:
-        pass  # nobody has loaded it yet
+    lazy, loaded = getattr(os, "RTLD_LAZY", 0), getattr(os, "RTLD_NOLOAD", 0)  # Windows has neither, nor the library
+    if loaded:
+        with suppress(OSError):  # nobody has loaded it yet
+            return ctypes.CDLL(_LIBRARY, mode=lazy | loaded)
     folder = os.environ.get("TRITON_LIBCUDA_PATH")
     if folder:
         try:
-            return ctypes.CDLL(f"{folder}/{_LIBRARY}", mode=os.RTLD_LAZY)
+            return ctypes.CDLL(f"{folder}/{_LIBRARY}", mode=lazy)
         except OSError as error:
             raise _DriverError("broken", f"cannot load {_LIBRARY} from TRITON_LIBCUDA_PATH: {error}") from None
     try:
-        return ctypes.CDLL(_LIBRARY, mode=os.RTLD_LAZY)
+        return ctypes.CDLL(_LIBRARY, mode=lazy)
     except OSError:
         raise _DriverError("absent", "no CUDA driver here: versions are checked, the device is not") from None
 

@@ -7,7 +7,11 @@ import re
 import sys
 from functools import cache
 
-from gdn_aot.errors import ProviderMissingError
+from gdn_aot.errors import ProviderMissingError, ToolchainMissingError
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from gdn_aot.catalogue.providers import ProviderInfo
 
 
 def version(distribution: str) -> str | None:
@@ -29,6 +33,12 @@ def version(distribution: str) -> str | None:
         return None
 
 
+def is_there(distribution: str) -> bool:
+    """Say whether a distribution is installed as packages usually are. Quick where it is not, unlike `version`."""
+    wanted = normal_name(distribution)
+    return any(wanted in _distributions(place or ".") for place in sys.path)
+
+
 def require(provider: str) -> str:
     """Return the installed version of a provider.
 
@@ -46,6 +56,31 @@ def require(provider: str) -> str:
             hint=info.install,
         )
     return found
+
+
+def require_toolchain(command: str) -> None:
+    """Check that torch and Triton are installed, by their metadata; serving processes and builds bring them themselves.
+
+    Raises:
+        ToolchainMissingError: One of them is not, or this system is not one that they compile on.
+    """
+    missing = [name for name in ("torch", "triton") if version(name) is None]
+    if missing:
+        lacking = " and ".join(missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise ToolchainMissingError(f"gdn-aot {command} needs {lacking}, which {verb} not installed here")
+    if not hasattr(os, "fork"):
+        hint = "run it on Linux; fetch, lock, list, verify, inspect and cache work here"
+        raise ToolchainMissingError(f"gdn-aot {command} works by processes that this system does not have", hint=hint)
+
+
+def built_from(provider: ProviderInfo) -> str:
+    """Return the version of what is built from: of the copy that stands for the provider, else of the installed one.
+
+    Raises:
+        ProviderMissingError: It is not installed.
+    """
+    return provider.copy.version if provider.copy else require(provider.name)
 
 
 def forget() -> None:

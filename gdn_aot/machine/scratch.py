@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -17,11 +16,14 @@ import tempfile
 import threading
 import time
 
+from gdn_aot._files import flags
+from gdn_aot._locks import lock
 from gdn_aot.errors import NotWritableError
 
 _NAMES = re.compile(r"gdn-aot-(?:scratch-[a-z0-9_]{8}|node-[0-9a-f]{12})")
 """Of folders that nobody else makes."""
 _PRIVATE = 0o700
+_FOLDER = os.O_RDONLY | flags("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
 _TRIES, _PAUSE = 20, 0.1
 """How often something is tried again, and the seconds between: processes that were killed may be ending meanwhile."""
 
@@ -74,14 +76,14 @@ def hold(folder: str) -> bool:
         OSError: It is no directory, or another user's.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(folder, _FOLDER)
     except FileNotFoundError:
         return False
     if os.fstat(descriptor).st_uid != os.geteuid():
         os.close(descriptor)
         raise PermissionError(f"{folder} is another user's")
     with contextlib.suppress(OSError):  # a file system without locks: nobody removes it either
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        lock(descriptor, shared=True)
     _held.append(descriptor)
     return os.path.isdir(folder)  # noqa: PTH112
 
@@ -97,7 +99,7 @@ def sweep(place: str) -> None:
 def remove_left(folder: str, *, tries: int = _TRIES) -> None:
     """Remove a folder if it is ours and nobody holds it, or lets it go soon."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(folder, _FOLDER)
         try:
             there = os.fstat(descriptor)
             ours = there.st_uid == os.geteuid() and stat.S_IMODE(there.st_mode) == _PRIVATE
@@ -110,7 +112,7 @@ def remove_left(folder: str, *, tries: int = _TRIES) -> None:
 def _locked(descriptor: int, tries: int) -> bool:
     for number in range(tries):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor, wait=False)
         except BlockingIOError:
             if number < tries - 1:
                 time.sleep(_PAUSE)
@@ -143,4 +145,5 @@ def _forget() -> None:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # where there is no fork, nothing is to be forgotten
+    os.register_at_fork(after_in_child=_forget)

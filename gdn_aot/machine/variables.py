@@ -19,8 +19,20 @@ for printing, and those of triton/knobs.py that change code or forbid reuse. ``T
 which is on unless it is switched off."""
 
 
-def changed_code_variable() -> str | None:
-    """Return the name of a variable by which the user changes what Triton compiles, or None."""
+_IEEE = ("TRITON_F32_DEFAULT", "ieee")
+
+
+def changed_code_variable(*, ieee: bool = False) -> str | None:
+    """Return the name of a variable by which the user changes what Triton compiles, or None.
+
+    ``ieee`` leaves out that products of float32 are asked for as IEEE has them. FLA sets this itself when it is
+    imported where the first device is older than sm_80, which has no TF32 (fla/utils/hardware.py), and so it was set
+    when its binaries for such devices were made.
+    """
     if os.environ.get("TRITON_DEFAULT_FP_FUSION", "1").lower() in _OFF[1:]:
         return "TRITON_DEFAULT_FP_FUSION"
-    return next((name for name in _CODE_VARIABLES if os.environ.get(name, "").lower() not in _OFF), None)
+    for name in _CODE_VARIABLES:
+        value = os.environ.get(name, "")
+        if value.lower() not in _OFF and not (ieee and (name, value) == _IEEE):
+            return name
+    return None

@@ -59,7 +59,7 @@ class CheckTask:
 def prepare(task: CheckTask, target: Target, progress: Progress) -> Built:
     """Trace, choose and compile for a target, as a build does, and keep the PTX. Needs no card."""
     with contextlib.ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, task.job.wanted.provider.name, target)
+        lazy = pipeline.LazyWorker(stack, task.job.wanted.provider, target)
         return pipeline.compile_target(task.job, target, lazy, progress)
 
 

@@ -87,7 +87,7 @@ class PlanLauncher:
             self._tuned = False
 
     def _on_launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> None:
-        prepared = direct.BoundLaunch(jit, args, kwargs, grid, self._relaxer.constants(jit))
+        prepared = direct.BoundLaunch(jit, args, kwargs, grid, self._relaxer.constants)
         name = triton_internals.kernel_name(jit)
         self._note(json.dumps([self.label, name]))
         launch = self._loaded.get((name, prepared.key))

@@ -89,7 +89,7 @@ class Preparation:
         start = time.monotonic()
         task, target = self._task, self._task.target
         with contextlib.ExitStack() as stack:
-            lazy = pipeline.LazyWorker(stack, task.job.wanted.provider.name, target)
+            lazy = pipeline.LazyWorker(stack, task.job.wanted.provider, target)
             self._progress(0, 0, f"{target}: tracing")
             tokens = (*task.method.gate_tokens, *task.method.tokens)
             worker = pipeline.expected(task.job, target, lazy)

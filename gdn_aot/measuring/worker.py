@@ -81,7 +81,7 @@ class Shape:
         launch(prepared.grid, prepared.arguments)
 
     def _prepared(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Any) -> direct.BoundLaunch:
-        return direct.BoundLaunch(jit, args, kwargs, grid, self._relaxer.constants(jit))
+        return direct.BoundLaunch(jit, args, kwargs, grid, self._relaxer.constants)
 
     def _load(self, prepared: direct.BoundLaunch) -> Launchable | str:
         name = triton_internals.kernel_name(prepared.jit)

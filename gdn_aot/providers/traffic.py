@@ -12,9 +12,18 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.providers import Limits
 
 
+def powers(most: int) -> Iterator[int]:
+    """Yield 1, 2, 4 and so on up to ``most``, which is the last whether it is a power or not."""
+    size = 1
+    while size < most:
+        yield size
+        size *= 2
+    yield most
+
+
 def bucket_tokens(rows_per_token: int, rows: int, max_tokens: int) -> Iterator[int]:
-    """Yield one token count for each value of ``ceil(tokens * rows_per_token / rows)`` up to ``max_tokens``."""
-    for bucket in range(1, math.ceil(max_tokens * rows_per_token / rows) + 1):
+    """Yield a token count for `powers` of ``ceil(tokens * rows_per_token / rows)`` up to ``max_tokens``."""
+    for bucket in powers(math.ceil(max_tokens * rows_per_token / rows)):
         yield min(max_tokens, bucket * rows // rows_per_token)
 
 

@@ -134,3 +134,5 @@ class ProviderModule(Protocol):
     """Name -> factory, for the workloads that the installed version can make."""
     RELAXATIONS: tuple[Relaxation, ...]
     """What may be relaxed; a module without any need not have this."""
+    ARGUMENTS: Mapping[str, str]
+    """Constexprs that kernels are to take as arguments, with the reason; a module without any need not have this."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHUNK = 64
+SEGMENT = 256 * CHUNK
+"""Tokens that are computed at once: memory is for as many, however long a sequence is."""
 EPSILON = 1e-6
 """What the operator adds to the squared norm of queries and keys."""
 
@@ -105,8 +107,15 @@ def delta_rule(
     lengths: Sequence[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return outputs and last states of a dense batch, or of sequences of these ``lengths`` packed in one row."""
+    if lengths is None and v.shape[1] <= 1:
+        return recurrence(q, k, v, g, beta, states)
     if lengths is None:
-        return (recurrence if v.shape[1] <= 1 else chunked)(q, k, v, g, beta, states)
+        outs = []
+        for part in zip(*(x.split(SEGMENT, 1) for x in (q, k, v, g, beta)), strict=True):
+            out, states = chunked(*part, states)
+            outs.append(out)
+        assert states is not None  # noqa: S101 - one segment is there
+        return torch.cat(outs, 1), states
     if len(set(lengths)) == 1:  # equal lengths are a dense batch
         dq, dk, dv, dg, db = (x[0].unflatten(0, (len(lengths), lengths[0])) for x in (q, k, v, g, beta))
         out, last = delta_rule(dq, dk, dv, dg, db, states)

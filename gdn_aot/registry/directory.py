@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdn_aot._files import file_sha256, read_regular, write_whole
+from gdn_aot._files import file_sha256, flags, read_regular, write_whole
+from gdn_aot._locks import lock
 from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.errors import (
     ConflictError,
@@ -40,13 +40,13 @@ from gdn_aot.errors import (
 )
 from gdn_aot.registry.base import COMMIT, MAX_READ, Addition, Refs, Registry, Snapshot, check_revision
 from gdn_aot.registry.layout import ARTIFACT, BRANCH, INDEX, INDEX_FORM, make_index
-from gdn_aot.store.folder import Folder
+from gdn_aot.store.folder import Folder, user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _LOCK = ".lock"
-_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | flags("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
 _FOLDERS = ("targets", "indexes", "tags")
 """The directories of a registry."""
 _UNFINISHED = ".tmp-"
@@ -135,7 +135,7 @@ class DirectoryRegistry(Registry):
 
     def settle(self, additions: Sequence[Addition]) -> None:
         """Put right what a hand or a disk has damaged; see `gdn_aot.registry.base.Registry.settle`."""
-        if os.access(self._root, os.W_OK, effective_ids=True):
+        if os.access(self._root, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             with self._writing(), self._locked():
                 for addition in additions:
                     self._put(addition)
@@ -215,9 +215,9 @@ class DirectoryRegistry(Registry):
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "is not a regular file", str(self._root / _LOCK))
-            if status.st_uid == os.geteuid() and status.st_mode & 0o044:
+            if status.st_uid == user() and status.st_mode & 0o044:
                 os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode) & ~0o044)
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, and by the system when we are killed
+            lock(file.fileno())  # given back when the file is closed, and by the system when we are killed
             with Folder.at(str(self._root)) as root:
                 _sweep(root)
                 for name in _FOLDERS:

@@ -25,9 +25,12 @@ from gdn_aot.errors import (
     StaleParentError,
     UsageError,
 )
+from gdn_aot.registry.ways import variables, way_to
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from gdn_aot.registry.ways import Way
 
 _SECRETS = (
     (re.compile(r"\bhf_[A-Za-z0-9_.\-]{3,}"), "hf_***"),
@@ -43,6 +46,7 @@ _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _ASKED = frozenset({408, 429})
 """Those after which ``hf_hub_download`` asks for the file itself again."""
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO})
+_UNKNOWN_AUTHORITY = "let SSL_CERT_FILE name the certificates that the proxy or mirror is known by"
 _LONGEST = 300
 """Characters of a foreign message."""
 
@@ -167,7 +171,7 @@ class Failures:
             return AccessDeniedError(f"{self._name}: no token was obtained: {self._said(error)}", hint=hint)
         if isinstance(error, (UnicodeEncodeError, self._http.LocalProtocolError)):
             return AccessDeniedError(f"{self._name}: the token has characters that no token has")
-        return self._not_answered(error)
+        return self._misnamed(error) or self._not_answered(error)
 
     def _innermost(self, error: Exception) -> Exception:
         """Return what an exception was raised for, where it only wraps that."""
@@ -176,11 +180,25 @@ class Failures:
             error = error.__cause__
         return error
 
+    def _way(self, error: Any) -> Way:
+        """Return the way of the request that failed."""
+        try:
+            address = str(error.request.url)
+        except (AttributeError, RuntimeError):  # it knows no request
+            address = self._endpoint
+        return way_to(address, self._endpoint)
+
+    def _asked_for(self, way: Way) -> str:
+        elsewhere = f", which is at {way.host}," if way.host not in self._endpoint else ""
+        asked = f"{self._name}: asked {way.named(self._clean(self._endpoint))} for {self._what}"
+        return f"{asked}{self._clean(f'{elsewhere}{way}')}"
+
     def _not_answered(self, error: Exception) -> GdnAotError:
-        asked = f"{self._name}: asked {self._clean(self._endpoint)} for {self._what}"
+        way = self._way(error)
+        asked, advice = self._asked_for(way), self._clean(way.advice())
         if isinstance(error, (self._http.TimeoutException, TimeoutError)):
-            hint = "try again; HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT say how many seconds to wait"
-            return NetworkError(f"{asked}, and no answer came in time", hint=hint)
+            more = "HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT say how many seconds to wait"
+            return NetworkError(f"{asked}, and no answer came in time", hint=f"{advice}; {more}")
         number = getattr(error, "errno", None) if isinstance(error, OSError) else None
         full = "No space left on device" in str(error) or "os error 28" in str(error)
         if number in _DISK or (full and not isinstance(error, self._http.HTTPError)):
@@ -189,17 +207,37 @@ class Failures:
             hint = "free some space, or let HF_HOME name a directory you may write"
             return NotWritableError(f"cannot write {self._clean(str(place))}: {why}", hint=hint)
         if isinstance(error, (self._http.HTTPError, OSError)):
-            return NetworkError(f"{asked}, and it was not reached: {self._said(error)}")
+            refused = isinstance(error, self._http.ProxyError)
+            who = (
+                "the proxy"
+                if way.proxy and isinstance(error, (self._http.ConnectError, self._http.ProxyError))
+                else "it"
+            )
+            hint = self._clean(way.refused()) if refused and "407" in str(error) else advice
+            hint = _UNKNOWN_AUTHORITY if "CERTIFICATE_VERIFY_FAILED" in str(error) else hint
+            what = "refused" if refused else "was not reached"
+            return NetworkError(f"{asked}, and {who} {what}: {self._said(error)}", hint=hint)
         if isinstance(error, (ValueError, KeyError, TypeError)):
             why = f"it did not answer as the Hub does: {self._said(error)}"
-            return NetworkError(f"{asked}, and {why}", hint="check HF_ENDPOINT, and proxies on the way")
+            return NetworkError(f"{asked}, and {why}", hint=advice)
         return RegistryError(f"{asked}, and huggingface_hub failed: {type(error).__name__}: {self._said(error)}")
+
+    def _misnamed(self, error: Exception) -> NetworkError | None:
+        """Return what is wrong where the variables hold no address that can be asked: nothing was sent then."""
+        text, named = str(error), variables()
+        socks = isinstance(error, ImportError) and "SOCKS" in text
+        scheme = isinstance(error, (ValueError, self._http.UnsupportedProtocol)) and "roxy" in text
+        if not (socks or scheme or isinstance(error, self._http.InvalidURL)):
+            return None
+        hint = "pip install socksio, or name a proxy that speaks HTTP" if socks else "write http://HOST:PORT"
+        asked = f"{self._name}: {self._what} could not be asked for"
+        return NetworkError(f"{asked}: see {named or 'the address'}: {self._said(error)}", hint=hint)
 
     def _answered(self, error: Any) -> GdnAotError:
         status: int = error.response.status_code
         if missing := self._missing(error, status):
             return missing
-        if status in (401, 402, 403) or isinstance(error, self._errors.GatedRepoError):
+        if status in (401, 402, 403, 407) or isinstance(error, self._errors.GatedRepoError):
             return self._denied(error, status)
         if status == 409:  # noqa: PLR2004
             return ConflictError(f"{self._name}: {self._what} is there already: {self._said(error)}")
@@ -224,9 +262,16 @@ class Failures:
             after = self._header(error, "retry-after")
             hint = f"try again in {after} seconds" if after else "try again later, or with a token, which may ask more"
             return NetworkError(f"{self._name} was asked too often (429): {self._said(error)}", hint=hint)
+        way = self._way(error)
+        if way.proxy or way.mirror:
+            return NetworkError(f"{self._asked_for(way)}, and the answer was {status}", hint=self._clean(way.advice()))
         return NetworkError(f"{self._name} has trouble of its own: {status} for {self._what}", hint="try again later")
 
     def _denied(self, error: Any, status: int) -> GdnAotError:
+        if status == 407:  # noqa: PLR2004
+            way = self._way(error)
+            message = f"{self._asked_for(way)}, and the proxy refused (407): {self._said(error)}"
+            return NetworkError(message, hint=self._clean(way.refused()))
         if isinstance(error, self._errors.GatedRepoError):
             hint = "ask for access on its page, and give a token of that account: HF_TOKEN or hf auth login"
             return AccessDeniedError(f"{self._name} is gated ({status}): its owner decides who may read it", hint=hint)

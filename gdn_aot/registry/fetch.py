@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import to_builtins
 
-from gdn_aot.errors import GdnAotError, NoArtifactError, NotWritableError, OfflineMissError, Problem, VerificationError
+from gdn_aot.errors import (
+    GdnAotError,
+    NoArtifactError,
+    NotWritableError,
+    OfflineMissError,
+    Problem,
+    UnreadableError,
+    VerificationError,
+)
 from gdn_aot.registry.base import COMMIT, read_index
 from gdn_aot.registry.layout import BRANCH, Entry, artifact_path, entry_of
 from gdn_aot.registry.listing import held, provenances
@@ -121,7 +129,7 @@ def fetch(order: FetchOrder, store: Store, done: Callable[[Fetched], None], say:
 
     Raises:
         NoArtifactError: Nothing fits; it carries the reason for each artifact that there is.
-        NotWritableError: The store or huggingface_hub's cache cannot be written.
+        NotWritableError: The store or huggingface_hub's cache cannot be written, or the store cannot be read.
         OfflineMissError: Offline, and neither the store nor the cache has what is wanted.
         RegistryError: The registry cannot be reached or refuses.
         UsageError: The registry or the revision cannot be what was meant.
@@ -129,14 +137,12 @@ def fetch(order: FetchOrder, store: Store, done: Callable[[Fetched], None], say:
     """
     location = locate(order.repo, order.lock.commit if order.lock else order.revision)
     job = _Job(order=order, store=store, location=location, done=done, say=say)
-    if result := job.from_store():
-        return result
     try:
-        return job.from_registry()
-    except OfflineMissError:
-        if result := job.from_store(last_resort=True):
-            return result
-        raise
+        return job.run()
+    except UnreadableError as error:  # what cannot be looked at is not written either
+        if order.dry_run:
+            raise
+        raise NotWritableError(error.message, error.problems, hint=error.hint) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +162,17 @@ class _Job:
     def where(self) -> str:
         """Return what messages call the place that artifacts come from."""
         return f"{self.location.name} at {self.revision}"
+
+    def run(self) -> FetchResult:
+        """Answer from the store if that is enough, else from the registry, and offline from what the store has."""
+        if result := self.from_store():
+            return result
+        try:
+            return self.from_registry()
+        except OfflineMissError:
+            if result := self.from_store(last_resort=True):
+                return result
+            raise
 
     def from_store(self, *, last_resort: bool = False) -> FetchResult | None:
         """Answer from the store alone; None if it cannot, or lacks something.
@@ -190,7 +207,10 @@ class _Job:
             return None
         wanted = (self.revision,) if not last_resort or self.revision != BRANCH else ()
         latest: dict[str, Pinned] = {}
-        for item in held(self.store)[0]:
+        there, damaged = held(self.store)
+        for _, problem in damaged:
+            self.say(f"Warning: {problem}")
+        for item in there:
             origins = (origin for origin in item.origins if origin.repo == self.location.name)
             if any(not wanted or {origin.revision, origin.commit} & {*wanted} for origin in origins):
                 latest.setdefault(item.identifier, item)

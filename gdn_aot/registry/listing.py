@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from gdn_aot.registry.layout import count_choices
 from gdn_aot.registry.select import differences, reason_of
 from gdn_aot.store.origins import Origin, read_origins
-from gdn_aot.store.whole import UNREADABLE, faults, said
+from gdn_aot.store.whole import UNREADABLE, Hidden, faults, problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gdn_aot.errors import Problem
     from gdn_aot.registry.layout import Entry, Provenances
     from gdn_aot.registry.select import Candidate, Request
     from gdn_aot.store.store import Store
@@ -66,9 +67,11 @@ class ListedArtifact:
     """A serving process here can use it; None where that hangs on a GPU that is not here."""
     reason: str
     """Why, or why not."""
+    readable: bool = True
+    """What is installed can be looked at here."""
 
 
-def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[tuple[str, str], ...]]:
+def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[tuple[str, Problem], ...]]:
     """Return the artifacts of a store, the one installed last first, and (directory, problem) of what is damaged.
 
     With ``whole`` all that is not whole counts as damaged, as `gdn_aot.store.whole.faults` sees it.
@@ -82,11 +85,11 @@ def held(store: Store, *, whole: bool = False) -> tuple[tuple[Held, ...], tuple[
             header = store.open_index(place).header
             named = {name: header[name] for name in _IDENTITY}
         except UNREADABLE as error:
-            damaged.append((place, said(error)))
+            damaged.append((place, problems_of(place, error)[0]))
             continue
         problems = faults(place) if whole else []
         if problems:
-            damaged.append((place, str(problems[0])))
+            damaged.append((place, problems[0]))
         else:
             found.append(Held(**named, place=place, origins=read_origins(place)))
     return tuple(found), tuple(damaged)
@@ -116,8 +119,17 @@ def rows(entries: Sequence[Entry], store: Store, request: Request) -> tuple[List
         listed.append(replace(row, reason=row.reason + other))
     listed.sort(key=lambda row: (row.identifier, not row.in_registry))
     for place, problem in damaged:
-        reason = f"is damaged: {problem}"
-        listed.append(ListedArtifact(identifier=place, in_registry=False, path=place, fits=False, reason=reason))
+        reason = f"{'' if isinstance(problem, Hidden) else 'is damaged: '}{problem}"
+        listed.append(
+            ListedArtifact(
+                identifier=place,
+                in_registry=False,
+                path=place,
+                fits=False,
+                reason=reason,
+                readable=not isinstance(problem, Hidden),
+            )
+        )
     return tuple(listed)
 
 

@@ -13,7 +13,7 @@ from gdn_aot.artifact.trailer import digest
 from gdn_aot.errors import GdnAotError, NotWritableError, UnknownFormatError, VerificationError
 from gdn_aot.machine import installed
 from gdn_aot.serving import log
-from gdn_aot.store.folder import read_trusted
+from gdn_aot.store.folder import is_hidden, read_trusted
 from gdn_aot.store.index import checked_header
 from gdn_aot.store.store import Store, artifact_files
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
@@ -21,6 +21,8 @@ from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
 _MOST_PLACES = 1000
 """Artifacts that are looked at."""
+_HUB_KERNELS = "kernels"
+"""The distribution that loads copies of providers from the Hugging Face Hub."""
 _PATIENCE = 0.005
 """Seconds that others are waited for who just look whether the store can be changed."""
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -47,7 +49,8 @@ class Verdict(Plain):
 def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdict]]:
     """Look at every artifact that the loader may use: those of the store, or ``only`` a file or a directory of files.
 
-    Returns the artifacts that fit, and a verdict on each that was looked at. Without a ``home`` there is no store.
+    Returns the artifacts that fit, and a verdict on each that was looked at, first on those that cannot be read.
+    Without a ``home`` there is no store.
     """
     installed.forget()
     found: list[StoredArtifact] = []
@@ -59,17 +62,23 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
         return [], [Verdict(shown(only or home, 1000), accepted=False, reason=shown(said(error), 1000))]
     if len(places) > _MOST_PLACES:
         log.warn(f"of {len(places)} artifacts in {shown(only or home)} the first {_MOST_PLACES} are looked at")
+    hidden: list[Verdict] = []
     for place in places[:_MOST_PLACES]:
         try:
             artifact = _open_file(store, place) if only else StoredArtifact(place)
             reason = unfit(artifact.header)
         except UNREADABLE as error:
-            verdicts.append(Verdict(shown(place, 1000), accepted=False, reason=shown(said(error), 1000)))
+            verdict = Verdict(shown(place, 1000), accepted=False, reason=shown(said(error), 1000))
+            (hidden if is_hidden(error) else verdicts).append(verdict)
             continue
-        verdicts.append(Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=reason or "fits"))
+        artifact.elsewhere = "" if reason else elsewhere(artifact.header)
+        said_of = reason or fit(artifact.header)
+        verdicts.append(Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=said_of))
         if not reason:
             found.append(artifact)
-    return found, verdicts
+    for verdict in hidden if found else ():  # else it is what `install` says
+        log.warn(f"artifact {verdict.artifact} is not used: {verdict.reason}")
+    return found, hidden + verdicts
 
 
 def unfit(header: Mapping[str, Any]) -> str:
@@ -77,13 +86,30 @@ def unfit(header: Mapping[str, Any]) -> str:
     foreign = {module.partition(".")[0] for module in header["modules"]}.difference(header["packages"])
     if foreign:
         return f"it has kernels of {shown(min(foreign))}, which is not of {shown(header['distribution'])}"
-    for name, wanted in ((header["distribution"], header["version"]), ("triton", header["triton"])):
-        version = installed.version(name)
-        if version is None:
-            return f"{shown(name)} is not installed"
-        if version != wanted:
-            return f"made for {name} {shown(wanted)}, installed is {shown(version)}"
-    return ""
+    misfit = elsewhere(header)
+    if misfit and not header.get("copy") and not installed.is_there(_HUB_KERNELS):
+        return misfit
+    return _other("triton", header["triton"])
+
+
+def elsewhere(header: Mapping[str, Any]) -> str:
+    """Return why an artifact that fits can only serve copies of its source in other packages, or nothing."""
+    if header.get("copy"):
+        return f"built from a copy of {shown(header['provider'])}"
+    return _other(header["distribution"], header["version"])
+
+
+def fit(header: Mapping[str, Any]) -> str:
+    """Return how an artifact fits that is not `unfit`."""
+    why = elsewhere(header)
+    return f"fits packages of the same source alone: {why}" if why else "fits"
+
+
+def _other(name: str, wanted: str) -> str:
+    version = installed.version(name)
+    if version is None:
+        return f"{shown(name)} is not installed"
+    return "" if version == wanted else f"made for {name} {shown(wanted)}, installed is {shown(version)}"
 
 
 def _open_file(store: Store | None, file: str) -> StoredArtifact:

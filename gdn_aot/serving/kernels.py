@@ -13,10 +13,11 @@ from gdn_aot.errors import GdnAotError, MissError, UnsupportedTritonError
 from gdn_aot.machine.variables import changed_code_variable
 from gdn_aot.serving import log
 from gdn_aot.serving.state import Miss
-from gdn_aot.triton_internals import compiled_text, current_device, launching, relaxing, serving
+from gdn_aot.triton_internals import compiled_text, launching, relaxing, serving, spellings
+from gdn_aot.triton_internals.autotune_keys import alike, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from gdn_aot.serving.state import State
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from gdn_aot.store.stored import StoredArtifact
 
 _VERBS = {"binary": "compiles", "choice": "benchmarks"}
-_OTHER_FLAG = 4.0
-"""Distance of two flags that differ: as much as a size 16 times as large."""
 _MAX_BITS = 64
 """Of an integer in an autotune key."""
 
@@ -33,19 +32,36 @@ _MAX_BITS = 64
 class ServedKernel:
     """Seeds one kernel, ``module:qualname``, and answers what Triton then asks, from artifacts of the same source.
 
-    In strict mode ``refusal`` may say why none may serve it; every lookup then raises.
+    A provider sets some of the globals that its kernels read by what the first device is. Artifacts ``elsewhere`` are
+    of the same source with other values of them; they serve devices of another architecture than the first, provided
+    that the values here are those that one of ``found`` has for the architecture of the first.
+
+    In strict mode ``refusal`` may say why none may serve it; every lookup then raises. ``recorded`` is its name in the
+    artifacts where that is another: of a copy in another package.
     """
 
     def __init__(
-        self, state: State, name: str, jit: Any, tuner: Any, found: list[StoredArtifact], refusal: str = ""
+        self,
+        state: State,
+        name: str,
+        jit: Any,
+        tuner: Any,
+        found: list[StoredArtifact],
+        elsewhere: Sequence[StoredArtifact] = (),
+        *,
+        refusal: str = "",
+        recorded: str = "",
     ) -> None:
         self.name, self.jit, self.tuner = name, jit, tuner
-        self._state, self._found, self._refusal = state, found, refusal
+        self._recorded = recorded or name
+        self._state, self._found, self._elsewhere, self._refusal = state, found, elsewhere, refusal
         self._choices: dict[int, dict[tuple[Any, ...], Any]] = {}
-        self._failed: set[tuple[Any, ...]] = set()
-        """Autotune keys whose choice could not be launched."""
+        self._failed: set[tuple[int, tuple[Any, ...]]] = set()
+        """Devices and autotune keys whose choice could not be launched."""
         self._ready: dict[int, dict[str, Any]] = {}
         """Device -> launch key -> binary, or None for what is left to Triton."""
+        self._options: dict[str, list[str]] = {}
+        """Place of an artifact -> texts of the options in its launch keys; known once one was not found."""
         self._globals: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._text = compiled_text(jit)
         self._first = True
@@ -70,7 +86,14 @@ class ServedKernel:
 
     def fitting(self, device: int) -> list[StoredArtifact]:
         """Return the artifacts made for a device's architecture."""
-        return [found for found in self._found if self._state.fits(found, device)]
+        state = self._state
+        found = [found for found in self._found if state.fits(found, device)]
+        if not found and self._elsewhere:
+            first = state.capability(0)
+            known = any(tuple(one.header["capability"]) == first for one in self._found)
+            if known and first != state.capability(device):
+                return [found for found in self._elsewhere if state.fits(found, device)]
+        return found
 
     def _on_device(self, device: int) -> Callable[[str], Any | None]:
         try:
@@ -90,14 +113,15 @@ class ServedKernel:
 
     def _find(self, found: list[StoredArtifact], problem: str, device: int, key: str) -> Any | None:
         reason = self._refusal or problem or f"no artifact is for the architecture of device {device}"
-        covered, told = False, not found
+        lacking: list[StoredArtifact] = []
+        told = not found
         if found and self._first:
             reason = self._changed()
             found = [] if reason else found
         for artifact in found:
-            reason, covered = "no artifact has a binary for this launch", True
+            reason, lacking = "no artifact has a binary for this launch", found
             try:
-                record = self._binary(artifact, key)
+                record = self._binary(artifact, key, device)
                 if record is not None:
                     return self._load(artifact, record, device, key)
             except UnsupportedTritonError:
@@ -106,21 +130,36 @@ class ServedKernel:
                 reason, told = f"its binary is damaged: {shown(error)}", True
                 self._state.damaged(artifact, error)
             except Exception as error:  # noqa: BLE001 - a serving process must go on
-                reason, covered = f"its binary cannot be loaded: {_told(error)}", False
+                reason, lacking = f"its binary cannot be loaded: {_told(error)}", []
                 log.detail(error)
         answer = "error" if self._state.strict else "triton"
-        self._missed("binary", key, reason, answer, covered=covered, told=told)
+        self._missed("binary", key, reason, answer, lacking=lacking, told=told)
         return None
 
-    def _binary(self, artifact: StoredArtifact, key: str) -> BinaryRecord | None:
-        """Look a launch key up, with the value that stands for all where the artifact has a relaxation."""
-        wanted: str | None = key
-        for kernel in artifact.index.kernels():
-            if kernel.name == self.name:
-                for argument, value in kernel.relaxations:
-                    position = relaxing.constant_position(self.jit, argument)
-                    wanted = relaxing.relaxed_key(wanted, position, value) if wanted is not None else None
-        return artifact.index.binary(self.name, wanted) if wanted is not None else None
+    def _binary(self, artifact: StoredArtifact, key: str, device: int) -> BinaryRecord | None:
+        """Look a launch key up, then what stands for it: with relaxed constants, with options in other words."""
+        wanted = relaxing.keys_to_look_up(self.jit, key, self._relaxations(artifact))
+        for one in wanted:
+            record = artifact.index.binary(self._recorded, one)
+            if record is not None:
+                return record
+        return self._respelled(artifact, wanted, device)
+
+    def _respelled(self, artifact: StoredArtifact, keys: list[str], device: int) -> BinaryRecord | None:
+        """Look a launch up whose options an artifact writes in another way, as that of compiled code."""
+        if artifact.place not in self._options:
+            known = artifact.index.launch_keys(self._recorded)
+            self._options[artifact.place] = [*dict.fromkeys(map(spellings.options_text, known))]
+        backend, texts = serving.backend_of(self.jit, device), self._options[artifact.place]
+        for other in [other for key in keys for other in spellings.respelled_keys(backend, key, texts)]:
+            record = artifact.index.binary(self._recorded, other)
+            if record is not None:
+                return record
+        return None
+
+    def _relaxations(self, artifact: StoredArtifact) -> list[relaxing.Relaxation]:
+        kernels = artifact.index.kernels()
+        return [relaxation for kernel in kernels if kernel.name == self._recorded for relaxation in kernel.relaxations]
 
     def _changed(self) -> str:
         """Return what has changed between the import of the kernel and its first launch, or nothing."""
@@ -132,7 +171,7 @@ class ServedKernel:
             return f"the globals that it reads cannot be compared: {_told(error)}"
         if compiled_text(self.jit) is not self._text:
             return "its source was replaced"
-        asked = changed_code_variable()  # setting one of triton.knobs sets its variable
+        asked = changed_code_variable(ieee=_lacks_tf32(self._state.capability(0)))  # triton.knobs set variables too
         return f"{asked} asks for other code than Triton makes by default" if asked else ""
 
     def _load(self, artifact: StoredArtifact, record: BinaryRecord, device: int, key: str) -> Any:
@@ -175,18 +214,19 @@ class ServedKernel:
             state.loaded[self.name] -= mine
             self._missed("binary", key, reason, "triton")
 
-    def _choose(self, key: tuple[Any, ...]) -> Any | None:
+    def _choose(self, key: tuple[Any, ...], device: int) -> Any | None:
         with self._state.lock:
-            if key in self._failed:
+            if (device, key) in self._failed:
                 return None
-            problem, configs, told = "", [], False
+            problem, configs = "", []
+            fitting: list[StoredArtifact] | None = None
             try:
-                device = current_device()
                 choices = self._device_choices(device)
-                told = not self.fitting(device)
-                if key in choices:
+                fitting = self.fitting(device)
+                own = key if key in choices else self._alike(key, choices, fitting)
+                if own is not None:
                     self._state.chosen += 1
-                    return self._try(key, [choices[key]], own=True)
+                    return self._try(device, key, [choices[own]], own=True)
                 if self._state.on_miss == "nearest":
                     configs = [choices[other] for other in nearest(key, choices)]
             except Exception as error:  # noqa: BLE001 - a serving process must go on
@@ -194,44 +234,48 @@ class ServedKernel:
                 problem = f"its choices cannot be used: {_told(error)}"
             if configs:
                 reason = f"no choice for this key; that of the closest, {shown(configs[0])}, is taken"
-                self._missed("choice", str(key), reason, "nearest", covered=True)
+                self._missed("choice", key, reason, "nearest", lacking=fitting)
                 distinct = {str(config): config for config in (*configs, *self.tuner.configs)}
-                return self._try(key, [*distinct.values()], own=False)
+                return self._try(device, key, [*distinct.values()], own=False)
             reason = self._refusal or problem or "no choice for this key"
             answer = "error" if self._must_not_tune() else "triton"
-            self._missed("choice", str(key), reason, answer, covered=True, told=told)
+            self._missed("choice", key, reason, answer, lacking=fitting, told=fitting == [])
             return None
+
+    def _alike(self, key: tuple[Any, ...], choices: Any, fitting: list[StoredArtifact]) -> Any:
+        """Return the key whose choice is one for ``key`` too, which has another value of a relaxed constant."""
+        return alike(key, choices, [one for artifact in fitting for one in self._relaxations(artifact)])
 
     def _must_not_tune(self) -> bool:
         return self._state.strict or self._state.on_miss == "error"
 
-    def _try(self, key: tuple[Any, ...], configs: list[Any], *, own: bool) -> Any:
+    def _try(self, device: int, key: tuple[Any, ...], configs: list[Any], *, own: bool) -> Any:
         def failing(error: Exception) -> AbstractContextManager[None]:
-            return self._choice_failing(key, error, own=own)
+            return self._choice_failing(device, key, error, own=own)
 
         return serving.try_configs(self.tuner, key, configs, lambda: self._state.lock, failing)
 
     @contextmanager
-    def _choice_failing(self, key: tuple[Any, ...], error: Exception, *, own: bool) -> Iterator[None]:
-        """Leave an autotune key to Triton. If Triton fails too, it is not the choice's fault, which is then kept."""
+    def _choice_failing(self, device: int, key: tuple[Any, ...], error: Exception, *, own: bool) -> Iterator[None]:
+        """Leave an autotune key of the current device to Triton. If Triton fails too, the choice is kept."""
         state = self._state
         reason = f"its choice cannot be launched: {_told(error)}"
         if self._must_not_tune():
             if isinstance(error, (TypeError, ValueError, OverflowError)):
                 raise error  # of the arguments: names and types of the choice are those of the provider's own
-            self._missed("choice", str(key), reason, "error", cause=error)
+            self._missed("choice", key, reason, "error", cause=error)
         with state.lock:
-            self._failed.add(key)
+            self._failed.add((device, key))
             self.tuner.cache.pop(key, None)
             state.chosen -= own
         try:
             yield
         except BaseException:
-            self._failed.discard(key)
+            self._failed.discard((device, key))
             self.tuner.cache.pop(key, None)
             raise
         with state.lock:
-            self._missed("choice", str(key), reason, "triton")
+            self._missed("choice", key, reason, "triton")
 
     def _device_choices(self, device: int) -> dict[tuple[Any, ...], Any]:
         if device not in self._choices:
@@ -262,35 +306,50 @@ class ServedKernel:
 
     def _choice_records(self, found: StoredArtifact) -> list[ChoiceRecord]:
         try:
-            return found.index.choices(self.name)
+            return found.index.choices(self._recorded)
         except Exception as error:  # noqa: BLE001 - the index may hold anything
             self._state.distrust(found, error)
             self._found = [other for other in self._found if other is not found]
+            self._elsewhere = [other for other in self._elsewhere if other is not found]
             return []
 
     def _missed(
         self,
         what: str,
-        key: str,
+        key: Any,
         reason: str,
         answer: str,
         *,
-        covered: bool = False,
+        lacking: Sequence[StoredArtifact] | None = None,
         told: bool = False,
         cause: Exception | None = None,
     ) -> None:
         """Note a miss, and say so.
 
-        ``covered`` is for what another artifact could have, ``told`` for what the user was warned of for all kernels at
+        ``lacking`` are artifacts that could have had it, ``told`` is for what the user was warned of for all kernels at
         once, ``cause`` for what was raised.
         """
-        hint = self._state.cover_hint() if covered else ""
-        miss = Miss(self.name, what, key, reason, answer)
-        self._state.misses.setdefault((self.name, what, key), miss)
+        hint = self._advice(what, key, lacking) if lacking else ""
+        text = str(key)
+        self._state.misses.setdefault((self.name, what, text), Miss(self.name, what, text, reason, answer))
         if answer == "error":
-            raise MissError(f"{self.name}: {reason} ({what} key {key})", hint=hint or None) from cause
+            raise MissError(f"{self.name}: {reason} ({what} key {text})", hint=hint or None) from cause
         done = "one binary may be compiled" if answer == "nearest" else f"Triton {_VERBS[what]} it"
         (log.info if told else log.warn)(f"{self.name}: {reason}; {done}. {hint}".rstrip())
+
+    def _advice(self, what: str, key: Any, lacking: Sequence[StoredArtifact]) -> str:
+        """Return what covers a miss."""
+        try:
+            from gdn_aot.serving.advice import advice
+
+            return advice(self._recorded, what, key, lacking, self.jit, self.tuner)
+        except Exception as error:  # noqa: BLE001 - a serving process must go on
+            log.detail(error)
+            return ""
+
+
+def _lacks_tf32(capability: tuple[int, int] | None) -> bool:
+    return capability is not None and capability < (8, 0)
 
 
 def _told(error: BaseException) -> str:
@@ -310,26 +369,3 @@ def _check_key(key: tuple[Any, ...]) -> None:
             known = part is None or isinstance(part, str) or (isinstance(part, float) and math.isfinite(part))
         if not known:
             raise ValueError(f"{shown(repr(part))} is in a key")
-
-
-def nearest(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return the known keys that may stand for ``key``, the closest first.
-
-    Keys hold sizes, flags and the dtypes of tensors. A key of other dtypes or another form may not: its configuration
-    need not fit. Sizes are compared by their ratio, so that 64 is as far from 32 as from 128; ties go to the first.
-    """
-    ranked = [(_distance(key, other), place, other) for place, other in enumerate(known)]
-    return [other for distance, _, other in sorted(ranked, key=lambda item: item[:2]) if distance < math.inf]
-
-
-def _distance(key: tuple[Any, ...], other: tuple[Any, ...]) -> float:
-    return sum(map(_part, key, other)) if len(key) == len(other) else math.inf
-
-
-def _part(wanted: Any, known: Any) -> float:
-    if wanted == known and type(wanted) is type(known):
-        return 0.0
-    if not all(value is None or isinstance(value, (int, float)) for value in (wanted, known)):
-        return math.inf
-    flags = isinstance(wanted, bool) or isinstance(known, bool) or wanted is None or known is None
-    return _OTHER_FLAG if flags or min(wanted, known) <= 0 else abs(math.log2(wanted) - math.log2(known))

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _NVIDIA_DRIVER = "triton.backends.nvidia.driver"
 """As in `gdn_aot.triton_internals.launching`, which takes longer to import than `install` may."""
 
+_JIT = "triton.runtime.jit"
+"""As in `gdn_aot.triton_internals.observing`."""
+_INDUCTOR = "torch._inductor.codegen.wrapper"
+"""As in `gdn_aot.serving.inductor`."""
+
 _state = State()
 _hook = ImportHook()
 _sources: set[str | None] = set()
@@ -89,7 +94,7 @@ def _absolute(path: str) -> str:
 def _install(settings: Settings, artifact: str | None) -> None:
     if _state.active and artifact in _sources:
         return
-    changed = changed_code_variable()
+    changed = changed_code_variable(ieee=True)  # which depends on the device, and is for the first launch to judge
     if changed:
         _give_up(f"{changed} is set, which changes what Triton compiles")
         return
@@ -107,8 +112,12 @@ def _install(settings: Settings, artifact: str | None) -> None:
     _state.native = _native()
     if _state.native is not None:
         _hook.after_import(_NVIDIA_DRIVER, _on_driver)
-    for module in dict.fromkeys(module for one in found for module in one.header["modules"]):
+    _hook.after_import(_INDUCTOR, _on_inductor)
+    modules = list(dict.fromkeys(module for one in found for module in one.header["modules"]))
+    for module in modules:
         _hook.after_import(module, _on_module)
+    _hook.after_imports_ending([module[module.index(".") :] for module in modules if "." in module], _on_module)
+    _hook.after_import(_JIT, _on_jit)
 
 
 def _none_fits(where: str, verdicts: list[Verdict]) -> str:
@@ -144,6 +153,38 @@ def _on_driver(name: str) -> None:
         _state.unexpected("Triton's driver", error)
 
 
+def _on_jit(name: str) -> None:
+    del name
+    try:
+        from gdn_aot.triton_internals import guarding
+
+        guarding.guard_binders(_on_unserved)
+        if _state.installing:  # Triton was imported before
+            from gdn_aot.serving.unserved import made_before, watch
+
+            for jit in made_before():
+                watch(_state, jit)
+    except Exception as error:  # noqa: BLE001 - a serving process must go on
+        _state.unexpected("Triton's functions", error)
+
+
+def _on_unserved(jit: Any) -> None:
+    """See a function that Triton is about to compile, while its first launch on a device waits."""
+    from gdn_aot.serving.unserved import note
+
+    note(_state, jit)
+
+
+def _on_inductor(name: str) -> None:
+    del name
+    try:  # no lock: whoever imports Inductor holds its import locks
+        from gdn_aot.serving.inductor import watch
+
+        watch(_state)
+    except Exception as error:  # noqa: BLE001 - a serving process must go on
+        _state.unexpected("Inductor", error)
+
+
 def _on_module(module: str) -> None:
     """Seed the kernels of a module, while someone else's import waits."""
     try:
@@ -176,7 +217,7 @@ def report() -> Report:
             strict=_state.strict,
             on_miss=_state.on_miss,
             native_launcher=_state.native is not None,
-            artifacts=tuple(_state.verdicts),
+            artifacts=tuple(_state.artifacts()),
             seeded=tuple(_state.kernels),
             refused=dict(_state.refused),
             loaded=dict(_state.loaded),
@@ -193,5 +234,5 @@ def state() -> State:
 
 def provider_modules() -> list[str]:
     """Return the modules that artifacts in use have kernels of and that are not imported yet."""
-    wanted = {module for found in _state.found for module in found.header["modules"]}
+    wanted = {module for found in _state.found if not found.elsewhere for module in found.header["modules"]}
     return sorted(wanted - set(sys.modules))

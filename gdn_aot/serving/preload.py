@@ -53,7 +53,8 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
         free, _ = torch.cuda.mem_get_info()
         for module in loader.provider_modules():
             _import(module)
-        rows = [(found, number, row) for found in state.found for number, row in _rows(state, found, device)]
+        own = [found for found in state.found if not found.elsewhere]
+        rows = [(found, number, row) for found in own for number, row in _rows(state, found, device)]
         chosen = [one for one in rows if model in (None, one[2]["name"]) and tp in (None, one[2]["tp"])]
         if rows and not chosen:
             built = ", ".join(sorted({f"{row['name']} tp {row['tp']}" for _, _, row in rows}))
@@ -102,7 +103,7 @@ def load_shape(shape: Mapping[str, object] | None) -> Loaded:
     models, kernels, captured = 0, set[str](), False
     artifacts = []
     for found in state.found:
-        if not state.fits(found, device):
+        if found.elsewhere or not state.fits(found, device):
             continue
         artifacts.append(shown(found.header["identifier"]))
         numbers = [number for number, row in _rows(state, found, device) if shape and _alike(row, shape)]

@@ -26,7 +26,7 @@ class Miss(Plain):
         what: ``choice`` or ``binary``.
         key: The autotune key or the launch key.
         reason: Why it was not there.
-        answer: What was done about it: ``nearest``, ``triton`` or ``error``.
+        answer: What was done about it: ``nearest``, ``triton``, ``inductor`` or ``error``.
     """
 
     __slots__ = ("answer", "kernel", "key", "reason", "what")
@@ -58,6 +58,10 @@ class State:
         """The `gdn_aot.serving.kernels.ServedKernel` of each that is served, by ``module:qualname``."""
         self.refused: dict[str, str] = {}
         """Kernels that an artifact has and that are not served, with the reason."""
+        self.copies: dict[str, str] = {}
+        """Package that has kernels in the places of a provider's -> that provider."""
+        self.told_packages: set[str] = set()
+        """Packages of which the user was warned that a kernel is not served."""
         self.told_refusal = False
         """The user was warned that a kernel is not served; of further ones it is enough to inform."""
         self.misses: dict[tuple[str, str, str], Miss] = {}
@@ -69,33 +73,50 @@ class State:
         """Autotune keys answered from an artifact."""
         self._damaged: set[str] = set()
         self._capabilities: dict[int, tuple[int, int] | None] = {}
-        os.register_at_fork(after_in_child=self._after_fork)
+        self._used: list[int] = []
+        """Devices that something was looked up for."""
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
         self.lock = threading.RLock()
 
-    def fits(self, found: StoredArtifact, device: int) -> bool:
-        """Say whether an artifact is for a device's architecture; note the verdict if not."""
+    def capability(self, device: int) -> tuple[int, int] | None:
+        """Return a device's compute capability, or None where the active driver is not CUDA's."""
         if device not in self._capabilities:
             from gdn_aot.triton_internals import serving
 
             self._capabilities[device] = serving.device_capability(device)
-        capability = self._capabilities[device]
-        header = found.header
-        if capability == tuple(header["capability"]):
-            return True
+        return self._capabilities[device]
+
+    def fits(self, found: StoredArtifact, device: int) -> bool:
+        """Say whether an artifact is for a device's architecture; note that the device is in use."""
+        capability = self.capability(device)
+        if device not in self._used:
+            self._used.append(device)
+            if not any(_made_for(other, capability) for other in self.found):
+                said = f"no artifact is for {self._shown(device)}; Triton compiles as usual"
+                log.warn(f"{said}. {_cover(capability)}".rstrip())
+        return _made_for(found, capability)
+
+    def artifacts(self) -> list[Verdict]:
+        """Return the verdicts, and one on each artifact that is for none of the devices in use so far."""
+        if not self._used:
+            return self.verdicts
+        reason = ", ".join(map(self._shown, sorted(self._used))).replace(", which is", " is")
+        idle = [one for one in self.found if not any(_made_for(one, self.capability(device)) for device in self._used)]
+        names = dict.fromkeys(shown(one.header["identifier"]) for one in idle)
+        return [*self.verdicts, *(Verdict(name, accepted=False, reason=reason) for name in names)]
+
+    def _shown(self, device: int) -> str:
+        capability = self.capability(device)
         name = "no CUDA device" if capability is None else f"sm_{capability[0]}{capability[1]}"
-        verdict = Verdict(shown(header["identifier"]), accepted=False, reason=f"device {device} is {name}")
-        if verdict not in self.verdicts:
-            self.verdicts.append(verdict)
-            others = [other for other in self.found if tuple(other.header["capability"]) == capability]
-            if not others:
-                log.warn(f"no artifact is for device {device}, which is {name}; Triton compiles as usual")
-        return False
+        return f"device {device}, which is {name}"
 
     def seen_capabilities(self) -> set[tuple[int, int]]:
-        """Return the compute capabilities of the devices that were asked about so far; asks about none."""
-        return {capability for capability in self._capabilities.values() if capability is not None}
+        """Return the compute capabilities of the devices in use so far; asks about none."""
+        found = {self._capabilities[device] for device in self._used}
+        return {capability for capability in found if capability is not None}
 
     def distrust(self, found: StoredArtifact, error: BaseException) -> None:
         """Use an artifact no longer whose files cannot be read as they were written, and say so."""
@@ -113,6 +134,15 @@ class State:
         said = f"artifact {identifier} is damaged ({_reason(error)})"
         log.warn(f"{said}; Triton compiles what cannot be read. Install it again")
 
+    def copied_from(self, kernel: str) -> str | None:
+        """Return the package that stands for a provider's and has a kernel, ``module:qualname``, or None."""
+        own = self.own_packages()
+        return next((root for root in self.copies if root not in own and kernel.startswith(f"{root}.")), None)
+
+    def own_packages(self) -> set[str]:
+        """Return the packages of the installed providers that artifacts in use are for."""
+        return {package for found in self.found if not found.elsewhere for package in found.header["packages"]}
+
     def give_up(self, reason: str) -> None:
         """Serve nothing more in this process.
 
@@ -125,26 +155,22 @@ class State:
             raise UnsupportedTritonError(reason)
         log.warn(f"{reason}; Triton compiles as usual")
 
-    def cover_hint(self) -> str:
-        """Return the command that would cover what an artifact lacks, of those for a device in use if there is one."""
-        from gdn_aot.catalogue.providers import PROVIDERS  # not needed at start
-
-        headers: list[Any] = [found.header for found in self.found]
-        seen = self.seen_capabilities()
-        fitting = [header for header in headers if tuple(header["capability"]) in seen]
-        header = next(iter(fitting or headers), {"target": "sm_90", "provider": "fla"})
-        provider = PROVIDERS.get(header["provider"])
-        other = f"else {provider.capture_hint}" if provider and provider.catalogue_only else "or --shape"
-        return (
-            f"Cover it with: gdn-aot build --arch {header['target']} --provider {header['provider']} --model NAME "
-            f"({other}; see gdn-aot models)"
-        )
-
     def unexpected(self, where: str, error: BaseException) -> None:
         """Note an error of ours that must not reach the serving process."""
         said = f"{where}: {type(error).__name__}: {shown(error)}"
         log.warn(f"{said}; Triton goes on without gdn-aot here. Please report this")
         log.detail(error)
+
+
+def _made_for(found: StoredArtifact, capability: tuple[int, int] | None) -> bool:
+    return tuple(found.header["capability"]) == capability
+
+
+def _cover(capability: tuple[int, int] | None) -> str:
+    if capability is None:
+        return ""
+    name = f"sm_{capability[0]}{capability[1]}"
+    return f"Cover it with: gdn-aot fetch --arch {name}, or gdn-aot build --arch {name}"
 
 
 def _reason(error: BaseException) -> str:

@@ -1,7 +1,9 @@
 """Directories of a store, held open, and who may have written what is in them.
 
 Everything below a store is reached from the descriptor of the directory that it is in, and no symbolic link is
-followed: whoever may write there cannot have us read, write or remove anything elsewhere.
+followed: whoever may write there cannot have us read, write or remove anything elsewhere. Where a system has no
+descriptors of directories, as Windows, paths are looked at before they are used, and who may write is for its own
+access lists to say: Python sees neither owners nor modes there.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 
-from gdn_aot._files import check_size, open_regular, read_regular, write_whole
+from gdn_aot._files import check_size, flags, is_link, open_regular, read_regular, write_whole
 from gdn_aot.errors import Problem, UntrustedError
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -24,7 +26,14 @@ TRUST = "GDN_AOT_TRUST"
 """The variable that says whose files are used: ``owner`` (the default), those of root and of this user, or ``any``."""
 ARTIFACTS = "artifacts"
 """The directory of a store that artifacts are in."""
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | flags("O_DIRECTORY", "O_CLOEXEC")
+_NOT_FOLLOWED = flags("O_NOFOLLOW")
+_HELD = (
+    {os.open, os.mkdir, os.stat, os.unlink, os.rmdir, os.rename} <= os.supports_dir_fd
+    and {os.listdir, os.utime} <= os.supports_fd
+    and bool(_NOT_FOLLOWED and flags("O_DIRECTORY"))
+)
+"""This system opens directories, and what is in them by their descriptors."""
 
 
 class Folder:
@@ -33,13 +42,16 @@ class Folder:
     Every method raises `OSError`, with the whole path of what it is about.
     """
 
-    def __init__(self, path: str, descriptor: int) -> None:
-        self.path, self.descriptor = path, descriptor
+    def __init__(self, path: str, descriptor: int | None) -> None:
+        self.path, self._descriptor = path, descriptor
 
     @classmethod
     def at(cls, path: str) -> Self:
         """Open a directory by a path that the user gave, in which links are followed."""
-        return cls(path, os.open(path, _DIRECTORY))
+        if _HELD:
+            return cls(path, os.open(path, _DIRECTORY))
+        _check_folder(path, os.stat(path))
+        return cls(path, None)
 
     def __enter__(self) -> Self:
         return self
@@ -52,9 +64,30 @@ class Folder:
 
     def close(self) -> None:
         """Close it; once more does nothing."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
+        if self._descriptor is not None and self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+
+    def _entry(self, name: str) -> str:
+        """Return how the system is told an entry, together with the descriptor: a path where there is none."""
+        return f"{self.path}/{name}" if self._descriptor is None else name
+
+    def own_status(self) -> os.stat_result:
+        """Return the status of the directory itself."""
+        return os.stat(self.path) if self._descriptor is None else os.fstat(self._descriptor)
+
+    def touch(self, ns: tuple[int, int] | None = None) -> None:
+        """Set the times of the directory itself, by default to now."""
+        place = self.path if self._descriptor is None else self._descriptor
+        os.utime(place) if ns is None else os.utime(place, ns=ns)
+
+    def check_trust(self) -> None:
+        """Check that root or this user alone may have written into it.
+
+        Raises:
+            UntrustedError: Others may have.
+        """
+        check_trust(self.own_status(), self.path)
 
     @contextmanager
     def naming(self, name: str) -> Iterator[None]:
@@ -69,28 +102,35 @@ class Folder:
 
     def folder(self, name: str) -> Folder:
         """Open a directory in it."""
+        path = f"{self.path}/{name}"
         with self.naming(name):
-            return Folder(f"{self.path}/{name}", os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
+            if self._descriptor is not None:
+                return Folder(path, os.open(name, _DIRECTORY | _NOT_FOLLOWED, dir_fd=self._descriptor))
+            _check_folder(path, os.stat(path, follow_symlinks=False))
+            return Folder(path, None)
 
     def make(self, name: str, mode: int | None = None) -> Folder:
         """Open a directory in it, which is made if it is not there."""
         with self.naming(name), suppress(FileExistsError):
-            os.mkdir(name, _mode(0o777) if mode is None else mode, dir_fd=self.descriptor)
+            os.mkdir(self._entry(name), _mode(0o777) if mode is None else mode, dir_fd=self._descriptor)
         return self.folder(name)
 
     def names(self) -> list[str]:
         """Return the names of its entries."""
-        return os.listdir(self.descriptor)
+        try:
+            return os.listdir(self.path if self._descriptor is None else self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from None
 
     def status(self, name: str) -> os.stat_result:
         """Return the status of an entry, of a link itself."""
         with self.naming(name):
-            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+            return os.stat(self._entry(name), dir_fd=self._descriptor, follow_symlinks=False)
 
-    def file(self, name: str) -> int:
+    def file(self, name: str, access: int = os.O_RDONLY) -> int:
         """Open a regular file in it and return the descriptor."""
         with self.naming(name):
-            return open_regular(name, folder=self.descriptor, follow=False)
+            return open_regular(self._entry(name), folder=self._descriptor, follow=False, access=access)
 
     def trusted_file(self, name: str) -> int:
         """Open a regular file in it that root or this user alone may have written.
@@ -100,7 +140,7 @@ class Folder:
         """
         file = self.file(name)
         try:
-            check_trust(file, f"{self.path}/{name}")
+            check_trust(os.fstat(file), f"{self.path}/{name}")
         except BaseException:
             os.close(file)
             raise
@@ -109,37 +149,42 @@ class Folder:
     def read(self, name: str, limit: int) -> bytes:
         """Return what a regular file in it holds, of at most ``limit`` bytes."""
         with self.naming(name):
-            return read_regular(name, limit, folder=self.descriptor, follow=False)
+            return read_regular(self._entry(name), limit, folder=self._descriptor, follow=False)
 
     def write(self, name: str, content: bytes, *, sync: bool = False, mode: int | None = None) -> None:
         """Write a file as `write_whole` does; what has the name is replaced, not written through."""
+        mode = _mode(0o666) if mode is None else mode
         with self.naming(name):
-            write_whole(name, content, sync=sync, folder=self.descriptor, mode=_mode(0o666) if mode is None else mode)
+            write_whole(self._entry(name), content, sync=sync, folder=self._descriptor, mode=mode)
 
-    def create(self, name: str) -> int:
-        """Make a file, which must not be there, and return its descriptor."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    def create(self, name: str, mode: int | None = None) -> int:
+        """Make a file, which must not be there, to read and write it, and return its descriptor."""
+        new = os.O_RDWR | os.O_CREAT | os.O_EXCL | flags("O_CLOEXEC", "O_BINARY")
         with self.naming(name):
-            return os.open(name, flags, _mode(0o666), dir_fd=self.descriptor)
+            return os.open(self._entry(name), new, _mode(0o666) if mode is None else mode, dir_fd=self._descriptor)
 
     def rename(self, old: str, new: str) -> None:
         """Rename an entry."""
         with self.naming(old):
-            os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            held = self._descriptor
+            os.rename(self._entry(old), self._entry(new), src_dir_fd=held, dst_dir_fd=held)
+
+    def unlink(self, name: str) -> None:
+        """Remove a link or a file."""
+        with self.naming(name):
+            os.unlink(self._entry(name), dir_fd=self._descriptor)
 
     def discard(self, name: str) -> None:
         """Remove a link, a file, or a directory of files. A directory in a directory is none of ours: it stays."""
-        with self.naming(name):
-            if not stat.S_ISDIR(self.status(name).st_mode):
-                os.unlink(name, dir_fd=self.descriptor)
-                return
+        if not stat.S_ISDIR(self.status(name).st_mode):
+            self.unlink(name)
+            return
         self.check_flat(name)
         with self.folder(name) as inner:
             for entry in inner.names():
-                with inner.naming(entry):
-                    os.unlink(entry, dir_fd=inner.descriptor)
+                inner.unlink(entry)
         with self.naming(name):
-            os.rmdir(name, dir_fd=self.descriptor)
+            os.rmdir(self._entry(name), dir_fd=self._descriptor)
 
     def check_flat(self, name: str) -> None:
         """Check that no directory is in a directory: gdn-aot makes none."""
@@ -182,6 +227,23 @@ def open_place(place: str) -> Folder:
     return open_below(*place.rsplit("/", 3))
 
 
+def _check_folder(path: str, status: os.stat_result) -> None:
+    """Check what was found at the path of a directory, which is not opened."""
+    if is_link(status):
+        raise OSError(errno.ELOOP, "is a symbolic link", path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+
+
+_OF_CONTENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG)
+"""What reading fails with where what is there is not what should be: see `gdn_aot._files`."""
+
+
+def is_hidden(error: BaseException) -> bool:
+    """Say whether reading failed for whoever reads or for the disk, so that nothing is known of the content."""
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_CONTENT
+
+
 def trusts_any() -> bool:
     """Say whether the environment asks to use what anybody wrote."""
     return os.environ.get(TRUST) == "any"
@@ -192,16 +254,22 @@ def _mode(mode: int) -> int:
     return mode if trusts_any() else mode & 0o755
 
 
-def check_trust(descriptor: int, path: str) -> None:
-    """Check that root or this user alone may have written what a descriptor is of.
+def user() -> int | None:
+    """Return the number of this process's user; None where users have none, as on Windows."""
+    return os.geteuid() if hasattr(os, "geteuid") else None
+
+
+def check_trust(status: os.stat_result, path: str) -> None:
+    """Check by its status that root or this user alone may have written something, where owners have numbers.
 
     Raises:
         UntrustedError: Others may have.
     """
-    status = os.fstat(descriptor)
-    what = ""
-    if status.st_uid not in (0, os.geteuid()):
-        what = f"belongs to user {status.st_uid}, who is neither root nor user {os.geteuid()}"
+    who, what = user(), ""
+    if who is None:
+        return
+    if status.st_uid not in (0, who):
+        what = f"belongs to user {status.st_uid}, who is neither root nor user {who}"
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         what = f"may be written by others: its mode is {stat.S_IMODE(status.st_mode):04o}"
     if what and not trusts_any():
@@ -216,5 +284,5 @@ def read_trusted(path: str, limit: int) -> bytes:
         UntrustedError: Others may have written it.
     """
     with os.fdopen(open_regular(path), "rb") as file:
-        check_trust(file.fileno(), path)
+        check_trust(os.fstat(file.fileno()), path)
         return file.read(check_size(file.fileno(), limit, path))

@@ -28,7 +28,7 @@ import os
 import struct
 from contextlib import contextmanager
 
-from gdn_aot._files import check_size
+from gdn_aot._files import check_size, read_at
 from gdn_aot.artifact.names import MAX_CHOICES, MAX_HEADER, MAX_MODULES
 from gdn_aot.errors import Problem, UnknownFormatError, VerificationError
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 NAME = "index"
 """File name of the index in the directory of an artifact."""
 
-MAGIC = b"gdnaot\0\2"
+MAGIC = b"gdnaot\0\3"
 FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
 BLOB = struct.Struct("<32sQQ")
@@ -184,6 +184,14 @@ class Index:
         """Return the binaries of one model: ``module:qualname`` -> (name in hexadecimal, indices of workloads)."""
         return self._json(record_name("model", str(number))) or {}
 
+    def launch_keys(self, kernel: str) -> Iterator[str]:
+        """Yield the launch key of every binary of a kernel. Reads each of them, which is nothing for every launch."""
+        wanted = [*map(self.model, range(len(self.header["models"]))), self.captured()]
+        with self._of_our_form():
+            names = dict.fromkeys(name for binaries in wanted for name, _ in binaries.get(kernel, ()))
+        for name in names:
+            yield self.binary_by_name(name).launch_key
+
     def captured(self) -> dict[str, list[tuple[str, list[int]]]]:
         """Return the binaries that a capture asked for, as `model` does those of a model."""
         return self._json(record_name("captured")) or {}
@@ -243,7 +251,7 @@ class Index:
         if self._content is not None:
             data = self._content[offset : offset + size]
         else:
-            data = os.pread(self._file, size, offset) if offset + size <= self._size else b""
+            data = read_at(self._file, size, offset) if offset + size <= self._size else b""
         if len(data) != size:
             raise self._damaged("it is truncated")
         return data

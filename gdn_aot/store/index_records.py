@@ -21,8 +21,9 @@ class KernelRecord(NamedTuple):
     """(name it is called by, module, qualname, SHA-256 of its text) of each function that it calls."""
     globals: list[tuple[str, str]]
     """(name, repr) of each global that it reads."""
-    relaxations: list[tuple[str, int]]
-    """(constexpr, value that stands for all of its values)."""
+    relaxations: list[tuple[str, int | None, int | None]]
+    """(constexpr, value that stands for all of its values or None for an argument, place in the autotune key or
+    None)."""
 
     @property
     def name(self) -> str:

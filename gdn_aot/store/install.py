@@ -240,7 +240,7 @@ def _write_all(file: int, contents: list[memoryview]) -> None:
     for start in range(0, len(contents), _MOST):
         left = contents[start : start + _MOST]
         while left:
-            written = os.writev(file, left)
+            written = os.writev(file, left) if hasattr(os, "writev") else os.write(file, left[0])
             while left and written >= len(left[0]):
                 written -= len(left.pop(0))
             if written:
@@ -267,9 +267,9 @@ def _renew(changing: Changing, name: str, origin: Origin | None) -> None:
         first = os.path.basename(changing.store.artifacts()[0])
         now = max(time.time_ns(), changing.artifacts.status(first).st_mtime_ns + 1)
         try:
-            os.utime(folder.descriptor, ns=(now, now))
+            folder.touch((now, now))
         except PermissionError:  # it is of another user who trusts us
-            os.utime(folder.descriptor)
+            folder.touch()
 
 
 def _temporaries(root: Folder, artifacts: Folder) -> Iterator[tuple[Folder, str]]:

@@ -1,23 +1,23 @@
 """The lock of a store: whoever changes it is alone; the loader, who reads it, takes none.
 
-It is an ``flock`` on ``store/.lock``, so the kernel gives it up when a process ends, however it ends. The file stays.
+It is a lock on ``store/.lock``, which the system gives back when a process ends, however it ends. The file stays.
 Only who may write the store may open it: whoever can open a file can hold a lock on it.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import resource
 import stat
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from gdn_aot._files import nearest, read_at, write_at
+from gdn_aot._locks import lock
 from gdn_aot._text import shown
-from gdn_aot.errors import UnknownFormatError
-from gdn_aot.store.folder import ARTIFACTS, Folder, open_below, trusts_any
+from gdn_aot.errors import UnknownFormatError, UnreadableError
+from gdn_aot.store.folder import ARTIFACTS, Folder, open_below, trusts_any, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ def locked(root: Folder, waiting: Waiting | None = None, *, patience: float | No
     """
     file = _open(root)
     try:
-        _wait(file, fcntl.LOCK_EX, root.path, waiting, patience)
+        _wait(file, root.path, waiting, patience)
         _sign(file, str(os.getpid()))
         try:
             yield
@@ -72,7 +72,7 @@ def undisturbed(store: Store, waiting: Waiting | None = None) -> Iterator[None]:
         yield
         return
     try:
-        _wait(file, fcntl.LOCK_SH, store.root, waiting, None)
+        _wait(file, store.root, waiting, None, shared=True)
         yield
     finally:
         os.close(file)
@@ -80,39 +80,36 @@ def undisturbed(store: Store, waiting: Waiting | None = None) -> Iterator[None]:
 
 def _open(root: Folder) -> int:
     """Open the lock file to write it, which is made if it is not there."""
-    flags, mode = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666 if trusts_any() else 0o600
     while True:
         try:
-            return _check(root, os.open(NAME, flags, dir_fd=root.descriptor))
+            return _check(root, root.file(NAME, os.O_RDWR))
         except FileNotFoundError:
             with suppress(FileExistsError):
-                made = os.open(NAME, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=root.descriptor)
-                if os.geteuid() == 0:
-                    os.fchown(made, os.fstat(root.descriptor).st_uid, -1)  # else the store's own user is locked out
+                made = root.create(NAME, 0o666 if trusts_any() else 0o600)
+                if user() == 0:
+                    os.fchown(made, root.own_status().st_uid, -1)  # else the store's own user is locked out
                 return made
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{root.path}/{NAME}") from None
 
 
 def _check(root: Folder, file: int) -> int:
     """Return the descriptor of a lock file that is ours, and that readers cannot hold."""
     status = os.fstat(file)
-    ours = status.st_uid in (0, os.geteuid(), os.fstat(root.descriptor).st_uid) or trusts_any()
-    text = os.pread(file, _NUMBER + 1, 0) if stat.S_ISREG(status.st_mode) and ours and status.st_nlink == 1 else b"?"
+    ours = user() is None or status.st_uid in (0, user(), root.own_status().st_uid) or trusts_any()
+    text = read_at(file, _NUMBER + 1, 0) if stat.S_ISREG(status.st_mode) and ours and status.st_nlink == 1 else b"?"
     if text.strip(b"0123456789") or len(text) > _NUMBER:
         os.close(file)
         raise OSError(errno.EINVAL, "is not a lock file of gdn-aot", f"{root.path}/{NAME}")
-    if stat.S_IMODE(status.st_mode) & 0o077 and not trusts_any():
+    if stat.S_IMODE(status.st_mode) & 0o077 and user() is not None and not trusts_any():
         with suppress(OSError):
             os.fchmod(file, 0o600)
     return file
 
 
-def _wait(file: int, kind: int, root: str, waiting: Waiting | None, patience: float | None) -> None:
+def _wait(file: int, root: str, waiting: Waiting | None, patience: float | None, *, shared: bool = False) -> None:
     begin = time.monotonic()
     while True:
         with suppress(BlockingIOError):
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            lock(file, shared=shared, wait=False)
             return
         waited = time.monotonic() - begin
         if patience is not None and waited >= patience:
@@ -122,11 +119,11 @@ def _wait(file: int, kind: int, root: str, waiting: Waiting | None, patience: fl
         time.sleep(_PAUSE if patience is None else min(_PAUSE, patience / 4))
     if waiting is not None:
         waiting(f"waiting for {_holder(file)}, which is using the store {root}")
-    fcntl.flock(file, kind)
+    lock(file, shared=shared)
 
 
 def _holder(file: int) -> str:
-    owner = os.pread(file, _NUMBER, 0).decode("ascii", "replace").strip()
+    owner = read_at(file, _NUMBER, 0).decode("ascii", "replace").strip()
     return f"process {owner}" if owner.isdigit() else "another process"
 
 
@@ -134,7 +131,7 @@ def _sign(file: int, owner: str) -> None:
     """Leave the number of the process that has the lock, for whoever waits. A full disk is no reason to fail."""
     with suppress(OSError):
         os.ftruncate(file, 0)
-        os.pwrite(file, owner.encode(), 0)
+        write_at(file, owner.encode(), 0)
 
 
 def taking(store: Store, size: int) -> tuple[bool, str]:
@@ -153,7 +150,7 @@ def taking(store: Store, size: int) -> tuple[bool, str]:
                     root.folder(ARTIFACTS).close()
                 if NAME in names:
                     _try(root)
-    except UnknownFormatError as error:
+    except (UnknownFormatError, UnreadableError) as error:
         return False, error.message
     except OSError as error:
         return error.errno == errno.EBUSY, f"cannot write the store {store.root}: {error.filename} {error.strerror}"
@@ -168,23 +165,39 @@ def no_room(root: str, size: int) -> str:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return f"cannot write the store {shown(root)}: {error.strerror}"
-    nearest = root
-    while not os.path.lexists(nearest):
-        nearest = os.path.dirname(nearest)
-    if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK | os.X_OK):
-        return f"cannot write the store {root}: {nearest} is not a directory that this user may write"
-    free = os.statvfs(nearest)
-    if free.f_bavail * free.f_frsize < size:
+    place = nearest(root)
+    if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
+        return f"cannot write the store {root}: {place} is not a directory that this user may write"
+    if _free(place) < size:
         return f"there is no space left for the store {root}"
-    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] in range(size):
+    if _largest() in range(size):
         return f"this process may not write files as large as the store {root} needs"
     return ""
+
+
+def _free(place: str) -> int:
+    """Return the bytes that this user may still write where a directory is."""
+    if hasattr(os, "statvfs"):
+        free = os.statvfs(place)
+        return free.f_bavail * free.f_frsize
+    from shutil import disk_usage  # which takes longer to import than a serving process has
+
+    return disk_usage(place).free
+
+
+def _largest() -> int:
+    """Return the bytes that a file of this process may have at most; -1 where nothing says so."""
+    try:
+        import resource
+    except ImportError:
+        return -1
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0]
 
 
 def _try(root: Folder) -> None:
     """See whether somebody changes the store."""
     file = _check(root, root.file(NAME))
     try:
-        _wait(file, fcntl.LOCK_EX, root.path, None, _MOMENT)
+        _wait(file, root.path, None, _MOMENT)
     finally:
         os.close(file)

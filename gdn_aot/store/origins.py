@@ -95,6 +95,6 @@ def outdate(store: Store, place: str, origin: Origin | None) -> None:
             )
             if moved != known:
                 with open_place(other) as folder:
-                    before = os.fstat(folder.descriptor)
+                    before = folder.own_status()
                     write_origins(folder, tuple(dict.fromkeys(moved)))
-                    os.utime(folder.descriptor, ns=(before.st_atime_ns, before.st_mtime_ns))
+                    folder.touch((before.st_atime_ns, before.st_mtime_ns))

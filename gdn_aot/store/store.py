@@ -13,11 +13,11 @@ artifact or none, and whoever is killed leaves only a temporary file or director
 
 from __future__ import annotations
 
-import errno
 import os
 
-from gdn_aot.errors import Problem, UnknownFormatError, UsageError
-from gdn_aot.store.folder import ARTIFACTS, Folder, check_trust, open_below, open_place
+from gdn_aot._text import shown
+from gdn_aot.errors import Problem, UnknownFormatError, UnreadableError, UsageError
+from gdn_aot.store.folder import ARTIFACTS, Folder, is_hidden, open_below, open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
 
@@ -25,8 +25,6 @@ FORMAT = "1"
 _MOST_FORMAT = 64
 """Bytes that ``format`` may have; more is no number."""
 _SUFFIX = ".tar.zst"
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-"""What opening a directory of a store fails with where there is no store."""
 
 
 def artifact_files(path: str) -> list[str]:
@@ -71,19 +69,31 @@ class Store:
 
         Raises:
             UnknownFormatError: A newer gdn-aot made the store.
-            UsageError: There is one, and it cannot be read.
+            UnreadableError: There is one, or something in its place, and it cannot be read.
         """
         try:
             with open_below(self.home, "store", ARTIFACTS) as folder:
                 self.format()
                 found = sorted(_by_age(folder))
+        except FileNotFoundError:
+            return []
         except OSError as error:
-            if error.errno in _ABSENT:
-                return []
-            reason = error.strerror or error
-            hint = "run as the user who made it, or let GDN_AOT_HOME name another directory"
-            raise UsageError(f"the store {self.root} cannot be read: {error.filename} {reason}", hint=hint) from error
+            raise self._unreadable(error) from error
         return [f"{self.root}/artifacts/{name}" for _, name in found]
+
+    def exists(self) -> bool:
+        """Say whether there is a store.
+
+        Raises:
+            UnreadableError: There may be one, and it cannot be looked at.
+        """
+        try:
+            open_below(self.home, "store").close()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return True
 
     def open_index(self, place: str) -> Index:
         """Open the index of an artifact by its directory.
@@ -94,7 +104,7 @@ class Store:
             VerificationError: It is damaged.
         """
         with open_place(place) as folder:
-            check_trust(folder.descriptor, place)
+            folder.check_trust()
             return Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
 
     def format(self) -> str | None:
@@ -102,19 +112,33 @@ class Store:
 
         Raises:
             UnknownFormatError: A newer gdn-aot made it.
+            UnreadableError: It is there and cannot be read.
         """
         try:
             with open_below(self.home, "store") as root:
                 return read_format(root)
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> UnreadableError:
+        where = f" ({error.filename})" if error.filename not in (None, self.root) else ""
+        return UnreadableError(f"the store {shown(self.root)} cannot be read: {error.strerror or error}{where}")
 
 
 def read_format(root: Folder) -> str | None:
-    """Return the format of a store that is open; see `Store.format`."""
+    """Return the format of a store that is open; see `Store.format`.
+
+    Raises:
+        OSError: It says one, and that cannot be read.
+        UnknownFormatError: A newer gdn-aot made it.
+    """
     try:
         found = root.read("format", _MOST_FORMAT).strip()
-    except OSError:
+    except OSError as error:
+        if is_hidden(error):
+            raise
         return None
     if found.isdigit() and int(found) > int(FORMAT):
         problem = Problem(f"{root.path}/format", f"{found.decode()}, expected {FORMAT}")
@@ -130,6 +154,6 @@ def _by_age(folder: Folder) -> list[tuple[int, str]]:
         if not name.startswith(".") and name.isascii() and name.isprintable():  # others are none of ours
             try:
                 ages.append((-folder.status(name).st_mtime_ns, name))
-            except OSError:
+            except FileNotFoundError:
                 continue  # it was just removed
     return ages

@@ -9,10 +9,10 @@ import hashlib
 import os
 from functools import cached_property
 
-from gdn_aot._files import check_size
+from gdn_aot._files import check_size, read_at
 from gdn_aot.artifact.names import MAX_BLOB, MAX_MANIFEST
 from gdn_aot.errors import Problem, VerificationError
-from gdn_aot.store.folder import check_trust, open_place
+from gdn_aot.store.folder import open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
 
@@ -46,12 +46,14 @@ class StoredArtifact:
         VerificationError: Its index is damaged.
     """
 
+    elsewhere = ""
+    """Why it serves only copies of what it was built from in other packages; empty if it serves the provider."""
     _file = -1
 
     def __init__(self, place: str) -> None:
         self.place = place
         with open_place(place) as folder:
-            check_trust(folder.descriptor, place)
+            folder.check_trust()
             self.index = Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
             self._file = folder.trusted_file(PACK)
         self.size = os.fstat(self._file).st_size
@@ -61,6 +63,11 @@ class StoredArtifact:
     def header(self) -> Mapping[str, Any]:
         """What identifies it, as `gdn_aot.artifact.header.header_of` makes it."""
         return self.index.header
+
+    @property
+    def is_read(self) -> bool:
+        """Its index can be asked without waiting for more than a read."""
+        return True
 
     def __del__(self) -> None:
         if self._file >= 0:
@@ -74,7 +81,7 @@ class StoredArtifact:
             VerificationError: It is damaged, or the artifact has none of this name.
         """
         offset, size = self.index.place(sha256)
-        content = os.pread(self._file, size, offset) if size <= MAX_BLOB and offset + size <= self.size else b""
+        content = read_at(self._file, size, offset) if size <= MAX_BLOB and offset + size <= self.size else b""
         if hashlib.sha256(content).hexdigest() != sha256:
             path = f"{self.place}/{PACK}"
             problem = Problem(path, f"the content of blob {sha256} is not what its name says")
@@ -117,6 +124,11 @@ class UnpackedArtifact(StoredArtifact):
     def header(self) -> Mapping[str, Any]:
         """What identifies it."""
         return self._header
+
+    @property
+    def is_read(self) -> bool:
+        """It was verified and unpacked already."""
+        return "index" in self.__dict__
 
     @cached_property
     def _artifact(self) -> Artifact:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import plural, suggest
-from gdn_aot.errors import NothingSelectedError, Problem, UntrustedError, VerificationError
-from gdn_aot.store.folder import ARTIFACTS, check_trust, open_below
+from gdn_aot.errors import NothingSelectedError, Problem, UnreadableError, UntrustedError, VerificationError
+from gdn_aot.store.folder import ARTIFACTS, is_hidden, open_below, open_place
 from gdn_aot.store.install import discard_artifact, size_of, temporaries, writing
 from gdn_aot.store.lock import undisturbed
 from gdn_aot.store.origins import ORIGIN, identity, read_origins
 from gdn_aot.store.stored import StoredArtifact
-from gdn_aot.store.whole import UNREADABLE, faults
+from gdn_aot.store.whole import UNREADABLE, Hidden, faults, problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -52,6 +52,8 @@ class InstalledArtifact:
     """Where it was fetched from; empty if it came from a file."""
     preferred: bool
     """It is whole, and the first of its identifier that the loader looks at."""
+    readable: bool
+    """Whether it is whole can be seen here."""
     problem: str
     """The first thing that is wrong with it as `faults` sees it; else empty."""
 
@@ -72,17 +74,19 @@ def ls(store: Store) -> list[InstalledArtifact]:
 
     Raises:
         UnknownFormatError: A newer gdn-aot made the store.
+        UnreadableError: It cannot be read.
     """
     found: list[InstalledArtifact] = []
     for place in store.artifacts():
         header: Mapping[str, Any] = {}
         with suppress(*UNREADABLE):
             header = store.open_index(place).header
-        problem = next((str(fault) for fault in faults(place)), "")
+        found_faults = faults(place)
+        problem = str(found_faults[0]) if found_faults else ""
         identifier = str(header.get("identifier", identity(place)))
         try:
             installed = os.lstat(place).st_mtime
-        except OSError:
+        except FileNotFoundError:
             continue  # it was just removed
         found.append(
             InstalledArtifact(
@@ -98,10 +102,17 @@ def ls(store: Store) -> list[InstalledArtifact]:
                 origins=read_origins(place),
                 preferred=not problem
                 and not any(other.preferred and other.identifier == identifier for other in found),
+                readable=not any(isinstance(fault, Hidden) for fault in found_faults),
                 problem=problem,
             )
         )
     return found
+
+
+def unreadable(store: Store, artifacts: Iterable[InstalledArtifact]) -> UnreadableError | None:
+    """Return as an exception what `ls` found that cannot be read; None if there is nothing of the kind."""
+    problems = [Hidden(artifact.identifier, artifact.problem) for artifact in artifacts if not artifact.readable]
+    return UnreadableError(f"not all of the store {store.root} can be read", problems) if problems else None
 
 
 def remove(store: Store, names: Sequence[str], *, dry_run: bool = False, waiting: Waiting | None = None) -> Removed:
@@ -132,7 +143,7 @@ def prune(store: Store, *, keep: int = 1, dry_run: bool = False, waiting: Waitin
     """
     if dry_run:
         return _remove(_superseded(ls(store), keep), temporaries(store))
-    if not os.path.isdir(store.root):
+    if not (os.path.isdir(store.root) or store.exists()):
         return Removed(artifacts=(), leftovers=(), freed=0)
     with writing(store, waiting) as changing:
         return _remove(_superseded(ls(store), keep), changing.leftovers, changing)
@@ -210,8 +221,17 @@ class Audit:
     freed: int
     """Bytes that the repair freed."""
 
-    def error(self) -> VerificationError:
-        """Return the problems as an exception."""
+    @property
+    def hidden(self) -> tuple[Problem, ...]:
+        """What cannot be read here, which no repair removes."""
+        return tuple(problem for problem in self.problems if isinstance(problem, Hidden))
+
+    def error(self, *, repaired: bool = False) -> VerificationError | UnreadableError | None:
+        """Return the problems as an exception, of a store that was ``repaired`` those that stay; None without any."""
+        if self.hidden and (repaired or len(self.hidden) == len(self.problems)):
+            return UnreadableError(f"not all of the store {self.path} can be read", self.hidden)
+        if repaired or not self.problems:
+            return None
         hint = (
             "remove what is damaged with gdn-aot cache verify --repair, then fetch it again; what others may write "
             "stays: take the right away with chmod or chown"
@@ -226,8 +246,9 @@ def audit(store: Store, *, repair: bool = False, waiting: Waiting | None = None)
     Raises:
         NotWritableError: A repair is wanted, and the store cannot be written.
         UnknownFormatError: A newer gdn-aot made the store.
+        UnreadableError: The store cannot be read; of what in it cannot be, `Audit.hidden` speaks.
     """
-    if not repair or not os.path.isdir(store.root):
+    if not repair or not (os.path.isdir(store.root) or store.exists()):
         with undisturbed(store, waiting):
             return _audit(store)
     with writing(store, waiting) as changing:
@@ -240,7 +261,7 @@ def _shared(store: Store) -> list[Problem]:
     for names in ((), (ARTIFACTS,)):
         try:
             with open_below(store.home, "store", *names) as folder:
-                check_trust(folder.descriptor, folder.path)
+                folder.check_trust()
         except UntrustedError as error:
             found += error.problems
         except OSError:
@@ -259,6 +280,20 @@ def _is_foreign(place: str) -> bool:
     return False
 
 
+def _nameless(place: str) -> list[Problem]:
+    """Return what is wrong with the file that says where an artifact came from."""
+    origin = f"{place}/{ORIGIN}"
+    if not os.path.lexists(origin) or read_origins(place):
+        return []
+    try:
+        with open_place(place) as folder:
+            os.close(folder.file(ORIGIN))
+    except OSError as error:
+        if is_hidden(error):
+            return problems_of(origin, error)
+    return [Problem(origin, "does not say where the artifact was fetched from")]
+
+
 def _audit(store: Store, repair: Changing | None = None) -> Audit:
     artifacts = ls(store)
     problems = _shared(store)
@@ -266,17 +301,14 @@ def _audit(store: Store, repair: Changing | None = None) -> Audit:
     for artifact in artifacts:
         with suppress(*UNREADABLE):
             blobs += len(store.open_index(artifact.place).blobs())
-        found = faults(artifact.place, deep=True)
-        origin = f"{artifact.place}/{ORIGIN}"
-        nameless = os.path.lexists(origin) and not read_origins(artifact.place)
-        problems += found
-        if nameless:
-            problems.append(Problem(origin, "does not say where the artifact was fetched from"))
-        if repair and found and not _is_foreign(artifact.place):
+        found, nameless = faults(artifact.place, deep=True), _nameless(artifact.place)
+        problems += [*found, *nameless]
+        hidden = any(isinstance(problem, Hidden) for problem in (*found, *nameless))
+        if repair and found and not hidden and not _is_foreign(artifact.place):
             discard_artifact(repair, os.path.basename(artifact.place))
             removed.append(artifact)
             freed += artifact.size
-        elif repair and nameless:
+        elif repair and nameless and not hidden:
             with repair.artifacts.folder(os.path.basename(artifact.place)) as folder:
                 freed += folder.size(ORIGIN)
                 folder.discard(ORIGIN)

@@ -6,8 +6,8 @@ import hashlib
 import os
 from contextlib import suppress
 
-from gdn_aot.errors import GdnAotError, Problem, UsageError, VerificationError
-from gdn_aot.store.folder import open_place
+from gdn_aot.errors import GdnAotError, Problem, UnreadableError, UsageError, VerificationError
+from gdn_aot.store.folder import is_hidden, open_place
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import MANIFEST, PACK, StoredArtifact, read_manifest
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading a file can raise that is damaged or of another version."""
+
+
+class Hidden(Problem):
+    """Something that cannot be read here: for whoever may read it, it may be whole."""
+
+    __slots__ = ()
 
 
 def faults(place: str, *, deep: bool = False) -> list[Problem]:
@@ -33,6 +39,7 @@ def find_installed(store: Store, sha256: str) -> str | None:
 
     Raises:
         UnknownFormatError: A newer gdn-aot made the store.
+        UnreadableError: It cannot be read.
     """
     for place in store.artifacts():
         if place.endswith(f"-{sha256[:16]}") and not faults(place):
@@ -48,14 +55,17 @@ def open_installed(path: str) -> StoredArtifact:
     Raises:
         UsageError: That is no artifact of a store.
         UnknownFormatError: A newer gdn-aot made the store.
+        UnreadableError: It, or the store, cannot be read.
         VerificationError: It is not whole, as `faults` sees it.
     """
-    place = os.path.realpath(path)
+    place = os.path.realpath(path).replace(os.sep, "/")
     root = os.path.dirname(os.path.dirname(place))
     if os.path.basename(root) != "store" or place not in Store(os.path.dirname(root)).artifacts():
         hint = "name a gdn-aot-*.tar.zst file, or a directory that gdn-aot fetch printed"
         raise UsageError(f"{path} is no artifact of a store", hint=hint)
     problems = faults(place)
+    if hidden := [problem for problem in problems if isinstance(problem, Hidden)]:
+        raise UnreadableError(f"the artifact {place} cannot be read", hidden)
     if problems:
         hint = "gdn-aot fetch installs it again"
         raise VerificationError(f"the artifact {place} is damaged", problems, hint=hint)
@@ -64,6 +74,8 @@ def open_installed(path: str) -> StoredArtifact:
 
 def said(error: BaseException) -> str:
     """Return in one line what an error of `UNREADABLE` says."""
+    if isinstance(error, OSError) and is_hidden(error):
+        return f"cannot be read: {error.strerror or error} ({error.filename})"
     if isinstance(error, (GdnAotError, OSError)):
         return str(error) or type(error).__name__
     return f"it is damaged: {type(error).__name__}: {error}"
@@ -74,7 +86,8 @@ def problems_of(where: str, error: BaseException) -> list[Problem]:
     if isinstance(error, VerificationError) and error.problems:
         return list(error.problems)
     if isinstance(error, OSError):
-        return [Problem(str(error.filename or where), error.strerror or str(error))]
+        what, at = error.strerror or str(error), str(error.filename or where)
+        return [Hidden(at, f"cannot be read: {what}") if is_hidden(error) else Problem(at, what)]
     return [Problem(where, said(error))]
 
 

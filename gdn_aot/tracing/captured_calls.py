@@ -66,7 +66,7 @@ def _record(recorder: TraceRecorder, jit: Any, tuner: Any, launch: dict[str, Any
     if call is not None:
         recorder.record(call, user)
     elif config and tuning["key"] is not None:
-        recorder.take_choice(jit, tuple(tuning["key"]), config, taken, user)
+        recorder.take_choice(jit, tuner, tuple(tuning["key"]), config, taken, user)
     else:
         recorder.take(jit, *taken, user)
 

@@ -20,7 +20,7 @@ from gdn_aot._files import file_sha256
 from gdn_aot.launches import Config, Dependency, Global, Kernel, SourceFile, Specialization
 from gdn_aot.tracing.records import Trace, TracedLaunch, Tuning
 from gdn_aot.tracing.relax import Relaxer
-from gdn_aot.triton_internals import interception
+from gdn_aot.triton_internals import interception, naming
 from gdn_aot.triton_internals.observing import config_fields
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class TraceRecorder:
     def __init__(self, trace: Trace, *, more: More | None = None, relaxer: Relaxer | None = None) -> None:
         self.trace = trace
         self._more = more
-        self._relaxer = relaxer or Relaxer(())
+        self._relaxer = relaxer or Relaxer()
         self._kernels: dict[int, int] = {}
         self._alive: list[Any] = []
         self._launches: dict[tuple[int, str], int] = {}
@@ -70,18 +70,24 @@ class TraceRecorder:
         return index
 
     def take_choice(
-        self, jit: Any, key: Key, config: Config, launch: tuple[str, dict[str, Json]], user: tuple[int, int]
+        self,
+        jit: Any,
+        tuner: Any,
+        key: Key,
+        config: Config,
+        launch: tuple[str, dict[str, Json]],
+        user: tuple[int, int],
     ) -> None:
         """Record a launch that is not made here, as the only thing known of a configuration for an autotune key.
 
         If the key is known already, the launch is recorded as one without a key.
         """
-        kernel = self._kernel(jit)
+        launch_key, specialization = self._relaxer.relax(jit, *launch)
+        kernel = self._kernel(jit, tuner)
         known = self._tunings.get((kernel, key))
         if known is not None and known[1].candidates != [config]:
             self.take(jit, *launch, user)
             return
-        launch_key, specialization = self._relaxer.relax(jit, *launch)
         index = self._known(kernel, launch_key, lambda: specialization)
         self._use(kernel, key, index, user, lambda: ([config], 0), lambda _configs: [])
 
@@ -121,8 +127,8 @@ class TraceRecorder:
             return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
         offered = triton_internals.candidates(tuner, args, kwargs)
         key = triton_internals.autotune_key(tuner, args, kwargs)
-        kernel = self._kernel(triton_internals.layers(tuner)[0])
         first = self._candidate_launch(tuner, args, kwargs, offered[0])
+        kernel = self._kernel(triton_internals.layers(tuner)[0])
 
         def candidates() -> tuple[list[Config], int]:
             configs = [_config(config) for config in offered]
@@ -137,15 +143,16 @@ class TraceRecorder:
 
     def _candidate_launch(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: Any) -> int:
         def on_launch(jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._last = self._launch(jit, args, kwargs)
+            self._last = self._launch(jit, args, kwargs, tuner)
 
         with interception.intercept(self._on_autotune, on_launch):
             triton_internals.run_config(tuner, args, kwargs, config)
         return self._last
 
-    def _launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        launch = triton_internals.Launch(jit, args, kwargs, self._relaxer.constants(jit))
-        return self._known(self._kernel(jit), launch.key, launch.specialization)
+    def _launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tuner: Any = None) -> int:
+        constants = self._relaxer.constants(jit, triton_internals.Launch(jit, args, kwargs).specialization)
+        launch = triton_internals.Launch(jit, args, kwargs, constants)
+        return self._known(self._kernel(jit, tuner), launch.key, launch.specialization)
 
     def _known(self, kernel: int, key: str, specialization: Callable[[], dict[str, Json]]) -> int:
         index = self._launches.get((kernel, key))
@@ -156,10 +163,10 @@ class TraceRecorder:
             self.trace.launches.append(TracedLaunch(kernel=kernel, key=key, specialization=needed))
         return index
 
-    def _kernel(self, jit: Any) -> int:
+    def _kernel(self, jit: Any, tuner: Any = None) -> int:
         index = self._kernels.get(id(jit))
         if index is None:
-            described = replace(describe_kernel(jit), relaxations=self._relaxer.declared(jit))
+            described = replace(describe_kernel(jit), relaxations=self._relaxer.declared(jit, tuner))
             index = len(self.trace.kernels)
             self._kernels[id(jit)] = index
             self._alive.append(jit)
@@ -181,20 +188,20 @@ def describe_kernel(jit: Any) -> Kernel:
     cache_key = triton_internals.cache_key(jit)
     called, builtins = _callees(jit)
     functions = [jit, *(function for _, function in called)]
-    files = sorted({str(Path(inspect.getfile(function.fn)).resolve()) for function in functions})
+    files = {_place(function): inspect.getfile(function.fn) for function in functions}
     dependencies = {
-        Dependency(name, function.fn.__module__, function.fn.__qualname__, _text_sha256(function))
+        Dependency(name, naming.recorded(function.fn.__module__), function.fn.__qualname__, _text_sha256(function))
         for name, function in called
     }
     dependencies |= {Dependency(name, value.__module__, value.__qualname__, "") for name, value in builtins}
     return Kernel(
-        module=jit.fn.__module__,
+        module=naming.recorded(jit.fn.__module__),
         qualname=jit.fn.__qualname__,
         cache_key=cache_key,
         source_sha256=_text_sha256(jit),
-        sources=tuple(SourceFile(_relative(path), file_sha256(path)) for path in files),
+        sources=tuple(SourceFile(place, file_sha256(path)) for place, path in sorted(files.items())),
         dependencies=tuple(sorted(dependencies)),
-        globals=tuple(Global(name, value) for name, value in triton_internals.used_globals(jit)),
+        globals=tuple(Global(name, value) for name, value in triton_internals.used_globals(functions)),
     )
 
 
@@ -231,6 +238,15 @@ def _resolve(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
             return f"{base}.{attribute}", getattr(scope.get(base), attribute, None)
         case _:
             return "", None
+
+
+def _place(function: Any) -> str:
+    """Return where a function's file is in the provider's site-packages; of a copy, where it would be."""
+    module, path = function.fn.__module__, Path(inspect.getfile(function.fn))
+    if not naming.is_copy(module):
+        return _relative(str(path.resolve()))
+    place = naming.recorded(module).replace(".", "/")
+    return f"{place}/__init__.py" if path.name == "__init__.py" else f"{place}.py"
 
 
 def _relative(path: str) -> str:

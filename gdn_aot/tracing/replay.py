@@ -17,6 +17,7 @@ from gdn_aot.catalogue.providers import Limits
 from gdn_aot.launches import config_from_json
 from gdn_aot.tracing.recorder import triton_config
 from gdn_aot.triton_internals import interception, relaxing
+from gdn_aot.triton_internals.autotune_keys import alike
 
 
 class Replayer:
@@ -28,7 +29,7 @@ class Replayer:
             name: {tuple(key): triton_config(config_from_json(config)) for key, config in kernel["choices"]}
             for name, kernel in kernels.items()
         }
-        self._relaxed = {name: dict(kernel.get("relaxations", ())) for name, kernel in kernels.items()}
+        self._relaxed = {name: kernel.get("relaxations", ()) for name, kernel in kernels.items()}
         self._cache_keys = {name: kernel["cache_key"] for name, kernel in kernels.items()}
         self._sources: dict[str, bool] = {}
         self.launches = 0
@@ -46,7 +47,8 @@ class Replayer:
         if len(tuner.configs) == 1:
             return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
         name, key = triton_internals.looked_up(tuner, args, kwargs)
-        config = self._choices.get(name, {}).get(key)
+        choices = self._choices.get(name, {})
+        config = choices.get(key) or choices.get(alike(key, choices, self._relaxed.get(name, ())))
         if config is None:
             self.launches += 1
             self._miss(name, str(key), "", "no choice for this autotune key")
@@ -59,18 +61,12 @@ class Replayer:
         launch = triton_internals.Launch(jit, args, kwargs)
         if not self._same_source(name, jit):
             self._miss(name, "", launch.key, "the kernel's source differs from the artifact's")
-        elif self._relax(jit, name, launch.key) in self._launches.get(name, ()):
+        elif self._launches.get(name, set()).intersection(
+            relaxing.keys_to_look_up(jit, launch.key, self._relaxed.get(name, ()))
+        ):
             self.hits += 1
         else:
             self._miss(name, "", launch.key, "no binary for this launch key")
-
-    def _relax(self, jit: Any, name: str, key: str) -> str | None:
-        """Return the key that the loader would look up."""
-        relaxed: str | None = key
-        for argument, value in self._relaxed.get(name, {}).items():
-            position = relaxing.constant_position(jit, argument)
-            relaxed = relaxing.relaxed_key(relaxed, position, value) if relaxed is not None else None
-        return relaxed
 
     def _same_source(self, name: str, jit: Any) -> bool:
         if name not in self._sources:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.triton_internals import disk_cache
+from gdn_aot.triton_internals.autotune_keys import alike
+from gdn_aot.triton_internals.relaxing import RUN_TIME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class _Places:
@@ -30,13 +35,17 @@ class _Places:
             self._skip(name, refusal, "binaries", len(kernel["binaries"]))
             self._skip(name, refusal, "choices", len(kernel["choices"]))
             return
-        relaxed = ", ".join(kernel.get("relaxations", ()))
-        if relaxed:  # Triton's cache has an entry for each value
-            reason = f"one binary serves every {relaxed}: only the loader can use it"
-            self._skip(name, reason, "binaries", len(kernel["binaries"]))
-        else:
-            self._add_binaries(name, jit, kernel["binaries"])
-        self._add_choices(name, tuner, kernel["choices"])
+        binaries, choices = kernel["binaries"], [(tuple(key), config) for key, config in kernel["choices"]]
+        relaxations = [tuple(relaxation) for relaxation in kernel.get("relaxations", ())]
+        for argument, value, place in relaxations:
+            values = range(1, max((key[place] for key, _ in choices), default=0) + 1) if place is not None else ()
+            usable = [binary for binary in binaries if binary["specialization"]["signature"].get(argument) != RUN_TIME]
+            kept = [made for binary in usable for made in _with_values(binary, argument, value, values)]
+            left = [binary for binary in binaries if binary not in usable or not values]
+            self._skip(name, f"one binary serves every {argument}: only the loader can use it", "binaries", len(left))
+            binaries = kept
+        self._add_binaries(name, jit, binaries)
+        self._add_choices(name, tuner, _with_alike(choices, relaxations))
 
     def _add_binaries(self, name: str, jit: Any, binaries: list[dict[str, Any]]) -> None:
         for binary in binaries:
@@ -74,6 +83,36 @@ class _Places:
         return list(rows.values())
 
 
+def _with_values(binary: dict[str, Any], argument: str, value: int | None, values: Sequence[int]) -> list[Any]:
+    """Return a binary for each value of a constexpr: Triton's cache has an entry for each.
+
+    Without a ``value`` that stands for all it was compiled for the one that it has.
+    """
+    if value is None:
+        return [binary]
+    specialization = binary["specialization"]
+    position = list(specialization["signature"]).index(argument)
+    made = []
+    for other in values:
+        constants = [[path, other if path == [position] else old] for path, old in specialization["constants"]]
+        made.append({**binary, "specialization": {**specialization, "constants": constants}})
+    return made
+
+
+def _with_alike(choices: list[tuple[Any, Any]], relaxations: list[Any]) -> list[tuple[Any, Any]]:
+    """Return choices for all keys that have another value of a relaxed constant, up to the largest that is known."""
+    made = dict(choices)
+    for relaxation in relaxations:
+        place = relaxation[2]
+        known = dict(made)
+        for key in known if place is not None else ():
+            for value in range(1, key[place]):
+                other = (*key[:place], value, *key[place + 1 :])
+                if other not in made:
+                    made[other] = known[alike(other, known, [relaxation])]
+    return list(made.items())
+
+
 def _find(kernel: dict[str, Any]) -> tuple[Any, Any, str | None]:
     """Return the kernel, its autotuner or None, and why it cannot be seeded or None."""
     try:
@@ -87,7 +126,7 @@ def _find(kernel: dict[str, Any]) -> tuple[Any, Any, str | None]:
 def places(request: dict[str, Any]) -> dict[str, Any]:
     """Serve a seed request: find the places of binaries and choices, and what is skipped.
 
-    ``relaxations`` of a kernel names the constexprs of which its binaries serve every value.
+    ``relaxations`` of a kernel are the constexprs of which its binaries serve every value; see `relaxing`.
 
     Raises:
         UnsupportedTritonError: The installed Triton keeps its cache in another way than is known here.

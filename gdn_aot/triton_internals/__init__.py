@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.errors import UnsupportedTritonError
+from gdn_aot.triton_internals import naming
 from gdn_aot.triton_internals.encoding import decode, encode, plain, plain_metadata, tuples
-from gdn_aot.triton_internals.relaxing import constant_position
+from gdn_aot.triton_internals.relaxing import FOLDED, RUN_TIME, constant_position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -113,15 +114,15 @@ def find_kernel(module: str, qualname: str) -> tuple[Any, Any]:
     """
     import importlib
 
-    found: Any = importlib.import_module(module)
+    found: Any = importlib.import_module(naming.imported(module))
     for part in qualname.split("."):
         found = getattr(found, part)
     return layers(found)
 
 
 def kernel_name(jit: Any) -> str:
-    """Return ``module:qualname`` of a ``JITFunction``."""
-    return f"{jit.fn.__module__}:{jit.fn.__qualname__}"
+    """Return ``module:qualname`` of a ``JITFunction``, as records have it."""
+    return f"{naming.recorded(jit.fn.__module__)}:{jit.fn.__qualname__}"
 
 
 def compiled_text(function: Any) -> Any:
@@ -149,12 +150,12 @@ def cache_key(jit: Any) -> str:
     return str(jit.cache_key)
 
 
-def used_globals(jit: Any) -> list[tuple[str, str]]:
-    """Return (name, repr) of each global that the kernel and its callees read, sorted.
+def used_globals(functions: Iterable[Any]) -> list[tuple[str, str]]:
+    """Return (name, repr) of each global that functions read, sorted: those of a kernel and of all that it calls.
 
-    Only meaningful after `cache_key`, which is what collects them.
+    Only meaningful after `cache_key`, which is what collects them; a kernel need not get those of what it calls by it.
     """
-    return sorted({(name, repr(value)) for (name, _), (value, _) in jit.used_global_vals.items()})
+    return sorted({(name, repr(value)) for one in functions for (name, _), (value, _) in one.used_global_vals.items()})
 
 
 def autotune_key(tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -198,7 +199,7 @@ class Launch:
     def __init__(
         self, jit: Any, args: Sequence[Any], kwargs: Mapping[str, Any], constants: Mapping[str, Any] | None = None
     ) -> None:
-        """Bind a launch. ``constants`` are constexprs to take in place of what the call has; see `relaxed_key`."""
+        """Bind a launch. ``constants`` are constexprs to take in place of what the call has; see `relaxing`."""
         from triton import knobs
         from triton.runtime.jit import compute_cache_key
 
@@ -212,8 +213,11 @@ class Launch:
         self._bound, self._specialization, self._options = binder(*args, **self._kwargs)
         for name, value in (constants or {}).items():
             position = constant_position(jit, name)
-            self._bound[name] = value
-            self._specialization[position] = (self._specialization[position][0], value)
+            if value is not None:
+                self._bound[name] = value
+                self._specialization[position] = (self._specialization[position][0], value)
+            elif self._bound[name] != FOLDED:
+                self._specialization[position] = (RUN_TIME, None)
         self.key: str = compute_cache_key(key_cache, self._specialization, self._options)
 
     @property
@@ -268,6 +272,11 @@ def active_driver() -> Any:
     from triton.runtime.driver import driver
 
     return driver.active
+
+
+def current_architecture() -> int:
+    """Return the number of the architecture that Triton's active driver answers for, as 90."""
+    return int(active_driver().get_current_target().arch)
 
 
 def current_device() -> int:
@@ -338,6 +347,13 @@ def _target(capability: int) -> tuple[Any, Any]:
 
 _PTXAS_LIMITS = r"uses too much|requires \.target|not supported on \.target"
 """What ptxas says when code does not fit a target, as against when it breaks."""
+
+
+def front_end_errors() -> tuple[type[Exception], ...]:
+    """Return what the front end raises for a kernel that it does not take."""
+    from triton.compiler.errors import CompilationError
+
+    return (CompilationError,)
 
 
 def is_rejection(error: BaseException) -> bool:

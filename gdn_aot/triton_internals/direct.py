@@ -28,9 +28,10 @@ class BoundLaunch:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         grid: Any,
-        constants: Mapping[str, Any] | None = None,
+        constants: Callable[[Any, Callable[[], Any]], Mapping[str, int | None]],
     ) -> None:
-        launch = Launch(jit, args, kwargs, constants)
+        """Bind it. ``constants`` is as `gdn_aot.tracing.relax.Relaxer.constants`."""
+        launch = Launch(jit, args, kwargs, constants(jit, Launch(jit, args, kwargs).specialization))
         self.jit = jit
         self.key = launch.key
         self.arguments: dict[str, Any] = launch.arguments

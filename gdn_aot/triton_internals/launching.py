@@ -21,6 +21,7 @@ from gdn_aot.artifact.cubins import parameters_of
 from gdn_aot.artifact.elf import describe
 from gdn_aot.errors import VerificationError
 from gdn_aot.triton_internals import active_driver, make_source
+from gdn_aot.triton_internals.relaxing import RUN_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,11 +186,11 @@ def guard(
 
     def first(*args: Any) -> None:
         leading, (metadata, enter, leave), arguments = args[:_HOOKED], args[_HOOKED:_LEADING], args[_LEADING:]
-        types, options = _asked(jit, device, key)
+        asked, options = _asked(jit, device, key)
         if metadata is not None and enter is not None:
             enter(metadata)
         try:
-            _check_types(signature, types)
+            _check_types(signature, asked)
             launcher(*leading, None, None, None, *arguments)
         except RuntimeError as error:
             if options is None:
@@ -204,22 +205,23 @@ def guard(
     kernel.run = first
 
 
-def _asked(jit: Any, device: int, key: str) -> tuple[list[Any] | None, dict[str, Any] | None]:
-    """Return the types of the parameters and the options that a launch key was made of; None if it is not known."""
+def _asked(jit: Any, device: int, key: str) -> tuple[tuple[Any, ...] | None, dict[str, Any] | None]:
+    """Return the specialization and the options that a launch key was made of; None if it is not known."""
     for (specialization, options), made in [*jit.device_caches[device][1].items()]:
         if made == key:
-            types = [kind for kind, *_ in specialization[: len(jit.arg_names)]]
+            asked = specialization[: len(jit.arg_names)]
             try:
-                return types, dict(ast.literal_eval(options))
+                return asked, dict(ast.literal_eval(options))
             except (ValueError, TypeError, SyntaxError):  # an option that is no literal
-                return types, None
+                return asked, None
     return None, None
 
 
-def _check_types(signature: dict[str, Any], types: list[Any] | None) -> None:
-    for (name, made), asked in zip(signature.items(), types or (), strict=False):
-        if made != asked:
-            raise RuntimeError(f"its signature has {made} for {name}, and the launch {asked}")
+def _check_types(signature: dict[str, Any], asked: tuple[Any, ...] | None) -> None:
+    for (name, made), (kind, value, *_) in zip(signature.items(), asked or (), strict=False):
+        relaxed = kind == "constexpr" and made == RUN_TIME and type(value) is int
+        if made != kind and not relaxed:
+            raise RuntimeError(f"its signature has {made} for {name}, and the launch {kind}")
 
 
 def _launch_tritons(jit: Any, options: dict[str, Any], leading: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:

@@ -30,6 +30,10 @@ OBSERVED = "_gdn_aot_observed"
 """Attribute of a wrapper of ours: the function of Triton's that it calls."""
 
 
+GUARDED = "_gdn_aot_guarded"
+"""The same of a wrapper of `gdn_aot.triton_internals.guarding`."""
+
+
 class Seen:
     """One launch, when it was first seen: what it needs to be compiled elsewhere. Holds no tensor."""
 
@@ -104,7 +108,7 @@ class Observer:
         """Wrap the binders of functions that are made from now on."""
         jit: Any = sys.modules[JIT]
         original = jit.JITFunction.create_binder
-        if hasattr(original, OBSERVED):
+        if _observed(original):
             return
 
         def create_binder(function: Any) -> Any:
@@ -212,5 +216,11 @@ def described_target(target: Any) -> str:
 
 
 def unwrapped(function: Any) -> Any:
-    """Return the function of Triton's that a wrapper of this module calls, or ``function`` itself."""
-    return getattr(function, OBSERVED, function)
+    """Return the function of Triton's that wrappers of ours call, or ``function`` itself."""
+    while (within := getattr(function, OBSERVED, getattr(function, GUARDED, None))) is not None:
+        function = within
+    return function
+
+
+def _observed(function: Any) -> bool:
+    return hasattr(function, OBSERVED) or hasattr(getattr(function, GUARDED, None), OBSERVED)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from _thread import get_ident
 from collections import defaultdict
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
@@ -23,12 +24,14 @@ from gdn_aot.triton_internals import (
     changed,
     check_version,
     current_device,
+    layers,
     make_config,
 )
+from gdn_aot.triton_internals.guarding import SERVED
 from gdn_aot.triton_internals.observing import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from gdn_aot.store.index_records import ConfigRecord
@@ -83,6 +86,11 @@ def device_capability(device: int) -> tuple[int, int] | None:
     return divmod(target.arch, 10) if target.backend == "cuda" else None
 
 
+def backend_of(jit: Any, device: int) -> Any:
+    """Return Triton's backend for a device on which a ``JITFunction`` is being launched."""
+    return jit.device_caches[device][3]
+
+
 class KernelCache(dict[str, Any]):
     """Triton's dictionary of ready kernels on one device, which asks ``find`` for keys that it lacks.
 
@@ -115,6 +123,7 @@ class _DeviceCaches(defaultdict[int, tuple[Any, ...]]):
     ) -> None:
         super().__init__(jit.create_binder)
         self._jit, self._prepare, self._lock, self._unsupported = jit, prepare, lock, unsupported
+        setattr(self, SERVED, True)
 
     def __missing__(self, device: int) -> tuple[Any, ...]:
         with self._lock():
@@ -147,26 +156,58 @@ def seed_kernels(jit: Any, prepare: _Prepare, lock: Callable[[], Any], unsupport
     jit.device_caches = caches
 
 
-class ChoiceCache(dict[Any, Any]):
-    """``Autotuner.cache`` that asks ``answer`` for keys that it lacks; None leaves a key to Triton."""
+class ChoiceCache(MutableMapping[Any, Any]):
+    """``Autotuner.cache`` of the current device, which asks ``answer`` for keys that it lacks.
 
-    def __init__(self, tuner: Any, answer: Callable[[Any], Any | None]) -> None:
-        super().__init__(tuner.cache)
-        self._tuner, self._answer = tuner, answer
+    Triton keeps one dictionary for all devices, so that the choice of the first would be launched on every other. Here
+    each has its own: what is answered, what Triton tuned and what others put in. None leaves a key to Triton.
+    """
+
+    def __init__(self, tuner: Any, answer: Callable[[Any, int], Any | None]) -> None:
+        from triton.runtime.driver import driver
+
+        self._driver, self._tuner, self._answer = driver, tuner, answer
+        self._kept: defaultdict[int, dict[Any, Any]] = defaultdict(dict)
+        if isinstance(tuner.cache, ChoiceCache):
+            self._kept.update(tuner.cache._kept)  # noqa: SLF001
+        elif tuner.cache:  # tuned by Triton, for devices which have a kernel since
+            used = [device for device, (kernels, *_) in layers(tuner)[0].device_caches.items() if kernels]
+            self._kept.update((device, dict(tuner.cache)) for device in used or [self.device()])
+
+    def device(self) -> int:
+        """Return the number of the current device."""
+        return int(self._driver.active.get_current_device())
 
     def __contains__(self, key: object) -> bool:
-        if super().__contains__(key):
+        device = self.device()
+        kept = self._kept[device]
+        if key in kept:
             return True
         trial = self._tuner.fn
-        config = None if isinstance(trial, Trial) and trial.tunes() else self._answer(key)
+        config = None if isinstance(trial, Trial) and trial.tunes() else self._answer(key, device)
         if config is None:
             return False
-        self[key] = config
+        kept[key] = config
         return True
 
+    def __getitem__(self, key: Any) -> Any:
+        return self._kept[self.device()][key]
 
-def seed_choices(tuner: Any, answer: Callable[[Any], Any | None]) -> None:
-    """Let an ``Autotuner`` find its configurations through us."""
+    def __setitem__(self, key: Any, config: Any) -> None:
+        self._kept[self.device()][key] = config
+
+    def __delitem__(self, key: Any) -> None:
+        del self._kept[self.device()][key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._kept[self.device()])
+
+    def __len__(self) -> int:
+        return len(self._kept[self.device()])
+
+
+def seed_choices(tuner: Any, answer: Callable[[Any, int], Any | None]) -> None:
+    """Let an ``Autotuner`` find its configurations through us; ``answer`` is called with a key and the device."""
     tuner.cache = ChoiceCache(tuner, answer)
 
 
@@ -222,7 +263,8 @@ class Trial:
         self.fn = tuner.fn
         self._tuner, self._lock = tuner, lock
         self._names = {name for config in tuner.configs for name in config.kwargs}
-        self._pending: dict[Any, tuple[list[Any], _Failing]] = {}
+        self._pending: dict[tuple[int, Any], tuple[list[Any], _Failing]] = {}
+        """By device and autotune key."""
         self._tuning: set[int] = set()
         """Threads in which Triton tunes in place of a configuration that failed."""
 
@@ -232,8 +274,8 @@ class Trial:
         return getattr(self.fn, name)
 
     def add(self, key: Any, configs: list[Any], failing: _Failing) -> None:
-        """Try configurations at the next launch of a key. The lock is held."""
-        self._pending[key] = configs, failing
+        """Try configurations at the next launch of a key on the current device. The lock is held."""
+        self._pending[current_device(), key] = configs, failing
         self._tuner.fn = self
 
     def tunes(self) -> bool:
@@ -244,7 +286,7 @@ class Trial:
         """Launch with the first configuration that the device can run."""
         untuned = {name: value for name, value in kwargs.items() if name not in self._names}
         key = autotune_key(self._tuner, args, untuned)
-        configs, failing = self._pending.get(key, ((), None))
+        configs, failing = self._pending.get((current_device(), key), ((), None))
         if not configs or failing is None or self.tunes():
             return self.fn.run(*args, **kwargs)
         given = configs[0].all_kwargs()
@@ -277,7 +319,7 @@ class Trial:
 
     def _done(self, key: Any, config: Any) -> None:
         with self._lock():
-            self._pending.pop(key, None)
+            self._pending.pop((current_device(), key), None)
             if config is not None:
                 self._tuner.cache[key] = config
             if not self._pending:

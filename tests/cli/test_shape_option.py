@@ -1,12 +1,9 @@
 """``--shape`` with providers that take it, and with one that cannot know enough from it."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from helpers import expect_error, gdn_aot
-
-from gdn_aot.serving.state import State
 
 SHAPE = ("--shape", "heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16")
 COMMANDS = {
@@ -37,16 +34,3 @@ def test_what_is_missing_is_what_the_provider_takes(command: str, provider: str,
     assert "--model all" in hint
     assert ("--shape" in hint) == named
     assert ("--capture" in hint) == (command == "build")
-
-
-@pytest.mark.parametrize(
-    ("provider", "shape", "capture"), [("fla", True, False), ("vllm", False, True), ("unknown", True, False)]
-)
-def test_a_miss_names_what_covers_it(provider: str, shape: bool, capture: bool) -> None:
-    state = State()
-    header = {"target": "sm_80", "provider": provider, "capability": (8, 0)}
-    state.found = [SimpleNamespace(header=header)]
-    hint = state.cover_hint()
-    assert f"gdn-aot build --arch sm_80 --provider {provider} --model NAME" in hint
-    assert ("--shape" in hint) == shape
-    assert ("gdn-aot capture -o FILE -- vllm serve" in hint) == capture

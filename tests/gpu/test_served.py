@@ -46,6 +46,29 @@ def test_500_random_calls(program: Program, artifact: Loaded, record: Record) ->
     assert {*served.CHUNK_KERNELS, served.DECODE_KERNEL, served.NORM_KERNEL} <= served.loaded_kernels(report)
 
 
+LONG_CALLS = 300
+
+
+def test_300_random_calls_of_any_length_and_batch(program: Program, artifact: Loaded, record: Record) -> None:
+    answer = program(
+        "traffic",
+        timeout=560,
+        workloads=["transformers-decode", "transformers-prefill", "transformers-prefill"],
+        tp=[1, 2],
+        count=LONG_CALLS,
+        seed=20261130,
+        max_tokens=262144,
+        max_batch=300,
+    )
+    names = ("calls", "checked", "wrong", "worst", "most_tokens", "most_batch", "lengths_over_32768", "seconds")
+    record(**{name: answer[name] for name in names}, watch=answer["watch"], loaded=answer["report"]["loaded"])
+    assert answer["wrong"] == []
+    assert answer["checked"] == LONG_CALLS
+    assert answer["most_tokens"] == 262144
+    assert answer["most_batch"] > 64
+    served.check_all(answer)
+
+
 MIB = 1 << 20
 
 

@@ -36,7 +36,7 @@ def test_the_published_matrix() -> None:
     assert sorted(rows) == sorted(expected)
     assert len(matrix.rows) == 38
     assert {(row.table.models, row.table.tp, row.table.max_tokens) for row in matrix.rows} == {
-        (("all",), (1, 2, 4, 8), 32768)
+        (("all",), (1, 2, 4, 8), 262144)
     }
 
 

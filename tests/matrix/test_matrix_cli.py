@@ -33,7 +33,7 @@ def test_the_include_list_of_a_workflow(matrix: Any) -> None:
     done = matrix("--json", "--select", "fla*-triton3.6.0-sm_120")
     assert list(done.json) == ["include"]
     (row,) = done.json["include"]
-    assert (row["identifier"], row["tp"], row["max_tokens"]) == ("fla0.6.0-triton3.6.0-sm_120", "1,2,4,8", 32768)
+    assert (row["identifier"], row["tp"], row["max_tokens"]) == ("fla0.6.0-triton3.6.0-sm_120", "1,2,4,8", 262144)
     assert row["requirements"] == "constraints/fla-core-0.6.0-triton-3.6.0.txt"
     assert len(matrix("--json").json["include"]) == 38
 

@@ -141,3 +141,27 @@ def test_of_a_large_artifact_what_is_asked_for_is_kept(
     (first, content), *_ = one.iter_blobs()
     assert found.read_blob(first) == content
     assert [*found._blobs] == [first]
+
+
+def test_for_another_version_it_serves_copies(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the library is installed that loads such copies; else it is of no use."""
+    place = storing.put(home, storing.variant(tmp_path, 1))
+    rewrite(place, {**header_of(place), "version": "0.0.1"})
+    found, (verdict,) = find(str(home), None)
+    assert (found, verdict.accepted) == ([], False)
+    (tmp_path / "site" / "kernels-0.17.2.dist-info").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (one,), (verdict,) = find(str(home), None)
+    assert one.elsewhere.startswith("made for fla-core 0.0.1, installed is ")
+    assert verdict.reason == f"fits packages of the same source alone: {one.elsewhere}"
+    rewrite(place, {**header_of(place), "triton": "3.0.0"})
+    found, (verdict,) = find(str(home), None)
+    assert (found, verdict.reason[:21]) == ([], "made for triton 3.0.0")
+
+
+def test_what_was_built_from_a_copy_serves_copies(home: Path, tmp_path: Path) -> None:
+    place = storing.put(home, storing.variant(tmp_path, 1))
+    rewrite(place, {**header_of(place), "copy": True, "distribution": "org/name", "version": "0+1"})
+    (one,), (verdict,) = find(str(home), None)
+    assert one.elsewhere == "built from a copy of fla"
+    assert verdict.accepted

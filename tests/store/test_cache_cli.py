@@ -47,7 +47,8 @@ def test_ls(home: Path, three: list[Artifact]) -> None:
     assert second == {
         "path": places(home)[1], "identifier": SM_90, "sha256": three[1].sha256, "target": "sm_90", "provider": "fla",
         "version": "0.6.0", "triton": "3.6.0", "size": second["size"], "installed": 1001.0,
-        "origins": [{"repo": "hf://org/name", "revision": "v1", "commit": "c" * 40}], "preferred": True, "problem": "",
+        "origins": [{"repo": "hf://org/name", "revision": "v1", "commit": "c" * 40}], "preferred": True,
+        "readable": True, "problem": "",
     }  # fmt: skip
 
 

@@ -106,7 +106,14 @@ class Found:
         records = {record.launch_key: record for record in binaries}
         header = {"identifier": "found\x1b[2J", "capability": [9, 0], "target": "sm_90", "provider": "fla"}
         self.header = header
-        self.index = SimpleNamespace(kernels=list, choices=lambda _: choices, binary=lambda _, key: records.get(key))
+        self.elsewhere, self.is_read = "", True
+        self.place = "/found"
+        self.index = SimpleNamespace(
+            kernels=list,
+            choices=lambda _: choices,
+            binary=lambda _, key: records.get(key),
+            launch_keys=lambda _: iter(records),
+        )
         self.read_blob = lambda _: code
 
 

@@ -3,9 +3,12 @@
 Under it Triton and FLA run unchanged, on CPU tensors, up to the CUDA driver.
 """
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import torch
 
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.targets import get_target
@@ -13,21 +16,43 @@ from gdn_aot.tracing import stub
 
 
 class LaunchingDriver(stub.StubDriver):
-    """Loads any binary and launches nothing."""
+    """Loads any binary and launches nothing. Devices beyond the ``targets`` are as the last one."""
 
-    def __init__(self, target: str) -> None:
-        super().__init__(get_target(target))
+    def __init__(self, *targets: str) -> None:
+        self.cards = [get_target(name) for name in targets]
+        super().__init__(self.cards[0])
         self.loaded: list[tuple[str, int]] = []
         """(entry, bytes of code) of each module loaded."""
         self.launched: list[tuple[str, tuple[int, ...]]] = []
         """(entry, grid) of each launch."""
-        self.device = 0
+        self._here = threading.local()
+        properties = [stub.StubDriver(card).utils.get_device_properties(0) for card in self.cards]
         self.utils = SimpleNamespace(
-            get_device_properties=self.utils.get_device_properties, load_binary=self._load, unload_module=lambda _: None
+            get_device_properties=lambda device: properties[self._card(device)],
+            load_binary=self._load,
+            unload_module=lambda _: None,
         )
+
+    @property
+    def device(self) -> int:
+        """The current device, of this thread as in CUDA."""
+        return getattr(self._here, "device", 0)
+
+    @device.setter
+    def device(self, device: int) -> None:
+        self._here.device = device
+
+    def _card(self, device: int) -> int:
+        return min(device, len(self.cards) - 1)
 
     def get_current_device(self) -> int:
         return self.device
+
+    def get_device_capability(self, device: int | None = None) -> tuple[int, int]:
+        return self.cards[self._card(self.device if device is None else device)].capability
+
+    def get_current_target(self) -> Any:
+        return stub.StubDriver(self.cards[self._card(self.device)]).get_current_target()
 
     def _load(self, name: str, code: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
         assert shared >= 0
@@ -78,11 +103,15 @@ class Counter:
         Autotuner._bench = bench
 
 
-def start(target: str = "sm_90") -> LaunchingDriver:
-    """Make this process one with a card of ``target``. Before the provider is imported."""
-    stub.activate(get_target(target))
-    driver = LaunchingDriver(target)
+def start(*targets: str) -> LaunchingDriver:
+    """Make this process one with a card of each of ``targets``. Before the provider is imported."""
+    driver = LaunchingDriver(*targets or ("sm_90",))
+    stub.activate(driver.cards[0])
     triton_internals.set_driver(driver)
+    cuda: Any = torch.cuda
+    cuda.device_count = lambda: len(driver.cards)
+    cuda.current_device = driver.get_current_device
+    cuda.get_device_capability = driver.get_device_capability
     return driver
 
 
@@ -113,19 +142,19 @@ import gdn_aot
 def install(**more):
     gdn_aot.install(sys.argv[1], **more)
 
-def become(target="sm_90"):
+def become(*targets):
     global driver, counter
     import launching
-    driver = launching.start(target)
+    driver = launching.start(*targets)
     counter = launching.Counter()
 
-def inputs(tokens, batch=1, heads=16, v_heads=32):
+def inputs(tokens, batch=1, heads=16, v_heads=32, dtype="bfloat16"):
     import torch
-    qk = (batch, tokens, heads, 128)
+    qk, kind = (batch, tokens, heads, 128), getattr(torch, dtype)
     return dict(
-        q=torch.empty(qk, dtype=torch.bfloat16), k=torch.empty(qk, dtype=torch.bfloat16),
-        v=torch.empty(batch, tokens, v_heads, 128, dtype=torch.bfloat16),
-        g=torch.empty(batch, tokens, v_heads), beta=torch.empty(batch, tokens, v_heads, dtype=torch.bfloat16),
+        q=torch.empty(qk, dtype=kind), k=torch.empty(qk, dtype=kind),
+        v=torch.empty(batch, tokens, v_heads, 128, dtype=kind),
+        g=torch.empty(batch, tokens, v_heads), beta=torch.empty(batch, tokens, v_heads, dtype=kind),
     )
 
 def prefill(tokens=128, ends=None, state=False, **more):

@@ -282,7 +282,7 @@ jit = triton_internals.find_kernel("kernels", "tuned")[0]
 key = triton_internals.cache_key(kernels.every)
 print(json.dumps({
     "key": key, "again": triton_internals.cache_key(kernels.every), "triton": kernels.every.cache_key,
-    "globals": triton_internals.used_globals(kernels.every),
+    "globals": triton_internals.used_globals([kernels.every]),
     "name": triton_internals.kernel_name(jit), "jit": type(jit).__name__,
 }))
 """
@@ -358,8 +358,15 @@ for name in ("odd", "aligned", "nowhere"):
     except ValueError as error:
         refused.append(str(error))
 not_constant = kernels.every.arg_names.index("odd")
+block = constant_position(kernels.every, "BLOCK")
+taken = launch({{"BLOCK": None}})
 print(json.dumps({{"got": got, "refused": refused, "odd": relaxed_key(launch().key, not_constant, 1),
-    "beyond": relaxed_key(launch().key, 99, 1)}}))
+    "beyond": relaxed_key(launch().key, 99, 1),
+    "taken": [taken.key == relaxed_key(launch().key, block, None), taken.specialization()["signature"]["BLOCK"],
+        taken.arguments["BLOCK"] == launch().arguments["BLOCK"]],
+    "folded": launch({{"BLOCK": None}}, BLOCK=1).key == relaxed_key(launch(BLOCK=1).key, block, None)
+        == launch(BLOCK=1).key,
+    "no number": relaxed_key(launch().key, constant_position(kernels.every, "NAME"), None)}}))
 """
 
 
@@ -369,6 +376,9 @@ def test_a_relaxed_key_is_the_key_of_a_launch_with_that_value(tmp_path: Path) ->
         assert row == {"key": True, "launch": True, "compiled": True, "argument": 2147483647}, name
     assert [text.rpartition(" ")[2] for text in found["refused"]] == ["odd", "aligned", "nowhere"]
     assert (found["odd"], found["beyond"]) == (None, None)
+    assert found["taken"] == [True, "i32", True], "in place of a constant it is an argument"
+    assert found["folded"], "but not the value 1"
+    assert found["no number"] is None
 
 
 @pytest.mark.parametrize("key", ["", "[]", "[('i32', '')", "nothing like a key", "[('constexpr', 'open"])

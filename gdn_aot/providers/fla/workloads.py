@@ -90,8 +90,9 @@ class Prefill(Operator):
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of state, packing, types and heads, every dense batch and every row bucket."""
         yield from self._patterns(shape, 128, (60, 70))
-        for batch in range(2, min(limits.max_batch, limits.max_tokens) + 1):
-            yield self._call(batch=batch, tokens=1, **PLAIN)
+        for batch in traffic.powers(min(limits.max_batch, limits.max_tokens)):
+            if batch > 1:
+                yield self._call(batch=batch, tokens=1, **PLAIN)
         for tokens in traffic.bucket_tokens(self._most_heads(shape), BUCKET_ROWS, limits.max_tokens):
             yield self._call(batch=1, tokens=tokens, **PLAIN, repeated=self._forms(shape)[-1])
         yield self._call(batch=1, tokens=128, l2norm=False, **PLAIN)
@@ -103,8 +104,9 @@ class Prefill(Operator):
         if tokens <= limits.max_tokens:
             yield from self._patterns(shape, tokens, traffic.uneven(tokens, self.chunk))
             yield self._call(batch=1, tokens=tokens, l2norm=False, **PLAIN)
-            for batch in range(2, min(limits.max_batch, limits.max_tokens) + 1):
-                yield self._call(batch=batch, tokens=max(1, tokens // batch), **PLAIN)
+            for batch in traffic.powers(min(limits.max_batch, limits.max_tokens)):
+                if batch > 1:
+                    yield self._call(batch=batch, tokens=max(1, tokens // batch), **PLAIN)
         for bucket in traffic.buckets_near(self._most_heads(shape), BUCKET_ROWS, tokens, limits):
             yield self._call(batch=1, tokens=bucket, **PLAIN, repeated=self._forms(shape)[-1])
 
@@ -231,6 +233,9 @@ class Recurrent(Operator):
     def _call(self, **arguments: object) -> Call:
         return Call.of(self.name, **{"other": (), **arguments})
 
+
+ARGUMENTS = {"B": "the dense batch: kernels compute positions with it, and do so with an argument as well"}
+"""Constexprs that kernels are to take as arguments; see `gdn_aot.tracing.relax`."""
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "transformers-prefill": lambda: Prefill("transformers-prefill", layer=False),

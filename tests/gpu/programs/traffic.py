@@ -67,12 +67,16 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     workloads = [provider.WORKLOADS[name]() for name in options["workloads"]]
     shapes = [calls.model_shape(tp) for tp in options["tp"]]
     made: dict[str, int] = {}
+    tokens, batches = [0], [0]
     started = time.perf_counter()
     with torch.device(calls.DEVICE):
         agreement = references_agree()
         for number in range(options["count"]):
             workload, shape = rng.choice(workloads), rng.choice(shapes)
             call = workload.sample(shape, limits, rng)
+            asked = dict(call.arguments)
+            batches.append(0 if asked.get("packed") else asked.get("batch", 1))
+            tokens.append(sum(asked.get("packed") or [asked.get("batch", 1) * asked.get("tokens", 1)]))
             try:
                 checker.make(workload, shape, call, number)
             except Exception as error:  # noqa: BLE001 - the next call may be fine, and one run should tell all
@@ -85,6 +89,9 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
         "calls": dict(sorted(made.items())),
         "checked": checker.checked,
+        "most_tokens": max(tokens),
+        "lengths_over_32768": sum(count > 1 << 15 for count in tokens),
+        "most_batch": max(batches),
         "wrong": checker.wrong,
         "worst": checker.worst,
         "references_agree": agreement,

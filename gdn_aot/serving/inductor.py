@@ -1,0 +1,63 @@
+"""Notice kernels that Inductor, the compiler of ``torch.compile``, compiles itself instead of asking Triton.
+
+Inductor writes the text of a kernel that it meets in compiled code into a module of its own, specializes it in its own
+way (an argument of 1 is a constant, floats are of 64 bits, alignment is what it can prove) and compiles it in processes
+of its own. No artifact has such a binary, and none of ours is the same code: these launches are not served.
+
+What is relied on: ``PythonWrapperCodegen.define_user_defined_triton_kernel`` is called with the ``JITFunction`` when
+Inductor is about to compile it (torch/_inductor/codegen/wrapper.py, since PyTorch 2.6). Code that it finds in its own
+cache passes unnoticed, for nothing is compiled then.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.errors import MissError
+from gdn_aot.serving import log
+from gdn_aot.serving.state import Miss
+
+if TYPE_CHECKING:
+    from gdn_aot.serving.state import State
+
+MODULE = "torch._inductor.codegen.wrapper"
+"""The module after whose import `watch` is to be called."""
+_METHOD = "define_user_defined_triton_kernel"
+_WATCHED = "_gdn_aot_watched"
+_REASON = "Inductor (torch.compile) compiles it itself"
+_HINT = "Keep it out of Inductor's code as docs/how-to/compiled.md shows, or compile with another backend"
+
+
+def watch(state: State) -> None:
+    """Have Inductor tell us of every kernel that it is about to compile, unless it is not as known."""
+    codegen = getattr(sys.modules[MODULE], "PythonWrapperCodegen", None)
+    define = getattr(codegen, _METHOD, None)
+    if define is None or hasattr(define, _WATCHED):
+        return
+
+    @functools.wraps(define)
+    def told(self: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+        _tell(state, kernel)
+        return define(self, kernel, *args, **kwargs)
+
+    setattr(told, _WATCHED, True)
+    setattr(codegen, _METHOD, told)
+
+
+def _tell(state: State, kernel: Any) -> None:
+    """Note a kernel of ours as missed.
+
+    Raises:
+        MissError: In strict mode.
+    """
+    with state.lock:
+        name = next((name for name, served in state.kernels.items() if served.jit is kernel), None)
+        if name is None or not state.active:
+            return
+        answer = "error" if state.strict else "inductor"
+        state.misses.setdefault((name, "binary", _REASON), Miss(name, "binary", "torch.compile", _REASON, answer))
+    if answer == "error":
+        raise MissError(f"{name}: {_REASON}", hint=_HINT)
+    log.warn(f"{name}: {_REASON}, so that it is not served in compiled code. {_HINT}")

@@ -1,0 +1,192 @@
+"""Kernels of the provider in packages of another name: served if they mean the same, and never silently left out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copying import CALL, CHANGED_H, FWD_H, HUB, KERNEL_H, copy_fla
+
+from gdn_aot._hooks import ImportHook
+
+
+@pytest.fixture(scope="module")
+def absolute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy that imports itself by its own name."""
+    return copy_fla(tmp_path_factory.mktemp("absolute") / HUB).parent
+
+
+@pytest.fixture(scope="module")
+def relative(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_fla(tmp_path_factory.mktemp("relative") / "vendored" / "fla_x", relative=True).parent.parent
+
+
+@pytest.mark.parametrize(("kind", "root"), [("absolute", HUB), ("relative", "vendored.fla_x")])
+def test_a_copy_is_served(serve: Any, request: pytest.FixtureRequest, kind: str, root: str) -> None:
+    got = serve(f"{CALL}install(strict=True); become(); chunk({root!r}); step({root!r}); done()", _site(request, kind))
+    _all_served(got, root)
+    assert got["report"]["loaded"][f"{root}.ops.common.chunk_delta_h:{KERNEL_H}"] == 1
+
+
+def _site(request: pytest.FixtureRequest, kind: str) -> Path:
+    site: Path = request.getfixturevalue(kind)
+    return site
+
+
+def _all_served(got: Any, *roots: str) -> None:
+    report = got["report"]
+    assert (got["compiled"], got["benchmarked"], report["misses"], report["refused"]) == ([], 0, [], {})
+    assert {name.partition(".ops.")[0].partition(".modules.")[0] for name in report["loaded"]} == set(roots)
+    assert len(got["launched"]) >= 8
+
+
+def test_two_copies_and_the_provider_itself(serve: Any, absolute: Path, relative: Path) -> None:
+    """Each is served on its own."""
+    got = serve(
+        f"{CALL}sys.path.insert(0, {str(relative)!r}); install(strict=True); become()\n"
+        f"for root in {HUB!r}, 'fla', 'vendored.fla_x': chunk(root); step(root)\n"
+        "done()",
+        absolute,
+    )
+    _all_served(got, HUB, "fla", "vendored.fla_x")
+    assert len(got["launched"]) == 3 * 8
+
+
+def test_imported_before_it_is_installed(serve: Any, absolute: Path) -> None:
+    got = serve(
+        f"{CALL}become(); importlib.import_module({HUB!r} + '.ops.gated_delta_rule'); install(strict=True);"
+        f"chunk({HUB!r}); step({HUB!r}); done()",
+        absolute,
+    )
+    _all_served(got, HUB)
+
+
+EDITS: dict[str, tuple[dict[str, tuple[str, str]], str, str]] = {
+    "body": (CHANGED_H, KERNEL_H, f"the body of {KERNEL_H} is not the one"),
+    "callee": (
+        {"ops/utils/op.py": ("return tl.math.exp2(x.to(tl.float32))", "return tl.math.exp2((x).to(tl.float32))")},
+        KERNEL_H,
+        f"exp2 in {KERNEL_H} is not the function",
+    ),
+    "global": (
+        {
+            "ops/gated_delta_rule/chunk_fwd.py": (
+                "    SOLVE_TRIL_DOT_PRECISION = tl.constexpr('tf32')",
+                "    SOLVE_TRIL_DOT_PRECISION = tl.constexpr('tf32x3')",
+            )
+        },
+        "chunk_gated_delta_rule_fwd_kkt_solve_kernel",
+        "the global SOLVE_TRIL_DOT_PRECISION is constexpr[tf32x3]",
+    ),
+    "shadowed name": (
+        {FWD_H: ("\nNUM_WARPS = ", "\nfrom triton.language import maximum as min\n\nNUM_WARPS = ")},
+        KERNEL_H,
+        f"{KERNEL_H} reads min, which the artifact does not have",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_what_differs_is_said_and_the_rest_served(serve: Any, tmp_path: Path, edit: str) -> None:
+    edits, kernel, reason = EDITS[edit]
+    copy = copy_fla(tmp_path / HUB, edits=edits)
+    code = f"{CALL}install(); said = listen(); become(); first = tried(chunk, {HUB!r});"
+    got = serve(f"{code} tried(chunk, {HUB!r}, 200); tried(step, {HUB!r}); done(said=said, first=first)", tmp_path)
+    refused = {name.partition(":")[2]: why for name, why in got["report"]["refused"].items()}
+    assert reason in refused[kernel]
+    assert {"exp2", "callee"} & {edit} or set(refused) == {kernel}
+    (told,) = [text for text in got["said"] if "is not served" in text]
+    assert f"{HUB} is {copy}/__init__.py" in told
+    assert f"gdn-aot build --arch sm_90 --provider fla --package {copy} --model NAME" in told
+    if edit == "body":
+        assert got["first"] == ""
+        assert set(got["compiled"]) == {KERNEL_H}
+        assert "fused_recurrent_gated_delta_rule_fwd_kernel" in {
+            name.partition(":")[2] for name in got["report"]["loaded"]
+        }
+
+
+def test_what_differs_is_an_error_in_strict_mode(serve: Any, tmp_path: Path) -> None:
+    """Of the kernel that differs alone, and not before it is launched."""
+    copy = copy_fla(tmp_path / HUB, edits=CHANGED_H)
+    got = serve(
+        f"{CALL}install(strict=True); become(); importlib.import_module({HUB!r} + '.ops.gated_delta_rule');"
+        f"errors = [tried(step, {HUB!r}), tried(chunk, {HUB!r}), tried(chunk, {HUB!r}), tried(chunk, 'fla')];"
+        "done(errors=errors)",
+        tmp_path,
+    )
+    step, first, again, own = got["errors"]
+    assert step == own == ""
+    assert first.startswith(f"MissError: {HUB}.ops.common.chunk_delta_h:{KERNEL_H} is not served: the body of")
+    assert f"--package {copy}" in first
+    assert again == first
+    assert got["compiled"] == []
+
+
+def test_a_kernel_of_an_unknown_package(serve: Any, tmp_path: Path) -> None:
+    """Another layout than the provider's: its place in the package says nothing, its name does."""
+    package = copy_fla(tmp_path / "engine", name="engine")
+    (package / "ops" / "common").rename(package / "ops" / "usual")
+    for file in package.rglob("*.py"):
+        file.write_text(file.read_text().replace("engine.ops.common", "engine.ops.usual"))
+    code = f"{CALL}install(strict=STRICT); said = listen(); become(); error = tried(chunk, 'engine');"
+    code += "done(said=said, error=error)"
+    got = serve(code.replace("STRICT", "True"), tmp_path)
+    assert got["error"].startswith("MissError: engine.ops.")
+    assert "no artifact in use has a kernel of this source" in got["error"]
+    assert "No artifact can cover it" in got["error"]
+    assert got["compiled"] == []
+    got = serve(code.replace("STRICT", "False"), tmp_path)
+    assert got["error"] == ""
+    (told,) = [text for text in got["said"] if "is not served" in text]
+    assert "package engine" in told or "engine is " in told
+    assert got["compiled"]
+    assert set(got["report"]["refused"].values()) == {"no artifact in use has a kernel of this source"}
+
+
+def test_kernels_of_other_names_are_none_of_our_business(serve: Any, tmp_path: Path) -> None:
+    (tmp_path / "others.py").write_text(
+        "import triton\nimport triton.language as tl\n@triton.jit\ndef copy_kernel(x, N: tl.constexpr):\n"
+        "    tl.store(x + tl.arange(0, N), 1)\n"
+    )
+    got = serve(
+        "install(strict=True); become(); import others, torch; others.copy_kernel[(1,)](torch.zeros(16), 16);done()",
+        tmp_path,
+    )
+    assert got["compiled"] == ["copy_kernel"]
+    assert got["report"]["refused"] == {}
+
+
+def test_hooks_that_others_set_stay(serve: Any, tmp_path: Path) -> None:
+    """A monitor that takes Triton's hooks, or wraps the binder itself, neither loses them nor switches ours off."""
+    copy_fla(tmp_path / HUB, edits=CHANGED_H)
+    got = serve(
+        f"""{CALL}
+install(strict=True); become()
+importlib.import_module({HUB!r} + ".ops.gated_delta_rule")
+from triton import knobs
+from triton.runtime.jit import JITFunction
+seen, bound = [], []
+knobs.runtime.jit_post_compile_hook = lambda **given: seen.append(given["fn"].name)
+within = JITFunction.create_binder
+def create_binder(function):
+    bound.append(function.fn.__name__)
+    return within(function)
+JITFunction.create_binder = create_binder
+errors = [tried(chunk, {HUB!r}), tried(step, {HUB!r})]
+done(errors=errors, bound=bound, kept=JITFunction.create_binder is create_binder)
+""",
+        tmp_path,
+    )
+    assert got["errors"][0].startswith("MissError")
+    assert got["errors"][1] == ""
+    assert KERNEL_H in got["bound"]
+    assert got["kept"]
+
+
+def test_ends_of_names() -> None:
+    """Of packages, not of words; and of what was imported before."""
+    hook, seen = ImportHook(), []
+    hook.after_imports_ending([".util", ".nothing.here"], seen.append)
+    assert "importlib.util" in seen
+    assert all(name.endswith(".util") for name in seen)
+    hook.remove()

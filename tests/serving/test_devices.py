@@ -1,0 +1,181 @@
+"""Devices of several architectures in one process, as ``device_map="auto"`` has them: each is served from its own."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builds import PREFILL_AND_DECODE, Built
+from helpers import python
+from launching import PRELUDE, TOLD
+
+CODE = """
+def own():
+    served = gdn_aot.serving.loader.state().kernels
+    return {name: {str(key): str(config) for key, config in kernel.tuner.cache.items()}
+        for name, kernel in served.items() if kernel.tuner}
+def devices():
+    return sorted({device for device, _, _ in gdn_aot.serving.loader.state().modules})
+def norm():
+    import torch
+    from fla.modules.norm.l2norm import l2norm
+    return l2norm(torch.empty(1, 128, 16, 128, dtype=torch.bfloat16))
+"""
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Any:
+    """Run code in a process of its own that may serve several artifacts."""
+
+    def together(code: str, *built: Built) -> Any:
+        folder = tmp_path / "artifacts"
+        folder.mkdir(exist_ok=True)
+        for one in built:
+            os.link(one.path, folder / one.path.name)
+        extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
+        return python(PRELUDE + CODE + code, folder, home=tmp_path / "home", extra=extra)
+
+    return together
+
+
+def nothing_was_made(got: Any) -> bool:
+    return (got["compiled"], got["benchmarked"], got["report"]["misses"]) == ([], 0, [])
+
+
+@pytest.mark.parametrize("cards", [("sm_90", "sm_120"), ("sm_120", "sm_90")])
+def test_each_device_is_served_from_its_own_artifact(
+    together: Any, sm_90: Built, sm_120: Built, cards: tuple[str, str]
+) -> None:
+    """In either order: candidates of the provider are those of the first device, choices those of each."""
+    got = together(
+        f"""
+install(strict=True); become{cards}
+seen = []
+for driver.device in (0, 1, 0, 1):
+    prefill(300); prefill(300, state=True); decode()
+    seen.append(own())
+done(devices=devices(), seen=seen)
+""",
+        sm_90,
+        sm_120,
+    )
+    assert nothing_was_made(got)
+    assert got["devices"] == [0, 1]
+    assert [verdict["accepted"] for verdict in got["report"]["artifacts"]] == [True, True]
+    assert got["seen"][:2] == got["seen"][2:]
+    of_card = {"sm_90": sm_90, "sm_120": sm_120}
+    for card, seen in zip(cards, got["seen"], strict=False):
+        for name, choices in seen.items():
+            kernel = of_card[card].kernel(name.rpartition(":")[2])
+            known = {str(choice.key): dict(choice.config.kwargs) for choice in kernel.choices}
+            for key, config in choices.items():
+                assert all(f"{argument}: {value}" in config for argument, value in known[key].items()), (card, name)
+    assert got["seen"][0] != got["seen"][1], "or the test says nothing"
+
+
+def test_a_device_without_an_artifact_is_tritons(together: Any, sm_90: Built, sm_120: Built) -> None:
+    """It is told of once, tuned for itself, and what it tuned is launched nowhere else."""
+    got = together(
+        """
+install(); become("sm_90", "sm_120", "sm_80")
+found = []
+for driver.device in (0, 2, 1, 2, 0):
+    before = counter.benchmarked
+    norm()
+    (config,) = own()["fla.modules.norm.l2norm:l2norm_fwd_kernel"].values()
+    found.append([driver.device, counter.benchmarked - before > 0])
+done(found=found, devices=devices())
+""",
+        sm_90,
+        sm_120,
+    )
+    assert got["found"] == [[0, False], [2, True], [1, False], [2, False], [0, False]]
+    assert got["compiled"] == ["l2norm_fwd_kernel"]
+    assert got["devices"] == [0, 1]
+    assert {miss["what"] for miss in got["report"]["misses"]} == {"binary", "choice"}
+    got = together('install(strict=True); become("sm_90", "sm_80")\nnorm(); driver.device = 1' + TOLD.format("norm()"))
+    assert got["error"] == "MissError"
+    assert got["compiled"] == []
+
+
+def test_devices_in_threads_at_once(together: Any, sm_90: Built, sm_120: Built) -> None:
+    got = together(
+        """
+install(strict=True); become("sm_90", "sm_120")
+import threading
+prefill(100)  # imports
+errors, barrier = [], threading.Barrier(6)
+def work(device):
+    driver.device = device
+    barrier.wait()
+    try:
+        for tokens in (100, 300, 1000):
+            prefill(tokens, state=tokens == 300); decode()
+    except Exception as error:
+        errors.append(repr(error))
+threads = [threading.Thread(target=work, args=(number % 2,)) for number in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+done(errors=errors, devices=devices())
+""",
+        sm_90,
+        sm_120,
+    )
+    assert got["errors"] == []
+    assert nothing_was_made(got)
+    assert got["devices"] == [0, 1]
+
+
+def test_a_device_of_before_ampere(together: Any, sm_70: Built) -> None:
+    """FLA asks for products as IEEE has them itself when it is imported there, as it did when it was built for it."""
+    got = together(
+        """
+install(strict=True); become("sm_70")
+prefill(300, dtype="float16"); decode(dtype="float16")
+import os
+done(asked=os.environ["TRITON_F32_DEFAULT"])
+""",
+        sm_70,
+    )
+    assert got["asked"] == "ieee"
+    assert nothing_was_made(got)
+    assert len(got["report"]["loaded"]) == 7
+
+
+@pytest.fixture(scope="session")
+def sm_90_fp16(build: Any) -> Built:
+    made: Built = build("--arch", "sm_90", "--model", "qwen3.5-9b", "--dtype", "fp16", *PREFILL_AND_DECODE)
+    return made
+
+
+@pytest.mark.parametrize("cards", [("sm_90", "sm_70"), ("sm_70", "sm_90")])
+def test_globals_that_follow_from_the_first_device(
+    together: Any, sm_70: Built, sm_90_fp16: Built, cards: tuple[str, str]
+) -> None:
+    """One of FLA's kernels reads a global that is set by whether the first device has TF32."""
+    code = f"""
+install(strict=True); become{cards}
+for driver.device in (0, 1):
+    prefill(300, dtype="float16"); decode(dtype="float16")
+done(devices=devices())
+"""
+    got = together(code, sm_70, sm_90_fp16)
+    assert nothing_was_made(got)
+    assert got["devices"] == [0, 1]
+    assert got["report"]["refused"] == {}
+
+
+def test_such_a_global_changed_by_the_user_is_refused(together: Any, sm_70: Built, sm_90_fp16: Built) -> None:
+    """The value is that of an artifact that is here, but for a device that is not."""
+    got = together(
+        """
+become("sm_90")
+import triton.language as tl
+import fla.ops.gated_delta_rule.chunk_fwd as module
+module.SOLVE_TRIL_DOT_PRECISION = tl.constexpr("ieee")
+install(); prefill(300, dtype="float16"); done()
+""",
+        sm_70,
+        sm_90_fp16,
+    )
+    assert got["compiled"] == ["chunk_gated_delta_rule_fwd_kkt_solve_kernel"]

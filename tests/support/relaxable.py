@@ -1,0 +1,34 @@
+# ruff: noqa: ANN001, ANN201, ANN202 - Triton reads the annotations
+"""Kernels whose constexprs are used in one way each."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _position(X: tl.constexpr):
+    pid = tl.program_id(0).to(tl.int64)
+    return pid % X, pid // X
+
+
+@triton.autotune(configs=[triton.Config({}, num_warps=warps) for warps in (1, 2)], key=["N", "B", "NB"])
+@triton.jit(do_not_specialize=["T"])
+def every(x, T, N: tl.constexpr, B: tl.constexpr, NB: tl.constexpr, H: tl.constexpr):
+    """Use N as a size and B and H in sums, and NB not at all."""
+    batch, chunk = _position(B * H)
+    offsets = chunk * N + tl.arange(0, N)
+    tl.store(x + batch * T + offsets, B * 1.0, mask=offsets < T)
+
+
+@triton.jit
+def as_a_size(x, B: tl.constexpr):
+    """Use B for what only a constexpr can be."""
+    tl.store(x + tl.arange(0, B), 1.0)
+
+
+@triton.jit
+def in_a_branch(x, NB: tl.constexpr):
+    """Read NB to decide what is compiled."""
+    tl.store(x, 1.0)
+    if NB > 1000:
+        tl.store(x, 2.0)
