@@ -28,7 +28,7 @@ def artifact(build: Any) -> Built:
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def called(request: pytest.FixtureRequest, artifact: Built, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return call(request.param, artifact.path, tmp_path_factory.mktemp("home"), *WAYS)
+    return call(request.param, artifact.path, "sm_90", tmp_path_factory.mktemp("home"), *WAYS)
 
 
 def test_nothing_is_missed_compiled_or_benchmarked(called: Any) -> None:

@@ -22,15 +22,15 @@ PREFILL = {
 """What one forward pass of the chunked operator launches."""
 
 
-def call(version: str, artifact: Path, home: Path, *ways: str) -> Any:
-    """Call every model in these ways with a version of transformers; return what the process prints."""
+def call(version: str, artifact: Path, target: str, home: Path, *ways: str) -> Any:
+    """Call every model in these ways with a version of transformers, on a stand-in for a card of ``target``."""
     installed = ROOT / f".transformers-{version}"
     if not installed.is_dir():
         pytest.skip(f"make unit puts transformers {version} into {installed.name}")
     program = (SUPPORT / "programs/transformers_models.py").read_text()
     path = os.pathsep.join(map(str, (installed, ROOT, SUPPORT)))
     extra = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TRITON_CACHE_DIR": str(home / "triton")}
-    got = python(program, artifact, *ways, home=home, extra=extra)
+    got = python(program, artifact, target, *ways, home=home, extra=extra)
     assert got["transformers"] == version
     return got
 

@@ -1,4 +1,4 @@
-"""Call models of transformers as its users do, served from an artifact in strict mode: ``ARTIFACT WAY...``.
+"""Call models of transformers as its users do, served from an artifact in strict mode: ``ARTIFACT TARGET WAY...``.
 
 Models and weights are transformers' own, on the CPU; layers are narrow and few, but heads and head dimensions are those
 of the checkpoints. FLA's operators run as on a GPU, up to the driver: `launching` stands in for it. Prints for every
@@ -13,7 +13,7 @@ from typing import Any
 
 import launching
 
-driver = launching.start("sm_90")
+driver = launching.start(sys.argv[2])
 counter = launching.Counter()
 
 import fla.ops.gated_delta_rule as operators  # noqa: E402
@@ -132,7 +132,7 @@ def train(model: Any) -> None:
 
 def main() -> None:
     """Call every model in every way that is asked for, and print what came of it."""
-    artifact, *ways = sys.argv[1:]
+    artifact, _, *ways = sys.argv[1:]
     gdn_aot.install(artifact, strict=True)
     for name in ("chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule"):
         count(name)
