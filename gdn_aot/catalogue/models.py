@@ -163,9 +163,9 @@ def _suggest(wrong: str, known: Iterable[str], otherwise: str) -> str:
 
 
 def _dtype(text: str) -> str:
-    name = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16"}.get(text.lower(), text.lower())
+    name = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32"}.get(text.lower(), text.lower())
     if name not in DTYPES:
-        raise UsageError(f"unknown dtype {text!r}; known are {', '.join(DTYPES)}", hint="use bf16 or fp16")
+        raise UsageError(f"unknown dtype {text!r}; known are {', '.join(DTYPES)}", hint="use bf16, fp16 or fp32")
     return name
 
 

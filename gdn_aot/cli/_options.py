@@ -53,7 +53,7 @@ models = together(
     many(
         "--shape", "KEY=VALUE,...", "Another shape, as heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16; repeatable."
     ),
-    many("--dtype", "TYPE", "bf16 or fp16 instead of the model's own; repeatable."),
+    many("--dtype", "TYPE", "bf16, fp16 or fp32 instead of the model's own; repeatable."),
     default("--provider", "fla", "Whose kernels to build.", metavar="NAME"),
 )
 """What `gdn_aot.cli._job.selected_shapes` reads."""

@@ -10,7 +10,9 @@ What is exact but for the rounding to bf16 at the end is off by at most 2^-8 at 
 Those are the figures for bf16. fp16 has three more bits: its rounding is off by an eighth. The chunked operator rounds
 its intermediates too, and an eighth is what a simulation of those roundings gives (4.6e-4 against 3.7e-3 at 300
 tokens); but where tensor cores take float32 operands as tf32, that rounding is as coarse as fp16 and comes on top, so a
-quarter is allowed. Doubling beta, for negative eigenvalues, raises the error by less than a fifth in that simulation.
+quarter is allowed. A float32 model is allowed that quarter too: its operands are multiplied as tf32, which has as many
+bits as fp16. What tensor cores have no part in is then exact but for float32 arithmetic. Doubling beta, for negative
+eigenvalues, raises the error by less than a fifth in that simulation.
 """
 
 from __future__ import annotations
@@ -64,6 +66,9 @@ CHUNK = 64
 _OF_FP16 = {"chunk.out": 1 / 4, "chunk.state": 1 / 4, "recurrent.out": 1 / 8, "norm.out": 1 / 8, "conv.out": 1 / 8}
 _OF_FP16 |= {"layer.out": 1 / 8, "layer.state": 1 / 8}
 """Limits for fp16 over those for bf16; what is not here is float32 in both."""
+_OF_FP32 = {"chunk.out": 1 / 4, "chunk.state": 1 / 4, "recurrent.out": 2**-9, "norm.out": 2**-9, "conv.out": 2**-9}
+"""The same for float32: 2^-9 of what rounding to bf16 may do is 7e-6, and a wrong kernel is off by 1e-3 or more."""
+_FINER = {torch.float16: _OF_FP16, torch.float32: _OF_FP32}
 _IN_PLACE = {"conv": ("cache",), "norm": ()}
 """Inputs that a call may change; elsewhere those of an engine's layer, which has them to itself."""
 
@@ -149,7 +154,7 @@ def changed(kind: str, inputs: Tensors, kept: Tensors) -> str | None:
 
 def _outputs(kind: str, found: torch.Tensor, expected: torch.Tensor, lengths: Sequence[int] | None) -> list[Deviation]:
     name = f"{kind}.out"
-    finer = _OF_FP16[name] if found.dtype == torch.float16 else 1.0
+    finer = _FINER.get(found.dtype, {}).get(name, 1.0)
     sequence, chunk = token_errors(found, expected, lengths)
     made = [Deviation(name=f"{name} of a chunk", error=chunk, limit=finer * SHORT[name])]
     if sequence is not None:
@@ -166,7 +171,7 @@ def _state(
     first = inputs.get("q", inputs.get("projected"))
     assert first is not None  # noqa: S101
     full = f"gated.{name}" if kind == "recurrent" and inputs.get("A_log") is not None else f"{kind}.{name}"
-    finer = _OF_FP16.get(full, 1.0) if first.dtype == torch.float16 else 1.0
+    finer = _FINER.get(first.dtype, {}).get(full, 1.0)
     limits = LONG if long and first.shape[1] >= CHUNK else SHORT
     rounding = 0.0 if found.dtype == torch.float32 else ROUNDING  # some engines keep states in 16 bits
     return Deviation(name=full, error=state_error(found, expected), limit=finer * limits[full] + rounding)

@@ -42,7 +42,7 @@ def refuse(tmp_path: Path) -> Any:
         ((*_GOOD, "--provider", "fla2"), "unknown provider 'fla2'", "did you mean fla?"),
         ((*_GOOD, "--provider", "zzz"), "unknown provider 'zzz'", "gdn-aot providers"),
         ((*_GOOD, "--tp", "0"), "--tp: 0 is not positive", "1,2,4,8"),
-        ((*_GOOD, "--dtype", "fp8"), "unknown dtype 'fp8'", "use bf16 or fp16"),
+        ((*_GOOD, "--dtype", "fp8"), "unknown dtype 'fp8'", "use bf16, fp16 or fp32"),
         ((*_GOOD, "--workload", "nope"), "matches 'nope'", "transformers-prefill"),
         ((*_GOOD, "--workload", "*-train"), "no inference workload", "transformers-prefill"),
         ((*_GOOD, "--max-tokens", "0"), "--max-tokens", "--help"),

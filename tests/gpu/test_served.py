@@ -16,7 +16,7 @@ CALLS = 500
 
 
 def test_500_random_calls(program: Program, artifact: Loaded, record: Record) -> None:
-    inference = set(get_provider("fla").workloads)
+    inference = set(get_provider("fla").inference)
     workloads = sorted(inference & set(artifact.manifest.workloads))
     assert set(workloads) == inference, "the artifact must cover every inference workload"
     answer = program(

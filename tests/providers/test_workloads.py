@@ -13,7 +13,8 @@ from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits, PROVIDERS
 zeros = torch.Tensor.new_zeros
 module = start({"provider": "fla", "target": sys.argv[1]})
-inference = PROVIDERS["fla"].workloads
+fla = PROVIDERS["fla"]
+inference, training = fla.inference, (*fla.training, *fla.training_on_request)
 shapes = [find_model(name).shape(tp) for name, tp in (("qwen3.5-9b", 1), ("olmo-hybrid-7b", 1), ("qwen3.5-27b", 4))]
 """
 
@@ -44,7 +45,7 @@ for name in inference:
         wanted = keys(workload.cases(shape, limits), workload, shape)
         report["keys"] += len(wanted)
         report["missing"] += [[name, str(key)] for key in sorted(wanted - keys(calls, workload, shape), key=str)]
-for name in (*PROVIDERS["fla"].workloads, *PROVIDERS["fla"].training):
+for name in (*inference, *training):
     workload = module.WORKLOADS[name]()
     for length in (1, 2, 300, 4096, 8192):
         for call in workload.tune(shapes[0], length, Limits(max_tokens=4096, max_batch=4)):
@@ -52,7 +53,7 @@ for name in (*PROVIDERS["fla"].workloads, *PROVIDERS["fla"].training):
             made = inputs.get("q", inputs.get("x"))
             if made.shape[0] * made.shape[1] > 4096:
                 report["long"].append(str(call))
-            report["natural"] += [name] if name in PROVIDERS["fla"].training else []
+            report["natural"] += [name] if name in training else []
 print(json.dumps(report))
 """
 

@@ -112,7 +112,7 @@ def build(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
 @pytest.fixture(scope="session")
 def sm_120(build: Callable[..., Built]) -> Built:
-    """Every inference workload of one model."""
+    """What is built of one model unless more is asked for."""
     return build("--arch", "sm_120", "--model", "qwen3.5-9b")
 
 

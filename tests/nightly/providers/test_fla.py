@@ -48,7 +48,7 @@ from gdn_aot.catalogue.providers import Limits, PROVIDERS; from gdn_aot.machine 
 from gdn_aot.catalogue.targets import get_target
 shapes = [ModelShape(**shape) for shape in json.loads(sys.argv[1])]
 limits, fla = Limits(max_tokens=8192, max_batch=4), PROVIDERS["fla"]
-wanted = Wanted(provider=fla, shapes=tuple(shapes), fp16_fallback=False, limits=limits, workloads=fla.workloads)
+wanted = Wanted(provider=fla, shapes=tuple(shapes), fp16_fallback=False, limits=limits, workloads=fla.inference)
 with Worker("fla", get_target("sm_90")) as worker:
     trace = Trace.from_json(worker.trace(wanted, "12"))
 print(json.dumps({
@@ -100,7 +100,7 @@ def test_the_reference_version(tmp_path: Path) -> None:
     assert made["version"] == "0.6.0"
     assert made["refused"] == []
     assert set(made["kernels"]) >= EXPECTED["0.6.0"]
-    assert made["workloads"] == list(PROVIDERS["fla"].workloads)
+    assert made["workloads"] == list(PROVIDERS["fla"].inference)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -1,4 +1,4 @@
-"""Call models of transformers as its users do, served from the artifact that is the first argument, in strict mode.
+"""Call models of transformers as its users do, served from an artifact in strict mode: ``ARTIFACT TARGET WAY...``.
 
 Models and weights are transformers' own, on the CPU; layers are narrow and few, but heads and head dimensions are those
 of the checkpoints. FLA's operators run as on a GPU, up to the driver: `launching` stands in for it. Prints for every
@@ -13,7 +13,7 @@ from typing import Any
 
 import launching
 
-driver = launching.start("sm_90")
+driver = launching.start(sys.argv[2])
 counter = launching.Counter()
 
 import fla.ops.gated_delta_rule as operators  # noqa: E402
@@ -130,12 +130,10 @@ def train(model: Any) -> None:
     assert all(gradient is not None for gradient in gradients)
 
 
-WAYS = (prefill, padded, packed, decode, turns, chunked, static, train)
-
-
 def main() -> None:
-    """Call every model in every way and print what came of it."""
-    gdn_aot.install(sys.argv[1], strict=True)
+    """Call every model in every way that is asked for, and print what came of it."""
+    artifact, _, *ways = sys.argv[1:]
+    gdn_aot.install(artifact, strict=True)
     for name in ("chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule"):
         count(name)
     logging.set_verbosity_error()
@@ -144,14 +142,13 @@ def main() -> None:
     for kind, own in MODELS.items():
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**NARROW, **own}))
         done[kind] = {}
-        for way in WAYS:
+        for way in ways:
             ran.clear()
             driver.launched.clear()
-            model.train(way is train)
-            with torch.set_grad_enabled(way is train):
-                way(model)
-            launched = Counter(entry for entry, _ in driver.launched)
-            done[kind][way.__name__] = {"ran": dict(ran), "launched": launched}
+            model.train(way == "train")
+            with torch.set_grad_enabled(way == "train"):
+                globals()[way](model)
+            done[kind][way] = {"ran": dict(ran), "launched": Counter(entry for entry, _ in driver.launched)}
     report = gdn_aot.report().to_dict()
     more = {"transformers": transformers.__version__, "compiled": counter.compiled, "benchmarked": counter.benchmarked}
     print(json.dumps({"done": done, "report": report, **more}))
