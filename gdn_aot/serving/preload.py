@@ -40,12 +40,12 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
     Raises:
         UsageError: No artifact was built for this model and tensor-parallel size.
     """
-    import torch
-
     state = loader.state()
     if not state.active:
         log.warn(f"nothing to preload: {state.problem or 'no artifact fits this process'}")
         return 0
+    import torch
+
     device = torch.cuda.current_device() if device is None else _number(device)
     model = model and _catalogue_name(model)
     with torch.cuda.device(device):

@@ -168,6 +168,22 @@ def test_sdist_and_wheel(job: Callable[..., Job]) -> None:
         assert run == [".venv/bin/python", "-m", tool, *arguments]
 
 
+def test_a_wheel_for_every_system(job: Callable[..., Job]) -> None:
+    """It is built without a compiler and named anew; one with compiled code in it is refused."""
+    for inside, code in (("gdn_aot/__init__.py", 0), ("gdn_aot/triton_internals/_launch.abi3.so", 1)):
+        made = job("release", "sdist")
+        shutil.rmtree(made.work / "pure", ignore_errors=True)
+        (made.work / "pure").mkdir()
+        (made.work / "pure/gdn_aot-0.2.0-py3-none-any.whl").touch()
+        made.fake("python", f'{PYTHON}\nif [ "$2" = zipfile ]; then echo "{inside}"; fi\n')
+        made.step("Wheel for every system", code=code)
+        built, named = (call for call in made.calls() if call[1:3] in (["-m", "build"], ["-m", "wheel"]))
+        assert built[3:] == ["--wheel", "--outdir", "pure"]
+        assert named[3:10] == ["tags", "--python-tag", "py3", "--abi-tag", "none", "--platform-tag", "any"]
+        assert (made.work / "dist/gdn_aot-0.2.0-py3-none-any.whl").exists() == (code == 0)
+        shutil.rmtree(made.root)
+
+
 def test_a_release_has_the_version_of_its_tag(job: Callable[..., Job]) -> None:
     made = job("release", "sdist")
     (made.work / "dist").mkdir()
