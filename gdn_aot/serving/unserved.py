@@ -21,6 +21,9 @@ from gdn_aot.triton_internals.guarding import guard_made
 if TYPE_CHECKING:
     from gdn_aot.serving.state import State
 
+_NOWHERE = "no artifact in use has a kernel of this source"
+"""Of a kernel that is at the place of none."""
+
 
 def watch(state: State, jit: Any, *, refused: bool = False) -> None:
     """See to it that a function which was made before the loader came does not go unnoticed.
@@ -56,7 +59,7 @@ def note(state: State, jit: Any, *, refused: bool = False, raising: bool = True)
             return
         kernel = shown(f"{jit.fn.__module__}:{jit.fn.__qualname__}")
         with state.lock:
-            said = _said(state, kernel, jit.fn.__module__)
+            said = _said(state, kernel, jit.fn)
     except Exception as error:  # noqa: BLE001 - someone else's launch goes on
         state.unexpected("a kernel that is not served", error)
         return
@@ -73,24 +76,24 @@ def note(state: State, jit: Any, *, refused: bool = False, raising: bool = True)
 
 def _is_known(state: State, name: str) -> bool:
     """Say whether a function has the name of a GDN kernel: of those known, or of an artifact whose index was read."""
-    return name in KERNEL_NAMES or any(
-        record.qualname == name for found in state.found if found.is_read for record in found.index.kernels()
-    )
+    return name in KERNEL_NAMES or _is_recorded(state, name)
 
 
-def _said(state: State, kernel: str, module: str) -> tuple[str, str, str] | None:
+def _is_recorded(state: State, name: str) -> bool:
+    return any(record.qualname == name for found in state.found if found.is_read for record in found.index.kernels())
+
+
+def _said(state: State, kernel: str, function: Any) -> tuple[str, str, str] | None:
     """Return the package of a kernel, why it is not served, and what to do; None if there is nothing to say."""
-    root = state.copied_from(kernel)
-    if root is not None:
-        if kernel not in state.refused:
-            return None
-        return root, state.refused[kernel], _build(state, root)
-    top = module.partition(".")[0]
-    if top in state.own_packages():
+    root, top = state.copied_from(kernel), function.__module__.partition(".")[0]
+    if root is None and top in state.own_packages():
         return None
-    reason = "no artifact in use has a kernel of this source"
-    state.refused[kernel] = reason
-    return top, reason, _other(top)
+    if kernel not in state.refused:
+        if root is not None and not _is_recorded(state, function.__qualname__):
+            return None  # what the artifacts lack of their provider, they lack of its copies
+        state.refused[kernel] = _NOWHERE
+    reason = state.refused[kernel]
+    return root or top, reason, _build(state, root) if root and reason != _NOWHERE else _other(root or top)
 
 
 def _place(package: str) -> str:

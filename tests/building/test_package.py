@@ -96,7 +96,7 @@ chunk(root); step(root); done(root=root)""",
     )
     assert got["root"] == HUB
     assert (got["compiled"], got["benchmarked"], got["report"]["misses"]) == ([], 0, [])
-    assert got["report"]["refused"] == {}
+    assert not [name for name in got["report"]["refused"] if name.startswith(HUB)]
 
 
 def test_doctor_finds_it_in_the_cache_of_the_hub(

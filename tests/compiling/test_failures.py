@@ -19,7 +19,7 @@ from jobs import make_job
 from processes import living
 
 from gdn_aot.building import pipeline
-from gdn_aot.catalogue.providers import Limits
+from gdn_aot.catalogue.providers import PROVIDERS, Limits
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.executor import Answer, LocalCompiling
 
@@ -206,7 +206,7 @@ def test_computing_counts_and_waiting_does_not(
     options: dict[str, Any] = {"workloads": ["gated-norm"], "limits": limits, "jobs": 1, "timeout": 300}
     job, target = make_job(tmp_path / "cache", tmp_path, shapes=[shape], **options), get_target("sm_120")
     with ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, "fla", target)
+        lazy = pipeline.LazyWorker(stack, PROVIDERS["fla"], target)
         run = pipeline.compile_target(job, target, lazy, lambda *_: None).run
     compiled = [answer.seconds for answer in answers if not answer.reused]
     assert compiled

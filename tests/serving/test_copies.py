@@ -125,13 +125,14 @@ def test_what_differs_is_an_error_in_strict_mode(serve: Any, tmp_path: Path) -> 
 def test_a_kernel_of_an_unknown_package(serve: Any, tmp_path: Path) -> None:
     """Another layout than the provider's: its place in the package says nothing, its name does."""
     package = copy_fla(tmp_path / "engine", name="engine")
-    (package / "ops" / "common").rename(package / "ops" / "usual")
+    (package / "ops").rename(package / "operators")
     for file in package.rglob("*.py"):
-        file.write_text(file.read_text().replace("engine.ops.common", "engine.ops.usual"))
-    code = f"{CALL}install(strict=STRICT); said = listen(); become(); error = tried(chunk, 'engine');"
+        file.write_text(file.read_text().replace("engine.ops", "engine.operators"))
+    code = f"{CALL}install(strict=STRICT); said = listen(); become(); "
+    code += "error = tried(chunk, 'engine', 128, '.operators.gated_delta_rule');"
     code += "done(said=said, error=error)"
     got = serve(code.replace("STRICT", "True"), tmp_path)
-    assert got["error"].startswith("MissError: engine.ops.")
+    assert got["error"].startswith("MissError: engine.operators.")
     assert "no artifact in use has a kernel of this source" in got["error"]
     assert "No artifact can cover it" in got["error"]
     assert got["compiled"] == []

@@ -64,9 +64,9 @@ CHANGED_H = {FWD_H: ("b_v = b_v.to(k.dtype.element_ty)", "b_v = (b_v).to(k.dtype
 
 CALL = """
 import importlib
-def chunk(root, tokens=128):
+def chunk(root, tokens=128, place=".ops.gated_delta_rule"):
     import torch
-    operator = importlib.import_module(root + ".ops.gated_delta_rule").chunk_gated_delta_rule
+    operator = importlib.import_module(root + place).chunk_gated_delta_rule
     with torch.inference_mode():
         return operator(**inputs(tokens), output_final_state=True, use_qk_l2norm_in_kernel=True)
 def step(root, batch=2):

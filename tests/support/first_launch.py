@@ -104,7 +104,13 @@ class Found:
 
     def __init__(self, choices: Any = (), binaries: Any = (), code: bytes = CODE) -> None:
         records = {record.launch_key: record for record in binaries}
-        header = {"identifier": "found\x1b[2J", "capability": [9, 0], "target": "sm_90", "provider": "fla"}
+        header: dict[str, Any] = {
+            "identifier": "found\x1b[2J",
+            "capability": [9, 0],
+            "target": "sm_90",
+            "provider": "fla",
+        }
+        header["packages"] = ["kernels"]
         self.header = header
         self.elsewhere, self.is_read = "", True
         self.place = "/found"

@@ -74,7 +74,7 @@ def tasks(trace: Trace, order: Order, *, ptx: bool = False) -> list[CompileTask]
 def work(executor: Executor, order: Order, wanted: list[CompileTask], job: pipeline.Job) -> dict[int, Answer]:
     """Do the tasks, keeping as many in the air as there is room for. Returns the answers."""
     with ExitStack() as stack:
-        lazy = pipeline.LazyWorker(stack, job.wanted.provider.name, order.target)
+        lazy = pipeline.LazyWorker(stack, job.wanted.provider, order.target)
         executor.expect(order.provider, [order.target])
         workers = stack.enter_context(executor.compiling(order, lazy.get))
         left, answers = list(reversed(wanted)), {}
