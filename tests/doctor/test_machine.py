@@ -91,6 +91,20 @@ def test_a_variable_that_changes_code(served: Path) -> None:
     assert "  changed_code_variable  PTXAS_OPTIONS\n" in shown
 
 
+def test_the_variable_that_fla_sets_itself_on_old_cards(served: Path, driver: Path) -> None:
+    settings = {"TRITON_F32_DEFAULT": "ieee", "TRITON_LIBCUDA_PATH": str(driver)}
+    old = doctor(served, code=4, **settings, FAKE_ARCHS="75")
+    assert old["settings"]["changed_code_variable"] is None
+    new = doctor(served, code=4, **settings, FAKE_ARCHS="120")
+    assert in_the_way(new) == "settings: TRITON_F32_DEFAULT is set, which changes what Triton compiles"
+
+
+def test_what_inductor_compiles_itself_is_said(served: Path) -> None:
+    assert doctor(served)["hooks"]["compiled_by_inductor"] == {"fla-core": "the recurrent operator (decode)"}
+    shown = gdn_aot("doctor", home=served).out
+    assert "the recurrent operator (decode) of fla-core itself; docs/how-to/compiled.md has it served" in shown
+
+
 def test_settings(served: Path) -> None:
     extra = {"GDN_AOT_STRICT": "yes", "GDN_AOT_ON_MISS": "tune", "GDN_AOT_LOG": "info", "TRITON_CACHE_DIR": "/cache"}
     assert doctor(served, **extra)["settings"] == {
