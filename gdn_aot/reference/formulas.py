@@ -110,12 +110,14 @@ def delta_rule(
     if lengths is None and v.shape[1] <= 1:
         return recurrence(q, k, v, g, beta, states)
     if lengths is None:
-        outs = []
-        for part in zip(*(x.split(SEGMENT, 1) for x in (q, k, v, g, beta)), strict=True):
-            out, states = chunked(*part, states)
+        outs, span = [], slice(0, SEGMENT)
+        out, last = chunked(q[:, span], k[:, span], v[:, span], g[:, span], beta[:, span], states)
+        outs.append(out)
+        for start in range(SEGMENT, v.shape[1], SEGMENT):
+            span = slice(start, start + SEGMENT)
+            out, last = chunked(q[:, span], k[:, span], v[:, span], g[:, span], beta[:, span], last)
             outs.append(out)
-        assert states is not None  # noqa: S101 - one segment is there
-        return torch.cat(outs, 1), states
+        return torch.cat(outs, 1), last
     if len(set(lengths)) == 1:  # equal lengths are a dense batch
         dq, dk, dv, dg, db = (x[0].unflatten(0, (len(lengths), lengths[0])) for x in (q, k, v, g, beta))
         out, last = delta_rule(dq, dk, dv, dg, db, states)
