@@ -36,7 +36,7 @@ def keys(calls, workload, shape):
             workload.run(shape, call)
     return found
 
-limits, tokens = Limits(), (64, 512, 2048, 8192, 32768)
+limits, tokens = Limits(max_tokens=32768), (64, 512, 2048, 8192, 32768)
 report = {"missing": [], "keys": 0, "natural": [], "long": []}
 for name in inference:
     workload = module.WORKLOADS[name]()
