@@ -36,7 +36,7 @@ def keys(calls, workload, shape):
             workload.run(shape, call)
     return found
 
-limits, tokens = Limits(), (64, 512, 2048, 8192, 32768)
+limits, tokens = Limits(max_tokens=32768), (64, 512, 2048, 8192, 32768)
 report = {"missing": [], "keys": 0, "natural": [], "long": []}
 for name in inference:
     workload = module.WORKLOADS[name]()
@@ -109,7 +109,7 @@ print(json.dumps(report))
 def test_tuning_lengths_together_have_every_autotune_key(tmp_path: Path, target: str) -> None:
     report = python(_START + _KEYS, target, home=tmp_path)
     assert report["missing"] == []
-    assert report["keys"] > 300
+    assert report["keys"] > 150
     assert report["long"] == [], "longer than the limits"
     assert report["natural"] == [], "backward passes are not tuned"
 
