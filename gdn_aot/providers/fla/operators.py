@@ -15,9 +15,11 @@ import torch
 from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
 from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.fla import stand_in
 from gdn_aot.providers.fla.modules import DTYPES, cu_seqlens
 from gdn_aot.providers.workload import Workload, there
 from gdn_aot.reference import formulas as reference
+from gdn_aot.triton_internals import stands_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from gdn_aot.providers.draw import Draw
     from gdn_aot.providers.workload import Call
     from gdn_aot.reference import Tensors
+
+if stands_in():
+    stand_in.answer_for_tensors_on_no_device()
 
 DEFAULT_CHUNK = 64
 """What ``chunk_gated_delta_rule`` takes when nothing is said."""

@@ -23,7 +23,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, set_seed  # noqa: E40
 from transformers.utils import logging  # noqa: E402
 
 import gdn_aot  # noqa: E402
+from gdn_aot.providers.fla import stand_in  # noqa: E402
 
+stand_in.answer_for_tensors_on_no_device()
 NARROW = {
     "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 96, "pad_token_id": 0,
     "layer_types": ["linear_attention", "full_attention"], "num_attention_heads": 2, "num_key_value_heads": 1,
