@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from gdn_aot.artifact.manifest import FileKernel, ManifestFile, ManifestHead
+    from gdn_aot.launches import Key
 
 MAX_TOTAL = 512 << 20
 """Bytes of all blobs. An artifact for every model has 61 MiB of them on sm_120 and about 280 MiB on sm_70."""
@@ -213,6 +214,10 @@ def _check_empty(file: ManifestFile) -> Iterator[Problem]:
 def _check_relaxations(file: ManifestFile) -> Iterator[Problem]:
     for outer, kernel in enumerate(file.kernels):
         left = {relaxed.argument: number for number, relaxed in enumerate(kernel.relaxations)}
+        for number, relaxed in enumerate(kernel.relaxations):
+            keys = [choice.key for choice in kernel.choices] if relaxed.place is not None else []
+            if relaxed.place is not None and not all(_is_size(key, relaxed.place) for key in keys):
+                yield Problem(f"kernels[{outer}].relaxations[{number}].place", "is no place of a size in every key")
         taken = {relaxed.argument for relaxed in kernel.relaxations if relaxed.value is None}
         signatures = {row.signature: inner for inner, row in reversed([*enumerate(kernel.binaries)])} if left else {}
         for number, inner in signatures.items():
@@ -224,6 +229,10 @@ def _check_relaxations(file: ManifestFile) -> Iterator[Problem]:
             ]:
                 where = f"kernels[{outer}].relaxations[{left.pop(argument)}].argument"
                 yield Problem(where, f"is no constexpr of binaries[{inner}]")
+
+
+def _is_size(key: Key, place: int) -> bool:
+    return 0 <= place < len(key) and type(key[place]) is int and key[place] > 0
 
 
 def _check_expanded(file: ManifestFile) -> Iterator[Problem]:

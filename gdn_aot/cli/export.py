@@ -76,13 +76,17 @@ def command(
 def _of_artifact(path: Path) -> tuple[list[ExportedChoice], str]:
     from gdn_aot.artifact.verify import open_artifact
     from gdn_aot.providers.fla.configs import ExportedChoice
+    from gdn_aot.triton_internals.autotune_keys import with_alike
 
     manifest: Manifest = open_artifact(path).manifest
     _check_version(manifest.provider.distribution, manifest.provider.version)
     choices = [
-        ExportedChoice(kernel=kernel.name, key=choice.key, config=choice.config)
+        ExportedChoice(kernel=kernel.name, key=key, config=config)
         for kernel in manifest.kernels
-        for choice in kernel.choices
+        for key, config in with_alike(
+            [(choice.key, choice.config) for choice in kernel.choices],
+            [(relaxed.argument, relaxed.value, relaxed.place) for relaxed in kernel.relaxations],
+        )
     ]
     return choices, manifest.triton.version
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.triton_internals import disk_cache
-from gdn_aot.triton_internals.autotune_keys import alike
+from gdn_aot.triton_internals.autotune_keys import MOST_VALUES, with_alike
 from gdn_aot.triton_internals.relaxing import RUN_TIME
 
 if TYPE_CHECKING:
@@ -38,14 +38,15 @@ class _Places:
         binaries, choices = kernel["binaries"], [(tuple(key), config) for key, config in kernel["choices"]]
         relaxations = [tuple(relaxation) for relaxation in kernel.get("relaxations", ())]
         for argument, value, place in relaxations:
-            values = range(1, max((key[place] for key, _ in choices), default=0) + 1) if place is not None else ()
+            most = max((key[place] for key, _ in choices), default=0) if place is not None else 0
+            values = range(1, min(most, MOST_VALUES) + 1)
             usable = [binary for binary in binaries if binary["specialization"]["signature"].get(argument) != RUN_TIME]
             kept = [made for binary in usable for made in _with_values(binary, argument, value, values)]
             left = [binary for binary in binaries if binary not in usable or not values]
             self._skip(name, f"one binary serves every {argument}: only the loader can use it", "binaries", len(left))
             binaries = kept
         self._add_binaries(name, jit, binaries)
-        self._add_choices(name, tuner, _with_alike(choices, relaxations))
+        self._add_choices(name, tuner, with_alike(choices, relaxations))
 
     def _add_binaries(self, name: str, jit: Any, binaries: list[dict[str, Any]]) -> None:
         for binary in binaries:
@@ -97,20 +98,6 @@ def _with_values(binary: dict[str, Any], argument: str, value: int | None, value
         constants = [[path, other if path == [position] else old] for path, old in specialization["constants"]]
         made.append({**binary, "specialization": {**specialization, "constants": constants}})
     return made
-
-
-def _with_alike(choices: list[tuple[Any, Any]], relaxations: list[Any]) -> list[tuple[Any, Any]]:
-    """Return choices for all keys that have another value of a relaxed constant, up to the largest that is known."""
-    made = dict(choices)
-    for relaxation in relaxations:
-        place = relaxation[2]
-        known = dict(made)
-        for key in known if place is not None else ():
-            for value in range(1, key[place]):
-                other = (*key[:place], value, *key[place + 1 :])
-                if other not in made:
-                    made[other] = known[alike(other, known, [relaxation])]
-    return list(made.items())
 
 
 def _find(kernel: dict[str, Any]) -> tuple[Any, Any, str | None]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _OTHER_FLAG = 4.0
 """Distance of two flags that differ: as much as a size 16 times as large."""
+MOST_VALUES = 4096
+"""Values of a relaxed constant that `with_alike` goes up to."""
 
 
 def alike(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]], relaxations: Iterable[Relaxation]) -> Any:
@@ -33,6 +35,25 @@ def alike(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]], relaxations: I
     wanted = rest(key)
     fitting = [other for other in known if len(other) == len(key) and rest(other) == wanted]
     return min(fitting, key=lambda other: _far(key, other, places), default=None)
+
+
+def with_alike(choices: Iterable[tuple[Any, Any]], relaxations: Iterable[Relaxation]) -> list[tuple[Any, Any]]:
+    """Return (key, choice) for all keys with another value of a relaxed constant, up to the largest that is known.
+
+    For readers of choices that look keys up as they are.
+    """
+    made = dict(choices)
+    for relaxation in relaxations:
+        place = relaxation[2]
+        if place is None:
+            continue
+        known = dict(made)
+        for key in known:
+            for value in range(1, min(key[place], MOST_VALUES)):
+                other = (*key[:place], value, *key[place + 1 :])
+                if other not in made:
+                    made[other] = known[alike(other, known, [relaxation])]
+    return list(made.items())
 
 
 def _far(key: tuple[Any, ...], other: tuple[Any, ...], places: list[int]) -> tuple[float, list[Any]]:

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 from gdn_aot.launches import Config
 from gdn_aot.providers.fla import configs as fla_configs
 from gdn_aot.providers.fla.configs import environment
+from gdn_aot.triton_internals.autotune_keys import with_alike
 
 __all__ = ["Choices", "environment", "export", "force", "read_choices"]
 
@@ -27,8 +28,11 @@ def read_choices(artifact: Path) -> Choices:
 
     return {
         kernel.name: [
-            {"key": list(choice.key), "config": {**asdict(choice.config), "kwargs": dict(choice.config.kwargs)}}
-            for choice in kernel.choices
+            {"key": list(key), "config": {**asdict(config), "kwargs": dict(config.kwargs)}}
+            for key, config in with_alike(
+                [(choice.key, choice.config) for choice in kernel.choices],
+                [(relaxed.argument, relaxed.value, relaxed.place) for relaxed in kernel.relaxations],
+            )
         ]
         for kernel in open_artifact(artifact).manifest.kernels
         if kernel.choices

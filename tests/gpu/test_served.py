@@ -16,9 +16,9 @@ CALLS = 500
 
 
 def test_500_random_calls(program: Program, artifact: Loaded, record: Record) -> None:
-    inference = set(get_provider("fla").inference)
-    workloads = sorted(inference & set(artifact.manifest.workloads))
-    assert set(workloads) == inference, "the artifact must cover every inference workload"
+    usual = {*get_provider("fla").workloads} - {"transformers-conv"}  # of OLMo-Hybrid alone
+    workloads = sorted(usual & set(artifact.manifest.workloads))
+    assert set(workloads) == usual, "the artifact must cover what is built by default"
     answer = program(
         "traffic",
         timeout=500,
