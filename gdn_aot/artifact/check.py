@@ -232,7 +232,8 @@ def _check_relaxations(file: ManifestFile) -> Iterator[Problem]:
 
 
 def _is_size(key: Key, place: int) -> bool:
-    return 0 <= place < len(key) and type(key[place]) is int and key[place] > 0
+    found = key[place] if 0 <= place < len(key) else None
+    return isinstance(found, int) and not isinstance(found, bool) and found > 0
 
 
 def _check_expanded(file: ManifestFile) -> Iterator[Problem]:
