@@ -54,7 +54,7 @@ def load(worker: Any) -> None:
     """Load the kernels that artifacts have for a worker's model onto its device. Raises nothing."""
     try:
         from gdn_aot.serving import loader
-        from gdn_aot.serving.advice import cover
+        from gdn_aot.serving.advice import cover_shape
         from gdn_aot.serving.preload import load_shape
 
         shape = shape_of_worker(worker)
@@ -69,11 +69,8 @@ def load(worker: Any) -> None:
             log.notice(told)
         else:
             served = ", ".join(f"{name} {value}" for name, value in shape.items() if value is not None)
-            found = loader.state().found
-            covers = cover(
-                found[0].header, {"H": shape["v_heads"], "Hg": shape["heads"], "K": shape["k_dim"], "V": shape["v_dim"]}
-            )
-            log.warn(f"no artifact has the served model's shape ({served}); {told}. {covers}")
+            covered = cover_shape(loader.state().found[0].header, shape)
+            log.warn(f"no artifact has the served model's shape ({served}); {told}. {covered}")
     except ENDS:
         raise
     except BaseException as error:  # noqa: BLE001 - vLLM's start goes on

@@ -6,7 +6,8 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
-from gdn_aot.catalogue.models import LONGEST_CONTEXT
+from gdn_aot.artifact.names import is_capture
+from gdn_aot.catalogue.models import DTYPES, LONGEST_CONTEXT, all_models
 from gdn_aot.catalogue.providers import PROVIDERS
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ def advice(name: str, what: str, key: Any, found: Sequence[StoredArtifact], jit:
 
     ``what`` is ``binary``, with a launch key, or ``choice``, with an autotune key.
     """
-    header = found[0].header
+    header, relaxed = found[0].header, set[str]()
     for artifact in found:
         for kernel, reason, keys in artifact.index.not_covered():
             if kernel == name and not keys:
                 return f"No build covers it: {shown(reason)}"
+        kernels = artifact.index.kernels()
+        relaxed |= {one[0] for kernel in kernels if kernel.name == name for one in kernel.relaxations}
     values, dtype = _of_launch(jit, key) if what == "binary" else _of_choice(tuner, key)
+    if header.get("max_batch", 0) > _SINGLE:  # else it has no binary that takes the batch as an argument
+        values = {constant: value for constant, value in values.items() if constant not in relaxed}
     return cover(header, values, dtype)
 
 
@@ -41,38 +46,65 @@ def cover(header: Mapping[str, Any], values: Mapping[str, Any], dtype: str = "")
     provider = PROVIDERS.get(header["provider"])
     if provider is None:
         return "No build covers it: its provider is not known here"
-    base = f"gdn-aot build --arch {shown(header['target'])} --provider {provider.name}"
-    models = f"{base} --model {_names(header['models'])} --tp {_tps(header['models'])}"
+    again, option = _again(header, provider), _option(header, provider, values, dtype)
+    if option:
+        return f"Cover it with: {again} {option}"
+    command = provider.serve or "COMMAND"
+    return f"Cover it by recording: gdn-aot capture -o FILE -- {command}, then {again} --capture FILE"
+
+
+def _option(header: Mapping[str, Any], provider: ProviderInfo, values: Mapping[str, Any], dtype: str) -> str:
+    """Return what to add to the command that an artifact was built by, or nothing if no option covers a miss."""
+    shape = {size: values[name] for name, size in provider.sizes.items() if type(values.get(name)) is int}
+    if len(shape) == len(_SIZES) and dtype in ("", *DTYPES):
+        same = [row for row in header["models"] if all(row[size] == shape[size] for size in _SIZES)]
+        if not same and provider.catalogue_only:
+            return f"--model NAME (see gdn-aot models; else {provider.capture_hint})"
+        if not same:
+            return f"--shape {_sizes({**shape, 'dtype': dtype or 'bf16'})}"
+        if dtype and all(row["dtype"] != dtype for row in same):
+            return f"--dtype {dtype}"
     batch, bucket = (values.get(name, _SINGLE) for name in (provider.batch, provider.bucket))
     if type(batch) is int and batch > header.get("max_batch", batch):
-        return f"Cover it with: {models} --max-batch {batch}"
-    if type(bucket) is int and bucket > _SINGLE and header.get("max_tokens", LONGEST_CONTEXT) < LONGEST_CONTEXT:
-        return f"Cover it with: {models} --max-tokens {LONGEST_CONTEXT}"
-    shape = {size: values[name] for name, size in provider.sizes.items() if type(values.get(name)) is int}
-    if len(shape) == len(_SIZES):
-        same = [row for row in header["models"] if all(row[size] == shape[size] for size in _SIZES)]
-        if not same:
-            return f"Cover it with: {_of_shape(provider, base, models, shape, dtype)}"
-        if dtype and all(row["dtype"] != dtype for row in same):
-            return f"Cover it with: {models} --dtype {dtype}"
-    command = provider.serve or "COMMAND"
-    return f"Cover it by recording: gdn-aot capture -o FILE -- {command}, then {models} --capture FILE"
+        return f"--max-batch {batch}"
+    shorter = header.get("max_tokens", LONGEST_CONTEXT) < LONGEST_CONTEXT
+    return f"--max-tokens {LONGEST_CONTEXT}" if type(bucket) is int and bucket > _SINGLE and shorter else ""
 
 
-def _of_shape(provider: ProviderInfo, base: str, models: str, shape: Mapping[str, int], dtype: str) -> str:
-    if provider.catalogue_only:
-        return f"{base} --model NAME (see gdn-aot models; else {provider.capture_hint})"
-    wanted = ",".join(f"{size}={shape[size]}" for size in _SIZES)
-    return f"{models} --shape {wanted},dtype={dtype or 'bf16'}"
+def cover_shape(header: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
+    """Return the sentence for a shape that no artifact has, as rows of an artifact's models are."""
+    provider = PROVIDERS.get(header["provider"])
+    sizes = provider.sizes if provider else {}
+    return cover(header, {name: shape[size] for name, size in sizes.items()}, str(shape["dtype"] or ""))
 
 
-def _names(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = dict.fromkeys(str(row["name"]) for row in rows)
-    return shown(",".join(names)) if 0 < len(names) <= _MOST_NAMES else "all"
+def _again(header: Mapping[str, Any], provider: ProviderInfo) -> str:
+    """Return the command that an artifact was built by, as far as it says; what covers a miss is added to it."""
+    known = {model.name: model for model in all_models()}
+    rows = [row for row in header["models"] if row["name"] in known]
+    words = [f"gdn-aot build --arch {shown(header['target'])} --provider {provider.name}"]
+    if rows:
+        names = list(dict.fromkeys(row["name"] for row in rows))
+        sizes = sorted({row["tp"] for row in rows})
+        words.append(f"--model {','.join(names) if len(names) <= _MOST_NAMES else 'all'} --tp {_joined(sizes)}")
+    own = [row for row in header["models"] if row["name"] not in known]
+    words += [f"--shape {_sizes(row)}" for row in own[:_MOST_NAMES]]
+    workloads = [name for name in header["workloads"] if not is_capture(name)]
+    if not {*workloads} <= {*provider.workloads, *provider.training}:
+        words += [f"--workload {shown(name)}" for name in workloads]
+    if any(name.endswith("-train") for name in workloads):
+        words.append("--mode train")
+    if header.get("copy"):
+        words.append("--package DIRECTORY")
+    return " ".join(words)
 
 
-def _tps(rows: Sequence[Mapping[str, Any]]) -> str:
-    return ",".join(str(size) for size in sorted({row["tp"] for row in rows} or {1}))
+def _sizes(row: Mapping[str, Any]) -> str:
+    return ",".join(f"{size}={shown(row[size])}" for size in (*_SIZES, "dtype"))
+
+
+def _joined(sizes: Sequence[int]) -> str:
+    return ",".join(map(str, sizes))
 
 
 def _of_launch(jit: Any, key: str) -> tuple[dict[str, Any], str]:

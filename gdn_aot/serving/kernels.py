@@ -112,7 +112,7 @@ class ServedKernel:
         return find
 
     def _find(self, found: list[StoredArtifact], problem: str, device: int, key: str) -> Any | None:
-        reason = self._refusal or problem or f"no artifact is for the architecture of device {device}"
+        reason = self._refusal or problem or _nowhere(device)
         lacking: list[StoredArtifact] = []
         told = not found
         if found and self._first:
@@ -237,7 +237,7 @@ class ServedKernel:
                 self._missed("choice", key, reason, "nearest", lacking=fitting)
                 distinct = {str(config): config for config in (*configs, *self.tuner.configs)}
                 return self._try(device, key, [*distinct.values()], own=False)
-            reason = self._refusal or problem or "no choice for this key"
+            reason = self._refusal or problem or ("no choice for this key" if fitting else _nowhere(device))
             answer = "error" if self._must_not_tune() else "triton"
             self._missed("choice", key, reason, answer, lacking=fitting, told=fitting == [])
             return None
@@ -346,6 +346,10 @@ class ServedKernel:
         except Exception as error:  # noqa: BLE001 - a serving process must go on
             log.detail(error)
             return ""
+
+
+def _nowhere(device: int) -> str:
+    return f"no artifact is for the architecture of device {device}; gdn-aot doctor names it and what to fetch"
 
 
 def _lacks_tf32(capability: tuple[int, int] | None) -> bool:

@@ -4,7 +4,8 @@ Three kinds, each bound to the kernel's source, whose digest is in the manifest:
 
 * one that the kernel's code does not use: its name is read nowhere in it, and the front end makes the same IR of it
   with several values
-* one that the provider wants to be an argument, if the front end takes the kernel so
+* one that the provider wants to be an argument, if it is nothing but a factor of products, which means the same as an
+  argument, and the front end takes the kernel so
 * one that the provider declares, for the texts that were read for it
 """
 
@@ -43,6 +44,8 @@ class Relaxer:
         self._declared = tuple(declared)
         self._arguments = dict(arguments or {})
         self._known: dict[int, tuple[Any, tuple[Relaxed, ...]]] = {}
+        self._takes: dict[str, bool] = {}
+        """Whether the front end takes a launch with an argument in place of a constant."""
 
     @classmethod
     def of(cls, module: Any) -> Relaxer:
@@ -50,13 +53,24 @@ class Relaxer:
         return cls(getattr(module, "RELAXATIONS", ()), getattr(module, "ARGUMENTS", None))
 
     def constants(self, jit: Any, specialization: Callable[[], Specialized]) -> dict[str, int | None]:
-        """Return constexpr -> value it is compiled with, or None if it is an argument.
+        """Return constexpr -> value that a launch is compiled with, or None if it is an argument.
 
-        ``specialization`` gives that of a launch of the kernel, if none was seen yet.
+        ``specialization`` gives that of the launch, if it is needed. What is relaxed of a kernel is found out with the
+        first one; of a later one for which the front end does not take an argument it stays a constant.
         """
         if id(jit) not in self._known:
             self._known[id(jit)] = jit, tuple(self._found(jit, specialization()))
-        return {found.argument: found.value for found in self._known[id(jit)][1]}
+        found = self._known[id(jit)][1]
+        made = specialization() if any(one.value is None for one in found) else {}
+        return {one.argument: one.value for one in found if one.value is not None or self._is_taken(jit, made, one)}
+
+    def _is_taken(self, jit: Any, specialization: Specialized, relaxed: Relaxed) -> bool:
+        position = relaxing.constant_position(jit, relaxed.argument)
+        changed = _with(specialization, relaxed.argument, position, None)
+        key = f"{id(jit)} {relaxed.argument} {changed}"
+        if key not in self._takes:
+            self._takes[key] = _ir(jit, changed) is not None
+        return self._takes[key]
 
     def declared(self, jit: Any, tuner: Any = None) -> tuple[Relaxed, ...]:
         """Return what is relaxed of a kernel that `constants` knows, as a trace and a manifest keep it."""
@@ -92,14 +106,19 @@ class Relaxer:
             if digest in relaxation.sources:
                 yield Relaxed(relaxation.argument, relaxation.value, relaxation.reason)
         declared = {relaxation.argument for relaxation in mine}
-        read = {node.id for node in ast.walk(jit.parse()) if isinstance(node, ast.Name)}
+        tree = jit.parse()
+        read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         for argument, position, value in _integers(jit, specialization):
             if argument in declared:
                 continue
             if argument not in read and _same_ir(jit, specialization, argument, position, value):
                 reason = "the kernel does not use it: the front end's IR is the same with other values"
                 yield Relaxed(argument, UNUSED, reason)
-            elif argument in self._arguments and _ir(jit, _with(specialization, argument, position, None)):
+            elif (
+                argument in self._arguments
+                and _is_factor(tree, argument)
+                and _ir(jit, _with(specialization, argument, position, None)) is not None
+            ):
                 yield Relaxed(argument, None, self._arguments[argument])
 
 
@@ -109,6 +128,18 @@ def _integers(jit: Any, specialization: Specialized) -> Iterator[tuple[str, int,
     for path, value in cast("list[tuple[list[int], Json]]", specialization["constants"]):
         if len(path) == 1 and type(value) is int and jit.params[path[0]].is_constexpr:
             yield names[path[0]], path[0], value
+
+
+def _is_factor(tree: ast.AST, name: str) -> bool:
+    """Say whether a name is read as a factor of products alone."""
+    factors = {
+        id(side)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+        for side in (node.left, node.right)
+    }
+    reads = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
+    return all(id(node) in factors for node in reads)
 
 
 def _same_ir(jit: Any, specialization: Specialized, argument: str, position: int, value: int) -> bool:

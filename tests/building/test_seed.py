@@ -86,9 +86,10 @@ def test_plain_fla_compiles_and_measures_nothing(
         (root / "OTHER").mkdir(parents=True)
         (root / "OTHER" / "kernel.json").write_text("{}")
     done = _seed(built, root, tmp_path)
-    assert done["skipped"] == []
+    (skipped,) = done["skipped"]
+    assert skipped["reason"] == "one binary serves every B: only the loader can use it", "batches of several prompts"
     assert done["written"] == done["binaries"] + done["choices"]
-    assert done["choices"] == sum(len(kernel.choices) for kernel in built.manifest.kernels)
+    assert done["choices"] > sum(len(kernel.choices) for kernel in built.manifest.kernels), "also between powers of two"
     before = contents(root)
     served = python(_SERVE, built.manifest.target.name, "bf16", home=tmp_path, extra={"TRITON_CACHE_DIR": str(root)})
     assert served["misses"] == []
@@ -303,11 +304,11 @@ def test_a_kernel_with_another_source_is_left_out(sm_90: Built, tmp_path: Path) 
     path = _changed(sm_90, tmp_path / "one.tar.zst", cache_key="0" * 64)
     first, *rest = sm_90.manifest.kernels
     done = gdn_aot("seed", path, "--into", tmp_path / "cache", "--json", home=tmp_path)
-    (row,) = done.json["skipped"]
-    assert row["kernel"] == f"{first.module}:{first.qualname}"
+    name = f"{first.module}:{first.qualname}"
+    (row,) = (row for row in done.json["skipped"] if row["kernel"] == name)
     assert row["reason"] == "the kernel's source differs from the artifact's"
     assert (row["binaries"], row["choices"]) == (len(first.binaries), len(first.choices))
-    assert done.json["choices"] == sum(len(kernel.choices) for kernel in rest)
+    assert done.json["choices"] > sum(len(kernel.choices) for kernel in rest) > 0
     assert f"Warning: {row['kernel']}" in done.err
 
 

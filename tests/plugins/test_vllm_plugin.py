@@ -173,7 +173,8 @@ done(available=available, measured=served.measured, warnings=warnings())
         assert (level, name) == ("WARNING", "vllm.gdn_aot")
         assert said.startswith("gdn-aot: no artifact has the served model's shape (")
         assert unknown in said
-        assert "gdn-aot build --arch sm_90 --provider fla --model NAME" in said
+        assert "gdn-aot build --arch sm_90 --provider fla --model qwen3.5-9b --tp 1" in said
+        assert ("--shape heads=32,v_heads=64,k_dim=128,v_dim=128,dtype=bf16" in said) == ("heads 32" in unknown)
 
 
 @pytest.mark.parametrize("captured", [True, False])

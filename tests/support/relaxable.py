@@ -17,7 +17,21 @@ def every(x, T, N: tl.constexpr, B: tl.constexpr, NB: tl.constexpr, H: tl.conste
     """Use N as a size and B and H in sums, and NB not at all."""
     batch, chunk = _position(B * H)
     offsets = chunk * N + tl.arange(0, N)
-    tl.store(x + batch * T + offsets, B * 1.0, mask=offsets < T)
+    tl.store(x + batch * T + offsets, B * 1.0, mask=offsets < T)  # B is nothing but a factor
+
+
+@triton.jit
+def as_a_divisor(x, B: tl.constexpr):
+    """Divide by B, which Python and Triton do in two ways."""
+    tl.store(x, (tl.program_id(0) - 5) // B)
+
+
+@triton.jit
+def in_some_launches(x, B: tl.constexpr, SIZED: tl.constexpr):
+    """Use B for what only a constexpr can be if SIZED."""
+    tl.store(x, B * 2)
+    if SIZED:
+        tl.store(x + tl.arange(0, B * 1), 1.0)
 
 
 @triton.jit

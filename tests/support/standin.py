@@ -75,4 +75,8 @@ def _workloads() -> dict[str, Any]:
 def __getattr__(name: str) -> Any:
     if name == "WORKLOADS":
         return _workloads()
+    if name == "ARGUMENTS":
+        from gdn_aot.providers.fla.workloads import ARGUMENTS
+
+        return ARGUMENTS
     raise AttributeError(name)

@@ -29,6 +29,9 @@ def calls():
     for batch, bucket in ((1, 1), (2, 3), (5, 5), (300, 4099)):
         relaxable.every[(1,)](x, 64, N=16, B=batch, NB=bucket, H=2)
     for size in (16, 32): relaxable.as_a_size[(1,)](x, B=size)
+    for size in (16, 32): relaxable.as_a_divisor[(1,)](x, B=size)
+    for sized in (False, True):
+        for size in (16, 32): relaxable.in_some_launches[(1,)](x, B=size, SIZED=sized)
     for bucket in (1, 2000): relaxable.in_a_branch[(1,)](x, NB=bucket)
 recorder.record(calls, (0, 0))
 every = [launch for launch in trace.launches if trace.kernels[launch.kernel].qualname == "every"]
@@ -40,10 +43,13 @@ print(json.dumps({"said": said(), "keys": len(trace.tunings), "others": len(trac
 
 def test_what_a_kernel_does_not_use_and_what_it_only_computes_with(tmp_path: Path) -> None:
     got: Any = python(_OWN, SUPPORT, home=tmp_path)
-    assert got["said"] == {"every": [["B", None, 1], ["NB", 1, 2]], "as_a_size": [], "in_a_branch": []}
+    assert got["said"] == {
+        "every": [["B", None, 1], ["NB", 1, 2]], "as_a_size": [], "as_a_divisor": [], "in_a_branch": [],
+        "in_some_launches": [["B", None, None]],
+    }  # fmt: skip
     assert got["keys"] == 4, "autotune keys are those of the calls"
     assert sorted(got["every"]) == ["constexpr", "constexpr", "i32", "i32"], "two candidates, each with B=1 and any B"
-    assert got["others"] == 4
+    assert got["others"] == 4 + 2 + 3, "one for any B, and one for each that is a size"
 
 
 _FLA = (
