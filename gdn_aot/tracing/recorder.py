@@ -150,7 +150,7 @@ class TraceRecorder:
         return self._last
 
     def _launch(self, jit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tuner: Any = None) -> int:
-        constants = self._relaxer.constants(jit, triton_internals.Launch(jit, args, kwargs).specialization)
+        constants = self._relaxer.constants(jit, lambda: triton_internals.Launch(jit, args, kwargs).specialization())
         launch = triton_internals.Launch(jit, args, kwargs, constants)
         return self._known(self._kernel(jit, tuner), launch.key, launch.specialization)
 

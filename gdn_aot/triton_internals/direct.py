@@ -31,7 +31,7 @@ class BoundLaunch:
         constants: Callable[[Any, Callable[[], Any]], Mapping[str, int | None]],
     ) -> None:
         """Bind it. ``constants`` is as `gdn_aot.tracing.relax.Relaxer.constants`."""
-        launch = Launch(jit, args, kwargs, constants(jit, Launch(jit, args, kwargs).specialization))
+        launch = Launch(jit, args, kwargs, constants(jit, lambda: Launch(jit, args, kwargs).specialization()))
         self.jit = jit
         self.key = launch.key
         self.arguments: dict[str, Any] = launch.arguments
