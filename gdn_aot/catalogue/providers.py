@@ -207,7 +207,12 @@ def get_provider(name: str) -> ProviderInfo:
     raise UsageError(f"unknown provider {name!r}; known: {', '.join(PROVIDERS)}", hint=hint)
 
 
+def arch_word(target: str) -> str:
+    """Return what ``--arch`` takes for a target, as advice: a placeholder where it is not known."""
+    return target if target.startswith("sm_") else "TARGET"
+
+
 def build_command(provider: str, target: str) -> str:
     """Return the command that builds an artifact, as advice: what is not known, and the model, are placeholders."""
-    arch = target if target.startswith("sm_") else "TARGET"
-    return f"gdn-aot build --arch {arch} --provider {provider if provider in PROVIDERS else 'PROVIDER'} --model NAME"
+    name = provider if provider in PROVIDERS else "PROVIDER"
+    return f"gdn-aot build --arch {arch_word(target)} --provider {name} --model NAME"

@@ -114,6 +114,7 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
     document = {
         "ok": error is None,
         "store": found.path,
+        "exists": found.exists,
         "artifacts": found.artifacts,
         "blobs": found.blobs,
         "bytes": found.size,
@@ -127,6 +128,8 @@ def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
     if quiet:
         for artifact in found.removed:
             out_path(artifact.place)
+    elif not found.exists:
+        out(f"there is no store at {found.path}")
     elif not found.problems:
         out(f"{found.path}: ok, {plural(found.artifacts, 'artifact')}, {found.blobs} blobs, {found.size} bytes")
     else:

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from gdn_aot._text import plural
-from gdn_aot.catalogue.providers import build_command
+from gdn_aot.catalogue.providers import arch_word, build_command
 from gdn_aot.doctor.section import SHOWN, Obstacle, Section, more
 from gdn_aot.providers.vllm.engine import conditions
 
@@ -74,8 +74,8 @@ def next_start_section(starts: Sequence[NextStart]) -> Section:
 
 def shortcomings(where: str, artifacts: Sequence[ArtifactState], starts: Sequence[NextStart]) -> Iterator[Obstacle]:
     """Yield why the artifacts that are here do not serve everything; ``where`` is the store."""
-    commands = next((start.commands for start in starts if start.commands), ())
-    make = f"{' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file" if commands else "see gdn-aot targets"
+    lacking = next((start for start in starts if start.commands), None)
+    make = f"{_cover(lacking)}, then set GDN_AOT_ARTIFACT to its file" if lacking else "see gdn-aot targets"
     if not artifacts:
         yield Obstacle(where="artifacts", what=f"the store {where} has no artifact", hint=make)
     elif not any(artifact.accepted for artifact in artifacts):
@@ -99,6 +99,11 @@ def _failures(start: NextStart, artifacts: Sequence[ArtifactState], make: str) -
         if artifact.damage and artifact.path in start.artifacts:
             what = f"{artifact.identifier} is damaged: {artifact.damage[0]}{more(artifact.damage)}"
             yield Obstacle(where="artifacts", what=what, hint=_repair(artifact))
+
+
+def _cover(start: NextStart) -> str:
+    """Return what brings an artifact: fetching it, which any host can, or building it."""
+    return f"gdn-aot fetch --arch {arch_word(start.target or '')}, or {' or '.join(start.commands)}"
 
 
 def _repair(artifact: ArtifactState) -> str:
@@ -145,7 +150,7 @@ def _conditional(fitting: Sequence[ArtifactState], served: tuple[str, ...]) -> I
 
 def _lines(start: NextStart) -> Iterator[str]:
     if start.everything:
-        command = f": {' or '.join(start.commands)}" if start.commands else ""
+        command = f": {_cover(start)}" if start.commands else ""
         yield f"  {start.place} compiles and benchmarks everything, as {start.everything}{command}"
         return
     yield f"  {start.place}: {plural(len(start.served), 'kernel')} served"

@@ -59,7 +59,10 @@ def read_package(path: str, marker: str) -> KernelPackage:
     Raises:
         UsageError: There is none, there are several, or it cannot be read.
     """
-    found = find_packages(path, marker)
+    try:
+        found = find_packages(path, marker)
+    except OSError as error:  # a name too long, or a folder that may not be searched
+        raise UsageError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
     if not found:
         raise UsageError(
             f"{shown(path)} has no package with {marker}, neither itself nor in build/ or torch-ext/",
@@ -85,7 +88,11 @@ def read_package(path: str, marker: str) -> KernelPackage:
 
 
 def find_packages(path: str, marker: str) -> list[Path]:
-    """Return the packages in a folder that have the module ``marker``; of the variants of a build, the portable one."""
+    """Return the packages in a folder that have the module ``marker``; of the variants of a build, the portable one.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
     return list(dict.fromkeys(_packages(Path(path), marker)))
 
 

@@ -268,20 +268,24 @@ class Failures:
         return NetworkError(f"{self._name} has trouble of its own: {status} for {self._what}", hint="try again later")
 
     def _denied(self, error: Any, status: int) -> GdnAotError:
+        way = self._way(error)
+        asked, elsewhere = self._asked_for(way), bool(way.proxy or way.mirror)
         if status == 407:  # noqa: PLR2004
-            way = self._way(error)
-            message = f"{self._asked_for(way)}, and the proxy refused (407): {self._said(error)}"
-            return NetworkError(message, hint=self._clean(way.refused()))
+            who = "the proxy" if way.proxy else "it"
+            return NetworkError(
+                f"{asked}, and {who} refused (407): {self._said(error)}", hint=self._clean(way.refused())
+            )
+        who, more = (f"{asked}, and it", f"; {self._clean(way.advice())}") if elsewhere else (self._name, "")
         if isinstance(error, self._errors.GatedRepoError):
             hint = "ask for access on its page, and give a token of that account: HF_TOKEN or hf auth login"
-            return AccessDeniedError(f"{self._name} is gated ({status}): its owner decides who may read it", hint=hint)
+            what = "is gated" if who == self._name else "says that it is gated"
+            return AccessDeniedError(f"{who} {what} ({status}): its owner decides who may read it", hint=hint + more)
         if self._sent_token(error):
-            return AccessDeniedError(
-                f"{self._name}: the token may not have {self._what} ({status}): {self._said(error)}"
-            )
+            message = f"{who} does not let the token have {self._what} ({status}): {self._said(error)}"
+            return AccessDeniedError(message, hint=AccessDeniedError.default_hint + more)
         why = "it is private, or there is no such repository" if status == 401 else self._said(error)  # noqa: PLR2004
         hint = "check the name, or give a token: HF_TOKEN or hf auth login"
-        return AccessDeniedError(f"{self._name} refuses {self._what} without a token ({status}): {why}", hint=hint)
+        return AccessDeniedError(f"{who} refuses {self._what} without a token ({status}): {why}", hint=hint + more)
 
     def _sent_token(self, error: Any) -> bool:
         return "authorization" in error.response.request.headers

@@ -42,19 +42,21 @@ class Way:
         return f"{address}, which {self.mirror} names," if self.mirror else address
 
     def advice(self) -> str:
-        """Return what to do where nothing answers on this way."""
+        """Return what to do where nothing answers on this way, or what answers refuses."""
         if self.proxy:
             mirror = f", and {self.mirror}" if self.mirror else ""
             return f"check the proxy that {self.variable} names{mirror}; NO_PROXY={self.host} goes without the proxy"
         spared = f"; NO_PROXY keeps it from the proxy of {self.spared}" if self.spared else ""
         if self.mirror:
-            return f"check that {self.mirror} names a mirror that answers, or unset it to ask the Hub itself{spared}"
+            return f"check the mirror that {self.mirror} names, or unset it to ask the Hub itself{spared}"
         if spared:
             return f"check the network{spared}"
         return "check the network, and try again; behind a proxy HTTPS_PROXY names it, a mirror HF_ENDPOINT"
 
     def refused(self) -> str:
-        """Return what to do where the proxy wants to know who asks."""
+        """Return what to do where the answer is that whoever asks must say who that is (407)."""
+        if not self.proxy:
+            return self.advice()
         return f"let {self.variable} say who asks, before its host: USER:PASSWORD and an @"
 
 

@@ -13,6 +13,7 @@ artifact or none, and whoever is killed leaves only a temporary file or director
 
 from __future__ import annotations
 
+import errno
 import os
 
 from gdn_aot._text import shown
@@ -25,6 +26,8 @@ FORMAT = "1"
 _MOST_FORMAT = 64
 """Bytes that ``format`` may have; more is no number."""
 _SUFFIX = ".tar.zst"
+_RIGHTS = frozenset({errno.EACCES, errno.EPERM})
+"""What reading fails with for who reads; else it is for what is there: a link, a file, a disk that fails."""
 
 
 def artifact_files(path: str) -> list[str]:
@@ -124,7 +127,10 @@ class Store:
 
     def _unreadable(self, error: OSError) -> UnreadableError:
         where = f" ({error.filename})" if error.filename not in (None, self.root) else ""
-        return UnreadableError(f"the store {shown(self.root)} cannot be read: {error.strerror or error}{where}")
+        hint = UnreadableError.default_hint if error.errno in _RIGHTS else "let GDN_AOT_HOME name another directory"
+        return UnreadableError(
+            f"the store {shown(self.root)} cannot be read: {error.strerror or error}{where}", hint=hint
+        )
 
 
 def read_format(root: Folder) -> str | None:

@@ -210,6 +210,8 @@ class Audit:
 
     path: str
     """Of the store."""
+    exists: bool
+    """Whether there is one; else nothing was checked."""
     artifacts: int
     blobs: int
     """Of the artifacts whose index can be read."""
@@ -314,6 +316,7 @@ def _audit(store: Store, repair: Changing | None = None) -> Audit:
                 folder.discard(ORIGIN)
     return Audit(
         path=store.root,
+        exists=store.exists(),
         artifacts=len(artifacts),
         blobs=blobs,
         size=sum(artifact.size for artifact in artifacts),

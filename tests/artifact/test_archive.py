@@ -25,7 +25,9 @@ from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.artifact.verify import examine, open_artifact
+from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.errors import NotWritableError, UsageError, VerificationError
+from gdn_aot.providers import uncovered
 
 
 @settings(max_examples=60)
@@ -278,6 +280,8 @@ def test_inspect_json_is_the_manifest_with_sizes(sound: Path, command: Command) 
         "blobs": sum(map(len, factory.make_blobs().values())),
     }
     manifest = factory.full_manifest()
+    assert document.pop("on_request") == list(PROVIDERS["fla"].on_request)
+    assert document.pop("uncovered") == [list(call) for call in uncovered("fla")]
     kernels = document["kernels"]
     assert [kernel["choices"][0]["config"]["kwargs"] for kernel in kernels] == [{"BK": 64, "BV": 128}] * 2
     for choice in (choice for kernel in kernels for choice in kernel["choices"]):

@@ -61,6 +61,14 @@ call("no pack", chunk, 1, 0, ends=[0])
 call("no step", recurrent, 0, 1)
 call("uncovered: scale 2", chunk, 1, 90, scale=2)
 call("uncovered: pack with beta", chunk, 1, 90, ends=[0, 90], beta=FP32)
+call("uncovered: prompt from a state of the model's type, none back", chunk, 1, 90, state=BF16, final=False)
+call("uncovered: pack from such a state, none back", chunk, 1, 90, ends=[0, 40, 90], state=BF16, final=False)
+call("uncovered: step from such a state, none back", recurrent, 2, 1, state=BF16, final=False)
+for name, more in {"scale 1": {"scale": 1}, "gate": {"g": BF16}, "beta": {"beta": FP32}}.items():
+    call(f"uncovered: step, {name}, none back", recurrent, 2, 1, state=FP32, final=False, **more)
+    call(f"uncovered: step, {name}, without state", recurrent, 2, 1, **more)
+    call(f"uncovered: step, {name}, neither", recurrent, 2, 1, final=False, **more)
+call("uncovered: step, two at once", recurrent, 2, 1, state=FP32, g=BF16, beta=FP32)
 done(told=told)
 """
 
@@ -93,4 +101,5 @@ def test_empty_calls_launch_nothing_and_miss_nothing(told: Any) -> None:
 
 def test_what_is_listed_as_uncovered_is(told: Any) -> None:
     uncovered = {name: answer for name, answer in told.items() if name.startswith("uncovered")}
-    assert set(uncovered.values()) == {"MissError"}
+    assert len(uncovered) == 15
+    assert uncovered == dict.fromkeys(uncovered, "MissError")

@@ -25,12 +25,15 @@ from gdn_aot.store.install import size_of
 def test_no_artifact(tmp_path: Path) -> None:
     document = doctor(tmp_path, code=4)
     assert in_the_way(document) == f"artifacts: the store {tmp_path}/store has no artifact"
-    assert document["error"]["hint"].startswith("gdn-aot build --arch TARGET --provider fla --model NAME, then")
+    build = "gdn-aot build --arch TARGET --provider fla --model NAME"
+    assert document["error"]["hint"].startswith(f"gdn-aot fetch --arch TARGET, or {build}, then set GDN_AOT_ARTIFACT")
     assert (document["store"]["exists"], document["store"]["writable"]) == (False, True)
     assert document["artifacts"] == []
     (start,) = document["next_start"]
     assert (start["target"], start["everything"]) == (None, "no artifact fits")
-    assert start["commands"] == ["gdn-aot build --arch TARGET --provider fla --model NAME"]
+    assert start["commands"] == [build]
+    shown = gdn_aot("doctor", home=tmp_path, code=4).out
+    assert f"everything, as no artifact fits: gdn-aot fetch --arch TARGET, or {build}\n" in shown
     assert not list(tmp_path.iterdir())
 
 
@@ -91,7 +94,7 @@ def test_another_version_of_the_provider(served: Path, tmp_path: Path) -> None:
     reason = "made for fla-core 0.6.0, installed is 0.5.2"
     assert in_the_way(document) == f"artifacts: no artifact fits: {document['artifacts'][0]['identifier']}: {reason}"
     assert document["versions"]["providers"] == {"fla-core": "0.5.2", "vllm": None}
-    assert document["error"]["hint"].startswith("install fla-core 0.6.0 and triton 3.6.0, or gdn-aot build --arch ")
+    assert document["error"]["hint"].startswith("install fla-core 0.6.0 and triton 3.6.0, or gdn-aot fetch --arch ")
     assert (document["artifacts"][0]["accepted"], document["artifacts"][0]["reason"]) == (False, reason)
     assert document["artifacts"][0]["refused"] == []
 
@@ -262,8 +265,8 @@ def test_the_shape_of_the_json(served: Path, driver: Path) -> None:
     device = {"TRITON_LIBCUDA_PATH": str(driver), "FAKE_ARCHS": "120"}
     first, *others = (doctor(served, **device), doctor(served), doctor(served, "--artifact", "/nowhere", code=4))
     assert list(first) == [
-        "ok", "verdict", "obstacles", "versions", "settings", "devices", "compiler", "store", "artifacts", "hooks",
-        "next_start",
+        "ok", "verdict", "obstacles", "versions", "settings", "devices", "compiler", "store", "artifacts",
+        "hub_kernels", "hooks", "next_start",
     ]  # fmt: skip
     for document in others:
         document.pop("error", None)
@@ -281,11 +284,11 @@ def test_the_page(served: Path, tmp_path: Path) -> None:
     lines = done.out.splitlines()
     titles = [line for line in lines if line and not line.startswith(" ")]
     assert titles[:-1] == [
-        "versions", "settings", "devices", "compiler", "store", "artifacts", "hooks", "next start",
+        "versions", "settings", "devices", "compiler", "store", "artifacts", "hub kernels", "hooks", "next start",
     ]  # fmt: skip
     assert lines[-1] == doctor(served)["verdict"]
     assert all(line == line.rstrip() and line.isprintable() for line in lines)
     done = gdn_aot("doctor", home=tmp_path, code=4)
     assert "in the way" in done.out.splitlines()
     assert done.out.splitlines()[-1] == f"not ok: the store {tmp_path}/store has no artifact"
-    assert done.err.startswith(f"Error: the store {tmp_path}/store has no artifact\nHint: gdn-aot build")
+    assert done.err.startswith(f"Error: the store {tmp_path}/store has no artifact\nHint: gdn-aot fetch --arch")

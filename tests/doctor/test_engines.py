@@ -163,7 +163,7 @@ def test_the_advice_builds_for_the_providers_that_are_installed(tmp_path: Path, 
     commands, hint = python(code, home=tmp_path / "home", extra=path)
     names = ["vllm"] if only else ["fla", "vllm"]
     assert commands == [f"gdn-aot build --arch TARGET --provider {name} --model NAME" for name in names]
-    assert hint == f"{' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file"
+    assert hint == f"gdn-aot fetch --arch TARGET, or {' or '.join(commands)}, then set GDN_AOT_ARTIFACT to its file"
     words = commands[0].replace("TARGET", "sm_90").replace("NAME", "no-such-model").split()[1:]
     error = expect_error(gdn_aot(*words, "--json", home=tmp_path / "home", extra=path, code=2), 2, "usage")
     assert "no-such-model" in error["message"]

@@ -34,7 +34,7 @@ def test_a_device_without_an_artifact(served: Path, driver: Path) -> None:
     document = doctor(served, code=4, TRITON_LIBCUDA_PATH=str(driver), FAKE_ARCHS="120,90,35")
     whats = [obstacle["what"] for obstacle in document["obstacles"]]
     assert whats == ["no artifact that fits is for device 1 (sm_90)", "no artifact that fits is for device 2 (sm_35)"]
-    assert document["error"]["hint"].startswith("gdn-aot build --arch sm_90 --provider fla --model NAME, then")
+    assert document["error"]["hint"].startswith("gdn-aot fetch --arch sm_90, or gdn-aot build --arch sm_90 ")
     assert [start["target"] for start in document["next_start"]] == ["sm_120", "sm_90", "sm_35"]
     served_one, other, unknown = document["next_start"]
     assert served_one["everything"] == ""
@@ -48,7 +48,7 @@ def test_a_device_without_an_artifact(served: Path, driver: Path) -> None:
     )
     shown = gdn_aot("doctor", home=served, code=4, extra={"TRITON_LIBCUDA_PATH": str(driver), "FAKE_ARCHS": "90"}).out
     assert "none of those here is sm_120" in shown
-    assert "device 0 (sm_90) compiles and benchmarks everything, as no artifact for sm_90 fits: gdn-aot build" in shown
+    assert "device 0 (sm_90) compiles and benchmarks everything, as no artifact for sm_90 fits: gdn-aot fetch" in shown
 
 
 def test_a_driver_without_devices(served: Path, driver: Path) -> None:

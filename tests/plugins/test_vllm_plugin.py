@@ -297,7 +297,8 @@ def test_a_card_of_another_architecture_is_one_warning(play: Any) -> None:
     got = play("plugin.register(); become('sm_89'); prefill(); decode(); done(warnings=warnings())")
     assert len(got["compiled"]) == 7
     text = "gdn-aot: no artifact is for device 0, which is sm_89; Triton compiles as usual"
-    assert the_warning(got["warnings"]) == text
+    cover = "Cover it with: gdn-aot fetch --arch sm_89, or gdn-aot build --arch sm_89"
+    assert the_warning(got["warnings"]) == f"{text}. {cover}"
 
 
 def test_damaged_binaries_are_one_warning(play: Any, tmp_path: Path) -> None:

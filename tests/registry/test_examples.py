@@ -27,7 +27,7 @@ from gdn_aot.registry.open import open_registry
 
 __all__ = ["registry", "tools"]
 
-TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions")
+TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions", "compiled")
 PAGES = tuple(ROOT / "docs/how-to" / f"{topic}.md" for topic in TOPICS)
 
 

@@ -171,6 +171,38 @@ def test_a_mirror_that_is_not_there(
     assert ("NO_PROXY keeps it from the proxy of HTTP_PROXY" in error) == bool(proxy)
 
 
+@pytest.mark.parametrize("command", ["list", "publish"])  # without and with a token
+@pytest.mark.parametrize("status", [401, 402, 403, 407])
+def test_a_mirror_that_refuses(
+    ask: Callable[..., str],
+    answering: Callable[[int], str],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    command: str,
+) -> None:
+    mirror = answering(status)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://{mirror}")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://secret:{_SECRET}@{mirror}")
+    error = ask(command)
+    assert f"asked http://{mirror}, which HF_ENDPOINT names, for " in error
+    assert f"({status})" in error
+    assert "and it refuse" in error or "and it does not let the token" in error
+    assert "check the mirror that HF_ENDPOINT names, or unset it to ask the Hub itself" in error
+    assert "proxy" not in error.lower().replace("proxy authentication required", "")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_proxy_that_refuses_the_address(
+    ask: Callable[..., str], answering: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    proxy = answering(status)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://mirror.invalid")
+    monkeypatch.setenv("HTTP_PROXY", f"http://secret:{_SECRET}@{proxy}")
+    error = ask()
+    assert f"through the proxy {proxy} of HTTP_PROXY, and it refuses" in error
+    assert "check the proxy that HTTP_PROXY names; NO_PROXY=mirror.invalid goes without the proxy" in error
+
+
 def test_neither(ask: Callable[..., str], closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", f"http://{closed}")
     error = ask()

@@ -79,10 +79,17 @@ def test_an_empty_store(home: Path) -> None:
     assert document == {
         "store": {"path": f"{home}/store", "format": None, "bytes": 0}, "artifacts": [],
     }  # fmt: skip
-    assert gdn_aot("cache", "verify", home=home).out == f"{home}/store: ok, 0 artifacts, 0 blobs, 0 bytes\n"
+    for more in ([], ["--repair"]):
+        assert gdn_aot("cache", "verify", *more, home=home).out == f"there is no store at {home}/store\n"
+    document = gdn_aot("cache", "verify", "--json", home=home).json
+    assert (document["ok"], document["exists"], document["artifacts"]) == (True, False, 0)
+    assert gdn_aot("cache", "verify", "--quiet", home=home).out == ""
     assert gdn_aot("cache", "prune", home=home).out == ""
     expect_error(gdn_aot("cache", "rm", "*", "--json", home=home, code=3), 3, "nothing-selected")
     assert not (home / "store").exists()
+    (home / "store").mkdir(parents=True)
+    assert gdn_aot("cache", "verify", home=home).out == f"{home}/store: ok, 0 artifacts, 0 blobs, 0 bytes\n"
+    assert gdn_aot("cache", "verify", "--json", home=home).json["exists"]
 
 
 def test_rm(home: Path, three: list[Artifact]) -> None:
@@ -122,8 +129,8 @@ def test_verify(home: Path, three: list[Artifact]) -> None:
     assert gdn_aot("cache", "verify", home=home).out == f"{home}/store: ok, 3 artifacts, 9 blobs, {size} bytes\n"
     document = gdn_aot("cache", "verify", "--json", home=home).json
     assert document == {
-        "ok": True, "store": f"{home}/store", "artifacts": 3, "blobs": 9, "bytes": size, "problems": [], "removed": [],
-        "freed": 0,
+        "ok": True, "store": f"{home}/store", "exists": True, "artifacts": 3, "blobs": 9, "bytes": size,
+        "problems": [], "removed": [], "freed": 0,
     }  # fmt: skip
 
 

@@ -32,6 +32,8 @@ _READING = (
     ("seed", "--into", "cache"),
 )
 
+_WRITING = (("cache", "verify", "--repair"), ("cache", "prune"))
+
 
 @contextmanager
 def closed(path: Path, mode: int = 0) -> Iterator[None]:
@@ -59,7 +61,9 @@ def said(home: Path, words: tuple[str, ...]) -> str:
 def test_a_directory_that_cannot_be_entered(home: Path, one: Artifact, part: str, words: tuple[str, ...]) -> None:
     storing.put(home, one)
     with closed(home / part):
-        assert "Permission denied" in said(home, words)
+        error = said(home, words)
+    assert "Permission denied" in error
+    assert ("right to read it" in error) == (words not in _WRITING or part == ".")
 
 
 @pytest.mark.parametrize("words", _READING, ids=" ".join)
@@ -80,6 +84,14 @@ def test_names_without_the_right_to_look_at_them(home: Path, one: Artifact, word
 
 
 @pytest.mark.parametrize("words", _READING, ids=" ".join)
+def test_a_home_below_a_file(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "parent").write_text("")
+    error = said(tmp_path / "parent/home", words)
+    assert "Not a directory" in error
+    assert "Hint: let GDN_AOT_HOME name another directory\n" in error
+
+
+@pytest.mark.parametrize("words", _READING, ids=" ".join)
 @pytest.mark.parametrize("plant", ["file", "loop", "dangling", "format"])
 def test_what_is_no_store(home: Path, words: tuple[str, ...], plant: str) -> None:
     home.mkdir()
@@ -94,7 +106,9 @@ def test_what_is_no_store(home: Path, words: tuple[str, ...], plant: str) -> Non
         return
     else:
         store.symlink_to("store" if plant == "loop" else "nowhere")
-    assert str(store) in said(home, words)
+    error = said(home, words)
+    assert str(store) in error
+    assert "Hint: let GDN_AOT_HOME name another directory\n" in error
 
 
 @pytest.mark.parametrize("name", ["index", "pack", "manifest.json.zst", ""])
@@ -180,6 +194,6 @@ def test_fetching_into_it(home: Path, one: Artifact) -> None:
 def test_no_store_is_an_empty_one(home: Path, one: Artifact, remove: Callable[[Path], None]) -> None:
     storing.put(home, one)
     remove(home)
-    assert "0 artifacts" in gdn_aot("cache", "verify", home=home).out
+    assert gdn_aot("cache", "verify", home=home).out == f"there is no store at {home}/store\n"
     assert gdn_aot("cache", "ls", home=home).out == ""
     assert Store(str(home)).artifacts() == []

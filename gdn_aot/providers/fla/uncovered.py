@@ -8,6 +8,8 @@ UNCOVERED: tuple[tuple[str, str], ...] = (
     ("packed prompts with int32 ends and gate or state in the model's type, or scale 1", "int64 ends are covered"),
     ("packed decode with gate or state in the model's type, beta in float32, or scale 1", "dense decode is covered"),
     ("dense decode with two of these at once", "one is covered"),
+    ("dense decode with one of these that has no initial state or returns none", "with both states it is covered"),
+    ("prompts that begin with a state in the model's type and return none", "those that return one are covered"),
     ("repeated key heads with any of these, or with decode that has no state or returns none", "--shape covers it"),
     ("repeated key heads in packed prompts that begin with a state", "--shape covers it"),
     ("repeated key heads in prompts that begin with a state and return none", "--shape covers it"),
