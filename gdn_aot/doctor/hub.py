@@ -73,8 +73,15 @@ def _caches() -> list[Path]:
 def _in_cache(place: Path, known: Sequence[tuple[ArtifactState, list[KernelRecord]]]) -> Iterator[HubPackage]:
     for snapshot in islice(_glob(place, "*--*--*/snapshots/*"), _MOST):
         for info in PROVIDERS.values():
-            for folder in find_packages(str(snapshot), info.marker) if info.marker else ():
+            for folder in _packages(snapshot, info.marker) if info.marker else ():
                 yield _compared(folder, snapshot.name, info.name, known)
+
+
+def _packages(snapshot: Path, marker: str) -> list[Path]:
+    try:
+        return find_packages(str(snapshot), marker)
+    except OSError:  # another user's: a process of this one loads nothing from it
+        return []
 
 
 def _glob(place: Path, pattern: str) -> list[Path]:

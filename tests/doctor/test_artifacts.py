@@ -260,6 +260,20 @@ def test_artifacts_for_other_devices_do_not_count(served: Path, decode: Built) -
 # ---- Form ----
 
 
+def test_a_kernel_of_the_hub_that_may_not_be_read(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "hub/models--org--name/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot.chmod(0)
+    try:
+        with storing.no_privilege():
+            assert doctor(served)["hub_kernels"] == []
+    finally:
+        snapshot.chmod(0o755)
+
+
 def test_the_shape_of_the_json(served: Path, driver: Path) -> None:
     """Programs read it: each part has the same keys whatever is found."""
     device = {"TRITON_LIBCUDA_PATH": str(driver), "FAKE_ARCHS": "120"}
