@@ -57,13 +57,13 @@ def _tell(state: State, kernel: Any) -> None:
         return
     with state.lock:
         name, refusal = _ours(state, kernel)
-        if name is not None:
-            reason = f"{refusal}; {_REASON}" if refusal else _REASON
-            answer = "error" if state.strict else "inductor"
-            state.misses.setdefault((name, "binary", _REASON), Miss(name, "binary", "torch.compile", reason, answer))
     if name is None:
         unserved.note(state, kernel, compiler="Inductor (torch.compile)", hint=_HINT)
         return
+    reason = f"{refusal}; {_REASON}" if refusal else _REASON
+    answer = "error" if state.strict else "inductor"
+    with state.lock:
+        state.misses.setdefault((name, "binary", _REASON), Miss(name, "binary", "torch.compile", reason, answer))
     if answer == "error":
         raise MissError(f"{name}: {reason}", hint=_HINT)
     log.warn(f"{name}: {reason}, so that it is not served in compiled code. {_HINT}")
