@@ -15,8 +15,9 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._text import shown
 from gdn_aot.errors import MissError
-from gdn_aot.serving import log
+from gdn_aot.serving import log, unserved
 from gdn_aot.serving.state import Miss
 
 if TYPE_CHECKING:
@@ -47,17 +48,35 @@ def watch(state: State) -> None:
 
 
 def _tell(state: State, kernel: Any) -> None:
-    """Note a kernel of ours as missed.
+    """Note a kernel of ours as missed; say of another one with the name of ours that it is not served.
 
     Raises:
         MissError: In strict mode.
     """
+    if not state.active:
+        return
     with state.lock:
-        name = next((name for name, served in state.kernels.items() if served.jit is kernel), None)
-        if name is None or not state.active:
-            return
-        answer = "error" if state.strict else "inductor"
-        state.misses.setdefault((name, "binary", _REASON), Miss(name, "binary", "torch.compile", _REASON, answer))
+        name, refusal = _ours(state, kernel)
+    if name is None:
+        unserved.note(state, kernel, compiler="Inductor (torch.compile)", hint=_HINT)
+        return
+    reason = f"{refusal}; {_REASON}" if refusal else _REASON
+    answer = "error" if state.strict else "inductor"
+    with state.lock:
+        state.misses.setdefault((name, "binary", _REASON), Miss(name, "binary", "torch.compile", reason, answer))
     if answer == "error":
-        raise MissError(f"{name}: {_REASON}", hint=_HINT)
-    log.warn(f"{name}: {_REASON}, so that it is not served in compiled code. {_HINT}")
+        raise MissError(f"{name}: {reason}", hint=_HINT)
+    log.warn(f"{name}: {reason}, so that it is not served in compiled code. {_HINT}")
+
+
+def _ours(state: State, kernel: Any) -> tuple[str | None, str]:
+    """Return the name of a kernel that is served, or that a provider itself has and is refused, and why the latter."""
+    for name, served in state.kernels.items():
+        if served.jit is kernel:
+            return name, ""
+    function = getattr(kernel, "fn", None)
+    module, qualname = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
+    name = shown(f"{module}:{qualname}")
+    if name in state.refused and str(module).partition(".")[0] in state.own_packages():
+        return name, state.refused[name]
+    return None, ""

@@ -162,7 +162,7 @@ def _on_jit(name: str) -> None:
         if _state.installing:  # Triton was imported before
             from gdn_aot.serving.unserved import made_before, watch
 
-            for jit in made_before():
+            for jit in made_before(_state):
                 watch(_state, jit)
     except Exception as error:  # noqa: BLE001 - a serving process must go on
         _state.unexpected("Triton's functions", error)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     """Name -> (value, dictionary that holds it) of what a kernel reads."""
 
 _MISSING = object()
-_LANGUAGE = ("tl", "triton.language")
-"""The name by which kernels call Triton's language, and the module that it has to be."""
+_USUAL = {"tl": "triton.language", "triton": "triton"}
+"""Names of modules whose functions artifacts do not list -> the module that each has to be."""
 
 
 class MismatchError(Exception):
@@ -97,22 +97,20 @@ def _check_read(record: KernelRecord, name: str, value: Any, packages: tuple[str
     """Check what a name of a copy's code stands for; return the functions that have to be looked at, too."""
     if any(name == known for known, _ in record.globals):
         return []  # its value is compared for all that read it
+    paths = dict.fromkeys(row[0] for row in record.dependencies if row[0].partition(".")[0] == name)
     module = getattr(value, "__name__", None) if type(value) is type(sys) else None
-    if module is not None and module.partition(".")[0] == "triton":
-        if name != _LANGUAGE[0] or module == _LANGUAGE[1]:
-            return []
-    elif isinstance(value, type) and value.__module__.partition(".")[0] == "triton" and value.__name__ == name:
+    if module is not None and _USUAL.get(name) == module:
+        return []
+    if isinstance(value, type) and value.__module__.partition(".")[0] == "triton" and value.__name__ == name:
         return []
     called = []
-    for path in dict.fromkeys(row[0] for row in record.dependencies):
-        if path.partition(".")[0] != name:
-            continue
+    for path in paths:
         found = value if path == name else _attribute(value, path.partition(".")[2])
         rows = [row for row in record.dependencies if row[0] == path]
         if not any(_is_called(found, row, packages, alone=len(rows) == 1) for row in rows):
             raise MismatchError(f"{path} in {record.qualname} is not the function that the artifact was built with")
         called += [found] if hasattr(found, "raw_src") and rows[0][3] else []
-    if not called and not any(row[0].partition(".")[0] == name for row in record.dependencies):
+    if not paths:
         raise MismatchError(f"{record.qualname} reads {name}, which the artifact does not have as it is here")
     return called
 

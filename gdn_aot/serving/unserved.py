@@ -21,8 +21,9 @@ from gdn_aot.triton_internals.guarding import guard_made
 if TYPE_CHECKING:
     from gdn_aot.serving.state import State
 
-_NOWHERE = "no artifact in use has a kernel of this source"
-"""Of a kernel that is at the place of none."""
+_NOWHERE = "it is at no place of a provider that is known here, and kernels are served by their place and source"
+_REPLACED = "it is not the function that its module had by its name when gdn-aot looked for it there"
+"""Of one that was made again, or that a module holds in something else."""
 
 
 def watch(state: State, jit: Any, *, refused: bool = False) -> None:
@@ -34,13 +35,16 @@ def watch(state: State, jit: Any, *, refused: bool = False) -> None:
         note(state, jit, refused=refused, raising=False)
 
 
-def made_before() -> list[Any]:
-    """Return the functions with names of GDN kernels in the modules that were imported so far."""
-    found = []
+def made_before(state: State) -> list[Any]:
+    """Return the functions with names of GDN kernels in the modules that were imported so far.
+
+    What modules hold otherwise is not searched for: it is noticed when it is compiled.
+    """
+    found, known = [], KERNEL_NAMES | _recorded(state)
     for module in list(sys.modules.values()):
         names = getattr(module, "__dict__", {})
         if "tl" in names or "triton" in names:
-            for name in KERNEL_NAMES.intersection(names):
+            for name in known.intersection(names):
                 try:
                     found.append(layers(names[name])[0])
                 except TypeError:
@@ -48,8 +52,12 @@ def made_before() -> list[Any]:
     return found
 
 
-def note(state: State, jit: Any, *, refused: bool = False, raising: bool = True) -> None:
+def note(
+    state: State, jit: Any, *, refused: bool = False, raising: bool = True, compiler: str = "Triton", hint: str = ""
+) -> None:
     """Warn of a function that is not served, once for its package, if it is a GDN kernel.
+
+    ``compiler`` is what compiles it, ``hint`` what else has to be done for it to be served.
 
     Raises:
         MissError: It is one, and the loader is strict.
@@ -65,13 +73,14 @@ def note(state: State, jit: Any, *, refused: bool = False, raising: bool = True)
         return
     if said is None:
         return
-    package, reason, hint = said
+    package, reason, first = said
+    hint = f"{first}. {hint}" if hint else first
     what = f"{kernel} is not served: {reason}"
     if state.strict and raising:
         raise MissError(f"{what} ({_place(package)})", hint=hint)
     say = log.info if package in state.told_packages else log.warn
     state.told_packages.add(package)
-    say(f"{what} ({_place(package)}); Triton compiles it, and others of this package that are not served. {hint}")
+    say(f"{what} ({_place(package)}); {compiler} compiles it, and others of this package that are not served. {hint}")
 
 
 def _is_known(state: State, name: str) -> bool:
@@ -80,7 +89,11 @@ def _is_known(state: State, name: str) -> bool:
 
 
 def _is_recorded(state: State, name: str) -> bool:
-    return any(record.qualname == name for found in state.found if found.is_read for record in found.index.kernels())
+    return name in _recorded(state)
+
+
+def _recorded(state: State) -> set[str]:
+    return {record.qualname for found in state.found if found.is_read for record in found.index.kernels()}
 
 
 def _said(state: State, kernel: str, function: Any) -> tuple[str, str, str] | None:
@@ -91,9 +104,18 @@ def _said(state: State, kernel: str, function: Any) -> tuple[str, str, str] | No
     if kernel not in state.refused:
         if root is not None and not _is_recorded(state, function.__qualname__):
             return None  # what the artifacts lack of their provider, they lack of its copies
-        state.refused[kernel] = _NOWHERE
+        state.refused[kernel] = _REPLACED if root and _is_placed(state, root, function) else _NOWHERE
     reason = state.refused[kernel]
+    if reason == _REPLACED:
+        return root or top, reason, "Leave the kernel in its module as the package made it"
     return root or top, reason, _build(state, root) if root and reason != _NOWHERE else _other(root or top)
+
+
+def _is_placed(state: State, root: str, function: Any) -> bool:
+    """Say whether the artifacts have a kernel at a function's place in a package that stands for a provider's."""
+    place = (function.__module__[len(root) :], function.__qualname__)
+    records = (record for found in state.found if found.is_read for record in found.index.kernels())
+    return any((record.module[len(record.module.partition(".")[0]) :], record.qualname) == place for record in records)
 
 
 def _place(package: str) -> str:

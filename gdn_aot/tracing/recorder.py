@@ -205,8 +205,15 @@ def describe_kernel(jit: Any) -> Kernel:
     )
 
 
+_USUAL = ("tl", "triton")
+"""Names by which kernels call Triton's own modules."""
+
+
 def _callees(jit: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
-    """Return (name, function) for all that ``jit`` calls, directly or not: JIT functions, and Triton's by bare name."""
+    """Return (name, function) for all that ``jit`` calls, directly or not: JIT functions, and Triton's.
+
+    Of the latter those are left out that are called as ``tl.NAME`` or ``triton.NAME``: they are what the version has.
+    """
     found: list[tuple[str, Any]] = []
     builtins: list[tuple[str, Any]] = []
     pending, seen = [jit], {id(jit)}
@@ -219,7 +226,8 @@ def _callees(jit: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
             if not name or not callable(plain) or not hasattr(plain, "__qualname__"):
                 continue
             if plain.__module__.startswith("triton."):
-                builtins += [(name, plain)] if isinstance(node, ast.Name) and not isinstance(plain, type) else []
+                usual = isinstance(node, ast.Attribute) and name.partition(".")[0] in _USUAL
+                builtins += [(name, plain)] if not usual and not isinstance(plain, type) else []
                 continue
             if not hasattr(value, "cache_key"):
                 continue

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from builds import Built
+from copying import HUB, copy_fla
 from helpers import ROOT, python
 from launching import PRELUDE
 
@@ -141,6 +142,50 @@ def test_what_inductor_compiles_itself_is_an_error_in_strict_mode(compiled: Any,
     got = compiled(INDUCTOR.format(policy="strict=True"), decode)
     assert "MissError" in got["told"]
     assert "Inductor (torch.compile) compiles it itself" in got["told"]
+
+
+DECODE = "ops/gated_delta_rule/fused_recurrent.py"
+KERNEL = "fused_recurrent_gated_delta_rule_fwd_kernel"
+CHANGED = {DECODE: ("        b_q = b_q * scale\n", "        b_q = (b_q) * scale\n")}
+
+
+def _of_copy(code: str, root: str, folder: Path) -> str:
+    """Return the code of `INDUCTOR` with the operator of another package."""
+    called = CODE[CODE.index("def step(") : CODE.index("def chunk(")].replace("from fla.ops", f"from {root}.ops")
+    return f"import sys; sys.path.insert(0, {str(folder)!r})\n{called}{code}"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_copy_that_differs_is_told_when_inductor_compiles_it(
+    compiled: Any, decode: Built, tmp_path: Path, strict: bool
+) -> None:
+    copy_fla(tmp_path / HUB, edits=CHANGED)
+    got = compiled(_of_copy(INDUCTOR.format(policy="strict=True" if strict else ""), HUB, tmp_path), decode)
+    said = f"{HUB}.ops.gated_delta_rule.fused_recurrent:{KERNEL} is not served: the body of {KERNEL} is not the one"
+    if strict:
+        assert f"MissError: {said}" in got["told"]
+        assert got["said"] == []
+    else:
+        (told,) = got["said"]
+        assert told.startswith(said)
+        assert "Inductor (torch.compile) compiles it" in told
+        assert "--package" in told
+        assert "MissError" not in got["told"]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_refused_kernel_of_the_provider_is_told_when_inductor_compiles_it(
+    compiled: Any, decode: Built, tmp_path: Path, strict: bool
+) -> None:
+    """Another FLA than the artifact was built with."""
+    copy_fla(tmp_path / "fla", edits=CHANGED)
+    got = compiled(_of_copy(INDUCTOR.format(policy="strict=True" if strict else ""), "fla", tmp_path), decode)
+    (miss,) = got["report"]["misses"]
+    assert miss["kernel"].endswith(KERNEL)
+    assert "fused_recurrent.py is not the file" in miss["reason"]
+    assert miss["answer"] == ("error" if strict else "inductor")
+    assert ("MissError" in got["told"]) == strict
+    assert len(got["said"]) == (not strict)
 
 
 def test_inductor_with_the_operator_of_the_example(compiled: Any, decode: Built) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from copying import CALL, CHANGED_H, FWD_H, HUB, KERNEL_H, copy_fla
+from helpers import python
 
 from gdn_aot._hooks import ImportHook
 
@@ -133,7 +134,10 @@ def test_a_kernel_of_an_unknown_package(serve: Any, tmp_path: Path) -> None:
     code += "done(said=said, error=error)"
     got = serve(code.replace("STRICT", "True"), tmp_path)
     assert got["error"].startswith("MissError: engine.operators.")
-    assert "no artifact in use has a kernel of this source" in got["error"]
+    assert (
+        "it is at no place of a provider that is known here, and kernels are served by their place and source"
+        in got["error"]
+    )
     assert "No artifact can cover it" in got["error"]
     assert got["compiled"] == []
     got = serve(code.replace("STRICT", "False"), tmp_path)
@@ -141,7 +145,42 @@ def test_a_kernel_of_an_unknown_package(serve: Any, tmp_path: Path) -> None:
     (told,) = [text for text in got["said"] if "is not served" in text]
     assert "package engine" in told or "engine is " in told
     assert got["compiled"]
-    assert set(got["report"]["refused"].values()) == {"no artifact in use has a kernel of this source"}
+    assert set(got["report"]["refused"].values()) == {
+        "it is at no place of a provider that is known here, and kernels are served by their place and source"
+    }
+
+
+MADE_AGAIN = """
+import copy, triton
+become()
+module = importlib.import_module(HUB + ".ops.gated_delta_rule.fused_recurrent")
+kernel = inner = module.fused_recurrent_gated_delta_rule_fwd_kernel
+while not isinstance(inner, triton.runtime.JITFunction):
+    inner = inner.fn
+again = copy.copy(kernel)
+again.fn = triton.jit(inner.fn)
+class Wrapper:
+    kept = again
+    def __getitem__(self, grid):
+        return self.kept[grid]
+module.fused_recurrent_gated_delta_rule_fwd_kernel = Wrapper()
+"""
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_kernel_in_a_wrapper_made_before_it_is_installed(serve: Any, absolute: Path, launched: bool) -> None:
+    """No module has it by its name: it is an error when it is compiled, if it was not before."""
+    got = serve(
+        f"{CALL}HUB = {HUB!r}\n{MADE_AGAIN}"
+        f"before = tried(step, HUB) if {launched} else ''; count = len(counter.compiled); install(strict=True)\n"
+        "errors = [tried(step, HUB), tried(step, HUB), tried(step, HUB, 1)]; chunk(HUB)\n"
+        "done(before=before, count=count, errors=errors)",
+        absolute,
+    )
+    assert (got["before"], got["count"], len(got["compiled"])) == ("", launched, launched)
+    place = f"{HUB}.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule_fwd_kernel"
+    said = f"MissError: {place} is not served: it is not the function that its module had"
+    assert [error.startswith(said) for error in got["errors"][:2]] == [not launched] * 2
 
 
 def test_kernels_of_other_names_are_none_of_our_business(serve: Any, tmp_path: Path) -> None:
@@ -182,6 +221,53 @@ done(errors=errors, bound=bound, kept=JITFunction.create_binder is create_binder
     assert got["errors"][1] == ""
     assert "l2norm_fwd_kernel" in got["bound"]
     assert got["kept"]
+
+
+DEVICE = """
+import importlib, json, sys
+sys.path.insert(0, {site!r})
+from gdn_aot.launches import Kernel
+from gdn_aot.serving.matching import MismatchError, match, match_copy
+from gdn_aot.store.index_records import KernelRecord
+from gdn_aot.tracing.recorder import describe_kernel
+from gdn_aot.triton_internals import find_kernel
+
+def found(root):
+    return find_kernel(root + ".ops.common.chunk_delta_h", {kernel!r})[0]
+
+kernel = describe_kernel(found("fla"))
+rows = [(one.name, one.module, one.qualname, one.source_sha256) for one in kernel.dependencies]
+values = [(one.name, one.value) for one in kernel.globals]
+files = [(one.path, one.sha256) for one in kernel.sources]
+told = {{}}
+for root in "fla", "same", "other":
+    for kind, kept in ("new", rows), ("old", [row for row in rows if "." not in row[0]]):
+        record = KernelRecord(kernel.module, kernel.qualname, kernel.source_sha256, files, kept, values, [])
+        try:
+            match(record, found("fla")) if root == "fla" else match_copy(record, found(root), "fla", root)
+            told[root + " " + kind] = ""
+        except MismatchError as error:
+            told[root + " " + kind] = str(error)
+print(json.dumps({{"rows": [row[:3] for row in rows], **told}}))
+"""
+
+
+def test_modules_of_triton_are_compared_by_what_is_called_in_them(tmp_path: Path) -> None:
+    """With FLA's fast operators, which call functions of ``libdevice``; and by records that do not list those."""
+    copy_fla(tmp_path / "same")
+    library = ("import triton.language.extra.libdevice as", "import triton.language.extra.hip.libdevice as")
+    copy_fla(tmp_path / "other", edits={"ops/utils/op.py": library})
+    got = python(
+        DEVICE.format(site=str(tmp_path), kernel=KERNEL_H), home=tmp_path / "home", extra={"FLA_USE_FAST_OPS": "1"}
+    )
+    assert ["tldevice.exp2", "triton.language.extra.libdevice", "exp2"] in got["rows"]
+    assert (got["fla new"], got["fla old"], got["same new"]) == ("", "", "")
+    assert got["other new"] == f"tldevice.exp2 in {KERNEL_H} is not the function that the artifact was built with"
+    assert (
+        got["same old"]
+        == got["other old"]
+        == f"{KERNEL_H} reads tldevice, which the artifact does not have as it is here"
+    )
 
 
 def test_ends_of_names() -> None:

@@ -102,6 +102,29 @@ done(said=[fresh, again, launched])
     assert (len(got["noted"]), got["too"]) == (2, 0)
 
 
+def test_what_was_made_before_and_is_held_anywhere(guard: Any) -> None:
+    """Each of its compilations is noticed, and those of functions that came later are not noticed twice."""
+    got = guard("""
+kind = triton.runtime.jit.JITFunction
+guarded = kind.create_binder
+kind.create_binder = observing.unwrapped(guarded)
+from kernels import tuned
+made = tuned.fn.fn
+kind.create_binder = guarded
+refuse, errors = True, []
+for _ in range(2):
+    try:
+        launch()
+    except RuntimeError as error:
+        errors.append(str(error))
+refuse = False
+launch(); launch(); launch(63)
+done(errors=errors)
+""")
+    assert got["errors"] == ["refused", "refused"]
+    assert (len(got["noted"]), len(got["compiled"])) == (4, 2)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_beside_the_recorder(guard: Any, first: bool) -> None:
     """Each sees launches, whoever came first."""
