@@ -121,7 +121,7 @@ def file(tmp_path: Path) -> Path:
     document["environment"][0].update(
         version=importlib.metadata.version("fla-core"), triton=importlib.metadata.version("triton")
     )
-    document["artifact"][0].update(targets=["sm_120", "sm_70"], models=["qwen3.5-9b"], tp=[1], max_tokens=32768)
+    document["artifact"][0].update(targets=["sm_120", "sm_70"], models=["qwen3.5-9b"], tp=[1], max_tokens=262144)
     path = tmp_path / "matrix.toml"
     path.write_bytes(toml(document))
     return path
