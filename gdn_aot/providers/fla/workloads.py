@@ -83,12 +83,19 @@ class Prefill(Operator):
             yield self._call(tokens=dense, packed=None, other=unusual(shape), **call)
             yield self._call(tokens=0, packed=packed, other=_unusual_packed(shape), **call)
 
-    def _batches(self, limits: Limits, tokens: int) -> Iterator[Call]:
-        """Yield dense batches of ``tokens`` tokens in all; of what is unusual only the gate is where the batch is."""
+    def _batches(self, shape: ModelShape, limits: Limits, tokens: int) -> Iterator[Call]:
+        """Yield dense batches of ``tokens`` tokens in all.
+
+        Of what is unusual only the gate is where the batch is. Forwards no kernel has both the batch and key heads.
+        """
+        forms: list[dict[str, object]] = [{}]
+        if self.backward:
+            forms = [{"repeated": repeated} for repeated in self._forms(shape)]
+        if not self.layer and not self.backward:
+            forms.append({"other": ("gate",)})
         for batch in traffic.powers(min(limits.max_batch, limits.max_tokens)):
-            for other in ((),) if self.layer or self.backward else ((), ("gate",)):
-                if batch > 1:
-                    yield self._call(batch=batch, tokens=max(1, tokens // batch), **PLAIN, other=other)
+            for form in forms if batch > 1 else ():
+                yield self._call(batch=batch, tokens=max(1, tokens // batch), **PLAIN, **form)
 
     def _most_heads(self, shape: ModelShape) -> int:
         """Return the most rows that one token has in the L2 norm of queries or keys."""
@@ -97,7 +104,7 @@ class Prefill(Operator):
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of state, packing, types and heads, every dense batch and every row bucket."""
         yield from self._patterns(shape, 128, (60, 70))
-        yield from self._batches(limits, 1)
+        yield from self._batches(shape, limits, 1)
         for tokens in traffic.bucket_tokens(self._most_heads(shape), BUCKET_ROWS, limits.max_tokens):
             yield self._call(batch=1, tokens=tokens, **PLAIN, repeated=self._forms(shape)[-1])
         yield self._call(batch=1, tokens=128, l2norm=False, **PLAIN)
@@ -109,7 +116,7 @@ class Prefill(Operator):
         if tokens <= limits.max_tokens:
             yield from self._patterns(shape, tokens, traffic.uneven(tokens, self.chunk))
             yield self._call(batch=1, tokens=tokens, l2norm=False, **PLAIN)
-            yield from self._batches(limits, tokens)
+            yield from self._batches(shape, limits, tokens)
         for bucket in traffic.buckets_near(self._most_heads(shape), BUCKET_ROWS, tokens, limits):
             yield self._call(batch=1, tokens=bucket, **PLAIN, repeated=self._forms(shape)[-1])
 
