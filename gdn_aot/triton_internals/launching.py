@@ -183,6 +183,7 @@ def guard(
     """
     launcher = kernel.run
     signature = kernel.src.signature
+    other = kernel._record.launch_key != key  # noqa: SLF001 - of this module's own class
 
     def first(*args: Any) -> None:
         leading, (metadata, enter, leave), arguments = args[:_HOOKED], args[_HOOKED:_LEADING], args[_LEADING:]
@@ -190,7 +191,7 @@ def guard(
         if metadata is not None and enter is not None:
             enter(metadata)
         try:
-            _check_types(signature, asked)
+            _check_types(signature, asked, other=other)
             launcher(*leading, None, None, None, *arguments)
         except RuntimeError as error:
             if options is None:
@@ -217,9 +218,10 @@ def _asked(jit: Any, device: int, key: str) -> tuple[tuple[Any, ...] | None, dic
     return None, None
 
 
-def _check_types(signature: dict[str, Any], asked: tuple[Any, ...] | None) -> None:
+def _check_types(signature: dict[str, Any], asked: tuple[Any, ...] | None, *, other: bool) -> None:
+    """Compare types; of a binary of an ``other`` launch key a constexpr may be an argument: see `relaxing`."""
     for (name, made), (kind, value, *_) in zip(signature.items(), asked or (), strict=False):
-        relaxed = kind == "constexpr" and made == RUN_TIME and type(value) is int
+        relaxed = other and kind == "constexpr" and made == RUN_TIME and type(value) is int
         if made != kind and not relaxed:
             raise RuntimeError(f"its signature has {made} for {name}, and the launch {kind}")
 
