@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness import machine
+
 SIZES = ((2, 32), (2, 2048), (8, 512), (8, 4096), (64, 64), (64, 512))
 """Dense batch, tokens of each sequence."""
 ROUNDS = 5
@@ -39,8 +41,7 @@ for batch, tokens in sizes:
     run = lambda: chunk_local_cumsum(gate, chunk_size=64, scale=1.0)
     run()
     found[f"{batch}x{tokens}"] = 1000 * triton.testing.do_bench_cudagraph(run, rep=100, return_mode="median")
-print(json.dumps({"times": found, "device": torch.cuda.get_device_name(), "torch": torch.__version__,
-    "triton": triton.__version__, "misses": len(gdn_aot.report().misses)}))
+print(json.dumps({"times": found, "misses": len(gdn_aot.report().misses)}))
 """
 
 
@@ -63,7 +64,13 @@ def main() -> None:
         which: {size: round(statistics.median(all_), 3) for size, all_ in rows.items()} for which, rows in times.items()
     }
     ratios = {size: round(us / medians["plain"][size], 3) for size, us in medians["served"].items()}
-    document = {**last, "rounds": ROUNDS, "us": medians, "served_to_plain": ratios}
+    document = {
+        **machine("torch", "triton", "fla-core"),
+        **last,
+        "rounds": ROUNDS,
+        "us": medians,
+        "served_to_plain": ratios,
+    }
     options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(document["served_to_plain"]))
 

@@ -109,6 +109,11 @@ class Relaxed(Record):
     place: Integer | None = None
     """Where it is in the kernel's autotune key, if it is: the choice of the nearest value serves every other."""
 
+    @property
+    def row(self) -> tuple[str, int | None, int | None]:
+        """What is needed to look keys up; see `gdn_aot.triton_internals.relaxing`."""
+        return self.argument, self.value, self.place
+
 
 class Kernel(Record):
     """One JIT function of the provider and what its code depends on."""

@@ -89,7 +89,7 @@ def _keys(manifest: Manifest) -> dict[str, Any]:
         kernel.name: {
             "cache_key": kernel.cache_key,
             "launches": [binary.launch_key for binary in kernel.binaries],
-            "relaxations": [[relaxed.argument, relaxed.value, relaxed.place] for relaxed in kernel.relaxations],
+            "relaxations": [relaxed.row for relaxed in kernel.relaxations],
             "choices": [[choice.key, msgspec.to_builtins(choice.config)] for choice in kernel.choices],
         }
         for kernel in manifest.kernels

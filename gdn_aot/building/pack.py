@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,6 +19,7 @@ from gdn_aot.artifact.archive import epoch_from_environment
 from gdn_aot.catalogue.models import distinct
 from gdn_aot.errors import ProviderMissingError
 from gdn_aot.machine.environment import find_program
+from gdn_aot.machine.kernel_package import LICENSE
 from gdn_aot.tracing.records import NO_SHAPE
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from gdn_aot.tracing.wanted import Wanted
 
 _CHECKOUT = Path(__file__).parent.parent.parent
-_LICENSE_NAME = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
 
 
 def make_manifest(
@@ -193,7 +192,7 @@ def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
         found = {
             file.name: read_regular(str(file.locate()), names.MAX_BLOB)
             for file in distribution.files or []
-            if _LICENSE_NAME.match(file.name) and ".dist-info" in file.parts[0]
+            if LICENSE.match(file.name) and ".dist-info" in file.parts[0]
         }
     except OSError as error:
         raise ProviderMissingError(f"a licence text of {what} cannot be read: {error}", hint=hint) from error

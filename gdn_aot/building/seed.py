@@ -129,7 +129,7 @@ def _plain(kernel: PackedKernel) -> dict[str, Any]:
             [choice.key, {**msgspec.to_builtins(choice.config), "kwargs": dict(choice.config.kwargs)}]
             for choice in kernel.choices
         ],
-        "relaxations": [[relaxed.argument, relaxed.value, relaxed.place] for relaxed in kernel.relaxations],
+        "relaxations": [relaxed.row for relaxed in kernel.relaxations],
     }
 
 

@@ -85,7 +85,7 @@ def _of_artifact(path: Path) -> tuple[list[ExportedChoice], str]:
         for kernel in manifest.kernels
         for key, config in with_alike(
             [(choice.key, choice.config) for choice in kernel.choices],
-            [(relaxed.argument, relaxed.value, relaxed.place) for relaxed in kernel.relaxations],
+            [relaxed.row for relaxed in kernel.relaxations],
         )
     ]
     return choices, manifest.triton.version

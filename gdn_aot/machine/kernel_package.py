@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _METADATA = "metadata.json"
-_LICENSE = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
+LICENSE = re.compile(r"^(licen[cs]e|copying|notice)", re.IGNORECASE)
+"""Beginnings of the names of files that hold a licence."""
 _MOST = 1 << 20
 """Bytes of a file that is read here."""
 _MOST_FILES = 5000
@@ -174,7 +175,7 @@ def _licenses(folder: Path) -> dict[str, bytes]:
         found = {
             file.name: read_regular(str(file), _MOST)
             for file in sorted(place.iterdir())
-            if _LICENSE.match(file.name) and file.is_file()
+            if LICENSE.match(file.name) and file.is_file()
         }
         if found or any((place / end).exists() for end in (".git", "build", "build.toml", "pyproject.toml")):
             return found

@@ -33,8 +33,7 @@ def advice(name: str, what: str, key: Any, found: Sequence[StoredArtifact], jit:
         for kernel, reason, keys in artifact.index.not_covered():
             if kernel == name and not keys:
                 return f"No build covers it: {shown(reason)}"
-        kernels = artifact.index.kernels()
-        relaxed |= {one[0] for kernel in kernels if kernel.name == name for one in kernel.relaxations}
+        relaxed |= {argument for argument, _, _ in artifact.index.relaxations(name)}
     values, dtype = _of_launch(jit, key) if what == "binary" else _of_choice(tuner, key)
     if header.get("max_batch", 0) > _SINGLE:  # else it has no binary that takes the batch as an argument
         values = {constant: value for constant, value in values.items() if constant not in relaxed}

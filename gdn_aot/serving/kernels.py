@@ -138,7 +138,7 @@ class ServedKernel:
 
     def _binary(self, artifact: StoredArtifact, key: str, device: int) -> BinaryRecord | None:
         """Look a launch key up, then what stands for it: with relaxed constants, with options in other words."""
-        wanted = relaxing.keys_to_look_up(self.jit, key, self._relaxations(artifact))
+        wanted = relaxing.keys_to_look_up(self.jit, key, artifact.index.relaxations(self._recorded))
         for one in wanted:
             record = artifact.index.binary(self._recorded, one)
             if record is not None:
@@ -156,10 +156,6 @@ class ServedKernel:
             if record is not None:
                 return record
         return None
-
-    def _relaxations(self, artifact: StoredArtifact) -> list[relaxing.Relaxation]:
-        kernels = artifact.index.kernels()
-        return [relaxation for kernel in kernels if kernel.name == self._recorded for relaxation in kernel.relaxations]
 
     def _changed(self) -> str:
         """Return what has changed between the import of the kernel and its first launch, or nothing."""
@@ -244,7 +240,7 @@ class ServedKernel:
 
     def _alike(self, key: tuple[Any, ...], choices: Any, fitting: list[StoredArtifact]) -> Any:
         """Return the key whose choice is one for ``key`` too, which has another value of a relaxed constant."""
-        return alike(key, choices, [one for artifact in fitting for one in self._relaxations(artifact)])
+        return alike(key, choices, [one for found in fitting for one in found.index.relaxations(self._recorded)])
 
     def _must_not_tune(self) -> bool:
         return self._state.strict or self._state.on_miss == "error"

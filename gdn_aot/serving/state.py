@@ -109,9 +109,7 @@ class State:
         return [*self.verdicts, *(Verdict(name, accepted=False, reason=reason) for name in names)]
 
     def _shown(self, device: int) -> str:
-        capability = self.capability(device)
-        name = "no CUDA device" if capability is None else f"sm_{capability[0]}{capability[1]}"
-        return f"device {device}, which is {name}"
+        return f"device {device}, which is {_name(self.capability(device)) or 'no CUDA device'}"
 
     def seen_capabilities(self) -> set[tuple[int, int]]:
         """Return the compute capabilities of the devices in use so far; asks about none."""
@@ -167,10 +165,12 @@ def _made_for(found: StoredArtifact, capability: tuple[int, int] | None) -> bool
 
 
 def _cover(capability: tuple[int, int] | None) -> str:
-    if capability is None:
-        return ""
-    name = f"sm_{capability[0]}{capability[1]}"
-    return f"Cover it with: gdn-aot fetch --arch {name}, or gdn-aot build --arch {name}"
+    name = _name(capability)
+    return f"Cover it with: gdn-aot fetch --arch {name}, or gdn-aot build --arch {name}" if name else ""
+
+
+def _name(capability: tuple[int, int] | None) -> str:
+    return "" if capability is None else f"sm_{capability[0]}{capability[1]}"
 
 
 def _reason(error: BaseException) -> str:

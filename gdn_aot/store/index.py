@@ -136,6 +136,10 @@ class Index:
                 self._kernels = [KernelRecord(*fields) for fields in self._json(record_name("kernels")) or ()]
         return self._kernels
 
+    def relaxations(self, kernel: str) -> list[tuple[str, int | None, int | None]]:
+        """Return the relaxations of a kernel, as `KernelRecord` has them."""
+        return [one for record in self.kernels() if record.name == kernel for one in record.relaxations]
+
     def not_covered(self) -> list[tuple[str, str, int]]:
         """Return (kernel, reason, number of autotune keys) of what the build left out; without keys all of a kernel."""
         with self._of_our_form():

@@ -105,7 +105,7 @@ def _kernel(kernel: Kernel) -> KernelRecord:
         [(source.path, source.sha256) for source in kernel.sources],
         [(needed.name, needed.module, needed.qualname, needed.source_sha256) for needed in kernel.dependencies],
         [(used.name, used.value) for used in kernel.globals],
-        [(relaxed.argument, relaxed.value, relaxed.place) for relaxed in kernel.relaxations],
+        [relaxed.row for relaxed in kernel.relaxations],
     )
 
 

@@ -62,12 +62,13 @@ class Relaxer:
             self._known[id(jit)] = jit, tuple(self._found(jit, specialization()))
         found = self._known[id(jit)][1]
         made = specialization() if any(one.value is None for one in found) else {}
-        return {one.argument: one.value for one in found if one.value is not None or self._is_taken(jit, made, one)}
+        return {
+            one.argument: one.value for one in found if one.value is not None or self._is_taken(jit, made, one.argument)
+        }
 
-    def _is_taken(self, jit: Any, specialization: Specialized, relaxed: Relaxed) -> bool:
-        position = relaxing.constant_position(jit, relaxed.argument)
-        changed = _with(specialization, relaxed.argument, position, None)
-        key = f"{id(jit)} {relaxed.argument} {changed}"
+    def _is_taken(self, jit: Any, specialization: Specialized, argument: str) -> bool:
+        changed = _with(specialization, argument, relaxing.constant_position(jit, argument), None)
+        key = f"{id(jit)} {changed}"
         if key not in self._takes:
             self._takes[key] = _ir(jit, changed) is not None
         return self._takes[key]
@@ -117,7 +118,7 @@ class Relaxer:
             elif (
                 argument in self._arguments
                 and _is_factor(tree, argument)
-                and _ir(jit, _with(specialization, argument, position, None)) is not None
+                and self._is_taken(jit, specialization, argument)
             ):
                 yield Relaxed(argument, None, self._arguments[argument])
 

@@ -31,7 +31,7 @@ def read_choices(artifact: Path) -> Choices:
             {"key": list(key), "config": {**asdict(config), "kwargs": dict(config.kwargs)}}
             for key, config in with_alike(
                 [(choice.key, choice.config) for choice in kernel.choices],
-                [(relaxed.argument, relaxed.value, relaxed.place) for relaxed in kernel.relaxations],
+                [relaxed.row for relaxed in kernel.relaxations],
             )
         ]
         for kernel in open_artifact(artifact).manifest.kernels

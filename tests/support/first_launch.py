@@ -119,6 +119,7 @@ class Found:
             choices=lambda _: choices,
             binary=lambda _, key: records.get(key),
             launch_keys=lambda _: iter(records),
+            relaxations=lambda _: [],
         )
         self.read_blob = lambda _: code
 

@@ -26,6 +26,16 @@ x = torch.zeros(64)
 def launch(n=64):
     from kernels import tuned
     tuned.fn[(1,)](x, None, y=x, n=n, WIDE=True, BLOCK=64, num_warps=1)
+def refused_twice():
+    global refuse
+    refuse, errors = True, []
+    for _ in range(2):
+        try:
+            launch()
+        except RuntimeError as error:
+            errors.append(str(error))
+    refuse = False
+    return errors
 def done(**more):
     print(json.dumps({{"noted": noted, "too": len(noted_too), "compiled": counter.compiled, **more}}))
 """
@@ -56,13 +66,7 @@ done(before=before)
 
 def test_what_is_raised_reaches_the_caller_each_time(guard: Any) -> None:
     got = guard("""
-refuse, errors = True, []
-for _ in range(2):
-    try:
-        launch()
-    except RuntimeError as error:
-        errors.append(str(error))
-refuse = False
+errors = refused_twice()
 launch()
 done(errors=errors)
 """)
@@ -111,13 +115,7 @@ kind.create_binder = observing.unwrapped(guarded)
 from kernels import tuned
 made = tuned.fn.fn
 kind.create_binder = guarded
-refuse, errors = True, []
-for _ in range(2):
-    try:
-        launch()
-    except RuntimeError as error:
-        errors.append(str(error))
-refuse = False
+errors = refused_twice()
 launch(); launch(); launch(63)
 done(errors=errors)
 """)
