@@ -156,9 +156,9 @@ def _copied(provider: ProviderInfo, options: dict[str, Any]) -> ProviderInfo:
 
     if not provider.marker:
         raise UsageError(f"--package is not for provider {provider.name}", hint="leave --package out")
-    for name, why in (("capture", "a capture names the kernels of what is installed"),):
-        if options[name]:
-            raise UsageError(f"--package cannot stand beside --{name}: {why}", hint=f"leave --{name} out")
+    if options["capture"]:
+        why = "a capture names the kernels of what is installed"
+        raise UsageError(f"--package cannot stand beside --capture: {why}", hint="leave --capture out")
     if options["executor"] != "local":
         raise UsageError("--package is built on this machine: other nodes do not have it", hint="leave --executor out")
     package = read_package(str(options["package"]), provider.marker)
