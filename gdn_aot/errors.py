@@ -78,6 +78,10 @@ class ToolchainMissingError(
     """What compiles, or replays what was compiled, is not installed: torch and Triton are no requirement of ours."""
 
 
+class SigningError(UsageError, code="signing", hint="check the key, or run the command that signs by itself"):
+    """What was to be signed could not be."""
+
+
 class UnreadableError(
     UsageError,
     code="unreadable",
@@ -121,6 +125,14 @@ class UntrustedError(
     hint="install it again as this user or as root; GDN_AOT_TRUST=any uses it as it is",
 ):
     """Somebody else than root or this user may have written a file that code is loaded from."""
+
+
+class SignatureError(
+    VerificationError,
+    code="signature",
+    hint="nothing was installed; gdn-aot keys list says whose signatures count here",
+):
+    """A statement of a publisher is missing, or does not count here, or says something else."""
 
 
 class CompileFailedError(

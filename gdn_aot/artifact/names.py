@@ -8,6 +8,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The format version of manifests that is written, and the only one read."""
+SUFFIX = ".tar.zst"
+"""End of the name of an artifact's file."""
+SIGNATURE = ".sig.json"
+"""In place of `SUFFIX`: end of the name of the file beside it that has what its publisher signed."""
 MAX_IDENTIFIER = 200
 """Characters of an identifier: with what is added to it, it is still the name of a file."""
 MAX_FILE = 128 << 20

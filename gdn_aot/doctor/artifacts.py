@@ -14,8 +14,8 @@ from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
 from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.doctor.section import SHOWN, Section, columns
+from gdn_aot.machine.owners import read_trusted
 from gdn_aot.serving.find import elsewhere, fit, in_store, unfit
-from gdn_aot.store.folder import read_trusted
 from gdn_aot.store.index import Index
 from gdn_aot.store.stored import StoredArtifact
 from gdn_aot.store.whole import UNREADABLE, faults, said

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256, flags, read_regular, write_whole
 from gdn_aot._locks import lock
-from gdn_aot.artifact.names import MAX_FILE
+from gdn_aot.artifact.names import MAX_FILE, SUFFIX
 from gdn_aot.errors import (
     ConflictError,
     EntryMissingError,
@@ -38,9 +38,10 @@ from gdn_aot.errors import (
     UsageError,
     VerificationError,
 )
+from gdn_aot.machine.owners import user
 from gdn_aot.registry.base import COMMIT, MAX_READ, Addition, Refs, Registry, Snapshot, check_revision
-from gdn_aot.registry.layout import ARTIFACT, BRANCH, INDEX, INDEX_FORM, make_index
-from gdn_aot.store.folder import Folder, user
+from gdn_aot.registry.layout import BRANCH, INDEX, INDEX_FORM, make_index
+from gdn_aot.store.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -194,8 +195,8 @@ class DirectoryRegistry(Registry):
 
     def _own(self, path: str, sha256: str) -> Path:
         """Return where a build of an artifact lies if there was another before; where any other file lies."""
-        name = path.removesuffix(ARTIFACT)
-        return self._root / (path if name == path else f"{name}-{sha256[:16]}{ARTIFACT}")
+        name = path.removesuffix(SUFFIX)
+        return self._root / (path if name == path else f"{name}-{sha256[:16]}{SUFFIX}")
 
     # Writing, all of it under the lock
 

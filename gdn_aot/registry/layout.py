@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from gdn_aot.artifact.manifest import Mode, Numerics
-from gdn_aot.artifact.names import MAX_FILE, MAX_IDENTIFIER, make_identifier
+from gdn_aot.artifact.names import MAX_FILE, MAX_IDENTIFIER, SIGNATURE, SUFFIX, make_identifier
 from gdn_aot.codec import Commit, Count, Digest, Form, Record, TargetName
 from gdn_aot.errors import Problem
 
@@ -31,9 +31,11 @@ DEFAULT_REPO = "hf://gdn-aot/kernels"
 MAIN = "main"
 """The branch of a repository that a browser shows: the card and an index that points to `BRANCH`."""
 INDEX = "index.json"
+INDEX_SIGNATURE = "index.sig.json"
+"""What the publisher signed of the index."""
 CARD = "README.md"
-ARTIFACT = ".tar.zst"
-"""End of the name of an artifact's file."""
+PROVENANCE = ".sigstore.json"
+"""In place of `SUFFIX`: end of the name of the file beside it that says who built it, if there is one."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 MAX_INDEX = 32 << 20
 """Bytes of an index: some 7,000 entries with 50 models each."""
@@ -110,12 +112,27 @@ class RegistryIndex(Record, kw_only=True):
 
 def artifact_path(identifier: str) -> str:
     """Return where an artifact's file is in the repository."""
-    return f"targets/{identifier}{ARTIFACT}"
+    return f"targets/{identifier}{SUFFIX}"
 
 
 def entry_path(identifier: str) -> str:
     """Return where an artifact's `Entry` is in the repository, as a file of its own."""
     return f"targets/{identifier}.json"
+
+
+def signature_path(identifier: str) -> str:
+    """Return where the statement that a publisher signed of an artifact is in the repository."""
+    return f"targets/{identifier}{SIGNATURE}"
+
+
+def provenance_path(identifier: str) -> str:
+    """Return where the Sigstore bundle of an artifact is in the repository, if it has one."""
+    return f"targets/{identifier}{PROVENANCE}"
+
+
+def keyring_path(version: int) -> str:
+    """Return where a version of the repository's keyring is in it."""
+    return f"keyrings/{version}.json"
 
 
 def entry_of(artifact: Artifact) -> Entry:

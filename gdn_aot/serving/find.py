@@ -12,11 +12,13 @@ from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.artifact.trailer import digest
 from gdn_aot.errors import GdnAotError, NotWritableError, UnknownFormatError, VerificationError
 from gdn_aot.machine import installed
+from gdn_aot.machine.owners import read_owned
 from gdn_aot.serving import log
-from gdn_aot.store.folder import is_hidden, read_trusted
+from gdn_aot.store.admission import admit, check_admitted
+from gdn_aot.store.folder import is_hidden
 from gdn_aot.store.index import checked_header
 from gdn_aot.store.store import Store, artifact_files
-from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
+from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact, release_beside
 from gdn_aot.store.whole import UNREADABLE, find_installed, said
 
 _MOST_PLACES = 1000
@@ -63,20 +65,29 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
     if len(places) > _MOST_PLACES:
         log.warn(f"of {len(places)} artifacts in {shown(only or home)} the first {_MOST_PLACES} are looked at")
     hidden: list[Verdict] = []
+    fitting: list[tuple[StoredArtifact, Verdict]] = []
+    refused: list[Verdict] = []
     for place in places[:_MOST_PLACES]:
         try:
-            artifact = _open_file(store, place) if only else StoredArtifact(place)
+            artifact = _open_file(store, place) if only else StoredArtifact(place, judged=False)
             reason = unfit(artifact.header)
         except UNREADABLE as error:
             verdict = Verdict(shown(place, 1000), accepted=False, reason=shown(said(error), 1000))
             (hidden if is_hidden(error) else verdicts).append(verdict)
             continue
-        artifact.elsewhere = "" if reason else elsewhere(artifact.header)
-        said_of = reason or fit(artifact.header)
-        verdicts.append(Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=said_of))
+        verdict = Verdict(shown(artifact.header["identifier"]), accepted=not reason, reason=reason)
+        verdicts.append(verdict)
         if not reason:
+            fitting.append((artifact, verdict))
+    for (artifact, verdict), fault in zip(fitting, admit([one for one, _ in fitting], home), strict=True):
+        if fault is None:
+            artifact.elsewhere, verdict.reason = elsewhere(artifact.header), fit(artifact.header)
             found.append(artifact)
-    for verdict in hidden if found else ():  # else it is what `install` says
+        else:
+            verdict.artifact, verdict.accepted = shown(artifact.place, 1000), False
+            verdict.reason = shown(fault, 1000)
+            refused.append(verdict)
+    for verdict in [*hidden, *refused] if found else ():  # else it is what `install` says
         log.warn(f"artifact {verdict.artifact} is not used: {verdict.reason}")
     return found, hidden + verdicts
 
@@ -117,18 +128,20 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
 
     Where that cannot be done at once it is unpacked in this process's memory, as far and as soon as it is needed.
     """
-    data = read_trusted(file, MAX_FILE)
+    data, foreign = read_owned(file, MAX_FILE)
     digests = digest(data)
     if digests.fault:  # said before anything is imported that takes long
         raise VerificationError(f"{file}: trailer: {digests.fault}")
     place = in_store(store, digests.sha256) if store else None
     if place is not None:
-        return StoredArtifact(place)
+        return StoredArtifact(place, judged=False)
     from gdn_aot.artifact.glance import glance
 
-    unpacked = UnpackedArtifact(file, data, checked_header(glance(data, digests)))
+    unpacked = UnpackedArtifact(file, data, checked_header(glance(data, digests)), release_beside(file))
+    unpacked.foreign = foreign
     if unfit(unpacked.header):
         return unpacked
+    check_admitted(unpacked, store.home if store else "")
     from gdn_aot.store.lock import taking
 
     busy, why = taking(store, len(data)) if store else (False, "there is no store")
@@ -138,7 +151,8 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
 
         artifact = open_bytes(data, file)
         try:
-            return StoredArtifact(install(store, artifact, patience=_PATIENCE).place)
+            place = install(store, artifact, release=unpacked.release, patience=_PATIENCE).place
+            return StoredArtifact(place, judged=False)
         except (NotWritableError, UnknownFormatError) as error:
             why = error.message
     say = log.info if busy else log.warn

@@ -6,7 +6,7 @@ import os
 
 from gdn_aot._plain import Plain
 from gdn_aot.errors import UsageError
-from gdn_aot.store.folder import TRUST
+from gdn_aot.machine.owners import TRUST
 from gdn_aot.store.store import default_home
 
 POLICIES = ("nearest", "tune", "error")

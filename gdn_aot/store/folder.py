@@ -1,4 +1,4 @@
-"""Directories of a store, held open, and who may have written what is in them.
+"""Directories of a store, held open.
 
 Everything below a store is reached from the descriptor of the directory that it is in, and no symbolic link is
 followed: whoever may write there cannot have us read, write or remove anything elsewhere. Where a system has no
@@ -13,8 +13,8 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 
-from gdn_aot._files import check_size, flags, is_link, open_regular, read_regular, write_whole
-from gdn_aot.errors import Problem, UntrustedError
+from gdn_aot._files import flags, is_link, open_regular, read_regular, write_whole
+from gdn_aot.machine.owners import check_trust, trusts_any
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-TRUST = "GDN_AOT_TRUST"
-"""The variable that says whose files are used: ``owner`` (the default), those of root and of this user, or ``any``."""
 ARTIFACTS = "artifacts"
 """The directory of a store that artifacts are in."""
 _DIRECTORY = os.O_RDONLY | flags("O_DIRECTORY", "O_CLOEXEC")
@@ -244,45 +242,6 @@ def is_hidden(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_CONTENT
 
 
-def trusts_any() -> bool:
-    """Say whether the environment asks to use what anybody wrote."""
-    return os.environ.get(TRUST) == "any"
-
-
 def _mode(mode: int) -> int:
     """Return the mode of what we make: only its owner may write it, whatever the umask leaves, unless all trust all."""
     return mode if trusts_any() else mode & 0o755
-
-
-def user() -> int | None:
-    """Return the number of this process's user; None where users have none, as on Windows."""
-    return os.geteuid() if hasattr(os, "geteuid") else None
-
-
-def check_trust(status: os.stat_result, path: str) -> None:
-    """Check by its status that root or this user alone may have written something, where owners have numbers.
-
-    Raises:
-        UntrustedError: Others may have.
-    """
-    who, what = user(), ""
-    if who is None:
-        return
-    if status.st_uid not in (0, who):
-        what = f"belongs to user {status.st_uid}, who is neither root nor user {who}"
-    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        what = f"may be written by others: its mode is {stat.S_IMODE(status.st_mode):04o}"
-    if what and not trusts_any():
-        raise UntrustedError(f"{path} {what}", [Problem(path, what)])
-
-
-def read_trusted(path: str, limit: int) -> bytes:
-    """Return what a regular file holds that the user named, of at most ``limit`` bytes.
-
-    Raises:
-        OSError: It cannot be read, is no regular file or too large.
-        UntrustedError: Others may have written it.
-    """
-    with os.fdopen(open_regular(path), "rb") as file:
-        check_trust(os.fstat(file.fileno()), path)
-        return file.read(check_size(file.fileno(), limit, path))

@@ -43,6 +43,7 @@ NAME = "index"
 """File name of the index in the directory of an artifact."""
 
 MAGIC = b"gdnaot\0\3"
+FORMAT = MAGIC[-1]
 FIXED = struct.Struct("<8sII32s32s")
 ROW = struct.Struct("<16sII16s")
 BLOB = struct.Struct("<32sQQ")
@@ -81,7 +82,7 @@ class Index:
     def __init__(self, file: int, path: str, content: bytes | None = None) -> None:
         self.path, self._file, self._content = path, file, content
         self._size = len(content) if content is not None else check_size(file, _LARGEST, path)
-        fixed = self._read(0, FIXED.size) if self._size >= FIXED.size else b""
+        fixed = self._fixed = self._read(0, FIXED.size) if self._size >= FIXED.size else b""
         if fixed[:6] != MAGIC[:6]:
             raise self._damaged("it is not an index")
         magic, size, self._rows, header_digest, self._table_digest = FIXED.unpack(fixed)
@@ -110,6 +111,11 @@ class Index:
     def __del__(self) -> None:
         if self._file >= 0:
             os.close(self._file)
+
+    @property
+    def root(self) -> str:
+        """Digest of the first bytes, which have the digests of everything else: SHA-256 in hexadecimal."""
+        return hashlib.sha256(self._fixed).hexdigest()
 
     def check(self, *, deep: bool) -> None:
         """Check the table, and that the file has all bytes that it speaks of.

@@ -10,7 +10,7 @@ import msgspec
 
 from gdn_aot.artifact.header import header_of
 from gdn_aot.artifact.names import is_capture
-from gdn_aot.store.index import BLOB, FIXED, MAGIC, ROW, binary_name, digest, part_name, record_name
+from gdn_aot.store.index import BLOB, FIXED, FORMAT, MAGIC, ROW, binary_name, digest, part_name, record_name
 from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def write_index(artifact: Artifact) -> bytes:
     digests = hashlib.sha256(header).digest(), hashlib.sha256(table).digest()
     fixed = FIXED.pack(MAGIC, len(header), len(records), *digests)
     return b"".join([fixed, header, table, *(record for _, record in sorted(records.items()))])
+
+
+def index_roots(artifact: Artifact) -> dict[str, str]:
+    """Return the digest of the first bytes of an artifact's index, by the format of the index in decimal digits.
+
+    These bytes have the digests of everything that is read of an installed artifact: who signs this signs all of it.
+    """
+    return {str(FORMAT): hashlib.sha256(write_index(artifact)[: FIXED.size]).hexdigest()}
 
 
 def _rows(records: dict[bytes, bytes]) -> Iterator[bytes]:

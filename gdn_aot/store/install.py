@@ -23,7 +23,7 @@ from gdn_aot.store.index_writer import write_index
 from gdn_aot.store.lock import locked
 from gdn_aot.store.origins import identity, outdate, read_origins, with_origin, write_origins
 from gdn_aot.store.store import FORMAT, read_format
-from gdn_aot.store.stored import MANIFEST, PACK
+from gdn_aot.store.stored import MANIFEST, PACK, RELEASE, read_release
 from gdn_aot.store.whole import faults
 
 if TYPE_CHECKING:
@@ -74,10 +74,13 @@ def install(
     artifact: Artifact,
     origin: Origin | None = None,
     *,
+    release: bytes = b"",
     waiting: Waiting | None = None,
     patience: float | None = None,
 ) -> Installed:
     """Put a verified artifact, which came from ``origin`` if that was a registry, into the store.
+
+    ``release`` is what its publisher signed of it, which the caller has verified; it replaces what is there.
 
     Safe to run in many processes at once; ``patience`` is how many seconds others are waited for, at most. An artifact
     that is already there is checked and, where it is damaged, written again. It becomes the one installed last, which
@@ -94,13 +97,17 @@ def install(
         new = name not in changing.artifacts.names()
         repaired = not new and not _is_installed(place, artifact)
         if new or repaired:
-            _put(changing, name, artifact, with_origin(read_origins(place), origin), replace=repaired)
-        _renew(changing, name, origin)
+            _put(changing, name, artifact, with_origin(read_origins(place), origin), release, replace=repaired)
+        _renew(changing, name, origin, release)
     return Installed(place=place, new=new, repaired=repaired)
 
 
-def renew(store: Store, place: str, origin: Origin | None = None, *, waiting: Waiting | None = None) -> None:
+def renew(
+    store: Store, place: str, origin: Origin | None = None, *, release: bytes = b"", waiting: Waiting | None = None
+) -> None:
     """Note that an installed artifact was asked for again: where it came from, and that the loader is to prefer it.
+
+    What its publisher signed of it, if that is given, replaces what is there.
 
     Nothing is written where that is so already. ``place`` is its directory, as `find_installed` returns it.
 
@@ -110,12 +117,12 @@ def renew(store: Store, place: str, origin: Origin | None = None, *, waiting: Wa
     """
     kept = identity(place)
     first = next((other for other in store.artifacts() if identity(other) == kept), place)
-    if first == place and (origin is None or origin in read_origins(place)):
+    if first == place and (origin is None or origin in read_origins(place)) and release in (b"", read_release(place)):
         return
     try:
         with writing(store, waiting) as changing:
             if os.path.basename(place) in changing.artifacts.names():  # else it was removed meanwhile
-                _renew(changing, os.path.basename(place), origin)
+                _renew(changing, os.path.basename(place), origin, release)
     except NotWritableError as error:
         if first != place:
             reason = f"{first} is preferred to {place}, which cannot be changed: {error.message}"
@@ -190,14 +197,16 @@ def discard_artifact(changing: Changing, name: str) -> None:
     artifacts.discard(temporary)
 
 
-def _put(changing: Changing, name: str, artifact: Artifact, origins: tuple[Origin, ...], *, replace: bool) -> None:
+def _put(
+    changing: Changing, name: str, artifact: Artifact, origins: tuple[Origin, ...], release: bytes, *, replace: bool
+) -> None:
     """Write an artifact's directory, in place of the damaged one if there is one; what is no directory stays."""
     artifacts, temporary = changing.artifacts, _temporary()
     if replace:
         artifacts.folder(name).close()
     with artifacts.make(temporary) as folder:
         try:
-            _write(folder, artifact, origins)
+            _write(folder, artifact, origins, release)
             if replace:
                 aside = _temporary()
                 artifacts.rename(name, aside)
@@ -210,10 +219,10 @@ def _put(changing: Changing, name: str, artifact: Artifact, origins: tuple[Origi
             raise
 
 
-def _write(folder: Folder, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
+def _write(folder: Folder, artifact: Artifact, origins: tuple[Origin, ...], release: bytes) -> None:
     """Write all that an artifact's directory has. Most of it is waiting for the disk, while blobs are checked."""
     with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as disk, os.fdopen(folder.create(PACK), "wb") as pack:
-        small = beside.submit(_write_small, folder, artifact, origins)
+        small = beside.submit(_write_small, folder, artifact, origins, release)
         queued: deque[Future[None]] = deque()
         for piece in grouped((content for _, content in artifact.iter_blobs()), len, _PIECE):
             queued.append(disk.submit(_write_all, pack.fileno(), piece))
@@ -225,7 +234,7 @@ def _write(folder: Folder, artifact: Artifact, origins: tuple[Origin, ...]) -> N
             step.result()
 
 
-def _write_small(folder: Folder, artifact: Artifact, origins: tuple[Origin, ...]) -> None:
+def _write_small(folder: Folder, artifact: Artifact, origins: tuple[Origin, ...], release: bytes) -> None:
     """Write the files of an artifact's directory that are neither its blobs nor its index."""
     import zstandard
 
@@ -233,6 +242,8 @@ def _write_small(folder: Folder, artifact: Artifact, origins: tuple[Origin, ...]
     folder.write(MANIFEST, manifest, sync=True)
     if origins:
         write_origins(folder, origins)
+    if release:
+        folder.write(RELEASE, release, sync=True)
 
 
 def _write_all(file: int, contents: list[memoryview]) -> None:
@@ -255,13 +266,15 @@ def _is_installed(place: str, artifact: Artifact) -> bool:
     return False
 
 
-def _renew(changing: Changing, name: str, origin: Origin | None) -> None:
+def _renew(changing: Changing, name: str, origin: Origin | None, release: bytes) -> None:
     place = f"{changing.artifacts.path}/{name}"
     known = read_origins(place)
     origins = with_origin(known, origin)
     with changing.artifacts.folder(name) as folder:
         if origins != known:
             write_origins(folder, origins)
+        if release not in (b"", read_release(place)):
+            folder.write(RELEASE, release, sync=True)
         outdate(changing.store, place, origin)
         # Of two that are asked for within one tick of the file system's clock, the second is the newer, too.
         first = os.path.basename(changing.store.artifacts()[0])

@@ -17,7 +17,8 @@ from gdn_aot._files import nearest, read_at, write_at
 from gdn_aot._locks import lock
 from gdn_aot._text import shown
 from gdn_aot.errors import UnknownFormatError, UnreadableError
-from gdn_aot.store.folder import ARTIFACTS, Folder, open_below, trusts_any, user
+from gdn_aot.machine.owners import trusts_any, user
+from gdn_aot.store.folder import ARTIFACTS, Folder, open_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,8 @@ import errno
 import os
 
 from gdn_aot._text import shown
-from gdn_aot.errors import Problem, UnknownFormatError, UnreadableError, UsageError
+from gdn_aot.artifact.names import SUFFIX
+from gdn_aot.errors import Problem, UnknownFormatError, UnreadableError, UntrustedError, UsageError
 from gdn_aot.store.folder import ARTIFACTS, Folder, is_hidden, open_below, open_place
 from gdn_aot.store.index import NAME as INDEX
 from gdn_aot.store.index import Index
@@ -25,7 +26,6 @@ from gdn_aot.store.index import Index
 FORMAT = "1"
 _MOST_FORMAT = 64
 """Bytes that ``format`` may have; more is no number."""
-_SUFFIX = ".tar.zst"
 _RIGHTS = frozenset({errno.EACCES, errno.EPERM})
 """What reading fails with for who reads; else it is for what is there: a link, a file, a disk that fails."""
 
@@ -38,9 +38,9 @@ def artifact_files(path: str) -> list[str]:
     """
     if not os.path.isdir(path):
         return [path]
-    files = sorted(f"{path}/{name}" for name in os.listdir(path) if name.endswith(_SUFFIX))
+    files = sorted(f"{path}/{name}" for name in os.listdir(path) if name.endswith(SUFFIX))
     if not files:
-        raise FileNotFoundError(f"no *{_SUFFIX} file is in {path}")
+        raise FileNotFoundError(f"no *{SUFFIX} file is in {path}")
     return files
 
 
@@ -103,12 +103,17 @@ class Store:
 
         Raises:
             OSError: It is not there or cannot be read.
-            UntrustedError: Somebody else than root or this user may have written it.
+            UntrustedError: It is not signed, and somebody else than root or this user may have written it.
             VerificationError: It is damaged.
         """
-        with open_place(place) as folder:
-            folder.check_trust()
-            return Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
+        try:
+            with open_place(place) as folder:
+                folder.check_trust()
+                return Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
+        except UntrustedError:  # of others; it may be signed
+            from gdn_aot.store.stored import StoredArtifact
+
+            return StoredArtifact(place).index
 
     def format(self) -> str | None:
         """Return the format of the store, or None where none is known: whoever writes next says so.

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from functools import cached_property
 
-from gdn_aot._files import check_size, read_at
-from gdn_aot.artifact.names import MAX_BLOB, MAX_MANIFEST
-from gdn_aot.errors import Problem, VerificationError
+from gdn_aot._files import check_size, read_at, read_regular
+from gdn_aot.artifact.names import MAX_BLOB, MAX_MANIFEST, SIGNATURE, SUFFIX
+from gdn_aot.errors import Problem, UntrustedError, VerificationError
+from gdn_aot.machine.owners import check_trust
+from gdn_aot.store.admission import Candidate, check_admitted, home_of
 from gdn_aot.store.folder import open_place
+from gdn_aot.store.index import FORMAT, Index
 from gdn_aot.store.index import NAME as INDEX
-from gdn_aot.store.index import Index
+from gdn_aot.trust import MAX_ENVELOPE
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.trust.judge import Claim
 
 PACK = "pack"
 """File name of the blobs in the directory of an artifact. Where each is the index says."""
@@ -30,34 +35,56 @@ MANIFEST = "manifest.json.zst"
 """File name of the compressed manifest in the directory of an artifact."""
 
 
+RELEASE = "release.json"
+"""File name of what its publisher has signed, in the directory of an artifact: `gdn_aot.trust.statement`."""
 _KEPT = 64 << 20
 """Bytes of blobs that are all kept when one is asked for; of more, those that are asked for."""
 
 
-class StoredArtifact:
+class StoredArtifact(Candidate):
     """Reads an artifact. Safe to use from several threads and after a fork; goes on to work when its files are removed.
 
     Args:
         place: Its directory in a store.
+        judged: Whether it may be used is asked here. Else whoever opens it asks `gdn_aot.store.admission` before
+            anything but the header is read.
 
     Raises:
         OSError: Its index or its pack cannot be opened.
-        UntrustedError: Somebody else than root or this user may have written one of them.
-        VerificationError: Its index is damaged.
+        UntrustedError: It is not signed, and somebody else than root or this user may have written it.
+        VerificationError: Its index is damaged, or not what its publisher has signed.
     """
 
     elsewhere = ""
     """Why it serves only copies of what it was built from in other packages; empty if it serves the provider."""
     _file = -1
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, *, judged: bool = True) -> None:
         self.place = place
         with open_place(place) as folder:
-            folder.check_trust()
-            self.index = Index(folder.trusted_file(INDEX), f"{place}/{INDEX}")
-            self._file = folder.trusted_file(PACK)
+            index = folder.file(INDEX)
+            status = os.fstat(index)
+            self.index = Index(index, f"{place}/{INDEX}")
+            self._file = folder.file(PACK)
+            with suppress(FileNotFoundError):
+                self.release = folder.read(RELEASE, MAX_ENVELOPE)
+            try:
+                folder.check_trust()
+                check_trust(status, f"{place}/{INDEX}")
+                check_trust(os.fstat(self._file), f"{place}/{PACK}")
+            except UntrustedError as error:
+                self.foreign = error
         self.size = os.fstat(self._file).st_size
         """Bytes of the pack."""
+        if judged:
+            check_admitted(self, home_of(place))
+
+    def claim(self) -> Claim:
+        """Return what is to be judged of it, if it is signed."""
+        from gdn_aot.trust.judge import Claim
+
+        header = self.header
+        return Claim(self.release, header["identifier"], header["sha256"], self.index.root, str(FORMAT))
 
     @property
     def header(self) -> Mapping[str, Any]:
@@ -116,14 +143,20 @@ class UnpackedArtifact(StoredArtifact):
         VerificationError: By whatever needs more than the header: the artifact is not sound.
     """
 
-    def __init__(self, path: str, data: bytes, header: Mapping[str, Any]) -> None:
-        self.place, self._data, self._header = path, data, header
+    def __init__(self, path: str, data: bytes, header: Mapping[str, Any], release: bytes = b"") -> None:
+        self.place, self._data, self._header, self.release = path, data, header, release
         self._blobs: dict[str, bytes] = {}
 
     @property
     def header(self) -> Mapping[str, Any]:
         """What identifies it."""
         return self._header
+
+    def claim(self) -> Claim:
+        """Return what is to be judged of it, if it is signed: the file is all that its index is made of."""
+        from gdn_aot.trust.judge import Claim
+
+        return Claim(self.release, self.header["identifier"], self.header["sha256"], None, "")
 
     @property
     def is_read(self) -> bool:
@@ -154,18 +187,37 @@ class UnpackedArtifact(StoredArtifact):
         return self._blobs[sha256]
 
 
+def read_release(place: str) -> bytes:
+    """Return what its publisher signed of an installed artifact, or nothing if there is none, or it cannot be read."""
+    with suppress(OSError), open_place(place) as folder:
+        return folder.read(RELEASE, MAX_ENVELOPE)
+    return b""
+
+
+def release_beside(file: str) -> bytes:
+    """Return what a publisher has signed of an artifact file, as it lies beside that, or nothing.
+
+    Raises:
+        OSError: It is there and cannot be read.
+    """
+    with suppress(FileNotFoundError):
+        return read_regular(f"{file.removesuffix(SUFFIX)}{SIGNATURE}", MAX_ENVELOPE)
+    return b""
+
+
 def read_manifest(place: str) -> bytes:
     """Return the JSON of the manifest of an installed artifact.
 
+    It counts only if its digest is that in the index: who may have written it does not matter.
+
     Raises:
         OSError: It is not there or cannot be read.
-        UntrustedError: Somebody else than root or this user may have written it.
         VerificationError: It is damaged.
     """
     import zstandard
 
     path = f"{place}/{MANIFEST}"
-    with open_place(place) as folder, os.fdopen(folder.trusted_file(MANIFEST), "rb") as file:
+    with open_place(place) as folder, os.fdopen(folder.file(MANIFEST), "rb") as file:
         content = file.read(check_size(file.fileno(), MAX_MANIFEST, path))
     try:
         if zstandard.get_frame_parameters(content).content_size <= MAX_MANIFEST:

@@ -21,7 +21,7 @@ from gdn_aot.errors import (
     VerificationError,
 )
 from gdn_aot.store import index
-from gdn_aot.store.folder import TRUST
+from gdn_aot.machine.owners import TRUST
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.store import Store, default_home
 from gdn_aot.store.stored import StoredArtifact

@@ -1,0 +1,95 @@
+"""May an artifact that lies in a store be used? By who has signed it, or by who may have written it.
+
+``GDN_AOT_TRUST`` says which: see `gdn_aot.machine.owners.TRUSTS`. What a known publisher's statement contradicts is
+refused whoever owns it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from gdn_aot._text import shown
+from gdn_aot.errors import Problem, UntrustedError, VerificationError
+from gdn_aot.machine.owners import TRUST, policy
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gdn_aot.trust.judge import Claim, Judgement
+
+SIGNED_HINT = "fetch it from a registry that signs, whose keyring was added: gdn-aot keys add"
+
+
+class Candidate:
+    """An artifact that waits to be admitted."""
+
+    place = ""
+    """Where it is."""
+    release = b""
+    """What its publisher has signed; nothing if it has none."""
+    foreign: UntrustedError | None = None
+    """Who may have written it besides root and this user."""
+    signer = ""
+    """The repository and the key that have signed it, once that was found to count here."""
+
+    def claim(self) -> Claim:
+        """Return what is to be judged of it."""
+        raise NotImplementedError
+
+
+def admit(artifacts: Sequence[Candidate], home: str) -> list[VerificationError | None]:
+    """Return for each artifact why it must not be used, or None; ``home`` is where learned keyrings are.
+
+    Those that may be used for what was signed have their ``signer`` set.
+    """
+    if policy() == "any":
+        return [None] * len(artifacts)
+    signed = [artifact for artifact in artifacts if artifact.release]
+    found: list[Judgement] = []
+    if signed:
+        from gdn_aot.trust.judge import judge
+
+        found = judge([artifact.claim() for artifact in signed], home)
+    judgements = dict(zip(map(id, signed), found, strict=True))
+    return [_verdict(artifact, judgements.get(id(artifact))) for artifact in artifacts]
+
+
+def check_admitted(artifact: Candidate, home: str) -> None:
+    """Check that one artifact may be used.
+
+    Raises:
+        SignatureError: It is not what its publisher has signed, or that was revoked.
+        UntrustedError: Nothing that counts says that it is sound.
+    """
+    (fault,) = admit([artifact], home)
+    if fault is not None:
+        raise fault
+
+
+def home_of(place: str) -> str:
+    """Return the home of the store that an artifact's directory is in."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(place)))
+
+
+def _verdict(artifact: Candidate, judgement: Judgement | None) -> VerificationError | None:
+    why = "it is not signed"
+    if judgement is not None:
+        if judgement.fault is not None:
+            return _of(artifact, judgement)
+        if judgement.key:
+            artifact.signer = f"{judgement.repo}, key {judgement.key}"
+            return None
+        why = judgement.open
+    if policy() == "signed":
+        what = f"{why}, and {TRUST} is signed"
+        return UntrustedError(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=SIGNED_HINT)
+    return artifact.foreign
+
+
+def _of(artifact: Candidate, judgement: Judgement) -> VerificationError:
+    fault = judgement.fault
+    what = shown(f"the signature of {judgement.repo or 'its publisher'}: {fault}", 500)
+    kind = type(fault) if isinstance(fault, VerificationError) else UntrustedError
+    hint = "fetch it again; if it stays so do not use it: gdn-aot keys list says whose signatures count here"
+    return kind(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=hint)

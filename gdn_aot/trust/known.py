@@ -1,0 +1,137 @@
+"""The keyrings that this machine knows: whose signatures count here.
+
+A keyring is known because somebody who may decide it put it in its place: the makers of this package into the wheel, an
+administrator into `SYSTEM`, a user into the user's own configuration. From the network only those are taken that the
+roots of a known one have signed; they lie beside the store, so that what they revoke is revoked for every process here.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+from gdn_aot._files import is_there, read_regular
+from gdn_aot._plain import Plain
+from gdn_aot.errors import SignatureError
+from gdn_aot.machine.owners import read_trusted
+from gdn_aot.trust import MAX_ENVELOPE
+from gdn_aot.trust.envelope import refused
+from gdn_aot.trust.keyring import SignedKeyring, read_keyring
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEYS = "GDN_AOT_KEYS"
+"""The variable that names a directory of keyrings, in place of `SYSTEM` and of the user's own."""
+WHEEL = f"{os.path.dirname(os.path.abspath(__file__))}/keyrings"
+SYSTEM = "/etc/gdn-aot/keys.d"
+BESIDE = "trust"
+"""The directory in ``GDN_AOT_HOME``, beside the store, of what was learned from registries."""
+
+
+MAX_CHAIN = 32 * MAX_ENVELOPE
+"""Bytes of the keyrings that were taken from one registry."""
+
+
+class Known(Plain):
+    """A keyring that this machine knows.
+
+    Args:
+        path: Where it is.
+        source: ``wheel``, ``system``, ``user``, ``GDN_AOT_KEYS``, or ``registry`` for one that was taken from there.
+        signed: The keyring.
+    """
+
+    __slots__ = ("path", "signed", "source")
+
+    def __init__(self, path: str, source: str, signed: SignedKeyring) -> None:
+        self.path, self.source, self.signed = path, source, signed
+
+
+def places() -> list[tuple[str, str]]:
+    """Return (source, directory) of every place that keyrings are known from."""
+    named = os.environ.get(KEYS)
+    if named:
+        return [("wheel", WHEEL), (KEYS, os.path.abspath(named))]
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    config = config if os.path.isabs(config) else os.path.expanduser("~/.config")
+    user = [("user", f"{config}/gdn-aot/keys.d")] if os.path.isabs(config) else []
+    return [("wheel", WHEEL), ("system", SYSTEM), *user]
+
+
+def file_name(repo: str) -> str:
+    """Return the name of the file of a repository's keyring: ``org--name.json``; no name on the Hub has two dashes."""
+    return repo.removeprefix("hf://").replace("/", "--") + ".json"
+
+
+def anchor(repo: str) -> Known | None:
+    """Return the newest keyring of a repository that somebody put in a place for it, or None. It is not verified.
+
+    Raises:
+        OSError: One cannot be read.
+        SignatureError: One is damaged.
+        UntrustedError: Somebody else than root or this user may have written one.
+    """
+    found = [
+        _read(f"{folder}/{file_name(repo)}", source, repo)
+        for source, folder in places()
+        if is_there(f"{folder}/{file_name(repo)}")
+    ]
+    return max(found, key=lambda known: known.signed.keyring.version, default=None)
+
+
+def newest(repo: str, home: str) -> list[Known]:
+    """Return the keyring of a repository that counts, last, after those that vouch for it. Nothing if none is known.
+
+    Each was signed by roots of the one before, as far as its envelope says; what remains to be verified is
+    `gdn_aot.trust.keyring.SignedKeyring.signed`.
+
+    Raises:
+        OSError: One cannot be read.
+        SignatureError: One is damaged, or was not signed by the roots of the one before.
+        UntrustedError: Somebody else than root or this user may have put one in its place.
+    """
+    first = anchor(repo)
+    return [first, *_learned(first, home)] if first else []
+
+
+def learned_path(repo: str, home: str) -> str:
+    """Return where the keyrings lie that were taken from the registry of a repository: one on each line."""
+    return f"{home}/{BESIDE}/{file_name(repo)}l"
+
+
+def _learned(first: Known, home: str) -> Iterator[Known]:
+    path = learned_path(first.signed.keyring.repo, home)
+    if not home or not is_there(path):
+        return
+    known = first.signed.keyring
+    for line in read_regular(path, MAX_CHAIN).splitlines(keepends=True):
+        signed = _parsed(line, path)
+        if signed.keyring.version > known.version:  # an older one was put into its place meanwhile
+            with _naming(path):
+                signed.check_follows(known)
+            known = signed.keyring
+            yield Known(path, "registry", signed)
+
+
+def _read(path: str, source: str, repo: str) -> Known:
+    signed = _parsed(read_trusted(path, MAX_ENVELOPE), path)
+    if signed.keyring.repo != repo:
+        with _naming(path):
+            raise refused(f"is for {signed.keyring.repo}, expected {repo}", "the keyring")
+    return Known(path, source, signed)
+
+
+def _parsed(data: bytes, path: str) -> SignedKeyring:
+    with _naming(path):
+        return read_keyring(data)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Have errors name the file."""
+    try:
+        yield
+    except SignatureError as error:
+        raise SignatureError(f"{path}: {error.message}", error.problems, hint=f"put {path} there again") from error
