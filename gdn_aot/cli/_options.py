@@ -108,6 +108,10 @@ request = together(
     revision,
 )  # fmt: skip
 """What is wanted of which registry; `gdn_aot.registry.request` reads the first four."""
+allow_unsigned = click.option(
+    "--allow-unsigned", is_flag=True,
+    help="Use artifacts of this registry that nobody signed; said once, it is remembered.",
+)  # fmt: skip
 token = click.option(
     "--token", metavar="TOKEN",
     help="Token for the Hub. Other users see it in the list of processes: prefer HF_TOKEN or hf auth login.",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     "--lock-file", type=_options.path, metavar="PATH",
     help="The lock file of --locked.  [default: gdn-aot.lock]",
 )  # fmt: skip
+@_options.allow_unsigned
 @click.option("--dry-run", is_flag=True, help="Say what would be installed; download no artifact, change nothing.")
 @click.option("--strict", is_flag=True, help="A failure ends with its exit code. This is the default.")
 @click.option("--optional", is_flag=True, help="End with 0 whatever happens, and say what did.")
@@ -82,16 +83,24 @@ def command(
 
 
 def _order(
-    lock_file: Path | None, *, repo: str | None, revision: str | None, token: str | None, dry_run: bool, **wanted: Any
+    lock_file: Path | None,
+    *,
+    repo: str | None,
+    revision: str | None,
+    token: str | None,
+    dry_run: bool,
+    allow_unsigned: bool,
+    **wanted: Any,
 ) -> FetchOrder:
     from gdn_aot.registry.fetch import FetchOrder
     from gdn_aot.registry.lockfile import read_lock, repository_of
     from gdn_aot.registry.open import default_repo, locate
     from gdn_aot.registry.request import locked_request, make_request
 
+    more: dict[str, Any] = {"token": token, "dry_run": dry_run, "allow_unsigned": allow_unsigned}
     if lock_file is None:
         request = make_request(**wanted)
-        return FetchOrder(repo=default_repo(repo), revision=revision, token=token, request=request, dry_run=dry_run)
+        return FetchOrder(repo=default_repo(repo), revision=revision, request=request, **more)
     lock = read_lock(lock_file)
     source = repository_of(lock, lock_file)
     if repo is not None and (named := locate(repo).name) != locate(source).name:
@@ -99,7 +108,7 @@ def _order(
     if revision is not None:
         raise UsageError(f"{lock_file} pins the commit, so --revision cannot", hint="leave --revision out")
     request = locked_request(**wanted)
-    return FetchOrder(repo=source, revision=None, token=token, request=request, lock=lock, dry_run=dry_run)
+    return FetchOrder(repo=source, revision=None, request=request, lock=lock, **more)
 
 
 def _document(
@@ -126,6 +135,8 @@ def _line(item: Fetched) -> str:
     parts = [f"{item.identifier}: {item.state.replace('-', ' ')}{f', {item.path}' if item.path else ''}"]
     if item.size is not None:
         parts.append(f"{item.size} bytes")
+    if item.signed is not None:
+        parts.append(f"signed by {item.signed}")
     if item.choices is not None:
         counts = msgspec.structs.asdict(item.choices)
         parts.append(f"choices: {', '.join(f'{count} {name}' for name, count in counts.items() if count) or 'none'}")

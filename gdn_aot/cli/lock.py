@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command("lock")
 @_options.request
 @_options.output("gdn-aot.lock", "The lock file.")
+@_options.allow_unsigned
 @click.option("--check", is_flag=True, help="Write nothing; exit 5 if the lock file is not what would be written.")
 @_options.registry
 def command(
@@ -27,6 +28,7 @@ def command(
     output: Path,
     check: bool,
     token: str | None,
+    allow_unsigned: bool,
     quiet: bool,
     as_json: bool,
     **wanted: Any,
@@ -45,9 +47,11 @@ def command(
     from gdn_aot.registry.lockfile import changes, pin, read_lock, write_lock
     from gdn_aot.registry.open import default_repo
     from gdn_aot.registry.request import make_request
+    from gdn_aot.store.store import Store, default_home
 
     request = make_request(**wanted)
-    lock = pin(default_repo(repo), revision, request, token, output.parent)
+    store = Store(default_home())
+    lock = pin(default_repo(repo), revision, request, token, output.parent, store=store, allow_unsigned=allow_unsigned)
     if check:
         problems = list(changes(read_lock(output), lock))
         if problems:

@@ -13,15 +13,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.registry.publish import PublishResult
+    from gdn_aot.registry.signing import Signing
 
 
 @click.command("publish")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_options.path)
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=_options.path)
 @_options.repo
 @click.option("--tag", metavar="TAG", help="Name this release, as v1.2.0.")
 @click.option("--create", is_flag=True, help="Make the repository if it is not there.")
 @click.option("--private", is_flag=True, help="With --create: let nobody else see it; changes none that is there.")
 @click.option("--replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
+@click.option(
+    "--key", type=_options.path, metavar="PEM", help="Sign with this private key.  [default: $GDN_AOT_SIGNING_KEY]"
+)
+@click.option("--sign-command", metavar="COMMAND", help="Sign with a command: message on stdin, base64 on stdout.")
+@click.option("--keyring", type=_options.path, metavar="FILE", help="Publish this version of the keyring, too.")
 @click.option("--dry-run", is_flag=True, help="Verify and compare, change nothing.")
 @_options.registry
 def command(
@@ -34,9 +40,12 @@ def command(
     token: str | None,
     private: bool,
     create: bool,
+    key: Path | None,
+    sign_command: str | None,
+    keyring: Path | None,
     **options: Any,
 ) -> None:
-    """Verify artifacts and publish them to a repository of the Hugging Face Hub or to a directory.
+    """Verify artifacts, sign them and publish them to a repository of the Hugging Face Hub or to a directory.
 
     Nothing that is there is overwritten: other content under the same identifier or tag is an error (exit 7). Artifacts
     that are there already are left as they are.
@@ -52,7 +61,10 @@ def command(
         raise UsageError("--private is for a repository that is made", hint="add --create")
     no_bars(quiet=quiet)
     registry = open_registry(where, token=token)
-    result = publish(registry, files, create=create, private=private, dry_run=dry_run, **options)
+    signing = _signing(key, sign_command, keyring)
+    result = publish(registry, files, signing=signing, create=create, private=private, dry_run=dry_run, **options)
+    if signing is None and not quiet:
+        note("Warning: nothing is signed: whoever fetches it must say --allow-unsigned; gdn-aot keys new makes keys")
     for item in result.plan.items:
         if item.entry.dirty and not quiet:
             note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
@@ -73,6 +85,30 @@ def command(
         note(_summary(result, dry_run=dry_run))
 
 
+def _signing(key: Path | None, command: str | None, keyring: Path | None) -> Signing | None:
+    """Return with what is signed, if anything says so."""
+    from gdn_aot._files import read_regular
+    from gdn_aot.errors import UsageError
+    from gdn_aot.registry.signing import Signing
+    from gdn_aot.trust import MAX_ENVELOPE
+    from gdn_aot.trust.keyring import read_keyring
+    from gdn_aot.trust.signer import KEY_VARIABLE, signer_of
+
+    signer = signer_of(key, command)
+    if signer is None:
+        if keyring is not None:
+            what = "a keyring is published together with an index that is signed, and no key is given"
+            raise UsageError(what, hint=f"add --key FILE, --sign-command COMMAND or {KEY_VARIABLE}")
+        return None
+    try:
+        content = read_regular(keyring, MAX_ENVELOPE) if keyring else None
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the keyring {keyring}: {error.strerror or error}", hint="name another"
+        ) from error
+    return Signing(signer=signer, keyring=read_keyring(content) if content is not None else None)
+
+
 def _show(result: PublishResult, *, quiet: bool) -> None:
     if quiet:
         for item in result.plan.with_action("added", "replaced"):
@@ -84,11 +120,13 @@ def _show(result: PublishResult, *, quiet: bool) -> None:
 
 def _summary(result: PublishResult, *, dry_run: bool) -> str:
     new = len(result.plan.with_action("added", "replaced"))
+    signed = len(result.plan.with_action("signed"))
     tag = f", tag {result.tag}" if result.tag else ""
     if dry_run:
         return f"{result.registry}: {new} of {len(result.plan.items)} would be published{tag}; nothing was changed"
     made = "created, " if result.created else ""
     what = f"{new} published" if new else "nothing to publish, all of it is there"
+    what += f", {signed} signed anew" if signed else ""
     return f"{result.registry}: {made}{what}; commit {result.commit}{tag}"
 
 
@@ -104,6 +142,8 @@ def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
         "visibility_kept": result.visibility_kept,
         "commit": result.commit,
         "main": result.main,
+        "serial": result.plan.publication.serial if result.plan.publication else None,
+        "keyring": result.plan.publication.keyring.version if result.plan.publication else None,
         "artifacts": [
             {
                 "path": str(item.path),

@@ -7,13 +7,10 @@ asked at all where the store alone can answer: for a pinned commit or a lock fil
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
-
-from msgspec import to_builtins
 
 from gdn_aot.errors import (
     GdnAotError,
@@ -25,25 +22,27 @@ from gdn_aot.errors import (
     VerificationError,
 )
 from gdn_aot.registry.base import COMMIT, read_index
-from gdn_aot.registry.layout import BRANCH, Entry, artifact_path, entry_of
+from gdn_aot.registry.downloaded import verified
+from gdn_aot.registry.layout import BRANCH, Entry, artifact_path
 from gdn_aot.registry.listing import held, provenances
 from gdn_aot.registry.open import locate, open_registry
+from gdn_aot.registry.publisher import Release, publisher_of
 from gdn_aot.registry.select import missing_error, select
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.lock import no_room
-from gdn_aot.store.origins import Origin
-from gdn_aot.store.whole import find_installed
+from gdn_aot.store.origins import Origin, allows_unsigned, read_origins
+from gdn_aot.store.whole import find_installed, signer_of
+from gdn_aot.trust.envelope import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from gdn_aot.artifact.verify import Artifact
     from gdn_aot.registry.base import Registry, Snapshot
     from gdn_aot.registry.layout import Provenances, RegistryIndex
     from gdn_aot.registry.listing import Held
     from gdn_aot.registry.lockfile import LockedArtifact, LockFile
     from gdn_aot.registry.open import Location
+    from gdn_aot.registry.publisher import Publisher
     from gdn_aot.registry.select import Judged, Request, Selected
     from gdn_aot.store.store import Store
 
@@ -53,8 +52,6 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["installed", "repaired", "already-installed", "would-install"]
 
 LOCK_HINT = "gdn-aot lock writes the lock file anew, for what is wanted now"
-_LONGEST = 200
-"""Characters of one field in a message."""
 _ON = ("1", "ON", "YES", "TRUE")
 """What huggingface_hub takes for yes in a variable."""
 
@@ -73,6 +70,8 @@ class FetchOrder:
     """Pins what may be fetched; its commit is then the revision."""
     dry_run: bool = False
     """Change nothing and download no artifact."""
+    allow_unsigned: bool = False
+    """Artifacts that nobody signed may be used, if no key of this registry's publisher is known here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +87,8 @@ class Fetched:
     """Of the artifact file."""
     size: int | None
     """Bytes of that file; None where only the store was asked, which does not know."""
+    signed: str | None
+    """Id of the key that signed it; None if nobody's signature counted."""
     choices: Provenances | None
     """How many choices come from where."""
 
@@ -133,7 +134,8 @@ def fetch(order: FetchOrder, store: Store, done: Callable[[Fetched], None], say:
         OfflineMissError: Offline, and neither the store nor the cache has what is wanted.
         RegistryError: The registry cannot be reached or refuses.
         UsageError: The registry or the revision cannot be what was meant.
-        VerificationError: Something there is damaged, or is not what the lock file pins. It was not installed.
+        VerificationError: Something there is damaged, is not what the lock file pins, or is not signed so that it
+            counts. It was not installed.
     """
     location = locate(order.repo, order.lock.commit if order.lock else order.revision)
     job = _Job(order=order, store=store, location=location, done=done, say=say)
@@ -186,13 +188,13 @@ class _Job:
         selection = select(held_from, order.request)
         if order.lock is not None and not selection.chosen:
             raise missing_error("the lock file", selection.verdicts, selection.missing, LOCK_HINT)
-        places = [self._installed(item) for item in selection.chosen]
+        places = [self._from_store(item) for item in selection.chosen]
         if not selection.chosen or not all(places) or (selection.missing and order.lock is None):
             return None
         for item, place in zip(selection.chosen, filter(None, places), strict=True):
             if not order.dry_run:
                 renew(self.store, place, waiting=self.say)
-            self._tell(item, "already-installed", place)
+            self._tell(item, "already-installed", place, signer_of(place))
         pinned = COMMIT.fullmatch(self.revision)
         return self._result(self.revision if pinned else None, selection, asked=False)
 
@@ -220,12 +222,26 @@ class _Job:
         """Ask the registry, and download and install what the store lacks."""
         registry = open_registry(self.location.name, token=self.order.token)
         snapshot, index = read_index(registry, self.revision)
+        publisher = self._publisher(registry, snapshot)
         selection = select(self._entries(index), self.order.request)
         if not selection.chosen:
             raise missing_error(self.where, selection.verdicts, selection.missing)
         for entry in selection.chosen:
-            self._one(registry, snapshot, entry)
+            self._one(registry, snapshot, entry, publisher)
+            if publisher is not None and not self.order.dry_run:
+                publisher.remember(self.store, self.say)
         return self._result(snapshot.commit, selection, asked=True)
+
+    def _publisher(self, registry: Registry, snapshot: Snapshot) -> Publisher | None:
+        known = allows_unsigned(self.store, registry.name)
+        unsigned = self.order.allow_unsigned or known
+        publisher = publisher_of(self.location, registry, snapshot, self.store, unsigned=unsigned)
+        if publisher is None and not known:
+            self.say(
+                f"Warning: artifacts of {registry.name} are installed though nobody's signature of them counts here; "
+                "this is remembered, and not said again"
+            )
+        return publisher
 
     def _entries(self, index: RegistryIndex) -> Sequence[Entry]:
         """Return what may be chosen from: all of the index, or what the lock file pins, if the index agrees."""
@@ -249,25 +265,46 @@ class _Job:
             )
         return entries
 
-    def _one(self, registry: Registry, snapshot: Snapshot, entry: Entry) -> None:
-        origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit)
+    def _one(self, registry: Registry, snapshot: Snapshot, entry: Entry, publisher: Publisher | None) -> None:
+        signed = publisher.release(registry, snapshot, entry) if publisher else Release()
+        pinned = self.order.lock.find(entry.identifier) if self.order.lock else None
+        self._check_pin(pinned, signed.key, signed.serial)
+        origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit, unsigned=not publisher)
         place = self._installed(entry)
         if place and not self.order.dry_run:
-            renew(self.store, place, origin, waiting=self.say)
+            renew(self.store, place, origin, release=signed.content, waiting=self.say)
         if place or self.order.dry_run:
-            self._tell(entry, "already-installed" if place else "would-install", place)
+            self._tell(entry, "already-installed" if place else "would-install", place, signed.key)
             return
         _check_writable(self.store.root, entry.size)
         self.say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {self.where}")
         path = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
         try:
-            result = install(self.store, _verified(path, entry), origin, waiting=self.say)
+            artifact = verified(path, entry, signed.statement)
+            result = install(self.store, artifact, origin, release=signed.content, waiting=self.say)
         except VerificationError as error:
             registry.forget(snapshot, artifact_path(entry.identifier))
             hint = "nothing was installed; fetch again, and if it stays so tell whoever publishes there"
             message = f"{entry.identifier} from {self.where}: {error.message}"
             raise VerificationError(message, error.problems, hint=hint) from error
-        self._tell(entry, "installed" if result.new else "repaired", result.place)
+        self._tell(entry, "installed" if result.new else "repaired", result.place, signed.key)
+
+    def _check_pin(self, pinned: LockedArtifact | None, key: str | None, serial: int | None) -> None:
+        """Check that an artifact is signed as the lock file says, if that says so."""
+        if pinned is not None and pinned.key is not None and (key, serial) != (pinned.key, pinned.serial):
+            what = f"is by key {key}, serial {serial}, expected {pinned.key}, {pinned.serial} by the lock file"
+            raise refused(what, f"{pinned.identifier} from {self.where}: the signature", hint=LOCK_HINT)
+
+    def _from_store(self, item: Pinned) -> str | None:
+        """Return where an artifact is installed, if that is signed as it must be or was allowed unsigned, else None."""
+        place = self._installed(item)
+        if place is None:
+            return None
+        key, wanted = signer_of(place), getattr(item, "key", None)
+        if key is None:
+            allowed = self.order.allow_unsigned or any(origin.unsigned for origin in read_origins(place))
+            return place if allowed and wanted is None else None
+        return place if wanted in (None, key) else None
 
     def _installed(self, item: Pinned) -> str | None:
         """Return where the file with an artifact's digest is installed, if it is.
@@ -289,7 +326,7 @@ class _Job:
             hint=LOCK_HINT if locked else "nothing was changed; tell whoever publishes there",
         )
 
-    def _tell(self, item: Pinned, state: State, place: str | None) -> None:
+    def _tell(self, item: Pinned, state: State, place: str | None, key: str | None) -> None:
         choices = item.choices if isinstance(item, Entry) else provenances(self.store, place) if place else None
         self.done(
             Fetched(
@@ -299,6 +336,7 @@ class _Job:
                 target=item.target,
                 sha256=item.sha256,
                 size=item.size,
+                signed=key,
                 choices=choices,
             )
         )
@@ -313,49 +351,6 @@ class _Job:
             missing=selection.missing,
             locked=self.order.lock is not None,
         )
-
-
-def _verified(path: Path, entry: Entry) -> Artifact:
-    """Open a downloaded file: it must be the one that the index lists, sound, and what the index says of it.
-
-    Its blobs are checked while they are installed.
-
-    Raises:
-        VerificationError: It is not.
-    """
-    from gdn_aot.artifact.verify import open_artifact
-
-    artifact = open_artifact(path, lambda size, sha256: _same_file(entry, size, sha256), lazy=True)
-    there, here = to_builtins(entry), to_builtins(entry_of(artifact))
-    problems = [
-        Problem(name, f"{_shown(there[name])} in the index, {_shown(here[name])} in the file")
-        for name in there
-        if there[name] != here[name]
-    ]
-    if problems:
-        raise VerificationError("the file is not what the index says of it", problems)
-    return artifact
-
-
-def _same_file(entry: Entry, size: int, sha256: str) -> None:
-    """Compare a file with what the index says.
-
-    Raises:
-        VerificationError: It is another one.
-    """
-    problems = []
-    if size != entry.size:
-        problems.append(Problem("size", f"{size} bytes, expected {entry.size}"))
-    if sha256 != entry.sha256:
-        problems.append(Problem("sha256", f"{sha256}, expected {entry.sha256}"))
-    if problems:
-        raise VerificationError("its bytes are not those that the index lists", problems)
-
-
-def _shown(value: object) -> str:
-    """Return a field of an entry as messages show it: in ASCII, and not long."""
-    text = ascii(value)[1:-1] if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _check_writable(root: str, size: int) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec import Meta
 
 from gdn_aot._files import read_regular, write_whole
 from gdn_aot.codec import Commit, Digest, Form, Record, TargetName
@@ -18,7 +19,10 @@ from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, UsageE
 from gdn_aot.registry.base import check_revision, read_index
 from gdn_aot.registry.layout import FileSize, check_identifier, check_order
 from gdn_aot.registry.open import locate, open_registry
+from gdn_aot.registry.publisher import Release, publisher_of
 from gdn_aot.registry.select import missing_error, select
+from gdn_aot.store.origins import allows_unsigned
+from gdn_aot.store.seen import Serial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +30,9 @@ if TYPE_CHECKING:
     from gdn_aot.registry.layout import Entry
     from gdn_aot.registry.open import Location
     from gdn_aot.registry.select import Request
+    from gdn_aot.store.store import Store
 
+KeyId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", min_length=32, max_length=32)]
 NAME = "gdn-aot.lock"
 MAX_BYTES = 4 << 20
 """Bytes of a lock file: some 10,000 artifacts."""
@@ -45,12 +51,16 @@ class LockedArtifact(Record, kw_only=True):
     sha256: Digest
     """Of the ``.tar.zst`` file."""
     size: FileSize
+    key: KeyId | None
+    """Id of the key that signed it; None where nobody's signature counted when it was pinned."""
+    serial: Serial | None
+    """Number of the publication that was signed."""
 
 
 class LockFile(Record, kw_only=True):
     """``gdn-aot.lock``."""
 
-    format: int = 1
+    format: int = 2
     repository: str
     """``hf://org/name``, or a directory: absolute, or relative to the lock file's with ``./`` or ``../`` in front."""
     revision: str
@@ -60,21 +70,37 @@ class LockFile(Record, kw_only=True):
     artifacts: tuple[LockedArtifact, ...]
     """Sorted by identifier."""
 
+    def find(self, identifier: str) -> LockedArtifact | None:
+        """Return what is pinned of an identifier."""
+        return next((artifact for artifact in self.artifacts if artifact.identifier == identifier), None)
 
-def pin(repo: str, revision: str | None, request: Request, token: str | None, folder: Path) -> LockFile:
+
+def pin(
+    repo: str,
+    revision: str | None,
+    request: Request,
+    token: str | None,
+    folder: Path,
+    *,
+    store: Store,
+    allow_unsigned: bool = False,
+) -> LockFile:
     """Select from a registry's index what `gdn_aot.registry.fetch.fetch` would install into an empty store.
 
     ``repo`` and ``revision`` are as `locate` takes them; a directory that is relative is kept so, seen from ``folder``,
-    where the lock file will be.
+    where the lock file will be. Signatures are verified as fetching does; ``store`` has what was seen of the registry.
 
     Raises:
         NoArtifactError: Something that is wanted is missing.
         RegistryError: The registry cannot be reached or refuses.
         UsageError: The registry or the revision cannot be what was meant.
-        VerificationError: The index is damaged.
+        VerificationError: The index is damaged, or something is not signed so that it counts.
     """
     location = locate(repo, revision)
-    snapshot, index = read_index(open_registry(location.name, token=token), location.asked)
+    registry = open_registry(location.name, token=token)
+    snapshot, index = read_index(registry, location.asked)
+    unsigned = allow_unsigned or allows_unsigned(store, registry.name)
+    publisher = publisher_of(location, registry, snapshot, store, unsigned=unsigned)
     selection = select(index.entries, request)
     if selection.missing:
         raise missing_error(f"{location.name} at {location.asked}", selection.verdicts, selection.missing)
@@ -82,12 +108,25 @@ def pin(repo: str, revision: str | None, request: Request, token: str | None, fo
         repository=_relative(location, repo, folder),
         revision=location.asked,
         commit=snapshot.commit,
-        artifacts=tuple(map(_locked, selection.chosen)),
+        artifacts=tuple(
+            _locked(entry, publisher.release(registry, snapshot, entry) if publisher else Release())
+            for entry in selection.chosen
+        ),
     )
 
 
-def _locked(entry: Entry) -> LockedArtifact:
-    return LockedArtifact(**{name: getattr(entry, name) for name in LockedArtifact.__struct_fields__})
+def _locked(entry: Entry, signed: Release) -> LockedArtifact:
+    return LockedArtifact(
+        identifier=entry.identifier,
+        provider=entry.provider,
+        version=entry.version,
+        triton=entry.triton,
+        target=entry.target,
+        sha256=entry.sha256,
+        size=entry.size,
+        key=signed.key,
+        serial=signed.serial,
+    )
 
 
 def _relative(location: Location, repo: str, folder: Path) -> str:
@@ -148,15 +187,20 @@ def changes(old: LockFile, new: LockFile) -> Iterator[Problem]:
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
             yield Problem(name, f"is {before}, would be {after}")
-    before = {artifact.identifier: artifact.sha256 for artifact in old.artifacts}
-    after = {artifact.identifier: artifact.sha256 for artifact in new.artifacts}
+    before = {artifact.identifier: _content(artifact) for artifact in old.artifacts}
+    after = {artifact.identifier: _content(artifact) for artifact in new.artifacts}
     for identifier in sorted({*before, *after}):
         if identifier not in after:
             yield Problem(identifier, "would be left out")
         elif identifier not in before:
             yield Problem(identifier, "would be added")
         elif before[identifier] != after[identifier]:
-            yield Problem(identifier, f"sha256 is {before[identifier]}, would be {after[identifier]}")
+            yield Problem(identifier, f"is {before[identifier]}, would be {after[identifier]}")
+
+
+def _content(artifact: LockedArtifact) -> str:
+    signed = f"signed by {artifact.key} with serial {artifact.serial}" if artifact.key else "not signed"
+    return f"sha256 {artifact.sha256}, {signed}"
 
 
 def _check(lock: LockFile) -> Iterator[Problem]:
@@ -181,7 +225,7 @@ def _check(lock: LockFile) -> Iterator[Problem]:
 LOCK_FORM = Form(
     LockFile,
     "the lock file",
-    format=1,
+    format=2,
     limit=MAX_BYTES,
     layout=lambda compact: msgspec.json.format(compact, indent=2) + b"\n",
     check=_check,

@@ -9,6 +9,7 @@ is read again and merged.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import re
 import time
@@ -43,14 +44,21 @@ from gdn_aot.registry.layout import (
     entry_path,
     make_index,
 )
+from gdn_aot.registry.signing import content_of, provenance_of, publication
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from typing import TypeAlias
 
     from gdn_aot.registry.base import Registry
+    from gdn_aot.registry.signing import Content, Publication, Signing
 
-Action = Literal["added", "replaced", "unchanged", "refused"]
+    Wanted: TypeAlias = tuple[Path, Entry, Content | None]
+    """An artifact file, its entry, and what is signed of it."""
+
+Action = Literal["added", "replaced", "signed", "unchanged", "refused"]
+"""``signed``: it is there, and its signature is new."""
 
 _T = TypeVar("_T")
 _TRIES = 12
@@ -64,6 +72,8 @@ class Item:
 
     path: Path
     entry: Entry
+    content: Content | None
+    """What is signed of it; None where nothing is signed."""
     action: Action
     reason: str
     """Why it is refused; else empty."""
@@ -92,6 +102,8 @@ class PublishPlan:
     """That of the moving branch, afterwards."""
     card: bytes
     """The card, afterwards."""
+    publication: Publication | None
+    """How it is signed."""
 
     def with_action(self, *actions: Action) -> list[Item]:
         """Return the artifacts of which this becomes."""
@@ -127,16 +139,18 @@ def publish(
     files: Sequence[Path],
     *,
     tag: str | None = None,
+    signing: Signing | None = None,
     replace: bool = False,
     create: bool = False,
     private: bool = False,
     dry_run: bool = False,
 ) -> PublishResult:
-    """Verify artifacts and publish them.
+    """Verify artifacts, sign them and publish them.
 
     Args:
         registry: Where to.
-        files: Artifact files. The same one twice counts once.
+        files: Artifact files. The same one twice counts once. None are needed where a keyring is published.
+        signing: With what they are signed; None where nobody signs.
         tag: A name for this release, ``v<major>.<minor>.<patch>``.
         replace: Let an artifact take the place of another with its identifier; only together with a new tag.
         create: Make the registry if it is not there.
@@ -146,15 +160,17 @@ def publish(
     Raises:
         ConflictError: The registry, or the tag, has other content under the same name.
         RegistryError: It was not reached, or refused.
+        SigningError: It could not be signed, or must be and no key is given.
         UsageError: Two files have the same identifier, or the tag cannot be one.
-        VerificationError: A file is not a sound artifact, or the registry's index is damaged. Nothing was changed.
+        VerificationError: A file is not a sound artifact, the registry's index is damaged, or the key or keyring may not
+            sign there. Nothing was changed.
     """
     if tag is not None:
         check_tag(tag)
     elif replace:
         raise UsageError("replacing needs a new tag", hint="add --tag, so that the content before stays reachable")
-    wanted = _open(files)
-    look = partial(_plan, registry, wanted, tag, replace=replace)
+    wanted = _open(files, signing)
+    look = partial(_plan, registry, wanted, tag, signing, replace=replace)
     made, commit, main = False, None, None
     if dry_run:
         try:
@@ -194,11 +210,11 @@ def check_tag(tag: str) -> None:
         raise UsageError(what, hint=f"write it as v{MAJOR}.<minor>.<patch>, for example v{MAJOR}.0.0")
 
 
-def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
+def _open(files: Sequence[Path], signing: Signing | None) -> list[Wanted]:
     from gdn_aot.artifact.names import is_capture
     from gdn_aot.artifact.verify import open_artifact
 
-    found: dict[str, tuple[Path, Entry]] = {}
+    found: dict[str, Wanted] = {}
     for path in files:
         artifact = open_artifact(path)
         if any(map(is_capture, artifact.manifest.workloads)):
@@ -212,32 +228,44 @@ def _open(files: Sequence[Path]) -> list[tuple[Path, Entry]]:
         except VerificationError as error:
             what = f"{path} has what no index of a registry may have"
             raise VerificationError(what, error.problems, hint="build the artifact again") from error
-        before = found.setdefault(entry.identifier, (path, entry))
+        content = content_of(artifact) if signing else None
+        before = found.setdefault(entry.identifier, (path, entry, content))
         if before[1].sha256 != entry.sha256:
             raise UsageError(
                 f"{before[0]} and {path} are different builds of {entry.identifier}", hint="publish one of them"
             )
-    if not found:
+    if not found and not (signing and signing.keyring):
         raise UsageError("no artifact was given", hint="name gdn-aot-*.tar.zst files")
     return [found[identifier] for identifier in sorted(found)]
 
 
 def _plan(
-    registry: Registry, wanted: Sequence[tuple[Path, Entry]], tag: str | None, refs: Refs, *, replace: bool
+    registry: Registry,
+    wanted: Sequence[Wanted],
+    tag: str | None,
+    signing: Signing | None,
+    refs: Refs,
+    *,
+    replace: bool,
 ) -> PublishPlan:
     branch = BRANCH
     head = refs.branches.get(branch)
     before = _entries(registry, branch, head)
     tagged = refs.tags.get(tag) if tag is not None else None
     there = before if tagged is None else _entries(registry, str(tag), tagged)
-    items = [
-        _item(path, entry, there.get(entry.identifier), tag if tagged else None, replace=replace)
-        for path, entry in wanted
-    ]
+    sealed = publication(registry, head, signing)
+    items = [_item(one, there.get(one[1].identifier), tag if tagged else None, replace=replace) for one in wanted]
+    if sealed is not None and not tagged:
+        items = [
+            dataclasses.replace(item, action="signed")
+            if item.action == "unchanged" and not sealed.counts(registry, head, item.entry)
+            else item
+            for item in items
+        ]
     new = {item.entry.identifier: item.entry for item in items if item.action in ("added", "replaced")}
     index = make_index((before | new).values())
     shown = card.render(index, registry.name)
-    return PublishPlan(items=tuple(items), head=head, tagged=tagged, index=index, card=shown)
+    return PublishPlan(items=tuple(items), head=head, tagged=tagged, index=index, card=shown, publication=sealed)
 
 
 def _entries(registry: Registry, revision: str, commit: str | None) -> dict[str, Entry]:
@@ -251,8 +279,9 @@ def _entries(registry: Registry, revision: str, commit: str | None) -> dict[str,
     return {} if index.tree is not None else {entry.identifier: entry for entry in index.entries}
 
 
-def _item(path: Path, entry: Entry, there: Entry | None, tag: str | None, *, replace: bool) -> Item:
+def _item(wanted: Wanted, there: Entry | None, tag: str | None, *, replace: bool) -> Item:
     """Say what is to become of an artifact where there is another one, or none; ``tag`` is one that is there."""
+    path, entry, content = wanted
     action: Action = "refused"
     reason = ""
     if there is not None and there.sha256 == entry.sha256:
@@ -266,22 +295,33 @@ def _item(path: Path, entry: Entry, there: Entry | None, tag: str | None, *, rep
         action = "replaced"
     else:
         reason = f"it is there with sha256 {there.sha256}, not {entry.sha256}"
-    return Item(path=path, entry=entry, action=action, reason=reason)
+    return Item(path=path, entry=entry, content=content, action=action, reason=reason)
 
 
 def _commit_files(registry: Registry, plan: PublishPlan) -> tuple[PublishPlan, str]:
     """Do the first step and return the commit that has all of the artifacts."""
     if refusal := plan.refusal():
         raise refusal
-    new = plan.with_action("added", "replaced")
-    if not new:
+    new, sealed = plan.with_action("added", "replaced"), plan.publication
+    signed = plan.with_action("added", "replaced", "signed")
+    if not signed and not (sealed and sealed.resigned):
         registry.settle([*(item.additions[0] for item in plan.items), Addition(path=CARD, content=plan.card)])
         return plan, plan.tagged or str(plan.head)
+    index = INDEX_FORM.encode(plan.index)
     additions = [addition for item in new for addition in item.additions]
-    additions += [Addition(path=INDEX, content=INDEX_FORM.encode(plan.index)), Addition(path=CARD, content=plan.card)]
-    more = f" and {len(new) - 1} more" if len(new) > 1 else ""
-    message = f"Publish {new[0].entry.identifier}{more}"
-    return plan, registry.commit(BRANCH, plan.head, additions, message)
+    additions += [Addition(path=INDEX, content=index), Addition(path=CARD, content=plan.card)]
+    additions += provenance_of((item.entry, item.path) for item in signed)
+    if sealed is not None:
+        additions += [sealed.statement(item.entry, item.content) for item in signed if item.content]
+        additions += sealed.index(index)
+    return plan, registry.commit(BRANCH, plan.head, additions, _message(signed, sealed))
+
+
+def _message(signed: Sequence[Item], sealed: Publication | None) -> str:
+    if not signed:
+        return f"Publish version {sealed.keyring.version if sealed else 0} of the keyring"
+    more = f" and {len(signed) - 1} more" if len(signed) > 1 else ""
+    return f"Publish {signed[0].entry.identifier}{more}"
 
 
 def _commit_main(registry: Registry) -> str | None:

@@ -30,8 +30,8 @@ class Candidate:
     """What its publisher has signed; nothing if it has none."""
     foreign: UntrustedError | None = None
     """Who may have written it besides root and this user."""
-    signer = ""
-    """The repository and the key that have signed it, once that was found to count here."""
+    publisher = key = ""
+    """The repository and the id of the key that have signed it, once that was found to count here."""
 
     def claim(self) -> Claim:
         """Return what is to be judged of it."""
@@ -41,7 +41,7 @@ class Candidate:
 def admit(artifacts: Sequence[Candidate], home: str) -> list[VerificationError | None]:
     """Return for each artifact why it must not be used, or None; ``home`` is where learned keyrings are.
 
-    Those that may be used for what was signed have their ``signer`` set.
+    Those that may be used for what was signed have ``publisher`` and ``key`` set.
     """
     if policy() == "any":
         return [None] * len(artifacts)
@@ -78,7 +78,7 @@ def _verdict(artifact: Candidate, judgement: Judgement | None) -> VerificationEr
         if judgement.fault is not None:
             return _of(artifact, judgement)
         if judgement.key:
-            artifact.signer = f"{judgement.repo}, key {judgement.key}"
+            artifact.publisher, artifact.key = judgement.repo, judgement.key
             return None
         why = judgement.open
     if policy() == "signed":

@@ -20,7 +20,7 @@ _ORIGINS = 16
 """Origins kept of one artifact, those that came last."""
 
 
-class Origin(Record, frozen=True):
+class Origin(Record, frozen=True, omit_defaults=True):
     """Where an artifact was fetched from."""
 
     repo: str
@@ -29,6 +29,8 @@ class Origin(Record, frozen=True):
     """Branch, tag or commit that was asked for."""
     commit: str
     """40 hexadecimal digits."""
+    unsigned: bool = False
+    """Nobody's signature of it counted, and the user had allowed that for this repository."""
 
 
 class _Origins(Record, frozen=True):
@@ -51,6 +53,11 @@ def read_origins(place: str) -> tuple[Origin, ...]:
             return _FORM.decode(folder.read(ORIGIN, _FORM.limit)).fetched
     except (OSError, VerificationError):
         return ()
+
+
+def allows_unsigned(store: Store, repo: str) -> bool:
+    """Say whether artifacts of a repository that nobody signed were allowed before: one of them is installed."""
+    return any(origin.repo == repo and origin.unsigned for place in store.artifacts() for origin in read_origins(place))
 
 
 def write_origins(folder: Folder, origins: tuple[Origin, ...]) -> None:

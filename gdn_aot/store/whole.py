@@ -72,6 +72,13 @@ def open_installed(path: str) -> StoredArtifact:
     return StoredArtifact(place)
 
 
+def signer_of(place: str) -> str | None:
+    """Return the id of the key that has signed an installed artifact; None if no signature of it counts here."""
+    with suppress(*UNREADABLE):
+        return StoredArtifact(place).key or None
+    return None
+
+
 def said(error: BaseException) -> str:
     """Return in one line what an error of `UNREADABLE` says."""
     if isinstance(error, OSError) and is_hidden(error):
