@@ -162,8 +162,8 @@ def publish(
         RegistryError: It was not reached, or refused.
         SigningError: It could not be signed, or must be and no key is given.
         UsageError: Two files have the same identifier, or the tag cannot be one.
-        VerificationError: A file is not a sound artifact, the registry's index is damaged, or the key or keyring may not
-            sign there. Nothing was changed.
+        VerificationError: A file is not a sound artifact, the registry's index is damaged, or the key or keyring may
+            not sign there. Nothing was changed.
     """
     if tag is not None:
         check_tag(tag)

@@ -6,9 +6,17 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot.artifact.names import SUFFIX
 from gdn_aot.errors import EntryMissingError, SignatureError, SigningError
 from gdn_aot.registry.base import Addition, Snapshot
-from gdn_aot.registry.layout import BRANCH, INDEX_SIGNATURE, keyring_path, signature_path
+from gdn_aot.registry.layout import (
+    BRANCH,
+    INDEX_SIGNATURE,
+    PROVENANCE,
+    keyring_path,
+    provenance_path,
+    signature_path,
+)
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import read_keyring, verify_statement
@@ -17,6 +25,7 @@ from gdn_aot.trust.statement import IndexStatement, Statement, payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.registry.base import Registry
@@ -164,12 +173,7 @@ def _keyring(registry: Registry, head: str | None, version: int) -> SignedKeyrin
     return signed
 
 
-def provenance_of(entries: Iterable[tuple[Entry, str]]) -> list[Addition]:
+def provenance_of(entries: Iterable[tuple[Entry, Path]]) -> list[Addition]:
     """Return the Sigstore bundles that lie beside artifact files, as files of the registry."""
-    from pathlib import Path
-
-    from gdn_aot.artifact.names import SUFFIX
-    from gdn_aot.registry.layout import PROVENANCE, provenance_path
-
-    found = ((entry, Path(f"{file.removesuffix(SUFFIX)}{PROVENANCE}")) for entry, file in entries)
+    found = ((entry, file.with_name(file.name.removesuffix(SUFFIX) + PROVENANCE)) for entry, file in entries)
     return [Addition(path=provenance_path(entry.identifier), content=path) for entry, path in found if path.is_file()]
