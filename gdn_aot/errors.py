@@ -135,6 +135,12 @@ class SignatureError(
     """A statement of a publisher is missing, or does not count here, or says something else."""
 
 
+class ProvenanceError(
+    VerificationError, code="provenance", hint="do not use this file unless you know another way who built it"
+):
+    """Nothing shows that a file was built by the workflow that it should be from."""
+
+
 class CompileFailedError(
     GdnAotError,
     code="compile",

@@ -8,26 +8,86 @@ import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import conclude, out, problems_json
+from gdn_aot.errors import ProvenanceError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gdn_aot.artifact.verify import Examination
+    from gdn_aot.trust.provenance import Expected
+
 
 @click.command("verify")
 @click.argument("file", type=_options.path)
+@click.option(
+    "--provenance", metavar="OWNER/NAME",
+    help="Also check who built it: a workflow of this repository on GitHub. Needs the extra [provenance].",
+)  # fmt: skip
+@click.option(
+    "--workflow", metavar="PATH",
+    help="Of that repository, with --provenance.  [default: .github/workflows/artifacts.yml]",
+)  # fmt: skip
+@_options.many(
+    "--ref", "GLOB",
+    "Branch or tag that it was built from, with --provenance; repeatable.  "
+    "[default: refs/tags/artifacts-v*, refs/heads/main]",
+)  # fmt: skip
+@click.option(
+    "--bundle", type=_options.path,
+    help="What Sigstore says of it, with --provenance.  [default: beside it, ending in .sigstore.json]",
+)  # fmt: skip
 @_options.as_json
-def command(file: Path, *, as_json: bool) -> None:
+def command(
+    file: Path,
+    *,
+    provenance: str | None,
+    workflow: str | None,
+    ref: tuple[str, ...],
+    bundle: Path | None,
+    as_json: bool,
+) -> None:
     """Check every digest and rule of an artifact; exit 5 and name every problem if one fails."""
     from gdn_aot.artifact.verify import examine
 
+    expected = None if provenance is None else _expected(provenance, workflow, ref)
+    if expected is None and (workflow or ref or bundle):
+        raise UsageError("--workflow, --ref and --bundle say how to check who built it", hint="add --provenance")
     report = examine(file)
+    problems, error, built = report.problems, report.error() if report.problems else None, None
+    if expected is not None and error is None:
+        try:
+            built = _built(report, expected, bundle)
+        except ProvenanceError as found:
+            problems, error = [*found.problems], found
     document = {
-        "ok": not report.problems,
-        "problems": problems_json(report.problems),
+        "ok": error is None,
+        "problems": problems_json(problems),
         "path": str(report.path),
         "sha256": report.sha256,
         "size": report.size,
     }
-    conclude(document, report.error() if report.problems else None, as_json=as_json)
+    if expected is not None:
+        document["provenance"] = built
+    conclude(document, error, as_json=as_json)
     if not as_json:
         out(f"{click.format_filename(report.path)}: ok, {report.size} bytes, sha256 {report.sha256}")
+        for name, text in (built or {}).items():
+            out(f"  {name}: {text}")
+
+
+def _expected(repository: str, workflow: str | None, refs: tuple[str, ...]) -> Expected:
+    from gdn_aot.trust.provenance import REFS, WORKFLOW, Expected
+
+    return Expected(repository=repository, workflow=workflow or WORKFLOW, refs=refs or REFS)
+
+
+def _built(report: Examination, expected: Expected, bundle: Path | None) -> dict[str, str]:
+    """Return who built a file, by the names of the fields."""
+    from dataclasses import asdict
+
+    from gdn_aot.artifact.names import SUFFIX
+    from gdn_aot.registry.layout import PROVENANCE
+    from gdn_aot.trust.provenance import read_bundle, verify_provenance
+
+    place = bundle or report.path.with_name(report.path.name.removesuffix(SUFFIX) + PROVENANCE)
+    return asdict(verify_provenance(report.sha256, read_bundle(place), expected))
