@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sigstore.models import Bundle
+    from cryptography.x509 import Certificate
     from sigstore.verify import Verifier
 
 WORKFLOW = ".github/workflows/artifacts.yml"
@@ -128,7 +128,7 @@ def verify_provenance(sha256: str, bundle: bytes, expected: Expected) -> Provena
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is odd in a certificate, which is then refused
             found, kind, payload = _verify(verifier, bundle)
-    except Exception as error:
+    except Exception as error:  # of many kinds, from three libraries, for bytes that anybody may have made
         raise _refused([Problem("bundle", shown(error) or type(error).__name__)]) from error
     if problems := [*_misfits(kind, payload, sha256), *expected.misfits(found)]:
         raise _refused(problems)
@@ -165,27 +165,31 @@ def _verify(verifier: Verifier, data: bytes) -> tuple[Provenance, str, bytes]:
 
     bundle = Bundle.from_json(data)
     kind, payload = verifier.verify_dsse(bundle, OIDCIssuerV2(_ISSUER))
-    repository, ref = _field(bundle, _REPOSITORY), _field(bundle, _REF)
-    return (
-        Provenance(
-            repository=repository.removeprefix(_GITHUB),
-            workflow=_field(bundle, _SIGNER).removeprefix(f"{repository}/").removesuffix(f"@{ref}"),
-            ref=ref,
-            commit=_field(bundle, _COMMIT),
-            run=_field(bundle, _RUN),
-            event=_field(bundle, _EVENT),
-            runner=_field(bundle, _RUNNER),
-        ),
-        kind,
-        payload,
+    return _named(bundle.signing_certificate), kind, payload
+
+
+def _named(certificate: Certificate) -> Provenance:
+    """Return whom a certificate names.
+
+    The ref of the workflow is not named if it is that of the repository, as it is unless another workflow calls it.
+    """
+    repository, ref = _field(certificate, _REPOSITORY), _field(certificate, _REF)
+    return Provenance(
+        repository=repository.removeprefix(_GITHUB),
+        workflow=_field(certificate, _SIGNER).removeprefix(f"{repository}/").removesuffix(f"@{ref}"),
+        ref=ref,
+        commit=_field(certificate, _COMMIT),
+        run=_field(certificate, _RUN),
+        event=_field(certificate, _EVENT),
+        runner=_field(certificate, _RUNNER),
     )
 
 
-def _field(bundle: Bundle, number: int) -> str:
-    """Return a field of the certificate of a bundle."""
+def _field(certificate: Certificate, number: int) -> str:
+    """Return a field of a certificate."""
     from cryptography.x509 import ObjectIdentifier, UnrecognizedExtension
 
-    value = bundle.signing_certificate.extensions.get_extension_for_oid(ObjectIdentifier(f"{_FIELD}{number}")).value
+    value = certificate.extensions.get_extension_for_oid(ObjectIdentifier(f"{_FIELD}{number}")).value
     text = _UTF8.fullmatch(value.value) if isinstance(value, UnrecognizedExtension) else None
     if text is None:
         raise ValueError(f"the certificate has no text in its field {number}")

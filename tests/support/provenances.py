@@ -7,7 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from helpers import ROOT
+from sigstore.models import Bundle
 
 from gdn_aot.errors import ProvenanceError
 from gdn_aot.trust.provenance import Expected, Provenance, verify_provenance
@@ -89,3 +93,24 @@ def paths(value: Any = None, before: tuple[str | int, ...] = ()) -> Iterator[lis
 def beside(file: Path) -> Path:
     """Return where the bundle of a file is looked for."""
     return file.with_name(file.name.removesuffix(".tar.zst") + ".sigstore.json")
+
+
+def certificate(**fields: bytes) -> x509.Certificate:
+    """A certificate that nobody vouches for, with the fields of the one in `BUNDLE`, and others."""
+    real = Bundle.from_json(BUNDLE).signing_certificate
+    key = ec.generate_private_key(ec.SECP256R1())
+    start = x509.CertificateBuilder().subject_name(real.issuer).issuer_name(real.issuer).public_key(key.public_key())
+    made = start.serial_number(1).not_valid_before(real.not_valid_before_utc).not_valid_after(real.not_valid_after_utc)
+    for one in real.extensions:
+        if isinstance(one.value, x509.UnrecognizedExtension):
+            number = one.oid.dotted_string.rpartition(".")[2]
+            made = made.add_extension(
+                x509.UnrecognizedExtension(one.oid, fields.get(f"n{number}", one.value.value)), critical=False
+            )
+    return made.sign(key, hashes.SHA256())
+
+
+def text(value: str) -> bytes:
+    """A text in DER."""
+    data = value.encode()
+    return bytes([12, *([] if len(data) < 128 else [0x81]), len(data)]) + data
