@@ -1,13 +1,22 @@
-"""Keys and keyrings of a publisher, made in memory."""
+"""Keys and keyrings of a publisher, made in memory; registries whose files come with a bit changed."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from making import SM_120
 
+from gdn_aot.errors import VerificationError
+from gdn_aot.registry.base import Snapshot, read_index
+from gdn_aot.registry.directory import DirectoryRegistry
+from gdn_aot.registry.layout import INDEX, INDEX_SIGNATURE, keyring_path, signature_path
+from gdn_aot.registry.open import locate
+from gdn_aot.registry.publisher import publisher_of
 from gdn_aot.registry.signing import Signing
+from gdn_aot.store.store import Store
 from gdn_aot.trust.envelope import Envelope, key_id
 from gdn_aot.trust.keyring import KEYRING, Key, Keyring, SignedKeyring
 from gdn_aot.trust.known import file_name
@@ -76,3 +85,42 @@ class Publisher:
         path.write_bytes((keyring or self.signed()).envelope.encode())
         path.chmod(0o644)
         return {"GDN_AOT_KEYS": str(folder)}
+
+
+class Flipped(DirectoryRegistry):
+    """A directory whose files come with one bit changed."""
+
+    def flip(self, path: str, bit: int) -> None:
+        self._path, self._bit = path, bit
+
+    def read(self, snapshot: Snapshot, path: str) -> bytes:
+        content = bytearray(super().read(snapshot, path))
+        if path == self._path:
+            content[self._bit // 8] ^= 1 << self._bit % 8
+        return bytes(content)
+
+
+def check_flips(root: Path, store: Store, tries: int) -> None:
+    """Change one bit after another of what is signed in a registry, whose keyring has version 2: none is accepted."""
+    registry, location = Flipped(str(root)), locate(str(root))
+    snapshot = registry.resolve("v1")
+    paths = (signature_path(SM_120), keyring_path(2), INDEX_SIGNATURE, INDEX)
+    registry.flip("", 0)
+    sizes = [len(registry.read(snapshot, path)) * 8 for path in paths]
+    chosen = random.Random(20)
+
+    def accepted() -> bool:
+        try:
+            snapshot, index = read_index(registry, "v1")
+            publisher = publisher_of(location, registry, snapshot, store, unsigned=False)
+            assert publisher is not None
+            return bool(publisher.release(registry, snapshot, index.entries[0]).key)
+        except VerificationError:
+            return False
+
+    assert accepted()
+    for number in range(tries):
+        which = number % len(paths)
+        bit = chosen.randrange(sizes[which])
+        registry.flip(paths[which], bit)
+        assert not accepted(), (paths[which], bit)
