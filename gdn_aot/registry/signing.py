@@ -40,7 +40,7 @@ class Signing:
 
     signer: Signer
     keyring: SignedKeyring | None = None
-    """A version that is published with it, if the registry has it not yet."""
+    """A version that is published with it, if it is newer than that of the registry."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +134,7 @@ def publication(registry: Registry, head: str | None, signing: Signing | None) -
         raise SigningError(what, hint="give the key: --key FILE, --sign-command COMMAND or GDN_AOT_SIGNING_KEY")
     known = _keyring(registry, head, there.keyring) if there else None
     given, keyring = signing.keyring, known
-    if given is not None and (known is None or given.keyring.version != known.keyring.version):
+    if given is not None and (known is None or given.keyring.version > known.keyring.version):
         following = known is None or given.keyring.version == known.keyring.version + 1
         given.verify(known.keyring if known else None)
         if not following:

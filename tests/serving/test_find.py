@@ -11,10 +11,10 @@ from helpers import python
 from planting_store import BAD_HEADERS, bind, give_away, header_of, rewrite
 
 from gdn_aot.artifact.verify import Artifact
+from gdn_aot.machine.owners import TRUST
 from gdn_aot.serving.find import find
 from gdn_aot.serving.settings import read_settings
 from gdn_aot.store import stored
-from gdn_aot.machine.owners import TRUST
 from gdn_aot.store.stored import UnpackedArtifact
 
 pytestmark = pytest.mark.usefixtures("no_hang")

@@ -66,7 +66,7 @@ class Machine:
     def fetch(self, repo: str, *args: object, **options: Any) -> Done:
         """Run ``gdn-aot fetch`` for what `registry.making.make` makes, for sm_120 unless told otherwise."""
         arch = () if "--arch" in args else ("--arch", "sm_120")
-        return self.run("fetch", "--repo", f"hf://{repo}", *arch, *WANTED, *args, **options)
+        return self.run("fetch", "--allow-unsigned", "--repo", f"hf://{repo}", *arch, *WANTED, *args, **options)
 
     def installed(self) -> list[str]:
         """Return the SHA-256 of every artifact in the store, after a look at all of the store's bytes."""
@@ -85,7 +85,7 @@ class Site:
     @property
     def wanted(self) -> tuple[str, ...]:
         """The arguments of ``gdn-aot`` that fetch what is newest for sm_120."""
-        return ("fetch", "--repo", f"hf://{self.repo}", "--arch", "sm_120", *WANTED)
+        return ("fetch", "--allow-unsigned", "--repo", f"hf://{self.repo}", "--arch", "sm_120", *WANTED)
 
     def fetch(self, *args: object, **options: Any) -> Done:
         """Run ``gdn-aot fetch`` on the machine."""

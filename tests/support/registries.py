@@ -91,16 +91,18 @@ class Here:
     def fetch(self, *args: object, repo: object = None, code: int = 0, extra: Mapping[str, str] | None = None) -> Done:
         """Run ``gdn-aot fetch``, for sm_120 unless told otherwise."""
         arch = () if "--arch" in args else ("--arch", "sm_120")
-        return self.run("fetch", "--repo", repo or self.registry, *arch, *args, code=code, extra=extra)
+        return self.run(
+            "fetch", "--allow-unsigned", "--repo", repo or self.registry, *arch, *args, code=code, extra=extra
+        )
 
     def lock(self, *args: object, code: int = 0) -> Done:
         """Run ``gdn-aot lock``, for all targets unless told otherwise."""
         arch = () if "--arch" in args else ("--arch", "all")
-        return self.run("lock", "--repo", self.registry, *arch, *args, code=code)
+        return self.run("lock", "--allow-unsigned", "--repo", self.registry, *arch, *args, code=code)
 
     def locked(self, *args: object, code: int = 0, extra: Mapping[str, str] | None = None) -> Done:
         """Run ``gdn-aot fetch --locked``."""
-        return self.run("fetch", "--locked", *args, code=code, extra=extra)
+        return self.run("fetch", "--locked", "--allow-unsigned", *args, code=code, extra=extra)
 
     def files(self) -> dict[str, bytes]:
         """Everything in the store but its lock."""

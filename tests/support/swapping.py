@@ -50,7 +50,11 @@ def swap_while_fetching(here: Here, tries: int) -> Counter[str]:
     here.lock("--arch", "sm_120")
     lock, target = read_lock(here.lock_file), kept(here.registry, good)
     order = FetchOrder(
-        repo=str(here.registry), revision=None, request=make_request(("sm_120",), "fla", "0.6.0", "3.6.0"), lock=lock
+        repo=str(here.registry),
+        revision=None,
+        request=make_request(("sm_120",), "fla", "0.6.0", "3.6.0"),
+        lock=lock,
+        allow_unsigned=True,
     )
     wanted = {sha256 for sha256, _ in open_artifact(good.path).iter_blobs()}
     evil = of_one_size(here.home, good)
