@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,16 @@ from builds import Built
 from loopback import ORG, LoopbackHub
 from machines import Machine
 from making import make
+from provenances import DATA, beside, bundle
+from signing import Publisher, new_key, pem
 from workflow_scripts import WORKFLOWS, Job, fill_dist, here, load, table
 
 from gdn_aot.registry.base import Registry, read_index
+from gdn_aot.registry.layout import provenance_path, signature_path
 from gdn_aot.registry.open import open_registry
+from gdn_aot.registry.publish import publish as publish_files
+from gdn_aot.trust.provenance import WORKFLOW
+from gdn_aot.trust.statement import Statement
 
 CLAIMS = {"repository": "acme/gdn-aot", "workflow": "Artifacts"}
 
@@ -55,6 +62,8 @@ def publishing(built: Job, root: Path, repo: object, tag: str = "v1.2.0", **more
     given = here(root / "store")
     given["machine"] |= more
     values = {"GDN_AOT_REPO": str(repo), "HF_OIDC_RESOURCE": "", "HF_TOKEN": "", "TAG": tag, "COUNT": "1", "MATRIX": ""}
+    values |= {"GDN_AOT_SIGNING_KEY": "", "VISIBILITY": "public", "BUNDLE": str(DATA / "provenance.sigstore.json")}
+    given["machine"] |= {"GITHUB_REPOSITORY": "acme/gdn-aot", "GITHUB_REF": "refs/tags/artifacts-v1.2.0"}
     return fill_dist(Job(workflow="artifacts", job="publish", root=root, values=values, **given), built)
 
 
@@ -86,6 +95,62 @@ def test_published_in_one_commit(built: Job, decode: Built, registry: Registry, 
     assert json.loads((job.work / "published.json").read_text())["commit"] == snapshot.commit
     assert f"commit `{snapshot.commit}`, tag `v1.2.0`" in summary
     fetched(Machine(home=tmp_path / "machine", endpoint="http://127.0.0.1:9"), tmp_path / "registry", decode)
+
+
+def test_what_is_signed_was_attested_in_this_workflow_of_this_ref(built: Job, decode: Built, tmp_path: Path) -> None:
+    """GitHub's bundle is for all artifacts of a run, so it is put beside each."""
+    job = publishing(built, tmp_path / "job", tmp_path / "registry")
+    (file,) = (job.work / "dist").glob("*.tar.zst")
+    shutil.copy(file, other := file.with_name("another.tar.zst"))
+    job.fake("gdn-aot")
+    job.step("Provenance")
+    asked = ["--provenance", "acme/gdn-aot", "--ref", "refs/tags/artifacts-v1.2.0"]
+    files = [f"dist/{path.name}" for path in sorted((file, other))]
+    assert job.calls() == [["gdn-aot", "verify", path, *asked] for path in files]
+    assert beside(file).name == f"gdn-aot-{decode.row['identifier']}.sigstore.json"
+    assert [beside(path).read_bytes() for path in (file, other)] == [bundle("provenance")] * 2
+    assert f".github/workflows/{job.workflow}.yml" == WORKFLOW, "which is the default of --workflow"
+
+
+def test_what_was_attested_elsewhere_ends_the_job(built: Job, tmp_path: Path) -> None:
+    """The bundle is GitHub's, of other files that another repository built."""
+    job = publishing(built, tmp_path / "job", tmp_path / "registry")
+    said = job.step("Provenance", code=5).err
+    for what in ("subject: is for other files", "repository: is trailofbits/pypi-attestations, expected acme/gdn-aot"):
+        assert what in said
+    for broken in ("", str(tmp_path / "none")):
+        job.step("Provenance", code=1, BUNDLE=broken)
+
+
+@pytest.mark.parametrize("visibility", ["private", "internal", ""])
+def test_a_repository_that_not_everybody_sees(visibility: str, built: Job, tmp_path: Path) -> None:
+    job = publishing(built, tmp_path / "job", tmp_path / "registry")
+    job.fake("gdn-aot", "exit 1")
+    job.step("Provenance", VISIBILITY=visibility)
+    assert not [*(job.work / "dist").glob("*.sigstore.json")]
+    assert "attested to those alone" in job.written("GITHUB_STEP_SUMMARY")
+
+
+def test_signed_with_the_key_of_the_environment(built: Job, decode: Built, registry: Registry, tmp_path: Path) -> None:
+    """Its keyring is there. Signature and bundle are published beside the artifact; another key signs nothing."""
+    publisher = Publisher()
+    publish_files(registry, [], signing=publisher.signing())
+    job = publishing(built, tmp_path / "job", tmp_path / "registry")
+    (file,) = (job.work / "dist").glob("*.tar.zst")
+    beside(file).write_bytes(bundle("provenance"))
+    before = registry.refs()
+    for key, code in (("", 2), (pem(new_key()).decode(), 5)):
+        job.step("Publish", code=code, GDN_AOT_SIGNING_KEY=key)
+        assert registry.refs() == before
+    secret = pem(publisher.key).decode()
+    for name in ("Verify and compare", "Publish"):
+        done = job.step(name, GDN_AOT_SIGNING_KEY=secret)
+        assert secret.splitlines()[1] not in done.out + done.err + job.written("GITHUB_STEP_SUMMARY")
+    snapshot, _ = read_index(registry, "v1.2.0")
+    identifier = decode.row["identifier"]
+    statement, envelope = Statement.read(registry.read(snapshot, signature_path(identifier)))
+    assert (statement.sha256, [*envelope.signatures]) == (decode.row["sha256"], [publisher.key_id])
+    assert registry.read(snapshot, provenance_path(identifier)) == bundle("provenance")
 
 
 def test_summaries_say_size_provenance_and_coverage(built: Job, decode: Built) -> None:
@@ -198,10 +263,16 @@ def test_what_is_published_and_when() -> None:
     assert publish["needs"] == ["matrix", "build"]
     assert publish["environment"] == "hub"
     assert publish["permissions"]["id-token"] == "write"
-    order = ["Collect", "Complete", "Verify and compare", "Attest", "Publish"]
-    assert [step["name"] for step in publish["steps"]][-5:] == order
+    order = ["Collect", "Complete", "Verify and compare", "Attest", "Provenance", "Publish"]
+    assert [step["name"] for step in publish["steps"]][-6:] == order
     assert not [step for job in jobs.values() for step in job["steps"] if "if" in step]
     steps = {step["name"]: step for job in jobs.values() for step in job["steps"]}
     assert steps["Attest"]["with"]["subject-path"] == "dist/*.tar.zst"
+    attested = {"BUNDLE": f"${{{{ steps.{steps['Attest']['id']}.outputs.bundle-path }}}}"}
+    assert steps["Provenance"]["env"] == {**attested, "VISIBILITY": "${{ github.event.repository.visibility }}"}
+    keys = [step["name"] for job in jobs.values() for step in job["steps"] if "SIGNING_KEY" in str(step)]
+    assert keys == ["Verify and compare", "Publish"]
+    assert steps["Publish"]["env"]["GDN_AOT_SIGNING_KEY"] == "${{ secrets.GDN_AOT_SIGNING_KEY }}"
+    assert "SIGNING_KEY" not in str([job.get("env") for job in jobs.values()])
     assert steps["Hand on"]["with"]["if-no-files-found"] == "error"
     assert steps["Hand on"]["with"]["path"] == steps["Collect"]["with"]["path"] == "dist"
