@@ -129,14 +129,18 @@ def verify_provenance(sha256: str, bundle: bytes, expected: Expected) -> Provena
             warnings.simplefilter("ignore")  # of what is odd in a certificate, which is then refused
             found, kind, payload = _verify(verifier, bundle)
     except Exception as error:  # of many kinds, from three libraries, for bytes that anybody may have made
-        raise _refused([Problem("bundle", shown(error) or type(error).__name__)]) from error
+        hint = (
+            "get it again with the file; if Sigstore has new keys, a newer release of the package sigstore knows them"
+        )
+        raise _refused([Problem("bundle", shown(error) or type(error).__name__)], hint) from error
     if problems := [*_misfits(kind, payload, sha256), *expected.misfits(found)]:
         raise _refused(problems)
     return found
 
 
-def _refused(problems: list[Problem]) -> ProvenanceError:
-    return ProvenanceError("the bundle does not show that the file was built by whom it should be", problems)
+def _refused(problems: list[Problem], hint: str | None = None) -> ProvenanceError:
+    what = "the bundle does not show that the file was built by whom it should be"
+    return ProvenanceError(what, problems, hint=hint)
 
 
 def _verifier() -> Verifier:

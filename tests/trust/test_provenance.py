@@ -195,6 +195,9 @@ def test_an_odd_certificate_is_refused_without_a_warning(recwarn: pytest.Warning
 def test_real_bundles_that_say_something_else(name: str, problem: str) -> None:
     (found,) = refusal(bundle(name))
     assert found.startswith(problem)
+    with pytest.raises(ProvenanceError) as caught:
+        verify_provenance(SHA256, bundle(name), EXPECTED)
+    assert ("package sigstore" in caught.value.hint) is (name != "publication")
 
 
 @pytest.mark.parametrize(
