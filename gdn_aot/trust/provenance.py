@@ -129,9 +129,7 @@ def verify_provenance(sha256: str, bundle: bytes, expected: Expected) -> Provena
             warnings.simplefilter("ignore")  # of what is odd in a certificate, which is then refused
             found, kind, payload = _verify(verifier, bundle)
     except Exception as error:  # of many kinds, from three libraries, for bytes that anybody may have made
-        hint = (
-            "get it again with the file; if Sigstore has new keys, a newer release of the package sigstore knows them"
-        )
+        hint = "get it again with the file; if Sigstore has new keys, upgrade the package sigstore"
         raise _refused([Problem("bundle", shown(error) or type(error).__name__)], hint) from error
     if problems := [*_misfits(kind, payload, sha256), *expected.misfits(found)]:
         raise _refused(problems)

@@ -12,6 +12,7 @@ import pytest
 from helpers import ROOT
 from machines import Machine
 from matrices import toml
+from provenances import DATA
 from workflow_scripts import Job, fill_dist, git
 
 from gdn_aot.artifact.verify import open_artifact
@@ -77,9 +78,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     matrix.step("Install")
     matrix.step("Rows")
     outputs = dict(line.split("=", 1) for line in matrix.written("GITHUB_OUTPUT").splitlines())
-    values |= {"GDN_AOT_REPO": str(repo), "HF_OIDC_RESOURCE": "", "HF_TOKEN": ""}
+    values |= {"GDN_AOT_REPO": str(repo), "HF_OIDC_RESOURCE": "", "HF_TOKEN": "", "GDN_AOT_SIGNING_KEY": ""}
+    values |= {"BUNDLE": str(DATA / "provenance.sigstore.json"), "VISIBILITY": "public"}
     values |= {"TAG": "artifacts-v1.2.0", "COUNT": outputs["count"]}
-    publish = checked_out(Job(workflow="artifacts", job="publish", root=root / "publish", values=values))
+    here = {"GITHUB_REPOSITORY": "acme/gdn-aot", "GITHUB_REF": "refs/tags/artifacts-v1.2.0"}
+    publish = checked_out(Job(workflow="artifacts", job="publish", root=root / "publish", values=values, machine=here))
     found = Run(json.loads(outputs["matrix"])["include"], publish)
     for row in found.rows:
         values = {"MATRIX": "artifacts/small.toml", **{key.upper(): str(value) for key, value in row.items()}}
@@ -113,6 +116,13 @@ def test_rows_are_built_and_published_in_one_commit(run: Run, tmp_path: Path) ->
         known = ("--provider", "fla", "--provider-version", "0.6.0", "--triton", row["triton"])
         machine.run("fetch", "--repo", repo, "--arch", "sm_120", *known)
     assert sorted(machine.installed()) == sorted(open_artifact(artifact_of(job)).sha256 for job in run.builds)
+
+
+def test_the_environment_that_publishes_can_verify_who_built_artifacts(run: Run) -> None:
+    """The bundle is one of GitHub's, but of other files."""
+    said = run.publish.step("Provenance", code=5).err
+    assert "subject: is for other files" in said
+    assert "repository: is trailofbits/pypi-attestations, expected acme/gdn-aot" in said
 
 
 def test_artifacts_name_the_commit_that_was_checked_out(run: Run) -> None:
