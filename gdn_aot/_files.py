@@ -179,6 +179,11 @@ def is_folder(path: str | PathLike[str]) -> bool:
     return os.path.isdir(path)
 
 
+def is_file(path: str | PathLike[str]) -> bool:
+    """Say whether a path is that of a regular file; see `is_there`."""
+    return os.path.isfile(path)
+
+
 def nearest(path: str) -> str:
     """Return the longest part of a path that is there, or its root."""
     while not os.path.lexists(path) and os.path.dirname(path) != path:
