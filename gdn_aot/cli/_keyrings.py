@@ -12,7 +12,7 @@ from gdn_aot._files import read_regular, write_whole
 from gdn_aot._files import write_new as _write_new
 from gdn_aot._text import plural, shown
 from gdn_aot.cli._output import emit_json, note, out, out_path
-from gdn_aot.errors import NotWritableError, SignatureError, UsageError
+from gdn_aot.errors import NotWritableError, SignatureError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -102,14 +102,42 @@ def writing(path: Path) -> Iterator[None]:
         raise NotWritableError(what) from error
 
 
-@contextmanager
-def modes() -> Iterator[None]:
-    """Make directories and files that everybody may read and this user alone may write, whatever the umask is."""
+def known_of(repo: str) -> list[Keyring]:
+    """Return the versions of a repository's keyring that are known here, the one that counts last, all of them sound.
+
+    Raises:
+        UnreadableError: One cannot be read.
+        VerificationError: One is damaged, or somebody else may have written it.
+    """
+    from gdn_aot.store.store import default_home
+    from gdn_aot.trust.known import newest
+
+    try:
+        chain = newest(repo, default_home())
+    except OSError as error:
+        raise UnreadableError(f"cannot read a keyring of {repo}: {error}") from error
+    for known in chain:
+        with naming(Path(known.path), f"remove {known.path}, or put a sound one there"):
+            known.signed.verify()
+    return [known.signed.keyring for known in chain]
+
+
+def put(path: Path, content: bytes) -> bool:
+    """Write a keyring where all users may read it, whatever the umask is, and say whether that changed anything.
+
+    Raises:
+        NotWritableError: It cannot be written.
+    """
     before = os.umask(0o022)
     try:
-        yield
+        with writing(path):
+            if path.is_file() and path.read_bytes() == content:
+                return False
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content, sync=True, mode=0o644)
     finally:
         os.umask(before)
+    return True
 
 
 def place_for(*, system: bool) -> Path:

@@ -15,10 +15,11 @@ from gdn_aot.cli._keyrings import (
     finished,
     found_document,
     is_public,
-    modes,
+    known_of,
     naming,
     place_for,
     public_of,
+    put,
     read,
     show,
     show_found,
@@ -28,7 +29,6 @@ from gdn_aot.cli._keyrings import (
     today,
     unfinished,
     write_new,
-    writing,
 )
 from gdn_aot.cli._output import conclude, emit_json, note, out, out_path
 from gdn_aot.errors import Problem, SignatureError, UsageError
@@ -132,8 +132,8 @@ def new_command(
 def list_command(*, quiet: bool, as_json: bool) -> None:
     """List the keyrings that are known here.
 
-    Of those of one repository it says which one counts. Where one is damaged, or somebody else may have written it, the exit code is 5. With --quiet the paths of those that
-    count.
+    Of those of one repository it says which one counts. Where one is damaged, or somebody else may have written it, the
+    exit code is 5. With --quiet the paths of those that count.
     """
     from gdn_aot.store.store import default_home
     from gdn_aot.trust.survey import survey
@@ -176,27 +176,19 @@ def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None
       gdn-aot keys add keyring.json
       sudo gdn-aot keys add --system /media/stick/registry/keyrings/1.json
     """  # noqa: D301 - \b is click's
-    from gdn_aot._files import write_whole
-    from gdn_aot.store.store import default_home
-    from gdn_aot.trust.known import KEYS, SYSTEM, file_name, newest
+    from gdn_aot.trust.known import KEYS, SYSTEM, file_name
 
+    if system and os.environ.get(KEYS):
+        raise UsageError(f"{KEYS} names a directory in place of {SYSTEM}", hint=f"unset {KEYS}, or leave out --system")
     signed = read(file)
-    keyring = signed.keyring
     with unfinished(file):
         signed.verify()
-    chain = newest(keyring.repo, default_home())
-    for known in chain:
-        known.signed.verify()
-    if chain and keyring not in (known.signed.keyring for known in chain):
+    chain = known_of(signed.keyring.repo)
+    if chain and signed.keyring not in chain:
         with naming(file, "a keyring follows only what two of its roots have signed"):
-            signed.verify(chain[-1].signed.keyring)
-    place = place_for(system=system) / file_name(keyring.repo)
-    content = signed.envelope.encode()
-    changed = not (place.is_file() and place.read_bytes() == content)
-    if changed:
-        with writing(place), modes():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(place, content, sync=True, mode=0o644)
+            signed.verify(chain[-1])
+    place = place_for(system=system) / file_name(signed.keyring.repo)
+    changed = put(place, signed.envelope.encode())
     if as_json:
         emit_json({"path": str(place), "changed": changed, **document(signed)})
         return
@@ -206,8 +198,6 @@ def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None
     show(signed, f"{'added as' if changed else 'is there already:'} {place}")
     if not chain:
         note("compare the ids of the roots with what the publisher tells you another way")
-    if system and os.environ.get(KEYS):
-        note(f"Warning: {KEYS} names another directory, so {SYSTEM} is not looked at in this environment")
 
 
 @command.command("rotate")
@@ -235,7 +225,8 @@ def rotate_command(
 ) -> None:
     """Write the next version, with other keys.
 
-    The key that signs is replaced, or the roots are, or both. Other roots need the signatures of two of the old ones and two of the new ones.
+    The key that signs is replaced, or the roots are, or both. Other roots need the signatures of two of the old ones
+    and two of the new ones.
 
     \b
     Examples:
@@ -292,7 +283,8 @@ def revoke_command(
 def sign_command(keyring: Path, root_key: tuple[Path, ...], output: Path, **how: bool) -> None:
     """Add signatures of roots to a keyring.
 
-    So the holders of root keys need never meet. Look at what you sign: this prints the keys and ranges of the keyring. -o may be KEYRING itself.
+    So the holders of root keys need never meet. Look at what you sign: this prints the keys and ranges of the keyring.
+    -o may be KEYRING itself.
 
     \b
     Example:

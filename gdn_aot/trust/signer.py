@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from base64 import b64decode
 from binascii import Error as Base64Error
-from binascii import a2b_base64
 from typing import TYPE_CHECKING, Protocol
 
 from gdn_aot._files import read_regular
@@ -95,7 +95,7 @@ class CommandSigner:
             said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
             raise SigningError(f"{name} ended with {done.returncode}: {said or 'it says nothing'}")
         try:
-            signature = a2b_base64(done.stdout.strip(), strict_mode=True)
+            signature = b64decode(done.stdout.strip(), validate=True)
         except Base64Error:
             signature = b""
         if len(signature) != SIGNATURE:
