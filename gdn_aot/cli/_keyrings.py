@@ -222,11 +222,11 @@ def tell_keyring(
     if quiet:
         out_path(path)
         return
-    show(signed, str(path))
+    show(signed, shown(path))
     for gap in lacking:
         note(f"unfinished: {plural(gap.signatures, 'signature')} more of {', '.join(gap.of)} needed")
     if lacking:
-        note(f"Hint: gdn-aot keys sign {path} --root-key PEM -o {path}")
+        note(f"Hint: gdn-aot keys sign {shown(path)} --root-key PEM -o {shown(path)}")
     if files:
         note("keep the root keys in different places, none of them on a machine that publishes")
 
@@ -241,12 +241,12 @@ def tell_key(path: Path, public: bytes, *, quiet: bool, as_json: bool) -> None:
         out_path(path)
     else:
         out(f"public {public.hex()}\nid     {key_id(public)}")
-        note(f"{path} is the private key: only this user can read it, and it has no password")
+        note(f"{shown(path)} is the private key: only this user can read it, and it has no password")
 
 
 def show_found(found: Found) -> None:
     """Write to stdout what lies in a place for keyrings."""
-    where = f"{found.path} ({found.source})"
+    where = f"{shown(found.path)} ({found.source})"
     if found.signed is not None:
         state = "refused" if found.problem else "counts" if found.counts else "does not count: another one does"
         show(found.signed, f"{where}: {state}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gdn_aot._text import plural
+from gdn_aot._text import plural, shown
 from gdn_aot.cli import _options
 from gdn_aot.cli._group import SuggestingGroup
 from gdn_aot.cli._keyrings import (
@@ -195,7 +195,7 @@ def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None
     if quiet:
         out_path(place)
         return
-    show(signed, f"{'added as' if changed else 'is there already:'} {place}")
+    show(signed, f"{'added as' if changed else 'is there already:'} {shown(place)}")
     if not chain:
         note("compare the ids of the roots with what the publisher tells you another way")
 
