@@ -49,6 +49,7 @@ GROUPS = {
     },
     "Publish": {
         "publish": "Publish artifacts to the Hugging Face Hub or to a directory.",
+        "keys": "Say whose signatures count here, and make the keys that sign.",
         "matrix": "List the artifacts that the project publishes.",
     },
 }
