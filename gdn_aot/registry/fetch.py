@@ -194,7 +194,7 @@ class _Job:
         for item, place in zip(selection.chosen, filter(None, places), strict=True):
             if not order.dry_run:
                 renew(self.store, place, waiting=self.say)
-            self._tell(item, "already-installed", place, signer_of(place))
+            self._tell(item, "already-installed", place, (signer_of(place) or (None,))[0])
         pinned = COMMIT.fullmatch(self.revision)
         return self._result(self.revision if pinned else None, selection, asked=False)
 
@@ -269,7 +269,7 @@ class _Job:
         signed = publisher.release(registry, snapshot, entry) if publisher else Release()
         pinned = self.order.lock.find(entry.identifier) if self.order.lock else None
         self._check_pin(pinned, signed.key, signed.serial)
-        origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit, unsigned=not publisher)
+        origin = self._origin(registry, snapshot, publisher)
         place = self._installed(entry)
         if place and not self.order.dry_run:
             renew(self.store, place, origin, release=signed.content, waiting=self.say)
@@ -289,6 +289,13 @@ class _Job:
             raise VerificationError(message, error.problems, hint=hint) from error
         self._tell(entry, "installed" if result.new else "repaired", result.place, signed.key)
 
+    def _origin(self, registry: Registry, snapshot: Snapshot, publisher: Publisher | None) -> Origin:
+        """Return where an artifact is from: of a bundle that its publisher signed, what that is a copy of."""
+        carried = registry.carried
+        if carried is not None and publisher is not None and publisher.repo == carried.repo:
+            return Origin(repo=carried.repo, revision=carried.revision, commit=carried.commit)
+        return Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit, unsigned=not publisher)
+
     def _check_pin(self, pinned: LockedArtifact | None, key: str | None, serial: int | None) -> None:
         """Check that an artifact is signed as the lock file says, if that says so."""
         if pinned is not None and pinned.key is not None and (key, serial) != (pinned.key, pinned.serial):
@@ -300,11 +307,11 @@ class _Job:
         place = self._installed(item)
         if place is None:
             return None
-        key, wanted = signer_of(place), getattr(item, "key", None)
-        if key is None:
+        signed, wanted = signer_of(place), getattr(item, "key", None)
+        if signed is None:
             allowed = self.order.allow_unsigned or any(origin.unsigned for origin in read_origins(place))
             return place if allowed and wanted is None else None
-        return place if wanted in (None, key) else None
+        return place if wanted is None or signed == (wanted, getattr(item, "serial", None)) else None
 
     def _installed(self, item: Pinned) -> str | None:
         """Return where the file with an artifact's digest is installed, if it is.

@@ -7,8 +7,6 @@ its root; nothing expires by a clock, since images and machines without a networ
 
 from __future__ import annotations
 
-import re
-
 from gdn_aot._plain import Plain
 from gdn_aot.errors import SignatureError
 from gdn_aot.trust.ed25519 import verify_all
@@ -29,7 +27,6 @@ MAX_VERSION = 100_000
 _MOST_KEYS = 100
 _MOST_REVOKED = 2_000
 """Revoked artifacts; a revoked key revokes all that it signed."""
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KEY = ("public", "from_serial", "to_serial", "revoked")
 _FIELDS = ("repo", "version", "created", "roots", "former_roots", "keys", "revoked")
 
@@ -121,10 +118,13 @@ class SignedKeyring(Plain):
         """Return what is to be verified, every signature that it has.
 
         Raises:
-            SignatureError: Fewer than two of its own roots have signed it, or somebody who is none of its roots.
+            SignatureError: Fewer than two of its own roots have signed it, or of the former ones that it names, or
+                somebody who is none of them.
         """
         roots = [bytes.fromhex(root) for root in (*self.keyring.roots, *self.keyring.former_roots)]
         self._count(self.keyring.roots, "its")
+        if self.keyring.former_roots:
+            self._count(self.keyring.former_roots, "its former")
         return self.envelope.signed({key_id(root): root for root in roots})
 
     def check_follows(self, known: Keyring) -> None:
@@ -149,16 +149,17 @@ class SignedKeyring(Plain):
         if known is not None:
             self.check_follows(known)
         if not verify_all(self.signed()):
-            raise refused("has a signature that is not right", self._name)
+            raise refused("has a signature that is not right", self.name)
         return self.keyring
 
     def _count(self, roots: Sequence[str], whose: str) -> None:
         signers = {key_id(bytes.fromhex(root)) for root in roots}.intersection(self.envelope.signatures)
         if len(signers) < THRESHOLD:
-            raise refused(f"is signed by {len(signers)} of {whose} roots, which takes {THRESHOLD}", self._name)
+            raise refused(f"is signed by {len(signers)} of {whose} roots, which takes {THRESHOLD}", self.name)
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """What messages call it."""
         return f"version {self.keyring.version} of the keyring of {self.keyring.repo}"
 
 
@@ -181,10 +182,11 @@ def read_keyring(data: bytes) -> SignedKeyring:
     wrong = (
         not is_repository(fields["repo"])
         or not 1 <= fields["version"] <= MAX_VERSION
-        or not _DATE.fullmatch(fields["created"])
+        or not _is_date(fields["created"])
         or not all(map(is_digest, [*roots, *former, *revoked]))
         or len({*publics, *roots}) != len(publics) + ROOTS
         or len(set(former)) not in (0, ROOTS)
+        or not set(former).isdisjoint(publics)
     )
     if wrong:
         raise refused("is none: a field is not what it must be, or two keys are the same", "the keyring")
@@ -218,6 +220,10 @@ def verify_statement(
     if sha256 in keyring.revoked:
         raise refused(f"is of an artifact that {keyring.repo} has revoked: SHA-256 {sha256}")
     return envelope.signed({identifier: bytes.fromhex(key.public)})
+
+
+def _is_date(text: str) -> bool:
+    return [len(part) for part in text.split("-") if part.isascii() and part.isdigit()] == [4, 2, 2]
 
 
 def _listed(value: object, most: int) -> list[object]:

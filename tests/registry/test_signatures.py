@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import SM_90, SM_120, make
+from loopback import ORG as HUB_ORG
+from loopback import LoopbackHub
+from machines import Machine
+from making import SM_90, SM_120, WANTED, make
 from msgspec.structs import replace
+from processes import RENAMES, killed_at
 from registries import kept
-from signing import Publisher, check_flips, new_key, public, sealed
+from signing import Publisher, check_flips, new_key, pem, public, sealed
 
 from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import SignatureError, SigningError, VerificationError
-from gdn_aot.registry.base import Addition
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.fetch import Fetched, FetchOrder, FetchResult, fetch
 from gdn_aot.registry.layout import INDEX, INDEX_SIGNATURE, keyring_path, signature_path
@@ -82,10 +85,18 @@ def refused(root: Path, store: Store, **more: Any) -> str:
 
 
 def change(root: Path, **files: bytes) -> None:
-    """Put files into the branch, as whoever may write the registry can; dots in names are two underscores."""
+    """Put files in the places of others, as whoever may write the registry can."""
+    for path, content in files.items():
+        for place in _places(root, path):
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(content)
+
+
+def _places(root: Path, path: str) -> list[Path]:
+    """Return where a file is read from."""
     registry = DirectoryRegistry(str(root))
-    head = registry.refs().branches["v1"]
-    registry.commit("v1", head, [Addition(path=path, content=content) for path, content in files.items()], "changed")
+    names = registry._signatures(registry.resolve("v1"), path) if path.endswith(".sig.json") else [path]
+    return [root / name for name in names if (root / name).exists()] or [root / path]
 
 
 def read(root: Path, path: str) -> bytes:
@@ -209,7 +220,7 @@ def test_what_does_not_count(root: Path, store: Store, org: Publisher, tmp_path:
         "another index": lambda: _resealed(root, org, INDEX_SIGNATURE, IndexStatement, sha256="a" * 64),
     }
     if how.endswith("missing"):
-        for gone in root.rglob(INDEX_SIGNATURE if "index" in how else "*sm_120.sig.json"):
+        for gone in _places(root, INDEX_SIGNATURE if "index" in how else path):
             gone.unlink()
     elif how == "another key by this name":
         _, envelope = Statement.read(read(root, path))
@@ -240,6 +251,15 @@ def test_an_older_state_is_refused_unless_it_is_named(root: Path, store: Store, 
     for revision in ("v1.0.0", commit):
         _, (row,), _ = get(root, store, revision=revision)
         assert row.signed == org.key_id
+
+
+def test_every_state_keeps_what_was_signed_of_it(root: Path, store: Store, org: Publisher, tmp_path: Path) -> None:
+    builds = [make(tmp_path, build=number) for number in range(3)]
+    for number, one in enumerate(builds):
+        put(root, org.signing(), one, tag=f"v1.{number}.0", replace=True)
+    for number in (1, 0, 2):
+        _, (row,), _ = get(root, store, revision=f"v1.{number}.0")
+        assert (row.sha256, row.signed) == (builds[number].sha256, org.key_id)
 
 
 def test_an_older_artifact_under_a_new_index(root: Path, store: Store, org: Publisher, tmp_path: Path) -> None:
@@ -356,3 +376,56 @@ def test_no_bit_is_free(root: Path, store: Store, org: Publisher, tmp_path: Path
     put(root, org.signing(), make(tmp_path))
     put(root, org.signing(org.signed(org.keyring(2))))
     check_flips(root, store, 800)
+
+
+def test_publishing_that_is_killed_leaves_a_state_that_counts(root: Path, org: Publisher, tmp_path: Path) -> None:
+    """Killed before each of its steps, which publishing again completes: what is there is signed, old or new."""
+    old, new = make(tmp_path), make(tmp_path, build=1)
+    put(root, org.signing(), old, tag="v1.0.0")
+    found, killed = [], True
+    while killed:
+        place = root.with_name(f"root-{len(found)}")
+        shutil.copytree(root, place)
+        killed = killed_at(
+            len(found), lambda place=place: put(place, org.signing(), new, tag="v1.1.0", replace=True), RENAMES
+        )
+        for again in (False, True):
+            if again:
+                put(place, org.signing(), new, tag="v1.1.0", replace=True)
+            _, (row,), _ = get(place, Store(str(place.with_name(f"home-{len(found)}-{again}"))))
+            assert row.signed == org.key_id
+            assert row.sha256 in ({new.sha256} if again else {old.sha256, new.sha256})
+        found.append(row.sha256)
+    assert len(found) > 5
+
+
+def test_on_the_hub(store: Store, org: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the unmodified client: signed, fetched, pinned by commit, replaced, and of another repository refused."""
+    with LoopbackHub() as hub:
+        machine = Machine(home=tmp_path / "machine", endpoint=hub.url)
+        for name, value in machine.environment().items():
+            if name.startswith(("HF_", "NO_PROXY")):
+                monkeypatch.setenv(name, value)
+        repo = f"hf://{HUB_ORG}/kernels"
+        owner = Publisher(repo)
+        key, keyring = tmp_path / "signing.pem", tmp_path / "keyring.json"
+        key.write_bytes(pem(owner.key))
+        keyring.write_bytes(owner.signed().envelope.encode())
+        known = owner.known_in(tmp_path / "known")
+        one = make(tmp_path)
+        words = ("--repo", repo, "--key", key, "--keyring", keyring)
+        done = machine.run("publish", one.path, *words, "--create", "--tag", "v1.0.0", "--json").json
+        assert (done["serial"], done["keyring"]) == (1, 1)
+        wanted = ("fetch", "--repo", repo, "--arch", "sm_120", *WANTED)
+        assert "is of" in machine.run(*wanted, code=5).err
+        assert f"signed by {owner.key_id}" in machine.run(*wanted, **known).out
+        new = make(tmp_path, build=1)
+        machine.run("publish", new.path, *words[:4], "--replace", "--tag", "v1.1.0")
+        assert new.sha256 in machine.run(*wanted, "--json", **known).out
+        assert one.sha256 in machine.run(*wanted, "--revision", "v1.0.0", "--json", **known).out
+        assert "already installed" in machine.run(*wanted, **known, HF_HUB_OFFLINE="1").out
+        other = Publisher(f"hf://{HUB_ORG}/other")
+        keyring.write_bytes(other.signed().envelope.encode())
+        key.write_bytes(pem(other.key))
+        said = machine.run("publish", one.path, "--repo", f"hf://{HUB_ORG}/third", *words[2:], "--create", code=5)
+        assert f"is for {other.repo}, expected hf://{HUB_ORG}/third" in said.err
