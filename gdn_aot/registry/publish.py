@@ -172,7 +172,8 @@ def publish(
     if signing is not None and signing.keyring is not None:
         check_repository(registry, signing.keyring)
     wanted = _open(files, signing)
-    look = partial(_plan, registry, wanted, tag, signing, replace=replace)
+    how = partial(publication, registry, signing=signing, dry_run=dry_run)
+    look = partial(_plan, registry, wanted, tag, how, replace=replace)
     made, commit, main = False, None, None
     if dry_run:
         try:
@@ -245,7 +246,7 @@ def _plan(
     registry: Registry,
     wanted: Sequence[Wanted],
     tag: str | None,
-    signing: Signing | None,
+    how: Callable[[str | None], Publication | None],
     refs: Refs,
     *,
     replace: bool,
@@ -255,7 +256,7 @@ def _plan(
     before = _entries(registry, branch, head)
     tagged = refs.tags.get(tag) if tag is not None else None
     there = before if tagged is None else _entries(registry, str(tag), tagged)
-    sealed = publication(registry, head, signing)
+    sealed = how(head)
     items = [_item(one, there.get(one[1].identifier), tag if tagged else None, replace=replace) for one in wanted]
     if sealed is not None and not tagged:
         items = [

@@ -119,8 +119,10 @@ def content_of(artifact: Artifact) -> Content:
     return Content(manifest_sha256=digest, index_sha256=index_roots(artifact))
 
 
-def publication(registry: Registry, head: str | None, signing: Signing | None) -> Publication | None:
-    """Return how the next publication on the branch is signed; None if nobody signs here.
+def publication(
+    registry: Registry, head: str | None, *, signing: Signing | None, dry_run: bool = False
+) -> Publication | None:
+    """Return how the next publication on the branch is signed; None if nobody signs, as in a dry run without a key.
 
     Raises:
         SignatureError: What is on the branch, or the keyring that was given, is not as it must be.
@@ -128,7 +130,7 @@ def publication(registry: Registry, head: str | None, signing: Signing | None) -
     """
     there = _statement(registry, head)
     if signing is None:
-        if there is None:
+        if there is None or dry_run:
             return None
         what = f"{registry.name} is signed, and what is not would be refused by everybody who fetches from it"
         raise SigningError(what, hint="give the key: --key FILE, --sign-command COMMAND or GDN_AOT_SIGNING_KEY")
