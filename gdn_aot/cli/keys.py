@@ -262,7 +262,8 @@ def revoke_command(
 ) -> None:
     """Write the next version, with something revoked.
 
-    With a key all that it ever signed is revoked. An artifact is named by the SHA-256 of its file.
+    With a key all that it ever signed is revoked; another one must be there to sign, so rotate first. An artifact is
+    named by the SHA-256 of its file.
 
     \b
     Example:

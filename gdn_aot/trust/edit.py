@@ -80,7 +80,7 @@ def revoke(keyring: Keyring, created: str, names: Iterable[str]) -> Keyring:
     """Return the next version, in which keys, by their ids, and artifacts, by the SHA-256 of their files, are revoked.
 
     Raises:
-        UsageError: One is neither, or is revoked already.
+        UsageError: One is neither, or is revoked already, or no key would be left to sign, and to publish this version.
     """
     keys, artifacts = {key.id: key for key in keyring.keys}, set(keyring.revoked)
     for name in names:
@@ -92,6 +92,9 @@ def revoke(keyring: Keyring, created: str, names: Iterable[str]) -> Keyring:
             keys[name] = _changed(keys[name], revoked=True)
         else:
             raise _no_key(name, keyring)
+    if all(key.revoked or key.to_serial is not None for key in keys.values()):
+        hint = "add another in a version before, and publish that: gdn-aot keys rotate"
+        raise UsageError("no key would be left that signs, so that nobody could publish this version", hint=hint)
     return _next(keyring, created, keys=keys.values(), revoked=sorted(artifacts))
 
 

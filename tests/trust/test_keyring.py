@@ -215,11 +215,20 @@ def test_serials_of_keys() -> None:
     assert [(key.from_serial, key.to_serial) for key in v3.keys] == [(0, 4), (5, 7), (8, None)]
     with pytest.raises(UsageError, match="cannot end at 3"):
         edit.rotate(v2, DAY, public=public(12), serial=3)
-    revoked = edit.revoke(v3, DAY, [id_of(12)])
-    again = edit.rotate(revoked, DAY, public=public(13), serial=20)
-    assert [(key.from_serial, key.to_serial, key.revoked) for key in again.keys][2:] == [
-        (8, None, True), (21, None, False),
+    v4 = edit.revoke(edit.rotate(v3, DAY, public=public(13), serial=20), DAY, [id_of(12)])
+    v5 = edit.rotate(v4, DAY, public=public(14), serial=30)
+    assert [(key.from_serial, key.to_serial, key.revoked) for key in v5.keys] == [
+        (0, 4, False), (5, 7, False), (8, 20, True), (21, 30, False), (31, None, False),
     ]  # fmt: skip
+
+
+def test_a_key_that_signs_is_left() -> None:
+    """Else nobody could publish the version, nor one that follows it."""
+    v2 = edit.rotate(first(), DAY, public=public(11), serial=4)
+    for keyring, names in ((first(), [SIGNING]), (v2, [11]), (v2, [SIGNING, 11])):
+        with pytest.raises(UsageError, match="no key would be left"):
+            edit.revoke(keyring, DAY, map(id_of, names))
+    assert [key.revoked for key in edit.revoke(v2, DAY, [id_of(SIGNING)]).keys] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +262,7 @@ def test_which_key_may_sign_what(number: int, serial: int, fault: str) -> None:
 
 def test_signing_refuses_what_was_changed() -> None:
     found = signed(first(), 1)
-    forged = edit.revoke(first(), DAY, [id_of(SIGNING)])
+    forged = edit.revoke(first(), DAY, ["a" * 64])
     carried = SignedKeyring(forged, Envelope(KEYRING, forged.payload(), found.envelope.signatures))
     with pytest.raises(SignatureError, match="not right"):
         edit.sign(carried, [keyrings.signer(2)])

@@ -165,7 +165,7 @@ def test_a_keyring_that_follows_is_added(tmp_path: Path, keys: Keys, v1: Path) -
 def test_add_follows_what_was_learned_from_a_registry(tmp_path: Path, keys: Keys, v1: Path) -> None:
     keys("add", v1)
     v2 = edit.rotate(first(), DAY, roots=[*map(public, NEW_ROOTS)])
-    v3 = edit.revoke(v2, DAY, [id_of(SIGNING)])
+    v3 = edit.revoke(v2, DAY, ["b" * 64])
     learned = Path(known.learned_path(REPO, str(tmp_path / "home")))
     learned.parent.mkdir()
     learned.write_bytes(file_of(v2, 1, 2, 4, 5))
@@ -312,7 +312,7 @@ def test_list_of_what_does_not_follow(tmp_path: Path, keys: Keys, v1: Path) -> N
     keys("add", v1)
     learned = Path(known.learned_path(REPO, str(tmp_path / "home")))
     learned.parent.mkdir()
-    stranger = edit.revoke(first(roots=NEW_ROOTS), DAY, [id_of(SIGNING)])
+    stranger = edit.revoke(first(roots=NEW_ROOTS), DAY, ["a" * 64])
     forged = bytearray(file_of(edit.revoke(first(), DAY, ["a" * 64]), 1, 2))
     at = forged.rindex(b'"sig":"') + 20
     forged[at] = ord("A") if forged[at] != ord("A") else ord("B")

@@ -48,7 +48,7 @@ def test_rotate_roots(tmp_path: Path, keys: Keys, v1: Path, pem: Callable[[int],
 
 def test_fewer_root_keys_than_needed(tmp_path: Path, keys: Keys, v1: Path, pem: Callable[[int], Path]) -> None:
     path = tmp_path / "v2.json"
-    done = keys("revoke", v1, id_of(SIGNING), *with_roots(pem, 2), "-o", path)
+    done = keys("revoke", v1, "b" * 64, *with_roots(pem, 2), "-o", path)
     assert f"unfinished: 1 signature more of {id_of(1)}, {id_of(3)} needed" in done.err
     assert f"gdn-aot keys sign {path}" in done.err
     keys("add", v1)
@@ -56,24 +56,27 @@ def test_fewer_root_keys_than_needed(tmp_path: Path, keys: Keys, v1: Path, pem: 
     expect_error(keys("revoke", path, "a" * 64, "-o", tmp_path / "x", "--json", code=5), 5, "signature")
     keys("sign", path, *with_roots(pem, 3), "-o", path)
     keys("add", path)
-    assert read_keyring((tmp_path / "known" / FILE).read_bytes()).verify(first()).keys[0].revoked
+    assert read_keyring((tmp_path / "known" / FILE).read_bytes()).verify(first()).revoked == ("b" * 64,)
 
 
 def test_revoke(tmp_path: Path, keys: Keys, v1: Path, pem: Callable[[int], Path]) -> None:
-    path, two = tmp_path / "v2.json", with_roots(pem, 1, 2)
-    keys("revoke", v1, "b" * 64, "a" * 64, id_of(SIGNING), "a" * 64, *two, "-o", path, "-q")
-    v2 = read_keyring(path.read_bytes()).verify(first())
-    assert v2.revoked == ("a" * 64, "b" * 64)
-    assert [key.revoked for key in v2.keys] == [True]
+    v2, path, two = tmp_path / "v2.json", tmp_path / "v3.json", with_roots(pem, 1, 2)
+    words = ("revoke", v1, id_of(SIGNING), *two, "-o", path, "--json")
+    assert "no key would be left" in expect_error(keys(*words, code=2), 2, "usage")["message"]
+    keys("rotate", v1, *two, "--new-public", public(11), "--serial", 4, "-o", v2)
+    keys("revoke", v2, "b" * 64, "a" * 64, id_of(SIGNING), "a" * 64, *two, "-o", path, "-q")
+    v3 = read_keyring(path.read_bytes()).verify(first())
+    assert v3.revoked == ("a" * 64, "b" * 64)
+    assert [key.revoked for key in v3.keys] == [True, False]
     for name, why in (
         ("a" * 64, "revoked already"), (id_of(SIGNING), "revoked already"), (id_of(1), "is a root"),
         ("c" * 32, "no key of this keyring"), ("C" * 64, "neither"), ("x", "neither"), ("", "neither"),
     ):  # fmt: skip
-        words = ("revoke", path, "d" * 64, name, *two, "-o", tmp_path / "v3.json", "--json")
+        words = ("revoke", path, "d" * 64, name, *two, "-o", tmp_path / "v4.json", "--json")
         assert why in expect_error(keys(*words, code=2), 2, "usage")["message"]
-    assert not (tmp_path / "v3.json").exists()
-    keys("revoke", path, "c" * 64, *two, "-o", tmp_path / "v3.json")
-    assert read_keyring((tmp_path / "v3.json").read_bytes()).verify(v2).revoked == ("a" * 64, "b" * 64, "c" * 64)
+    assert not (tmp_path / "v4.json").exists()
+    keys("revoke", path, "c" * 64, *two, "-o", tmp_path / "v4.json")
+    assert read_keyring((tmp_path / "v4.json").read_bytes()).verify(v3).revoked == ("a" * 64, "b" * 64, "c" * 64)
 
 
 @pytest.mark.parametrize(
