@@ -101,7 +101,7 @@ def test_the_repository_of_the_environment(tmp_path: Path, repo: str) -> None:
 )
 def test_the_repository_of_a_lock_file(tmp_path: Path, repo: str) -> None:
     names = {"identifier": "fla0.6.0-triton3.6.0-sm_90", "provider": "fla", "version": "0.6.0", "triton": "3.6.0"}
-    pinned = LockedArtifact(**names, target="sm_90", sha256="b" * 64, size=1)
+    pinned = LockedArtifact(**names, target="sm_90", sha256="b" * 64, size=1, key=None, serial=None)
     lock = LockFile(repository=repo, revision="v1", commit="a" * 40, artifacts=(pinned,))
     (tmp_path / "gdn-aot.lock").write_bytes(msgspec.json.format(msgspec.json.encode(lock), indent=2) + b"\n")
     done = gdn_aot("fetch", "--lock-file", tmp_path / "gdn-aot.lock", home=tmp_path, code=None)
