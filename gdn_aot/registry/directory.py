@@ -4,7 +4,9 @@
 
     DIR/README.md, index.json, targets/...           as on branch v1 of a repository
     DIR/targets/<identifier>-<SHA-256[:16]>.tar.zst  a build that came after another of its identifier
+    DIR/targets/<identifier>-<SHA-256[:16]>.sig.json what was signed of that build
     DIR/indexes/<commit>.json                        each index before; its SHA-1 is the commit
+    DIR/indexes/<commit>.sig.json                    what was signed of each index
     DIR/tags/v1.0.0                                  the commit that a tag names
     DIR/.lock                                        held by whoever writes
 
@@ -20,12 +22,13 @@ import errno
 import hashlib
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256, flags, read_regular, write_whole
 from gdn_aot._locks import lock
-from gdn_aot.artifact.names import MAX_FILE, SUFFIX
+from gdn_aot.artifact.names import MAX_FILE, SIGNATURE, SUFFIX
 from gdn_aot.errors import (
     ConflictError,
     EntryMissingError,
@@ -40,15 +43,16 @@ from gdn_aot.errors import (
 )
 from gdn_aot.machine.owners import user
 from gdn_aot.registry.base import COMMIT, MAX_READ, Addition, Refs, Registry, Snapshot, check_revision
-from gdn_aot.registry.layout import BRANCH, INDEX, INDEX_FORM, make_index
+from gdn_aot.registry.layout import BRANCH, INDEX, INDEX_FORM, INDEX_SIGNATURE, make_index
 from gdn_aot.store.folder import Folder
+from gdn_aot.trust.statement import Statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _LOCK = ".lock"
 _LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | flags("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
-_FOLDERS = ("targets", "indexes", "tags")
+_FOLDERS = ("targets", "indexes", "tags", "keyrings")
 """The directories of a registry."""
 _UNFINISHED = ".tmp-"
 """Beginning of the names that `write_whole` gives files before they have their own."""
@@ -76,7 +80,9 @@ class DirectoryRegistry(Registry):
 
     def read(self, snapshot: Snapshot, path: str) -> bytes:
         """Return the index of a state, or another small file as it is now."""
-        content = self._index(snapshot.commit) if path == INDEX else self._content(self._root / path)
+        content = self._index(snapshot.commit) if path == INDEX else None
+        for place in self._signatures(snapshot, path) if path.endswith(SIGNATURE) else [path]:
+            content = content or self._content(self._root / place)
         if content is None:
             raise EntryMissingError(f"{self.name} at {snapshot.revision} has no {path}")
         return content
@@ -130,8 +136,15 @@ class DirectoryRegistry(Registry):
             if (head := _sha1(before)) != parent:
                 raise StaleParentError(f"{self.name}: branch {branch} is at {head}, not at {parent}")
             self._put(Addition(path=_kept(head), content=before))
-            for addition in sorted(additions, key=lambda addition: addition.path == INDEX):  # which comes last
-                self._put(addition)
+            index = next((addition.content for addition in additions if addition.path == INDEX), before)
+            for addition in sorted(additions, key=lambda addition: addition.path == INDEX):
+                if addition.path == INDEX_SIGNATURE and isinstance(index, bytes):
+                    self._put(replace(addition, path=_kept(_sha1(index), SIGNATURE)))
+                else:
+                    self._put(addition)
+            for addition in additions:
+                if addition.path == INDEX_SIGNATURE:  # as in a copy of a repository; nobody reads it here
+                    self._put(addition)
             return _sha1(self._head())
 
     def settle(self, additions: Sequence[Addition]) -> None:
@@ -170,6 +183,14 @@ class DirectoryRegistry(Registry):
             if content is not None and _sha1(content) == commit:
                 return content
         raise RevisionMissingError(f"{self.name} has no commit {commit}")
+
+    def _signatures(self, snapshot: Snapshot, path: str) -> list[str]:
+        """Return where something that was signed may be in a state, the best place first."""
+        if path == INDEX_SIGNATURE:
+            return [_kept(snapshot.commit, SIGNATURE), path]
+        identifier = path.removeprefix("targets/").removesuffix(SIGNATURE)
+        entry = INDEX_FORM.decode(self._index(snapshot.commit)).find(identifier)
+        return [_own_signature(path, entry.sha256), path] if entry else [path]
 
     def _tags(self) -> dict[str, str]:
         found = {}
@@ -232,6 +253,8 @@ class DirectoryRegistry(Registry):
         content = addition.content if isinstance(addition.content, bytes) else read_regular(addition.content, MAX_FILE)
         sha256 = hashlib.sha256(content).hexdigest()
         addition.check(sha256)
+        if addition.path.endswith(SIGNATURE) and addition.path.startswith("targets/"):
+            addition = replace(addition, path=_own_signature(addition.path, Statement.read(content)[0].sha256))
         found = self._find(addition.path, sha256)
         if found is None or file_sha256(found) != sha256:
             plain = self._root / addition.path
@@ -253,9 +276,14 @@ def _sha1(index: bytes) -> str:
     return hashlib.sha1(index, usedforsecurity=False).hexdigest()
 
 
-def _kept(commit: str) -> str:
-    """Return where an index is that is not that of the branch any more."""
-    return f"indexes/{commit}.json"
+def _kept(commit: str, end: str = ".json") -> str:
+    """Return where an index is that is not that of the branch any more, or what was signed of any."""
+    return f"indexes/{commit}{end}"
+
+
+def _own_signature(path: str, sha256: str) -> str:
+    """Return where the statement of one build of an artifact lies, by the path of that of any."""
+    return f"{path.removesuffix(SIGNATURE)}-{sha256[:16]}{SIGNATURE}"
 
 
 def _unreadable(place: Path, error: OSError) -> RegistryError:

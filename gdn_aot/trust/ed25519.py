@@ -17,9 +17,15 @@ PUBLIC, SIGNATURE = 32, 64
 """Bytes of a public key and of a signature."""
 _P = 2**255 - 19
 _ORDER = 2**252 + 27742317777372353535851937790883648493
-_D = -121665 * pow(121666, -1, _P) % _P
-_ROOT = pow(2, (_P - 1) // 4, _P)
+_D = 37095705934669439343138083508754565189542113879843219016388785533085940283555
+"""-121665 / 121666."""
+_ROOT = 19681161376707505956807079304988542015446066515923890162744021073123829784752
 """A square root of -1."""
+_BASE = (
+    15112221349535400772501151409588531511454012693041857206046113283949847762202,
+    46316835694926478169428394003475163141307993866256225615783033603165251855960,
+)
+"""The base point, as in the RFC."""
 _WINDOW = 5
 """Bits of a digit."""
 _WEIGHT = 16
@@ -75,9 +81,6 @@ def _point(data: bytes) -> Point | None:
     if x == 0 and sign:
         return None
     return (_P - x if x & 1 != sign else x), y
-
-
-_BASE = _point((4 * pow(5, -1, _P) % _P).to_bytes(32, "little")) or (0, 1)
 
 
 def _is_torsion(terms: Sequence[tuple[Point, int]]) -> bool:

@@ -7,8 +7,6 @@ of it. Serials rise with every publication of a repository; nothing here depends
 
 from __future__ import annotations
 
-import re
-
 from gdn_aot._plain import Plain
 from gdn_aot.trust.envelope import Envelope, decode, dump, load, refused
 
@@ -25,7 +23,9 @@ MAX_SERIAL = (1 << 53) - 1
 """What every JSON reader keeps exactly."""
 _RELEASE = ("repo", "identifier", "sha256", "size", "manifest_sha256", "index_sha256", "serial", "commit", "tool")
 _INDEX = ("repo", "sha256", "size", "serial", "keyring")
-_REPOSITORY = re.compile(r"hf://[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
+_WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+_MOST_NAME = 96
+"""Characters of an organization, and of a name, on the Hub."""
 
 
 class Statement(Plain):
@@ -148,4 +148,10 @@ def is_digest(value: object, digits: int = 64) -> bool:
 
 def is_repository(value: object) -> bool:
     """Say whether a value names a publisher: ``hf://org/name``, also where its files are in a directory."""
-    return isinstance(value, str) and bool(_REPOSITORY.fullmatch(value)) and ".." not in value and "--" not in value
+    if not isinstance(value, str) or not value.startswith("hf://"):
+        return False
+    parts = value[5:].split("/")
+    sound = all(
+        0 < len(part) <= _MOST_NAME and part[0] in _WORD and not set(part) - _WORD - {".", "-"} for part in parts
+    )
+    return sound and len(parts) == 2 and ".." not in value and "--" not in value  # noqa: PLR2004 - both parts

@@ -14,7 +14,6 @@ from signing import Publisher, check_flips, new_key, public, sealed
 
 from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import SignatureError, SigningError, VerificationError
-from gdn_aot.registry.base import Addition
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.fetch import Fetched, FetchOrder, FetchResult, fetch
 from gdn_aot.registry.layout import INDEX, INDEX_SIGNATURE, keyring_path, signature_path
@@ -82,10 +81,18 @@ def refused(root: Path, store: Store, **more: Any) -> str:
 
 
 def change(root: Path, **files: bytes) -> None:
-    """Put files into the branch, as whoever may write the registry can; dots in names are two underscores."""
+    """Put files in the places of others, as whoever may write the registry can."""
+    for path, content in files.items():
+        for place in _places(root, path):
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(content)
+
+
+def _places(root: Path, path: str) -> list[Path]:
+    """Return where a file is read from."""
     registry = DirectoryRegistry(str(root))
-    head = registry.refs().branches["v1"]
-    registry.commit("v1", head, [Addition(path=path, content=content) for path, content in files.items()], "changed")
+    names = registry._signatures(registry.resolve("v1"), path) if path.endswith(".sig.json") else [path]
+    return [root / name for name in names if (root / name).exists()] or [root / path]
 
 
 def read(root: Path, path: str) -> bytes:
@@ -209,7 +216,7 @@ def test_what_does_not_count(root: Path, store: Store, org: Publisher, tmp_path:
         "another index": lambda: _resealed(root, org, INDEX_SIGNATURE, IndexStatement, sha256="a" * 64),
     }
     if how.endswith("missing"):
-        for gone in root.rglob(INDEX_SIGNATURE if "index" in how else "*sm_120.sig.json"):
+        for gone in _places(root, INDEX_SIGNATURE if "index" in how else path):
             gone.unlink()
     elif how == "another key by this name":
         _, envelope = Statement.read(read(root, path))
@@ -240,6 +247,15 @@ def test_an_older_state_is_refused_unless_it_is_named(root: Path, store: Store, 
     for revision in ("v1.0.0", commit):
         _, (row,), _ = get(root, store, revision=revision)
         assert row.signed == org.key_id
+
+
+def test_every_state_keeps_what_was_signed_of_it(root: Path, store: Store, org: Publisher, tmp_path: Path) -> None:
+    builds = [make(tmp_path, build=number) for number in range(3)]
+    for number, one in enumerate(builds):
+        put(root, org.signing(), one, tag=f"v1.{number}.0", replace=True)
+    for number in (1, 0, 2):
+        _, (row,), _ = get(root, store, revision=f"v1.{number}.0")
+        assert (row.sha256, row.signed) == (builds[number].sha256, org.key_id)
 
 
 def test_an_older_artifact_under_a_new_index(root: Path, store: Store, org: Publisher, tmp_path: Path) -> None:
