@@ -47,7 +47,7 @@ def test_all_that_needs_no_kernel(there: Callable[..., Done], sm_120: Written, t
     wanted = ("--allow-unsigned", "--repo", registry, "--arch", "sm_120", *WANTED)
     there("lock", *wanted, "-o", tmp_path / "gdn-aot.lock")
     assert ": installed" in there("fetch", *wanted).out
-    locked = ("fetch", "--locked", "--lock-file", tmp_path / "gdn-aot.lock")
+    locked = ("fetch", "--locked", "--allow-unsigned", "--lock-file", tmp_path / "gdn-aot.lock")
     assert ": already installed" in there(*locked).out
     (place,) = home.glob("store/artifacts/[!.]*")
     assert (home / "store/.lock").read_text() == ""
