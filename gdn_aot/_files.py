@@ -63,6 +63,24 @@ def write_whole(
         raise
 
 
+def write_new(path: str | PathLike[str], content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file where nothing is, not even a link, and have it on the disk.
+
+    Raises:
+        OSError: Something is there, or it cannot be written; nothing of it is left.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, mode)
+    try:
+        with os.fdopen(file, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
 def open_regular(
     path: str | PathLike[str], *, folder: int | None = None, follow: bool = True, access: int = os.O_RDONLY
 ) -> int:
@@ -177,6 +195,11 @@ def is_there(path: str | PathLike[str]) -> bool:
 def is_folder(path: str | PathLike[str]) -> bool:
     """Say whether a path is that of a directory; see `is_there`."""
     return os.path.isdir(path)
+
+
+def is_file(path: str | PathLike[str]) -> bool:
+    """Say whether a path is that of a regular file; see `is_there`."""
+    return os.path.isfile(path)
 
 
 def nearest(path: str) -> str:

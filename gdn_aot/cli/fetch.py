@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 @click.command("fetch")
 @_options.request
+@click.option(
+    "--from", "bundle", type=_options.path, metavar="BUNDLE", help="Install from a bundle, without a network."
+)
 @click.option("--locked", is_flag=True, help="Install what gdn-aot.lock pins, and accept nothing else.")
 @click.option(
     "--lock-file", type=_options.path, metavar="PATH",
@@ -46,6 +49,7 @@ def command(
       gdn-aot fetch --arch sm_90 --arch sm_100 --revision v1.2.0
       gdn-aot fetch --locked
       gdn-aot fetch --repo ./registry --arch all --dry-run
+      gdn-aot fetch --from kernels.tar
     """  # noqa: D301 - \b is click's
     start = time.monotonic()
     if strict and optional:
@@ -82,10 +86,22 @@ def command(
         note("--optional: going on; what no artifact serves is compiled and benchmarked at run time")
 
 
+def _source(repo: str | None, path: Path | None) -> str | None:
+    """Return what ``--repo`` says, or the bundle in that form."""
+    if path is None:
+        return repo
+    if repo is not None:
+        raise UsageError("--from names the bundle and --repo a registry", hint="give one of them")
+    if not path.is_file():
+        raise UsageError(f"there is no bundle {path}", hint="gdn-aot bundle makes one")
+    return str(path.absolute())
+
+
 def _order(
     lock_file: Path | None,
     *,
     repo: str | None,
+    bundle: Path | None,
     revision: str | None,
     token: str | None,
     dry_run: bool,
@@ -97,13 +113,16 @@ def _order(
     from gdn_aot.registry.open import default_repo, locate
     from gdn_aot.registry.request import locked_request, make_request
 
+    repo = _source(repo, bundle)
     more: dict[str, Any] = {"token": token, "dry_run": dry_run, "allow_unsigned": allow_unsigned}
     if lock_file is None:
         request = make_request(**wanted)
         return FetchOrder(repo=default_repo(repo), revision=revision, request=request, **more)
     lock = read_lock(lock_file)
     source = repository_of(lock, lock_file)
-    if repo is not None and (named := locate(repo).name) != locate(source).name:
+    if bundle is not None:
+        source = str(repo)  # which says of what it is a copy, and whose commit is compared
+    elif repo is not None and (named := locate(repo).name) != locate(source).name:
         raise UsageError(f"--repo {named} is not what {lock_file} pins, {source}", hint="leave --repo out")
     if revision is not None:
         raise UsageError(f"{lock_file} pins the commit, so --revision cannot", hint="leave --revision out")

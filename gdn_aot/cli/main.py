@@ -29,6 +29,7 @@ GROUPS = {
     "Serve": {
         "fetch": "Install the artifacts that fit from a registry.",
         "lock": "Pin the artifacts that fetch would install in gdn-aot.lock.",
+        "bundle": "Write what fetch would install into one file, for machines without a network.",
         "list": "Say what a registry and the store hold, and what of it fits this machine.",
         "cache": "See and look after the store: ls, rm, prune, verify.",
         "seed": "Write an artifact into a Triton cache directory.",
@@ -48,6 +49,7 @@ GROUPS = {
     },
     "Publish": {
         "publish": "Publish artifacts to the Hugging Face Hub or to a directory.",
+        "keys": "Say whose signatures count here, and make the keys that sign.",
         "matrix": "List the artifacts that the project publishes.",
     },
 }

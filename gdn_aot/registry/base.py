@@ -63,6 +63,15 @@ class Refs:
     tags: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Carried:
+    """Of what a copy is that was made to be carried elsewhere, as it says itself."""
+
+    repo: str
+    revision: str
+    commit: str
+
+
 class Registry(Protocol):
     """One registry. Every method raises `NetworkError`, `AccessDeniedError` or `RepositoryMissingError` as it happens.
 
@@ -71,7 +80,9 @@ class Registry(Protocol):
     """
 
     name: str
-    """``hf://org/name``, or the absolute path of a directory; messages name the registry so."""
+    """``hf://org/name``, or the absolute path of a directory or a bundle; messages name the registry so."""
+    carried: Carried | None = None
+    """What it is a copy of; only a bundle says so."""
 
     def refs(self) -> Refs:
         """Return branches and tags."""

@@ -269,7 +269,7 @@ class _Job:
         signed = publisher.release(registry, snapshot, entry) if publisher else Release()
         pinned = self.order.lock.find(entry.identifier) if self.order.lock else None
         self._check_pin(pinned, signed.key, signed.serial)
-        origin = Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit, unsigned=not publisher)
+        origin = self._origin(registry, snapshot, publisher)
         place = self._installed(entry)
         if place and not self.order.dry_run:
             renew(self.store, place, origin, release=signed.content, waiting=self.say)
@@ -288,6 +288,13 @@ class _Job:
             message = f"{entry.identifier} from {self.where}: {error.message}"
             raise VerificationError(message, error.problems, hint=hint) from error
         self._tell(entry, "installed" if result.new else "repaired", result.place, signed.key)
+
+    def _origin(self, registry: Registry, snapshot: Snapshot, publisher: Publisher | None) -> Origin:
+        """Return where an artifact is from: of a bundle that its publisher signed, what that is a copy of."""
+        carried = registry.carried
+        if carried is not None and publisher is not None and publisher.repo == carried.repo:
+            return Origin(repo=carried.repo, revision=carried.revision, commit=carried.commit)
+        return Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit, unsigned=not publisher)
 
     def _check_pin(self, pinned: LockedArtifact | None, key: str | None, serial: int | None) -> None:
         """Check that an artifact is signed as the lock file says, if that says so."""

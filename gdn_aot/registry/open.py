@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gdn_aot._files import is_folder
+from gdn_aot._files import is_file, is_folder
 from gdn_aot.errors import UsageError
 from gdn_aot.registry.base import check_revision
 from gdn_aot.registry.failures import mask_repo
@@ -52,7 +52,7 @@ def locate(repo: str, revision: str | None = None) -> Location:
     """Say what ``--repo`` and ``--revision`` name.
 
     ``repo`` is ``hf://org/name[@revision]``, ``./dir``, ``/dir``, ``~/dir``, ``file:///dir``, ``.``, a directory that
-    is there, or ``org/name`` where no directory is.
+    is there, or ``org/name`` where no directory is. A bundle may be in the place of a directory.
 
     Raises:
         UsageError: It is none of these, or two revisions are named; the message shows no credentials that are in it.
@@ -112,6 +112,10 @@ def open_registry(repo: str, *, token: str | None = None) -> Registry:
         from gdn_aot.registry.remote import RemoteRegistry
 
         return RemoteRegistry(location.place, token=token)
+    if is_file(location.place):
+        from gdn_aot.registry.bundle import BundleRegistry
+
+        return BundleRegistry(location.place)
     from gdn_aot.registry.directory import DirectoryRegistry
 
     return DirectoryRegistry(location.place)

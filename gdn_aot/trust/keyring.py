@@ -118,10 +118,13 @@ class SignedKeyring(Plain):
         """Return what is to be verified, every signature that it has.
 
         Raises:
-            SignatureError: Fewer than two of its own roots have signed it, or somebody who is none of its roots.
+            SignatureError: Fewer than two of its own roots have signed it, or of the former ones that it names, or
+                somebody who is none of them.
         """
         roots = [bytes.fromhex(root) for root in (*self.keyring.roots, *self.keyring.former_roots)]
         self._count(self.keyring.roots, "its")
+        if self.keyring.former_roots:
+            self._count(self.keyring.former_roots, "its former")
         return self.envelope.signed({key_id(root): root for root in roots})
 
     def check_follows(self, known: Keyring) -> None:
@@ -146,16 +149,17 @@ class SignedKeyring(Plain):
         if known is not None:
             self.check_follows(known)
         if not verify_all(self.signed()):
-            raise refused("has a signature that is not right", self._name)
+            raise refused("has a signature that is not right", self.name)
         return self.keyring
 
     def _count(self, roots: Sequence[str], whose: str) -> None:
         signers = {key_id(bytes.fromhex(root)) for root in roots}.intersection(self.envelope.signatures)
         if len(signers) < THRESHOLD:
-            raise refused(f"is signed by {len(signers)} of {whose} roots, which takes {THRESHOLD}", self._name)
+            raise refused(f"is signed by {len(signers)} of {whose} roots, which takes {THRESHOLD}", self.name)
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """What messages call it."""
         return f"version {self.keyring.version} of the keyring of {self.keyring.repo}"
 
 
@@ -182,6 +186,7 @@ def read_keyring(data: bytes) -> SignedKeyring:
         or not all(map(is_digest, [*roots, *former, *revoked]))
         or len({*publics, *roots}) != len(publics) + ROOTS
         or len(set(former)) not in (0, ROOTS)
+        or not set(former).isdisjoint(publics)
     )
     if wrong:
         raise refused("is none: a field is not what it must be, or two keys are the same", "the keyring")

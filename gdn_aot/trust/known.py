@@ -134,4 +134,6 @@ def _naming(path: str) -> Iterator[None]:
     try:
         yield
     except SignatureError as error:
-        raise SignatureError(f"{path}: {error.message}", error.problems, hint=f"put {path} there again") from error
+        raise SignatureError(
+            f"{path}: {error.message}", error.problems, hint=f"remove {path}, or put a sound one there"
+        ) from error

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from base64 import b64decode
 from binascii import Error as Base64Error
-from binascii import a2b_base64
 from typing import TYPE_CHECKING, Protocol
 
 from gdn_aot._files import read_regular
@@ -95,7 +95,7 @@ class CommandSigner:
             said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
             raise SigningError(f"{name} ended with {done.returncode}: {said or 'it says nothing'}")
         try:
-            signature = a2b_base64(done.stdout.strip(), strict_mode=True)
+            signature = b64decode(done.stdout.strip(), validate=True)
         except Base64Error:
             signature = b""
         if len(signature) != SIGNATURE:
@@ -116,7 +116,7 @@ def signer_of(key: Path | None, command: str | None) -> Signer | None:
     if key is not None:
         return read_private(key)
     held = os.environ.get(KEY_VARIABLE)
-    return _private(held.encode(errors="replace"), KEY_VARIABLE) if held else None
+    return read_key(held.encode(errors="replace"), KEY_VARIABLE) if held else None
 
 
 def read_private(path: Path) -> KeySigner:
@@ -127,19 +127,44 @@ def read_private(path: Path) -> KeySigner:
     """
     try:
         content = read_regular(path, _LARGEST)
-    except OSError as error:
-        what = f"cannot read the key {path}: {error.strerror or error}"
+    except (OSError, ValueError) as error:
+        what = f"cannot read the key {path}: {getattr(error, 'strerror', None) or error}"
         raise UsageError(what, hint="gdn-aot keys new makes one") from error
-    return _private(content, str(path))
+    return read_key(content, str(path))
 
 
-def _private(content: bytes, where: str) -> KeySigner:
+def new_private() -> bytes:
+    """Return a new private key, as the PEM file of one: PKCS#8 without a password.
+
+    Raises:
+        UsageError: What makes one is not installed.
+    """
+    try:
+        from cryptography.hazmat.primitives import serialization as forms
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ImportError:
+        raise _uninstalled() from None
+    return Ed25519PrivateKey.generate().private_bytes(
+        forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()
+    )
+
+
+def _uninstalled() -> UsageError:
+    return UsageError("signing needs the package cryptography", hint="pip install 'gdn-aot[sign]'")
+
+
+def read_key(content: bytes, where: str) -> KeySigner:
+    """Return the private key that the content of a file is.
+
+    Raises:
+        UsageError: It is none.
+    """
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ImportError:
-        raise UsageError("signing needs the package cryptography", hint="pip install 'gdn-aot[sign]'") from None
+        raise _uninstalled() from None
     try:
         private = load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

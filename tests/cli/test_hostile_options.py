@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+import keyrings
 import msgspec
 import pytest
 from helpers import gdn_aot
@@ -53,6 +54,7 @@ COMMANDS = dict(_commands())
 def arguments(sm_90: Written, tmp_path: Path) -> dict[str, tuple[object, ...]]:
     """For each command what it takes to come far, and not so far that it compiles or measures."""
     (tmp_path / "registry").mkdir()
+    (tmp_path / "k.json").write_bytes(keyrings.file_of(keyrings.first(), 1, 2))
     repo = ("--repo", tmp_path / "registry")
     return {
         **dict.fromkeys(("build", "check"), (*NOTHING, "-o", tmp_path / "out")),
@@ -63,6 +65,10 @@ def arguments(sm_90: Written, tmp_path: Path) -> dict[str, tuple[object, ...]]:
         "export": ("--format", "fla", sm_90.path, "-o", tmp_path / "out"),
         "inspect": (sm_90.path,),
         "capture": ("-o", tmp_path / "c.json"),
+        "keys new": ("--repo", keyrings.REPO, "-o", tmp_path / "made"),
+        "keys rotate": (tmp_path / "k.json", "--new-public", "a" * 64, "--serial", 1, "-o", tmp_path / "next.json"),
+        "keys revoke": (tmp_path / "k.json", "a" * 64, "-o", tmp_path / "next.json"),
+        "keys sign": (tmp_path / "k.json", "-o", tmp_path / "next.json"),
     }
 
 
@@ -80,7 +86,7 @@ def test_every_option(
             continue
         for value in (*VALUES.values(), str(tmp_path)):
             given = (option.opts[-1], value) if isinstance(option, click.Option) else ("--", value)
-            done = gdn_aot(*words, *arguments.get(words[0], ()), *given, home=tmp_path, code=None)
+            done = gdn_aot(*words, *arguments.get(" ".join(words), ()), *given, home=tmp_path, code=None)
             assert done.code != 1, (option.name, value[:80], done.err[:500])
             assert not [line for line in done.err.splitlines() if line.startswith("Hint: run this")], option.name
             assert all(line.isprintable() for line in done.err.splitlines()), option.name
