@@ -87,7 +87,7 @@ demo: $(STAMP)  ## without a GPU or a network: build, sign, publish, fetch, seed
 	@$(THERE) keys add .demo/keys/keyring.json
 	$(call headline,5,publish,A directory is a registry too: the same files as in a repository of the Hub. They are signed.)
 	@$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0 --key .demo/keys/signing.pem --keyring .demo/keys/keyring.json
-	$(call headline,6,fetch,A container installs at its start what fits it, if it is signed; the second time nothing is left to do.)
+	$(call headline,6,fetch,A container installs at its start what fits it and is signed; the second time nothing is left to do.)
 	@$(THERE) fetch --arch $(ARCH) --repo ./.demo/registry
 	@$(THERE) fetch --arch $(ARCH) --repo ./.demo/registry
 	$(call headline,7,seed,The same kernels are written as an ordinary Triton cache.)
