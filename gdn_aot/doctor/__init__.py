@@ -16,6 +16,7 @@ from gdn_aot.doctor.machine import devices_section, read_store
 from gdn_aot.doctor.next_start import next_start_section, next_starts, shortcomings
 from gdn_aot.doctor.process import read_compiler, read_environment, read_hooks, read_versions
 from gdn_aot.doctor.section import more
+from gdn_aot.doctor.trust import read_trust
 from gdn_aot.machine.devices import read_devices
 from gdn_aot.store.store import Store, artifact_files
 
@@ -67,6 +68,7 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
     only = artifact or settings.facts["artifact"]
     store = Store(settings.facts["home"])
     stored, places = read_store(store, only)
+    trust = read_trust(settings.facts["home"])
     try:
         paths = artifact_files(only) if only else places
         artifacts = [examine(store, path, found.found, deep=deep) for path in paths]
@@ -78,12 +80,12 @@ def diagnose(artifact: str | None = None, *, deep: bool = False) -> Diagnosis:
     providers = [name for name, info in PROVIDERS.items() if versions.facts["providers"][info.distribution]]
     starts = next_starts(artifacts, found.found, obstacles[0].what if obstacles else "", providers)
     obstacles += stored.obstacles or shortcomings(store.root, artifacts, starts)
-    obstacles += hooks.obstacles
+    obstacles += [*trust.obstacles, *hooks.obstacles]
     return Diagnosis(
         verdict=f"not ok: {obstacles[0].what}{more(obstacles)}" if obstacles else _praise(starts),
         obstacles=tuple(obstacles),
         sections=(
-            *(versions, settings, devices, compiler, stored),
+            *(versions, settings, devices, compiler, stored, trust),
             *(artifacts_section(artifacts, found.found), read_hub(artifacts)),
             hooks,
             next_start_section(starts),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import os
 from dataclasses import asdict, dataclass, replace
@@ -12,18 +11,16 @@ from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
-from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.doctor.section import SHOWN, Section, columns
-from gdn_aot.machine.owners import read_trusted
-from gdn_aot.serving.find import elsewhere, fit, in_store, unfit
-from gdn_aot.store.index import Index
-from gdn_aot.store.stored import StoredArtifact
+from gdn_aot.serving.find import elsewhere, fit, open_file, unfit
+from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.whole import UNREADABLE, faults, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gdn_aot.machine.devices import Device
+    from gdn_aot.store.index import Index
     from gdn_aot.store.index_records import KernelRecord
     from gdn_aot.store.store import Store
 
@@ -61,6 +58,8 @@ class ArtifactState:
     """It can be read and was made for the installed provider and Triton."""
     reason: str
     """``fits``, or why not."""
+    signed: str = ""
+    """Who has signed it, and the id of the key; empty if no signature of it counts here."""
     directory: str | None = None
     """Where it is in the store. A file that is not there is verified and unpacked by the next start."""
     identifier: str | None = None
@@ -97,16 +96,16 @@ def examine(store: Store, path: str, devices: Sequence[Device], *, deep: bool) -
     """Look at an artifact file or a directory of the store; nothing is unpacked. If deep, compare digests."""
     place = path if os.path.isdir(path) else None
     try:
-        place = place or in_store(store, hashlib.sha256(read_trusted(path, MAX_FILE)).hexdigest())
-        if place is None:
-            from gdn_aot.artifact.verify import open_artifact
-            from gdn_aot.store.index_writer import write_index
-
-            return _state(path, Index.in_memory(write_index(open_artifact(path))), devices)
-        state = _state(path, StoredArtifact(place).index, devices)
-        return replace(state, directory=place, damage=tuple(map(str, faults(place, deep=deep))))
+        artifact = StoredArtifact(place) if place else open_file(store, path)
+        state = replace(_state(path, artifact.index, devices), signed=_signer(artifact))
+        place = None if isinstance(artifact, UnpackedArtifact) else artifact.place
+        return replace(state, directory=place, damage=tuple(map(str, faults(place, deep=deep))) if place else ())
     except UNREADABLE as error:
         return ArtifactState(path=path, accepted=False, reason=said(error), directory=place)
+
+
+def _signer(artifact: StoredArtifact) -> str:
+    return f"{artifact.publisher}, key {artifact.key}" if artifact.key else ""
 
 
 def artifacts_section(artifacts: Sequence[ArtifactState], devices: Sequence[Device]) -> Section:
@@ -150,6 +149,7 @@ def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
         rows.append(("devices", artifact.devices or f"none of those here is {artifact.target}"))
     if artifact.identifier:
         rows.append(("path", artifact.path))
+        rows.append(("signed", artifact.signed or "no signature of it counts here"))
         if artifact.directory is None:
             rows.append(("store", "not there yet: the next start verifies and unpacks it"))
         made = f"{plural(len(artifact.kernels), 'kernel')}, {artifact.choices} choices, {artifact.binaries} binaries"

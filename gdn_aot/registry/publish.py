@@ -44,7 +44,7 @@ from gdn_aot.registry.layout import (
     entry_path,
     make_index,
 )
-from gdn_aot.registry.signing import content_of, provenance_of, publication
+from gdn_aot.registry.signing import check_repository, content_of, provenance_of, publication
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,6 +169,8 @@ def publish(
         check_tag(tag)
     elif replace:
         raise UsageError("replacing needs a new tag", hint="add --tag, so that the content before stays reachable")
+    if signing is not None and signing.keyring is not None:
+        check_repository(registry, signing.keyring)
     wanted = _open(files, signing)
     look = partial(_plan, registry, wanted, tag, signing, replace=replace)
     made, commit, main = False, None, None

@@ -145,8 +145,7 @@ def publication(registry: Registry, head: str | None, signing: Signing | None) -
         raise SigningError(
             f"{registry.name} has no keyring yet", hint="give it: --keyring FILE; gdn-aot keys new makes one"
         )
-    if registry.name.startswith("hf://") and keyring.keyring.repo != registry.name:
-        raise refused(f"is for {keyring.keyring.repo}, expected {registry.name}", "the keyring")
+    check_repository(registry, keyring)
     return Publication(
         signer=signing.signer,
         keyring=keyring.keyring,
@@ -154,6 +153,16 @@ def publication(registry: Registry, head: str | None, signing: Signing | None) -
         serial=there.serial + 1 if there else 1,
         resigned=there is None or keyring is given,
     )
+
+
+def check_repository(registry: Registry, keyring: SignedKeyring) -> None:
+    """Check that a keyring is for a repository of the Hub; a directory may be a copy of any.
+
+    Raises:
+        SignatureError: It is for another one.
+    """
+    if registry.name.startswith("hf://") and keyring.keyring.repo != registry.name:
+        raise refused(f"is for {keyring.keyring.repo}, expected {registry.name}", "the keyring")
 
 
 def _statement(registry: Registry, head: str | None) -> IndexStatement | None:

@@ -69,7 +69,7 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
     refused: list[Verdict] = []
     for place in places[:_MOST_PLACES]:
         try:
-            artifact = _open_file(store, place) if only else StoredArtifact(place, judged=False)
+            artifact = _taken_in(store, place) if only else StoredArtifact(place, judged=False)
             reason = unfit(artifact.header)
         except UNREADABLE as error:
             verdict = Verdict(shown(place, 1000), accepted=False, reason=shown(said(error), 1000))
@@ -82,6 +82,8 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
     for (artifact, verdict), fault in zip(fitting, admit([one for one, _ in fitting], home), strict=True):
         if fault is None:
             artifact.elsewhere, verdict.reason = elsewhere(artifact.header), fit(artifact.header)
+            if artifact.key:
+                verdict.reason += f"; signed by {shown(artifact.publisher)}, key {artifact.key}"
             found.append(artifact)
         else:
             verdict.artifact, verdict.accepted = shown(artifact.place, 1000), False
@@ -123,10 +125,13 @@ def _other(name: str, wanted: str) -> str:
     return "" if version == wanted else f"made for {name} {shown(wanted)}, installed is {shown(version)}"
 
 
-def _open_file(store: Store | None, file: str) -> StoredArtifact:
-    """Open an artifact file as it is in the store, which it is put into if it is not there yet.
+def open_file(store: Store | None, file: str) -> StoredArtifact:
+    """Open an artifact file as it is in the store, or in memory, once it may be used. Nothing is unpacked.
 
-    Where that cannot be done at once it is unpacked in this process's memory, as far and as soon as it is needed.
+    Raises:
+        OSError: It cannot be read.
+        UntrustedError: It is not signed, and somebody else than root or this user may have written it.
+        VerificationError: It is damaged, or not what its publisher has signed.
     """
     data, foreign = read_owned(file, MAX_FILE)
     digests = digest(data)
@@ -134,25 +139,33 @@ def _open_file(store: Store | None, file: str) -> StoredArtifact:
         raise VerificationError(f"{file}: trailer: {digests.fault}")
     place = in_store(store, digests.sha256) if store else None
     if place is not None:
-        return StoredArtifact(place, judged=False)
+        return StoredArtifact(place)
     from gdn_aot.artifact.glance import glance
 
     unpacked = UnpackedArtifact(file, data, checked_header(glance(data, digests)), release_beside(file))
     unpacked.foreign = foreign
-    if unfit(unpacked.header):
-        return unpacked
     check_admitted(unpacked, store.home if store else "")
+    return unpacked
+
+
+def _taken_in(store: Store | None, file: str) -> StoredArtifact:
+    """Open an artifact file as it is in the store, which it is put into if it is not there yet.
+
+    Where that cannot be done at once it is unpacked in this process's memory, as far and as soon as it is needed.
+    """
+    unpacked = open_file(store, file)
+    if not isinstance(unpacked, UnpackedArtifact) or unfit(unpacked.header):
+        return unpacked
     from gdn_aot.store.lock import taking
 
-    busy, why = taking(store, len(data)) if store else (False, "there is no store")
+    busy, why = taking(store, len(unpacked.data)) if store else (False, "there is no store")
     if store is not None and not why:
         from gdn_aot.artifact.verify import open_bytes
         from gdn_aot.store.install import install
 
-        artifact = open_bytes(data, file)
+        artifact = open_bytes(unpacked.data, file)
         try:
-            place = install(store, artifact, release=unpacked.release, patience=_PATIENCE).place
-            return StoredArtifact(place, judged=False)
+            return StoredArtifact(install(store, artifact, release=unpacked.release, patience=_PATIENCE).place)
         except (NotWritableError, UnknownFormatError) as error:
             why = error.message
     say = log.info if busy else log.warn

@@ -6,7 +6,7 @@ import os
 
 from gdn_aot._plain import Plain
 from gdn_aot.errors import UsageError
-from gdn_aot.machine.owners import TRUST
+from gdn_aot.machine.owners import TRUST, TRUSTS
 from gdn_aot.store.store import default_home
 
 POLICIES = ("nearest", "tune", "error")
@@ -45,8 +45,8 @@ def read_settings(problems: list[str]) -> Settings:
     if on_miss == "nearest" and os.environ.get("FLA_CACHE_MODE", "disabled") != "disabled":
         on_miss = "tune"  # the user has configuration files of FLA: what they hold is better than a neighbour's
     home, trust = "", os.environ.get(TRUST, "owner")
-    if trust not in ("owner", "any"):
-        problems.append(f"{TRUST}={trust} is neither owner nor any; using owner")
+    if trust not in TRUSTS:
+        problems.append(f"{TRUST}={trust} is none of {', '.join(TRUSTS)}; using owner")
     try:
         home = default_home()
     except UsageError as error:

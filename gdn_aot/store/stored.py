@@ -144,7 +144,7 @@ class UnpackedArtifact(StoredArtifact):
     """
 
     def __init__(self, path: str, data: bytes, header: Mapping[str, Any], release: bytes = b"") -> None:
-        self.place, self._data, self._header, self.release = path, data, header, release
+        self.place, self.data, self._header, self.release = path, data, header, release
         self._blobs: dict[str, bytes] = {}
 
     @property
@@ -167,7 +167,7 @@ class UnpackedArtifact(StoredArtifact):
     def _artifact(self) -> Artifact:
         from gdn_aot.artifact.verify import open_bytes
 
-        return open_bytes(self._data, self.place)
+        return open_bytes(self.data, self.place)
 
     @cached_property
     def index(self) -> Index:  # type: ignore[override]

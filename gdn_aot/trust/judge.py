@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from gdn_aot.trust.known import Known
 
 
+_MOST_KEPT = 1000
+_right: set[Signed] = set()
+"""Signatures that were found to be right in this process: what an artifact is asked for again costs nothing."""
+
+
 class Claim(Plain):
     """An installed artifact with the statement that lies in it.
 
@@ -60,14 +65,23 @@ def judge(claims: Sequence[Claim], home: str) -> list[Judgement]:
     """Judge claims by the keyrings that are known where ``home`` is ``GDN_AOT_HOME``, in their order."""
     chains = _Chains(home)
     found = [_judge(claim, chains) for claim in claims]
-    everything = [one for _, signed in found for one in signed]
-    if verify_all(list(dict.fromkeys(everything))):
+    if _are_right([one for _, signed in found for one in signed]):
         return [judgement for judgement, _ in found]
     wrong = refused("is not right: nothing of what it says counts")
     return [
-        judgement if verify_all(signed) else Judgement(judgement.repo, fault=chains.fault(judgement.repo) or wrong)
+        judgement if _are_right(signed) else Judgement(judgement.repo, fault=chains.fault(judgement.repo) or wrong)
         for judgement, signed in found
     ]
+
+
+def _are_right(signed: Sequence[Signed]) -> bool:
+    """Verify signatures, those that were not verified yet."""
+    new = [one for one in dict.fromkeys(signed) if one not in _right]
+    if not verify_all(new):
+        return False
+    if len(_right) < _MOST_KEPT:
+        _right.update(new)
+    return True
 
 
 class _Chains:

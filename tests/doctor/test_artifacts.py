@@ -279,7 +279,7 @@ def test_the_shape_of_the_json(served: Path, driver: Path) -> None:
     device = {"TRITON_LIBCUDA_PATH": str(driver), "FAKE_ARCHS": "120"}
     first, *others = (doctor(served, **device), doctor(served), doctor(served, "--artifact", "/nowhere", code=4))
     assert list(first) == [
-        "ok", "verdict", "obstacles", "versions", "settings", "devices", "compiler", "store", "artifacts",
+        "ok", "verdict", "obstacles", "versions", "settings", "devices", "compiler", "store", "trust", "artifacts",
         "hub_kernels", "hooks", "next_start",
     ]  # fmt: skip
     for document in others:
@@ -298,7 +298,8 @@ def test_the_page(served: Path, tmp_path: Path) -> None:
     lines = done.out.splitlines()
     titles = [line for line in lines if line and not line.startswith(" ")]
     assert titles[:-1] == [
-        "versions", "settings", "devices", "compiler", "store", "artifacts", "hub kernels", "hooks", "next start",
+        "versions", "settings", "devices", "compiler", "store", "trust", "artifacts", "hub kernels", "hooks",
+        "next start",
     ]  # fmt: skip
     assert lines[-1] == doctor(served)["verdict"]
     assert all(line == line.rstrip() and line.isprintable() for line in lines)

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import SM_90, SM_120, make
+from loopback import ORG as HUB_ORG
+from loopback import LoopbackHub
+from machines import Machine
+from making import SM_90, SM_120, WANTED, make
 from msgspec.structs import replace
+from processes import RENAMES, killed_at
 from registries import kept
-from signing import Publisher, check_flips, new_key, public, sealed
+from signing import Publisher, check_flips, new_key, pem, public, sealed
 
 from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import SignatureError, SigningError, VerificationError
@@ -372,3 +376,56 @@ def test_no_bit_is_free(root: Path, store: Store, org: Publisher, tmp_path: Path
     put(root, org.signing(), make(tmp_path))
     put(root, org.signing(org.signed(org.keyring(2))))
     check_flips(root, store, 800)
+
+
+def test_publishing_that_is_killed_leaves_a_state_that_counts(root: Path, org: Publisher, tmp_path: Path) -> None:
+    """Killed before each of its steps, which publishing again completes: what is there is signed, old or new."""
+    old, new = make(tmp_path), make(tmp_path, build=1)
+    put(root, org.signing(), old, tag="v1.0.0")
+    found, killed = [], True
+    while killed:
+        place = root.with_name(f"root-{len(found)}")
+        shutil.copytree(root, place)
+        killed = killed_at(
+            len(found), lambda place=place: put(place, org.signing(), new, tag="v1.1.0", replace=True), RENAMES
+        )
+        for again in (False, True):
+            if again:
+                put(place, org.signing(), new, tag="v1.1.0", replace=True)
+            _, (row,), _ = get(place, Store(str(place.with_name(f"home-{len(found)}-{again}"))))
+            assert row.signed == org.key_id
+            assert row.sha256 in ({new.sha256} if again else {old.sha256, new.sha256})
+        found.append(row.sha256)
+    assert len(found) > 5
+
+
+def test_on_the_hub(store: Store, org: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the unmodified client: signed, fetched, pinned by commit, replaced, and of another repository refused."""
+    with LoopbackHub() as hub:
+        machine = Machine(home=tmp_path / "machine", endpoint=hub.url)
+        for name, value in machine.environment().items():
+            if name.startswith(("HF_", "NO_PROXY")):
+                monkeypatch.setenv(name, value)
+        repo = f"hf://{HUB_ORG}/kernels"
+        owner = Publisher(repo)
+        key, keyring = tmp_path / "signing.pem", tmp_path / "keyring.json"
+        key.write_bytes(pem(owner.key))
+        keyring.write_bytes(owner.signed().envelope.encode())
+        known = owner.known_in(tmp_path / "known")
+        one = make(tmp_path)
+        words = ("--repo", repo, "--key", key, "--keyring", keyring)
+        done = machine.run("publish", one.path, *words, "--create", "--tag", "v1.0.0", "--json").json
+        assert (done["serial"], done["keyring"]) == (1, 1)
+        wanted = ("fetch", "--repo", repo, "--arch", "sm_120", *WANTED)
+        assert "is of" in machine.run(*wanted, code=5).err
+        assert f"signed by {owner.key_id}" in machine.run(*wanted, **known).out
+        new = make(tmp_path, build=1)
+        machine.run("publish", new.path, *words[:4], "--replace", "--tag", "v1.1.0")
+        assert new.sha256 in machine.run(*wanted, "--json", **known).out
+        assert one.sha256 in machine.run(*wanted, "--revision", "v1.0.0", "--json", **known).out
+        assert "already installed" in machine.run(*wanted, **known, HF_HUB_OFFLINE="1").out
+        other = Publisher(f"hf://{HUB_ORG}/other")
+        keyring.write_bytes(other.signed().envelope.encode())
+        key.write_bytes(pem(other.key))
+        said = machine.run("publish", one.path, "--repo", f"hf://{HUB_ORG}/third", *words[2:], "--create", code=5)
+        assert f"is for {other.repo}, expected hf://{HUB_ORG}/third" in said.err

@@ -108,7 +108,7 @@ def test_settings_of_an_odd_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(TRUST, "everybody")
     problems: list[str] = []
     assert read_settings(problems).home == ""
-    assert "GDN_AOT_TRUST=everybody is neither owner nor any; using owner" in problems
+    assert "GDN_AOT_TRUST=everybody is none of owner, signed, any; using owner" in problems
     assert any("'~/store' is not used as a store" in problem for problem in problems)
 
 
