@@ -177,12 +177,6 @@ def test_killed_at_every_rename(tmp_path: Path) -> None:
     assert check_kills(tmp_path, "release") > 3
 
 
-def test_killed_at_every_rename_while_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publisher = Publisher()
-    monkeypatch.setenv("GDN_AOT_KEYS", publisher.known_in(tmp_path / "keys")["GDN_AOT_KEYS"])
-    assert check_kills(tmp_path, "release", signing=publisher.signing()) > 5
-
-
 def test_a_copy_that_is_published_into(
     root: Path, sm_120: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
