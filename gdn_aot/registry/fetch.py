@@ -194,7 +194,7 @@ class _Job:
         for item, place in zip(selection.chosen, filter(None, places), strict=True):
             if not order.dry_run:
                 renew(self.store, place, waiting=self.say)
-            self._tell(item, "already-installed", place, signer_of(place))
+            self._tell(item, "already-installed", place, (signer_of(place) or (None,))[0])
         pinned = COMMIT.fullmatch(self.revision)
         return self._result(self.revision if pinned else None, selection, asked=False)
 
@@ -307,11 +307,11 @@ class _Job:
         place = self._installed(item)
         if place is None:
             return None
-        key, wanted = signer_of(place), getattr(item, "key", None)
-        if key is None:
+        signed, wanted = signer_of(place), getattr(item, "key", None)
+        if signed is None:
             allowed = self.order.allow_unsigned or any(origin.unsigned for origin in read_origins(place))
             return place if allowed and wanted is None else None
-        return place if wanted in (None, key) else None
+        return place if wanted is None or signed == (wanted, getattr(item, "serial", None)) else None
 
     def _installed(self, item: Pinned) -> str | None:
         """Return where the file with an artifact's digest is installed, if it is.

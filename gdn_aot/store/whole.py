@@ -72,10 +72,13 @@ def open_installed(path: str) -> StoredArtifact:
     return StoredArtifact(place)
 
 
-def signer_of(place: str) -> str | None:
-    """Return the id of the key that has signed an installed artifact; None if no signature of it counts here."""
+def signer_of(place: str) -> tuple[str, int] | None:
+    """Return the id of the key that has signed an installed artifact and its serial; None if none counts here."""
+    from gdn_aot.trust.statement import Statement
+
     with suppress(*UNREADABLE):
-        return StoredArtifact(place).key or None
+        stored = StoredArtifact(place)
+        return (stored.key, Statement.read(stored.release)[0].serial) if stored.key else None
     return None
 
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdn_aot.errors import GdnAotError
-from gdn_aot.machine.owners import read_trusted
-from gdn_aot.trust import MAX_ENVELOPE
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import SignedKeyring, read_keyring
-from gdn_aot.trust.known import BESIDE, file_name, learned_path, newest, places
+from gdn_aot.trust.known import BESIDE, file_name, learned_path, newest, places, read_placed
 from gdn_aot.trust.statement import is_repository
 
 if TYPE_CHECKING:
@@ -96,7 +94,7 @@ def _placed(source: str, folder: str) -> Iterator[Found]:
 def _look(path: str, source: str, name: str) -> Found:
     repo = _repo(name)
     try:
-        signed = read_keyring(read_trusted(path, MAX_ENVELOPE))
+        signed = read_keyring(read_placed(path, source))
         signed.verify()
         if name != file_name(signed.keyring.repo):
             raise refused(f"is for {signed.keyring.repo}: {file_name(signed.keyring.repo)} would be its name", path)
