@@ -70,9 +70,11 @@ vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; V
 	$(BINV)/python -m pytest tests/providers/test_vllm.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
 
-headline = @printf '\n== %s of 8: %s\n   %s\n' $(1) '$(2)' '$(3)'
+headline = @printf '\n== %s of 9: %s\n   %s\n' $(1) '$(2)' '$(3)'
 
-demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and plain FLA finds everything
+THERE = GDN_AOT_HOME=$(CURDIR)/.demo/home GDN_AOT_KEYS=$(CURDIR)/.demo/known $(BIN)/gdn-aot
+
+demo: $(STAMP)  ## without a GPU or a network: build, sign, publish, fetch, seed, and plain FLA finds everything
 	@rm -rf .demo
 	$(call headline,1,build,Kernels of $(MODEL) are compiled for $(ARCH) on a machine that may have no GPU.)
 	@$(BIN)/gdn-aot build --arch $(ARCH) --model $(MODEL) -o .demo/built
@@ -80,17 +82,20 @@ demo: $(STAMP)  ## without a GPU or a network: build, publish, fetch, seed, and 
 	@set -e; for file in .demo/built/*.tar.zst; do $(BIN)/gdn-aot verify "$$file"; $(BIN)/gdn-aot inspect "$$file"; done
 	$(call headline,3,coverage,200 random calls find all that they need in the file: 0 misses.)
 	@$(BIN)/gdn-aot coverage .demo/built/*.tar.zst --model $(MODEL) --calls 200 --seed 1
-	$(call headline,4,publish,A directory is a registry too: the same files as in a repository of the Hub.)
-	@$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0
-	$(call headline,5,fetch,A container installs what fits it at its start; the second time nothing is left to do.)
-	@GDN_AOT_HOME=$(CURDIR)/.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
-	@GDN_AOT_HOME=$(CURDIR)/.demo/home $(BIN)/gdn-aot fetch --arch $(ARCH) --repo ./.demo/registry
-	$(call headline,6,seed,The same kernels are written as an ordinary Triton cache.)
+	$(call headline,4,keys,A publisher makes keys. A container that shall trust them is given the keyring.)
+	@$(BIN)/gdn-aot keys new --repo hf://demo/kernels -o .demo/keys
+	@$(THERE) keys add .demo/keys/keyring.json
+	$(call headline,5,publish,A directory is a registry too: the same files as in a repository of the Hub. They are signed.)
+	@$(BIN)/gdn-aot publish .demo/built/*.tar.zst --repo ./.demo/registry --create --tag v1.0.0 --key .demo/keys/signing.pem --keyring .demo/keys/keyring.json
+	$(call headline,6,fetch,A container installs at its start what fits it and is signed; the second time nothing is left to do.)
+	@$(THERE) fetch --arch $(ARCH) --repo ./.demo/registry
+	@$(THERE) fetch --arch $(ARCH) --repo ./.demo/registry
+	$(call headline,7,seed,The same kernels are written as an ordinary Triton cache.)
 	@$(BIN)/gdn-aot seed .demo/home/store/artifacts/* --into .demo/triton-cache
-	$(call headline,7,plain FLA,FLA without gdn-aot finds every kernel there: it compiles 0 and benchmarks 0. The GPU is a stand-in.)
+	$(call headline,8,plain FLA,FLA without gdn-aot finds every kernel there: it compiles 0 and benchmarks 0. The GPU is a stand-in.)
 	@TRITON_CACHE_DIR=$(CURDIR)/.demo/triton-cache $(BIN)/python examples/plain_calls.py $(ARCH)
-	$(call headline,8,doctor,It says whether a serving process here would be served; without a GPU it names what is missing.)
-	@GDN_AOT_HOME=$(CURDIR)/.demo/home $(BIN)/gdn-aot doctor || true
+	$(call headline,9,doctor,It says whether a serving process here would be served; without a GPU it names what is missing.)
+	@$(THERE) doctor || true
 
 clean:  ## remove environments, caches and what make demo built
 	rm -rf .venv .triton38 .transformers-* .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

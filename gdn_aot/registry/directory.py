@@ -136,6 +136,9 @@ class DirectoryRegistry(Registry):
             if (head := _sha1(before)) != parent:
                 raise StaleParentError(f"{self.name}: branch {branch} is at {head}, not at {parent}")
             self._put(Addition(path=_kept(head), content=before))
+            signature, kept = self._content(self._root / INDEX_SIGNATURE), _kept(head, SIGNATURE)
+            if signature is not None and not (self._root / kept).exists():  # a copy of a repository
+                self._put(Addition(path=kept, content=signature))
             index = next((addition.content for addition in additions if addition.path == INDEX), before)
             for addition in sorted(additions, key=lambda addition: addition.path == INDEX):
                 if addition.path == INDEX_SIGNATURE and isinstance(index, bytes):

@@ -24,6 +24,7 @@ from gdn_aot._version import __version__
 from gdn_aot.errors import (
     AccessDeniedError,
     ConflictError,
+    EntryMissingError,
     GdnAotError,
     NetworkError,
     OfflineMissError,
@@ -138,6 +139,8 @@ class RemoteRegistry(Registry):
         place = self._kept(snapshot, path)
         if place is not None:
             return place
+        if self._offline() and (self._cache() / ".no_exist" / snapshot.commit / path).is_file():
+            raise EntryMissingError(f"{self.name} at {snapshot.revision} has no {path}")
         self._expect_online(f"{path} of commit {snapshot.commit}")
         from huggingface_hub import errors, hf_hub_download
 

@@ -44,10 +44,10 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Done]
 def test_all_that_needs_no_kernel(there: Callable[..., Done], sm_120: Written, tmp_path: Path) -> None:
     registry, home = tmp_path / "registry", tmp_path / "home"
     there("publish", sm_120.path, "--repo", registry, "--create", "--tag", "v1.0.0")
-    wanted = ("--repo", registry, "--arch", "sm_120", *WANTED)
+    wanted = ("--allow-unsigned", "--repo", registry, "--arch", "sm_120", *WANTED)
     there("lock", *wanted, "-o", tmp_path / "gdn-aot.lock")
     assert ": installed" in there("fetch", *wanted).out
-    locked = ("fetch", "--locked", "--lock-file", tmp_path / "gdn-aot.lock")
+    locked = ("fetch", "--locked", "--allow-unsigned", "--lock-file", tmp_path / "gdn-aot.lock")
     assert ": already installed" in there(*locked).out
     (place,) = home.glob("store/artifacts/[!.]*")
     assert (home / "store/.lock").read_text() == ""
@@ -75,7 +75,7 @@ def test_no_link_is_followed(there: Callable[..., Done], sm_120: Written, tmp_pa
     """Where the system cannot refuse links itself, they are looked for."""
     registry, home, outside = tmp_path / "registry", tmp_path / "home", tmp_path / "outside"
     there("publish", sm_120.path, "--repo", registry, "--create")
-    there("fetch", "--repo", registry, "--arch", "sm_120", *WANTED)
+    there("fetch", "--allow-unsigned", "--repo", registry, "--arch", "sm_120", *WANTED)
     (place,) = home.glob("store/artifacts/[!.]*")
     outside.mkdir()
     planted = place if plant == "folder-link" else place / "index"
@@ -94,7 +94,8 @@ def test_one_at_a_time(there: Callable[..., Done], sm_120: Written, tmp_path: Pa
     """Many fetch into one store at once: each finds it whole."""
     registry = tmp_path / "registry"
     there("publish", sm_120.path, "--repo", registry, "--create")
-    pids = [fork(lambda: there("fetch", "--repo", registry, "--arch", "sm_120", *WANTED, "--quiet")) for _ in range(4)]
+    words = ("fetch", "--allow-unsigned", "--repo", registry, "--arch", "sm_120", *WANTED, "--quiet")
+    pids = [fork(lambda: there(*words)) for _ in range(4)]
     assert wait(pids) == [0] * 4
     assert ": ok, 1 artifact" in there("cache", "verify").out
 
@@ -102,7 +103,7 @@ def test_one_at_a_time(there: Callable[..., Done], sm_120: Written, tmp_path: Pa
 def test_who_waits_says_for_whom(there: Callable[..., Done], sm_120: Written, tmp_path: Path) -> None:
     registry, lock = tmp_path / "registry", tmp_path / "home/store/.lock"
     there("publish", sm_120.path, "--repo", registry, "--create")
-    there("fetch", "--repo", registry, "--arch", "sm_120", *WANTED)
+    there("fetch", "--allow-unsigned", "--repo", registry, "--arch", "sm_120", *WANTED)
     code = (
         "import fcntl, os, sys\n"
         f"file = os.open({str(lock)!r}, os.O_RDWR)\n"

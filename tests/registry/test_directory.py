@@ -10,14 +10,15 @@ import pytest
 import storing
 from making import SM_120, TARGETS, expected, make
 from processes import fork, wait
-from registries import check_kills, files, kept, listed, put
+from registries import all_signed, check_kills, files, kept, listed, put
+from signing import Publisher
 
 from gdn_aot import errors
 from gdn_aot._files import file_sha256
 from gdn_aot.artifact.archive import Written
 from gdn_aot.registry.base import read_index
 from gdn_aot.registry.directory import DirectoryRegistry
-from gdn_aot.registry.layout import CARD, INDEX, artifact_path
+from gdn_aot.registry.layout import CARD, INDEX, artifact_path, signature_path
 from gdn_aot.registry.publish import publish
 
 
@@ -174,6 +175,24 @@ def test_a_copy_of_the_files(root: Path, sm_120: Written, sm_90: Written, tmp_pa
 def test_killed_at_every_rename(tmp_path: Path) -> None:
     """Every step of every way to begin: ``nightly/registry/test_registry.py``."""
     assert check_kills(tmp_path, "release") > 3
+
+
+def test_a_copy_that_is_published_into(
+    root: Path, sm_120: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on the Hub, every state of it keeps what was signed of it; the first has that under the names of the Hub."""
+    publisher = Publisher()
+    monkeypatch.setenv("GDN_AOT_KEYS", publisher.known_in(tmp_path / "keys")["GDN_AOT_KEYS"])
+    place, new = tmp_path / "copy", make(tmp_path, build=1)
+    commit = put(root, sm_120, signing=publisher.signing())
+    shutil.copytree(root, place, ignore=shutil.ignore_patterns("indexes", ".lock"))
+    for path in place.glob("targets/*.sig.json"):
+        path.rename(place / signature_path(SM_120))
+    put(place, new, tag="v1.1.0", signing=publisher.signing())
+    copy = DirectoryRegistry(str(place))
+    assert (listed(copy, commit), listed(copy)) == (expected(sm_120), expected(new))
+    for revision in (commit, "v1"):
+        all_signed(copy, tmp_path / "home", revision)
 
 
 def test_disk_full(registry: DirectoryRegistry, root: Path, sm_120: Written, sm_90: Written) -> None:

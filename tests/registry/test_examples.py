@@ -4,6 +4,7 @@ There is no Docker, cluster or runner: what those would do around a command is d
 fields that matter to them are checked.
 """
 
+import json
 import re
 import shlex
 import sys
@@ -20,10 +21,12 @@ from loopback import ORG, LoopbackHub
 from machines import Machine
 from making import make
 from registries import listed, payload
+from signing import Publisher, pem
 
 from examples import EXAMPLES, Node, docker, kubernetes, pods, registry, served, shell, tools
 from gdn_aot.cli.main import cli
 from gdn_aot.registry.open import open_registry
+from gdn_aot.registry.publish import publish
 
 __all__ = ["registry", "tools"]
 
@@ -74,17 +77,24 @@ def test_the_store_is_carried(registry: Path, tools: Path, tmp_path: Path) -> No
 def test_a_repository_is_copied(registry: Path, decode: Built, tools: Path, tmp_path: Path) -> None:
     """From the Hub with its own command, to a directory that is a registry at once."""
     del registry
+    publisher = Publisher(repo=f"hf://{ORG}/kernels")
+    (tmp_path / "keyring.json").write_bytes(publisher.signed().envelope.encode())
+    keyring = ("--keyring", tmp_path / "keyring.json")
     with LoopbackHub() as hub:
         machine = Machine(home=tmp_path / "machine", endpoint=hub.url)
-        machine.run("publish", decode.path, "--repo", f"hf://{ORG}/kernels", "--create")
+        key = pem(publisher.key).decode()
+        machine.run("publish", decode.path, "--repo", publisher.repo, "--create", *keyring, GDN_AOT_SIGNING_KEY=key)
         stick = tmp_path / "stick"
         (tools / "hf").symlink_to(f"{sys.prefix}/bin/hf")
         env = {name: value for name, value in machine.environment().items() if name.startswith(("HF_", "NO_PROXY"))}
         said = shell(f"{EXAMPLES}/air-gapped/mirror.sh {ORG}/kernels v1 {stick}", tools, tmp_path / "work", env)
         assert "sm_120" in said
     env = {"GDN_AOT_HOME": str(tmp_path / "isolated")}
-    shell(f"gdn-aot fetch --repo {stick} --arch sm_120", tools, tmp_path / "work", env)
-    served(tmp_path / "isolated", tmp_path)
+    wanted = f"gdn-aot fetch --repo {stick} --arch sm_120"
+    with pytest.raises(AssertionError, match=rf"is of {publisher.repo}, of whom no key is known here"):
+        shell(wanted, tools, tmp_path / "work", env)
+    shell(wanted, tools, tmp_path / "work", {**env, **publisher.known_in(tmp_path / "keys")})
+    served(tmp_path / "isolated", tmp_path, publisher)
 
 
 # GitHub Actions
@@ -110,10 +120,10 @@ def steps(job: Mapping[str, Any], tools: Path, cwd: Path, expressions: Mapping[s
 
 def test_publishing(decode: Built, tools: Path, tmp_path: Path) -> None:
     document = workflow("publish.yml")
-    build, publish = document["jobs"]["build"], document["jobs"]["publish"]
-    assert publish["needs"] == "build"
-    assert publish["permissions"] == {"id-token": "write"}
-    assert publish["env"]["GDN_AOT_REPO"] == f"hf://{publish['env']['HF_OIDC_RESOURCE']}"
+    build, last = document["jobs"]["build"], document["jobs"]["publish"]
+    assert last["needs"] == "build"
+    assert last["permissions"] == {"contents": "read", "id-token": "write"}
+    assert last["env"]["GDN_AOT_REPO"] == f"hf://{last['env']['HF_OIDC_RESOURCE']}"
     command = next(step["run"] for step in build["steps"] if step.get("name") == "Build")
     for arch in build["strategy"]["matrix"]["arch"]:
         parses(command.replace('"$ARCH"', arch))
@@ -122,28 +132,41 @@ def test_publishing(decode: Built, tools: Path, tmp_path: Path) -> None:
     (cwd / "dist" / decode.path.name).write_bytes(decode.path.read_bytes())
     kernels = tmp_path / "kernels"
     open_registry(str(kernels)).create(private=False)
-    job = {**publish, "env": {"GDN_AOT_REPO": str(kernels), "GITHUB_REF_NAME": "v1.2.0"}}
-    steps(job, tools, cwd, {})
+    publisher = Publisher(repo=last["env"]["GDN_AOT_REPO"])
+    (cwd / "keyring.json").write_bytes(publisher.signed().envelope.encode())
+    secrets = {"secrets.GDN_AOT_SIGNING_KEY": pem(publisher.key).decode()}
+    assert [step["name"] for step in last["steps"] if "secrets." in str(step)] == ["Verify and compare", "Publish"]
+    job = {**last, "env": {"GDN_AOT_REPO": str(kernels), "GITHUB_REF_NAME": "v1.2.0"}}
+    steps(job, tools, cwd, secrets)
     refs = open_registry(str(kernels)).refs()
     assert refs.tags["v1.2.0"] == refs.branches["v1"]
-    steps(job, tools, cwd, {})  # a run that is started again
+    steps(job, tools, cwd, secrets)  # a run that is started again
     (cwd / "dist" / decode.path.name).write_bytes(make(tmp_path, build=1).path.read_bytes())
     with pytest.raises(AssertionError, match=r"the tag v1\.2\.0 is there"):
-        steps(job, tools, cwd, {})
-    steps({**job, "env": {**job["env"], "GITHUB_REF_NAME": "v1.3.0"}}, tools, cwd, {})
+        steps(job, tools, cwd, secrets)
+    steps({**job, "env": {**job["env"], "GITHUB_REF_NAME": "v1.3.0"}}, tools, cwd, secrets)
     after = open_registry(str(kernels)).refs()
     assert after.tags["v1.2.0"] == refs.tags["v1.2.0"] != after.tags["v1.3.0"] == after.branches["v1"]
     now, before = (listed(open_registry(str(kernels)), revision) for revision in ("v1", "v1.2.0"))
     assert now.keys() == before.keys()
     assert now != before
+    wanted = f"gdn-aot fetch --repo {kernels} --revision v1.2.0 --arch sm_120"
+    shell(wanted, tools, cwd, {"GDN_AOT_HOME": str(tmp_path / "home"), **publisher.known_in(tmp_path / "keys")})
+    served(tmp_path / "home", tmp_path, publisher)
 
 
-def test_fetching(registry: Path, tools: Path, tmp_path: Path) -> None:
+def test_fetching(decode: Built, tools: Path, tmp_path: Path) -> None:
+    """From a repository of one's own, whose keyring is in version control beside the lock file."""
     job = workflow("fetch.yml")["jobs"]["artifacts"]
-    cwd = tmp_path / "work"
-    shell(f"gdn-aot lock --arch sm_120 --repo {registry}", tools, cwd, {})
+    cwd, kernels = tmp_path / "work", tmp_path / "kernels"
+    publisher = Publisher(repo="hf://my-org/kernels")
+    publish(open_registry(str(kernels)), [decode.path], signing=publisher.signing(), create=True)
+    known = publisher.known_in(cwd / "keyrings")
+    shell(f"gdn-aot lock --arch sm_120 --repo {kernels}", tools, cwd, {**known, "GDN_AOT_HOME": str(tmp_path / "home")})
+    (pinned,) = json.loads((cwd / "gdn-aot.lock").read_text())["artifacts"]
+    assert (pinned["key"], pinned["serial"]) == (publisher.key_id, 1)
     steps(job, tools, cwd, {"github.workspace": str(cwd), "secrets.HF_TOKEN": ""})
-    served(cwd / ".gdn-aot", tmp_path)
+    served(cwd / ".gdn-aot", tmp_path, publisher)
 
 
 # The pages

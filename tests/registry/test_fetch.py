@@ -8,7 +8,8 @@ import pytest
 from doctoring import distribution, driver_library
 from helpers import expect_error, gdn_aot, python
 from making import SM_90, SM_120, WANTED, make
-from registries import Here, directory_of, kept, payload, put
+from registries import Here, directory_of, kept, payload, put, send
+from signing import Publisher
 
 from gdn_aot.artifact.archive import Written
 from gdn_aot.artifact.verify import open_artifact
@@ -37,6 +38,7 @@ def test_what_it_does_and_says(here: Here, sm_120: Written) -> None:
         "target": "sm_120",
         "sha256": sm_120.sha256,
         "size": sm_120.size,
+        "signed": None,
         "choices": {"measured": 2, "transferred": 0, "default": 2},
     }
     assert (document["ok"], document["missing"]) == (True, [])
@@ -82,7 +84,7 @@ LOADED = """
 import json, sys
 from gdn_aot.cli.main import run
 code = run(sys.argv[1:])
-names = {"torch", "triton", "fla", "huggingface_hub", "zstandard", "httpx", "numpy"}
+names = {"torch", "triton", "fla", "huggingface_hub", "zstandard", "httpx", "numpy", "cryptography"}
 print(json.dumps({"code": code, "loaded": sorted(names & set(sys.modules))}))
 """
 
@@ -97,7 +99,7 @@ def loaded(*args: object, home: Path, **extra: str) -> list[str]:
 
 def test_what_is_imported(here: Here) -> None:
     """The versions are those that are installed here, which need not be those of the artifacts."""
-    place = ("--repo", here.registry, "--arch", "sm_120")
+    place = ("--repo", here.registry, "--arch", "sm_120", "--allow-unsigned")
     assert loaded("fetch", *place, *WANTED, "--dry-run", home=here.home) == []
     assert loaded("fetch", *place, "--dry-run", "--optional", home=here.home) == []
     assert loaded("fetch", *place, *WANTED, home=here.home) == ["zstandard"]
@@ -105,6 +107,17 @@ def test_what_is_imported(here: Here) -> None:
     assert loaded("lock", *place, *WANTED, home=here.home) == []
     assert loaded("list", "--repo", here.registry, home=here.home) == []
     assert loaded("fetch", "--locked", home=here.home) == []
+
+
+def test_what_is_imported_to_verify(here: Here, sm_120: Written) -> None:
+    publisher = Publisher()
+    known = publisher.known_in(here.home / "keys")
+    send(open_registry(str(here.registry)), sm_120, signing=publisher.signing())
+    place = ("--repo", here.registry, "--arch", "sm_120", *WANTED)
+    assert loaded("lock", *place, home=here.home, **known) == []
+    assert loaded("fetch", *place, home=here.home, **known) == ["zstandard"]
+    assert loaded("fetch", *place, home=here.home, **known) == []
+    assert loaded("fetch", "--locked", home=here.home, **known) == []
 
 
 # What is wanted
@@ -118,7 +131,7 @@ def test_as_installed(here: Here, tmp_path: Path) -> None:
         "TRITON_LIBCUDA_PATH": str(driver_library(tmp_path / "driver")),
         "FAKE_ARCHS": "90",
     }
-    command = ("fetch", "--repo", here.registry, "--json")
+    command = ("fetch", "--allow-unsigned", "--repo", here.registry, "--json")
     assert states(gdn_aot(*command, home=here.home, extra=extra).json) == {SM_90: "installed"}
     other = {**extra, **distribution(tmp_path / "other", "triton", "3.8.0")}
     other["PYTHONPATH"] += f"{os.pathsep}{tmp_path / 'site'}"
@@ -212,13 +225,16 @@ def test_revisions_that_contradict(here: Here) -> None:
 
 @pytest.fixture
 def offline(here: Here, sm_120: Written) -> dict[str, str]:
-    """The environment of a machine whose store was filled from the Hub, and nothing else is left of that."""
+    """The environment of a machine whose store was filled from the Hub, and nothing else is left of that.
+
+    Nobody has signed what is there, and that was allowed when it was fetched.
+    """
     arrived(here, sm_120, "v1", "c" * 40)
     return {"HF_HUB_OFFLINE": "1", "HF_HOME": str(here.home / "hf")}
 
 
 def arrived(here: Here, made: Written, revision: str, commit: str) -> None:
-    origin = Origin(repo=HUB, revision=revision, commit=commit)
+    origin = Origin(repo=HUB, revision=revision, commit=commit, unsigned=True)
     install(Store(str(here.home)), open_artifact(made.path), origin)
 
 

@@ -15,6 +15,7 @@ from loopback import Cut, LoopbackHub, Refuse
 from making import SM_90, SM_120, TARGETS, WANTED, expected, make
 from msgspec.structs import replace
 from registries import branches, files, listed, send, uploads
+from signing import Publisher, pem
 
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as m
@@ -186,7 +187,11 @@ def test_command(tmp_path: Path, root: Path) -> None:
 
 
 def test_private(tmp_path: Path, root: Path) -> None:
-    path, to = make(tmp_path).path, ("--repo", root, "--create", "--private")
+    publisher = Publisher()
+    (tmp_path / "key.pem").write_bytes(pem(publisher.key))
+    (tmp_path / "keyring.json").write_bytes(publisher.signed().envelope.encode())
+    signed = ("--key", tmp_path / "key.pem", "--keyring", tmp_path / "keyring.json")
+    path, to = make(tmp_path).path, ("--repo", root, *signed, "--create", "--private")
     root.mkdir(mode=0o755)
     for more in (["--dry-run"], []):
         done = run(tmp_path, path, *to, *more)

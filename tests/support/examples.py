@@ -13,11 +13,15 @@ import pytest
 import yaml
 from builds import Built
 from helpers import ROOT, TIMEOUT, environment, python
+from signing import Publisher
 
+from gdn_aot.registry.layout import DEFAULT_REPO
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish
 
 EXAMPLES = ROOT / "examples"
+MAKERS = Publisher(repo=DEFAULT_REPO)
+"""Who publishes where the examples fetch from. The wheel has the keyring of the real one."""
 LOADER = """
 import json, sys
 from gdn_aot.serving.find import find
@@ -29,18 +33,23 @@ print(json.dumps([[item.index.header["identifier"], len(item.index.kernels())] f
 
 @pytest.fixture(scope="module")
 def registry(decode: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with one real artifact, for sm_120."""
+    """A registry with one real artifact, for sm_120, as the makers of this package publish it."""
     place = tmp_path_factory.mktemp("registry") / "kernels"
-    publish(open_registry(str(place)), [decode.path], tag="v1.0.0", create=True)
+    publish(open_registry(str(place)), [decode.path], tag="v1.0.0", signing=MAKERS.signing(), create=True)
     return place
 
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A directory of programs: ours, and stand-ins that note how they were called."""
+    """A directory of programs: ours, and stand-ins that note how they were called.
+
+    Ours knows the keyring of the package's makers, unless a variable says where keyrings are.
+    """
     folder = tmp_path / "tools"
     folder.mkdir()
-    scripts = {"gdn-aot": f'exec {shlex.quote(sys.executable)} -m gdn_aot "$@"'}
+    known = MAKERS.known_in(tmp_path / "wheel")
+    ours = [f': "${{{name}:={value}}}"; export {name}' for name, value in known.items()]
+    scripts = {"gdn-aot": "\n".join([*ours, f'exec {shlex.quote(sys.executable)} -m gdn_aot "$@"'])}
     scripts |= {name: f'echo "$0 $*" >> {shlex.quote(str(folder / "called"))}' for name in ("pip", "chown")}
     for name, text in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -68,10 +77,11 @@ def shell(script: str, tools: Path, cwd: Path, env: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def served(home: Path, tmp_path: Path) -> None:
-    """A serving process finds the artifact in a store that it cannot write."""
+def served(home: Path, tmp_path: Path, publisher: Publisher = MAKERS) -> None:
+    """A serving process that takes only what is signed finds the artifact in a store that it cannot write."""
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
-    ((identifier, kernels),) = python(LOADER, home=tmp_path / "server", extra={"GDN_AOT_HOME": str(home)})
+    extra = {"GDN_AOT_HOME": str(home), "GDN_AOT_TRUST": "signed", **publisher.known_in(tmp_path / "known")}
+    ((identifier, kernels),) = python(LOADER, home=tmp_path / "server", extra=extra)
     assert identifier.endswith("-sm_120")
     assert kernels >= 1
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before

@@ -11,7 +11,7 @@ from typing import Any
 
 RENAMES: tuple[tuple[Any, str], ...] = ((os, "replace"),)
 """What gives files their names: each is a step after which a registry may be another one."""
-ALL = (*RENAMES, (Path, "mkdir"), (Path, "unlink"), (os, "unlink"), (os, "fsync"))
+ALL = (*RENAMES, (os, "mkdir"), (os, "unlink"), (os, "fsync"))
 
 
 def fork(function: Callable[[], object]) -> int:

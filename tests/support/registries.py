@@ -17,16 +17,18 @@ from gdn_aot.errors import RepositoryMissingError
 from gdn_aot.registry.base import Addition, Registry, read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.layout import INDEX, artifact_path
-from gdn_aot.registry.open import open_registry
+from gdn_aot.registry.open import locate, open_registry
 from gdn_aot.registry.publish import PublishResult, publish
+from gdn_aot.registry.publisher import publisher_of
 from gdn_aot.registry.remote import RemoteRegistry
+from gdn_aot.registry.signing import Signing
 from gdn_aot.store.store import Store
 
 
-def put(directory: Path, *made: Written, tag: str | None = None) -> str:
+def put(directory: Path, *made: Written, tag: str | None = None, signing: Signing | None = None) -> str:
     """Publish artifacts to a directory and return the commit of its branch."""
-    files = [one.path for one in made]
-    result = publish(open_registry(str(directory)), files, tag=tag, replace=tag is not None, create=True)
+    files, replace = [one.path for one in made], tag is not None
+    result = publish(open_registry(str(directory)), files, tag=tag, replace=replace, create=True, signing=signing)
     assert result.commit is not None
     return result.commit
 
@@ -38,6 +40,14 @@ def listed(registry: Registry, revision: str = "v1") -> dict[str, str]:
         path = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
         assert file_sha256(path) == entry.sha256
     return {entry.identifier: entry.sha256 for entry in index.entries}
+
+
+def all_signed(registry: Registry, home: Path, revision: str = "v1") -> None:
+    """Check that what a revision has is signed by somebody who is known here, all of it."""
+    snapshot, index = read_index(registry, revision)
+    publisher = publisher_of(locate(registry.name), registry, snapshot, Store(str(home)), unsigned=False)
+    assert publisher is not None
+    assert all(publisher.release(registry, snapshot, entry).key for entry in index.entries)
 
 
 def branches(registry: Registry) -> tuple[str, ...]:
@@ -125,43 +135,53 @@ def payload(home: Path) -> Path:
     return pack
 
 
-def _begun(folder: Path, kind: str, old: Written) -> Path:
+def _begun(folder: Path, kind: str, old: Written, signing: Signing | None) -> Path:
     """Make a directory as it may be before: none, an empty registry, one with a release, a copy of one's files."""
     root = folder / "start"
     if kind == "empty":
         DirectoryRegistry(str(root)).create(private=False)
     elif kind != "none":
-        put(root, old, tag="v1.0.0")
+        put(root, old, tag="v1.0.0", signing=signing)
     if kind == "copy":
         for name in ("indexes", "tags"):
             shutil.rmtree(root / name)
     return root
 
 
-def check_kills(folder: Path, kind: str, steps: Sequence[tuple[Any, str]] = RENAMES) -> int:
+def check_kills(
+    folder: Path, kind: str, steps: Sequence[tuple[Any, str]] = RENAMES, signing: Signing | None = None
+) -> int:
     """Kill publishing before each of its steps in turn; return how many there are.
 
     The state before stays readable and whole until the new one takes its place, and publishing again brings all to
-    where it was to be.
+    where it was to be. What is signed counts in each of these states.
     """
     old, third, new = make(folder), make(folder, "sm_90"), make(folder, build=1)
-    root = _begun(folder, kind, old)
+    root = _begun(folder, kind, old, signing)
     before = expected(old) if kind in ("release", "copy") else {}
     outcomes, killed = [], True
     while killed:
         place = folder / f"root-{len(outcomes)}"
         if root.exists():
             shutil.copytree(root, place)
-        killed = killed_at(len(outcomes), lambda place=place: put(place, new, third, tag="v1.1.0"), steps)  # type: ignore[misc]
+        killed = killed_at(
+            len(outcomes), lambda place=place: put(place, new, third, tag="v1.1.0", signing=signing), steps
+        )  # type: ignore[misc]
         registry = DirectoryRegistry(str(place))
         try:
             outcomes.append(listed(registry))
         except RepositoryMissingError:
             assert kind == "none"
             outcomes.append({})
+        if signing and outcomes[-1]:
+            all_signed(registry, folder / "home")
         if kind == "release":
             assert listed(registry, "v1.0.0") == before
-        put(place, new, third, tag="v1.1.0")
+            if signing:
+                all_signed(registry, folder / "home", "v1.0.0")
+        put(place, new, third, tag="v1.1.0", signing=signing)
+        if signing:
+            all_signed(registry, folder / "home")
         assert listed(registry) == listed(registry, "v1.1.0") == expected(new, third)
         assert not [*place.rglob(".tmp-*")]
         shutil.rmtree(place)

@@ -37,14 +37,14 @@ def test_killed_while_it_seeds(decode: Built, tmp_path: Path) -> None:
 
 def test_killed_while_it_fetches(tmp_path: Path) -> None:
     put(tmp_path / "registry", make(tmp_path, size=4_000_000))
-    words = ["fetch", "--repo", tmp_path / "registry", "--arch", "sm_120", *WANTED]
+    words = ["fetch", "--allow-unsigned", "--repo", tmp_path / "registry", "--arch", "sm_120", *WANTED]
     found = kill(tmp_path, words, 12, reset=lambda: shutil.rmtree(tmp_path / "home/store"))
     assert found.survivors == 0
 
 
 def test_killed_while_it_prunes(tmp_path: Path) -> None:
     put(tmp_path / "registry", make(tmp_path, size=4_000_000))
-    words = ["fetch", "--repo", tmp_path / "registry", "--arch", "sm_120", *WANTED]
+    words = ["fetch", "--allow-unsigned", "--repo", tmp_path / "registry", "--arch", "sm_120", *WANTED]
 
     def reset() -> None:
         gdn_aot(*words, home=tmp_path / "home")

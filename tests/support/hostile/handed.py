@@ -18,14 +18,14 @@ from gdn_aot.cli._job import selected_captures
 from gdn_aot.errors import GdnAotError
 from gdn_aot.matrix.form import FORM as MATRIX
 from gdn_aot.records import numerics, tuning
-from gdn_aot.registry.layout import INDEX_FORM
+from gdn_aot.registry.layout import INDEX_FORM, INDEX_SIGNATURE
 from gdn_aot.registry.lockfile import LOCK_FORM
 from hostile.judging import WrongError, command
 from hostile.mutate import change_json, odd, text_of
 from hostile.places import Place
 from hostile.planting import plant, spoil
 
-ASKED = ("--arch", "sm_120", *WANTED)
+ASKED = ("--allow-unsigned", "--arch", "sm_120", *WANTED)
 ORG = "org/kernels"
 _LAUNCH: dict[str, Any] = {
     "target": "sm_90", "key": "key 0",
@@ -99,6 +99,9 @@ def _hub(place: Path, registry: Path) -> None:
         link = place / "snapshots" / commit / path.relative_to(registry)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(blob)
+    missing = place / ".no_exist" / commit / INDEX_SIGNATURE
+    missing.parent.mkdir(parents=True)
+    missing.touch()
 
 
 def _copied(place: Place, template: Path, name: str) -> Path:
@@ -142,7 +145,9 @@ def lock(place: Place, template: Path, chosen: random.Random) -> str:
         value = json.loads((template / "gdn-aot.lock").read_bytes())
         value[chosen.choice(("repository", "revision", "commit"))] = odd(chosen)
         file.write_bytes(text_of(value, lambda held: json.dumps(held, indent=2) + "\n"))
-    words = chosen.choice((("fetch", "--locked", "--lock-file", file), ("lock", *ASKED, "--check", "-o", file)))
+    words = chosen.choice(
+        (("fetch", "--locked", "--allow-unsigned", "--lock-file", file), ("lock", *ASKED, "--check", "-o", file))
+    )
     more = ("--repo", place.files / "registry") if words[0] == "lock" else ()
     return _verdict(command(place, *words, *more).code)
 
@@ -277,7 +282,7 @@ def words(place: Place, template: Path, chosen: random.Random) -> str:
          ("matrix", "--matrix", word), ("export", "--format", "fla", "--record", word, "-o", "out"), ("doctor", word),
          ("capture", "--merge", word, "-o", "out.json"), ("publish", word, "--repo", "./new", "--create"),
          ("list", "--repo", template / "registry", "--arch", word),
-         ("fetch", "--repo", template / "registry", "--triton", word),
+         ("fetch", "--allow-unsigned", "--repo", template / "registry", "--triton", word),
          ("coverage", word, "--model", "qwen3.5-9b"), ("publish", template / "new.tar.zst", "--repo", word))
     )  # fmt: skip
     return _verdict(command(place, *line).code)
