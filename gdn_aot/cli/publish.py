@@ -65,14 +65,7 @@ def command(
     result = publish(registry, files, signing=signing, create=create, private=private, dry_run=dry_run, **options)
     if signing is None and not quiet:
         note("Warning: nothing is signed: whoever fetches it must say --allow-unsigned; gdn-aot keys new makes keys")
-    for item in result.plan.items:
-        if item.entry.dirty and not quiet:
-            note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
-    if result.visibility_kept:  # also with --quiet: something may now be public that was not to be
-        note(
-            f"Warning: {result.registry} was there already, so --private changes nothing: it keeps its visibility, "
-            "and who can see it can see what is published; whoever owns it can change that"
-        )
+    _warn(result, quiet=quiet)
     refusal = result.plan.refusal()
     if as_json:
         emit_json(_document(result, dry_run=dry_run), refusal)
@@ -83,6 +76,20 @@ def command(
         raise click.exceptions.Exit(refusal.exit_code)
     if not (as_json or quiet):
         note(_summary(result, dry_run=dry_run))
+
+
+def _warn(result: PublishResult, *, quiet: bool) -> None:
+    for item in result.plan.items:
+        if item.entry.dirty and not quiet:
+            note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
+    if result.visibility_kept:  # also with --quiet: something may now be public that was not to be
+        note(
+            f"Warning: {result.registry} was there already, so --private changes nothing: it keeps its visibility, "
+            "and who can see it can see what is published; whoever owns it can change that"
+        )
+    if result.plan.uncounted:  # also with --quiet: servers are refused these
+        names = ", ".join(result.plan.uncounted)
+        note(f"Warning: no signature of {names} counts by this keyring: publish these files again, to sign them anew")
 
 
 def _signing(key: Path | None, command: str | None, keyring: Path | None) -> Signing | None:
@@ -142,6 +149,7 @@ def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
         "visibility_kept": result.visibility_kept,
         "commit": result.commit,
         "main": result.main,
+        "uncounted": list(result.plan.uncounted),
         "serial": result.plan.publication.serial if result.plan.publication else None,
         "keyring": result.plan.publication.keyring.version if result.plan.publication else None,
         "artifacts": [

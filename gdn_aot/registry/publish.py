@@ -104,6 +104,8 @@ class PublishPlan:
     """The card, afterwards."""
     publication: Publication | None
     """How it is signed."""
+    uncounted: tuple[str, ...]
+    """Artifacts of the branch whose signatures a new keyring lets count no more: nobody can use them."""
 
     def with_action(self, *actions: Action) -> list[Item]:
         """Return the artifacts of which this becomes."""
@@ -265,10 +267,21 @@ def _plan(
             else item
             for item in items
         ]
+    given = {item.entry.identifier for item in items}
+    others = [entry for entry in before.values() if entry.identifier not in given]
+    uncounted = [one for one in others if sealed and sealed.resigned and not sealed.counts(registry, head, one)]
     new = {item.entry.identifier: item.entry for item in items if item.action in ("added", "replaced")}
     index = make_index((before | new).values())
     shown = card.render(index, registry.name)
-    return PublishPlan(items=tuple(items), head=head, tagged=tagged, index=index, card=shown, publication=sealed)
+    return PublishPlan(
+        items=tuple(items),
+        head=head,
+        tagged=tagged,
+        index=index,
+        card=shown,
+        publication=sealed,
+        uncounted=tuple(one.identifier for one in uncounted),
+    )
 
 
 def _entries(registry: Registry, revision: str, commit: str | None) -> dict[str, Entry]:

@@ -285,7 +285,8 @@ def test_revoked(root: Path, store: Store, org: Publisher, tmp_path: Path) -> No
         Key(public=public(fresh), from_serial=0, to_serial=None, revoked=False),
     ]
     following = org.signed(org.keyring(2, keys=keys))
-    put(root, org.signing(following, fresh), second)
+    result = put(root, org.signing(following, fresh), second)
+    assert result.plan.uncounted == (SM_120,)
     said = refused(root, store)
     assert "was revoked" in said
     _, (row,), _ = get(root, store, arch="sm_90")
