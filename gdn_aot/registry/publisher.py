@@ -70,6 +70,8 @@ class Publisher:
     """The newest one that is known."""
     learned: tuple[SignedKeyring, ...]
     """Those that follow the one which somebody put into its place on this machine."""
+    checked: str
+    """SHA-256 of the file with the keyring in its place, which was verified."""
     serial: int
     """Of the index."""
     pinned: bool
@@ -117,7 +119,15 @@ class Publisher:
     def remember(self, store: Store, say: Callable[[str], None]) -> None:
         """Keep what was learned beside the store, as far as that can be written."""
         try:
-            remember(store, self.repo, self.learned, index=self.serial, artifacts=self.accepted, waiting=say)
+            remember(
+                store,
+                self.repo,
+                self.learned,
+                checked=self.checked,
+                index=self.serial,
+                artifacts=self.accepted,
+                waiting=say,
+            )
         except (NotWritableError, UnknownFormatError) as error:
             say(f"Warning: what {self.repo} has revoked since cannot be kept: {error.message}")
 
@@ -144,7 +154,8 @@ def publisher_of(
     try:
         statement, envelope = IndexStatement.read(content) if content is not None else (None, None)
         repo = location.name if location.hub else statement.repo if statement else ""
-        chain = [known.signed for known in newest(repo, store.home)] if repo else []
+        known = newest(repo, store.home) if repo else []
+        chain = [one.signed for one in known]
         if not chain and repo != DEFAULT_REPO:
             if unsigned:
                 return None
@@ -165,6 +176,7 @@ def publisher_of(
             repo=repo,
             keyring=chain[-1].keyring,
             learned=_needed(chain),
+            checked=known[0].sha256,
             serial=statement.serial,
             pinned=pinned,
             seen=seen,

@@ -16,7 +16,7 @@ from gdn_aot.codec import Form, Record
 from gdn_aot.errors import SignatureError, VerificationError
 from gdn_aot.store.folder import Folder
 from gdn_aot.store.install import writing
-from gdn_aot.trust.known import BESIDE, file_name, learned_path
+from gdn_aot.trust.known import BESIDE, checked_path, file_name, learned_path
 from gdn_aot.trust.statement import MAX_SERIAL
 
 if TYPE_CHECKING:
@@ -65,24 +65,28 @@ def remember(
     repo: str,
     keyrings: Sequence[SignedKeyring] = (),
     *,
+    checked: str = "",
     index: int = 0,
     artifacts: Mapping[str, int] | None = None,
     waiting: Waiting | None = None,
 ) -> None:
     """Keep the keyrings that follow the one which somebody put into its place, and the serials that were accepted.
 
-    Nothing is written that is known already; a serial is never lowered.
+    Nothing is written that is known already; a serial is never lowered. ``checked`` is the SHA-256 of the keyring in
+    its place, which was verified.
 
     Raises:
         NotWritableError: The home cannot be written.
         SignatureError: What is there cannot be read.
     """
     chain = b"".join(keyring.envelope.encode() for keyring in keyrings)
-    if not (_lacks(repo, store.home, chain) or _raised(read_seen(repo, store.home), index, artifacts or {})):
+    files = {learned_path(repo, store.home): chain, checked_path(repo, store.home): checked.encode()}
+    lacking = {path: content for path, content in files.items() if content and not _has(path, content)}
+    if not lacking and not _raised(read_seen(repo, store.home), index, artifacts or {}):
         return
     with writing(store, waiting, make=True), Folder.at(store.home) as home, home.make(BESIDE) as folder:
-        if _lacks(repo, store.home, chain):
-            folder.write(f"{file_name(repo)}l", chain, sync=True)
+        for path, content in lacking.items():
+            folder.write(path.rpartition("/")[2], content, sync=True)
         if seen := _raised(read_seen(repo, store.home), index, artifacts or {}):
             folder.write(_name(repo), _FORM.encode(seen), sync=True)
 
@@ -96,12 +100,11 @@ def _raised(seen: Seen, index: int, artifacts: Mapping[str, int]) -> Seen | None
     return None if new == seen else new
 
 
-def _lacks(repo: str, home: str, chain: bytes) -> bool:
-    """Say whether a chain of keyrings, unless it is empty, is not what is there already."""
+def _has(path: str, content: bytes) -> bool:
     try:
-        return bool(chain) and read_regular(learned_path(repo, home), len(chain)) != chain
+        return read_regular(path, len(content)) == content
     except OSError:
-        return bool(chain)
+        return False
 
 
 def _path(repo: str, home: str) -> str:

@@ -10,7 +10,7 @@ from gdn_aot.errors import GdnAotError
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import verify_statement
-from gdn_aot.trust.known import newest
+from gdn_aot.trust.known import newest, publisher_with, was_checked
 from gdn_aot.trust.statement import Statement
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -96,6 +96,12 @@ class _Chains:
             self._known[repo] = newest(repo, self.home)
         return self._known[repo]
 
+    def signed(self, repo: str) -> list[Signed]:
+        """Return what is to be verified of them, but not that of the first if that was done before."""
+        first, *learned = self.of(repo)
+        rest = learned if was_checked(first, self.home) else [first, *learned]
+        return [one for known in rest for one in known.signed.signed()]
+
     def fault(self, repo: str) -> GdnAotError | None:
         """Return what is wrong with the signatures of a repository's keyrings, if that is what is wrong."""
         for known in self._known.get(repo, ()):
@@ -112,10 +118,11 @@ def _judge(claim: Claim, chains: _Chains) -> tuple[Judgement, list[Signed]]:
         repo = statement.repo
         chain = chains.of(repo)
         if not chain:
+            if other := publisher_with(next(iter(envelope.signatures), "")):
+                raise refused(f"is for {repo}, and its key is one of {other}")
             return Judgement(repo, open=f"no key of {repo} is known here"), []
         signed = verify_statement(statement, envelope, chain[-1].signed.keyring, sha256=statement.sha256)
-        for known in chain:
-            signed += known.signed.signed()
+        signed += chains.signed(repo)
         if (statement.identifier, statement.sha256) != (claim.identifier, claim.sha256):
             raise refused(f"is for {statement.identifier} of SHA-256 {statement.sha256}")
         if claim.root is None:

@@ -7,12 +7,13 @@ roots of a known one have signed; they lie beside the store, so that what they r
 
 from __future__ import annotations
 
+import hashlib
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from gdn_aot._files import is_there, read_regular
+from gdn_aot._files import is_folder, is_there, read_regular
 from gdn_aot._plain import Plain
-from gdn_aot.errors import SignatureError
+from gdn_aot.errors import SignatureError, UntrustedError
 from gdn_aot.machine.owners import read_trusted
 from gdn_aot.trust import MAX_ENVELOPE
 from gdn_aot.trust.envelope import refused
@@ -31,6 +32,8 @@ BESIDE = "trust"
 """The directory in ``GDN_AOT_HOME``, beside the store, of what was learned from registries."""
 
 
+_NOTE = 64
+"""Bytes of the note which keyring was verified."""
 MAX_CHAIN = 32 * MAX_ENVELOPE
 """Bytes of the keyrings that were taken from one registry."""
 
@@ -42,12 +45,13 @@ class Known(Plain):
         path: Where it is.
         source: ``wheel``, ``system``, ``user``, ``GDN_AOT_KEYS``, or ``registry`` for one that was taken from there.
         signed: The keyring.
+        sha256: Of what was read.
     """
 
-    __slots__ = ("path", "signed", "source")
+    __slots__ = ("path", "sha256", "signed", "source")
 
-    def __init__(self, path: str, source: str, signed: SignedKeyring) -> None:
-        self.path, self.source, self.signed = path, source, signed
+    def __init__(self, path: str, source: str, signed: SignedKeyring, sha256: str) -> None:
+        self.path, self.source, self.signed, self.sha256 = path, source, signed, sha256
 
 
 def places() -> list[tuple[str, str]]:
@@ -97,9 +101,38 @@ def newest(repo: str, home: str) -> list[Known]:
     return [first, *_learned(first, home)] if first else []
 
 
+def publisher_with(key: str) -> str:
+    """Return the repository whose keyring, in any place here, has the key of an id; nothing if none has."""
+    for source, folder in places():
+        for name in os.listdir(folder) if is_folder(folder) else ():
+            with suppress(OSError, SignatureError, UntrustedError):
+                keyring = _parsed(read_placed(f"{folder}/{name}", source), name).keyring
+                if keyring.key(key) is not None:
+                    return keyring.repo
+    return ""
+
+
 def learned_path(repo: str, home: str) -> str:
     """Return where the keyrings lie that were taken from the registry of a repository: one on each line."""
     return f"{home}/{BESIDE}/{file_name(repo)}l"
+
+
+def checked_path(repo: str, home: str) -> str:
+    """Return where it is noted which keyring of a place was verified: its SHA-256."""
+    return f"{home}/{BESIDE}/{file_name(repo)}.checked"
+
+
+def was_checked(known: Known, home: str) -> bool:
+    """Say whether the signatures of a keyring that somebody put into its place were verified before, as the file is.
+
+    It counts because of that place. Its signatures tell that it was not damaged, and so does this note, which counts
+    only if root or this user alone may have written it.
+    """
+    try:
+        note = read_trusted(checked_path(known.signed.keyring.repo, home), _NOTE) if home else b""
+    except (OSError, UntrustedError):
+        return False
+    return note == known.sha256.encode()
 
 
 def _learned(first: Known, home: str) -> Iterator[Known]:
@@ -113,7 +146,7 @@ def _learned(first: Known, home: str) -> Iterator[Known]:
             with _naming(path):
                 signed.check_follows(known)
             known = signed.keyring
-            yield Known(path, "registry", signed)
+            yield Known(path, "registry", signed, hashlib.sha256(line).hexdigest())
 
 
 def read_placed(path: str, source: str) -> bytes:
@@ -129,11 +162,12 @@ def read_placed(path: str, source: str) -> bytes:
 
 
 def _read(path: str, source: str, repo: str) -> Known:
-    signed = _parsed(read_placed(path, source), path)
+    data = read_placed(path, source)
+    signed = _parsed(data, path)
     if signed.keyring.repo != repo:
         with _naming(path):
             raise refused(f"is for {signed.keyring.repo}, expected {repo}", "the keyring")
-    return Known(path, source, signed)
+    return Known(path, source, signed, hashlib.sha256(data).hexdigest())
 
 
 def _parsed(data: bytes, path: str) -> SignedKeyring:

@@ -1,6 +1,8 @@
 """Signed artifacts in a store: who wrote them does not matter, what was signed does."""
 
+import hashlib
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,33 @@ def test_installing_again_brings_the_statement(home: Path, one: Artifact, org: P
     done = install(Store(str(home)), one, release=release(org, one))
     assert (done.new, done.repaired) == (False, False)
     assert StoredArtifact(str(place)).key == org.key_id
+
+
+def test_every_bit_of_a_keyring_in_its_place(home: Path, place: Path, org: Publisher) -> None:
+    """Also after it was noted that it had been verified: the note is of the file as it was."""
+    path = Path(os.environ["GDN_AOT_KEYS"], file_name(org.repo))
+    good = path.read_bytes()
+    remember(Store(str(home)), org.repo, checked=hashlib.sha256(good).hexdigest())
+    assert StoredArtifact(str(place)).key == org.key_id
+    chosen = random.Random(7)
+    for _ in range(300):
+        flipped = bytearray(good)
+        flipped[chosen.randrange(len(good))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(flipped)
+        with pytest.raises(VerificationError):
+            StoredArtifact(str(place))
+    path.write_bytes(good)
+    note = home / "trust" / f"{file_name(org.repo)}.checked"
+    note.chmod(0o666)
+    assert StoredArtifact(str(place)).key == org.key_id, "then it is verified again"
+
+
+def test_every_bit_of_a_statement(place: Path) -> None:
+    path, chosen = place / "release.json", random.Random(8)
+    good = path.read_bytes()
+    for _ in range(300):
+        flipped = bytearray(good)
+        flipped[chosen.randrange(len(good))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(flipped)
+        with pytest.raises(VerificationError):
+            StoredArtifact(str(place))
