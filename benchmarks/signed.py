@@ -31,7 +31,8 @@ MOST_MORE = 4.0
 """Milliseconds that install() may take longer for three signed artifacts than for three that are not, in the median."""
 
 INSTALL = """
-import binascii, contextlib, hashlib, importlib.util, json, logging, os, re, struct, sys, threading, time, traceback, typing
+import binascii, contextlib, hashlib, importlib.util, json, logging, os, re, struct, sys, threading, time
+import traceback, typing
 start = time.perf_counter(), time.process_time()
 import gdn_aot
 gdn_aot.install()

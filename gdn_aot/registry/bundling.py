@@ -72,7 +72,7 @@ def bundle(
     registry = open_registry(location.name, token=token)
     snapshot, index = read_index(registry, location.asked)
     unsigned = allow_unsigned or allows_unsigned(store, registry.name)
-    publisher = publisher_of(location, registry, snapshot, store, unsigned=unsigned)
+    publisher = publisher_of(location, registry, snapshot, index, store, unsigned=unsigned)
     selection = select(index.entries, request)
     if selection.missing:
         raise missing_error(f"{location.name} at {location.asked}", selection.verdicts, selection.missing)

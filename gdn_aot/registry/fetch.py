@@ -222,7 +222,7 @@ class _Job:
         """Ask the registry, and download and install what the store lacks."""
         registry = open_registry(self.location.name, token=self.order.token)
         snapshot, index = read_index(registry, self.revision)
-        publisher = self._publisher(registry, snapshot)
+        publisher = self._publisher(registry, snapshot, index)
         selection = select(self._entries(index), self.order.request)
         if not selection.chosen:
             raise missing_error(self.where, selection.verdicts, selection.missing)
@@ -232,10 +232,10 @@ class _Job:
                 publisher.remember(self.store, self.say)
         return self._result(snapshot.commit, selection, asked=True)
 
-    def _publisher(self, registry: Registry, snapshot: Snapshot) -> Publisher | None:
+    def _publisher(self, registry: Registry, snapshot: Snapshot, index: RegistryIndex) -> Publisher | None:
         known = allows_unsigned(self.store, registry.name)
         unsigned = self.order.allow_unsigned or known
-        publisher = publisher_of(self.location, registry, snapshot, self.store, unsigned=unsigned)
+        publisher = publisher_of(self.location, registry, snapshot, index, self.store, unsigned=unsigned)
         if publisher is None and not known:
             self.say(
                 f"Warning: artifacts of {registry.name} are installed though nobody's signature of them counts here; "
@@ -309,9 +309,14 @@ class _Job:
             return None
         signed, wanted = signer_of(place), getattr(item, "key", None)
         if signed is None:
-            allowed = self.order.allow_unsigned or any(origin.unsigned for origin in read_origins(place))
-            return place if allowed and wanted is None else None
-        return place if wanted is None or signed == (wanted, getattr(item, "serial", None)) else None
+            fits = self.order.allow_unsigned or any(origin.unsigned for origin in read_origins(place))
+            fits = fits and wanted is None
+        else:
+            fits = wanted is None or signed == (wanted, getattr(item, "serial", None))
+        if not fits:
+            pinned = " as it is pinned" if wanted else ""
+            self.say(f"{place} is there, and no signature of it counts{pinned}: the registry is asked")
+        return place if fits else None
 
     def _installed(self, item: Pinned) -> str | None:
         """Return where the file with an artifact's digest is installed, if it is.

@@ -100,7 +100,7 @@ def pin(
     registry = open_registry(location.name, token=token)
     snapshot, index = read_index(registry, location.asked)
     unsigned = allow_unsigned or allows_unsigned(store, registry.name)
-    publisher = publisher_of(location, registry, snapshot, store, unsigned=unsigned)
+    publisher = publisher_of(location, registry, snapshot, index, store, unsigned=unsigned)
     selection = select(index.entries, request)
     if selection.missing:
         raise missing_error(f"{location.name} at {location.asked}", selection.verdicts, selection.missing)
@@ -175,9 +175,7 @@ def read_lock(path: Path) -> LockFile:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="name another with --lock-file") from error
     except VerificationError as error:
         unknown = isinstance(error, UnknownFormatError)
-        hint = (
-            f"{'upgrade gdn-aot' if unknown else 'take it from version control again'}, or write it anew: gdn-aot lock"
-        )
+        hint = f"write it anew with gdn-aot lock, or {'upgrade gdn-aot' if unknown else 'take it from version control'}"
         raise type(error)(f"{path}: {error.message}", error.problems, hint=hint) from error
 
 

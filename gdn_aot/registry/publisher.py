@@ -21,7 +21,15 @@ from gdn_aot.errors import (
     SignatureError,
     UnknownFormatError,
 )
-from gdn_aot.registry.layout import BRANCH, DEFAULT_REPO, INDEX, INDEX_SIGNATURE, keyring_path, signature_path
+from gdn_aot.registry.layout import (
+    BRANCH,
+    DEFAULT_REPO,
+    INDEX,
+    INDEX_FORM,
+    INDEX_SIGNATURE,
+    keyring_path,
+    signature_path,
+)
 from gdn_aot.store.seen import Seen, read_seen, remember
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gdn_aot.registry.base import Registry, Snapshot
-    from gdn_aot.registry.layout import Entry
+    from gdn_aot.registry.layout import Entry, RegistryIndex
     from gdn_aot.registry.open import Location
     from gdn_aot.store.store import Store
     from gdn_aot.trust.envelope import Envelope
@@ -133,7 +141,13 @@ class Publisher:
 
 
 def publisher_of(
-    location: Location, registry: Registry, snapshot: Snapshot, store: Store, *, unsigned: bool
+    location: Location,
+    registry: Registry,
+    snapshot: Snapshot,
+    index: RegistryIndex,
+    store: Store,
+    *,
+    unsigned: bool,
 ) -> Publisher | None:
     """Return the publisher of a state of a registry, whose index was found to be signed; None if nobody need sign it.
 
@@ -141,6 +155,7 @@ def publisher_of(
         location: Of the registry. One of the Hub has the name of its publisher; in a directory the index says it.
         registry: The same, opened.
         snapshot: The state.
+        index: What it has, as it was read.
         store: What was seen of the publisher is beside it.
         unsigned: Artifacts that nobody signed may be used, unless the publisher's keyring is known here.
 
@@ -181,8 +196,8 @@ def publisher_of(
             pinned=pinned,
             seen=seen,
         )
-        index = registry.read(snapshot, INDEX)
-        if (len(index), hashlib.sha256(index).hexdigest()) != (statement.size, statement.sha256):
+        content = INDEX_FORM.encode(index)  # which is what was read: nothing else would have been
+        if (len(content), hashlib.sha256(content).hexdigest()) != (statement.size, statement.sha256):
             raise refused("is for another index than the one that is there")
         publisher.check(statement, envelope)
         _check_serial(statement.serial, seen.index, pinned=pinned)

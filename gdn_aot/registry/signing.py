@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact.names import SUFFIX
 from gdn_aot.errors import EntryMissingError, SignatureError, SigningError
-from gdn_aot.registry.base import Addition, Snapshot
+from gdn_aot.registry.base import Addition, Snapshot, index_at
 from gdn_aot.registry.layout import (
     BRANCH,
     INDEX_SIGNATURE,
@@ -19,7 +20,7 @@ from gdn_aot.registry.layout import (
 )
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
-from gdn_aot.trust.keyring import read_keyring, verify_statement
+from gdn_aot.trust.keyring import MAX_VERSION, read_keyring, verify_statement
 from gdn_aot.trust.signer import seal
 from gdn_aot.trust.statement import IndexStatement, Statement, payload
 
@@ -129,12 +130,13 @@ def publication(
         SigningError: The branch is signed and no key is given, or no keyring is there or given.
     """
     there = _statement(registry, head)
+    serial = there.serial if there else _highest(registry, head)
     if signing is None:
-        if there is None or dry_run:
+        if not serial or dry_run:
             return None
         what = f"{registry.name} is signed, and what is not would be refused by everybody who fetches from it"
         raise SigningError(what, hint="give the key: --key FILE, --sign-command COMMAND or GDN_AOT_SIGNING_KEY")
-    known = _keyring(registry, head, there.keyring) if there else None
+    known = _keyring(registry, head, there.keyring if there else None)
     given, keyring = signing.keyring, known
     if given is not None and (known is None or given.keyring.version > known.keyring.version):
         following = known is None or given.keyring.version == known.keyring.version + 1
@@ -152,7 +154,7 @@ def publication(
         signer=signing.signer,
         keyring=keyring.keyring,
         new_keyring=given if keyring is given and keyring is not known else None,
-        serial=there.serial + 1 if there else 1,
+        serial=serial + 1,
         resigned=there is None or keyring is given,
     )
 
@@ -168,20 +170,39 @@ def check_repository(registry: Registry, keyring: SignedKeyring) -> None:
 
 
 def _statement(registry: Registry, head: str | None) -> IndexStatement | None:
+    """Return the statement of the branch's index; None if there is none, or it is damaged."""
     if head is None:
         return None
     try:
-        content = registry.read(Snapshot(revision=BRANCH, commit=head), INDEX_SIGNATURE)
-    except EntryMissingError:
+        return IndexStatement.read(registry.read(Snapshot(revision=BRANCH, commit=head), INDEX_SIGNATURE))[0]
+    except (EntryMissingError, SignatureError):
         return None
-    return IndexStatement.read(content)[0]
 
 
-def _keyring(registry: Registry, head: str | None, version: int) -> SignedKeyring:
-    content = registry.read(Snapshot(revision=BRANCH, commit=str(head)), keyring_path(version))
-    signed = read_keyring(content)
-    signed.verify()
-    return signed
+def _highest(registry: Registry, head: str | None) -> int:
+    """Return the highest serial of a branch whose index has lost its statement; 0 if nothing there was ever signed."""
+    if head is None:
+        return 0
+    snapshot, found = Snapshot(revision=BRANCH, commit=head), 0
+    try:
+        entries = index_at(registry, snapshot).entries
+    except EntryMissingError:  # a branch that was made and then left
+        return 0
+    for entry in entries:
+        with suppress(EntryMissingError, SignatureError):
+            found = max(found, Statement.read(registry.read(snapshot, signature_path(entry.identifier)))[0].serial)
+    return found
+
+
+def _keyring(registry: Registry, head: str | None, version: int | None) -> SignedKeyring | None:
+    """Return the keyring of a version that the branch has, or the last one if none is named; None if it has none."""
+    snapshot, found = Snapshot(revision=BRANCH, commit=str(head)), None
+    with suppress(EntryMissingError):
+        for number in range(version or 1, (version or MAX_VERSION) + 1) if head else ():
+            found = read_keyring(registry.read(snapshot, keyring_path(number)))
+    if found is not None:
+        found.verify()
+    return found
 
 
 def provenance_of(entries: Iterable[tuple[Entry, Path]]) -> list[Addition]:

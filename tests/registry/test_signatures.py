@@ -18,6 +18,7 @@ from signing import Publisher, check_flips, new_key, pem, public, sealed
 
 from gdn_aot.artifact.archive import Written
 from gdn_aot.errors import SignatureError, SigningError, VerificationError
+from gdn_aot.registry.base import read_index
 from gdn_aot.registry.directory import DirectoryRegistry
 from gdn_aot.registry.fetch import Fetched, FetchOrder, FetchResult, fetch
 from gdn_aot.registry.layout import INDEX, INDEX_SIGNATURE, keyring_path, signature_path
@@ -168,7 +169,7 @@ def test_the_default_registry_must_be_signed(store: Store, monkeypatch: pytest.M
     registry = DirectoryRegistry(str(root))
     location = locate("hf://gdn-aot/kernels")
     with pytest.raises(SignatureError, match="must be that of hf://gdn-aot/kernels"):
-        publisher_of(location, registry, registry.resolve("v1"), store, unsigned=True)
+        publisher_of(location, registry, *read_index(registry, "v1"), store, unsigned=True)
 
 
 def _swapped(root: Path, org: Publisher, folder: Path) -> None:
@@ -430,3 +431,20 @@ def test_on_the_hub(store: Store, org: Publisher, tmp_path: Path, monkeypatch: p
         key.write_bytes(pem(other.key))
         said = machine.run("publish", one.path, "--repo", f"hf://{HUB_ORG}/third", *words[2:], "--create", code=5)
         assert f"is for {other.repo}, expected hf://{HUB_ORG}/third" in said.err
+
+
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+def test_an_index_without_its_statement(root: Path, store: Store, org: Publisher, tmp_path: Path, how: str) -> None:
+    """Whoever has the key puts it right by publishing, with a serial above all that were seen; nobody else can."""
+    put(root, org.signing(), make(tmp_path, "sm_90"))
+    put(root, org.signing(), make(tmp_path))
+    get(root, store)
+    for place in _places(root, INDEX_SIGNATURE):
+        place.unlink() if how == "lost" else place.write_bytes(b"{}\n")
+    refused(root, store)
+    with pytest.raises(SigningError):
+        put(root, None, make(tmp_path, "sm_80"))
+    put(root, Signing(signer=org.signing().signer), make(tmp_path, "sm_80"))
+    _, (row,), _ = get(root, store)
+    assert row.signed == org.key_id
+    assert read_seen(org.repo, store.home).index == 3

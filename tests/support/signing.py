@@ -112,7 +112,7 @@ def check_flips(root: Path, store: Store, tries: int) -> None:
     def accepted() -> bool:
         try:
             snapshot, index = read_index(registry, "v1")
-            publisher = publisher_of(location, registry, snapshot, store, unsigned=False)
+            publisher = publisher_of(location, registry, snapshot, index, store, unsigned=False)
             assert publisher is not None
             return bool(publisher.release(registry, snapshot, index.entries[0]).key)
         except VerificationError:
