@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     "--key", type=_options.path, metavar="PEM", help="Sign with this private key.  [default: $GDN_AOT_SIGNING_KEY]"
 )
 @click.option("--sign-command", metavar="COMMAND", help="Sign with a command: message on stdin, base64 on stdout.")
+@click.option("--adopt", is_flag=True, help="Sign the index that is there though its signature does not count.")
 @click.option("--keyring", type=_options.path, metavar="FILE", help="Publish this version of the keyring, too.")
 @click.option("--dry-run", is_flag=True, help="Verify and compare, change nothing.")
 @_options.registry
@@ -43,6 +44,7 @@ def command(
     key: Path | None,
     sign_command: str | None,
     keyring: Path | None,
+    adopt: bool,
     **options: Any,
 ) -> None:
     """Verify artifacts, sign them and publish them to a repository of the Hugging Face Hub or to a directory.
@@ -61,7 +63,7 @@ def command(
         raise UsageError("--private is for a repository that is made", hint="add --create")
     no_bars(quiet=quiet)
     registry = open_registry(where, token=token)
-    signing = _signing(key, sign_command, keyring)
+    signing = _signing(key, sign_command, keyring, adopt=adopt)
     result = publish(registry, files, signing=signing, create=create, private=private, dry_run=dry_run, **options)
     if signing is None and not quiet:
         note("Warning: nothing is signed: whoever fetches it must say --allow-unsigned; gdn-aot keys new makes keys")
@@ -92,11 +94,12 @@ def _warn(result: PublishResult, *, quiet: bool) -> None:
         note(f"Warning: no signature of {names} counts by this keyring: publish these files again, to sign them anew")
 
 
-def _signing(key: Path | None, command: str | None, keyring: Path | None) -> Signing | None:
+def _signing(key: Path | None, command: str | None, keyring: Path | None, *, adopt: bool) -> Signing | None:
     """Return with what is signed, if anything says so."""
     from gdn_aot._files import read_regular
     from gdn_aot.errors import UsageError
     from gdn_aot.registry.signing import Signing
+    from gdn_aot.store.store import default_home
     from gdn_aot.trust import MAX_ENVELOPE
     from gdn_aot.trust.keyring import read_keyring
     from gdn_aot.trust.signer import KEY_VARIABLE, signer_of
@@ -113,7 +116,8 @@ def _signing(key: Path | None, command: str | None, keyring: Path | None) -> Sig
         raise UsageError(
             f"cannot read the keyring {keyring}: {error.strerror or error}", hint="name another"
         ) from error
-    return Signing(signer=signer, keyring=read_keyring(content) if content is not None else None)
+    signed = read_keyring(content) if content is not None else None
+    return Signing(signer=signer, keyring=signed, home=default_home(), adopt=adopt)
 
 
 def _show(result: PublishResult, *, quiet: bool) -> None:
@@ -137,6 +141,12 @@ def _summary(result: PublishResult, *, dry_run: bool) -> str:
     return f"{result.registry}: {made}{what}; commit {result.commit}{tag}"
 
 
+def _serial(result: PublishResult) -> int | None:
+    """Return the number of the publication, or of the last one if nothing is new."""
+    sealed = result.plan.publication
+    return sealed.serial - (not result.plan.is_signed_anew) if sealed else None
+
+
 def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
     from gdn_aot.registry.layout import BRANCH
 
@@ -150,7 +160,7 @@ def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
         "commit": result.commit,
         "main": result.main,
         "uncounted": list(result.plan.uncounted),
-        "serial": result.plan.publication.serial if result.plan.publication else None,
+        "serial": _serial(result),
         "keyring": result.plan.publication.keyring.version if result.plan.publication else None,
         "artifacts": [
             {

@@ -187,6 +187,9 @@ def read_index(registry: Registry, revision: str) -> tuple[Snapshot, RegistryInd
             f"{revision} is a commit of {MAIN} of {registry.name}, which has no files and pins none",
             hint=f"name a tag, a commit of {index.tree}, or {index.tree} itself",
         )
+    if revision != MAIN:  # whoever may write what nobody signed must not lead elsewhere
+        problem = Problem("tree", f"is {index.tree}, and only the index of {MAIN} names another branch")
+        raise VerificationError(f"the index of {registry.name} at {revision} points elsewhere", [problem])
     tree = registry.resolve(index.tree)
     followed = index_at(registry, tree)
     if followed.tree is not None:

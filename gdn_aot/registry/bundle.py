@@ -27,7 +27,7 @@ from gdn_aot.errors import (
     VerificationError,
 )
 from gdn_aot.machine import scratch
-from gdn_aot.registry.base import MAX_READ, Carried, Refs, Registry, Snapshot
+from gdn_aot.registry.base import MAX_READ, Carried, Refs, Registry, Snapshot, check_revision
 from gdn_aot.registry.layout import BRANCH
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class BundleRegistry(Registry):
         about = ABOUT_FORM.decode(self._content(NAME)) if NAME in self._members else None
         if about is None:
             raise self._damaged(f"has no {NAME}: it is no bundle")
+        check_revision(about.revision)
         self.carried = Carried(repo=about.repository, revision=about.revision, commit=about.commit)
 
     def __del__(self) -> None:
@@ -151,6 +152,9 @@ class BundleRegistry(Registry):
             name = header[:100].rstrip(b"\0").decode("ascii", "replace")
             if size is None or not name.isascii() or tar.encode(name, size, 0) != header:
                 raise self._damaged(f"has a header at byte {at} that gdn-aot does not write")
+            rest = tar.padding(size)
+            if any(read_at(self._file, rest, at + tar.BLOCK + size)):
+                raise self._damaged(f"has something between its files, at byte {at + tar.BLOCK + size}")
             found.append((name, (at + tar.BLOCK, size)))
             at += tar.member_size(size)
         raise self._damaged("is truncated, or no bundle")

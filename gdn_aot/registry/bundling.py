@@ -73,6 +73,8 @@ def bundle(
     snapshot, index = read_index(registry, location.asked)
     unsigned = allow_unsigned or allows_unsigned(store, registry.name)
     publisher = publisher_of(location, registry, snapshot, index, store, unsigned=unsigned)
+    if publisher is not None:
+        publisher.remember(store, say)
     selection = select(index.entries, request)
     if selection.missing:
         raise missing_error(f"{location.name} at {location.asked}", selection.verdicts, selection.missing)

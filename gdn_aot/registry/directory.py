@@ -37,6 +37,7 @@ from gdn_aot.errors import (
     RegistryError,
     RepositoryMissingError,
     RevisionMissingError,
+    SignatureError,
     StaleParentError,
     UsageError,
     VerificationError,
@@ -45,7 +46,7 @@ from gdn_aot.machine.owners import user
 from gdn_aot.registry.base import COMMIT, MAX_READ, Addition, Refs, Registry, Snapshot, check_revision
 from gdn_aot.registry.layout import BRANCH, INDEX, INDEX_FORM, INDEX_SIGNATURE, make_index
 from gdn_aot.store.folder import Folder
-from gdn_aot.trust.statement import Statement
+from gdn_aot.trust.statement import IndexStatement, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,6 +136,7 @@ class DirectoryRegistry(Registry):
             before = self._head()
             if (head := _sha1(before)) != parent:
                 raise StaleParentError(f"{self.name}: branch {branch} is at {head}, not at {parent}")
+            self._check_serial(head, additions)
             self._put(Addition(path=_kept(head), content=before))
             signature, kept = self._content(self._root / INDEX_SIGNATURE), _kept(head, SIGNATURE)
             if signature is not None and not (self._root / kept).exists():  # a copy of a repository
@@ -251,13 +253,36 @@ class DirectoryRegistry(Registry):
                             _sweep(folder)
             yield
 
+    def _place_of(self, path: str, statement: bytes) -> str:
+        """Return where a statement goes: beside its artifact, also where there was another build before."""
+        sha256 = Statement.read(statement)[0].sha256
+        own, there = _own_signature(path, sha256), self._content(self._root / path)
+        if (self._root / own).exists():
+            return own
+        with contextlib.suppress(SignatureError):
+            return path if there is None or Statement.read(there)[0].sha256 == sha256 else own
+        return own
+
+    def _check_serial(self, head: str, additions: Sequence[Addition]) -> None:
+        """Check that nobody has signed the branch meanwhile, which need not change its commit.
+
+        Raises:
+            StaleParentError: Somebody has.
+        """
+        new = next((addition.content for addition in additions if addition.path == INDEX_SIGNATURE), None)
+        with contextlib.suppress(EntryMissingError, SignatureError):
+            now = self.read(Snapshot(revision=BRANCH, commit=head), INDEX_SIGNATURE)
+            there = IndexStatement.read(now)[0].serial
+            if isinstance(new, bytes) and IndexStatement.read(new)[0].serial <= there:
+                raise StaleParentError(f"{self.name}: serial {there} was published meanwhile")
+
     def _put(self, addition: Addition) -> None:
         """Write a file, unless it is there and whole. An artifact takes no other's place."""
         content = addition.content if isinstance(addition.content, bytes) else read_regular(addition.content, MAX_FILE)
         sha256 = hashlib.sha256(content).hexdigest()
         addition.check(sha256)
         if addition.path.endswith(SIGNATURE) and addition.path.startswith("targets/"):
-            addition = replace(addition, path=_own_signature(addition.path, Statement.read(content)[0].sha256))
+            addition = replace(addition, path=self._place_of(addition.path, content))
         found = self._find(addition.path, sha256)
         if found is None or file_sha256(found) != sha256:
             plain = self._root / addition.path

@@ -26,12 +26,12 @@ from gdn_aot.registry.downloaded import verified
 from gdn_aot.registry.layout import BRANCH, Entry, artifact_path
 from gdn_aot.registry.listing import held, provenances
 from gdn_aot.registry.open import locate, open_registry
-from gdn_aot.registry.publisher import Release, publisher_of
+from gdn_aot.registry.publisher import Release, must_be_signed, publisher_of
 from gdn_aot.registry.select import missing_error, select
 from gdn_aot.store.install import install, renew
 from gdn_aot.store.lock import no_room
-from gdn_aot.store.origins import Origin, allows_unsigned, read_origins
-from gdn_aot.store.whole import find_installed, signer_of
+from gdn_aot.store.origins import Origin, allowed_unsigned, allows_unsigned
+from gdn_aot.store.whole import find_installed, is_signed, signer_of
 from gdn_aot.trust.envelope import refused
 
 if TYPE_CHECKING:
@@ -213,7 +213,11 @@ class _Job:
         for _, problem in damaged:
             self.say(f"Warning: {problem}")
         for item in there:
-            origins = (origin for origin in item.origins if origin.repo == self.location.name)
+            origins = (
+                origin
+                for origin in item.origins  # a bundle's word says what the branch was, not what a tag or a commit is
+                if origin.repo == self.location.name and (not origin.carried or self.revision == BRANCH)
+            )
             if any(not wanted or {origin.revision, origin.commit} & {*wanted} for origin in origins):
                 latest.setdefault(item.identifier, item)
         return tuple(latest.values())
@@ -236,6 +240,8 @@ class _Job:
         known = allows_unsigned(self.store, registry.name)
         unsigned = self.order.allow_unsigned or known
         publisher = publisher_of(self.location, registry, snapshot, index, self.store, unsigned=unsigned)
+        if publisher is not None and not self.order.dry_run:  # at once: what it revokes may be all that was wanted
+            publisher.remember(self.store, self.say)
         if publisher is None and not known:
             self.say(
                 f"Warning: artifacts of {registry.name} are installed though nobody's signature of them counts here; "
@@ -271,6 +277,8 @@ class _Job:
         self._check_pin(pinned, signed.key, signed.serial)
         origin = self._origin(registry, snapshot, publisher)
         place = self._installed(entry)
+        if place and signed.statement and not is_signed(place, signed.statement):
+            place = None  # somebody changed it: it is installed anew
         if place and not self.order.dry_run:
             renew(self.store, place, origin, release=signed.content, waiting=self.say)
         if place or self.order.dry_run:
@@ -293,7 +301,7 @@ class _Job:
         """Return where an artifact is from: of a bundle that its publisher signed, what that is a copy of."""
         carried = registry.carried
         if carried is not None and publisher is not None and publisher.repo == carried.repo:
-            return Origin(repo=carried.repo, revision=carried.revision, commit=carried.commit)
+            return Origin(repo=carried.repo, revision=carried.revision, commit=carried.commit, carried=True)
         return Origin(repo=registry.name, revision=self.revision, commit=snapshot.commit, unsigned=not publisher)
 
     def _check_pin(self, pinned: LockedArtifact | None, key: str | None, serial: int | None) -> None:
@@ -309,8 +317,8 @@ class _Job:
             return None
         signed, wanted = signer_of(place), getattr(item, "key", None)
         if signed is None:
-            fits = self.order.allow_unsigned or any(origin.unsigned for origin in read_origins(place))
-            fits = fits and wanted is None
+            allowed = self.order.allow_unsigned or allowed_unsigned(place)
+            fits = allowed and wanted is None and not must_be_signed(self.location, self.store)
         else:
             fits = wanted is None or signed == (wanted, getattr(item, "serial", None))
         if not fits:

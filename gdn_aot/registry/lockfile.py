@@ -101,6 +101,8 @@ def pin(
     snapshot, index = read_index(registry, location.asked)
     unsigned = allow_unsigned or allows_unsigned(store, registry.name)
     publisher = publisher_of(location, registry, snapshot, index, store, unsigned=unsigned)
+    if publisher is not None:
+        publisher.remember(store, lambda _: None)
     selection = select(index.entries, request)
     if selection.missing:
         raise missing_error(f"{location.name} at {location.asked}", selection.verdicts, selection.missing)

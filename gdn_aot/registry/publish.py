@@ -22,6 +22,7 @@ import msgspec
 from gdn_aot.errors import (
     ConflictError,
     EntryMissingError,
+    NotWritableError,
     RepositoryMissingError,
     StaleParentError,
     UsageError,
@@ -45,6 +46,9 @@ from gdn_aot.registry.layout import (
     make_index,
 )
 from gdn_aot.registry.signing import check_repository, content_of, provenance_of, publication
+from gdn_aot.store.seen import remember
+from gdn_aot.store.store import Store
+from gdn_aot.trust.envelope import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,6 +114,12 @@ class PublishPlan:
     def with_action(self, *actions: Action) -> list[Item]:
         """Return the artifacts of which this becomes."""
         return [item for item in self.items if item.action in actions]
+
+    @property
+    def is_signed_anew(self) -> bool:
+        """Something is published that is signed; else what is there stays as it is."""
+        new = self.with_action("added", "replaced", "signed")
+        return self.publication is not None and bool(new or self.publication.resigned)
 
     def refusal(self) -> ConflictError | None:
         """Return why this cannot be published, naming all that is in the way."""
@@ -192,6 +202,10 @@ def publish(
         if tag is not None and plan.tagged is None:
             registry.tag(tag, commit)
         main = _retried(lambda: _commit_main(registry))
+        if signing is not None and signing.home and plan.publication is not None and plan.is_signed_anew:
+            with contextlib.suppress(NotWritableError):  # then a later one cannot tell an older state
+                repo, serial = plan.publication.keyring.repo, plan.publication.serial
+                remember(Store(signing.home), repo, published={registry.name: serial})
     return PublishResult(
         registry=registry.name,
         tag=tag,
@@ -267,8 +281,12 @@ def _plan(
             else item
             for item in items
         ]
+    revoked = set(sealed.keyring.revoked) if sealed else set()
+    if bad := [item.entry.identifier for item in items if item.entry.sha256 in revoked]:
+        what = "is revoked by the keyring, so nobody could fetch it"
+        raise refused(what, bad[0], hint="build it anew, or leave it out")
     given = {item.entry.identifier for item in items}
-    others = [entry for entry in before.values() if entry.identifier not in given]
+    others = [entry for entry in before.values() if entry.identifier not in given and entry.sha256 not in revoked]
     uncounted = [one for one in others if sealed and sealed.resigned and not sealed.counts(registry, head, one)]
     new = {item.entry.identifier: item.entry for item in items if item.action in ("added", "replaced")}
     index = make_index((before | new).values())
@@ -320,7 +338,7 @@ def _commit_files(registry: Registry, plan: PublishPlan) -> tuple[PublishPlan, s
         raise refusal
     new, sealed = plan.with_action("added", "replaced"), plan.publication
     signed = plan.with_action("added", "replaced", "signed")
-    if not signed and not (sealed and sealed.resigned):
+    if not signed and not plan.is_signed_anew:
         registry.settle([*(item.additions[0] for item in plan.items), Addition(path=CARD, content=plan.card)])
         return plan, plan.tagged or str(plan.head)
     index = INDEX_FORM.encode(plan.index)

@@ -20,6 +20,7 @@ from gdn_aot.errors import (
     RegistryError,
     SignatureError,
     UnknownFormatError,
+    UntrustedError,
 )
 from gdn_aot.registry.layout import (
     BRANCH,
@@ -27,15 +28,16 @@ from gdn_aot.registry.layout import (
     INDEX,
     INDEX_FORM,
     INDEX_SIGNATURE,
+    MAIN,
     keyring_path,
     signature_path,
 )
-from gdn_aot.store.seen import Seen, read_seen, remember
+from gdn_aot.store.seen import Seen, publisher_seen, read_seen, remember
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import read_keyring, verify_statement
-from gdn_aot.trust.known import newest
-from gdn_aot.trust.statement import IndexStatement, Statement
+from gdn_aot.trust.known import BESIDE, newest
+from gdn_aot.trust.statement import IndexStatement, Statement, is_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +87,8 @@ class Publisher:
     pinned: bool
     """Just this state was asked for, so that it may be older than others that were seen."""
     seen: Seen
+    place: str
+    """The directory, if it is one: from then on it must be signed by this publisher."""
     accepted: dict[str, int] = field(default_factory=dict)
     """Serials of the artifacts whose statements were right, by identifier."""
 
@@ -134,10 +138,32 @@ class Publisher:
                 checked=self.checked,
                 index=self.serial,
                 artifacts=self.accepted,
+                place=self.place,
                 waiting=say,
             )
         except (NotWritableError, UnknownFormatError) as error:
             say(f"Warning: what {self.repo} has revoked since cannot be kept: {error.message}")
+
+
+def expected_publisher(location: Location, store: Store, registry: Registry | None = None) -> str:
+    """Return whose signature a registry must have; nothing for a directory that nobody was seen to sign.
+
+    One of the Hub has the name of its publisher, a bundle says it, a directory keeps the publisher who was seen first.
+    """
+    if location.hub:
+        return location.name
+    if registry is not None and registry.carried is not None:
+        return registry.carried.repo if is_repository(registry.carried.repo) else ""
+    return publisher_seen(location.name, store.home)
+
+
+def must_be_signed(location: Location, store: Store) -> bool:
+    """Say whether what nobody signed may not be used of a registry, whatever was allowed: its publisher is known."""
+    try:
+        repo = expected_publisher(location, store)
+        return bool(repo) and (repo == DEFAULT_REPO or bool(newest(repo, store.home)))
+    except (OSError, SignatureError, UntrustedError):  # who is known, and whose keyring is damaged
+        return True
 
 
 def publisher_of(
@@ -165,10 +191,14 @@ def publisher_of(
     """
     where = f"{registry.name} at {snapshot.revision}: the signature of {INDEX}"
     content = _read(registry, snapshot, INDEX_SIGNATURE)
-    pinned = snapshot.revision != BRANCH
+    pinned = location.revision not in (None, BRANCH, MAIN)
+    expected = expected_publisher(location, store, registry)
     try:
         statement, envelope = IndexStatement.read(content) if content is not None else (None, None)
-        repo = location.name if location.hub else statement.repo if statement else ""
+        repo = expected or (statement.repo if statement else "")
+        if statement is not None and statement.repo != repo:
+            hint = None if location.hub else f"if that is right now, remove its seen.json in {store.home}/{BESIDE}"
+            raise refused(f"is for {statement.repo}, expected {repo}", hint=hint)
         known = newest(repo, store.home) if repo else []
         chain = [one.signed for one in known]
         if not chain and repo != DEFAULT_REPO:
@@ -185,7 +215,7 @@ def publisher_of(
         anchor.verify()
         for before, after in pairwise(chain):
             after.verify(before.keyring)
-        chain += _newer(registry, snapshot, statement, chain[-1].keyring)
+        chain += _newer(registry, snapshot, statement, chain[-1].keyring, pinned=pinned)
         seen = read_seen(repo, store.home)
         publisher = Publisher(
             repo=repo,
@@ -195,6 +225,7 @@ def publisher_of(
             serial=statement.serial,
             pinned=pinned,
             seen=seen,
+            place="" if location.hub or registry.carried else location.name,
         )
         content = INDEX_FORM.encode(index)  # which is what was read: nothing else would have been
         if (len(content), hashlib.sha256(content).hexdigest()) != (statement.size, statement.sha256):
@@ -216,14 +247,16 @@ def _needed(chain: list[SignedKeyring]) -> tuple[SignedKeyring, ...]:
     return ()
 
 
-def _newer(registry: Registry, snapshot: Snapshot, statement: IndexStatement, known: Keyring) -> list[SignedKeyring]:
+def _newer(
+    registry: Registry, snapshot: Snapshot, statement: IndexStatement, known: Keyring, *, pinned: bool
+) -> list[SignedKeyring]:
     """Return the keyrings that follow the newest one which is known here, as far as the registry has them.
 
     Of a state that was asked for by its commit or tag, the newest state is looked at too: something may have been
     revoked since.
     """
     claimed, source = statement.keyring, snapshot
-    if snapshot.revision != BRANCH:
+    if pinned:
         with suppress(RegistryError, OfflineMissError, SignatureError):
             head = registry.resolve(BRANCH)
             newest_state, _ = IndexStatement.read(registry.read(head, INDEX_SIGNATURE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gdn_aot.artifact.names import SUFFIX
@@ -12,15 +13,18 @@ from gdn_aot.errors import EntryMissingError, SignatureError, SigningError
 from gdn_aot.registry.base import Addition, Snapshot, index_at
 from gdn_aot.registry.layout import (
     BRANCH,
+    INDEX,
     INDEX_SIGNATURE,
     PROVENANCE,
     keyring_path,
     provenance_path,
     signature_path,
 )
+from gdn_aot.store.seen import read_seen
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import MAX_VERSION, read_keyring, verify_statement
+from gdn_aot.trust.known import newest
 from gdn_aot.trust.signer import seal
 from gdn_aot.trust.statement import IndexStatement, Statement, payload
 
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.registry.base import Registry
     from gdn_aot.registry.layout import Entry
+    from gdn_aot.trust.envelope import Envelope
     from gdn_aot.trust.keyring import Keyring, SignedKeyring
     from gdn_aot.trust.signer import Signer
 
@@ -41,7 +46,11 @@ class Signing:
 
     signer: Signer
     keyring: SignedKeyring | None = None
-    """A version that is published with it, if it is newer than that of the registry."""
+    """A version that is published with it, if it is newer than that of the registry. That may not be older."""
+    home: str = ""
+    """``GDN_AOT_HOME``, with what was seen of the registry."""
+    adopt: bool = False
+    """Sign the index that is there though nobody's signature of it counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,38 +134,126 @@ def publication(
 ) -> Publication | None:
     """Return how the next publication on the branch is signed; None if nobody signs, as in a dry run without a key.
 
+    What is there must be signed as fetching wants it: whoever signs the next index signs all that is in it.
+
     Raises:
         SignatureError: What is on the branch, or the keyring that was given, is not as it must be.
         SigningError: The branch is signed and no key is given, or no keyring is there or given.
     """
-    there = _statement(registry, head)
-    serial = there.serial if there else _highest(registry, head)
+    found = _found(registry, head)
     if signing is None:
-        if not serial or dry_run:
+        if not found.signed or dry_run:
             return None
         what = f"{registry.name} is signed, and what is not would be refused by everybody who fetches from it"
         raise SigningError(what, hint="give the key: --key FILE, --sign-command COMMAND or GDN_AOT_SIGNING_KEY")
-    known = _keyring(registry, head, there.keyring if there else None)
-    given, keyring = signing.keyring, known
-    if given is not None and (known is None or given.keyring.version > known.keyring.version):
-        following = known is None or given.keyring.version == known.keyring.version + 1
-        given.verify(known.keyring if known else None)
-        if not following:
-            what = f"is version {given.keyring.version}, and the registry has {known.keyring.version if known else 0}"
-            raise refused(what, "the keyring", hint="publish the versions between them first, one by one")
-        keyring = given
-    if keyring is None:
-        raise SigningError(
-            f"{registry.name} has no keyring yet", hint="give it: --keyring FILE; gdn-aot keys new makes one"
-        )
+    keyring, there = _keyrings(registry, found, signing)
     check_repository(registry, keyring)
+    seen = read_seen(keyring.keyring.repo, signing.home).published.get(registry.name, 0)
+    if found.signed:
+        _check_state(registry, found, there, seen, adopt=signing.adopt)
     return Publication(
         signer=signing.signer,
         keyring=keyring.keyring,
-        new_keyring=given if keyring is given and keyring is not known else None,
-        serial=serial + 1,
-        resigned=there is None or keyring is given,
+        new_keyring=None if there is not None and there.keyring.version == keyring.keyring.version else keyring,
+        serial=max(found.serial, seen if signing.adopt else 0) + 1,
+        resigned=there is None or there.keyring.version != keyring.keyring.version or found.statement is None,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """What a branch has of signatures. Nothing of it is verified."""
+
+    snapshot: Snapshot | None
+    statement: IndexStatement | None
+    envelope: Envelope | None
+    keyring: SignedKeyring | None
+    """The one that the statement names, or the last one that is there."""
+    serial: int
+    """Of the index, or the highest of an artifact."""
+
+    @property
+    def signed(self) -> bool:
+        """Something there was signed."""
+        return bool(self.serial or self.keyring)
+
+
+def _found(registry: Registry, head: str | None) -> _Found:
+    if head is None:
+        return _Found(snapshot=None, statement=None, envelope=None, keyring=None, serial=0)
+    snapshot = Snapshot(revision=BRANCH, commit=head)
+    statement, envelope = None, None
+    with suppress(EntryMissingError, SignatureError):  # lost or damaged
+        statement, envelope = IndexStatement.read(registry.read(snapshot, INDEX_SIGNATURE))
+    return _Found(
+        snapshot=snapshot,
+        statement=statement,
+        envelope=envelope,
+        keyring=_keyring(registry, snapshot, statement.keyring if statement else None),
+        serial=statement.serial if statement else _highest(registry, snapshot),
+    )
+
+
+def _keyrings(registry: Registry, found: _Found, signing: Signing) -> tuple[SignedKeyring, SignedKeyring | None]:
+    """Return the keyring that the branch will have, and the one that it has.
+
+    Those that are given, known on this machine and on the branch must follow each other, so that the registry's own
+    word is taken only where there is no other.
+    """
+    given, there = signing.keyring, found.keyring
+    repo = next((one.keyring.repo for one in (given, there) if one), "")
+    known = [one.signed for one in newest(repo, signing.home)] if repo else []
+    line = [one for one in (*known, there, given) if one]
+    if found.snapshot and there and line:
+        between = range(min(map(_version, line)) + 1, _version(there))
+        line += filter(None, (_keyring(registry, found.snapshot, number) for number in between))
+    line.sort(key=_version)
+    if not line:
+        hint = "give it: --keyring FILE; gdn-aot keys new makes one"
+        raise SigningError(f"{registry.name} has no keyring yet", hint=hint)
+    line[0].verify()
+    for before, after in pairwise(line):
+        if after.keyring == before.keyring:
+            continue
+        if _version(after) == _version(before):
+            what = (
+                f"of {repo} has two versions {_version(after)} that differ, of what is given, known here or published"
+            )
+            raise refused(what, "the keyring", hint="give the one that the roots signed last")
+        after.verify(before.keyring)
+    last = line[-1]
+    if there is not None and _version(last) > _version(there):
+        if given is None or _version(given) < _version(last):
+            what = f"has version {_version(there)} of the keyring, and {_version(last)} is known here"
+            raise refused(what, registry.name, hint="an older state is offered; --keyring publishes a newer version")
+        if _version(last) != _version(there) + 1:
+            what = f"is version {_version(last)}, and the registry has {_version(there)}"
+            raise refused(what, "the keyring", hint="publish the versions between them first, one by one")
+    return last, there
+
+
+def _version(signed: SignedKeyring) -> int:
+    return signed.keyring.version
+
+
+def _check_state(registry: Registry, found: _Found, there: SignedKeyring | None, seen: int, *, adopt: bool) -> None:
+    """Check that the index which is there is signed, and not older than one that was seen, unless it is adopted."""
+    try:
+        content = registry.read(found.snapshot, INDEX) if found.snapshot else b""
+        if found.statement is None or found.envelope is None or there is None:
+            raise refused("is missing or damaged")
+        if (len(content), hashlib.sha256(content).hexdigest()) != (found.statement.size, found.statement.sha256):
+            raise refused("is for another index than the one that is there")
+        if not verify_all(verify_statement(found.statement, found.envelope, there.keyring)):
+            raise refused("is not right")
+        if found.statement.serial < seen:
+            raise refused(f"has serial {found.statement.serial}, and {seen} was seen already")
+    except SignatureError as error:
+        if adopt:
+            return
+        where = f"{registry.name}: the signature of the index that is there"
+        hint = "whoever publishes signs all that is there: look at it, and sign it as it is with --adopt"
+        raise refused(error.problems[0].what, where, hint=hint) from error
 
 
 def check_repository(registry: Registry, keyring: SignedKeyring) -> None:
@@ -169,21 +266,9 @@ def check_repository(registry: Registry, keyring: SignedKeyring) -> None:
         raise refused(f"is for {keyring.keyring.repo}, expected {registry.name}", "the keyring")
 
 
-def _statement(registry: Registry, head: str | None) -> IndexStatement | None:
-    """Return the statement of the branch's index; None if there is none, or it is damaged."""
-    if head is None:
-        return None
-    try:
-        return IndexStatement.read(registry.read(Snapshot(revision=BRANCH, commit=head), INDEX_SIGNATURE))[0]
-    except (EntryMissingError, SignatureError):
-        return None
-
-
-def _highest(registry: Registry, head: str | None) -> int:
-    """Return the highest serial of a branch whose index has lost its statement; 0 if nothing there was ever signed."""
-    if head is None:
-        return 0
-    snapshot, found = Snapshot(revision=BRANCH, commit=head), 0
+def _highest(registry: Registry, snapshot: Snapshot) -> int:
+    """Return the highest serial of an artifact on a branch; 0 if nothing there was ever signed."""
+    found = 0
     try:
         entries = index_at(registry, snapshot).entries
     except EntryMissingError:  # a branch that was made and then left
@@ -194,14 +279,12 @@ def _highest(registry: Registry, head: str | None) -> int:
     return found
 
 
-def _keyring(registry: Registry, head: str | None, version: int | None) -> SignedKeyring | None:
+def _keyring(registry: Registry, snapshot: Snapshot, version: int | None) -> SignedKeyring | None:
     """Return the keyring of a version that the branch has, or the last one if none is named; None if it has none."""
-    snapshot, found = Snapshot(revision=BRANCH, commit=str(head)), None
+    found = None
     with suppress(EntryMissingError):
-        for number in range(version or 1, (version or MAX_VERSION) + 1) if head else ():
+        for number in range(version or 1, (version or MAX_VERSION) + 1):
             found = read_keyring(registry.read(snapshot, keyring_path(number)))
-    if found is not None:
-        found.verify()
     return found
 
 

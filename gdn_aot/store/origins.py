@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gdn_aot.codec import Form, Record
-from gdn_aot.errors import VerificationError
+from gdn_aot.errors import UntrustedError, VerificationError
 from gdn_aot.store.folder import Folder, open_place
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Origin(Record, frozen=True, omit_defaults=True):
     """Branch, tag or commit that was asked for."""
     commit: str
     """40 hexadecimal digits."""
+    carried: bool = False
+    """From a bundle, whose word it is what revision and commit it was."""
     unsigned: bool = False
     """Nobody's signature of it counted, and the user had allowed that for this repository."""
 
@@ -56,8 +58,27 @@ def read_origins(place: str) -> tuple[Origin, ...]:
 
 
 def allows_unsigned(store: Store, repo: str) -> bool:
-    """Say whether artifacts of a repository that nobody signed were allowed before: one of them is installed."""
-    return any(origin.repo == repo and origin.unsigned for place in store.artifacts() for origin in read_origins(place))
+    """Say whether artifacts of a repository that nobody signed were allowed before: one of them is installed.
+
+    What somebody else than root or this user may have written allows nothing.
+    """
+    places = filter(_is_ours, store.artifacts())
+    return any(origin.repo == repo and origin.unsigned for place in places for origin in read_origins(place))
+
+
+def allowed_unsigned(place: str) -> bool:
+    """Say whether an installed artifact is there because it was allowed though nobody signed it."""
+    return _is_ours(place) and any(origin.unsigned for origin in read_origins(place))
+
+
+def _is_ours(place: str) -> bool:
+    try:
+        with open_place(place) as folder:
+            folder.check_trust()
+            os.close(folder.trusted_file(ORIGIN))
+    except (OSError, UntrustedError):
+        return False
+    return True
 
 
 def write_origins(folder: Folder, origins: tuple[Origin, ...]) -> None:

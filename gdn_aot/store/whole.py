@@ -15,6 +15,8 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gdn_aot.trust.statement import Statement
+
 UNREADABLE = (GdnAotError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading a file can raise that is damaged or of another version."""
 
@@ -80,6 +82,16 @@ def signer_of(place: str) -> tuple[str, int] | None:
         stored = StoredArtifact(place)
         return (stored.key, Statement.read(stored.release)[0].serial) if stored.key else None
     return None
+
+
+def is_signed(place: str, statement: Statement) -> bool:
+    """Say whether an installed artifact has the index that a statement is about; one of another format may be."""
+    from gdn_aot.store.index import FORMAT
+
+    expected = statement.index_sha256.get(str(FORMAT))
+    with suppress(*UNREADABLE):
+        return expected in (None, StoredArtifact(place, judged=False).index.root)
+    return False
 
 
 def said(error: BaseException) -> str:

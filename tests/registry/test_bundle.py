@@ -94,6 +94,9 @@ def test_offline_it_is_as_if_from_the_registry(place: Place) -> None:
     words = ("fetch", "--repo", place.org.repo, "--arch", "sm_120", *WANTED)
     extra = {**place.known, "HF_HUB_OFFLINE": "1"}
     assert "already installed" in gdn_aot(*words, home=place.folder / "isolated", extra=extra).out
+    commit = place.registry.refs().branches["v1"]
+    for revision in (commit, "v1.0.0"):  # which only the bundle says: its word is not signed
+        gdn_aot(*words, "--revision", revision, home=place.folder / "isolated", extra=extra, code=8)
 
 
 def test_what_is_not_signed(place: Place) -> None:

@@ -1,108 +1,32 @@
 """What publishers sign, and what fetching makes of it: from a directory, whose bytes anybody may have changed."""
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from loopback import ORG as HUB_ORG
-from loopback import LoopbackHub
-from machines import Machine
-from making import SM_90, SM_120, WANTED, make
+from making import SM_90, SM_120, make
 from msgspec.structs import replace
-from processes import RENAMES, killed_at
 from registries import kept
-from signing import Publisher, check_flips, new_key, pem, public, sealed
+from signed_registries import change, described, get, known, org, places, put, read, refused, resealed, root, store
+from signing import Publisher, check_flips, new_key, public, sealed
 
-from gdn_aot.artifact.archive import Written
-from gdn_aot.errors import SignatureError, SigningError, VerificationError
+from gdn_aot.errors import SignatureError, SigningError
 from gdn_aot.registry.base import read_index
 from gdn_aot.registry.directory import DirectoryRegistry
-from gdn_aot.registry.fetch import Fetched, FetchOrder, FetchResult, fetch
 from gdn_aot.registry.layout import INDEX, INDEX_SIGNATURE, keyring_path, signature_path
 from gdn_aot.registry.lockfile import pin, write_lock
 from gdn_aot.registry.open import locate
-from gdn_aot.registry.publish import PublishResult, publish
 from gdn_aot.registry.publisher import publisher_of
 from gdn_aot.registry.request import make_request
-from gdn_aot.registry.signing import Signing
 from gdn_aot.store.seen import read_seen
 from gdn_aot.store.store import Store
 from gdn_aot.trust.envelope import Envelope
 from gdn_aot.trust.keyring import Key
-from gdn_aot.trust.statement import IndexStatement, Statement, payload
+from gdn_aot.trust.statement import IndexStatement, Statement
 
-
-@pytest.fixture
-def org() -> Publisher:
-    return Publisher()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """The directory of a registry."""
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "home"))
-
-
-@pytest.fixture(autouse=True)
-def known(org: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This machine knows the publisher."""
-    folder = tmp_path / "keys"
-    monkeypatch.setenv("GDN_AOT_KEYS", org.known_in(folder)["GDN_AOT_KEYS"])
-    return folder
-
-
-def put(root: Path, signing: Signing | None, *made: Written, **more: Any) -> PublishResult:
-    files = [one.path for one in made]
-    return publish(DirectoryRegistry(str(root)), files, signing=signing, create=True, **more)
-
-
-def get(
-    root: Path, store: Store, *, revision: str | None = None, arch: str = "sm_120", **more: Any
-) -> tuple[FetchResult, list[Fetched], list[str]]:
-    order = FetchOrder(
-        repo=str(root), revision=revision, request=make_request((arch,), "fla", "0.6.0", "3.6.0"), **more
-    )
-    done: list[Fetched] = []
-    said: list[str] = []
-    return fetch(order, store, done.append, said.append), done, said
-
-
-def refused(root: Path, store: Store, **more: Any) -> str:
-    """Fetch, and see that nothing is installed; returns why."""
-    before = store.artifacts()
-    with pytest.raises(VerificationError) as caught:
-        get(root, store, **more)
-    assert caught.value.exit_code == 5
-    assert store.artifacts() == before
-    return str(caught.value)
-
-
-def change(root: Path, **files: bytes) -> None:
-    """Put files in the places of others, as whoever may write the registry can."""
-    for path, content in files.items():
-        for place in _places(root, path):
-            place.parent.mkdir(exist_ok=True)
-            place.write_bytes(content)
-
-
-def _places(root: Path, path: str) -> list[Path]:
-    """Return where a file is read from."""
-    registry = DirectoryRegistry(str(root))
-    names = registry._signatures(registry.resolve("v1"), path) if path.endswith(".sig.json") else [path]
-    return [root / name for name in names if (root / name).exists()] or [root / path]
-
-
-def read(root: Path, path: str) -> bytes:
-    registry = DirectoryRegistry(str(root))
-    return registry.read(registry.resolve("v1"), path)
+__all__ = ["known", "org", "root", "store"]
+pytestmark = pytest.mark.usefixtures("known")
 
 
 def test_what_is_signed(root: Path, store: Store, org: Publisher, tmp_path: Path) -> None:
@@ -177,16 +101,6 @@ def _swapped(root: Path, org: Publisher, folder: Path) -> None:
     change(root, **{signature_path(SM_120): read(root, signature_path(SM_90))})
 
 
-def _resealed(root: Path, by: Publisher, path: str, kind: type[Statement | IndexStatement], **fields: Any) -> None:
-    """Sign a statement again, with other fields and another's key."""
-    said, _ = kind.read(read(root, path))
-    for name, value in fields.items():
-        setattr(said, name, value)
-    content = payload(said)
-    signature = by.key.sign(Envelope(said.kind, content, {}).to_sign())
-    change(root, **{path: Envelope(said.kind, content, {by.key_id: signature}).encode()})
-
-
 @pytest.mark.parametrize(
     ("how", "why"),
     [
@@ -209,19 +123,19 @@ def test_what_does_not_count(root: Path, store: Store, org: Publisher, tmp_path:
     path, stranger = signature_path(SM_120), Publisher()
     changes: dict[str, Callable[[], None]] = {
         "another artifact's": lambda: _swapped(root, org, tmp_path),
-        "another repository": lambda: _resealed(root, org, path, Statement, repo="hf://org/other"),
-        "index of another repository": lambda: _resealed(
+        "another repository": lambda: resealed(root, org, path, Statement, repo="hf://org/other"),
+        "index of another repository": lambda: resealed(
             root, org, INDEX_SIGNATURE, IndexStatement, repo="hf://org/other"
         ),
-        "another key": lambda: _resealed(root, stranger, path, Statement),
-        "another file": lambda: _resealed(root, org, path, Statement, sha256="a" * 64),
-        "another commit": lambda: _resealed(root, org, path, Statement, commit="d" * 40),
-        "another root": lambda: _resealed(root, org, path, Statement, index_sha256={"3": "a" * 64}),
-        "another manifest": lambda: _resealed(root, org, path, Statement, manifest_sha256="a" * 64),
-        "another index": lambda: _resealed(root, org, INDEX_SIGNATURE, IndexStatement, sha256="a" * 64),
+        "another key": lambda: resealed(root, stranger, path, Statement),
+        "another file": lambda: resealed(root, org, path, Statement, sha256="a" * 64),
+        "another commit": lambda: resealed(root, org, path, Statement, commit="d" * 40),
+        "another root": lambda: resealed(root, org, path, Statement, index_sha256={"3": "a" * 64}),
+        "another manifest": lambda: resealed(root, org, path, Statement, manifest_sha256="a" * 64),
+        "another index": lambda: resealed(root, org, INDEX_SIGNATURE, IndexStatement, sha256="a" * 64),
     }
     if how.endswith("missing"):
-        for gone in _places(root, INDEX_SIGNATURE if "index" in how else path):
+        for gone in places(root, INDEX_SIGNATURE if "index" in how else path):
             gone.unlink()
     elif how == "another key by this name":
         _, envelope = Statement.read(read(root, path))
@@ -230,13 +144,8 @@ def test_what_does_not_count(root: Path, store: Store, org: Publisher, tmp_path:
     else:
         changes[how]()
     if "index" not in how and how != "missing":  # the index is signed, and is as it was
-        _resealed(root, org, INDEX_SIGNATURE, IndexStatement, **_described(root))
+        resealed(root, org, INDEX_SIGNATURE, IndexStatement, **described(root))
     assert why in refused(root, store)
-
-
-def _described(root: Path) -> dict[str, Any]:
-    index = read(root, INDEX)
-    return {"sha256": hashlib.sha256(index).hexdigest(), "size": len(index)}
 
 
 def test_an_older_state_is_refused_unless_it_is_named(root: Path, store: Store, org: Publisher, tmp_path: Path) -> None:
@@ -271,7 +180,7 @@ def test_an_older_artifact_under_a_new_index(root: Path, store: Store, org: Publ
     put(root, org.signing(), make(tmp_path, build=1), tag="v1.1.0", replace=True)
     get(root, store)
     change(root, **old, **{f"targets/{SM_120}.tar.zst": blob})
-    _resealed(root, org, INDEX_SIGNATURE, IndexStatement, serial=9, **_described(root))
+    resealed(root, org, INDEX_SIGNATURE, IndexStatement, serial=9, **described(root))
     assert "has serial 1, and 2 was seen already" in refused(root, store)
 
 
@@ -325,7 +234,7 @@ def test_keyrings_that_do_not_follow(root: Path, store: Store, org: Publisher, t
         put(root, org.signing(following if how != "missing" else org.signed(org.keyring(3))))
     if how != "missing":
         change(root, **{keyring_path(2): following.envelope.encode()})
-    _resealed(root, org, INDEX_SIGNATURE, IndexStatement, keyring=2)
+    resealed(root, org, INDEX_SIGNATURE, IndexStatement, keyring=2)
     why = {"one root": "signed by 1 of", "another's roots": "signed by 0 of", "skipped": "is version 3, expected 2"}
     assert why.get(how, "is not there") in refused(root, store)
 
@@ -346,20 +255,6 @@ def test_roots_that_changed(root: Path, store: Store, org: Publisher, tmp_path: 
     assert row.signed == org.key_id
 
 
-def test_publishing_needs_the_key_from_then_on(root: Path, org: Publisher, tmp_path: Path) -> None:
-    with pytest.raises(SigningError, match="has no keyring yet"):
-        put(root, Signing(signer=org.signing().signer), make(tmp_path))
-    put(root, org.signing(), make(tmp_path))
-    with pytest.raises(SigningError, match="is signed, and what is not would be refused"):
-        put(root, None, make(tmp_path, "sm_90"))
-    with pytest.raises(SignatureError, match="is not in version 1 of the keyring"):
-        put(root, org.signing(key=new_key()), make(tmp_path, "sm_90"))
-    ended = org.keyring(2, keys=[Key(public=public(org.key), from_serial=0, to_serial=1, revoked=False)])
-    with pytest.raises(SignatureError, match="may sign from 0 to 1"):
-        put(root, org.signing(org.signed(ended)), make(tmp_path, "sm_90"))
-    put(root, Signing(signer=org.signing().signer), make(tmp_path, "sm_90"))  # the keyring is there
-
-
 def test_a_lock_file_pins_key_and_serial(root: Path, store: Store, org: Publisher, tmp_path: Path) -> None:
     put(root, org.signing(), make(tmp_path))
     request = make_request(("sm_120",), "fla", "0.6.0", "3.6.0")
@@ -368,7 +263,7 @@ def test_a_lock_file_pins_key_and_serial(root: Path, store: Store, org: Publishe
     (pinned,) = lock.artifacts
     assert (pinned.key, pinned.serial) == (org.key_id, 1)
     get(root, store, lock=lock)
-    _resealed(root, org, signature_path(SM_120), Statement, serial=2)
+    resealed(root, org, signature_path(SM_120), Statement, serial=2)
     commit = DirectoryRegistry(str(root)).refs().branches["v1"]
     said = refused(root, Store(f"{store.home}2"), lock=replace(lock, commit=commit))
     assert "serial 2, expected" in said
@@ -378,73 +273,3 @@ def test_no_bit_is_free(root: Path, store: Store, org: Publisher, tmp_path: Path
     put(root, org.signing(), make(tmp_path))
     put(root, org.signing(org.signed(org.keyring(2))))
     check_flips(root, store, 800)
-
-
-def test_publishing_that_is_killed_leaves_a_state_that_counts(root: Path, org: Publisher, tmp_path: Path) -> None:
-    """Killed before each of its steps, which publishing again completes: what is there is signed, old or new."""
-    old, new = make(tmp_path), make(tmp_path, build=1)
-    put(root, org.signing(), old, tag="v1.0.0")
-    found, killed = [], True
-    while killed:
-        place = root.with_name(f"root-{len(found)}")
-        shutil.copytree(root, place)
-        killed = killed_at(
-            len(found), lambda place=place: put(place, org.signing(), new, tag="v1.1.0", replace=True), RENAMES
-        )
-        for again in (False, True):
-            if again:
-                put(place, org.signing(), new, tag="v1.1.0", replace=True)
-            _, (row,), _ = get(place, Store(str(place.with_name(f"home-{len(found)}-{again}"))))
-            assert row.signed == org.key_id
-            assert row.sha256 in ({new.sha256} if again else {old.sha256, new.sha256})
-        found.append(row.sha256)
-    assert len(found) > 5
-
-
-def test_on_the_hub(store: Store, org: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the unmodified client: signed, fetched, pinned by commit, replaced, and of another repository refused."""
-    with LoopbackHub() as hub:
-        machine = Machine(home=tmp_path / "machine", endpoint=hub.url)
-        for name, value in machine.environment().items():
-            if name.startswith(("HF_", "NO_PROXY")):
-                monkeypatch.setenv(name, value)
-        repo = f"hf://{HUB_ORG}/kernels"
-        owner = Publisher(repo)
-        key, keyring = tmp_path / "signing.pem", tmp_path / "keyring.json"
-        key.write_bytes(pem(owner.key))
-        keyring.write_bytes(owner.signed().envelope.encode())
-        known = owner.known_in(tmp_path / "known")
-        one = make(tmp_path)
-        words = ("--repo", repo, "--key", key, "--keyring", keyring)
-        done = machine.run("publish", one.path, *words, "--create", "--tag", "v1.0.0", "--json").json
-        assert (done["serial"], done["keyring"]) == (1, 1)
-        wanted = ("fetch", "--repo", repo, "--arch", "sm_120", *WANTED)
-        assert "is of" in machine.run(*wanted, code=5).err
-        assert f"signed by {owner.key_id}" in machine.run(*wanted, **known).out
-        new = make(tmp_path, build=1)
-        machine.run("publish", new.path, *words[:4], "--replace", "--tag", "v1.1.0")
-        assert new.sha256 in machine.run(*wanted, "--json", **known).out
-        assert one.sha256 in machine.run(*wanted, "--revision", "v1.0.0", "--json", **known).out
-        assert "already installed" in machine.run(*wanted, **known, HF_HUB_OFFLINE="1").out
-        other = Publisher(f"hf://{HUB_ORG}/other")
-        keyring.write_bytes(other.signed().envelope.encode())
-        key.write_bytes(pem(other.key))
-        said = machine.run("publish", one.path, "--repo", f"hf://{HUB_ORG}/third", *words[2:], "--create", code=5)
-        assert f"is for {other.repo}, expected hf://{HUB_ORG}/third" in said.err
-
-
-@pytest.mark.parametrize("how", ["lost", "damaged"])
-def test_an_index_without_its_statement(root: Path, store: Store, org: Publisher, tmp_path: Path, how: str) -> None:
-    """Whoever has the key puts it right by publishing, with a serial above all that were seen; nobody else can."""
-    put(root, org.signing(), make(tmp_path, "sm_90"))
-    put(root, org.signing(), make(tmp_path))
-    get(root, store)
-    for place in _places(root, INDEX_SIGNATURE):
-        place.unlink() if how == "lost" else place.write_bytes(b"{}\n")
-    refused(root, store)
-    with pytest.raises(SigningError):
-        put(root, None, make(tmp_path, "sm_80"))
-    put(root, Signing(signer=org.signing().signer), make(tmp_path, "sm_80"))
-    _, (row,), _ = get(root, store)
-    assert row.signed == org.key_id
-    assert read_seen(org.repo, store.home).index == 3

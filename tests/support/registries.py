@@ -45,7 +45,8 @@ def listed(registry: Registry, revision: str = "v1") -> dict[str, str]:
 def all_signed(registry: Registry, home: Path, revision: str = "v1") -> None:
     """Check that what a revision has is signed by somebody who is known here, all of it."""
     snapshot, index = read_index(registry, revision)
-    publisher = publisher_of(locate(registry.name), registry, snapshot, Store(str(home)), unsigned=False)
+    location, store = locate(registry.name, revision), Store(str(home))
+    publisher = publisher_of(location, registry, snapshot, index, store, unsigned=False)
     assert publisher is not None
     assert all(publisher.release(registry, snapshot, entry).key for entry in index.entries)
 
