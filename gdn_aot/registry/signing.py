@@ -216,9 +216,7 @@ def _keyrings(registry: Registry, found: _Found, signing: Signing) -> tuple[Sign
         if after.keyring == before.keyring:
             continue
         if _version(after) == _version(before):
-            what = (
-                f"of {repo} has two versions {_version(after)} that differ, of what is given, known here or published"
-            )
+            what = f"of {repo} has two versions {_version(after)} that differ: given, known here or published"
             raise refused(what, "the keyring", hint="give the one that the roots signed last")
         after.verify(before.keyring)
     last = line[-1]
