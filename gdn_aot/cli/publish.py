@@ -141,10 +141,12 @@ def _summary(result: PublishResult, *, dry_run: bool) -> str:
     return f"{result.registry}: {made}{what}; commit {result.commit}{tag}"
 
 
-def _serial(result: PublishResult) -> int | None:
-    """Return the number of the publication, or of the last one if nothing is new."""
+def _serial(result: PublishResult, *, dry_run: bool) -> int | None:
+    """Return the number of the publication, of the next one in a dry run, or of the last one if nothing is new."""
     sealed = result.plan.publication
-    return sealed.serial - (not result.plan.is_signed_anew) if sealed else None
+    if sealed is None:
+        return None
+    return sealed.serial if dry_run or result.plan.is_signed_anew else sealed.serial - 1
 
 
 def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
         "commit": result.commit,
         "main": result.main,
         "uncounted": list(result.plan.uncounted),
-        "serial": _serial(result),
+        "serial": _serial(result, dry_run=dry_run),
         "keyring": result.plan.publication.keyring.version if result.plan.publication else None,
         "artifacts": [
             {
