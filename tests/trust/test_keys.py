@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from commands import contents
-from helpers import Done, expect_error
+from helpers import Done, expect_error, gdn_aot
 from keyrings import DAY, FILE, NEW_ROOTS, REPO, ROOTS, SIGNING, file_of, first, id_of, public
 
-from gdn_aot.trust import edit, known
+from gdn_aot.trust import edit, known, places
 from gdn_aot.trust.envelope import key_id
 from gdn_aot.trust.keyring import read_keyring
 from gdn_aot.trust.signer import read_private
@@ -147,8 +147,8 @@ def test_a_keyring_that_follows_is_added(tmp_path: Path, keys: Keys, v1: Path) -
     for data, why in (
         (file_of(v2, 4, 5), "former roots"),
         (file_of(v2, 1, 4, 5), "former roots"),
-        (file_of(stranger, 4, 5), "version 1; 1 is known already"),
-        (file_of(edit.revoke(stranger, DAY, ["a" * 64]), 4, 5), "0 of version 1's roots"),
+        (file_of(stranger, 4, 5), "roots are others than those of version 1"),
+        (file_of(edit.revoke(stranger, DAY, ["a" * 64]), 4, 5), "roots are others than those of version 1"),
         (file_of(v2, 1, 2, 4, 5).replace(b'"sig":"', b'"sig":"A'), "is not written as"),
     ):
         path.write_bytes(data)
@@ -172,7 +172,7 @@ def test_add_follows_what_was_learned_from_a_registry(tmp_path: Path, keys: Keys
     (tmp_path / "v3.json").write_bytes(file_of(v3, 4, 6))
     keys("add", tmp_path / "v3.json")
     listed = keys("list", "--json").json["keyrings"]
-    assert [(one["version"], one["source"], one["counts"]) for one in listed] == [(3, known.KEYS, True)]
+    assert [(one["version"], one["source"], one["counts"]) for one in listed] == [(3, places.KEYS, True)]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b"\xff\0", None])
@@ -191,27 +191,29 @@ def test_add_what_is_none(tmp_path: Path, keys: Keys, content: bytes | None) -> 
 
 def test_add_where_nothing_can_be_written(tmp_path: Path, keys: Keys, v1: Path) -> None:
     (tmp_path / "known").write_text("")
-    expect_error(keys("add", v1, "--json", code=9), 9, "not-writable")
+    expect_error(keys("add", v1, "--json", code=5), 5, "keyring")
     assert (tmp_path / "known").read_text() == ""
+    below = {places.KEYS: str(tmp_path / "known" / "below")}
+    expect_error(gdn_aot("keys", "add", v1, "--json", home=tmp_path / "home", extra=below, code=9), 9, "not-writable")
 
 
 def test_add_beside_a_damaged_one(tmp_path: Path, keys: Keys, v1: Path) -> None:
     place = tmp_path / "known" / FILE
     place.parent.mkdir()
     place.write_bytes(v1.read_bytes()[:-9])
-    assert str(place) in expect_error(keys("add", v1, "--json", code=5), 5, "signature")["message"]
+    assert str(place) in expect_error(keys("add", v1, "--json", code=5), 5, "keyring")["message"]
     place.write_bytes(v1.read_bytes())
     place.chmod(0o666)
-    expect_error(keys("add", v1, "--json", code=5), 5, "untrusted")
+    expect_error(keys("add", v1, "--json", code=5), 5, "keyring")
 
 
 @pytest.fixture
 def command_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Keys) -> Keys:
     """Run the command line with the usual places for keyrings, all of them below ``tmp_path``."""
-    monkeypatch.delenv(known.KEYS, raising=False)
+    monkeypatch.delenv(places.KEYS, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(known, "SYSTEM", str(tmp_path / "etc" / "keys.d"))
+    monkeypatch.setattr(places, "SYSTEM", str(tmp_path / "etc" / "keys.d"))
     return command
 
 
@@ -228,7 +230,7 @@ def test_the_usual_places(tmp_path: Path, command_here: Keys, v1: Path, monkeypa
         ("system", 2, True), ("user", 1, False),
     ]  # fmt: skip
     assert command_here("keys", "list", "-q").out == f"{system}\n"
-    monkeypatch.setenv(known.KEYS, str(tmp_path / "other"))  # it would not see the newer one that is there
+    monkeypatch.setenv(places.KEYS, str(tmp_path / "other"))  # it would not see the newer one that is there
     command_here("keys", "add", "--system", v1, code=2)
     assert system.read_bytes() == (tmp_path / "v2.json").read_bytes()
 
@@ -240,6 +242,7 @@ def test_no_place_for_a_user_without_a_home(command_here: Keys, v1: Path, monkey
 
 
 def test_list(tmp_path: Path, keys: Keys, v1: Path) -> None:
+    (tmp_path / "known").mkdir()
     done = keys("list")
     assert (done.out, done.err) == ("", "no keyring is known here: gdn-aot keys add FILE\n")
     assert keys("list", "--json").json == {"keyrings": []}
@@ -252,7 +255,7 @@ def test_list(tmp_path: Path, keys: Keys, v1: Path) -> None:
     other.write_bytes(file_of(first("hf://other/name"), 1, 2))
     documents = keys("list", "--json").json["keyrings"]
     assert [(one["repo"], one["source"], one["counts"], one["problem"]) for one in documents] == [
-        (REPO, known.KEYS, False, ""), (REPO, "registry", True, ""), ("hf://other/name", "registry", False, ""),
+        (REPO, places.KEYS, False, ""), (REPO, "registry", True, ""), ("hf://other/name", "registry", False, ""),
     ]  # fmt: skip
     assert documents[1]["keys"] == [
         {"id": id_of(SIGNING), "public": public(SIGNING), "from_serial": 0, "to_serial": 4, "revoked": True},
@@ -301,7 +304,7 @@ def test_list_of_what_cannot_be_used(
     damage(place)
     done = keys("list", "--json", code=5)
     error = done.json["error"]
-    assert error["code"] == "signature"
+    assert error["code"] == "keyring"
     assert error["problems"] == [{"where": str(place), "what": done.json["keyrings"][0]["problem"]}]
     assert why in done.json["keyrings"][0]["problem"]
     assert [one["counts"] for one in done.json["keyrings"]] == [False, True]
@@ -321,4 +324,4 @@ def test_list_of_what_does_not_follow(tmp_path: Path, keys: Keys, v1: Path) -> N
         done = keys("list", "--json", code=5)
         assert why in done.json["error"]["problems"][0]["what"]
         assert not any(one["counts"] for one in done.json["keyrings"])
-        expect_error(keys("add", v1, "--json", code=5), 5, "signature")
+        expect_error(keys("add", v1, "--json", code=5), 5, "keyring")
