@@ -11,11 +11,12 @@ import os
 from gdn_aot._text import shown
 from gdn_aot.errors import KeyringError, Problem, SignatureError, UntrustedError, VerificationError
 from gdn_aot.machine.owners import TRUST, policy
-from gdn_aot.trust.places import known_repositories
+from gdn_aot.trust.places import said
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from gdn_aot.trust.judge import Claim, Judgement
 
@@ -34,6 +35,11 @@ class Candidate:
     publisher = key = ""
     """The repository and the id of the key that have signed it, once that was found to count here."""
 
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """What identifies it."""
+        raise NotImplementedError
+
     def claim(self) -> Claim:
         """Return what is to be judged of it."""
         raise NotImplementedError
@@ -46,13 +52,14 @@ def admit(artifacts: Sequence[Candidate], home: str) -> list[VerificationError |
     """
     if policy() == "any":
         return [None] * len(artifacts)
-    judged = [artifact for artifact in artifacts if artifact.release or _by_owner(artifact)]
+    named = _named([artifact for artifact in artifacts if not artifact.release and _by_owner(artifact)], home)
+    judged = [artifact for artifact in artifacts if artifact.release] + named
     found: list[Judgement] = []
-    if any(artifact.release for artifact in judged) or (judged and known_repositories()):
+    if judged:
         from gdn_aot.trust.judge import judge
 
         found = judge([artifact.claim() for artifact in judged], home)
-    judgements = dict(zip(map(id, judged), found, strict=bool(found)))
+    judgements = dict(zip(map(id, judged), found, strict=True))
     return [_verdict(artifact, judgements.get(id(artifact))) for artifact in artifacts]
 
 
@@ -76,6 +83,12 @@ def home_of(place: str) -> str:
 def _by_owner(artifact: Candidate) -> bool:
     """Say whether an artifact that is not signed may be used, unless somebody has revoked it."""
     return artifact.foreign is None and policy() != "signed"
+
+
+def _named(unsigned: list[Candidate], home: str) -> list[Candidate]:
+    """Return which artifacts a keyring speaks of, which may be to revoke them."""
+    texts = said(home) if unsigned else []
+    return [one for one in unsigned if any(one.header["sha256"].encode() in text for text in texts)]
 
 
 def _verdict(artifact: Candidate, judgement: Judgement | None) -> VerificationError | None:
@@ -105,6 +118,6 @@ def _of(artifact: Candidate, repo: str, fault: VerificationError) -> Verificatio
 
 
 def _revoked(artifact: Candidate, repo: str) -> SignatureError:
-    what = f"{shown(repo)} has revoked the artifact of SHA-256 {artifact.claim().sha256}"
+    what = f"{shown(repo)} has revoked the artifact of SHA-256 {artifact.header['sha256']}"
     hint = "do not use it; gdn-aot cache verify --repair removes what is installed"
     return SignatureError(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=hint)

@@ -18,18 +18,15 @@ from gdn_aot.machine.owners import read_trusted
 from gdn_aot.trust import MAX_ENVELOPE
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import SignedKeyring, read_keyring
-from gdn_aot.trust.places import OURS, check_named, places
+from gdn_aot.trust.places import BESIDE as BESIDE  # noqa: PLC0414 - whoever writes there takes it from here
+from gdn_aot.trust.places import MAX_CHAIN, OURS, check_named, places
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BESIDE = "trust"
-"""The directory in ``GDN_AOT_HOME``, beside the store, of what was learned from registries."""
 _NOTE = 64
 """Bytes of the note which keyring was verified."""
-MAX_CHAIN = 32 * MAX_ENVELOPE
-"""Bytes of the keyrings that were taken from one registry."""
 
 
 class Known(Plain):

@@ -15,8 +15,8 @@ from gdn_aot.machine.owners import check_trust
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import SignedKeyring, read_keyring
-from gdn_aot.trust.known import BESIDE, file_name, learned_path, newest, read_placed
-from gdn_aot.trust.places import KEYS, OURS, check_named, places
+from gdn_aot.trust.known import file_name, learned_path, newest, read_placed
+from gdn_aot.trust.places import BESIDE, KEYS, OURS, check_named, places
 from gdn_aot.trust.statement import is_repository
 
 if TYPE_CHECKING:
