@@ -33,6 +33,11 @@ from gdn_aot.trust.known import file_name
 
 __all__ = ["registry", "tools"]
 
+LOADER_OF_FILES = """
+import gdn_aot
+gdn_aot.install()
+print([verdict.reason for verdict in gdn_aot.report().artifacts])
+"""
 TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions", "compiled")
 PAGES = tuple(ROOT / "docs/how-to" / f"{topic}.md" for topic in TOPICS)
 
@@ -105,6 +110,24 @@ def test_what_a_publisher_revoked_is_carried_with_the_store(decode: Built, tools
     assert bring(second) == [2, 3]
     listed = json.loads(shell("gdn-aot keys list --json", tools, tmp_path, {"GDN_AOT_HOME": str(inside), **known}))
     assert [one["revoked"] for one in listed["keyrings"] if one["counts"]] == [["a" * 64]]
+
+
+def test_the_commands_of_a_registry_and_of_a_file(decode: Built, tools: Path, tmp_path: Path) -> None:
+    """As the page writes them, with a directory of this test for the stick and a target that there is."""
+    page = (ROOT / "docs/how-to/air-gapped.md").read_text()
+    for word, instead in (("/media/stick", str(tmp_path / "stick")), ("sm_90", "sm_120"), ("/kernels/", "/registry/")):
+        page = page.replace(word, instead)
+    blocks = re.findall(r"```\n(.*?)```", page, re.DOTALL)
+    own, carried = (next(block for block in blocks if word in block) for word in ("keys new", "GDN_AOT_ARTIFACT="))
+    cwd, env = tmp_path / "work", {"GDN_AOT_HOME": str(tmp_path / "home"), "GDN_AOT_KEYS": str(tmp_path / "known")}
+    cwd.mkdir()
+    (cwd / decode.path.name).write_bytes(decode.path.read_bytes())
+    shell(own, tools, cwd, env)
+    assert [*(tmp_path / "home/store/artifacts").iterdir()]
+    loader = f"{carried}\n{shlex.quote(sys.executable)} -c {shlex.quote(LOADER_OF_FILES)}"
+    env = {name: str(tmp_path / name) for name in env}
+    said = shell(loader, tools, tmp_path / "other", {**env, "GDN_AOT_TRUST": "signed"})
+    assert "signed by hf://org/kernels" in said
 
 
 def test_a_repository_is_copied(registry: Path, decode: Built, tools: Path, tmp_path: Path) -> None:
