@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from commands import contents
 from helpers import Done, expect_error, gdn_aot
-from keyrings import DAY, FILE, NEW_ROOTS, REPO, ROOTS, SIGNING, file_of, first, id_of, public
+from keyrings import DAY, FILE, NEW_ROOTS, REPO, ROOTS, SIGNING, changed, file_of, first, id_of, private, public
+from signing import sealed
 
 from gdn_aot.trust import edit, known, places
 from gdn_aot.trust.envelope import key_id
-from gdn_aot.trust.keyring import read_keyring
+from gdn_aot.trust.keyring import Key, read_keyring
 from gdn_aot.trust.signer import read_private
 
 Keys = Callable[..., Done]
@@ -309,6 +310,66 @@ def test_list_of_what_cannot_be_used(
     assert why in done.json["keyrings"][0]["problem"]
     assert [one["counts"] for one in done.json["keyrings"]] == [False, True]
     assert f"{place}: " in keys("list", code=5).err
+
+
+NEUTRAL = "01" + "00" * 31
+"""For which anybody can sign."""
+
+
+@pytest.mark.parametrize("field", ["roots", "keys"])
+def test_keys_that_anybody_can_sign_for(tmp_path: Path, keys: Keys, field: str) -> None:
+    good = first()
+    bad = [*good.roots[:2], NEUTRAL] if field == "roots" else [Key(**{**good.keys[0].to_dict(), "public": NEUTRAL})]
+    made = changed(good, **{field: bad})
+    path = tmp_path / "made.json"
+    path.write_bytes(sealed(made, [private(1), private(2)]).envelope.encode())
+    assert "anybody or nobody can sign" in expect_error(keys("add", path, "--json", code=5), 5, "signature")["message"]
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / FILE).write_bytes(path.read_bytes())
+    assert "anybody or nobody can sign" in keys("list", "--json", code=5).json["keyrings"][0]["problem"]
+    words = [word for number in (1, 2) for word in ("--root-public", public(number))]
+    new = ("new", "--repo", REPO, *words, "--root-public", public(3), "--public", NEUTRAL, "-o", tmp_path / "new.json")
+    assert "anybody or nobody can sign" in expect_error(keys(*new, "--json", code=2), 2, "usage")["message"]
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_a_directory_that_others_may_write(tmp_path: Path, keys: Keys, v1: Path) -> None:
+    keys("add", v1)
+    folder = tmp_path / "known"
+    folder.chmod(0o777)
+    done = keys("list", "--json", code=5)
+    (problem,) = done.json["error"]["problems"]
+    assert problem["where"] == str(folder)
+    assert "may be written by others" in problem["what"]
+    assert [(one["path"], one["counts"]) for one in done.json["keyrings"]] == [
+        (str(folder), False), (str(folder / FILE), True),
+    ]  # fmt: skip
+    folder.chmod(0o755)
+    keys("list")
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path, keys: Keys, v1: Path) -> None:
+    """Which `keys add` makes."""
+    error = keys("list", "--json", code=5).json["error"]
+    assert (error["code"], error["problems"][0]["where"]) == ("keyring", str(tmp_path / "known"))
+    said = keys("list", code=5).err
+    assert said.count("cannot be read") == 1
+    relative = {places.KEYS: "known"}
+    for words in (("list",), ("add", v1)):
+        done = gdn_aot("keys", *words, "--json", home=tmp_path / "home", extra=relative, code=5)
+        assert done.json["error"]["code"] == "keyring"
+        assert "is not absolute" in done.out
+    keys("add", v1)
+    keys("list")
+
+
+def test_the_roots_of_somebody_else(tmp_path: Path, keys: Keys, v1: Path) -> None:
+    keys("add", v1)
+    path = tmp_path / "other.json"
+    path.write_bytes(file_of(edit.revoke(first(roots=NEW_ROOTS), DAY, ["a" * 64]), 4, 5))
+    error = expect_error(keys("add", path, "--json", code=5), 5, "signature")
+    assert "its roots are others than those of version 1" in error["message"]
+    assert "ask the publisher" in error["hint"]
 
 
 def test_list_of_what_does_not_follow(tmp_path: Path, keys: Keys, v1: Path) -> None:
