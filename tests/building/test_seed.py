@@ -20,7 +20,6 @@ from builds import Built
 from commands import contents, refused
 from helpers import NO_BYTECODE, ROOT, expect_error, gdn_aot, python, run
 from msgspec.structs import replace
-from signing import Publisher
 
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as manifests
@@ -28,8 +27,6 @@ from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.building import seed
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.machine import installed
-from gdn_aot.registry.directory import DirectoryRegistry
-from gdn_aot.registry.publish import publish
 from gdn_aot.store.install import install
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import StoredArtifact
@@ -264,35 +261,6 @@ def test_a_corrupted_artifact(refuse: Refuse, decode: Built, tmp_path: Path) -> 
     broken = tmp_path / "broken.tar.zst"
     broken.write_bytes(data)
     refuse(broken, code=5, kind="verification")
-
-
-def test_whose_artifact(refuse: Refuse, decode: Built, tmp_path: Path) -> None:
-    """A file, or the directory of an installed one: as when it is loaded."""
-    org = Publisher()
-    only = {"GDN_AOT_TRUST": "signed", **org.known_in(tmp_path / "keys")}
-    file = tmp_path / "kernels.tar.zst"
-    shutil.copy(decode.path, file)
-    installed_one = Path(install(Store(str(tmp_path / "home")), decode.artifact).place)
-    for path in (file, installed_one):
-        assert "not signed" in refuse(path, extra=only, code=5, kind="untrusted")["message"]
-    registry = DirectoryRegistry(str(tmp_path / "registry"))
-    publish(registry, [decode.path], create=True, signing=org.signing())
-    (statement,) = (tmp_path / "registry/targets").glob("*.sig.json")
-    for beside in (tmp_path / "kernels.sig.json", installed_one / "release.json"):
-        shutil.copy(statement, beside)
-    revoking = {
-        **only,
-        **org.known_in(tmp_path / "newer", org.signed(org.keyring(2, revoked=[decode.artifact.sha256]))),
-    }
-    for path in (file, installed_one):
-        assert "has revoked" in refuse(path, extra=revoking, code=5, kind="signature")["message"]
-    gdn_aot("seed", file, "--into", tmp_path / "signed", home=tmp_path / "home", extra=only)
-    gdn_aot("seed", installed_one, "--into", tmp_path / "signed", home=tmp_path / "home", extra=only)
-    for beside in (tmp_path / "kernels.sig.json", installed_one / "release.json"):
-        beside.unlink()
-    for path in (file, installed_one):
-        error = refuse(path, extra={**revoking, "GDN_AOT_TRUST": "owner"}, code=5, kind="signature")
-        assert "has revoked" in error["message"], "whether or not its statement is there"
 
 
 def test_other_versions_are_refused(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
