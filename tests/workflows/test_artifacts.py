@@ -284,7 +284,8 @@ def test_what_is_published_and_when() -> None:
     steps = {step["name"]: step for job in jobs.values() for step in job["steps"]}
     assert steps["Attest"]["with"]["subject-path"] == "dist/*.tar.zst"
     attested = {"BUNDLE": f"${{{{ steps.{steps['Attest']['id']}.outputs.bundle-path }}}}"}
-    assert steps["Provenance"]["env"] == {**attested, "VISIBILITY": "${{ github.event.repository.visibility }}"}
+    asked = {"VISIBILITY": "${{ github.event.repository.visibility }}", "GH_TOKEN": "${{ github.token }}"}
+    assert steps["Provenance"]["env"] == {**attested, **asked}
     keys = [step["name"] for job in jobs.values() for step in job["steps"] if "SIGNING_KEY" in str(step)]
     assert keys == ["Publish"]
     assert steps["Publish"]["env"]["GDN_AOT_SIGNING_KEY"] == "${{ secrets.GDN_AOT_SIGNING_KEY }}"
