@@ -135,6 +135,14 @@ class SignatureError(
     """A statement of a publisher is missing, or does not count here, or says something else."""
 
 
+class KeyringError(
+    VerificationError,
+    code="keyring",
+    hint="put a sound one there with gdn-aot keys add, or remove that file; gdn-aot keys list says what is wrong",
+):
+    """A keyring of this machine is damaged, or somebody else may have written it: it says nothing of any artifact."""
+
+
 class ProvenanceError(
     VerificationError, code="provenance", hint="do not use this file unless you know another way who built it"
 ):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# With a network: fetch into a new store and pack it.
+# With a network: fetch into a new store and pack it, with the keyrings that the registry had and this machine verified.
 #
 #   ./export.sh gdn-aot-store.tar --arch sm_120 --provider fla --provider-version 0.6.0 --triton 3.6.0
 #
@@ -14,5 +14,9 @@ export GDN_AOT_HOME
 trap 'rm -rf "$GDN_AOT_HOME"' EXIT
 
 gdn-aot fetch "$@"
-tar -C "$GDN_AOT_HOME" --exclude=.lock -cf "$archive" store
+set -- store
+for keyrings in "$GDN_AOT_HOME"/trust/*.jsonl; do
+  [ ! -f "$keyrings" ] || set -- "$@" "trust/${keyrings##*/}"  # what was seen or verified here counts for nobody else
+done
+tar -C "$GDN_AOT_HOME" --exclude=.lock -cf "$archive" "$@"
 sha256sum "$archive"

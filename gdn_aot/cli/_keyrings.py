@@ -12,7 +12,7 @@ from gdn_aot._files import read_regular, write_whole
 from gdn_aot._files import write_new as _write_new
 from gdn_aot._text import plural, shown
 from gdn_aot.cli._output import emit_json, note, out, out_path
-from gdn_aot.errors import NotWritableError, SignatureError, UnreadableError, UsageError
+from gdn_aot.errors import NotWritableError, SignatureError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -106,19 +106,17 @@ def known_of(repo: str) -> list[Keyring]:
     """Return the versions of a repository's keyring that are known here, the one that counts last, all of them sound.
 
     Raises:
-        UnreadableError: One cannot be read.
-        VerificationError: One is damaged, or somebody else may have written it.
+        KeyringError: One cannot be read or is damaged, or somebody else may have written it.
     """
     from gdn_aot.store.store import default_home
-    from gdn_aot.trust.known import newest
+    from gdn_aot.trust.known import at_fault, newest
 
-    try:
-        chain = newest(repo, default_home())
-    except OSError as error:
-        raise UnreadableError(f"cannot read a keyring of {repo}: {error}") from error
+    chain = newest(repo, default_home())
     for known in chain:
-        with naming(Path(known.path), f"remove {known.path}, or put a sound one there"):
+        try:
             known.signed.verify()
+        except SignatureError as error:
+            raise at_fault(known.path, error) from error
     return [known.signed.keyring for known in chain]
 
 
@@ -128,32 +126,43 @@ def put(path: Path, content: bytes) -> bool:
     Raises:
         NotWritableError: It cannot be written.
     """
-    before = os.umask(0o022)
-    try:
-        with writing(path):
-            if path.is_file() and path.read_bytes() == content:
-                return False
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content, sync=True, mode=0o644)
-    finally:
-        os.umask(before)
+    with _for_all(), writing(path):
+        if path.is_file() and path.read_bytes() == content:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content, sync=True, mode=0o644)
     return True
 
 
+@contextmanager
+def _for_all() -> Iterator[None]:
+    """Let all users read what is made, and this one alone write it."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def place_for(*, system: bool) -> Path:
-    """Return the directory that keyrings are added to.
+    """Return the directory that keyrings are added to; one that the environment names is there then.
 
     Raises:
         UsageError: This user has none.
+        NotWritableError: It cannot be made.
     """
-    from gdn_aot.trust.known import KEYS, SYSTEM, places
+    from gdn_aot.trust.places import KEYS, SYSTEM, places
 
     if system:
         return Path(SYSTEM)
     source, folder = places()[-1]
     if source not in ("user", KEYS):
         raise UsageError("this user has no home directory", hint=f"use --system, or let {KEYS} name a directory")
-    return Path(folder)
+    path = Path(folder)
+    if source == KEYS and path.is_absolute() and not os.path.lexists(path):
+        with _for_all(), writing(path):
+            path.mkdir(parents=True)
+    return path
 
 
 def write_new(files: Mapping[Path, bytes]) -> None:

@@ -124,11 +124,17 @@ def indented(text: str) -> str:
 
 
 def problems_of(error: GdnAotError, *, brief: bool = False) -> list[Problem]:
-    """Return what an error lists; if brief, what a person can read of a long list of artifacts that do not fit."""
+    """Return what an error lists; if brief, not what its message says, nor all artifacts of many that do not fit."""
+    if brief and len(error.problems) == 1 and _is_said(error.problems[0], error.message):
+        return []
     more = len(error.problems) - _MOST_REASONS
     if not brief or more <= 0 or not isinstance(error, NoArtifactError):
         return list(error.problems)
     return [*error.problems[:_MOST_REASONS], Problem("", f"and {more} more, which --json lists")]
+
+
+def _is_said(problem: Problem, message: str) -> bool:
+    return problem.where in message and problem.what in message
 
 
 def describe(code: str, message: str, hint: str, problems: Sequence[Problem] = ()) -> dict[str, object]:

@@ -31,7 +31,7 @@ from gdn_aot.cli._keyrings import (
     write_new,
 )
 from gdn_aot.cli._output import conclude, emit_json, note, out, out_path
-from gdn_aot.errors import Problem, SignatureError, UsageError
+from gdn_aot.errors import KeyringError, Problem, SignatureError, UsageError
 
 _MAX_SERIAL = (1 << 53) - 1
 _keyring = click.argument("keyring", metavar="KEYRING", type=_options.path)
@@ -144,7 +144,7 @@ def list_command(*, quiet: bool, as_json: bool) -> None:
     if problems:
         what = f"{plural(len(problems), 'keyring')} here cannot be used"
         hint = "put a sound one there with gdn-aot keys add, or remove the file"
-        error = SignatureError(what, problems, hint=hint)
+        error = KeyringError(what, problems, hint=hint)
     if as_json:
         conclude({"keyrings": [*map(found_document, found)]}, error, as_json=True)
         return
@@ -176,18 +176,27 @@ def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None
       gdn-aot keys add keyring.json
       sudo gdn-aot keys add --system /media/stick/registry/keyrings/1.json
     """  # noqa: D301 - \b is click's
-    from gdn_aot.trust.known import KEYS, SYSTEM, file_name
+    from gdn_aot.trust.envelope import key_id
+    from gdn_aot.trust.known import file_name
+    from gdn_aot.trust.places import KEYS, SYSTEM
 
     if system and os.environ.get(KEYS):
         raise UsageError(f"{KEYS} names a directory in place of {SYSTEM}", hint=f"unset {KEYS}, or leave out --system")
     signed = read(file)
     with unfinished(file):
         signed.verify()
+    folder = place_for(system=system)
     chain = known_of(signed.keyring.repo)
     if chain and signed.keyring not in chain:
+        last = chain[-1]
+        others = {key_id(bytes.fromhex(root)) for root in last.roots}.isdisjoint(signed.envelope.signatures)
+        if others and signed.keyring.version >= last.version:
+            what = f"its roots are others than those of version {last.version}, which is known here"
+            hint = "ask the publisher which is right; gdn-aot keys list says where the other lies"
+            raise SignatureError(f"{file}: {what}", hint=hint)
         with naming(file, "a keyring follows only what two of its roots have signed"):
-            signed.verify(chain[-1])
-    place = place_for(system=system) / file_name(signed.keyring.repo)
+            signed.verify(last)
+    place = folder / file_name(signed.keyring.repo)
     changed = put(place, signed.envelope.encode())
     if as_json:
         emit_json({"path": str(place), "changed": changed, **document(signed)})

@@ -35,7 +35,9 @@ def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -
     """Write artifacts into a Triton cache, for processes that do not import gdn_aot. Needs no GPU.
 
     FILE is an artifact file, or the directory of an installed one, which gdn-aot fetch prints; or several of them with
-    a line for each. Without FILE it is everything in the store that fits the installed provider and Triton.
+    a line for each. Without FILE it is everything in the store that fits the installed provider and Triton. What a
+    known publisher has revoked is refused, and with GDN_AOT_TRUST=signed so is what is not signed. The signature of a
+    file lies beside it, as NAME.sig.json.
 
     Such processes find every binary and every autotuning choice in it, with the same Triton, provider and TRITON_* and
     FLA_* variables as here. What is in DIR already stays; seeding again repairs what is broken.
@@ -119,9 +121,20 @@ def _fitting() -> Iterator[str]:
 
 def _open(place: str) -> Artifact | StoredArtifact:
     from gdn_aot.artifact.verify import open_artifact
+    from gdn_aot.store.admission import check_admitted
+    from gdn_aot.store.store import default_home
+    from gdn_aot.store.stored import NamedArtifact
     from gdn_aot.store.whole import open_installed
 
-    return open_installed(place) if is_folder(place) else open_artifact(place)
+    if is_folder(place):
+        return open_installed(place)
+    artifact = open_artifact(place)
+    try:
+        check_admitted(NamedArtifact(place, artifact.manifest.identifier, artifact.sha256), default_home())
+    except OSError as error:
+        what = f"cannot read the signature of {place}: {error.strerror or error}"
+        raise UsageError(what, hint="let this user read the file beside it that ends with .sig.json") from error
+    return artifact
 
 
 def _together(artifacts: Sequence[Artifact | StoredArtifact], documents: Sequence[dict[str, Any]]) -> dict[str, Any]:

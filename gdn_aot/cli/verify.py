@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import conclude, out, problems_json
-from gdn_aot.errors import ProvenanceError, UsageError
+from gdn_aot.errors import ProvenanceError, SignatureError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,11 @@ def command(
     bundle: Path | None,
     as_json: bool,
 ) -> None:
-    """Check every digest and rule of an artifact; exit 5 and name every problem if one fails."""
+    """Check every digest and rule of an artifact; exit 5 and name every problem if one fails.
+
+    What a publisher whose keyring is known here has revoked fails too, and so does a signature beside the file that is
+    wrong. That there is none is not said.
+    """
     from gdn_aot.artifact.verify import examine
 
     expected = None if provenance is None else _expected(provenance, workflow, ref)
@@ -59,6 +64,8 @@ def command(
             built = _built(report, expected, bundle)
         except ProvenanceError as found:
             problems, error = [*found.problems], found
+    if error is None and (refusal := _refusal(report)):
+        problems, error = [*refusal.problems], refusal
     document = {
         "ok": error is None,
         "problems": problems_json(problems),
@@ -73,6 +80,21 @@ def command(
         out(f"{click.format_filename(report.path)}: ok, {report.size} bytes, sha256 {report.sha256}")
         for name, text in (built or {}).items():
             out(f"  {name}: {text}")
+
+
+def _refusal(report: Examination) -> SignatureError | None:
+    """Return why nobody should use a file, sound or not, going by the keyrings that are known here."""
+    from gdn_aot.store.admission import admit
+    from gdn_aot.store.store import default_home
+    from gdn_aot.store.stored import NamedArtifact
+
+    if report.manifest is None:
+        return None
+    with suppress(OSError):
+        named = NamedArtifact(str(report.path), report.manifest.identifier, report.sha256)
+        (fault,) = admit([named], default_home())
+        return fault if isinstance(fault, SignatureError) else None
+    return None
 
 
 def _expected(repository: str, workflow: str | None, refs: tuple[str, ...]) -> Expected:

@@ -28,9 +28,13 @@ def read_trust(home: str) -> Section:
     found = survey(home)
     today = dt.datetime.now(tz=dt.timezone.utc).date()
     facts = {"policy": policy(), "keyrings": [_facts(one, today) for one in found]}
-    hint = "put it there again: gdn-aot keys add"
-    obstacles = [(f"the keyring {one.path} is refused: {one.problem}", hint) for one in found if one.problem]
-    return make_section("trust", facts, obstacles, _rows(found, today))
+    return make_section("trust", facts, [_obstacle(one) for one in found if one.problem], _rows(found, today))
+
+
+def _obstacle(one: Found) -> tuple[str, str]:
+    if one.repo:
+        return f"the keyring {one.path} is refused: {one.problem}", "put it there again: gdn-aot keys add"
+    return f"{one.path}, a place of keyrings: {one.problem}", "let this user read it, and nobody else write it"
 
 
 def _facts(one: Found, today: dt.date) -> dict[str, object]:
@@ -62,7 +66,7 @@ def _rows(found: list[Found], today: dt.date) -> Iterator[tuple[str, object]]:
         yield "keyrings", "none: no signature counts here"
     for one in found:
         if one.signed is None:
-            yield "keyring", f"{one.path}: refused: {one.problem}"
+            yield "keyring", f"{one.path}: {'refused: ' if one.repo else ''}{one.problem}"
             continue
         keyring = one.signed.keyring
         days = _days(keyring.created, today)

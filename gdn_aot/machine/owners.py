@@ -21,7 +21,7 @@ and nothing else. ``any``: whatever is there, of whoever wrote it."""
 
 def policy() -> str:
     """Return which of `TRUSTS` the environment asks for; ``owner`` if it asks for none of them."""
-    asked = os.environ.get(TRUST, "")
+    asked = os.environ.get(TRUST, "").strip().lower()
     return asked if asked in TRUSTS else TRUSTS[0]
 
 
@@ -35,8 +35,10 @@ def user() -> int | None:
     return os.geteuid() if hasattr(os, "geteuid") else None
 
 
-def check_trust(status: os.stat_result, path: str) -> None:
+def check_trust(status: os.stat_result, path: str, *, always: bool = False) -> None:
     """Check by its status that root or this user alone may have written something, where owners have numbers.
+
+    ``GDN_AOT_TRUST=any`` lifts that, but not ``always``, which is for what says whom to trust.
 
     Raises:
         UntrustedError: Others may have.
@@ -48,21 +50,20 @@ def check_trust(status: os.stat_result, path: str) -> None:
         what = f"belongs to user {status.st_uid}, who is neither root nor user {who}"
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         what = f"may be written by others: its mode is {stat.S_IMODE(status.st_mode):04o}"
-    if what and not trusts_any():
+    if what and (always or not trusts_any()):
         raise UntrustedError(f"{path} {what}", [Problem(path, what)])
 
 
 def read_trusted(path: str, limit: int) -> bytes:
-    """Return what a regular file holds that the user named, of at most ``limit`` bytes.
+    """Return what a regular file holds that says whom to trust, of at most ``limit`` bytes.
 
     Raises:
         OSError: It cannot be read, is no regular file or too large.
-        UntrustedError: Others may have written it.
+        UntrustedError: Others may have written it, whatever the environment asks for.
     """
-    content, foreign = read_owned(path, limit)
-    if foreign is not None:
-        raise foreign
-    return content
+    with os.fdopen(open_regular(path), "rb") as file:
+        check_trust(os.fstat(file.fileno()), path, always=True)
+        return file.read(check_size(file.fileno(), limit, path))
 
 
 def read_owned(path: str, limit: int) -> tuple[bytes, UntrustedError | None]:

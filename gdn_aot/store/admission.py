@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 
 from gdn_aot._text import shown
-from gdn_aot.errors import Problem, UntrustedError, VerificationError
+from gdn_aot.errors import KeyringError, Problem, SignatureError, UntrustedError, VerificationError
 from gdn_aot.machine.owners import TRUST, policy
+from gdn_aot.trust.places import said
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from gdn_aot.trust.judge import Claim, Judgement
 
@@ -33,6 +35,11 @@ class Candidate:
     publisher = key = ""
     """The repository and the id of the key that have signed it, once that was found to count here."""
 
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """What identifies it."""
+        raise NotImplementedError
+
     def claim(self) -> Claim:
         """Return what is to be judged of it."""
         raise NotImplementedError
@@ -45,13 +52,14 @@ def admit(artifacts: Sequence[Candidate], home: str) -> list[VerificationError |
     """
     if policy() == "any":
         return [None] * len(artifacts)
-    signed = [artifact for artifact in artifacts if artifact.release]
+    named = _named([artifact for artifact in artifacts if not artifact.release and _by_owner(artifact)], home)
+    judged = [artifact for artifact in artifacts if artifact.release] + named
     found: list[Judgement] = []
-    if signed:
+    if judged:
         from gdn_aot.trust.judge import judge
 
-        found = judge([artifact.claim() for artifact in signed], home)
-    judgements = dict(zip(map(id, signed), found, strict=True))
+        found = judge([artifact.claim() for artifact in judged], home)
+    judgements = dict(zip(map(id, judged), found, strict=True))
     return [_verdict(artifact, judgements.get(id(artifact))) for artifact in artifacts]
 
 
@@ -72,11 +80,24 @@ def home_of(place: str) -> str:
     return os.path.dirname(os.path.dirname(os.path.dirname(place)))
 
 
+def _by_owner(artifact: Candidate) -> bool:
+    """Say whether an artifact that is not signed may be used, unless somebody has revoked it."""
+    return artifact.foreign is None and policy() != "signed"
+
+
+def _named(unsigned: list[Candidate], home: str) -> list[Candidate]:
+    """Return which artifacts a keyring speaks of, which may be to revoke them."""
+    texts = said(home) if unsigned else []
+    return [one for one in unsigned if any(one.header["sha256"].encode() in text for text in texts)]
+
+
 def _verdict(artifact: Candidate, judgement: Judgement | None) -> VerificationError | None:
     why = "it is not signed"
     if judgement is not None:
         if judgement.fault is not None:
-            return _of(artifact, judgement)
+            return _of(artifact, judgement.repo, judgement.fault)
+        if judgement.revoked:
+            return _revoked(artifact, judgement.revoked)
         if judgement.key:
             artifact.publisher, artifact.key = judgement.repo, judgement.key
             return None
@@ -87,9 +108,16 @@ def _verdict(artifact: Candidate, judgement: Judgement | None) -> VerificationEr
     return artifact.foreign
 
 
-def _of(artifact: Candidate, judgement: Judgement) -> VerificationError:
-    fault = judgement.fault
-    what = shown(f"the signature of {judgement.repo or 'its publisher'}: {fault}", 500)
-    kind = type(fault) if isinstance(fault, VerificationError) else UntrustedError
+def _of(artifact: Candidate, repo: str, fault: VerificationError) -> VerificationError:
+    if isinstance(fault, KeyringError):  # the artifact may be sound, and is not to blame
+        what = shown(f"whether {repo or 'its publisher'} has signed it cannot be said: {fault}", 1000)
+        return KeyringError(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=fault.hint)
+    what = shown(f"the signature of {repo or 'its publisher'}: {fault}", 500)
     hint = "fetch it again; if it stays so do not use it: gdn-aot keys list says whose signatures count here"
-    return kind(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=hint)
+    return type(fault)(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=hint)
+
+
+def _revoked(artifact: Candidate, repo: str) -> SignatureError:
+    what = f"{shown(repo)} has revoked the artifact of SHA-256 {artifact.header['sha256']}"
+    hint = "do not use it; gdn-aot cache verify --repair removes what is installed"
+    return SignatureError(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=hint)

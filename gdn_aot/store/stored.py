@@ -187,6 +187,34 @@ class UnpackedArtifact(StoredArtifact):
         return self._blobs[sha256]
 
 
+class NamedArtifact(Candidate):
+    """An artifact file that somebody names to a command.
+
+    Args:
+        path: Of the file. Its statement lies beside it.
+        identifier: Of the artifact, as it was found to be in it.
+        sha256: Of the file.
+
+    Raises:
+        OSError: The statement is there and cannot be read.
+    """
+
+    def __init__(self, path: str, identifier: str, sha256: str) -> None:
+        self.place, self.release = path, release_beside(path)
+        self._header = {"identifier": identifier, "sha256": sha256}
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """What identifies it."""
+        return self._header
+
+    def claim(self) -> Claim:
+        """Return what is to be judged of it."""
+        from gdn_aot.trust.judge import Claim
+
+        return Claim(self.release, self.header["identifier"], self.header["sha256"], None, "")
+
+
 def read_release(place: str) -> bytes:
     """Return what its publisher signed of an installed artifact, or nothing if there is none, or it cannot be read."""
     with suppress(OSError), open_place(place) as folder:

@@ -10,13 +10,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import plural, suggest
-from gdn_aot.errors import NothingSelectedError, Problem, UnreadableError, UntrustedError, VerificationError
+from gdn_aot.errors import (
+    KeyringError,
+    NothingSelectedError,
+    Problem,
+    UnreadableError,
+    UntrustedError,
+    VerificationError,
+)
 from gdn_aot.store.folder import ARTIFACTS, is_hidden, open_below, open_place
 from gdn_aot.store.install import discard_artifact, size_of, temporaries, writing
 from gdn_aot.store.lock import undisturbed
 from gdn_aot.store.origins import ORIGIN, identity, read_origins
 from gdn_aot.store.stored import StoredArtifact
 from gdn_aot.store.whole import UNREADABLE, Hidden, faults, problems_of
+from gdn_aot.trust.places import KEYS
+from gdn_aot.trust.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -218,6 +227,8 @@ class Audit:
     size: int
     """Bytes of the artifacts."""
     problems: tuple[Problem, ...]
+    keyrings: tuple[Problem, ...]
+    """Those of them that are of keyrings: no repair changes one, or removes what is refused because of one."""
     removed: tuple[InstalledArtifact, ...]
     """Damaged artifacts that were removed."""
     freed: int
@@ -232,12 +243,17 @@ class Audit:
         """Return the problems as an exception, of a store that was ``repaired`` those that stay; None without any."""
         if self.hidden and (repaired or len(self.hidden) == len(self.problems)):
             return UnreadableError(f"not all of the store {self.path} can be read", self.hidden)
+        if self.keyrings and (repaired or len(self.keyrings) == len(self.problems)):
+            count = plural(len(self.keyrings), "keyring")
+            return KeyringError(f"what {count} here would vouch for cannot be used", self.keyrings)
         if repaired or not self.problems:
             return None
         hint = (
             "remove what is damaged with gdn-aot cache verify --repair, then fetch it again; what others may write "
             "stays: take the right away with chmod or chown"
         )
+        if self.keyrings:
+            hint = f"first of all: {KeyringError.default_hint}"
         count = plural(len(self.problems), "problem")
         return VerificationError(f"the store {self.path} is damaged: {count}", list(self.problems), hint=hint)
 
@@ -271,11 +287,16 @@ def _shared(store: Store) -> list[Problem]:
     return found
 
 
-def _is_foreign(place: str) -> bool:
-    """Say whether an artifact is refused for whose it is: it may be sound for its owner, so a repair leaves it."""
+def _keyrings(home: str) -> list[Problem]:
+    """Return what is wrong with keyrings, so that it cannot be said what they vouch for."""
+    return [Problem(one.path, one.problem) for one in survey(home) if one.problem and (one.repo or one.source == KEYS)]
+
+
+def _stays(place: str) -> bool:
+    """Say whether a repair leaves an artifact that is refused: its owner, or a sound keyring, may find it sound."""
     try:
         StoredArtifact(place)
-    except UntrustedError:
+    except (KeyringError, UntrustedError):
         return True
     except UNREADABLE:
         pass
@@ -298,7 +319,8 @@ def _nameless(place: str) -> list[Problem]:
 
 def _audit(store: Store, repair: Changing | None = None) -> Audit:
     artifacts = ls(store)
-    problems = _shared(store)
+    keyrings = _keyrings(store.home) if store.exists() else []
+    problems = [*keyrings, *_shared(store)]
     removed, blobs, freed = [], 0, 0
     for artifact in artifacts:
         with suppress(*UNREADABLE):
@@ -306,7 +328,7 @@ def _audit(store: Store, repair: Changing | None = None) -> Audit:
         found, nameless = faults(artifact.place, deep=True), _nameless(artifact.place)
         problems += [*found, *nameless]
         hidden = any(isinstance(problem, Hidden) for problem in (*found, *nameless))
-        if repair and found and not hidden and not _is_foreign(artifact.place):
+        if repair and found and not hidden and not _stays(artifact.place):
             discard_artifact(repair, os.path.basename(artifact.place))
             removed.append(artifact)
             freed += artifact.size
@@ -321,6 +343,7 @@ def _audit(store: Store, repair: Changing | None = None) -> Audit:
         blobs=blobs,
         size=sum(artifact.size for artifact in artifacts),
         problems=tuple(problems),
+        keyrings=tuple(keyrings),
         removed=tuple(removed),
         freed=freed,
     )

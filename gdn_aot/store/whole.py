@@ -6,7 +6,16 @@ import hashlib
 import os
 from contextlib import suppress
 
-from gdn_aot.errors import GdnAotError, Problem, UnreadableError, UsageError, VerificationError
+from gdn_aot.errors import (
+    GdnAotError,
+    KeyringError,
+    Problem,
+    SignatureError,
+    UnreadableError,
+    UntrustedError,
+    UsageError,
+    VerificationError,
+)
 from gdn_aot.store.folder import is_hidden, open_place
 from gdn_aot.store.store import Store
 from gdn_aot.store.stored import MANIFEST, PACK, StoredArtifact, read_manifest
@@ -58,7 +67,7 @@ def open_installed(path: str) -> StoredArtifact:
         UsageError: That is no artifact of a store.
         UnknownFormatError: A newer gdn-aot made the store.
         UnreadableError: It, or the store, cannot be read.
-        VerificationError: It is not whole, as `faults` sees it.
+        VerificationError: It is not whole, as `faults` sees it; a kind of its own if it may not be used.
     """
     place = os.path.realpath(path).replace(os.sep, "/")
     root = os.path.dirname(os.path.dirname(place))
@@ -69,6 +78,12 @@ def open_installed(path: str) -> StoredArtifact:
     if hidden := [problem for problem in problems if isinstance(problem, Hidden)]:
         raise UnreadableError(f"the artifact {place} cannot be read", hidden)
     if problems:
+        try:
+            StoredArtifact(place)
+        except (KeyringError, SignatureError, UntrustedError):
+            raise
+        except UNREADABLE:
+            pass
         hint = "gdn-aot fetch installs it again"
         raise VerificationError(f"the artifact {place} is damaged", problems, hint=hint)
     return StoredArtifact(place)

@@ -67,6 +67,15 @@ def verify_all(signed: Sequence[Signed]) -> bool:
     return _is_torsion([(_BASE, total), *negated])
 
 
+def is_key(public: bytes) -> bool:
+    """Say whether 32 bytes can be a public key: a point, written as the RFC says, that is not of small order.
+
+    Anybody can sign for a point of small order. `verify_all` takes them as the RFC does, which costs it nothing.
+    """
+    point = _point(public) if len(public) == PUBLIC else None
+    return point is not None and not _is_torsion([(point, 1)])
+
+
 def _point(data: bytes) -> Point | None:
     """Return the point that 32 bytes encode, or None."""
     y = int.from_bytes(data, "little")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gdn_aot._text import shown
 from gdn_aot.errors import SignatureError, UsageError
-from gdn_aot.trust.ed25519 import verify_all
+from gdn_aot.trust.ed25519 import is_key, verify_all
 from gdn_aot.trust.envelope import Envelope, key_id, refused
 from gdn_aot.trust.keyring import KEYRING, ROOTS, THRESHOLD, Key, Keyring, SignedKeyring, read_keyring
 from gdn_aot.trust.statement import is_digest, is_repository
@@ -168,6 +168,9 @@ def _sound(keyring: Keyring) -> Keyring:
     if twice:
         what = f"key {ids(sorted(twice))[0]} would have two roles: every root and every key that signs is another"
         raise UsageError(what, hint="make a new one: gdn-aot keys new --key")
+    if wrong := [public for public in keyring.publics() if not is_key(bytes.fromhex(public))]:
+        hint = "take the public key from whoever has the private one: gdn-aot keys new --key"
+        raise UsageError(f"{wrong[0]} is no public key of Ed25519: anybody or nobody can sign for it", hint=hint)
     try:
         return read_keyring(unsigned(keyring).envelope.encode()).keyring
     except SignatureError as error:

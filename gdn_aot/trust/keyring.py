@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from gdn_aot._plain import Plain
 from gdn_aot.errors import SignatureError
-from gdn_aot.trust.ed25519 import verify_all
+from gdn_aot.trust.ed25519 import is_key, verify_all
 from gdn_aot.trust.envelope import Envelope, decode, dump, key_id, load, refused
 from gdn_aot.trust.statement import MAX_SERIAL, check, is_digest, is_repository
 
@@ -96,6 +96,10 @@ class Keyring(Plain):
         keys = [{name: getattr(key, name) for name in _KEY} for key in self.keys]
         return dump({name: keys if name == "keys" else getattr(self, name) for name in _FIELDS})
 
+    def publics(self) -> list[str]:
+        """Return all of its keys: the roots, those of the version before, and the keys that sign."""
+        return [*self.roots, *self.former_roots, *(key.public for key in self.keys)]
+
     def key(self, identifier: str) -> Key | None:
         """Return a key by its id."""
         return next((key for key in self.keys if key.id == identifier), None)
@@ -143,13 +147,19 @@ class SignedKeyring(Plain):
     def verify(self, known: Keyring | None = None) -> Keyring:
         """Return the keyring if its signatures are right and, where an older version is given, follow that.
 
+        Whoever adds, lists, publishes or fetches a keyring asks for this. The loader does not, and so does not look
+        whether its keys can be ones.
+
         Raises:
-            SignatureError: They are not.
+            SignatureError: They are not, or one of its keys can be none.
         """
         if known is not None:
             self.check_follows(known)
         if not verify_all(self.signed()):
             raise refused("has a signature that is not right", self.name)
+        for public in self.keyring.publics():
+            if not is_key(bytes.fromhex(public)):
+                raise refused(f"has {public} as a key, for which anybody or nobody can sign", self.name)
         return self.keyring
 
     def _count(self, roots: Sequence[str], whose: str) -> None:

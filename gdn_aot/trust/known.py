@@ -13,29 +13,20 @@ from contextlib import contextmanager, suppress
 
 from gdn_aot._files import is_folder, is_there, read_regular
 from gdn_aot._plain import Plain
-from gdn_aot.errors import SignatureError, UntrustedError
+from gdn_aot.errors import KeyringError, Problem, SignatureError, UntrustedError
 from gdn_aot.machine.owners import read_trusted
 from gdn_aot.trust import MAX_ENVELOPE
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import SignedKeyring, read_keyring
+from gdn_aot.trust.places import BESIDE as BESIDE  # noqa: PLC0414 - whoever writes there takes it from here
+from gdn_aot.trust.places import MAX_CHAIN, OURS, check_named, places
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEYS = "GDN_AOT_KEYS"
-"""The variable that names a directory of keyrings, in place of `SYSTEM` and of the user's own."""
-WHEEL = f"{os.path.dirname(os.path.abspath(__file__))}/keyrings"
-SYSTEM = "/etc/gdn-aot/keys.d"
-_OURS = "wheel"
-BESIDE = "trust"
-"""The directory in ``GDN_AOT_HOME``, beside the store, of what was learned from registries."""
-
-
 _NOTE = 64
 """Bytes of the note which keyring was verified."""
-MAX_CHAIN = 32 * MAX_ENVELOPE
-"""Bytes of the keyrings that were taken from one registry."""
 
 
 class Known(Plain):
@@ -54,17 +45,6 @@ class Known(Plain):
         self.path, self.source, self.signed, self.sha256 = path, source, signed, sha256
 
 
-def places() -> list[tuple[str, str]]:
-    """Return (source, directory) of every place that keyrings are known from."""
-    named = os.environ.get(KEYS)
-    if named:
-        return [(_OURS, WHEEL), (KEYS, os.path.abspath(named))]
-    config = os.environ.get("XDG_CONFIG_HOME", "")
-    config = config if os.path.isabs(config) else os.path.expanduser("~/.config")
-    user = [("user", f"{config}/gdn-aot/keys.d")] if os.path.isabs(config) else []
-    return [(_OURS, WHEEL), ("system", SYSTEM), *user]
-
-
 def file_name(repo: str) -> str:
     """Return the name of the file of a repository's keyring: ``org--name.json``; no name on the Hub has two dashes."""
     return repo.removeprefix("hf://").replace("/", "--") + ".json"
@@ -74,10 +54,9 @@ def anchor(repo: str) -> Known | None:
     """Return the newest keyring of a repository that somebody put in a place for it, or None. It is not verified.
 
     Raises:
-        OSError: One cannot be read.
-        SignatureError: One is damaged.
-        UntrustedError: Somebody else than root or this user may have written one.
+        KeyringError: One cannot be read, is damaged, or somebody else than root or this user may have written it.
     """
+    check_named()
     found = [
         _read(f"{folder}/{file_name(repo)}", source, repo)
         for source, folder in places()
@@ -93,20 +72,30 @@ def newest(repo: str, home: str) -> list[Known]:
     `gdn_aot.trust.keyring.SignedKeyring.signed`.
 
     Raises:
-        OSError: One cannot be read.
-        SignatureError: One is damaged, or was not signed by the roots of the one before.
-        UntrustedError: Somebody else than root or this user may have put one in its place.
+        KeyringError: One cannot be read, is damaged, was not signed by the roots of the one before, or somebody else
+            than root or this user may have put it in its place.
     """
     first = anchor(repo)
     return [first, *_learned(first, home)] if first else []
 
 
+def sound_anchors(repo: str) -> Iterator[Known]:
+    """Yield the keyrings of a repository that somebody put in a place for it, without those that are at fault."""
+    for source, folder in places():
+        with suppress(KeyringError):
+            if is_there(path := f"{folder}/{file_name(repo)}"):
+                yield _read(path, source, repo)
+
+
 def publisher_with(key: str) -> str:
     """Return the repository whose keyring, in any place here, has the key of an id; nothing if none has."""
     for source, folder in places():
-        for name in os.listdir(folder) if is_folder(folder) else ():
-            with suppress(OSError, SignatureError, UntrustedError):
-                keyring = _parsed(read_placed(f"{folder}/{name}", source), name).keyring
+        with _naming(folder):
+            names = os.listdir(folder) if is_folder(folder) else []
+        for name in names:
+            with suppress(KeyringError):
+                with _naming(name):
+                    keyring = read_keyring(read_placed(f"{folder}/{name}", source)).keyring
                 if keyring.key(key) is not None:
                     return keyring.repo
     return ""
@@ -140,11 +129,15 @@ def _learned(first: Known, home: str) -> Iterator[Known]:
     if not home or not is_there(path):
         return
     known = first.signed.keyring
-    for line in read_regular(path, MAX_CHAIN).splitlines(keepends=True):
-        signed = _parsed(line, path)
-        if signed.keyring.version > known.version:  # an older one was put into its place meanwhile
-            with _naming(path):
+    with _naming(path):
+        lines = read_regular(path, MAX_CHAIN).splitlines(keepends=True)
+    for line in lines:
+        with _naming(path):
+            signed = read_keyring(line)
+            newer = signed.keyring.version > known.version  # else another was put into its place meanwhile
+            if newer:
                 signed.check_follows(known)
+        if newer:
             known = signed.keyring
             yield Known(path, "registry", signed, hashlib.sha256(line).hexdigest())
 
@@ -158,29 +151,31 @@ def read_placed(path: str, source: str) -> bytes:
         OSError: It cannot be read, or is too large.
         UntrustedError: Somebody else than root or this user may have written it.
     """
-    return read_regular(path, MAX_ENVELOPE) if source == _OURS else read_trusted(path, MAX_ENVELOPE)
+    return read_regular(path, MAX_ENVELOPE) if source == OURS else read_trusted(path, MAX_ENVELOPE)
 
 
 def _read(path: str, source: str, repo: str) -> Known:
-    data = read_placed(path, source)
-    signed = _parsed(data, path)
-    if signed.keyring.repo != repo:
-        with _naming(path):
+    with _naming(path):
+        data = read_placed(path, source)
+        signed = read_keyring(data)
+        if signed.keyring.repo != repo:
             raise refused(f"is for {signed.keyring.repo}, expected {repo}", "the keyring")
     return Known(path, source, signed, hashlib.sha256(data).hexdigest())
 
 
-def _parsed(data: bytes, path: str) -> SignedKeyring:
-    with _naming(path):
-        return read_keyring(data)
-
-
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Have errors name the file."""
+    """Have errors say that the file of a keyring is at fault, and which."""
     try:
         yield
-    except SignatureError as error:
-        raise SignatureError(
-            f"{path}: {error.message}", error.problems, hint=f"remove {path}, or put a sound one there"
-        ) from error
+    except UntrustedError as error:
+        hint = f"take the right to write {path} away from others with chmod or chown, or remove it"
+        raise KeyringError(error.message, error.problems, hint=hint) from error
+    except (SignatureError, OSError, ValueError) as error:
+        raise at_fault(path, error) from error
+
+
+def at_fault(path: str, error: Exception) -> KeyringError:
+    """Return what is wrong with the file of a keyring as the error that it is."""
+    what = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+    return KeyringError(f"{path}: {what}", [Problem(path, what)], hint=f"remove {path}, or put a sound one there")

@@ -10,7 +10,9 @@ import shlex
 import subprocess
 from base64 import b64decode
 from binascii import Error as Base64Error
-from typing import TYPE_CHECKING, Protocol
+from contextlib import suppress
+from threading import Thread
+from typing import IO, TYPE_CHECKING, Protocol
 
 from gdn_aot._files import read_regular
 from gdn_aot.errors import SigningError, UsageError
@@ -18,6 +20,7 @@ from gdn_aot.trust.ed25519 import SIGNATURE, verify_all
 from gdn_aot.trust.envelope import Envelope, pre_authentication, refused
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,6 +31,8 @@ KEY_VARIABLE = "GDN_AOT_SIGNING_KEY"
 """The variable that holds a private key, as a file of one does: for the secrets of a CI."""
 _LARGEST = 16 << 10
 """Bytes of a file with a private key."""
+_MOST_WRITTEN = 64 << 10
+"""Bytes that a command may write, of which a signature is 88."""
 _PATIENCE = 120
 """Seconds that a command may take: somebody may have to touch a token."""
 
@@ -86,21 +91,62 @@ class CommandSigner:
         """
         name = self._command[0]
         try:
-            done = subprocess.run(self._command, input=message, capture_output=True, check=False, timeout=_PATIENCE)
+            code, written, complaint = _run(self._command, message)
         except (OSError, ValueError) as error:
             raise SigningError(f"{name} cannot be run: {error}") from error
         except subprocess.TimeoutExpired:
             raise SigningError(f"{name} has not signed within {_PATIENCE} seconds") from None
-        if done.returncode:
-            said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
-            raise SigningError(f"{name} ended with {done.returncode}: {said or 'it says nothing'}")
+        if max(len(written), len(complaint)) > _MOST_WRITTEN:
+            raise SigningError(f"{name} was stopped: it wrote more than {_MOST_WRITTEN} bytes")
+        if code:
+            said = " ".join(complaint.decode(errors="replace").split())[-300:]
+            raise SigningError(f"{name} ended with {code}: {said or 'it says nothing'}")
         try:
-            signature = b64decode(done.stdout.strip(), validate=True)
+            signature = b64decode(written.strip(), validate=True)
         except Base64Error:
             signature = b""
         if len(signature) != SIGNATURE:
             raise SigningError(f"{name} wrote no signature: {SIGNATURE} bytes in base64 were expected")
         return signature
+
+
+def _run(command: Sequence[str], message: bytes) -> tuple[int, bytes, bytes]:
+    """Return how a command ended and what it wrote to its output and its errors; it is stopped if that is too much.
+
+    Raises:
+        OSError: It cannot be run.
+        subprocess.TimeoutExpired: It took too long.
+    """
+    said = bytearray(), bytearray()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as child:
+
+        def give(to: IO[bytes]) -> None:
+            with suppress(OSError, ValueError), to:
+                rest = memoryview(message)
+                while rest:
+                    rest = rest[to.write(rest) :]
+
+        def take(into: bytearray, out: IO[bytes]) -> None:
+            with suppress(OSError, ValueError):
+                while len(into) <= _MOST_WRITTEN and (found := out.read(4096)):
+                    into += found
+                if len(into) > _MOST_WRITTEN:
+                    child.kill()
+
+        takers = [(said[0], child.stdout), (said[1], child.stderr)]
+        threads = [Thread(target=give, args=(child.stdin,), daemon=True)]
+        threads += [Thread(target=take, args=taker, daemon=True) for taker in takers]
+        for thread in threads:
+            thread.start()
+        try:
+            code = child.wait(_PATIENCE)
+        except BaseException:
+            child.kill()
+            raise
+        for thread in threads:
+            thread.join(1)  # what the command has started may live on and hold its pipes
+    return code, bytes(said[0]), bytes(said[1])
 
 
 def signer_of(key: Path | None, command: str | None) -> Signer | None:

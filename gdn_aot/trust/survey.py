@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdn_aot.errors import GdnAotError
+from gdn_aot.errors import GdnAotError, KeyringError, UntrustedError
+from gdn_aot.machine.owners import check_trust
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
 from gdn_aot.trust.keyring import SignedKeyring, read_keyring
-from gdn_aot.trust.known import BESIDE, file_name, learned_path, newest, places, read_placed
+from gdn_aot.trust.known import file_name, learned_path, newest, read_placed
+from gdn_aot.trust.places import BESIDE, KEYS, OURS, check_named, places
 from gdn_aot.trust.statement import is_repository
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ class Found:
 
 def survey(home: str) -> list[Found]:
     """Return every keyring here by place, then those that were taken from registries."""
+    try:
+        check_named()
+    except KeyringError as error:
+        return [Found(error.problems[0].where, KEYS, "", problem=error.problems[0].what)]
     placed = [found for source, folder in places() for found in _placed(source, folder)]
     learned = [_repo(path.name[:-1]) for path in sorted(Path(home, BESIDE).glob("*.jsonl"))] if home else []
     found: list[Found] = []
@@ -86,9 +92,23 @@ def _placed(source: str, folder: str) -> Iterator[Found]:
     except (OSError, ValueError) as error:
         yield Found(folder, source, "", problem=_why(error))
         return
+    if problem := "" if source == OURS else _shared(folder):
+        yield Found(folder, source, "", problem=problem)
     for name in names:
         if name.endswith(".json"):
             yield _look(f"{folder}/{name}", source, name)
+
+
+def _shared(folder: str) -> str:
+    """Return who else may change a directory: whoever takes a keyring out hides what it revokes. No read-only mount."""
+    try:
+        if not (hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY):
+            check_trust(Path(folder).stat(), folder, always=True)
+    except UntrustedError as error:
+        return f"{error.problems[0].what}: whoever may write it can hide what a keyring in it revokes"
+    except OSError:
+        pass
+    return ""
 
 
 def _look(path: str, source: str, name: str) -> Found:

@@ -11,7 +11,7 @@ from helpers import ROOT, TIMEOUT
 
 from gdn_aot._text import printable, shown
 from gdn_aot.cli import _output, main
-from gdn_aot.errors import CompileFailedError, Problem
+from gdn_aot.errors import CompileFailedError, Problem, SignatureError
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \x7f \u202eevil\u2028\r\nHint: do this\x00 \udcff\t"
 
@@ -19,6 +19,18 @@ HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \x7f \u202eevil\u2028\r\nHint: do 
 def _harmless(text: str) -> None:
     assert all(line.isprintable() for line in text.split("\n")), ascii(text)
     assert not [line for line in text.split("\n") if line.startswith("Hint: do")]
+
+
+def test_nothing_is_said_twice() -> None:
+    """To a person: a program finds each problem in its place."""
+    place, what = "/store/artifacts/one", "is for another index than the one that is there"
+    error = SignatureError(f"{place}: the signature {what}", [Problem(place, what)])
+    assert _output.problems_of(error, brief=True) == []
+    assert len(_output.problems_of(error)) == 1
+    more = SignatureError(error.message, [*error.problems, Problem("/store/artifacts/two", what)])
+    assert len(_output.problems_of(more, brief=True)) == 2
+    other = SignatureError("one problem", [Problem(place, what)])
+    assert len(_output.problems_of(other, brief=True)) == 1
 
 
 def test_everything_that_is_written(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

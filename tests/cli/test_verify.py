@@ -9,6 +9,7 @@ import factory
 import pytest
 from helpers import Done
 from provenances import BUILT, BUNDLE, EXPECTED, SHA256, beside
+from signing import Publisher
 
 from gdn_aot.artifact import verify
 
@@ -81,3 +82,17 @@ def test_without_the_library(module: str, artifact: Path, command: Command, monk
 def test_options_that_need_another(option: tuple[str, str], artifact: Path, command: Command) -> None:
     assert "add --provenance" in command("verify", artifact, "--json", *option, code=2).json["error"]["hint"]
     assert command("verify", artifact, "--json", "--provenance", "x", code=2).json["error"]["code"] == "usage"
+
+
+def test_what_was_revoked(artifact: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    org, sha256 = Publisher(), factory.sha256(artifact.read_bytes())
+    monkeypatch.setenv("GDN_AOT_KEYS", org.known_in(tmp_path / "keys")["GDN_AOT_KEYS"])
+    assert command("verify", artifact).code == 0
+    org.known_in(tmp_path / "keys", org.signed(org.keyring(2, revoked=[sha256])))
+    done = command("verify", artifact, "--json", code=5)
+    assert (done.json["ok"], done.json["error"]["code"]) == (False, "signature")
+    said = command("verify", artifact, code=5).err
+    assert said.count(f"{org.repo} has revoked the artifact of SHA-256 {sha256}") == 1
+    artifact.with_name("gdn-aot-x.sig.json").write_bytes(b"{}")
+    org.known_in(tmp_path / "keys")
+    assert "is no envelope" in command("verify", artifact, code=5).err

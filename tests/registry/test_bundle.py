@@ -113,6 +113,8 @@ def test_what_is_not_signed(place: Place) -> None:
 def test_who_does_not_know_the_publisher(place: Place) -> None:
     place.make()
     place.known = {"GDN_AOT_KEYS": str(place.folder / "nothing")}
+    expect_error(place.fetch("--json", "--arch", "sm_120", *WANTED, code=5), 5, "keyring")
+    (place.folder / "nothing").mkdir()
     error = expect_error(place.fetch("--json", "--arch", "sm_120", *WANTED, code=5), 5, "signature")
     assert "no key is known here" in str(error["message"])
 

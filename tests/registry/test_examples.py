@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import sys
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,16 @@ from examples import EXAMPLES, Node, docker, kubernetes, pods, registry, served,
 from gdn_aot.cli.main import cli
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish
+from gdn_aot.trust.keyring import read_keyring
+from gdn_aot.trust.known import file_name
 
 __all__ = ["registry", "tools"]
 
+LOADER_OF_FILES = """
+import gdn_aot
+gdn_aot.install()
+print([verdict.reason for verdict in gdn_aot.report().artifacts])
+"""
 TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions", "compiled")
 PAGES = tuple(ROOT / "docs/how-to" / f"{topic}.md" for topic in TOPICS)
 
@@ -72,6 +80,54 @@ def test_the_store_is_carried(registry: Path, tools: Path, tmp_path: Path) -> No
     payload(home).write_bytes(b"damaged")
     with pytest.raises(AssertionError, match="damaged"):
         shell("gdn-aot cache verify", tools, tmp_path / "there", env)
+
+
+def test_what_a_publisher_revoked_is_carried_with_the_store(decode: Built, tools: Path, tmp_path: Path) -> None:
+    """And what is known to be revoked inside stays so when an older export comes."""
+    folder, publisher = EXAMPLES / "air-gapped", Publisher()
+    kernels, learned = open_registry(str(tmp_path / "kernels")), f"trust/{file_name(publisher.repo)}l"
+    publish(kernels, [decode.path], signing=publisher.signing(), create=True)
+    known = publisher.known_in(tmp_path / "keys")
+    inside = tmp_path / "isolated"
+
+    def export(version: int) -> Path:
+        following = publisher.signed(publisher.keyring(version, revoked=["a" * 64] * (version > 2)))
+        publish(kernels, [], signing=publisher.signing(following))
+        archive = tmp_path / f"{version}.tar"
+        shell(f"{folder}/export.sh {archive} --arch sm_120 --repo {kernels.name}", tools, tmp_path / "outside", known)
+        with tarfile.open(archive) as tar:
+            assert [name for name in tar.getnames() if name.startswith("trust")] == [learned]
+        return archive
+
+    def bring(archive: Path) -> list[int]:
+        shell(f"{folder}/import.sh {archive}", tools, tmp_path / "there", {"GDN_AOT_HOME": str(inside), **known})
+        served(inside, tmp_path, publisher)
+        return [read_keyring(line).keyring.version for line in (inside / learned).read_bytes().splitlines(True)]
+
+    second, third = export(2), export(3)
+    assert bring(second) == [2]
+    assert bring(third) == [2, 3]
+    assert bring(second) == [2, 3]
+    listed = json.loads(shell("gdn-aot keys list --json", tools, tmp_path, {"GDN_AOT_HOME": str(inside), **known}))
+    assert [one["revoked"] for one in listed["keyrings"] if one["counts"]] == [["a" * 64]]
+
+
+def test_the_commands_of_a_registry_and_of_a_file(decode: Built, tools: Path, tmp_path: Path) -> None:
+    """As the page writes them, with a directory of this test for the stick and a target that there is."""
+    page = (ROOT / "docs/how-to/air-gapped.md").read_text()
+    for word, instead in (("/media/stick", str(tmp_path / "stick")), ("sm_90", "sm_120"), ("/kernels/", "/registry/")):
+        page = page.replace(word, instead)
+    blocks = re.findall(r"```\n(.*?)```", page, re.DOTALL)
+    own, carried = (next(block for block in blocks if word in block) for word in ("keys new", "GDN_AOT_ARTIFACT="))
+    cwd, env = tmp_path / "work", {"GDN_AOT_HOME": str(tmp_path / "home"), "GDN_AOT_KEYS": str(tmp_path / "known")}
+    cwd.mkdir()
+    (cwd / decode.path.name).write_bytes(decode.path.read_bytes())
+    shell(own, tools, cwd, env)
+    assert [*(tmp_path / "home/store/artifacts").iterdir()]
+    loader = f"{carried}\n{shlex.quote(sys.executable)} -c {shlex.quote(LOADER_OF_FILES)}"
+    env = {name: str(tmp_path / name) for name in env}
+    said = shell(loader, tools, tmp_path / "other", {**env, "GDN_AOT_TRUST": "signed"})
+    assert "signed by hf://org/kernels" in said
 
 
 def test_a_repository_is_copied(registry: Path, decode: Built, tools: Path, tmp_path: Path) -> None:

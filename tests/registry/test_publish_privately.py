@@ -34,6 +34,7 @@ class Desk:
         self.work, self.registry, self.home = root / "work", root / "registry", root / "home"
         self._tools = tools
         self.known = {"GDN_AOT_KEYS": str(root / "known")}
+        (root / "known").mkdir()
         (self.work / "dist").mkdir(parents=True)
         self.build(1)
 

@@ -18,7 +18,8 @@ import json, sys, gdn_aot
 gdn_aot.install(*sys.argv[1:])
 report = gdn_aot.report()
 foreign = [name for name in ("cryptography", "msgspec", "torch", "triton") if name in sys.modules]
-print(json.dumps({**report.to_dict(), "foreign": foreign}))
+judged = "gdn_aot.trust.judge" in sys.modules
+print(json.dumps({**report.to_dict(), "foreign": foreign, "judged": judged}))
 """
 
 
@@ -74,6 +75,36 @@ def test_what_was_revoked_since(server: Server) -> None:
     assert "has revoked" in said["problem"]
 
 
+def test_what_was_revoked_without_its_statement(server: Server) -> None:
+    """In the store, and as a file: taking the statement away is no way round."""
+    following = server.org.signed(server.org.keyring(2, revoked=[server.built.artifact.sha256]))
+    server.known = server.org.known_in(server.folder / "keys", following)
+    (server.place / "release.json").unlink()
+    for words in ((), (server.built.path,)):
+        said = server.start(*words)
+        assert not said["active"]
+        assert f"{server.org.repo} has revoked" in said["problem"]
+    other = {"GDN_AOT_HOME": str(server.folder / "other")}
+    assert "has revoked" in server.start(server.built.path, **other)["problem"]
+    assert server.start(server.built.path, **other, GDN_AOT_TRUST="any")["active"]
+
+
+def test_a_keyring_at_fault(server: Server) -> None:
+    (server.folder / "trust").mkdir(exist_ok=True)
+    learned = server.folder / "trust" / "org--kernels.jsonl"
+    learned.write_bytes(b"{}\n")
+    said = server.start()
+    assert not said["active"]
+    assert str(learned) in said["problem"]
+    done = gdn_aot("cache", "verify", "--repair", "--json", home=server.folder, extra=server.known, code=5)
+    assert (done.json["error"]["code"], done.json["removed"]) == ("keyring", [])
+    assert [one["where"] for one in done.json["problems"]] == [str(learned), str(server.place)]
+    done = gdn_aot("cache", "verify", home=server.folder, extra=server.known, code=5)
+    assert "gdn-aot keys list says what is wrong" in done.err
+    learned.unlink()
+    assert server.start()["active"]
+
+
 def test_a_file_with_its_statement_beside_it(server: Server) -> None:
     """As GDN_AOT_ARTIFACT has it, where nothing but what is signed may be used."""
     place = server.folder / "there" / "kernels.tar.zst"
@@ -99,5 +130,7 @@ def test_a_file_with_its_statement_beside_it(server: Server) -> None:
 def test_what_was_built_or_captured_here_needs_no_signature(server: Server, tmp_path: Path) -> None:
     home = {"GDN_AOT_HOME": str(tmp_path / "own")}
     assert server.start(server.built.path, **home)["active"]
-    assert server.start(**home)["active"]
+    said = server.start(**home)
+    assert said["active"]
+    assert not said["judged"], "nor does it wait for what verifies one"
     assert not server.start(**home, GDN_AOT_TRUST="signed")["active"]

@@ -7,7 +7,7 @@ import pytest
 from helpers import Done, gdn_aot
 from keyrings import file_of, first, private
 
-from gdn_aot.trust import known
+from gdn_aot.trust import places
 
 Keys = Callable[..., Done]
 
@@ -17,7 +17,7 @@ def keys(tmp_path: Path) -> Keys:
     """Run ``gdn-aot keys`` in ``tmp_path/home`` with keyrings in ``tmp_path/known``."""
 
     def keys(*words: object, code: int = 0) -> Done:
-        return gdn_aot("keys", *words, home=tmp_path / "home", extra={known.KEYS: str(tmp_path / "known")}, code=code)
+        return gdn_aot("keys", *words, home=tmp_path / "home", extra={places.KEYS: str(tmp_path / "known")}, code=code)
 
     return keys
 

@@ -7,7 +7,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gdn_aot.trust.ed25519 import verify_all
+from gdn_aot.trust.ed25519 import is_key, verify_all
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
@@ -245,3 +245,33 @@ def test_small_orders_get_one_verdict_alone_and_in_a_batch() -> None:
         assert verify_all([one])  # it is 8 times the equation that counts
         assert all(verify_all([*good, one]) for _ in range(4))
         assert not verify_all([(one[0], one[1], message + b"x")])
+
+
+SMALL = [
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+]
+"""All points of small order."""
+OTHERWISE = [
+    "0100000000000000000000000000000000000000000000000000000000000080",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "0200000000000000000000000000000000000000000000000000000000000000",
+]
+"""Points in another writing, and what is none."""
+
+
+def test_what_can_be_a_key() -> None:
+    for text in [*SMALL, *OTHERWISE]:
+        assert not is_key(bytes.fromhex(text)), text
+    for _ in range(50):
+        assert is_key(Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+    assert not is_key(b"")
+    assert verify_all([(bytes.fromhex(SMALL[0]), bytes.fromhex(SMALL[0]) + bytes(32), b"anything")]), "which is why"

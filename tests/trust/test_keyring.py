@@ -7,12 +7,13 @@ import keyrings
 import pytest
 from keyrings import DAY, NEW_ROOTS, REPO, ROOTS, SIGNING, changed, file_of, first, id_of, public, signed
 
-from gdn_aot.errors import SignatureError, UntrustedError, UsageError
+from gdn_aot.errors import KeyringError, SignatureError, UsageError
 from gdn_aot.trust import edit
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import Envelope
 from gdn_aot.trust.keyring import KEYRING, Key, Keyring, SignedKeyring, read_keyring, verify_statement
-from gdn_aot.trust.known import KEYS, file_name, learned_path, newest
+from gdn_aot.trust.known import file_name, learned_path, newest
+from gdn_aot.trust.places import KEYS
 from gdn_aot.trust.statement import INDEX_STATEMENT, IndexStatement, payload
 
 NEW_KEY = 11
@@ -308,16 +309,17 @@ def test_what_was_learned_from_a_registry(places: Path, tmp_path: Path) -> None:
 def test_what_does_not_follow_is_not_learned(places: Path, tmp_path: Path, lines: list[bytes], fault: str) -> None:
     (places / file_name(REPO)).write_bytes(file_of(first(), 1, 2))
     Path(learned_path(REPO, str(tmp_path))).write_bytes(b"".join(lines))
-    with pytest.raises(SignatureError, match=fault):
+    with pytest.raises(KeyringError, match=fault) as caught:
         newest(REPO, str(tmp_path))
+    assert caught.value.problems[0].where == learned_path(REPO, str(tmp_path))
 
 
 def test_a_file_of_another_repository_or_of_somebody_else(places: Path, tmp_path: Path) -> None:
     place = places / file_name(REPO)
     place.write_bytes(file_of(first(OTHER), 1, 2))
-    with pytest.raises(SignatureError, match=f"is for {OTHER}, expected {REPO}"):
+    with pytest.raises(KeyringError, match=f"is for {OTHER}, expected {REPO}"):
         newest(REPO, str(tmp_path))
     place.write_bytes(file_of(first(), 1, 2))
     place.chmod(0o666)
-    with pytest.raises(UntrustedError, match="may be written by others"):
+    with pytest.raises(KeyringError, match="may be written by others"):
         newest(REPO, str(tmp_path))

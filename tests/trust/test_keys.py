@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from commands import contents
-from helpers import Done, expect_error
-from keyrings import DAY, FILE, NEW_ROOTS, REPO, ROOTS, SIGNING, file_of, first, id_of, public
+from helpers import Done, expect_error, gdn_aot
+from keyrings import DAY, FILE, NEW_ROOTS, REPO, ROOTS, SIGNING, changed, file_of, first, id_of, private, public
+from signing import sealed
 
-from gdn_aot.trust import edit, known
+from gdn_aot.trust import edit, known, places
 from gdn_aot.trust.envelope import key_id
-from gdn_aot.trust.keyring import read_keyring
+from gdn_aot.trust.keyring import Key, read_keyring
 from gdn_aot.trust.signer import read_private
 
 Keys = Callable[..., Done]
@@ -147,8 +148,8 @@ def test_a_keyring_that_follows_is_added(tmp_path: Path, keys: Keys, v1: Path) -
     for data, why in (
         (file_of(v2, 4, 5), "former roots"),
         (file_of(v2, 1, 4, 5), "former roots"),
-        (file_of(stranger, 4, 5), "version 1; 1 is known already"),
-        (file_of(edit.revoke(stranger, DAY, ["a" * 64]), 4, 5), "0 of version 1's roots"),
+        (file_of(stranger, 4, 5), "roots are others than those of version 1"),
+        (file_of(edit.revoke(stranger, DAY, ["a" * 64]), 4, 5), "roots are others than those of version 1"),
         (file_of(v2, 1, 2, 4, 5).replace(b'"sig":"', b'"sig":"A'), "is not written as"),
     ):
         path.write_bytes(data)
@@ -172,7 +173,7 @@ def test_add_follows_what_was_learned_from_a_registry(tmp_path: Path, keys: Keys
     (tmp_path / "v3.json").write_bytes(file_of(v3, 4, 6))
     keys("add", tmp_path / "v3.json")
     listed = keys("list", "--json").json["keyrings"]
-    assert [(one["version"], one["source"], one["counts"]) for one in listed] == [(3, known.KEYS, True)]
+    assert [(one["version"], one["source"], one["counts"]) for one in listed] == [(3, places.KEYS, True)]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b"\xff\0", None])
@@ -191,27 +192,29 @@ def test_add_what_is_none(tmp_path: Path, keys: Keys, content: bytes | None) -> 
 
 def test_add_where_nothing_can_be_written(tmp_path: Path, keys: Keys, v1: Path) -> None:
     (tmp_path / "known").write_text("")
-    expect_error(keys("add", v1, "--json", code=9), 9, "not-writable")
+    expect_error(keys("add", v1, "--json", code=5), 5, "keyring")
     assert (tmp_path / "known").read_text() == ""
+    below = {places.KEYS: str(tmp_path / "known" / "below")}
+    expect_error(gdn_aot("keys", "add", v1, "--json", home=tmp_path / "home", extra=below, code=9), 9, "not-writable")
 
 
 def test_add_beside_a_damaged_one(tmp_path: Path, keys: Keys, v1: Path) -> None:
     place = tmp_path / "known" / FILE
     place.parent.mkdir()
     place.write_bytes(v1.read_bytes()[:-9])
-    assert str(place) in expect_error(keys("add", v1, "--json", code=5), 5, "signature")["message"]
+    assert str(place) in expect_error(keys("add", v1, "--json", code=5), 5, "keyring")["message"]
     place.write_bytes(v1.read_bytes())
     place.chmod(0o666)
-    expect_error(keys("add", v1, "--json", code=5), 5, "untrusted")
+    expect_error(keys("add", v1, "--json", code=5), 5, "keyring")
 
 
 @pytest.fixture
 def command_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Keys) -> Keys:
     """Run the command line with the usual places for keyrings, all of them below ``tmp_path``."""
-    monkeypatch.delenv(known.KEYS, raising=False)
+    monkeypatch.delenv(places.KEYS, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("GDN_AOT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(known, "SYSTEM", str(tmp_path / "etc" / "keys.d"))
+    monkeypatch.setattr(places, "SYSTEM", str(tmp_path / "etc" / "keys.d"))
     return command
 
 
@@ -228,7 +231,7 @@ def test_the_usual_places(tmp_path: Path, command_here: Keys, v1: Path, monkeypa
         ("system", 2, True), ("user", 1, False),
     ]  # fmt: skip
     assert command_here("keys", "list", "-q").out == f"{system}\n"
-    monkeypatch.setenv(known.KEYS, str(tmp_path / "other"))  # it would not see the newer one that is there
+    monkeypatch.setenv(places.KEYS, str(tmp_path / "other"))  # it would not see the newer one that is there
     command_here("keys", "add", "--system", v1, code=2)
     assert system.read_bytes() == (tmp_path / "v2.json").read_bytes()
 
@@ -240,6 +243,7 @@ def test_no_place_for_a_user_without_a_home(command_here: Keys, v1: Path, monkey
 
 
 def test_list(tmp_path: Path, keys: Keys, v1: Path) -> None:
+    (tmp_path / "known").mkdir()
     done = keys("list")
     assert (done.out, done.err) == ("", "no keyring is known here: gdn-aot keys add FILE\n")
     assert keys("list", "--json").json == {"keyrings": []}
@@ -252,7 +256,7 @@ def test_list(tmp_path: Path, keys: Keys, v1: Path) -> None:
     other.write_bytes(file_of(first("hf://other/name"), 1, 2))
     documents = keys("list", "--json").json["keyrings"]
     assert [(one["repo"], one["source"], one["counts"], one["problem"]) for one in documents] == [
-        (REPO, known.KEYS, False, ""), (REPO, "registry", True, ""), ("hf://other/name", "registry", False, ""),
+        (REPO, places.KEYS, False, ""), (REPO, "registry", True, ""), ("hf://other/name", "registry", False, ""),
     ]  # fmt: skip
     assert documents[1]["keys"] == [
         {"id": id_of(SIGNING), "public": public(SIGNING), "from_serial": 0, "to_serial": 4, "revoked": True},
@@ -301,11 +305,71 @@ def test_list_of_what_cannot_be_used(
     damage(place)
     done = keys("list", "--json", code=5)
     error = done.json["error"]
-    assert error["code"] == "signature"
+    assert error["code"] == "keyring"
     assert error["problems"] == [{"where": str(place), "what": done.json["keyrings"][0]["problem"]}]
     assert why in done.json["keyrings"][0]["problem"]
     assert [one["counts"] for one in done.json["keyrings"]] == [False, True]
     assert f"{place}: " in keys("list", code=5).err
+
+
+NEUTRAL = "01" + "00" * 31
+"""For which anybody can sign."""
+
+
+@pytest.mark.parametrize("field", ["roots", "keys"])
+def test_keys_that_anybody_can_sign_for(tmp_path: Path, keys: Keys, field: str) -> None:
+    good = first()
+    bad = [*good.roots[:2], NEUTRAL] if field == "roots" else [Key(**{**good.keys[0].to_dict(), "public": NEUTRAL})]
+    made = changed(good, **{field: bad})
+    path = tmp_path / "made.json"
+    path.write_bytes(sealed(made, [private(1), private(2)]).envelope.encode())
+    assert "anybody or nobody can sign" in expect_error(keys("add", path, "--json", code=5), 5, "signature")["message"]
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / FILE).write_bytes(path.read_bytes())
+    assert "anybody or nobody can sign" in keys("list", "--json", code=5).json["keyrings"][0]["problem"]
+    words = [word for number in (1, 2) for word in ("--root-public", public(number))]
+    new = ("new", "--repo", REPO, *words, "--root-public", public(3), "--public", NEUTRAL, "-o", tmp_path / "new.json")
+    assert "anybody or nobody can sign" in expect_error(keys(*new, "--json", code=2), 2, "usage")["message"]
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_a_directory_that_others_may_write(tmp_path: Path, keys: Keys, v1: Path) -> None:
+    keys("add", v1)
+    folder = tmp_path / "known"
+    folder.chmod(0o777)
+    done = keys("list", "--json", code=5)
+    (problem,) = done.json["error"]["problems"]
+    assert problem["where"] == str(folder)
+    assert "may be written by others" in problem["what"]
+    assert [(one["path"], one["counts"]) for one in done.json["keyrings"]] == [
+        (str(folder), False), (str(folder / FILE), True),
+    ]  # fmt: skip
+    folder.chmod(0o755)
+    keys("list")
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path, keys: Keys, v1: Path) -> None:
+    """Which `keys add` makes."""
+    error = keys("list", "--json", code=5).json["error"]
+    assert (error["code"], error["problems"][0]["where"]) == ("keyring", str(tmp_path / "known"))
+    said = keys("list", code=5).err
+    assert said.count("cannot be read") == 1
+    relative = {places.KEYS: "known"}
+    for words in (("list",), ("add", v1)):
+        done = gdn_aot("keys", *words, "--json", home=tmp_path / "home", extra=relative, code=5)
+        assert done.json["error"]["code"] == "keyring"
+        assert "is not absolute" in done.out
+    keys("add", v1)
+    keys("list")
+
+
+def test_the_roots_of_somebody_else(tmp_path: Path, keys: Keys, v1: Path) -> None:
+    keys("add", v1)
+    path = tmp_path / "other.json"
+    path.write_bytes(file_of(edit.revoke(first(roots=NEW_ROOTS), DAY, ["a" * 64]), 4, 5))
+    error = expect_error(keys("add", path, "--json", code=5), 5, "signature")
+    assert "its roots are others than those of version 1" in error["message"]
+    assert "ask the publisher" in error["hint"]
 
 
 def test_list_of_what_does_not_follow(tmp_path: Path, keys: Keys, v1: Path) -> None:
@@ -321,4 +385,4 @@ def test_list_of_what_does_not_follow(tmp_path: Path, keys: Keys, v1: Path) -> N
         done = keys("list", "--json", code=5)
         assert why in done.json["error"]["problems"][0]["what"]
         assert not any(one["counts"] for one in done.json["keyrings"])
-        expect_error(keys("add", v1, "--json", code=5), 5, "signature")
+        expect_error(keys("add", v1, "--json", code=5), 5, "keyring")

@@ -126,6 +126,13 @@ def test_a_command_that_does_not_sign(tmp_path: Path, code: str, why: str) -> No
         CommandSigner(program(tmp_path, code)).sign(MESSAGE * 2000)
 
 
+@pytest.mark.parametrize("where", ["stdout", "stderr"])
+def test_a_command_that_writes_without_end(tmp_path: Path, where: str) -> None:
+    endless = program(tmp_path, f"while True: sys.{where}.write('x' * 4096)")
+    with pytest.raises(SigningError, match="wrote more than 65536 bytes"):
+        CommandSigner(endless).sign(MESSAGE)
+
+
 def test_a_command_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signer, "_PATIENCE", 0.5)
     with pytest.raises(SigningError, match="has not signed within"):

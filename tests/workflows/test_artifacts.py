@@ -62,7 +62,12 @@ def publishing(built: Job, root: Path, repo: object, tag: str = "v1.2.0", **more
     given = here(root / "store")
     given["machine"] |= more
     values = {"GDN_AOT_REPO": str(repo), "HF_OIDC_RESOURCE": "", "HF_TOKEN": "", "TAG": tag, "COUNT": "1", "MATRIX": ""}
-    values |= {"GDN_AOT_SIGNING_KEY": "", "VISIBILITY": "public", "BUNDLE": str(DATA / "provenance.sigstore.json")}
+    values |= {
+        "GDN_AOT_SIGNING_KEY": "",
+        "GH_TOKEN": "",
+        "VISIBILITY": "public",
+        "BUNDLE": str(DATA / "provenance.sigstore.json"),
+    }
     given["machine"] |= {"GITHUB_REPOSITORY": "acme/gdn-aot", "GITHUB_REF": "refs/tags/artifacts-v1.2.0"}
     return fill_dist(Job(workflow="artifacts", job="publish", root=root, values=values, **given), built)
 
@@ -124,11 +129,20 @@ def test_what_was_attested_elsewhere_ends_the_job(built: Job, tmp_path: Path) ->
 
 @pytest.mark.parametrize("visibility", ["private", "internal", ""])
 def test_a_repository_that_not_everybody_sees(visibility: str, built: Job, tmp_path: Path) -> None:
+    """There GitHub is asked, which alone knows its keys: nothing is signed that was not attested."""
     job = publishing(built, tmp_path / "job", tmp_path / "registry")
+    (file,) = (job.work / "dist").glob("*.tar.zst")
+    shutil.copy(file, other := file.with_name("another.tar.zst"))
     job.fake("gdn-aot", "exit 1")
-    job.step("Provenance", VISIBILITY=visibility)
+    job.fake("gh", 'test "$GH_TOKEN" = "of the job"')
+    job.step("Provenance", VISIBILITY=visibility, GH_TOKEN="of the job")  # noqa: S106 - none
+    workflow = f"acme/gdn-aot/{WORKFLOW}"
+    asked = ["--repo", "acme/gdn-aot", "--signer-workflow", workflow, "--source-ref", "refs/tags/artifacts-v1.2.0"]
+    files = [f"dist/{path.name}" for path in sorted((file, other))]
+    assert job.calls() == [["gh", "attestation", "verify", path, *asked] for path in files]
     assert not [*(job.work / "dist").glob("*.sigstore.json")]
     assert "attested to those alone" in job.written("GITHUB_STEP_SUMMARY")
+    job.step("Provenance", code=1, VISIBILITY=visibility, GH_TOKEN="of nobody")  # noqa: S106 - none
 
 
 def test_signed_with_the_key_of_the_environment(built: Job, decode: Built, registry: Registry, tmp_path: Path) -> None:
@@ -270,7 +284,8 @@ def test_what_is_published_and_when() -> None:
     steps = {step["name"]: step for job in jobs.values() for step in job["steps"]}
     assert steps["Attest"]["with"]["subject-path"] == "dist/*.tar.zst"
     attested = {"BUNDLE": f"${{{{ steps.{steps['Attest']['id']}.outputs.bundle-path }}}}"}
-    assert steps["Provenance"]["env"] == {**attested, "VISIBILITY": "${{ github.event.repository.visibility }}"}
+    asked = {"VISIBILITY": "${{ github.event.repository.visibility }}", "GH_TOKEN": "${{ github.token }}"}
+    assert steps["Provenance"]["env"] == {**attested, **asked}
     keys = [step["name"] for job in jobs.values() for step in job["steps"] if "SIGNING_KEY" in str(step)]
     assert keys == ["Publish"]
     assert steps["Publish"]["env"]["GDN_AOT_SIGNING_KEY"] == "${{ secrets.GDN_AOT_SIGNING_KEY }}"
