@@ -121,6 +121,7 @@ def test_the_commands_of_a_registry_and_of_a_file(decode: Built, tools: Path, tm
     own, carried = (next(block for block in blocks if word in block) for word in ("keys new", "GDN_AOT_ARTIFACT="))
     cwd, env = tmp_path / "work", {"GDN_AOT_HOME": str(tmp_path / "home"), "GDN_AOT_KEYS": str(tmp_path / "known")}
     cwd.mkdir()
+    (tmp_path / "known").mkdir()  # named by the environment, so it must be there before anything is signed
     (cwd / decode.path.name).write_bytes(decode.path.read_bytes())
     shell(own, tools, cwd, env)
     assert [*(tmp_path / "home/store/artifacts").iterdir()]
