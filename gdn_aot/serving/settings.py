@@ -45,7 +45,7 @@ def read_settings(problems: list[str]) -> Settings:
     if on_miss == "nearest" and os.environ.get("FLA_CACHE_MODE", "disabled") != "disabled":
         on_miss = "tune"  # the user has configuration files of FLA: what they hold is better than a neighbour's
     home, trust = "", os.environ.get(TRUST, "owner")
-    if trust not in TRUSTS:
+    if trust.strip().lower() not in TRUSTS:
         problems.append(f"{TRUST}={trust} is none of {', '.join(TRUSTS)}; using owner")
     try:
         home = default_home()

@@ -11,7 +11,7 @@ from helpers import python
 from planting_store import BAD_HEADERS, bind, give_away, header_of, rewrite
 
 from gdn_aot.artifact.verify import Artifact
-from gdn_aot.machine.owners import TRUST
+from gdn_aot.machine.owners import TRUST, policy
 from gdn_aot.serving.find import find
 from gdn_aot.serving.settings import read_settings
 from gdn_aot.store import stored
@@ -109,6 +109,10 @@ def test_settings_of_an_odd_environment(monkeypatch: pytest.MonkeyPatch) -> None
     problems: list[str] = []
     assert read_settings(problems).home == ""
     assert "GDN_AOT_TRUST=everybody is none of owner, signed, any; using owner" in problems
+    problems.clear()
+    monkeypatch.setenv(TRUST, "Signed")  # in any case it is what is used, and nothing is said
+    read_settings(problems)
+    assert (policy(), problems) == ("signed", [])
     assert any("'~/store' is not used as a store" in problem for problem in problems)
 
 
