@@ -30,6 +30,11 @@ CAPTURE = "capture-"
 """Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
 
 
+def beside(file: str, end: str) -> str:
+    """Return the path of what lies beside an artifact file under its name, with another end in place of `SUFFIX`."""
+    return f"{file.removesuffix(SUFFIX)}{end}"
+
+
 def is_capture(workload: str) -> bool:
     """Say whether a workload stands for a capture."""
     return workload.startswith(CAPTURE)

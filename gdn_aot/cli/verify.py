@@ -106,10 +106,11 @@ def _expected(repository: str, workflow: str | None, refs: tuple[str, ...]) -> E
 def _built(report: Examination, expected: Expected, bundle: Path | None) -> dict[str, str]:
     """Return who built a file, by the names of the fields."""
     from dataclasses import asdict
+    from pathlib import Path
 
-    from gdn_aot.artifact.names import SUFFIX
+    from gdn_aot.artifact.names import beside
     from gdn_aot.registry.layout import PROVENANCE
     from gdn_aot.trust.provenance import read_bundle, verify_provenance
 
-    place = bundle or report.path.with_name(report.path.name.removesuffix(SUFFIX) + PROVENANCE)
+    place = bundle or Path(beside(str(report.path), PROVENANCE))
     return asdict(verify_provenance(report.sha256, read_bundle(place), expected))

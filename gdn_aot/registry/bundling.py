@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 from gdn_aot._files import read_regular
 from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.errors import EntryMissingError
-from gdn_aot.registry.base import read_index
 from gdn_aot.registry.bundle import About, write_bundle
 from gdn_aot.registry.downloaded import verified
 from gdn_aot.registry.layout import (
     INDEX,
+    INDEX_FORM,
     INDEX_SIGNATURE,
     artifact_path,
     keyring_path,
     provenance_path,
     signature_path,
 )
-from gdn_aot.registry.open import locate, open_registry
-from gdn_aot.registry.publisher import Release, publisher_of
+from gdn_aot.registry.open import locate
+from gdn_aot.registry.publisher import open_published
 from gdn_aot.registry.select import missing_error, select
-from gdn_aot.store.origins import allows_unsigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,16 +68,12 @@ def bundle(
         VerificationError: Something there is damaged, or not signed so that it counts. Nothing was written.
     """
     location = locate(repo, revision)
-    registry = open_registry(location.name, token=token)
-    snapshot, index = read_index(registry, location.asked)
-    unsigned = allow_unsigned or allows_unsigned(store, registry.name)
-    publisher = publisher_of(location, registry, snapshot, index, store, unsigned=unsigned)
-    if publisher is not None:
-        publisher.remember(store, say)
-    selection = select(index.entries, request)
+    found = open_published(location, token, store, allow_unsigned=allow_unsigned, say=say)
+    registry, snapshot, publisher = found.registry, found.snapshot, found.publisher
+    selection = select(found.index.entries, request)
     if selection.missing:
         raise missing_error(f"{location.name} at {location.asked}", selection.verdicts, selection.missing)
-    files = {INDEX: registry.read(snapshot, INDEX)}
+    files = {INDEX: INDEX_FORM.encode(found.index)}
     if publisher is not None:
         files[INDEX_SIGNATURE] = registry.read(snapshot, INDEX_SIGNATURE)
         for version in range(1, publisher.keyring.version + 1):
@@ -86,7 +81,7 @@ def bundle(
         for learned in publisher.learned:  # newer than the state that was asked for
             files[keyring_path(learned.keyring.version)] = learned.envelope.encode()
     for entry in selection.chosen:
-        signed = publisher.release(registry, snapshot, entry) if publisher else Release()
+        signed = found.release(entry)
         say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {location.name}")
         place = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
         verified(place, entry, signed.statement)

@@ -16,12 +16,11 @@ from msgspec import Meta
 from gdn_aot._files import read_regular, write_whole
 from gdn_aot.codec import Commit, Digest, Form, Record, TargetName
 from gdn_aot.errors import NotWritableError, Problem, UnknownFormatError, UsageError, VerificationError
-from gdn_aot.registry.base import check_revision, read_index
+from gdn_aot.registry.base import check_revision
 from gdn_aot.registry.layout import FileSize, check_identifier, check_order
-from gdn_aot.registry.open import locate, open_registry
-from gdn_aot.registry.publisher import Release, publisher_of
+from gdn_aot.registry.open import locate
+from gdn_aot.registry.publisher import open_published
 from gdn_aot.registry.select import missing_error, select
-from gdn_aot.store.origins import allows_unsigned
 from gdn_aot.store.seen import Serial
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.registry.layout import Entry
     from gdn_aot.registry.open import Location
+    from gdn_aot.registry.publisher import Release
     from gdn_aot.registry.select import Request
     from gdn_aot.store.store import Store
 
@@ -97,23 +97,15 @@ def pin(
         VerificationError: The index is damaged, or something is not signed so that it counts.
     """
     location = locate(repo, revision)
-    registry = open_registry(location.name, token=token)
-    snapshot, index = read_index(registry, location.asked)
-    unsigned = allow_unsigned or allows_unsigned(store, registry.name)
-    publisher = publisher_of(location, registry, snapshot, index, store, unsigned=unsigned)
-    if publisher is not None:
-        publisher.remember(store, lambda _: None)
-    selection = select(index.entries, request)
+    found = open_published(location, token, store, allow_unsigned=allow_unsigned, say=lambda _: None)
+    selection = select(found.index.entries, request)
     if selection.missing:
         raise missing_error(f"{location.name} at {location.asked}", selection.verdicts, selection.missing)
     return LockFile(
         repository=_relative(location, repo, folder),
         revision=location.asked,
-        commit=snapshot.commit,
-        artifacts=tuple(
-            _locked(entry, publisher.release(registry, snapshot, entry) if publisher else Release())
-            for entry in selection.chosen
-        ),
+        commit=found.snapshot.commit,
+        artifacts=tuple(_locked(entry, found.release(entry)) for entry in selection.chosen),
     )
 
 

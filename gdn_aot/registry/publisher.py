@@ -22,6 +22,7 @@ from gdn_aot.errors import (
     UnknownFormatError,
     UntrustedError,
 )
+from gdn_aot.registry.base import read_index
 from gdn_aot.registry.layout import (
     BRANCH,
     DEFAULT_REPO,
@@ -32,6 +33,8 @@ from gdn_aot.registry.layout import (
     keyring_path,
     signature_path,
 )
+from gdn_aot.registry.open import open_registry
+from gdn_aot.store.origins import allows_unsigned
 from gdn_aot.store.seen import Seen, publisher_seen, read_seen, remember
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
@@ -107,7 +110,7 @@ class Publisher:
             raise refused("is missing", where) from None
         try:
             statement, envelope = Statement.read(content)
-            key = self.check(statement, envelope, entry.sha256)
+            key = _check(statement, envelope, self.keyring, entry.sha256)
             for name in ("identifier", "sha256", "size", "commit", "tool"):
                 if getattr(statement, name) != getattr(entry, name):
                     raise refused(f"is for {name} {getattr(statement, name)}, expected {getattr(entry, name)}")
@@ -117,16 +120,6 @@ class Publisher:
             raise refused(error.problems[0].what, where, hint=_hint(error)) from error
         self.accepted[entry.identifier] = statement.serial
         return Release(content=content, statement=statement, key=key)
-
-    def check(self, statement: Statement | IndexStatement, envelope: Envelope, sha256: str = "") -> str:
-        """Verify a statement and return the id of the key that signed it.
-
-        Raises:
-            SignatureError: It does not count.
-        """
-        if not verify_all(verify_statement(statement, envelope, self.keyring, sha256=sha256)):
-            raise refused("is not right: not its key's, or something was changed")
-        return next(iter(envelope.signatures))
 
     def remember(self, store: Store, say: Callable[[str], None]) -> None:
         """Keep what was learned beside the store, as far as that can be written."""
@@ -143,6 +136,20 @@ class Publisher:
             )
         except (NotWritableError, UnknownFormatError) as error:
             say(f"Warning: what {self.repo} has revoked since cannot be kept: {error.message}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """A state of a registry, and who publishes there; None if nobody need sign it."""
+
+    registry: Registry
+    snapshot: Snapshot
+    index: RegistryIndex
+    publisher: Publisher | None
+
+    def release(self, entry: Entry) -> Release:
+        """Return what was signed of an artifact; see `Publisher.release`."""
+        return self.publisher.release(self.registry, self.snapshot, entry) if self.publisher else Release()
 
 
 def expected_publisher(location: Location, store: Store, registry: Registry | None = None) -> str:
@@ -227,15 +234,28 @@ def publisher_of(
             seen=seen,
             place="" if location.hub or registry.carried else location.name,
         )
-        content = INDEX_FORM.encode(index)  # which is what was read: nothing else would have been
-        if (len(content), hashlib.sha256(content).hexdigest()) != (statement.size, statement.sha256):
-            raise refused("is for another index than the one that is there")
-        publisher.check(statement, envelope)
+        check_index(statement, envelope, publisher.keyring, INDEX_FORM.encode(index))  # which is what was read
         _check_serial(statement.serial, seen.index, pinned=pinned)
     except SignatureError as error:
         registry.forget(snapshot, INDEX_SIGNATURE)
         raise refused(error.problems[0].what if error.problems else error.message, where, hint=_hint(error)) from error
     return publisher
+
+
+def open_published(
+    location: Location, token: str | None, store: Store, *, allow_unsigned: bool, say: Callable[[str], None]
+) -> Published:
+    """Open a registry, read the index of the state that is asked for, and find out who publishes there.
+
+    What is heard of keys is kept at once. For what is raised see `read_index` and `publisher_of`.
+    """
+    registry = open_registry(location.name, token=token)
+    snapshot, index = read_index(registry, location.asked)
+    unsigned = allow_unsigned or allows_unsigned(store, registry.name)
+    publisher = publisher_of(location, registry, snapshot, index, store, unsigned=unsigned)
+    if publisher is not None:
+        publisher.remember(store, say)
+    return Published(registry=registry, snapshot=snapshot, index=index, publisher=publisher)
 
 
 def _needed(chain: list[SignedKeyring]) -> tuple[SignedKeyring, ...]:
@@ -275,6 +295,24 @@ def _newer(
         known = signed.verify(known)
         found.append(signed)
     return found
+
+
+def check_index(statement: IndexStatement, envelope: Envelope, keyring: Keyring, index: bytes) -> None:
+    """Check that a statement counts by a keyring, and is about the bytes of an index.
+
+    Raises:
+        SignatureError: It does not, or is about others.
+    """
+    if (len(index), hashlib.sha256(index).hexdigest()) != (statement.size, statement.sha256):
+        raise refused("is for another index than the one that is there")
+    _check(statement, envelope, keyring)
+
+
+def _check(statement: Statement | IndexStatement, envelope: Envelope, keyring: Keyring, sha256: str = "") -> str:
+    """Verify a statement and return the id of the key that signed it."""
+    if not verify_all(verify_statement(statement, envelope, keyring, sha256=sha256)):
+        raise refused("is not right: not its key's, or something was changed")
+    return next(iter(envelope.signatures))
 
 
 def _read(registry: Registry, snapshot: Snapshot, path: str) -> bytes | None:

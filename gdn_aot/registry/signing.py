@@ -6,9 +6,10 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact.names import SUFFIX
+from gdn_aot.artifact.names import beside
 from gdn_aot.errors import EntryMissingError, SignatureError, SigningError
 from gdn_aot.registry.base import Addition, Snapshot, index_at
 from gdn_aot.registry.layout import (
@@ -20,6 +21,7 @@ from gdn_aot.registry.layout import (
     provenance_path,
     signature_path,
 )
+from gdn_aot.registry.publisher import check_index
 from gdn_aot.store.seen import read_seen
 from gdn_aot.trust.ed25519 import verify_all
 from gdn_aot.trust.envelope import refused
@@ -30,7 +32,6 @@ from gdn_aot.trust.statement import IndexStatement, Statement, payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.registry.base import Registry
@@ -240,10 +241,7 @@ def _check_state(registry: Registry, found: _Found, there: SignedKeyring | None,
         content = registry.read(found.snapshot, INDEX) if found.snapshot else b""
         if found.statement is None or found.envelope is None or there is None:
             raise refused("is missing or damaged")
-        if (len(content), hashlib.sha256(content).hexdigest()) != (found.statement.size, found.statement.sha256):
-            raise refused("is for another index than the one that is there")
-        if not verify_all(verify_statement(found.statement, found.envelope, there.keyring)):
-            raise refused("is not right")
+        check_index(found.statement, found.envelope, there.keyring, content)
         if found.statement.serial < seen:
             raise refused(f"has serial {found.statement.serial}, and {seen} was seen already")
     except SignatureError as error:
@@ -288,5 +286,5 @@ def _keyring(registry: Registry, snapshot: Snapshot, version: int | None) -> Sig
 
 def provenance_of(entries: Iterable[tuple[Entry, Path]]) -> list[Addition]:
     """Return the Sigstore bundles that lie beside artifact files, as files of the registry."""
-    found = ((entry, file.with_name(file.name.removesuffix(SUFFIX) + PROVENANCE)) for entry, file in entries)
+    found = ((entry, Path(beside(str(file), PROVENANCE))) for entry, file in entries)
     return [Addition(path=provenance_path(entry.identifier), content=path) for entry, path in found if path.is_file()]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cached_property
 
 from gdn_aot._files import check_size, read_at, read_regular
-from gdn_aot.artifact.names import MAX_BLOB, MAX_MANIFEST, SIGNATURE, SUFFIX
+from gdn_aot.artifact.names import MAX_BLOB, MAX_MANIFEST, SIGNATURE, beside
 from gdn_aot.errors import Problem, UntrustedError, VerificationError
 from gdn_aot.machine.owners import check_trust
 from gdn_aot.store.admission import Candidate, check_admitted, home_of
@@ -152,11 +152,7 @@ class UnpackedArtifact(StoredArtifact):
         """What identifies it."""
         return self._header
 
-    def claim(self) -> Claim:
-        """Return what is to be judged of it, if it is signed: the file is all that its index is made of."""
-        from gdn_aot.trust.judge import Claim
-
-        return Claim(self.release, self.header["identifier"], self.header["sha256"], None, "")
+    claim = Candidate.claim  # the file is all that its index is made of
 
     @property
     def is_read(self) -> bool:
@@ -208,12 +204,6 @@ class NamedArtifact(Candidate):
         """What identifies it."""
         return self._header
 
-    def claim(self) -> Claim:
-        """Return what is to be judged of it."""
-        from gdn_aot.trust.judge import Claim
-
-        return Claim(self.release, self.header["identifier"], self.header["sha256"], None, "")
-
 
 def read_release(place: str) -> bytes:
     """Return what its publisher signed of an installed artifact, or nothing if there is none, or it cannot be read."""
@@ -229,7 +219,7 @@ def release_beside(file: str) -> bytes:
         OSError: It is there and cannot be read.
     """
     with suppress(FileNotFoundError):
-        return read_regular(f"{file.removesuffix(SUFFIX)}{SIGNATURE}", MAX_ENVELOPE)
+        return read_regular(beside(file, SIGNATURE), MAX_ENVELOPE)
     return b""
 
 
