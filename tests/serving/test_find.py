@@ -109,11 +109,12 @@ def test_settings_of_an_odd_environment(monkeypatch: pytest.MonkeyPatch) -> None
     problems: list[str] = []
     assert read_settings(problems).home == ""
     assert "GDN_AOT_TRUST=everybody is none of owner, signed, any; using owner" in problems
-    problems.clear()
-    monkeypatch.setenv(TRUST, "Signed")  # in any case it is what is used, and nothing is said
-    read_settings(problems)
-    assert (policy(), problems) == ("signed", [])
     assert any("'~/store' is not used as a store" in problem for problem in problems)
+    problems.clear()
+    monkeypatch.setenv(TRUST, "Signed")  # which is used as it was meant, without a word
+    read_settings(problems)
+    assert policy() == "signed"
+    assert not any(TRUST in problem for problem in problems)
 
 
 @pytest.mark.parametrize("variable", ["GDN_AOT_HOME", "GDN_AOT_ARTIFACT"])
