@@ -67,6 +67,10 @@ class Target:
     """32-bit registers of one SM."""
     registers_per_block: int
     """32-bit registers that one block may use."""
+    threads_per_sm: int
+    """Threads that may be resident on one SM at a time."""
+    blocks_per_sm: int
+    """Blocks that may be resident on one SM at a time."""
     warp_size: int
     bf16: bool
     """The hardware has bf16 arithmetic."""
@@ -74,6 +78,8 @@ class Target:
     """The hardware has tf32 arithmetic."""
     ptx: str
     """The PTX version that introduced this target."""
+    dot: str
+    """What ``tl.dot`` becomes: ``fma``, ``mma.m16n8k8``, ``mma``, ``wgmma`` or ``tcgen05``."""
     card: Card
     sources: tuple[Source, ...]
 
@@ -86,6 +92,14 @@ class Target:
     def assembler_arch(self) -> str:
         """The name Triton gives to ptxas: ``sm_89``, but ``sm_90a`` and ``sm_120a``."""
         return f"{self.name}{'a' if self.arch_number >= _FIRST_FEATURED else ''}"
+
+    def local_reserve(self, local: int) -> int:
+        """Return the bytes of device memory that the driver keeps for ``local`` bytes of local memory per thread.
+
+        It keeps them for every thread that the target's card can have resident (CUDA C++ Programming Guide, device
+        memory accesses, local memory; ``docs/explanation/memory.md`` has what was measured).
+        """
+        return local * self.threads_per_sm * self.card.sm_count
 
     def __str__(self) -> str:
         return self.name

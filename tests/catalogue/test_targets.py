@@ -12,7 +12,8 @@ from gdn_aot.errors import UsageError
 
 NAMES = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121"]
 FIGURES = {
-    *("max_shared", "shared_per_sm", "registers_per_sm", "registers_per_block", "warp_size", "bf16", "tf32"),
+    *("max_shared", "shared_per_sm", "registers_per_sm", "registers_per_block", "threads_per_sm", "blocks_per_sm"),
+    *("warp_size", "bf16", "tf32"),
     *("card", "sm_count", "memory"),
 }
 
@@ -35,6 +36,12 @@ def test_rows_are_consistent_and_every_figure_has_one_source(target: object) -> 
     covered = [figure for source in row.sources for figure in source.figures]
     assert sorted(covered) == sorted(FIGURES)
     assert {source.confidence for source in row.sources} <= {"high", "medium", "low"}
+
+
+@pytest.mark.parametrize("target", all_targets(), ids=str)
+def test_a_byte_of_local_memory_is_kept_for_every_resident_thread(target: targets.Target) -> None:
+    assert target.threads_per_sm % target.warp_size == 0
+    assert target.local_reserve(1) == target.threads_per_sm * target.card.sm_count
 
 
 def test_triton_suffix_is_in_the_assembler_arch() -> None:
