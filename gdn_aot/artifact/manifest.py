@@ -21,7 +21,7 @@ FORMAT = names.FORMAT
 MAX_EPOCH = 0o77777777777
 """Seconds; the largest time that a tar header holds."""
 
-Provenance = Literal["measured", "captured", "transferred", "default"]
+Provenance = Literal["measured", "proxy", "captured", "transferred", "default"]
 Mode = Literal["inference", "train"]
 Indices = tuple[Integer, ...]
 

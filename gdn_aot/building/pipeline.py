@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gdn_aot.choosing.known import Known
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.compiling.executor import Executor
+    from gdn_aot.compiling.proxy import Proxy
     from gdn_aot.tracing.wanted import Wanted
     from gdn_aot.tracing.wide import Extras
 
@@ -66,6 +67,8 @@ class Job:
     """Pack what compiles where something does not."""
     ptx: bool = False
     """Keep the PTX of everything compiled in the build cache."""
+    proxy: Proxy | None = None
+    """What stands in for the target while its candidates are measured."""
     executor: Executor = field(default_factory=LocalExecutor)
     """Where kernels are compiled."""
 
@@ -191,14 +194,18 @@ def compile_target(
 
 def order(job: Job, target: Target, trace: Trace) -> Order:
     """Return what compiling the launches of a trace takes."""
+    compiler = {"target": target.name, "triton": trace.triton_version, "ptxas": trace.ptxas_version}
+    if job.proxy is not None and job.proxy.code != target:
+        compiler["code"] = job.proxy.code.name
     return Order(
         provider=job.wanted.provider,
         target=target,
-        compiler={"target": target.name, "triton": trace.triton_version, "ptxas": trace.ptxas_version},
+        compiler=compiler,
         cache=job.cache,
         jobs=job.jobs,
         timeout=job.timeout,
         ptx=job.ptx,
+        proxy=job.proxy,
     )
 
 

@@ -168,7 +168,7 @@ def _release(path: str) -> str | None:
     return match[1] if match else None
 
 
-def _assembler(target: Target) -> tuple[str, str] | None:
+def assembler(target: Target) -> tuple[str, str] | None:
     """Find the ptxas Triton would use for a target, by its rule: the environment's if it runs, else its own.
 
     Returns path and version; None if there is no Triton, or none of its ptxas runs.
@@ -207,7 +207,7 @@ def _refusal(path: str, target: Target) -> str | None:
 
 def check_assembler(target: Target) -> str | None:
     """Return why the ptxas that Triton would use cannot produce code for a target, or None."""
-    found = _assembler(target)
+    found = assembler(target)
     if found is None:
         return "no ptxas that runs was found with the installed Triton, or Triton is not installed"
     path, version = found
@@ -217,7 +217,7 @@ def check_assembler(target: Target) -> str | None:
 
 def assembler_version(target: Target) -> str | None:
     """Return the version of the ptxas that Triton would use for a target, as ``12.9.86``, or None."""
-    found = _assembler(target)
+    found = assembler(target)
     return found[1] if found else None
 
 

@@ -27,6 +27,7 @@ class Known:
     """What is known for one target before anything is compiled."""
 
     measured: tuning.TuningTable
+    """By a card of the target, else by one that stood in for it."""
     suggest: Suggest
     """Asked for the keys that ``measured`` lacks: what a capture has, then what is transferred."""
     extras: Extras
@@ -37,7 +38,9 @@ def known_for(wanted: Wanted, target: Target, root: Path | None) -> Known:
     """Read the tuning record of a target below ``root``, and find those that it may be transferred from."""
     distribution, version = wanted.provider.distribution, installed.built_from(wanted.provider)
     triton = installed.version("triton")
-    measured = tuning.table(tuning.find(root, target.name, distribution, version), triton)
+    measured: tuning.TuningTable = {}
+    for place in (root and root / tuning.PROXY, root):
+        measured |= tuning.table(tuning.find(place, target.name, distribution, version), triton)
     transfer = Transfer(root, target, distribution, version, triton)
     return Known(
         measured=measured,

@@ -1,16 +1,19 @@
 """Choices for targets that nobody measured, from the nearest one that somebody did.
 
-The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.md``):
+The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.md``, ``0027-choices-by-proxy.md``):
 
-1. The records of the same distribution and version are asked by nearness of their target: those of the same major
-   compute capability first, then by distance of the capability's number (89 for 8.9), then the lower one. The first
-   that has the key answers; a key that differs only in the 16-bit number type is taken for the same if the record
-   lacks the exact one, because targets without bf16 arithmetic are built for fp16. So the target's own record is asked
-   first, for keys of the other type: an exact key of it counts as measured.
-2. If none has, they are asked in the same order for a key that differs in one part only: a size, that nearest by its
-   ratio first, then a number type. So key heads that a caller repeats get what was measured for those of the model.
-3. Of that record the provider's own candidates that are eligible at every token count are ranked by its objective:
-   its choice first, then those within the bound, by score. Candidates of a wide search are never transferred.
+1. The records of the same distribution and version are asked in three groups: the target's own; those of targets whose
+   ``tl.dot`` becomes the same instruction; the others. Within a group the nearest target is first: one with a matrix
+   unit like it, of the same major compute capability, then by distance of the capability's number (89 for 8.9), then
+   the lower one; and of one target what its own card measured, then what another card did by proxy.
+2. In each group the first record that has the key answers; a key that differs only in the 16-bit number type is taken
+   for the same if the record lacks the exact one, because targets without bf16 arithmetic are built for fp16. An exact
+   key of the target's own record is no matter of transfer. If none has the key, they are asked for a key that differs
+   in one part only, a size or a number type, or in several sizes by one factor, as those of a model that is divided
+   among cards do: the nearest by that factor first.
+3. Of that record the candidates that are eligible at every token count are ranked by its objective: its choice first,
+   then those within the bound, by score. Those that the provider does not offer go from one key to another of the
+   target's own record, never to another target.
 4. Those that the provider does not offer for this target are left out: so its restrictions, on shared memory or on
    Blackwell, hold here too. The build takes the first of the rest that compiles and fits, else its default.
 
@@ -29,36 +32,46 @@ from gdn_aot.records import tuning as records
 from gdn_aot.records.tuning import TunedChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.launches import Config, KernelKey, Key
     from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
 
+_NO_MATRIX_UNIT = "fma"
 _SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")
 
 
-def nearness(target: Target, other: Target) -> tuple[bool, int, int]:
+def nearness(target: Target, other: Target) -> tuple[bool | int, ...]:
     """Return what to sort targets by to have those nearest to ``target`` first."""
-    return (other.capability[0] != target.capability[0], abs(other.arch_number - target.arch_number), other.arch_number)
+    return (
+        other.dot != target.dot,
+        (other.dot == _NO_MATRIX_UNIT) != (target.dot == _NO_MATRIX_UNIT),
+        other.capability[0] != target.capability[0],
+        abs(other.arch_number - target.arch_number),
+        other.arch_number,
+    )
 
 
-def ranked(kernel: MeasuredKernel, choice: MeasuredChoice, goal: objective.Objective) -> list[Config]:
-    """Return the provider's own candidates that are eligible for a key, best first: the choice, then by objective.
+def ranked(
+    kernel: MeasuredKernel, choice: MeasuredChoice, goal: objective.Objective, *, derived: bool = False
+) -> list[Config]:
+    """Return the candidates that are eligible for a key, best first: the choice, then by objective.
 
     The choice is first even where another one's score is lower: it was made between times that differ by less than
-    their noise.
+    their noise. With ``derived`` those are among them that the provider does not offer.
     """
     rejected = {item.candidate for item in choice.rejected}
+    count = len(kernel.candidates) if derived else kernel.offered
     samples = {
         row.tokens: [
             None if us is None or noise is None or index in rejected else objective.Sample(us, noise)
-            for index, (us, noise) in enumerate(zip(row.us[: kernel.offered], row.noise, strict=False))
+            for index, (us, noise) in enumerate(zip(row.us[:count], row.noise, strict=False))
         ]
         for row in choice.times
     }
-    verdict = objective.choose(samples, [()] * kernel.offered, goal)
+    verdict = objective.choose(samples, [()] * count, goal)
     if verdict is None:
         return []
     order = sorted(verdict.ranking, key=lambda index: index != choice.chosen)
@@ -80,7 +93,7 @@ class _Source:
             self.alike.setdefault((kernel, _without_type(key)), found)
 
     def near(self, name: str, key: Key) -> tuple[MeasuredKernel, MeasuredChoice] | None:
-        """Return the nearest key that differs in one part only."""
+        """Return the nearest key that differs in one part only, or in sizes by one factor."""
         ranked = [
             (distance, place, found)
             for place, ((kernel, other), found) in enumerate(self.exact.items())
@@ -100,47 +113,48 @@ class Transfer:
     ) -> None:
         self._target, self._triton = target, triton
         nearest = sorted(all_targets(), key=lambda other: nearness(target, other))
-        self._places = [
-            (other.name, path)
-            for other in nearest
-            if root is not None and (path := records.record_path(root, other.name, distribution, version)).is_file()
+        self._groups = [
+            [other.name for other in nearest if other == target],
+            [other.name for other in nearest if other != target and other.dot == target.dot],
+            [other.name for other in nearest if other.dot != target.dot],
         ]
+        self._root = root
         self._distribution, self._version = distribution, version
-        self._read: dict[str, _Source] = {}
+        self._read: dict[Path, _Source | None] = {}
 
     def suggest(self, kernel: str, key: Key, offered: Collection[Config]) -> list[TunedChoice]:
-        """Return transferred choices for a key among the provider's own candidates, best first; often none.
+        """Return transferred choices for a key among the candidates given, best first; often none.
 
         Raises:
             UsageError: A record that had to be read is refused.
         """
-        measured = False
-        for source in self._sources():
-            own = source.record.target == self._target.name
-            found = None if own else source.exact.get((kernel, key))
-            note = ""
-            if found is None:
-                found = source.alike.get((kernel, _without_type(key)))
-                note = f", for {_types(found[1].key)}" if found else ""
-            if own and found and found[1].key == key:
-                measured = True
-                continue
-            if found is None:
-                continue
-            return list(self._choices(source, *found, note, offered))
-        for source in () if measured else self._sources():
-            if found := source.near(kernel, key):
-                return list(self._choices(source, *found, _difference(key, found[1].key), offered))
+        for names in self._groups:
+            for source in self._sources(names):
+                own = source.record.target == self._target.name
+                if own and (kernel, key) in source.exact:
+                    return []
+                found = source.exact.get((kernel, key))
+                note = ""
+                if found is None:
+                    found = source.alike.get((kernel, _without_type(key)))
+                    note = f", for {_types(found[1].key)}" if found else ""
+                if found is not None:
+                    return list(self._choices(source, *found, note, offered))
+            for source in self._sources(names):
+                if found := source.near(kernel, key):
+                    return list(self._choices(source, *found, _difference(key, found[1].key), offered))
         return []
 
-    def _sources(self) -> Iterator[_Source]:
-        for name, path in self._places:
-            if name not in self._read:
+    def _sources(self, names: Sequence[str]) -> Iterator[_Source]:
+        """Yield the records of these targets, read when first asked for; of one target that of its own card first."""
+        places = [(name, root) for name in names if self._root for root in (self._root, self._root / records.PROXY)]
+        for name, root in places:
+            path = records.record_path(root, name, self._distribution, self._version)
+            if path not in self._read:
                 record = records.load(path, target=name, distribution=self._distribution, version=self._version)
-                if record is None:  # removed meanwhile
-                    continue
-                self._read[name] = _Source(record)
-            yield self._read[name]
+                self._read[path] = _Source(record) if record else None
+            if source := self._read[path]:
+                yield source
 
     def _choices(
         self,
@@ -150,7 +164,8 @@ class Transfer:
         other_type: str,
         offered: Collection[Config],
     ) -> Iterator[TunedChoice]:
-        order = ranked(kernel, choice, source.record.objective)
+        own = source.record.target == self._target.name
+        order = ranked(kernel, choice, source.record.objective, derived=own)
         where = f"from {source.record.target} ({records.origin(source.record, self._triton)})"
         for place, config in enumerate(order):
             if config not in offered:
@@ -176,25 +191,28 @@ def _without_type(key: Key) -> Key:
     return tuple("16 bits" if part in _SIXTEEN_BIT else part for part in key)
 
 
-def _distance(key: Key, other: Key) -> tuple[bool, float] | None:
-    """Return how far two keys are apart that differ in one part, a size or a number type; None for any others."""
+def _distance(key: Key, other: Key) -> tuple[int, float] | None:
+    """Return how far two keys are apart that differ in one part, or in sizes by one factor; None for any others.
+
+    One size is nearest, then sizes by one factor, then a number type.
+    """
     if len(key) != len(other):
         return None
     differ = [(one, two) for one, two in zip(key, other, strict=True) if one != two or type(one) is not type(two)]
-    if len(differ) != 1:
+    if not differ:
         return None
+    if all(type(part) is int and part > 0 for pair in differ for part in pair):
+        factors = {math.log2(one / two) for one, two in differ}  # type: ignore[operator]
+        return (len(differ) > 1, abs(factors.pop())) if len(factors) == 1 else None
     one, two = differ[0]
-    if isinstance(one, str) and isinstance(two, str):
-        return True, 0.0
-    if type(one) is int and type(two) is int and min(one, two) > 0:
-        return False, abs(math.log2(one / two))
-    return None
+    return (2, 0.0) if len(differ) == 1 and isinstance(one, str) and isinstance(two, str) else None
 
 
 def _difference(key: Key, other: Key) -> str:
-    """Say in which part a key differs from the measured one."""
-    ((one, two),) = ((one, two) for one, two in zip(key, other, strict=True) if one != two)
-    return f", for {two} instead of {one}".replace("torch.", "")
+    """Say in which parts a key differs from the measured one."""
+    pairs = [(one, two) for one, two in zip(key, other, strict=True) if one != two]
+    here, there = ("/".join(str(pair[place]) for pair in pairs) for place in (0, 1))
+    return f", for {there} instead of {here}".replace("torch.", "")
 
 
 def _types(key: Key) -> str:

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -248,6 +248,8 @@ def _failed(failure: Failure) -> str:
 
 
 def _artifact(manifest: Manifest, path: Path, built: Built) -> dict[str, Any]:
+    from gdn_aot.artifact.manifest import Provenance
+
     kernels = manifest.kernels
     provenance = Counter(choice.provenance for kernel in kernels for choice in kernel.choices)
     return {
@@ -259,7 +261,7 @@ def _artifact(manifest: Manifest, path: Path, built: Built) -> dict[str, Any]:
         "kernels": len(kernels),
         "choices": sum(len(kernel.choices) for kernel in kernels),
         "binaries": sum(len(kernel.binaries) for kernel in kernels),
-        "provenance": {name: provenance.get(name, 0) for name in ("measured", "captured", "transferred", "default")},
+        "provenance": {name: provenance.get(name, 0) for name in get_args(Provenance)},
         "derived": sum(choice.derived for kernel in kernels for choice in kernel.choices),
         "not_covered": [
             {"kernel": gap.kernel, "reason": gap.reason, "keys": len(gap.keys)} for gap in manifest.not_covered

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gdn_aot.registry.select import Request
 
 _FITS = {True: "yes", False: "no", None: "?"}
-_HEADS = ("artifact", "where", "bytes", "measured", "transferred", "default", "numerics", "fits", "why")
+_HEADS = ("artifact", "where", "bytes", "measured", "proxy", "transferred", "default", "numerics", "fits", "why")
 
 
 @click.command("list")
@@ -111,7 +111,7 @@ def _row(row: ListedArtifact) -> tuple[object, ...]:
         row.identifier,
         "both" if row.in_registry and row.path else "registry" if row.in_registry else "store",
         row.size,
-        *((counts.measured, counts.transferred, counts.default) if counts else (None, None, None)),
+        *((counts.measured, counts.proxy, counts.transferred, counts.default) if counts else (None,) * 4),
         row.numerics,
         _FITS[row.fits],
         row.reason,

@@ -16,6 +16,7 @@ from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.proxy import Proxy
     from gdn_aot.measuring.plan import PreparedUnits, TuneTask
     from gdn_aot.measuring.tuner import Tuned
 
@@ -76,6 +77,7 @@ def parse_duration(text: str) -> float:
 @click.option("--resume", is_flag=True, help="Go on from the record: measure only what it lacks.")
 @_options.prepare
 @click.option("--arch", metavar="SM", help="Target of --prepare, or on a cluster.  [default: the card's]")
+@click.option("--proxy", metavar="SM", help="Measure for this target: the card stands in for one of it.")
 @_options.default("--rounds", 15, "Timed rounds.", type=click.IntRange(min=3))
 @_options.timeout
 @_options.cluster
@@ -89,8 +91,13 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     Candidates are compiled first, for which --prepare on another machine with the same Triton will do: carry its build
     cache here and name it with --cache-dir. Those that compute something else than the provider's first one are out;
     those that crash or hang are, too, and end nothing but their own process.
+
+    With --proxy the card runs the PTX of another target, with that target's candidates and no more blocks on an SM
+    than it holds. That finds what suits the code and the SM; clocks, memory and the number of SMs are the card's. The
+    record lies apart, and counts where no card of the target was measured.
     """
     from gdn_aot.catalogue.targets import get_target
+    from gdn_aot.compiling.proxy import proxy_for
     from gdn_aot.machine import card as device
     from gdn_aot.machine.installed import require_toolchain
     from gdn_aot.measuring import plan, tuner
@@ -107,7 +114,9 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
             f"--arch {options['arch']} is not what is here: {card.name} is {target}",
             hint="leave --arch out; with --prepare it names another target",
         )
-    task = _task(target, options)
+    if options["proxy"] and where == "ray":
+        raise UsageError("--proxy is for the card of this machine, not of a cluster's", hint="leave --executor out")
+    task = _task(target, proxy_for(get_target(options["proxy"]), target) if options["proxy"] else None, options)
     made: PreparedUnits | Tuned
     with Progress("tune") as progress, _executor.executor(where, address) as work:
         task = replace(task, job=replace(task.job, executor=work))
@@ -125,7 +134,8 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
         _tell(task, made, as_json=as_json)
 
 
-def _task(target: Target, options: dict[str, Any]) -> TuneTask:
+def _task(target: Target, proxy: Proxy | None, options: dict[str, Any]) -> TuneTask:
+    """Return what to tune; ``target`` is the card's."""
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.providers import Limits, get_provider
     from gdn_aot.machine import installed
@@ -146,8 +156,12 @@ def _task(target: Target, options: dict[str, Any]) -> TuneTask:
     longest = max(tokens)
     gate = next((count for count in GATE_TOKENS if count <= longest and count not in tokens), 2)
     limits = Limits(max_tokens=max(longest, gate), max_batch=options["max_batch"])
-    job = make_job(provider, selection, limits, options, all_candidates=True, keep_going=True)
+    job = make_job(provider, selection, limits, options, all_candidates=True, keep_going=True, proxy=proxy)
     pipeline.check_environment(job, [target])
+    root = job.output
+    if proxy is not None:
+        target, root = proxy.target, root / record.PROXY
+        pipeline.check_environment(job, [proxy.code])
     version = installed.require(provider.name)
     return TuneTask(
         job=job,
@@ -160,13 +174,14 @@ def _task(target: Target, options: dict[str, Any]) -> TuneTask:
             rounds=options["rounds"],
             search_seconds=SEARCH_SECONDS,
             silence=options["patience"],
+            target=target.name if proxy else None,
         ),
         objective=objective.Objective(weights.weights, options["bound"]),
         wide=wide,
         kernels=options["kernel"],
         budget=budget,
         resume=options["resume"],
-        path=record.record_path(job.output, target.name, provider.distribution, version),
+        path=record.record_path(root, target.name, provider.distribution, version),
     )
 
 

@@ -83,7 +83,7 @@ class Compilation:
                     continue
                 self._asked.add(launch)
                 found = self._order.cache.launch(self._order.key(self._trace, launch))
-                if found is None or self._lacks_ptx(found):
+                if found is None or (found.object is not None and self._order.lacks(found.object)):
                     waiting.append(launch)
                 else:
                     pending.extend(self._took(launch, found, take))
@@ -97,9 +97,6 @@ class Compilation:
                 answer = self._workers.receive()
                 flying.remove(answer.number)
                 pending.extend(self._took(answer.number, self._outcome(answer), take))
-
-    def _lacks_ptx(self, found: Outcome) -> bool:
-        return self._order.ptx and found.object is not None and not self._order.cache.has_ptx(found.object.cubin)
 
     def _took(self, launch: int, outcome: Outcome, take: Callable[[int, Outcome], Iterator[int]]) -> Iterator[int]:
         if outcome.object is not None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.compiling.client import Worker
+    from gdn_aot.compiling.proxy import Proxy
+    from gdn_aot.launches import CompiledKernel
     from gdn_aot.tracing.records import Trace
 
 _TASKS_PER_JOB = 4
@@ -40,6 +42,19 @@ class Order:
     """Seconds that one kernel may take."""
     ptx: bool = False
     """Keep the PTX of everything, too; what the cache has without is compiled again."""
+    proxy: Proxy | None = None
+    """What stands in for the target: its code is compiled, and assembled for the card, too."""
+
+    @property
+    def code(self) -> Target:
+        """Whose code is compiled."""
+        return self.proxy.code if self.proxy else self.target
+
+    def lacks(self, found: CompiledKernel) -> bool:
+        """Say whether something that is wanted beside a compiled kernel is not in the cache."""
+        if self.proxy is not None and self.proxy.assembled(self.cache, found.cubin) is None:
+            return True
+        return self.ptx and not self.cache.has_ptx(found.cubin)
 
     def key(self, trace: Trace, launch: int) -> str:
         """Return the key of a launch in the build cache."""
@@ -56,7 +71,8 @@ class Order:
             qualname=kernel.qualname,
             specialization=msgspec.to_builtins(item.specialization),
             key=self.key(trace, launch),
-            ptx=self.ptx,
+            ptx=self.ptx or self.proxy is not None,
+            card=self.proxy.card.name if self.proxy else None,
         )
 
 
@@ -72,6 +88,8 @@ class CompileTask(msgspec.Struct, frozen=True, kw_only=True):
     """Of the launch in the build cache."""
     ptx: bool
     """Keep the PTX, too."""
+    card: str | None = None
+    """The target that the PTX is assembled for, too."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, digest
+from gdn_aot.compiling.proxy import proxy_for
 from gdn_aot.errors import NotWritableError
 from gdn_aot.launches import config_from_json
 from gdn_aot.machine import installed, pool
@@ -109,7 +110,8 @@ class Compiler:
 
     def __init__(self, cache: BuildCache, target: str, compiler: dict[str, str]) -> None:
         self._cache = cache
-        self._capability = get_target(target).arch_number
+        self._target = get_target(target)
+        self._capability = get_target(compiler.get("code", target)).arch_number
         self._compiler = compiler
 
     def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
@@ -145,9 +147,11 @@ class Compiler:
             info = elf.describe(cubin)
             if info.arch != self._capability:
                 raise ValueError(f"the assembler made code for sm_{info.arch}, not sm_{self._capability}")
-            made = self._cache.put_object(key, cubin, metadata, info.registers, info.local)
+            ready = self._cache.put_object(key, cubin, metadata, info.registers, info.local)
             if task.get("ptx"):
-                self._cache.put_ptx(made.cubin, ptx)
+                self._cache.put_ptx(ready.cubin, ptx)
+        if task.get("card") and ready is not None:
+            proxy_for(self._target, get_target(task["card"])).assemble(self._cache, ready)
         self._cache.put_launch(task["key"], object_key=key)
         return {"object": key, "reused": reused}
 

@@ -44,6 +44,8 @@ class KeyState:
     """Candidates that are out: the token count at which it showed (0: before any launch), and why."""
     samples: dict[int, dict[int, Sample]] = field(default_factory=dict)
     """Token count -> candidate -> time."""
+    unheld: tuple[int, ...] = ()
+    """Candidates of which the card that stands in holds fewer blocks at a time than the target."""
     gated: set[int] = field(default_factory=set)
     """Token counts at which candidates were compared only."""
     idle: bool = False
@@ -98,6 +100,8 @@ class Method:
     """What the search among candidates that the provider does not offer may take, for each launch."""
     silence: float
     """Seconds without any sign of life after which a worker is killed."""
+    target: str | None = None
+    """What the card is to be taken for, if it stands in for another target."""
     card: str = CARD
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the card."""
@@ -133,6 +137,8 @@ class Session:
         worker = self._worker = self._card.start()
         method, where = self._method, f" on node {self._card.name}" if self._card.name else ""
         request = {"card": method.card, "options": dict(method.options), "module": module_name(method.provider)}
+        if method.target:
+            request["target"] = method.target
         try:
             self.device = begin(worker, f"measuring process cannot start{where}", request)
         except UsageError:

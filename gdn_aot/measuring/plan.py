@@ -6,14 +6,15 @@ import contextlib
 import fnmatch
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from gdn_aot.building import pipeline
 from gdn_aot.choosing.choose import misfit
+from gdn_aot.choosing.occupancy import blocks_per_sm, shared_for
 from gdn_aot.compiling.compilation import Compilation
-from gdn_aot.errors import NothingSelectedError
+from gdn_aot.errors import NothingSelectedError, VerificationError
 from gdn_aot.measuring.client import KeyState, Unit
 from gdn_aot.measuring.process import PlannedBinary
 from gdn_aot.measuring.prune import prune
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import KernelKey, Outcome
+    from gdn_aot.launches import CompiledKernel, KernelKey, Outcome
     from gdn_aot.measuring.client import Method
     from gdn_aot.records.objective import Objective
     from gdn_aot.tracing.records import Trace, Users
@@ -136,6 +137,29 @@ class Preparation:
         prepared.compiled = self._work.compiled
         prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
 
+    def _binary(self, made: CompiledKernel, specialization: dict[str, Any]) -> PlannedBinary:
+        """Return what to launch: by proxy the assembled code, with shared memory that holds occupancy down."""
+        proxy = self._task.job.proxy
+        if proxy is None:
+            return PlannedBinary(made.cubin, made.metadata, specialization)
+        runs = self._assembled(made)
+        shared = shared_for(runs, proxy.card, max(1, blocks_per_sm(made, proxy.target)))
+        return PlannedBinary(runs.cubin, {**made.metadata, "shared": shared}, specialization)
+
+    def _assembled(self, made: CompiledKernel) -> CompiledKernel:
+        job = self._task.job
+        found = job.proxy.assembled(job.cache, made.cubin) if job.proxy else None
+        if found is None:
+            raise VerificationError(f"the build cache lost what was assembled of {made.cubin}", hint="tune again")
+        return found
+
+    def _unheld(self, made: CompiledKernel | None) -> bool:
+        """Say whether the card holds fewer blocks of a candidate at a time than the target does."""
+        proxy = self._task.job.proxy
+        if proxy is None or made is None:
+            return False
+        return blocks_per_sm(self._assembled(made), proxy.card) < blocks_per_sm(made, proxy.target)
+
     def _settle(self, traced: TracedKey, reasons: dict[int, str | None]) -> None:
         """Put into a key, once, what its candidates compiled to, and which are out for what they take."""
         place = _place(self.prepared.trace, traced)
@@ -144,6 +168,7 @@ class Preparation:
         self._ready.add(place)
         state = self.prepared.keys[place]
         state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
+        state.unheld = tuple(index for index, made in enumerate(state.objects) if self._unheld(made))
         for index in range(len(traced.candidates)):
             why = next(filter(None, (reasons[variant[index]] for variant in traced.variants)), None)
             if why is not None:
@@ -163,7 +188,7 @@ class Preparation:
             traced, made = trace.launches[launch], self._outcomes[launch].object
             row: PlannedBinary | str = reasons[launch] or ""
             if made is not None and not row:
-                row = PlannedBinary(made.cubin, made.metadata, {"signature": traced.specialization.signature})
+                row = self._binary(made, {"signature": traced.specialization.signature})
             for unit in units:
                 kernel = trace.kernels[traced.kernel].name
                 self.prepared.units[unit].binaries.setdefault(kernel, {})[traced.key] = row

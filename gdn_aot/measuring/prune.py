@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gdn_aot.choosing.choose import misfit
+from gdn_aot.choosing.occupancy import blocks_per_sm
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.launches import CompiledKernel, Config
-
-_REGISTER_UNIT = 8
-"""Registers per thread are allotted in multiples of this: 256 per warp of 32 (CUDA Occupancy Calculator)."""
-_RESERVED_SHARED = 1024
-"""Bytes of shared memory that the system keeps per block from compute capability 8.0 (CUDA C++ Programming Guide)."""
-_RESERVED_FROM = 80
 
 
 def prune(objects: Mapping[Config, CompiledKernel], target: Target, offered: Collection[Config]) -> dict[Config, str]:
@@ -51,15 +46,3 @@ def _unfit(compiled: CompiledKernel, target: Target) -> str | None:
     if reason is None and blocks_per_sm(compiled, target) < 1:
         reason = f"not one block of it fits on an SM of {target}"
     return reason
-
-
-def blocks_per_sm(compiled: CompiledKernel, target: Target) -> int:
-    """Return how many blocks of a kernel an SM has registers and shared memory for.
-
-    The other limits, of threads and blocks per SM, are not looked at: they are never below one.
-    """
-    reserved = _RESERVED_SHARED if target.arch_number >= _RESERVED_FROM else 0
-    registers = -(-max(compiled.registers, 1) // _REGISTER_UNIT) * _REGISTER_UNIT
-    by_registers = target.registers_per_sm // (registers * compiled.threads)
-    shared = compiled.shared + reserved
-    return min(by_registers, target.shared_per_sm // shared) if shared else by_registers

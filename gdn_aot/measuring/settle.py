@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from gdn_aot._version import __version__
@@ -14,6 +15,7 @@ from gdn_aot.records.files import RecordedDevice, RecordedProvider
 from gdn_aot.records.objective import Sample, choose
 
 if TYPE_CHECKING:
+    from gdn_aot.compiling.proxy import Proxy
     from gdn_aot.launches import CompiledKernel, Config, KernelKey
     from gdn_aot.machine.card import CardInfo
     from gdn_aot.measuring.client import KeyState, Session, Unit
@@ -46,6 +48,7 @@ class Writer:
             tool=f"gdn-aot {__version__}",
             method=records.Timing(rounds=task.method.rounds, flush_bytes=2 * device["l2"], clock="cuda events"),
             objective=task.objective,
+            proxy=_stood_in(task.job.proxy),
             kernels=(),
         )
         if device["name"] != card.name:
@@ -125,6 +128,7 @@ class Writer:
             resources=tuple(taken),
             regret={tokens: round(part, 4) for tokens, part in verdict.regret.items()},
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
+            unheld=state.unheld,
         )
 
     def _footprint(self, made: CompiledKernel | None) -> records.Footprint | None:
@@ -152,6 +156,19 @@ class Writer:
             if kernels or (self.failed and old is not None):
                 found = tuple(kernels[name] for name in sorted(kernels))
                 records.save(records.merge(old, replace(self._frame, kernels=found)), self._task.path)
+
+
+def _stood_in(proxy: Proxy | None) -> records.StoodIn | UnsetType:
+    if proxy is None:
+        return UNSET
+    target = proxy.target
+    limits = records.Limits(
+        shared_per_sm=target.shared_per_sm,
+        registers_per_sm=target.registers_per_sm,
+        threads_per_sm=target.threads_per_sm,
+        blocks_per_sm=target.blocks_per_sm,
+    )
+    return records.StoodIn(code=proxy.code.name, card=proxy.card.name, limits=limits)
 
 
 def _times(tokens: int, row: list[Sample | None]) -> records.Times:

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from gdn_aot.artifact.names import MAX_CHOICES
@@ -94,6 +94,8 @@ class MeasuredChoice(Record, kw_only=True, omit_defaults=True):
     """Per candidate of the kernel, None where it was not compiled; or None for all."""
     regret: dict[Tokens, NotNegative] = msgspec.field(default_factory=dict)
     """Per token count the part by which the choice is slower than the best candidate for that count."""
+    unheld: tuple[Count, ...] = ()
+    """By proxy: candidates of which the card held fewer blocks at a time than the target does."""
     missing: tuple[Tokens, ...] = ()
     """Token counts that the key has and that were not measured: tuning was cut short, or memory was."""
     unchecked: bool = False
@@ -113,12 +115,35 @@ class MeasuredKernel(Record, kw_only=True):
     choices: tuple[MeasuredChoice, ...]
 
 
+class Limits(Record, kw_only=True):
+    """What one SM of a target holds at a time."""
+
+    shared_per_sm: Count
+    """Bytes."""
+    registers_per_sm: Count
+    threads_per_sm: Count
+    blocks_per_sm: Count
+
+
+class StoodIn(Record, kw_only=True):
+    """How a card of another target stood in."""
+
+    code: str
+    """The target whose PTX was run."""
+    card: str
+    """The target that the card is of, for which the PTX was assembled."""
+    limits: Limits
+    """The record's target's: no more blocks of a candidate were let onto an SM than these allow."""
+
+
 class TuningRecord(AnyRecord, kw_only=True):
     """One file: what was measured on one device for one version of a provider."""
 
     device: RecordedDevice
     method: Timing
     objective: Objective
+    proxy: StoodIn | UnsetType = UNSET
+    """How the device stood in for the target, if it is none of it."""
     kernels: tuple[MeasuredKernel, ...]
 
 
@@ -179,6 +204,9 @@ def _choice_contradictions(choice: MeasuredChoice, count: int, where: str) -> It
     for item in choice.rejected:
         if item.candidate == choice.chosen:
             yield Problem(f"{where}.chosen", f"candidate {choice.chosen} was rejected: {item.reason}")
+    yield from _unordered(f"{where}.unheld", choice.unheld)
+    if choice.unheld and choice.unheld[-1] >= count:
+        yield Problem(f"{where}.unheld", f"there is no candidate {choice.unheld[-1]}, only {count} from 0")
     if choice.resources is not None and len(choice.resources) != count:
         yield Problem(f"{where}.resources", f"{len(choice.resources)} entries for {count} candidates")
     yield from _unordered(f"{where}.regret", list(choice.regret))
@@ -213,6 +241,8 @@ def _twice(where: str, values: Sequence[Hashable]) -> Iterator[Problem]:
         seen.add(value)
 
 
+PROXY = "proxy"
+"""The folder, below that of records, which has those of cards that stood in."""
 FORM = RecordForm(
     TuningRecord,
     "tuning record",
@@ -229,7 +259,7 @@ class TunedChoice:
 
     config: Config
     provenance: str
-    """``measured``, ``captured`` or ``transferred``."""
+    """``measured``, ``proxy``, ``captured`` or ``transferred``."""
     note: str
     wide: bool = False
     """The provider does not offer it: it comes of a wide search."""
@@ -237,6 +267,9 @@ class TunedChoice:
 
 TuningTable = dict[KernelKey, TunedChoice]
 """(``module:qualname``, autotune key) -> choice."""
+
+
+_OF_A_RECORD = ("target", "provider", "triton", "ptxas")
 
 
 def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
@@ -250,7 +283,7 @@ def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
     """
     if old is None:
         return new
-    for name in ("target", "provider", "triton", "ptxas", "device.name", "device.driver", "method", "objective"):
+    for name in (*_OF_A_RECORD, "device.name", "device.driver", "method", "objective", "proxy"):
         before, now = map(attrgetter(name), (old, new))
         if before != now:
             raise UsageError(
@@ -287,6 +320,7 @@ def _remap(choice: MeasuredChoice, before: Sequence[Config], united: list[Config
         reference=places[choice.reference],
         times=tuple(times),
         rejected=tuple(replace(item, candidate=places[item.candidate]) for item in choice.rejected),
+        unheld=tuple(sorted(places[index] for index in choice.unheld)),
         resources=None if choice.resources is None else _spread(choice.resources, places, count),
     )
 
@@ -301,7 +335,8 @@ def _spread(values: Sequence[_T | None], places: list[int], count: int) -> tuple
 def origin(record: TuningRecord, triton: str | None = None) -> str:
     """Return the device and driver that measured, and the Triton if it is not the one given."""
     other = f", Triton {record.triton}" if triton not in (None, record.triton) else ""
-    return f"{record.device.name}, driver {record.device.driver}{other}"
+    code = f", by proxy with PTX of {record.proxy.code}" if record.proxy else ""
+    return f"{record.device.name}, driver {record.device.driver}{other}{code}"
 
 
 def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable:
@@ -315,7 +350,7 @@ def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable
     return {
         (kernel.kernel, choice.key): TunedChoice(
             config=kernel.candidates[choice.chosen],
-            provenance="measured",
+            provenance="proxy" if record.proxy else "measured",
             note=f"on {where}: {choice.note}",
             wide=choice.chosen >= kernel.offered,
         )

@@ -57,6 +57,7 @@ class Provenances(Record, kw_only=True):
     """How many choices come from where. What a capture brings is for one deployment and is not published."""
 
     measured: Count
+    proxy: Count = 0
     transferred: Count
     default: Count
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.choosing.occupancy import blocks_per_sm
 from gdn_aot.launches import CompiledKernel, Config
 from gdn_aot.measuring.halving import halve
-from gdn_aot.measuring.prune import blocks_per_sm, prune
+from gdn_aot.measuring.prune import prune
 
 
 @dataclass
@@ -123,7 +124,7 @@ def test_what_does_not_fit_goes_even_if_it_is_the_providers() -> None:
 def test_registers_are_rounded_up_for_occupancy() -> None:
     assert blocks_per_sm(_object("a", warps=8, registers=249), SM_90) == 1
     assert blocks_per_sm(_object("a", warps=8, registers=64), SM_90) == 4
-    assert blocks_per_sm(_object("a", shared=0, registers=0), SM_75) == 64
+    assert blocks_per_sm(_object("a", shared=0, registers=0), SM_75) == 8
     assert blocks_per_sm(_object("a", shared=SM_90.max_shared), SM_90) == 1
     found = prune({A: _object("a", warps=16, registers=121)}, SM_90, [])
     assert found == {}  # 128 registers of 512 threads fill an SM

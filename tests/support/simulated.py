@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gdn_aot.catalogue.targets import get_target
+from gdn_aot.catalogue.targets import Target, get_target
 from gdn_aot.machine.card import CardInfo
 from gdn_aot.store.index_records import BinaryRecord
 from gdn_aot.tracing import stub
@@ -61,6 +61,9 @@ class Card:
         self._crash_at, self._all_wrong = crash_when_waiting_at, all_wrong
         self._seen: tuple[int, int, int] = (0, 0, 0)
         self._timing = self._timed = False
+
+    def become(self, target: Target) -> None:
+        stub.activate(target)
 
     def describe(self) -> dict[str, Any]:
         return {"name": INFO.name, "sm_count": 7, "memory": 1 << 30, "l2": 1 << 20}
