@@ -70,8 +70,8 @@ def parse_duration(text: str) -> float:
     "--bound", 1.1, "Most times the best time that a choice may take at any token count.", type=click.FloatRange(min=1)
 )
 @_options.default(
-    "--search", "provider", "wide also measures configurations that the provider does not offer.",
-    type=click.Choice(["provider", "wide"]),
+    "--search", "provider", "What else to measure: relieved, where all of the provider's spill; wide, always.",
+    type=click.Choice(["provider", "relieved", "wide"]),
 )  # fmt: skip
 @click.option("--budget", metavar="TIME", help="Time to measure in, as 20m; what is measured is kept.")
 @click.option("--resume", is_flag=True, help="Go on from the record: measure only what it lacks.")
@@ -149,8 +149,7 @@ def _task(target: Target, proxy: Proxy | None, options: dict[str, Any]) -> TuneT
     weights = objective.parse(options["weights"]) if options["weights"] else objective.DEFAULT
     selection = selected_shapes(provider, options)
     budget = parse_duration(options["budget"]) if options["budget"] else None
-    wide = options["search"] == "wide"
-    if wide:  # the search goes by the times at what counts most
+    if options["search"] == "wide":  # the search goes by the times at what counts most
         shares = weights.shares(tokens)
         tokens = tuple(sorted(tokens, key=lambda count: -shares[count]))
     longest = max(tokens)
@@ -177,7 +176,7 @@ def _task(target: Target, proxy: Proxy | None, options: dict[str, Any]) -> TuneT
             target=target.name if proxy else None,
         ),
         objective=objective.Objective(weights.weights, options["bound"]),
-        wide=wide,
+        search=options["search"],
         kernels=options["kernel"],
         budget=budget,
         resume=options["resume"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from gdn_aot.building import pipeline
 from gdn_aot.choosing.choose import misfit
 from gdn_aot.choosing.occupancy import blocks_per_sm, shared_for
+from gdn_aot.choosing.walk import SOUND_LOCAL, may_be_sound, most_local, need
 from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.errors import NothingSelectedError, VerificationError
 from gdn_aot.measuring.client import KeyState, Unit
@@ -20,13 +22,14 @@ from gdn_aot.measuring.process import PlannedBinary
 from gdn_aot.measuring.prune import prune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from typing_extensions import Self
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import CompiledKernel, KernelKey, Outcome
+    from gdn_aot.choosing.walk import Need
+    from gdn_aot.launches import CompiledKernel, Config, KernelKey, Outcome
     from gdn_aot.measuring.client import Method
     from gdn_aot.records.objective import Objective
     from gdn_aot.tracing.records import Trace, Users
@@ -44,8 +47,9 @@ class TuneTask:
     target: Target
     method: Method
     objective: Objective
-    wide: bool
-    """Also measure candidates that the provider does not offer."""
+    search: str
+    """``provider``: its own candidates. ``relieved``: where none of them is sound, also sound ones that ask less of a
+    thread. ``wide``: also others that it does not offer."""
     kernels: tuple[str, ...] = ()
     """Globs that a kernel's function name must match to be measured; none for all kernels."""
     budget: float | None
@@ -85,6 +89,10 @@ class Preparation:
         """Whether progress of compiling is told."""
         self._outcomes: dict[int, Outcome] = {}
         self._ready: set[KernelKey] = set()
+        self._kept: dict[KernelKey, list[int]] = {}
+        """Which of a key's candidates are measured."""
+        self._spilling: set[tuple[int, Config]] = set()
+        """Kernels and configurations that are not sound with some key."""
 
     def __enter__(self) -> Self:
         start = time.monotonic()
@@ -94,7 +102,9 @@ class Preparation:
             self._progress(0, 0, f"{target}: tracing")
             tokens = (*task.method.gate_tokens, *task.method.tokens)
             worker = pipeline.expected(task.job, target, lazy)
-            trace = pipeline.traced(task.job, target, worker, derive="wide" if task.wide else "", tokens=tokens)
+            trace = pipeline.traced(
+                task.job, target, worker, derive="" if task.search == "provider" else task.search, tokens=tokens
+            )
             trace, idle = _only(trace, task.kernels)
             if not trace.tunings:
                 raise NothingSelectedError("none of the selected workloads has an autotuned kernel")
@@ -122,8 +132,12 @@ class Preparation:
         wanted = set().union(*(prepared.units[number].keys for number in numbers))
         mine = [traced for traced in trace.tunings if _place(trace, traced) in wanted]
         plain = [launch for launch, users in trace.plain.items() if not _shapes(users).isdisjoint(numbers)]
-        every = [launch for traced in mine for variant in traced.variants for launch in variant]
-        self._outcomes |= self._work.every([*plain, *every])
+        offered = [launch for traced in mine for launch in self._launches(traced, range(_offered(traced)))]
+        self._outcomes |= self._work.every([*plain, *offered])
+        for traced in mine:  # one key after another: what spills with one is not compiled for the next
+            self._outcomes |= self._work.every(self._launches(traced, self._derived(traced)))
+            self._kept.setdefault(_place(trace, traced), self._worth(traced))
+        every = {launch for traced in mine for launch in self._launches(traced, self._kept[_place(trace, traced)])}
         reasons = {launch: _reason(self._outcomes[launch], self._task.target) for launch in {*plain, *every}}
         for made in (self._outcomes[launch].object for launch in reasons):
             if made is not None:
@@ -131,11 +145,58 @@ class Preparation:
         for traced in mine:
             self._settle(traced, reasons)
             for variant, users in zip(traced.variants, traced.users, strict=True):
-                self._add(variant, _shapes(users).intersection(numbers), reasons)
+                self._add(
+                    [variant[index] for index in self._kept[_place(trace, traced)]],
+                    _shapes(users).intersection(numbers),
+                    reasons,
+                )
         for launch in plain:
             self._add([launch], _shapes(trace.plain[launch]).intersection(numbers), reasons)
         prepared.compiled = self._work.compiled
         prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
+
+    def _derived(self, traced: TracedKey) -> list[int]:
+        """Return the candidates that the provider does not offer and that are worth compiling for a key."""
+        derived = list(range(_offered(traced), len(traced.candidates)))
+        if self._task.search != "relieved" or not derived:
+            return derived
+        if any(self._local(traced, index) <= SOUND_LOCAL for index in range(_offered(traced))):
+            return []
+        needs = [self._need(traced, index) for index in range(_offered(traced))]
+        return [
+            index
+            for index in derived
+            if (traced.kernel, traced.candidates[index]) not in self._spilling
+            and may_be_sound(traced.candidates[index], self._task.target, filter(None, needs))
+        ]
+
+    def _need(self, traced: TracedKey, index: int) -> Need | None:
+        outcome = self._outcomes[traced.variants[0][index]]
+        config, made = traced.candidates[index], outcome.object
+        return None if made is None else need(config, self._task.target, [made])
+
+    def _worth(self, traced: TracedKey) -> list[int]:
+        """Return the candidates of a key that are measured, if they can be: the provider's own, and sound others."""
+        own, derived = list(range(_offered(traced))), self._derived(traced)
+        if self._task.search != "relieved":
+            return own + derived
+        sound = [index for index in derived if self._local(traced, index) <= SOUND_LOCAL]
+        self._spilling |= {(traced.kernel, traced.candidates[index]) for index in derived if index not in sound}
+        return own + sound
+
+    def _local(self, traced: TracedKey, index: int) -> float:
+        """Return the most local memory that a thread of a compiled candidate has; infinite for one that does not fit.
+
+        In bytes.
+        """
+        outcomes = [self._outcomes[launch] for launch in self._launches(traced, [index])]
+        if any(_reason(outcome, self._task.target) for outcome in outcomes):
+            return math.inf
+        return most_local(outcomes)
+
+    @staticmethod
+    def _launches(traced: TracedKey, candidates: Iterable[int]) -> list[int]:
+        return [variant[index] for index in candidates for variant in traced.variants]
 
     def _binary(self, made: CompiledKernel, specialization: dict[str, Any]) -> PlannedBinary:
         """Return what to launch: by proxy the assembled code, with shared memory that holds occupancy down."""
@@ -166,14 +227,15 @@ class Preparation:
         if place in self._ready:
             return
         self._ready.add(place)
-        state = self.prepared.keys[place]
-        state.objects = [self._outcomes[launch].object for launch in traced.variants[0]]
+        state, kept = self.prepared.keys[place], self._kept[place]
+        state.configs = [traced.candidates[index] for index in kept]
+        state.objects = [self._outcomes[traced.variants[0][index]].object for index in kept]
         state.unheld = tuple(index for index, made in enumerate(state.objects) if self._unheld(made))
-        for index in range(len(traced.candidates)):
+        for number, index in enumerate(kept):
             why = next(filter(None, (reasons[variant[index]] for variant in traced.variants)), None)
             if why is not None:
-                state.out.setdefault(index, (0, why))
-        if self._task.wide and not state.idle:
+                state.out.setdefault(number, (0, why))
+        if self._task.search == "wide" and not state.idle:
             left = {
                 config: made
                 for index, (config, made) in enumerate(zip(state.configs, state.objects, strict=True))
@@ -205,6 +267,11 @@ def _shapes(users: Users) -> set[int]:
     return {shape for shape, _ in users}
 
 
+def _offered(traced: TracedKey) -> int:
+    """Return how many of a key's candidates are the provider's own; they come first."""
+    return len(traced.candidates) - traced.derived
+
+
 def _place(trace: Trace, traced: TracedKey) -> KernelKey:
     return trace.kernels[traced.kernel].name, traced.key
 
@@ -223,7 +290,7 @@ def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
         )
     tunings = list(trace.tunings)
     for index in idle:  # without the candidates that the provider does not offer
-        offered = len(tunings[index].candidates) - tunings[index].derived
+        offered = _offered(tunings[index])
         variants = [variant[:offered] for variant in tunings[index].variants]
         candidates = tunings[index].candidates[:offered]
         tunings[index] = replace(tunings[index], candidates=candidates, derived=0, variants=variants)
@@ -243,9 +310,9 @@ def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
         prepared.keys[place] = KeyState(
             kernel=place[0],
             key=traced.key,
-            configs=traced.candidates,
-            offered=len(traced.candidates) - traced.derived,
-            objects=[None] * len(traced.candidates),
+            configs=traced.candidates[: _offered(traced) if task.search == "relieved" else None],
+            offered=_offered(traced),
+            objects=[],
             idle=index in idle,
         )
         lengths = {entries[workload][1] for _, workload in users}.intersection(task.method.tokens)

@@ -118,7 +118,7 @@ def _sum_up(result: Tuned, prepared: PreparedUnits, writer: Writer) -> None:
 def _within(task: TuneTask, prepared: PreparedUnits) -> Method:
     """Return the method, with searches that together take no more than half of the budget."""
     pairs = sum(map(len, prepared.wanted.values()))
-    if not task.wide or task.budget is None or not pairs:
+    if task.search != "wide" or task.budget is None or not pairs:
         return task.method
     return replace(task.method, search_seconds=min(task.method.search_seconds, task.budget / 2 / pairs))
 

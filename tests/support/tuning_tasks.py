@@ -49,7 +49,7 @@ def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
                 options=options,
             ),
             objective=DEFAULT,
-            wide=False,
+            search="provider",
             budget=None,
             resume=False,
             path=record_path(tmp_path / "tuning", "sm_90", "fla-core", "0.6.0"),
