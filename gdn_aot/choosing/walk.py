@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from gdn_aot.records.tuning import TunedChoice
     from gdn_aot.tracing.records import Tuning
 
-SOUND_LOCAL = 128
+SOUND_LOCAL = 160
 """Most local memory per thread, in bytes, with which a binary is sound.
 
-The driver keeps local memory for every thread that a card can hold: 128 bytes are at most 37 MiB on every card of the
-table of targets. 256 threads, of 255 registers each as many as an SM holds, then spill into 32 KB, which its L1 cache
+The driver keeps local memory for every thread that a card can hold: 160 bytes are at most 46 MiB on every card of the
+table of targets. 256 threads, of 255 registers each as many as an SM holds, then spill into 40 KB, which its L1 cache
 holds. ``docs/explanation/spills.md`` has what was compiled.
 """
 _SLACK = 1.5

@@ -111,10 +111,11 @@ def registers(config: Config, target: Target) -> int:
 def load(config: Config, target: Target) -> float:
     """Return the elements of a tile of all blocks of ``config`` for each register of the thread block.
 
-    It compares configurations of one kernel: what a thread has to hold grows with it.
+    It compares configurations of one kernel: what a thread has to hold grows with it. Registers count as they are
+    allotted to a thread, in multiples of 8.
     """
     elements = math.prod(config.numbers[name] for name in _block_names([config]))
-    return elements / (config.num_warps * target.warp_size * registers(config, target))
+    return elements / (config.num_warps * target.warp_size * -(-registers(config, target) // 8) * 8)
 
 
 def covers(config: Config, other: Config) -> bool:

@@ -223,7 +223,7 @@ def test_each_is_new_and_asks_for_less(configs: list[Config], target: object) ->
 def test_load_is_elements_per_register() -> None:
     tile = Config(kwargs=(("BK", 64), ("BV", 32)), num_warps=4, num_stages=1)
     assert registers(tile, SM_70) == 255
-    assert load(tile, SM_70) == 64 * 32 / (128 * 255)
+    assert load(tile, SM_70) == 64 * 32 / (128 * 256)
     many = replace(tile, num_warps=16)
     assert registers(many, SM_70) == 128
     assert registers(replace(many, maxnreg=96), SM_70) == 96
