@@ -181,13 +181,13 @@ def compile_target(
     marks = {"trace": time.monotonic() - start}
     with job.executor.compiling(order(job, target, trace), lazy.get) as workers:
         run = Compilation(order(job, target, trace), trace, workers, progress, busy)
-        choices = run.choose(known, all_candidates=job.all_candidates)
+        choices = run.choose(known, all_candidates=job.all_candidates, final=False)
         if any(key is not None for _, _, key in choices.uncovered):
-            progress(0, 0, f"{target}: tracing smaller candidates")
-            trace = traced(job, target, lazy.get, derive="smaller", extras=known.extras)
-            smaller = Compilation(order(job, target, trace), trace, workers, progress)
-            smaller.compiled, smaller.spent = run.compiled, run.spent
-            run, choices = smaller, smaller.choose(known, all_candidates=job.all_candidates)
+            progress(0, 0, f"{target}: tracing relieved candidates")
+            trace = traced(job, target, lazy.get, derive="relieved", extras=known.extras)
+            relieved = Compilation(order(job, target, trace), trace, workers, progress)
+            relieved.compiled, relieved.spent = run.compiled, run.spent
+            run, choices = relieved, relieved.choose(known, all_candidates=job.all_candidates, final=True)
     marks["compile"] = time.monotonic() - start - marks["trace"]
     return Built(target=target, trace=trace, choices=choices, run=run, seconds=marks)
 

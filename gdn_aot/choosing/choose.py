@@ -1,8 +1,9 @@
-"""Choose one candidate per autotune key, by compiling until one fits the target.
+"""Choose one candidate per autotune key, by compiling until one fits the target and is sound.
 
 Order: the choice that a tuning record has for the target, else those transferred from other targets' records, then the
-provider's own candidates in its order, then those that it does not offer. A candidate must compile and fit for every
-launch that its key can cause, because a key has one configuration.
+provider's own candidates in its order, then those that it does not offer. A candidate must compile, fit and be sound
+for every launch that its key can cause, because a key has one configuration. Where none is sound, the one that fits
+and spills least is chosen. ``docs/adr/0026-sound-choices.md`` has the rule and its reasons.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gdn_aot.choosing.walk import SOUND_LOCAL, Walk, most_local
 from gdn_aot.errors import UsageError
 from gdn_aot.records.numerics import choice_digest, plain_launch_digest
+from gdn_aot.tracing import wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +75,9 @@ class Choices:
     uncovered: list[tuple[str, str, tuple[object, ...] | None]] = field(default_factory=list)
     """(kernel, reason, autotune key or None)."""
     rejected: list[tuple[str, str, str]] = field(default_factory=list)
-    """(kernel, candidate, reason) of candidates that do not fit this target."""
+    """(kernel, candidate, reason) of candidates that do not fit this target or are not sound on it."""
+    spills: list[tuple[str, str, int]] = field(default_factory=list)
+    """(kernel, configuration, bytes of local memory per thread) of what is shipped although it is not sound."""
     failures: list[Failure] = field(default_factory=list)
 
     def digests(self, trace: Trace) -> set[str]:
@@ -99,20 +104,38 @@ def misfit(compiled: CompiledKernel, target: Target) -> str | None:
 class Chooser:
     """Walks the candidates of every key. `wanted` says what to compile next, `take` brings the outcome.
 
-    ``table`` has the choices measured on the target, ``suggest`` is asked for the keys that it lacks.
+    ``table`` has the choices measured on the target, ``suggest`` is asked for the keys that it lacks. A
+    candidate that is not sound is chosen only if ``final``; else a key that has no other is uncovered, because more
+    candidates can be traced for it.
 
     Raises:
         UsageError: The tuning record names a configuration that is no candidate.
     """
 
-    def __init__(self, trace: Trace, target: Target, table: TuningTable, suggest: Suggest | None = None) -> None:
-        self._trace, self._target, self._table, self._suggest = trace, target, table, suggest
+    def __init__(
+        self,
+        trace: Trace,
+        target: Target,
+        table: TuningTable,
+        suggest: Suggest | None = None,
+        *,
+        final: bool = True,
+    ) -> None:
+        self._trace, self._target, self._table, self._suggest, self._final = trace, target, table, suggest, final
         self.result = Choices()
-        self._walks = [self._walk(tuning) for tuning in trace.tunings]
-        self._waiting: dict[int, list[_Walk]] = {}
+        self._leaders: list[Walk] = []
+        self._waiting: dict[int, list[Walk]] = {}
         self._done: dict[int, Outcome] = {}
+        groups: dict[object, Walk] = {}
+        # Where tl.dot is multiply-adds, the provider's own spill and take long to compile: of the keys of a kernel that
+        # differ in types alone one goes first, and the others do not compile what needed far too much there.
+        for number, walk in enumerate(map(self._walk, trace.tunings)):
+            led = target.dot == "fma" and all(choice.provenance == "transferred" for choice in walk.tuned.values())
+            sizes = tuple(item for item in walk.tuning.key if isinstance(item, int))
+            leader = groups.setdefault((walk.tuning.kernel, sizes) if led else number, walk)
+            (self._leaders if leader is walk else leader.followers).append(walk)
 
-    def _walk(self, tuning: Tuning) -> _Walk:
+    def _walk(self, tuning: Tuning) -> Walk:
         kernel = self._trace.kernels[tuning.kernel].name
         own = tuning.candidates[: len(tuning.candidates) - tuning.derived]
         measured = self._table.get((kernel, tuning.key))
@@ -123,17 +146,15 @@ class Chooser:
             suggested = self._suggest(kernel, tuning.key, own) if self._suggest else ()
             tuned = {own.index(choice.config): choice for choice in suggested}
         rest = (index for index in range(len(tuning.candidates)) if index not in tuned)
-        return _Walk(tuning, [*tuned, *rest], tuned)
+        return Walk(tuning, self._target, [*tuned, *rest], tuned)
 
     def _check(self, kernel: str, tuning: Tuning, own: list[Config], measured: TunedChoice) -> None:
-        """Check that a record names a candidate: the provider's, or one that a wide search makes and the trace has."""
+        """Check that a record names a candidate: the provider's, or one that a search makes and the trace has."""
         if measured.config in own:
             return
-        if measured.wide and measured.config in tuning.candidates:
-            from gdn_aot.tracing import wide
-
-            if measured.config in wide.candidates(own, self._target):
-                return
+        traced = measured.wide and measured.config in tuning.candidates
+        if traced and measured.config in wide.searched(own, self._target):
+            return
         raise UsageError(
             f"the tuning record names {measured.config} for {kernel} with key {tuning.key}, "
             "which is no candidate of it",
@@ -141,9 +162,9 @@ class Chooser:
         )
 
     def wanted(self) -> Iterator[int]:
-        """Yield the launches to compile first: every plain one, and the first candidate of every key."""
+        """Yield the launches to compile first: every plain one, and the first candidate of each key without leader."""
         yield from self._trace.plain
-        for walk in self._walks:
+        for walk in self._leaders:
             yield from self._advance(walk)
 
     def take(self, launch: int, outcome: Outcome) -> Iterator[int]:
@@ -154,6 +175,7 @@ class Chooser:
             reason = self._objection(kernel, "its only configuration", outcome)
             if reason is None:
                 self.result.plain.append(launch)
+                self._note_spill(kernel, "its only configuration", most_local([outcome]))
             else:
                 self.result.uncovered.append((kernel, reason, None))
         for walk in self._waiting.pop(launch, []):
@@ -169,47 +191,67 @@ class Chooser:
         reason = misfit(outcome.object, self._target)
         return None if reason is None else f"{candidate} {reason}"
 
-    def _advance(self, walk: _Walk) -> Iterator[int]:
+    def _advance(self, walk: Walk) -> Iterator[int]:
         """Move one key on as far as the outcomes at hand allow; yield the launches that it now waits for."""
+        yield from self._step(walk)
+        if walk.ended:
+            followers, walk.followers = walk.followers, []
+            for follower in followers:
+                follower.learn(walk)
+                yield from self._advance(follower)
+
+    def _step(self, walk: Walk) -> Iterator[int]:
         kernel = self._trace.kernels[walk.tuning.kernel].name
-        while not walk.ended and walk.position < len(walk.order):
-            candidate = walk.order[walk.position]
+        while not walk.ended:
+            candidate = walk.next(final=self._final)
+            if candidate is None:
+                self._end(walk, kernel)
+                return
             launches = [variant[candidate] for variant in walk.tuning.variants]
             missing = [launch for launch in launches if launch not in self._done]
             if missing:
                 self._waiting.setdefault(missing[0], []).append(walk)
                 yield from missing
                 return
-            name = str(walk.tuning.candidates[candidate])
-            objections = [self._objection(kernel, name, self._done[launch]) for launch in launches]
-            reasons = [reason for reason in objections if reason is not None]
-            if not reasons:
+            name, outcomes = str(walk.tuning.candidates[candidate]), [self._done[launch] for launch in launches]
+            reason = next(filter(None, [self._objection(kernel, name, outcome) for outcome in outcomes]), None)
+            if reason is not None:
+                walk.refuse(candidate, reason, outcomes)
+            elif (local := most_local(outcomes)) > SOUND_LOCAL:
+                reason = f"{name} spills {local} bytes per thread, more than {SOUND_LOCAL}"
+                walk.put_off(candidate, reason, outcomes)
+            else:
                 self._choose(walk, candidate)
                 return
-            walk.reasons.append(reasons[0])
-            self.result.rejected.append((kernel, name, reasons[0]))
-            walk.position += 1
-        if not walk.ended:
-            walk.ended = True
-            self.result.uncovered.append((kernel, "no candidate fits: " + walk.reasons[-1], walk.tuning.key))
+            self.result.rejected.append((kernel, name, reason))
 
-    def _choose(self, walk: _Walk, candidate: int) -> None:
+    def _end(self, walk: Walk, kernel: str) -> None:
+        """End a walk on which nothing was sound."""
+        if self._final and walk.spilling:
+            candidate = min(walk.spilling, key=lambda index: walk.spilling[index].local)
+            local = walk.spilling[candidate].local
+            self._choose(walk, candidate, f"none is sound, this one spills least: {local} bytes per thread")
+            self._note_spill(kernel, str(walk.tuning.candidates[candidate]), local)
+            return
+        walk.ended = True
+        reason = (walk.reasons or [spill.reason for spill in walk.lessons])[-1]
+        self.result.uncovered.append((kernel, f"no candidate fits: {reason}", walk.tuning.key))
+
+    def _note_spill(self, kernel: str, candidate: str, local: int) -> None:
+        if local > SOUND_LOCAL:
+            self.result.spills.append((kernel, candidate, local))
+
+    def _choose(self, walk: Walk, candidate: int, why: str = "") -> None:
         walk.ended = True
         tuned = walk.tuned.get(candidate)
         notes = [tuned.note] if tuned and tuned.note else []
-        if walk.reasons:
-            notes.append(f"{len(walk.reasons)} candidates before it do not fit: {walk.reasons[0]}")
+        if why:
+            notes.append(why)
+        elif walk.reasons:
+            fault = "do not fit or are not sound" if walk.spilling else "do not fit"
+            notes.append(f"{len(walk.reasons)} candidates before it {fault}: {walk.reasons[0]}")
+        elif walk.lessons:
+            notes.append(f"by what was compiled for another key of these sizes: {walk.lessons[0].reason}")
         provenance = tuned.provenance if tuned else "default"
         chosen = Chosen(tuning=walk.tuning, candidate=candidate, provenance=provenance, note="; ".join(notes))
         self.result.chosen.append(chosen)
-
-
-@dataclass(slots=True)
-class _Walk:
-    tuning: Tuning
-    order: Sequence[int]
-    tuned: dict[int, TunedChoice]
-    """What records say of the candidates that come first."""
-    position: int = 0
-    ended: bool = False
-    reasons: list[str] = field(default_factory=list)

@@ -239,6 +239,8 @@ def _report(built: Built) -> None:
     )
     for failure in built.choices.failures[:_SHOWN_FAILURES]:
         note(f"  failed: {_failed(failure)}")
+    for kernel, candidate, local in dict.fromkeys(built.choices.spills):
+        note(f"  spills: {kernel} with {candidate}: {local} bytes of local memory per thread, nothing is sound")
     for gap in built.manifest.not_covered:
         note(f"  not covered: {gap.kernel}: {gap.reason}")
 
@@ -269,6 +271,10 @@ def _artifact(manifest: Manifest, path: Path, built: Built) -> dict[str, Any]:
         "rejected": [
             {"kernel": kernel, "candidate": candidate, "reason": reason}
             for kernel, candidate, reason in dict.fromkeys(built.choices.rejected)
+        ],
+        "spills": [
+            {"kernel": kernel, "candidate": candidate, "local": local}
+            for kernel, candidate, local in dict.fromkeys(built.choices.spills)
         ],
         "compiled": built.run.compiled,
         "compile_seconds": rounded(dict(built.run.spent.most_common())),

@@ -62,10 +62,10 @@ class Worker(Child):
     ) -> bytes:
         """Trace what is wanted, with the assembler's version. Returns the trace as JSON.
 
-        ``derive`` asks for candidates beyond the provider's: none, ``smaller`` or ``wide`` ones. ``extras`` are further
-        ones per kernel that a tuning record names: they come right after the provider's own, if `gdn_aot.tracing.wide`
-        makes them. With ``tokens`` the workloads' calls for tuning at these counts are traced in place of their cases,
-        and `Trace.workloads` has an entry ``NAME@TOKENS`` for each pair.
+        ``derive`` asks for candidates beyond the provider's: none, ``relieved`` or ``wide`` ones. ``extras`` are
+        further ones per kernel that a tuning record names: they come right after the provider's own, if
+        `gdn_aot.tracing.wide` makes them. With ``tokens`` the workloads' calls for tuning at these counts are traced in
+        place of their cases, and `Trace.workloads` has an entry ``NAME@TOKENS`` for each pair.
         """
         path, capture = Path(self.scratch) / "trace.json", wanted.capture
         self.send(

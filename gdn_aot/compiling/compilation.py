@@ -41,9 +41,12 @@ class Compilation:
         self.spent: Counter[str] = Counter()
         """CPU seconds of the compile workers per kernel."""
 
-    def choose(self, known: Known, *, all_candidates: bool) -> Choices:
-        """Compile until every key has a candidate that fits, or none is left; or all of the provider's, too."""
-        chooser = Chooser(self._trace, self._target, known.measured, known.suggest)
+    def choose(self, known: Known, *, all_candidates: bool, final: bool) -> Choices:
+        """Compile until every key has a sound candidate or none is left, and, if asked to, all of the provider's, too.
+
+        ``final`` is the chooser's.
+        """
+        chooser = Chooser(self._trace, self._target, known.measured, known.suggest, final=final)
         self._run(chooser.wanted(), chooser.take)
         if all_candidates:
             self.every(

@@ -1,8 +1,8 @@
-"""Candidates beyond the provider's list: smaller ones, and other block sizes, warps, stages and register caps.
+"""Candidates beyond the provider's list: relieved ones, and other block sizes, warps, stages and register caps.
 
-Smaller ones are for targets on which none of the provider's own fits. The others are neighbours of what the provider
-offers, nearest first, because it knows its kernels; what a kernel cannot be launched with is found out later, by
-compiling and by comparing its outputs.
+Relieved ones are for targets on which none of the provider's own fits and is sound. The others are neighbours of what
+the provider offers, nearest first, because it knows its kernels; what a kernel cannot be launched with is found out
+later, by compiling and by comparing its outputs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REACH = 4
 _MAX_WARPS, _MAX_STAGES = 16, 5
 _CAPS = (168, 128, 96, 64, 48, 32)
 """Registers per thread, multiples of 8 as ptxas allots them: 3, 4, 5, 8, 10 and 16 blocks of 128 threads per SM."""
-_MAX_REGISTERS = 255
+MAX_REGISTERS = 255
 """Per thread, on every target (CUDA C++ Programming Guide, technical specifications table)."""
 _CAP_DISTANCE = 2
 _WARP_LIMITED_FROM = 100
@@ -43,38 +43,30 @@ _ASYNC_COPIES_FROM = 80
 """Below this number there is no asynchronous copy, and stages beyond 2 pipeline nothing."""
 
 
-def smaller(candidates: list[Config]) -> list[Config]:
-    """Return configurations that need less shared memory than ``candidates``, gentlest change first.
+def relieved(offered: Sequence[Config], target: Target) -> list[Config]:
+    """Return configurations that ask less of a thread or of shared memory than one of ``offered``, gentlest first.
 
-    Fewer pipeline stages come first, because they keep the tile; then halved blocks (a keyword that starts with
-    ``B`` and holds a power of two) with one stage. Nothing in the input is repeated.
+    They have blocks that are halved once or more, down to 16, or more warps, up to what `candidates` tries on the
+    target, or fewer pipeline stages. Blocks are as in `candidates`; all else stays. The gentlest keep the tile: those
+    with fewer halvings come first, then those with fewer changes of warps and stages, then those of the configuration
+    that is offered first. Below sm_80, where stages pipeline nothing, all have one. Nothing in ``offered`` is repeated.
     """
-    seen = dict.fromkeys(candidates)
-    known = len(seen)
-    for config in candidates:
-        seen.update(dict.fromkeys(replace(config, num_stages=stages) for stages in range(config.num_stages - 1, 0, -1)))
-    frontier = list(candidates)
-    while frontier:
-        halved = dict.fromkeys(shrunk for config in frontier for shrunk in _halve(config))
-        frontier = [config for config in halved if config not in seen]
-        seen.update(dict.fromkeys(frontier))
-    return list(seen)[known:]
-
-
-def _halve(config: Config) -> list[Config]:
-    """Halve each block of ``config`` in turn, largest first."""
-    numbers = config.numbers
-    blocks = [
-        name for name in numbers if name.startswith("B") and _power_of_two(numbers[name]) and numbers[name] > MIN_BLOCK
-    ]
-    return [
-        replace(
-            config,
-            num_stages=1,
-            kwargs=tuple((name, numbers[name] // 2 if name == block else value) for name, value in config.kwargs),
-        )
-        for block in sorted(blocks, key=lambda name: -numbers[name])
-    ]
+    own = tuple(dict.fromkeys(offered))
+    names = _block_names(own)
+    found: dict[Config, tuple[int, int, int]] = {}
+    for index, config in enumerate(own):
+        held = config.numbers
+        blocks = [_doubled(min(MIN_BLOCK, held[name]), held[name]) for name in names]
+        warps = _doubled(config.num_warps, max(config.num_warps, _most_warps(own, target)))
+        stages = range(1, config.num_stages + 1) if target.arch_number >= _ASYNC_COPIES_FROM else (1,)
+        for sizes, num_warps, num_stages in itertools.product(itertools.product(*blocks), warps, stages):
+            sized = dict(zip(names, sizes, strict=True))
+            kwargs = tuple((name, sized.get(name, value)) for name, value in config.kwargs)
+            made = replace(config, kwargs=kwargs, num_warps=num_warps, num_stages=num_stages)
+            halvings = sum(held[name].bit_length() - size.bit_length() for name, size in sized.items())
+            place = halvings, _steps(made, config, ()), index
+            found[made] = min(place, found.get(made, place))
+    return sorted((made for made in found if made not in own), key=lambda made: (found[made], _order(made)))
 
 
 def candidates(offered: Sequence[Config], target: Target) -> list[Config]:
@@ -92,17 +84,45 @@ def candidates(offered: Sequence[Config], target: Target) -> list[Config]:
 
 
 def beyond(offered: list[Config], extras: Sequence[Config], kind: str, target: Target) -> list[Config]:
-    """Return the candidates to record after the provider's own: ``extras``, then ``smaller`` or ``wide`` ones or none.
+    """Return the candidates to record after the provider's own: ``extras``, then ``relieved`` or ``wide`` ones or none.
 
-    Extras are what a tuning record names. Those that `candidates` does not make of ``offered`` are left out, so that no
-    choice can name them.
+    Extras are what a tuning record names. Those that no search makes of ``offered`` are left out, so that no choice can
+    name them.
     """
-    known = [config for config in candidates(offered, target) if config in extras] if extras else []
-    if kind == "smaller":
-        known += smaller(offered)
+    known = [config for config in searched(offered, target) if config in extras] if extras else []
+    if kind == "relieved":
+        known += relieved(offered, target)
     elif kind == "wide":
         known += candidates(offered, target)
     return list(dict.fromkeys(known))
+
+
+def searched(offered: Sequence[Config], target: Target) -> list[Config]:
+    """Return every configuration that the provider does not offer and a search makes: `candidates` and `relieved`."""
+    return list(dict.fromkeys([*candidates(offered, target), *relieved(offered, target)]))
+
+
+def registers(config: Config, target: Target) -> int:
+    """Return the most registers that a thread of ``config`` can have on a target."""
+    per_thread = target.registers_per_block // (config.num_warps * target.warp_size)
+    return min(config.maxnreg or MAX_REGISTERS, per_thread)
+
+
+def load(config: Config, target: Target) -> float:
+    """Return the elements of a tile of all blocks of ``config`` for each register of the thread block.
+
+    It compares configurations of one kernel: what a thread has to hold grows with it. Registers count as they are
+    allotted to a thread, in multiples of 8.
+    """
+    elements = math.prod(config.numbers[name] for name in _block_names([config]))
+    return elements / (config.num_warps * target.warp_size * -(-registers(config, target) // 8) * 8)
+
+
+def covers(config: Config, other: Config) -> bool:
+    """Say whether ``config`` has all that ``other`` has: blocks at least as large, and at least as many stages."""
+    held = config.numbers
+    blocks = all(held.get(name, 0) >= other.numbers[name] for name in _block_names([other]))
+    return blocks and config.num_stages >= other.num_stages
 
 
 @functools.lru_cache(maxsize=256)
@@ -135,11 +155,7 @@ def _grid(own: Sequence[Config], names: tuple[str, ...], target: Target) -> Iter
     if not own:
         return
     blocks = [_powers({config.numbers[name] for config in own}) for name in names]
-    used_warps = {config.num_warps for config in own}
-    most_warps = max(used_warps)
-    if target.arch_number < _WARP_LIMITED_FROM:
-        most_warps = max(most_warps, _MAX_WARPS)
-    warps = [2**power for power in range(most_warps.bit_length())]
+    warps = _doubled(1, _most_warps(own, target))
     most_stages = _MAX_STAGES if target.arch_number >= _ASYNC_COPIES_FROM else 2
     stages = range(1, max(most_stages, *(config.num_stages for config in own)) + 1)
     largest = max(target.max_shared, *(_tile_bytes(config, names) for config in own))
@@ -154,11 +170,21 @@ def _grid(own: Sequence[Config], names: tuple[str, ...], target: Target) -> Iter
                     yield made
 
 
+def _most_warps(own: Sequence[Config], target: Target) -> int:
+    offered = max((config.num_warps for config in own), default=1)
+    return max(offered, _MAX_WARPS) if target.arch_number < _WARP_LIMITED_FROM else offered
+
+
+def _doubled(low: int, high: int) -> list[int]:
+    """Return ``low`` and what it becomes by doubling, up to ``high``."""
+    return [low << power for power in range((high // low).bit_length())]
+
+
 def _powers(used: set[int]) -> list[int]:
     """Return the block sizes to try. What the provider uses beyond the limits stays within them."""
     low = min(*used, max(MIN_BLOCK, min(used) // _REACH))
     high = max(*used, min(_MAX_BLOCK, max(used) * _REACH), MIN_BLOCK)
-    return [2**power for power in range(low.bit_length() - 1, high.bit_length())]
+    return _doubled(low, high)
 
 
 def _tile_bytes(config: Config, names: tuple[str, ...]) -> int:
@@ -190,7 +216,7 @@ def _steps(one: Config, other: Config, names: tuple[str, ...]) -> int:
 
 def _capped(config: Config, target: Target) -> Iterator[Config]:
     each = target.registers_per_sm // (config.num_warps * target.warp_size)
-    blocks = each // (config.maxnreg or _MAX_REGISTERS)
+    blocks = each // (config.maxnreg or MAX_REGISTERS)
     for cap in _CAPS:
         if each // cap > blocks:
             blocks = each // cap

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import pytest
 from traces import make_trace
 
-from gdn_aot.catalogue.targets import get_target
+from gdn_aot.catalogue.targets import Target, get_target
 from gdn_aot.choosing.choose import Choices, Chooser, misfit
+from gdn_aot.choosing.walk import SOUND_LOCAL
 from gdn_aot.errors import UsageError
 from gdn_aot.launches import CompiledKernel, Config, Outcome, Scalar
 from gdn_aot.records.tuning import TunedChoice, TuningTable
@@ -14,16 +15,19 @@ from gdn_aot.tracing import wide
 from gdn_aot.tracing.records import Trace, Tuning
 
 Suggest = Callable[..., list[TunedChoice]]
-SM_75 = get_target("sm_75")
+SM_70, SM_75 = get_target("sm_70"), get_target("sm_75")
 KEY = (16, "torch.bfloat16")
 ODD = Config(kwargs=(("BV", 64),), num_warps=4, num_stages=77)
 A, B, C, SMALLER = (Config(kwargs=(("BV", size),), num_warps=4, num_stages=2) for size in (128, 64, 32, 16))
 
 
-def _fits(shared: int = 1024, *, warps: int = 4, registers: int = 64) -> Outcome:
-    return Outcome(
-        object=CompiledKernel(cubin="c", metadata={"shared": shared, "num_warps": warps}, registers=registers, local=0)
-    )
+def _fits(shared: int = 1024, *, warps: int = 4, registers: int = 64, local: int = 0) -> Outcome:
+    metadata = {"shared": shared, "num_warps": warps}
+    return Outcome(object=CompiledKernel(cubin="c", metadata=metadata, registers=registers, local=local))
+
+
+def _spills(local: int) -> Outcome:
+    return _fits(registers=255, local=local)
 
 
 FITS = _fits()
@@ -47,10 +51,16 @@ def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, pla
 
 
 def _choose(
-    trace: Trace, outcomes: dict[int, Outcome], table: TuningTable | None = None, suggest: Suggest | None = None
+    trace: Trace,
+    outcomes: dict[int, Outcome],
+    table: TuningTable | None = None,
+    suggest: Suggest | None = None,
+    *,
+    final: bool = True,
+    target: Target = SM_75,
 ) -> tuple[Choices, list[int]]:
     """Drive a chooser to its end. Returns what it chose, and the launches it had compiled, in order."""
-    chooser = Chooser(trace, SM_75, table or {}, suggest)
+    chooser = Chooser(trace, target, table or {}, suggest, final=final)
     asked: list[int] = []
     pending = list(chooser.wanted())
     while pending:
@@ -233,3 +243,132 @@ def test_a_wide_choice_is_taken_if_a_wide_search_makes_it_and_the_trace_has_it()
     ):
         with pytest.raises(UsageError, match="is no candidate of it"):
             Chooser(candidates, SM_75, table)
+
+
+def _blocks(*sizes: int, warps: int = 4) -> list[Config]:
+    return [Config(kwargs=(("BV", size),), num_warps=warps, num_stages=1) for size in sizes]
+
+
+def test_a_candidate_at_the_bound_is_sound_and_one_beyond_it_is_not() -> None:
+    result, asked = _choose(_trace([A, B]), {0: _spills(SOUND_LOCAL)})
+    assert ([chosen.config for chosen in result.chosen], asked, result.spills) == ([A], [0], [])
+    result, asked = _choose(_trace([A, B]), {0: _spills(SOUND_LOCAL + 1), 1: FITS})
+    (chosen,) = result.chosen
+    reason = f"{A} spills {SOUND_LOCAL + 1} bytes per thread, more than {SOUND_LOCAL}"
+    assert (chosen.config, chosen.provenance) == (B, "default")
+    assert chosen.note == f"1 candidates before it do not fit or are not sound: {reason}"
+    assert result.rejected == [("m:k", str(A), reason)]
+    assert (result.uncovered, result.spills) == ([], [])
+
+
+@pytest.mark.parametrize("provenance", ["measured", "transferred"])
+def test_what_a_record_names_is_chosen_only_if_it_is_sound(provenance: str) -> None:
+    outcomes = {0: _spills(4000), 1: FITS, 2: FITS}
+    assert _choose(_trace([A, B, C]), outcomes, _tuned(B, provenance))[1] == [1]
+    result, asked = _choose(_trace([B, A, C]), {1: _spills(400), 0: FITS}, _tuned(A, provenance))
+    assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(B, "default")]
+    assert asked == [1, 0]
+
+
+def test_a_key_is_sound_only_if_every_launch_of_it_is() -> None:
+    outcomes = {0: FITS, 10: _spills(200), 1: FITS, 11: FITS}
+    assert [chosen.config for chosen in _choose(_trace([A, B], variants=2), outcomes)[0].chosen] == [B]
+
+
+def test_what_would_still_need_more_than_its_registers_is_not_compiled() -> None:
+    """By its local memory the first needs 6.5 times its registers: half and a quarter of its tile are too much."""
+    result, asked = _choose(_trace(_blocks(256, 128, 64, 32, 16), derived=3), {0: _spills(22 * 255), 3: FITS})
+    assert [chosen.config.numbers for chosen in result.chosen] == [{"BV": 32}]
+    assert asked == [0, 3]
+
+
+def test_what_was_put_off_is_tried_before_an_unsound_one_is_chosen() -> None:
+    few, many = _blocks(32, 16, warps=4), _blocks(32, 16, warps=16)
+    outcomes = {0: _spills(40000), 1: FITS}
+    result, asked = _choose(_trace([few[0], few[1]]), outcomes)
+    assert [chosen.config for chosen in result.chosen] == [few[1]]
+    assert asked == [0, 1]
+    outcomes = {0: _spills(40000), 1: _spills(9000), 2: _spills(30000), 3: _spills(300)}
+    result, asked = _choose(_trace([*few, *many], derived=3), outcomes)
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.derived) == (many[1], True)
+    assert chosen.note == "none is sound, this one spills least: 300 bytes per thread"
+    assert asked[:2] == [0, 3]  # that with the fewest elements per thread is tried before what asks for as much as it
+    assert 2 not in asked
+    assert result.spills == [("m:k", str(many[1]), 300)]
+    assert result.uncovered == []
+
+
+def test_before_the_last_pass_a_key_without_a_sound_candidate_is_uncovered() -> None:
+    result, asked = _choose(_trace([A, B]), {0: _spills(40000)}, final=False)
+    assert (result.chosen, result.spills, asked) == ([], [], [0])
+    assert [key for _, _, key in result.uncovered] == [KEY]
+
+
+def test_more_warps_are_no_help_against_shared_memory() -> None:
+    more = Config(kwargs=A.kwargs, num_warps=8, num_stages=2)
+    result, asked = _choose(_trace([A, more, SMALLER], derived=2), {0: TOO_BIG, 2: FITS})
+    assert [chosen.config for chosen in result.chosen] == [SMALLER]
+    assert asked == [0, 2]
+
+
+def test_a_kernel_without_autotuning_is_shipped_and_what_it_spills_is_said() -> None:
+    result, _ = _choose(_trace([A], plain=2), {0: FITS, 90: _spills(3000), 91: _spills(100)})
+    assert result.plain == [90, 91]
+    assert result.spills == [("m:p", "its only configuration", 3000)]
+
+
+def _keys(*keys: tuple[Scalar, ...]) -> Trace:
+    """Several keys of kernel m:k with the candidates `_blocks` of 64, 32 and 16: those of key n are 10 n and so on."""
+    tunings = [
+        Tuning(
+            kernel=0,
+            key=key,
+            candidates=_blocks(64, 32, 16),
+            derived=1,
+            variants=[[number * 10 + candidate for candidate in range(3)]],
+            users=[{(0, 0)}],
+        )
+        for number, key in enumerate(keys)
+    ]
+    return make_trace(("k",), [0] * (10 * len(keys)), tunings, {})
+
+
+def test_of_keys_that_differ_in_types_alone_one_goes_first_without_a_matrix_unit() -> None:
+    trace = _keys((16, "torch.float16"), (16, "torch.float32"), (32, "torch.float16"))
+    outcomes = {0: _spills(3000), 2: FITS, 12: FITS, 20: FITS}
+    result, asked = _choose(trace, outcomes, target=SM_70)
+    assert {chosen.tuning.key: chosen.config.numbers["BV"] for chosen in result.chosen} == {
+        (16, "torch.float16"): 16, (16, "torch.float32"): 16, (32, "torch.float16"): 64,
+    }  # fmt: skip
+    assert asked == [0, 20, 2, 12]
+    notes = {chosen.tuning.key: chosen.note for chosen in result.chosen}
+    spilled = f"BV=64 num_warps=4 num_stages=1 spills 3000 bytes per thread, more than {SOUND_LOCAL}"
+    assert notes[16, "torch.float32"] == f"by what was compiled for another key of these sizes: {spilled}"
+    assert _choose(trace, {**outcomes, 10: FITS}, target=SM_75)[1] == [0, 10, 20, 2]
+
+
+def test_a_key_that_learnt_is_still_chosen_for_by_its_own_code() -> None:
+    trace = _keys((16, "torch.float16"), (16, "torch.float32"))
+    outcomes = {0: _spills(3000), 2: FITS, 12: _spills(200), 11: _spills(400), 10: FITS}
+    result, asked = _choose(trace, outcomes, target=SM_70)
+    assert asked == [0, 2, 12]  # the larger tiles ask for no less than the smallest, which spills
+    assert result.spills == [("m:k", "BV=16 num_warps=4 num_stages=1", 200)]
+    little = {0: _spills(200), 1: FITS, 10: FITS}
+    assert _choose(trace, little, target=SM_70)[1] == [0, 1, 10]  # it spilled too little to be put off elsewhere
+
+
+def test_what_is_measured_for_a_key_is_tried_whatever_another_key_spilled() -> None:
+    trace = _keys((16, "torch.float16"), (16, "torch.bfloat16"))
+    result, asked = _choose(
+        trace, {0: _spills(3000), 2: FITS, 10: FITS}, _tuned(_blocks(64)[0]), target=SM_70
+    )  # fmt: skip
+    assert asked == [0, 10, 2]
+    assert {chosen.provenance for chosen in result.chosen} == {"measured", "default"}
+
+
+def test_all_keys_that_waited_are_uncovered_with_the_first_before_the_last_pass() -> None:
+    trace = _keys((16, "torch.float16"), (16, "torch.float32"))
+    result, asked = _choose(trace, {0: _spills(90000)}, target=SM_70, final=False)
+    assert asked == [0]
+    assert [key for _, _, key in result.uncovered] == [(16, "torch.float16"), (16, "torch.float32")]

@@ -1,6 +1,5 @@
-"""Wide and smaller candidates: what is generated, its bounds, and in what order it is cut."""
+"""Wide and relieved candidates: what is generated, its bounds, and in what order it is cut."""
 
-import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,9 +14,9 @@ from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.compiling.client import Worker
 from gdn_aot.launches import Config
 from gdn_aot.tracing.records import Trace, Tuning
-from gdn_aot.tracing.wide import MIN_BLOCK, MOST, beyond, candidates, smaller
+from gdn_aot.tracing.wide import MIN_BLOCK, MOST, beyond, candidates, covers, load, registers, relieved, searched
 
-SM_90 = get_target("sm_90")
+SM_70, SM_90 = get_target("sm_70"), get_target("sm_90")
 _KKT = [Config(kwargs=(("BK", bk),), num_warps=warps, num_stages=3) for bk in (32, 64) for warps in (1, 2, 4)]
 _OUT = [
     Config(kwargs=(("BK", size), ("BV", size)), num_warps=warps, num_stages=3)
@@ -89,7 +88,10 @@ def test_what_a_record_names_comes_first_if_a_search_would_try_it() -> None:
     near, nearer = (Config(kwargs=(("BK", bk),), num_warps=1, num_stages=3) for bk in (256, 128))
     strange = Config(kwargs=(("BK", 96),), num_warps=1, num_stages=3)
     assert beyond(_KKT, [near, strange, nearer, _KKT[0]], "", SM_90) == [nearer, near]
-    assert beyond(_KKT, [near], "smaller", SM_90) == [near, *smaller(_KKT)]
+    assert beyond(_KKT, [near], "relieved", SM_90) == [near, *relieved(_KKT, SM_90)]
+    far = relieved(_OUT, SM_70)[-1]
+    assert far not in candidates(_OUT, SM_70)
+    assert beyond(_OUT, [far], "", SM_70) == [far]
     wide = beyond(_KKT, [near], "wide", SM_90)
     assert wide[0] == near
     assert sorted(map(str, wide)) == sorted(map(str, candidates(_KKT, SM_90)))
@@ -162,39 +164,30 @@ def test_what_a_record_names_follows_the_providers_own(traced: Callable[..., Tra
         ([*own, KNOWN], 1) for _ in _tunings(plain, KKT)
     ]
     assert all(tuning.derived == 0 for tuning in _tunings(made, STATE))
-    smaller = _tunings(traced(extras={name: [KNOWN]}, derive="smaller"), KKT)[0]
-    assert smaller.candidates[len(own)] == KNOWN
-    assert smaller.derived > 1
+    tuning = _tunings(traced(extras={name: [KNOWN]}, derive="relieved"), KKT)[0]
+    assert tuning.candidates == [*own, KNOWN, *(config for config in relieved(own, SM_90) if config != KNOWN)]
 
 
-# Smaller candidates: order, bounds, and that they end
+# Relieved candidates: order, bounds, and that they ask for less
 
 
-_SMALL_CONFIGS = st.builds(
-    lambda bk, bv, warps, stages: Config(kwargs=(("BK", bk), ("BV", bv)), num_warps=warps, num_stages=stages),
-    st.sampled_from([16, 32, 64, 100, 128]),
-    st.sampled_from([16, 32, 64]),
-    st.sampled_from([2, 4, 8]),
-    st.integers(1, 4),
-)
+def test_what_keeps_the_blocks_comes_first() -> None:
+    made = relieved([Config(kwargs=(("BV", 32),), num_warps=4, num_stages=2)], get_target("sm_80"))
+    assert [(config.numbers["BV"], config.num_warps, config.num_stages) for config in made] == [
+        (32, 4, 1), (32, 8, 2), (32, 8, 1), (32, 16, 2), (32, 16, 1),
+        (16, 4, 2), (16, 4, 1), (16, 8, 2), (16, 8, 1), (16, 16, 2), (16, 16, 1),
+    ]  # fmt: skip
 
 
-def _area(config: Config) -> int:
-    return math.prod(value for _, value in config.kwargs)
+def test_stages_are_left_out_where_they_pipeline_nothing() -> None:
+    made = relieved([Config(kwargs=(("BV", 32),), num_warps=8, num_stages=3)], SM_70)
+    assert [(config.numbers["BV"], config.num_warps, config.num_stages) for config in made] == [
+        (32, 8, 1), (32, 16, 1), (16, 8, 1), (16, 16, 1),
+    ]  # fmt: skip
 
 
-def test_fewer_stages_come_before_smaller_blocks() -> None:
-    made = smaller([Config(kwargs=(("BV", 32),), num_warps=4, num_stages=3)])
-    assert made == [
-        Config(kwargs=(("BV", 32),), num_warps=4, num_stages=2),
-        Config(kwargs=(("BV", 32),), num_warps=4, num_stages=1),
-        Config(kwargs=(("BV", 16),), num_warps=4, num_stages=1),
-    ]
-
-
-def test_largest_block_is_halved_first() -> None:
-    made = smaller([Config(kwargs=(("BK", 32), ("BV", 64)), num_warps=4, num_stages=1)])
-    assert [dict(config.kwargs) for config in made[:2]] == [{"BK": 32, "BV": 32}, {"BK": 16, "BV": 64}]
+def test_no_more_warps_than_offered_on_blackwell_to_relieve() -> None:
+    assert {config.num_warps for config in relieved(_KKT, get_target("sm_100"))} == {1, 2, 4}
 
 
 @pytest.mark.parametrize(
@@ -203,25 +196,35 @@ def test_largest_block_is_halved_first() -> None:
     ids=["smallest", "no power of two", "other keyword", "lower case", "nothing"],
 )
 def test_what_is_no_halvable_block_is_kept(kwargs: tuple[tuple[str, int], ...]) -> None:
-    assert smaller([Config(kwargs=kwargs, num_warps=4, num_stages=1)]) == []
+    made = relieved([Config(kwargs=kwargs, num_warps=4, num_stages=1)], SM_90)
+    assert [(config.kwargs, config.num_warps) for config in made] == [(kwargs, 8), (kwargs, 16)]
 
 
 def test_other_options_are_kept() -> None:
     given_config = Config(kwargs=(("BV", 32),), num_warps=2, num_stages=2, num_ctas=1, maxnreg=96)
-    assert {(config.num_warps, config.maxnreg) for config in smaller([given_config])} == {(2, 96)}
+    assert {config.maxnreg for config in relieved([given_config], SM_90)} == {96}
 
 
-@given(st.lists(_SMALL_CONFIGS, max_size=4))
-def test_each_is_new_smaller_and_above_the_least_block(configs: list[Config]) -> None:
-    made = smaller(configs)
+@given(st.lists(_CONFIGS, max_size=4), st.sampled_from(all_targets()))
+def test_each_is_new_and_asks_for_less(configs: list[Config], target: object) -> None:
+    made = relieved(configs, target)  # type: ignore[arg-type]
     assert len(set(made)) == len(made)
     assert not set(made) & set(configs)
+    assert set(made) <= set(searched(configs, target))  # type: ignore[arg-type]
     for config in made:
-        assert any(
-            _area(config) <= _area(other)
-            and config.num_stages <= other.num_stages
-            and config.num_warps == other.num_warps
-            for other in configs
-        )
+        assert any(covers(other, config) and config.num_warps >= other.num_warps for other in configs)
         assert config.num_stages >= 1
-        assert min(value for _, value in config.kwargs) >= MIN_BLOCK
+        assert all(
+            value >= min(MIN_BLOCK, *(other.numbers[name] for other in configs))
+            for name, value in config.numbers.items()
+        )
+
+
+def test_load_is_elements_per_register() -> None:
+    tile = Config(kwargs=(("BK", 64), ("BV", 32)), num_warps=4, num_stages=1)
+    assert registers(tile, SM_70) == 255
+    assert load(tile, SM_70) == 64 * 32 / (128 * 256)
+    many = replace(tile, num_warps=16)
+    assert registers(many, SM_70) == 128
+    assert registers(replace(many, maxnreg=96), SM_70) == 96
+    assert load(many, SM_70) == 64 * 32 / (512 * 128)
