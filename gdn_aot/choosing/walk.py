@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import Outcome
+    from gdn_aot.launches import Config, Outcome
     from gdn_aot.records.tuning import TunedChoice
     from gdn_aot.tracing.records import Tuning
 
@@ -50,6 +50,17 @@ class Spill:
     """How many times the registers of a thread it needs."""
     reason: str
 
+    @classmethod
+    def of(cls, config: Config, target: Target, outcomes: Sequence[Outcome], reason: str) -> Spill:
+        """Return what a candidate came to of which some binary compiled."""
+        made = [outcome.object for outcome in outcomes if outcome.object is not None]
+        needed = max(one.registers + one.local / 4 for one in made) / wide.registers(config, target)
+        return cls(most_local(outcomes), wide.load(config, target), needed, reason)
+
+    def leaves(self, load: float) -> bool:
+        """Say whether a candidate of a load may be sound: it holds less, by as much as this one needs too many."""
+        return load < self.load and self.needed * load / self.load <= _SLACK
+
 
 @dataclass(slots=True)
 class Walk:
@@ -82,10 +93,7 @@ class Walk:
 
     def put_off(self, candidate: int, reason: str, outcomes: Sequence[Outcome]) -> None:
         """Take a candidate that fits and is not sound."""
-        registers = wide.registers(self.tuning.candidates[candidate], self.target)
-        made = [outcome.object for outcome in outcomes if outcome.object is not None]
-        needed = max(one.registers + one.local / 4 for one in made) / registers
-        self.spilling[candidate] = Spill(most_local(outcomes), self._load(candidate), needed, reason)
+        self.spilling[candidate] = Spill.of(self.tuning.candidates[candidate], self.target, outcomes, reason)
         self.reasons.append(reason)
 
     def learn(self, leader: Walk) -> None:
@@ -109,10 +117,9 @@ class Walk:
         return wide.load(self.tuning.candidates[index], self.target)
 
     def _hopeful(self, index: int) -> bool:
-        """Say whether it has fewer elements per register than each unsound one, by as much as that needs too many."""
+        """Say whether it may be sound by what is known of each unsound one."""
         load = self._load(index)
-        known = [*self.spilling.values(), *self.lessons]
-        return all(load < spill.load and spill.needed * load / spill.load <= _SLACK for spill in known)
+        return all(spill.leaves(load) for spill in (*self.spilling.values(), *self.lessons))
 
     def _excluded(self, index: int) -> bool:
         """Say whether a candidate asks for no less than one that is out for it: nothing would change by trying it."""

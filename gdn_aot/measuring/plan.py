@@ -14,12 +14,13 @@ from msgspec.structs import replace
 from gdn_aot.building import pipeline
 from gdn_aot.choosing.choose import misfit
 from gdn_aot.choosing.occupancy import blocks_per_sm, shared_for
-from gdn_aot.choosing.walk import SOUND_LOCAL, may_be_sound, most_local, need
+from gdn_aot.choosing.walk import SOUND_LOCAL, Spill, most_local
 from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.errors import NothingSelectedError, VerificationError
 from gdn_aot.measuring.client import KeyState, Unit
 from gdn_aot.measuring.process import PlannedBinary
 from gdn_aot.measuring.prune import prune
+from gdn_aot.tracing import wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.choosing.walk import Need
     from gdn_aot.launches import CompiledKernel, Config, KernelKey, Outcome
     from gdn_aot.measuring.client import Method
     from gdn_aot.records.objective import Objective
@@ -132,11 +132,13 @@ class Preparation:
         wanted = set().union(*(prepared.units[number].keys for number in numbers))
         mine = [traced for traced in trace.tunings if _place(trace, traced) in wanted]
         plain = [launch for launch, users in trace.plain.items() if not _shapes(users).isdisjoint(numbers)]
-        offered = [launch for traced in mine for launch in self._launches(traced, range(_offered(traced)))]
+        first = {_place(trace, traced): [0] if self._idle(traced) else range(_offered(traced)) for traced in mine}
+        if self._task.search == "wide":
+            first |= {_place(trace, traced): range(len(traced.candidates)) for traced in mine}
+        offered = [launch for traced in mine for launch in self._launches(traced, first[_place(trace, traced)])]
         self._outcomes |= self._work.every([*plain, *offered])
         for traced in mine:  # one key after another: what spills with one is not compiled for the next
-            self._outcomes |= self._work.every(self._launches(traced, self._derived(traced)))
-            self._kept.setdefault(_place(trace, traced), self._worth(traced))
+            self._kept.setdefault(_place(trace, traced), self._compiled(traced))
         every = {launch for traced in mine for launch in self._launches(traced, self._kept[_place(trace, traced)])}
         reasons = {launch: _reason(self._outcomes[launch], self._task.target) for launch in {*plain, *every}}
         for made in (self._outcomes[launch].object for launch in reasons):
@@ -155,6 +157,20 @@ class Preparation:
         prepared.compiled = self._work.compiled
         prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
 
+    def _idle(self, traced: TracedKey) -> bool:
+        return self.prepared.keys[_place(self.prepared.trace, traced)].idle
+
+    def _compiled(self, traced: TracedKey) -> list[int]:
+        """Compile what a key lacks. Returns its candidates: of one that is not measured, those up to one that fits."""
+        if not self._idle(traced):
+            self._outcomes |= self._work.every(self._launches(traced, self._derived(traced)))
+            return self._worth(traced)
+        for index in range(_offered(traced)):
+            self._outcomes |= self._work.every(self._launches(traced, [index]))
+            if self._local(traced, index) < math.inf:
+                break
+        return list(range(index + 1))
+
     def _derived(self, traced: TracedKey) -> list[int]:
         """Return the candidates that the provider does not offer and that are worth compiling for a key."""
         derived = list(range(_offered(traced), len(traced.candidates)))
@@ -162,18 +178,17 @@ class Preparation:
             return derived
         if any(self._local(traced, index) <= SOUND_LOCAL for index in range(_offered(traced))):
             return []
-        needs = [self._need(traced, index) for index in range(_offered(traced))]
+        target, spills = self._task.target, []
+        for index in range(_offered(traced)):
+            outcomes = [self._outcomes[launch] for launch in self._launches(traced, [index])]
+            if any(outcome.object for outcome in outcomes):
+                spills.append(Spill.of(traced.candidates[index], target, outcomes, ""))
         return [
             index
             for index in derived
             if (traced.kernel, traced.candidates[index]) not in self._spilling
-            and may_be_sound(traced.candidates[index], self._task.target, filter(None, needs))
+            and all(spill.leaves(wide.load(traced.candidates[index], target)) for spill in spills)
         ]
-
-    def _need(self, traced: TracedKey, index: int) -> Need | None:
-        outcome = self._outcomes[traced.variants[0][index]]
-        config, made = traced.candidates[index], outcome.object
-        return None if made is None else need(config, self._task.target, [made])
 
     def _worth(self, traced: TracedKey) -> list[int]:
         """Return the candidates of a key that are measured, if they can be: the provider's own, and sound others."""
