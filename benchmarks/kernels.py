@@ -100,7 +100,7 @@ def build(shape: ModelShape, options: argparse.Namespace, target: str) -> Path:
     """Return an artifact with the binaries of all of FLA's own candidates, built unless it is there."""
     folder = options.cache_dir / "artifacts" / f"{shape.name}-tp{shape.tp}"
     if not list(folder.glob("*.tar.zst")):
-        most = ("--max-tokens", max(options.tokens), "--candidates", "all", "--keep-going")
+        most = ("--max-tokens", max(options.tokens), "--candidates", "all", "--keep-going", "--allow-spills")
         gdn_aot("build", "--arch", target, *words(shape, options), *most, "-o", folder)
     (found,) = folder.glob("*.tar.zst")
     return found

@@ -158,6 +158,14 @@ class CompileFailedError(
     """At least one kernel did not compile."""
 
 
+class SpillsError(
+    CompileFailedError,
+    code="spills",
+    hint="tune for the target, or build other models; --allow-spills packs it as it is (docs/explanation/memory.md)",
+):
+    """What was compiled takes more of the card for spilled registers than is packed unless it is asked for."""
+
+
 class RegistryError(
     GdnAotError, code="registry", exit_code=7, hint="check the repository name, the token and the network"
 ):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gdn_aot.artifact import archive
+from gdn_aot.artifact import archive, cost
 from gdn_aot.artifact.names import file_name
 from gdn_aot.building import pack
 from gdn_aot.catalogue.targets import assembler_version, check_assembler
@@ -65,6 +65,8 @@ class Job:
     """Pack the candidates that were not chosen, too."""
     keep_going: bool = False
     """Pack what compiles where something does not."""
+    allow_spills: bool = False
+    """Pack kernels however much local memory they take."""
     ptx: bool = False
     """Keep the PTX of everything compiled in the build cache."""
     proxy: Proxy | None = None
@@ -75,7 +77,7 @@ class Job:
 
 @dataclass(kw_only=True)
 class Built:
-    """One target, traced, chosen for and compiled; and packed, unless a compile broke."""
+    """One target, traced, chosen for and compiled; and packed, unless a compile broke or kernels spill too much."""
 
     target: Target
     trace: Trace
@@ -86,6 +88,8 @@ class Built:
     """Wall seconds per step."""
     manifest: Manifest | None = None
     path: Path | None = None
+    spilling: tuple[str, ...] = ()
+    """Kernels that take more local memory than `gdn_aot.artifact.cost.REFUSED`; if there are any, nothing is packed."""
 
 
 def check_environment(job: Job, targets: Sequence[Target]) -> None:
@@ -225,13 +229,13 @@ def _first_trace(job: Job, target: Target, worker: Callable[[], Worker]) -> tupl
 
 
 def _pack_target(job: Job, built: Built) -> Built:
-    """Write the artifact of a target that was compiled; say so in ``built`` and return that."""
+    """Write the artifact of a target that was compiled, or find that it spills; say so in ``built`` and return that."""
     if built.choices.failures and not job.keep_going:
         return built
     start, target, wanted = time.monotonic(), built.target, job.wanted
     licenses = pack.license_texts(wanted.provider)
     packed = built.choices.digests(built.trace)
-    built.manifest = pack.make_manifest(
+    manifest = pack.make_manifest(
         wanted,
         target,
         trace=built.trace,
@@ -240,8 +244,12 @@ def _pack_target(job: Job, built: Built) -> Built:
         licenses=licenses,
         numerics=numerics.summary(job.numerics_root, wanted.provider, target, built.trace, packed),
     )
-    built.path = job.output / file_name(built.manifest.identifier)
-    archive.write_artifact(built.manifest, pack.blobs(built.manifest, job.cache, licenses), built.path)
+    if not job.allow_spills:
+        built.spilling = tuple(cost.over(manifest, cost.REFUSED))
+        if built.spilling:
+            return built
+    built.manifest, built.path = manifest, job.output / file_name(manifest.identifier)
+    archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), built.path)
     built.seconds["pack"] = time.monotonic() - start
     return built
 

@@ -93,13 +93,14 @@ class Target:
         """The name Triton gives to ptxas: ``sm_89``, but ``sm_90a`` and ``sm_120a``."""
         return f"{self.name}{'a' if self.arch_number >= _FIRST_FEATURED else ''}"
 
-    def local_reserve(self, local: int) -> int:
+    def local_reserve(self, local: int, sm_count: int = 0) -> int:
         """Return the bytes of device memory that the driver keeps for ``local`` bytes of local memory per thread.
 
-        It keeps them for every thread that the target's card can have resident (CUDA C++ Programming Guide, device
-        memory accesses, local memory; ``docs/explanation/memory.md`` has what was measured).
+        It keeps them for every thread that the card can have resident (CUDA C++ Programming Guide, device memory
+        accesses, local memory; ``docs/explanation/memory.md`` has what was measured): a card with ``sm_count`` SMs, or
+        the target's.
         """
-        return local * self.threads_per_sm * self.card.sm_count
+        return local * self.threads_per_sm * (sm_count or self.card.sm_count)
 
     def __str__(self) -> str:
         return self.name

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from gdn_aot._files import file_sha256, is_folder
+from gdn_aot._text import plural
 from gdn_aot.cli import _executor, _options
 from gdn_aot.cli._job import (
     captured_archs,
@@ -23,7 +24,7 @@ from gdn_aot.cli._job import (
     tuning_root,
 )
 from gdn_aot.cli._output import Progress, emit_json, note, out_path, rounded, times
-from gdn_aot.errors import CompileFailedError, UsageError
+from gdn_aot.errors import CompileFailedError, Problem, SpillsError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,13 +75,18 @@ _SAID_BY_ROW = (
 @_options.timeout
 @_options.cluster
 @click.option("--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not.")
+@click.option(
+    "--allow-spills", is_flag=True,
+    help="Pack kernels whose local memory takes over 256 MiB of the target's card; else that is an error.",
+)  # fmt: skip
 @_options.cache_dir
 @_options.output("artifacts/dist", "Directory for the artifacts.")
 @_options.as_json
-def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) -> None:
+def command(*, as_json: bool, matrix: Path, keep_going: bool, allow_spills: bool, **options: Any) -> None:
     """Trace, compile, choose and pack one artifact per target. Needs no GPU."""
     from msgspec import to_builtins
 
+    from gdn_aot.artifact import cost
     from gdn_aot.building import pipeline
     from gdn_aot.catalogue.models import longest_context
     from gdn_aot.catalogue.providers import Limits, get_provider
@@ -114,6 +120,7 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
         tuning_root=tuning_root(options["tuning"], matrix.parent),
         all_candidates=options["candidates"] == "all",
         keep_going=keep_going,
+        allow_spills=allow_spills,
         numerics_root=options["numerics"] or (usual if is_folder(usual) else None),
     )
     pipeline.check_environment(job, targets)
@@ -128,6 +135,10 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, **options: Any) ->
     if failures and not keep_going:
         lines = [f"  {built.target}: {_failed(failure)}" for built, failure in failures]
         raise CompileFailedError("\n".join([f"{len(failures)} kernels did not compile:", *lines]))
+    if spilling := [Problem(built.target.name, what) for built in finished for what in built.spilling]:
+        most = f"{cost.REFUSED / cost.MIB:.0f} MiB"
+        message = f"not packed, as the driver would keep over {most} of the card for registers that spill"
+        raise SpillsError(f"{', '.join(dict.fromkeys(item.where for item in spilling))}: {message}", spilling)
     if not as_json:
         for path in (built.path for built in finished if built.path is not None):
             out_path(path)
@@ -229,7 +240,9 @@ def _check_environment(matrix: Matrix, row: MatrixRow) -> None:
 
 def _report(built: Built) -> None:
     if built.manifest is None or built.path is None:
-        note(f"{built.target}: not packed, {len(built.choices.failures)} compiles failed ({times(built.seconds)})")
+        spilling = f"{plural(len(built.spilling), 'kernel')} with too much local memory"
+        why = spilling if built.spilling else f"{len(built.choices.failures)} compiles failed"
+        note(f"{built.target}: not packed, {why} ({times(built.seconds)})")
         return
     kernels = built.manifest.kernels
     note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,34 +16,46 @@ from gdn_aot.cli._output import emit_piece, out, table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gdn_aot.artifact.cost import Cost, Reserve
     from gdn_aot.artifact.manifest import Manifest, PackedKernel
     from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.records.expected import Expected
 
 
 @click.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--card", metavar="NAME|SMS", default="",
+    help="Say what local memory comes to on this card: part of a name in gdn-aot targets, or a number of SMs.  "
+    "[default: the card of the artifact's target there]",
+)  # fmt: skip
 @_options.as_json
-def command(file: Path, *, as_json: bool) -> None:
-    """Show what is inside an artifact. The file is verified first."""
+def command(file: Path, *, card: str, as_json: bool) -> None:
+    """Show what is inside an artifact, and what it costs on a card. The file is verified first."""
+    from gdn_aot.artifact.cost import cost_of, reserve_of
     from gdn_aot.artifact.verify import open_artifact
 
     artifact = open_artifact(file)
+    cost = cost_of(artifact.manifest)
+    reserve = reserve_of(artifact.manifest, cost.local, card)
     if as_json:
-        for piece in _json(artifact):
+        for piece in _json(artifact, cost, reserve):
             emit_piece(piece.decode())
         return
-    for line in _describe(artifact):
+    for line in _describe(artifact, cost, reserve):
         out(printable(line))
 
 
-def _json(artifact: Artifact) -> Iterator[bytes]:
+def _json(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterator[bytes]:
     """Yield the document piece by piece: binaries share their parts in memory, and not in it."""
     from msgspec import to_builtins
     from msgspec.structs import replace
 
     document = to_builtins(replace(artifact.manifest, kernels=()))
     lacking, calls = _uncovered(artifact.manifest)
-    more = {"sizes": _sizes(artifact), "on_request": lacking, "uncovered": [list(call) for call in calls]}
+    more: dict[str, object] = {"sizes": _sizes(artifact), "on_request": lacking, "uncovered": list(map(list, calls))}
+    more |= {"cost": {**asdict(cost), "reserve": asdict(reserve) if reserve else None}}
+    more |= {"expected_error": {name: asdict(row) if row else None for name, row in _expected(artifact.manifest)}}
     begin, _, end = _text({**document, **more}, 0).partition(b'"kernels": []')
     yield begin + b'"kernels": ['
     for number, kernel in enumerate(artifact.manifest.kernels):
@@ -75,7 +88,7 @@ def _sizes(artifact: Artifact) -> dict[str, int]:
     }
 
 
-def _describe(artifact: Artifact) -> Iterator[str]:
+def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterator[str]:
     manifest = artifact.manifest
     provider, target, build = manifest.provider, manifest.target, manifest.build
     commit = f", commit {build.commit}{' with changes' * build.dirty}" if build.commit else ""
@@ -93,6 +106,7 @@ def _describe(artifact: Artifact) -> Iterator[str]:
         f"content     {sizes['uncompressed']} bytes: manifest {sizes['manifest']}, "
         f"{len(manifest.blobs)} blobs {sizes['blobs']}"
     )
+    yield from _cost(cost, reserve)
     yield ""
     models = [
         (row.name, row.tp, row.heads, row.v_heads, row.k_dim, row.v_dim, row.conv_width, row.dtype)
@@ -108,6 +122,9 @@ def _describe(artifact: Artifact) -> Iterator[str]:
         yield ""
         yield "choices from"
         yield from (f"  {line}" for line in origins)
+    if expected := _expected(manifest):
+        yield ""
+        yield from (f"expected error  {name} {row or 'not known'}" for name, row in expected)
     if manifest.not_covered:
         yield ""
         yield "not covered"
@@ -122,6 +139,27 @@ def _describe(artifact: Artifact) -> Iterator[str]:
         yield ""
         yield "no workload covers (gdn-aot capture records what is launched, build --capture builds it)"
         yield from (f"  {call}" + f"; {instead}" * bool(instead) for call, instead in calls)
+
+
+def _cost(cost: Cost, reserve: Reserve | None) -> Iterator[str]:
+    from gdn_aot.artifact.cost import warning
+
+    yield f"code        {cost.code} bytes on the card, if all of it is loaded"
+    if not cost.spills:
+        yield "local       no kernel uses local memory"
+        return
+    yield f"local       {reserve or 'a card that is not known'}: {cost.spills[0]}"
+    if reserve and (text := warning(reserve)):
+        yield f"warning     {text}"
+
+
+def _expected(manifest: Manifest) -> list[tuple[str, Expected | None]]:
+    """Return how far from the best choices are expected to be, for each provenance that the artifact has."""
+    from gdn_aot.records.expected import expected_errors
+
+    known = expected_errors()
+    found = {choice.provenance for kernel in manifest.kernels for choice in kernel.choices}
+    return [(name, known.get(name)) for name in sorted(found)]
 
 
 def _uncovered(manifest: Manifest) -> tuple[list[str], tuple[tuple[str, str], ...]]:

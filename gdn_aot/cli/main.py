@@ -97,7 +97,7 @@ class LazyGroup(SuggestingGroup):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Exit codes: 0 ok, 1 unexpected, 2 usage, 3 nothing selected, 4 no artifact, 5 verification failed, "
-        "6 compile failed, 7 registry, 8 offline miss, 9 not writable, 130 interrupted."
+        "6 compile failed or spills, 7 registry, 8 offline miss, 9 not writable, 130 interrupted."
     ),
 )
 @click.version_option(__version__, "--version", prog_name="gdn-aot")

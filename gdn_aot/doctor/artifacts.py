@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
+from gdn_aot.artifact.cost import MIB, Cost, Reserve, cost_of, reserve_on, warning
+from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.doctor.section import SHOWN, Section, columns
 from gdn_aot.serving.find import elsewhere, fit, open_file, unfit
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
@@ -84,6 +86,11 @@ class ArtifactState:
     """What the build left out."""
     damage: tuple[str, ...] = ()
     """What of it is missing or damaged in the store."""
+    cost: Cost | None = None
+    """What it costs on a card. Only an accepted artifact's is looked at, and of those with a device for them here."""
+    reserves: tuple[Reserve, ...] = ()
+    """What its local memory comes to on each of `devices`; where there is no device at all, on the card that stands for
+    its target."""
 
     @property
     def served(self) -> list[str]:
@@ -98,6 +105,7 @@ def examine(store: Store, path: str, devices: Sequence[Device], *, deep: bool) -
     try:
         artifact = StoredArtifact(place) if place else open_file(store, path)
         state = replace(_state(path, artifact.index, devices), signed=_signer(artifact))
+        state = _with_cost(state, artifact, devices)
         place = None if isinstance(artifact, UnpackedArtifact) else artifact.place
         return replace(state, directory=place, damage=tuple(map(str, faults(place, deep=deep))) if place else ())
     except UNREADABLE as error:
@@ -106,6 +114,22 @@ def examine(store: Store, path: str, devices: Sequence[Device], *, deep: bool) -
 
 def _signer(artifact: StoredArtifact) -> str:
     return f"{artifact.publisher}, key {artifact.key}" if artifact.key else ""
+
+
+def _with_cost(state: ArtifactState, artifact: StoredArtifact, devices: Sequence[Device]) -> ArtifactState:
+    """Add what an artifact costs here, if it fits and its manifest can be read."""
+    if not state.accepted or (devices and not state.devices):
+        return state
+    try:
+        cost = cost_of(artifact.manifest)
+    except UNREADABLE:  # what is wrong with it is said otherwise
+        return state
+    target = next((target for target in all_targets() if target.name == state.target), None)
+    own = [device for device in devices if device.index in state.devices and device.sm_count]
+    named = [(f"device {device.index} ({device.name or 'without a name'})", device.sm_count or 0) for device in own]
+    places = named if devices else [("", 0)]
+    reserves = [reserve_on(target, cost.local, card=card, sm_count=count) for card, count in places] if target else ()
+    return replace(state, cost=cost, reserves=tuple(reserves))
 
 
 def artifacts_section(artifacts: Sequence[ArtifactState], devices: Sequence[Device]) -> Section:
@@ -155,10 +179,24 @@ def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
         made = f"{plural(len(artifact.kernels), 'kernel')}, {artifact.choices} choices, {artifact.binaries} binaries"
         rows.append(("content", f"{made}; {', '.join(artifact.workloads)}"))
         rows.append(("models", artifact.models))
+    if artifact.cost:
+        rows += _memory(artifact.cost, artifact.reserves)
     rows += [("damage", text) for text in artifact.damage[:SHOWN]]
     if len(artifact.damage) > SHOWN:
         rows.append(("damage", f"and {len(artifact.damage) - SHOWN} more"))
     yield from columns(rows, "    ")
+
+
+def _memory(cost: Cost, reserves: Sequence[Reserve]) -> Iterator[tuple[str, object]]:
+    yield "code", f"{cost.code / MIB:.1f} MiB on the card, if all of it is loaded"
+    if not cost.spills:
+        yield "local memory", "none"
+        return
+    yield "local memory", str(cost.spills[0])
+    for reserve in reserves:
+        yield "reserve", str(reserve)
+        if text := warning(reserve):
+            yield "warning", text
 
 
 def _refused(kernels: Sequence[KernelRecord]) -> Iterator[Unserved]:

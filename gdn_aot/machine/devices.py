@@ -17,6 +17,8 @@ _LIBRARY = "libcuda.so.1"
 _KERNEL_DRIVER = "/proc/driver/nvidia/version"
 _CAPABILITY = (75, 76)
 """``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` and ``_MINOR`` of cuda.h."""
+_SM_COUNT = 16
+"""``CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT`` of cuda.h."""
 _NO_DEVICE = 100
 """``CUDA_ERROR_NO_DEVICE`` of cuda.h."""
 _NAME_BYTES = 256
@@ -34,6 +36,7 @@ class Device:
     capability: tuple[int, int]
     memory: int | None
     """Bytes."""
+    sm_count: int | None
     buildable: bool
     """``gdn-aot build`` knows its target."""
 
@@ -124,13 +127,7 @@ def _found(driver: ctypes.CDLL) -> tuple[Device, ...]:
 def _device(driver: ctypes.CDLL, index: int) -> Device:
     handle = ctypes.c_int()
     _check(driver, "cuDeviceGet", driver.cuDeviceGet(ctypes.byref(handle), index))
-    numbers = []
-    for attribute in _CAPABILITY:
-        value = ctypes.c_int()
-        status = driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
-        _check(driver, "cuDeviceGetAttribute", status)
-        numbers.append(value.value)
-    major, minor = numbers
+    major, minor, sm_count = (_attribute(driver, handle, number) for number in (*_CAPABILITY, _SM_COUNT))
     target = f"sm_{major}{minor}"
     return Device(
         index=index,
@@ -138,8 +135,15 @@ def _device(driver: ctypes.CDLL, index: int) -> Device:
         target=target,
         capability=(major, minor),
         memory=_memory(driver, handle),
+        sm_count=sm_count if sm_count > 0 else None,
         buildable=any(known.name == target for known in all_targets()),
     )
+
+
+def _attribute(driver: ctypes.CDLL, handle: ctypes.c_int, number: int) -> int:
+    value = ctypes.c_int()
+    _check(driver, "cuDeviceGetAttribute", driver.cuDeviceGetAttribute(ctypes.byref(value), number, handle))
+    return value.value
 
 
 def _name(driver: ctypes.CDLL, handle: ctypes.c_int) -> str | None:

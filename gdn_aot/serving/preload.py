@@ -35,7 +35,12 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
             memory which that takes.
 
     Returns:
-        Bytes of device memory that this took, of which most is the first CUDA context and PyTorch's own kernels.
+        Bytes of device memory that this took beside what PyTorch's allocator holds, which are logged too: how much less
+        is free than before, less what that allocator took meanwhile. In it are modules, PyTorch's own kernels among
+        them, and what the driver keeps once a kernel that uses local memory is launched
+        (``docs/explanation/memory.md``); the CUDA context is not, nor what ``tokens`` adds to PyTorch's pool. Whatever
+        other processes take or give back meanwhile is counted as well. 0 if that comes to less than nothing, or if
+        PyTorch cannot say how much is free.
 
     Raises:
         UsageError: No artifact was built for this model and tensor-parallel size.
@@ -49,8 +54,7 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
     device = torch.cuda.current_device() if device is None else _number(device)
     model = model and _catalogue_name(model)
     with torch.cuda.device(device):
-        torch.cuda.synchronize()
-        free, _ = torch.cuda.mem_get_info()
+        before = _left(device)
         for module in loader.provider_modules():
             _import(module)
         own = [found for found in state.found if not found.elsewhere]
@@ -63,8 +67,10 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
             for binaries in _binaries(state, found, [number]):
                 list(_load_binaries(state, found, binaries, device))
             _touch(found.header, row, device, tokens)
-        torch.cuda.synchronize()
-        return int(free - torch.cuda.mem_get_info()[0])
+        taken = _taken(before, device)
+    if taken is not None:
+        log.notice(f"preload took {taken / (1 << 20):.1f} MiB of device {device} beside PyTorch's own memory")
+    return taken or 0
 
 
 class Loaded(NamedTuple):
@@ -81,7 +87,8 @@ class Loaded(NamedTuple):
     modules: int
     """Modules that were loaded onto the device."""
     bytes: int
-    """Device memory that they took."""
+    """Device memory that they took beside PyTorch's, as `preload` counts it. No kernel was launched: local memory that
+    the first launch of one takes is not in it."""
 
 
 def load_shape(shape: Mapping[str, object] | None) -> Loaded:
@@ -99,7 +106,7 @@ def load_shape(shape: Mapping[str, object] | None) -> Loaded:
     if not state.active:
         return Loaded(artifacts=(), captured=False, models=0, kernels=0, modules=0, bytes=0)
     device = torch.cuda.current_device()
-    before, (free, _) = len(state.modules), torch.cuda.mem_get_info()
+    before, left = len(state.modules), _left(device)
     models, kernels, captured = 0, set[str](), False
     artifacts = []
     for found in state.found:
@@ -114,16 +121,32 @@ def load_shape(shape: Mapping[str, object] | None) -> Loaded:
             for module in dict.fromkeys(name.partition(":")[0] for name in binaries):
                 _import(module)
             kernels.update(_load_binaries(state, found, binaries, device))
-    torch.cuda.synchronize()
-    taken = int(free - torch.cuda.mem_get_info()[0])
     return Loaded(
         artifacts=tuple(artifacts),
         captured=captured,
         models=models,
         kernels=len(kernels),
         modules=len(state.modules) - before,
-        bytes=max(taken, 0),
+        bytes=_taken(left, device) or 0,
     )
+
+
+def _left(device: int) -> int | None:
+    """Return the bytes of a device that are free or in the pools of PyTorch's allocator, or None if it cannot tell."""
+    import torch
+
+    try:
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device))
+    except Exception as error:  # noqa: BLE001 - what cannot be measured is loaded all the same
+        log.info(f"how much memory is free is not known: {type(error).__name__}: {shown(error)}")
+        return None
+
+
+def _taken(before: int | None, device: int) -> int | None:
+    """Return how much less `_left` is now, 0 if it is not less; None if that is not known."""
+    after = _left(device)
+    return None if before is None or after is None else max(before - after, 0)
 
 
 def _alike(row: Mapping[str, Any], shape: Mapping[str, object]) -> bool:

@@ -166,6 +166,11 @@ class UnpackedArtifact(StoredArtifact):
         return open_bytes(self.data, self.place)
 
     @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, with every check."""
+        return self._artifact.manifest
+
+    @cached_property
     def index(self) -> Index:  # type: ignore[override]
         """Its index."""
         from gdn_aot.store.index_writer import write_index

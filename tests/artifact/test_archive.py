@@ -282,6 +282,8 @@ def test_inspect_json_is_the_manifest_with_sizes(sound: Path, command: Command) 
     manifest = factory.full_manifest()
     assert document.pop("on_request") == list(PROVIDERS["fla"].on_request)
     assert document.pop("uncovered") == [list(call) for call in uncovered("fla")]
+    assert document.pop("cost")["code"] == sum(map(len, factory.CUBINS))
+    assert set(document.pop("expected_error")) == {"default", "measured"}
     kernels = document["kernels"]
     assert [kernel["choices"][0]["config"]["kwargs"] for kernel in kernels] == [{"BK": 64, "BV": 128}] * 2
     for choice in (choice for kernel in kernels for choice in kernel["choices"]):

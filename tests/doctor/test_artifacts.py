@@ -249,7 +249,9 @@ def test_a_kernel_that_another_artifact_serves_is_not_refused() -> None:
 
 def test_artifacts_for_other_devices_do_not_count(served: Path, decode: Built) -> None:
     refused = (artifacts.Unserved(kernel="m:f", reason="edited"),)
-    device = devices.Device(index=0, name="x", target="sm_120", capability=(12, 0), memory=1, buildable=True)
+    device = devices.Device(
+        index=0, name="x", target="sm_120", capability=(12, 0), memory=1, sm_count=1, buildable=True
+    )
     found = [state("a", target="sm_120"), state("b", refused=refused, damage=("gone",)), state("c", accepted=False)]
     starts = next_start.next_starts(found, [device], "")
     assert [start.artifacts for start in starts] == [("a",)]

@@ -23,6 +23,7 @@ def test_devices_that_are_served(served: Path, driver: Path) -> None:
         "target": "sm_120",
         "capability": [12, 0],
         "memory": 80 << 30,
+        "sm_count": 84,
         "buildable": True,
     }
     assert document["artifacts"][0]["devices"] == [0, 1]

@@ -123,7 +123,8 @@ def sm_90(build: Callable[..., Built]) -> Built:
 
 @pytest.fixture(scope="session")
 def sm_70(build: Callable[..., Built]) -> Built:
-    return build("--arch", "sm_70", "--model", "qwen3.5-9b", "--dtype", "fp16", *PREFILL_AND_DECODE)
+    fp16 = ("--arch", "sm_70", "--model", "qwen3.5-9b", "--dtype", "fp16", "--allow-spills")
+    return build(*fp16, *PREFILL_AND_DECODE)
 
 
 @pytest.fixture(scope="session")

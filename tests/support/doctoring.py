@@ -36,7 +36,8 @@ int cuDeviceGetCount(int *count) {
 }
 int cuDeviceGet(int *device, int at) { *device = 100 + at; return 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-    *value = attribute == 75 ? arch(device - 100) / 10 : attribute == 76 ? arch(device - 100) % 10 : -1;
+    *value = attribute == 75 ? arch(device - 100) / 10 : attribute == 76 ? arch(device - 100) % 10
+        : attribute == 16 ? setting("FAKE_SMS", 84) : -1;
     return 0;
 }
 #ifndef OLD

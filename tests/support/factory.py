@@ -8,6 +8,7 @@ from typing import Any
 
 import zstandard
 from cubins import make_cubin
+from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names, tar
@@ -83,6 +84,13 @@ def make_binary(cubin: bytes, launch_key: str = KEY, *, target: str = "sm_120") 
     )
 
 
+def make_spilling(local: int) -> tuple[m.Binary, bytes]:
+    """Return a binary that takes so many bytes of local memory per thread, and its cubin."""
+    cubin = make_cubin(NAME, parameters=(8, 8, 4, 4, 8, 8), threads=128, registers=168, local=local)
+    plain = make_binary(cubin)
+    return replace(plain, resources=replace(plain.resources, local=local)), cubin
+
+
 def make_kernel(*binaries: m.Binary, qualname: str = "chunk_fwd_kernel_o") -> m.PackedKernel:
     return m.PackedKernel(
         module="fla.ops.common.chunk_o",
@@ -151,6 +159,13 @@ def write(path: Path) -> Path:
     if path.is_dir():
         path /= names.file_name(make_manifest().identifier)
     return write_artifact(make_manifest(), make_blobs(), path).path
+
+
+def write_spilling(folder: Path, local: int) -> Path:
+    """Write a sound artifact of one kernel, which takes so many bytes of local memory per thread."""
+    binary, cubin = make_spilling(local)
+    manifest = replace(make_manifest(), kernels=(make_kernel(binary),))
+    return write_artifact(manifest, {sha256(data): data for data in (LICENSE, cubin)}, folder / "spills.tar.zst").path
 
 
 def member(name: str, data: bytes, *, mtime: int = 0) -> bytes:

@@ -19,9 +19,13 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(7)
     torch.rand(3)
     torch.rand(3, device=calls.DEVICE)
+    calls.synchronize()
+    left = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     generators, started = random_states(), time.perf_counter()
     taken = gdn_aot.preload(model="qwen3.5-9b", tp=1)
     seconds = time.perf_counter() - started
+    calls.synchronize()
+    lost = left - torch.cuda.mem_get_info()[0] - torch.cuda.memory_reserved()
     kept = [torch.equal(*pair) for pair in zip(generators, random_states(), strict=True)]
     before = calls.report()
 
@@ -48,6 +52,8 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
         del result
     return {
         "taken": taken,
+        "lost": max(lost, 0),
+        "sm_count": torch.cuda.get_device_properties(0).multi_processor_count,
         "is_int": type(taken) is int,
         "seconds": seconds,
         "random_kept": kept,

@@ -1,0 +1,78 @@
+"""``preload``: what it says that the card has lost, on a card that is made up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builds import Built
+from helpers import python
+from launching import PRELUDE
+
+CARD = """
+install(); become("sm_120")
+import contextlib, logging, torch
+import gdn_aot.serving.preload as preload
+MIB = 1 << 20
+card = {"free": 80000 * MIB, "reserved": 300 * MIB}
+class Handler(logging.Handler):
+    def emit(self, record):
+        lines.append(record.getMessage())
+lines = []
+logging.getLogger("gdn_aot").addHandler(Handler())
+logging.getLogger("gdn_aot").setLevel(logging.INFO)
+
+def lose(own, pool):
+    card["free"] -= (own + pool) * MIB
+    card["reserved"] += pool * MIB
+
+def touch(header, row, device, tokens):
+    "Make the first launches: local memory, and a call of many tokens that PyTorch's pool grows by."
+    assert driver.loaded, "modules come first"
+    lose(3014, 240)
+
+def told(device):
+    assert device == 0
+    return card["free"], 141000 * MIB
+
+preload._touch = touch
+torch.cuda.device = lambda _: contextlib.nullcontext()
+torch.cuda.synchronize = lambda *_: None
+torch.cuda.mem_get_info = told
+torch.cuda.memory_reserved = lambda _: card["reserved"]
+"""
+
+
+def _mib(taken: int) -> float:
+    return taken / (1 << 20)
+
+
+@pytest.fixture
+def preloaded(decode: Built, tmp_path: Path) -> Any:
+    """Run code on such a card, and preload; return what that gave, and what was said of it."""
+
+    def preloaded(code: str = "") -> tuple[int, list[str]]:
+        told = 'taken = gdn_aot.preload(model="qwen3.5-9b", tp=1)\ndone(taken=taken, lines=lines)'
+        got = python(f"{PRELUDE}{CARD}\n{code}\n{told}", decode.path, home=tmp_path)
+        assert type(got["taken"]) is int
+        return got["taken"], [line for line in got["lines"] if "preload" in line or "free" in line]
+
+    return preloaded
+
+
+def test_what_the_first_launches_take_beside_pytorchs_own_memory(preloaded: Any) -> None:
+    taken, lines = preloaded()
+    assert _mib(taken) == 3014
+    assert lines == ["preload took 3014.0 MiB of device 0 beside PyTorch's own memory"]
+
+
+def test_memory_that_another_process_gives_back_is_no_gain(preloaded: Any) -> None:
+    taken, lines = preloaded("lose = lambda own, pool: card.update(free=90000 * MIB)")
+    assert taken == 0
+    assert lines == ["preload took 0.0 MiB of device 0 beside PyTorch's own memory"]
+
+
+@pytest.mark.parametrize("call", ["mem_get_info", "memory_reserved", "synchronize"])
+def test_a_pytorch_that_cannot_tell_is_preloaded_all_the_same(preloaded: Any, call: str) -> None:
+    taken, lines = preloaded(f"def broken(*_):\n    raise RuntimeError('no such thing')\ntorch.cuda.{call} = broken")
+    assert taken == 0
+    assert lines == ["how much memory is free is not known: RuntimeError: no such thing"]
