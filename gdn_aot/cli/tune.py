@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gdn_aot.cli import _executor, _options
+from gdn_aot.cli import _executor, _options, _record
 from gdn_aot.cli._job import make_job, selected_shapes
 from gdn_aot.cli._output import Progress, emit_json, note, note_some, out, out_path, rounded, times
 from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
@@ -82,6 +82,7 @@ def parse_duration(text: str) -> float:
 @_options.patience(30.0, "measuring")
 @_options.cache_dir
 @_options.output("artifacts/tuning", "Directory of tuning records.")
+@click.option("--submit", type=_options.path, metavar="FILE", help="Write the record to FILE, to be contributed.")
 @_options.as_json
 def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     """Measure the candidates of every autotune key on this GPU and record the best.
@@ -89,6 +90,8 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     Candidates are compiled first, for which --prepare on another machine with the same Triton will do: carry its build
     cache here and name it with --cache-dir. Those that compute something else than the provider's first one are out;
     those that crash or hang are, too, and end nothing but their own process.
+
+    --submit makes a record that a pull request can carry, checks it as gdn-aot verify does, and says what to do next.
     """
     from gdn_aot.catalogue.targets import get_target
     from gdn_aot.machine import card as device
@@ -98,6 +101,7 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     require_toolchain("tune")
     where, address = options["executor"], options["address"]
     _executor.check(where, address)
+    _record.check_submit(options, prepare=prepare)
     if where == "ray" and not options["arch"]:
         raise UsageError("--executor ray does not know which target to tune", hint="name it: --arch sm_90")
     card = None if where == "ray" or (prepare and options["arch"]) else device.probe()
@@ -122,7 +126,7 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     if isinstance(made, plan.PreparedUnits):
         _tell_prepared(task, made, as_json=as_json)
     else:
-        _tell(task, made, as_json=as_json)
+        _tell(task, made, submit=options["submit"] is not None, as_json=as_json)
 
 
 def _task(target: Target, options: dict[str, Any]) -> TuneTask:
@@ -166,7 +170,7 @@ def _task(target: Target, options: dict[str, Any]) -> TuneTask:
         kernels=options["kernel"],
         budget=budget,
         resume=options["resume"],
-        path=record.record_path(job.output, target.name, provider.distribution, version),
+        path=options["submit"] or record.record_path(job.output, target.name, provider.distribution, version),
     )
 
 
@@ -191,7 +195,7 @@ def _tell_prepared(task: TuneTask, made: PreparedUnits, *, as_json: bool) -> Non
     )
 
 
-def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
+def _tell(task: TuneTask, done: Tuned, *, submit: bool, as_json: bool) -> None:
     card = done.card
     outcomes = list(done.outcomes.values())
     skipped = dict(chain.from_iterable(outcome.skipped.items() for outcome in outcomes))
@@ -219,6 +223,7 @@ def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
             [],
             hint="what these calls launch has no measured choice; report it with the record and the device",
         )
+    submission = _record.submit(done.path) if submit else {}
     if not as_json:
         out_path(done.path)
         return
@@ -237,5 +242,6 @@ def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
             "restarts": restarts,
             "ended": done.ended,
             "seconds": rounded(done.seconds),
+            **submission,
         }
     )
