@@ -1,10 +1,13 @@
-"""Draw the pictures of the README from the results. Needs matplotlib: ``pip install -e '.[benchmark]'``.
+"""Draw the pictures of the README and of ``docs/explanation/choices.md`` from the results.
 
-python benchmarks/plots.py      results/cold_start.json, kernels.json -> results/cold_start.svg, kernels.svg
+Needs matplotlib: ``pip install -e '.[benchmark]'``.
+
+python benchmarks/plots.py      results/cold_start.json, kernels.json, regret.json -> results/*.svg
 """
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +16,7 @@ from harness import RESULTS, load
 from kernels.report import COLUMNS, by_tokens, ratio, total
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, NullLocator
+from regret.figures import SHORTEST
 
 CALLS = {
     "dense": ("one prompt (dense)", "#2f7fd6", -0.17),
@@ -27,6 +31,14 @@ LINES = {
     "floor": "#8b949e",
 }
 """Column -> colour."""
+CHOICES = {
+    "default": "#8b949e",
+    "64 tokens": "#d9731a",
+    "transferred": "#a066d3",
+    "proxy": "#2f7fd6",
+    "measured": "#2e9e5b",
+}
+"""Choice -> colour, the worst first."""
 _APART = 0.085
 """Distance of the numbers at the ends of lines."""
 STYLE = {
@@ -106,6 +118,34 @@ def kernels(document: dict[str, Any]) -> Any:
     return figure
 
 
+def regret(document: dict[str, Any]) -> Any:
+    """Return the figure of how much longer one prompt takes by each choice, by target: median and range."""
+    targets = document["targets"]
+    figure, axes = plt.subplots(figsize=(9, 0.75 * len(targets) + 1.6), layout="constrained")
+    for place, (choice, colour) in enumerate(CHOICES.items()):
+        label: str | None = choice
+        for row, target in enumerate(targets):
+            models = (model["regret"].get(choice, {}) for model in target["forward"].values())
+            values = [100 * value for one in models for length, value in one.items() if int(length) >= SHORTEST]
+            if values:
+                height = row + 0.15 * (place - len(CHOICES) // 2)
+                axes.hlines(height, min(values), max(values), colour, lw=2)
+                axes.plot([statistics.median(values)], [height], "o", color=colour, ms=5, label=label)
+                label = None
+    axes.set(xscale="symlog", xlabel="per cent slower than the best candidate for each length")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+    axes.set_yticks(range(len(targets)), [f"{one['target']}, {one['provider']} ({one['own']})" for one in targets])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    figure.legend(loc="outside lower center", ncols=len(CHOICES))
+    figure.suptitle(
+        f"GPU time of the autotuned kernels of one prompt of {SHORTEST} tokens and more, by choice: median and range\n"
+        "over lengths and the models of the catalogue"
+    )
+    return figure
+
+
 def _title(figure: Any, text: str, document: dict[str, Any]) -> None:
     machine = document["machine"]
     device = ", driver ".join(filter(None, (machine["device"], machine.get("driver"))))
@@ -114,9 +154,9 @@ def _title(figure: Any, text: str, document: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Draw both."""
+    """Draw all."""
     with mpl.rc_context(STYLE):
-        for draw in (cold_start, kernels):
+        for draw in (cold_start, kernels, regret):
             figure = draw(load(RESULTS / f"{draw.__name__}.json"))
             figure.savefig(RESULTS / f"{draw.__name__}.svg", metadata={"Date": None})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gdn_aot.cli import _executor, _options
+from gdn_aot.cli import _executor, _options, _record
 from gdn_aot.cli._job import make_job, selected_shapes
 from gdn_aot.cli._output import Progress, emit_json, note, note_some, out, out_path, rounded, times
 from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
@@ -84,6 +84,7 @@ def parse_duration(text: str) -> float:
 @_options.patience(30.0, "measuring")
 @_options.cache_dir
 @_options.output("artifacts/tuning", "Directory of tuning records.")
+@click.option("--submit", type=_options.path, metavar="FILE", help="Write the record to FILE, to be contributed.")
 @_options.as_json
 def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     """Measure the candidates of every autotune key on this GPU and record the best.
@@ -95,6 +96,8 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     With --proxy the card runs the PTX of another target, with that target's candidates and no more blocks on an SM
     than it holds. That finds what suits the code and the SM; clocks, memory and the number of SMs are the card's. The
     record lies apart, and counts where no card of the target was measured.
+
+    --submit makes a record that a pull request can carry, checks it as gdn-aot verify does, and says what to do next.
     """
     from gdn_aot.catalogue.targets import get_target
     from gdn_aot.compiling.proxy import proxy_for
@@ -105,6 +108,7 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     require_toolchain("tune")
     where, address = options["executor"], options["address"]
     _executor.check(where, address)
+    _record.check_submit(options, prepare=prepare)
     if where == "ray" and not options["arch"]:
         raise UsageError("--executor ray does not know which target to tune", hint="name it: --arch sm_90")
     card = None if where == "ray" or (prepare and options["arch"]) else device.probe()
@@ -131,7 +135,7 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     if isinstance(made, plan.PreparedUnits):
         _tell_prepared(task, made, as_json=as_json)
     else:
-        _tell(task, made, as_json=as_json)
+        _tell(task, made, submit=options["submit"] is not None, as_json=as_json)
 
 
 def _task(target: Target, proxy: Proxy | None, options: dict[str, Any]) -> TuneTask:
@@ -180,7 +184,7 @@ def _task(target: Target, proxy: Proxy | None, options: dict[str, Any]) -> TuneT
         kernels=options["kernel"],
         budget=budget,
         resume=options["resume"],
-        path=record.record_path(root, target.name, provider.distribution, version),
+        path=options["submit"] or record.record_path(root, target.name, provider.distribution, version),
     )
 
 
@@ -205,7 +209,7 @@ def _tell_prepared(task: TuneTask, made: PreparedUnits, *, as_json: bool) -> Non
     )
 
 
-def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
+def _tell(task: TuneTask, done: Tuned, *, submit: bool, as_json: bool) -> None:
     card = done.card
     outcomes = list(done.outcomes.values())
     skipped = dict(chain.from_iterable(outcome.skipped.items() for outcome in outcomes))
@@ -233,6 +237,7 @@ def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
             [],
             hint="what these calls launch has no measured choice; report it with the record and the device",
         )
+    submission = _record.submit(done.path) if submit else {}
     if not as_json:
         out_path(done.path)
         return
@@ -251,5 +256,6 @@ def _tell(task: TuneTask, done: Tuned, *, as_json: bool) -> None:
             "restarts": restarts,
             "ended": done.ended,
             "seconds": rounded(done.seconds),
+            **submission,
         }
     )

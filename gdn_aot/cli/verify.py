@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gdn_aot.cli import _options
+from gdn_aot.cli import _options, _record
 from gdn_aot.cli._output import conclude, out, problems_json
 from gdn_aot.errors import ProvenanceError, SignatureError, UsageError
 
@@ -51,9 +51,17 @@ def command(
 
     What a publisher whose keyring is known here has revoked fails too, and so does a signature beside the file that is
     wrong. That there is none is not said.
+
+    Of a tuning record: whether it may be contributed. Where its provider and Triton are installed, its keys and
+    candidates are compared with theirs.
     """
     from gdn_aot.artifact.verify import examine
 
+    if _record.is_record(file):
+        if provenance or workflow or ref or bundle:
+            raise UsageError("--provenance is for artifacts, and this is a record", hint="leave it out")
+        _record.verify(file, as_json=as_json)
+        return
     expected = None if provenance is None else _expected(provenance, workflow, ref)
     if expected is None and (workflow or ref or bundle):
         raise UsageError("--workflow, --ref and --bundle say how to check who built it", hint="add --provenance")

@@ -17,7 +17,7 @@ from gdn_aot.capture import form as capture
 from gdn_aot.cli._job import selected_captures
 from gdn_aot.errors import GdnAotError
 from gdn_aot.matrix.form import FORM as MATRIX
-from gdn_aot.records import numerics, tuning
+from gdn_aot.records import contribution, numerics, tuning
 from gdn_aot.registry.layout import INDEX_FORM, INDEX_SIGNATURE
 from gdn_aot.registry.lockfile import LOCK_FORM
 from hostile.judging import WrongError, command
@@ -176,7 +176,14 @@ def tuned(place: Place, template: Path, chosen: random.Random) -> str:
     file = _copied(place, template, "tuning.json")
     spoil(file, place, chosen, tuning.FORM)
     words = ("export", "--format", "fla", "--record", file, "-o", place.files / "out")
-    verdict = _tried(lambda: tuning.merge(tuning.load(file), tuning_records.full()))
+
+    def read() -> None:
+        found = tuning.load(file)
+        if found is not None:
+            list(contribution.problems(contribution.tidied(found)))
+        tuning.merge(found, tuning_records.full())
+
+    verdict = _tried(read)
     return _verdict(command(place, *words).code) if chosen.random() < 0.5 else verdict
 
 

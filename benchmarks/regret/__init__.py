@@ -1,0 +1,1 @@
+"""What choices of each provenance cost: figures from tuning records, and the page that shows them."""
