@@ -79,7 +79,7 @@ class Target:
     ptx: str
     """The PTX version that introduced this target."""
     dot: str
-    """What ``tl.dot`` becomes: ``fma``, ``mma.m16n8k8``, ``mma``, ``wgmma`` or ``tcgen05``."""
+    """What ``tl.dot`` becomes: ``fma``, ``mma``, ``wgmma`` or ``tcgen05``."""
     card: Card
     sources: tuple[Source, ...]
 

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from gdn_aot.records.tuning import TunedChoice
     from gdn_aot.tracing.records import Tuning
 
-SOUND_LOCAL = 160
+SOUND_LOCAL = 192
 """Most local memory per thread, in bytes, with which a binary is sound.
 
-The driver keeps local memory for every thread that a card can hold: 160 bytes are at most 46 MiB on every card of the
-table of targets. 256 threads, of 255 registers each as many as an SM holds, then spill into 40 KB, which its L1 cache
+The driver keeps local memory for every thread that a card can hold: 192 bytes are at most 56 MiB on every card of the
+table of targets. 256 threads, of 255 registers each as many as an SM holds, then spill into 48 KB, which its L1 cache
 holds. ``docs/explanation/spills.md`` has what was compiled.
 """
 _SLACK = 1.5
 """A candidate is put off while it would, by its elements per thread, need so many times its registers. More than 1
 because what is spilled needs more room than the registers that it is spilled from."""
-_FAR_TOO_MUCH = 2 * SOUND_LOCAL
+_FAR_TOO_MUCH = SOUND_LOCAL * 3 // 2
 """What spills more with one key of a kernel is put off for others of the same sizes."""
 
 

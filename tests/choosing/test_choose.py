@@ -345,7 +345,7 @@ def test_of_keys_that_differ_in_types_alone_one_goes_first_without_a_matrix_unit
     notes = {chosen.tuning.key: chosen.note for chosen in result.chosen}
     spilled = f"BV=64 num_warps=4 num_stages=1 spills 3000 bytes per thread, more than {SOUND_LOCAL}"
     assert notes[16, "torch.float32"] == f"by what was compiled for another key of these sizes: {spilled}"
-    assert _choose(trace, {**outcomes, 10: FITS}, target=SM_75)[1] == [0, 10, 20, 2]
+    assert _choose(trace, {**outcomes, 10: FITS}, target=get_target("sm_80"))[1] == [0, 10, 20, 2]
 
 
 def test_a_key_that_learnt_is_still_chosen_for_by_its_own_code() -> None:
