@@ -209,7 +209,7 @@ class _Made:
             yield Problem(f"{where}.key", f"no call for the models of the catalogue has the key {shown(choice.key)}")
             return
         timed = {index for row in choice.times for index, us in enumerate(row.us) if us is not None}
-        searched = frozenset(wide.candidates(own, self._target))
+        searched = frozenset(wide.searched(own, self._target))
         for index in sorted(timed):
             config = kernel.candidates[index]
             if config not in own and config not in searched:

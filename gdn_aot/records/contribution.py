@@ -65,7 +65,7 @@ def tidied(record: TuningRecord) -> TuningRecord:
 
 def problems(record: TuningRecord) -> Iterator[Problem]:
     """Yield why a record cannot be contributed; nothing if it can."""
-    if getattr(record, "proxy", None) is not None:
+    if record.proxy:
         yield Problem("proxy", "the card is of another target: proxies are measured by who looks after the records")
     yield from _release(record)
     yield from _device(record)
