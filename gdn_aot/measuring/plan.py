@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,24 +11,22 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from gdn_aot.building import pipeline
-from gdn_aot.choosing.choose import misfit
 from gdn_aot.choosing.occupancy import blocks_per_sm, shared_for
-from gdn_aot.choosing.walk import SOUND_LOCAL, Spill, most_local
 from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.errors import NothingSelectedError, VerificationError
 from gdn_aot.measuring.client import KeyState, Unit
 from gdn_aot.measuring.process import PlannedBinary
 from gdn_aot.measuring.prune import prune
-from gdn_aot.tracing import wide
+from gdn_aot.measuring.selection import Selection, launches, offered, place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
     from typing_extensions import Self
 
     from gdn_aot.catalogue.targets import Target
-    from gdn_aot.launches import CompiledKernel, Config, KernelKey, Outcome
+    from gdn_aot.launches import CompiledKernel, KernelKey
     from gdn_aot.measuring.client import Method
     from gdn_aot.records.objective import Objective
     from gdn_aot.tracing.records import Trace, Users
@@ -87,12 +84,7 @@ class Preparation:
         self._task, self._progress = task, progress
         self.shown = True
         """Whether progress of compiling is told."""
-        self._outcomes: dict[int, Outcome] = {}
         self._ready: set[KernelKey] = set()
-        self._kept: dict[KernelKey, list[int]] = {}
-        """Which of a key's candidates are measured."""
-        self._spilling: set[tuple[int, Config]] = set()
-        """Kernels and configurations that are not sound with some key."""
 
     def __enter__(self) -> Self:
         start = time.monotonic()
@@ -114,6 +106,8 @@ class Preparation:
             self._stack = stack.pop_all()
         self._lazy = lazy
         self.prepared = _planned(task, trace, idle)
+        unwanted = {key for key, state in self.prepared.keys.items() if state.idle}
+        self._selection = Selection(self._work, trace, target, task.search, unwanted)
         self.prepared.seconds["trace"] = time.monotonic() - start
         return self
 
@@ -130,88 +124,24 @@ class Preparation:
         start = time.monotonic()
         trace, prepared = self.prepared.trace, self.prepared
         wanted = set().union(*(prepared.units[number].keys for number in numbers))
-        mine = [traced for traced in trace.tunings if _place(trace, traced) in wanted]
+        mine = [traced for traced in trace.tunings if place(trace, traced) in wanted]
         plain = [launch for launch, users in trace.plain.items() if not _shapes(users).isdisjoint(numbers)]
-        first = {_place(trace, traced): [0] if self._idle(traced) else range(_offered(traced)) for traced in mine}
-        if self._task.search == "wide":
-            first |= {_place(trace, traced): range(len(traced.candidates)) for traced in mine}
-        offered = [launch for traced in mine for launch in self._launches(traced, first[_place(trace, traced)])]
-        self._outcomes |= self._work.every([*plain, *offered])
-        for traced in mine:  # one key after another: what spills with one is not compiled for the next
-            self._kept.setdefault(_place(trace, traced), self._compiled(traced))
-        every = {launch for traced in mine for launch in self._launches(traced, self._kept[_place(trace, traced)])}
-        reasons = {launch: _reason(self._outcomes[launch], self._task.target) for launch in {*plain, *every}}
-        for made in (self._outcomes[launch].object for launch in reasons):
+        chosen = self._selection
+        chosen.add(mine, plain)
+        every = {launch for traced in mine for launch in launches(traced, chosen.kept[place(trace, traced)])}
+        reasons = {launch: chosen.reason(launch) for launch in {*plain, *every}}
+        for made in (chosen.outcomes[launch].object for launch in reasons):
             if made is not None:
                 prepared.sizes[made.cubin] = self._task.job.cache.cubin_size(made.cubin)
         for traced in mine:
             self._settle(traced, reasons)
             for variant, users in zip(traced.variants, traced.users, strict=True):
-                self._add(
-                    [variant[index] for index in self._kept[_place(trace, traced)]],
-                    _shapes(users).intersection(numbers),
-                    reasons,
-                )
+                runs = [variant[index] for index in chosen.kept[place(trace, traced)]]
+                self._add(runs, _shapes(users).intersection(numbers), reasons)
         for launch in plain:
             self._add([launch], _shapes(trace.plain[launch]).intersection(numbers), reasons)
         prepared.compiled = self._work.compiled
         prepared.seconds["compile"] = prepared.seconds.get("compile", 0.0) + time.monotonic() - start
-
-    def _idle(self, traced: TracedKey) -> bool:
-        return self.prepared.keys[_place(self.prepared.trace, traced)].idle
-
-    def _compiled(self, traced: TracedKey) -> list[int]:
-        """Compile what a key lacks. Returns its candidates: of one that is not measured, those up to one that fits."""
-        if not self._idle(traced):
-            self._outcomes |= self._work.every(self._launches(traced, self._derived(traced)))
-            return self._worth(traced)
-        for index in range(_offered(traced)):
-            self._outcomes |= self._work.every(self._launches(traced, [index]))
-            if self._local(traced, index) < math.inf:
-                break
-        return list(range(index + 1))
-
-    def _derived(self, traced: TracedKey) -> list[int]:
-        """Return the candidates that the provider does not offer and that are worth compiling for a key."""
-        derived = list(range(_offered(traced), len(traced.candidates)))
-        if self._task.search != "relieved" or not derived:
-            return derived
-        if any(self._local(traced, index) <= SOUND_LOCAL for index in range(_offered(traced))):
-            return []
-        target, spills = self._task.target, []
-        for index in range(_offered(traced)):
-            outcomes = [self._outcomes[launch] for launch in self._launches(traced, [index])]
-            if any(outcome.object for outcome in outcomes):
-                spills.append(Spill.of(traced.candidates[index], target, outcomes, ""))
-        return [
-            index
-            for index in derived
-            if (traced.kernel, traced.candidates[index]) not in self._spilling
-            and all(spill.leaves(wide.load(traced.candidates[index], target)) for spill in spills)
-        ]
-
-    def _worth(self, traced: TracedKey) -> list[int]:
-        """Return the candidates of a key that are measured, if they can be: the provider's own, and sound others."""
-        own, derived = list(range(_offered(traced))), self._derived(traced)
-        if self._task.search != "relieved":
-            return own + derived
-        sound = [index for index in derived if self._local(traced, index) <= SOUND_LOCAL]
-        self._spilling |= {(traced.kernel, traced.candidates[index]) for index in derived if index not in sound}
-        return own + sound
-
-    def _local(self, traced: TracedKey, index: int) -> float:
-        """Return the most local memory that a thread of a compiled candidate has; infinite for one that does not fit.
-
-        In bytes.
-        """
-        outcomes = [self._outcomes[launch] for launch in self._launches(traced, [index])]
-        if any(_reason(outcome, self._task.target) for outcome in outcomes):
-            return math.inf
-        return most_local(outcomes)
-
-    @staticmethod
-    def _launches(traced: TracedKey, candidates: Iterable[int]) -> list[int]:
-        return [variant[index] for index in candidates for variant in traced.variants]
 
     def _binary(self, made: CompiledKernel, specialization: dict[str, Any]) -> PlannedBinary:
         """Return what to launch: by proxy the assembled code, with shared memory that holds occupancy down."""
@@ -238,13 +168,14 @@ class Preparation:
 
     def _settle(self, traced: TracedKey, reasons: dict[int, str | None]) -> None:
         """Put into a key, once, what its candidates compiled to, and which are out for what they take."""
-        place = _place(self.prepared.trace, traced)
-        if place in self._ready:
+        where = place(self.prepared.trace, traced)
+        if where in self._ready:
             return
-        self._ready.add(place)
-        state, kept = self.prepared.keys[place], self._kept[place]
+        self._ready.add(where)
+        state, kept = self.prepared.keys[where], self._selection.kept[where]
         state.configs = [traced.candidates[index] for index in kept]
-        state.objects = [self._outcomes[traced.variants[0][index]].object for index in kept]
+        state.objects = [self._selection.outcomes[traced.variants[0][index]].object for index in kept]
+        state.offered = sum(index < offered(traced) for index in kept)
         state.unheld = tuple(index for index, made in enumerate(state.objects) if self._unheld(made))
         for number, index in enumerate(kept):
             why = next(filter(None, (reasons[variant[index]] for variant in traced.variants)), None)
@@ -262,7 +193,7 @@ class Preparation:
     def _add(self, launches: list[int], units: set[int], reasons: dict[int, str | None]) -> None:
         trace = self.prepared.trace
         for launch in launches:
-            traced, made = trace.launches[launch], self._outcomes[launch].object
+            traced, made = trace.launches[launch], self._selection.outcomes[launch].object
             row: PlannedBinary | str = reasons[launch] or ""
             if made is not None and not row:
                 row = self._binary(made, {"signature": traced.specialization.signature})
@@ -282,15 +213,6 @@ def _shapes(users: Users) -> set[int]:
     return {shape for shape, _ in users}
 
 
-def _offered(traced: TracedKey) -> int:
-    """Return how many of a key's candidates are the provider's own; they come first."""
-    return len(traced.candidates) - traced.derived
-
-
-def _place(trace: Trace, traced: TracedKey) -> KernelKey:
-    return trace.kernels[traced.kernel].name, traced.key
-
-
 def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
     """Leave the keys of other kernels with the provider's candidates and without calls; return their indices too."""
     names = [trace.kernels[traced.kernel].qualname for traced in trace.tunings]
@@ -305,9 +227,9 @@ def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
         )
     tunings = list(trace.tunings)
     for index in idle:  # without the candidates that the provider does not offer
-        offered = _offered(tunings[index])
-        variants = [variant[:offered] for variant in tunings[index].variants]
-        candidates = tunings[index].candidates[:offered]
+        own = offered(tunings[index])
+        variants = [variant[:own] for variant in tunings[index].variants]
+        candidates = tunings[index].candidates[:own]
         tunings[index] = replace(tunings[index], candidates=candidates, derived=0, variants=variants)
     places = [
         (shape, count, workload, number, [key for key in keys if key not in idle])
@@ -321,26 +243,20 @@ def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
     entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
     prepared = PreparedUnits(trace, units, {}, {})
     for index, traced in enumerate(trace.tunings):
-        place, users = _place(trace, traced), set().union(*traced.users)
-        prepared.keys[place] = KeyState(
-            kernel=place[0],
+        where, users = place(trace, traced), set().union(*traced.users)
+        prepared.keys[where] = KeyState(
+            kernel=where[0],
             key=traced.key,
-            configs=traced.candidates[: _offered(traced) if task.search == "relieved" else None],
-            offered=_offered(traced),
+            configs=traced.candidates[: offered(traced) if task.search == "relieved" else None],
+            offered=offered(traced),
             objects=[],
             idle=index in idle,
         )
         lengths = {entries[workload][1] for _, workload in users}.intersection(task.method.tokens)
-        prepared.wanted[place] = set() if index in idle else lengths
+        prepared.wanted[where] = set() if index in idle else lengths
         for shape in _shapes(users):
-            units[shape].keys[place] = prepared.keys[place]
+            units[shape].keys[where] = prepared.keys[where]
     order = {count: index for index, count in enumerate((*task.method.gate_tokens, *task.method.tokens))}
     for shape, count, workload, number, fresh in sorted(trace.places, key=lambda item: order[item[1]]):
-        units[shape].calls[count, workload, number] = [_place(trace, trace.tunings[index]) for index in fresh]
+        units[shape].calls[count, workload, number] = [place(trace, trace.tunings[index]) for index in fresh]
     return prepared
-
-
-def _reason(outcome: Outcome, target: Target) -> str | None:
-    if outcome.object is None:
-        return outcome.rejected or outcome.failed or "it was not compiled"
-    return misfit(outcome.object, target)

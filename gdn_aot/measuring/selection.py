@@ -1,0 +1,142 @@
+"""Which candidates of each autotune key are compiled to be measured.
+
+The provider's own are. With ``--search wide`` all others that it does not offer, too; with ``relieved`` those that ask
+less of a thread, where none of its own is sound, and of these only the sound ones. What spills takes the assembler
+long: so of each kernel one key goes first, and what spills far too much there is not compiled for others if something
+is sound, nor is what was compiled in vain.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gdn_aot.choosing.choose import misfit
+from gdn_aot.choosing.walk import SOUND_LOCAL, Spill, most_local
+from gdn_aot.tracing import wide
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gdn_aot.catalogue.targets import Target
+    from gdn_aot.compiling.compilation import Compilation
+    from gdn_aot.launches import Config, KernelKey, Outcome
+    from gdn_aot.tracing.records import Trace
+    from gdn_aot.tracing.records import Tuning as TracedKey
+
+_FAR_TOO_MUCH = 2 * SOUND_LOCAL
+
+
+class Selection:
+    """Compiles, and remembers what became of it.
+
+    ``search`` is that of `gdn_aot.measuring.plan.TuneTask`; keys in ``idle`` are launched, not measured: of those the
+    first candidate that fits is enough.
+    """
+
+    def __init__(self, work: Compilation, trace: Trace, target: Target, search: str, idle: set[KernelKey]) -> None:
+        self._work, self._trace, self._target = work, trace, target
+        self._search, self._idle = search, idle
+        self.outcomes: dict[int, Outcome] = {}
+        """By launch."""
+        self.kept: dict[KernelKey, list[int]] = {}
+        """Of each key the candidates to measure, by their places in the trace."""
+        self._led: set[int] = set()
+        """Kernels of which one key was compiled."""
+        self._spilling: set[tuple[int, Config]] = set()
+        """Kernels and derived configurations that are not sound with some key."""
+        self._far: set[tuple[int, Config]] = set()
+        """Kernels and configurations of the provider that spill far too much with a key for which others are sound."""
+
+    def add(self, keys: Iterable[TracedKey], plain: Iterable[int]) -> None:
+        """Compile what these keys need, and these launches of kernels without autotuning."""
+        self._compile(plain)
+        new = [traced for traced in keys if place(self._trace, traced) not in self.kept]
+        leaders: dict[int, TracedKey] = {}
+        if self._search == "relieved":
+            for traced in new:
+                if traced.kernel not in self._led and place(self._trace, traced) not in self._idle:
+                    leaders.setdefault(traced.kernel, traced)
+        self._led.update(leaders)
+        followers = [traced for traced in new if leaders.get(traced.kernel) is not traced]
+        for group in (list(leaders.values()), followers):
+            self._compile(launch for traced in group for launch in launches(traced, self._first(traced)))
+            self._compile(launch for traced in group for launch in launches(traced, self._second(traced)))
+            for traced in group:
+                self.kept[place(self._trace, traced)] = self._worth(traced)
+
+    def reason(self, launch: int) -> str | None:
+        """Return why a launch that was compiled cannot run on the target, or None."""
+        outcome = self.outcomes[launch]
+        if outcome.object is None:
+            return outcome.rejected or outcome.failed or "it was not compiled"
+        return misfit(outcome.object, self._target)
+
+    def _compile(self, wanted: Iterable[int]) -> None:
+        self.outcomes |= self._work.every([launch for launch in wanted if launch not in self.outcomes])
+
+    def _first(self, traced: TracedKey) -> list[int]:
+        """Return the candidates that are compiled whatever becomes of the others."""
+        if place(self._trace, traced) in self._idle:
+            return [0]
+        if self._search == "wide":
+            return list(range(len(traced.candidates)))
+        own = range(offered(traced))
+        return [index for index in own if (traced.kernel, traced.candidates[index]) not in self._far]
+
+    def _second(self, traced: TracedKey) -> list[int]:
+        """Return those that are compiled for what became of the first."""
+        if place(self._trace, traced) in self._idle:
+            return [] if self._local(traced, 0) < math.inf else list(range(offered(traced)))
+        own = self._first(traced)
+        if self._search != "relieved" or any(self._local(traced, index) <= SOUND_LOCAL for index in own):
+            return []
+        spills = []
+        for index in own:
+            outcomes = [self.outcomes[launch] for launch in launches(traced, [index])]
+            if any(outcome.object for outcome in outcomes):
+                spills.append(Spill.of(traced.candidates[index], self._target, outcomes, ""))
+        derived = range(offered(traced), len(traced.candidates))
+        return [index for index in derived if self._promises(traced.kernel, traced.candidates[index], spills)]
+
+    def _promises(self, kernel: int, config: Config, spills: Sequence[Spill]) -> bool:
+        load = wide.load(config, self._target)
+        return (kernel, config) not in self._spilling and all(spill.leaves(load) for spill in spills)
+
+    def _worth(self, traced: TracedKey) -> list[int]:
+        """Return the candidates to measure, of those that were compiled."""
+        compiled = [
+            index
+            for index in range(len(traced.candidates))
+            if all(launch in self.outcomes for launch in launches(traced, [index]))
+        ]
+        if self._search != "relieved" or place(self._trace, traced) in self._idle:
+            return compiled
+        local = {index: self._local(traced, index) for index in compiled}
+        sound = {index for index in compiled if local[index] <= SOUND_LOCAL}
+        own = [index for index in compiled if index < offered(traced)]
+        rest = [index for index in compiled if index not in own]
+        self._spilling |= {(traced.kernel, traced.candidates[index]) for index in rest if index not in sound}
+        if sound:
+            self._far |= {(traced.kernel, traced.candidates[index]) for index in own if local[index] > _FAR_TOO_MUCH}
+        return own + [index for index in rest if index in sound]
+
+    def _local(self, traced: TracedKey, index: int) -> float:
+        """Return the most local memory per thread of a candidate's binaries in bytes; infinite if it does not fit."""
+        mine = launches(traced, [index])
+        return math.inf if any(map(self.reason, mine)) else most_local([self.outcomes[launch] for launch in mine])
+
+
+def place(trace: Trace, traced: TracedKey) -> KernelKey:
+    """Return the kernel and the autotune key."""
+    return trace.kernels[traced.kernel].name, traced.key
+
+
+def offered(traced: TracedKey) -> int:
+    """Return how many of a key's candidates are the provider's own; they come first."""
+    return len(traced.candidates) - traced.derived
+
+
+def launches(traced: TracedKey, candidates: Iterable[int]) -> list[int]:
+    """Return every launch that these candidates can cause."""
+    return [variant[index] for index in candidates for variant in traced.variants]
