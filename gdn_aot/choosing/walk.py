@@ -57,9 +57,9 @@ class Spill:
         needed = max(one.registers + one.local / 4 for one in made) / wide.registers(config, target)
         return cls(most_local(outcomes), wide.load(config, target), needed, reason)
 
-    def leaves(self, load: float) -> bool:
+    def leaves(self, load: float, slack: float = _SLACK) -> bool:
         """Say whether a candidate of a load may be sound: it holds less, by as much as this one needs too many."""
-        return load < self.load and self.needed * load / self.load <= _SLACK
+        return load < self.load and self.needed * load / self.load <= slack
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 The provider's own are. With ``--search wide`` all others that it does not offer, too; with ``relieved`` those that ask
 less of a thread, where none of its own is sound, and of these only the sound ones. What spills takes the assembler
 long: so of each kernel one key goes first, and what spills far too much there is not compiled for others if something
-is sound, nor is what was compiled in vain.
+is sound, nor what is not the provider's and not sound there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from gdn_aot.tracing.records import Tuning as TracedKey
 
 _FAR_TOO_MUCH = 2 * SOUND_LOCAL
+_SLACK = 2.5
+"""As in `gdn_aot.choosing.walk`, but more: on sm_70 what is sound of fwd_h would, by what spills, need 1.8 times its
+registers."""
 
 
 class Selection:
@@ -43,8 +46,8 @@ class Selection:
         """Of each key the candidates to measure, by their places in the trace."""
         self._led: set[int] = set()
         """Kernels of which one key was compiled."""
-        self._spilling: set[tuple[int, Config]] = set()
-        """Kernels and derived configurations that are not sound with some key."""
+        self._sound: set[tuple[int, Config]] = set()
+        """Kernels and derived configurations that are sound with the key that went first."""
         self._far: set[tuple[int, Config]] = set()
         """Kernels and configurations of the provider that spill far too much with a key for which others are sound."""
 
@@ -100,8 +103,9 @@ class Selection:
         return [index for index in derived if self._promises(traced.kernel, traced.candidates[index], spills)]
 
     def _promises(self, kernel: int, config: Config, spills: Sequence[Spill]) -> bool:
-        load = wide.load(config, self._target)
-        return (kernel, config) not in self._spilling and all(spill.leaves(load) for spill in spills)
+        if any(kernel == known for known, _ in self._sound):
+            return (kernel, config) in self._sound
+        return all(spill.leaves(wide.load(config, self._target), _SLACK) for spill in spills)
 
     def _worth(self, traced: TracedKey) -> list[int]:
         """Return the candidates to measure, of those that were compiled."""
@@ -116,7 +120,8 @@ class Selection:
         sound = {index for index in compiled if local[index] <= SOUND_LOCAL}
         own = [index for index in compiled if index < offered(traced)]
         rest = [index for index in compiled if index not in own]
-        self._spilling |= {(traced.kernel, traced.candidates[index]) for index in rest if index not in sound}
+        if not any(traced.kernel == known for known, _ in self._sound):
+            self._sound |= {(traced.kernel, traced.candidates[index]) for index in rest if index in sound}
         if sound:
             self._far |= {(traced.kernel, traced.candidates[index]) for index in own if local[index] > _FAR_TOO_MUCH}
         return own + [index for index in rest if index in sound]
