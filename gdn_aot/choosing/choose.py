@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from gdn_aot.records.tuning import TunedChoice, TuningTable
     from gdn_aot.tracing.records import Trace, Tuning
 
-    Suggest = Callable[[str, Key, Sequence[Config]], Sequence[TunedChoice]]
-    """(kernel, autotune key, the provider's own candidates) -> transferred choices, best first."""
+    Suggest = Callable[[str, Key, Sequence[Config], Sequence[Config]], Sequence[TunedChoice]]
+    """(kernel, autotune key, the provider's own candidates, others) -> those that records speak for, best first."""
 
 MAX_THREADS = 1024
 """Threads per block on every target (CUDA C++ Programming Guide, technical specifications table)."""
@@ -104,7 +104,7 @@ def misfit(compiled: CompiledKernel, target: Target) -> str | None:
 class Chooser:
     """Walks the candidates of every key. `wanted` says what to compile next, `take` brings the outcome.
 
-    ``table`` has the choices measured on the target, ``suggest`` is asked for the keys that it lacks. A
+    ``table`` has the choices measured for the target, ``suggest`` is asked for what comes after them. A
     candidate that is not sound is chosen only if ``final``; else a key that has no other is uncovered, because more
     candidates can be traced for it.
 
@@ -138,13 +138,14 @@ class Chooser:
     def _walk(self, tuning: Tuning) -> Walk:
         kernel = self._trace.kernels[tuning.kernel].name
         own = tuning.candidates[: len(tuning.candidates) - tuning.derived]
+        others = tuning.candidates[len(own) :]
         measured = self._table.get((kernel, tuning.key))
+        tuned: dict[int, TunedChoice] = {}
         if measured is not None:
             self._check(kernel, tuning, own, measured)
-            tuned = {tuning.candidates.index(measured.config): measured}
-        else:
-            suggested = self._suggest(kernel, tuning.key, own) if self._suggest else ()
-            tuned = {own.index(choice.config): choice for choice in suggested}
+            tuned[tuning.candidates.index(measured.config)] = measured
+        for choice in self._suggest(kernel, tuning.key, own, others) if self._suggest else ():
+            tuned.setdefault(tuning.candidates.index(choice.config), choice)
         rest = (index for index in range(len(tuning.candidates)) if index not in tuned)
         return Walk(tuning, self._target, [*tuned, *rest], tuned)
 

@@ -50,10 +50,16 @@ def known_for(wanted: Wanted, target: Target, root: Path | None) -> Known:
 
 
 def _suggested(
-    capture: CapturedKernels | None, target: Target, transferred: Suggest, kernel: str, key: Key, own: Sequence[Config]
+    capture: CapturedKernels | None,
+    target: Target,
+    transferred: Suggest,
+    kernel: str,
+    key: Key,
+    own: Sequence[Config],
+    others: Sequence[Config],
 ) -> Sequence[tuning.TunedChoice]:
-    """Return choices that were not measured here, best first: that of the deployment, if it is on this very target."""
-    rest = transferred(kernel, key, own)
+    """Return what comes after a measured choice, best first: that of the deployment, if it is on this very target."""
+    rest = transferred(kernel, key, own, others)
     found = capture.choice(target, kernel, key) if capture is not None else None
     if found is None or found[0] not in own:
         return rest

@@ -7,10 +7,10 @@ The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.
    unit like it, of the same major compute capability, then by distance of the capability's number (89 for 8.9), then
    the lower one; and of one target what its own card measured, then what another card did by proxy.
 2. In each group the first record that has the key answers; a key that differs only in the 16-bit number type is taken
-   for the same if the record lacks the exact one, because targets without bf16 arithmetic are built for fp16. An exact
-   key of the target's own record is no matter of transfer. If none has the key, they are asked for a key that differs
-   in one part only, a size or a number type, or in several sizes by one factor, as those of a model that is divided
-   among cards do: the nearest by that factor first.
+   for the same if the record lacks the exact one, because targets without bf16 arithmetic are built for fp16. What the
+   target's own record has for the very key counts as what it is, and is no transfer. If none has the key, they are
+   asked for a key that differs in one part only, a size or a number type, or in several sizes by one factor, as those
+   of a model that is divided among cards do: the nearest by that factor first.
 3. Of that record the candidates that are eligible at every token count are ranked by its objective: its choice first,
    then those within the bound, by score. Those that the provider does not offer go from one key to another of the
    target's own record, never to another target.
@@ -122,27 +122,28 @@ class Transfer:
         self._distribution, self._version = distribution, version
         self._read: dict[Path, _Source | None] = {}
 
-    def suggest(self, kernel: str, key: Key, offered: Collection[Config]) -> list[TunedChoice]:
-        """Return transferred choices for a key among the candidates given, best first; often none.
+    def suggest(
+        self, kernel: str, key: Key, offered: Collection[Config], others: Collection[Config] = ()
+    ) -> list[TunedChoice]:
+        """Return choices for a key among the candidates given, best first; often none.
+
+        ``offered`` are the provider's own; ``others`` count for what the target's own record says.
 
         Raises:
             UsageError: A record that had to be read is refused.
         """
         for names in self._groups:
             for source in self._sources(names):
-                own = source.record.target == self._target.name
-                if own and (kernel, key) in source.exact:
-                    return []
                 found = source.exact.get((kernel, key))
                 note = ""
                 if found is None:
                     found = source.alike.get((kernel, _without_type(key)))
                     note = f", for {_types(found[1].key)}" if found else ""
                 if found is not None:
-                    return list(self._choices(source, *found, note, offered))
+                    return list(self._choices(key, source, *found, note, offered, others))
             for source in self._sources(names):
                 if found := source.near(kernel, key):
-                    return list(self._choices(source, *found, _difference(key, found[1].key), offered))
+                    return list(self._choices(key, source, *found, _difference(key, found[1].key), offered, others))
         return []
 
     def _sources(self, names: Sequence[str]) -> Iterator[_Source]:
@@ -158,22 +159,26 @@ class Transfer:
 
     def _choices(
         self,
+        key: Key,
         source: _Source,
         kernel: MeasuredKernel,
         choice: MeasuredChoice,
         other_type: str,
         offered: Collection[Config],
+        others: Collection[Config],
     ) -> Iterator[TunedChoice]:
-        own = source.record.target == self._target.name
+        own, exact = source.record.target == self._target.name, choice.key == key
         order = ranked(kernel, choice, source.record.objective, derived=own)
-        where = f"from {source.record.target} ({records.origin(source.record, self._triton)})"
+        origin = records.origin(source.record, self._triton)
+        where = f"on {origin}" if own and exact else f"from {source.record.target} ({origin})"
+        provenance = records.provenance(source.record) if own and exact else "transferred"
         for place, config in enumerate(order):
-            if config not in offered:
+            if config not in offered and not (own and config in others):
                 continue
             what = "its choice, " if config == kernel.candidates[choice.chosen] else ""
             yield TunedChoice(
                 config=config,
-                provenance="transferred",
+                provenance=provenance,
                 note=f"{where}: {what}rank {place + 1} of {len(order)} there{other_type}",
             )
 

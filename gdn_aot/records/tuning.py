@@ -339,6 +339,11 @@ def origin(record: TuningRecord, triton: str | None = None) -> str:
     return f"{record.device.name}, driver {record.device.driver}{other}{code}"
 
 
+def provenance(record: TuningRecord) -> str:
+    """Return what the choices of a record are, for its target: ``measured`` or ``proxy``."""
+    return "proxy" if record.proxy else "measured"
+
+
 def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable:
     """Return the choices of a record, for the build; without a record there are none.
 
@@ -350,7 +355,7 @@ def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable
     return {
         (kernel.kernel, choice.key): TunedChoice(
             config=kernel.candidates[choice.chosen],
-            provenance="proxy" if record.proxy else "measured",
+            provenance=provenance(record),
             note=f"on {where}: {choice.note}",
             wide=choice.chosen >= kernel.offered,
         )
