@@ -76,9 +76,11 @@ def _tuned(config: Config, provenance: str = "measured", *, wide: bool = False) 
 
 
 def _suggest(*configs: Config) -> Suggest:
-    def suggest(kernel: str, key: tuple[Scalar, ...], offered: Sequence[Config]) -> list[TunedChoice]:
+    def suggest(
+        kernel: str, key: tuple[Scalar, ...], own: Sequence[Config], others: Sequence[Config]
+    ) -> list[TunedChoice]:
         assert (kernel, key) == ("m:k", KEY)
-        assert SMALLER not in offered
+        assert (SMALLER in own, others) == (False, [SMALLER])
         return [
             TunedChoice(config=config, provenance="transferred", note=f"from sm_90: {config}") for config in configs
         ]
@@ -118,6 +120,25 @@ def test_what_is_measured_comes_first_then_what_is_transferred_then_the_provider
     assert tried == asked
     assert len(result.rejected) == len(asked) - 1
     assert (result.uncovered, result.failures) == ([], [])
+
+
+def test_the_next_choices_of_a_record_follow_its_first_and_keep_its_provenance() -> None:
+    """What is suggested may be what is measured, too, and what the provider does not offer."""
+    own = [TunedChoice(config=config, provenance="proxy", note=f"on it: {config}") for config in (B, SMALLER, C)]
+    trace = _trace([A, B, C, SMALLER], derived=1)
+
+    def suggest(*_: object) -> list[TunedChoice]:
+        return own
+
+    result, asked = _choose(trace, {1: _spills(400), 3: FITS}, _tuned(B, "proxy"), suggest)
+    (chosen,) = result.chosen
+    assert (chosen.config, chosen.provenance, chosen.derived) == (SMALLER, "proxy", True)
+    reason = f"{B} spills 400 bytes per thread, more than {SOUND_LOCAL}"
+    assert chosen.note == f"on it: {SMALLER}; 1 candidates before it do not fit or are not sound: {reason}"
+    assert asked == [1, 3]
+    result, asked = _choose(trace, {1: TOO_BIG, 3: TOO_BIG, 2: TOO_BIG, 0: FITS}, _tuned(B, "proxy"), suggest)
+    assert [(chosen.config, chosen.provenance) for chosen in result.chosen] == [(A, "default")]
+    assert asked == [1, 3, 2, 0]
 
 
 @pytest.mark.parametrize(

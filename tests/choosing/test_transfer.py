@@ -24,15 +24,26 @@ def _configs(found: list[r.TunedChoice]) -> list[r.Config]:
     return [item.config for item in found]
 
 
+STOOD_IN = r.StoodIn(
+    code="sm_80",
+    card="sm_90",
+    limits=r.Limits(shared_per_sm=167936, registers_per_sm=65536, threads_per_sm=2048, blocks_per_sm=32),
+)
+
+
 @pytest.mark.parametrize(
     ("target", "order"),
     [
-        ("sm_80", "sm_80 sm_86 sm_89 sm_75 sm_70 sm_90 sm_100 sm_103 sm_120 sm_121"),
-        ("sm_89", "sm_89 sm_86 sm_80 sm_90 sm_100 sm_75 sm_103 sm_70 sm_120 sm_121"),
-        ("sm_120", "sm_120 sm_121 sm_103 sm_100 sm_90 sm_89 sm_86 sm_80 sm_75 sm_70"),
+        ("sm_70", "sm_70 sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_103 sm_120 sm_121"),
+        ("sm_80", "sm_80 sm_86 sm_89 sm_120 sm_121 sm_90 sm_100 sm_103 sm_75 sm_70"),
+        ("sm_89", "sm_89 sm_86 sm_80 sm_120 sm_121 sm_90 sm_100 sm_103 sm_75 sm_70"),
+        ("sm_90", "sm_90 sm_89 sm_86 sm_80 sm_100 sm_103 sm_120 sm_121 sm_75 sm_70"),
+        ("sm_100", "sm_100 sm_103 sm_90 sm_89 sm_86 sm_80 sm_120 sm_121 sm_75 sm_70"),
+        ("sm_120", "sm_120 sm_121 sm_89 sm_86 sm_80 sm_103 sm_100 sm_90 sm_75 sm_70"),
     ],
 )
-def test_the_same_major_capability_is_nearest_then_the_distance_then_the_lower(target: str, order: str) -> None:
+def test_the_same_instruction_is_nearest_then_a_matrix_unit_then_the_major_capability(target: str, order: str) -> None:
+    """Then the distance of the capability's number decides, and of two as far the lower one."""
     wanted = get_target(target)
     assert [item.name for item in sorted(all_targets(), key=lambda other: nearness(wanted, other))] == order.split()
 
@@ -101,9 +112,63 @@ def test_keys_of_the_other_16_bit_type_serve_too(tmp_path: Path) -> None:
     (first, _) = _transfer(tmp_path, "sm_75").suggest(KERNEL, half, [A, B])
     assert (first.config, "bfloat16" in first.note) == (A, False)
     records.write(tmp_path, record(kernel([A, B], rows[0])))
-    own = _transfer(tmp_path, "sm_90")
-    assert own.suggest(KERNEL, half, [A])[0].note.startswith("from sm_90 (")
-    assert own.suggest(KERNEL, KEY, [A]) == [], "an exact key of the target itself is measured"
+    (own,) = _transfer(tmp_path, "sm_90").suggest(KERNEL, half, [A])
+    assert (own.provenance, own.note.partition(" (")[0]) == ("transferred", "from sm_90")
+
+
+@pytest.mark.parametrize(("proxy", "provenance"), [(None, "measured"), (STOOD_IN, "proxy")])
+def test_what_the_target_itself_has_for_the_key_is_no_transfer(
+    tmp_path: Path, proxy: r.StoodIn | None, provenance: str
+) -> None:
+    """And it may be what the provider does not offer, if that was traced: D, but not C."""
+    made = record(kernel([A, B, C, D], choice(times(64, 3.0, 2.0, 0.9, 1.0), chosen=3), offered=2), target="sm_80")
+    root = tmp_path / "proxy" if proxy else tmp_path
+    records.write(root, replace(made, proxy=proxy) if proxy else made)
+    found = _transfer(tmp_path, "sm_80").suggest(KERNEL, KEY, [A, B], [D])
+    assert _configs(found) == [D, B, A]
+    assert {item.provenance for item in found} == {provenance}
+    where = "on NVIDIA H100 80GB HBM3, driver 580.159.04" + (", by proxy with PTX of sm_80" if proxy else "")
+    assert [item.note for item in found] == [
+        f"{where}: its choice, rank 1 of 4 there", f"{where}: rank 3 of 4 there", f"{where}: rank 4 of 4 there",
+    ]  # fmt: skip
+    near = _transfer(tmp_path, "sm_80").suggest(KERNEL, (32, *KEY[1:]), [A, B], [D])
+    assert _configs(near) == [D, B, A], "from one key of the target to another, too"
+    assert {item.provenance for item in near} == {"transferred"}
+    (other, _) = _transfer(tmp_path, "sm_86").suggest(KERNEL, KEY, [A, B], [D])
+    assert (other.config, other.provenance) == (B, "transferred"), "never to another target"
+
+
+def test_a_near_key_of_the_same_instruction_is_before_the_very_key_of_another(tmp_path: Path) -> None:
+    records.write(tmp_path, record(kernel([A, B], choice(times(64, 1.0, 2.0))), target="sm_90"))
+    near = choice(times(64, 2.0, 1.0), key=(32, *KEY[1:]), chosen=1)
+    records.write(tmp_path, record(kernel([A, B], near), target="sm_86"))
+    for target, source, first in (("sm_80", "sm_86", B), ("sm_120", "sm_86", B), ("sm_100", "sm_90", A)):
+        found = _transfer(tmp_path, target).suggest(KERNEL, KEY, [A, B])
+        assert (found[0].config, found[0].note.split()[1]) == (first, source)
+    own = choice(times(64, 1.0, 2.0, 0.5), key=(64, *KEY[1:]), chosen=2)
+    records.write(tmp_path, record(kernel([A, B, C], own), target="sm_80"))
+    found = _transfer(tmp_path, "sm_80").suggest(KERNEL, (32, *KEY[1:]), [A, B, C])
+    assert found[0].config == C, "a near key of the target itself is before the very key of another"
+
+
+def test_what_another_card_did_by_proxy_is_asked_after_the_targets_own(tmp_path: Path) -> None:
+    """Of each target: so a proxy of the nearest is before what the card of the next one measured."""
+    proxy = record(kernel([A, B], choice(times(64, 2.0, 1.0), chosen=1)), target="sm_86", proxy=STOOD_IN)
+    records.write(tmp_path / "proxy", proxy)
+    records.write(tmp_path, record(kernel([A, B], choice(times(64, 1.0, 2.0))), target="sm_89"))
+
+    def first(target: str) -> tuple[r.Config, str, str]:
+        found = _transfer(tmp_path, target).suggest(KERNEL, KEY, [A, B])[0]
+        return found.config, found.provenance, found.note.partition(" (")[0].partition(" NVIDIA")[0]
+
+    assert first("sm_80") == (B, "transferred", "from sm_86")
+    assert first("sm_86") == (B, "proxy", "on")
+    records.write(tmp_path, record(kernel([A, B], choice(times(64, 1.0, 2.0))), target="sm_86"))
+    assert first("sm_80") == (A, "transferred", "from sm_86")
+    assert first("sm_86") == (A, "measured", "on")
+    lacking = record(kernel([A, B], choice(times(64, 1.0, 2.0), key=(32, *KEY[1:]))), target="sm_86")
+    records.write(tmp_path, lacking)
+    assert first("sm_86") == (B, "proxy", "on"), "the proxy has the very key, the card another"
 
 
 def test_a_key_that_differs_in_one_size_or_type_serves_where_none_is_the_same(tmp_path: Path) -> None:
@@ -118,9 +183,27 @@ def test_a_key_that_differs_in_one_size_or_type_serves_where_none_is_the_same(tm
         assert transfer.suggest(KERNEL, (48, *measured[1:]), [A, B])[0].config == B
         (typed, _) = transfer.suggest(KERNEL, (*measured[:3], "torch.float32"), [A, B])
         assert typed.note.endswith("for bfloat16 instead of float32")
-        assert transfer.suggest(KERNEL, (24, 48, *measured[2:]), [A]) == [], "two sizes"
+        assert transfer.suggest(KERNEL, (24, 40, *measured[2:]), [A]) == [], "two sizes, by two factors"
         assert transfer.suggest(KERNEL, (16, 32, True, "torch.bfloat16"), [A]) == [], "a flag"
         assert transfer.suggest(KERNEL, measured[1:], [A]) == []
+
+
+def test_of_keys_that_differ_in_several_sizes_those_by_one_factor_serve(tmp_path: Path) -> None:
+    """As those of a model that is divided among cards: the nearest by the factor, but one size alone is nearer."""
+    whole, half, quarter = (64, 32, "torch.bfloat16"), (32, 16, "torch.bfloat16"), (16, 8, "torch.bfloat16")
+    far = choice(times(64, 1.0, 2.0, 3.0), key=quarter)
+    near = choice(times(64, 2.0, 1.0, 3.0), key=half, chosen=1)
+    records.write(tmp_path, record(kernel([A, B, C], far, near)))
+    transfer = _transfer(tmp_path, "sm_120")
+    found = transfer.suggest(KERNEL, whole, [A, B, C])
+    assert found[0].config == B
+    assert found[0].note.endswith("its choice, rank 1 of 3 there, for 32/16 instead of 64/32")
+    assert transfer.suggest(KERNEL, (8, 4, "torch.bfloat16"), [A, B, C])[0].config == A
+    assert transfer.suggest(KERNEL, (64, 64, "torch.bfloat16"), [A, B, C]) == [], "two factors"
+    assert transfer.suggest(KERNEL, (64, 32, "torch.float32"), [A, B, C]) == [], "sizes and a number type"
+    one = choice(times(64, 3.0, 2.0, 1.0), key=(512, *whole[1:]), chosen=2)
+    records.write(tmp_path, record(kernel([A, B, C], far, near, one)))
+    assert _transfer(tmp_path, "sm_120").suggest(KERNEL, whole, [A, B, C])[0].config == C
 
 
 def test_a_broken_record_is_an_error_only_where_it_is_asked(tmp_path: Path) -> None:
