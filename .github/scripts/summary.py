@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _COLUMNS = (
-    "artifact", "KiB", "kernels", "binaries", "measured", "captured", "transferred", "default",
+    "artifact", "KiB", "kernels", "binaries", "measured", "proxy", "captured", "transferred", "default",
     "not covered", "launches", "misses", "seconds", "sha256",
 )  # fmt: skip
 
@@ -41,7 +41,7 @@ class Artifact:
         """Return its row of the table."""
         made, provenance = self.built, self.built["provenance"]
         counts = (made["size"] // 1024, made["kernels"], made["binaries"])
-        origins = tuple(provenance[name] for name in ("measured", "captured", "transferred", "default"))
+        origins = tuple(provenance[name] for name in ("measured", "proxy", "captured", "transferred", "default"))
         proof = (self.coverage["launches"], len(self.coverage["misses"]))
         numbers = (*counts, *origins, len(made["not_covered"]), *proof, round(sum(made["seconds"].values())))
         return (f"`{self.identifier}`", *(f"{number:,}" for number in numbers), f"`{made['sha256'][:16]}`")

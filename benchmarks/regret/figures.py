@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.catalogue.models import all_models
 from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.choosing.transfer import Transfer
+from gdn_aot.choosing.walk import SOUND_LOCAL
 from gdn_aot.records import tuning
 from gdn_aot.records.objective import Sample, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from gdn_aot.launches import Config, Key
+    from gdn_aot.launches import Config
     from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
 
 WARM = 64
@@ -82,10 +83,18 @@ def regret(times: Times, config: Config | None) -> dict[int, float]:
     return {tokens: row[config] / min(row.values()) - 1 for tokens, row in times.items() if config in row}
 
 
-def chosen_by_default(kernel: MeasuredKernel, times: Times) -> Config | None:
-    """Return the first of the provider's candidates that is eligible."""
+def is_sound(kernel: MeasuredKernel, choice: MeasuredChoice, config: Config) -> bool:
+    """Say whether a build would take a candidate for what it spills; one of which the record says nothing is sound."""
+    took = choice.resources and choice.resources[kernel.candidates.index(config)]
+    return not took or took.local <= SOUND_LOCAL
+
+
+def chosen_by_default(kernel: MeasuredKernel, choice: MeasuredChoice, times: Times) -> Config | None:
+    """Return the first candidate that is eligible and sound: of the provider's, else of the others."""
     eligible = next(iter(times.values()))
-    return next((config for config in kernel.candidates[: kernel.offered] if config in eligible), None)
+    left = [config for config in kernel.candidates if config in eligible]
+    sound = (config for config in left if is_sound(kernel, choice, config))
+    return next(sound, left[0] if left else None)
 
 
 def chosen_at(kernel: MeasuredKernel, times: Times, tokens: int) -> Config | None:
@@ -94,11 +103,12 @@ def chosen_at(kernel: MeasuredKernel, times: Times, tokens: int) -> Config | Non
     return min(own, key=lambda config: times[tokens][config]) if own else None
 
 
-def transferred(transfer: Transfer, kernel: MeasuredKernel, key: Key, times: Times) -> Config | None:
-    """Return the first transferred choice that is eligible here; None if nothing is known of the key."""
-    eligible = next(iter(times.values()))
-    found = transfer.suggest(kernel.kernel, key, kernel.candidates[: kernel.offered])
-    return next((one.config for one in found if one.config in eligible), None)
+def transferred(transfer: Transfer, kernel: MeasuredKernel, choice: MeasuredChoice, times: Times) -> Config | None:
+    """Return the first transferred choice that is eligible here and sound; None if nothing is known of the key."""
+    eligible, count = next(iter(times.values())), kernel.offered
+    found = transfer.suggest(kernel.kernel, choice.key, kernel.candidates[:count], kernel.candidates[count:])
+    configs = (one.config for one in found if one.config in eligible)
+    return next((config for config in configs if is_sound(kernel, choice, config)), None)
 
 
 def choosers(record: TuningRecord, others: Path, own: str) -> dict[str, Callable[..., Config | None]]:
@@ -111,9 +121,9 @@ def choosers(record: TuningRecord, others: Path, own: str) -> dict[str, Callable
     found: dict[str, Callable[..., Config | None]] = {
         own: lambda kernel, choice, _: kernel.candidates[choice.chosen],
         "transferred": lambda kernel, choice, times: (
-            transferred(transfer, kernel, choice.key, times) or chosen_by_default(kernel, times)
+            transferred(transfer, kernel, choice, times) or chosen_by_default(kernel, choice, times)
         ),
-        "default": lambda kernel, _, times: chosen_by_default(kernel, times),
+        "default": chosen_by_default,
         f"{WARM} tokens": lambda kernel, _, times: chosen_at(kernel, times, WARM),
     }
     if not any(others.iterdir()):
@@ -249,9 +259,9 @@ def held_out(record: TuningRecord) -> dict[str, Any]:
             transfer = Transfer(Path(folder), get_target(record.target), *version)
             for kernel, choice in out:
                 times = times_of(kernel, choice)
-                found = transferred(transfer, kernel, choice.key, times)
+                found = transferred(transfer, kernel, choice, times)
                 asked, known = asked + 1, known + (found is not None)
-                rows.append(regret(times, found or chosen_by_default(kernel, times)))
+                rows.append(regret(times, found or chosen_by_default(kernel, choice, times)))
     return {"keys": asked, "known": known, "regret": summary(collect(rows))}
 
 

@@ -33,9 +33,10 @@ package that the kernels are from, and version of Triton. [gdn-aot](https://pypi
 serves them to Triton, so that nothing is compiled and nothing is benchmarked when a model starts.
 The files are on branch `{BRANCH}`. This card is generated: `gdn-aot publish` writes it anew."""
 _PROVENANCE = """\
-A choice is the configuration shipped for one size of a kernel's call: *measured* on this architecture, *transferred*
-from a measurement on another, or *default*, the first of the provider's own that fits. *Not covered* counts kernels
-that Triton compiles itself for some calls. *Numerics* says whether results were compared with float64 on a GPU."""
+A choice is the configuration shipped for one size of a kernel's call: *measured* on this architecture, by
+*proxy*, with this architecture's code on a card of another, *transferred* from a measurement for another, or *default*,
+the first of the provider's own that fits. *Not covered* counts kernels that Triton compiles itself for some calls.
+*Numerics* says whether results were compared with float64 on a GPU."""
 _LONGEST = 120
 """Characters of a foreign text in a table."""
 
@@ -127,7 +128,9 @@ def _models(entries: Sequence[Entry]) -> str:
 
 
 def _provenance(entries: Iterable[Entry]) -> str:
-    headers = ("Identifier", "Kernels", "Binaries", "Measured", "Transferred", "Default", "Not covered", "Numerics")
+    headers = (
+        "Identifier", "Kernels", "Binaries", "Measured", "Proxy", "Transferred", "Default", "Not covered", "Numerics",
+    )  # fmt: skip
     rows = []
     for entry in entries:
         detail = f": {_text(entry.numerics.detail)}" if entry.numerics.detail else ""

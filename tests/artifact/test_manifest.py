@@ -126,6 +126,7 @@ def test_every_problem_is_reported_with_its_path() -> None:
     value["blobs"][1]["sha256"] = "../../x"
     del value["provider"]
     scalar = "expected bool or int or number or str or null, got"
+    provenances = "expected captured or default or measured or proxy or transferred"
     assert problems_of(value) == {
         "target.capability": "expected list of 2, got list of 3",
         "provider": "missing",
@@ -151,7 +152,7 @@ def test_every_problem_is_reported_with_its_path() -> None:
         "kernels[1].choices[0].config.num_warps": "expected int, got str",
         "kernels[1].choices[1].derived": "expected bool, got int",
         "kernels[1].choices[1].key[0]": f"{scalar} list",
-        "kernels[1].choices[1].provenance": "expected captured or default or measured or transferred, got 'guessed'",
+        "kernels[1].choices[1].provenance": f"{provenances}, got 'guessed'",
         "kernels[1].binaries[0][5]": "expected int, got str",
     }
 

@@ -82,6 +82,29 @@ def test_rejected_and_unmeasured_candidates_are_no_choices(tmp_path: Path) -> No
     assert found["choices"]["64 tokens"]["64"]["max"] == 0, "the best is not one that has no time elsewhere"
 
 
+def test_what_a_build_would_not_take_for_what_it_spills_is_neither_default_nor_transferred(tmp_path: Path) -> None:
+    """The provider offers the first two, which spill; without a sound one of its own the next is the default."""
+    write(tmp_path, small(*ROWS, chosen=0))
+    made = small(*ROWS, target="sm_80")
+    spills, sound = (r.Footprint(registers=255, shared=0, local=local, size=1) for local in (193, 192))
+
+    def first_costs(*took: r.Footprint | None) -> tuple[float, float]:
+        kernels = tuple(
+            replace(one, offered=2, choices=tuple(replace(choice, resources=took) for choice in one.choices))
+            for one in made.kernels
+        )
+        found = figures.of_target(replace(made, kernels=kernels), "measured", figures.read(tmp_path)["measured"])
+        rows = (found["choices"][name]["2048"] for name in ("default", "transferred"))
+        first, second = ((row["median"], row["max"]) for row in rows)
+        assert {first[0], second[0]} == {first[1], second[1]}
+        return first[0], second[0]
+
+    assert first_costs(sound, sound, sound) == (1.0, 1.0), "100 us to 50"
+    assert first_costs(spills, sound, sound) == (0.0, 0.0)
+    assert first_costs(spills, spills, sound) == (0.6, 0.6), "80 us"
+    assert first_costs(spills, spills, spills) == (1.0, 1.0)
+
+
 def test_models_that_are_held_out(tmp_path: Path) -> None:
     """The keys of 16 and 32 heads are taken from those of 16 and 64, which differ in one size."""
     here = small(*ROWS)

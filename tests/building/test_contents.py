@@ -89,7 +89,9 @@ def test_every_choice_is_one_of_the_providers_candidates(built: Built, tmp_path:
         assert choice.provenance == "default"
         if not choice.note:
             assert own == candidates[name][0], "default is the first of the provider's candidates"
-    assert built.row["provenance"] == {"measured": 0, "captured": 0, "transferred": 0, "default": len(choices)}
+    assert built.row["provenance"] == {
+        "measured": 0, "proxy": 0, "captured": 0, "transferred": 0, "default": len(choices),
+    }  # fmt: skip
     assert {name for name, kernel in kernels.items() if kernel.choices} == {
         name for name, configs in candidates.items() if len(configs) > 1
     }

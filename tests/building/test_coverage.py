@@ -133,7 +133,9 @@ def test_a_tuning_record_decides_the_choice(build: Callable[..., Built], tmp_pat
     records.write(tmp_path / "records", record)
     made = build(*_NORM, "--tuning", tmp_path / "records")
     default_ones = default.row["choices"] - 1
-    assert made.row["provenance"] == {"measured": 1, "captured": 0, "transferred": 0, "default": default_ones}
+    assert made.row["provenance"] == {
+        "measured": 1, "proxy": 0, "captured": 0, "transferred": 0, "default": default_ones,
+    }  # fmt: skip
     (kernel,) = made.manifest.kernels
     (choice,) = (choice for choice in kernel.choices if choice.provenance == "measured")
     assert choice.note == "on NVIDIA H100 80GB HBM3, driver 580.159.04: lowest score"

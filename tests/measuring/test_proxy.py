@@ -13,7 +13,6 @@ from tuning_tasks import choices_of, quiet, recorded
 from gdn_aot.artifact import elf
 from gdn_aot.catalogue.targets import Target, all_targets, get_target
 from gdn_aot.choosing.occupancy import blocks_per_sm, shared_for
-from gdn_aot.choosing.walk import SOUND_LOCAL
 from gdn_aot.compiling.proxy import proxy_for
 from gdn_aot.errors import UsageError
 from gdn_aot.launches import CompiledKernel
@@ -124,24 +123,3 @@ def replace_proxy(record: records.TuningRecord) -> records.TuningRecord:
     from msgspec.structs import replace as changed
 
     return changed(record, proxy=UNSET)
-
-
-def test_where_the_providers_own_spill_sound_ones_are_measured_too(task: Callable[..., Any]) -> None:
-    """On sm_70 every candidate of FLA's fwd_o spills kilobytes."""
-    made = by_proxy(task, "sm_70")
-    wanted = replace(
-        made,
-        job=replace(made.job, wanted=replace(made.job.wanted, workloads=("transformers-prefill",))),
-        method=replace(made.method, tokens=(128,)),
-        search="relieved",
-        kernels=("chunk_fwd_kernel_o", "recompute_w_u_fwd_kernel"),
-    )
-    keys = [state for state in plan.prepare(wanted, quiet).keys.values() if not state.idle]
-    found = {state.kernel.partition(":")[2]: state for state in keys}
-    output, recompute = found["chunk_fwd_kernel_o"], found["recompute_w_u_fwd_kernel"]
-    assert len(recompute.configs) == recompute.offered == 9
-    own, derived = output.objects[: output.offered], output.objects[output.offered :]
-    assert all(made is not None and made.local > SOUND_LOCAL for made in own)
-    assert derived
-    assert all(made is not None and made.local <= SOUND_LOCAL for made in derived)
-    assert len(output.configs) == len(output.objects)

@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 from helpers import ROOT
+from msgspec import UNSET
 from msgspec.structs import replace
 from tuning_records import plain, written
 
+from gdn_aot.catalogue.cards import target_of
+from gdn_aot.catalogue.targets import get_target
 from gdn_aot.records import contribution
 from gdn_aot.records import tuning as r
 
-RECORDS = sorted((ROOT / "artifacts/tuning").glob("sm_*/*.json"))
+TUNING = ROOT / "artifacts/tuning"
+RECORDS = sorted(TUNING.glob("sm_*/*.json"))
+PROXIES = sorted((TUNING / r.PROXY).glob("*/*.json"))
 Change = Callable[[Any], object]
 
 
@@ -35,8 +40,31 @@ def test_the_records_of_the_repository(path: Path) -> None:
     target, (distribution, _, version) = path.parent.name, path.stem.rpartition("-")
     found = r.load(path, target=target, distribution=distribution, version=version)
     assert found is not None
+    assert found.proxy is UNSET
     assert problems(found) == []
     assert contribution.tidied(found) == found
+    assert r.FORM.dump(found) == path.read_bytes()
+
+
+@pytest.mark.parametrize("path", PROXIES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_the_records_of_the_repository_that_another_card_made(path: Path) -> None:
+    """They are no contributions; each is at its place, says who stood in, and differs from one in nothing else."""
+    target, (distribution, _, version) = path.parent.name, path.stem.rpartition("-")
+    found = r.load(path, target=target, distribution=distribution, version=version)
+    assert found is not None
+    assert path == r.record_path(TUNING / r.PROXY, target, distribution, version)
+    assert r.FORM.dump(found) == path.read_bytes()
+    assert found.proxy
+    assert target_of(found.device.name) == found.proxy.card != target
+    limits, of = found.proxy.limits, get_target(target)
+    assert all(getattr(limits, name) == getattr(of, name) for name in limits.__struct_fields__)
+    assert contribution.tidied(found) == found
+    assert {r.provenance(found)} == {choice.provenance for choice in r.table(found).values()} == {"proxy"}
+
+
+def test_every_record_of_the_repository_is_of_a_card_or_by_proxy() -> None:
+    assert PROXIES
+    assert sorted(TUNING.rglob("*.json")) == sorted([*RECORDS, *PROXIES])
 
 
 def test_what_is_said_of_a_record(sound: r.TuningRecord) -> None:
@@ -44,6 +72,13 @@ def test_what_is_said_of_a_record(sound: r.TuningRecord) -> None:
     assert contribution.summary(sound) == (
         "sm_90, 1 keys of vllm (vllm 0.24.0), Triton 3.6.0, on NVIDIA H200, driver 580.159.04"
     )
+
+
+_PROXY = {
+    "code": "sm_90",
+    "card": "sm_90",
+    "limits": {"shared_per_sm": 233472, "registers_per_sm": 65536, "threads_per_sm": 2048, "blocks_per_sm": 32},
+}
 
 
 def _choice(document: Any) -> Any:
@@ -79,6 +114,7 @@ def _choose_the_slowest(document: Any) -> None:
         (lambda it: it["method"].update(clock="time.time"), "method.clock: 'time.time' is not 'cuda events'"),
         (lambda it: it["method"].update(flush_bytes=0), "method.flush_bytes: is 0"),
         (lambda it: it["objective"].update(bound=2.0), "objective: is not the default"),
+        (lambda it: it.update(proxy=_PROXY, kernels=it.pop("kernels")), "proxy: the card is of another target"),
         (lambda it: it["kernels"].clear(), "kernels: hold no choice"),
         (lambda it: _choice(it).update(score=1.5), "score: is 1.5, and the times come to"),
         (lambda it: _choice(it).update(worst=1.5), "worst: is 1.5, and the times come to"),

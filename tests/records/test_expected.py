@@ -16,13 +16,12 @@ RESULT = ROOT / "benchmarks/results/regret.json"
 
 
 def test_the_table_has_the_numbers_of_the_result_file_and_no_others() -> None:
-    """Without a result file nothing was measured."""
+    """Without a result file nothing was measured; it also has what is chosen in other ways than builds do."""
     measured = json.loads(RESULT.read_text(encoding="utf-8"))["expected"] if RESULT.exists() else {}
-    table = expected_errors()
+    table, known = expected_errors(), get_args(Provenance)
     assert {name: (row.median, row.p90) for name, row in table.items()} == {
-        name: (row["median"], row["p90"]) for name, row in measured.items()
+        name: (row["median"], row["p90"]) for name, row in measured.items() if name in known
     }
-    assert set(table) <= set(get_args(Provenance))
     for row in table.values():
         assert 0 <= row.median <= row.p90
         assert row.source

@@ -90,7 +90,7 @@ def test_rows(entry: Entry) -> None:
     measured = other(entry, target="sm_90", choices=Provenances(measured=7, transferred=0, default=0))
     moved = other(
         entry,
-        choices=Provenances(measured=0, transferred=5, default=2),
+        choices=Provenances(measured=0, proxy=4, transferred=5, default=2),
         numerics=m.Numerics(status="checked", detail="by cubin on NVIDIA H100"),
         size=5_250_000,
     )
@@ -102,8 +102,8 @@ def test_rows(entry: Entry) -> None:
     ]
     built = "gdn-aot 0.1.0 at `cccccccccccc`"
     assert rows(content, "Provenance") == [
-        [f"`{moved.identifier}`", "2", "3", "0", "5", "2", "1", "checked: by cubin on NVIDIA H100", built],
-        [f"`{measured.identifier}`", "2", "3", "7", "0", "0", "1", "not run", built],
+        [f"`{moved.identifier}`", "2", "3", "0", "4", "5", "2", "1", "checked: by cubin on NVIDIA H100", built],
+        [f"`{measured.identifier}`", "2", "3", "7", "0", "0", "0", "1", "not run", built],
     ]
     assert rows(content, "Licences") == [["fla-core", "0.6.0", "MIT"]]
     assert f"gdn-aot fetch --repo {NAME} --arch sm_90\n" in content

@@ -123,7 +123,7 @@ def sm_90(build: Callable[..., Built]) -> Built:
 
 @pytest.fixture(scope="session")
 def sm_70(build: Callable[..., Built]) -> Built:
-    fp16 = ("--arch", "sm_70", "--model", "qwen3.5-9b", "--dtype", "fp16", "--allow-spills")
+    fp16 = ("--arch", "sm_70", "--model", "qwen3.5-9b", "--dtype", "fp16")
     return build(*fp16, *PREFILL_AND_DECODE)
 
 

@@ -29,7 +29,7 @@ def write(folder: Path, identifier: str = NAME, **changes: Any) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "kernels": 16,
         "binaries": 1218,
-        "provenance": {"measured": 1, "captured": 0, "transferred": 2, "default": 3},
+        "provenance": {"measured": 1, "proxy": 4, "captured": 0, "transferred": 2, "default": 3},
         "not_covered": [{"kernel": "m:k", "reason": "needs <more>\n| shared", "keys": 1}],
         "seconds": {"trace": 1.2, "compile": 60.0},
     }
@@ -44,7 +44,7 @@ def test_a_row_for_each_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert summary.main([str(tmp_path / "dist"), "--expect", "2"]) == 0
     said = capsys.readouterr().out
     digest = hashlib.sha256(NAME.encode() * 1000).hexdigest()[:16]
-    assert f"| `{NAME}` | 25 | 16 | 1,218 | 1 | 0 | 2 | 3 | 1 | 4,321 | 0 | 61 | `{digest}` |" in said
+    assert f"| `{NAME}` | 25 | 16 | 1,218 | 1 | 4 | 0 | 2 | 3 | 1 | 4,321 | 0 | 61 | `{digest}` |" in said
     assert "| `vllm0.24.0-triton3.6.0-sm_80` |" in said
     assert f"- `{NAME}`: `m:k`: needs &lt;more> \\| shared" in said
     widths = {line.count(" |") for line in said.splitlines() if line.startswith("|")}

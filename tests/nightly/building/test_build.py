@@ -13,7 +13,7 @@ from gdn_aot.choosing.walk import SOUND_LOCAL
 def test_what_sm_75_gets_fits_its_shared_memory_and_is_sound(build: Callable[..., Built]) -> None:
     made = build(
         "--arch", "sm_75", "--model", "qwen3.5-9b", "--dtype", "fp16", "--max-batch", 1, "--max-tokens", 2048,
-        "--workload", "transformers-prefill", "--allow-spills",
+        "--workload", "transformers-prefill",
     )  # fmt: skip
     forward_h = made.kernel("chunk_gated_delta_rule_fwd_kernel_h_blockdim64")
     assert forward_h.choices

@@ -13,7 +13,7 @@ from transformers_calls import CHUNK, MODELS, PREFILL, VERSIONS, call, check_ser
 @pytest.fixture(scope="module")
 def artifact(build: Any) -> Built:
     workloads = ("--workload", "transformers-prefill", "--workload", "transformers-train")
-    limits = ("--max-tokens", 256, "--max-batch", 2, "--mode", "train", "--allow-spills")
+    limits = ("--max-tokens", 256, "--max-batch", 2, "--mode", "train")
     made: Built = build("--arch", "sm_80", "--model", "qwen3.5-9b,olmo-hybrid-7b", *workloads, *limits)
     return made
 

@@ -127,7 +127,7 @@ def choices(original: Original, chosen: random.Random) -> bytes:
         case 4:
             made["key"] = [odd(chosen) for _ in range(chosen.choice((0, 1, 3, 200)))]
         case _:
-            made["provenance"] = chosen.choice(("captured", "measured", "transferred", "signed", ""))
+            made["provenance"] = chosen.choice(("captured", "measured", "proxy", "transferred", "signed", ""))
     kernel["choices"] = [*kernel["choices"], made] if chosen.random() < 0.5 else [made]
     return _whole(original, value, original.blobs, chosen)
 
