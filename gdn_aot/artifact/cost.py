@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gdn_aot._text import suggest
+from gdn_aot._text import shown, suggest
 from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.errors import UsageError
 
@@ -26,6 +26,8 @@ REFUSED = 256 << 20
 MIB = 1 << 20
 _MOST_SMS = 4096
 """SMs of a card that is described by their number."""
+_DIGITS = 9
+"""Most digits of a number of SMs; Python refuses to read thousands of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,13 +116,13 @@ def reserve_of(manifest: Manifest, local: int, card: str = "") -> Reserve | None
     if not card:
         return reserve_on(own, local) if own else None
     if card.isdecimal() and card.isascii():
-        if own is None or not 0 < int(card) <= _MOST_SMS:
-            raise UsageError(f"no card of {manifest.target.name} with {card} SMs is known", hint="name a card")
+        if own is None or len(card) > _DIGITS or not 0 < int(card) <= _MOST_SMS:
+            raise UsageError(f"no card of {manifest.target.name} with {shown(card)} SMs is known", hint="name a card")
         return reserve_on(own, local, card=f"a card of {own}", sm_count=int(card))
     known = {target.card.name: target for target in all_targets()}
     named = [target for name, target in known.items() if card.lower() in name.lower()]
     if len(named) != 1:
-        what = f"{card!r} is the name of several cards" if named else f"unknown card {card!r}"
+        what = f"{shown(card)!r} is the name of several cards" if named else f"unknown card {shown(card)!r}"
         hint = suggest(card, known, "say how many SMs the card has: --card 132")
         raise UsageError(f"{what}; known are {', '.join(known)}", hint=hint)
     return reserve_on(named[0], local)
