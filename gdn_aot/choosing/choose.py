@@ -1,9 +1,10 @@
 """Choose one candidate per autotune key, by compiling until one fits the target and is sound.
 
-Order: the choice that a tuning record has for the target, else those transferred from other targets' records, then the
-provider's own candidates in its order, then those that it does not offer. A candidate must compile, fit and be sound
-for every launch that its key can cause, because a key has one configuration. Where none is sound, the one that fits
-and spills least is chosen. ``docs/adr/0026-sound-choices.md`` has the rule and its reasons.
+Order: the choice that a tuning record has for the target, else what a capture has, then the next ones of that record or
+those transferred from other keys and targets, then the provider's own candidates in its order, then those that it does
+not offer. A candidate must compile, fit and be sound for every launch that its key can cause, because a key has one
+configuration. Where none is sound, the one that fits and spills least is chosen. ``docs/adr/0026-sound-choices.md`` has
+the rule and its reasons.
 """
 
 from __future__ import annotations
