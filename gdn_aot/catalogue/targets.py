@@ -93,6 +93,11 @@ class Target:
         """The name Triton gives to ptxas: ``sm_89``, but ``sm_90a`` and ``sm_120a``."""
         return f"{self.name}{'a' if self.arch_number >= _FIRST_FEATURED else ''}"
 
+    @property
+    def runs_on_newer(self) -> bool:
+        """Whether newer cards run its PTX: not with the features that Triton assembles for from 9.0 on."""
+        return self.arch_number < _FIRST_FEATURED
+
     def local_reserve(self, local: int, sm_count: int = 0) -> int:
         """Return the bytes of device memory that the driver keeps for ``local`` bytes of local memory per thread.
 

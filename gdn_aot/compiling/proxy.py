@@ -77,9 +77,10 @@ def proxy_for(target: Target, card: Target) -> Proxy:
     """
     if target == card:
         raise UsageError(f"the card is {card} itself: nothing has to stand in for it", hint="leave --proxy out")
-    if target.capability < card.capability:
+    older = [other for other in all_targets() if other.capability < card.capability and other.runs_on_newer]
+    if target in older:
         return Proxy(target=target, code=target, card=card)
-    alike = [other for other in all_targets() if other.capability < card.capability and other.dot == target.dot]
+    alike = [other for other in older if other.dot == target.dot]
     if not alike:
         raise UsageError(
             f"no card of {card} can stand in for {target}: it does not run the PTX of {target}, and no older target "

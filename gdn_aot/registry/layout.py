@@ -53,11 +53,12 @@ class EntryModel(Record, kw_only=True):
     dtype: str
 
 
-class Provenances(Record, kw_only=True):
+class Provenances(Record, kw_only=True, omit_defaults=True):
     """How many choices come from where. What a capture brings is for one deployment and is not published."""
 
     measured: Count
     proxy: Count = 0
+    """Left out where it is 0."""
     transferred: Count
     default: Count
 

@@ -40,6 +40,13 @@ def test_the_card_runs_the_targets_own_code_or_that_of_the_same_instruction(targ
     assert proxy_for(get_target(target), SM_90).code.name == code
 
 
+@pytest.mark.parametrize(("target", "card"), [("sm_90", "sm_100"), ("sm_100", "sm_103"), ("sm_103", "sm_120")])
+def test_code_for_the_features_of_one_target_runs_on_no_newer_card(target: str, card: str) -> None:
+    with pytest.raises(UsageError, match="does not run the PTX"):
+        proxy_for(get_target(target), get_target(card))
+    assert proxy_for(get_target("sm_120"), get_target("sm_121")).code.name == "sm_89"
+
+
 @pytest.mark.parametrize("target", ["sm_100", "sm_103", "sm_90"])
 def test_a_target_that_nothing_stands_in_for_is_refused(target: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -40,7 +40,7 @@ def test_a_registry(here: Here, machine: dict[str, str]) -> None:
     assert second["path"] is None
     assert first["in_registry"] is second["in_registry"] is True
     assert (first["fits"], first["reason"]) == (None, NO_GPU.format("sm_120"))
-    assert first["choices"] == {"measured": 2, "proxy": 0, "transferred": 0, "default": 2}
+    assert first["choices"] == {"measured": 2, "transferred": 0, "default": 2}
     assert (first["models"], first["numerics"]) == (1, "not run")
     assert document["registry"]["repo"] == str(here.registry)
     assert first["origins"] == [f"{here.registry}@{document['registry']['commit']}"]
@@ -73,7 +73,7 @@ def test_the_store(here: Here, machine: dict[str, str]) -> None:
     here.fetch("--arch", "sm_90")
     (row,) = rows(here, "--installed", extra=machine)
     assert (row["identifier"], row["in_registry"], row["size"]) == (SM_90, False, None)
-    assert row["choices"] == {"measured": 2, "proxy": 0, "transferred": 0, "default": 2}
+    assert row["choices"] == {"measured": 2, "transferred": 0, "default": 2}
     assert "store" in gdn_aot("list", "--installed", home=here.home, extra=machine).out
     done = gdn_aot("list", "--json", home=here.home, extra=machine)
     assert done.json["registry"]["error"]["code"] == "repository-missing"
