@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gdn_aot.records.files import RecordForm
 
 _FORMS: dict[str, RecordForm[Any]] = {"tuning": tuning.FORM, "numerics": numerics.FORM}
-_PLACE = re.compile(r"(tuning|numerics)/(sm_[0-9]{2,3})/([a-z0-9-]+)-([0-9][A-Za-z0-9.]*)\.json")
+_PLACE = re.compile(r"(tuning|tuning/proxy|numerics)/(sm_[0-9]{2,3})/([a-z0-9-]+)-([0-9][A-Za-z0-9.]*)\.json")
 _LARGEST = 16 << 20
 """Bytes of a record; those that there are have less than 1 MiB."""
 
@@ -67,8 +67,10 @@ def _read(path: Path, place: str) -> tuple[str, Any, str]:
     if named is None or path.stat().st_size > _LARGEST:
         raise UsageError(f"{place[:120]!a} is not the place of a record", hint="hand on records alone")
     kind, target, distribution, version = named.groups()
-    record = _FORMS[kind].load(path, target=target, distribution=distribution, version=version)
+    record = _FORMS[kind.partition("/")[0]].load(path, target=target, distribution=distribution, version=version)
     assert record is not None  # noqa: S101 - the file is there
+    if bool(getattr(record, "proxy", None)) != kind.endswith("/proxy"):
+        raise UsageError(f"{place} is by proxy, or not, against its place", hint="hand on records as tune wrote them")
     card = record.device
     ran = f"{_plain(card.name)}, driver {_plain(card.driver)}" if card is not None else "not run"
     return place, record, f"- `{place}`: {ran}, Triton {_plain(record.triton)}"

@@ -166,7 +166,7 @@ def test_a_target_that_cannot_be_run_is_recorded_as_such(session_home: Path, tmp
         ('"format": 1', '"format": 2', "format: 2 is not a known format version"),
         ('"status": "checked"', '"status": "good"', "status: expected checked or failed or not run, got 'good'"),
         ('"ok": true', '"ok": null', "kernels[0].ok: expected bool, got null"),
-        ('"date": "', '"date": "x', "date: 'x2026-11-24' is not a day as 2026-11-24"),
+        ('"date": "', '"date": "x', "' is not a day as 2026-11-24"),
         ('"tool": "', '"tool":  "', "is not written as gdn-aot writes it"),
     ],
 )

@@ -97,3 +97,15 @@ def test_a_device_cannot_write_markdown() -> None:
     found = tuning.load(ROOT / "artifacts" / RECORD)
     assert found is not None
     assert records._plain("NVIDIA [x](http://y) `z`\n# H") == "NVIDIA ?x?(http???y) ?z??? H"
+
+
+def test_a_record_by_proxy_has_a_place_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "tuning/proxy/sm_80/fla-core-0.6.0.json"
+    made = (ROOT / "artifacts" / name).read_bytes()
+    put(tmp_path / "in", name, made)
+    assert accept(tmp_path) == 0
+    assert (tmp_path / "out" / name).read_bytes() == made
+    (tmp_path / "body.md").unlink()
+    put(tmp_path / "in", name.replace("proxy/", ""), made)
+    assert accept(tmp_path) == 2
+    assert "against its place" in capsys.readouterr().err
