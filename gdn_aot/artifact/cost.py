@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gdn_aot._text import shown, suggest
-from gdn_aot.catalogue.targets import all_targets
+from gdn_aot.catalogue.targets import all_targets, known_target
 from gdn_aot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def reserve_of(manifest: Manifest, local: int, card: str = "") -> Reserve | None
     Raises:
         UsageError: There is no such card.
     """
-    own = next((target for target in all_targets() if target.name == manifest.target.name), None)
+    own = known_target(manifest.target.name)
     if not card:
         return reserve_on(own, local) if own else None
     if card.isdecimal() and card.isascii():

@@ -121,6 +121,11 @@ def all_targets() -> tuple[Target, ...]:
     return tuple(sorted(targets, key=lambda target: target.capability))
 
 
+def known_target(name: str) -> Target | None:
+    """Return the target of a name as the table has it; None if it is in no row."""
+    return next((target for target in all_targets() if target.name == name), None)
+
+
 def get_target(name: str) -> Target:
     """Find a target by ``sm_120``, ``sm120``, ``120`` or ``12.0``; a feature suffix as in ``sm_90a`` is dropped.
 

@@ -49,7 +49,7 @@ class Chosen:
     @property
     def derived(self) -> bool:
         """Whether the provider itself does not offer the configuration."""
-        return self.candidate >= len(self.tuning.candidates) - self.tuning.derived
+        return self.candidate >= self.tuning.offered
 
     @property
     def launches(self) -> list[int]:
@@ -138,8 +138,7 @@ class Chooser:
 
     def _walk(self, tuning: Tuning) -> Walk:
         kernel = self._trace.kernels[tuning.kernel].name
-        own = tuning.candidates[: len(tuning.candidates) - tuning.derived]
-        others = tuning.candidates[len(own) :]
+        own, others = tuning.candidates[: tuning.offered], tuning.candidates[tuning.offered :]
         measured = self._table.get((kernel, tuning.key))
         tuned: dict[int, TunedChoice] = {}
         if measured is not None:

@@ -29,7 +29,7 @@ class Known:
     measured: tuning.TuningTable
     """By a card of the target, else by one that stood in for it."""
     suggest: Suggest
-    """Asked for the keys that ``measured`` lacks: what a capture has, then what is transferred."""
+    """Asked for what comes after a measured choice: what a capture has, then what records say of other choices."""
     extras: Extras
     """Configurations that only a wide search offers; see `gdn_aot.compiling.client.Worker.trace`."""
 
@@ -38,10 +38,10 @@ def known_for(wanted: Wanted, target: Target, root: Path | None) -> Known:
     """Read the tuning record of a target below ``root``, and find those that it may be transferred from."""
     distribution, version = wanted.provider.distribution, installed.built_from(wanted.provider)
     triton = installed.version("triton")
-    measured: tuning.TuningTable = {}
-    for place in (root and root / tuning.PROXY, root):
-        measured |= tuning.table(tuning.find(place, target.name, distribution, version), triton)
     transfer = Transfer(root, target, distribution, version, triton)
+    measured: tuning.TuningTable = {}
+    for record in reversed(transfer.own()):
+        measured |= tuning.table(record, triton)
     return Known(
         measured=measured,
         suggest=partial(_suggested, wanted.capture, target, transfer.suggest),

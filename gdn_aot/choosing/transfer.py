@@ -122,6 +122,14 @@ class Transfer:
         self._distribution, self._version = distribution, version
         self._read: dict[Path, _Source | None] = {}
 
+    def own(self) -> list[TuningRecord]:
+        """Return the records of the target itself, that of its own card first.
+
+        Raises:
+            UsageError: One is refused.
+        """
+        return [source.record for source in self._sources(self._groups[0])]
+
     def suggest(
         self, kernel: str, key: Key, offered: Collection[Config], others: Collection[Config] = ()
     ) -> list[TunedChoice]:

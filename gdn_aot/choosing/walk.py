@@ -29,7 +29,7 @@ holds. ``docs/explanation/spills.md`` has what was compiled.
 _SLACK = 1.5
 """A candidate is put off while it would, by its elements per thread, need so many times its registers. More than 1
 because what is spilled needs more room than the registers that it is spilled from."""
-_FAR_TOO_MUCH = SOUND_LOCAL * 3 // 2
+FAR_TOO_MUCH = SOUND_LOCAL * 3 // 2
 """What spills more with one key of a kernel is put off for others of the same sizes."""
 
 
@@ -98,7 +98,7 @@ class Walk:
 
     def learn(self, leader: Walk) -> None:
         """Take over what spills far too much with another key of the same kernel and sizes."""
-        self.lessons = [spill for spill in leader.spilling.values() if spill.local > _FAR_TOO_MUCH]
+        self.lessons = [spill for spill in leader.spilling.values() if spill.local > FAR_TOO_MUCH]
 
     def next(self, *, final: bool) -> int | None:
         """Return the candidate to try next: the first that may be sound by what is known.
@@ -124,7 +124,7 @@ class Walk:
     def _excluded(self, index: int) -> bool:
         """Say whether a candidate asks for no less than one that is out for it: nothing would change by trying it."""
         config, candidates, target = self.tuning.candidates[index], self.tuning.candidates, self.target
-        offered = index < len(candidates) - self.tuning.derived
+        offered = index < self.tuning.offered
         return any(
             wide.covers(config, candidates[other])
             and config.num_warps <= candidates[other].num_warps

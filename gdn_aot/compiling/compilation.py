@@ -53,7 +53,7 @@ class Compilation:
                 launch
                 for item in self._trace.tunings
                 for variant in item.variants
-                for launch in variant[: len(item.candidates) - item.derived]
+                for launch in variant[: item.offered]
             )
         return chooser.result
 

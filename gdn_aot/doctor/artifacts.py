@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
 from gdn_aot.artifact.cost import MIB, Cost, Reserve, cost_of, reserve_on, warning
-from gdn_aot.catalogue.targets import all_targets
+from gdn_aot.catalogue.targets import known_target
 from gdn_aot.doctor.section import SHOWN, Section, columns
 from gdn_aot.serving.find import elsewhere, fit, open_file, unfit
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
@@ -124,7 +124,7 @@ def _with_cost(state: ArtifactState, artifact: StoredArtifact, devices: Sequence
         cost = cost_of(artifact.manifest)
     except UNREADABLE:  # what is wrong with it is said otherwise
         return state
-    target = next((target for target in all_targets() if target.name == state.target), None)
+    target = known_target(state.target) if state.target else None
     own = [device for device in devices if device.index in state.devices and device.sm_count]
     named = [(f"device {device.index} ({device.name or 'without a name'})", device.sm_count or 0) for device in own]
     places = named if devices else [("", 0)]

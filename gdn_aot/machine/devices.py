@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from gdn_aot.catalogue.targets import all_targets
+from gdn_aot.catalogue.targets import known_target
 
 DriverState: TypeAlias = Literal["ready", "absent", "no-device", "broken"]
 
@@ -136,7 +136,7 @@ def _device(driver: ctypes.CDLL, index: int) -> Device:
         capability=(major, minor),
         memory=_memory(driver, handle),
         sm_count=sm_count if sm_count > 0 else None,
-        buildable=any(known.name == target for known in all_targets()),
+        buildable=known_target(target) is not None,
     )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gdn_aot.compiling.cache import BuildCache
     from gdn_aot.launches import Config, KernelKey, Key
     from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
-    from gdn_aot.tracing.records import Trace, Tuning
+    from gdn_aot.tracing.records import Trace
 
 _TIMEOUT = 300.0
 """Seconds of `pipeline.Job.timeout`; nothing is compiled."""
@@ -127,10 +127,6 @@ def _places(record: TuningRecord) -> Iterator[KernelKey]:
     return ((kernel.kernel, choice.key) for kernel in record.kernels for choice in kernel.choices)
 
 
-def _place(trace: Trace, traced: Tuning) -> KernelKey:
-    return trace.kernels[traced.kernel].name, traced.key
-
-
 def _covered(record: TuningRecord, job: pipeline.Job, target: Target, trace: Trace) -> Iterator[Covered]:
     """Yield the models of which a record has a key at each of its token counts."""
     measured = {
@@ -141,7 +137,7 @@ def _covered(record: TuningRecord, job: pipeline.Job, target: Target, trace: Tra
     lengths = [int(entry.rpartition("@")[2]) for entry in trace.workloads]
     wanted: dict[int, dict[KernelKey, set[int]]] = {}
     for traced in trace.tunings:
-        place = _place(trace, traced)
+        place = trace.key_of(traced)
         for shape, workload in set().union(*traced.users):
             wanted.setdefault(shape, {}).setdefault(place, set()).add(lengths[workload])
     paged = job.wanted.provider.paged
@@ -173,10 +169,7 @@ class _Made:
     def take(self, trace: Trace) -> None:
         """Take what a trace has."""
         for traced in trace.tunings:
-            (name, key), own = (
-                _place(trace, traced),
-                tuple(traced.candidates[: len(traced.candidates) - traced.derived]),
-            )
+            (name, key), own = trace.key_of(traced), tuple(traced.candidates[: traced.offered])
             self.keys[name, key] = own
             self._alike.update(((name, masked), own) for masked in _masked(key))
             self._kernels.setdefault(name, {}).update(dict.fromkeys(own))

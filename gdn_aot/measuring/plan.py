@@ -17,7 +17,7 @@ from gdn_aot.errors import NothingSelectedError, VerificationError
 from gdn_aot.measuring.client import KeyState, Unit
 from gdn_aot.measuring.process import PlannedBinary
 from gdn_aot.measuring.prune import prune
-from gdn_aot.measuring.selection import Selection, launches, offered, place
+from gdn_aot.measuring.selection import Selection, launches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,11 +124,11 @@ class Preparation:
         start = time.monotonic()
         trace, prepared = self.prepared.trace, self.prepared
         wanted = set().union(*(prepared.units[number].keys for number in numbers))
-        mine = [traced for traced in trace.tunings if place(trace, traced) in wanted]
+        mine = [traced for traced in trace.tunings if trace.key_of(traced) in wanted]
         plain = [launch for launch, users in trace.plain.items() if not _shapes(users).isdisjoint(numbers)]
         chosen = self._selection
         chosen.add(mine, plain)
-        every = {launch for traced in mine for launch in launches(traced, chosen.kept[place(trace, traced)])}
+        every = {launch for traced in mine for launch in launches(traced, chosen.kept[trace.key_of(traced)])}
         reasons = {launch: chosen.reason(launch) for launch in {*plain, *every}}
         for made in (chosen.outcomes[launch].object for launch in reasons):
             if made is not None:
@@ -136,7 +136,7 @@ class Preparation:
         for traced in mine:
             self._settle(traced, reasons)
             for variant, users in zip(traced.variants, traced.users, strict=True):
-                runs = [variant[index] for index in chosen.kept[place(trace, traced)]]
+                runs = [variant[index] for index in chosen.kept[trace.key_of(traced)]]
                 self._add(runs, _shapes(users).intersection(numbers), reasons)
         for launch in plain:
             self._add([launch], _shapes(trace.plain[launch]).intersection(numbers), reasons)
@@ -168,14 +168,14 @@ class Preparation:
 
     def _settle(self, traced: TracedKey, reasons: dict[int, str | None]) -> None:
         """Put into a key, once, what its candidates compiled to, and which are out for what they take."""
-        where = place(self.prepared.trace, traced)
+        where = self.prepared.trace.key_of(traced)
         if where in self._ready:
             return
         self._ready.add(where)
         state, kept = self.prepared.keys[where], self._selection.kept[where]
         state.configs = [traced.candidates[index] for index in kept]
         state.objects = [self._selection.outcomes[traced.variants[0][index]].object for index in kept]
-        state.offered = sum(index < offered(traced) for index in kept)
+        state.offered = sum(index < traced.offered for index in kept)
         state.unheld = tuple(index for index, made in enumerate(state.objects) if self._unheld(made))
         for number, index in enumerate(kept):
             why = next(filter(None, (reasons[variant[index]] for variant in traced.variants)), None)
@@ -227,7 +227,7 @@ def _only(trace: Trace, patterns: tuple[str, ...]) -> tuple[Trace, set[int]]:
         )
     tunings = list(trace.tunings)
     for index in idle:  # without the candidates that the provider does not offer
-        own = offered(tunings[index])
+        own = tunings[index].offered
         variants = [variant[:own] for variant in tunings[index].variants]
         candidates = tunings[index].candidates[:own]
         tunings[index] = replace(tunings[index], candidates=candidates, derived=0, variants=variants)
@@ -243,12 +243,12 @@ def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
     entries = [(name, int(tokens)) for name, _, tokens in (entry.rpartition("@") for entry in trace.workloads)]
     prepared = PreparedUnits(trace, units, {}, {})
     for index, traced in enumerate(trace.tunings):
-        where, users = place(trace, traced), set().union(*traced.users)
+        where, users = trace.key_of(traced), set().union(*traced.users)
         prepared.keys[where] = KeyState(
             kernel=where[0],
             key=traced.key,
-            configs=traced.candidates[: offered(traced) if task.search == "relieved" else None],
-            offered=offered(traced),
+            configs=traced.candidates[: traced.offered if task.search == "relieved" else None],
+            offered=traced.offered,
             objects=[],
             idle=index in idle,
         )
@@ -258,5 +258,5 @@ def _planned(task: TuneTask, trace: Trace, idle: set[int]) -> PreparedUnits:
             units[shape].keys[where] = prepared.keys[where]
     order = {count: index for index, count in enumerate((*task.method.gate_tokens, *task.method.tokens))}
     for shape, count, workload, number, fresh in sorted(trace.places, key=lambda item: order[item[1]]):
-        units[shape].calls[count, workload, number] = [place(trace, trace.tunings[index]) for index in fresh]
+        units[shape].calls[count, workload, number] = [trace.key_of(trace.tunings[index]) for index in fresh]
     return prepared

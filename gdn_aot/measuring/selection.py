@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gdn_aot.choosing.choose import misfit
-from gdn_aot.choosing.walk import SOUND_LOCAL, Spill, most_local
+from gdn_aot.choosing.walk import FAR_TOO_MUCH, SOUND_LOCAL, Spill, most_local
 from gdn_aot.tracing import wide
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gdn_aot.tracing.records import Trace
     from gdn_aot.tracing.records import Tuning as TracedKey
 
-_FAR_TOO_MUCH = 2 * SOUND_LOCAL
 _SLACK = 2.5
 """As in `gdn_aot.choosing.walk`, but more: on sm_70 what is sound of fwd_h would, by what spills, need 1.8 times its
 registers."""
@@ -46,19 +45,19 @@ class Selection:
         """Of each key the candidates to measure, by their places in the trace."""
         self._led: set[int] = set()
         """Kernels of which one key was compiled."""
-        self._sound: set[tuple[int, Config]] = set()
-        """Kernels and derived configurations that are sound with the key that went first."""
+        self._sound: dict[int, set[Config]] = {}
+        """Of each kernel the derived configurations that are sound with the key that went first."""
         self._far: set[tuple[int, Config]] = set()
         """Kernels and configurations of the provider that spill far too much with a key for which others are sound."""
 
     def add(self, keys: Iterable[TracedKey], plain: Iterable[int]) -> None:
         """Compile what these keys need, and these launches of kernels without autotuning."""
         self._compile(plain)
-        new = [traced for traced in keys if place(self._trace, traced) not in self.kept]
+        new = [traced for traced in keys if self._trace.key_of(traced) not in self.kept]
         leaders: dict[int, TracedKey] = {}
         if self._search == "relieved":
             for traced in new:
-                if traced.kernel not in self._led and place(self._trace, traced) not in self._idle:
+                if traced.kernel not in self._led and self._trace.key_of(traced) not in self._idle:
                     leaders.setdefault(traced.kernel, traced)
         self._led.update(leaders)
         followers = [traced for traced in new if leaders.get(traced.kernel) is not traced]
@@ -66,7 +65,7 @@ class Selection:
             self._compile(launch for traced in group for launch in launches(traced, self._first(traced)))
             self._compile(launch for traced in group for launch in launches(traced, self._second(traced)))
             for traced in group:
-                self.kept[place(self._trace, traced)] = self._worth(traced)
+                self.kept[self._trace.key_of(traced)] = self._worth(traced)
 
     def reason(self, launch: int) -> str | None:
         """Return why a launch that was compiled cannot run on the target, or None."""
@@ -80,17 +79,17 @@ class Selection:
 
     def _first(self, traced: TracedKey) -> list[int]:
         """Return the candidates that are compiled whatever becomes of the others."""
-        if place(self._trace, traced) in self._idle:
+        if self._trace.key_of(traced) in self._idle:
             return [0]
         if self._search == "wide":
             return list(range(len(traced.candidates)))
-        own = range(offered(traced))
+        own = range(traced.offered)
         return [index for index in own if (traced.kernel, traced.candidates[index]) not in self._far]
 
     def _second(self, traced: TracedKey) -> list[int]:
         """Return those that are compiled for what became of the first."""
-        if place(self._trace, traced) in self._idle:
-            return [] if self._local(traced, 0) < math.inf else list(range(offered(traced)))
+        if self._trace.key_of(traced) in self._idle:
+            return [] if self._local(traced, 0) < math.inf else list(range(traced.offered))
         own = self._first(traced)
         if self._search != "relieved" or any(self._local(traced, index) <= SOUND_LOCAL for index in own):
             return []
@@ -99,12 +98,12 @@ class Selection:
             outcomes = [self.outcomes[launch] for launch in launches(traced, [index])]
             if any(outcome.object for outcome in outcomes):
                 spills.append(Spill.of(traced.candidates[index], self._target, outcomes, ""))
-        derived = range(offered(traced), len(traced.candidates))
+        derived = range(traced.offered, len(traced.candidates))
         return [index for index in derived if self._promises(traced.kernel, traced.candidates[index], spills)]
 
     def _promises(self, kernel: int, config: Config, spills: Sequence[Spill]) -> bool:
-        if any(kernel == known for known, _ in self._sound):
-            return (kernel, config) in self._sound
+        if sound := self._sound.get(kernel):
+            return config in sound
         return all(spill.leaves(wide.load(config, self._target), _SLACK) for spill in spills)
 
     def _worth(self, traced: TracedKey) -> list[int]:
@@ -114,32 +113,22 @@ class Selection:
             for index in range(len(traced.candidates))
             if all(launch in self.outcomes for launch in launches(traced, [index]))
         ]
-        if self._search != "relieved" or place(self._trace, traced) in self._idle:
+        if self._search != "relieved" or self._trace.key_of(traced) in self._idle:
             return compiled
         local = {index: self._local(traced, index) for index in compiled}
         sound = {index for index in compiled if local[index] <= SOUND_LOCAL}
-        own = [index for index in compiled if index < offered(traced)]
+        own = [index for index in compiled if index < traced.offered]
         rest = [index for index in compiled if index not in own]
-        if not any(traced.kernel == known for known, _ in self._sound):
-            self._sound |= {(traced.kernel, traced.candidates[index]) for index in rest if index in sound}
+        if not self._sound.get(traced.kernel):
+            self._sound[traced.kernel] = {traced.candidates[index] for index in rest if index in sound}
         if sound:
-            self._far |= {(traced.kernel, traced.candidates[index]) for index in own if local[index] > _FAR_TOO_MUCH}
+            self._far |= {(traced.kernel, traced.candidates[index]) for index in own if local[index] > FAR_TOO_MUCH}
         return own + [index for index in rest if index in sound]
 
     def _local(self, traced: TracedKey, index: int) -> float:
         """Return the most local memory per thread of a candidate's binaries in bytes; infinite if it does not fit."""
         mine = launches(traced, [index])
         return math.inf if any(map(self.reason, mine)) else most_local([self.outcomes[launch] for launch in mine])
-
-
-def place(trace: Trace, traced: TracedKey) -> KernelKey:
-    """Return the kernel and the autotune key."""
-    return trace.kernels[traced.kernel].name, traced.key
-
-
-def offered(traced: TracedKey) -> int:
-    """Return how many of a key's candidates are the provider's own; they come first."""
-    return len(traced.candidates) - traced.derived
 
 
 def launches(traced: TracedKey, candidates: Iterable[int]) -> list[int]:

@@ -250,7 +250,7 @@ FORM = RecordForm(
     order=_in_order,
     check=_contradictions,
 )
-record_path, find, load, save = FORM.path, FORM.find, FORM.load, FORM.save
+record_path, load, save = FORM.path, FORM.load, FORM.save
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,7 +269,8 @@ TuningTable = dict[KernelKey, TunedChoice]
 """(``module:qualname``, autotune key) -> choice."""
 
 
-_OF_A_RECORD = ("target", "provider", "triton", "ptxas")
+_ALIKE = ("target", "provider", "triton", "ptxas", "device.name", "device.driver", "method", "objective", "proxy")
+"""What two records have in common that may be merged."""
 
 
 def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
@@ -283,7 +284,7 @@ def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
     """
     if old is None:
         return new
-    for name in (*_OF_A_RECORD, "device.name", "device.driver", "method", "objective", "proxy"):
+    for name in _ALIKE:
         before, now = map(attrgetter(name), (old, new))
         if before != now:
             raise UsageError(

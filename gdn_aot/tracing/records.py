@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import field
 
-from gdn_aot.launches import Config, Kernel, Key, Specialization
+from gdn_aot.launches import Config, Kernel, KernelKey, Key, Specialization
 
 Users = set[tuple[int, int]]
 """Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`).
@@ -42,6 +42,11 @@ class Tuning(msgspec.Struct, array_like=True):
     users: list[Users] = field(default_factory=list)
     """Per variant: whose calls have it. A launch is theirs only with the candidate that the key gets."""
 
+    @property
+    def offered(self) -> int:
+        """How many of the candidates, from the start, are the provider's own."""
+        return len(self.candidates) - self.derived
+
 
 class Trace(msgspec.Struct):
     """Everything the provider's functions launched for the traced shapes and workloads."""
@@ -64,6 +69,10 @@ class Trace(msgspec.Struct):
     """Of a trace for tuning, the calls that are needed: (shape, tokens, workload, number among the workload's calls,
     indices of the autotune keys that no call before it had at so many tokens)."""
     calls: int = 0
+
+    def key_of(self, tuning: Tuning) -> KernelKey:
+        """Return the kernel and the autotune key of one of the `tunings`."""
+        return self.kernels[tuning.kernel].name, tuning.key
 
     def to_json(self) -> bytes:
         """Return the trace as JSON."""
