@@ -4,12 +4,16 @@ import pytest
 from gpu.conftest import Loaded, Program, Record
 
 from gdn_aot.artifact.cost import MIB, cost_of, reserve_of
+from gdn_aot.choosing.walk import SOUND_LOCAL
 
 pytestmark = pytest.mark.gpu
 
 OWN = 32
 """MiB that the driver may take beside the local memory, or may have kept for it already; a default context keeps 1 KiB
 per thread."""
+
+MOST = 64
+"""MiB that the kernels of one model may take of a device beside PyTorch's own memory."""
 
 
 def test_the_driver_keeps_local_memory_for_every_thread(program: Program, record: Record) -> None:
@@ -23,6 +27,19 @@ def test_the_driver_keeps_local_memory_for_every_thread(program: Program, record
     kept_before = 1024 * threads / MIB
     for most, found in zip((computed[0], computed[0], computed[2]), taken, strict=True):
         assert abs(found - (most - kept_before)) <= OWN
+
+
+@pytest.mark.parametrize("arch", ["sm_70", "sm_75"])
+def test_what_the_chosen_kernels_of_a_target_without_matrix_instruction_take(
+    arch: str, program: Program, record: Record
+) -> None:
+    """As PTX on this device, every call of one model: nothing beyond the code, as no choice spills much."""
+    answer = program("weighed", arch=arch, timeout=500)
+    record(**{arch: {**answer, "lost_mib": answer["lost"] / MIB}})
+    assert answer["failures"] == 0
+    assert answer["calls"] > 50
+    assert answer["local"] <= SOUND_LOCAL
+    assert answer["lost"] <= MOST * MIB
 
 
 def test_what_preload_says_beside_the_computed_reserve(program: Program, artifact: Loaded, record: Record) -> None:
