@@ -25,27 +25,31 @@ PLACE = "GDN_AOT_TEST_WEIGHED"
 
 
 class Weighed(Cuda):
-    """The device, which notes what was lost of it beside PyTorch's own memory at the first launch of each binary."""
+    """The device, which notes what loading and launching took of it beside PyTorch's own memory."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._begin = self._left()
-        self._lost: dict[str, int] = {}
+        self._taken: dict[str, dict[str, int]] = {}
 
     def _left(self) -> int:
         self.synchronize()
         return int(self._torch.cuda.mem_get_info()[0]) + int(self._torch.cuda.memory_reserved())
 
+    def _note(self, kernel: str, what: str, before: int) -> None:
+        taken = self._taken.setdefault(kernel, {"loaded": 0, "launched": 0})
+        taken[what] += before - self._left()
+        Path(os.environ[PLACE]).write_text(json.dumps(self._taken))
+
     def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Any:
-        """Load a binary as `Cuda` does; its launches are weighed."""
-        launch, name = super().load(jit, record, code), jit.__name__
+        """Load a binary as `Cuda` does, and launch it so; both are weighed."""
+        name, before = jit.__name__, self._left()
+        launch = super().load(jit, record, code)
+        self._note(name, "loaded", before)
 
         def weighed(grid: tuple[int, int, int], arguments: Mapping[str, Any]) -> None:
             before = self._left()
             launch(grid, arguments)
-            self._lost[name] = self._lost.get(name, 0) + before - self._left()
-            answer = {"kernels": self._lost, "lost": self._begin - self._left()}
-            Path(os.environ[PLACE]).write_text(json.dumps(answer))
+            self._note(name, "launched", before)
 
         return weighed
 
@@ -80,8 +84,10 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     built = check.prepare(task, target, silent)
     results = check.run(task, built, native=False, progress=silent)
     local = max(made.local for made in built.run.kept(built.choices).values())
+    kernels = json.loads((folder / "weighed.json").read_text())
     return {
-        **json.loads((folder / "weighed.json").read_text()),
+        "kernels": kernels,
+        "taken": sum(part for taken in kernels.values() for part in taken.values()),
         "calls": results.made,
         "failures": results.failures,
         "local": local,
