@@ -56,7 +56,7 @@ def read_versions() -> Section:
         **{name: installed.version(name) for name in ("torch", "zstandard", "huggingface_hub")},
         "providers": {info.distribution: installed.version(info.distribution) for info in PROVIDERS.values()},
     }
-    hint = "install a supported Triton: see the table in the README"
+    hint = "install a supported Triton: see docs/reference/coverage.md"
     return make_section("versions", facts, [(problem, hint)] if problem else ())
 
 

@@ -79,7 +79,7 @@ def changed(version: str, what: Iterable[str], purpose: str = "") -> Unsupported
     """Return the error that names the internals of Triton which are not as known."""
     return UnsupportedTritonError(
         f"Triton {version} has changed {', '.join(what)}, which gdn-aot relies on{purpose}",
-        hint="install a Triton version from the table in the README, or upgrade gdn-aot",
+        hint="install a Triton version that docs/reference/coverage.md lists, or upgrade gdn-aot",
     )
 
 
