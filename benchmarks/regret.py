@@ -1,12 +1,12 @@
 """How good the choices of each provenance are: computed from tuning records alone, without a card.
 
-    python benchmarks/regret.py measure [--root DIR] [--pair LABEL RECORD RECORD]...    results/regret.json, and page
-    python benchmarks/regret.py page                                                    docs/explanation/choices.md
+    python benchmarks/regret.py measure [--root DIR]    results/regret.json, and page
+    python benchmarks/regret.py page                    docs/explanation/choices.md
 
 Below the root lie records of cards of their target, ``sm_90/fla-core-0.6.0.json`` (measured), and of another card that
-ran the target's code, ``proxy/sm_80/fla-core-0.6.0.json`` (proxy). A pair is two records with keys and candidates in
-common: each chooses, and the other one has the times. ``page`` writes the tables into the page, each between its two
-comments; the rest of it is written by hand. ``python benchmarks/plots.py`` draws the figure.
+ran the target's code, ``proxy/sm_80/fla-core-0.6.0.json`` (proxy). Records with keys and candidates in common judge
+each other: each chooses, and the other one has the times. ``page`` writes the tables into the page, each between its
+two comments; the rest of it is written by hand. ``python benchmarks/plots.py`` draws the figure.
 """
 
 from __future__ import annotations
@@ -23,17 +23,34 @@ PAGE = ROOT / "docs" / "explanation" / "choices.md"
 TUNING = ROOT / "artifacts" / "tuning"
 
 
+H200 = RESULTS / "tuning_h200_sm_90.json"
+"""Keys of the catalogue at tensor-parallel sizes 1, 2, 4 and 8, one sequence each, on an H200."""
+PAIRS = (
+    (
+        "choices by sm_80's code on an H200, scored on an H200 as what it is",
+        TUNING / "proxy" / "sm_80" / "fla-core-0.6.0.json",
+        H200,
+    ),
+    ("an H100 and an H200, both measured", TUNING / "sm_90" / "fla-core-0.6.0.json", H200),
+    (
+        "by proxy for sm_86 and for sm_89",
+        TUNING / "proxy" / "sm_86" / "fla-core-0.6.0.json",
+        TUNING / "proxy" / "sm_89" / "fla-core-0.6.0.json",
+    ),
+)
+
+
 def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure")
     measuring.add_argument("--root", type=Path, default=TUNING)
-    measuring.add_argument("--pair", nargs=3, action="append", default=[], metavar=("LABEL", "RECORD", "RECORD"))
     commands.add_parser("page")
     asked = parser.parse_args()
     if asked.command == "measure":
-        save(OUT, measure(asked.root, asked.pair))
+        pairs = PAIRS if asked.root == TUNING else ()
+        save(OUT, measure(asked.root, pairs, H200 if pairs else None))
     PAGE.write_text(page(PAGE.read_text(), load(OUT)))
 
 

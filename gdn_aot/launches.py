@@ -147,6 +147,15 @@ class Specialization(Record):
     options: dict[str, Json]
 
 
+SOUND_LOCAL = 192
+"""Most local memory per thread, in bytes, with which a binary is sound.
+
+The driver keeps local memory for every thread that a card can hold: 192 bytes are at most 56 MiB on every card of the
+table of targets. 256 threads, of 255 registers each as many as an SM holds, then spill into 48 KB, which its L1 cache
+holds. ``docs/explanation/spills.md`` has what was compiled.
+"""
+
+
 class Resources(Record):
     """What one compiled kernel takes, read from the cubin itself."""
 

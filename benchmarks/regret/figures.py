@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.catalogue.models import all_models
 from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.choosing.transfer import Transfer
-from gdn_aot.choosing.walk import SOUND_LOCAL
+from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.records import tuning
 from gdn_aot.records.objective import Sample, choose
 
@@ -90,11 +90,10 @@ def is_sound(kernel: MeasuredKernel, choice: MeasuredChoice, config: Config) -> 
 
 
 def chosen_by_default(kernel: MeasuredKernel, choice: MeasuredChoice, times: Times) -> Config | None:
-    """Return the first candidate that is eligible and sound: of the provider's, else of the others."""
+    """Return the first candidate that is eligible and sound: of the provider's, else of the others; None if none is."""
     eligible = next(iter(times.values()))
-    left = [config for config in kernel.candidates if config in eligible]
-    sound = (config for config in left if is_sound(kernel, choice, config))
-    return next(sound, left[0] if left else None)
+    left = (config for config in kernel.candidates if config in eligible)
+    return next((config for config in left if is_sound(kernel, choice, config)), None)
 
 
 def chosen_at(kernel: MeasuredKernel, times: Times, tokens: int) -> Config | None:
@@ -329,13 +328,44 @@ def read(root: Path) -> dict[str, list[TuningRecord]]:
     }
 
 
-def measure(root: Path, pairs: Sequence[Sequence[str]] = ()) -> dict[str, Any]:
-    """Return all figures of the records below a root, and of pairs (label, path, path)."""
+def shipped(root: Path, judge: TuningRecord) -> dict[str, Any]:
+    """Return what a build's choices for the target of another record cost by its times, against the provider's own.
+
+    ``own`` are keys that the target's records below the root have, ``near`` those that take the choice of the nearest;
+    ``untimed`` counts those whose choice the judge has no time of, as those of a wide search.
+    """
+    provider = judge.provider
+    transfer = Transfer(root, get_target(judge.target), provider.distribution, provider.version)
+    known = {(kernel.kernel, choice.key) for record in transfer.own() for kernel, choice in entries(record)}
+    derived = {one.kernel: one.candidates[one.offered :] for record in transfer.own() for one in record.kernels}
+    rows: dict[str, list[dict[int, float]]] = {"own": [], "near": []}
+    untimed = dict.fromkeys(rows, 0)
+    for kernel, choice in entries(judge):
+        times = times_of(kernel, choice)
+        offered = kernel.candidates[: kernel.offered]
+        own = {tokens: {one: us for one, us in row.items() if one in offered} for tokens, row in times.items()}
+        found = transfer.suggest(kernel.kernel, choice.key, offered, derived.get(kernel.kernel, ()))
+        kind = "own" if (kernel.kernel, choice.key) in known else "near"
+        if found and found[0].config in next(iter(own.values())):
+            rows[kind].append(regret(own, found[0].config))
+        else:
+            untimed[kind] += 1
+    return {
+        kind: {"keys": len(found), "untimed": untimed[kind], "regret": summary(collect(found))}
+        for kind, found in rows.items()
+    }
+
+
+def measure(root: Path, pairs: Sequence[tuple[str, Path, Path]] = (), judge: Path | None = None) -> dict[str, Any]:
+    """Return all figures of the records below a root, and of pairs of records with what each is.
+
+    ``judge`` is a record of a card that says what the choices below the root cost on it.
+    """
     found = read(root)
     each = [(record, own) for own, records in found.items() for record in records]
     compared = []
     for label, *paths in pairs:
-        one, two = (tuning.FORM.parse(Path(path).read_bytes(), name=path) for path in paths)
+        one, two = (tuning.FORM.parse(path.read_bytes(), name=str(path)) for path in paths)
         sides = [{**described(a, ""), **compare(a, b)} for a, b in ((one, two), (two, one))]
         compared.append({"label": label, "sides": sides})
     targets = [of_target(record, own, found["measured"]) for record, own in each]
@@ -345,4 +375,5 @@ def measure(root: Path, pairs: Sequence[Sequence[str]] = ()) -> dict[str, Any]:
         "targets": targets,
         "held_out": [{**described(record, own), **held_out(record)} for record, own in each],
         "pairs": compared,
+        "shipped": shipped(root, tuning.FORM.parse(judge.read_bytes(), name=str(judge))) if judge else {},
     }

@@ -59,6 +59,13 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
                 for one in results["held_out"]
             ),
         ),
+        "shipped": _table(
+            ["keys of the record", "keys", "not timed", *columns],
+            (
+                (kind, row["keys"], row["untimed"], *(_spread(row["regret"].get(str(length))) for length in lengths))
+                for kind, row in results["shipped"].items()
+            ),
+        ),
         "pairs": _table(
             ["pair", "chooses", "keys", *columns],
             (

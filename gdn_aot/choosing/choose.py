@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gdn_aot.choosing.walk import SOUND_LOCAL, Walk, most_local
+from gdn_aot.choosing.walk import Walk, most_local
 from gdn_aot.errors import UsageError
+from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.records.numerics import choice_digest, plain_launch_digest
 from gdn_aot.tracing import wide
 

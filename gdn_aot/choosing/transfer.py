@@ -30,6 +30,7 @@ from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.records import objective
 from gdn_aot.records import tuning as records
 from gdn_aot.records.tuning import TunedChoice
+from gdn_aot.records.verdict import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -62,16 +63,8 @@ def ranked(
     The choice is first even where another one's score is lower: it was made between times that differ by less than
     their noise. With ``derived`` those are among them that the provider does not offer.
     """
-    rejected = {item.candidate for item in choice.rejected}
     count = len(kernel.candidates) if derived else kernel.offered
-    samples = {
-        row.tokens: [
-            None if us is None or noise is None or index in rejected else objective.Sample(us, noise)
-            for index, (us, noise) in enumerate(zip(row.us[:count], row.noise, strict=False))
-        ]
-        for row in choice.times
-    }
-    verdict = objective.choose(samples, [()] * count, goal)
+    verdict = objective.choose(samples_of(choice, count), [()] * count, goal)
     if verdict is None:
         return []
     order = sorted(verdict.ranking, key=lambda index: index != choice.chosen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.tracing import wide
 
 if TYPE_CHECKING:
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     from gdn_aot.records.tuning import TunedChoice
     from gdn_aot.tracing.records import Tuning
 
-SOUND_LOCAL = 192
-"""Most local memory per thread, in bytes, with which a binary is sound.
-
-The driver keeps local memory for every thread that a card can hold: 192 bytes are at most 56 MiB on every card of the
-table of targets. 256 threads, of 255 registers each as many as an SM holds, then spill into 48 KB, which its L1 cache
-holds. ``docs/explanation/spills.md`` has what was compiled.
-"""
 _SLACK = 1.5
 """A candidate is put off while it would, by its elements per thread, need so many times its registers. More than 1
 because what is spilled needs more room than the registers that it is spilled from."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 GATE_TOKENS = (300, 108, 44, 13, 1)
 """Candidates are compared, and calls checked against float64, at the first of these lengths that is within the wanted
 ones and none of them: no multiples of a chunk of 64."""
+ROUNDS, PROXY_ROUNDS = 15, 9
+"""Timed rounds; fewer where another card stands in, whose order of candidates is an estimate in any case."""
 SEARCH_SECONDS = 2.0
 """What a wide search may take for each key and token count; --budget bounds it as a whole."""
 _TOKENS = "64,512,2048,8192,32768"
@@ -70,7 +72,7 @@ def parse_duration(text: str) -> float:
     "--bound", 1.1, "Most times the best time that a choice may take at any token count.", type=click.FloatRange(min=1)
 )
 @_options.default(
-    "--search", "provider", "What else to measure: relieved, where all of the provider's spill; wide, always.",
+    "--search", "provider", "What else to measure: relieved, where the provider's spill; wide, always.",
     type=click.Choice(["provider", "relieved", "wide"]),
 )  # fmt: skip
 @click.option("--budget", metavar="TIME", help="Time to measure in, as 20m; what is measured is kept.")
@@ -78,7 +80,7 @@ def parse_duration(text: str) -> float:
 @_options.prepare
 @click.option("--arch", metavar="SM", help="Target of --prepare, or on a cluster.  [default: the card's]")
 @click.option("--proxy", metavar="SM", help="Measure for this target: the card stands in for one of it.")
-@_options.default("--rounds", 15, "Timed rounds.", type=click.IntRange(min=3))
+@click.option("--rounds", type=click.IntRange(min=3), help="Timed rounds.  [default: 15; by proxy 9]")
 @_options.timeout
 @_options.cluster
 @_options.patience(30.0, "measuring")
@@ -174,7 +176,7 @@ def _task(target: Target, proxy: Proxy | None, options: dict[str, Any]) -> TuneT
             limits=limits,
             tokens=tokens,
             gate_tokens=(gate,),
-            rounds=options["rounds"],
+            rounds=options["rounds"] or (PROXY_ROUNDS if proxy else ROUNDS),
             search_seconds=SEARCH_SECONDS,
             silence=options["patience"],
             target=target.name if proxy else None,

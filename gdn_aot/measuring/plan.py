@@ -45,8 +45,8 @@ class TuneTask:
     method: Method
     objective: Objective
     search: str
-    """``provider``: its own candidates. ``relieved``: where none of them is sound, also sound ones that ask less of a
-    thread. ``wide``: also others that it does not offer."""
+    """``provider``: its own candidates. ``relieved``: where one of them is not sound, also sound ones that ask less of
+    a thread. ``wide``: also others that it does not offer."""
     kernels: tuple[str, ...] = ()
     """Globs that a kernel's function name must match to be measured; none for all kernels."""
     budget: float | None

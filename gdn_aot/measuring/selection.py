@@ -1,9 +1,9 @@
 """Which candidates of each autotune key are compiled to be measured.
 
 The provider's own are. With ``--search wide`` all others that it does not offer, too; with ``relieved`` those that ask
-less of a thread, where none of its own is sound, and of these only the sound ones. What spills takes the assembler
+less of a thread, where one of its own is not sound, and of these only the sound ones. What spills takes the assembler
 long: so of each kernel one key goes first, and what spills far too much there is not compiled for others if something
-is sound, nor what is not the provider's and not sound there.
+is sound, nor what is not the provider's and spills far too much there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import math
 from typing import TYPE_CHECKING
 
 from gdn_aot.choosing.choose import misfit
-from gdn_aot.choosing.walk import FAR_TOO_MUCH, SOUND_LOCAL, Spill, most_local
+from gdn_aot.choosing.walk import FAR_TOO_MUCH, Spill, most_local
+from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.tracing import wide
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Selection:
         """Of each key the candidates to measure, by their places in the trace."""
         self._led: set[int] = set()
         """Kernels of which one key was compiled."""
-        self._sound: dict[int, set[Config]] = {}
-        """Of each kernel the derived configurations that are sound with the key that went first."""
+        self._fair: dict[int, set[Config]] = {}
+        """Of each kernel the derived configurations that do not spill far too much with the key that went first."""
         self._far: set[tuple[int, Config]] = set()
         """Kernels and configurations of the provider that spill far too much with a key for which others are sound."""
 
@@ -90,11 +91,12 @@ class Selection:
         """Return those that are compiled for what became of the first."""
         if self._trace.key_of(traced) in self._idle:
             return [] if self._local(traced, 0) < math.inf else list(range(traced.offered))
-        own = self._first(traced)
-        if self._search != "relieved" or any(self._local(traced, index) <= SOUND_LOCAL for index in own):
+        local = {index: self._local(traced, index) for index in self._first(traced)}
+        spilling = any(SOUND_LOCAL < value < math.inf for value in local.values())
+        if self._search != "relieved" or (not spilling and min(local.values(), default=math.inf) <= SOUND_LOCAL):
             return []
         spills = []
-        for index in own:
+        for index in (index for index, value in local.items() if value > SOUND_LOCAL):
             outcomes = [self.outcomes[launch] for launch in launches(traced, [index])]
             if any(outcome.object for outcome in outcomes):
                 spills.append(Spill.of(traced.candidates[index], self._target, outcomes, ""))
@@ -102,8 +104,8 @@ class Selection:
         return [index for index in derived if self._promises(traced.kernel, traced.candidates[index], spills)]
 
     def _promises(self, kernel: int, config: Config, spills: Sequence[Spill]) -> bool:
-        if sound := self._sound.get(kernel):
-            return config in sound
+        if fair := self._fair.get(kernel):
+            return config in fair
         return all(spill.leaves(wide.load(config, self._target), _SLACK) for spill in spills)
 
     def _worth(self, traced: TracedKey) -> list[int]:
@@ -119,8 +121,8 @@ class Selection:
         sound = {index for index in compiled if local[index] <= SOUND_LOCAL}
         own = [index for index in compiled if index < traced.offered]
         rest = [index for index in compiled if index not in own]
-        if not self._sound.get(traced.kernel):
-            self._sound[traced.kernel] = {traced.candidates[index] for index in rest if index in sound}
+        if not self._fair.get(traced.kernel):
+            self._fair[traced.kernel] = {traced.candidates[index] for index in rest if local[index] <= FAR_TOO_MUCH}
         if sound:
             self._far |= {(traced.kernel, traced.candidates[index]) for index in own if local[index] > FAR_TOO_MUCH}
         return own + [index for index in rest if index in sound]

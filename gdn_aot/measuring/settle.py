@@ -12,7 +12,8 @@ from gdn_aot._version import __version__
 from gdn_aot.errors import UsageError
 from gdn_aot.records import tuning as records
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
-from gdn_aot.records.objective import Sample, choose
+from gdn_aot.records.objective import Sample
+from gdn_aot.records.verdict import decide
 
 if TYPE_CHECKING:
     from gdn_aot.compiling.proxy import Proxy
@@ -105,11 +106,7 @@ class Writer:
             for tokens, row in sorted(state.samples.items())
         }
         taken = [self._footprint(made) for made in state.objects]
-        sizes = [
-            (size.size, size.shared, size.registers * made.threads) if size and made else ()
-            for size, made in zip(taken, state.objects, strict=True)
-        ]
-        verdict = choose(rows, sizes, self._task.objective)
+        verdict = decide(rows, taken, state.configs, self._task.objective)
         if verdict is None:
             return None
         return records.MeasuredChoice(

@@ -18,7 +18,8 @@ from gdn_aot.catalogue.cards import target_of
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.catalogue.targets import BLACKWELL, assemblers, get_target
 from gdn_aot.errors import Problem, UsageError
-from gdn_aot.records.objective import DEFAULT, Sample, choose, rate
+from gdn_aot.records.objective import DEFAULT, choose, rate
+from gdn_aot.records.verdict import only_sound, samples_of
 from gdn_aot.triton_internals import SUPPORTED
 
 if TYPE_CHECKING:
@@ -168,27 +169,23 @@ def _implausible(choice: MeasuredChoice, where: str) -> Iterator[Problem]:
 
 def _verdict(record: TuningRecord, kernel: MeasuredKernel, choice: MeasuredChoice, where: str) -> Iterator[Problem]:
     """Yield where score and choice are not what the times come to."""
-    rejected, count = {item.candidate for item in choice.rejected}, len(kernel.candidates)
-    samples = {
-        row.tokens: [
-            None if us is None or noise is None or index in rejected else Sample(us, noise)
-            for index, (us, noise) in enumerate(zip(row.us, row.noise, strict=True))
-        ]
-        for row in choice.times
-    }
+    count = len(kernel.candidates)
+    samples = only_sound(samples_of(choice, count), choice.resources or (None,) * count)
     sizes = [()] * count
     rated = {one.index: one for one in rate(samples, sizes, record.objective)}
     best, mine = choose(samples, sizes, record.objective), rated.get(choice.chosen)
     if best is None or mine is None:
-        yield Problem(f"{where}.chosen", "has no time at every length")
+        yield Problem(f"{where}.chosen", "has no time at every length, or spills where others do not")
         return
     for name, found, said in (("score", mine.score, choice.score), ("worst", mine.worst, choice.worst)):
         if not abs(found - said) <= _SCORE_ERROR:
             yield Problem(f"{where}.{name}", f"is {said}, and the times come to {found:.4f}")
-    value = (mine.score, best.score) if best.worst <= record.objective.bound else (mine.worst, best.worst)
-    if choice.chosen not in best.tied and value[0] > _SLOWER * value[1]:
-        faster = kernel.candidates[best.chosen]
-        yield Problem(f"{where}.chosen", f"by these times {faster} is better: {value[1]:.3f} to {value[0]:.3f}")
+    for which, ours, theirs in (("on average", mine.score, best.score), ("at the worst", mine.worst, best.worst)):
+        if choice.chosen not in best.tied and ours > _SLOWER * theirs:
+            faster = kernel.candidates[best.chosen]
+            what = f"by these times {faster} is better {which}: {theirs:.3f} to {ours:.3f} of the best"
+            yield Problem(f"{where}.chosen", what)
+            return
 
 
 def _lengths(choice: MeasuredChoice) -> list[int]:

@@ -1,7 +1,8 @@
 """Choose one candidate of an autotune key from device times at several token counts.
 
 A key has one configuration for every length, so the choice is a compromise: the weighted mean of time / best time
-over the token counts, with a bound on the worst such ratio. Candidates that differ by less than the measurement's
+over the token counts, with a bound on the worst such ratio where a tenth of the weight or more is. What is near the
+best at each of those comes before what is better on average. Candidates that differ by less than the measurement's
 noise are tied, and of these the one with the fewest resources is taken, so that a second run takes the same one.
 """
 
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 Tokens = Annotated[int, Meta(ge=1, le=999_999_999)]
 """Tokens in one call."""
 BOUND = 1.10
-"""Largest ratio to the best time at any one token count that a choice may have."""
+"""Largest ratio to the best time that a choice may have at a token count that is bounded."""
+NEAR = 1.03
+"""A candidate whose ratio is nowhere larger comes first: what it gives away on average is less still."""
+_BOUNDED = 0.1
+"""Share of the weight from which on a token count is bounded. By `DEFAULT` that leaves out 64 tokens alone: launches of
+5 us, of which a bound would exclude what is best for every real prompt."""
 _TIE_SIGMAS = 1.0
 """Standard errors of a difference below which candidates are tied. Not more: what a tie gives away is a real loss."""
 _LEAST_MARGIN = 0.005
@@ -54,7 +60,7 @@ class Objective(Record):
     weights: dict[Tokens, Annotated[float, Meta(ge=0)]]
     """Weight per token count; only their proportions matter."""
     bound: Annotated[float, Meta(ge=1)] = BOUND
-    """Largest ratio of a choice's time to the best time at any token count, if some candidate keeps to it."""
+    """Largest ratio of a choice's time to the best time at a bounded token count, if some candidate keeps to it."""
 
     def __post_init__(self) -> None:
         for tokens, weight in self.weights.items():
@@ -96,7 +102,7 @@ class Objective(Record):
 
 DEFAULT = Objective({64: 0.05, 512: 0.25, 2048: 0.30, 8192: 0.30, 32768: 0.10})
 """Prefill of 512 to 8192 tokens is favoured, because that is what prompts and chunks of them are; 64 tokens is what
-warm-ups tune on and 32768 is rare, so they count little, but nowhere is more than 10 % lost."""
+warm-ups tune on and 32768 is rare, so they count little, but from 512 on nowhere is more than 10 % lost."""
 
 
 def parse(text: str, bound: float = BOUND) -> Objective:
@@ -166,9 +172,10 @@ class Decision:
     score: float
     """Its weighted mean of time / best time; 1 if it is the best everywhere."""
     worst: float
-    """Its largest time / best time."""
+    """Its largest time / best time at a bounded token count."""
     ranking: tuple[int, ...]
-    """The eligible candidates: those within the bound by score, then the others by their worst ratio."""
+    """The eligible candidates: those near the best everywhere by score, then the others within the bound, then the rest
+    by their worst ratio."""
     regret: Mapping[int, float]
     """Per token count, the part by which it is slower than the best for that count."""
     tied: tuple[int, ...]
@@ -200,8 +207,8 @@ def choose(
             candidate is eligible only with a valid sample at every count.
         size: Per candidate what it takes, least first wins among tied ones: bytes of the binary, shared memory,
             registers times threads.
-        objective: What to be good at. A candidate whose worst ratio, less its standard error, is above the bound
-            is taken only if all are; then the one with the least worst ratio.
+        objective: What to be good at. A candidate whose worst ratio is above `NEAR` is taken only if all are; one whose
+            worst ratio, less its standard error, is above the bound only if all are: then that with the least.
 
     Raises:
         ValueError: A row of samples has another length than ``size``.
@@ -211,22 +218,25 @@ def choose(
     rated = rate(samples, size, objective)
     if not rated:
         return None
-    within = [one for one in rated if one.worst - one.worst_noise <= objective.bound]
-    outside = [one for one in rated if one not in within]
-    within.sort(key=lambda one: (one.score, one.size, one.index))
+    near = [one for one in rated if one.worst <= min(NEAR, objective.bound)]
+    within = [one for one in rated if one not in near and one.worst - one.worst_noise <= objective.bound]
+    outside = [one for one in rated if one not in near and one not in within]
+    for group in (near, within):
+        group.sort(key=lambda one: (one.score, one.size, one.index))
     outside.sort(key=lambda one: (one.worst, one.size, one.index))
-    judged = attrgetter("score", "noise") if within else attrgetter("worst", "worst_noise")
-    best = (within or outside)[0]
-    tied = [one for one in within or outside if alike(*judged(one), *judged(best))]
+    judged = attrgetter("score", "noise") if near or within else attrgetter("worst", "worst_noise")
+    group = near or within or outside
+    best = group[0]
+    tied = [one for one in group if alike(*judged(one), *judged(best))]
     chosen = min(tied, key=lambda one: (one.size, one.index))
     return Decision(
         chosen=chosen.index,
         score=chosen.score,
         worst=chosen.worst,
-        ranking=tuple(one.index for one in (*within, *outside)),
+        ranking=tuple(one.index for one in (*near, *within, *outside)),
         regret={tokens: ratio - 1 for tokens, ratio in chosen.ratios.items()},
         tied=tuple(sorted(one.index for one in tied)),
-        note=_note(chosen, best, len(tied), len(rated), None if within else objective.bound),
+        note=_note(chosen, best, len(tied), len(rated), objective.bound if group is outside else None),
     )
 
 
@@ -246,14 +256,20 @@ def rate(
         tokens: min((row[tokens] for row in rows.values()), key=lambda one: (one.us, one.noise)) for tokens in counts
     }
     shares = objective.shares(counts)
-    return [_rating(index, row, best, shares, size[index]) for index, row in rows.items()]
+    bounded = [tokens for tokens in counts if shares[tokens] >= _BOUNDED] or counts
+    return [_rating(index, row, best, shares, bounded, size[index]) for index, row in rows.items()]
 
 
 def _rating(
-    index: int, row: dict[int, Sample], best: dict[int, Sample], shares: dict[int, float], size: tuple[int, ...]
+    index: int,
+    row: dict[int, Sample],
+    best: dict[int, Sample],
+    shares: dict[int, float],
+    bounded: Sequence[int],
+    size: tuple[int, ...],
 ) -> Rated:
     ratios = {tokens: sample.us / best[tokens].us for tokens, sample in row.items()}
-    at = max(ratios, key=lambda tokens: (ratios[tokens], -tokens))
+    at = max(bounded, key=lambda tokens: (ratios[tokens], -tokens))
     noise = math.hypot(*(shares[tokens] * sample.noise / best[tokens].us for tokens, sample in row.items()))
     relative = math.hypot(row[at].noise / row[at].us, best[at].noise / best[at].us)
     return Rated(

@@ -83,7 +83,7 @@ class MeasuredChoice(Record, kw_only=True, omit_defaults=True):
     score: float
     """Weighted mean over the token counts of time divided by the best time."""
     worst: float
-    """The largest of those ratios."""
+    """The largest of those ratios where a tenth of the objective's weight or more is."""
     note: str
     """Why it was chosen, in a sentence."""
     call: str

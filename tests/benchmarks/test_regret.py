@@ -102,7 +102,8 @@ def test_what_a_build_would_not_take_for_what_it_spills_is_neither_default_nor_t
     assert first_costs(sound, sound, sound) == (1.0, 1.0), "100 us to 50"
     assert first_costs(spills, sound, sound) == (0.0, 0.0)
     assert first_costs(spills, spills, sound) == (0.6, 0.6), "80 us"
-    assert first_costs(spills, spills, spills) == (1.0, 1.0)
+    with pytest.raises(KeyError):
+        first_costs(spills, spills, spills)  # a build looks for others, of which there is no time
 
 
 def test_models_that_are_held_out(tmp_path: Path) -> None:
@@ -122,12 +123,24 @@ def test_models_that_are_held_out(tmp_path: Path) -> None:
 def test_pairs_are_compared_both_ways(tmp_path: Path) -> None:
     one = small(times(64, 20, 20, 30), times(2048, 100, 50, 80))
     two = small(times(64, 10, 20, 10), times(2048, 50, 60, 40), chosen=2, device=H200)
-    paths = [str(write(tmp_path / name, made)) for name, made in (("a", one), ("b", two))]
-    (pair,) = figures.measure(tmp_path / "none", [("two cards", *paths)])["pairs"]
+    first, second = (write(tmp_path / name, made) for name, made in (("a", one), ("b", two)))
+    (pair,) = figures.measure(tmp_path / "none", [("two cards", first, second)])["pairs"]
     ours, theirs = pair["sides"]
     assert (ours["keys"], ours["device"], theirs["device"]) == (10, one.device.name, "NVIDIA H200")
     assert ours["regret"]["2048"]["median"] == 0.5, "64 by the first, 60 us to 40"
     assert theirs["regret"]["2048"]["median"] == 0.6, "128 by the second, 80 us to 50"
+
+
+def test_what_a_build_ships_for_keys_that_the_record_has_and_lacks(tmp_path: Path) -> None:
+    """The record has the first model, chosen is the second candidate; the judge times another model too."""
+    write(tmp_path, small(*ROWS))
+    known, lacking = small(*ROWS), small(times(64, 1, 3, 2), times(2048, 10, 15, 20), heads=(16, 64))
+    pairs = zip(known.kernels, lacking.kernels, strict=True)
+    both = [replace(one, choices=(*one.choices, *more.choices)) for one, more in pairs]
+    found = figures.shipped(tmp_path, replace(known, kernels=tuple(both)))
+    assert {kind: (row["keys"], row["untimed"]) for kind, row in found.items()} == {"own": (10, 0), "near": (10, 0)}
+    assert found["own"]["regret"]["2048"]["max"] == 0
+    assert found["near"]["regret"]["2048"]["median"] == 0.5, "15 us to 10"
 
 
 def test_proxies_are_read_and_transferred_to_from_cards_alone(tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from gdn_aot.catalogue.providers import Limits
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.choose import Choices
 from gdn_aot.choosing.known import Known
-from gdn_aot.choosing.walk import SOUND_LOCAL
 from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.compiling.executor import Compiling
-from gdn_aot.launches import Config, Key
+from gdn_aot.launches import SOUND_LOCAL, Config, Key
 from gdn_aot.records.tuning import TunedChoice
 from gdn_aot.tracing.records import Trace
 

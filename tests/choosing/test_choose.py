@@ -7,9 +7,8 @@ from traces import make_trace
 
 from gdn_aot.catalogue.targets import Target, get_target
 from gdn_aot.choosing.choose import Choices, Chooser, misfit
-from gdn_aot.choosing.walk import SOUND_LOCAL
 from gdn_aot.errors import UsageError
-from gdn_aot.launches import CompiledKernel, Config, Outcome, Scalar
+from gdn_aot.launches import SOUND_LOCAL, CompiledKernel, Config, Outcome, Scalar
 from gdn_aot.records.tuning import TunedChoice, TuningTable
 from gdn_aot.tracing import wide
 from gdn_aot.tracing.records import Trace, Tuning

@@ -4,7 +4,7 @@ import pytest
 from gpu.conftest import Loaded, Program, Record
 
 from gdn_aot.artifact.cost import MIB, cost_of, reserve_of
-from gdn_aot.choosing.walk import SOUND_LOCAL
+from gdn_aot.launches import SOUND_LOCAL
 
 pytestmark = pytest.mark.gpu
 
@@ -12,6 +12,8 @@ OWN = 32
 """MiB that the driver may take beside the local memory, or may have kept for it already; a default context keeps 1 KiB
 per thread."""
 
+PYTORCH = 256
+"""MiB that PyTorch's and cuBLAS's own kernels may take when they are first used; 92 on an H200."""
 MOST = 64
 """MiB that the kernels of one model may take of a device beside PyTorch's own memory."""
 
@@ -49,4 +51,4 @@ def test_what_preload_says_beside_the_computed_reserve(program: Program, artifac
     assert reserve is not None
     record(taken_mib=answer["taken"] / MIB, reserve_mib=reserve.bytes / MIB, code_mib=cost.code / MIB)
     assert answer["taken"] == answer["lost"], "free memory before and after, less what PyTorch's pools grew by"
-    assert answer["taken"] >= 0
+    assert 0 < answer["taken"] <= reserve.bytes + cost.code + PYTORCH * MIB

@@ -12,6 +12,7 @@ from tuning_records import plain, written
 
 from gdn_aot.catalogue.cards import target_of
 from gdn_aot.catalogue.targets import get_target
+from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.records import contribution
 from gdn_aot.records import tuning as r
 
@@ -92,7 +93,10 @@ def _times(document: Any, of: str, change: Callable[[float], float], *, row: int
 
 def _choose_the_slowest(document: Any) -> None:
     choice = _choice(document)
-    sums = [sum(row["us"][index] or 0 for row in choice["times"]) for index in range(len(choice["times"][0]["us"]))]
+    sums = [
+        sum(row["us"][index] or 0 for row in choice["times"]) * (taken is not None and taken[2] <= SOUND_LOCAL)
+        for index, taken in enumerate(choice["resources"])
+    ]
     choice["chosen"] = sums.index(max(sums))
 
 

@@ -7,7 +7,7 @@ from building.test_build import _TRAIN
 from building.test_coverage import _cover
 from builds import Built
 
-from gdn_aot.choosing.walk import SOUND_LOCAL
+from gdn_aot.launches import SOUND_LOCAL
 
 
 def test_what_sm_75_gets_fits_its_shared_memory_and_is_sound(build: Callable[..., Built]) -> None:

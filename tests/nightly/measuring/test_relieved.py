@@ -7,8 +7,8 @@ from typing import Any
 from tuning_tasks import quiet
 
 from gdn_aot.catalogue.targets import get_target
-from gdn_aot.choosing.walk import SOUND_LOCAL
 from gdn_aot.compiling.proxy import proxy_for
+from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.measuring import plan
 
 
