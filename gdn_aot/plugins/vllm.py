@@ -59,6 +59,10 @@ def _register() -> None:
     line = _line([found.header for found in state.found], state.seen_capabilities())
     if line:
         log.notice(line)
+    if any(found.header.get("placed") for found in state.found):
+        from gdn_aot.plugins import vllm_start
+
+        vllm_start.place(state.found)
     from gdn_aot.plugins import vllm_memory
 
     loader.after_import(WORKER, vllm_memory.watch)
