@@ -84,6 +84,10 @@ _ENDS = ("Starting vLLM server on ", "Starting vLLM API server ")
 _VERSION = re.compile(r"Initializing a V1 LLM engine \(v([^)]*)\)")
 _COMPILED = re.compile(r"Triton [a-zA-Z/ ]+ during inference: ([^\s(]+?)(?: \(|\. |$)")
 """``jit_monitor.py``; autotuning is told of so from 0.33 on."""
+_TRITON_TOOK = re.compile(
+    rf"gdn-aot: Triton compiled \d+ binaries of kernels of GDN in {_NUMBER} s, \d+ binaries of others in {_NUMBER} s"
+)
+"""``line`` of ``gdn_aot/plugins/vllm_compiles.py``."""
 _OURS = re.compile(r"gdn-aot: (.*)")
 
 
@@ -113,6 +117,9 @@ class StartReport:
     complete: bool
     """The log goes on to where the engine is ready."""
     stages: tuple[Stage, ...]
+    triton: tuple[float, float] | None
+    """Seconds that Triton compiled, kernels of GDN and others, in the stages above; None without the line that
+    ``GDN_AOT_START_REPORT=1`` asks for."""
     compiled: tuple[str, ...]
     """Kernels that vLLM saw Triton compile for a request."""
     messages: tuple[str, ...]
@@ -144,6 +151,11 @@ class StartReport:
         yield f"   {self.unnamed:8.2f} s  no line says what for"
         yield ""
         yield f"artifacts save {self.sum('yes'):.0f} s, and of {self.sum('part'):.0f} s what Triton compiles in them"
+        if self.triton is None:
+            yield "how long Triton compiled: start with GDN_AOT_START_REPORT=1"
+        else:
+            gdn, others = self.triton
+            yield f"Triton compiled GDN for {gdn:.1f} s: an artifact saves it; others for {others:.1f} s: a capture"
         if not all(stage.said for stage in self.stages):
             yield "~ is the time between lines, at most so much; with VLLM_LOGGING_LEVEL=DEBUG vLLM says more"
         if self.compiled:
@@ -213,6 +225,9 @@ def read_start(text: str) -> StartReport:
         seconds=(lines[last].time - lines[0].time).total_seconds(),
         complete=bool(ends or _WHOLES[-1][0] in times.found),
         stages=tuple(_stages(times)),
+        triton=max(
+            ((float(found[1]), float(found[2])) for found in map(_TRITON_TOOK.match, texts) if found), default=None
+        ),
         compiled=tuple(dict.fromkeys(found[1] for text in texts if (found := _COMPILED.match(text)))),
         messages=tuple(dict.fromkeys(shown(found[1], 500) for text in texts if (found := _OURS.match(text)))),
     )

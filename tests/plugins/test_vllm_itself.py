@@ -87,3 +87,19 @@ print(json.dumps([
 ]))
 """
     assert vllm(code)[0] == [True] * 6
+
+
+def test_what_triton_compiles_is_counted_if_that_is_asked_for(vllm: Any) -> None:
+    """Without an artifact too: the worker's last step of a start is the one that is watched."""
+    code = """
+import sys
+load_general_plugins()
+from vllm.v1.worker.gpu_worker import Worker
+import triton
+print(json.dumps([
+    getattr(Worker.compile_or_warm_up_model, "__wrapped__", None) is not None,
+    getattr(triton.knobs.compilation.listener, "__module__", ""),
+]))
+"""
+    assert vllm(code)[0][0] is False
+    assert vllm(code, GDN_AOT_START_REPORT="1")[0] == [True, "gdn_aot.triton_internals.timing"]
