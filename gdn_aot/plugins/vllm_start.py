@@ -28,7 +28,9 @@ def place(found: list[Any]) -> None:
     having = [artifact for artifact in having if artifact.header.get("placed")]
     package: Any = sys.modules.get("vllm")
     environment: Any = sys.modules.get(ENVIRONMENT)
-    if not having or package is None or environment is None:
+    torch: Any = sys.modules.get("torch")
+    amd = getattr(getattr(torch, "version", None), "hip", None)  # where a class may be another of the same package
+    if not having or package is None or environment is None or amd:
         return
     try:
         cache = str(environment.VLLM_CACHE_ROOT)

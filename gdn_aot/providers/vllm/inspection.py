@@ -72,7 +72,7 @@ def place(shapes: Iterable[ModelShape]) -> tuple[list[tuple[Placement, str]], li
 def _inspect(model: Any, folder: Path) -> tuple[Placement, str]:
     model.inspect_model_cls()
     file = folder / model._get_cache_filename()  # noqa: SLF001
-    placement = Placement(kind="vllm-model-info", name=file.name, sources=_sources(model.load_model_cls()))
+    placement = Placement(kind="vllm-model-info", name=file.name, sources=_sources(model))
     return placement, file.read_text(encoding="utf-8")
 
 
@@ -86,11 +86,12 @@ def _in_this_process(folder: Path) -> Iterator[None]:
         yield
 
 
-def _sources(model: type) -> tuple[SourceFile, ...]:
-    """Return the files of vLLM that have the class and what it inherits from, and those of the inspection itself."""
+def _sources(model: Any) -> tuple[SourceFile, ...]:
+    """Return the files of vLLM that have a class and what it inherits from, and those of the inspection itself."""
     asked = [getattr(one, "__module__", "") for one in vars(registry).values() if callable(one)]
     modules = {name for name in asked if name.startswith(f"{_OURS}model_executor.models.")}
-    modules |= {base.__module__ for base in model.__mro__ if base.__module__.startswith(_OURS)}
+    bases = model.load_model_cls().__mro__
+    modules |= {model.module_name, *(base.__module__ for base in bases if base.__module__.startswith(_OURS))}
     files = {Path(str(sys.modules[name].__file__)) for name in modules}
     for file in [file for file in files if file.name == "__init__.py"]:  # vLLM's digest is of the whole package then
         files.update(file.parent.rglob("*.py"))
