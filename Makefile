@@ -69,6 +69,8 @@ triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
 vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; VLLM=0.33.0 (not part of make test)
 	$(BINV)/python -m pytest tests/providers/test_vllm.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
+	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_start.py
+	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/doctor/test_start_vllm.py
 
 headline = @printf '\n== %s of 9: %s\n   %s\n' $(1) '$(2)' '$(3)'
 

@@ -5,9 +5,10 @@ They are records of `gdn_aot.codec`, so that files, caches and the pipes between
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from gdn_aot.codec import Digest, Integer, NoDigest, Record, unbounded
 from gdn_aot.errors import Problem
@@ -68,11 +69,21 @@ class Config(Record):
 
 
 class SourceFile(Record, order=True):
-    """One source file whose text is in a kernel."""
+    """One source file that something packed follows from."""
 
     path: str
     """Relative to the provider's site-packages, with forward slashes."""
     sha256: Digest
+
+
+class Placement(Record):
+    """A file of an engine's cache that holds where an engine with the same sources is installed."""
+
+    kind: Literal["vllm-model-info"]
+    """Whose it is and so where it is put: what vLLM found out about a model class, in ``modelinfos``."""
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\.json(?![\s\S])", max_length=200)]
+    sources: tuple[SourceFile, ...]
+    """Every source file that it follows from."""
 
 
 class Dependency(Record, order=True):

@@ -94,6 +94,7 @@ def _references(manifest: Manifest) -> Iterator[str]:
     Cubins of one kernel are side by side: so they compress a tenth better than in the order of their digests.
     """
     yield from (file.blob for file in manifest.provider.license_files)
+    yield from (file.blob for file in manifest.placed)
     yield from (binary.cubin for kernel in manifest.kernels for binary in kernel.binaries)
 
 

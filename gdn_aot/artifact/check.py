@@ -13,7 +13,15 @@ from gdn_aot.artifact.check_kernels import check_choice, check_metadata, is_dott
 from gdn_aot.artifact.cubins import is_known
 from gdn_aot.artifact.launch_key import LaunchKeys
 from gdn_aot.artifact.manifest import BinaryRow, Parts
-from gdn_aot.artifact.names import MAX_CHOICES, MAX_HEADER, MAX_MODULES, is_capture, make_identifier
+from gdn_aot.artifact.names import (
+    MAX_CHOICES,
+    MAX_HEADER,
+    MAX_MODULES,
+    MAX_PLACED,
+    MAX_PLACED_FILES,
+    is_capture,
+    make_identifier,
+)
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.codec import unbounded
 from gdn_aot.errors import Problem
@@ -52,6 +60,7 @@ def check_file(file: ManifestFile) -> Iterator[Problem]:
     yield from _unique("kernels", ((kernel.module, kernel.qualname) for kernel in file.kernels))
     for number, kernel in enumerate(file.kernels):
         yield from _check_kernel(kernel, f"kernels[{number}]")
+    yield from _check_placed(file)
     yield from _check_blobs(file)
     wrong = [*_check_numbers(file)]
     yield from wrong
@@ -113,13 +122,28 @@ def _check_kernel(kernel: FileKernel, where: str) -> Iterator[Problem]:
         yield from check_choice(choice.config, f"{where}.choices[{number}].config")
 
 
+def _check_placed(file: ManifestFile) -> Iterator[Problem]:
+    yield from _unique("placed", (placed.name for placed in file.placed), ".name")
+    if len(file.placed) > MAX_PLACED_FILES:
+        yield Problem("placed", f"are more than {MAX_PLACED_FILES}")
+    for number, placed in enumerate(file.placed):
+        if not placed.sources:
+            yield Problem(f"placed[{number}].sources", "is empty")
+        for inner, source in enumerate(placed.sources):
+            yield from _check_path(source.path, f"placed[{number}].sources[{inner}].path")
+
+
 def _check_blobs(file: ManifestFile) -> Iterator[Problem]:
     yield from _unique("blobs", (blob.sha256 for blob in file.blobs), ".sha256")
-    there = {blob.sha256 for blob in file.blobs}
+    there = {blob.sha256: blob.size for blob in file.blobs}
     for number, license_file in enumerate(file.provider.license_files):
         if license_file.blob not in there:
             where = f"provider.license_files[{number}].blob"
             yield Problem(where, f"blob {license_file.blob} is not in the blob table")
+    for number, placed in enumerate(file.placed):
+        if there.get(placed.blob, MAX_PLACED + 1) > MAX_PLACED:
+            what = f"of at most {MAX_PLACED} bytes is in the blob table"
+            yield Problem(f"placed[{number}].blob", f"no blob {placed.blob} {what}")
     if sum(blob.size for blob in file.blobs) > MAX_TOTAL:
         yield Problem("blobs", f"are larger than {MAX_TOTAL} bytes together")
     if len(file.blobs) > MAX_BLOBS:
@@ -131,10 +155,10 @@ def _check_numbers(file: ManifestFile) -> Iterator[Problem]:
     tables: dict[str, Sequence[object]] = {name: getattr(file.parts, name) for name in Parts.__struct_fields__}
     tables["blob"] = file.blobs
     digests = {blob.sha256: number for number, blob in enumerate(file.blobs)}
-    licenses = [digests[item.blob] for item in file.provider.license_files if item.blob in digests]
+    others = [item.blob for item in file.provider.license_files] + [item.blob for item in file.placed]
     rows = [msgspec.structs.astuple(row) for kernel in file.kernels for row in kernel.binaries]
     columns = dict(zip(_PLACES, zip(*rows, strict=True), strict=True)) if rows else {}
-    columns["blob"] = (*licenses, *columns.get("blob", ()))
+    columns["blob"] = (*(digests[blob] for blob in others if blob in digests), *columns.get("blob", ()))
     for name, table in tables.items():
         column = columns.get(name, ())
         if column and not 0 <= min(column) <= max(column) < len(table):

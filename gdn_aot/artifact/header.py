@@ -35,4 +35,5 @@ def header_of(manifest: Mapping[str, Any], sha256: str, manifest_sha256: str) ->
         "choices": sum(len(kernel["choices"]) for kernel in kernels),
         "binaries": sum(len(kernel["binaries"]) for kernel in kernels),
         "dirty": manifest["build"]["dirty"],
+        **({"placed": len(manifest["placed"])} if manifest.get("placed") else {}),
     }

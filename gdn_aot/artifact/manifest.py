@@ -112,6 +112,13 @@ class PackedKernel(launches.Kernel, kw_only=True):
     binaries: tuple[Binary, ...]
 
 
+class PlacedFile(launches.Placement):
+    """A file of an engine's cache, put in place when a process of that engine starts."""
+
+    blob: Digest
+    """SHA-256 of what it holds."""
+
+
 class NotCovered(Record):
     """A kernel, or some autotune keys of it, that the artifact lacks."""
 
@@ -169,10 +176,12 @@ class ManifestHead(Record):
     """Every blob file, in the order in which they are first referred to. Filled in by ``archive.write_artifact``."""
 
 
-class Manifest(ManifestHead):
+class Manifest(ManifestHead, omit_defaults=True):
     """What an artifact says about itself."""
 
     kernels: tuple[PackedKernel, ...]
+    placed: tuple[PlacedFile, ...] = ()
+    """Sorted by name."""
 
 
 class BinaryRow(Record, array_like=True):
@@ -211,8 +220,10 @@ class Parts(Record):
     workloads: tuple[Indices, ...]
 
 
-class ManifestFile(ManifestHead):
+class ManifestFile(ManifestHead, omit_defaults=True):
     """``manifest.json``: a manifest whose binaries name by number what they share."""
 
     parts: Parts
     kernels: tuple[FileKernel, ...]
+    placed: tuple[PlacedFile, ...] = ()
+    """The key is there only if there are any, so that manifests are read that were written before there was one."""

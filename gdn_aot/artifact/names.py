@@ -24,6 +24,8 @@ MAX_HEADER, MAX_MODULES = 1 << 20, 1000
 """Bytes of what identifies an artifact in a store, and modules that it has kernels of."""
 MAX_CHOICES = 4096
 """Choices, or candidates, of one kernel in a file. The most that a kernel has in an artifact for every model is 884."""
+MAX_PLACED, MAX_PLACED_FILES = 64 << 10, 100
+"""Bytes of one file that is put in place, and how many an artifact has. vLLM's of a model class have 900 bytes."""
 CONFIG_BOUNDS = {"num_warps": (1, 32), "num_stages": (0, 16), "num_ctas": (1, 16), "maxnreg": (1, 255)}
 """Least and most of the numbers of a configuration; of warps, a power of two. ``maxnreg`` may be None."""
 CAPTURE = "capture-"

@@ -83,6 +83,9 @@ def make_manifest(
         max_tokens=limits.max_tokens,
         max_batch=limits.max_batch,
         kernels=tuple(kernels),
+        placed=tuple(
+            m.PlacedFile(**structs.asdict(placement), blob=_sha256(content)) for placement, content in trace.placed
+        ),
         not_covered=_not_covered(trace, choices),
         numerics=numerics,
         blobs=(),
@@ -96,11 +99,18 @@ def make_manifest(
     )
 
 
-def blobs(manifest: m.Manifest, cache: BuildCache, licenses: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+def blobs(
+    manifest: m.Manifest, cache: BuildCache, licenses: Iterable[tuple[str, bytes]], placed: Iterable[tuple[object, str]]
+) -> dict[str, bytes]:
     """Return every blob that a manifest refers to, by digest."""
     digests = {binary.cubin for kernel in manifest.kernels for binary in kernel.binaries}
     found = {digest: cache.cubin(digest) for digest in sorted(digests)}
+    found |= {_sha256(content): content.encode() for _, content in placed}
     return {**found, **{hashlib.sha256(text).hexdigest(): text for _, text in licenses}}
+
+
+def _sha256(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _users(trace: records.Trace, choices: Choices, launches: Iterable[int]) -> dict[int, records.Users]:
@@ -170,6 +180,8 @@ def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, 
         keys.setdefault((f"workload:{workload}", f"refused by the provider: {reason}"), [])
     for kernel, reason in trace.left_out:
         keys.setdefault((kernel, f"captured, but {reason}"), [])
+    for name, reason in trace.unplaced:
+        keys.setdefault((f"inspection:{name}", reason), [])
     return tuple(
         m.NotCovered(kernel=kernel, reason=reason, keys=tuple(sorted(found, key=str)))
         for (kernel, reason), found in sorted(keys.items())

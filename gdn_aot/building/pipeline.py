@@ -249,7 +249,7 @@ def _pack_target(job: Job, built: Built) -> Built:
         if built.spilling:
             return built
     built.manifest, built.path = manifest, job.output / file_name(manifest.identifier)
-    archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses), built.path)
+    archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses, built.trace.placed), built.path)
     built.seconds["pack"] = time.monotonic() - start
     return built
 
@@ -266,7 +266,7 @@ def traced(
     """Return the trace of a job for a target, from the cache if nothing that it depends on has changed.
 
     ``worker`` is called if there is none; the options are those of `gdn_aot.compiling.client.Worker.trace`. A trace
-    that lacks kernels because this environment cannot import them is not kept: what they need may be installed.
+    that lacks something because this environment cannot import it is not kept: what they need may be installed.
     """
     wanted = job.wanted
     named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
@@ -293,6 +293,6 @@ def traced(
             return Trace.from_json(stored)
     made = worker().trace(wanted, ptxas, derive=derive, extras=extras, tokens=tokens)
     trace = Trace.from_json(made)
-    if not any(reason.startswith(UNUSABLE) for _, reason in trace.left_out):
+    if not trace.unplaced and not any(reason.startswith(UNUSABLE) for _, reason in trace.left_out):
         job.cache.put_trace(key, made)
     return trace

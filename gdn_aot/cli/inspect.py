@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gdn_aot._text import printable
+from gdn_aot._text import plural, printable
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_piece, out, table
 
@@ -106,6 +106,8 @@ def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterat
         f"content     {sizes['uncompressed']} bytes: manifest {sizes['manifest']}, "
         f"{len(manifest.blobs)} blobs {sizes['blobs']}"
     )
+    if manifest.placed:
+        yield f"inspected   {plural(len(manifest.placed), 'model class', 'model classes')} of vLLM"
     yield from _cost(cost, reserve)
     yield ""
     models = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import click
 from gdn_aot._files import is_folder, is_there
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, note, out, out_path
-from gdn_aot.errors import NoArtifactError, Problem, UsageError
+from gdn_aot.errors import NoArtifactError, NotWritableError, Problem, UsageError
+from gdn_aot.serving.placing import KEPT, WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,9 +31,13 @@ _SUMS = ("binaries", "choices", "written", "kept")
     "--into", required=True, type=_options.path, metavar="DIR",
     help="The cache: what TRITON_CACHE_DIR will name. Made if it is not there.",
 )  # fmt: skip
+@click.option(
+    "--vllm-cache", type=_options.path, metavar="DIR",
+    help="Write what vLLM finds out about model classes here, too: what VLLM_CACHE_ROOT will name.",
+)  # fmt: skip
 @_options.quiet
 @_options.as_json
-def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -> None:
+def command(files: tuple[str, ...], *, into: Path, vllm_cache: Path | None, quiet: bool, as_json: bool) -> None:
     """Write artifacts into a Triton cache, for processes that do not import gdn_aot. Needs no GPU.
 
     FILE is an artifact file, or the directory of an installed one, which gdn-aot fetch prints; or several of them with
@@ -42,11 +48,14 @@ def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -
     Such processes find every binary and every autotuning choice in it, with the same Triton, provider and TRITON_* and
     FLA_* variables as here. What is in DIR already stays; seeding again repairs what is broken.
 
+    With --vllm-cache such a vLLM need not start a process to inspect the model, if its sources are those of the build.
+
     \b
     Example:
       gdn-aot seed gdn-aot-fla0.6.0-triton3.6.0-sm_90.tar.zst --into /cache/triton
       gdn-aot seed "$(gdn-aot fetch --arch sm_90 --quiet)" --into /cache/triton
       gdn-aot seed --into /cache/triton
+      gdn-aot seed --into /cache/triton --vllm-cache ~/.cache/vllm
       TRITON_CACHE_DIR=/cache/triton python serve.py
     """  # noqa: D301 - \b is click's
     from gdn_aot.building.seed import seed
@@ -58,12 +67,19 @@ def command(files: tuple[str, ...], *, into: Path, quiet: bool, as_json: bool) -
     for artifact in artifacts:
         start = time.monotonic()
         done = seed(artifact, into)
+        placed = _place(artifact, vllm_cache) if vllm_cache else {}
         seconds = round(time.monotonic() - start, 3)
-        documents.append({**asdict(done), "seconds": seconds})
+        documents.append({**asdict(done), **({"placed": placed} if vllm_cache else {}), "seconds": seconds})
         if not as_json and not quiet:
             of = f"{artifact.manifest.identifier}: " if len(artifacts) > 1 else ""
             counts = f"{done.binaries} binaries and {done.choices} choices; {done.written} written, {done.kept} kept"
             out(f"{click.format_filename(done.path)}: {of}{counts}")
+            if vllm_cache:
+                counts = f"{len(placed)} files of vLLM; {_count(placed, WRITTEN)} written, {_count(placed, KEPT)} kept"
+                out(f"{click.format_filename(vllm_cache)}: {of}{counts}")
+        for name, what in () if quiet else placed.items():
+            if what not in {WRITTEN, KEPT}:
+                note(f"Warning: {name} is left out: {what}")
         for row in () if quiet else done.skipped:
             what = f"{row['binaries']} binaries and {row['choices']} choices left out"
             note(f"Warning: {row['kernel']}: {what}: {row['reason']}")
@@ -135,6 +151,28 @@ def _open(place: str) -> Artifact | StoredArtifact:
         what = f"cannot read the signature of {place}: {error.strerror or error}"
         raise UsageError(what, hint="let this user read the file beside it that ends with .sig.json") from error
     return artifact
+
+
+def _place(artifact: Artifact | StoredArtifact, cache: Path) -> dict[str, str]:
+    """Put the files of an artifact for an engine where that looks for them; see `gdn_aot.serving.placing.place`.
+
+    Raises:
+        NotWritableError: One cannot be written.
+    """
+    from gdn_aot.serving.placing import place
+    from gdn_aot.store.index_writer import placed_records
+
+    engine = importlib.util.find_spec("vllm") if artifact.manifest.placed else None
+    if engine is None or engine.origin is None:
+        return {}
+    try:
+        return place(placed_records(artifact.manifest), artifact.read_blob, str(cache), engine.origin)
+    except OSError as error:
+        raise NotWritableError(f"cannot write into {cache}: {error.strerror or error}") from error
+
+
+def _count(placed: dict[str, str], what: str) -> int:
+    return [*placed.values()].count(what)
 
 
 def _together(artifacts: Sequence[Artifact | StoredArtifact], documents: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -91,8 +91,15 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     if capture := request.get("capture"):
         made.workloads.append(capture["name"])
         made.left_out = captured_calls.trace(recorder, capture["kernels"], request["target"], len(made.workloads) - 1)
+    if not (tokens or copy):
+        made.placed, made.unplaced = getattr(module, "place", _place_nothing)(shapes)
     made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]
     return made
+
+
+def _place_nothing(shapes: list[ModelShape]) -> tuple[list[Any], list[Any]]:
+    del shapes
+    return [], []
 
 
 def _more(request: dict[str, Any]) -> Callable[[str, list[Config]], list[Config]] | None:

@@ -6,6 +6,7 @@ the short-lived one that inspects a model. Nothing of vLLM is imported here.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from gdn_aot._text import plural, shown
@@ -53,12 +54,21 @@ def _register() -> None:
     from gdn_aot.serving import loader
 
     loader.install()
+    if os.environ.get("GDN_AOT_START_REPORT"):
+        from gdn_aot.plugins import vllm_compiles
+
+        if vllm_compiles.asked():
+            vllm_compiles.watch()
     state = loader.state()
     if not state.active:
         return
     line = _line([found.header for found in state.found], state.seen_capabilities())
     if line:
         log.notice(line)
+    if any(found.header.get("placed") for found in state.found):
+        from gdn_aot.plugins import vllm_start
+
+        vllm_start.place(state.found)
     from gdn_aot.plugins import vllm_memory
 
     loader.after_import(WORKER, vllm_memory.watch)

@@ -9,12 +9,13 @@ from gdn_aot.catalogue.providers import SMALL
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.launches import Placement
     from gdn_aot.providers.draw import Draw
     from gdn_aot.reference import Tensors
 
@@ -136,3 +137,10 @@ class ProviderModule(Protocol):
     """What may be relaxed; a module without any need not have this."""
     ARGUMENTS: Mapping[str, str]
     """Constexprs that kernels are to take as arguments, with the reason; a module without any need not have this."""
+
+    def place(self, shapes: Iterable[ModelShape]) -> tuple[list[tuple[Placement, str]], list[tuple[str, str]]]:
+        """Return files of an engine's cache for models with what they hold, and (what, reason) for those not made.
+
+        A provider that is no engine need not have this.
+        """
+        ...

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-    from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord, KernelRecord
+    from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord, KernelRecord, PlacedRecord
 
 NAME = "index"
 """File name of the index in the directory of an artifact."""
@@ -150,6 +150,13 @@ class Index:
         """Return (kernel, reason, number of autotune keys) of what the build left out; without keys all of a kernel."""
         with self._of_our_form():
             return [(kernel, reason, keys) for kernel, reason, keys in self._json(record_name("not covered")) or ()]
+
+    def placed(self) -> list[PlacedRecord]:
+        """Return the files that are put in place when an engine starts."""
+        from gdn_aot.store.index_records import PlacedRecord
+
+        with self._of_our_form():
+            return [PlacedRecord(*fields) for fields in self._json(record_name("placed")) or ()]
 
     def blobs(self) -> list[tuple[str, int]]:
         """Return (SHA-256, bytes) of every blob, in the order in which the pack has them one after another."""

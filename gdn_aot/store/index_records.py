@@ -8,6 +8,17 @@ SPECIALIZATION = ("signature", "constants", "attributes", "options")
 """The fields of a specialization, in the order of their numbers in a binary's record."""
 
 
+class PlacedRecord(NamedTuple):
+    """A file of an engine's cache; see `gdn_aot.serving.placing`."""
+
+    kind: str
+    name: str
+    sources: list[tuple[str, str]]
+    """(path relative to the provider's site-packages, SHA-256) of each file that it follows from."""
+    blob: str
+    """SHA-256 of what it holds."""
+
+
 class KernelRecord(NamedTuple):
     """What is needed to recognize a kernel in a process that imported its module."""
 

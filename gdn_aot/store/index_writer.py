@@ -11,14 +11,14 @@ import msgspec
 from gdn_aot.artifact.header import header_of
 from gdn_aot.artifact.names import is_capture
 from gdn_aot.store.index import BLOB, FIXED, FORMAT, MAGIC, ROW, binary_name, digest, part_name, record_name
-from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord
+from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord, PlacedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gdn_aot.artifact.manifest import Binary, Choice, Manifest
     from gdn_aot.artifact.verify import Artifact
-    from gdn_aot.launches import Kernel
+    from gdn_aot.launches import Kernel, SourceFile
 
 
 def write_index(artifact: Artifact) -> bytes:
@@ -47,12 +47,19 @@ def write_index(artifact: Artifact) -> bytes:
     if manifest.not_covered:
         lacking = [(item.kernel, item.reason, len(item.keys)) for item in manifest.not_covered]
         records[record_name("not covered")] = _dump(lacking)
+    if manifest.placed:
+        records[record_name("placed")] = _dump(placed_records(manifest))
     records[record_name("kernels")] = _dump([_kernel(kernel) for kernel in manifest.kernels])
     records |= {part_name(number): text for text, number in parts.numbers.items()}
     header, table = _dump(_header(artifact)), b"".join(_rows(records))
     digests = hashlib.sha256(header).digest(), hashlib.sha256(table).digest()
     fixed = FIXED.pack(MAGIC, len(header), len(records), *digests)
     return b"".join([fixed, header, table, *(record for _, record in sorted(records.items()))])
+
+
+def placed_records(manifest: Manifest) -> list[PlacedRecord]:
+    """Return the files of a manifest that are put in place, as `Index.placed` does."""
+    return [PlacedRecord(file.kind, file.name, _files(file.sources), file.blob) for file in manifest.placed]
 
 
 def index_roots(artifact: Artifact) -> dict[str, str]:
@@ -105,12 +112,16 @@ def _header(artifact: Artifact) -> dict[str, object]:
     return header_of({**plain, "kernels": kernels}, artifact.sha256, hashlib.sha256(artifact.manifest_json).hexdigest())
 
 
+def _files(sources: Sequence[SourceFile]) -> list[tuple[str, str]]:
+    return [(source.path, source.sha256) for source in sources]
+
+
 def _kernel(kernel: Kernel) -> KernelRecord:
     return KernelRecord(
         kernel.module,
         kernel.qualname,
         kernel.source_sha256,
-        [(source.path, source.sha256) for source in kernel.sources],
+        _files(kernel.sources),
         [(needed.name, needed.module, needed.qualname, needed.source_sha256) for needed in kernel.dependencies],
         [(used.name, used.value) for used in kernel.globals],
         [relaxed.row for relaxed in kernel.relaxations],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import field
 
-from gdn_aot.launches import Config, Kernel, KernelKey, Key, Specialization
+from gdn_aot.launches import Config, Kernel, KernelKey, Key, Placement, Specialization
 
 Users = set[tuple[int, int]]
 """Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`).
@@ -69,6 +69,10 @@ class Trace(msgspec.Struct):
     """Of a trace for tuning, the calls that are needed: (shape, tokens, workload, number among the workload's calls,
     indices of the autotune keys that no call before it had at so many tokens)."""
     calls: int = 0
+    placed: list[tuple[Placement, str]] = field(default_factory=list)
+    """Files of the engine's cache with what they hold."""
+    unplaced: list[tuple[str, str]] = field(default_factory=list)
+    """(model class, reason) where such a file could not be made here."""
 
     def key_of(self, tuning: Tuning) -> KernelKey:
         """Return the kernel and the autotune key of one of the `tunings`."""

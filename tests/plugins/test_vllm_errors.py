@@ -1,12 +1,13 @@
 """What goes wrong in the plugin stays in it: vLLM goes on."""
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gdn_aot.plugins import vllm, vllm_memory
-from gdn_aot.serving import loader, log
+from gdn_aot.plugins import vllm, vllm_memory, vllm_start
+from gdn_aot.serving import loader, log, placing
 
 
 class Odd(BaseException):
@@ -55,8 +56,6 @@ def test_what_is_to_end_the_process(monkeypatch: pytest.MonkeyPatch, said: list[
 
 
 def test_a_loader_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
-    import sys
-
     monkeypatch.delattr("gdn_aot.serving.loader")
     monkeypatch.setitem(sys.modules, "gdn_aot.serving.loader", None)  # type: ignore[arg-type]
     monkeypatch.setattr(log, "send_to", lambda _: None)
@@ -64,3 +63,37 @@ def test_a_loader_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, said:
     (message,) = said
     assert message.startswith("nothing is served: ")
     assert loader is not None
+
+
+@pytest.mark.parametrize("error", HELD, ids=repr)
+def test_files_that_cannot_be_put_in_place(
+    monkeypatch: pytest.MonkeyPatch, said: list[str], error: BaseException
+) -> None:
+    """vLLM inspects models itself: one line, and nothing of a cache that cannot be written."""
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__file__="/site/vllm/__init__.py"))
+    monkeypatch.setitem(sys.modules, "vllm.envs", SimpleNamespace(VLLM_CACHE_ROOT="/cache"))
+    monkeypatch.setattr(placing, "place", raising(error))
+    index, header = SimpleNamespace(placed=list), {"distribution": "vllm", "placed": 1}
+    artifact = SimpleNamespace(header=header, index=index, read_blob=None)
+    vllm_start.place([artifact])
+    assert [type(error).__name__ in message for message in said] == [True]
+    monkeypatch.setattr(placing, "place", raising(PermissionError(13, "denied")))
+    vllm_start.place([artifact])
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("header", [{"distribution": "vllm"}, {"distribution": "fla-core", "placed": 1}], ids=str)
+def test_nothing_is_read_where_there_is_nothing_to_put(monkeypatch: pytest.MonkeyPatch, header: dict[str, Any]) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__file__="/site/vllm/__init__.py"))
+    monkeypatch.setitem(sys.modules, "vllm.envs", SimpleNamespace(VLLM_CACHE_ROOT="/cache"))
+    monkeypatch.setattr(placing, "place", raising(AssertionError("read")))
+    vllm_start.place([SimpleNamespace(header=header)])
+
+
+def test_nothing_is_put_in_place_on_amd(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    """There a class may be another one, of the same package."""
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__file__="/site/vllm/__init__.py"))
+    monkeypatch.setitem(sys.modules, "vllm.envs", SimpleNamespace(VLLM_CACHE_ROOT="/cache"))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(version=SimpleNamespace(hip="7.2")))
+    vllm_start.place([SimpleNamespace(header={"distribution": "vllm", "placed": 1})])
+    assert said == []

@@ -3,47 +3,15 @@
 Needs an interpreter that has vLLM, named by ``GDN_AOT_TEST_VLLM``; vLLM need not be able to run a model there.
 """
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, run
-
-from gdn_aot._files import parse_toml
 
 PYTHON = os.environ.get("GDN_AOT_TEST_VLLM", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="GDN_AOT_TEST_VLLM names no Python that has vLLM")
-
-START = """
-import json, sys
-from vllm.plugins import load_general_plugins
-def loaded():
-    kernels = [name for name in sys.modules if "flash_linear_attention" in name or ".fla." in name]
-    return ["gdn_aot.serving.loader" in sys.modules, kernels]
-"""
-
-
-@pytest.fixture
-def vllm(tmp_path: Path) -> Any:
-    """Run code with gdn-aot installed as far as entry points go; return (what it printed last, stderr)."""
-    metadata = tmp_path / "site/gdn_aot-0.0.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gdn-aot\nVersion: 0.0.0\n")
-    groups = parse_toml((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-    lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items()) for group, names in groups.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(lines))
-
-    def vllm(code: str, **extra: str) -> tuple[Any, str]:
-        settings = {"VLLM_TARGET_DEVICE": "cuda", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-        path = os.pathsep.join([str(ROOT), str(metadata.parent)])
-        done = run([PYTHON, "-c", START + code], tmp_path / "home", {**settings, **extra, "PYTHONPATH": path}, tmp_path)
-        assert done.code == 0, done.err[-3000:]
-        return json.loads(done.out.splitlines()[-1]), done.err
-
-    return vllm
 
 
 def ours(text: str) -> list[str]:
@@ -119,3 +87,19 @@ print(json.dumps([
 ]))
 """
     assert vllm(code)[0] == [True] * 6
+
+
+def test_what_triton_compiles_is_counted_if_that_is_asked_for(vllm: Any) -> None:
+    """Without an artifact too: the worker's last step of a start is the one that is watched."""
+    code = """
+import sys
+load_general_plugins()
+from vllm.v1.worker.gpu_worker import Worker
+import triton
+print(json.dumps([
+    getattr(Worker.compile_or_warm_up_model, "__wrapped__", None) is not None,
+    getattr(triton.knobs.compilation.listener, "__module__", ""),
+]))
+"""
+    assert vllm(code)[0][0] is False
+    assert vllm(code, GDN_AOT_START_REPORT="1")[0] == [True, "gdn_aot.triton_internals.timing"]

@@ -365,3 +365,19 @@ def _environment() -> dict[str, Any]:
 def test_convolutions_are_the_same_with_the_number_that_stands_for_all(tmp_path: Path) -> None:
     """In Triton's interpreter, with the least and the greatest number of pages."""
     cache_lines.check(cache_lines.rows_of(tmp_path, extra=_environment()))
+
+
+def test_the_build_has_what_vllm_finds_out_about_the_models_classes(qwen: Artifact) -> None:
+    """Of the model and of its drafts, none of it left out."""
+    names = [file.name for file in qwen.manifest.placed]
+    classes = {name.removesuffix(".json").rpartition("-")[2] for name in names}
+    assert names == sorted(names)
+    assert {"Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"} <= classes
+    assert {"Qwen3_5MTP", "Qwen3_5MoeMTP"} <= classes
+    assert not [item for item in qwen.manifest.not_covered if item.kernel.startswith("inspection:")]
+    for file in qwen.manifest.placed:
+        paths = {source.path for source in file.sources}
+        assert "vllm/model_executor/models/registry.py" in paths
+        assert paths & {"vllm/model_executor/models/qwen3_5.py", "vllm/model_executor/models/qwen3_5_mtp.py"}
+        for path in paths:
+            assert (Path(importlib.util.find_spec("vllm").origin).parent.parent / path).is_file()  # type: ignore[union-attr, arg-type]

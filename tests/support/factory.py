@@ -8,7 +8,7 @@ from typing import Any
 
 import zstandard
 from cubins import make_cubin
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names, tar
@@ -16,7 +16,18 @@ from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.container import compressor
 from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.artifact.trailer import trailer
-from gdn_aot.launches import Config, Dependency, Global, Json, Key, Resources, Scalar, SourceFile, Specialization
+from gdn_aot.launches import (
+    Config,
+    Dependency,
+    Global,
+    Json,
+    Key,
+    Placement,
+    Resources,
+    Scalar,
+    SourceFile,
+    Specialization,
+)
 
 LICENSE = b"MIT License\n\nPermission is hereby granted ...\n"
 NAME = "chunk_fwd_kernel_o"
@@ -159,6 +170,22 @@ def write(path: Path) -> Path:
     if path.is_dir():
         path /= names.file_name(make_manifest().identifier)
     return write_artifact(make_manifest(), make_blobs(), path).path
+
+
+def write_placed(path: Path, version: str, placed: Sequence[tuple[Placement, str]], *, triton: str = "3.6.0") -> Path:
+    """Write an artifact of a version of vLLM that has files to put in place, with what they hold; see `write`."""
+    plain = make_manifest()
+    kernel = replace(make_kernel(make_binary(CUBINS[0])), module="vllm.model_executor.layers.fla.ops.chunk_o")
+    manifest = replace(
+        plain,
+        identifier=f"vllm{version}-triton{triton}-sm_120",
+        triton=replace(plain.triton, version=triton),
+        provider=replace(plain.provider, name="vllm", distribution="vllm", version=version),
+        kernels=(kernel,),
+        placed=tuple(m.PlacedFile(**asdict(file), blob=sha256(text.encode())) for file, text in placed),
+    )
+    blobs = {sha256(data): data for data in (LICENSE, CUBINS[0], *(text.encode() for _, text in placed))}
+    return write_artifact(manifest, blobs, path / names.file_name(manifest.identifier)).path
 
 
 def write_spilling(folder: Path, local: int) -> Path:

@@ -20,6 +20,16 @@ _VLLM_UPDATE = re.compile(r"vllm\..+\.ops\.fused_sigmoid_gating:")
 _VLLM = re.compile(rf"vllm\.(?:.+\.)?(?:fla|flash_linear_attention)\.ops\.(?:{'|'.join(_VLLM_PREFILL)}):")
 
 
+_VLLM_LAYER = re.compile(
+    r"vllm\.(?:.+\.)?(?:(?:fla|flash_linear_attention)\.ops\.|causal_conv1d$|gdn(?:_linear_attn)?(?:\.|$))"
+)
+
+
+def is_of_layer(module: str) -> bool:
+    """Say whether a module of vLLM has kernels of its Gated Delta Net layers; Mamba's have the convolution, too."""
+    return _VLLM_LAYER.match(module) is not None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
     """Kernels that an engine launches only under a condition."""

@@ -26,6 +26,7 @@ from gdn_aot.providers.vllm import layer as vllm_layer
 from gdn_aot.providers.vllm import reference as vllm_reference
 from gdn_aot.providers.vllm import steps as vllm_steps
 from gdn_aot.providers.vllm.contentless import contentless
+from gdn_aot.providers.vllm.inspection import place
 from gdn_aot.providers.vllm.relaxations import RELAXATIONS
 from gdn_aot.providers.vllm.steps import Group, Step
 from gdn_aot.providers.workload import Call, Workload, there
@@ -45,7 +46,7 @@ try:
 except ModuleNotFoundError:  # from 0.33 on
     from vllm.third_party.flash_linear_attention.ops.layernorm_guard import rmsnorm_fn
 
-__all__ = ["RELAXATIONS", "WORKLOADS"]
+__all__ = ["RELAXATIONS", "WORKLOADS", "place"]
 
 _GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
 """The module that asks for the SM count."""
