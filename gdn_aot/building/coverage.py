@@ -11,7 +11,7 @@ from gdn_aot.catalogue.models import shape_of
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.client import Worker
-from gdn_aot.errors import UsageError
+from gdn_aot.errors import Problem, UnsupportedProviderError, UsageError
 from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def cover(
 
     Raises:
         UsageError: The installed provider or Triton is another version than the artifact's.
+        UnsupportedProviderError: Calls broke, as the installed provider is not as its workloads take it to be.
     """
     check_versions(manifest)
     with Worker(manifest.provider.name, get_target(manifest.target.name)) as worker:
@@ -46,6 +47,10 @@ def cover(
                 "seed": seed,
             }
         )
+    if misfits := result.pop("misfits"):
+        broken = [Problem("", f"{one['count']} times: {one['reason']}") for one in misfits]
+        what = f"{manifest.provider.distribution} {manifest.provider.version} is not as its provider calls it"
+        raise UnsupportedProviderError(f"{what}: {broken[0]}", broken if len(broken) > 1 else ())
     declared = {(gap.kernel, str(key)) for gap in manifest.not_covered for key in gap.keys}
     declared |= {(gap.kernel, "None") for gap in manifest.not_covered if not gap.keys}
     known = [miss for miss in result["misses"] if (miss["kernel"], str(miss["autotune_key"])) in declared]

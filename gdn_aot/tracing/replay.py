@@ -16,6 +16,7 @@ from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.launches import config_from_json
 from gdn_aot.tracing.recorder import triton_config
+from gdn_aot.tracing.records import MISFITS
 from gdn_aot.triton_internals import interception, relaxing
 from gdn_aot.triton_internals.autotune_keys import alike
 
@@ -87,13 +88,17 @@ class Replayer:
 
 
 def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Serve a coverage request: sample calls, make them, and count. ``refused`` are those that the provider refused."""
+    """Serve a coverage request: sample calls, make them, and count.
+
+    ``refused`` are those that the provider refused, ``misfits`` those that failed with one of `MISFITS`.
+    """
     replayer = Replayer(request["kernels"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     limits = Limits(**request["limits"])
     workloads = [module.WORKLOADS[name]() for name in request["workloads"] if name in module.WORKLOADS]
     rng = random.Random(request["seed"])  # noqa: S311
     refused: Counter[str] = Counter()
+    misfits: Counter[str] = Counter()
     for _ in range(request["calls"]):
         shape = rng.choice(shapes)
         fitting = [workload for workload in workloads if workload.applies(shape)]
@@ -104,11 +109,13 @@ def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
         try:
             replayer.make(f"{call} on {shape.name} tp {shape.tp} {shape.dtype}", partial(workload.run, shape, call))
         except Exception as error:  # noqa: BLE001
-            refused[f"{workload.name}: {type(error).__name__}: {error}"] += 1
+            counted = misfits if isinstance(error, MISFITS) else refused
+            counted[f"{workload.name}: {type(error).__name__}: {error}"] += 1
     return {
         "calls": request["calls"],
         "launches": replayer.launches,
         "hits": replayer.hits,
         "misses": list(replayer.misses.values()),
         "refused": [{"reason": reason, "count": count} for reason, count in refused.items()],
+        "misfits": [{"reason": reason, "count": count} for reason, count in misfits.items()],
     }
