@@ -14,8 +14,8 @@ from typing import Any
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
-from gdn_aot.launches import config_from_json
-from gdn_aot.tracing.recorder import triton_config
+from gdn_aot.launches import SourceFile, config_from_json
+from gdn_aot.tracing.recorder import describe_kernel, triton_config
 from gdn_aot.tracing.records import MISFITS
 from gdn_aot.triton_internals import interception, relaxing
 from gdn_aot.triton_internals.autotune_keys import alike
@@ -31,7 +31,10 @@ class Replayer:
             for name, kernel in kernels.items()
         }
         self._relaxed = {name: kernel.get("relaxations", ()) for name, kernel in kernels.items()}
-        self._cache_keys = {name: kernel["cache_key"] for name, kernel in kernels.items()}
+        self._made_from = {
+            name: (kernel["cache_key"], [SourceFile(*row) for row in kernel["sources"]])
+            for name, kernel in kernels.items()
+        }
         self._sources: dict[str, bool] = {}
         self.launches = 0
         self.hits = 0
@@ -71,8 +74,8 @@ class Replayer:
 
     def _same_source(self, name: str, jit: Any) -> bool:
         if name not in self._sources:
-            known = self._cache_keys.get(name)
-            self._sources[name] = known is None or known == triton_internals.cache_key(jit)
+            here, known = describe_kernel(jit), self._made_from.get(name)
+            self._sources[name] = known is None or known == (here.cache_key, [*here.sources])
         return self._sources[name]
 
     def _miss(self, kernel: str, autotune_key: str, launch_key: str, reason: str) -> None:
