@@ -232,14 +232,34 @@ def get_provider(name: str) -> ProviderInfo:
     raise UsageError(f"unknown provider {name!r}; known: {', '.join(PROVIDERS)}", hint=hint)
 
 
-def same_source(provider: str, version: str) -> tuple[str, ...]:
-    """Return the versions of a provider, beside ``version``, whose artifacts are known to serve it.
+def _releases(distribution: str) -> tuple[ProviderVersion, ...]:
+    """Return the known releases of a provider's distribution; none of what is no provider's, as a copy."""
+    return next((info.versions for info in PROVIDERS.values() if info.distribution == distribution), ())
+
+
+def same_source(distribution: str, version: str) -> tuple[str, ...]:
+    """Return the versions of a distribution, beside ``version``, whose kernels are known to be the same.
 
     A local version, as ``0.24.0+cu129``, is taken to have the source of the release that it is named after.
     """
+    releases, release = _releases(distribution), version.partition("+")[0]
+    named = [one for one in releases if one.version == release]
+    found = [release] * bool(named) + [one.same_as for one in named]
+    return tuple(one for one in found if one and one != version)
+
+
+def nearest_releases(distribution: str, version: str) -> list[str]:
+    """Return the other known releases of a distribution, the nearest first and of two as near the later one.
+
+    None of a version that is not known itself.
+    """
     release = version.partition("+")[0]
-    later = next((one.same_as for one in get_provider(provider).versions if one.version == release), "")
-    return tuple(one for one in (release, later) if one and one != version)
+    ordered = sorted((one.version for one in _releases(distribution)), key=lambda one: [*map(int, one.split("."))])
+    if release not in ordered:
+        return []
+    place = ordered.index(release)
+    others = [one for one in range(len(ordered)) if one != place]
+    return [ordered[one] for one in sorted(others, key=lambda one: (abs(one - place), -one))]
 
 
 def arch_word(target: str) -> str:

@@ -88,7 +88,7 @@ def machine_request() -> Request:
 def installed_providers() -> tuple[WantedProvider, ...]:
     """Return every provider that we know, with the version of it that is installed, if any."""
     return tuple(
-        WantedProvider(name=name, version=_with_same(name, found_version(info.distribution)))
+        WantedProvider(name=name, version=_with_same(info.distribution, found_version(info.distribution)))
         for name, info in PROVIDERS.items()
     )
 
@@ -98,9 +98,9 @@ def found_version(distribution: str) -> WantedVersion:
     return WantedVersion(text=installed.version(distribution), installed=True)
 
 
-def _with_same(provider: str, version: WantedVersion) -> WantedVersion:
-    """Return a version of a provider with those that have the same source."""
-    return version if version.text is None else replace(version, same=same_source(provider, version.text))
+def _with_same(distribution: str, version: WantedVersion) -> WantedVersion:
+    """Return a version of a distribution with those that have the same source."""
+    return version if version.text is None else replace(version, same=same_source(distribution, version.text))
 
 
 def named_version(text: str) -> WantedVersion | None:
@@ -113,7 +113,7 @@ def _named(provider: str, version: str) -> tuple[WantedProvider, ...]:
     if provider != AUTO:
         info = get_provider(provider)
         found = named_version(version) or found_version(info.distribution)
-        return (WantedProvider(name=provider, version=_with_same(provider, found)),)
+        return (WantedProvider(name=provider, version=_with_same(info.distribution, found)),)
     if version != AUTO:
         raise UsageError(
             "--provider-version says nothing without --provider",

@@ -71,7 +71,7 @@ def test_one_of_the_same_source_is_taken_where_there_is_none_of_the_version() ->
 def test_which_versions_have_the_same_source() -> None:
     assert same_source("vllm", "0.23.0") == ("0.24.0",)
     assert same_source("vllm", "0.23.0+cu129") == ("0.23.0", "0.24.0")
-    assert same_source("vllm", "0.24.0") == same_source("fla", "0.6.0") == ()
+    assert same_source("vllm", "0.24.0") == same_source("fla-core", "0.6.0") == same_source("org/name", "0+1") == ()
     for info in PROVIDERS.values():
         known = {one.version: one for one in info.versions}
         for one in filter(lambda one: one.same_as, info.versions):
