@@ -139,7 +139,8 @@ def _vllm(
     source = f"its wheel asks for torch {torch}, which asks for triton {pin or triton}"
     if "absent" in more:
         source += "; cuobjdump: code from sm_75 on"
-    checked = f"traced; its kernels are those of {same_as}" if same_as else checked
+    if same_as:
+        status, checked = "known", f"traced; its kernels are those of {same_as}"
     made = f"{checked}; Triton {triton}{note}"
     return ProviderVersion(version, status, made, triton, source=source, same_as=same_as, **more)
 

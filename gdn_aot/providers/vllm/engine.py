@@ -47,8 +47,8 @@ def conditions(
     if update and number >= _FIRST_WITH_FUSED_DECODE and capability >= (8, 0):
         reason = (
             "vLLM takes a CUDA operator of its own for steps in which every request has drafts, for bf16 models with "
-            "heads of 128 dimensions that are not interleaved as Qwen3-Next's are; with VLLM_GDN_DECODE_KERNEL=triton, "
-            "and for other steps and models, it launches these"
+            "heads of 128 dimensions that are not interleaved as Qwen3-Next's are (0.28: with eight value heads to a "
+            "key head); with VLLM_GDN_DECODE_KERNEL=triton, and for other steps and models, it launches these"
         )
         found.append(Condition(kernels=update, reason=reason))
     return tuple(found)
