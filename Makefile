@@ -9,16 +9,16 @@ BIN      := .venv/bin
 VENVV    := .venv-vllm-$(VLLM)
 BINV     := $(VENVV)/bin
 STAMP    := .venv/.installed
-TRITON38 := .triton38
 CALLERS  := 5.17.0 5.24.0
-STAMP38  := $(TRITON38)/.installed
+TRITONS  := 37 38
+STAMPT   := $(TRITONS:%=.triton%/.installed)
 STAMPST  := $(CALLERS:%=.transformers-%/.installed)
 STAMPV   := $(VENVV)/.installed
 PYTEST   := $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 INSTALL  := -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help venv test nightly lint types unit triton38 vllm demo clean
+.PHONY: help venv test nightly lint types unit triton37 triton38 vllm demo clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## */  \1\t/' | expand -t 14
@@ -30,9 +30,9 @@ $(STAMP): pyproject.toml constraints/test.txt gdn_aot/triton_internals/_launch.c
 	$(BIN)/python $(INSTALL) -c constraints/test.txt -e '.[fla,test]'
 	@touch $@
 
-$(STAMP38): $(STAMP) constraints/triton38.txt
-	rm -rf $(TRITON38)
-	$(BIN)/python $(INSTALL) --no-deps --target $(TRITON38) -r constraints/triton38.txt
+$(STAMPT): .triton%/.installed: $(STAMP) constraints/triton%.txt
+	rm -rf $(@D)
+	$(BIN)/python $(INSTALL) --no-deps --target $(@D) -r constraints/triton$*.txt
 	@touch $@
 
 $(STAMPST): .transformers-%/.installed: $(STAMP) constraints/transformers-%.txt
@@ -46,11 +46,11 @@ $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/
 	$(BINV)/python $(INSTALL) --no-deps -e .
 	@touch $@
 
-test: lint types unit triton38  ## what protects a commit: lint, types and tests, with both versions of Triton
+test: lint types unit triton37 triton38  ## what protects a commit: lint, types and tests, with each version of Triton
 
 nightly: lint types $(STAMPST)  ## every test that needs neither a GPU nor vLLM, tests/nightly among them; nothing is kept from runs before
 	env -u GDN_AOT_TEST_CACHE $(PYTEST) tests
-	env -u GDN_AOT_TEST_CACHE $(MAKE) triton38
+	env -u GDN_AOT_TEST_CACHE $(MAKE) triton37 triton38
 
 lint: $(STAMP)  ## ruff, rules and format; no import up a floor, no circle of imports
 	$(BIN)/ruff check .
@@ -63,8 +63,10 @@ types: $(STAMP)  ## mypy, strict
 unit: $(STAMP) $(STAMPST)  ## pytest with Triton 3.6, and two versions of transformers; GDN_AOT_TEST_CACHE=DIR keeps what is compiled for the next run
 	$(PYTEST) tests --ignore=tests/nightly
 
-triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
-	PYTHONPATH=$(abspath $(TRITON38)) $(BIN)/python -m pytest --durations=10 tests/triton_versions
+triton37: .triton37/.installed  ## what depends on Triton's internals, with Triton 3.7
+triton38: .triton38/.installed  ## the same with Triton 3.8
+triton37 triton38:
+	PYTHONPATH=$(abspath .$@) $(BIN)/python -m pytest --durations=10 tests/triton_versions
 
 vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; VLLM=0.33.0 (not part of make test)
 	$(BINV)/python -m pytest tests/providers/test_vllm.py
@@ -100,5 +102,5 @@ demo: $(STAMP)  ## without a GPU or a network: build, sign, publish, fetch, seed
 	@$(THERE) doctor || true
 
 clean:  ## remove environments, caches and what make demo built
-	rm -rf .venv .triton38 .transformers-* .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .triton37 .triton38 .transformers-* .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

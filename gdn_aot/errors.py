@@ -64,6 +64,14 @@ class UnsupportedTargetError(
     """The installed Triton or its ptxas cannot produce code for a target."""
 
 
+class UnsupportedProviderError(
+    UsageError,
+    code="unsupported-provider",
+    hint="install a version that gdn-aot providers lists, with all that it asks for, or a newer gdn-aot",
+):
+    """The installed version of a provider is not as this version of gdn-aot calls it."""
+
+
 class MatrixError(UsageError, code="matrix", hint="docs/reference/matrix.md says what a matrix holds"):
     """A matrix file is malformed or asks for what cannot be."""
 

@@ -11,7 +11,7 @@ from gdn_aot.catalogue.models import shape_of
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.client import Worker
-from gdn_aot.errors import UsageError
+from gdn_aot.errors import Problem, UnsupportedProviderError, UsageError
 from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def cover(
     not covered are under ``not_covered`` instead of ``misses``.
 
     Raises:
-        UsageError: The installed provider or Triton is another version than the artifact's.
+        UsageError: The artifact is of another provider than is installed, or the installed Triton is another version.
+        UnsupportedProviderError: Calls broke, as the installed provider is not as its workloads take it to be.
     """
     check_versions(manifest)
     with Worker(manifest.provider.name, get_target(manifest.target.name)) as worker:
@@ -46,6 +47,10 @@ def cover(
                 "seed": seed,
             }
         )
+    if misfits := result.pop("misfits"):
+        broken = [Problem("", f"{one['count']} times: {one['reason']}") for one in misfits]
+        what = f"the installed {manifest.provider.distribution} is not as its provider calls it"
+        raise UnsupportedProviderError(f"{what}: {broken[0]}", broken if len(broken) > 1 else ())
     declared = {(gap.kernel, str(key)) for gap in manifest.not_covered for key in gap.keys}
     declared |= {(gap.kernel, "None") for gap in manifest.not_covered if not gap.keys}
     known = [miss for miss in result["misses"] if (miss["kernel"], str(miss["autotune_key"])) in declared]
@@ -61,7 +66,9 @@ def built_shapes(manifest: Manifest) -> tuple[ModelShape, ...]:
 
 
 def check_versions(manifest: Manifest) -> None:
-    """Check that what is installed is what the artifact was built from.
+    """Check that an artifact is of the installed provider, whatever its version, and for the installed Triton.
+
+    Which of its kernels have the installed source is for whoever uses them to ask.
 
     Raises:
         UsageError: It is not.
@@ -73,21 +80,19 @@ def check_versions(manifest: Manifest) -> None:
             f"the artifact was built from {manifest.provider.distribution}, a copy of {info.distribution} in a folder",
             hint="this command is for artifacts of installed providers; the loader knows a copy by its source",
         )
-    pairs = (
-        (manifest.provider.distribution, manifest.provider.version, installed.require(manifest.provider.name)),
-        ("triton", manifest.triton.version, installed.version("triton")),
-    )
-    for name, wanted, found in pairs:
-        if wanted != found:
-            raise UsageError(
-                f"the artifact is for {name} {wanted}, installed is {found}", hint=f"pip install {name}=={wanted}"
-            )
+    installed.require(manifest.provider.name)
+    wanted, found = manifest.triton.version, installed.version("triton")
+    if wanted != found:
+        raise UsageError(
+            f"the artifact is for triton {wanted}, installed is {found}", hint=f"pip install triton=={wanted}"
+        )
 
 
 def _keys(manifest: Manifest) -> dict[str, Any]:
     return {
         kernel.name: {
             "cache_key": kernel.cache_key,
+            "sources": [[source.path, source.sha256] for source in kernel.sources],
             "launches": [binary.launch_key for binary in kernel.binaries],
             "relaxations": [relaxed.row for relaxed in kernel.relaxations],
             "choices": [[choice.key, msgspec.to_builtins(choice.config)] for choice in kernel.choices],

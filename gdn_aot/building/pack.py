@@ -48,10 +48,10 @@ def make_manifest(
     numerics: m.Numerics,
 ) -> m.Manifest:
     """Build the manifest. ``objects`` maps launch indices to compiled kernels; every choice's launches are in it."""
-    provider, limits, shapes = wanted.provider, wanted.limits, wanted.shapes_for(target)
+    provider, limits = wanted.provider, wanted.limits
+    shapes, models, lacking = _models_of_traced(wanted.shapes_for(target), trace, paged=provider.paged)
     users = _users(trace, choices, objects)
     commit, dirty = _commit()
-    models = _models_of_traced(shapes, paged=provider.paged)
     by_kernel: dict[int, list[m.Binary]] = {}
     for index, compiled in objects.items():
         launch = trace.launches[index]
@@ -86,7 +86,7 @@ def make_manifest(
         placed=tuple(
             m.PlacedFile(**structs.asdict(placement), blob=_sha256(content)) for placement, content in trace.placed
         ),
-        not_covered=_not_covered(trace, choices),
+        not_covered=_not_covered(trace, choices, lacking),
         numerics=numerics,
         blobs=(),
         build=m.Build(
@@ -130,12 +130,17 @@ def _users(trace: records.Trace, choices: Choices, launches: Iterable[int]) -> d
     return users
 
 
-def _models_of_traced(shapes: Sequence[ModelShape], *, paged: bool) -> list[list[int]]:
-    """Return for each traced shape the indices of the models that it stands for."""
-    return [
-        [index for index, shape in enumerate(shapes) if len(distinct([traced, shape], paged=paged)) == 1]
+def _models_of_traced(
+    shapes: Sequence[ModelShape], trace: records.Trace, *, paged: bool
+) -> tuple[list[ModelShape], list[list[int]], dict[str, str]]:
+    """Return the models that are covered, for each traced shape the indices of those, and why others are not."""
+    stands_for = [
+        [shape for shape in shapes if len(distinct([traced, shape], paged=paged)) == 1]
         for traced in distinct(shapes, paged=paged)
     ]
+    lacking = {shape.name: reason for index, reason in trace.lacking for shape in stands_for[index]}
+    covered = [shape for shape in shapes if shape.name not in lacking]
+    return covered, [[covered.index(shape) for shape in found if shape in covered] for found in stands_for], lacking
 
 
 def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m.Binary]) -> m.PackedKernel:
@@ -171,13 +176,16 @@ def _binary(
     )
 
 
-def _not_covered(trace: records.Trace, choices: Choices) -> tuple[m.NotCovered, ...]:
+def _not_covered(trace: records.Trace, choices: Choices, lacking: dict[str, str]) -> tuple[m.NotCovered, ...]:
     keys: dict[tuple[str, str], list[Key]] = {}
     for kernel, reason, key in choices.uncovered:
         keys.setdefault((kernel, reason), []).extend([cast("Key", key)] if key is not None else [])
     for workload, reason in trace.refused:
         # The provider itself refused the call on this target: whatever it would have launched is not covered.
         keys.setdefault((f"workload:{workload}", f"refused by the provider: {reason}"), [])
+    for workload, reason in trace.misfits:
+        keys.setdefault((f"workload:{workload}", f"the provider is not as it is called: {reason}"), [])
+    keys |= {(f"model:{name}", reason): [] for name, reason in lacking.items()}
     for kernel, reason in trace.left_out:
         keys.setdefault((kernel, f"captured, but {reason}"), [])
     for name, reason in trace.unplaced:

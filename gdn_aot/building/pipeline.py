@@ -20,7 +20,13 @@ from gdn_aot.compiling.client import Worker
 from gdn_aot.compiling.compilation import Compilation
 from gdn_aot.compiling.executor import LocalExecutor, Order
 from gdn_aot.compiling.versions import code_digest
-from gdn_aot.errors import UnsupportedTargetError, UnsupportedTritonError
+from gdn_aot.errors import (
+    Problem,
+    UnsupportedProviderError,
+    UnsupportedTargetError,
+    UnsupportedTritonError,
+    UsageError,
+)
 from gdn_aot.machine import installed
 from gdn_aot.records import numerics
 from gdn_aot.tracing.records import UNUSABLE, Trace
@@ -267,7 +273,32 @@ def traced(
 
     ``worker`` is called if there is none; the options are those of `gdn_aot.compiling.client.Worker.trace`. A trace
     that lacks something because this environment cannot import it is not kept: what they need may be installed.
+
+    Raises:
+        UnsupportedProviderError: Calls broke, as the provider is not as its workloads take it to be, and the job is not
+            to keep going.
+        UsageError: The installed version of the provider has nothing for any of the models.
     """
+    trace = _traced(job, target, worker, derive, extras, tokens)
+    provider = job.wanted.provider
+    installed_one = f"{provider.distribution} {trace.provider_version}"
+    if trace.misfits and not job.keep_going:
+        broken = [Problem(f"workload {name}", reason) for name, reason in trace.misfits]
+        message = f"{installed_one} is not as provider {provider.name} calls it: {broken[0]}"
+        raise UnsupportedProviderError(message, broken if len(broken) > 1 else ())
+    shapes = job.wanted.distinct_for(target)
+    if shapes and len(trace.lacking) == len(shapes) and not job.wanted.capture:
+        index, reason = trace.lacking[0]
+        raise UsageError(
+            f"nothing can be built for {shapes[index].name} from {installed_one}: {reason}",
+            hint="choose other models, or install another version",
+        )
+    return trace
+
+
+def _traced(
+    job: Job, target: Target, worker: Callable[[], Worker], derive: str, extras: Extras | None, tokens: Sequence[int]
+) -> Trace:
     wanted = job.wanted
     named = {name: list(map(str, configs)) for name, configs in (extras or {}).items()}
     ptxas = assembler_version(target) or "unknown"

@@ -61,7 +61,8 @@ def seed(artifact: Artifact | StoredArtifact, into: Path) -> Seeded:
     Keys follow the ``TRITON_*`` and ``FLA_*`` variables of this process, and so hold for processes that have the same.
 
     Raises:
-        UsageError: The provider, Triton or ptxas is not the artifact's, or the environment asks for other code.
+        UsageError: The provider is not installed or not the artifact's, Triton or ptxas is another version than it
+            was made with, or the environment asks for other code.
         NotWritableError: ``into`` is no directory, or a file in it cannot be written.
         NoArtifactError: Nothing in the artifact fits.
     """

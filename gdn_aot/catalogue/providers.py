@@ -32,6 +32,8 @@ class ProviderVersion:
     """Targets that its own compiled code was not made for, so that it does not run there whatever Triton makes."""
     source: str = ""
     """Where the last three are from."""
+    same_as: str = ""
+    """A later release whose artifacts serve it, as kernels and launch keys are the same: ``benchmarks/releases.py``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +131,7 @@ def _vllm(
     *,
     status: str = "tested",
     checked: str = "traced, compiled and covered for one target",
+    same_as: str = "",
     pin: str = "",
     **more: Any,
 ) -> ProviderVersion:
@@ -136,7 +139,10 @@ def _vllm(
     source = f"its wheel asks for torch {torch}, which asks for triton {pin or triton}"
     if "absent" in more:
         source += "; cuobjdump: code from sm_75 on"
-    return ProviderVersion(version, status, f"{checked}; Triton {triton}{note}", triton, source=source, **more)
+    if same_as:
+        status, checked = "known", f"traced; its kernels are those of {same_as}"
+    made = f"{checked}; Triton {triton}{note}"
+    return ProviderVersion(version, status, made, triton, source=source, same_as=same_as, **more)
 
 
 PROVIDERS: Mapping[str, ProviderInfo] = {
@@ -187,9 +193,29 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
                 python="3.11",
                 absent=("sm_70",),
             ),
+            _vllm("0.32.0", "2.13.0", "3.7.1", python="3.11"),
+            _vllm("0.31.0", "2.13.0", "3.7.1"),
+            _vllm("0.30.0", "2.13.0", "3.7.1"),
+            _vllm("0.29.0", "2.13.0", "3.7.1"),
+            _vllm("0.28.0", "2.13.0", "3.7.1"),
+            _vllm("0.27.1", "2.13.0", "3.7.1"),
+            _vllm("0.27.0", "2.13.0", "3.7.1", same_as="0.27.1"),
+            _vllm("0.26.0", "2.11.0", "3.6.0"),
+            _vllm("0.25.1", "2.11.0", "3.6.0"),
+            _vllm("0.25.0", "2.11.0", "3.6.0", same_as="0.25.1"),
+            _vllm("0.23.0", "2.11.0", "3.6.0", same_as="0.24.0"),
+            _vllm("0.22.1", "2.11.0", "3.6.0"),
+            _vllm("0.22.0", "2.11.0", "3.6.0", same_as="0.22.1"),
+            _vllm("0.21.0", "2.11.0", "3.6.0"),
             _vllm("0.20.2", "2.11.0", "3.6.0"),
+            _vllm("0.20.1", "2.11.0", "3.6.0", same_as="0.20.2"),
+            _vllm("0.20.0", "2.11.0", "3.6.0", same_as="0.20.2"),
             _vllm("0.19.1", "2.10.0", "3.6.0"),
+            _vllm("0.19.0", "2.10.0", "3.6.0", same_as="0.19.1"),
+            _vllm("0.18.1", "2.10.0", "3.6.0"),
+            _vllm("0.18.0", "2.10.0", "3.6.0", same_as="0.18.1"),
             _vllm("0.17.1", "2.10.0", "3.6.0", "; no OLMo-Hybrid"),
+            _vllm("0.17.0", "2.10.0", "3.6.0", "; no OLMo-Hybrid", same_as="0.17.1"),
         ),
     ),
 }
@@ -205,6 +231,36 @@ def get_provider(name: str) -> ProviderInfo:
         return PROVIDERS[name]
     hint = suggest(name, PROVIDERS, "see gdn-aot providers")
     raise UsageError(f"unknown provider {name!r}; known: {', '.join(PROVIDERS)}", hint=hint)
+
+
+def _releases(distribution: str) -> tuple[ProviderVersion, ...]:
+    """Return the known releases of a provider's distribution; none of what is no provider's, as a copy."""
+    return next((info.versions for info in PROVIDERS.values() if info.distribution == distribution), ())
+
+
+def same_source(distribution: str, version: str) -> tuple[str, ...]:
+    """Return the versions of a distribution, beside ``version``, whose kernels are known to be the same.
+
+    A local version, as ``0.24.0+cu129``, is taken to have the source of the release that it is named after.
+    """
+    releases, release = _releases(distribution), version.partition("+")[0]
+    named = [one for one in releases if one.version == release]
+    found = [release] * bool(named) + [one.same_as for one in named]
+    return tuple(one for one in found if one and one != version)
+
+
+def nearest_releases(distribution: str, version: str) -> list[str]:
+    """Return the other known releases of a distribution, the nearest first and of two as near the later one.
+
+    None of a version that is not known itself.
+    """
+    release = version.partition("+")[0]
+    ordered = sorted((one.version for one in _releases(distribution)), key=lambda one: [*map(int, one.split("."))])
+    if release not in ordered:
+        return []
+    place = ordered.index(release)
+    others = [one for one in range(len(ordered)) if one != place]
+    return [ordered[one] for one in sorted(others, key=lambda one: (abs(one - place), -one))]
 
 
 def arch_word(target: str) -> str:

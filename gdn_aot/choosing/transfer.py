@@ -2,7 +2,8 @@
 
 The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.md``, ``0027-choices-by-proxy.md``):
 
-1. The records of the same distribution and version are asked in three groups: the target's own; those of targets whose
+1. The records of the same distribution and version, or of a version that is known to have the same source, are asked in
+   three groups: the target's own; those of targets whose
    ``tl.dot`` becomes the same instruction; the others. Within a group the nearest target is first: one with a matrix
    unit like it, of the same major compute capability, then by distance of the capability's number (89 for 8.9), then
    the lower one; and of one target what its own card measured, then what another card did by proxy.
@@ -17,15 +18,19 @@ The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.
 4. Those that the provider does not offer for this target are left out: so its restrictions, on shared memory or on
    Blackwell, hold here too. The build takes the first of the rest that compiles and fits, else its default.
 
-A record that is asked and is broken, or of another format, is an error; one that nobody asks is not read. Records of
-other versions have other file names and are never asked.
+5. Where none of them has an answer, the records of other releases are asked by the same rules, the nearest release
+   first and of two as near the later one. What they say is a transfer, of the provider's own candidates alone.
+
+A record that is asked and is broken, or of another format, is an error; one that nobody asks is not read.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import TYPE_CHECKING
 
+from gdn_aot.catalogue.providers import nearest_releases, same_source
 from gdn_aot.catalogue.targets import all_targets
 from gdn_aot.records import objective
 from gdn_aot.records import tuning as records
@@ -72,8 +77,8 @@ def ranked(
 
 
 class _Source:
-    def __init__(self, record: TuningRecord) -> None:
-        self.record = record
+    def __init__(self, record: TuningRecord, *, own: bool) -> None:
+        self.record, self.own = record, own
         self.exact = {
             (kernel.kernel, choice.key): (kernel, choice)
             for kernel in record.kernels
@@ -112,7 +117,9 @@ class Transfer:
             [other.name for other in nearest if other.dot != target.dot],
         ]
         self._root = root
-        self._distribution, self._version = distribution, version
+        self._distribution, self._own = distribution, (version, *same_source(distribution, version))
+        others = nearest_releases(distribution, version)
+        self._releases = [self._own, *((other,) for other in others if other not in self._own)]
         self._read: dict[Path, _Source | None] = {}
 
     def own(self) -> list[TuningRecord]:
@@ -121,7 +128,7 @@ class Transfer:
         Raises:
             UsageError: One is refused.
         """
-        return [source.record for source in self._sources(self._groups[0])]
+        return [source.record for source in self._sources(self._groups[0], self._own)]
 
     def suggest(
         self, kernel: str, key: Key, offered: Collection[Config], others: Collection[Config] = ()
@@ -133,8 +140,8 @@ class Transfer:
         Raises:
             UsageError: A record that had to be read is refused.
         """
-        for names in self._groups:
-            for source in self._sources(names):
+        for versions, names in product(self._releases, self._groups):
+            for source in self._sources(names, versions):
                 found = source.exact.get((kernel, key))
                 note = ""
                 if found is None:
@@ -142,19 +149,19 @@ class Transfer:
                     note = f", for {_types(found[1].key)}" if found else ""
                 if found is not None:
                     return list(self._choices(key, source, *found, note, offered, others))
-            for source in self._sources(names):
+            for source in self._sources(names, versions):
                 if found := source.near(kernel, key):
                     return list(self._choices(key, source, *found, _difference(key, found[1].key), offered, others))
         return []
 
-    def _sources(self, names: Sequence[str]) -> Iterator[_Source]:
+    def _sources(self, names: Sequence[str], versions: Sequence[str]) -> Iterator[_Source]:
         """Yield the records of these targets, read when first asked for; of one target that of its own card first."""
-        places = [(name, root) for name in names if self._root for root in (self._root, self._root / records.PROXY)]
-        for name, root in places:
-            path = records.record_path(root, name, self._distribution, self._version)
+        roots = (self._root, self._root / records.PROXY) if self._root else ()
+        for name, root, version in product(names, roots, versions):
+            path = records.record_path(root, name, self._distribution, version)
             if path not in self._read:
-                record = records.load(path, target=name, distribution=self._distribution, version=self._version)
-                self._read[path] = _Source(record) if record else None
+                record = records.load(path, target=name, distribution=self._distribution, version=version)
+                self._read[path] = _Source(record, own=version in self._own) if record else None
             if source := self._read[path]:
                 yield source
 
@@ -168,9 +175,11 @@ class Transfer:
         offered: Collection[Config],
         others: Collection[Config],
     ) -> Iterator[TunedChoice]:
-        own, exact = source.record.target == self._target.name, choice.key == key
+        own, exact = source.own and source.record.target == self._target.name, choice.key == key
         order = ranked(kernel, choice, source.record.objective, derived=own)
         origin = records.origin(source.record, self._triton)
+        if not source.own:
+            origin += f", {self._distribution} {source.record.provider.version}"
         where = f"on {origin}" if own and exact else f"from {source.record.target} ({origin})"
         provenance = records.provenance(source.record) if own and exact else "transferred"
         for place, config in enumerate(order):

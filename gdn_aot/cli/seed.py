@@ -109,7 +109,7 @@ def _fitting() -> Iterator[str]:
         NoArtifactError: There are none.
         UnreadableError: Whether one fits cannot be seen.
     """
-    from gdn_aot.serving.find import elsewhere, unfit
+    from gdn_aot.serving.find import unfit_index
     from gdn_aot.store import upkeep
     from gdn_aot.store.store import Store, default_home
 
@@ -120,8 +120,7 @@ def _fitting() -> Iterator[str]:
     if error := upkeep.unreadable(store, artifacts):
         raise error
     for artifact in artifacts:
-        header = {} if artifact.problem else store.open_index(artifact.place).header
-        reason = artifact.problem or unfit(header) or elsewhere(header)
+        reason = artifact.problem or unfit_index(store.open_index(artifact.place))
         if reason:
             rejected.append(Problem(artifact.identifier, reason))
         elif artifact.preferred:

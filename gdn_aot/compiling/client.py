@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot.errors import GdnAotError, UnsupportedTritonError
+from gdn_aot.errors import GdnAotError, UnsupportedProviderError, UnsupportedTritonError
 from gdn_aot.machine.child import Child, EndedError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gdn_aot.tracing.wide import Extras
 
 MODULE = "gdn_aot.compiling.worker"
+_RAISED = {error.__name__: error for error in (UnsupportedProviderError, UnsupportedTritonError)}
+"""Errors of a worker that are raised here as they are."""
 _SETTINGS = {"CUDA_VISIBLE_DEVICES": "", "TRITON_DISABLE_LINE_INFO": "1"}
 
 
@@ -123,6 +125,7 @@ class Worker(Child):
         Raises:
             WorkerEndedError: The worker ended.
             WorkerError: The worker failed.
+            UnsupportedProviderError: The provider cannot be imported, or is not as its workloads take it to be.
             UnsupportedTritonError: The worker found a Triton that it does not know.
         """
         if event != "started":
@@ -134,8 +137,8 @@ class Worker(Child):
             how = f" ended with status {error.status}" if error.status is not None else f": {error.reason}"
             raise WorkerEndedError(f"{who}{how}\n{self.log_tail()}") from None
         if message["event"] == "error":
-            if message["kind"] == "UnsupportedTritonError":
-                raise UnsupportedTritonError(message["message"])
+            if message["kind"] in _RAISED:
+                raise _RAISED[message["kind"]](message["message"])
             raise WorkerError(f"{who} failed: {message['kind']}: {message['message']}\n{self.log_tail()}")
         if message["event"] != event:
             raise WorkerError(f"expected {event} from the worker, got {message['event']}")

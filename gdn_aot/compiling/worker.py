@@ -29,14 +29,14 @@ from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, digest
 from gdn_aot.compiling.proxy import proxy_for
-from gdn_aot.errors import NotWritableError
+from gdn_aot.errors import NotWritableError, UnsupportedProviderError
 from gdn_aot.launches import config_from_json
 from gdn_aot.machine import installed, pool
-from gdn_aot.providers import load
+from gdn_aot.providers import lacking, load
 from gdn_aot.providers.copies import stand_in
 from gdn_aot.tracing import captured_calls, stub, wide
 from gdn_aot.tracing.recorder import TraceRecorder
-from gdn_aot.tracing.records import Trace
+from gdn_aot.tracing.records import MISFITS, Trace
 from gdn_aot.tracing.relax import Relaxer
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     limits = Limits(**request["limits"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     tokens: list[int] = request.get("tokens", [])
-    refusals: dict[tuple[str, str], str] = {}
+    made.lacking = [(index, reason) for index, shape in enumerate(shapes) if (reason := lacking(module, shape))]
+    wanted = [(index, shape) for index, shape in enumerate(shapes) if index not in dict(made.lacking)]
+    refusals: dict[tuple[bool, str, str], str] = {}
     had: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
 
     names = [name for name in request["workloads"] if name in module.WORKLOADS and shapes]
@@ -77,7 +79,7 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     for index, entry in enumerate(made.workloads):
         name, _, count = entry.partition("@")
         workload = module.WORKLOADS[name]()
-        for shape_index, shape in enumerate(shapes):
+        for shape_index, shape in wanted:
             calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
             for number, call in enumerate(calls):
                 try:
@@ -87,13 +89,15 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
                     if count and fresh:
                         made.places.append((shape_index, int(count), name, number, fresh))
                 except Exception as error:  # noqa: BLE001
-                    refusals.setdefault((name, _message(error)), f"{call} on {shape.name} tp {shape.tp}")
+                    what = isinstance(error, MISFITS), name, _message(error)
+                    refusals.setdefault(what, f"{call} on {shape.name} tp {shape.tp}")
     if capture := request.get("capture"):
         made.workloads.append(capture["name"])
         made.left_out = captured_calls.trace(recorder, capture["kernels"], request["target"], len(made.workloads) - 1)
     if not (tokens or copy):
         made.placed, made.unplaced = getattr(module, "place", _place_nothing)(shapes)
-    made.refused = [(name, f"{reason} (first in {call})") for (name, reason), call in refusals.items()]
+    for (misfit, name, reason), call in refusals.items():
+        (made.misfits if misfit else made.refused).append((name, f"{reason} (first in {call})"))
     return made
 
 
@@ -192,7 +196,11 @@ class Server:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._request = json.loads(connection.recv_bytes())
-        self._module = start(self._request)
+        try:
+            self._module = start(self._request)
+        except MISFITS as error:
+            said = f"{type(error).__name__}: {error}"
+            raise UnsupportedProviderError(f"provider {self._request['provider']} does not start: {said}") from error
         self._pool: pool.Pool | None = None
         _send(connection, {"event": "started"})
 

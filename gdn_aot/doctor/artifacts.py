@@ -14,7 +14,7 @@ from gdn_aot._text import plural
 from gdn_aot.artifact.cost import MIB, Cost, Reserve, cost_of, reserve_on, warning
 from gdn_aot.catalogue.targets import known_target
 from gdn_aot.doctor.section import SHOWN, Section, columns
-from gdn_aot.serving.find import elsewhere, fit, open_file, unfit
+from gdn_aot.serving.find import Fit, fit, open_file, unfit
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.whole import UNREADABLE, faults, said
 
@@ -57,9 +57,9 @@ class ArtifactState:
     path: str
     """Where it was found: its file, or its directory in the store."""
     accepted: bool
-    """It can be read and was made for the installed provider and Triton."""
+    """It can be read, is for the installed Triton, and some of it is from the source of the installed provider."""
     reason: str
-    """``fits``, or why not."""
+    """``fits``, how much of it does, or why nothing."""
     signed: str = ""
     """Who has signed it, and the id of the key; empty if no signature of it counts here."""
     directory: str | None = None
@@ -140,13 +140,14 @@ def artifacts_section(artifacts: Sequence[ArtifactState], devices: Sequence[Devi
 
 def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
     header = index.header
-    reason = unfit(header)
     kernels = index.kernels()
+    reason = unfit(header)
+    found = Fit(accepted=False, reason=reason) if reason else fit(header, lambda: kernels)
     major, minor = header["capability"]
     return ArtifactState(
         path=path,
-        accepted=not reason,
-        reason=reason or fit(header),
+        accepted=found.accepted,
+        reason=found.reason,
         identifier=header["identifier"],
         sha256=header["sha256"],
         target=header["target"],
@@ -159,7 +160,7 @@ def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
         kernels=tuple(kernel.name for kernel in kernels),
         choices=header["choices"],
         binaries=header["binaries"],
-        refused=() if reason or elsewhere(header) else tuple(_refused(kernels)),
+        refused=tuple(_refused(kernels)) if found.accepted and not found.elsewhere else (),
         not_covered=tuple(Unserved(kernel=kernel, reason=why, keys=keys) for kernel, why, keys in index.not_covered()),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gdn_aot._text import plural
 from gdn_aot.catalogue.providers import arch_word, build_command
 from gdn_aot.doctor.section import SHOWN, Obstacle, Section, more
+from gdn_aot.machine import installed
 from gdn_aot.providers.vllm.engine import conditions
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def _conditional(fitting: Sequence[ArtifactState], served: tuple[str, ...]) -> I
     for provider, capability in dict.fromkeys((artifact.provider, artifact.capability) for artifact in fitting):
         if provider and capability:
             distribution, _, version = provider.partition(" ")
-            yield from conditions(distribution, version, capability, served)
+            here = installed.version(distribution)
+            yield from conditions(distribution, here or version, capability, served)
 
 
 def _lines(start: NextStart) -> Iterator[str]:

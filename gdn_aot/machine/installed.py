@@ -7,6 +7,7 @@ import re
 import sys
 from functools import cache
 
+from gdn_aot._files import file_sha256
 from gdn_aot.errors import ProviderMissingError, ToolchainMissingError
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -20,11 +21,9 @@ def version(distribution: str) -> str | None:
     Reads the names of ``.dist-info`` directories on ``sys.path``: ``importlib.metadata`` takes as long to import as
     the loader may take in all. It is asked where there is no such directory.
     """
-    wanted = normal_name(distribution)
-    for place in sys.path:
-        found = _distributions(place or ".").get(wanted)
-        if found is not None:
-            return found
+    place = place_of(distribution)
+    if place is not None:
+        return _distributions(place)[normal_name(distribution)]
     import importlib.metadata
 
     try:
@@ -33,10 +32,13 @@ def version(distribution: str) -> str | None:
         return None
 
 
-def is_there(distribution: str) -> bool:
-    """Say whether a distribution is installed as packages usually are. Quick where it is not, unlike `version`."""
+def place_of(distribution: str) -> str | None:
+    """Return the directory of ``sys.path`` that a distribution is in, as packages usually are, or None.
+
+    Quick where it is not there, unlike `version`.
+    """
     wanted = normal_name(distribution)
-    return any(wanted in _distributions(place or ".") for place in sys.path)
+    return next((place or "." for place in sys.path if wanted in _distributions(place or ".")), None)
 
 
 def require(provider: str) -> str:
@@ -86,6 +88,16 @@ def built_from(provider: ProviderInfo) -> str:
 def forget() -> None:
     """Look at the disk again when next asked."""
     _distributions.cache_clear()
+    source_sha256.cache_clear()
+
+
+@cache
+def source_sha256(path: str) -> str:
+    """Return the SHA-256 of an installed file, in hexadecimal, or nothing where it cannot be read."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return ""
 
 
 @cache

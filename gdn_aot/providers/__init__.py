@@ -8,6 +8,9 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.providers.workload import ProviderModule
 
 
@@ -24,6 +27,12 @@ def load(provider: str) -> ProviderModule:
     """
     name = module_name(provider)
     return cast("ProviderModule", sys.modules.get(name) or importlib.import_module(name))
+
+
+def lacking(module: ProviderModule, shape: ModelShape) -> str:
+    """Return why the installed version of a provider makes no call for a model, or nothing if it does."""
+    lacks: Callable[[ModelShape], str] | None = getattr(module, "lacks", None)
+    return lacks(shape) if lacks else ""
 
 
 def uncovered(provider: str) -> tuple[tuple[str, str], ...]:

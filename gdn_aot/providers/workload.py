@@ -135,6 +135,8 @@ class ProviderModule(Protocol):
     """Name -> factory, for the workloads that the installed version can make."""
     RELAXATIONS: tuple[Relaxation, ...]
     """What may be relaxed; a module without any need not have this."""
+    lacks: Callable[[ModelShape], str]
+    """Says why the installed version has nothing for a model, or nothing; a module without such need not have this."""
     ARGUMENTS: Mapping[str, str]
     """Constexprs that kernels are to take as arguments, with the reason; a module without any need not have this."""
 

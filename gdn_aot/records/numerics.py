@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from gdn_aot.artifact.manifest import Numerics
+from gdn_aot.catalogue.providers import same_source
 from gdn_aot.codec import Count, Record
 from gdn_aot.records.files import AnyRecord, RecordedDevice, RecordForm
 
@@ -122,7 +123,9 @@ def summary(
     Raises:
         UsageError: There is a record, and it is broken or of something else.
     """
-    found = FORM.find(root, target.name, provider.distribution, trace.provider_version)
+    distribution, version = provider.distribution, trace.provider_version
+    versions = (version, *same_source(distribution, version))
+    found = next(filter(None, (FORM.find(root, target.name, distribution, one) for one in versions)), None)
     if found is None:
         return Numerics(status="not run", detail="")
     if found.device is None or found.status == "not run":

@@ -5,9 +5,10 @@ Versions come from distribution metadata and GPUs from the CUDA driver: neither 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gdn_aot.catalogue.providers import PROVIDERS, get_provider
+from gdn_aot.catalogue.providers import PROVIDERS, get_provider, same_source
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
@@ -87,13 +88,19 @@ def machine_request() -> Request:
 def installed_providers() -> tuple[WantedProvider, ...]:
     """Return every provider that we know, with the version of it that is installed, if any."""
     return tuple(
-        WantedProvider(name=name, version=found_version(info.distribution)) for name, info in PROVIDERS.items()
+        WantedProvider(name=name, version=_with_same(info.distribution, found_version(info.distribution)))
+        for name, info in PROVIDERS.items()
     )
 
 
 def found_version(distribution: str) -> WantedVersion:
     """Return which version of a distribution is installed, if any."""
     return WantedVersion(text=installed.version(distribution), installed=True)
+
+
+def _with_same(distribution: str, version: WantedVersion) -> WantedVersion:
+    """Return a version of a distribution with those that have the same source."""
+    return version if version.text is None else replace(version, same=same_source(distribution, version.text))
 
 
 def named_version(text: str) -> WantedVersion | None:
@@ -105,7 +112,8 @@ def _named(provider: str, version: str) -> tuple[WantedProvider, ...]:
     """Return the provider that was named, as it was named or is installed; nothing for ``auto``."""
     if provider != AUTO:
         info = get_provider(provider)
-        return (WantedProvider(name=provider, version=named_version(version) or found_version(info.distribution)),)
+        found = named_version(version) or found_version(info.distribution)
+        return (WantedProvider(name=provider, version=_with_same(info.distribution, found)),)
     if version != AUTO:
         raise UsageError(
             "--provider-version says nothing without --provider",

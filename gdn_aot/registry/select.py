@@ -52,6 +52,8 @@ class WantedVersion:
     """None where the distribution is not installed, so that nothing of it fits."""
     installed: bool
     """It was found here; else it was named."""
+    same: tuple[str, ...] = ()
+    """Other versions that have the same source, as far as is known: the loader looks at the source itself."""
 
     @property
     def state(self) -> str:
@@ -114,9 +116,12 @@ def select(candidates: Sequence[_C], request: Request) -> Selected[_C]:
     """Choose the artifacts that are wanted.
 
     For each provider and each target of the request there must be one; where it names no targets, one for each
-    provider.
+    provider. One for a version of the same source is chosen only where there is none for the version itself.
     """
-    judged = [(candidate, differences(candidate, request)) for candidate in candidates]
+    exact = {_place(candidate) for candidate in candidates if not _differs(candidate, request, same=False)}
+    judged = [
+        (candidate, _differs(candidate, request, same=_place(candidate) not in exact)) for candidate in candidates
+    ]
     judged.sort(key=lambda pair: (len(pair[1]), sum(weight for weight, _ in pair[1]), pair[0].identifier))
     chosen = tuple(candidate for candidate, found in judged if not found)
     verdicts = tuple(
@@ -128,7 +133,15 @@ def select(candidates: Sequence[_C], request: Request) -> Selected[_C]:
 
 def differences(candidate: Candidate, request: Request) -> list[Difference]:
     """Return everything that keeps an artifact from fitting; nothing if it fits."""
-    return [*_provider(candidate, request), *_target(candidate, request), *_triton(candidate, request)]
+    return _differs(candidate, request, same=True)
+
+
+def _differs(candidate: Candidate, request: Request, *, same: bool) -> list[Difference]:
+    return [*_provider(candidate, request, same=same), *_target(candidate, request), *_triton(candidate, request)]
+
+
+def _place(candidate: Candidate) -> tuple[str, str, str]:
+    return candidate.provider, candidate.target, candidate.triton
 
 
 def reason_of(found: Sequence[Difference]) -> str:
@@ -136,13 +149,13 @@ def reason_of(found: Sequence[Difference]) -> str:
     return "is " + ", and ".join(text for _, text in found) if found else ""
 
 
-def _provider(candidate: Candidate, request: Request) -> Iterator[Difference]:
+def _provider(candidate: Candidate, request: Request, *, same: bool) -> Iterator[Difference]:
     wanted = next((provider for provider in request.providers if provider.name == candidate.provider), None)
     if wanted is None:
         if not request.others:
             names = " or ".join(provider.name for provider in request.providers if _is_wanted(provider))
             yield 8, f"for {candidate.provider}; {names or 'nothing'} is wanted"
-    elif wanted.version is not None:
+    elif wanted.version is not None and not (same and candidate.version in wanted.version.same):
         yield from _version(candidate.provider, candidate.version, wanted.version, 2)
 
 

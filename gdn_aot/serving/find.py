@@ -6,6 +6,8 @@ and the device is looked at later, by the kernels that run on it.
 
 from __future__ import annotations
 
+from functools import partial
+
 from gdn_aot._plain import Plain
 from gdn_aot._text import shown
 from gdn_aot.artifact.names import MAX_FILE
@@ -29,8 +31,11 @@ _PATIENCE = 0.005
 """Seconds that others are waited for who just look whether the store can be changed."""
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+    from gdn_aot.store.index import Index
+    from gdn_aot.store.index_records import KernelRecord
 
 
 class Verdict(Plain):
@@ -51,8 +56,8 @@ class Verdict(Plain):
 def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdict]]:
     """Look at every artifact that the loader may use: those of the store, or ``only`` a file or a directory of files.
 
-    Returns the artifacts that fit, and a verdict on each that was looked at, first on those that cannot be read.
-    Without a ``home`` there is no store.
+    Returns the artifacts that fit, those of the installed versions before those of others that have the same source,
+    and a verdict on each that was looked at, first on those that cannot be read. Without a ``home`` there is no store.
     """
     installed.forget()
     found: list[StoredArtifact] = []
@@ -81,41 +86,104 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
             fitting.append((artifact, verdict))
     for (artifact, verdict), fault in zip(fitting, admit([one for one, _ in fitting], home), strict=True):
         if fault is None:
-            artifact.elsewhere, verdict.reason = elsewhere(artifact.header), fit(artifact.header)
-            if artifact.key:
+            fit = _fit(artifact)
+            artifact.elsewhere, verdict.accepted, verdict.reason = fit.elsewhere, fit.accepted, fit.reason
+            if artifact.key and fit.accepted:
                 verdict.reason += f"; signed by {shown(artifact.publisher)}, key {artifact.key}"
-            found.append(artifact)
+            found += [artifact] * fit.accepted
         else:
             verdict.artifact, verdict.accepted = shown(artifact.place, 1000), False
             verdict.reason = shown(fault, 1000)
             refused.append(verdict)
     for verdict in [*hidden, *refused] if found else ():  # else it is what `install` says
         log.warn(f"artifact {verdict.artifact} is not used: {verdict.reason}")
-    return found, hidden + verdicts
+    return sorted(found, key=lambda artifact: bool(_misfit(artifact.header))), hidden + verdicts
 
 
 def unfit(header: Mapping[str, Any]) -> str:
-    """Return why an artifact does not fit what is installed, or nothing."""
+    """Return why nothing of an artifact can fit what is installed, or nothing; see `fit` for what else is asked."""
     foreign = {module.partition(".")[0] for module in header["modules"]}.difference(header["packages"])
     if foreign:
         return f"it has kernels of {shown(min(foreign))}, which is not of {shown(header['distribution'])}"
-    misfit = elsewhere(header)
-    if misfit and not header.get("copy") and not installed.is_there(_HUB_KERNELS):
-        return misfit
+    if not header.get("copy") and installed.version(header["distribution"]) is None and not _serves_copies():
+        return f"{shown(header['distribution'])} is not installed"
     return _other("triton", header["triton"])
 
 
-def elsewhere(header: Mapping[str, Any]) -> str:
-    """Return why an artifact that fits can only serve copies of its source in other packages, or nothing."""
+class Fit(Plain):
+    """How an artifact fits that is not `unfit`.
+
+    Args:
+        accepted: Something of it may fit.
+        reason: How much of it does, or why nothing.
+        elsewhere: Why it can only serve copies of its source in other packages, or nothing.
+    """
+
+    __slots__ = ("accepted", "elsewhere", "reason")
+
+    def __init__(self, *, accepted: bool, reason: str, elsewhere: str = "") -> None:
+        self.accepted, self.reason, self.elsewhere = accepted, reason, elsewhere
+
+
+def fit(header: Mapping[str, Any], kernels: Callable[[], list[KernelRecord]]) -> Fit:
+    """Return how an artifact fits that is not `unfit`.
+
+    Releases of a provider often have kernels in common. Of an artifact that was made for another version than is
+    installed, those count whose source files are here as they were there; ``kernels`` returns what is known of them,
+    and is not called for the installed version. Whether texts and globals are the same, too, is decided when a module
+    was imported: `gdn_aot.serving.matching`.
+
+    Raises:
+        GdnAotError: What ``kernels`` does.
+        OSError: Likewise.
+    """
+    why, here = _misfit(header), installed.place_of(header["distribution"])
+    if why and not header.get("copy") and here is not None:
+        known = kernels()
+        same = sum(all(map(partial(_is_source, here), one.sources)) for one in known)
+        if same:
+            said = f"{same} of its {len(known)} kernels have the source that is installed"
+            return Fit(accepted=True, reason=f"fits by its source: {why}; {said}")
+        why += ", where no kernel has the same source"
+    if not why:
+        return Fit(accepted=True, reason="fits")
+    if header.get("copy") or _serves_copies():
+        return Fit(accepted=True, reason=f"fits packages of the same source alone: {why}", elsewhere=why)
+    return Fit(accepted=False, reason=why)
+
+
+def unfit_index(index: Index) -> str:
+    """Return why an artifact serves nothing of the installed provider, or nothing if it may.
+
+    Raises:
+        OSError: The index cannot be read.
+        VerificationError: It is damaged.
+    """
+    found = fit(index.header, index.kernels)
+    return unfit(index.header) or found.elsewhere or (not found.accepted and found.reason) or ""
+
+
+def _fit(artifact: StoredArtifact) -> Fit:
+    try:
+        return fit(artifact.header, lambda: artifact.index.kernels())  # noqa: PLW0108 - reading the index may fail
+    except UNREADABLE as error:
+        return Fit(accepted=False, reason=shown(said(error), 1000))
+
+
+def _misfit(header: Mapping[str, Any]) -> str:
+    """Return what other version or package than the installed provider an artifact was built from, or nothing."""
     if header.get("copy"):
         return f"built from a copy of {shown(header['provider'])}"
     return _other(header["distribution"], header["version"])
 
 
-def fit(header: Mapping[str, Any]) -> str:
-    """Return how an artifact fits that is not `unfit`."""
-    why = elsewhere(header)
-    return f"fits packages of the same source alone: {why}" if why else "fits"
+def _serves_copies() -> bool:
+    return installed.place_of(_HUB_KERNELS) is not None
+
+
+def _is_source(place: str, source: tuple[str, str]) -> bool:
+    path, expected = source
+    return installed.source_sha256(f"{place}/{path}") == expected
 
 
 def _other(name: str, wanted: str) -> str:

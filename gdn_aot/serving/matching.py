@@ -12,10 +12,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot._files import file_sha256
+from gdn_aot.machine.installed import source_sha256
 from gdn_aot.triton_internals import layers, source_text
 
 if TYPE_CHECKING:
@@ -149,16 +148,8 @@ def _check_files(module: Any, record: KernelRecord) -> None:
     for _ in range(record.module.count(".") + (2 if os.path.basename(root) == "__init__.py" else 1)):
         root = os.path.dirname(root)
     for path, expected in record.sources:
-        if _file_sha256(f"{root}/{path}") != expected:
+        if source_sha256(f"{root}/{path}") != expected:
             raise MismatchError(f"{path} is not the file that the artifact was built from")
-
-
-@cache
-def _file_sha256(path: str) -> str:
-    try:
-        return file_sha256(path)
-    except OSError:
-        return ""
 
 
 def _check_text(function: Any, name: str, expected: str) -> None:

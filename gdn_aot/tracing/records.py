@@ -16,6 +16,9 @@ Users = set[tuple[int, int]]
 
 The shape of launches that come from a capture is `NO_SHAPE`."""
 NO_SHAPE = -1
+MISFITS = (AttributeError, ImportError, LookupError, NameError, TypeError)
+"""What Python raises where something is asked for what it does not have: the installed version of a provider is not as
+its workloads take it to be. Whatever else a provider raises is its own refusal of a call."""
 UNUSABLE = "it cannot be used here"
 """How the reason begins why a kernel of a capture is left out that this environment cannot import."""
 
@@ -63,6 +66,10 @@ class Trace(msgspec.Struct):
     """Launches of kernels that are not autotuned, and whose they are."""
     refused: list[tuple[str, str]] = field(default_factory=list)
     """(workload, reason) where the provider itself refused a call on this target."""
+    misfits: list[tuple[str, str]] = field(default_factory=list)
+    """(workload, reason) where a call failed with one of `MISFITS`."""
+    lacking: list[tuple[int, str]] = field(default_factory=list)
+    """(index of a traced shape, why this version of the provider makes no call for it)."""
     left_out: list[tuple[str, str]] = field(default_factory=list)
     """(kernel, reason) for kernels of a capture that cannot be built here."""
     places: list[tuple[int, int, str, int, list[int]]] = field(default_factory=list)

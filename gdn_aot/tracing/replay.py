@@ -14,8 +14,9 @@ from typing import Any
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
-from gdn_aot.launches import config_from_json
-from gdn_aot.tracing.recorder import triton_config
+from gdn_aot.launches import SourceFile, config_from_json
+from gdn_aot.tracing.recorder import describe_kernel, triton_config
+from gdn_aot.tracing.records import MISFITS
 from gdn_aot.triton_internals import interception, relaxing
 from gdn_aot.triton_internals.autotune_keys import alike
 
@@ -30,7 +31,10 @@ class Replayer:
             for name, kernel in kernels.items()
         }
         self._relaxed = {name: kernel.get("relaxations", ()) for name, kernel in kernels.items()}
-        self._cache_keys = {name: kernel["cache_key"] for name, kernel in kernels.items()}
+        self._made_from = {
+            name: (kernel["cache_key"], [SourceFile(*row) for row in kernel["sources"]])
+            for name, kernel in kernels.items()
+        }
         self._sources: dict[str, bool] = {}
         self.launches = 0
         self.hits = 0
@@ -70,8 +74,8 @@ class Replayer:
 
     def _same_source(self, name: str, jit: Any) -> bool:
         if name not in self._sources:
-            known = self._cache_keys.get(name)
-            self._sources[name] = known is None or known == triton_internals.cache_key(jit)
+            here, known = describe_kernel(jit), self._made_from.get(name)
+            self._sources[name] = known is None or known == (here.cache_key, [*here.sources])
         return self._sources[name]
 
     def _miss(self, kernel: str, autotune_key: str, launch_key: str, reason: str) -> None:
@@ -87,13 +91,17 @@ class Replayer:
 
 
 def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Serve a coverage request: sample calls, make them, and count. ``refused`` are those that the provider refused."""
+    """Serve a coverage request: sample calls, make them, and count.
+
+    ``refused`` are those that the provider refused, ``misfits`` those that failed with one of `MISFITS`.
+    """
     replayer = Replayer(request["kernels"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     limits = Limits(**request["limits"])
     workloads = [module.WORKLOADS[name]() for name in request["workloads"] if name in module.WORKLOADS]
     rng = random.Random(request["seed"])  # noqa: S311
     refused: Counter[str] = Counter()
+    misfits: Counter[str] = Counter()
     for _ in range(request["calls"]):
         shape = rng.choice(shapes)
         fitting = [workload for workload in workloads if workload.applies(shape)]
@@ -104,11 +112,13 @@ def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
         try:
             replayer.make(f"{call} on {shape.name} tp {shape.tp} {shape.dtype}", partial(workload.run, shape, call))
         except Exception as error:  # noqa: BLE001
-            refused[f"{workload.name}: {type(error).__name__}: {error}"] += 1
+            counted = misfits if isinstance(error, MISFITS) else refused
+            counted[f"{workload.name}: {type(error).__name__}: {error}"] += 1
     return {
         "calls": request["calls"],
         "launches": replayer.launches,
         "hits": replayer.hits,
         "misses": list(replayer.misses.values()),
         "refused": [{"reason": reason, "count": count} for reason, count in refused.items()],
+        "misfits": [{"reason": reason, "count": count} for reason, count in misfits.items()],
     }

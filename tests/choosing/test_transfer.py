@@ -11,6 +11,7 @@ from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.choosing.transfer import Transfer, nearness, origin, ranked
 from gdn_aot.errors import UsageError
 from gdn_aot.records import tuning as r
+from gdn_aot.records.files import RecordedProvider
 
 A, B, C, D = config(16), config(32), config(64), config(128)
 GOAL = r.Objective(weights={64: 0.1, 2048: 0.9}, bound=1.1)
@@ -218,9 +219,42 @@ def test_a_broken_record_is_an_error_only_where_it_is_asked(tmp_path: Path) -> N
     assert "format: 2 is not a known format version, only 1 is" in caught.value.message
 
 
-def test_records_of_other_versions_and_unknown_targets_are_not_asked(tmp_path: Path) -> None:
+def _of_vllm(version: str, best: r.Config) -> r.TuningRecord:
+    provider = RecordedProvider(name="vllm", distribution="vllm", version=version)
+    return record(kernel([A, B], choice(times(64, 1.0, 1.0), chosen=[A, B].index(best))), provider=provider)
+
+
+def test_a_record_of_a_version_with_the_same_source_counts_as_its_own(tmp_path: Path) -> None:
+    """What vLLM 0.24.0 measured is measured of 0.23.0 and of local versions, too."""
+    records.write(tmp_path, _of_vllm("0.24.0", B))
+    for version in ("0.24.0", "0.23.0", "0.23.0+cu129"):
+        transfer = Transfer(tmp_path, get_target("sm_90"), "vllm", version)
+        first, *_ = transfer.suggest(KERNEL, KEY, [A, B])
+        assert (first.config, first.provenance, len(transfer.own())) == (B, "measured", 1)
+
+
+def test_a_record_of_another_release_is_transferred_where_there_is_none_of_its_own(tmp_path: Path) -> None:
+    """The nearest release first, before other targets of those that are farther, and never another target's first."""
+    records.write(tmp_path, _of_vllm("0.24.0", B))
+    records.write(tmp_path, _of_vllm("0.20.2", A))
+    transfer = Transfer(tmp_path, get_target("sm_90"), "vllm", "0.25.1")
+    first, *_ = transfer.suggest(KERNEL, KEY, [A, B])
+    assert (first.config, first.provenance, transfer.own()) == (B, "transferred", [])
+    assert origin(first.note) == "from sm_90 (NVIDIA H100 80GB HBM3, driver 580.159.04, vllm 0.24.0)"
+    own = record(
+        kernel([A, B], choice(times(64, 1.0, 1.0), chosen=0)),
+        target="sm_80",
+        provider=RecordedProvider(name="vllm", distribution="vllm", version="0.25.1"),
+    )
+    records.write(tmp_path, own)
+    first, *_ = Transfer(tmp_path, get_target("sm_90"), "vllm", "0.25.1").suggest(KERNEL, KEY, [A, B])
+    assert (first.config, origin(first.note)) == (A, "from sm_80 (NVIDIA H100 80GB HBM3, driver 580.159.04)")
+    assert Transfer(tmp_path, get_target("sm_90"), "vllm", "9.9.9").suggest(KERNEL, KEY, [A, B]) == []
+
+
+def test_records_of_unknown_versions_and_targets_are_not_asked(tmp_path: Path) -> None:
     made = record(kernel([A], choice(times(64, 1.0))))
-    for name in ("sm_90/fla-core-0.5.2.json", "sm_90/vllm-0.6.0.json", "sm_91/fla-core-0.6.0.json", "notes.txt"):
+    for name in ("sm_90/fla-core-0.5.9.json", "sm_90/vllm-0.6.0.json", "sm_91/fla-core-0.6.0.json", "notes.txt"):
         r.save(made, tmp_path / name)
     assert _transfer(tmp_path, "sm_80").suggest(KERNEL, KEY, [A]) == []
     assert _transfer(tmp_path / "none", "sm_80").suggest(KERNEL, KEY, [A]) == []

@@ -11,6 +11,7 @@ from doctoring import distribution, driver_library
 from helpers import python
 
 from gdn_aot.artifact.names import make_identifier
+from gdn_aot.catalogue.providers import PROVIDERS, same_source
 from gdn_aot.registry.listing import judge
 from gdn_aot.registry.select import Judged, Request, WantedProvider, WantedVersion, missing_error, select
 
@@ -52,6 +53,32 @@ FLA_5 = One("fla", "0.5.2", "3.6.0", "sm_120")
 EVERYTHING = (
     "is for fla 0.5.2; 0.6.0 is installed, and for sm_90; sm_120 is wanted, and for Triton 3.8.0; 3.6.0 is installed"
 )
+
+
+def test_one_of_the_same_source_is_taken_where_there_is_none_of_the_version() -> None:
+    same = WantedVersion(text="0.23.0", installed=True, same=("0.24.0",))
+    wanted = request("sm_90", providers=(WantedProvider(name="vllm", version=same),))
+    newer, own = (One("vllm", version, "3.6.0", "sm_90") for version in ("0.24.0", "0.23.0"))
+    assert (select([newer], wanted).chosen, select([newer], wanted).missing) == ((newer,), ())
+    both = select([newer, own], wanted)
+    assert both.chosen == (own,)
+    assert both.verdicts[-1] == Judged(
+        identifier=newer.identifier, accepted=False, reason="is for vllm 0.24.0; 0.23.0 is installed"
+    )
+    assert select([One("vllm", "0.24.0", "3.8.0", "sm_90")], wanted).chosen == ()
+
+
+def test_which_versions_have_the_same_source() -> None:
+    assert same_source("vllm", "0.23.0") == ("0.24.0",)
+    assert same_source("vllm", "0.23.0+cu129") == ("0.23.0", "0.24.0")
+    assert same_source("vllm", "0.24.0") == same_source("fla-core", "0.6.0") == same_source("org/name", "0+1") == ()
+    for info in PROVIDERS.values():
+        known = {one.version: one for one in info.versions}
+        for one in filter(lambda one: one.same_as, info.versions):
+            assert known[one.same_as].triton == one.triton
+            assert not known[one.same_as].same_as
+
+
 VLLM = One("vllm", "0.33.0", "3.6.0", "sm_120")
 
 
@@ -159,8 +186,8 @@ def test_auto_and_native(machine: dict[str, str], tmp_path: Path) -> None:
     made = ask(tmp_path, "make_request", DEFAULT, **machine)
     assert made["targets"] == ["sm_90", "sm_120"]
     assert made["native"] is True
-    assert made["providers"][0] == {"name": "fla", "version": {"text": "7.7.7", "installed": True}}
-    assert made["triton"] == {"text": "8.8.8", "installed": True}
+    assert made["providers"][0] == {"name": "fla", "version": {"text": "7.7.7", "installed": True, "same": []}}
+    assert made["triton"] == {"text": "8.8.8", "installed": True, "same": []}
     assert made["loaded"] == []
     assert ask(tmp_path, "machine_request", [], **machine)["targets"] == ["sm_90", "sm_120"]
 
@@ -170,8 +197,8 @@ def test_named(machine: dict[str, str], tmp_path: Path) -> None:
     made = ask(tmp_path, "make_request", [["90,SM_100", "12.0"], "fla", "0.6.0", "3.6.0"], **machine, FAKE_INIT="999")
     assert made["targets"] == ["sm_90", "sm_100", "sm_120"]
     assert made["native"] is False
-    assert made["providers"] == [{"name": "fla", "version": {"text": "0.6.0", "installed": False}}]
-    assert made["triton"] == {"text": "3.6.0", "installed": False}
+    assert made["providers"] == [{"name": "fla", "version": {"text": "0.6.0", "installed": False, "same": []}}]
+    assert made["triton"] == {"text": "3.6.0", "installed": False, "same": []}
     assert ask(tmp_path, "make_request", [["sm_90", "all"], "auto", "auto", "auto"], **machine)["targets"] is None
     mixed = ask(tmp_path, "make_request", [["native,sm_75"], "auto", "auto", "auto"], **machine)
     assert (mixed["targets"], mixed["native"]) == (["sm_90", "sm_120", "sm_75"], False)
@@ -244,5 +271,5 @@ def test_a_lock_file_says_what_nothing_else_does(machine: dict[str, str], tmp_pa
     assert (made["providers"], made["others"]) == ([{"name": "fla", "version": None}], False)
     made = ask(tmp_path, "locked_request", DEFAULT, **machine)
     assert made["targets"] is None
-    assert made["providers"][0]["version"] == {"text": "7.7.7", "installed": True}
-    assert made["triton"] == {"text": "8.8.8", "installed": True}
+    assert made["providers"][0]["version"] == {"text": "7.7.7", "installed": True, "same": []}
+    assert made["triton"] == {"text": "8.8.8", "installed": True, "same": []}

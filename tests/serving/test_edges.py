@@ -246,7 +246,29 @@ def test_another_version_is_refused(serve: Any, tmp_path: Path, distribution: st
     got = serve("install(); become(); decode(); done()", site=tmp_path / "other")
     (verdict,) = got["report"]["artifacts"]
     version = metadata.name.removesuffix(".dist-info").partition("-")[2]
-    assert verdict["reason"] == f"made for {name} {version}, installed is 9.9.9"
+    why = ", where no kernel has the same source" * (name != "triton")
+    assert verdict["reason"] == f"made for {name} {version}, installed is 9.9.9{why}"
+    assert len(got["compiled"]) == 1
+
+
+def test_another_version_of_the_same_source_is_served(serve: Any, tmp_path: Path) -> None:
+    """As a local version, or a release that left the kernels alone; but for a kernel whose file it changed."""
+    packages, site = Path(sysconfig.get_paths()["purelib"]), tmp_path / "other"
+    (metadata,) = packages.glob("fla_core-*.dist-info")
+    shutil.copytree(metadata, site / f"{metadata.name.removesuffix('.dist-info')}+cu129.dist-info")
+    shutil.copytree(packages / "fla", site / "fla", ignore=shutil.ignore_patterns("__pycache__"))
+    got = serve("install(); become(); decode(); done()", site=site)
+    (verdict,) = got["report"]["artifacts"]
+    assert (verdict["accepted"], got["compiled"], got["report"]["refused"]) == (True, [], {})
+    count = len(got["report"]["seeded"])
+    assert f"+cu129; {count} of its {count} kernels have the source that is installed" in verdict["reason"]
+    with (site / "fla/ops/gated_delta_rule/fused_recurrent.py").open("a") as file:
+        file.write("\n")
+    got = serve("install(); become(); decode(); done()", site=site)
+    (verdict,) = got["report"]["artifacts"]
+    assert f"{count - 1} of its {count} kernels" in verdict["reason"]
+    (refused,) = got["report"]["refused"].values()
+    assert refused == "fla/ops/gated_delta_rule/fused_recurrent.py is not the file that the artifact was built from"
     assert len(got["compiled"]) == 1
 
 

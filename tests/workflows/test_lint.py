@@ -170,12 +170,16 @@ def test_a_step_is_one_plain_command() -> None:
             assert not re.search(r"[|&;<>()`\n]", step.get("run", "").rstrip()), f"{path.name}: {step['name']}"
 
 
+OTHERS = {"3.7": "triton37", "3.8": "triton38"}
+"""Targets for the versions of Triton beside that of the environment."""
+
+
 def test_python_and_triton_of_ci() -> None:
     matrix = load(WORKFLOWS / "ci.yml")["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python"] == ["3.10", "3.11", "3.12", "3.13"]
-    assert {row["triton"]: row["target"] for row in matrix["include"]} == {"3.6": "unit", "3.8": "triton38"}
-    assert matrix["triton"] == ["3.6", "3.8"]
-    for triton, pins in (("3.6", "test"), ("3.8", "triton38")):
+    assert {row["triton"]: row["target"] for row in matrix["include"]} == OTHERS | {"3.6": "unit"}
+    assert matrix["triton"] == ["3.6", *OTHERS]
+    for triton, pins in (("3.6", "test"), *OTHERS.items()):
         assert re.search(
             rf"^triton=={re.escape(triton)}\.", (ROOT / f"constraints/{pins}.txt").read_text(), re.MULTILINE
         )
@@ -208,4 +212,4 @@ def test_make_has_the_targets_of_ci() -> None:
         if step.get("run", "").startswith("make ")
     ]
     assert set(named) == {"lint", "types", '"$TARGET"', "vllm", "nightly"}
-    assert {"lint", "types", "unit", "triton38", "vllm", "nightly"} <= set(targets)
+    assert {"lint", "types", "unit", *OTHERS.values(), "vllm", "nightly"} <= set(targets)

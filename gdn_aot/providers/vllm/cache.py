@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
+from vllm.model_executor.layers.mamba import abstract
 from vllm.model_executor.layers.mamba.mamba_utils import MambaStateDtypeCalculator, MambaStateShapeCalculator
 from vllm.v1.kv_cache_interface import MambaSpec
 
@@ -52,11 +53,11 @@ def deployments(shape: ModelShape) -> tuple[Deployment, ...]:
     if alignment > 1 and shape.kv_heads:
         cached = [replace(one, aligned=alignment) for one in found]
         found += [one for one in cached if page_size(shape, one) != page_size(shape, replace(one, aligned=1))]
-    drafted = [one for one in found if one.drafts]
+    dtype = DTYPES[shape.dtype]
     found += [
         replace(one, fused=True)
-        for one in drafted
-        if vllm_versions.fuses_decode(shape, DTYPES[shape.dtype], state_dtypes(shape, one))
+        for one in found
+        if vllm_versions.fuses_decode(shape, dtype, state_dtypes(shape, one), drafts=one.drafts > 0)
     ]
     return tuple(found)
 
@@ -174,14 +175,11 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
     if hasattr(Platform, "_align_hybrid_block_size"):
         current = mock.patch("vllm.config.vllm.set_current_vllm_config", contextlib.nullcontext)
         with found, current, contextlib.ExitStack() as stack:
-            if hasattr(Platform, "_find_non_ssm_backends"):  # from 0.33 on
+            if hasattr(Platform, "_find_non_ssm_backends"):  # from 0.31 on
                 stack.enter_context(mock.patch.object(Platform, "_find_non_ssm_backends", return_value=[Backend]))
-                from vllm.model_executor.layers.mamba import abstract
-
-                asked = mock.patch.object(
-                    abstract, "get_mamba_prefill_checkpoint_alignment", return_value=deployment.aligned
-                )
-                stack.enter_context(asked)
+            asked = "get_mamba_prefill_checkpoint_alignment"
+            if hasattr(abstract, asked):  # from 0.33 on
+                stack.enter_context(mock.patch.object(abstract, asked, return_value=deployment.aligned))
             Platform._align_hybrid_block_size(config, Backend)  # noqa: SLF001
         return
     from vllm.model_executor.models import config as rules  # up to 0.19

@@ -1,8 +1,7 @@
 """What serving engines launch on a card by their own choice: which of their GDN kernels they use only if told to.
 
 Read in vLLM's sources (``_resolve_gdn_prefill_backend``, ``ChunkGatedDeltaRule``,
-``_fused_gdn_decode_unsupported_reason``) of 0.17.1, 0.19.1, 0.20.2, 0.24.0 and
-0.33.0; nothing of an engine is imported.
+``_fused_gdn_decode_unsupported_reason``) of every minor release from 0.17 to 0.33; nothing of an engine is imported.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from dataclasses import dataclass
 _VLLM_PREFILL = ("chunk_delta_h", "chunk_o", "chunk_scaled_dot_kkt", "cumsum", "solve_tril", "wy_fast")
 """Last parts of the modules whose kernels make vLLM's chunked prefill. What comes before and after them (convolution,
 preparation, gated norm) and decode are Triton's whatever the prefill is."""
-_FIRST_WITH_OPTION = (0, 19)
-"""``--gdn-prefill-backend``: 0.19.1 has it, 0.17.1 does not."""
-_FIRST_WITH_FUSED_DECODE = (0, 33)
+_FIRST_WITH_OPTION = (0, 18)
+"""Of ``--gdn-prefill-backend``."""
+_FIRST_WITH_FUSED_DECODE = (0, 28)
 _VLLM_UPDATE = re.compile(r"vllm\..+\.ops\.fused_sigmoid_gating:")
 _VLLM = re.compile(rf"vllm\.(?:.+\.)?(?:fla|flash_linear_attention)\.ops\.(?:{'|'.join(_VLLM_PREFILL)}):")
 
@@ -58,8 +57,8 @@ def conditions(
     if update and number >= _FIRST_WITH_FUSED_DECODE and capability >= (8, 0):
         reason = (
             "vLLM takes a CUDA operator of its own for steps in which every request has drafts, for bf16 models with "
-            "heads of 128 dimensions that are not interleaved as Qwen3-Next's are; with VLLM_GDN_DECODE_KERNEL=triton, "
-            "and for other steps and models, it launches these"
+            "heads of 128 dimensions that are not interleaved as Qwen3-Next's are (0.28: with eight value heads to a "
+            "key head); with VLLM_GDN_DECODE_KERNEL=triton, and for other steps and models, it launches these"
         )
         found.append(Condition(kernels=update, reason=reason))
     return tuple(found)
@@ -71,9 +70,9 @@ def _vllm_prefill(version: tuple[int, int], capability: tuple[int, int]) -> str 
     match capability:
         case (9, 0):
             return ""
-        case (10, _) if version >= (0, 24):
+        case (10, _) if version >= (0, 22):
             return bounded
-        case (12, _) if version >= (0, 33):
+        case (12, _) if version >= (0, 30):
             return bounded
         case _:
             return None

@@ -91,6 +91,7 @@ def _builder(shape: ModelShape, deployment: Deployment, device: str, *, graph: b
     speculative = SimpleNamespace(
         num_speculative_tokens=drafts, parallel_drafting=False, use_eagle_block_drop=lambda: False
     )
+    heads = SimpleNamespace(linear_key_head_dim=shape.k_dim)
     config = SimpleNamespace(
         compilation_config=SimpleNamespace(
             cudagraph_mode=SimpleNamespace(has_full_cudagraphs=lambda: graph), max_cudagraph_capture_size=None
@@ -99,7 +100,7 @@ def _builder(shape: ModelShape, deployment: Deployment, device: str, *, graph: b
         scheduler_config=SimpleNamespace(max_num_seqs=1024),
         parallel_config=SimpleNamespace(decode_context_parallel_size=1),
         cache_config=SimpleNamespace(mamba_cache_mode="none"),
-        model_config=SimpleNamespace(hf_text_config=SimpleNamespace(linear_key_head_dim=shape.k_dim)),
+        model_config=SimpleNamespace(hf_text_config=heads, hf_config=heads),  # 0.22 reads the second
         additional_config={"gdn_prefill_backend": "triton"},
         use_v2_model_runner=False,
         num_hash_lookahead_tokens=0,
@@ -195,7 +196,7 @@ def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterat
     layer.A_log, layer.dt_bias = tensors["A_log"], tensors["dt_bias"]
     layer.norm = _norm(shape, tensors["norm_weight"]) if step.deployment.fused else lambda core, _gate: core
     layer.enable_packed_recurrent_decode = step.packed
-    layer.enable_fused_gdn_spec_decode = step.deployment.fused
+    layer.enable_fused_gdn_spec_decode = layer.enable_fused_gdn_decode = step.deployment.fused  # the second: up to 0.31
     layer.gdn_decode_kernel = "cuda" if step.deployment.fused else "triton"
     context = ForwardContext(
         no_compile_layers={PREFIX: layer},

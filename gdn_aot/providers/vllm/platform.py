@@ -26,7 +26,7 @@ _EXTENSION = re.compile(r"vllm\.(?:\w+\.)*\w+_C\w*|vllm\.cumem_allocator")
 _QUESTION = re.compile(r"torch\.ops\.(\w+)\.(\w*support(?:s|ed)\w*)\(")
 """Calls in ``vllm/_custom_ops.py`` that ask an extension what it supports."""
 _CALLED = ("fused_gdn_decode_post_conv_mtp",)
-"""Operators of the extension ``_C`` that a Gated Delta Net layer calls, from 0.33 on: nothing stands in for each."""
+"""Operators of the extension ``_C`` that a Gated Delta Net layer calls, from 0.28 on: nothing stands in for each."""
 
 
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):

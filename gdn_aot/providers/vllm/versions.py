@@ -31,18 +31,19 @@ def _module(name: str) -> Any:
 
 def _classes() -> tuple[dict[str, Any], Any]:
     """Return the layer class of each `ModelShape.layer`, and the operator of chunks."""
-    current = _module("layers.mamba.gdn.qwen_gdn_linear_attn")  # from 0.24 on
+    current = _module("layers.mamba.gdn.qwen_gdn_linear_attn")  # from 0.22 on
     if current is not None:
         qwen = current.QwenGatedDeltaNetAttention
         olmo = _module("layers.mamba.gdn.olmo_gdn_linear_attn").OlmoHybridGatedDeltaNetAttention
         return {INTERLEAVED: qwen, QWEN: qwen, OLMO: olmo}, current.ChunkGatedDeltaRule
-    shared = _module("layers.mamba.gdn_linear_attn")  # 0.18 to 0.23
+    hybrid = _module("models.olmo_hybrid")  # from 0.18 on
+    olmo = {OLMO: hybrid.OlmoHybridGatedDeltaNet} if hybrid else {}
+    shared = _module("layers.mamba.gdn_linear_attn")  # 0.19 to 0.21
     if shared is not None:
         qwen = shared.GatedDeltaNetAttention
-        found = {INTERLEAVED: qwen, QWEN: qwen, OLMO: _module("models.olmo_hybrid").OlmoHybridGatedDeltaNet}
-        return found, shared.ChunkGatedDeltaRule
+        return {INTERLEAVED: qwen, QWEN: qwen, **olmo}, shared.ChunkGatedDeltaRule
     first = _module("models.qwen3_next")
-    found = {INTERLEAVED: first.Qwen3NextGatedDeltaNet, QWEN: _module("models.qwen3_5").Qwen3_5GatedDeltaNet}
+    found = {INTERLEAVED: first.Qwen3NextGatedDeltaNet, QWEN: _module("models.qwen3_5").Qwen3_5GatedDeltaNet, **olmo}
     return found, first.ChunkGatedDeltaRule
 
 
@@ -81,13 +82,17 @@ def checkpoint_alignment(shape: ModelShape) -> int:
     return int(module.FLASHINFER_GDN_CHECKPOINT_ALIGNMENT) if backend == "flashinfer" else 1
 
 
-def fuses_decode(shape: ModelShape, model: torch.dtype, states: tuple[torch.dtype, torch.dtype]) -> bool:
+def fuses_decode(
+    shape: ModelShape, model: torch.dtype, states: tuple[torch.dtype, torch.dtype], *, drafts: bool
+) -> bool:
     """Say whether a layer has a CUDA operator for steps of drafts, which it then takes unless it is told not to.
 
-    ``states`` are the dtypes of the convolution's window and of the recurrent state.
+    What makes the norm, too, is then the operator that runs the layer's core: up to 0.31 also in deployments without
+    drafts. ``states`` are the dtypes of the convolution's window and of the recurrent state.
     """
-    why_not = getattr(LAYERS.get(shape.layer), "_fused_gdn_decode_unsupported_reason", None)  # from 0.33 on
-    if why_not is None:
+    layer_class: Any = LAYERS.get(shape.layer)
+    why_not = getattr(layer_class, "_fused_gdn_decode_unsupported_reason", None)  # from 0.28 on
+    if why_not is None or (not drafts and "enable_fused_gdn_decode" not in inspect.getsource(layer_class.__init__)):
         return False
     layer = SimpleNamespace(
         get_state_dtype=lambda: states,

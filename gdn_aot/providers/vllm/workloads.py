@@ -25,6 +25,7 @@ from gdn_aot.providers.vllm import cache as vllm_cache
 from gdn_aot.providers.vllm import layer as vllm_layer
 from gdn_aot.providers.vllm import reference as vllm_reference
 from gdn_aot.providers.vllm import steps as vllm_steps
+from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.contentless import contentless
 from gdn_aot.providers.vllm.inspection import place
 from gdn_aot.providers.vllm.relaxations import RELAXATIONS
@@ -43,13 +44,22 @@ if TYPE_CHECKING:
 
 try:
     from vllm.model_executor.layers.fla.ops.layernorm_guard import rmsnorm_fn
-except ModuleNotFoundError:  # from 0.33 on
+except ModuleNotFoundError:  # from 0.26 on
     from vllm.third_party.flash_linear_attention.ops.layernorm_guard import rmsnorm_fn
 
-__all__ = ["RELAXATIONS", "WORKLOADS", "place"]
+__all__ = ["RELAXATIONS", "WORKLOADS", "lacks", "place"]
 
 _GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
 """The module that asks for the SM count."""
+
+
+def lacks(shape: ModelShape) -> str:
+    """Return why this version of vLLM cannot be traced for a model, or nothing."""
+    if shape.layer not in vllm_versions.LAYERS:
+        return "this version of vLLM has no layer for it"
+    return "" if shape.kv_heads else "the catalogue has no attention layers of it, on which its cache depends"
+
+
 CHUNK = 64
 """Tokens of a chunk of the prefill kernels."""
 
