@@ -68,6 +68,7 @@ triton38: $(STAMP38)  ## what depends on Triton's internals, with Triton 3.8
 
 vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; VLLM=0.33.0 (not part of make test)
 	$(BINV)/python -m pytest tests/providers/test_vllm.py
+	$(BINV)/python -m pytest tests/providers/test_vllm_deployment.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
 
 headline = @printf '\n== %s of 9: %s\n   %s\n' $(1) '$(2)' '$(3)'

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot.errors import GdnAotError, UnsupportedTritonError
+from gdn_aot.errors import DeploymentError, GdnAotError, UnsupportedTritonError
 from gdn_aot.machine.child import Child, EndedError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Worker(Child):
                 "derive": derive,
                 "tokens": list(tokens),
                 "capture": {"name": capture.name, "kernels": capture.plain} if capture else None,
+                "deployment": msgspec.to_builtins(wanted.deployment),
                 "extras": msgspec.to_builtins(dict(extras or {})),
             }
         )
@@ -134,6 +135,8 @@ class Worker(Child):
             how = f" ended with status {error.status}" if error.status is not None else f": {error.reason}"
             raise WorkerEndedError(f"{who}{how}\n{self.log_tail()}") from None
         if message["event"] == "error":
+            if message["kind"] == DeploymentError.__name__:
+                raise DeploymentError(message["message"], hint=message["hint"])
             if message["kind"] == "UnsupportedTritonError":
                 raise UnsupportedTritonError(message["message"])
             raise WorkerError(f"{who} failed: {message['kind']}: {message['message']}\n{self.log_tail()}")

@@ -14,7 +14,7 @@ from gdn_aot.launches import Config, Kernel, KernelKey, Key, Specialization
 Users = set[tuple[int, int]]
 """Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`).
 
-The shape of launches that come from a capture is `NO_SHAPE`."""
+The shape of launches that come from a capture, or from an engine as a whole, is `NO_SHAPE`."""
 NO_SHAPE = -1
 UNUSABLE = "it cannot be used here"
 """How the reason begins why a kernel of a capture is left out that this environment cannot import."""
@@ -68,6 +68,8 @@ class Trace(msgspec.Struct):
     places: list[tuple[int, int, str, int, list[int]]] = field(default_factory=list)
     """Of a trace for tuning, the calls that are needed: (shape, tokens, workload, number among the workload's calls,
     indices of the autotune keys that no call before it had at so many tokens)."""
+    resolved: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """What the engine made of the arguments of a deployment."""
     calls: int = 0
 
     def key_of(self, tuning: Tuning) -> KernelKey:
