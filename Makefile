@@ -70,6 +70,7 @@ triton37 triton38:
 
 vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; VLLM=0.33.0 (not part of make test)
 	$(BINV)/python -m pytest tests/providers/test_vllm.py
+	$(BINV)/python -m pytest tests/providers/test_vllm_deployment.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_start.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/doctor/test_start_vllm.py

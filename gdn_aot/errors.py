@@ -76,6 +76,12 @@ class MatrixError(UsageError, code="matrix", hint="docs/reference/matrix.md says
     """A matrix file is malformed or asks for what cannot be."""
 
 
+class DeploymentError(
+    UsageError, code="deployment", hint="docs/how-to/vllm.md, A whole deployment, says what a description holds"
+):
+    """A description of a deployment is malformed, or the engine refuses it."""
+
+
 class ProviderMissingError(UsageError, code="provider-missing"):
     """The provider's distribution is not installed here."""
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gdn_aot import deployment
 from gdn_aot.artifact import manifest_json
 from gdn_aot.capture import form as capture
 from gdn_aot.codec import Form
@@ -19,6 +20,7 @@ FORMS: dict[str, Form[Any]] = {
     "tuning": tuning.FORM,
     "numerics": numerics.FORM,
     "matrix": matrix.FORM,
+    "deployment": deployment.FORM,
     "registry": INDEX_FORM,
     "lock": LOCK_FORM,
 }

@@ -14,12 +14,13 @@ from gdn_aot.artifact.cubins import is_known
 from gdn_aot.artifact.launch_key import LaunchKeys
 from gdn_aot.artifact.manifest import BinaryRow, Parts
 from gdn_aot.artifact.names import (
+    DEPLOYMENT,
     MAX_CHOICES,
     MAX_HEADER,
     MAX_MODULES,
     MAX_PLACED,
     MAX_PLACED_FILES,
-    is_capture,
+    is_single,
     make_identifier,
 )
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -79,6 +80,9 @@ def _check_identity(file: ManifestHead) -> Iterator[Problem]:
     expected = make_identifier(provider.name, provider.version, file.triton.version, target.name, file.workloads)
     if file.identifier != expected:
         yield Problem("identifier", f"is not what the fields below give, {_short(expected)}")
+    named = [name for name in file.workloads if name.startswith(DEPLOYMENT)]
+    if named != ([DEPLOYMENT + file.deployment.asked.digest] if file.deployment else []):
+        yield Problem("deployment", f"is not the one that the workloads name as {DEPLOYMENT}...")
     major, minor = target.capability
     if target.name != f"sm_{major}{minor}" or not 0 <= minor <= 9:  # noqa: PLR2004
         yield Problem("target.capability", f"[{major}, {minor}] is not that of {_short(target.name)}")
@@ -226,7 +230,7 @@ def _check_users(file: ManifestFile) -> Iterator[Problem]:
 
 def _check_empty(file: ManifestFile) -> Iterator[Problem]:
     models, workloads = file.parts.models, file.parts.workloads
-    captures = {number for number, name in enumerate(file.workloads) if is_capture(name)}
+    captures = {number for number, name in enumerate(file.workloads) if is_single(name)}
     for where, row in _rows(file, "models"):
         if not models[row.models] and captures.isdisjoint(workloads[row.workloads]):
             yield Problem(where, "is empty")

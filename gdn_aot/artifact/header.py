@@ -30,6 +30,7 @@ def header_of(manifest: Mapping[str, Any], sha256: str, manifest_sha256: str) ->
         "max_batch": manifest["max_batch"],
         "modules": sorted({kernel["module"] for kernel in kernels}),
         "packages": [info.package],
+        **({"card": manifest["deployment"]["card"]} if manifest.get("deployment") else {}),
         **({"copy": True} if provider["distribution"] != info.distribution else {}),
         "kernels": len(kernels),
         "choices": sum(len(kernel["choices"]) for kernel in kernels),

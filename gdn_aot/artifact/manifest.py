@@ -14,6 +14,7 @@ from gdn_aot import launches
 from gdn_aot.artifact import names
 from gdn_aot.artifact.names import MAX_BLOB, MAX_IDENTIFIER
 from gdn_aot.codec import Commit, Digest, Integer, Record, TargetName
+from gdn_aot.deployment import Built
 from gdn_aot.launches import ArgumentPath, Config, Json, Key, Resources, Specialization
 
 FORMAT = names.FORMAT
@@ -155,7 +156,7 @@ class Build(Record):
     """Version of the zstd library; other versions may compress to other bytes."""
 
 
-class ManifestHead(Record):
+class ManifestHead(Record, omit_defaults=True):
     """All of a manifest but the kernels that the artifact has."""
 
     format: Integer
@@ -174,9 +175,11 @@ class ManifestHead(Record):
     build: Build
     blobs: tuple[Blob, ...]
     """Every blob file, in the order in which they are first referred to. Filled in by ``archive.write_artifact``."""
+    deployment: Built | None = None
+    """The one deployment that it was built for; most are for every one, and their file has no such key."""
 
 
-class Manifest(ManifestHead, omit_defaults=True):
+class Manifest(ManifestHead, kw_only=True, omit_defaults=True):
     """What an artifact says about itself."""
 
     kernels: tuple[PackedKernel, ...]
@@ -220,7 +223,7 @@ class Parts(Record):
     workloads: tuple[Indices, ...]
 
 
-class ManifestFile(ManifestHead, omit_defaults=True):
+class ManifestFile(ManifestHead, kw_only=True, omit_defaults=True):
     """``manifest.json``: a manifest whose binaries name by number what they share."""
 
     parts: Parts

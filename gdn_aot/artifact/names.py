@@ -1,4 +1,4 @@
-"""What artifacts, their files and the workloads of captures are called. Serving processes import it: it is light."""
+"""What artifacts, their files and workloads of one deployment are called. Serving processes import it: it is light."""
 
 from __future__ import annotations
 
@@ -32,23 +32,27 @@ CAPTURE = "capture-"
 """Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
 
 
+DEPLOYMENT = "deployment-"
+"""Beginning of the workload that stands for a deployment that was described; the rest is from its digest."""
+
+
 def beside(file: str, end: str) -> str:
     """Return the path of what lies beside an artifact file under its name, with another end in place of `SUFFIX`."""
     return f"{file.removesuffix(SUFFIX)}{end}"
 
 
-def is_capture(workload: str) -> bool:
-    """Say whether a workload stands for a capture."""
-    return workload.startswith(CAPTURE)
+def is_single(workload: str) -> bool:
+    """Say whether a workload stands for one deployment: for a capture of it, or for a description."""
+    return workload.startswith((CAPTURE, DEPLOYMENT))
 
 
 def make_identifier(provider: str, version: str, triton: str, target: str, workloads: Sequence[str] = ()) -> str:
     """Return the identifier of an artifact, for example ``fla0.6.0-triton3.6.0-sm_120``.
 
-    One that was built from a capture ends in that workload's name: it is for one deployment, and may lie beside the one
-    for all.
+    One that was built from a capture, or for a deployment, ends in that workload's name: it may lie beside the one for
+    all.
     """
-    return "-".join([f"{provider}{version}", f"triton{triton}", target, *filter(is_capture, workloads)])
+    return "-".join([f"{provider}{version}", f"triton{triton}", target, *filter(is_single, workloads)])
 
 
 def file_name(identifier: str) -> str:

@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 
 def cover(
-    manifest: Manifest, shapes: Sequence[ModelShape], workloads: Sequence[str], *, calls: int, seed: int
+    manifest: Manifest,
+    shapes: Sequence[ModelShape],
+    workloads: Sequence[str],
+    *,
+    calls: int,
+    seed: int,
+    engine: bool = False,
 ) -> dict[str, Any]:
-    """Replay ``calls`` random calls against an artifact's keys.
+    """Replay ``calls`` random calls against an artifact's keys; with ``engine``, as many of its deployment's engine.
 
     Returns what `gdn_aot.tracing.replay.replay` returns; misses of kernels and keys that the manifest itself lists as
     not covered are under ``not_covered`` instead of ``misses``.
@@ -43,6 +49,9 @@ def cover(
                     Limits(max_tokens=manifest.max_tokens, max_batch=manifest.max_batch, mode=manifest.mode)
                 ),
                 "workloads": list(workloads),
+                "deployment": msgspec.to_builtins(manifest.deployment.asked)
+                if engine and manifest.deployment
+                else None,
                 "calls": calls,
                 "seed": seed,
             }

@@ -17,6 +17,7 @@ from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names
 from gdn_aot.artifact.archive import epoch_from_environment
 from gdn_aot.catalogue.models import distinct
+from gdn_aot.deployment import Built
 from gdn_aot.errors import ProviderMissingError
 from gdn_aot.machine.environment import find_program
 from gdn_aot.machine.kernel_package import LICENSE
@@ -89,6 +90,7 @@ def make_manifest(
         not_covered=_not_covered(trace, choices, lacking),
         numerics=numerics,
         blobs=(),
+        deployment=Built.of(wanted.deployment, trace.resolved) if wanted.deployment else None,
         build=m.Build(
             tool=f"gdn-aot {__version__}",
             commit=commit,

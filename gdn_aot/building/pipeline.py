@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import to_builtins
+
 from gdn_aot.artifact import archive, cost
 from gdn_aot.artifact.names import file_name
 from gdn_aot.building import pack
@@ -317,6 +319,7 @@ def _traced(
         named,
         list(tokens),
         (wanted.capture.name, wanted.capture.plain) if wanted.capture else None,
+        wanted.deployment and to_builtins(wanted.deployment),
     )
     stored = job.cache.trace(key)
     if stored is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
@@ -108,6 +108,10 @@ class Model(Layers):
     """Where the figures of the attention layers and the dtype of the state are from."""
     context_source: str = ""
     """Where `Layers.context` is from."""
+    config: dict[str, Any] = field(default_factory=dict, hash=False)
+    """What of the checkpoint's ``config.json`` is not the default of its class in transformers; empty if not known."""
+    config_source: str = ""
+    """Where `config`, and that the rest is the default, is from."""
 
     def indivisible(self, tp: int) -> str | None:
         """Return why a tensor-parallel size does not divide this model, or None if it does."""

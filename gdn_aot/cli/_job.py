@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.models import Selection
     from gdn_aot.catalogue.providers import Limits, ProviderInfo
     from gdn_aot.catalogue.targets import Target
+    from gdn_aot.deployment import Deployment
     from gdn_aot.tracing.captured import CapturedKernels
 
 _SHOWN = 12
@@ -33,6 +34,7 @@ def make_job(
     limits: Limits,
     options: Mapping[str, Any],
     capture: CapturedKernels | None = None,
+    deployment: Deployment | None = None,
     **more: Any,
 ) -> Job:
     """Return the job that a command's options ask for; ``more`` are fields of it that commands do not share.
@@ -52,6 +54,7 @@ def make_job(
         limits=limits,
         workloads=select_workloads(provider, limits.mode, options["workload"], options["exclude_workload"]),
         capture=capture,
+        deployment=deployment,
     )
     cache = BuildCache(options["cache_dir"]) if options["cache_dir"] else default_cache()
     run = {name: options[name] for name in ("jobs", "timeout", "output")}

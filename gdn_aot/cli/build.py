@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from gdn_aot._files import file_sha256, is_folder
 from gdn_aot._text import plural
 from gdn_aot.cli import _executor, _options
+from gdn_aot.cli._deployment import selected_deployment
 from gdn_aot.cli._job import (
     captured_archs,
     check_output,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 20
 _SAID_BY_ROW = (
     "arch", "model", "tp", "shape", "dtype", "provider", "mode", "max_tokens", "max_batch", "workload",
-    "exclude_workload", "package", "capture", "candidates",
+    "exclude_workload", "package", "capture", "deployment", "candidates",
 )  # fmt: skip
 """Parameters of build that decide what is in the artifact."""
 
@@ -63,6 +64,10 @@ _SAID_BY_ROW = (
 @_options.many(
     "--capture", None, "Also build every launch of this file of gdn-aot capture; repeatable.", type=_options.path
 )
+@click.option(
+    "--deployment", metavar="FILE|KEY=VALUE,...",
+    help="Also build every kernel that the engine itself launches as this describes it: card=NAME, and its options.",
+)  # fmt: skip
 @_options.default(
     "--candidates", "chosen", "all also packs the candidates that were not chosen, for tuning.",
     type=click.Choice(["chosen", "all"]),
@@ -104,6 +109,10 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, allow_spills: bool
     provider = get_provider(captured.provider if captured else options["provider"])
     if options["package"]:
         provider = _copied(provider, options)
+    deployment = None
+    if options["deployment"]:
+        deployment, changed = selected_deployment(provider, options)
+        options |= changed
     targets = selected_targets(options["arch"] or (captured_archs(captured) if captured else ()))
     selection = selected_shapes(provider, options, captured=captured is not None)
     usual = matrix.parent / "numerics"
@@ -117,6 +126,7 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, allow_spills: bool
         ),
         options,
         captured,
+        deployment,
         tuning_root=tuning_root(options["tuning"], matrix.parent),
         all_candidates=options["candidates"] == "all",
         keep_going=keep_going,

@@ -27,7 +27,12 @@ _MISSED = 5
 @_options.many("--model", "NAME", "Model of the catalogue; repeatable, or all.")
 @click.option("--tp", metavar="N,...", help="Tensor-parallel sizes.  [default: the artifact's]")
 @_options.many("--workload", "GLOB", "Only these call patterns; repeatable.")
-@_options.default("--calls", 1000, "Random calls.", type=click.IntRange(min=1))
+@_options.default(
+    "--calls",
+    1000,
+    "Random calls; as many again of the engine that the artifact was built for, if of one.",
+    type=click.IntRange(min=1),
+)
 @_options.default("--seed", 0, "Seed of the traffic.")
 @_options.as_json
 def command(
@@ -48,7 +53,7 @@ def command(
     provider = get_provider(manifest.provider.name)
     workloads = select_workloads(provider, manifest.mode, workload, ())
     shapes = _selected(built_shapes(manifest), model, parse_tp(tp) if tp else None)
-    result = cover(manifest, shapes, workloads, **traffic)
+    result = cover(manifest, shapes, workloads, engine=not workload, **traffic)
     result["seconds"] = round(time.monotonic() - start, 3)
     if as_json:
         emit_json(result)

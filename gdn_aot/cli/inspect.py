@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.cost import Cost, Reserve
     from gdn_aot.artifact.manifest import Manifest, PackedKernel
     from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.deployment import Built
     from gdn_aot.records.expected import Expected
 
 
@@ -99,6 +100,8 @@ def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterat
     yield f"triton      {manifest.triton.version}, ptxas {manifest.triton.ptxas}"
     yield f"covers      {manifest.mode}, {manifest.max_tokens} tokens, dense batches of {manifest.max_batch}"
     yield f"workloads   {', '.join(manifest.workloads)}"
+    if manifest.deployment:
+        yield from _deployment(manifest.deployment)
     yield f"numerics    {manifest.numerics.status} {manifest.numerics.detail}".rstrip()
     yield f"built by    {build.tool}{commit}"
     yield f"file        {sizes['file']} bytes, sha256 {artifact.sha256}"
@@ -141,6 +144,15 @@ def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterat
         yield ""
         yield "no workload covers (gdn-aot capture records what is launched, build --capture builds it)"
         yield from (f"  {call}" + f"; {instead}" * bool(instead) for call, instead in calls)
+
+
+def _deployment(built: Built) -> Iterator[str]:
+    yield f"deployment  {built.model} on {built.card}, with " + ", ".join(
+        f"{name}={value}" for name, value in built.engine
+    )
+    if built.environment:
+        yield "            " + " ".join(f"{name}={value}" for name, value in built.environment)
+    yield "engine      " + ", ".join(f"{name}={value}" for name, value in built.resolved)
 
 
 def _cost(cost: Cost, reserve: Reserve | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot.errors import GdnAotError, UnsupportedProviderError, UnsupportedTritonError
+from gdn_aot.errors import DeploymentError, GdnAotError, UnsupportedProviderError, UnsupportedTritonError
 from gdn_aot.machine.child import Child, EndedError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Worker(Child):
                 "derive": derive,
                 "tokens": list(tokens),
                 "capture": {"name": capture.name, "kernels": capture.plain} if capture else None,
+                "deployment": msgspec.to_builtins(wanted.deployment),
                 "extras": msgspec.to_builtins(dict(extras or {})),
             }
         )
@@ -137,6 +138,8 @@ class Worker(Child):
             how = f" ended with status {error.status}" if error.status is not None else f": {error.reason}"
             raise WorkerEndedError(f"{who}{how}\n{self.log_tail()}") from None
         if message["event"] == "error":
+            if message["kind"] == DeploymentError.__name__:
+                raise DeploymentError(message["message"], hint=message["hint"])
             if message["kind"] in _RAISED:
                 raise _RAISED[message["kind"]](message["message"])
             raise WorkerError(f"{who} failed: {message['kind']}: {message['message']}\n{self.log_tail()}")

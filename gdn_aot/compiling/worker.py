@@ -22,13 +22,17 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import convert
+
 from gdn_aot import triton_internals
 from gdn_aot.artifact import elf
+from gdn_aot.artifact.names import DEPLOYMENT
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, digest
 from gdn_aot.compiling.proxy import proxy_for
+from gdn_aot.deployment import Deployment
 from gdn_aot.errors import NotWritableError, UnsupportedProviderError
 from gdn_aot.launches import config_from_json
 from gdn_aot.machine import installed, pool
@@ -36,7 +40,7 @@ from gdn_aot.providers import lacking, load
 from gdn_aot.providers.copies import stand_in
 from gdn_aot.tracing import captured_calls, stub, wide
 from gdn_aot.tracing.recorder import TraceRecorder
-from gdn_aot.tracing.records import MISFITS, Trace
+from gdn_aot.tracing.records import MISFITS, NO_SHAPE, Trace
 from gdn_aot.tracing.relax import Relaxer
 
 if TYPE_CHECKING:
@@ -94,6 +98,8 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     if capture := request.get("capture"):
         made.workloads.append(capture["name"])
         made.left_out = captured_calls.trace(recorder, capture["kernels"], request["target"], len(made.workloads) - 1)
+    if asked := request.get("deployment"):
+        made.workloads.append(_deployed(module, recorder, asked, len(made.workloads), refusals))
     if not (tokens or copy):
         made.placed, made.unplaced = getattr(module, "place", _place_nothing)(shapes)
     for (misfit, name, reason), call in refusals.items():
@@ -104,6 +110,22 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
 def _place_nothing(shapes: list[ModelShape]) -> tuple[list[Any], list[Any]]:
     del shapes
     return [], []
+
+
+def _deployed(
+    module: Any, recorder: TraceRecorder, asked: dict[str, Any], index: int, refusals: dict[tuple[bool, str, str], str]
+) -> str:
+    """Record what an engine launches for a deployment. Returns the name of the workload that stands for it."""
+    deployment = convert(asked, Deployment)
+    name = DEPLOYMENT + deployment.digest
+    with module.deployed(deployment) as engine:
+        recorder.trace.resolved = engine.resolved
+        for call, run in engine.calls():
+            try:
+                recorder.record(run, (NO_SHAPE, index))
+            except Exception as error:  # noqa: BLE001
+                refusals.setdefault((isinstance(error, MISFITS), name, _message(error)), call)
+    return name
 
 
 def _more(request: dict[str, Any]) -> Callable[[str, list[Config]], list[Config]] | None:
@@ -259,5 +281,13 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
-        _send(connection, {"event": "error", "kind": type(error).__name__, "message": str(error)})
+        _send(
+            connection,
+            {
+                "event": "error",
+                "kind": type(error).__name__,
+                "message": str(error),
+                "hint": getattr(error, "hint", None),
+            },
+        )
         sys.exit(1)

@@ -74,6 +74,8 @@ class ArtifactState:
     triton: str | None = None
     devices: tuple[int, ...] = ()
     """Devices here that it is for."""
+    card: str = ""
+    """Product name of the GPU of the one deployment that it was built for, if of one."""
     workloads: tuple[str, ...] = ()
     models: tuple[Covered, ...] = ()
     kernels: tuple[str, ...] = ()
@@ -134,7 +136,7 @@ def _with_cost(state: ArtifactState, artifact: StoredArtifact, devices: Sequence
 
 def artifacts_section(artifacts: Sequence[ArtifactState], devices: Sequence[Device]) -> Section:
     """Return the accept/reject trace."""
-    lines = [line for artifact in artifacts for line in _lines(artifact, bool(devices))]
+    lines = [line for artifact in artifacts for line in _lines(artifact, devices)]
     return Section(title="artifacts", facts=list(map(asdict, artifacts)), lines=tuple(lines or ["  none"]))
 
 
@@ -155,6 +157,7 @@ def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
         provider=f"{header['distribution']} {header['version']}",
         triton=header["triton"],
         devices=tuple(device.index for device in devices if device.capability == (major, minor)),
+        card=header.get("card", ""),
         workloads=tuple(header["workloads"]),
         models=tuple(Covered(name=row["name"], tp=row["tp"], dtype=row["dtype"]) for row in header["models"]),
         kernels=tuple(kernel.name for kernel in kernels),
@@ -165,13 +168,20 @@ def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
     )
 
 
-def _lines(artifact: ArtifactState, present: bool) -> Iterator[str]:
+def _lines(artifact: ArtifactState, devices: Sequence[Device]) -> Iterator[str]:
     yield f"  {artifact.identifier or artifact.path}: {'accepted' if artifact.accepted else 'rejected'}"
     rows: list[tuple[str, object]] = []
     if not artifact.accepted or artifact.reason != "fits":
         rows.append(("reason", artifact.reason))
-    if artifact.accepted and present:
+    if artifact.accepted and devices:
         rows.append(("devices", artifact.devices or f"none of those here is {artifact.target}"))
+    if artifact.card:
+        rows.append(("card", artifact.card))
+        others = [one for one in devices if one.index in artifact.devices and one.name not in (None, "", artifact.card)]
+        rows += [
+            ("warning", f"device {one.index} is {one.name}: kernels whose tiles follow the card's name are not served")
+            for one in others
+        ]
     if artifact.identifier:
         rows.append(("path", artifact.path))
         rows.append(("signed", artifact.signed or "no signature of it counts here"))

@@ -10,11 +10,13 @@ from gdn_aot.catalogue.providers import SMALL
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     import torch
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.deployment import Deployment
     from gdn_aot.launches import Placement
     from gdn_aot.providers.draw import Draw
     from gdn_aot.reference import Tensors
@@ -128,11 +130,30 @@ class Workload(Protocol):
         self.apply(shape, call, self.inputs(shape, call, EMPTY))
 
 
+class Deployed(Protocol):
+    """An engine as a deployment has it, without a card: what of it launches kernels can be called."""
+
+    resolved: dict[str, bool | int | float | str]
+    """What the engine made of its arguments."""
+
+    def calls(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """Yield calls, each with its name, that together cause every launch which the engine can cause itself."""
+        ...
+
+    def samples(self, rng: random.Random) -> Iterator[tuple[str, Callable[[], object]]]:
+        """Yield random ones without end, as traffic makes them."""
+        ...
+
+
 class ProviderModule(Protocol):
     """What `gdn_aot.providers.load` returns."""
 
     WORKLOADS: Mapping[str, Callable[[], Workload]]
     """Name -> factory, for the workloads that the installed version can make."""
+    deployed: Callable[[Deployment], AbstractContextManager[Deployed]]
+    """Makes the engine of a deployment; a module of no engine does not have this.
+
+    Raises `gdn_aot.errors.DeploymentError` if the engine refuses it."""
     RELAXATIONS: tuple[Relaxation, ...]
     """What may be relaxed; a module without any need not have this."""
     lacks: Callable[[ModelShape], str]

@@ -230,15 +230,15 @@ def check_tag(tag: str) -> None:
 
 
 def _open(files: Sequence[Path], signing: Signing | None) -> list[Wanted]:
-    from gdn_aot.artifact.names import is_capture
+    from gdn_aot.artifact.names import is_single
     from gdn_aot.artifact.verify import open_artifact
 
     found: dict[str, Wanted] = {}
     for path in files:
         artifact = open_artifact(path)
-        if any(map(is_capture, artifact.manifest.workloads)):
+        if any(map(is_single, artifact.manifest.workloads)):
             raise UsageError(
-                f"{path} was built from a capture, for one deployment; a registry has what fits every deployment",
+                f"{path} was built for one deployment; a registry has what fits every deployment",
                 hint="copy the file there, and name it in GDN_AOT_ARTIFACT",
             )
         entry = entry_of(artifact)

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
-from gdn_aot.artifact.names import is_capture
+from gdn_aot.artifact.names import is_single
 from gdn_aot.catalogue.models import DTYPES, LONGEST_CONTEXT, all_models
 from gdn_aot.catalogue.providers import PROVIDERS
 
@@ -88,13 +88,15 @@ def _again(header: Mapping[str, Any], provider: ProviderInfo) -> str:
         words.append(f"--model {','.join(names) if len(names) <= _MOST_NAMES else 'all'} --tp {_joined(sizes)}")
     own = [row for row in header["models"] if row["name"] not in known]
     words += [f"--shape {_sizes(row)}" for row in own[:_MOST_NAMES]]
-    workloads = [name for name in header["workloads"] if not is_capture(name)]
+    workloads = [name for name in header["workloads"] if not is_single(name)]
     if not {*workloads} <= {*provider.workloads, *provider.training}:
         words += [f"--workload {shown(name)}" for name in workloads]
     if any(name.endswith("-train") for name in workloads):
         words.append("--mode train")
     if header.get("copy"):
         words.append("--package DIRECTORY")
+    if header.get("card"):
+        words.append("--deployment FILE")
     return " ".join(words)
 
 

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdn_aot._text import shown
-from gdn_aot.artifact.names import is_capture
+from gdn_aot.artifact.names import is_single
 from gdn_aot.errors import GdnAotError, UsageError
 from gdn_aot.serving import loader, log
 
@@ -227,7 +227,7 @@ def _inference_places(found: StoredArtifact) -> set[int]:
     """Return the indices of an artifact's workloads that serving causes."""
     header = found.header
     names = _inference(header["provider"])
-    return {place for place, name in enumerate(header["workloads"]) if name in names or is_capture(name)}
+    return {place for place, name in enumerate(header["workloads"]) if name in names or is_single(name)}
 
 
 def _inference(provider: str) -> set[str]:

@@ -97,6 +97,9 @@ class State:
             if not any(_made_for(other, capability) for other in self.found):
                 said = f"no artifact is for {self._shown(device)}; Triton compiles as usual"
                 log.warn(f"{said}. {_cover(capability)}".rstrip())
+            for other in self.found:
+                if other.header.get("card") and _made_for(other, capability):
+                    _compare_cards(other, device)
         return _made_for(found, capability)
 
     def artifacts(self) -> list[Verdict]:
@@ -158,6 +161,17 @@ class State:
         said = f"{where}: {type(error).__name__}: {shown(error)}"
         log.warn(f"{said}; Triton goes on without gdn-aot here. Please report this")
         log.detail(error)
+
+
+def _compare_cards(found: StoredArtifact, device: int) -> None:
+    """Warn if an artifact was built for a deployment on another product of the same architecture."""
+    from gdn_aot.triton_internals import serving
+
+    card, name = found.header["card"], serving.device_name(device)
+    if name not in ("", card):
+        identifier, name = shown(found.header["identifier"]), shown(name)
+        said = f"artifact {identifier} was built for {shown(card)}, and device {device} is {name}"
+        log.warn(f"{said}: kernels whose tiles follow that name may be compiled. Build it with card={name}")
 
 
 def _made_for(found: StoredArtifact, capability: tuple[int, int] | None) -> bool:

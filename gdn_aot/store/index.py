@@ -294,7 +294,7 @@ def checked_header(header: Any) -> Any:
         ValueError: It names more modules than any artifact has.
     """
     typed: list[tuple[object, type]] = [(header[name], kind) for names, kind in _KEYS for name in names]
-    typed += [(member, int) for member in header["capability"]]
+    typed += [(member, int) for member in header["capability"]] + [(header.get("card", ""), str)]
     typed += [(member, str) for name in ("modules", "packages", "workloads") for member in header[name]]
     if not all(isinstance(value, kind) for value, kind in typed):
         raise TypeError

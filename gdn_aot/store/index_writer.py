@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gdn_aot.artifact.header import header_of
-from gdn_aot.artifact.names import is_capture
+from gdn_aot.artifact.names import is_single
 from gdn_aot.store.index import BLOB, FIXED, FORMAT, MAGIC, ROW, binary_name, digest, part_name, record_name
 from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord, PlacedRecord
 
@@ -28,7 +28,7 @@ def write_index(artifact: Artifact) -> bytes:
     parts = _Parts()
     models: list[dict[str, list[tuple[str, Sequence[int]]]]] = [{} for _ in manifest.models]
     captured: dict[str, list[tuple[str, Sequence[int]]]] = {}
-    captures = {number for number, name in enumerate(manifest.workloads) if is_capture(name)}
+    captures = {number for number, name in enumerate(manifest.workloads) if is_single(name)}
     for kernel in manifest.kernels:
         name = kernel.name
         records[record_name("choices", name)] = _dump([_choice(choice) for choice in kernel.choices])

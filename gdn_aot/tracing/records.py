@@ -14,7 +14,7 @@ from gdn_aot.launches import Config, Kernel, KernelKey, Key, Placement, Speciali
 Users = set[tuple[int, int]]
 """Whose calls cause a launch: (index of the traced shape, index into `Trace.workloads`).
 
-The shape of launches that come from a capture is `NO_SHAPE`."""
+The shape of launches that come from a capture, or from an engine as a whole, is `NO_SHAPE`."""
 NO_SHAPE = -1
 MISFITS = (AttributeError, ImportError, LookupError, NameError, TypeError)
 """What Python raises where something is asked for what it does not have: the installed version of a provider is not as
@@ -75,6 +75,8 @@ class Trace(msgspec.Struct):
     places: list[tuple[int, int, str, int, list[int]]] = field(default_factory=list)
     """Of a trace for tuning, the calls that are needed: (shape, tokens, workload, number among the workload's calls,
     indices of the autotune keys that no call before it had at so many tokens)."""
+    resolved: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """What the engine made of the arguments of a deployment."""
     calls: int = 0
     placed: list[tuple[Placement, str]] = field(default_factory=list)
     """Files of the engine's cache with what they hold."""

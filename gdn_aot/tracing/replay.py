@@ -6,19 +6,27 @@ find what they forgot.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from functools import partial
-from typing import Any
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from msgspec import convert
 
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
+from gdn_aot.deployment import Deployment
 from gdn_aot.launches import SourceFile, config_from_json
 from gdn_aot.tracing.recorder import describe_kernel, triton_config
 from gdn_aot.tracing.records import MISFITS
 from gdn_aot.triton_internals import interception, relaxing
 from gdn_aot.triton_internals.autotune_keys import alike
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class Replayer:
@@ -93,32 +101,56 @@ class Replayer:
 def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Serve a coverage request: sample calls, make them, and count.
 
-    ``refused`` are those that the provider refused, ``misfits`` those that failed with one of `MISFITS`.
+    ``refused`` are those that the provider refused, ``misfits`` those that failed with one of `MISFITS`. If there is a
+    deployment, as many calls again are made of its engine.
     """
     replayer = Replayer(request["kernels"])
-    shapes = [ModelShape(**shape) for shape in request["shapes"]]
-    limits = Limits(**request["limits"])
-    workloads = [module.WORKLOADS[name]() for name in request["workloads"] if name in module.WORKLOADS]
-    rng = random.Random(request["seed"])  # noqa: S311
     refused: Counter[str] = Counter()
     misfits: Counter[str] = Counter()
-    for _ in range(request["calls"]):
-        shape = rng.choice(shapes)
-        fitting = [workload for workload in workloads if workload.applies(shape)]
-        if not fitting:
-            continue
-        workload = rng.choice(fitting)
-        call = workload.sample(shape, limits, rng)
-        try:
-            replayer.make(f"{call} on {shape.name} tp {shape.tp} {shape.dtype}", partial(workload.run, shape, call))
-        except Exception as error:  # noqa: BLE001
-            counted = misfits if isinstance(error, MISFITS) else refused
-            counted[f"{workload.name}: {type(error).__name__}: {error}"] += 1
+    made = 0
+    with contextlib.ExitStack() as stack:
+        for name, call, run in chain(_sampled(module, request), _engine_calls(module, request, stack)):
+            made += 1
+            try:
+                replayer.make(call, run)
+            except Exception as error:  # noqa: BLE001
+                counted = misfits if isinstance(error, MISFITS) else refused
+                counted[f"{name}: {type(error).__name__}: {error}"] += 1
     return {
-        "calls": request["calls"],
+        "calls": made,
         "launches": replayer.launches,
         "hits": replayer.hits,
         "misses": list(replayer.misses.values()),
         "refused": [{"reason": reason, "count": count} for reason, count in refused.items()],
         "misfits": [{"reason": reason, "count": count} for reason, count in misfits.items()],
     }
+
+
+def _sampled(module: Any, request: dict[str, Any]) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """Yield random calls of workloads: the name of the workload, what is called, and what calls it."""
+    shapes = [ModelShape(**shape) for shape in request["shapes"]]
+    limits = Limits(**request["limits"])
+    workloads = [module.WORKLOADS[name]() for name in request["workloads"] if name in module.WORKLOADS]
+    rng = random.Random(request["seed"])  # noqa: S311
+    for _ in range(request["calls"]):
+        shape = rng.choice(shapes)
+        fitting = [workload for workload in workloads if workload.applies(shape)]
+        if fitting:
+            workload = rng.choice(fitting)
+            call = workload.sample(shape, limits, rng)
+            yield (
+                workload.name,
+                f"{call} on {shape.name} tp {shape.tp} {shape.dtype}",
+                partial(workload.run, shape, call),
+            )
+
+
+def _engine_calls(
+    module: Any, request: dict[str, Any], stack: contextlib.ExitStack
+) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    if not request.get("deployment"):
+        return
+    engine = stack.enter_context(module.deployed(convert(request["deployment"], Deployment)))
+    samples = engine.samples(random.Random(request["seed"]))  # noqa: S311
+    for call, run in islice(samples, request["calls"]):
+        yield "deployment", call, run

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits, ProviderInfo
     from gdn_aot.catalogue.targets import Target
+    from gdn_aot.deployment import Deployment
     from gdn_aot.tracing.captured import CapturedKernels
 
 
@@ -26,6 +27,8 @@ class Wanted:
     workloads: tuple[str, ...]
     capture: CapturedKernels | None = None
     """Kernels of a capture that are built too."""
+    deployment: Deployment | None = None
+    """Every kernel that the engine launches for it is built too."""
 
     def shapes_for(self, target: Target) -> tuple[ModelShape, ...]:
         """Return the shapes to build for a target."""

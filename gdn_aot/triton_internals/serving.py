@@ -86,6 +86,16 @@ def device_capability(device: int) -> tuple[int, int] | None:
     return divmod(target.arch, 10) if target.backend == "cuda" else None
 
 
+def device_name(device: int) -> str:
+    """Return the product name of a CUDA device as PyTorch has it, or nothing where it cannot be had."""
+    import torch
+
+    try:
+        return str(torch.cuda.get_device_name(device))
+    except (RuntimeError, AssertionError):
+        return ""
+
+
 def backend_of(jit: Any, device: int) -> Any:
     """Return Triton's backend for a device on which a ``JITFunction`` is being launched."""
     return jit.device_caches[device][3]

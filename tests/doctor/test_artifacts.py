@@ -309,3 +309,22 @@ def test_the_page(served: Path, tmp_path: Path) -> None:
     assert "in the way" in done.out.splitlines()
     assert done.out.splitlines()[-1] == f"not ok: the store {tmp_path}/store has no artifact"
     assert done.err.startswith(f"Error: the store {tmp_path}/store has no artifact\nHint: gdn-aot fetch --arch")
+
+
+def test_a_card_of_another_name_than_the_deployments_is_told_of() -> None:
+    parts: dict[str, Any] = {
+        "target": "sm_90",
+        "capability": (9, 0),
+        "memory": None,
+        "sm_count": 132,
+        "buildable": True,
+    }
+    names = ("NVIDIA H200", "NVIDIA H100 80GB HBM3", None)
+    found = [devices.Device(index=number, name=name, **parts) for number, name in enumerate(names)]
+    state = artifacts.ArtifactState(
+        path="x", accepted=True, reason="fits", identifier="x", target="sm_90", card="NVIDIA H200", devices=(0, 1, 2)
+    )
+    section = artifacts.artifacts_section([state], found)
+    warned = [line for line in section.lines if "whose tiles follow the card's name" in line]
+    assert [line.partition("device ")[2].partition(":")[0] for line in warned] == ["1 is NVIDIA H100 80GB HBM3"]
+    assert any(line.split() == ["card", "NVIDIA", "H200"] for line in section.lines)

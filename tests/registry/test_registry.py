@@ -200,7 +200,7 @@ def test_what_cannot_be_published(either: Registry, sm_120: Written, tmp_path: P
         workloads=(*plain.workloads, workload),
     )
     captured = archive.write_artifact(manifest, factory.make_blobs(), tmp_path / names.file_name(manifest.identifier))
-    with pytest.raises(errors.UsageError, match="was built from a capture"):
+    with pytest.raises(errors.UsageError, match="was built for one deployment"):
         send(either, captured)
     assert either.refs() == before
 

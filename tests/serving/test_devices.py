@@ -1,11 +1,14 @@
 """Devices of several architectures in one process, as ``device_map="auto"`` has them: each is served from its own."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from builds import PREFILL_AND_DECODE, Built
 from devices import nothing_was_made, together
 from launching import TOLD
+
+from gdn_aot.serving.state import State
 
 __all__ = ["together"]
 
@@ -102,3 +105,18 @@ done(errors=errors, devices=devices())
     assert got["errors"] == []
     assert nothing_was_made(got)
     assert got["devices"] == [0, 1]
+
+
+def test_a_card_of_another_name_is_told_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Of an artifact for one deployment, once for each device; tiles of some kernels follow the name."""
+    header = {"identifier": "of-one-deployment", "capability": [9, 0], "card": "NVIDIA H200"}
+    found: Any = SimpleNamespace(header=header)
+    names = {0: "NVIDIA H200", 1: "NVIDIA H100 80GB HBM3", 2: ""}
+    monkeypatch.setattr("gdn_aot.triton_internals.serving.device_capability", lambda _device: (9, 0))
+    monkeypatch.setattr("gdn_aot.triton_internals.serving.device_name", names.__getitem__)
+    state = State()
+    state.found = [found]
+    assert all(state.fits(found, device) for device in (0, 1, 1, 2))
+    (said,) = [record.getMessage() for record in caplog.records if "of-one-deployment" in record.getMessage()]
+    assert "was built for NVIDIA H200, and device 1 is NVIDIA H100 80GB HBM3" in said
+    assert "card=NVIDIA H100 80GB HBM3" in said

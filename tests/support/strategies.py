@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.cubins import parameters_of
-from gdn_aot.artifact.names import is_capture
+from gdn_aot.artifact.names import is_single
 from gdn_aot.launches import ArgumentPath, Config, Json, Relaxed, Resources, Specialization, comparable
 
 text = st.text(max_size=8)
@@ -130,7 +130,7 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
     blobs = {factory.sha256(data): data for data in draw(st.lists(st.binary(max_size=1500), min_size=1, max_size=4))}
     texts = tuple(blobs)
     models = draw(st.lists(st.builds(m.TracedShape, name=text, tp=small, **sizes, dtype=text), min_size=1, max_size=3))
-    plain = text.filter(lambda name: not is_capture(name))  # a capture would be in the identifier, too
+    plain = text.filter(lambda name: not is_single(name))  # a capture would be in the identifier, too
     workloads = draw(st.lists(plain, min_size=1, max_size=3))
     count = draw(st.integers(0, 2))
     kernels = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-_EXTENSION = re.compile(r"vllm\.(?:\w+\.)*\w+_C\w*|vllm\.cumem_allocator")
+_EXTENSION = re.compile(r"vllm\.(?:\w+\.)*\w*_C\w*|vllm\.cumem_allocator")
 _QUESTION = re.compile(r"torch\.ops\.(\w+)\.(\w*support(?:s|ed)\w*)\(")
 """Calls in ``vllm/_custom_ops.py`` that ask an extension what it supports."""
 _CALLED = ("fused_gdn_decode_post_conv_mtp",)

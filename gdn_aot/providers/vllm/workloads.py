@@ -6,6 +6,8 @@ Importing this module imports vLLM: do it under the stub driver.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import inspect
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ prepare()
 
 from vllm.model_executor.layers.layernorm import RMSNormGated
 
+from gdn_aot.errors import DeploymentError
 from gdn_aot.providers import traffic
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.vllm import cache as vllm_cache
@@ -30,6 +33,7 @@ from gdn_aot.providers.vllm.contentless import contentless
 from gdn_aot.providers.vllm.inspection import place
 from gdn_aot.providers.vllm.relaxations import RELAXATIONS
 from gdn_aot.providers.vllm.steps import Group, Step
+from gdn_aot.providers.vllm.whole import RELEASES
 from gdn_aot.providers.workload import Call, Workload, there
 from gdn_aot.reference import formulas as reference
 
@@ -39,7 +43,9 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.deployment import Deployment
     from gdn_aot.providers.draw import Draw
+    from gdn_aot.providers.workload import Deployed
     from gdn_aot.reference import Tensors
 
 try:
@@ -47,7 +53,7 @@ try:
 except ModuleNotFoundError:  # from 0.26 on
     from vllm.third_party.flash_linear_attention.ops.layernorm_guard import rmsnorm_fn
 
-__all__ = ["RELAXATIONS", "WORKLOADS", "lacks", "place"]
+__all__ = ["RELAXATIONS", "WORKLOADS", "deployed", "lacks", "place"]
 
 _GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
 """The module that asks for the SM count."""
@@ -197,3 +203,21 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     **{kind: partial(Steps, kind) for kind in _CASES},
     "gated-norm": GatedRMSNorm,
 }
+
+
+@contextlib.contextmanager
+def deployed(deployment: Deployment) -> Iterator[Deployed]:
+    """Make vLLM's engine for a deployment; see `gdn_aot.providers.vllm.whole.engine.engine`.
+
+    Raises:
+        DeploymentError: The installed release is not one of `RELEASES`, or as there.
+    """
+    installed = importlib.metadata.version("vllm").partition("+")[0]
+    if installed not in RELEASES:
+        what = f"kernels of a deployment are enumerated for vLLM {' and '.join(RELEASES)}, not for {installed}"
+        raise DeploymentError(what, hint="record a running engine with gdn-aot capture, and build with --capture")
+    from gdn_aot.providers.vllm.whole import engine
+    from gdn_aot.providers.vllm.whole.calls import Calls
+
+    with engine.engine(deployment) as made:
+        yield Calls(made)

@@ -13,6 +13,7 @@ from helpers import gdn_aot
 from making import WANTED, make
 from registries import put
 
+from gdn_aot import deployment
 from gdn_aot.capture import form as capture
 from gdn_aot.cli._job import selected_captures
 from gdn_aot.errors import GdnAotError
@@ -39,6 +40,15 @@ _LAUNCH: dict[str, Any] = {
     },
 }  # fmt: skip
 _KERNEL = {"module": "fla.ops.a", "qualname": "kernel", "source_sha256": "a" * 64, "cache_key": "b" * 64}
+_DEPLOYMENT = """card = "NVIDIA H200"
+config = "config.json"
+environment = { VLLM_USE_FLASHINFER_SAMPLER = "0" }
+
+[engine]
+enforce_eager = true
+gpu_memory_utilization = 0.5
+max_model_len = 16384
+"""
 _CAPTURE = {
     "format": 1, "tool": "gdn-aot 0", "triton": "3.6.0", "processes": 2,
     "packages": [{"distribution": "fla-core", "version": "0.6.0"}],
@@ -78,6 +88,7 @@ def prepare(folder: Path) -> None:
     plain = json.dumps(_NUMERICS).encode()
     (folder / "numerics.json").write_bytes(numerics.FORM._layout(plain))
     (folder / "capture.json").write_text(json.dumps(_CAPTURE, indent=1) + "\n")
+    (folder / "deployment.toml").write_text(_DEPLOYMENT)
     (folder / "1-a.jsonl").write_text("".join(f"\n{json.dumps(line)}\n" for line in _LINES))
     for name, provider, triton in (("a", "fla-core==0.6.0", "3.6.0"), ("b", "vllm==0.33.0", "3.8.0")):
         (folder / f"{name}.txt").write_text(f"{provider}\ntriton=={triton}\n")
@@ -213,6 +224,12 @@ def matrix(place: Place, template: Path, chosen: random.Random) -> str:
         spoil(place.files / chosen.choice(("a.txt", "b.txt")), place, chosen)
     MATRIX.schema()
     return _verdict(command(place, "matrix", "--matrix", file, *chosen.choice(((), ("--json",)))).code)
+
+
+def described(place: Place, template: Path, chosen: random.Random) -> str:
+    file = _copied(place, template, "deployment.toml")
+    spoil(file, place, chosen)
+    return _tried(lambda: deployment.read(str(file)))
 
 
 def configs(place: Place, template: Path, chosen: random.Random) -> str:

@@ -14,7 +14,7 @@ from hostile.trials import METER, Case, Outcome
 Attack = Callable[[Place, Path, random.Random], str]
 CLASSES: dict[str, float] = {
     "registry": 8, "lock file": 6, "capture": 6, "recorded lines": 5, "tuning record": 6, "numerics record": 4,
-    "matrix": 6, "FLA's files": 3, "cache of the Hub": 5, "words": 4, "store": 25,
+    "matrix": 6, "deployment": 4, "FLA's files": 3, "cache of the Hub": 5, "words": 4, "store": 25,
 }  # fmt: skip
 """Weight of each class."""
 
@@ -40,6 +40,7 @@ def prepare(folder: Path, artifact: Path) -> dict[str, Attack]:
         "tuning record": handed.tuned,
         "numerics record": handed.checked,
         "matrix": handed.matrix,
+        "deployment": handed.described,
         "FLA's files": handed.configs,
         "cache of the Hub": handed.hub,
         "words": handed.words,

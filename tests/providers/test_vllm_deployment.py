@@ -1,0 +1,187 @@
+"""A whole deployment: vLLM's engine core without a card launches what a real one was seen to launch, and no more.
+
+Needs the reference version of vLLM, as tests/providers/test_vllm.py needs some version of it.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT, gdn_aot, python
+
+from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.catalogue.providers import PROVIDERS
+
+_REFERENCE = next(known.version for known in PROVIDERS["vllm"].versions if known.status == "reference")
+_THERE = importlib.util.find_spec("vllm") is not None and importlib.metadata.version("vllm") == _REFERENCE
+pytestmark = pytest.mark.skipif(
+    not _THERE, reason=f"vLLM {_REFERENCE} is not installed here; make vllm runs this where it is"
+)
+
+CONFIG = {
+    "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "dtype": "bfloat16", "vocab_size": 32768,
+    "num_hidden_layers": 4, "num_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 5632,
+    "mlp_only_layers": [0, 1, 2],
+}  # fmt: skip
+"""The model of the engine of ``benchmarks/vllm_gdn.py``."""
+TOML = """
+card = "NVIDIA H200"
+config = "config.json"
+
+[engine]
+enforce_eager = true
+gdn_prefill_backend = "triton"
+max_model_len = 16384
+max_num_batched_tokens = 640
+max_num_seqs = 64
+"""
+OWN = {
+    "fused_moe_kernel",
+    "_topk_topp_kernel",
+    "_fused_qk_rmsnorm_rope_gate_kernel",
+    "_compute_slot_mapping_kernel",
+    "_zero_kv_blocks_kernel",
+}
+"""Kernels beside those of the gated delta rule."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def artifact(home: Path) -> Artifact:
+    (home / "config.json").write_text(json.dumps(CONFIG))
+    (home / "deployment.toml").write_text(TOML)
+    words = ["build", "--provider", "vllm", "--model", "qwen3-next-80b-a3b", "--workload", "decode", "-o", home]
+    gdn_aot(*words, "--deployment", home / "deployment.toml", "-j", 1, home=home)
+    (path,) = home.glob("*-deployment-*.tar.zst")
+    return open_artifact(path)
+
+
+def test_what_real_engines_compiled_is_there(artifact: Artifact) -> None:
+    """Names of all kernels that were compiled beside GDN's in the recorded runs of that engine, on H200 and H100."""
+    seen = {name for file in ("vllm_gdn", "vllm_gdn_h100") for name in _names(file)}
+    here = {kernel.qualname for kernel in artifact.manifest.kernels}
+    assert seen >= OWN
+    assert here >= OWN
+    assert {name for name in seen - here if not _of_gdn(name)} == set()
+
+
+def test_the_manifest_says_what_for(artifact: Artifact, home: Path) -> None:
+    found = artifact.manifest.deployment
+    assert found is not None
+    assert found.card == "NVIDIA H200"
+    assert dict(found.resolved)["attention"] == "FLASH_ATTN, GDN_ATTN"
+    assert dict(found.resolved)["block_size"] == 544, "as engines with this model had on an H100"
+    assert not artifact.manifest.not_covered
+    shown = gdn_aot("inspect", artifact.path, home=home).out
+    assert "deployment  qwen3-next-80b-a3b on NVIDIA H200, with" in shown
+    assert "max_num_batched_tokens=640" in shown
+
+
+def test_keys_are_those_of_tensors_on_a_card(artifact: Artifact) -> None:
+    """What follows from the card alone: tiles of the sampler for a GPU, pages of the cache, one key for each class."""
+    kernels = {kernel.qualname: kernel for kernel in artifact.manifest.kernels}
+    keys = {name: [binary.launch_key for binary in kernel.binaries] for name, kernel in kernels.items()}
+    assert all("('constexpr', 8192), ('constexpr', 4096)" in key for key in keys["_topk_topp_kernel"])
+    assert all("('constexpr', 278528), ('constexpr', 1024)" in key for key in keys["_zero_kv_blocks_kernel"])
+    assert {name: len(keys[name]) for name in OWN - {"fused_moe_kernel"}} == {
+        "_topk_topp_kernel": 6,
+        "_fused_qk_rmsnorm_rope_gate_kernel": 1,
+        "_compute_slot_mapping_kernel": 2,
+        "_zero_kv_blocks_kernel": 3,
+    }
+
+
+def test_random_traffic_of_the_engine_misses_nothing(artifact: Artifact, home: Path) -> None:
+    result = gdn_aot("coverage", artifact.path, "--calls", 300, "--seed", 5, "--json", home=home, code=None).json
+    assert result["launches"] > 500
+    assert result["refused"] == []
+    engine = [miss for miss in result["misses"] if miss["kernel"].partition(":")[2] in OWN]
+    assert engine == []
+
+
+def test_tiles_follow_the_card(home: Path) -> None:
+    """256 experts of 512: vLLM has a table of tiles for an H100, and none for an H200, which gets the default."""
+    code = """
+import json, logging, sys
+logging.disable(logging.WARNING)
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
+stub.activate(get_target("sm_90"))
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.deployment import complete, read
+from gdn_aot.providers.vllm import workloads
+import torch, vllm.platforms
+from gdn_aot.triton_internals import Launch, interception
+found = {}
+for card, size in (("NVIDIA H200", 1), ("NVIDIA H100 80GB HBM3", 1), ("NVIDIA H200", 2)):
+    keys = found[f"{card} {size}"] = []
+    text = f"card={card},max_model_len=4096,max_num_batched_tokens=512,max_num_seqs=16,tensor_parallel_size={size}"
+    file = read(text)
+    with workloads.deployed(complete(file, "m", find_model("qwen3.5-35b-a3b").config)) as engine:
+        for name, run in engine.calls():
+            if name.startswith("mlp(") and int(name[4:-1]) % 64 == 0:
+                with interception.intercept(lambda *_: None, lambda *args: keys.append(Launch(*args).key)):
+                    run()
+        assert engine.resolved["tensor_parallel_size"] == size
+assert torch.cuda.get_device_name() == get_target("sm_90").card.name, "what stood in for a card is gone"
+assert vllm.platforms.current_platform.__class__.__bases__ == (vllm.platforms.interface.Platform,)
+assert not torch.distributed.is_initialized() and not hasattr(torch.ops._C, "silu_and_mul")
+print(json.dumps({card: sorted(set(keys)) for card, keys in found.items()}))
+"""
+    got = python(code, home=home)
+    assert all(got.values())
+    assert got["NVIDIA H200 1"] != got["NVIDIA H100 80GB HBM3 1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("max_model_len=many", "vLLM refuses the deployment"),
+        ("nonsense=1", "vLLM refuses the deployment"),
+        ("enable_lora=true", "LoRA are not enumerated"),
+        ("pipeline_parallel_size=2", "pipeline parallelism are not enumerated"),
+        ("load_format=dummy", "not the deployment's to say"),
+    ],
+)
+def test_what_vllm_refuses_or_is_not_enumerated_ends_the_build(options: str, said: str, home: Path) -> None:
+    words = [
+        "build",
+        "--provider",
+        "vllm",
+        "--model",
+        "qwen3-next-80b-a3b",
+        "--workload",
+        "decode",
+        "-o",
+        home / "none",
+    ]
+    done = gdn_aot(*words, "--deployment", f"card=NVIDIA H200,{options}", home=home, code=2)
+    assert said in done.err
+    assert not [*(home / "none").glob("*")]
+
+
+def _names(file: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            found.update(value.get("names", ()))
+            value = list(value.values())
+        for item in value if isinstance(value, list) else ():
+            walk(item)
+
+    walk(json.loads((ROOT / f"benchmarks/results/{file}.json").read_text()))
+    return found
+
+
+def _of_gdn(name: str) -> bool:
+    words = ("chunk_", "causal_conv1d", "fused_post_conv", "layer_norm_fwd", "merge_16x16", "recompute_w", "recurrent")
+    return any(word in name for word in words)
