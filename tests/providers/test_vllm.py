@@ -10,7 +10,7 @@ from typing import Any
 
 import cache_lines
 import pytest
-from helpers import SUPPORT, gdn_aot, python
+from helpers import SUPPORT, expect_error, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -386,3 +386,17 @@ def test_the_build_has_what_vllm_finds_out_about_the_models_classes(qwen: Artifa
         assert paths & {"vllm/model_executor/models/qwen3_5.py", "vllm/model_executor/models/qwen3_5_mtp.py"}
         for path in paths:
             assert (Path(importlib.util.find_spec("vllm").origin).parent.parent / path).is_file()  # type: ignore[union-attr, arg-type]
+
+
+def test_seeding_writes_it_for_servers_without_the_plugin(qwen: Artifact, home: Path, tmp_path: Path) -> None:
+    """Once; and a cache that is a file is an error with its exit code."""
+    command = ("seed", qwen.path, "--into", tmp_path / "triton", "--vllm-cache", tmp_path / "cache")
+    names = [file.name for file in qwen.manifest.placed]
+    for what in ("written", "kept"):
+        document = gdn_aot(*command, "--json", home=home).json
+        assert document["placed"] == dict.fromkeys(names, what)
+    for file in qwen.manifest.placed:
+        assert (tmp_path / "cache/modelinfos" / file.name).read_bytes() == qwen.read_blob(file.blob)
+    assert f"{len(names)} files of vLLM; 0 written, {len(names)} kept" in gdn_aot(*command, home=home).out
+    (tmp_path / "file").touch()
+    expect_error(gdn_aot(*command[:-1], tmp_path / "file", "--json", home=home, code=9), 9, "not-writable")
