@@ -26,14 +26,16 @@ TARGET = "sm_90"
 _DIGITS = 16
 _HEAD = """# Releases of vLLM
 
-Made by `python benchmarks/releases.py` from the wheels of each release, traced for sm_90 with {models} at TP 1.
+Made by `python benchmarks/releases.py` from the wheels of each release, traced for sm_90 at TP 1 with {models}.
 vLLM asks for a release of PyTorch, and that for one of Triton. Releases with one letter have the same kernels, with the
 same launch keys and candidates: one artifact serves them all, since the loader decides by the source of the kernels
-([0028](../adr/0028-fit-by-source.md)). *As before* counts the kernels whose source files, texts and globals are those
-of the release above; an artifact of a neighbour serves as many, if Triton is the same. *Random steps* were replayed
-against an artifact for the three models: launches, of which all found their binary where no miss is named.
+([0028](../adr/0028-fit-by-source.md)). The matrix publishes those named under *served by*, but for 0.17.1 and 0.18.1.
+*As before* counts the kernels whose source files, texts and globals are those of the release above; an artifact of a
+neighbour serves as many, if Triton is the same. *Calls traced* are those of each model in turn, and how many kinds vLLM
+itself refuses. *Random steps* were replayed against an artifact for these models: launches, of which all found their
+binary where no miss is named.
 
-| release | Triton | kernels | as before | calls traced (refused by vLLM itself) | served by | random steps |
+| release | Triton | kernels | as before | calls traced | served by | random steps |
 |---|---|---|---|---|---|---|
 """
 

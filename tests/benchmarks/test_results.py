@@ -17,11 +17,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cost
 import harness
+import releases
 from builds import Built
 from cold_start import report as cold_start
 from kernels import report as kernels
 from vllm_gdn import report as vllm
 
+from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.matrix import load
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -31,6 +33,21 @@ def test_the_page_on_cost_is_made_of_the_figures() -> None:
     results = harness.load(RESULTS / "cost.json")
     assert (ROOT / "docs" / "explanation" / "cost.md").read_text() == cost.page(results)
     assert {row["identifier"] for row in results["rows"]} <= {row.identifier for row in load(cost.MATRIX).rows}
+
+
+def test_the_page_on_releases_of_vllm_and_the_table_of_them_are_those_of_the_wheels() -> None:
+    results = harness.load(RESULTS / "releases.json")
+    assert (ROOT / "docs" / "reference" / "vllm-releases.md").read_text() == releases.page(results)
+    table = {one.version: one for one in PROVIDERS["vllm"].versions}
+    rows, letters = results["rows"], releases.letters(results["rows"])
+    assert set(rows) == set(table)
+    for release, row in rows.items():
+        same = [other for other in rows if letters[other] == letters[release]]
+        assert (table[release].same_as or release) == same[-1], "the newest of those with everything in common"
+        assert row["triton"] == table[release].triton
+        assert f"asks for torch {row['torch']}," in table[release].source
+        assert not any(one["misfits"] for one in row["models"].values())
+        assert row.get("coverage", {"misses": 0})["misses"] == 0
 
 
 def test_the_estimate_is_a_sum_over_the_rows_of_the_matrix() -> None:
