@@ -6,9 +6,7 @@ vLLM has an environment of its own, since it does not go with the versions that 
 import importlib.metadata
 import importlib.util
 from pathlib import Path
-from typing import Any
 
-import cache_lines
 import pytest
 from helpers import SUPPORT, expect_error, gdn_aot, python
 
@@ -340,36 +338,6 @@ def test_olmo_hybrid(home: Path, tmp_path: Path) -> None:
     assert {kernel.qualname for kernel in open_artifact(path).manifest.kernels} == OLMO
     done = gdn_aot("coverage", path, "--model", "olmo-hybrid-7b", "--tp", 2, "--calls", 200, "--json", home=home)
     assert (done.json["misses"], done.json["hits"]) == ([], done.json["launches"])
-
-
-@pytest.mark.skipif(
-    version() != "0.24.0" if importlib.util.find_spec("vllm") else False,
-    reason="the interpreter cannot run the kernels of the other versions",
-)
-def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
-    """In Triton's interpreter, which runs vLLM's convolution and its sigmoid update, but not its other kernels."""
-    program = Path(__file__).with_name("vllm_interpreted.py").read_text()
-    got = python(program, home=tmp_path, extra=_environment())
-    assert {(row["layer"], row["kind"]) for row in got} == {
-        (layer, kind) for layer in ("qwen3-next", "qwen3.5") for kind in ("decode", "speculative")
-    }
-    for row in got:
-        assert row["wrong"] is None, row
-        assert row["compared"] >= 3
-        assert "state" in row["with another state"], "a wrong state is noticed"
-
-
-def _environment() -> dict[str, Any]:
-    return {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
-
-
-@pytest.mark.skipif(
-    not importlib.util.find_spec("vllm") or number() > RELAXED_UP_TO,
-    reason="the number of cache lines is no constant in this version",
-)
-def test_convolutions_are_the_same_with_the_number_that_stands_for_all(tmp_path: Path) -> None:
-    """In Triton's interpreter, with the least and the greatest number of pages."""
-    cache_lines.check(cache_lines.rows_of(tmp_path, extra=_environment()))
 
 
 def test_the_build_has_what_vllm_finds_out_about_the_models_classes(qwen: Artifact) -> None:
