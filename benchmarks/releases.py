@@ -33,8 +33,8 @@ same launch keys and candidates: one artifact serves them all, since the loader 
 *As before* counts the kernels whose source files, texts and globals are those of the release above; an artifact of a
 neighbour serves as many, if Triton is the same. *Calls traced* are those of each model in turn, and how many kinds vLLM
 itself refuses. 0.17 and 0.18 import torchvision, which the CPU build of PyTorch lacks: an empty module stood in for it,
-with transformers 4.57.6. *Random steps* were replayed against an artifact for these models: launches, of which all found their
-binary where no miss is named.
+with transformers 4.57.6. *Random steps* were replayed against an artifact for these models: launches, of which all
+found their binary where no miss is named.
 
 | release | Triton | kernels | as before | calls traced | served by | random steps |
 |---|---|---|---|---|---|---|

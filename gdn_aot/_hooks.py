@@ -26,7 +26,7 @@ class ImportHook:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, Callback] = {}
+        self._waiting: dict[str, tuple[Callback, ...]] = {}
         self._ends: dict[str, dict[str, Callback]] = {}
         """Last part of a module's name -> ends of names that are waited for, such as ``.ops.common.chunk_o``."""
         self._half: list[str] = []
@@ -35,8 +35,13 @@ class ImportHook:
         """(thread, module) of those that the finders after this one are being asked for."""
 
     def after_import(self, name: str, callback: Callback) -> None:
-        """Call ``callback(name)`` each time the module was imported: now, if it was already."""
-        self._waiting[name] = callback
+        """Call ``callback(name)`` each time the module was imported: now, if it was already.
+
+        Others that wait for the module are called before it, then too: a callback must do no harm twice.
+        """
+        known = self._waiting.get(name, ())
+        if callback not in known:
+            self._waiting[name] = (*known, callback)
         self._take_place()
         if sys.modules.get(name) is not None:
             self._half.append(name)
@@ -51,20 +56,19 @@ class ImportHook:
             self._ends.setdefault(end.rpartition(".")[2], {})[end] = callback
         self._take_place()
         last = [name for name in list(sys.modules) if name[name.rfind(".") + 1 :] in self._ends]
-        self._half += [name for name in last if name not in self._waiting and self._callback(name)]
+        self._half += [name for name in last if name not in self._waiting and self._callbacks(name)]
         self._look_again()
 
     def _take_place(self) -> None:
         if not any(finder is self for finder in sys.meta_path):
             sys.meta_path.insert(0, self)
 
-    def _callback(self, name: str) -> Callback | None:
-        callback = self._waiting.get(name)
-        if callback is None:
-            ends = self._ends.get(name[name.rfind(".") + 1 :])
-            if ends is not None:
-                callback = next((ends[end] for end in ends if name.endswith(end)), None)
-        return callback
+    def _callbacks(self, name: str) -> tuple[Callback, ...]:
+        waiting = self._waiting.get(name)
+        if waiting is not None:
+            return waiting
+        ends = self._ends.get(name[name.rfind(".") + 1 :], {})
+        return next(((ends[end],) for end in ends if name.endswith(end)), ())
 
     def remove(self) -> None:
         """Stop waiting.
@@ -86,7 +90,7 @@ class ImportHook:
         if name not in self._waiting and name[name.rfind(".") + 1 :] not in self._ends:
             return None  # as nearly all: quick
         asked = (get_ident(), name)
-        if asked in self._asking or self._callback(name) is None:
+        if asked in self._asking or not self._callbacks(name):
             return None
         self._asking.add(asked)
         try:
@@ -111,8 +115,7 @@ class ImportHook:
             spec.loader = _OldLoader(loader, spec, self._done)  # type: ignore[assignment]
 
     def _done(self, name: str) -> None:
-        callback = self._callback(name)
-        if callback is not None:
+        for callback in self._callbacks(name):
             callback(name)
 
     def _look_again(self) -> None:

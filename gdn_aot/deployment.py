@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MAX_BYTES = 1 << 20
 """Bytes of a description, and of a ``config.json``."""
+_COMMAS = 'values with commas go into a TOML file, as speculative_config = {method = "mtp", ...} under [engine]'
 _HINT = "for example --deployment 'card=NVIDIA H200,max_model_len=16384,enforce_eager=true', or a TOML file"
 _DIGITS = 8
 """Of the digest, in the name of a deployment's workload."""
@@ -163,7 +164,7 @@ def _pairs(text: str) -> dict[str, Any]:
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not key:
-            raise DeploymentError(f"--deployment: {part.strip()!r} is not KEY=VALUE", hint=_HINT)
+            raise DeploymentError(f"--deployment: {part.strip()!r} is not KEY=VALUE", hint=_COMMAS)
         variable = key.startswith("VLLM_")
         table = found if key in _OURS else found["environment" if variable else "engine"]
         name = key if variable else key.removeprefix("--").replace("-", "_")

@@ -192,6 +192,14 @@ def test_a_removed_hook_calls_nothing(hooked: Any, write: Callable[[str], None])
     assert seen == []
 
 
+def test_all_who_wait_for_a_module_are_called_in_turn(hooked: Any) -> None:
+    hook, seen = hooked
+    for _ in range(2):
+        hook.after_import(NAME, seen.append)
+    importlib.import_module(NAME)
+    assert seen == [1, NAME]
+
+
 # Loaders and modules
 
 
@@ -302,8 +310,12 @@ def test_a_lazy_module_of_a_finder_stays_lazy(hooked: Any) -> None:
 def test_a_lazy_module_that_was_there_before(write: Callable[[str], None]) -> None:
     write("VALUE = 8\n")
     module, hook, seen = lazily(), ImportHook(), []
+
+    def notice(name: str) -> None:
+        seen.append(sys.modules[name].VALUE)
+
     for _ in range(2):
-        hook.after_import(NAME, lambda name: seen.append(sys.modules[name].VALUE))
+        hook.after_import(NAME, notice)
     assert seen == []
     assert module.VALUE == 8
     assert seen == [8]

@@ -62,7 +62,7 @@ def _register() -> None:
     state = loader.state()
     if not state.active:
         return
-    line = _line([found.header for found in state.found], state.seen_capabilities())
+    line = _line([(found.header, found.same) for found in state.found], state.seen_capabilities())
     if line:
         log.notice(line)
     if any(found.header.get("placed") for found in state.found):
@@ -74,24 +74,26 @@ def _register() -> None:
     loader.after_import(WORKER, vllm_memory.watch)
 
 
-def _line(headers: list[Any], seen: set[tuple[int, int]]) -> str:
+def _line(artifacts: list[tuple[Any, tuple[int, int] | None]], seen: set[tuple[int, int]]) -> str:
     """Return what one line says of all artifacts together, or nothing if none is for a device that was seen.
 
     ``seen`` has the compute capabilities of devices that kernels ran on in this process: none where it just started. No
     device is asked for here, as that would start CUDA.
     """
     if seen:
-        headers = [header for header in headers if tuple(header["capability"]) in seen]
-    if not headers:
+        artifacts = [pair for pair in artifacts if tuple(pair[0]["capability"]) in seen]
+    if not artifacts:
         return ""
-    count = f"{len(headers)} artifacts: " if len(headers) > 1 else ""
-    targets = sorted({header["target"] for header in headers})
+    count = f"{len(artifacts)} artifacts: " if len(artifacts) > 1 else ""
+    targets = sorted({header["target"] for header, _ in artifacts})
     which = f"served if the device is {targets[0]}" if len(targets) == 1 else "the device decides which are served"
-    return f"{count}{'; '.join(map(_coverage, headers))}{'' if seen else f'; {which}'}"
+    return f"{count}{'; '.join(_coverage(*pair) for pair in artifacts)}{'' if seen else f'; {which}'}"
 
 
-def _coverage(header: Any) -> str:
+def _coverage(header: Any, same: tuple[int, int] | None) -> str:
     kernels, choices = plural(header["kernels"], "kernel"), plural(header["choices"], "choice")
+    if same is not None:
+        kernels = f"{same[0]} of its {kernels}"
     binaries, models = plural(header["binaries"], "binary", "binaries"), plural(len(header["models"]), "model")
     return f"{shown(header['identifier'])}: {kernels}, {choices} and {binaries} for {models}"
 

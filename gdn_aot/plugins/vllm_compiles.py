@@ -18,6 +18,7 @@ VARIABLE = "GDN_AOT_START_REPORT"
 WORKER = "vllm.v1.worker.gpu_worker"
 METHOD = "compile_or_warm_up_model"
 """Of ``Worker``: the last thing that an engine calls before it is ready."""
+_MARK = "_gdn_aot_counted"
 _NAMED = 5
 """Kernels that the line names: those that took longest."""
 
@@ -75,6 +76,8 @@ def _watch_worker(module: str) -> None:
     if not callable(original):
         log.notice(f"{module} has no {METHOD} that is known; {VARIABLE} says nothing")
         return
+    if hasattr(original, _MARK):
+        return
 
     @functools.wraps(original)
     def compile_or_warm_up_model(*args: Any, **kwargs: Any) -> Any:
@@ -83,4 +86,5 @@ def _watch_worker(module: str) -> None:
         finally:
             log.notice(line())
 
+    setattr(compile_or_warm_up_model, _MARK, True)
     setattr(worker, METHOD, compile_or_warm_up_model)

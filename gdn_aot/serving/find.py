@@ -56,8 +56,9 @@ class Verdict(Plain):
 def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdict]]:
     """Look at every artifact that the loader may use: those of the store, or ``only`` a file or a directory of files.
 
-    Returns the artifacts that fit, those of the installed versions before those of others that have the same source,
-    and a verdict on each that was looked at, first on those that cannot be read. Without a ``home`` there is no store.
+    Returns the artifacts that fit, those of the installed versions before those of others that have the same source, of
+    these those with more kernels first, and a verdict on each that was looked at, first on those that cannot be read.
+    Without a ``home`` there is no store.
     """
     installed.forget()
     found: list[StoredArtifact] = []
@@ -88,6 +89,7 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
         if fault is None:
             fit = _fit(artifact)
             artifact.elsewhere, verdict.accepted, verdict.reason = fit.elsewhere, fit.accepted, fit.reason
+            artifact.same = (fit.same, fit.of) if fit.of else None
             if artifact.key and fit.accepted:
                 verdict.reason += f"; signed by {shown(artifact.publisher)}, key {artifact.key}"
             found += [artifact] * fit.accepted
@@ -97,7 +99,7 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
             refused.append(verdict)
     for verdict in [*hidden, *refused] if found else ():  # else it is what `install` says
         log.warn(f"artifact {verdict.artifact} is not used: {verdict.reason}")
-    return sorted(found, key=lambda artifact: bool(_misfit(artifact.header))), hidden + verdicts
+    return sorted(found, key=_first), hidden + verdicts
 
 
 def unfit(header: Mapping[str, Any]) -> str:
@@ -117,12 +119,14 @@ class Fit(Plain):
         accepted: Something of it may fit.
         reason: How much of it does, or why nothing.
         elsewhere: Why it can only serve copies of its source in other packages, or nothing.
+        same, of: Of one for another version than is installed, how many of its kernels have the source that is.
     """
 
-    __slots__ = ("accepted", "elsewhere", "reason")
+    __slots__ = ("accepted", "elsewhere", "of", "reason", "same")
 
-    def __init__(self, *, accepted: bool, reason: str, elsewhere: str = "") -> None:
+    def __init__(self, *, accepted: bool, reason: str, elsewhere: str = "", same: int = 0, of: int = 0) -> None:
         self.accepted, self.reason, self.elsewhere = accepted, reason, elsewhere
+        self.same, self.of = same, of
 
 
 def fit(header: Mapping[str, Any], kernels: Callable[[], list[KernelRecord]]) -> Fit:
@@ -143,7 +147,7 @@ def fit(header: Mapping[str, Any], kernels: Callable[[], list[KernelRecord]]) ->
         same = sum(all(map(partial(_is_source, here), one.sources)) for one in known)
         if same:
             said = f"{same} of its {len(known)} kernels have the source that is installed"
-            return Fit(accepted=True, reason=f"fits by its source: {why}; {said}")
+            return Fit(accepted=True, reason=f"fits by its source: {why}; {said}", same=same, of=len(known))
         why += ", where no kernel has the same source"
     if not why:
         return Fit(accepted=True, reason="fits")
@@ -175,6 +179,11 @@ def _misfit(header: Mapping[str, Any]) -> str:
     if header.get("copy"):
         return f"built from a copy of {shown(header['provider'])}"
     return _other(header["distribution"], header["version"])
+
+
+def _first(artifact: StoredArtifact) -> tuple[bool, int]:
+    """Return what sorts artifacts: of the installed version first, then those with most of its kernels."""
+    return bool(_misfit(artifact.header)), -artifact.same[0] if artifact.same else 0
 
 
 def _serves_copies() -> bool:

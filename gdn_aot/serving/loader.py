@@ -49,7 +49,8 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
 
     Raises:
         UsageError: ``on_miss`` is none of these.
-        NoArtifactError: Strict, and no artifact fits this process.
+        NoArtifactError: Strict, and no artifact fits this process, or none as a whole: some kernels of one that was
+            made for another version of the provider have other sources.
         UnsupportedTritonError: Strict, and the installed Triton is not one whose internals are known.
     """
     if on_miss not in POLICIES:
@@ -106,6 +107,8 @@ def _install(settings: Settings, artifact: str | None) -> None:
         if not _state.found:
             raise NoArtifactError(_none_fits(artifact or f"the store in {settings.home or 'no home'}", verdicts))
         return
+    if _state.strict and all(one.same and one.same[0] < one.same[1] for one in (*_state.found, *found)):
+        raise NoArtifactError(_none_fits(artifact or f"the store in {settings.home}", verdicts))
     _sources.add(artifact)
     _state.found += found
     _state.active, _state.problem = True, ""

@@ -55,8 +55,9 @@ def place(files: list[PlacedRecord], read_blob: Callable[[str], bytes], cache: s
             continue
         path = os.path.join(cache, _FOLDERS[kind], name)
         content, there = read_blob(blob), _read(path)
-        if there == content or _hash(there) == _hash(content):
-            done[name] = KEPT
+        theirs, ours = _hash(there), _hash(content)
+        if there == content or (theirs and ours and (theirs == ours or len(theirs) > len(ours))):
+            done[name] = KEPT  # a longer digest is vLLM's where MD5 is barred, which it would find in ours no more
             continue
         done[name] = _other(sources, site, digests) or WRITTEN
         if done[name] == WRITTEN:
@@ -71,16 +72,16 @@ def _read(path: str) -> bytes:
     return b""
 
 
-def _hash(content: bytes) -> object:
-    """Return vLLM's digest of the model's source in a file; of what vLLM would not read, an object equal to no other.
+def _hash(content: bytes) -> str | None:
+    """Return vLLM's digest of the model's source in a file; None of what vLLM would not read.
 
     vLLM takes a file for a source if the digest in it is the source's (``_load_modelinfo_from_cache``).
     """
     with suppress(ValueError, TypeError, LookupError, RecursionError):
         found = json.loads(content)
         if isinstance(found["modelinfo"], dict) and isinstance(found["hash"], str):
-            return found["hash"]
-    return object()
+            return str(found["hash"])
+    return None
 
 
 def _other(sources: list[tuple[str, str]], site: str, digests: dict[str, str]) -> str:

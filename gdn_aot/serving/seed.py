@@ -87,10 +87,11 @@ def _matched(state: State, module: str) -> tuple[dict[str, _Matched], dict[str, 
             jit, tuner = locate(record, module)
             values = match(record, jit) if own else match_copy(record, jit, package, root)
         except AbsentError as error:
-            if own:  # else it is no copy, but a module that happens to have the name
+            if own and not _aside(state, found):  # else it is no copy, but a module that happens to have the name
                 refused[name] = (jit, tuner, shown(error, _MOST))
         except MismatchError as error:
-            refused[name] = (jit, tuner, shown(error, _MOST))
+            if not _aside(state, found):
+                refused[name] = (jit, tuner, shown(error, _MOST))
             if isinstance(error, OtherGlobalError):
                 elsewhere.setdefault(name, []).append(found)
         except Exception as error:  # noqa: BLE001 - the record may hold anything, and so may the provider's module
@@ -102,6 +103,13 @@ def _matched(state: State, module: str) -> tuple[dict[str, _Matched], dict[str, 
         if not own and jit is not None:
             state.copies.setdefault(root, found.header["provider"])
     return matched, refused
+
+
+def _aside(state: State, artifact: StoredArtifact) -> bool:
+    """Say whether an artifact of another version lies beside one of the installed one, which is to have all kernels."""
+    name = artifact.header["provider"]
+    whole = (one.same is None and not one.elsewhere and one.header["provider"] == name for one in state.found)
+    return artifact.same is not None and any(whole)
 
 
 def _reason(what: str, error: Exception) -> str:

@@ -57,6 +57,9 @@ class StoredArtifact(Candidate):
 
     elsewhere = ""
     """Why it serves only copies of what it was built from in other packages; empty if it serves the provider."""
+    same: tuple[int, int] | None = None
+    """Of one for another version than is installed: how many of its kernels have the source that is, and how many it
+    has."""
     _file = -1
 
     def __init__(self, place: str, *, judged: bool = True) -> None:

@@ -270,6 +270,8 @@ def test_another_version_of_the_same_source_is_served(serve: Any, tmp_path: Path
     (refused,) = got["report"]["refused"].values()
     assert refused == "fla/ops/gated_delta_rule/fused_recurrent.py is not the file that the artifact was built from"
     assert len(got["compiled"]) == 1
+    got = serve("become(); " + TOLD.format("install(strict=True)"), site=site)
+    assert got["error"] == "NoArtifactError", "not all of it is served"
 
 
 @pytest.mark.parametrize("name", ["DISABLE_PTXAS_OPT", "TRITON_INTERPRET", "TRITON_OVERRIDE_ARCH"])

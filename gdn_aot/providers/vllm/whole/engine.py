@@ -10,9 +10,10 @@ Importing this module imports vLLM: call `gdn_aot.providers.vllm.platform.prepar
 from __future__ import annotations
 
 import contextlib
+import gc
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest import mock
 
 import torch
@@ -161,7 +162,20 @@ def engine(deployment: Deployment) -> Iterator[Engine]:
         with set_default_torch_dtype(config.model_config.dtype), _META:
             model = initialize_model(config, model_config=config.model_config)
             process_weights_after_loading(model, config.model_config, _META)
-        yield Engine(config, model)
+        made = Engine(config, model)
+        stack.callback(_without_cache, made)
+        if "TRITON" in str(made.resolved["attention"]):
+            _refuse(["attention by Triton"])
+        yield made
+
+
+def _without_cache(made: Engine) -> None:
+    """Give the pages back: of a large model they are tens of GiB of addresses, and a process with them cannot fork."""
+    made.runner.kv_caches.clear()
+    for layer in made.config.compilation_config.static_forward_context.values():
+        if hasattr(layer, "kv_cache"):
+            layer.kv_cache = None
+    gc.collect()
 
 
 def _config(deployment: Deployment, folder: str) -> VllmConfig:
@@ -169,6 +183,8 @@ def _config(deployment: Deployment, folder: str) -> VllmConfig:
     given = dict(deployment.engine)
     if taken := [name for name in _NAMED if name in given]:
         raise DeploymentError(f"the engine argument {taken[0]} is not the deployment's to say", hint="leave it out")
+    if given.get("language_model_only") is False:
+        _refuse(["images"])
     (Path(folder) / "config.json").write_text(deployment.config, encoding="utf-8")
     try:
         arguments = EngineArgs(model=folder, **{**given, **_FIXED})
@@ -190,14 +206,20 @@ def _check(config: VllmConfig) -> None:
         "quantized weights": config.model_config.quantization is not None,
         "pipeline parallelism": parallel.pipeline_parallel_size > 1,
         "data or expert parallelism": parallel.data_parallel_size > 1 or parallel.enable_expert_parallel,
+        "prefix caching": config.cache_config.enable_prefix_caching,
+        "a block size of its own": config.cache_config.user_specified_block_size,
         "context parallelism": parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
         "vLLM's second model runner": config.use_v2_model_runner,
     }
     if found := [what for what, there in beyond.items() if there]:
-        raise DeploymentError(
-            f"kernels of deployments with {' and '.join(found)} are not enumerated",
-            hint="record a running engine with gdn-aot capture, and build with --capture",
-        )
+        _refuse(found)
+
+
+def _refuse(found: list[str]) -> NoReturn:
+    raise DeploymentError(
+        f"kernels of deployments with {' and '.join(found)} are not enumerated",
+        hint="record a running engine with gdn-aot capture, and build with --capture",
+    )
 
 
 def _inspected(entry: Any) -> Any:
