@@ -112,7 +112,7 @@ class Found:
         }
         header["packages"] = ["kernels"]
         self.header = header
-        self.elsewhere, self.is_read = "", True
+        self.elsewhere, self.same, self.is_read = "", None, True
         self.place = "/found"
         self.index = SimpleNamespace(
             kernels=list,
