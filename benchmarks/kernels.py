@@ -163,7 +163,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         lookup = report.Lookup(times, tuning.table(shipped), found[:DUMMIES], copied["bytes_per_second"])
         rows = {tokens: lookup.at(of, int(tokens), at.get(int(tokens), {})) for tokens, of in launches.items()}
         document["shapes"][name] = {"tokens": rows}
-        document["details"][name] = {"tuned": tuned, "fla": runs}
+        told = {key: value for key, value in tuned.items() if key != "record"}  # a path of the machine
+        document["details"][name] = {"tuned": told, "fla": runs}
         document["goals"] = report.goals(document)
         save(options.out, document)
         print(f"{name}: done", file=sys.stderr, flush=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.catalogue.models import all_models
 from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.choosing.transfer import Transfer
-from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.records import tuning
 from gdn_aot.records.objective import Sample, choose
+from gdn_aot.records.verdict import is_sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -83,17 +83,16 @@ def regret(times: Times, config: Config | None) -> dict[int, float]:
     return {tokens: row[config] / min(row.values()) - 1 for tokens, row in times.items() if config in row}
 
 
-def is_sound(kernel: MeasuredKernel, choice: MeasuredChoice, config: Config) -> bool:
-    """Say whether a build would take a candidate for what it spills; one of which the record says nothing is sound."""
-    took = choice.resources and choice.resources[kernel.candidates.index(config)]
-    return not took or took.local <= SOUND_LOCAL
+def ships(kernel: MeasuredKernel, choice: MeasuredChoice, config: Config) -> bool:
+    """Say whether a build would take a candidate for what it spills."""
+    return is_sound(choice.resources[kernel.candidates.index(config)] if choice.resources else None)
 
 
 def chosen_by_default(kernel: MeasuredKernel, choice: MeasuredChoice, times: Times) -> Config | None:
     """Return the first candidate that is eligible and sound: of the provider's, else of the others; None if none is."""
     eligible = next(iter(times.values()))
     left = (config for config in kernel.candidates if config in eligible)
-    return next((config for config in left if is_sound(kernel, choice, config)), None)
+    return next((config for config in left if ships(kernel, choice, config)), None)
 
 
 def chosen_at(kernel: MeasuredKernel, times: Times, tokens: int) -> Config | None:
@@ -107,7 +106,7 @@ def transferred(transfer: Transfer, kernel: MeasuredKernel, choice: MeasuredChoi
     eligible, count = next(iter(times.values())), kernel.offered
     found = transfer.suggest(kernel.kernel, choice.key, kernel.candidates[:count], kernel.candidates[count:])
     configs = (one.config for one in found if one.config in eligible)
-    return next((config for config in configs if is_sound(kernel, choice, config)), None)
+    return next((config for config in configs if ships(kernel, choice, config)), None)
 
 
 def choosers(record: TuningRecord, others: Path, own: str) -> dict[str, Callable[..., Config | None]]:

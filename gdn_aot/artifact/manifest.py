@@ -179,7 +179,7 @@ class ManifestHead(Record, omit_defaults=True):
     """The one deployment that it was built for; most are for every one, and their file has no such key."""
 
 
-class Manifest(ManifestHead, kw_only=True, omit_defaults=True):
+class Manifest(ManifestHead, kw_only=True):
     """What an artifact says about itself."""
 
     kernels: tuple[PackedKernel, ...]
@@ -223,7 +223,7 @@ class Parts(Record):
     workloads: tuple[Indices, ...]
 
 
-class ManifestFile(ManifestHead, kw_only=True, omit_defaults=True):
+class ManifestFile(ManifestHead, kw_only=True):
     """``manifest.json``: a manifest whose binaries name by number what they share."""
 
     parts: Parts

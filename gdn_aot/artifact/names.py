@@ -30,8 +30,6 @@ CONFIG_BOUNDS = {"num_warps": (1, 32), "num_stages": (0, 16), "num_ctas": (1, 16
 """Least and most of the numbers of a configuration; of warps, a power of two. ``maxnreg`` may be None."""
 CAPTURE = "capture-"
 """Beginning of the workload that stands for a capture; the rest is from the digest of what was captured."""
-
-
 DEPLOYMENT = "deployment-"
 """Beginning of the workload that stands for a deployment that was described; the rest is from its digest."""
 

@@ -3,10 +3,10 @@
 The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.md``, ``0027-choices-by-proxy.md``):
 
 1. The records of the same distribution and version, or of a version that is known to have the same source, are asked in
-   three groups: the target's own; those of targets whose
-   ``tl.dot`` becomes the same instruction; the others. Within a group the nearest target is first: one with a matrix
-   unit like it, of the same major compute capability, then by distance of the capability's number (89 for 8.9), then
-   the lower one; and of one target what its own card measured, then what another card did by proxy.
+   three groups: the target's own; those of targets whose ``tl.dot`` becomes the same instruction; the others. Within a
+   group the nearest target is first: one with a matrix unit like it, of the same major compute capability, then by
+   distance of the capability's number (89 for 8.9), then the lower one; and of one target what its own card measured,
+   then what another card did by proxy.
 2. In each group the first record that has the key answers; a key that differs only in the 16-bit number type is taken
    for the same if the record lacks the exact one, because targets without bf16 arithmetic are built for fp16. What the
    target's own record has for the very key counts as what it is, and is no transfer. If none has the key, they are

@@ -27,6 +27,8 @@ def selected_deployment(provider: ProviderInfo, options: dict[str, Any]) -> tupl
         DeploymentError: The description is malformed, or is not one of this model and this target.
         UsageError: The provider is no engine, or the other options name more than one model, size or target.
     """
+    from msgspec.structs import replace
+
     from gdn_aot.catalogue.cards import target_of
     from gdn_aot.catalogue.models import find_model
     from gdn_aot.deployment import complete, read
@@ -38,7 +40,7 @@ def selected_deployment(provider: ProviderInfo, options: dict[str, Any]) -> tupl
     file = read(options["deployment"])
     target = target_of(file.card)
     if target is None:
-        hint = "nvidia-smi -L prints it, as NVIDIA H200; gdn-aot/catalogue/cards.toml has the known ones"
+        hint = "nvidia-smi -L prints it, as NVIDIA H200; gdn_aot/catalogue/cards.toml has the known ones"
         raise DeploymentError(f"card: {file.card!r} is no known card", hint=hint)
     archs = options["arch"] or (target,)
     names = [name for value in options["model"] for name in value.split(",")]
@@ -54,14 +56,7 @@ def selected_deployment(provider: ProviderInfo, options: dict[str, Any]) -> tupl
     changed = {"arch": archs, "tp": str(engine[_SIZE])}
     if engine.get(_DTYPE, "auto") != "auto":
         changed[_DTYPE] = (str(engine[_DTYPE]),)
-    return complete(replaced(file, engine), model.name, config), changed
-
-
-def replaced(file: DeploymentFile, engine: dict[str, Any]) -> DeploymentFile:
-    """Return a description with other engine arguments."""
-    from msgspec.structs import replace
-
-    return replace(file, engine=engine)
+    return complete(replace(file, engine=engine), model.name, config), changed
 
 
 def _config(file: DeploymentFile, model: Model) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from gdn_aot.errors import UsageError
 from gdn_aot.records import tuning as records
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
 from gdn_aot.records.objective import Sample
-from gdn_aot.records.verdict import decide
+from gdn_aot.records.verdict import decide, said
 
 if TYPE_CHECKING:
     from gdn_aot.compiling.proxy import Proxy
@@ -110,11 +110,8 @@ class Writer:
         if verdict is None:
             return None
         return records.MeasuredChoice(
+            **said(verdict),
             key=state.key,
-            chosen=verdict.chosen,
-            score=round(verdict.score, 4),
-            worst=round(verdict.worst, 4),
-            note=verdict.note,
             call=state.call,
             reference=state.reference,
             times=tuple(_times(tokens, row) for tokens, row in rows.items()),
@@ -123,7 +120,6 @@ class Writer:
                 for index, (tokens, reason) in sorted(state.out.items())
             ),
             resources=tuple(taken),
-            regret={tokens: round(part, 4) for tokens, part in verdict.regret.items()},
             missing=tuple(sorted(self._prepared.wanted[place] - set(state.samples))),
             unheld=state.unheld,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -32,15 +32,19 @@ def samples_of(choice: MeasuredChoice, count: int) -> Samples:
     }
 
 
+def is_sound(taken: Footprint | None) -> bool:
+    """Say whether a build ships a candidate for what it spills; what nothing is known of is taken for sound."""
+    return taken is None or taken.local <= SOUND_LOCAL
+
+
 def only_sound(samples: Mapping[int, Sequence[Sample | None]], taken: Sequence[Footprint | None]) -> Samples:
-    """Return the samples without those of candidates that are not sound; what nothing is known of is taken for sound.
+    """Return the samples without those of candidates that are not sound.
 
     If no sound one has a sample at every token count, all are returned.
     """
-    sound = [footprint is None or footprint.local <= SOUND_LOCAL for footprint in taken]
+    sound = [is_sound(footprint) for footprint in taken]
     left = {
-        tokens: [one if is_sound else None for one, is_sound in zip(row, sound, strict=True)]
-        for tokens, row in samples.items()
+        tokens: [one if kept else None for one, kept in zip(row, sound, strict=True)] for tokens, row in samples.items()
     }
     complete = any(all(row[index] is not None for row in left.values()) for index in range(len(taken)))
     return left if complete else {tokens: list(row) for tokens, row in samples.items()}
@@ -69,6 +73,17 @@ def decide(
     return choose(only_sound(samples, taken), sizes, objective)
 
 
+def said(verdict: Decision) -> dict[str, Any]:
+    """Return the fields of a `MeasuredChoice` that say what was chosen and why."""
+    return {
+        "chosen": verdict.chosen,
+        "score": round(verdict.score, 4),
+        "worst": round(verdict.worst, 4),
+        "note": verdict.note,
+        "regret": {tokens: round(part, 4) for tokens, part in verdict.regret.items()},
+    }
+
+
 def chosen_again(kernel: MeasuredKernel, choice: MeasuredChoice, objective: Objective) -> MeasuredChoice:
     """Return a choice as today's rule makes it from the times that were recorded; itself if there are too few."""
     count = len(kernel.candidates)
@@ -76,11 +91,4 @@ def chosen_again(kernel: MeasuredKernel, choice: MeasuredChoice, objective: Obje
     verdict = decide(samples_of(choice, count), taken, kernel.candidates, objective)
     if verdict is None:
         return choice
-    return replace(
-        choice,
-        chosen=verdict.chosen,
-        score=round(verdict.score, 4),
-        worst=round(verdict.worst, 4),
-        note=verdict.note,
-        regret={tokens: round(part, 4) for tokens, part in verdict.regret.items()},
-    )
+    return replace(choice, **said(verdict))

@@ -183,7 +183,8 @@ def _misfit(header: Mapping[str, Any]) -> str:
 
 def _first(artifact: StoredArtifact) -> tuple[bool, int]:
     """Return what sorts artifacts: of the installed version first, then those with most of its kernels."""
-    return bool(_misfit(artifact.header)), -artifact.same[0] if artifact.same else 0
+    same, _ = artifact.same or (0, 0)
+    return bool(same or artifact.elsewhere), -same
 
 
 def _serves_copies() -> bool:

@@ -17,11 +17,8 @@ from gdn_aot.artifact.names import MAX_PLACED
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from gdn_aot.store.index_records import PlacedRecord
-
-    Cached = dict[str, Any]
 
 WRITTEN, KEPT = "written", "kept"
 _FOLDERS = {"vllm-model-info": "modelinfos"}
