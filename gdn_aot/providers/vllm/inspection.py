@@ -60,7 +60,7 @@ def place(shapes: Iterable[ModelShape]) -> tuple[list[tuple[Placement, str]], li
     wanted = dict.fromkeys(name for shape in shapes for name in _CLASSES.get(shape.layer, ()) if name in known)
     placed: list[tuple[Placement, str]] = []
     failed: list[tuple[str, str]] = []
-    with tempfile.TemporaryDirectory() as folder, _in_this_process(Path(folder)), _without_images():
+    with tempfile.TemporaryDirectory() as folder, _in_this_process(Path(folder)), without_images():
         for name in wanted:
             try:
                 placed.append(_inspect(known[name], Path(folder)))
@@ -119,7 +119,7 @@ class _Images(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextmanager
-def _without_images() -> Iterator[None]:
+def without_images() -> Iterator[None]:
     """Let models be imported where torchvision is not installed, as where torch is that for the CPU."""
     if importlib.util.find_spec(_IMAGES) is not None:
         yield

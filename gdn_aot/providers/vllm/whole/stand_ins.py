@@ -6,9 +6,7 @@ All of them are gone when the block is left, so that what is traced besides is a
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -24,6 +22,8 @@ from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 from vllm.platforms.cuda import NonNvmlCudaPlatform
 from vllm.utils import torch_utils
 
+from gdn_aot.providers.vllm.inspection import without_images
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -35,14 +35,6 @@ _CARDS = 1024
 """Cards that vLLM finds: as many as any deployment asks for."""
 _OURS = "vllm"
 """Namespace of the operators that vLLM has in Python."""
-
-_IMAGES = (
-    "torchvision",
-    "torchvision.transforms",
-    "torchvision.transforms.v2",
-    "torchvision.transforms.v2.functional",
-)
-"""What models that also read images import to prepare these; where it is not installed, nothing stands for it."""
 
 
 class _Stream:
@@ -110,10 +102,7 @@ def card(name: str, variables: Mapping[str, str]) -> Iterator[None]:
                 stack.enter_context(mock.patch.object(place, attribute, value))
         stack.enter_context(torch._dynamo.config.patch(disable=True))  # what it compiles is Inductor's  # noqa: SLF001
         stack.enter_context(mock.patch.object(_NAMESPACE, "__getattr__", _operator(_NAMESPACE.__getattr__)))
-        if importlib.util.find_spec(_IMAGES[0]) is None:
-            for module in _IMAGES:  # not by patch.dict, which would forget what is imported meanwhile
-                sys.modules[module] = mock.MagicMock()
-                stack.callback(sys.modules.pop, module)
+        stack.enter_context(without_images())
         current.__class__ = type(kind.__name__, (kind, NonNvmlCudaPlatform), own)
         try:
             yield
