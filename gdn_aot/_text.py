@@ -25,6 +25,13 @@ def plural(number: int, noun: str, several: str = "") -> str:
     return f"{number} {noun if number == 1 else several or f'{noun}s'}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time to wait for in the unit that suits it: ``8 s``, ``4 min``, ``2.5 h``."""
+    if seconds < 90:  # noqa: PLR2004 - as one would say it
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004
+
+
 def printable(text: str, keep: str = "") -> str:
     """Return text in which everything that could steer a terminal is escaped, except what to ``keep``."""
     if text.isprintable():

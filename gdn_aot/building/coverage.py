@@ -15,7 +15,7 @@ from gdn_aot.errors import Problem, UnsupportedProviderError, UsageError
 from gdn_aot.machine import installed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gdn_aot.artifact.manifest import Manifest
     from gdn_aot.catalogue.models import ModelShape
@@ -25,6 +25,7 @@ def cover(
     manifest: Manifest,
     shapes: Sequence[ModelShape],
     workloads: Sequence[str],
+    progress: Callable[[int, int, str], None],
     *,
     calls: int,
     seed: int,
@@ -32,8 +33,9 @@ def cover(
 ) -> dict[str, Any]:
     """Replay ``calls`` random calls against an artifact's keys; with ``engine``, as many of its deployment's engine.
 
-    Returns what `gdn_aot.tracing.replay.replay` returns; misses of kernels and keys that the manifest itself lists as
-    not covered are under ``not_covered`` instead of ``misses``.
+    ``progress`` is told how many are made, of how many, and the present one. Returns what
+    `gdn_aot.tracing.replay.replay` returns; misses of kernels and keys that the manifest itself lists as not covered
+    are under ``not_covered`` instead of ``misses``.
 
     Raises:
         UsageError: The artifact is of another provider than is installed, or the installed Triton is another version.
@@ -41,6 +43,7 @@ def cover(
     """
     check_versions(manifest)
     with Worker(manifest.provider.name, get_target(manifest.target.name)) as worker:
+        worker.far = progress
         result = worker.replay(
             {
                 "kernels": _keys(manifest),

@@ -142,7 +142,10 @@ def build(job: Job, targets: Sequence[Target], progress: Progress) -> Iterator[B
         for position, target in enumerate(targets):
             first = ahead[position].result if position in ahead else None
             worker, busy = lazy[position], partial(begin, position + 1)
-            built = compile_target(job, target, worker, progress, first=first, busy=busy)
+            shown = (
+                partial(_numbered, progress, f"{position + 1} of {len(targets)}, ") if len(targets) > 1 else progress
+            )
+            built = compile_target(job, target, worker, shown, first=first, busy=busy)
             worker.close()
             if packing is not None:
                 yield packing.result()
@@ -152,6 +155,10 @@ def build(job: Job, targets: Sequence[Target], progress: Progress) -> Iterator[B
             yield packing.result()
 
 
+def _numbered(progress: Progress, number: str, done: int, total: int, text: str) -> None:
+    progress(done, total, f"{number}{text}")
+
+
 class LazyWorker:
     """A worker that is started when first needed: an unchanged rebuild needs none."""
 
@@ -159,6 +166,7 @@ class LazyWorker:
         self._stack, self._provider, self._target = stack, provider, target
         self._worker: Worker | None = None
         self._own = contextlib.ExitStack()
+        self._far: Progress | None = None
 
     def get(self) -> Worker:
         """Return the worker, starting it if need be."""
@@ -166,7 +174,22 @@ class LazyWorker:
             self._stack.push(self._own)
             provider = self._provider
             self._worker = self._own.enter_context(Worker(provider.name, self._target, copy=provider.copy))
+            self._worker.far = self._tell
         return self._worker
+
+    @contextlib.contextmanager
+    def tracing(self, progress: Progress) -> Iterator[None]:
+        """Show how far its trace is while somebody waits for that: a trace may have begun before."""
+        progress(0, 0, f"{self._target}: tracing")
+        self._far = progress
+        try:
+            yield
+        finally:
+            self._far = None
+
+    def _tell(self, done: int, total: int, what: str) -> None:
+        if (far := self._far) is not None:
+            far(done, total, f"{self._target}: tracing {what}")
 
     def close(self) -> None:
         """End it."""
@@ -188,15 +211,15 @@ def compile_target(
     workers have something to do.
     """
     start = time.monotonic()
-    progress(0, 0, f"{target}: tracing")
-    known, trace = first() if first else _first_trace(job, target, expected(job, target, lazy))
+    with lazy.tracing(progress):
+        known, trace = first() if first else _first_trace(job, target, expected(job, target, lazy))
     marks = {"trace": time.monotonic() - start}
     with job.executor.compiling(order(job, target, trace), lazy.get) as workers:
         run = Compilation(order(job, target, trace), trace, workers, progress, busy)
         choices = run.choose(known, all_candidates=job.all_candidates, final=False)
         if any(key is not None for _, _, key in choices.uncovered):
-            progress(0, 0, f"{target}: tracing relieved candidates")
-            trace = traced(job, target, lazy.get, derive="relieved", extras=known.extras)
+            with lazy.tracing(progress):
+                trace = traced(job, target, lazy.get, derive="relieved", extras=known.extras)
             relieved = Compilation(order(job, target, trace), trace, workers, progress)
             relieved.compiled, relieved.spent = run.compiled, run.spent
             run, choices = relieved, relieved.choose(known, all_candidates=job.all_candidates, final=True)

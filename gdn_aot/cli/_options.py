@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 path = click.Path(path_type=Path)
 
+_CHECKS = {
+    "verify": "is the file whole, by its digests and its signature?",
+    "inspect": "what is in it, and what does it cost on a card?",
+    "coverage": "does every call of a model find its kernels in it?",
+    "check": "do a target's kernels compute what float64 says?",
+    "cache verify": "is everything that was installed here as it was?",
+}
+"""The commands that one may mean by "is it right", and the question that each answers."""
+
 
 def together(*options: Decorator) -> Decorator:
     """Return a decorator that adds options, which ``--help`` lists in this order."""
@@ -30,6 +39,13 @@ def default(name: str, value: object, help: str, **more: Any) -> Decorator:  # n
 def many(name: str, metavar: str | None, help: str, **more: Any) -> Decorator:  # noqa: A002 - as click calls it
     """Return an option that may be repeated."""
     return click.option(name, multiple=True, metavar=metavar, help=help, **more)
+
+
+def other_checks(name: str) -> str:
+    """Return the end of the help of a command that checks: what the other four do."""
+    width = max(map(len, _CHECKS))
+    lines = [f"  {other.ljust(width)}  {asks}" for other, asks in _CHECKS.items() if other != name]
+    return "\n".join(("\b", "Other questions, other commands:", *lines))
 
 
 def output(value: str, help: str) -> Decorator:  # noqa: A002 - as click calls it

@@ -1,4 +1,4 @@
-"""How commands speak: data on stdout, notes and progress on stderr."""
+"""How commands speak: data on stdout, notes on stderr; progress is in `_progress`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,9 @@ from gdn_aot.errors import NoArtifactError, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from gdn_aot.errors import GdnAotError
 
-_WIDTH = 30
-"""Characters of a progress bar."""
 _UNPRINTABLE = re.compile(r"[^\n -~]+")
 """Runs of characters that may have to be escaped in JSON, which has escaped the others itself."""
 _MOST_REASONS = 20
@@ -168,48 +163,3 @@ def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 def times(seconds: Mapping[str, float]) -> str:
     """Return times as notes have them."""
     return ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-
-
-class Progress:
-    """A line on stderr that is rewritten as work gets done; silent where stderr is not a terminal.
-
-    Example:
-        >>> with Progress("compile") as progress:
-        ...     progress.update(1, 10, "chunk_fwd_kernel_o")
-    """
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._shown = 0
-        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-    def update(self, done: int, total: int, text: str = "") -> None:
-        """Show that ``done`` of ``total`` steps are finished, with a word on the present one."""
-        if not self._live:
-            return
-        full = _WIDTH * done // total if total else 0
-        bar = f"[{'#' * full}{'.' * (_WIDTH - full)}] {done}/{total} " if total else ""
-        line = f"{self._title} {bar}{printable(text)}"
-        columns = _columns()
-        line = line if len(line) < columns else line[: columns - 1]
-        sys.stderr.write("\r" + line.ljust(self._shown))
-        sys.stderr.flush()
-        self._shown = len(line)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live and self._shown:
-            sys.stderr.write("\r" + " " * self._shown + "\r")
-            sys.stderr.flush()
-
-
-def _columns() -> int:
-    """Return the width of the terminal; 80 where it is not known, which some terminals report as 0."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except OSError:
-        return 80

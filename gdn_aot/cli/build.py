@@ -24,7 +24,8 @@ from gdn_aot.cli._job import (
     selected_targets,
     tuning_root,
 )
-from gdn_aot.cli._output import Progress, emit_json, note, out_path, rounded, times
+from gdn_aot.cli._output import emit_json, note, out_path, rounded, times
+from gdn_aot.cli._progress import Progress
 from gdn_aot.errors import CompileFailedError, Problem, SpillsError, UsageError
 
 if TYPE_CHECKING:

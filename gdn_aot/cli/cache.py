@@ -98,7 +98,7 @@ def prune_command(*, keep: int, dry_run: bool, quiet: bool, as_json: bool) -> No
     _tell(removed, dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
-@command.command("verify")
+@command.command("verify", epilog=_options.other_checks("cache verify"))
 @click.option("--repair", is_flag=True, help="Remove what is damaged, so that fetching brings it again.")
 @_options.quiet
 @_options.as_json

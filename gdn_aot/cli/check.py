@@ -8,7 +8,8 @@ import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._job import check_output, make_job, selected_shapes, selected_targets, tuning_root
-from gdn_aot.cli._output import Progress, emit_json, note, out_path, rounded, times
+from gdn_aot.cli._output import emit_json, note, out_path, rounded, times
+from gdn_aot.cli._progress import Progress
 from gdn_aot.errors import NothingSelectedError, Problem, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without one"
 
 
-@click.command("check")
+@click.command("check", epilog=_options.other_checks("check"))
 @_options.arch
 @_options.models
 @_options.default("--max-tokens", 32768, "Most tokens in one call that is made.", type=click.IntRange(min=1))

@@ -10,6 +10,7 @@ import click
 
 from gdn_aot.cli import _options
 from gdn_aot.cli._output import emit_json, note, out
+from gdn_aot.cli._progress import Progress
 from gdn_aot.errors import NothingSelectedError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _MISSED = 5
 """Exit status when traffic would miss: the artifact fails its verification."""
 
 
-@click.command("coverage")
+@click.command("coverage", epilog=_options.other_checks("coverage"))
 @click.argument("file", type=_options.path)
 @_options.many("--model", "NAME", "Model of the catalogue; repeatable, or all.")
 @click.option("--tp", metavar="N,...", help="Tensor-parallel sizes.  [default: the artifact's]")
@@ -53,7 +54,8 @@ def command(
     provider = get_provider(manifest.provider.name)
     workloads = select_workloads(provider, manifest.mode, workload, ())
     shapes = _selected(built_shapes(manifest), model, parse_tp(tp) if tp else None)
-    result = cover(manifest, shapes, workloads, engine=not workload, **traffic)
+    with Progress("coverage") as progress:
+        result = cover(manifest, shapes, workloads, progress.update, engine=not workload, **traffic)
     result["seconds"] = round(time.monotonic() - start, 3)
     if as_json:
         emit_json(result)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gdn_aot.records.expected import Expected
 
 
-@click.command("inspect")
+@click.command("inspect", epilog=_options.other_checks("inspect"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--card", metavar="NAME|SMS", default="",

@@ -21,26 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 GROUPS = {
-    "Look up": {
-        "targets": "List GPU architectures and what the installed Triton can assemble.",
-        "models": "List the catalogue of models.",
-        "providers": "List kernel providers and what is installed.",
-    },
     "Serve": {
         "fetch": "Install the artifacts that fit from a registry.",
         "lock": "Pin the artifacts that fetch would install in gdn-aot.lock.",
         "bundle": "Write what fetch would install into one file, for machines without a network.",
-        "list": "Say what a registry and the store hold, and what of it fits this machine.",
         "cache": "See and look after the store: ls, rm, prune, verify.",
         "seed": "Write an artifact into a Triton cache directory.",
         "doctor": "Say whether serving processes here find their kernels in artifacts.",
     },
     "Build": {
         "build": "Trace, compile, choose and pack artifacts.",
+        "capture": "Record the launches of a running deployment.",
         "coverage": "Replay random traffic against an artifact.",
         "verify": "Check every digest and rule of an artifact.",
-        "inspect": "Show what is inside an artifact.",
-        "capture": "Record the launches of a running deployment.",
     },
     "Tune": {
         "tune": "Measure candidates on this GPU and record the best.",
@@ -52,8 +45,15 @@ GROUPS = {
         "keys": "Say whose signatures count here, and make the keys that sign.",
         "matrix": "List the artifacts that the project publishes.",
     },
+    "Look": {
+        "inspect": "Show what is inside an artifact.",
+        "list": "Say what a registry and the store hold, and what of it fits this machine.",
+        "targets": "List GPU architectures and what the installed Triton can assemble.",
+        "models": "List the catalogue of models.",
+        "providers": "List kernel providers and what is installed.",
+    },
 }
-"""The commands by what they are for, as ``--help`` shows them. Each is also a module here, and has one line of help."""
+"""The commands by what one wants, as ``--help`` shows them. Each is also a module here, and has one line of help."""
 COMMANDS = {name: line for lines in GROUPS.values() for name, line in lines.items()}
 
 _INTERRUPTED = 130

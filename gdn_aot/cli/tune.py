@@ -11,7 +11,8 @@ import click
 
 from gdn_aot.cli import _executor, _options, _record
 from gdn_aot.cli._job import make_job, selected_shapes
-from gdn_aot.cli._output import Progress, emit_json, note, note_some, out, out_path, rounded, times
+from gdn_aot.cli._output import emit_json, note, note_some, out, out_path, rounded, times
+from gdn_aot.cli._progress import Progress
 from gdn_aot.errors import NothingSelectedError, UsageError, VerificationError
 
 if TYPE_CHECKING:

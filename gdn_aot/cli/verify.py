@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gdn_aot.trust.provenance import Expected
 
 
-@click.command("verify")
+@click.command("verify", epilog=_options.other_checks("verify"))
 @click.argument("file", type=_options.path)
 @click.option(
     "--provenance", metavar="OWNER/NAME",

@@ -12,7 +12,7 @@ from gdn_aot.errors import DeploymentError, GdnAotError, UnsupportedProviderErro
 from gdn_aot.machine.child import Child, EndedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -26,6 +26,10 @@ MODULE = "gdn_aot.compiling.worker"
 _RAISED = {error.__name__: error for error in (UnsupportedProviderError, UnsupportedTritonError)}
 """Errors of a worker that are raised here as they are."""
 _SETTINGS = {"CUDA_VISIBLE_DEVICES": "", "TRITON_DISABLE_LINE_INFO": "1"}
+
+
+def _nobody(done: int, total: int, what: str) -> None:
+    """Be told nothing."""
 
 
 class WorkerError(GdnAotError, code="worker"):
@@ -52,6 +56,8 @@ class Worker(Child):
         super().__init__(MODULE, variables=variables, keep_settings=keep_settings)
         self._provider, self._target, self._copy = provider, target, copy
         self._started = False
+        self.far: Callable[[int, int, str], None] = _nobody
+        """Is told how far a trace or a replay is: steps done, steps in all, the present one."""
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -133,7 +139,8 @@ class Worker(Child):
             self.ready()
         who = f"the worker for {self._provider} on {self._target}"
         try:
-            message = self.receive()
+            while (message := self.receive())["event"] == "far":
+                self.far(message["done"], message["of"], message["what"])
         except EndedError as error:
             how = f" ended with status {error.status}" if error.status is not None else f": {error.reason}"
             raise WorkerEndedError(f"{who}{how}\n{self.log_tail()}") from None

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 _MESSAGE_LENGTH = 2000
 """Most characters of a compiler message that are passed on."""
+_TELL = 0.3
+"""Seconds between two words on how far a request is."""
 
 
 def start(request: dict[str, Any]) -> Any:
@@ -61,8 +63,8 @@ def start(request: dict[str, Any]) -> Any:
     return load(request["provider"])
 
 
-def trace(module: Any, request: dict[str, Any]) -> Trace:
-    """Run every case of every wanted workload for every shape, recording launches."""
+def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], None]) -> Trace:
+    """Run every case of every wanted workload for every shape, recording launches; ``far`` is told how far it is."""
     copy = request.get("copy")
     made = Trace(
         provider_version=copy["version"] if copy else installed.require(request["provider"]),
@@ -83,7 +85,9 @@ def trace(module: Any, request: dict[str, Any]) -> Trace:
     for index, entry in enumerate(made.workloads):
         name, _, count = entry.partition("@")
         workload = module.WORKLOADS[name]()
-        for shape_index, shape in wanted:
+        for place, (shape_index, shape) in enumerate(wanted):
+            step = f"{entry} on {shape.name} tp {shape.tp}"
+            far(index * len(wanted) + place, len(made.workloads) * len(wanted), step)
             calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
             for number, call in enumerate(calls):
                 try:
@@ -224,6 +228,7 @@ class Server:
             said = f"{type(error).__name__}: {error}"
             raise UnsupportedProviderError(f"provider {self._request['provider']} does not start: {said}") from error
         self._pool: pool.Pool | None = None
+        self._told = 0.0
         _send(connection, {"event": "started"})
 
     def run(self) -> None:
@@ -243,10 +248,16 @@ class Server:
             if self._pool:
                 self._pool.close()
 
+    def _far(self, done: int, total: int, what: str) -> None:
+        """Tell the parent how far a request is, a few times a second."""
+        if (now := time.monotonic()) - self._told >= _TELL:
+            self._told = now
+            _send(self._connection, {"event": "far", "done": done, "of": total, "what": what})
+
     def _serve(self, message: dict[str, Any]) -> None:
         match message["do"]:
             case "trace":
-                made = trace(self._module, {**self._request, **message})
+                made = trace(self._module, {**self._request, **message}, self._far)
                 Path(message["path"]).write_bytes(made.to_json())
                 _send(self._connection, {"event": "traced"})
             case "pool":
@@ -258,7 +269,10 @@ class Server:
             case "coverage":
                 from gdn_aot.tracing.replay import replay
 
-                _send(self._connection, {"event": "covered", **replay(self._module, {**self._request, **message})})
+                _send(
+                    self._connection,
+                    {"event": "covered", **replay(self._module, {**self._request, **message}, self._far)},
+                )
             case "seed":
                 from gdn_aot.tracing.seeding import places
 

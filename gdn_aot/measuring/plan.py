@@ -91,12 +91,11 @@ class Preparation:
         task, target = self._task, self._task.target
         with contextlib.ExitStack() as stack:
             lazy = pipeline.LazyWorker(stack, task.job.wanted.provider, target)
-            self._progress(0, 0, f"{target}: tracing")
             tokens = (*task.method.gate_tokens, *task.method.tokens)
             worker = pipeline.expected(task.job, target, lazy)
-            trace = pipeline.traced(
-                task.job, target, worker, derive="" if task.search == "provider" else task.search, tokens=tokens
-            )
+            derive = "" if task.search == "provider" else task.search
+            with lazy.tracing(self._progress):
+                trace = pipeline.traced(task.job, target, worker, derive=derive, tokens=tokens)
             trace, idle = _only(trace, task.kernels)
             if not trace.tunings:
                 raise NothingSelectedError("none of the selected workloads has an autotuned kernel")

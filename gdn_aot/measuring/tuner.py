@@ -214,8 +214,7 @@ class _Run:
             with self._telling:
                 left = self._left(*units)
                 done = self._pairs - left
-                ahead = f", {spent / done * left:.0f} s left" if done else ""
-                what = f"{shape.name} tp {shape.tp} ({number + 1} of {len(units)}): {outcome.called} calls{ahead}"
+                what = f"{shape.name} tp {shape.tp} ({number + 1} of {len(units)}): {outcome.called} calls"
                 self._progress(done, self._pairs, what)
 
         report(outcome)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gdn_aot._files import read_regular
 from gdn_aot.artifact.names import MAX_FILE
 from gdn_aot.errors import EntryMissingError
+from gdn_aot.registry.ahead import Ahead
 from gdn_aot.registry.bundle import About, write_bundle
 from gdn_aot.registry.downloaded import verified
 from gdn_aot.registry.layout import (
@@ -80,10 +81,11 @@ def bundle(
             _add(files, registry, snapshot, keyring_path(version))
         for learned in publisher.learned:  # newer than the state that was asked for
             files[keyring_path(learned.keyring.version)] = learned.envelope.encode()
+    ahead = Ahead(selection.chosen, location.name, say)
     for entry in selection.chosen:
         signed = found.release(entry)
-        say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {location.name}")
-        place = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
+        with ahead.downloading(entry):
+            place = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
         verified(place, entry, signed.statement)
         files[artifact_path(entry.identifier)] = read_regular(place, MAX_FILE)
         if signed.content:

@@ -21,6 +21,7 @@ from gdn_aot.errors import (
     UnreadableError,
     VerificationError,
 )
+from gdn_aot.registry.ahead import Ahead
 from gdn_aot.registry.base import COMMIT, read_index
 from gdn_aot.registry.downloaded import verified
 from gdn_aot.registry.layout import BRANCH, Entry, artifact_path
@@ -230,8 +231,10 @@ class _Job:
         selection = select(self._entries(index), self.order.request)
         if not selection.chosen:
             raise missing_error(self.where, selection.verdicts, selection.missing)
+        lacking = [entry for entry in selection.chosen if self._installed(entry) is None]
+        ahead = Ahead(lacking, self.where, self.say)
         for entry in selection.chosen:
-            self._one(registry, snapshot, entry, publisher)
+            self._one(registry, snapshot, entry, publisher, ahead)
             if publisher is not None and not self.order.dry_run:
                 publisher.remember(self.store, self.say)
         return self._result(snapshot.commit, selection, asked=True)
@@ -271,7 +274,9 @@ class _Job:
             )
         return entries
 
-    def _one(self, registry: Registry, snapshot: Snapshot, entry: Entry, publisher: Publisher | None) -> None:
+    def _one(
+        self, registry: Registry, snapshot: Snapshot, entry: Entry, publisher: Publisher | None, ahead: Ahead
+    ) -> None:
         signed = publisher.release(registry, snapshot, entry) if publisher else Release()
         pinned = self.order.lock.find(entry.identifier) if self.order.lock else None
         self._check_pin(pinned, signed.key, signed.serial)
@@ -285,8 +290,8 @@ class _Job:
             self._tell(entry, "already-installed" if place else "would-install", place, signed.key)
             return
         _check_writable(self.store.root, entry.size)
-        self.say(f"downloading {entry.identifier}, {entry.size / 1e6:.1f} MB, from {self.where}")
-        path = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
+        with ahead.downloading(entry):
+            path = registry.download(snapshot, artifact_path(entry.identifier), entry.size, entry.sha256)
         try:
             artifact = verified(path, entry, signed.statement)
             result = install(self.store, artifact, origin, release=signed.content, waiting=self.say)

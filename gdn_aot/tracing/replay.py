@@ -98,11 +98,11 @@ class Replayer:
         self.misses.setdefault((kernel, autotune_key, launch_key), first)["count"] += 1
 
 
-def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
+def replay(module: Any, request: dict[str, Any], far: Callable[[int, int, str], None]) -> dict[str, Any]:
     """Serve a coverage request: sample calls, make them, and count.
 
     ``refused`` are those that the provider refused, ``misfits`` those that failed with one of `MISFITS`. If there is a
-    deployment, as many calls again are made of its engine.
+    deployment, as many calls again are made of its engine. ``far`` is told how far it is.
     """
     replayer = Replayer(request["kernels"])
     refused: Counter[str] = Counter()
@@ -110,6 +110,7 @@ def replay(module: Any, request: dict[str, Any]) -> dict[str, Any]:
     made = 0
     with contextlib.ExitStack() as stack:
         for name, call, run in chain(_sampled(module, request), _engine_calls(module, request, stack)):
+            far(made, request["calls"] * (2 if request["deployment"] else 1), call)
             made += 1
             try:
                 replayer.make(call, run)

@@ -1,6 +1,7 @@
 """The command line's frame: help, errors in both forms, exit codes, and the listing commands."""
 
 import os
+import re
 import subprocess
 import sys
 import types
@@ -14,10 +15,12 @@ from helpers import TIMEOUT, Done, expect_error
 from gdn_aot import __version__
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.cli import main as cli_main
-from gdn_aot.cli._output import Progress, table
+from gdn_aot.cli._output import table
+from gdn_aot.cli._progress import Progress
 from gdn_aot.errors import NothingSelectedError, Problem, VerificationError
 
 Command = Callable[..., Done]
+CHECKS = ("verify", "inspect", "coverage", "check", "cache verify")
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_unknown_command_gets_a_suggestion(command: Command) -> None:
     done = command("bild", code=2)
     assert done.out == ""
     assert "Error: No such command 'bild'. Did you mean 'build'?" in done.err
-    assert "Commands are targets, models" in command("xyz", code=2).err
+    assert "Commands are fetch, lock" in command("xyz", code=2).err
 
 
 def test_usage_error_is_json_too(command: Command) -> None:
@@ -148,7 +151,7 @@ def test_table_aligns_numbers_right() -> None:
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_terminal_gets_progress_and_colour(*, plain: bool) -> None:
     code = (
-        "from gdn_aot.cli._output import Progress, note\n"
+        "from gdn_aot.cli._output import note\nfrom gdn_aot.cli._progress import Progress\n"
         "with Progress('compile') as progress: progress.update(1, 2, 'a kernel')\n"
         "note('Error: x')"
     )
@@ -164,3 +167,11 @@ def test_a_terminal_gets_progress_and_colour(*, plain: bool) -> None:
     assert done.returncode == 0
     assert "\rcompile [###############...............] 1/2 a kernel\r" in shown
     assert ("\x1b[" in shown) is not plain
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_each_check_says_what_the_other_four_do(command: Command, name: str) -> None:
+    shown = command(*name.split(), "--help").out
+    assert max(map(len, shown.splitlines())) <= 80
+    for other in CHECKS:
+        assert bool(re.search(rf"^ +{other}  +\w.*\?$", shown, re.MULTILINE)) is (other != name), other

@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT, TIMEOUT
 
 from gdn_aot._text import printable, shown
-from gdn_aot.cli import _output, main
+from gdn_aot.cli import _output, _progress, main
 from gdn_aot.errors import CompileFailedError, Problem, SignatureError
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \x7f \u202eevil\u2028\r\nHint: do this\x00 \udcff\t"
@@ -56,7 +56,7 @@ def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
     monkeypatch.setattr("sys.stderr", Terminal())
-    with _output.Progress("build") as progress:
+    with _progress.Progress("build") as progress:
         progress.update(1, 2, HOSTILE)
     assert isinstance(sys.stderr, Terminal)
     assert sys.stderr.getvalue().replace("\r", "").isprintable()
