@@ -17,20 +17,26 @@ def loaded():
 """
 
 
-@pytest.fixture
-def vllm(tmp_path: Path) -> Any:
-    """Run code with gdn-aot installed as far as entry points go; return (what it printed last, stderr)."""
-    metadata = tmp_path / "site/gdn_aot-0.0.0.dist-info"
+def entry_points(folder: Path) -> Path:
+    """Return a directory in which gdn-aot is installed as far as entry points go."""
+    metadata = folder / "site/gdn_aot-0.0.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gdn-aot\nVersion: 0.0.0\n")
     groups = parse_toml((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items()) for group, names in groups.items()]
     (metadata / "entry_points.txt").write_text("\n".join(lines))
+    return metadata.parent
+
+
+@pytest.fixture
+def vllm(tmp_path: Path) -> Any:
+    """Run code with gdn-aot installed as far as entry points go; return (what it printed last, stderr)."""
+    site = entry_points(tmp_path)
 
     def vllm(code: str, first: str | Path = "", **extra: str) -> tuple[Any, str]:
         settings = {"VLLM_TARGET_DEVICE": "cuda", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
         settings["VLLM_CACHE_ROOT"] = str(tmp_path / "cache")
-        path = os.pathsep.join([*filter(None, [str(first)]), str(ROOT), str(metadata.parent)])
+        path = os.pathsep.join([*filter(None, [str(first)]), str(ROOT), str(site)])
         done = run(
             [os.environ["GDN_AOT_TEST_VLLM"], "-c", START + code],
             tmp_path / "home",

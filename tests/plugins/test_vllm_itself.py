@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import ROOT, run
+from plugins.conftest import entry_points
 
+EXAMPLE = ROOT / "examples/vllm/serve.sh"
 PYTHON = os.environ.get("GDN_AOT_TEST_VLLM", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="GDN_AOT_TEST_VLLM names no Python that has vLLM")
 
@@ -103,3 +106,34 @@ print(json.dumps([
 """
     assert vllm(code)[0][0] is False
     assert vllm(code, GDN_AOT_START_REPORT="1")[0] == [True, "gdn_aot.triton_internals.timing"]
+
+
+def test_the_example_serves(tmp_path: Path) -> None:
+    """All but the engine: an artifact is published and fetched, vLLM's plugins say what it has, then it starts."""
+    home, known, tools = tmp_path / "home", tmp_path / "known", tmp_path / "tools"
+    for folder in (known, tools):
+        folder.mkdir()
+    paths = os.pathsep.join([str(ROOT), str(entry_points(tmp_path))])
+    scripts = {
+        "python": f'exec {PYTHON} "$@"',
+        "gdn-aot": f'exec {PYTHON} -m gdn_aot "$@"',
+        "vllm": 'echo "started with $*"; exit 3',
+    }
+    for name, text in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    extra = {"PYTHONPATH": paths, "PATH": f"{tools}:{os.environ['PATH']}", "GDN_AOT_KEYS": str(known), "ARCH": "sm_90"}
+    extra |= {"VLLM_TARGET_DEVICE": "cuda", "VLLM_NO_USAGE_STATS": "1", "VLLM_CACHE_ROOT": str(tmp_path / "vllm")}
+    for line in (
+        "gdn-aot build --provider vllm --arch sm_90 --model qwen3.5-9b --workload decode -j 2 -o dist",
+        "gdn-aot publish dist/* --repo ./registry --create",
+        "gdn-aot fetch --repo ./registry --arch sm_90 --provider vllm --allow-unsigned",  # signing takes more packages
+    ):
+        done = run(["/bin/sh", "-c", line], home, extra, tmp_path)
+        assert done.code == 0, done.err[-3000:]
+    done = run([str(EXAMPLE), "./registry", "some/model", "--enforce-eager"], home, extra, tmp_path)
+    assert done.code == 3, done.err[-3000:]
+    assert "-sm_90: already installed, " in done.out
+    assert re.search(r"gdn-aot: vllm\S+-sm_90: \d+ kernels", done.out + done.err)
+    assert "started with serve some/model --enforce-eager" in done.out
+    assert (tmp_path / "start.log").read_text() == "started with serve some/model --enforce-eager\n"

@@ -38,7 +38,9 @@ import gdn_aot
 gdn_aot.install()
 print([verdict.reason for verdict in gdn_aot.report().artifacts])
 """
-TOPICS = ("fetch", "docker", "kubernetes", "air-gapped", "github-actions", "compiled")
+TOPICS = (
+    "fetch", "docker", "kubernetes", "air-gapped", "github-actions", "compiled", "publish-privately", "serve", "vllm",
+)  # fmt: skip
 PAGES = tuple(ROOT / "docs/how-to" / f"{topic}.md" for topic in TOPICS)
 
 
@@ -244,12 +246,12 @@ def parses(line: str) -> None:
 
 
 def test_pages_name_every_example_and_their_commands_parse() -> None:
-    text = "\n".join(page.read_text() for page in PAGES)
+    text = "\n".join(page.read_text() for page in PAGES).replace("\\\n", " ")
     for file in EXAMPLES.rglob("*"):
         if file.is_file():
             assert f"../../{file.relative_to(ROOT)}" in text
     lines = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    ours = [line for line in lines if line.startswith("gdn-aot ")]
+    ours = [line for line in lines if line.startswith("gdn-aot ") and "$((" not in line]
     assert len(ours) >= 20
     for line in ours:
         parses(line)
