@@ -80,6 +80,8 @@ _AFTER: tuple[tuple[str, str, Saving], ...] = (
 )
 """(stage, how the line begins that starts it, what saves it)."""
 _IMPORTS = "processes that vLLM starts: imports"
+_BEGINS = "non-default args: "
+"""What a server says first, once in each start."""
 _ENDS = ("Starting vLLM server on ", "Starting vLLM API server ")
 _VERSION = re.compile(r"Initializing a V1 LLM engine \(v([^)]*)\)")
 _COMPILED = re.compile(r"Triton [a-zA-Z/ ]+ during inference: ([^\s(]+?)(?: \(|\. |$)")
@@ -124,6 +126,8 @@ class StartReport:
     """Kernels that vLLM saw Triton compile for a request."""
     messages: tuple[str, ...]
     """What gdn-aot said."""
+    before: int
+    """Starts in the log before this one, which is the last."""
 
     @property
     def unnamed(self) -> float:
@@ -142,6 +146,8 @@ class StartReport:
         """Yield the lines that a person reads."""
         ready = "to ready" if self.complete else "to the last line: the log ends before the engine was ready"
         yield f"vLLM {self.version or 'of a version that the log does not say'}: {self.seconds:.0f} s {ready}"
+        if self.before:
+            yield f"this is the last start in the log; {plural(self.before, 'start')} before it left out"
         yield ""
         width = max((len(stage.name) for stage in self.stages), default=0)
         for stage in self.stages:
@@ -192,8 +198,8 @@ def read_start(text: str) -> StartReport:
     """Return where the seconds of a start went.
 
     Args:
-        text: The log, of all processes of one start; more in it than vLLM's lines does not matter. A start that follows
-            another in one log is not told from it.
+        text: The log, of all processes; more in it than vLLM's lines does not matter. Of several starts of a server the
+            last counts.
 
     Raises:
         UsageError: No line of it is one of vLLM's.
@@ -205,6 +211,8 @@ def read_start(text: str) -> StartReport:
             "no line of the log is one of vLLM's, with level, time and place as INFO 11-30 22:53:55 [model.py:598]",
             hint="name what vllm serve prints, at level INFO or DEBUG, without VLLM_LOGGING_CONFIG_PATH",
         )
+    begins = [number for number, line in enumerate(lines) if line.text.startswith(_BEGINS)]
+    lines = lines[begins[-1] :] if len(begins) > 1 else lines
     times, last = _Times(), 0
     for number, line in enumerate(lines):
         for stage, pattern in _PATTERNS:
@@ -230,6 +238,7 @@ def read_start(text: str) -> StartReport:
         ),
         compiled=tuple(dict.fromkeys(found[1] for text in texts if (found := _COMPILED.match(text)))),
         messages=tuple(dict.fromkeys(shown(found[1], 500) for text in texts if (found := _OURS.match(text)))),
+        before=max(0, len(begins) - 1),
     )
 
 

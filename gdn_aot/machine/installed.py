@@ -96,7 +96,7 @@ def source_sha256(path: str) -> str:
     """Return the SHA-256 of an installed file, in hexadecimal, or nothing where it cannot be read."""
     try:
         return file_sha256(path)
-    except OSError:
+    except (OSError, ValueError):  # of a path that none can have
         return ""
 
 

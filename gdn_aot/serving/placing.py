@@ -11,8 +11,9 @@ import json
 import os
 from contextlib import suppress
 
-from gdn_aot._files import file_sha256, read_regular, write_whole
+from gdn_aot._files import read_regular, write_whole
 from gdn_aot.artifact.names import MAX_PLACED
+from gdn_aot.machine.installed import source_sha256
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 WRITTEN, KEPT = "written", "kept"
 _FOLDERS = {"vllm-model-info": "modelinfos"}
 """Where files of each kind are in the engine's cache, as ``_LazyRegisteredModel._get_cache_dir`` of vLLM says."""
-_MAX_SOURCE = 16 << 20
-"""Bytes of a source file that is looked at."""
 
 
 def place(files: list[PlacedRecord], read_blob: Callable[[str], bytes], cache: str, package: str) -> dict[str, str]:
@@ -45,7 +44,6 @@ def place(files: list[PlacedRecord], read_blob: Callable[[str], bytes], cache: s
     """
     site = os.path.dirname(os.path.dirname(package))
     done: dict[str, str] = {}
-    digests: dict[str, str] = {}
     for kind, name, sources, blob in files:
         if kind not in _FOLDERS or os.path.basename(name) != name:
             done[name] = f"{kind} is no kind of file that this version puts in place"
@@ -56,7 +54,7 @@ def place(files: list[PlacedRecord], read_blob: Callable[[str], bytes], cache: s
         if there == content or (theirs and ours and (theirs == ours or len(theirs) > len(ours))):
             done[name] = KEPT  # a longer digest is vLLM's where MD5 is barred, which it would find in ours no more
             continue
-        done[name] = _other(sources, site, digests) or WRITTEN
+        done[name] = _other(sources, site) or WRITTEN
         if done[name] == WRITTEN:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_whole(path, content)
@@ -81,14 +79,9 @@ def _hash(content: bytes) -> str | None:
     return None
 
 
-def _other(sources: list[tuple[str, str]], site: str, digests: dict[str, str]) -> str:
+def _other(sources: list[tuple[str, str]], site: str) -> str:
     """Return which source is not installed as it was, or nothing."""
     for path, sha256 in sources:
-        if path not in digests:
-            try:
-                digests[path] = file_sha256(os.path.join(site, path), _MAX_SOURCE)
-            except (OSError, ValueError):
-                digests[path] = ""
-        if digests[path] != sha256:
+        if source_sha256(os.path.join(site, path)) != sha256:
             return f"{path} is not the one that it was made from"
     return "" if sources else "nothing says what it was made from"

@@ -1,6 +1,7 @@
 """``gdn-aot doctor --start``: logs as vLLM writes them, parts of such, and others."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,17 @@ def test_colours_and_what_others_put_before_a_line() -> None:
         coloured = "".join(f"{before}\x1b[36m{line.rstrip()}\x1b[0m\r\n" for line in LINES)
         plain = coloured.replace("\x1b[36m", "", 1)
         assert {name: stage[0] for name, stage in found(plain).items()} == {k: v[0] for k, v in STAGES.items()}
+
+
+def test_the_last_start_of_a_server_counts() -> None:
+    """After one that was never ready, and after some that served."""
+    once = read_start("".join(LINES[1:]))  # from the server's first line on
+    assert once.before == 0
+    for first in ("".join(LINES[:9]), LOG, LOG + LOG):
+        report = read_start(first + "".join(LINES[1:]))
+        assert replace(report, before=0) == once
+        assert report.before == first.count("non-default args")
+        assert any(line.startswith("this is the last start in the log; ") for line in report.page())
 
 
 def test_one_process_at_level_debug() -> None:

@@ -103,6 +103,7 @@ def test_what_vllm_says_of_its_seconds(file: str, words: str, stage: str) -> Non
     ("file", "words"),
     [
         ("config/model.py", "Resolved architecture: "),
+        ("entrypoints/serve/utils/api_utils.py", "non-default args: %s"),
         ("v1/engine/core.py", "Initializing a V1 LLM engine (v%s) with config"),
         ("model_executor/warmup/kernel_warmup.py", "Using FlashInfer autotune cache file: "),
     ],
