@@ -18,7 +18,7 @@ PYTEST   := $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 INSTALL  := -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help venv test nightly lint types unit triton37 triton38 vllm demo clean
+.PHONY: help venv test nightly lint types unit triton37 triton38 vllm docs demo clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## */  \1\t/' | expand -t 14
@@ -75,6 +75,9 @@ vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; V
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_start.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/doctor/test_start_vllm.py
 
+docs: $(STAMP)  ## the site of the documents, in site/: open site/index.html; its search needs python -m http.server -d site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 headline = @printf '\n== %s of 9: %s\n   %s\n' $(1) '$(2)' '$(3)'
 
 THERE = GDN_AOT_HOME=$(CURDIR)/.demo/home GDN_AOT_KEYS=$(CURDIR)/.demo/known $(BIN)/gdn-aot
@@ -103,5 +106,5 @@ demo: $(STAMP)  ## without a GPU or a network: build, sign, publish, fetch, seed
 	@$(THERE) doctor || true
 
 clean:  ## remove environments, caches and what make demo built
-	rm -rf .venv .triton37 .triton38 .transformers-* .venv-vllm .venv-vllm-* .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .triton37 .triton38 .transformers-* .venv-vllm .venv-vllm-* .demo build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
