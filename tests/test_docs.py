@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 import schemas
+from builds import Built
 from helpers import ROOT, TIMEOUT
 
 import gdn_aot
@@ -201,3 +202,14 @@ def test_every_decision_has_its_line() -> None:
 def test_the_picture_of_the_floors_is_that_of_the_contract() -> None:
     drawn = runpy.run_path(str(ROOT / "docs/_site/floors.py"))
     assert drawn["PICTURE"].read_text(encoding="utf-8") == drawn["draw"]()
+
+
+def test_the_tutorial_prints_what_it_says(sm_120: Built) -> None:
+    """Its commands are run, as by a user who has just been made; what they compile is that of the fixture."""
+    tutorial = runpy.run_path(str(ROOT / "docs/_site/tutorial.py"))
+    page = tutorial["PAGE"].read_text(encoding="utf-8")
+    outputs = tutorial["run"](tutorial["commands"](page), sm_120.home / "build")
+    assert len(outputs) > 8
+    assert tutorial["lost"](page, outputs) == []
+    assert "compiled 0 (" in outputs[1]
+    assert tutorial["lost"](page.replace("8 kernels", "9 kernels"), outputs)
