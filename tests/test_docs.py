@@ -212,4 +212,5 @@ def test_the_tutorial_prints_what_it_says(sm_120: Built) -> None:
     assert len(outputs) > 8
     assert tutorial["lost"](page, outputs) == []
     assert "compiled 0 (" in outputs[1]
+    assert tutorial["run"](["echo build: 37 of 72, sm_120: compiling, 25 s left && echo done"]) == ["done\n"]
     assert tutorial["lost"](page.replace("8 kernels", "9 kernels"), outputs)

@@ -26,6 +26,8 @@ _CHANGING = (
     (r"\s+", " "),
 )
 """What differs between two runs: digests and keys, dates, times, what was compiled before, the version, sizes."""
+_PROGRESS = re.compile(r"^[\w ]+: \d+ of \d+, .*\n", re.MULTILINE)
+"""A line that says how far a long command is; one that is done soon writes none."""
 
 
 def commands(page: str) -> list[str]:
@@ -34,7 +36,7 @@ def commands(page: str) -> list[str]:
 
 
 def run(wanted: list[str], build_cache: Path | None = None) -> list[str]:
-    """Run commands and return what each prints, notes too.
+    """Run commands and return what each prints, notes but for progress too.
 
     Args:
         wanted: The commands, in their order.
@@ -63,7 +65,7 @@ def run(wanted: list[str], build_cache: Path | None = None) -> list[str]:
             text=True,
             check=False,
         )
-        outputs = done.stdout.replace(home, "~").split(_MARK)[1:]
+        outputs = [_PROGRESS.sub("", output) for output in done.stdout.replace(home, "~").split(_MARK)[1:]]
     if done.returncode:
         raise RuntimeError(f"{wanted[len(outputs) - 1]} ends with {done.returncode}:\n{outputs[-1]}")
     return outputs
