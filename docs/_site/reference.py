@@ -77,9 +77,11 @@ def exit_codes() -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fill in what the page asks for."""
-    del page, config, files
+    """Fill in what the page asks for; a page without headings has no table of contents, but room for a table."""
+    del config, files
     for marker, made in (("<!-- command line -->", command_line), ("<!-- exit codes -->", exit_codes)):
         if marker in markdown:
             markdown = markdown.replace(marker, made())
+    if "\n## " not in markdown:
+        page.meta.setdefault("hide", ["toc"])
     return markdown
