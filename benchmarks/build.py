@@ -1,8 +1,9 @@
 """How long builds take and how large artifacts are, on this machine, each with an empty build cache of its own.
 
-    python benchmarks/build.py [PART ...]      parts: one ten all
+    python benchmarks/build.py [PART ...]      parts: one old ten all
 
-Writes benchmarks/results/build.json; parts that are not run keep their last figures.
+Writes benchmarks/results/build.json; parts that are not run keep their last figures. ``machine`` there is that of parts
+which do not have one of their own.
 """
 
 from __future__ import annotations
@@ -54,12 +55,22 @@ def one() -> dict[str, Any]:
         return {"cold": cold, "unchanged": again, "coverage": {**found, "misses": len(covered["misses"])}}
 
 
+def old() -> dict[str, Any]:
+    """Build one model for the oldest target, and say what the artifact takes of a card for registers that spill."""
+    with tempfile.TemporaryDirectory() as home:
+        built = build("--arch", "sm_70", *MODEL, home=home)
+        (file,) = Path(home, "out").glob("*.zst")
+        cost = gdn_aot("inspect", file)["cost"]
+        return {**built, "local": max(kernel["local"] for kernel in cost["spills"]), "reserve": cost["reserve"]}
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "one": one,
+    "old": old,
     "ten": lambda: fresh("--arch", "all", *MODEL),
     "all": lambda: fresh("--arch", "sm_120", "--model", "all", "--tp", "1,2,4,8"),
 }
-"""One model for one target; for every target; every model at every size for one target."""
+"""One model for one target; for the oldest; for every target; every model at every size for one target."""
 
 
 def main() -> None:
@@ -71,8 +82,7 @@ def main() -> None:
         parser.error(f"unknown parts: {', '.join(unknown)}")
     for name in wanted:
         results = load(OUT)
-        results[name] = PARTS[name]()
-        results["machine"] = machine("triton", "torch", "fla-core", "zstandard")
+        results[name] = PARTS[name]() | {"machine": machine("triton", "torch", "fla-core", "zstandard")}
         print(name, json.dumps(results[name], indent=1))
         save(OUT, results)
 
