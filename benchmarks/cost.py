@@ -94,18 +94,19 @@ def page(results: Mapping[str, Any]) -> str:
         "# What the matrix costs",
         "<!-- Made by `python benchmarks/cost.py page` of benchmarks/results/cost.json; not edited by hand. -->",
         _text(
+            "This page says how much computing time it takes to build every artifact of the matrix.",
             f"Measured on {about['cores']} cores of {about['cpu']}, Triton {about['triton']}, with {results['jobs']}",
             f"compile workers. {results.get('note', '')}",
         ),
         _text(
-            "Seconds are CPU seconds, those of the assembler included, unless wall time is said. All models are built",
-            "at tensor-parallel sizes 1, 2, 4 and 8. *Built* says how much of an artifact was built; of a part, what",
-            "was found is multiplied. That is a little high: a kernel with fewer keys than there are parts counts too",
-            "much, and what several parts have in common is compiled once in a whole build.",
+            "Seconds are CPU seconds, with those of the assembler, unless a column says wall time. Builds are of all",
+            "models at tensor-parallel sizes 1, 2, 4 and 8. *Built* says which part of an artifact was built; we",
+            "multiply the result of a part. This is a little high: a kernel with fewer keys than there are parts counts",
+            "too much, and a whole build compiles only once the launches that several parts share.",
         ),
         "## One artifact",
         _table("artifact,built,compiles,compile (s),trace (s),pack (s)", map(_shown, rows)),
-        "The kernels that take most, over all artifacts above:",
+        "The kernels that take the most compile time, over all artifacts above:",
         _table("kernel,share of compiling", share),
         "## The whole matrix",
         *_estimate(rows),
@@ -140,8 +141,8 @@ def _estimate(rows: Sequence[Row]) -> list[str]:
         hours = sum(row["trace"] + sum(row["compile"].values()) for row in some) / 3600
         lines.append((name, len(some), f"{hours:.1f}", f"{sum(jobs) / 3600:.1f} h", f"{max(jobs) / 60:.1f} min"))
     heads = f"environment,artifacts,CPU hours,all on one machine of {RUNNER} cores,a machine for each artifact"
-    taken = f"Not measured, and taken to cost what the nearest measured row does: {', '.join(dict.fromkeys(missing))}."
-    return [_table(heads, lines), _text("A plain sum.", taken if missing else "")]
+    taken = f"We did not measure these and count them as the nearest measured row: {', '.join(dict.fromkeys(missing))}."
+    return [_table(heads, lines), _text("The table is a plain sum.", taken if missing else "")]
 
 
 def _text(*sentences: str) -> str:

@@ -26,15 +26,19 @@ TARGET = "sm_90"
 _DIGITS = 16
 _HEAD = """# Releases of vLLM
 
-Made by `python benchmarks/releases.py` from the wheels of each release, traced for sm_90 at TP 1 with {models}.
-vLLM asks for a release of PyTorch, and that for one of Triton. Releases with one letter have the same kernels, with the
-same launch keys and candidates: one artifact serves them all, since the loader decides by the source of the kernels
-([0028](../adr/0028-fit-by-source.md)). The matrix publishes those named under *served by*, but for 0.17.1 and 0.18.1.
-*As before* counts the kernels whose source files, texts and globals are those of the release above; an artifact of a
-neighbour serves as many, if Triton is the same. *Calls traced* are those of each model in turn, and how many kinds vLLM
-itself refuses. 0.17 and 0.18 import torchvision, which the CPU build of PyTorch lacks: an empty module stood in for it,
-with transformers 4.57.6. *Random steps* were replayed against an artifact for these models: launches, of which all
-found their binary where no miss is named.
+This page says which artifact serves which release of vLLM. `python benchmarks/releases.py` makes it from the wheels of
+each release, traced for sm_90 at TP 1 with {models}.
+
+- *Triton*: vLLM requires a release of PyTorch, and PyTorch one of Triton.
+- *Kernels*: releases with one letter have the same kernels, launch keys and candidates. One artifact serves them all,
+  because the loader decides by the source of the kernels ([0028](../adr/0028-fit-by-source.md)).
+- *As before*: how many kernels have the source files, texts and globals of the release above. An artifact of a
+  neighbouring release serves as many, if Triton is the same.
+- *Calls traced*: calls of each model in turn, and how many kinds vLLM itself refuses. 0.17 and 0.18 import torchvision,
+  which the CPU build of PyTorch lacks: we traced them with an empty module instead, and transformers 4.57.6.
+- *Served by*: the artifact for the release. The matrix publishes these artifacts except 0.17.1 and 0.18.1.
+- *Random steps*: steps replayed against an artifact for these models, and their launches. Every launch found its binary
+  unless a miss is named.
 
 | release | Triton | kernels | as before | calls traced | served by | random steps |
 |---|---|---|---|---|---|---|
