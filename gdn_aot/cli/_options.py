@@ -18,10 +18,10 @@ path = click.Path(path_type=Path)
 
 _CHECKS = {
     "verify": "is the file whole, by its digests and its signature?",
-    "inspect": "what is in it, and what does it cost on a card?",
+    "inspect": "what is in it, and how much GPU memory does it take?",
     "coverage": "does every call of a model find its kernels in it?",
-    "check": "do a target's kernels compute what float64 says?",
-    "cache verify": "is everything that was installed here as it was?",
+    "check": "do a target's kernels agree with float64?",
+    "cache verify": "is every installed artifact unchanged?",
 }
 """The commands that one may mean by "is it right", and the question that each answers."""
 
@@ -70,14 +70,16 @@ models = together(
         "--shape", "KEY=VALUE,...", "Another shape, as heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16; repeatable."
     ),
     many("--dtype", "TYPE", "bf16, fp16 or fp32 instead of the model's own; repeatable."),
-    default("--provider", "fla", "Whose kernels to build.", metavar="NAME"),
+    default("--provider", "fla", "Provider of the kernels.", metavar="NAME"),
 )
 """What `gdn_aot.cli._job.selected_shapes` reads."""
 max_tokens = click.option(
     "--max-tokens", type=click.IntRange(min=1, max=(1 << 31) - 1), show_default="the longest context of the models",
-    help="Most tokens in one call.",
+    help="Largest number of tokens in one call.",
 )  # fmt: skip
-max_batch = default("--max-batch", 64, "Most sequences in one dense prefill batch.", type=click.IntRange(min=1))
+max_batch = default(
+    "--max-batch", 64, "Largest number of sequences in one dense prefill batch.", type=click.IntRange(min=1)
+)
 workloads = together(
     click.option(
         "--jobs", "-j", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1,
@@ -95,17 +97,17 @@ timeout = default(
 )
 cluster = together(
     default(
-        "--executor", "local", "Where to work: on this machine, or on the nodes of a Ray cluster.",
+        "--executor", "local", "Work on this machine, or on the nodes of a Ray cluster.",
         type=click.Choice(["local", "ray"]),
     ),
     click.option(
         "--address", metavar="HOST:PORT",
-        help="Of the cluster of --executor ray, or auto.  [default: $RAY_ADDRESS, or auto]",
+        help="Address of the cluster of --executor ray, or auto.  [default: $RAY_ADDRESS, or auto]",
     ),
 )  # fmt: skip
 """Where to work; `gdn_aot.cli._executor` reads it."""
 cache_dir = click.option("--cache-dir", type=path, help="Build cache to use.")
-matrix = default("--matrix", Path("artifacts/matrix.toml"), "File that says what is published.", type=path)
+matrix = default("--matrix", Path("artifacts/matrix.toml"), "File that lists the published artifacts.", type=path)
 
 repo = click.option(
     "--repo", metavar="REPO",
@@ -114,19 +116,19 @@ repo = click.option(
 revision = click.option("--revision", metavar="REV", help="Branch, tag or commit of the registry.  [default: v1]")
 request = together(
     many("--arch", "SM", "Target, as sm_90, native or all; repeatable.  [default: native, the GPUs of this machine]"),
-    default("--provider", "auto", "Whose kernels; auto takes every provider that is installed.", metavar="NAME"),
+    default("--provider", "auto", "Provider of the kernels; auto takes every installed one.", metavar="NAME"),
     default(
-        "--provider-version", "auto", "Version of the provider; auto takes the one that is installed.",
+        "--provider-version", "auto", "Version of the provider; auto takes the installed one.",
         metavar="VERSION",
     ),
-    default("--triton", "auto", "Version of Triton; auto takes the one that is installed.", metavar="VERSION"),
+    default("--triton", "auto", "Version of Triton; auto takes the installed one.", metavar="VERSION"),
     repo,
     revision,
 )  # fmt: skip
 """What is wanted of which registry; `gdn_aot.registry.request` reads the first four."""
 allow_unsigned = click.option(
     "--allow-unsigned", is_flag=True,
-    help="Use artifacts of this registry that nobody signed; said once, it is remembered.",
+    help="Accept unsigned artifacts of this registry, now and in later runs.",
 )  # fmt: skip
 token = click.option(
     "--token", metavar="TOKEN",

@@ -49,7 +49,7 @@ _SAID_BY_ROW = (
 @click.command("build")
 @click.option(
     "--only", metavar="IDENTIFIER",
-    help="Build this row of the matrix, which says what the other options would; see gdn-aot matrix.",
+    help="Build this row of the matrix, which says what to build; see gdn-aot matrix.",
 )  # fmt: skip
 @_options.matrix
 @_options.arch
@@ -67,7 +67,7 @@ _SAID_BY_ROW = (
 )
 @click.option(
     "--deployment", metavar="FILE|KEY=VALUE,...",
-    help="Also build every kernel that the engine itself launches as this describes it: card=NAME, and its options.",
+    help="Also build every kernel that the described engine launches: card=NAME, and options of the engine.",
 )  # fmt: skip
 @_options.default(
     "--candidates", "chosen", "all also packs the candidates that were not chosen, for tuning.",
@@ -76,14 +76,14 @@ _SAID_BY_ROW = (
 @_options.tuning
 @click.option(
     "--numerics", type=_options.path,
-    help="Directory of the records of gdn-aot check.  [default: artifacts/numerics if it exists]",
+    help="Directory of records of gdn-aot check.  [default: artifacts/numerics if it exists]",
 )  # fmt: skip
 @_options.timeout
 @_options.cluster
-@click.option("--keep-going", is_flag=True, help="Pack what compiles, and end with 0, when some kernels do not.")
+@click.option("--keep-going", is_flag=True, help="Pack the kernels that compile, and end with 0, if others do not.")
 @click.option(
     "--allow-spills", is_flag=True,
-    help="Pack kernels whose local memory takes over 256 MiB of the target's card; else that is an error.",
+    help="Pack kernels whose local memory takes over 256 MiB of the target's GPU; otherwise an error.",
 )  # fmt: skip
 @_options.cache_dir
 @_options.output("artifacts/dist", "Directory for the artifacts.")

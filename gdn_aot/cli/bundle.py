@@ -30,10 +30,10 @@ def command(
     as_json: bool,
     **wanted: Any,
 ) -> None:
-    """Write what fetch would install, signatures and keyring with it, into one file for machines without a network.
+    """Write the artifacts that fetch would install into one file, for machines without a network.
 
-    Everything is verified before it is written. On the other machine gdn-aot fetch --from installs it, by the keyring
-    that is known there.
+    The bundle also has signatures and keyring. Verifies everything before it writes. On the other machine gdn-aot fetch
+    --from installs the bundle, by the keyring that is known there.
 
     \b
     Example:

@@ -24,7 +24,7 @@ _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say wha
 @click.group("cache", cls=SuggestingGroup, no_args_is_help=False, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """See and look after the store, the directory on this machine that artifacts are installed in.
+    """Show and maintain the store, the directory of installed artifacts on this machine.
 
     It is $GDN_AOT_HOME/store, or gdn-aot/store in the user's cache directory.
     """
@@ -38,8 +38,8 @@ def command(ctx: click.Context) -> None:
 def ls_command(*, quiet: bool, as_json: bool) -> None:
     """List the artifacts of the store, the one that the loader prefers first.
 
-    With --quiet the name of each one's directory, which gdn-aot cache rm takes. Where something cannot be read, the
-    rest is listed and the exit code is 2.
+    With --quiet prints the name of each directory, for gdn-aot cache rm. If it cannot read something, lists the rest
+    and ends with 2.
     """
     from gdn_aot.store.install import size_of
     from gdn_aot.store.upkeep import ls, unreadable
@@ -74,7 +74,7 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
     """Remove artifacts.
 
     NAME is an identifier, the name of a directory, a glob of either, or at least four first digits of a SHA-256. If one
-    of several names is that of nothing, nothing is removed.
+    of several names matches nothing, removes nothing.
     """
     from gdn_aot.store.upkeep import remove
 
@@ -91,7 +91,7 @@ def rm_command(names: tuple[str, ...], *, dry_run: bool, quiet: bool, as_json: b
 @_options.quiet
 @_options.as_json
 def prune_command(*, keep: int, dry_run: bool, quiet: bool, as_json: bool) -> None:
-    """Remove superseded builds, and what killed processes left unfinished."""
+    """Remove superseded builds, and unfinished files of killed processes."""
     from gdn_aot.store.upkeep import prune
 
     removed = prune(_store(), keep=keep, dry_run=dry_run, waiting=notes(quiet=quiet))
@@ -99,13 +99,13 @@ def prune_command(*, keep: int, dry_run: bool, quiet: bool, as_json: bool) -> No
 
 
 @command.command("verify", epilog=_options.other_checks("cache verify"))
-@click.option("--repair", is_flag=True, help="Remove what is damaged, so that fetching brings it again.")
+@click.option("--repair", is_flag=True, help="Remove damaged artifacts, so that fetch can install them again.")
 @_options.quiet
 @_options.as_json
 def verify_command(*, repair: bool, quiet: bool, as_json: bool) -> None:
     """Check the digest of everything in the store; exit 5 and name every problem if one is wrong.
 
-    With --quiet nothing is printed but an error, and with --repair the directory of each artifact that was removed.
+    With --quiet prints only errors, and with --repair the directory of each removed artifact.
     """
     from gdn_aot.store.upkeep import audit
 

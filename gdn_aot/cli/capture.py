@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--merge", "folder", type=_options.path, metavar="FOLDER",
-    help="Run nothing: write what a recording that was killed left in this folder beside its file.",
+    help="Run nothing: make the file from the folder that a killed recording left beside it.",
 )  # fmt: skip
 @_options.as_json
 @click.argument("command_line", metavar="-- CMD...", nargs=-1, type=click.UNPROCESSED)
 def command(output: Path, folder: Path | None, command_line: tuple[str, ...], *, as_json: bool) -> None:
     """Run CMD and record the launches of every Triton kernel in its processes.
 
-    What CMD prints on stdout stays there; with --json it goes to stderr. Exits with the status of CMD, or with 3 if
-    that was 0 and no kernel was launched.
+    CMD prints on stdout as usual; with --json its output goes to stderr. Exits with the status of CMD, or with 3 if
+    that was 0 and CMD launched no kernel.
     """
     from gdn_aot.capture.run import merge, record
 

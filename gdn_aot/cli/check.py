@@ -27,7 +27,7 @@ _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without o
 @click.command("check", epilog=_options.other_checks("check"))
 @_options.arch
 @_options.models
-@_options.default("--max-tokens", 32768, "Most tokens in one call that is made.", type=click.IntRange(min=1))
+@_options.default("--max-tokens", 32768, "Largest number of tokens in one call.", type=click.IntRange(min=1))
 @_options.max_batch
 @_options.workloads
 @_options.tuning
@@ -38,12 +38,11 @@ _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without o
 @_options.output("artifacts/numerics", "Directory of the records.")
 @_options.as_json
 def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
-    """Compare what a target's kernels compute with float64, on the GPU that is here.
+    """Compare the results of a target's kernels with float64, on the GPU of this machine.
 
-    The kernels are those that gdn-aot build would pack. A target older than the GPU is checked with its PTX, which the
-    driver compiles; that tests the code, and says nothing of its speed. What this GPU cannot run is put down as not
-    run. With --prepare the compiling can be done elsewhere, with the same Triton: carry the build cache here and name
-    it with --cache-dir.
+    The kernels are those that gdn-aot build would pack. For a target older than the GPU, the driver compiles the
+    target's PTX; this tests the code, not its speed. The record says which kernels this GPU cannot run. --prepare
+    compiles on another machine with the same Triton: carry its build cache here and name it with --cache-dir.
     """
     from gdn_aot.machine.installed import require_toolchain
     from gdn_aot.measuring import check

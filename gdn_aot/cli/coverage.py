@@ -31,7 +31,7 @@ _MISSED = 5
 @_options.default(
     "--calls",
     1000,
-    "Random calls; as many again of the engine that the artifact was built for, if of one.",
+    "Random calls; for an artifact of an engine, as many again of that engine.",
     type=click.IntRange(min=1),
 )
 @_options.default("--seed", 0, "Seed of the traffic.")

@@ -21,13 +21,13 @@ _MAX_LOG = 256 << 20
 @click.option("--deep", is_flag=True, help="Also check the digest of everything in the store.")
 @click.option(
     "--start", "log", metavar="LOG", type=click.Path(allow_dash=True),
-    help="Say instead where the seconds of a start of vLLM went, from its log; - is standard input.",
+    help="Show instead where a start of vLLM spent its time, from its log; - is standard input.",
 )  # fmt: skip
 @_options.as_json
 def command(artifact: str | None, *, deep: bool, log: str | None, as_json: bool) -> None:
     """Say whether serving processes here find their kernels in artifacts, and if not, why.
 
-    Exits with 4 where something is in the way. Nothing is written, and neither torch nor Triton is imported.
+    Exits with 4 if something prevents this. Writes nothing, and imports neither torch nor Triton.
 
     \b
     Example:

@@ -23,8 +23,8 @@ _SOURCES = "--artifact FILE, --record FILE, or --arch sm_90 with --tuning DIR"
 @click.command("export")
 @click.option("--format", "form", type=click.Choice(["fla"]), required=True, help="fla: files for FLA_CONFIG_DIR.")
 @click.option("--artifact", type=_options.path, help="Export the choices of an artifact.")
-@click.option("--record", type=_options.path, help="Export those of a tuning record.")
-@click.option("--arch", metavar="SM", help="Export those of the record for this target.")
+@click.option("--record", type=_options.path, help="Export the choices of a tuning record.")
+@click.option("--arch", metavar="SM", help="Export the choices of the record for this target.")
 @_options.default("--tuning", Path("artifacts/tuning"), "Directory of tuning records, for --arch.", type=_options.path)
 @click.option("-o", "--output", type=_options.path, required=True, help="Directory for the files.")
 @_options.as_json
@@ -38,7 +38,7 @@ def command(
     *,
     as_json: bool,
 ) -> None:
-    """Write choices in the form that a provider itself reads, for processes without gdn-aot."""
+    """Write choices as the provider's own configuration files, for processes without gdn-aot."""
     from gdn_aot.providers.fla import configs as fla_configs
 
     del form  # there is one

@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 @click.option(
     "--from", "bundle", type=_options.path, metavar="BUNDLE", help="Install from a bundle, without a network."
 )
-@click.option("--locked", is_flag=True, help="Install what gdn-aot.lock pins, and accept nothing else.")
+@click.option("--locked", is_flag=True, help="Install the artifacts that gdn-aot.lock pins, and no others.")
 @click.option(
     "--lock-file", type=_options.path, metavar="PATH",
     help="The lock file of --locked.  [default: gdn-aot.lock]",
 )  # fmt: skip
 @_options.allow_unsigned
-@click.option("--dry-run", is_flag=True, help="Say what would be installed; download no artifact, change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be installed; download no artifact, change nothing.")
 @click.option("--strict", is_flag=True, help="A failure ends with its exit code. This is the default.")
-@click.option("--optional", is_flag=True, help="End with 0 whatever happens, and say what did.")
+@click.option("--optional", is_flag=True, help="End with 0 whatever happens, and report failures.")
 @_options.registry
 def command(
     *, locked: bool, lock_file: Path | None, strict: bool, optional: bool, quiet: bool, as_json: bool, **options: Any
 ) -> None:
     """Install the artifacts that fit from a registry.
 
-    What fits is what the serving process will have: the target, the provider's version and Triton's. Without options
-    it is what this machine has. No GPU is needed where --arch is given.
+    An artifact fits if the serving process has its target, its version of the provider and its version of Triton.
+    Without options, takes the GPUs and versions of this machine. With --arch, needs no GPU.
 
-    What is installed already is not downloaded again, and in offline mode (HF_HUB_OFFLINE=1) nothing is asked for.
-    Everything wanted must be there: where only some of it is, that is installed, and the exit code is 4.
+    Does not download installed artifacts again, and asks no server in offline mode (HF_HUB_OFFLINE=1). If some wanted
+    artifacts are missing, installs the others and ends with 4.
 
     \b
     Examples:

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--card", metavar="NAME|SMS", default="",
-    help="Say what local memory comes to on this card: part of a name in gdn-aot targets, or a number of SMs.  "
-    "[default: the card of the artifact's target there]",
+    help="Show the local memory on this GPU: part of a name in gdn-aot targets, or a number of SMs.  "
+    "[default: the GPU of the artifact's target there]",
 )  # fmt: skip
 @_options.as_json
 def command(file: Path, *, card: str, as_json: bool) -> None:
-    """Show what is inside an artifact, and what it costs on a card. The file is verified first."""
+    """Show the content of an artifact, and the GPU memory that it takes. Verifies the file first."""
     from gdn_aot.artifact.cost import cost_of, reserve_of
     from gdn_aot.artifact.verify import open_artifact
 

@@ -37,7 +37,7 @@ _MAX_SERIAL = (1 << 53) - 1
 _keyring = click.argument("keyring", metavar="KEYRING", type=_options.path)
 _output = click.option("-o", "--output", type=_options.path, required=True, help="The file to write.")
 _root_keys = _options.many(
-    "--root-key", "PEM", "Root key to sign with; repeatable. gdn-aot keys sign adds what is missing.",
+    "--root-key", "PEM", "Root key to sign with; repeatable. gdn-aot keys sign adds missing signatures.",
     type=_options.path,
 )  # fmt: skip
 
@@ -45,11 +45,11 @@ _root_keys = _options.many(
 @click.group("keys", cls=SuggestingGroup, no_args_is_help=False, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Say whose signatures count here, and make the keys that sign.
+    """List and add trusted publishers, and make signing keys.
 
-    A keyring lists the keys that sign what one repository publishes. It has three root keys, of which two must sign
+    A keyring lists the keys that sign the artifacts of one repository. It has three root keys, of which two must sign
     each version of it. Machines know keyrings from the package, from /etc/gdn-aot/keys.d and from
-    ~/.config/gdn-aot/keys.d; $GDN_AOT_KEYS names a directory in place of the last two.
+    ~/.config/gdn-aot/keys.d; $GDN_AOT_KEYS names a directory that replaces the last two.
 
     \b
     Examples:
@@ -63,10 +63,10 @@ def command(ctx: click.Context) -> None:
 
 
 @command.command("new")
-@click.option("--repo", metavar="REPO", help="Repository that the keyring is for: hf://org/name.")
+@click.option("--repo", metavar="REPO", help="Repository of the keyring: hf://org/name.")
 @click.option("--key", is_flag=True, help="Make one private key and no keyring.")
 @_options.many("--root-public", "HEX", "Root key that somebody else holds; three of them, and --public.")
-@click.option("--public", metavar="HEX", help="Key that signs, which somebody else or a KMS holds.")
+@click.option("--public", metavar="HEX", help="Signing key that somebody else or a KMS holds.")
 @click.option("-o", "--output", type=_options.path, required=True, help="Directory, or file of --key or --root-public.")
 @_options.quiet
 @_options.as_json
@@ -82,9 +82,9 @@ def new_command(
 ) -> None:
     """Make keys, and version 1 of a keyring.
 
-    The directory gets root-1.pem, root-2.pem, root-3.pem, signing.pem unless --public names another, and keyring.json.
-    Private keys have no password and only this user may read them: take the root keys elsewhere. With --root-public
-    only a keyring is written, which two holders of these keys then sign. Nothing that is there is overwritten.
+    Writes root-1.pem, root-2.pem, root-3.pem, signing.pem unless --public names another key, and keyring.json into the
+    directory. Private keys have no password and only this user may read them: store the root keys elsewhere. With
+    --root-public writes only a keyring, which two holders of these keys then sign. Overwrites no file.
 
     \b
     Examples:
@@ -132,8 +132,8 @@ def new_command(
 def list_command(*, quiet: bool, as_json: bool) -> None:
     """List the keyrings that are known here.
 
-    Of those of one repository it says which one counts. Where one is damaged, or somebody else may have written it, the
-    exit code is 5. With --quiet the paths of those that count.
+    For each repository says which keyring counts. Ends with 5 if one is damaged, or if somebody else may have written
+    it. With --quiet prints the paths of those that count.
     """
     from gdn_aot.store.store import default_home
     from gdn_aot.trust.survey import survey
@@ -167,9 +167,9 @@ def list_command(*, quiet: bool, as_json: bool) -> None:
 def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None:
     """Let the signatures of a publisher count here.
 
-    FILE is the publisher's keyring, as keyrings/1.json of a registry that is a directory. Where one of that repository
-    is known, the new one must follow it. Compare the ids of the roots with those that the publisher tells you another
-    way: whoever gave you the file may have written it.
+    FILE is the publisher's keyring, such as keyrings/1.json of a directory registry. If a keyring of that repository is
+    known, the new one must follow it. Compare the ids of the roots with those that the publisher tells you through
+    another channel: whoever gave you the file may have written it.
 
     \b
     Examples:
@@ -213,12 +213,12 @@ def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None
 @_keyring
 @_root_keys
 @click.option("--new-key", metavar="PEM", type=_options.path, help="Key that signs from now on.")
-@click.option("--new-public", metavar="HEX", help="The same, where somebody else or a KMS holds it.")
+@click.option("--new-public", metavar="HEX", help="The same, if somebody else or a KMS holds it.")
 @click.option(
     "--serial", metavar="N", type=click.IntRange(0, _MAX_SERIAL - 1),
     help="Serial of the last publication with the old key; the new one signs from N+1 on.",
 )  # fmt: skip
-@_options.many("--new-root", "PEM|HEX", "New root key, all three of them; those that are files sign, too.")
+@_options.many("--new-root", "PEM|HEX", "New root key; give all three. Files of private keys also sign.")
 @_output
 @_options.quiet
 @_options.as_json
@@ -234,8 +234,7 @@ def rotate_command(
 ) -> None:
     """Write the next version, with other keys.
 
-    The key that signs is replaced, or the roots are, or both. Other roots need the signatures of two of the old ones
-    and two of the new ones.
+    Replaces the signing key, the roots, or both. New roots need the signatures of two old and two new roots.
 
     \b
     Examples:
@@ -271,8 +270,8 @@ def revoke_command(
 ) -> None:
     """Write the next version, with something revoked.
 
-    With a key all that it ever signed is revoked; another one must be there to sign, so rotate first. An artifact is
-    named by the SHA-256 of its file.
+    Revoking a key revokes everything that it ever signed. Another key must be there to sign, so rotate first. Name an
+    artifact by the SHA-256 of its file.
 
     \b
     Example:
@@ -293,8 +292,8 @@ def revoke_command(
 def sign_command(keyring: Path, root_key: tuple[Path, ...], output: Path, **how: bool) -> None:
     """Add signatures of roots to a keyring.
 
-    So the holders of root keys need never meet. Look at what you sign: this prints the keys and ranges of the keyring.
-    -o may be KEYRING itself.
+    Holders of root keys need never meet. Check what you sign: this prints the keys and ranges of the keyring. -o may be
+    KEYRING itself.
 
     \b
     Example:

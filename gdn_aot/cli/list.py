@@ -26,15 +26,15 @@ _HEADS = ("artifact", "where", "bytes", "measured", "proxy", "transferred", "def
 @click.command("list")
 @_options.repo
 @_options.revision
-@click.option("--installed", is_flag=True, help="The store; with --repo, both.")
+@click.option("--installed", is_flag=True, help="List the store; with --repo, both.")
 @_options.registry
 def command(
     *, repo: str | None, revision: str | None, installed: bool, token: str | None, quiet: bool, as_json: bool
 ) -> None:
-    """Say what a registry and the store hold, and what of it fits this machine.
+    """List the artifacts of a registry and of the store, and whether they fit this machine.
 
-    Without options both are listed, and a registry that cannot be reached is only a warning. Needs no GPU: where there
-    is none, artifacts are compared with the installed provider and Triton alone.
+    Without options lists both, and only warns if it cannot reach the registry. Needs no GPU: without one, compares
+    artifacts with the installed provider and Triton alone.
     """
     no_bars(quiet=quiet)
     from gdn_aot.registry.listing import rows

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @_options.request
 @_options.output("gdn-aot.lock", "The lock file.")
 @_options.allow_unsigned
-@click.option("--check", is_flag=True, help="Write nothing; exit 5 if the lock file is not what would be written.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 5 if the lock file differs from the new one.")
 @_options.registry
 def command(
     *,
@@ -33,10 +33,10 @@ def command(
     as_json: bool,
     **wanted: Any,
 ) -> None:
-    """Pin what fetch would install, by commit and SHA-256, in gdn-aot.lock.
+    """Pin the artifacts that fetch would install, by commit and SHA-256, in gdn-aot.lock.
 
-    Nothing is downloaded but the registry's index. Keep the file in version control; fetch --locked installs what it
-    pins, also when the branch has moved on. Where something that is wanted is missing, nothing is written.
+    Downloads only the registry's index. Keep the file in version control; fetch --locked installs the pinned artifacts
+    even if the branch has moved on. If a wanted artifact is missing, writes nothing.
 
     \b
     Example:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Serve": {
-        "fetch": "Install the artifacts that fit from a registry.",
+        "fetch": "Install the fitting artifacts of a registry.",
         "lock": "Pin the artifacts that fetch would install in gdn-aot.lock.",
-        "bundle": "Write what fetch would install into one file, for machines without a network.",
-        "cache": "See and look after the store: ls, rm, prune, verify.",
+        "bundle": "Write the artifacts for a machine without a network into one file.",
+        "cache": "Show and maintain the store: ls, rm, prune, verify.",
         "seed": "Write an artifact into a Triton cache directory.",
         "doctor": "Say whether serving processes here find their kernels in artifacts.",
     },
@@ -42,15 +42,15 @@ GROUPS = {
     },
     "Publish": {
         "publish": "Publish artifacts to the Hugging Face Hub or to a directory.",
-        "keys": "Say whose signatures count here, and make the keys that sign.",
+        "keys": "List and add trusted publishers, and make signing keys.",
         "matrix": "List the artifacts that the project publishes.",
     },
     "Look": {
-        "inspect": "Show what is inside an artifact.",
-        "list": "Say what a registry and the store hold, and what of it fits this machine.",
-        "targets": "List GPU architectures and what the installed Triton can assemble.",
+        "inspect": "Show the content of an artifact.",
+        "list": "List the artifacts of a registry and of the store, and whether they fit this machine.",
+        "targets": "List GPU architectures, and those that the installed Triton can assemble.",
         "models": "List the catalogue of models.",
-        "providers": "List kernel providers and what is installed.",
+        "providers": "List kernel providers, and their installed versions.",
     },
 }
 """The commands by what one wants, as ``--help`` shows them. Each is also a module here, and has one line of help."""
@@ -102,7 +102,7 @@ class LazyGroup(SuggestingGroup):
 )
 @click.version_option(__version__, "--version", prog_name="gdn-aot")
 def cli() -> None:
-    """Build, check and carry ahead-of-time compiled Gated Delta Net kernels."""
+    """Build, check and distribute ahead-of-time compiled Gated Delta Net kernels."""
 
 
 def _fail(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("matrix")
 @click.option(
     "--select", "wanted", multiple=True, metavar="GLOB",
-    help="Only identifiers that match, as 'fla*-sm_{80,9?}'; repeatable, any counts.",
+    help="Only identifiers that match, as 'fla*-sm_{80,9?}'; repeatable, any may match.",
 )  # fmt: skip
 @click.option("--exclude", "unwanted", multiple=True, metavar="GLOB", help="Not identifiers that match; repeatable.")
 @_options.matrix

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=_options.path)
 @_options.repo
 @click.option("--tag", metavar="TAG", help="Name this release, as v1.2.0.")
-@click.option("--create", is_flag=True, help="Make the repository if it is not there.")
-@click.option("--private", is_flag=True, help="With --create: let nobody else see it; changes none that is there.")
+@click.option("--create", is_flag=True, help="Create the repository if it does not exist.")
+@click.option("--private", is_flag=True, help="With --create: make a new repository private; changes no existing one.")
 @click.option("--replace", is_flag=True, help="Replace artifacts of the same identifier; needs a new --tag.")
 @click.option(
     "--key", type=_options.path, metavar="PEM", help="Sign with this private key.  [default: $GDN_AOT_SIGNING_KEY]"
 )
 @click.option("--sign-command", metavar="COMMAND", help="Sign with a command: message on stdin, base64 on stdout.")
-@click.option("--adopt", is_flag=True, help="Sign the index that is there though its signature does not count.")
+@click.option("--adopt", is_flag=True, help="Sign the present index although its signature does not count.")
 @click.option("--keyring", type=_options.path, metavar="FILE", help="Publish this version of the keyring, too.")
 @click.option("--dry-run", is_flag=True, help="Verify and compare, change nothing.")
 @_options.registry
@@ -49,8 +49,8 @@ def command(
 ) -> None:
     """Verify artifacts, sign them and publish them to a repository of the Hugging Face Hub or to a directory.
 
-    Nothing that is there is overwritten: other content under the same identifier or tag is an error (exit 7). Artifacts
-    that are there already are left as they are.
+    Overwrites nothing: other content under the same identifier or tag is an error (exit 7). Leaves identical artifacts
+    alone.
     """
     from gdn_aot.errors import UsageError
     from gdn_aot.registry.open import default_repo, locate, open_registry

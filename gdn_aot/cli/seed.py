@@ -29,26 +29,26 @@ _SUMS = ("binaries", "choices", "written", "kept")
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path())
 @click.option(
     "--into", required=True, type=_options.path, metavar="DIR",
-    help="The cache: what TRITON_CACHE_DIR will name. Made if it is not there.",
+    help="The cache, for TRITON_CACHE_DIR. Created if it does not exist.",
 )  # fmt: skip
 @click.option(
     "--vllm-cache", type=_options.path, metavar="DIR",
-    help="Write what vLLM finds out about model classes here, too: what VLLM_CACHE_ROOT will name.",
+    help="Also write vLLM's inspections of model classes here, for VLLM_CACHE_ROOT.",
 )  # fmt: skip
 @_options.quiet
 @_options.as_json
 def command(files: tuple[str, ...], *, into: Path, vllm_cache: Path | None, quiet: bool, as_json: bool) -> None:
     """Write artifacts into a Triton cache, for processes that do not import gdn_aot. Needs no GPU.
 
-    FILE is an artifact file, or the directory of an installed one, which gdn-aot fetch prints; or several of them with
-    a line for each. Without FILE it is everything in the store that fits the installed provider and Triton. What a
-    known publisher has revoked is refused, and with GDN_AOT_TRUST=signed so is what is not signed. The signature of a
-    file lies beside it, as NAME.sig.json.
+    FILE is an artifact file, or the directory of an installed artifact as gdn-aot fetch prints it; or several of these,
+    a line for each. Without FILE, writes every artifact of the store that fits the installed provider and Triton.
+    Refuses artifacts that a known publisher has revoked, and with GDN_AOT_TRUST=signed unsigned ones. The signature of
+    a file is beside it, as NAME.sig.json.
 
-    Such processes find every binary and every autotuning choice in it, with the same Triton, provider and TRITON_* and
-    FLA_* variables as here. What is in DIR already stays; seeding again repairs what is broken.
+    Such processes find every binary and every autotuning choice in the cache if they have the same Triton, provider and
+    TRITON_* and FLA_* variables as here. Keeps the content of DIR; seeding again repairs broken entries.
 
-    With --vllm-cache such a vLLM need not start a process to inspect the model, if its sources are those of the build.
+    With --vllm-cache vLLM need not start a process to inspect the model, if its sources are those of the build.
 
     \b
     Example:

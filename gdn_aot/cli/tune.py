@@ -68,39 +68,39 @@ def parse_duration(text: str) -> float:
 @_options.workloads
 @_options.many("--kernel", "GLOB", "Only kernels of these names; repeatable.")
 @_options.default("--tokens", _TOKENS, "Token counts to measure at.", metavar="N,...")
-@click.option("--weights", metavar="N=W,...", help="What each token count is worth.  [default: 512 to 8192 most]")
+@click.option("--weights", metavar="N=W,...", help="Weight of each token count.  [default: most for 512 to 8192]")
 @_options.default(
-    "--bound", 1.1, "Most times the best time that a choice may take at any token count.", type=click.FloatRange(min=1)
+    "--bound", 1.1, "Limit of a choice's time / best time at a weighted token count.", type=click.FloatRange(min=1)
 )
 @_options.default(
-    "--search", "provider", "What else to measure: relieved, where the provider's spill; wide, always.",
+    "--search", "provider", "Measure more than the provider's candidates: relieved, if those spill; wide, always.",
     type=click.Choice(["provider", "relieved", "wide"]),
 )  # fmt: skip
-@click.option("--budget", metavar="TIME", help="Time to measure in, as 20m; what is measured is kept.")
-@click.option("--resume", is_flag=True, help="Go on from the record: measure only what it lacks.")
+@click.option("--budget", metavar="TIME", help="Limit of the measuring time, as 20m; keeps the results.")
+@click.option("--resume", is_flag=True, help="Continue the record: measure only keys that it lacks.")
 @_options.prepare
-@click.option("--arch", metavar="SM", help="Target of --prepare, or on a cluster.  [default: the card's]")
-@click.option("--proxy", metavar="SM", help="Measure for this target: the card stands in for one of it.")
+@click.option("--arch", metavar="SM", help="Target of --prepare, or on a cluster.  [default: the GPU's]")
+@click.option("--proxy", metavar="SM", help="Measure for this target on a newer GPU.")
 @click.option("--rounds", type=click.IntRange(min=3), help="Timed rounds.  [default: 15; by proxy 9]")
 @_options.timeout
 @_options.cluster
 @_options.patience(30.0, "measuring")
 @_options.cache_dir
 @_options.output("artifacts/tuning", "Directory of tuning records.")
-@click.option("--submit", type=_options.path, metavar="FILE", help="Write the record to FILE, to be contributed.")
+@click.option("--submit", type=_options.path, metavar="FILE", help="Write the record to FILE, for a contribution.")
 @_options.as_json
 def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     """Measure the candidates of every autotune key on this GPU and record the best.
 
-    Candidates are compiled first, for which --prepare on another machine with the same Triton will do: carry its build
-    cache here and name it with --cache-dir. Those that compute something else than the provider's first one are out;
-    those that crash or hang are, too, and end nothing but their own process.
+    Candidates are compiled first. --prepare does this on another machine with the same Triton: carry its build cache
+    here and name it with --cache-dir. A candidate is out if it computes something else than the provider's first one,
+    crashes or hangs; this ends only its own process.
 
-    With --proxy the card runs the PTX of another target, with that target's candidates and no more blocks on an SM
-    than it holds. That finds what suits the code and the SM; clocks, memory and the number of SMs are the card's. The
-    record lies apart, and counts where no card of the target was measured.
+    With --proxy the GPU runs the PTX of another target, with that target's candidates and no more blocks on an SM than
+    the target holds. This finds the candidates that suit the code and the SM; clocks, memory and the number of SMs are
+    those of the GPU. The record has its own folder, and builds use it if no GPU of the target was measured.
 
-    --submit makes a record that a pull request can carry, checks it as gdn-aot verify does, and says what to do next.
+    --submit writes a record for a pull request, checks it like gdn-aot verify, and prints the next steps.
     """
     from gdn_aot.catalogue.targets import get_target
     from gdn_aot.compiling.proxy import proxy_for

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--workflow", metavar="PATH",
-    help="Of that repository, with --provenance.  [default: .github/workflows/artifacts.yml]",
+    help="Workflow of that repository, with --provenance.  [default: .github/workflows/artifacts.yml]",
 )  # fmt: skip
 @_options.many(
     "--ref", "GLOB",
-    "Branch or tag that it was built from, with --provenance; repeatable.  "
+    "Branch or tag of the build, with --provenance; repeatable.  "
     "[default: refs/tags/artifacts-v*, refs/heads/main]",
 )  # fmt: skip
 @click.option(
     "--bundle", type=_options.path,
-    help="What Sigstore says of it, with --provenance.  [default: beside it, ending in .sigstore.json]",
+    help="Sigstore bundle of the file, with --provenance.  [default: beside it, ending in .sigstore.json]",
 )  # fmt: skip
 @_options.as_json
 def command(
@@ -47,13 +47,13 @@ def command(
     bundle: Path | None,
     as_json: bool,
 ) -> None:
-    """Check every digest and rule of an artifact; exit 5 and name every problem if one fails.
+    """Check every digest and rule of an artifact; if one fails, exit 5 and name every problem.
 
-    What a publisher whose keyring is known here has revoked fails too, and so does a signature beside the file that is
-    wrong. That there is none is not said.
+    An artifact also fails if a publisher whose keyring is known here has revoked it, or if the signature beside the
+    file is wrong. A missing signature is no problem.
 
-    Of a tuning record: whether it may be contributed. Where its provider and Triton are installed, its keys and
-    candidates are compared with theirs.
+    FILE may also be a tuning record: checks whether it may be contributed. If its provider and Triton are installed,
+    compares its keys and candidates with theirs.
     """
     from gdn_aot.artifact.verify import examine
 
