@@ -59,7 +59,9 @@ class UnsupportedTritonError(UsageError, code="unsupported-triton", hint="instal
 
 
 class UnsupportedTargetError(
-    UsageError, code="unsupported-target", hint="see gdn-aot targets for what the installed Triton can assemble"
+    UsageError,
+    code="unsupported-target",
+    hint="gdn-aot targets lists the targets that the installed Triton can assemble",
 ):
     """The installed Triton or its ptxas cannot produce code for a target."""
 
@@ -67,12 +69,12 @@ class UnsupportedTargetError(
 class UnsupportedProviderError(
     UsageError,
     code="unsupported-provider",
-    hint="install a version that gdn-aot providers lists, with all that it asks for, or a newer gdn-aot",
+    hint="install a version that gdn-aot providers lists, with its requirements, or a newer gdn-aot",
 ):
     """The installed version of a provider is not as this version of gdn-aot calls it."""
 
 
-class MatrixError(UsageError, code="matrix", hint="docs/reference/matrix.md says what a matrix holds"):
+class MatrixError(UsageError, code="matrix", hint="docs/reference/matrix.md describes a matrix file"):
     """A matrix file is malformed or asks for what cannot be."""
 
 
@@ -92,7 +94,7 @@ class ToolchainMissingError(
     """What compiles, or replays what was compiled, is not installed: torch and Triton are no requirement of ours."""
 
 
-class SigningError(UsageError, code="signing", hint="check the key, or run the command that signs by itself"):
+class SigningError(UsageError, code="signing", hint="check the key, or run the signing command by itself"):
     """What was to be signed could not be."""
 
 
@@ -136,7 +138,7 @@ class UnknownFormatError(
 class UntrustedError(
     VerificationError,
     code="untrusted",
-    hint="install it again as this user or as root; GDN_AOT_TRUST=any uses it as it is",
+    hint="install it again as this user or as root, or set GDN_AOT_TRUST=any to use it as it is",
 ):
     """Somebody else than root or this user may have written a file that code is loaded from."""
 
@@ -144,7 +146,7 @@ class UntrustedError(
 class SignatureError(
     VerificationError,
     code="signature",
-    hint="nothing was installed; gdn-aot keys list says whose signatures count here",
+    hint="nothing was installed; gdn-aot keys list shows the publishers whose signatures count here",
 ):
     """A statement of a publisher is missing, or does not count here, or says something else."""
 
@@ -152,13 +154,13 @@ class SignatureError(
 class KeyringError(
     VerificationError,
     code="keyring",
-    hint="put a sound one there with gdn-aot keys add, or remove that file; gdn-aot keys list says what is wrong",
+    hint="replace it with gdn-aot keys add, or remove that file; gdn-aot keys list says what is wrong",
 ):
     """A keyring of this machine is damaged, or somebody else may have written it: it says nothing of any artifact."""
 
 
 class ProvenanceError(
-    VerificationError, code="provenance", hint="do not use this file unless you know another way who built it"
+    VerificationError, code="provenance", hint="do not use this file unless you know from another source who built it"
 ):
     """Nothing shows that a file was built by the workflow that it should be from."""
 
@@ -167,7 +169,7 @@ class CompileFailedError(
     GdnAotError,
     code="compile",
     exit_code=6,
-    hint="use --keep-going to pack what did compile; report compiler crashes to Triton",
+    hint="use --keep-going to pack the kernels that did compile; report compiler crashes to Triton",
 ):
     """At least one kernel did not compile."""
 
@@ -204,7 +206,7 @@ class RepositoryMissingError(
     """There is no such repository or directory, or a private one hides itself."""
 
 
-class RevisionMissingError(RegistryError, code="revision-missing", hint="see gdn-aot list --repo REPO for what it has"):
+class RevisionMissingError(RegistryError, code="revision-missing", hint="gdn-aot list --repo REPO lists its artifacts"):
     """The repository has no such branch, tag or commit."""
 
 
@@ -226,7 +228,7 @@ class ClusterError(
     GdnAotError,
     code="cluster",
     exit_code=7,
-    hint="check the address and the nodes with ray status, and run the same command again: it goes on",
+    hint="check the address and the nodes with ray status, and run the same command again: it continues",
 ):
     """The cluster cannot be reached, or nothing of it is left to work on."""
 

@@ -65,7 +65,7 @@ class Cubins:
                 continue
             if parameters is not None and entry.parameters != parameters:
                 taken, said = (", ".join(map(str, sizes)) or "no" for sizes in (entry.parameters, parameters))
-                yield Problem(where, f"takes parameters of {taken} bytes, those of a signature have {said}")
+                yield Problem(where, f"takes parameters of {taken} bytes, but a signature has {said}")
             if entry.threads not in (None, warps * _WARP):
                 yield Problem(where, f"is for blocks of {entry.threads} threads, not {warps * _WARP}")
             if (info.registers, info.local) != (registers, local):

@@ -278,7 +278,7 @@ def _read_blobs(frame: Frame, manifest: Manifest, problems: list[Problem]) -> It
                     if found == blob.sha256 and len(problems) == known:
                         yield found, content
             if any(coming.result()) or frame.read(1):
-                problems.append(Problem("archive", "goes on after the last member that the manifest calls for"))
+                problems.append(Problem("archive", "continues after the last member of the manifest"))
         except FrameError as error:
             problems.append(Problem("compressed data", str(error)))
 

@@ -173,7 +173,7 @@ class _Writer:
         except OSError as error:
             raise NotWritableError(
                 f"cannot write {name} into {folder}: {error.strerror}",
-                hint="choose a directory you may write, with free space; what is there already is whole",
+                hint="choose a directory you may write, with free space; existing entries are whole",
             ) from error
 
 

@@ -140,7 +140,7 @@ def _check(capture: Capture) -> Iterator[Problem]:
     for number, kernel in enumerate(capture.kernels):
         where = f"kernels[{number}]"
         if (kernel.name, kernel.cache_key) in seen:
-            yield Problem(where, "is there twice")
+            yield Problem(where, "occurs twice")
         seen.add((kernel.name, kernel.cache_key))
         for inner, launch in enumerate(kernel.launches):
             yield from _check_launch(launch, f"{where}.launches[{inner}]")

@@ -180,7 +180,7 @@ def write_new(files: Mapping[Path, bytes]) -> None:
                 try:
                     _write_new(path, content, mode=0o600 if b"PRIVATE KEY" in content else 0o644)
                 except FileExistsError:
-                    what = f"{path} is there already, and is not overwritten"
+                    what = f"{path} exists already, and is not overwritten"
                     raise UsageError(what, hint="name another place with -o") from None
             made.append(path)
     except BaseException:
@@ -209,7 +209,7 @@ def sign_and_write(
         with suppress(UsageError, SignatureError):
             there = read(output).keyring
         if there != made.keyring:
-            raise UsageError(f"{output} is there and holds something else", hint="name another file with -o")
+            raise UsageError(f"{output} exists and holds something else", hint="name another file with -o")
     with writing(output):
         write_whole(output, made.envelope.encode(), sync=True, mode=0o644)
     tell_keyring(output, made, quiet=quiet, as_json=as_json)

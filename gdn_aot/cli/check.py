@@ -158,7 +158,7 @@ def _tell(finished: list[tuple[NumericsRecord, Path]], *, as_json: bool) -> None
     failed = [record.target for record, _ in finished if record.status == "failed"]
     if failed:
         raise VerificationError(
-            f"the kernels of {', '.join(failed)} do not compute what float64 says",
+            f"the kernels of {', '.join(failed)} disagree with float64",
             problems[:50],
             hint="the records say which calls; report them with the device and the driver",
         )

@@ -83,7 +83,7 @@ def command(
         tell(error.message, error.hint, problems_of(error, brief=True), word="Warning" if optional else "Error")
         if not optional:
             raise click.exceptions.Exit(error.exit_code)
-        note("--optional: going on; what no artifact serves is compiled and benchmarked at run time")
+        note("--optional: continuing; Triton compiles and benchmarks kernels that no artifact serves")
 
 
 def _source(repo: str | None, path: Path | None) -> str | None:

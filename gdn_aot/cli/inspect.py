@@ -139,7 +139,7 @@ def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterat
     lacking, calls = _uncovered(manifest)
     if lacking:
         yield ""
-        yield f"built where --workload names them: {', '.join(lacking)}"
+        yield f"built if --workload names them: {', '.join(lacking)}"
     if calls:
         yield ""
         yield "no workload covers (gdn-aot capture records what is launched, build --capture builds it)"

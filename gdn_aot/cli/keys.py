@@ -143,7 +143,7 @@ def list_command(*, quiet: bool, as_json: bool) -> None:
     error = None
     if problems:
         what = f"{plural(len(problems), 'keyring')} here cannot be used"
-        hint = "put a sound one there with gdn-aot keys add, or remove the file"
+        hint = "replace it with gdn-aot keys add, or remove the file"
         error = KeyringError(what, problems, hint=hint)
     if as_json:
         conclude({"keyrings": [*map(found_document, found)]}, error, as_json=True)
@@ -191,8 +191,8 @@ def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None
         last = chain[-1]
         others = {key_id(bytes.fromhex(root)) for root in last.roots}.isdisjoint(signed.envelope.signatures)
         if others and signed.keyring.version >= last.version:
-            what = f"its roots are others than those of version {last.version}, which is known here"
-            hint = "ask the publisher which is right; gdn-aot keys list says where the other lies"
+            what = f"its roots differ from those of version {last.version}, which is known here"
+            hint = "ask the publisher which is right; gdn-aot keys list shows the path of the other"
             raise SignatureError(f"{file}: {what}", hint=hint)
         with naming(file, "a keyring follows only what two of its roots have signed"):
             signed.verify(last)
@@ -206,7 +206,7 @@ def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None
         return
     show(signed, f"{'added as' if changed else 'is there already:'} {shown(place)}")
     if not chain:
-        note("compare the ids of the roots with what the publisher tells you another way")
+        note("compare the ids of the roots with those that the publisher tells you through another channel")
 
 
 @command.command("rotate")

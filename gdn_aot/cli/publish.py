@@ -66,7 +66,7 @@ def command(
     signing = _signing(key, sign_command, keyring, adopt=adopt)
     result = publish(registry, files, signing=signing, create=create, private=private, dry_run=dry_run, **options)
     if signing is None and not quiet:
-        note("Warning: nothing is signed: whoever fetches it must say --allow-unsigned; gdn-aot keys new makes keys")
+        note("Warning: nothing is signed: whoever fetches it must use --allow-unsigned; gdn-aot keys new makes keys")
     _warn(result, quiet=quiet)
     refusal = result.plan.refusal()
     if as_json:
@@ -86,8 +86,8 @@ def _warn(result: PublishResult, *, quiet: bool) -> None:
             note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
     if result.visibility_kept:  # also with --quiet: something may now be public that was not to be
         note(
-            f"Warning: {result.registry} was there already, so --private changes nothing: it keeps its visibility, "
-            "and who can see it can see what is published; whoever owns it can change that"
+            f"Warning: {result.registry} existed already, so --private changes nothing: it keeps its visibility, "
+            "and everybody who can see it can see the publication; its owner can change that"
         )
     if result.plan.uncounted:  # also with --quiet: servers are refused these
         names = ", ".join(result.plan.uncounted)
@@ -136,7 +136,7 @@ def _summary(result: PublishResult, *, dry_run: bool) -> str:
     if dry_run:
         return f"{result.registry}: {new} of {len(result.plan.items)} would be published{tag}; nothing was changed"
     made = "created, " if result.created else ""
-    what = f"{new} published" if new else "nothing to publish, all of it is there"
+    what = f"{new} published" if new else "nothing to publish, the registry has every artifact"
     what += f", {signed} signed anew" if signed else ""
     return f"{result.registry}: {made}{what}; commit {result.commit}{tag}"
 

@@ -98,7 +98,7 @@ def _lines(files: Sequence[str]) -> list[str]:
     lines = [line for file in files for line in ([file] if is_there(file) else file.splitlines())]
     places = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not places:
-        raise UsageError("FILE is empty", hint="gdn-aot fetch --quiet prints nothing where it fails: see what it says")
+        raise UsageError("FILE is empty", hint="gdn-aot fetch --quiet prints nothing if it fails: see its message")
     return places
 
 
@@ -128,7 +128,7 @@ def _fitting() -> Iterator[str]:
             yield artifact.place
     if not found:
         raise NoArtifactError(
-            f"the store {store.root} has no artifact that fits what is installed here",
+            f"the store {store.root} has no artifact that fits the installed provider and Triton",
             rejected,
             hint="gdn-aot fetch --arch TARGET installs one; or name an artifact file",
         )

@@ -227,7 +227,7 @@ def _tell(task: TuneTask, done: Tuned, *, submit: bool, as_json: bool) -> None:
         note_some([f"{what}: {call}: {why}" for call, why in rows.items()], _SHOWN)
     note_some([f"a measuring process was replaced: {why}" for why in restarts], _SHOWN)
     if done.ended:
-        note(f"{done.ended}: --resume goes on")
+        note(f"{done.ended}: --resume continues")
     if not done.keys:
         why = next(iter([*skipped.values(), *restarts, done.ended]), "there was nothing to measure")
         raise NothingSelectedError(
@@ -236,9 +236,9 @@ def _tell(task: TuneTask, done: Tuned, *, submit: bool, as_json: bool) -> None:
     if wrong:
         first, why = next(iter(wrong.items()))
         raise VerificationError(
-            f"{len(wrong)} calls do not compute what float64 says, the first {first}: {why}",
+            f"{len(wrong)} calls disagree with float64, the first {first}: {why}",
             [],
-            hint="what these calls launch has no measured choice; report it with the record and the device",
+            hint="kernels of these calls get no measured choice; report them with the record and the device",
         )
     submission = _record.submit(done.path) if submit else {}
     if not as_json:

@@ -113,7 +113,7 @@ class RayExecutor:
         """
         found = [one.cpus for one in self.cluster.nodes() if one.cpus and one.id not in self._left_out]
         if not found:
-            raise ClusterError("no node of the cluster is left to compile on: none that is there offers CPUs")
+            raise ClusterError("no node of the cluster is left to compile on: no present node offers CPUs")
         each = min(_MOST_CPUS, *found)
         return each, sum(cpus // each for cpus in found)
 
@@ -244,7 +244,7 @@ class RayCompiling:
 
     def _lost(self, tasks: tuple[CompileTask, ...], why: str) -> None:
         if len(tasks) > 1:
-            self._executor.say(f"a task of {len(tasks)} kernels was lost: {why}; they are done again")
+            self._executor.say(f"a task of {len(tasks)} kernels was lost: {why}; they are compiled again")
             for task in tasks:
                 self._executor.compile(self._order, (task,))
             return

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from gdn_aot.trust.survey import Found
 
 _WORDS = {
-    "owner": "what is signed, and what root or this user alone may have written",
-    "signed": "what is signed, and nothing else",
-    "any": "whatever is there, of whoever wrote it",
+    "owner": "signed artifacts, and files that only root or this user may have written",
+    "signed": "signed artifacts only",
+    "any": "every artifact, whoever wrote it",
 }
 
 

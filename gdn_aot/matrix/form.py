@@ -147,7 +147,7 @@ def _twice(found: MatrixFile) -> Iterator[Problem]:
         for key, values in msgspec.structs.asdict(table).items():
             for place, item in enumerate(values if isinstance(values, tuple) else ()):
                 if item in values[:place]:
-                    yield Problem(f"{where}.{key}[{place}]", f"{item!a} is there twice")
+                    yield Problem(f"{where}.{key}[{place}]", f"{item!a} occurs twice")
 
 
 FORM = Form(MatrixFile, "the matrix", format=1, limit=1 << 20, check=_twice)

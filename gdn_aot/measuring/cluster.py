@@ -116,7 +116,7 @@ def _described(
     return found
 
 
-_WRONG_NODE = "start the node without that resource, or where its card is"
+_WRONG_NODE = "start the node without that resource, or on the machine with its card"
 
 
 def _check_alike(found: Sequence[tuple[RayCard, CardInfo]], target: Target) -> None:

@@ -175,7 +175,7 @@ def _verdict(record: TuningRecord, kernel: MeasuredKernel, choice: MeasuredChoic
     rated = {one.index: one for one in rate(samples, sizes, record.objective)}
     best, mine = choose(samples, sizes, record.objective), rated.get(choice.chosen)
     if best is None or mine is None:
-        yield Problem(f"{where}.chosen", "has no time at every length, or spills where others do not")
+        yield Problem(f"{where}.chosen", "lacks a time at some length, or spills while others do not")
         return
     for name, found, said in (("score", mine.score, choice.score), ("worst", mine.worst, choice.worst)):
         if not abs(found - said) <= _SCORE_ERROR:

@@ -140,5 +140,5 @@ def summary(
     good = packed & {digest for kernel in found.kernels if kernel.ok for digest in kernel.choices}
     if good == packed:
         return Numerics(status="checked", detail=where)
-    said = f"{len(good)} of the {len(packed)} choices and launches packed here are those that were checked"
+    said = f"{len(good)} of the {len(packed)} choices and launches packed here were checked"
     return Numerics(status="partly checked" if good else "not run", detail=f"{said}; {where}")

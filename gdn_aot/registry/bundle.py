@@ -144,7 +144,7 @@ class BundleRegistry(Registry):
             header = read_at(self._file, tar.BLOCK, at)
             if not any(header):
                 if self._size - at != len(tar.END) or any(read_at(self._file, len(tar.END), at)):
-                    raise self._damaged("goes on after its end")
+                    raise self._damaged("continues after its end")
                 if len({name for name, _ in found}) != len(found):
                     raise self._damaged("has a file twice")
                 return found

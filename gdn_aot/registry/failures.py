@@ -46,7 +46,7 @@ _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _ASKED = frozenset({408, 429})
 """Those after which ``hf_hub_download`` asks for the file itself again."""
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO})
-_UNKNOWN_AUTHORITY = "let SSL_CERT_FILE name the certificates that the proxy or mirror is known by"
+_UNKNOWN_AUTHORITY = "let SSL_CERT_FILE name the certificates of the proxy or mirror"
 _LONGEST = 300
 """Characters of a foreign message."""
 
@@ -240,7 +240,7 @@ class Failures:
         if status in (401, 402, 403, 407) or isinstance(error, self._errors.GatedRepoError):
             return self._denied(error, status)
         if status == 409:  # noqa: PLR2004
-            return ConflictError(f"{self._name}: {self._what} is there already: {self._said(error)}")
+            return ConflictError(f"{self._name}: {self._what} exists already: {self._said(error)}")
         if status == 412:  # noqa: PLR2004
             return StaleParentError(f"{self._name}: somebody else published meanwhile")
         if status in _AGAIN or status >= 500:  # noqa: PLR2004
@@ -265,7 +265,7 @@ class Failures:
         way = self._way(error)
         if way.proxy or way.mirror:
             return NetworkError(f"{self._asked_for(way)}, and the answer was {status}", hint=self._clean(way.advice()))
-        return NetworkError(f"{self._name} has trouble of its own: {status} for {self._what}", hint="try again later")
+        return NetworkError(f"{self._name} failed on its side: {status} for {self._what}", hint="try again later")
 
     def _denied(self, error: Any, status: int) -> GdnAotError:
         way = self._way(error)

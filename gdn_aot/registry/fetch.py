@@ -247,8 +247,8 @@ class _Job:
             publisher.remember(self.store, self.say)
         if publisher is None and not known:
             self.say(
-                f"Warning: artifacts of {registry.name} are installed though nobody's signature of them counts here; "
-                "this is remembered, and not said again"
+                f"Warning: installing artifacts of {registry.name} although no signature of them counts here; "
+                "the store remembers this, and fetch does not warn again"
             )
         return publisher
 
@@ -328,7 +328,7 @@ class _Job:
             fits = wanted is None or signed == (wanted, getattr(item, "serial", None))
         if not fits:
             pinned = " as it is pinned" if wanted else ""
-            self.say(f"{place} is there, and no signature of it counts{pinned}: the registry is asked")
+            self.say(f"{place} is installed, but no signature of it counts{pinned}: asking the registry")
         return place if fits else None
 
     def _installed(self, item: Pinned) -> str | None:

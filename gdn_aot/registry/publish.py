@@ -322,13 +322,13 @@ def _item(wanted: Wanted, there: Entry | None, tag: str | None, *, replace: bool
         action = "unchanged"
     elif tag is not None:
         what = "does not have it" if there is None else f"has it with sha256 {there.sha256}, not {entry.sha256}"
-        reason = f"the tag {tag} is there and {what}"
+        reason = f"the tag {tag} exists and {what}"
     elif there is None:
         action = "added"
     elif replace:
         action = "replaced"
     else:
-        reason = f"it is there with sha256 {there.sha256}, not {entry.sha256}"
+        reason = f"it exists with sha256 {there.sha256}, not {entry.sha256}"
     return Item(path=path, entry=entry, content=content, action=action, reason=reason)
 
 

@@ -304,7 +304,7 @@ def check_index(statement: IndexStatement, envelope: Envelope, keyring: Keyring,
         SignatureError: It does not, or is about others.
     """
     if (len(index), hashlib.sha256(index).hexdigest()) != (statement.size, statement.sha256):
-        raise refused("is for another index than the one that is there")
+        raise refused("is for another index than the present one")
     _check(statement, envelope, keyring)
 
 

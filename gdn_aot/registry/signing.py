@@ -247,8 +247,8 @@ def _check_state(registry: Registry, found: _Found, there: SignedKeyring | None,
     except SignatureError as error:
         if adopt:
             return
-        where = f"{registry.name}: the signature of the index that is there"
-        hint = "whoever publishes signs all that is there: look at it, and sign it as it is with --adopt"
+        where = f"{registry.name}: the signature of the present index"
+        hint = "whoever publishes signs everything there: inspect it, then sign it as it is with --adopt"
         raise refused(error.problems[0].what, where, hint=hint) from error
 
 

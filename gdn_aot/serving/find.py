@@ -148,7 +148,7 @@ def fit(header: Mapping[str, Any], kernels: Callable[[], list[KernelRecord]]) ->
         if same:
             said = f"{same} of its {len(known)} kernels have the source that is installed"
             return Fit(accepted=True, reason=f"fits by its source: {why}; {said}", same=same, of=len(known))
-        why += ", where no kernel has the same source"
+        why += ", and no kernel has the same source"
     if not why:
         return Fit(accepted=True, reason="fits")
     if header.get("copy") or _serves_copies():

@@ -159,7 +159,7 @@ class State:
     def unexpected(self, where: str, error: BaseException) -> None:
         """Note an error of ours that must not reach the serving process."""
         said = f"{where}: {type(error).__name__}: {shown(error)}"
-        log.warn(f"{said}; Triton goes on without gdn-aot here. Please report this")
+        log.warn(f"{said}; Triton continues without gdn-aot here. Please report this")
         log.detail(error)
 
 

@@ -69,7 +69,9 @@ def rotate(
             hint="name both: --new-key or --new-public, and --serial",
         )
     if roots and (len(roots) != ROOTS or set(roots) == set(keyring.roots)):
-        raise UsageError("the new roots are not three, or those of now", hint="name all three, also one that stays")
+        raise UsageError(
+            "the new roots are not three, or are the present ones", hint="name all three, also one that stays"
+        )
     keys = list(keyring.keys)
     if public is not None and serial is not None:
         keys = [*(_ended(key, serial) for key in keys), _new(public, serial + 1)]

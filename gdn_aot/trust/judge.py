@@ -174,7 +174,7 @@ def _judge(claim: Claim, chains: _Chains) -> tuple[Judgement, list[Signed]]:
             what = f"it was signed for indexes of format {' and '.join(statement.index_sha256)}, not {claim.format}"
             return Judgement(repo, open=what), signed
         if expected != claim.root:
-            raise refused("is for another index than the one that is there: the artifact was changed")
+            raise refused("is for another index than the present one: the artifact was changed")
         return Judgement(repo, next(iter(envelope.signatures))), signed
     except VerificationError as error:
         return Judgement(repo, fault=error), []

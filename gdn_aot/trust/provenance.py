@@ -112,7 +112,7 @@ def read_bundle(path: Path) -> bytes:
         raise ProvenanceError(
             f"{path} cannot be read: {why}; it would say who built the file",
             [Problem("bundle", f"cannot be read: {why}")],
-            hint="get it from where the file is from, or name it with --bundle",
+            hint="get it from the source of the file, or name it with --bundle",
         ) from error
 
 

@@ -101,7 +101,7 @@ def put(start: int, value: bytes) -> Callable[[bytearray], object]:
     return lambda header: header.__setitem__(slice(start, start + len(value)), value)
 
 
-MORE = "archive: goes on after the last member that the manifest calls for"
+MORE = "archive: continues after the last member of the manifest"
 NOT_CALLED_FOR = f"{FIRST}: member 1 is not what the manifest calls for: a file of this name, size and time"
 
 

@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "digest": (
         lambda p: p["kernels"][0].update(cache_key="x"), "kernels[0].cache_key", "'x' does not match ^[0-9a-f]{64}$",
     ),
-    "twice": (lambda p: p["kernels"].append(p["kernels"][0]), "kernels[1]", "is there twice"),
+    "twice": (lambda p: p["kernels"].append(p["kernels"][0]), "kernels[1]", "occurs twice"),
     "constant": (
         lambda p: of(p, "specialization").update(constants=[[[1], {"eval": 1}]]),
         f"{FIRST}.specialization.constants[0][1]", "expected a value, {constexpr: value}, {dtype: str} or {float: str}",

@@ -23,7 +23,7 @@ def _harmless(text: str) -> None:
 
 def test_nothing_is_said_twice() -> None:
     """To a person: a program finds each problem in its place."""
-    place, what = "/store/artifacts/one", "is for another index than the one that is there"
+    place, what = "/store/artifacts/one", "is for another index than the present one"
     error = SignatureError(f"{place}: the signature {what}", [Problem(place, what)])
     assert _output.problems_of(error, brief=True) == []
     assert len(_output.problems_of(error)) == 1

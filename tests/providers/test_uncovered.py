@@ -27,7 +27,7 @@ def test_the_document_names_every_workload() -> None:
 def test_inspect_lists_what_is_not_there(decode: Built) -> None:
     out = gdn_aot("inspect", decode.path, home=decode.home).out
     on_request = PROVIDERS["fla"].on_request
-    assert f"built where --workload names them: {', '.join(on_request)}" in out
+    assert f"built if --workload names them: {', '.join(on_request)}" in out
     document = gdn_aot("inspect", decode.path, "--json", home=decode.home).json
     assert document["on_request"] == list(on_request)
     assert document["uncovered"] == [list(call) for call in uncovered("fla")]

@@ -158,7 +158,7 @@ def test_optional(here: Here, args: tuple[str, ...], kind: str, code: int) -> No
     assert done.json["ok"] is False
     assert done.json["error"]["code"] == kind
     assert f"Warning: {done.json['error']['message']}" in done.err
-    assert "going on" in done.err
+    assert "continuing" in done.err
     assert here.fetch(*args, "--strict", "--json", code=code).json["error"] == done.json["error"]
 
 
@@ -166,7 +166,7 @@ def test_optional_and_well(here: Here) -> None:
     done = here.fetch("--optional", "--json")
     assert done.json["ok"] is True
     (warning,) = (line for line in done.err.splitlines() if "Warning" in line)
-    assert "nobody's signature" in warning
+    assert "no signature of them counts" in warning
     assert "Warning" not in here.fetch("--optional").err
     expect_error(here.fetch("--optional", "--strict", "--json", code=2), 2, "usage")
 

@@ -200,7 +200,7 @@ def test_private(tmp_path: Path, root: Path) -> None:
     assert root.stat().st_mode & 0o777 == 0o700
     root.chmod(0o755)
     again = gdn_aot("publish", path, *to, "--quiet", home=tmp_path / "home")
-    assert again.err.startswith(f"Warning: {root} was there already, so --private changes nothing")
+    assert again.err.startswith(f"Warning: {root} existed already, so --private changes nothing")
     assert root.stat().st_mode & 0o777 == 0o755
     assert "Warning" not in gdn_aot("publish", path, *to[:-1], home=tmp_path / "home").err
 

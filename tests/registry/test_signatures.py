@@ -59,11 +59,11 @@ def test_unsigned_is_allowed_once_and_remembered(root: Path, store: Store, tmp_p
     assert not Path(store.home).exists()
     _, (row,), said = get(root, store, allow_unsigned=True)
     assert (row.state, row.signed) == ("installed", None)
-    assert sum("nobody's signature" in line for line in said) == 1
+    assert sum("no signature of them counts" in line for line in said) == 1
     put(root, None, make(tmp_path, "sm_90"))
     _, (row,), said = get(root, store, arch="sm_90")
     assert row.state == "installed"
-    assert not any("nobody's signature" in line for line in said)
+    assert not any("no signature of them counts" in line for line in said)
     other = root.with_name("other")
     shutil.copytree(root, other)
     assert "is missing" in refused(other, store)
@@ -113,7 +113,7 @@ def _swapped(root: Path, org: Publisher, folder: Path) -> None:
         ("another key by this name", "is not right"),
         ("another file", "is for sha256"),
         ("another commit", "is for commit"),
-        ("another index", "is for another index than the one that is there"),
+        ("another index", "is for another index than the present one"),
         ("another root", "is for another index than the file gives here"),
         ("another manifest", "is for another manifest"),
     ],

@@ -246,7 +246,7 @@ def test_another_version_is_refused(serve: Any, tmp_path: Path, distribution: st
     got = serve("install(); become(); decode(); done()", site=tmp_path / "other")
     (verdict,) = got["report"]["artifacts"]
     version = metadata.name.removesuffix(".dist-info").partition("-")[2]
-    why = ", where no kernel has the same source" * (name != "triton")
+    why = ", and no kernel has the same source" * (name != "triton")
     assert verdict["reason"] == f"made for {name} {version}, installed is 9.9.9{why}"
     assert len(got["compiled"]) == 1
 

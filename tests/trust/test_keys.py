@@ -47,7 +47,7 @@ def test_new_overwrites_nothing(tmp_path: Path, keys: Keys, name: str) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / name).symlink_to(tmp_path / "victim")
     error = expect_error(keys("new", "--repo", REPO, "-o", tmp_path / "made", "--json", code=2), 2, "usage")
-    assert f"{name} is there already" in error["message"]
+    assert f"{name} exists already" in error["message"]
     assert [path.name for path in (tmp_path / "made").iterdir()] == [name]
     assert not (tmp_path / "victim").exists()
     (tmp_path / "other.pem").write_text("precious")
@@ -148,8 +148,8 @@ def test_a_keyring_that_follows_is_added(tmp_path: Path, keys: Keys, v1: Path) -
     for data, why in (
         (file_of(v2, 4, 5), "former roots"),
         (file_of(v2, 1, 4, 5), "former roots"),
-        (file_of(stranger, 4, 5), "roots are others than those of version 1"),
-        (file_of(edit.revoke(stranger, DAY, ["a" * 64]), 4, 5), "roots are others than those of version 1"),
+        (file_of(stranger, 4, 5), "roots differ from those of version 1"),
+        (file_of(edit.revoke(stranger, DAY, ["a" * 64]), 4, 5), "roots differ from those of version 1"),
         (file_of(v2, 1, 2, 4, 5).replace(b'"sig":"', b'"sig":"A'), "is not written as"),
     ):
         path.write_bytes(data)
@@ -368,7 +368,7 @@ def test_the_roots_of_somebody_else(tmp_path: Path, keys: Keys, v1: Path) -> Non
     path = tmp_path / "other.json"
     path.write_bytes(file_of(edit.revoke(first(roots=NEW_ROOTS), DAY, ["a" * 64]), 4, 5))
     error = expect_error(keys("add", path, "--json", code=5), 5, "signature")
-    assert "its roots are others than those of version 1" in error["message"]
+    assert "its roots differ from those of version 1" in error["message"]
     assert "ask the publisher" in error["hint"]
 
 
