@@ -27,7 +27,7 @@ _DIGITS = 16
 _HEAD = """# Releases of vLLM
 
 This page says which artifact serves which release of vLLM. `python benchmarks/releases.py` makes it from the wheels of
-each release, traced for sm_90 at TP 1 with {models}.
+each release, traced for sm_90 without tensor parallelism (TP 1), with {models}.
 
 - *Triton*: vLLM requires a release of PyTorch, and PyTorch one of Triton.
 - *Kernels*: releases with one letter have the same kernels, launch keys and candidates. One artifact serves them all,
