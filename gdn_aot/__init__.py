@@ -30,7 +30,7 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
 
 
 def report() -> Report:
-    """Return what was seeded, answered and missed in this process; see `gdn_aot.serving.loader.report`."""
+    """Return which kernels were seeded, answered and missed in this process; see `gdn_aot.serving.loader.report`."""
     from gdn_aot.serving import loader
 
     return loader.report()

@@ -38,8 +38,8 @@ _sources: set[str | None] = set()
 def install(artifact: str | None = None, *, strict: bool = False, on_miss: str = "nearest") -> None:
     """Serve the kernels of installed artifacts in this process, now and in modules imported later.
 
-    Does nothing where no artifact fits, and never raises unless strict. Calling it again changes the policy, and adds
-    ``artifact`` to what is served.
+    Does nothing if no artifact fits, and never raises except in strict mode. Another call changes the policy, and adds
+    ``artifact`` to the artifacts that are served.
 
     Args:
         artifact: A ``.tar.zst`` file, or a directory of them, to use instead of the store.
@@ -49,9 +49,9 @@ def install(artifact: str | None = None, *, strict: bool = False, on_miss: str =
 
     Raises:
         UsageError: ``on_miss`` is none of these.
-        NoArtifactError: Strict, and no artifact fits this process, or none as a whole: some kernels of one that was
-            made for another version of the provider have other sources.
-        UnsupportedTritonError: Strict, and the installed Triton is not one whose internals are known.
+        NoArtifactError: In strict mode: no artifact fits this process, or none fits as a whole, because some kernels
+            of an artifact for another version of the provider have other sources.
+        UnsupportedTritonError: In strict mode: the loader does not know the internals of the installed Triton.
     """
     if on_miss not in POLICIES:
         raise UsageError(f"on_miss={on_miss!r} is none of {', '.join(POLICIES)}")
@@ -210,7 +210,7 @@ def _give_up(reason: str) -> None:
 
 
 def report() -> Report:
-    """Return what was found, seeded, answered and missed so far, and why."""
+    """Return which artifacts were found, and which kernels were seeded, answered and missed so far, and why."""
     from gdn_aot.serving.report import Report
 
     with _state.lock:

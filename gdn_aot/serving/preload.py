@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 
 def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
-    """Load the kernels that artifacts have for a model, and call the provider once in every way that they cover.
+    """Load a model's kernels from artifacts, and call the provider once in every way that they cover.
 
     The calls use small tensors of their own. They make PyTorch load the kernels that the provider's Python code uses
     (``arange``, ``repeat_interleave`` ...), which it does lazily too and which takes longer than all of ours.
 
     Args:
-        model: Name of a model, as in ``gdn-aot models``; all that the artifacts were built for if not given.
-        tp: Tensor-parallel size; all that the artifacts were built for if not given.
-        device: Number of the CUDA device; the current one if not given.
+        model: Name of a model, as in ``gdn-aot models``; by default all models of the artifacts.
+        tp: Tensor-parallel size; by default all sizes of the artifacts.
+        device: Number of the CUDA device; by default the current one.
         tokens: Also make one call of each kind with a prompt of this many tokens, so that PyTorch's pool holds the
-            memory which that takes.
+            memory for such a call.
 
     Returns:
-        Bytes of device memory that this took beside what PyTorch's allocator holds, which are logged too: how much less
-        is free than before, less what that allocator took meanwhile. In it are modules, PyTorch's own kernels among
-        them, and what the driver keeps once a kernel that uses local memory is launched
-        (``docs/explanation/memory.md``); the CUDA context is not, nor what ``tokens`` adds to PyTorch's pool. Whatever
-        other processes take or give back meanwhile is counted as well. 0 if that comes to less than nothing, or if
-        PyTorch cannot say how much is free.
+        Bytes of device memory that this call took besides PyTorch's allocator, which are logged too: the decrease of
+        free memory, less the growth of that allocator. They include modules, PyTorch's own kernels among them, and the
+        memory that the driver keeps once a kernel with local memory is launched (``docs/explanation/memory.md``). They
+        include neither the CUDA context nor the memory that ``tokens`` adds to PyTorch's pool. Memory that other
+        processes take or give back meanwhile counts as well. 0 if the result is negative, or if PyTorch cannot say how
+        much memory is free.
 
     Raises:
         UsageError: No artifact was built for this model and tensor-parallel size.

@@ -25,7 +25,7 @@ class Report(NamedTuple):
     seeded: tuple[str, ...]
     """Kernels that are served, as ``module:qualname``."""
     refused: dict[str, str]
-    """Kernels that an artifact has and that are not served -> the reason."""
+    """Kernel of an artifact that is not served -> the reason."""
     loaded: dict[str, int]
     """Kernel -> launch keys that were answered from an artifact. Later launches of a key are not counted."""
     modules: int
@@ -33,7 +33,7 @@ class Report(NamedTuple):
     chosen: int
     """Autotune keys answered from an artifact."""
     misses: tuple[Miss, ...]
-    """What was asked for and not there."""
+    """Launch keys and autotune keys that no artifact could answer."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the report as plain data for JSON."""
