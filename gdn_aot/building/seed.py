@@ -56,7 +56,7 @@ class Seeded:
 
 
 def seed(artifact: Artifact | StoredArtifact, into: Path) -> Seeded:
-    """Write every binary and choice of an artifact that fits what is installed here into a Triton cache.
+    """Write every binary and choice of an artifact that fits the installed packages into a Triton cache.
 
     Keys follow the ``TRITON_*`` and ``FLA_*`` variables of this process, and so hold for processes that have the same.
 
@@ -80,8 +80,8 @@ def seed(artifact: Artifact | StoredArtifact, into: Path) -> Seeded:
     if not binaries and not choices:
         reasons = dict.fromkeys(row["reason"] for row in skipped)
         raise NoArtifactError(
-            f"nothing in {manifest.identifier} fits what is installed here: {'; '.join(reasons) or 'it is empty'}",
-            hint="build an artifact from what is installed: "
+            f"nothing in {manifest.identifier} fits the installed packages: {'; '.join(reasons) or 'it is empty'}",
+            hint="build an artifact from the installed packages: "
             + build_command(manifest.provider.name, manifest.target.name),
         )
     writer = _Writer(root)

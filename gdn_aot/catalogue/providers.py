@@ -175,7 +175,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         license="Apache-2.0",
         package="vllm",
         sizes={"Hg": "heads", "H": "v_heads", "K": "k_dim", "V": "v_dim"},
-        install="pip install vllm, or what docs/how-to/vllm.md says for a machine without a GPU",
+        install="pip install vllm; docs/how-to/vllm.md has the commands for a machine without a GPU",
         paged=True,
         catalogue_only=(
             "a shape does not say which layer of vLLM runs the model, nor the attention heads that size its cache pages"

@@ -83,7 +83,7 @@ def command(
 def _warn(result: PublishResult, *, quiet: bool) -> None:
     for item in result.plan.items:
         if item.entry.dirty and not quiet:
-            note(f"Warning: {item.entry.identifier} was built from a checkout with changes that no commit has")
+            note(f"Warning: {item.entry.identifier} was built from a checkout with uncommitted changes")
     if result.visibility_kept:  # also with --quiet: something may now be public that was not to be
         note(
             f"Warning: {result.registry} existed already, so --private changes nothing: it keeps its visibility, "

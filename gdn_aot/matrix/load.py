@@ -58,7 +58,7 @@ def parse(data: bytes, path: Path) -> Matrix:
     if not problems:
         problems += _unused(environments, rows)
     if problems:
-        raise MatrixError(f"{path} asks for what cannot be", problems)
+        raise MatrixError(f"{path} asks for impossible artifacts", problems)
     return Matrix(path=path, environments=tuple(environments.values()), rows=rows)
 
 

@@ -49,6 +49,6 @@ def _say(done: dict[str, str], cache: str) -> None:
     written = [name for name, what in done.items() if what == placing.WRITTEN]
     if written:
         classes = plural(len(written), "model class", "model classes")
-        log.notice(f"put what vLLM finds out about {classes} in {shown(cache)}: it starts no process for it")
+        log.notice(f"placed inspections of {classes} in {shown(cache)}: vLLM starts no process for them")
     for name, what in done.items():
         log.info(f"{shown(name)}: {shown(what, 1000)}")

@@ -88,7 +88,7 @@ def _dirty(entries: Iterable[Entry]) -> str:
     dirty = [f"`{entry.identifier}`" for entry in entries if entry.dirty]
     if not dirty:
         return ""
-    return f"> **Warning:** built from a checkout with changes that no commit has: {', '.join(dirty)}."
+    return f"> **Warning:** built from a checkout with uncommitted changes: {', '.join(dirty)}."
 
 
 def _artifacts(entries: Iterable[Entry]) -> str:
@@ -142,7 +142,7 @@ def _provenance(entries: Iterable[Entry]) -> str:
 
 def _use(entries: Sequence[Entry], repo: str) -> str:
     target = min(entries, key=_entry_order).target if entries else "sm_90"
-    return f"""In an image or at container start; no GPU is needed where `--arch` is given:
+    return f"""In an image or at container start; with `--arch` this needs no GPU:
 
 ```sh
 pip install gdn-aot

@@ -69,7 +69,7 @@ def find(home: str, only: str | None) -> tuple[list[StoredArtifact], list[Verdic
     except (GdnAotError, OSError) as error:
         return [], [Verdict(shown(only or home, 1000), accepted=False, reason=shown(said(error), 1000))]
     if len(places) > _MOST_PLACES:
-        log.warn(f"of {len(places)} artifacts in {shown(only or home)} the first {_MOST_PLACES} are looked at")
+        log.warn(f"looking only at the first {_MOST_PLACES} of {len(places)} artifacts in {shown(only or home)}")
     hidden: list[Verdict] = []
     fitting: list[tuple[StoredArtifact, Verdict]] = []
     refused: list[Verdict] = []

@@ -66,7 +66,7 @@ def _tell(state: State, kernel: Any) -> None:
         state.misses.setdefault((name, "binary", _REASON), Miss(name, "binary", "torch.compile", reason, answer))
     if answer == "error":
         raise MissError(f"{name}: {reason}", hint=_HINT)
-    log.warn(f"{name}: {reason}, so that it is not served in compiled code. {_HINT}")
+    log.warn(f"{name}: {reason}, so it is not served in compiled code. {_HINT}")
 
 
 def _ours(state: State, kernel: Any) -> tuple[str | None, str]:

@@ -229,7 +229,7 @@ class ServedKernel:
                 self._state.unexpected(self.name, error)
                 problem = f"its choices cannot be used: {_told(error)}"
             if configs:
-                reason = f"no choice for this key; that of the closest, {shown(configs[0])}, is taken"
+                reason = f"no choice for this key; using that of the closest, {shown(configs[0])}"
                 self._missed("choice", key, reason, "nearest", lacking=fitting)
                 distinct = {str(config): config for config in (*configs, *self.tuner.configs)}
                 return self._try(device, key, [*distinct.values()], own=False)

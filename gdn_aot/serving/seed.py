@@ -150,6 +150,6 @@ def _refuse(state: State, name: str, jit: Any, tuner: Any, reason: str) -> None:
         return
     say = log.info if state.told_refusal else log.warn
     state.told_refusal = True
-    say(f"{reason}: the kernels that this concerns are left to Triton; gdn-aot doctor names all")
+    say(f"{reason}: Triton compiles these kernels; gdn-aot doctor names them")
     if state.strict and jit is not None:
         ServedKernel(state, name, jit, tuner, [], refusal=reason).seed({})

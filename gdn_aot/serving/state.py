@@ -133,7 +133,7 @@ class State:
             return
         self._damaged.add(identifier)
         said = f"artifact {identifier} is damaged ({_reason(error)})"
-        log.warn(f"{said}; Triton compiles what cannot be read. Install it again")
+        log.warn(f"{said}; Triton compiles the unreadable kernels. Install it again")
 
     def copied_from(self, kernel: str) -> str | None:
         """Return the package that stands for a provider's and has a kernel, ``module:qualname``, or None."""

@@ -21,7 +21,7 @@ from gdn_aot.triton_internals.guarding import guard_made
 if TYPE_CHECKING:
     from gdn_aot.serving.state import State
 
-_NOWHERE = "it is at no place of a provider that is known here, and kernels are served by their place and source"
+_NOWHERE = "it is at no place of a known provider, and gdn-aot serves kernels by place and source"
 _REPLACED = "it is not the function that its module had by its name when gdn-aot looked for it there"
 """Of one that was made again, or that a module holds in something else."""
 

@@ -115,7 +115,7 @@ def _of(artifact: Candidate, repo: str, fault: VerificationError) -> Verificatio
         what = shown(f"whether {repo or 'its publisher'} has signed it cannot be said: {fault}", 1000)
         return KeyringError(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=fault.hint)
     what = shown(f"the signature of {repo or 'its publisher'}: {fault}", 500)
-    hint = "fetch it again; if it stays so do not use it: gdn-aot keys list says whose signatures count here"
+    hint = "fetch it again; if that does not help, do not use it; gdn-aot keys list shows whose signatures count"
     return type(fault)(f"{artifact.place}: {what}", [Problem(artifact.place, what)], hint=hint)
 
 

@@ -209,7 +209,7 @@ def _nothing(artifacts: Sequence[InstalledArtifact], name: str) -> NothingSelect
     if not artifacts:
         return NothingSelectedError(f"the store has no artifact {name!r}; it is empty", hint="see gdn-aot cache ls")
     known = [text for item in artifacts for text in (item.identifier, os.path.basename(item.place))]
-    hint = suggest(name, known, "see gdn-aot cache ls for what there is")
+    hint = suggest(name, known, "see gdn-aot cache ls")
     return NothingSelectedError(f"the store has no artifact {name!r}", hint=hint)
 
 
@@ -245,12 +245,12 @@ class Audit:
             return UnreadableError(f"not all of the store {self.path} can be read", self.hidden)
         if self.keyrings and (repaired or len(self.keyrings) == len(self.problems)):
             count = plural(len(self.keyrings), "keyring")
-            return KeyringError(f"what {count} here would vouch for cannot be used", self.keyrings)
+            return KeyringError(f"artifacts for which {count} here would vouch cannot be used", self.keyrings)
         if repaired or not self.problems:
             return None
         hint = (
-            "remove what is damaged with gdn-aot cache verify --repair, then fetch it again; what others may write "
-            "stays: take the right away with chmod or chown"
+            "remove damaged artifacts with gdn-aot cache verify --repair, then fetch them again; files that others may "
+            "write stay: take that right away with chmod or chown"
         )
         if self.keyrings:
             hint = f"first of all: {KeyringError.default_hint}"

@@ -141,7 +141,7 @@ def _foreign(kernel: CapturedKernel, provider: ProviderInfo) -> str:
     other = next((item for item in PROVIDERS.values() if item.package == package), None)
     if other is not None:
         return f"it is of provider {other.name}, and an artifact holds one: build with --provider {other.name}"
-    return f"it is of package {package}, which no provider is; this artifact is of {provider.distribution}"
+    return f"it is of package {package}, which is no provider; this artifact is of {provider.distribution}"
 
 
 def _united(kernels: Iterable[CapturedKernel]) -> Iterator[CapturedKernel]:

@@ -65,7 +65,7 @@ def rotate(
         raise UsageError("nothing to rotate", hint="name a new key that signs, or three new roots")
     if (public is None) != (serial is None):
         raise UsageError(
-            "a new key that signs, and the serial of the last publication with the old one, belong together",
+            "a new signing key and the serial of the last publication with the old one belong together",
             hint="name both: --new-key or --new-public, and --serial",
         )
     if roots and (len(roots) != ROOTS or set(roots) == set(keyring.roots)):

@@ -137,7 +137,7 @@ def verify_provenance(sha256: str, bundle: bytes, expected: Expected) -> Provena
 
 
 def _refused(problems: list[Problem], hint: str | None = None) -> ProvenanceError:
-    what = "the bundle does not show that the file was built by whom it should be"
+    what = "the bundle does not show that the expected workflow built the file"
     return ProvenanceError(what, problems, hint=hint)
 
 

@@ -79,7 +79,7 @@ def test_the_identifier_names_the_capture(recorded: Path, built: Built) -> None:
 
 def test_kernels_of_others_are_left_out_with_the_reason(built: Built) -> None:
     left_out = {item["what"]: item["reason"] for item in built.document["left_out"]}
-    assert left_out == {"kernels:every": "it is of package kernels, which no provider is; this artifact is of fla-core"}
+    assert left_out == {"kernels:every": "it is of package kernels, which is no provider; this artifact is of fla-core"}
     assert "left out: kernels:every" in built.err
     assert "kernels:every" not in json.dumps([gap.kernel for gap in built.manifest.not_covered])
 

@@ -80,7 +80,7 @@ print(json.dumps([config.architecture, config.is_hybrid, started()]))
 """
     got, err = vllm(START + code, GDN_AOT_ARTIFACT=str(path))
     assert got == ["Qwen3NextForCausalLM", True, 0]
-    assert f"put what vLLM finds out about {len(texts)} model classes in" in err
+    assert f"placed inspections of {len(texts)} model classes in" in err
     folder = tmp_path / "cache/modelinfos"
     assert {file.name: file.read_text() for file in folder.iterdir()} == texts
     got, err = vllm(START + code, GDN_AOT_ARTIFACT=str(path))

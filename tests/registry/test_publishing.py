@@ -157,7 +157,7 @@ def test_command(tmp_path: Path, root: Path) -> None:
     assert dry.json["commit"] is None
     assert [(item["action"], item["path"]) for item in dry.json["artifacts"]] == [("added", str(old.path))]
     assert dry.json["card"].startswith("---\nlibrary_name: gdn-aot\n")
-    assert f"Warning: {SM_120} was built from a checkout with changes" in dry.err
+    assert f"Warning: {SM_120} was built from a checkout with uncommitted changes" in dry.err
 
     done = run(tmp_path, old.path, *to, "--create", "--private", "--tag", "v1.0.0")
     registry = DirectoryRegistry(str(root))

@@ -134,10 +134,7 @@ def test_a_kernel_of_an_unknown_package(serve: Any, tmp_path: Path) -> None:
     code += "done(said=said, error=error)"
     got = serve(code.replace("STRICT", "True"), tmp_path)
     assert got["error"].startswith("MissError: engine.operators.")
-    assert (
-        "it is at no place of a provider that is known here, and kernels are served by their place and source"
-        in got["error"]
-    )
+    assert "it is at no place of a known provider, and gdn-aot serves kernels by place and source" in got["error"]
     assert "No artifact can cover it" in got["error"]
     assert got["compiled"] == []
     got = serve(code.replace("STRICT", "False"), tmp_path)
@@ -146,7 +143,7 @@ def test_a_kernel_of_an_unknown_package(serve: Any, tmp_path: Path) -> None:
     assert "package engine" in told or "engine is " in told
     assert got["compiled"]
     assert set(got["report"]["refused"].values()) == {
-        "it is at no place of a provider that is known here, and kernels are served by their place and source"
+        "it is at no place of a known provider, and gdn-aot serves kernels by place and source"
     }
 
 

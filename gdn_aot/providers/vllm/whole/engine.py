@@ -182,7 +182,7 @@ def _config(deployment: Deployment, folder: str) -> VllmConfig:
     """Return vLLM's configuration of a deployment, made by its own rules from the defaults of its server."""
     given = dict(deployment.engine)
     if taken := [name for name in _NAMED if name in given]:
-        raise DeploymentError(f"the engine argument {taken[0]} is not the deployment's to say", hint="leave it out")
+        raise DeploymentError(f"a deployment cannot set the engine argument {taken[0]}", hint="leave it out")
     if given.get("language_model_only") is False:
         _refuse(["images"])
     (Path(folder) / "config.json").write_text(deployment.config, encoding="utf-8")
