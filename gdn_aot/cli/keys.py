@@ -206,7 +206,7 @@ def add_command(file: Path, *, system: bool, quiet: bool, as_json: bool) -> None
         return
     show(signed, f"{'added as' if changed else 'is there already:'} {shown(place)}")
     if not chain:
-        note("compare the ids of the roots with those that the publisher tells you through another channel")
+        note("compare the ids of the roots with what the publisher tells you another way")
 
 
 @command.command("rotate")
