@@ -201,7 +201,7 @@ def test_publishing(decode: Built, tools: Path, tmp_path: Path) -> None:
     assert refs.tags["v1.2.0"] == refs.branches["v1"]
     steps(job, tools, cwd, secrets)  # a run that is started again
     (cwd / "dist" / decode.path.name).write_bytes(make(tmp_path, build=1).path.read_bytes())
-    with pytest.raises(AssertionError, match=r"the tag v1\.2\.0 is there"):
+    with pytest.raises(AssertionError, match=r"the tag v1\.2\.0 exists"):
         steps(job, tools, cwd, secrets)
     steps({**job, "env": {**job["env"], "GITHUB_REF_NAME": "v1.3.0"}}, tools, cwd, secrets)
     after = open_registry(str(kernels)).refs()
