@@ -27,6 +27,7 @@ A record that is asked and is broken, or of another format, is an error; one tha
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,23 @@ class _Source:
         return min(ranked, key=lambda item: item[:2])[2] if ranked else None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What the records say of a key: one that they have, or the nearest."""
+
+    record: TuningRecord
+    kernel: MeasuredKernel
+    choice: MeasuredChoice
+    same_release: bool
+    """The record is of the version that was asked for, or of one with the same source."""
+    own: bool
+    """It is the target's own, and of the same release."""
+    exact: bool
+    """It has the very key."""
+    difference: str
+    """In what the key differs from the one that was asked for, as notes say it; empty if in nothing."""
+
+
 class Transfer:
     """Finds choices for one target in the records of others below ``root``.
 
@@ -140,6 +158,15 @@ class Transfer:
         Raises:
             UsageError: A record that had to be read is refused.
         """
+        found = self.find(kernel, key)
+        return list(self._choices(found, offered, others)) if found else []
+
+    def find(self, kernel: str, key: Key) -> Found | None:
+        """Return what `suggest` goes by: what the first record that answers for a key has of it.
+
+        Raises:
+            UsageError: A record that had to be read is refused.
+        """
         for versions, names in product(self._releases, self._groups):
             for source in self._sources(names, versions):
                 found = source.exact.get((kernel, key))
@@ -148,11 +175,24 @@ class Transfer:
                     found = source.alike.get((kernel, _without_type(key)))
                     note = f", for {_types(found[1].key)}" if found else ""
                 if found is not None:
-                    return list(self._choices(key, source, *found, note, offered, others))
+                    return self._found(source, *found, key, note)
             for source in self._sources(names, versions):
-                if found := source.near(kernel, key):
-                    return list(self._choices(key, source, *found, _difference(key, found[1].key), offered, others))
-        return []
+                if near := source.near(kernel, key):
+                    return self._found(source, *near, key, _difference(key, near[1].key))
+        return None
+
+    def _found(
+        self, source: _Source, kernel: MeasuredKernel, choice: MeasuredChoice, key: Key, difference: str
+    ) -> Found:
+        return Found(
+            record=source.record,
+            kernel=kernel,
+            choice=choice,
+            same_release=source.own,
+            own=source.own and source.record.target == self._target.name,
+            exact=choice.key == key,
+            difference=difference,
+        )
 
     def _sources(self, names: Sequence[str], versions: Sequence[str]) -> Iterator[_Source]:
         """Yield the records of these targets, read when first asked for; of one target that of its own card first."""
@@ -165,23 +205,14 @@ class Transfer:
             if source := self._read[path]:
                 yield source
 
-    def _choices(
-        self,
-        key: Key,
-        source: _Source,
-        kernel: MeasuredKernel,
-        choice: MeasuredChoice,
-        other_type: str,
-        offered: Collection[Config],
-        others: Collection[Config],
-    ) -> Iterator[TunedChoice]:
-        own, exact = source.own and source.record.target == self._target.name, choice.key == key
-        order = ranked(kernel, choice, source.record.objective, derived=own)
-        origin = records.origin(source.record, self._triton)
-        if not source.own:
-            origin += f", {self._distribution} {source.record.provider.version}"
-        where = f"on {origin}" if own and exact else f"from {source.record.target} ({origin})"
-        provenance = records.provenance(source.record) if own and exact else "transferred"
+    def _choices(self, found: Found, offered: Collection[Config], others: Collection[Config]) -> Iterator[TunedChoice]:
+        kernel, choice, record, own = found.kernel, found.choice, found.record, found.own
+        order = ranked(kernel, choice, record.objective, derived=own)
+        origin = records.origin(record, self._triton)
+        if not found.same_release:
+            origin += f", {self._distribution} {record.provider.version}"
+        where = f"on {origin}" if own and found.exact else f"from {record.target} ({origin})"
+        provenance = records.provenance(record) if own and found.exact else "transferred"
         for place, config in enumerate(order):
             if config not in offered and not (own and config in others):
                 continue
@@ -189,7 +220,7 @@ class Transfer:
             yield TunedChoice(
                 config=config,
                 provenance=provenance,
-                note=f"{where}: {what}rank {place + 1} of {len(order)} there{other_type}",
+                note=f"{where}: {what}rank {place + 1} of {len(order)} there{found.difference}",
             )
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from gdn_aot.artifact.manifest import Manifest, PackedKernel
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.deployment import Built
-    from gdn_aot.records.expected import Expected
 
 
 @click.command("inspect", epilog=_options.other_checks("inspect"))
@@ -52,11 +51,19 @@ def _json(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterator[b
     from msgspec import to_builtins
     from msgspec.structs import replace
 
+    from gdn_aot.reporting import facts
+
     document = to_builtins(replace(artifact.manifest, kernels=()))
-    lacking, calls = _uncovered(artifact.manifest)
-    more: dict[str, object] = {"sizes": _sizes(artifact), "on_request": lacking, "uncovered": list(map(list, calls))}
+    lacking, calls = facts.lacking(artifact.manifest)
+    more: dict[str, object] = {
+        "sizes": facts.sizes(artifact),
+        "on_request": lacking,
+        "uncovered": list(map(list, calls)),
+    }
     more |= {"cost": {**asdict(cost), "reserve": asdict(reserve) if reserve else None}}
-    more |= {"expected_error": {name: asdict(row) if row else None for name, row in _expected(artifact.manifest)}}
+    more |= {
+        "expected_error": {name: asdict(row) if row else None for name, row in facts.expected([artifact.manifest])}
+    }
     begin, _, end = _text({**document, **more}, 0).partition(b'"kernels": []')
     yield begin + b'"kernels": ['
     for number, kernel in enumerate(artifact.manifest.kernels):
@@ -80,20 +87,13 @@ def _text(value: object, indent: int) -> bytes:
     return line + text.replace(b"\n", line) if indent else text
 
 
-def _sizes(artifact: Artifact) -> dict[str, int]:
-    return {
-        "file": artifact.size,
-        "uncompressed": artifact.uncompressed,
-        "manifest": len(artifact.manifest_json),
-        "blobs": sum(blob.size for blob in artifact.manifest.blobs),
-    }
-
-
 def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterator[str]:
+    from gdn_aot.reporting import facts
+
     manifest = artifact.manifest
     provider, target, build = manifest.provider, manifest.target, manifest.build
     commit = f", commit {build.commit}{' with changes' * build.dirty}" if build.commit else ""
-    sizes = _sizes(artifact)
+    sizes = facts.sizes(artifact)
     yield f"identifier  {manifest.identifier}"
     yield f"target      {target.name}, {target.max_shared} bytes of shared memory per block"
     yield f"provider    {provider.name} ({provider.distribution} {provider.version}), licence {provider.license}"
@@ -122,12 +122,12 @@ def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterat
     kernels = [_kernel_row(kernel, manifest) for kernel in manifest.kernels]
     headers = ("kernel", "choices", "provenance", "binaries", "cubin bytes")
     yield from table(kernels, headers).splitlines()
-    origins = list(_origins(manifest))
+    origins = list(facts.origins(manifest))
     if origins:
         yield ""
         yield "choices from"
         yield from (f"  {line}" for line in origins)
-    if expected := _expected(manifest):
+    if expected := facts.expected([manifest]):
         yield ""
         yield from (f"expected error  {name} {row or 'not known'}" for name, row in expected)
     if manifest.not_covered:
@@ -136,7 +136,7 @@ def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterat
         for item in manifest.not_covered:
             keys = f" ({len(item.keys)} autotune keys)" if item.keys else ""
             yield f"  {item.kernel}{keys}: {item.reason}"
-    lacking, calls = _uncovered(manifest)
+    lacking, calls = facts.lacking(manifest)
     if lacking:
         yield ""
         yield f"built if --workload names them: {', '.join(lacking)}"
@@ -167,44 +167,14 @@ def _cost(cost: Cost, reserve: Reserve | None) -> Iterator[str]:
         yield f"warning     {text}"
 
 
-def _expected(manifest: Manifest) -> list[tuple[str, Expected | None]]:
-    """Return how far from the best choices are expected to be, for each provenance that the artifact has."""
-    from gdn_aot.records.expected import expected_errors
-
-    known = expected_errors()
-    found = {choice.provenance for kernel in manifest.kernels for choice in kernel.choices}
-    return [(name, known.get(name)) for name in sorted(found)]
-
-
-def _uncovered(manifest: Manifest) -> tuple[list[str], tuple[tuple[str, str], ...]]:
-    """Return workloads on request that the artifact lacks, and calls that none covers."""
-    from gdn_aot.catalogue.providers import PROVIDERS
-    from gdn_aot.providers import uncovered
-
-    provider = PROVIDERS.get(manifest.provider.name)
-    if provider is None:
-        return [], ()
-    more = provider.on_request + provider.training_on_request * (manifest.mode == "train")
-    return [name for name in more if name not in manifest.workloads], uncovered(provider.name)
-
-
-def _origins(manifest: Manifest) -> Iterator[str]:
-    """Yield a line for each place where choices were measured or transferred from."""
-    from gdn_aot.choosing.transfer import origin
-
-    tuned = (choice for kernel in manifest.kernels for choice in kernel.choices if choice.provenance != "default")
-    counts = Counter((choice.provenance, origin(choice.note)) for choice in tuned)
-    for (provenance, where), count in sorted(counts.items()):
-        yield f"{count} {provenance} {where}".rstrip()
-
-
 def _kernel_row(kernel: PackedKernel, manifest: Manifest) -> tuple[str, int, str, int, int]:
-    sizes = {blob.sha256: blob.size for blob in manifest.blobs}
+    from gdn_aot.reporting.facts import cubin_bytes
+
     counts = Counter(choice.provenance for choice in kernel.choices)
     return (
         kernel.name,
         len(kernel.choices),
         ", ".join(f"{count} {name}" for name, count in sorted(counts.items())),
         len(kernel.binaries),
-        sum(sizes[digest] for digest in {binary.cubin for binary in kernel.binaries}),
+        cubin_bytes(kernel, manifest),
     )

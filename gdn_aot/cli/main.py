@@ -47,6 +47,7 @@ GROUPS = {
     },
     "Look": {
         "inspect": "Show the content of an artifact.",
+        "report": "Write a page about artifacts and records, or about two compared.",
         "list": "List the artifacts of a registry and of the store, and whether they fit this machine.",
         "targets": "List GPU architectures, and those that the installed Triton can assemble.",
         "models": "List the catalogue of models.",

@@ -1,0 +1,154 @@
+"""The choices of kernels: which configuration each key has and why, with the times that it was chosen by."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.reporting.html import Html, e
+from gdn_aot.reporting.pool import key_text, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from gdn_aot.artifact.manifest import Choice, Manifest
+    from gdn_aot.choosing.transfer import Found, Transfer
+    from gdn_aot.records.objective import Rated
+    from gdn_aot.records.tuning import TuningRecord
+    from gdn_aot.reporting.html import Content
+    from gdn_aot.reporting.pool import Pool, Timing
+
+PROVENANCES = {
+    "measured": ("M", "on a card of this target"),
+    "proxy": ("P", "with this target's code, on a card of another"),
+    "captured": ("C", "by the deployment that was recorded"),
+    "transferred": ("T", "from a measurement for another target, key or release"),
+    "default": ("D", "the first of the provider's own that fits"),
+}
+"""Provenance -> its letter and where such a choice comes from, the surest first."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Chosen:
+    """The rows of one kernel, as the script lists them, and what they come to."""
+
+    name: str
+    """``module:qualname``."""
+    rows: list[list[Any]]
+    provenances: Counter[str]
+    scores: list[float]
+    """Of the choices that have times: how much more than the best time they take, weighted over the lengths."""
+    worst: list[float]
+    """The same where it is most."""
+
+    def group(self, pool: Pool, where: str) -> int:
+        """Hand the rows to the script."""
+        return pool.group("choices", of=pool.text(self.name), where=pool.text(where), rows=self.rows)
+
+    def regret(self) -> Content:
+        """Return median and most of what is known of the choices' regret."""
+        if not self.scores:
+            return "no times"
+        some = f" of {len(self.scores)}" if len(self.scores) < self.provenances.total() else ""
+        return f"{percent(statistics.median(self.scores))} median, {percent(max(self.worst))} at most{some}"
+
+
+def of_artifact(manifest: Manifest, transfer: Transfer | None, pool: Pool) -> list[Chosen]:
+    """Return the choices of an artifact's kernels, with the times of the records that they are from."""
+    found = []
+    for kernel in manifest.kernels:
+        if not kernel.choices:
+            continue
+        chosen = Chosen(name=kernel.name, rows=[], provenances=Counter(), scores=[], worst=[])
+        for choice in kernel.choices:
+            source = _source(transfer, kernel.name, choice) if transfer else None
+            timing = pool.timing(source.record, source.kernel, source.choice) if source else None
+            rated = timing.rated.get(choice.config) if timing else None
+            _add(chosen, choice.provenance, rated)
+            chosen.rows.append([
+                pool.text(key_text(choice.key)), pool.text(choice.config), _place(choice.provenance), choice.derived,
+                pool.text(choice.note), *_drawn(timing, rated),
+            ])  # fmt: skip
+        found.append(chosen)
+    return found
+
+
+def of_record(record: TuningRecord, pool: Pool) -> list[Chosen]:
+    """Return the choices that a tuning record came to."""
+    provenance = "proxy" if record.proxy else "measured"
+    found = []
+    for kernel in record.kernels:
+        if not kernel.choices:
+            continue
+        chosen = Chosen(name=kernel.kernel, rows=[], provenances=Counter(), scores=[], worst=[])
+        for choice in kernel.choices:
+            timing, config = pool.timing(record, kernel, choice), kernel.candidates[choice.chosen]
+            rated = timing.rated.get(config)
+            _add(chosen, provenance, rated)
+            chosen.rows.append([
+                pool.text(key_text(choice.key)), pool.text(config), _place(provenance),
+                choice.chosen >= kernel.offered, pool.text(choice.note), *_drawn(timing, rated),
+            ])  # fmt: skip
+        found.append(chosen)
+    return found
+
+
+def _source(transfer: Transfer, kernel: str, choice: Choice) -> Found | None:
+    """Return the times that a choice may be held against: those it is from, or its target's own of the very key."""
+    found = transfer.find(kernel, choice.key)
+    if found is None or (choice.provenance != "transferred" and not (found.own and found.exact)):
+        return None
+    return found
+
+
+def _add(chosen: Chosen, provenance: str, rated: Rated | None) -> None:
+    chosen.provenances[provenance] += 1
+    if rated is not None:
+        chosen.scores.append(rated.score - 1)
+        chosen.worst.append(max(rated.ratios.values()) - 1)
+
+
+def _drawn(timing: Timing | None, rated: Rated | None) -> tuple[int | None, list[int] | None]:
+    """Return the number of the times, and the regret at each of their lengths."""
+    if timing is None:
+        return None, None
+    return timing.number, parts([rated.ratios[tokens] for tokens in timing.tokens]) if rated else None
+
+
+def _place(provenance: str) -> int:
+    return list(PROVENANCES).index(provenance)
+
+
+def percent(part: float) -> str:
+    """Return a part in percent, with one digit after the point."""
+    return f"{100 * part:.1f} %"
+
+
+def chips(counts: Mapping[str, int] | Counter[str]) -> Html:
+    """Return how many choices come from where: a letter and a number each, in words for who cannot see them."""
+    known = [(name, counts[name]) for name in PROVENANCES if counts.get(name)]
+    return e("span", [_chip(name, count) for name, count in known], class_="chips")
+
+
+def _chip(name: str, count: int) -> Html:
+    letter = e("abbr", PROVENANCES[name][0], title=name, aria_hidden="true")
+    return e("span", letter, f" {count} ", e("span", name, class_="vh"), class_=f"chip {name}")
+
+
+def details(chosen: Iterable[Chosen], pool: Pool, where: str, level: int) -> Html:
+    """Return a part for each kernel that the script fills when it is opened."""
+    return Html("".join(_kernel(one, one.group(pool, where), level) for one in chosen))
+
+
+def _kernel(chosen: Chosen, group: int, level: int) -> Html:
+    module, _, name = chosen.name.partition(":")
+    total = chosen.provenances.total()
+    head = e("summary",
+        e(f"h{level}", name, e("span", module, class_="module")),
+        e("span", f"{total} {'key' if total == 1 else 'keys'}", class_="count"),
+        chips(chosen.provenances),
+        e("span", "regret ", chosen.regret(), class_="regret"),
+    )  # fmt: skip
+    return e("details", head, e("div", class_="drawn"), class_="kernel", data_group=group)

@@ -1,0 +1,123 @@
+"""What the page's script draws: every text, and the times of every key, once, however many artifacts share them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gdn_aot.records.objective import rate
+from gdn_aot.records.tuning import origin
+from gdn_aot.records.verdict import is_sound, only_sound, samples_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gdn_aot.launches import Config, Key
+    from gdn_aot.records.objective import Rated
+    from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
+
+CHOSEN, SPILLS, DERIVED, UNHELD = 1, 2, 4, 8
+"""Flags of a candidate: the record's choice; more local memory than a build ships where another has less; none of the
+provider's own; by proxy, fewer blocks on an SM than the target has."""
+_TIME, _NOISE = 4, 2
+"""Digits of a time and of its noise; of larger numbers those before the point stay."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """The times of one key, and what they say of each candidate."""
+
+    number: int
+    """Place in the page's list."""
+    tokens: tuple[int, ...]
+    rated: dict[Config, Rated]
+    """Of the candidates that are eligible at every length, and sound if any such one is."""
+
+
+class Pool:
+    """Collects what the script is given."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
+        self._timings: list[dict[str, Any]] = []
+        self._known: dict[tuple[int, str, str], Timing] = {}
+        self._records: list[TuningRecord] = []
+        self._groups: list[dict[str, Any]] = []
+
+    def text(self, text: object) -> int:
+        """Return the number of a text."""
+        return self._texts.setdefault(str(text), len(self._texts))
+
+    def group(self, kind: str, **content: Any) -> int:
+        """Add what is drawn together, when its part of the page is opened; return its number."""
+        self._groups.append({"kind": kind, **content})
+        return len(self._groups) - 1
+
+    def timing(self, record: TuningRecord, kernel: MeasuredKernel, choice: MeasuredChoice) -> Timing:
+        """Return the times that a record has of a key."""
+        if not any(record is one for one in self._records):
+            self._records.append(record)  # so that its id stays its own
+        place = (id(record), kernel.kernel, repr(choice.key))
+        if place not in self._known:
+            self._known[place] = self._timing(record, kernel, choice)
+        return self._known[place]
+
+    def _timing(self, record: TuningRecord, kernel: MeasuredKernel, choice: MeasuredChoice) -> Timing:
+        count = len(kernel.candidates)
+        taken = choice.resources or (None,) * count
+        rated = rate(only_sound(samples_of(choice, count), taken), [()] * count, record.objective)
+        order = {one.index: place for place, one in enumerate(sorted(rated, key=lambda one: (one.score, one.index)))}
+        reasons = {item.candidate: item for item in reversed(choice.rejected)}
+        rows = []
+        for index in sorted(range(count), key=lambda index: (order.get(index, count), index)):
+            us = [row.us[index] for row in choice.times]
+            rejected = reasons.get(index)
+            if rejected is None and all(value is None for value in us):
+                continue
+            footprint = taken[index]
+            flags = CHOSEN * (index == choice.chosen) + SPILLS * (not is_sound(footprint))
+            flags += DERIVED * (index >= kernel.offered) + UNHELD * (index in choice.unheld)
+            score = next((one.score for one in rated if one.index == index), None)
+            rows.append([
+                self.text(kernel.candidates[index]),
+                flags,
+                None if score is None else round(1000 * score),
+                [short(value, _TIME) for value in us],
+                [short(row.noise[index], _NOISE) for row in choice.times],
+                [footprint.registers, footprint.shared, footprint.local] if footprint else None,
+                self.text(rejected.reason) if rejected else None,
+            ])  # fmt: skip
+        tokens = tuple(row.tokens for row in choice.times)
+        entry = {
+            "of": self.text(kernel.kernel), "key": self.text(key_text(choice.key)), "tokens": tokens,
+            "where": self.text(f"{record.target}: {origin(record)}, Triton {record.triton}, {record.provider}"),
+            "call": self.text(choice.call), "note": self.text(choice.note), "rows": rows, "missing": choice.missing,
+        }  # fmt: skip
+        self._timings.append(entry)
+        configs = {kernel.candidates[one.index]: one for one in rated}
+        return Timing(number=len(self._timings) - 1, tokens=tokens, rated=configs)
+
+    def document(self) -> str:
+        """Return all of it as JSON that no browser takes for markup, whatever the texts hold."""
+        whole = {"texts": list(self._texts), "timings": self._timings, "groups": self._groups}
+        text = json.dumps(whole, separators=(",", ":"), ensure_ascii=True)
+        return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def key_text(key: Key) -> str:
+    """Return an autotune key as the page shows it."""
+    return ", ".join(str(part).removeprefix("torch.") for part in key)
+
+
+def short(value: float | None, digits: int) -> float | int | None:
+    """Return a number with as many digits as count."""
+    if value is None:
+        return None
+    rounded = float(f"{value:.{digits}g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def parts(ratios: Sequence[float]) -> list[int]:
+    """Return how much more than 1 ratios are, in thousandths."""
+    return [round(1000 * (ratio - 1)) for ratio in ratios]
