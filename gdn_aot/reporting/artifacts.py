@@ -42,7 +42,7 @@ class Places:
         return self._transfers[place]
 
 
-def overview(artifacts: Sequence[Artifact]) -> Html:
+def overview(artifacts: Sequence[Artifact], titles: Sequence[str]) -> Html:
     """Return a table of the artifacts of a set."""
     headers = ("Artifact", "Target", "Provider", "Triton", "Mode", "Models", "Kernels", "Choices", "MB", "Numerics")
     rows = []
@@ -50,7 +50,7 @@ def overview(artifacts: Sequence[Artifact]) -> Html:
         manifest = artifact.manifest
         counts = Counter(_all([manifest]))
         rows.append((
-            e("a", manifest.identifier, href=f"#artifact-{number}"),
+            e("a", titles[number], href=f"#artifact-{number}"),
             manifest.target.name,
             f"{manifest.provider.distribution} {manifest.provider.version}",
             manifest.triton.version,
@@ -107,22 +107,19 @@ def _cell(kernel: PackedKernel | None) -> Content:
     return choices.chips(Counter(choice.provenance for choice in kernel.choices))
 
 
-def section(artifact: Artifact, number: int, pool: Pool, places: Places, *, alone: bool) -> Html:
+def section(artifact: Artifact, title: str, number: int, pool: Pool, places: Places, *, alone: bool) -> Html:
     """Return what the page says of one artifact; opened if it is ``alone``."""
     manifest, name = artifact.manifest, f"artifact-{number}"
     chosen = choices.of_artifact(manifest, places.transfer(manifest), pool)
     parts = (
         ("What it serves", _serves(artifact)),
-        ("Kernels and choices", _chosen(manifest, choices.details(chosen, pool, manifest.identifier, 4))),
+        ("Kernels and choices", _chosen(manifest, choices.details(chosen, pool, 4))),
         ("Resources and memory", _resources(manifest, pool, places.card)),
         ("Numerics", _numerics(manifest, places.numerics, pool)),
         ("Coverage", _coverage(manifest)),
     )
-    inner = [
-        e("section", e("h3", title, id=f"{name}-{place}"), content, aria_labelledby=f"{name}-{place}")
-        for place, (title, content) in enumerate(parts)
-    ]
-    head = e("summary", e("h2", manifest.identifier, id=f"{name}-title"))
+    inner = [e("section", e("h3", title), content) for title, content in parts]
+    head = e("summary", e("h2", title, id=f"{name}-title"))
     return e("section", e("details", head, *inner, open=alone, class_="whole"),
              id=name, aria_labelledby=f"{name}-title")  # fmt: skip
 

@@ -43,9 +43,9 @@ class Chosen:
     worst: list[float]
     """The same where it is most."""
 
-    def group(self, pool: Pool, where: str) -> int:
+    def group(self, pool: Pool) -> int:
         """Hand the rows to the script."""
-        return pool.group("choices", of=pool.text(self.name), where=pool.text(where), rows=self.rows)
+        return pool.group("choices", of=pool.text(self.name), rows=self.rows)
 
     def regret(self) -> Content:
         """Return median and most of what is known of the choices' regret."""
@@ -137,9 +137,9 @@ def _chip(name: str, count: int) -> Html:
     return e("span", letter, f" {count} ", e("span", name, class_="vh"), class_=f"chip {name}")
 
 
-def details(chosen: Iterable[Chosen], pool: Pool, where: str, level: int) -> Html:
+def details(chosen: Iterable[Chosen], pool: Pool, level: int) -> Html:
     """Return a part for each kernel that the script fills when it is opened."""
-    return Html("".join(_kernel(one, one.group(pool, where), level) for one in chosen))
+    return Html("".join(_kernel(one, one.group(pool), level) for one in chosen))
 
 
 def _kernel(chosen: Chosen, group: int, level: int) -> Html:

@@ -72,7 +72,7 @@ def table(
         for row in rows
     ]  # fmt: skip
     inner = e("table", e("caption", caption), e("thead", head), e("tbody", body))
-    return e("div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return e("div", inner, class_="scroll", tabindex=0, role="group", aria_label=caption)
 
 
 def facts(rows: Iterable[tuple[str, Content]]) -> Html:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from gdn_aot._text import plural
 from gdn_aot._version import __version__
 from gdn_aot.artifact.verify import Artifact
 from gdn_aot.errors import UsageError
+from gdn_aot.records.numerics import NumericsRecord
 from gdn_aot.records.tuning import TuningRecord
 from gdn_aot.reporting import artifacts, compare, records
 from gdn_aot.reporting.html import Html, e
@@ -51,6 +53,7 @@ def report(paths: Sequence[Path], places: Places, *, comparing: bool = False) ->
     return _document(_title(inputs, comparing=comparing), sections, pool, plotting)
 
 
+@functools.cache
 def _plotting() -> tuple[str, str]:
     """Return the plotting library, as one script, and what it is.
 
@@ -69,22 +72,24 @@ def _plotting() -> tuple[str, str]:
 
 def _sections(inputs: Sequence[Named], pool: Pool, places: Places, *, comparing: bool) -> list[tuple[str, str, Html]]:
     """Return the id, name and content of each part of the page."""
-    opened = [one.held for one in inputs if isinstance(one.held, Artifact)]
+    titles = _unique([_name(one) for one in inputs])
+    opened = [(one.held, title) for one, title in zip(inputs, titles, strict=True) if isinstance(one.held, Artifact)]
     found: list[tuple[str, str, Html]] = []
     if opened:
-        found.append(("overview", "Artifacts", _part("overview", "Artifacts", artifacts.overview(opened))))
-        shown = artifacts.provenance([one.manifest for one in opened])
+        shown = artifacts.overview(*zip(*opened, strict=True))
+        found.append(("overview", "Artifacts", _part("overview", "Artifacts", shown)))
+        shown = artifacts.provenance([artifact.manifest for artifact, _ in opened])
         found.append(("provenance", "Provenance", _part("provenance", "Where choices come from", shown)))
     alone = len(inputs) == 1 and not comparing
-    for number, artifact in enumerate(opened):
-        made = artifacts.section(artifact, number, pool, places, alone=alone)
-        found.append((f"artifact-{number}", artifact.manifest.identifier, made))
-    for number, named in enumerate(one for one in inputs if not isinstance(one.held, Artifact)):
+    for number, (artifact, title) in enumerate(opened):
+        made = artifacts.section(artifact, title, number, pool, places, alone=alone)
+        found.append((f"artifact-{number}", title, made))
+    for number, (named, title) in enumerate(zip(inputs, titles, strict=True)):
         held = named.held
         if isinstance(held, TuningRecord):
-            found.append((f"record-{number}", records.tuning_title(held), records.tuning(held, number, pool)))
-        elif not isinstance(held, Artifact):
-            found.append((f"record-{number}", records.numerics_title(held), records.numerics(held, number, pool)))
+            found.append((f"record-{number}", title, records.tuning(held, title, number, pool)))
+        elif isinstance(held, NumericsRecord):
+            found.append((f"record-{number}", title, records.numerics(held, title, number, pool)))
     return found
 
 
@@ -104,6 +109,14 @@ def _name(one: Named) -> str:
     if isinstance(held, Artifact):
         return held.manifest.identifier
     return records.tuning_title(held) if isinstance(held, TuningRecord) else records.numerics_title(held)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Return names of which each is one part's alone: builds of one identifier are told apart by number."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]
 
 
 def _document(title: str, sections: Sequence[tuple[str, str, Html]], pool: Pool, plotting: tuple[str, str]) -> str:

@@ -25,7 +25,7 @@ def tuning_title(record: TuningRecord) -> str:
     return f"{'Record by proxy' if record.proxy else 'Tuning record'} of {record.target}, {record.provider}"
 
 
-def tuning(record: TuningRecord, number: int, pool: Pool) -> Html:
+def tuning(record: TuningRecord, title: str, number: int, pool: Pool) -> Html:
     """Return what the page says of one tuning record."""
     device, method, goal, name = record.device, record.method, record.objective, f"record-{number}"
     weights = ", ".join(f"{tokens}: {weight:g}" for tokens, weight in goal.weights.items())
@@ -38,8 +38,7 @@ def tuning(record: TuningRecord, number: int, pool: Pool) -> Html:
         ("Objective", f"weights by tokens {weights}; at most {goal.bound:g} times the best"),
         ("Measured by", record.tool),
     ))  # fmt: skip
-    title = tuning_title(record)
-    kernels = choices.details(choices.of_record(record, pool), pool, title, 3)
+    kernels = choices.details(choices.of_record(record, pool), pool, 3)
     return e("section", e("h2", title, id=f"{name}-title"), listed, kernels, id=name, aria_labelledby=f"{name}-title")
 
 
@@ -48,11 +47,17 @@ def numerics_title(record: NumericsRecord) -> str:
     return f"Numeric checks of {record.target}, {record.provider}"
 
 
-def numerics(record: NumericsRecord, number: int, pool: Pool) -> Html:
+def numerics(record: NumericsRecord, title: str, number: int, pool: Pool) -> Html:
     """Return what the page says of one record of checks that was given itself."""
     name, said = f"record-{number}", facts((("Status", record.status),))
-    title = e("h2", numerics_title(record), id=f"{name}-title")
-    return e("section", title, said, checks(record, pool, 3), id=name, aria_labelledby=f"{name}-title")
+    return e(
+        "section",
+        e("h2", title, id=f"{name}-title"),
+        said,
+        checks(record, pool, 3),
+        id=name,
+        aria_labelledby=f"{name}-title",
+    )
 
 
 def checks(record: NumericsRecord, pool: Pool, level: int) -> Html:

@@ -64,6 +64,7 @@ def arguments(sm_90: Written, tmp_path: Path) -> dict[str, tuple[object, ...]]:
         "publish": (*repo, "--dry-run", sm_90.path),
         "export": ("--format", "fla", sm_90.path, "-o", tmp_path / "out"),
         "inspect": (sm_90.path,),
+        "report": (sm_90.path, "-o", tmp_path / "report.html"),
         "capture": ("-o", tmp_path / "c.json"),
         "keys new": ("--repo", keyrings.REPO, "-o", tmp_path / "made"),
         "keys rotate": (tmp_path / "k.json", "--new-public", "a" * 64, "--serial", 1, "-o", tmp_path / "next.json"),

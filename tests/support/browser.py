@@ -12,8 +12,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _FLAGS = (
@@ -21,7 +22,7 @@ _FLAGS = (
     "--no-first-run", "--no-default-browser-check", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-extensions", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
-PATIENCE = 120.0
+PATIENCE = 30.0
 """Seconds that anything may take on a loaded machine."""
 
 
@@ -38,8 +39,8 @@ def find() -> str | None:
 class Browser:
     """One browser with one page."""
 
-    def __init__(self, requests: int, answers: int) -> None:
-        self._in, self._out = os.fdopen(requests, "wb"), answers
+    def __init__(self, requests: BinaryIO | FileIO, answers: int) -> None:
+        self._in, self._out = requests, answers
         self._left, self._number, self._session = b"", 0, ""
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -54,7 +55,6 @@ class Browser:
         if self._session:
             request["sessionId"] = self._session
         self._in.write(json.dumps(request).encode() + b"\0")
-        self._in.flush()
         while True:
             message = self._message()
             if message.get("id") == self._number:
@@ -78,13 +78,12 @@ class Browser:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def until(self, code: str) -> Any:
-        """Wait until an expression is true, and return it."""
+    def until(self, code: str) -> None:
+        """Wait until an expression is true."""
         end = time.monotonic() + PATIENCE
-        while not (found := self.run(code)):
+        while not self.run(f"Boolean({code})"):
             assert time.monotonic() < end, f"never true: {code}"
             time.sleep(0.02)
-        return found
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
         """Open a file in a window of this size and colour scheme."""
@@ -153,7 +152,8 @@ def started(program: str) -> Iterator[Browser]:
         os.close(to_read)
         os.close(to_write)
         try:
-            yield Browser(requests, answers)
+            with os.fdopen(requests, "wb", buffering=0) as asked:
+                yield Browser(asked, answers)
         finally:
             process.kill()
             process.wait()

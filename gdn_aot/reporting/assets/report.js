@@ -26,7 +26,7 @@
     const body = el("tbody", {}, ...rows.map((cells) => el("tr", {}, ...cells.map((cell, place) =>
       el(place ? "td" : "th", { scope: place ? null : "row", ...aligned(place) }, cell)))));
     const inner = el("table", {}, el("caption", {}, caption), el("thead", {}, head), body);
-    return el("div", { class: rows.length > 20 ? "scroll long" : "scroll", tabindex: 0, role: "region", "aria-label": caption }, inner);
+    return el("div", { class: rows.length > 20 ? "scroll long" : "scroll", tabindex: 0, role: "group", "aria-label": caption }, inner);
   }
 
   // The plotting library is evaluated when the first plot is drawn: a page that is only read does without.
@@ -36,7 +36,7 @@
   }
 
   const CONFIG = {
-    background: null, font: "inherit", view: { stroke: null }, mark: { aria: false }, legend: { orient: "top", title: null, labelLimit: 0, columns: 3 },
+    background: null, font: "inherit", view: { stroke: null }, mark: { aria: false }, legend: { orient: "top", title: null, labelLimit: 0, columns: innerWidth < 480 ? 1 : 4 },
     axis: { grid: true, gridColor: "var(--line)", domainColor: "var(--line)", tickColor: "var(--line)", titleFontWeight: "normal", labelLimit: 260 },
   };
 
@@ -134,7 +134,8 @@
     button.addEventListener("click", () => {
       const there = document.getElementById(id);
       if (there) return close(there);
-      const heading = el("h5", { id: `${id}-title`, tabindex: -1 }, `Times of ${said}`);
+      const above = panels.closest("details").querySelector("summary > :is(h2, h3, h4)").tagName;
+      const heading = el(`h${Number(above[1]) + 1}`, { id: `${id}-title`, tabindex: -1 }, `Times of ${said}`);
       const closer = el("button", { type: "button" }, "Close");
       const panel = el("section", { id, class: "times", "aria-labelledby": `${id}-title` }, heading, closer);
       closer.addEventListener("click", () => close(panel));
