@@ -4,7 +4,7 @@
 # the branch on. A tag that is there with other content is refused.
 set -euo pipefail
 : "${GDN_AOT_REPO:?set the variable GDN_AOT_REPO of the environment hub, as hf://org/name}"
-command=(gdn-aot publish dist/*.tar.zst --repo "$GDN_AOT_REPO" --tag "${TAG#artifacts-}" --replace)
+command=(gdn-aot publish dist/*.tar.zst --repo "$GDN_AOT_REPO" --tag "${TAG#artifacts-}" --replace --report dist/report.html)
 if [ "${1:-}" = --dry-run ]; then
   "${command[@]}" --dry-run
 else

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--sign-command", metavar="COMMAND", help="Sign with a command: message on stdin, base64 on stdout.")
 @click.option("--adopt", is_flag=True, help="Sign the present index although its signature does not count.")
 @click.option("--keyring", type=_options.path, metavar="FILE", help="Publish this version of the keyring, too.")
+@click.option("--report", type=_options.path, metavar="FILE", help="Publish this page of gdn-aot report, too.")
 @click.option("--dry-run", is_flag=True, help="Verify and compare, change nothing.")
 @_options.registry
 def command(
@@ -161,6 +162,7 @@ def _document(result: PublishResult, *, dry_run: bool) -> dict[str, Any]:
         "visibility_kept": result.visibility_kept,
         "commit": result.commit,
         "main": result.main,
+        "report": result.plan.report is not None,
         "uncounted": list(result.plan.uncounted),
         "serial": _serial(result, dry_run=dry_run),
         "keyring": result.plan.publication.keyring.version if result.plan.publication else None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
-from gdn_aot.registry.layout import BRANCH
+from gdn_aot.registry.layout import BRANCH, REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,18 +37,27 @@ A choice is the configuration shipped for one size of a kernel's call: *measured
 *proxy*, with this architecture's code on a card of another, *transferred* from a measurement for another, or *default*,
 the first of the provider's own that fits. *Not covered* counts kernels that Triton compiles itself for some calls.
 *Numerics* says whether results were compared with float64 on a GPU."""
+_REPORT = "What each kernel runs, why, and how fast the other candidates were: "
+"""What the line with the link to the page begins with."""
 _LONGEST = 120
 """Characters of a foreign text in a table."""
 
 
-def render(index: RegistryIndex, registry: str) -> bytes:
-    """Return the card of what the moving branch has. A registry's path is not shown: it is of the machine."""
+def render(index: RegistryIndex, registry: str, *, report: bool = False) -> bytes:
+    """Return the card of what the moving branch has. A registry's path is not shown: it is of the machine.
+
+    Args:
+        index: Of the moving branch.
+        registry: As messages name it.
+        report: The branch has a `REPORT`, which the card links to.
+    """
     repo = registry if registry.startswith("hf://") else "./kernels"
     parts = [
         _metadata(index.entries),
         "# Gated Delta Net kernels, compiled ahead of time",
         _INTRODUCTION,
         _dirty(index.entries),
+        _report(registry) if report else "",
         "## Artifacts",
         _artifacts(index.entries),
         "## Models",
@@ -62,6 +71,19 @@ def render(index: RegistryIndex, registry: str) -> bytes:
         _licenses(index.entries),
     ]
     return ("\n\n".join(filter(None, parts)) + "\n").encode()
+
+
+def has_report(card: bytes | None) -> bool:
+    """Say whether there is a card, and it links to a page."""
+    return f"\n{_REPORT}".encode() in (card or b"")
+
+
+def _report(registry: str) -> str:
+    """Return the line with the link. The Hub shows no HTML, so what it links to there is to be downloaded."""
+    name, _, _ = registry.removeprefix("hf://").partition("@")
+    hub = registry.startswith("hf://")
+    link = f"https://huggingface.co/{name}/resolve/{BRANCH}/{REPORT}?download=true" if hub else REPORT
+    return f"{_REPORT}[{REPORT}]({link}), a page that loads nothing and is opened from the disk."
 
 
 def _metadata(entries: Sequence[Entry]) -> str:

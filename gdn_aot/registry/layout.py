@@ -34,6 +34,8 @@ INDEX = "index.json"
 INDEX_SIGNATURE = "index.sig.json"
 """What the publisher signed of the index."""
 CARD = "README.md"
+REPORT = "report.html"
+"""The page of ``gdn-aot report`` about what was published, if there is one. Nothing reads it but people."""
 PROVENANCE = ".sigstore.json"
 """In place of `SUFFIX`: end of the name of the file beside it that says who built it, if there is one."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")

@@ -38,6 +38,7 @@ from gdn_aot.registry.layout import (
     INDEX_FORM,
     MAIN,
     MAJOR,
+    REPORT,
     Entry,
     RegistryIndex,
     artifact_path,
@@ -45,6 +46,7 @@ from gdn_aot.registry.layout import (
     entry_path,
     make_index,
 )
+from gdn_aot.registry.page import file_of, read_page
 from gdn_aot.registry.signing import check_repository, content_of, provenance_of, publication
 from gdn_aot.store.seen import remember
 from gdn_aot.store.store import Store
@@ -106,6 +108,8 @@ class PublishPlan:
     """That of the moving branch, afterwards."""
     card: bytes
     """The card, afterwards."""
+    report: bytes | None
+    """The page that is published, if it is not there already."""
     publication: Publication | None
     """How it is signed."""
     uncounted: tuple[str, ...]
@@ -151,6 +155,7 @@ def publish(
     files: Sequence[Path],
     *,
     tag: str | None = None,
+    report: Path | None = None,
     signing: Signing | None = None,
     replace: bool = False,
     create: bool = False,
@@ -162,6 +167,7 @@ def publish(
     Args:
         registry: Where to.
         files: Artifact files. The same one twice counts once. None are needed where a keyring is published.
+        report: A page of ``gdn-aot report`` about them, in place of the one that is there; the card links to it.
         signing: With what they are signed; None where nobody signs.
         tag: A name for this release, ``v<major>.<minor>.<patch>``.
         replace: Let an artifact take the place of another with its identifier; only together with a new tag.
@@ -173,7 +179,7 @@ def publish(
         ConflictError: The registry, or the tag, has other content under the same name.
         RegistryError: It was not reached, or refused.
         SigningError: It could not be signed, or must be and no key is given.
-        UsageError: Two files have the same identifier, or the tag cannot be one.
+        UsageError: Two files have the same identifier, the tag cannot be one, or the page cannot be read or is none.
         VerificationError: A file is not a sound artifact, the registry's index is damaged, or the key or keyring may
             not sign there. Nothing was changed.
     """
@@ -185,7 +191,7 @@ def publish(
         check_repository(registry, signing.keyring)
     wanted = _open(files, signing)
     how = partial(publication, registry, signing=signing, dry_run=dry_run)
-    look = partial(_plan, registry, wanted, tag, how, replace=replace)
+    look = partial(_plan, registry, wanted, tag, how, read_page(report), replace=replace)
     made, commit, main = False, None, None
     if dry_run:
         try:
@@ -263,13 +269,13 @@ def _plan(
     wanted: Sequence[Wanted],
     tag: str | None,
     how: Callable[[str | None], Publication | None],
+    page: bytes | None,
     refs: Refs,
     *,
     replace: bool,
 ) -> PublishPlan:
-    branch = BRANCH
-    head = refs.branches.get(branch)
-    before = _entries(registry, branch, head)
+    head = refs.branches.get(BRANCH)
+    before = _entries(registry, BRANCH, head)
     tagged = refs.tags.get(tag) if tag is not None else None
     there = before if tagged is None else _entries(registry, str(tag), tagged)
     sealed = how(head)
@@ -290,13 +296,15 @@ def _plan(
     uncounted = [one for one in others if sealed and sealed.resigned and not sealed.counts(registry, head, one)]
     new = {item.entry.identifier: item.entry for item in items if item.action in ("added", "replaced")}
     index = make_index((before | new).values())
-    shown = card.render(index, registry.name)
+    linked = page is not None or card.has_report(file_of(registry, head, CARD))
+    is_new = page is not None and not tagged and file_of(registry, head, REPORT) != page
     return PublishPlan(
         items=tuple(items),
         head=head,
         tagged=tagged,
         index=index,
-        card=shown,
+        card=card.render(index, registry.name, report=linked),
+        report=page if is_new else None,
         publication=sealed,
         uncounted=tuple(one.identifier for one in uncounted),
     )
@@ -338,12 +346,16 @@ def _commit_files(registry: Registry, plan: PublishPlan) -> tuple[PublishPlan, s
         raise refusal
     new, sealed = plan.with_action("added", "replaced"), plan.publication
     signed = plan.with_action("added", "replaced", "signed")
+    shown = [Addition(path=REPORT, content=plan.report)] if plan.report is not None else []
+    shown.append(Addition(path=CARD, content=plan.card))
     if not signed and not plan.is_signed_anew:
-        registry.settle([*(item.additions[0] for item in plan.items), Addition(path=CARD, content=plan.card)])
+        if plan.report is not None:
+            return plan, registry.commit(BRANCH, plan.head, shown, "Publish a report")
+        registry.settle([*(item.additions[0] for item in plan.items), *shown])
         return plan, plan.tagged or str(plan.head)
     index = INDEX_FORM.encode(plan.index)
     additions = [addition for item in new for addition in item.additions]
-    additions += [Addition(path=INDEX, content=index), Addition(path=CARD, content=plan.card)]
+    additions += [Addition(path=INDEX, content=index), *shown]
     additions += provenance_of((item.entry, item.path) for item in signed)
     if sealed is not None:
         additions += [sealed.statement(item.entry, item.content) for item in signed if item.content]
@@ -366,13 +378,14 @@ def _commit_main(registry: Registry) -> str | None:
         return None
     index = make_index(_entries(registry, branch, refs.branches.get(branch)).values(), tree=branch)
     snapshot = Snapshot(revision=MAIN, commit=head)
+    linked = card.has_report(file_of(registry, refs.branches.get(branch), CARD))
     with contextlib.suppress(EntryMissingError):
         there = index_at(registry, snapshot)
-        registry.read(snapshot, CARD)
+        as_before = card.has_report(registry.read(snapshot, CARD)) == linked
         newer = there.tree is not None and int(there.tree[1:]) > MAJOR
-        if newer or there == index:
+        if newer or (there == index and as_before):
             return None
-    shown = card.render(msgspec.structs.replace(index, tree=None), registry.name)
+    shown = card.render(msgspec.structs.replace(index, tree=None), registry.name, report=linked)
     additions = [Addition(path=INDEX, content=INDEX_FORM.encode(index)), Addition(path=CARD, content=shown)]
     return registry.commit(MAIN, head, additions, f"Show branch {branch}")
 

@@ -20,9 +20,11 @@ from signing import Publisher, pem
 from gdn_aot.artifact import archive, names
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact.archive import Written
-from gdn_aot.errors import ConflictError, NetworkError, RegistryError
+from gdn_aot.errors import ConflictError, NetworkError, RegistryError, UsageError
+from gdn_aot.registry import card
 from gdn_aot.registry.base import Addition, Registry
 from gdn_aot.registry.directory import DirectoryRegistry
+from gdn_aot.registry.layout import CARD, REPORT
 from gdn_aot.registry.remote import RemoteRegistry
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's way to send a file
@@ -135,6 +137,38 @@ def test_an_upload_that_fails_at_first(hub: LoopbackHub, either: Registry, tmp_p
 
 
 # The command: what it does, says and refuses
+
+
+def test_a_page_lies_beside_the_artifacts(either: Registry, tmp_path: Path) -> None:
+    """The card links to it, also that of main, and when others publish without one; the index does not name it."""
+
+    def page(text: str) -> Path:
+        (tmp_path / "page.html").write_text(f"<!doctype html>\n{text}")
+        return tmp_path / "page.html"
+
+    def cards() -> list[bytes]:
+        return [either.read(either.resolve(branch), CARD) for branch in branches(either)]
+
+    first, second = make(tmp_path, "sm_70"), make(tmp_path, "sm_80")
+    send(either, first)
+    assert not any(map(card.has_report, cards()))
+    one = send(either, first, report=page("one"), tag="v1.0.0")
+    assert one.plan.items[0].action == "unchanged"
+    assert either.read(either.resolve("v1.0.0"), REPORT) == b"<!doctype html>\none"
+    assert all(map(card.has_report, cards()))
+    link = b"https://huggingface.co/" if isinstance(either, RemoteRegistry) else b"](report.html)"
+    assert all(link in text for text in cards())
+    send(either, second)
+    assert all(map(card.has_report, cards()))
+    assert listed(either) == expected(first, second)
+    again = send(either, second, report=page("one"))
+    assert again.plan.report is None
+    assert again.commit == either.refs().branches["v1"]
+    send(either, second, report=page("two"))
+    assert either.read(either.resolve("v1"), REPORT) == b"<!doctype html>\ntwo"
+    for report in (first.path, tmp_path / "none", tmp_path):
+        with pytest.raises(UsageError):
+            send(either, second, report=report)
 
 
 @pytest.fixture

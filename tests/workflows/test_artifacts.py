@@ -19,7 +19,7 @@ from signing import Publisher, new_key, pem
 from workflow_scripts import WORKFLOWS, Job, fill_dist, here, load, table
 
 from gdn_aot.registry.base import Registry, read_index
-from gdn_aot.registry.layout import provenance_path, signature_path
+from gdn_aot.registry.layout import CARD, REPORT, provenance_path, signature_path
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish as publish_files
 from gdn_aot.trust.provenance import WORKFLOW
@@ -69,7 +69,9 @@ def publishing(built: Job, root: Path, repo: object, tag: str = "v1.2.0", **more
         "BUNDLE": str(DATA / "provenance.sigstore.json"),
     }
     given["machine"] |= {"GITHUB_REPOSITORY": "acme/gdn-aot", "GITHUB_REF": "refs/tags/artifacts-v1.2.0"}
-    return fill_dist(Job(workflow="artifacts", job="publish", root=root, values=values, **given), built)
+    job = fill_dist(Job(workflow="artifacts", job="publish", root=root, values=values, **given), built)
+    (job.work / "dist" / "report.html").write_text("<!doctype html>\n")  # of the step Report
+    return job
 
 
 def publish(job: Job) -> None:
@@ -89,6 +91,9 @@ def test_published_in_one_commit(built: Job, decode: Built, registry: Registry, 
     job = publishing(built, tmp_path / "job", tmp_path / "registry")
     before = registry.refs()
     job.step("Complete")
+    job.step("Report")
+    page = (job.work / "dist" / "report.html").read_bytes()
+    assert decode.row["sha256"].encode() in page
     job.step("Verify and compare")
     assert registry.refs() == before
     job.step("Publish")
@@ -97,6 +102,8 @@ def test_published_in_one_commit(built: Job, decode: Built, registry: Registry, 
     snapshot, index = read_index(registry, "v1.2.0")
     assert [entry.identifier for entry in index.entries] == [decode.row["identifier"]]
     assert registry.refs().branches["v1"] == snapshot.commit
+    assert registry.read(snapshot, REPORT) == page
+    assert b"](report.html)" in registry.read(snapshot, CARD)
     assert json.loads((job.work / "published.json").read_text())["commit"] == snapshot.commit
     assert f"commit `{snapshot.commit}`, tag `v1.2.0`" in summary
     fetched(Machine(home=tmp_path / "machine", endpoint="http://127.0.0.1:9"), tmp_path / "registry", decode)
@@ -278,8 +285,9 @@ def test_what_is_published_and_when() -> None:
     assert publish["needs"] == ["matrix", "build"]
     assert publish["environment"] == "hub"
     assert publish["permissions"]["id-token"] == "write"
-    order = ["Collect", "Complete", "Verify and compare", "Attest", "Provenance", "Publish"]
-    assert [step["name"] for step in publish["steps"]][-6:] == order
+    order = ["Collect", "Complete", "Report", "Hand on the report", "Verify and compare"]
+    order += ["Attest", "Provenance", "Publish"]
+    assert [step["name"] for step in publish["steps"]][-8:] == order
     assert not [step for job in jobs.values() for step in job["steps"] if "if" in step]
     steps = {step["name"]: step for job in jobs.values() for step in job["steps"]}
     assert steps["Attest"]["with"]["subject-path"] == "dist/*.tar.zst"
