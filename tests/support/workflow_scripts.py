@@ -82,7 +82,7 @@ class Job:
         return [line.split("\t") for line in file.read_text().splitlines()] if file.exists() else []
 
     def written(self, name: str) -> str:
-        """Return what steps wrote to ``GITHUB_OUTPUT``, ``GITHUB_PATH`` or ``GITHUB_STEP_SUMMARY``."""
+        """Return what steps wrote to ``GITHUB_ENV``, ``GITHUB_OUTPUT``, ``GITHUB_PATH`` or ``GITHUB_STEP_SUMMARY``."""
         file = self.temp / name
         return file.read_text() if file.exists() else ""
 
@@ -115,7 +115,10 @@ class Job:
             "RUNNER_TEMP": str(self.temp),
             "GITHUB_ACTIONS": "true",
             "GITHUB_RUN_NUMBER": "1",
-            **{name: str(self.temp / name) for name in ("GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STEP_SUMMARY")},
+            **{
+                name: str(self.temp / name)
+                for name in ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STEP_SUMMARY")
+            },
             **self.machine,
         }
 

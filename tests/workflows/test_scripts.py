@@ -76,6 +76,15 @@ def test_an_environment_with_a_gpu(pins: str, job: Callable[..., Job]) -> None:
     assert install[1:] == ["-m", "pip", "install", "-r", f"{made.temp}/pins.txt", "torch", "-e", "."]
 
 
+@pytest.mark.parametrize("workflow", [("ci", "test"), ("nightly", "nightly")])
+def test_a_browser_that_is_there(workflow: tuple[str, str], job: Callable[..., Job]) -> None:
+    made = job(*workflow)
+    made.fake("chromium")
+    made.step("Browser")
+    assert made.calls() == [["chromium", "--version"]]
+    assert made.written("GITHUB_ENV") == f"GDN_AOT_TEST_BROWSER={made.programs}/chromium\n"
+
+
 def test_requirements_without_a_provider(job: Callable[..., Job]) -> None:
     made = job("tune", "tune", REQUIREMENTS=str(ROOT / "constraints/publish.txt"), **ROW)
     made.step("Environment", code=1)
