@@ -32,9 +32,9 @@ class Places:
         self._transfers: dict[tuple[str, str, str, str], Transfer] = {}
 
     def transfer(self, manifest: Manifest) -> Transfer | None:
-        """Return what finds the times of an artifact's choices; None without records, or for an unknown target."""
+        """Return what finds the times of an artifact's choices; None where there can be none."""
         target, provider = known_target(manifest.target.name), manifest.provider
-        if self.tuning is None or target is None:
+        if self.tuning is None or target is None or not facts.has_records(manifest):
             return None
         place = (target.name, provider.distribution, provider.version, manifest.triton.version)
         if place not in self._transfers:

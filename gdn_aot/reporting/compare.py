@@ -19,7 +19,7 @@ from gdn_aot.records.tuning import TuningRecord
 from gdn_aot.records.verdict import samples_of
 from gdn_aot.reporting import facts
 from gdn_aot.reporting.html import Html, e, table
-from gdn_aot.reporting.pool import key_text, parts
+from gdn_aot.reporting.pool import MOST, key_text, parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -276,7 +276,7 @@ def _judged(
     if not tokens:
         return _Verdict(word=UNKNOWN, timings=timings)
     shares = goal.shares(tokens)
-    ratios = {count: two[count].us / one[count].us for count in tokens}
+    ratios = {count: min(two[count].us / one[count].us, MOST) for count in tokens}
     ratio = math.fsum(shares[count] * part for count, part in ratios.items())
     noise = math.hypot(*(
         shares[count] * part * math.hypot(one[count].noise / one[count].us, two[count].noise / two[count].us)

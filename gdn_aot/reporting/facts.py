@@ -60,6 +60,12 @@ def cubin_bytes(kernel: PackedKernel, manifest: Manifest) -> int:
     return sum(found[digest] for digest in {binary.cubin for binary in kernel.binaries})
 
 
+def has_records(manifest: Manifest) -> bool:
+    """Say whether there may be records of an artifact's provider, whose distribution becomes part of a path."""
+    provider = PROVIDERS.get(manifest.provider.name)
+    return provider is not None and provider.distribution == manifest.provider.distribution
+
+
 def numerics_of(manifest: Manifest, root: Path | None) -> NumericsRecord | None:
     """Return the record below ``root`` that a build of this artifact reads; None if there is none.
 
@@ -68,6 +74,8 @@ def numerics_of(manifest: Manifest, root: Path | None) -> NumericsRecord | None:
     """
     from gdn_aot.records.numerics import FORM
 
+    if not has_records(manifest):
+        return None
     distribution, version = manifest.provider.distribution, manifest.provider.version
     versions = (version, *same_source(distribution, version))
     records = (FORM.find(root, manifest.target.name, distribution, one) for one in versions)

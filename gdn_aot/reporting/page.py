@@ -72,7 +72,8 @@ def _plotting() -> tuple[str, str]:
 
 def _sections(inputs: Sequence[Named], pool: Pool, places: Places, *, comparing: bool) -> list[tuple[str, str, Html]]:
     """Return the id, name and content of each part of the page."""
-    titles = _unique([_name(one) for one in inputs])
+    names = [_name(one) for one in inputs]
+    titles = [f"{side}: {name}" for side, name in zip("AB", names, strict=True)] if comparing else _unique(names)
     opened = [(one.held, title) for one, title in zip(inputs, titles, strict=True) if isinstance(one.held, Artifact)]
     found: list[tuple[str, str, Html]] = []
     if opened:

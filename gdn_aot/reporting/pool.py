@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CHOSEN, SPILLS, DERIVED, UNHELD = 1, 2, 4, 8
 """Flags of a candidate: the record's choice; more local memory than a build ships where another has less; none of the
 provider's own; by proxy, fewer blocks on an SM than the target has."""
+MOST = 1e6
+"""A ratio that no measurement has."""
 _TIME, _NOISE = 4, 2
 """Digits of a time and of its noise; of larger numbers those before the point stay."""
 
@@ -66,7 +68,10 @@ class Pool:
     def _timing(self, record: TuningRecord, kernel: MeasuredKernel, choice: MeasuredChoice) -> Timing:
         count = len(kernel.candidates)
         taken = choice.resources or (None,) * count
-        rated = rate(only_sound(samples_of(choice, count), taken), [()] * count, record.objective)
+        try:
+            rated = rate(only_sound(samples_of(choice, count), taken), [()] * count, record.objective)
+        except OverflowError:  # of times that no card takes
+            rated = []
         order = {one.index: place for place, one in enumerate(sorted(rated, key=lambda one: (one.score, one.index)))}
         reasons = {item.candidate: item for item in reversed(choice.rejected)}
         rows = []
@@ -82,7 +87,7 @@ class Pool:
             rows.append([
                 self.text(kernel.candidates[index]),
                 flags,
-                None if score is None else round(1000 * score),
+                None if score is None else parts([score])[0] + 1000,
                 [short(value, _TIME) for value in us],
                 [short(row.noise[index], _NOISE) for row in choice.times],
                 [footprint.registers, footprint.shared, footprint.local] if footprint else None,
@@ -119,5 +124,5 @@ def short(value: float | None, digits: int) -> float | int | None:
 
 
 def parts(ratios: Sequence[float]) -> list[int]:
-    """Return how much more than 1 ratios are, in thousandths."""
-    return [round(1000 * (ratio - 1)) for ratio in ratios]
+    """Return how much more than 1 ratios are, in thousandths, or a million times."""
+    return [round(1000 * (min(ratio, MOST) - 1)) for ratio in ratios]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import factory
 import pytest
 import tuning_records
 from builds import Built
@@ -13,6 +14,7 @@ from helpers import gdn_aot
 from msgspec.structs import replace
 from pages import HOSTILE, PLACES, PROXIES, RECORDS, Page, digest
 
+from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.records import numerics, tuning
 from gdn_aot.reporting.html import e, escape
 from gdn_aot.reporting.pool import key_text
@@ -51,9 +53,10 @@ def test_the_same_inputs_give_the_same_bytes(one: Path, report: Callable[..., Pa
 def test_it_says_what_the_manifest_says(several: Path, sm_90: Built, decode: Built, tuned: Built) -> None:
     page = Page(several)
     cells = set(page.texts("td")) | set(page.texts("th")) | set(page.texts("dd"))
+    name = sm_90.manifest.identifier
+    assert page.texts("h2")[2:5] == [f"{name} (1)", decode.manifest.identifier, f"{name} (2)"]
     for built in (sm_90, decode, tuned):
         manifest = built.manifest
-        assert page.texts("h2").count(manifest.identifier)
         assert {built.artifact.sha256, *(row.name for row in manifest.models)} <= cells
         assert {kernel.qualname for kernel in manifest.kernels} <= cells
     assert len(rows_of(page, "resources")) == 3
@@ -244,3 +247,26 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path, tuned: Built) -> None
     done = gdn_aot("report", copy, home=tmp_path)
     assert done.out == "report.html\n"
     assert (tmp_path / "report.html").is_file()
+
+
+def test_times_that_no_card_takes(tmp_path: Path, report: Callable[..., Path]) -> None:
+    """They are refused nowhere, and no reason to fail."""
+    extreme = tuning_records.choice(
+        tuning_records.times(64, 1e-300, 1e300, 1e-300), tuning_records.times(512, 1e-308, 1e308, 1.7e308), chosen=1
+    )
+    configs = [tuning_records.config(32), tuning_records.config(64), tuning_records.config(128)]
+    records = [
+        tuning_records.record(tuning_records.kernel(configs, one)) for one in (extreme, replace(extreme, chosen=0))
+    ]
+    paths = [tuning_records.write(tmp_path / str(place), one) for place, one in enumerate(records)]
+    assert len(rows_of(Page(report(*paths)), "choices")) == 2
+    assert len(rows_of(Page(report(*paths, "--compare")), "compare")) == 1
+    assert len(rows_of(Page(report(*paths[::-1], "--compare")), "compare")) == 1
+
+
+@pytest.mark.parametrize("distribution", ["../../../../x", "a\0b", "9" * 3000])
+def test_a_distribution_is_no_path(distribution: str, tmp_path: Path, report: Callable[..., Path]) -> None:
+    manifest = factory.make_manifest()
+    manifest = replace(manifest, provider=replace(manifest.provider, distribution=distribution))
+    artifact = write_artifact(manifest, factory.make_blobs(), tmp_path / "odd.tar.zst").path
+    assert "There is no record of checks of this target and version." in Page(report(artifact, *PLACES)).texts("p")
