@@ -11,7 +11,7 @@ from gdn_aot.artifact.cost import MIB, cost_of, reserve_of, warning
 from gdn_aot.catalogue.targets import known_target
 from gdn_aot.choosing.transfer import Transfer
 from gdn_aot.reporting import choices, facts, records
-from gdn_aot.reporting.html import Html, e, table
+from gdn_aot.reporting.html import Html, e, table, unique
 from gdn_aot.reporting.html import facts as facts_list
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def overview(artifacts: Sequence[Artifact], titles: Sequence[str]) -> Html:
 
 def provenance(manifests: Sequence[Manifest]) -> Html:
     """Return where the choices of every kernel come from, by target, a map for each environment."""
-    ordered = sorted(manifests, key=lambda one: (_environment(one), one.target.capability))
-    maps = [_map(name, list(ones)) for name, ones in groupby(ordered, key=_environment)]
+    ordered = sorted(enumerate(manifests), key=lambda one: (_environment(one[1]), one[1].target.capability, one[0]))
+    maps = [_map(name, list(ones)) for name, ones in groupby(ordered, key=lambda one: _environment(one[1]))]
     counts = Counter(_all(manifests))
     rows = [
         (f"{name}: {choices.PROVENANCES[name][1]}", choices.chips({name: counts[name]}),
@@ -87,7 +87,10 @@ def _environment(manifest: Manifest) -> str:
     return f"{manifest.provider.distribution} {manifest.provider.version}, Triton {manifest.triton.version}"
 
 
-def _map(name: str, manifests: Sequence[Manifest]) -> Html:
+def _map(name: str, numbered: Sequence[tuple[int, Manifest]]) -> Html:
+    manifests = [manifest for _, manifest in numbered]
+    targets = unique([manifest.target.name for manifest in manifests])
+    links = [e("a", text, href=f"#artifact-{number}") for text, (number, _) in zip(targets, numbered, strict=True)]
     kernels: dict[str, list[PackedKernel | None]] = {}
     for place, manifest in enumerate(manifests):
         for kernel in manifest.kernels:
@@ -96,7 +99,7 @@ def _map(name: str, manifests: Sequence[Manifest]) -> Html:
         (e("span", kernel.partition(":")[2], title=kernel), *map(_cell, found))
         for kernel, found in sorted(kernels.items())
     ]
-    return table(f"Choices by kernel and target: {name}", ("Kernel", *(one.target.name for one in manifests)), rows)
+    return table(f"Choices by kernel and target: {name}", ("Kernel", *links), rows)
 
 
 def _cell(kernel: PackedKernel | None) -> Content:

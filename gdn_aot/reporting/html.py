@@ -78,3 +78,11 @@ def table(
 def facts(rows: Iterable[tuple[str, Content]]) -> Html:
     """Return names with what they are; those that are nothing are left out."""
     return e("dl", [e("div", e("dt", name), e("dd", value)) for name, value in rows if value not in ("", None)])
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Return names of which each is one thing's alone: those of one name get a number."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]

@@ -15,7 +15,7 @@ from gdn_aot.errors import UsageError
 from gdn_aot.records.numerics import NumericsRecord
 from gdn_aot.records.tuning import TuningRecord
 from gdn_aot.reporting import artifacts, compare, records
-from gdn_aot.reporting.html import Html, e
+from gdn_aot.reporting.html import Html, e, unique
 from gdn_aot.reporting.inputs import read_all
 from gdn_aot.reporting.pool import Pool
 
@@ -73,7 +73,7 @@ def _plotting() -> tuple[str, str]:
 def _sections(inputs: Sequence[Named], pool: Pool, places: Places, *, comparing: bool) -> list[tuple[str, str, Html]]:
     """Return the id, name and content of each part of the page."""
     names = [_name(one) for one in inputs]
-    titles = [f"{side}: {name}" for side, name in zip("AB", names, strict=True)] if comparing else _unique(names)
+    titles = [f"{side}: {name}" for side, name in zip("AB", names, strict=True)] if comparing else unique(names)
     opened = [(one.held, title) for one, title in zip(inputs, titles, strict=True) if isinstance(one.held, Artifact)]
     found: list[tuple[str, str, Html]] = []
     if opened:
@@ -110,14 +110,6 @@ def _name(one: Named) -> str:
     if isinstance(held, Artifact):
         return held.manifest.identifier
     return records.tuning_title(held) if isinstance(held, TuningRecord) else records.numerics_title(held)
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Return names of which each is one part's alone: builds of one identifier are told apart by number."""
-    return [
-        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
-        for place, name in enumerate(names)
-    ]
 
 
 def _document(title: str, sections: Sequence[tuple[str, str, Html]], pool: Pool, plotting: tuple[str, str]) -> str:
