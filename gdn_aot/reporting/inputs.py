@@ -49,7 +49,10 @@ def read(path: Path) -> Named:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}", hint="name a file") from error
     if not is_json:
-        return Named(path=path, held=open_artifact(path))
+        artifact = open_artifact(path, lazy=True)
+        for _ in artifact.iter_blobs():  # each is checked, and none is kept: a set may have a hundred artifacts
+            pass
+        return Named(path=path, held=artifact)
     try:
         data = read_regular(path, TUNING.limit)
     except OSError as error:
