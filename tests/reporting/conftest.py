@@ -74,7 +74,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, report: Callable[..., Path
     artifact = write_artifact(manifest, blobs, home / "hostile.tar.zst").path
     full = tuning_records.full()
     first, *rest = full.kernels
-    choices = tuple(replace(one, note=HOSTILE, call=HOSTILE) for one in first.choices)
+    choices = tuple(replace(one, note=HOSTILE, call=HOSTILE, key=(HOSTILE, *one.key)) for one in first.choices)
     record = replace(full, kernels=(replace(first, choices=choices), *rest), tool=HOSTILE, triton=HOSTILE)
     return report(artifact, tuning_records.write(home / "records", record))
 

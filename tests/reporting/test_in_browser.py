@@ -199,6 +199,10 @@ def test_nothing_of_a_file_is_run(chromium: Browser, hostile: Path) -> None:
     chromium.until(DRAWN)
     assert chromium.run("window.taken") is None
     assert not chromium.run("document.querySelector('img, iframe, b')")
+    chromium.point_at("document.querySelector('details.kernel > .drawn > figure .mark-symbol.role-mark path')")
+    chromium.until("document.querySelector('#vg-tooltip-element.visible')")
+    assert "<img src=x" in chromium.run("document.querySelector('#vg-tooltip-element').textContent")
+    assert not chromium.run("document.querySelector('img, iframe, b')")
     assert "<img src=x" in chromium.run("document.querySelector('.times').textContent")
     assert chromium.faults() == []
     assert chromium.requested() == [hostile.as_uri()]

@@ -104,6 +104,14 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
+    def point_at(self, element: str) -> None:
+        """Move the mouse onto an element, an expression of JavaScript, once it is in the window."""
+        self.run(f"{element}.scrollIntoView({{block: 'center'}})")
+        box = self.run(f"JSON.parse(JSON.stringify({element}.getBoundingClientRect()))")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        for nearer in (2, 0):
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + nearer, y=y)
+
     def faults(self) -> list[str]:
         """Return errors of scripts, refusals of the page's policy and failed requests since it was opened."""
         self.run("0")
