@@ -105,10 +105,10 @@ def _install(settings: Settings, artifact: str | None) -> None:
         log.info(f"artifact {verdict.artifact}: {verdict.reason}")
     if not found:
         if not _state.found:
-            raise NoArtifactError(_none_fits(artifact or f"the store in {settings.home or 'no home'}", verdicts))
+            raise NoArtifactError(_none_fits(artifact, settings.home, verdicts))
         return
     if _state.strict and all(one.same and one.same[0] < one.same[1] for one in (*_state.found, *found)):
-        raise NoArtifactError(_none_fits(artifact or f"the store in {settings.home}", verdicts))
+        raise NoArtifactError(_none_fits(artifact, settings.home, verdicts))
     _sources.add(artifact)
     _state.found += found
     _state.active, _state.problem = True, ""
@@ -123,13 +123,14 @@ def _install(settings: Settings, artifact: str | None) -> None:
     _hook.after_import(_JIT, _on_jit)
 
 
-def _none_fits(where: str, verdicts: list[Verdict]) -> str:
+def _none_fits(artifact: str | None, home: str, verdicts: list[Verdict]) -> str:
     """Return one message for all that does not fit, however much there is."""
+    where = artifact or f"the store in {home or 'no home'}"
     said = f"no artifact in {where} fits this process"
     if verdicts:
         more = f" (and {len(verdicts) - 1} more)" if len(verdicts) > 1 else ""
         said += f": {verdicts[0].artifact}: {verdicts[0].reason}{more}"
-    return f"{said}; gdn-aot doctor says why"
+    return f"{said}; {'' if artifact else 'gdn-aot fetch installs one that is published, '}gdn-aot doctor says why"
 
 
 def after_import(module: str, callback: Any) -> None:
