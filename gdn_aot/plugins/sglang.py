@@ -57,5 +57,5 @@ def _end(error: Any) -> NoReturn:
     """End the process with the exit code of an error, and say why."""
     from gdn_aot.serving import log
 
-    log.warn(f"{error.message}; GDN_AOT_STRICT is set, so SGLang is not started. {error.hint}")
+    log.warn(f"{error.message}; GDN_AOT_STRICT is set, so SGLang is not started: {error.hint}")
     raise SystemExit(error.exit_code) from error

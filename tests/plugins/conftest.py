@@ -4,15 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, run
+from helpers import ABSENT, ROOT, run
 
 from gdn_aot._files import parse_toml
 
-START = """
+VLLM_START = """
 import json, sys
 from vllm.plugins import load_general_plugins
 def loaded():
     kernels = [name for name in sys.modules if "flash_linear_attention" in name or ".fla." in name]
+    return ["gdn_aot.serving.loader" in sys.modules, kernels]
+"""
+SGLANG_START = """
+import json, sys
+from sglang.srt.plugins import load_plugins
+def loaded():
+    kernels = [name for name in sys.modules if name.startswith("sglang.") and ".fla." in name]
     return ["gdn_aot.serving.loader" in sys.modules, kernels]
 """
 
@@ -28,22 +35,36 @@ def entry_points(folder: Path) -> Path:
     return metadata.parent
 
 
+def play(folder: Path, python: str, code: str, *path: str | Path, exits: int = 0, **extra: str) -> tuple[Any, str]:
+    """Run code by an engine's Python; return (what it printed last, stderr)."""
+    places = os.pathsep.join(map(str, filter(None, path)))
+    done = run([python, "-c", code], folder / "home", {**extra, "PYTHONPATH": places}, folder)
+    assert done.code == exits, done.err[-3000:]
+    lines = done.out.splitlines()
+    return json.loads(lines[-1]) if lines else None, done.err
+
+
 @pytest.fixture
 def vllm(tmp_path: Path) -> Any:
-    """Run code with gdn-aot installed as far as entry points go; return (what it printed last, stderr)."""
+    """Run code with vLLM, and gdn-aot installed as far as entry points go; return (what it printed last, stderr)."""
     site = entry_points(tmp_path)
 
     def vllm(code: str, first: str | Path = "", **extra: str) -> tuple[Any, str]:
         settings = {"VLLM_TARGET_DEVICE": "cuda", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
         settings["VLLM_CACHE_ROOT"] = str(tmp_path / "cache")
-        path = os.pathsep.join([*filter(None, [str(first)]), str(ROOT), str(site)])
-        done = run(
-            [os.environ["GDN_AOT_TEST_VLLM"], "-c", START + code],
-            tmp_path / "home",
-            {**settings, **extra, "PYTHONPATH": path},
-            tmp_path,
-        )
-        assert done.code == 0, done.err[-3000:]
-        return json.loads(done.out.splitlines()[-1]), done.err
+        python = os.environ["GDN_AOT_TEST_VLLM"]
+        return play(tmp_path, python, VLLM_START + code, first, ROOT, site, **{**settings, **extra})
 
     return vllm
+
+
+@pytest.fixture
+def sglang(tmp_path: Path) -> Any:
+    """Run code with SGLang, likewise."""
+    site = entry_points(tmp_path)
+
+    def sglang(code: str, *, exits: int = 0, **extra: str) -> tuple[Any, str]:
+        python = os.environ["GDN_AOT_TEST_SGLANG"]
+        return play(tmp_path, python, SGLANG_START + code, site, ABSENT, ROOT, exits=exits, **extra)
+
+    return sglang
