@@ -14,6 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = Path(__file__).parent
+ABSENT = SUPPORT / "absent"
+"""On the path of a Python that has SGLang: what it imports and need not be there."""
 TIMEOUT = 1500.0
 """Seconds after which a process counts as hanging: far beyond what any takes on a loaded machine."""
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
