@@ -10,7 +10,8 @@ from gdn_aot._text import plural
 from gdn_aot.catalogue.providers import arch_word, build_command
 from gdn_aot.doctor.section import SHOWN, Obstacle, Section, more
 from gdn_aot.machine import installed
-from gdn_aot.providers.vllm.engine import conditions
+from gdn_aot.providers.sglang import engine as sglang
+from gdn_aot.providers.vllm import engine as vllm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -147,7 +148,8 @@ def _conditional(fitting: Sequence[ArtifactState], served: tuple[str, ...]) -> I
         if provider and capability:
             distribution, _, version = provider.partition(" ")
             here = installed.version(distribution)
-            yield from conditions(distribution, here or version, capability, served)
+            for engine in (vllm, sglang):
+                yield from engine.conditions(distribution, here or version, capability, served)
 
 
 def _lines(start: NextStart) -> Iterator[str]:

@@ -17,6 +17,7 @@ from gdn_aot.doctor.section import make_section
 from gdn_aot.errors import UnsupportedTritonError
 from gdn_aot.machine import installed
 from gdn_aot.machine.variables import changed_code_variable
+from gdn_aot.providers.sglang.engine import release
 from gdn_aot.serving import log
 from gdn_aot.serving.settings import read_settings
 from gdn_aot.triton_internals import check_version
@@ -30,6 +31,8 @@ _PLUGIN = "gdn_aot"
 """Name of our entry points, by which the variables in `_HOSTS` select them."""
 _HOSTS = (("vllm", "vllm.general_plugins", "VLLM_PLUGINS"), ("sglang", "sglang.srt.plugins", "SGLANG_PLUGINS"))
 """Distribution, group of entry points, and the variable that holds the names of those to load."""
+_FIRST_WITH_PLUGINS = {"sglang": "0.5.11"}
+"""Distribution -> the first release that loads plugins, where known ones do not."""
 _MEANINGS = {
     (True, True): "launches need no compiler; Triton can compile what no artifact has",
     (True, False): "launches need no compiler; Triton cannot launch what no artifact has ({})",
@@ -167,7 +170,13 @@ def _plugin(host: str, group: str, variable: str) -> dict[str, Any]:
         "variable": variable,
         "filter": chosen,
         "left_out": _left_out(host, chosen),
+        "too_old": _too_old(host),
     }
+
+
+def _too_old(host: str) -> bool:
+    first, here = _FIRST_WITH_PLUGINS.get(host), installed.version(host)
+    return first is not None and here is not None and release(here) < release(first)
 
 
 def _left_out(host: str, chosen: str | None) -> bool:
@@ -179,6 +188,8 @@ def _left_out(host: str, chosen: str | None) -> bool:
 
 
 def _shown(plugin: dict[str, Any]) -> str:
+    if plugin["too_old"]:
+        return f"it loads no plugins; {_FIRST_WITH_PLUGINS[plugin['host']]} is the first release that does"
     left_out = f"; {plugin['variable']}={plugin['filter']} leaves gdn_aot out" if plugin["left_out"] else ""
     if plugin["installed"]:
         return f"entry point {plugin['value']} of {plugin['group']}{left_out}"
@@ -188,6 +199,11 @@ def _shown(plugin: dict[str, Any]) -> str:
 def _unloaded(plugin: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield why an engine would not install the loader in its processes, and what to do."""
     engine = f"{plugin['host']} {plugin['host_version']}"
+    if plugin["too_old"]:
+        first = _FIRST_WITH_PLUGINS[plugin["host"]]
+        what = f"{engine} loads no plugins ({first} is the first release that does), so that it does not load gdn_aot"
+        yield what, "import gdn_aot.auto in every Python by a .pth file, or seed a Triton cache: docs/how-to/sglang.md"
+        return
     if not plugin["installed"]:
         what = f"{engine} finds no entry point gdn_aot of {plugin['group']}, so that it does not load it"
         yield what, "pip install gdn-aot into its environment; a source tree on the path has no entry points"

@@ -1,0 +1,1 @@
+"""Provider ``sglang``: SGLang's Gated Delta Net layers."""

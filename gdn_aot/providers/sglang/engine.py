@@ -1,0 +1,58 @@
+"""Which of SGLang's GDN kernels it launches on a card only if told to: where it takes FlashInfer by its own choice.
+
+Read in SGLang's sources (``_handle_linear_attn_backend``, ``flashinfer_gdn_prefill_default``) of 0.5.11 to 0.5.18 and
+0.5.20 to 0.5.23; nothing of SGLang is imported.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gdn_aot.providers.vllm.engine import Condition
+
+_PREFILL = "chunk_delta_h|chunk_fwd|chunk_intra|chunk_o|chunk_scaled_dot_kkt|cumsum|solve_tril|wy_fast"
+"""Last parts of the modules whose kernels make the chunked prefill. What comes before and after them (convolution,
+splitting, gates, L2 norm, gated norm) is Triton's whatever the prefill is."""
+_DECODE = "fused_recurrent|fused_sigmoid_gating_recurrent"
+_WITH_BF16 = 10
+"""Major compute capability on which SGLang takes FlashInfer for states in bfloat16."""
+_FIRST_WITH_PREFILL = {9: (0, 5, 20), _WITH_BF16: (0, 5, 16)}
+"""Major compute capability -> the first release that takes FlashInfer for prefill there."""
+_STATES = {9: "float32", _WITH_BF16: "bfloat16"}
+"""Major compute capability -> dtype of the states that FlashInfer's prefill is taken for."""
+
+
+def conditions(
+    distribution: str, version: str, capability: tuple[int, int], kernels: tuple[str, ...]
+) -> tuple[Condition, ...]:
+    """Return which kernels of an artifact, as ``module:qualname``, SGLang launches on a card only if told to."""
+    if distribution != "sglang":
+        return ()
+    major, found = capability[0], []
+    prefill, first = _of(_PREFILL, kernels), _FIRST_WITH_PREFILL.get(major)
+    if prefill and first is not None and release(version) >= first:
+        cuda = ", CUDA is 13 or later" if major == _WITH_BF16 else ""
+        reason = (
+            "SGLang takes FlashInfer for prefill on this card if heads have 128 dimensions, states are "
+            f"{_STATES[major]}{cuda} and --chunked-prefill-size is no larger than FlashInfer takes; with "
+            "--linear-attn-prefill-backend triton, and else, it launches these"
+        )
+        found.append(Condition(kernels=prefill, reason=reason))
+    decode = _of(_DECODE, kernels)
+    if decode and major == _WITH_BF16:
+        reason = (
+            "SGLang takes FlashInfer for decode on this card with --mamba-ssm-dtype bfloat16; with "
+            "--linear-attn-decode-backend triton, and with other states, it launches these"
+        )
+        found.append(Condition(kernels=decode, reason=reason))
+    return tuple(found)
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a release, without what follows them: ``0.5.15.post1`` is 0.5.15."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else (0,)
+
+
+def _of(modules: str, kernels: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(filter(re.compile(rf"sglang\.(?:.+\.)?fla\.(?:{modules}):").match, kernels))

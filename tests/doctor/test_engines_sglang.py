@@ -1,0 +1,89 @@
+"""``gdn-aot doctor`` on a machine that serves with SGLang: would it load the plugin, and what would it launch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doctoring import distribution, first_on_path
+from helpers import python
+
+from gdn_aot.providers.sglang.engine import conditions, release
+
+PREFILL = "sglang.kernels.ops.attention.fla.chunk_fwd:chunk_gated_delta_rule_fwd_kkt_solve_kernel"
+OLD_PREFILL = "sglang.srt.layers.attention.fla.solve_tril:merge_16x16_to_64x64_inverse_kernel"
+DECODE = "sglang.kernels.ops.attention.fla.fused_sigmoid_gating_recurrent:fused_sigmoid_gating_delta_rule_update_kernel"
+ALWAYS = (
+    "sglang.kernels.ops.attention.fla.l2norm:l2norm_fwd_kernel",
+    "sglang.kernels.ops.mamba.causal_conv1d_triton:_causal_conv1d_fwd_kernel",
+)
+KERNELS = (PREFILL, OLD_PREFILL, DECODE, *ALWAYS)
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "expected"),
+    [
+        ("0.5.17", (8, 0), []),
+        ("0.5.17", (9, 0), []),
+        ("0.5.23", (12, 0), []),
+        ("0.5.23", (8, 9), []),
+        ("0.5.20", (9, 0), [("prefill", "states are float32 and")]),
+        ("0.5.15.post1", (10, 0), [("decode", "--mamba-ssm-dtype bfloat16")]),
+        ("0.5.17", (10, 3), [("prefill", "states are bfloat16, CUDA is 13"), ("decode", "--mamba-ssm-dtype bfloat16")]),
+    ],
+)
+def test_which_kernels_sglang_launches(
+    version: str, capability: tuple[int, int], expected: list[tuple[str, str]]
+) -> None:
+    found = conditions("sglang", version, capability, KERNELS)
+    assert len(found) == len(expected)
+    for condition, (step, reason) in zip(found, expected, strict=True):
+        assert condition.kernels == ((PREFILL, OLD_PREFILL) if step == "prefill" else (DECODE,))
+        assert f"FlashInfer for {step} on this card" in condition.reason
+        assert f"--linear-attn-{step}-backend triton" in condition.reason
+        assert reason in condition.reason
+
+
+def test_others_have_no_condition() -> None:
+    assert conditions("vllm", "0.24.0", (10, 0), KERNELS) == ()
+    assert conditions("sglang", "0.5.23", (10, 0), ALWAYS) == ()
+
+
+def test_numbers_of_releases() -> None:
+    assert release("0.5.15.post1") == (0, 5, 15)
+    assert release("0.5.9") < release("0.5.11") == release("0.5.11+cu129")
+    assert release("none") == (0,)
+
+
+HOOKS = """
+import json
+from gdn_aot.doctor.process import read_hooks
+found = read_hooks({"sglang"})
+(_, plugin) = found.facts["plugins"]
+print(json.dumps([plugin, [obstacle.what for obstacle in found.obstacles], list(found.lines)]))
+"""
+
+
+def hooks(folder: Path, version: str, **extra: str) -> Any:
+    if not folder.joinpath("site").exists():
+        distribution(folder / "site", "sglang", version)
+        ours = "[sglang.srt.plugins]\ngdn_aot = gdn_aot.plugins.sglang:register\n"
+        distribution(folder / "site", "gdn_aot", "0.1.0", ours)
+    return python(HOOKS, home=folder / "home", extra={**first_on_path(folder / "site"), **extra})
+
+
+def test_an_installed_entry_point_is_fine_and_a_filter_is_in_the_way(tmp_path: Path) -> None:
+    plugin, obstacles, lines = hooks(tmp_path, "0.5.17")
+    assert (plugin["installed"], plugin["value"], plugin["too_old"]) == (True, "gdn_aot.plugins.sglang:register", False)
+    assert obstacles == []
+    assert any("entry point gdn_aot.plugins.sglang:register of sglang.srt.plugins" in line for line in lines)
+    _, obstacles, _ = hooks(tmp_path, "0.5.17", SGLANG_PLUGINS="other")
+    assert obstacles == ["SGLANG_PLUGINS=other leaves gdn_aot out, so that sglang 0.5.17 does not load it"]
+    assert hooks(tmp_path, "0.5.17", SGLANG_PLUGINS=" gdn_aot , other")[1] == []
+
+
+def test_a_release_that_loads_no_plugins_is_in_the_way(tmp_path: Path) -> None:
+    plugin, obstacles, lines = hooks(tmp_path, "0.5.10")
+    assert plugin["too_old"]
+    assert len(obstacles) == 1
+    assert obstacles[0].startswith("sglang 0.5.10 loads no plugins (0.5.11 is the first release that does)")
+    assert any("sglang 0.5.10" in line and "it loads no plugins" in line for line in lines)
