@@ -26,7 +26,7 @@ KERNELS = (PREFILL, OLD_PREFILL, DECODE, *ALWAYS)
         ("0.5.17", (9, 0), []),
         ("0.5.23", (12, 0), []),
         ("0.5.23", (8, 9), []),
-        ("0.5.20", (9, 0), [("prefill", "states are float32 and")]),
+        ("0.5.20", (9, 0), [("prefill", "states are float32 and"), ("verify", "verification of drafts too")]),
         ("0.5.15.post1", (10, 0), [("decode", "--mamba-ssm-dtype bfloat16")]),
         ("0.5.17", (10, 3), [("prefill", "states are bfloat16, CUDA is 13"), ("decode", "--mamba-ssm-dtype bfloat16")]),
     ],
@@ -38,7 +38,7 @@ def test_which_kernels_sglang_launches(
     assert len(found) == len(expected)
     for condition, (step, reason) in zip(found, expected, strict=True):
         assert condition.kernels == ((PREFILL, OLD_PREFILL) if step == "prefill" else (DECODE,))
-        assert f"FlashInfer for {step} on this card" in condition.reason
+        assert "SGLang takes FlashInfer for " in condition.reason
         assert f"--linear-attn-{step}-backend triton" in condition.reason
         assert reason in condition.reason
 

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,20 @@ except SystemExit as error:
     assert level == "WARNING"
     assert "fits this process" in text
     assert "GDN_AOT_STRICT is set, so SGLang is not started" in text
+
+
+def test_where_no_plugin_is_loaded_a_file_installs_the_loader(sm_90: Built, tmp_path: Path) -> None:
+    """The line of docs/how-to/sglang.md, in an environment of its own: each Python of it has the loader."""
+    page = (ROOT / "docs/how-to/sglang.md").read_text()
+    (line,) = (line for line in page.splitlines() if "gdn_aot.pth" in line)
+    venv.create(tmp_path / "venv", symlinks=True)
+    extra = settings(sm_90, tmp_path, None, {"PATH": f"{tmp_path / 'venv/bin'}{os.pathsep}{os.environ['PATH']}"})
+    extra["PYTHONPATH"] += os.pathsep + sysconfig.get_path("purelib")
+    assert run(["sh", "-ec", line], tmp_path / "home", extra).code == 0
+    child = "import sys; print([name for name in sys.modules if name in ('gdn_aot.auto', 'torch', 'triton')])"
+    parent = f"import subprocess; subprocess.run(['python', '-c', {child!r}])"
+    done = run(["python", "-c", parent], tmp_path / "home", extra)
+    assert (done.code, done.out, done.err) == (0, "['gdn_aot.auto']\n", "")
 
 
 class Odd(BaseException):

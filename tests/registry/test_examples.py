@@ -24,7 +24,7 @@ from making import make
 from registries import listed, payload
 from signing import Publisher, pem
 
-from examples import EXAMPLES, Node, docker, kubernetes, pods, registry, served, shell, tools
+from examples import EXAMPLES, Node, docker, instructions, kubernetes, pods, registry, served, shell, tools
 from gdn_aot.cli.main import cli
 from gdn_aot.registry.open import open_registry
 from gdn_aot.registry.publish import publish
@@ -39,7 +39,8 @@ gdn_aot.install()
 print([verdict.reason for verdict in gdn_aot.report().artifacts])
 """
 TOPICS = (
-    "fetch", "docker", "kubernetes", "air-gapped", "github-actions", "compiled", "publish-privately", "serve", "vllm",
+    "fetch", "docker", "kubernetes", "air-gapped", "github-actions", "compiled", "publish-privately", "serve", "sglang",
+    "vllm",
 )  # fmt: skip
 PAGES = tuple(ROOT / "docs/how-to" / f"{topic}.md" for topic in TOPICS)
 
@@ -62,6 +63,38 @@ def test_a_failure_keeps_the_pod_from_starting(registry: Path, tools: Path, tmp_
     with pytest.raises(AssertionError, match="has no artifact"):
         node.run(other)
     node.run({**other, "command": [*other["command"], "--optional"]})
+
+
+# SGLang
+
+
+def test_sglang_in_an_image(registry: Path, tools: Path, tmp_path: Path) -> None:
+    """But for its base: what fits is fetched, and the last line ends the build where nothing does."""
+    (tools / "python3").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (tools / "python3").chmod(0o755)
+    root = tmp_path / "image"
+    env = {"ARCH": "sm_120", "GDN_AOT_REPO": str(registry), "GDN_AOT_REVISION": "v1"}
+    env["GDN_AOT_HOME"] = str(root / "opt/gdn-aot")
+    lines = instructions(EXAMPLES / "sglang/Dockerfile")
+    assert {rest.partition("=")[0] for word, rest in lines if word == "ARG"} == {"BASE", *env} - {"GDN_AOT_HOME"}
+    runs = [re.sub(r"--mount=\S+ *", "", rest) for word, rest in lines if word == "RUN"]
+    assert ("ENV", "GDN_AOT_HOME=/opt/gdn-aot") in lines
+    for run in runs:
+        shell(run.replace("=/tmp/", f"={root}/"), tools, root, env)
+    served(root / "opt/gdn-aot", tmp_path)
+    with pytest.raises(AssertionError, match="no artifact in the store"):
+        shell(runs[-1], tools, root, {**env, "GDN_AOT_HOME": str(root / "other")})
+
+
+def test_sglang_in_a_pod(registry: Path, tools: Path, tmp_path: Path) -> None:
+    ((_, pod),) = pods(EXAMPLES / "sglang/deployment.yaml")
+    node = Node(tmp_path / "node", tools, {"GDN_AOT_REPO": str(registry)})
+    (first,), (server,) = pod["initContainers"], pod["containers"]
+    assert first["image"] == server["image"]
+    node.run({**first, "command": ["sm_120" if word == "sm_90" else word for word in first["command"]]})
+    assert node.env(server)["GDN_AOT_HOME"] == str(node.root / "artifacts")
+    served(node.root / "artifacts", tmp_path)
+    node.run({**first, "command": ["sm_100" if word == "sm_90" else word for word in first["command"]]})
 
 
 # Air-gapped

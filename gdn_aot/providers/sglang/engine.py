@@ -1,7 +1,7 @@
 """Which of SGLang's GDN kernels it launches on a card only if told to: where it takes FlashInfer by its own choice.
 
-Read in SGLang's sources (``_handle_linear_attn_backend``, ``flashinfer_gdn_prefill_default``) of 0.5.11 to 0.5.18 and
-0.5.20 to 0.5.23; nothing of SGLang is imported.
+Read in SGLang's sources (``_handle_linear_attn_backend``, ``flashinfer_gdn_prefill_default``,
+``GDNKernelDispatcher``) of 0.5.11 to 0.5.18 and 0.5.20 to 0.5.23; nothing of SGLang is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from gdn_aot.providers.vllm.engine import Condition
 _PREFILL = "chunk_delta_h|chunk_fwd|chunk_intra|chunk_o|chunk_scaled_dot_kkt|cumsum|solve_tril|wy_fast"
 """Last parts of the modules whose kernels make the chunked prefill. What comes before and after them (convolution,
 splitting, gates, L2 norm, gated norm) is Triton's whatever the prefill is."""
-_DECODE = "fused_recurrent|fused_sigmoid_gating_recurrent"
+_UPDATE = "fused_sigmoid_gating_recurrent"
+"""Of verification of drafts, and of decode where it is not packed."""
+_DECODE = f"fused_recurrent|{_UPDATE}"
 _WITH_BF16 = 10
 """Major compute capability on which SGLang takes FlashInfer for states in bfloat16."""
 _FIRST_WITH_PREFILL = {9: (0, 5, 20), _WITH_BF16: (0, 5, 16)}
@@ -38,11 +40,17 @@ def conditions(
             "--linear-attn-prefill-backend triton, and else, it launches these"
         )
         found.append(Condition(kernels=prefill, reason=reason))
-    decode = _of(_DECODE, kernels)
+    decode, update = _of(_DECODE, kernels), _of(_UPDATE, kernels)
+    if update and found and major != _WITH_BF16:
+        reason = (
+            "Where SGLang takes FlashInfer for prefill it takes it for verification of drafts too; with "
+            "--linear-attn-verify-backend triton, and else, it launches these"
+        )
+        found.append(Condition(kernels=update, reason=reason))
     if decode and major == _WITH_BF16:
         reason = (
-            "SGLang takes FlashInfer for decode on this card with --mamba-ssm-dtype bfloat16; with "
-            "--linear-attn-decode-backend triton, and with other states, it launches these"
+            "SGLang takes FlashInfer for decode and verification of drafts on this card with --mamba-ssm-dtype "
+            "bfloat16; with --linear-attn-decode-backend triton, and with other states, it launches these"
         )
         found.append(Condition(kernels=decode, reason=reason))
     return tuple(found)
