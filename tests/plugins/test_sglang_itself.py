@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import factory
 import pytest
-from builds import Built
+
+from gdn_aot.catalogue.providers import PROVIDERS
 
 PYTHON = os.environ.get("GDN_AOT_TEST_SGLANG", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="GDN_AOT_TEST_SGLANG names no Python that has SGLang")
@@ -113,10 +115,13 @@ print(json.dumps([sorted(owners), [type(finder).__module__ for finder in sys.met
     assert len(ours(err)) == 1, ours(err)
 
 
-def test_a_scheduler_that_sglang_spawns_has_it_before_it_reads_its_arguments(
-    sglang: Any, sm_90: Built, tmp_path: Path
-) -> None:
+@pytest.mark.skipif("sglang" not in PROVIDERS, reason="no provider builds for SGLang")
+def test_a_scheduler_that_sglang_spawns_has_it_before_it_reads_its_arguments(sglang: Any, tmp_path: Path) -> None:
     """By then it has imported its kernels; the class that measures memory is watched all the same."""
+    find = "from importlib.metadata import version; print(json.dumps([version('sglang'), version('triton')]))"
+    (version, triton), _ = sglang(find)
+    module = "sglang.kernels.ops.attention.fla.chunk_o"
+    artifact = factory.write_of("sglang", version, module, tmp_path, triton=triton)
     (tmp_path / "site/arguments.py").write_text(SCHEDULER)
     code = f"""
 import multiprocessing
@@ -128,7 +133,7 @@ process = multiprocessing.get_context("spawn").Process(target=run_scheduler_proc
 process.start(); process.join()
 print(json.dumps([process.exitcode, json.load(open(answer))]))
 """
-    (status, (read, active, watched)), err = sglang(code, GDN_AOT_ARTIFACT=str(sm_90.path))
+    (status, (read, active, watched)), err = sglang(code, GDN_AOT_ARTIFACT=str(artifact))
     assert (status, active, watched) == (0, True, True), err
     assert read
 

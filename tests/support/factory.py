@@ -174,14 +174,27 @@ def write(path: Path) -> Path:
 
 def write_placed(path: Path, version: str, placed: Sequence[tuple[Placement, str]], *, triton: str = "3.6.0") -> Path:
     """Write an artifact of a version of vLLM that has files to put in place, with what they hold; see `write`."""
+    module = "vllm.model_executor.layers.fla.ops.chunk_o"
+    return write_of("vllm", version, module, path, triton=triton, placed=placed)
+
+
+def write_of(
+    provider: str,
+    version: str,
+    module: str,
+    path: Path,
+    *,
+    triton: str = "3.6.0",
+    placed: Sequence[tuple[Placement, str]] = (),
+) -> Path:
+    """Write an artifact of another provider's version into a folder, with one kernel of a module."""
     plain = make_manifest()
-    kernel = replace(make_kernel(make_binary(CUBINS[0])), module="vllm.model_executor.layers.fla.ops.chunk_o")
     manifest = replace(
         plain,
-        identifier=f"vllm{version}-triton{triton}-sm_120",
+        identifier=f"{provider}{version}-triton{triton}-sm_120",
         triton=replace(plain.triton, version=triton),
-        provider=replace(plain.provider, name="vllm", distribution="vllm", version=version),
-        kernels=(kernel,),
+        provider=replace(plain.provider, name=provider, distribution=provider, version=version),
+        kernels=(replace(make_kernel(make_binary(CUBINS[0])), module=module),),
         placed=tuple(m.PlacedFile(**asdict(file), blob=sha256(text.encode())) for file, text in placed),
     )
     blobs = {sha256(data): data for data in (LICENSE, CUBINS[0], *(text.encode() for _, text in placed))}
