@@ -4,6 +4,7 @@ Needs an interpreter that has SGLang, named by ``GDN_AOT_TEST_SGLANG``; SGLang n
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,22 @@ def test_sglang_calls_it_before_any_kernel_is_imported(sglang: Any) -> None:
     (line,) = ours(err)
     assert line.startswith("gdn-aot: no artifact in the store")
     assert "gdn-aot fetch installs one that is published" in line
+
+
+def test_lines_have_the_form_that_sglang_gives_its_own(sglang: Any) -> None:
+    """Once a process has set its logging up; with another level they are left out."""
+    code = """
+from types import SimpleNamespace
+from gdn_aot.serving import log
+from sglang.srt.utils import configure_logger
+load_plugins()
+for level in ("info", "error"):
+    configure_logger(SimpleNamespace(log_level=level), prefix=" TP0")
+    log.notice(f"said at level {level}")
+print(json.dumps(None))
+"""
+    _, line = ours(sglang(code)[1])
+    assert re.fullmatch(r"\[\d{4}-\d\d-\d\d [\d:]{8} TP0\] gdn-aot: said at level info", line)
 
 
 def test_each_call_of_sglang_is_one_installation(sglang: Any) -> None:
