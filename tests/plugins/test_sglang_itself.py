@@ -141,11 +141,13 @@ def test_a_scheduler_that_sglang_spawns_has_it_before_it_reads_its_arguments(sgl
     artifact = factory.write_of("sglang", version, module, tmp_path, triton=triton)
     (tmp_path / "site/arguments.py").write_text(SCHEDULER)
     code = f"""
-import multiprocessing
+import inspect, multiprocessing
 from arguments import Arguments
 from sglang.srt.managers.scheduler import run_scheduler_process
 answer = {str(tmp_path / "answer.json")!r}
-given = (Arguments(answer), None, 0, 0, 0, 0, 0, 0, None, None)
+parameters = inspect.signature(run_scheduler_process).parameters.values()
+wanted = [one.name for one in parameters if one.default is one.empty]
+given = [Arguments(answer) if name == "server_args" else 0 for name in wanted]
 process = multiprocessing.get_context("spawn").Process(target=run_scheduler_process, args=given)
 process.start(); process.join()
 print(json.dumps([process.exitcode, json.load(open(answer))]))
