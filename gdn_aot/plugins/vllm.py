@@ -6,8 +6,6 @@ the short-lived one that inspects a model. Nothing of vLLM is imported here.
 
 from __future__ import annotations
 
-import os
-
 from gdn_aot.plugins import engine
 
 WORKER = "vllm.v1.worker.gpu_worker"
@@ -36,12 +34,16 @@ def register() -> None:
 def _register() -> None:
     state = engine.install(_LOGGER)
     from gdn_aot.serving import loader, log
+    from gdn_aot.serving.settings import asked
 
-    if os.environ.get("GDN_AOT_START_REPORT"):
+    if asked("GDN_AOT_START_REPORT"):
         from gdn_aot.plugins import vllm_compiles
 
-        if vllm_compiles.asked():
-            vllm_compiles.watch()
+        vllm_compiles.watch()
+    if asked("GDN_AOT_FIRST_REQUEST"):
+        from gdn_aot.plugins import vllm_first
+
+        loader.after_import(vllm_first.CORE, vllm_first.watch)
     if not state.active:
         return
     line = engine.line(state)

@@ -6,13 +6,11 @@ Asked for by ``GDN_AOT_START_REPORT=1``, with and without an artifact; ``gdn-aot
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from typing import Any
 
 from gdn_aot._text import plural, shown
 from gdn_aot.serving import loader, log
-from gdn_aot.serving.settings import read_settings
 
 VARIABLE = "GDN_AOT_START_REPORT"
 WORKER = "vllm.v1.worker.gpu_worker"
@@ -24,12 +22,6 @@ _NAMED = 5
 
 _compiled: dict[tuple[bool, str], list[float]] = {}
 """(of the GDN layer, name of the kernel) -> seconds of each binary."""
-
-
-def asked() -> bool:
-    """Say whether the environment asks for the line, and has not switched everything off."""
-    wanted = os.environ.get(VARIABLE, "").strip().lower() in {"1", "true", "yes", "on"}
-    return wanted and read_settings([]).enabled
 
 
 def watch() -> None:

@@ -66,3 +66,8 @@ def _flag(name: str, default: bool, problems: list[str]) -> bool:
     if text and text not in _FLAGS:
         problems.append(f"{name}={text} is neither 0 nor 1; using {int(default)}")
     return _FLAGS.get(text, default)
+
+
+def asked(name: str) -> bool:
+    """Say whether a variable asks for something by ``1``, and ``GDN_AOT`` has not switched everything off."""
+    return _flag(name, False, []) and _flag("GDN_AOT", True, [])

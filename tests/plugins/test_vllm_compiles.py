@@ -9,7 +9,7 @@ import pytest
 from gdn_aot.doctor.start import read_start
 from gdn_aot.plugins import vllm_compiles
 from gdn_aot.providers.vllm.engine import is_of_layer
-from gdn_aot.serving import log
+from gdn_aot.serving import log, settings
 
 LAYER = "vllm.model_executor.layers"
 
@@ -97,7 +97,7 @@ def test_a_worker_that_is_not_known(said: list[str], monkeypatch: pytest.MonkeyP
 )
 def test_who_asks(monkeypatch: pytest.MonkeyPatch, value: str, *, asked: bool) -> None:
     monkeypatch.setenv(vllm_compiles.VARIABLE, value)
-    assert vllm_compiles.asked() == asked
+    assert settings.asked(vllm_compiles.VARIABLE) == asked
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,40 @@ def _names(file: str) -> Counter[str]:
 def _of_gdn(name: str) -> bool:
     words = ("chunk_", "causal_conv1d", "fused_post_conv", "layer_norm_fwd", "merge_16x16", "recompute_w", "recurrent")
     return any(word in name for word in words)
+
+
+def test_a_request_before_the_engine_is_ready_leaves_it_as_it_was(home: Path) -> None:
+    """vLLM's own engine core, with stand-ins for the card and the layers: what was taken is free, and it serves on."""
+    code = """
+import json
+from unittest import mock
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
+stub.activate(get_target("sm_90"))
+from gdn_aot.providers.vllm import workloads
+import vllm.utils.torch_utils
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.deployment import complete, read
+from gdn_aot.plugins import vllm_first
+from gdn_aot.providers.vllm.whole.calls import Calls
+from gdn_aot.providers.vllm.whole.engine import engine
+from gdn_aot.triton_internals import interception, kernel_name
+text = "card=NVIDIA H200,max_model_len=4096,max_num_batched_tokens=512,max_num_seqs=16"
+launched, seeds = [], []
+with engine(complete(read(text), "m", find_model("qwen3-next-80b-a3b").config)) as made:
+    core = made.core
+    blocks = lambda: core.scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+    before = blocks()
+    with interception.intercept(lambda *_: None, lambda jit, *_: launched.append(kernel_name(jit))), \
+            mock.patch.object(vllm.utils.torch_utils, "set_random_seed", seeds.append):
+        vllm_first.answer(core)
+    after = blocks(), len(core.scheduler.requests), len(made.runner.requests), bool(core.batch_queue)
+    name, run = next(pair for pair in Calls(made).calls() if pair[0].startswith("steps("))
+    with interception.intercept(lambda *_: None, lambda *_: None):
+        run()
+print(json.dumps([before, after, seeds, sorted({name.rpartition(":")[2] for name in launched})]))
+"""
+    before, after, seeds, launched = python(code, home=home)
+    assert after == [before, 0, 0, False]
+    assert seeds == [0]
+    assert {"_compute_slot_mapping_kernel", "_zero_kv_blocks_kernel"} <= {*launched}
