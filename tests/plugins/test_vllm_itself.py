@@ -108,6 +108,24 @@ print(json.dumps([
     assert vllm(code, GDN_AOT_START_REPORT="1")[0] == [True, "gdn_aot.triton_internals.timing"]
 
 
+def test_the_engine_core_answers_requests_first_if_that_is_asked_for(vllm: Any) -> None:
+    """What is replaced of vLLM's engine core is there, and its ``__init__`` calls both, the second one last."""
+    code = """
+import inspect
+load_general_plugins()
+from vllm.v1.engine import core
+made = inspect.getsource(core.EngineCore.__init__)
+print(json.dumps([
+    hasattr(core.freeze_gc_heap, "__wrapped__"),
+    hasattr(core.EngineCore._initialize_kv_caches, "__wrapped__"),
+    made.index("load_general_plugins()") < made.index("self._initialize_kv_caches(") < made.index("self.step_fn =")
+    < made.index("    freeze_gc_heap()"),
+]))
+"""
+    assert vllm(code)[0] == [False, False, True]
+    assert vllm(code, GDN_AOT_FIRST_REQUEST="1")[0] == [True] * 3
+
+
 def test_the_example_serves(tmp_path: Path) -> None:
     """All but the engine: an artifact is published and fetched, vLLM's plugins say what it has, then it starts."""
     home, known, tools = tmp_path / "home", tmp_path / "known", tmp_path / "tools"
