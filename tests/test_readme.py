@@ -55,6 +55,15 @@ def test_figures_of_vllm_are_those_of_the_result(rows: dict[str, tuple[str, str]
     )
 
 
+def test_figures_of_warm_caches_are_those_of_the_results() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    fla, vllm = result("cold_start.json")["summary"], result("vllm_gdn.json")["summary"]
+    warm, served = (fla[case]["dense"]["first_ms"]["median"] for case in ("b", "e"))
+    said = f"a first prompt with FLA takes {warm:.0f} ms instead of {served:.1f} ms"
+    start = f"{vllm['c']['warm_up_seconds']:.2f} s instead of {vllm['d']['warm_up_seconds']:.2f} s"
+    assert f"With warm caches {said}, and the GDN part of a start of vLLM {start}" in text
+
+
 def test_a_tight_card_is_answered_as_the_result_says(rows: dict[str, tuple[str, str]]) -> None:
     found = result("gpu_tests_h200.json")["test_first_prefill_with_300_mib_left"]
     assert "OutOfMemoryError" in found["plain_first"]["error"]

@@ -22,5 +22,10 @@ done
 [ -e "$keys/keyring.json" ] || gdn-aot keys new --repo "$name" -o "$keys"
 gdn-aot publish "$dist"/*.tar.zst --repo "$repo" --key "$keys/signing.pem" --keyring "$keys/keyring.json" --create
 
-gdn-aot keys add "$keys/keyring.json" # what each server does once
+# What each server does: it adds the keyring once, and fetches. Here both are tried in a folder that goes again.
+server=$(mktemp -d)
+trap 'rm -rf "$server"' EXIT
+mkdir "$server/keys"
+export GDN_AOT_HOME="$server/home" GDN_AOT_KEYS="$server/keys"
+gdn-aot keys add "$keys/keyring.json"
 gdn-aot fetch "$@" --repo "$repo" --dry-run

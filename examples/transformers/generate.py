@@ -49,6 +49,11 @@ def main() -> int:
         if asked.model is not None:
             gdn_aot.preload(model=asked.model)  # the first request then waits for nothing
 
+    import importlib.util
+
+    if lacking := [name for name in ("torch", "transformers", "fla") if importlib.util.find_spec(name) is None]:
+        sys.stderr.write(f"not installed: {', '.join(lacking)}; pip install torch transformers fla-core\n")
+        return 1
     import torch
 
     if asked.device == "cuda" and not torch.cuda.is_available():

@@ -7,6 +7,10 @@ repo=$1
 shift
 log=${LOG:-start.log}
 
+python -c 'import vllm' 2>/dev/null || {
+    echo "vLLM is not installed in the environment of $(command -v python): activate the one that has it" >&2
+    exit 1
+}
 gdn-aot fetch --repo "$repo" ${ARCH:+--arch "$ARCH"} --provider vllm --optional
 # vLLM finds the plugin by itself; this line shows here, before a model is loaded, what every process of it will say.
 python -c 'from vllm.plugins import load_general_plugins; load_general_plugins()'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,12 @@ def tuning_root(given: Path | None, beside: Path = RECORDS) -> Path | None:
         raise UsageError(f"--tuning {given} is not a directory", hint="leave it out to build with default choices")
     usual = beside / "tuning"
     return given or (usual if is_folder(usual) else None)
+
+
+def installed_records(kind: str) -> Path | None:
+    """Return the directory of records, ``tuning`` or ``numerics``, that came with this package: a clone or a wheel."""
+    places = Path(__file__).parents[2] / "artifacts", Path(sysconfig.get_path("data")) / "share/gdn-aot"
+    return next((place / kind for place in places if is_folder(place / kind)), None)
 
 
 def check_output(directory: Path) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from gdn_aot.errors import GdnAotError
 
+LIVE: list[Callable[[], None]] = []
+"""Clears the line that a command rewrites on the terminal, if there is one: see `_progress`."""
 _UNPRINTABLE = re.compile(r"[^\n -~]+")
 """Runs of characters that may have to be escaped in JSON, which has escaped the others itself."""
 _MOST_REASONS = 20
@@ -58,14 +60,21 @@ def conclude(document: dict[str, Any], error: GdnAotError | None, *, as_json: bo
         raise error
 
 
+def _clear() -> None:
+    for clear in LIVE:
+        clear()
+
+
 def out(text: str) -> None:
     """Write lines of data to stdout, in which text that is not ours steers no terminal."""
+    _clear()
     click.echo(printable(text, "\n"))
 
 
 def out_path(path: str | PathLike[str]) -> None:
     """Write a path to stdout: what a program reads has the very bytes of it."""
     text = os.fspath(path)
+    _clear()
     if sys.stdout.isatty():
         out(printable(text))
         return
@@ -82,6 +91,7 @@ def note(text: str) -> None:
     colour = {"Error": "red", "Hint": "yellow", "Warning": "yellow"}.get(word)
     if colour and colon and "NO_COLOR" not in os.environ:
         text = click.style(f"{word}:", fg=colour, bold=True) + rest
+    _clear()
     click.echo(text, err=True)
 
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gdn_aot._text import duration, printable
-from gdn_aot.cli._output import note
+from gdn_aot.cli._output import LIVE, note
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -71,15 +71,22 @@ class Progress:
         sys.stderr.flush()
         self._shown = len(line)
 
+    def _clear(self) -> None:
+        """Have what is written next begin a line of its own."""
+        if self._live and self._shown:
+            sys.stderr.write("\r" + " " * self._shown + "\r")
+            sys.stderr.flush()
+            self._shown = 0
+
     def __enter__(self) -> Self:
+        LIVE.append(self._clear)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live and self._shown:
-            sys.stderr.write("\r" + " " * self._shown + "\r")
-            sys.stderr.flush()
+        LIVE.remove(self._clear)
+        self._clear()
 
 
 def _columns() -> int:

@@ -18,6 +18,7 @@ from gdn_aot.cli._deployment import selected_deployment
 from gdn_aot.cli._job import (
     captured_archs,
     check_output,
+    installed_records,
     make_job,
     selected_captures,
     selected_shapes,
@@ -142,6 +143,7 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, allow_spills: bool
         for built in pipeline.build(replace(job, executor=work), targets, progress.update):
             finished.append(built)
             _report(built)
+    _warn_of_defaults(job, finished)
     failures = [(built, failure) for built in finished for failure in built.choices.failures]
     if failures and not keep_going:
         lines = [f"  {built.target}: {_failed(failure)}" for built, failure in failures]
@@ -256,9 +258,12 @@ def _report(built: Built) -> None:
         note(f"{built.target}: not packed, {why} ({times(built.seconds)})")
         return
     kernels = built.manifest.kernels
+    found = _provenance(built.manifest)
     note(
-        f"{built.target}: {len(kernels)} kernels, {sum(len(k.choices) for k in kernels)} choices, "
-        f"{sum(len(k.binaries) for k in kernels)} binaries in {built.path.stat().st_size / 1024:.0f} KiB; "
+        f"{built.target}: {plural(len(kernels), 'kernel')}, {plural(found.total(), 'choice')}"
+        f"{' (' * bool(found)}{', '.join(f'{count} {name}' for name, count in found.items())}{')' * bool(found)}, "
+        f"{plural(sum(len(k.binaries) for k in kernels), 'binary', 'binaries')} "
+        f"in {built.path.stat().st_size / 1024:.0f} KiB; "
         f"compiled {built.run.compiled} ({times(built.seconds)})"
     )
     for failure in built.choices.failures[:_SHOWN_FAILURES]:
@@ -269,6 +274,19 @@ def _report(built: Built) -> None:
         note(f"  not covered: {gap.kernel}: {gap.reason}")
 
 
+def _provenance(manifest: Manifest) -> Counter[str]:
+    """Return how many choices come from where."""
+    return Counter(choice.provenance for kernel in manifest.kernels for choice in kernel.choices)
+
+
+def _warn_of_defaults(job: Job, finished: list[Built]) -> None:
+    """Say that no choice was measured, as no tuning records were there to be asked."""
+    if job.tuning_root is None and any(built.manifest and _provenance(built.manifest) for built in finished):
+        place = installed_records("tuning")
+        where = f"--tuning {place} has some" if place else "--tuning names their directory"
+        note(f"Warning: there were no tuning records, so no choice was measured; {where}")
+
+
 def _failed(failure: Failure) -> str:
     return f"{failure.kernel} with {failure.candidate}: {failure.message}"
 
@@ -277,7 +295,7 @@ def _artifact(manifest: Manifest, path: Path, built: Built) -> dict[str, Any]:
     from gdn_aot.artifact.manifest import Provenance
 
     kernels = manifest.kernels
-    provenance = Counter(choice.provenance for kernel in kernels for choice in kernel.choices)
+    provenance = _provenance(manifest)
     return {
         "path": str(path),
         "identifier": manifest.identifier,

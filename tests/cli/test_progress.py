@@ -14,7 +14,7 @@ from helpers import ROOT, TIMEOUT
 from gdn_aot._text import duration
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.building.coverage import built_shapes, cover
-from gdn_aot.cli import _progress
+from gdn_aot.cli import _output, _progress
 
 
 class Terminal(io.StringIO):
@@ -60,6 +60,15 @@ def test_a_terminal_shows_what_is_left(monkeypatch: pytest.MonkeyPatch, clock: C
     assert lines[4] == "build packing"
     assert lines[5].endswith("0/10 compiling the next")
     assert lines[6:] == ["", ""]
+
+
+def test_what_is_said_meanwhile_begins_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", shown := Terminal())
+    with _progress.Progress("build") as progress:
+        progress.update(0, 0, "packing")
+        _output.note("sm_90: packed")
+    assert shown.getvalue().split("\r") == ["", "build packing", " " * 13, "sm_90: packed\n"]
+    assert _output.LIVE == []
 
 
 def test_a_log_gets_a_line_twice_a_minute(
