@@ -4,21 +4,25 @@ PIP_ARGS ?=
 ARCH     ?= sm_120
 MODEL    ?= qwen3.5-9b
 VLLM     ?= 0.24.0
+SGLANG   ?= 0.5.17
 
 BIN      := .venv/bin
 VENVV    := .venv-vllm-$(VLLM)
 BINV     := $(VENVV)/bin
+VENVS    := .venv-sglang-$(SGLANG)
+BINS     := $(VENVS)/bin
 STAMP    := .venv/.installed
 CALLERS  := 5.17.0 5.24.0
 TRITONS  := 37 38
 STAMPT   := $(TRITONS:%=.triton%/.installed)
 STAMPST  := $(CALLERS:%=.transformers-%/.installed)
 STAMPV   := $(VENVV)/.installed
+STAMPS   := $(VENVS)/.installed
 PYTEST   := $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 INSTALL  := -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help venv test nightly lint types unit triton37 triton38 vllm docs demo clean
+.PHONY: help venv test nightly lint types unit triton37 triton38 vllm sglang docs demo clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## */  \1\t/' | expand -t 14
@@ -46,9 +50,15 @@ $(STAMPV): pyproject.toml constraints/vllm-$(VLLM).txt gdn_aot/triton_internals/
 	$(BINV)/python $(INSTALL) --no-deps -e .
 	@touch $@
 
+$(STAMPS): pyproject.toml constraints/sglang-$(SGLANG).txt gdn_aot/triton_internals/_launch.c gdn_aot/triton_internals/_driver.h
+	test -x $(BINS)/python || $(PYTHON) -m venv $(VENVS)
+	$(BINS)/python $(INSTALL) --no-deps -r constraints/sglang-$(SGLANG).txt
+	$(BINS)/python $(INSTALL) --no-deps -e .
+	@touch $@
+
 test: lint types unit triton37 triton38  ## what protects a commit: lint, types and tests, with each version of Triton
 
-nightly: lint types $(STAMPST)  ## every test that needs neither a GPU nor vLLM, tests/nightly among them; nothing is kept from runs before
+nightly: lint types $(STAMPST)  ## every test that needs neither a GPU nor an engine, tests/nightly among them; nothing is kept from runs before
 	env -u GDN_AOT_TEST_CACHE $(PYTEST) tests
 	env -u GDN_AOT_TEST_CACHE $(MAKE) triton37 triton38
 
@@ -78,6 +88,9 @@ vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; V
 docs: $(STAMP)  ## the site of the documents, in site/: open site/index.html; its search needs python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+sglang: $(STAMPS)  ## provider of SGLang, in an environment of its own; SGLANG=0.5.17 (not part of make test)
+	$(BINS)/python -m pytest tests/providers/test_sglang.py
+
 headline = @printf '\n== %s of 9: %s\n   %s\n' $(1) '$(2)' '$(3)'
 
 THERE = GDN_AOT_HOME=$(CURDIR)/.demo/home GDN_AOT_KEYS=$(CURDIR)/.demo/known $(BIN)/gdn-aot
@@ -106,5 +119,5 @@ demo: $(STAMP)  ## without a GPU or a network: build, sign, publish, fetch, seed
 	@$(THERE) doctor || true
 
 clean:  ## remove environments, caches and what make demo built
-	rm -rf .venv .triton37 .triton38 .transformers-* .venv-vllm .venv-vllm-* .demo build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .triton37 .triton38 .transformers-* .venv-vllm .venv-vllm-* .venv-sglang-* .demo build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,11 @@
-"""Every release of vLLM: what the provider traces of it, which kernels it shares with others, what serves it. No GPU.
+"""Every release of an engine: what the provider traces of it, which kernels it shares with others, what serves it.
 
     python benchmarks/releases.py trace                              adds a row to benchmarks/results/releases.json
     python benchmarks/releases.py coverage RELEASE FILE ARTIFACT    adds what gdn-aot coverage --json said there
     python benchmarks/releases.py page                              docs/reference/vllm-releases.md
 
-``trace`` imports the vLLM that ``PYTHONPATH`` or the environment has: an unpacked wheel is enough, as its compiled
+Without a GPU. ``--engine sglang`` is for SGLang: sglang_releases.json and docs/reference/sglang-releases.md.
+``trace`` imports the engine that ``PYTHONPATH`` or the environment has: an unpacked wheel is enough, as its compiled
 extensions are not loaded. Rows of other releases stay. All of them end with ``page``.
 """
 
@@ -14,17 +15,15 @@ import argparse
 import hashlib
 import importlib.metadata
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import RESULTS, ROOT, load, machine, save
 
-OUT = RESULTS / "releases.json"
-PAGE = ROOT / "docs" / "reference" / "vllm-releases.md"
-MODELS = ("qwen3.5-9b", "qwen3-next-80b-a3b", "olmo-hybrid-7b")
 TARGET = "sm_90"
 _DIGITS = 16
-_HEAD = """# Releases of vLLM
+_VLLM = """# Releases of vLLM
 
 This page says which artifact serves which release of vLLM. `python benchmarks/releases.py` makes it from the wheels of
 each release, traced for sm_90 without tensor parallelism (TP 1), with {models}.
@@ -45,8 +44,58 @@ each release, traced for sm_90 without tensor parallelism (TP 1), with {models}.
 """
 
 
-def trace() -> dict[str, Any]:
-    """Trace the installed release."""
+_SGLANG = """# Releases of SGLang
+
+Made by `python benchmarks/releases.py --engine sglang` from the wheels of each release, traced for sm_90 at TP 1 with
+{models}, with PyTorch 2.13.0 for the CPU and the Triton that the release's own PyTorch asks for. Releases with one
+letter have the same kernels, with the same launch keys and candidates: one artifact serves them all, since the loader
+decides by the source of the kernels ([0028](../adr/0028-fit-by-source.md)). *As before* counts the kernels whose source
+files, texts and globals are those of the release above that was traced. *Calls traced* are those of each model in turn.
+*Random steps* were replayed against artifacts for Qwen3-Next-80B, Qwen3.5-9B and 35B-A3B at TP 1, 2, 4, 8 and 16:
+launches, of which all found their binary where no miss is named.
+
+| release | Triton | kernels | as before | calls traced | served by | random steps |
+|---|---|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine whose releases are listed."""
+
+    name: str
+    models: tuple[str, ...]
+    file: str
+    head: str
+
+    @property
+    def out(self) -> Path:
+        """Where the rows are kept."""
+        return RESULTS / self.file
+
+    @property
+    def page(self) -> Path:
+        """The page that is made of them."""
+        return ROOT / "docs" / "reference" / f"{self.name}-releases.md"
+
+
+_QWEN = ("qwen3.5-9b", "qwen3-next-80b-a3b")
+ENGINES = {
+    "vllm": Engine("vllm", (*_QWEN, "olmo-hybrid-7b"), "releases.json", _VLLM),
+    "sglang": Engine("sglang", _QWEN, "sglang_releases.json", _SGLANG),
+}
+
+
+def trace(engine: Engine) -> dict[str, Any]:
+    """Trace the installed release, or say what it fails with."""
+    asked = {"triton": importlib.metadata.version("triton"), "torch": _torch(engine.name)}
+    try:
+        return {**asked, **_traced(engine)}
+    except Exception as error:  # noqa: BLE001 - whatever an old release does
+        return {**asked, "failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+
+
+def _traced(engine: Engine) -> dict[str, Any]:
     import logging
 
     from gdn_aot.catalogue.models import find_model
@@ -59,12 +108,12 @@ def trace() -> dict[str, Any]:
     from gdn_aot.compiling import worker
     from gdn_aot.providers import load as load_provider
 
-    module = load_provider("vllm")
+    module = load_provider(engine.name)
     found: dict[str, Any] = {}
     keys, kernels = [], {}
-    for name in MODELS:
+    for name in engine.models:
         request = {
-            "provider": "vllm",
+            "provider": engine.name,
             "target": TARGET,
             "ptxas": "",
             "shapes": [vars_of(find_model(name).shape(1))],
@@ -83,8 +132,6 @@ def trace() -> dict[str, Any]:
         keys += sorted(f"{made.kernels[one.kernel].name} {one.key}" for one in made.launches)
         keys += sorted(f"{made.key_of(one)} {[*map(str, one.candidates)]}" for one in made.tunings)
     return {
-        "triton": importlib.metadata.version("triton"),
-        "torch": _torch(),
         "models": found,
         "kernels": dict(sorted(kernels.items())),
         "keys": _digest("\n".join(keys)),
@@ -98,8 +145,8 @@ def vars_of(record: Any) -> dict[str, Any]:
     return asdict(record)
 
 
-def _torch() -> str:
-    asked = importlib.metadata.requires("vllm") or []
+def _torch(distribution: str) -> str:
+    asked = importlib.metadata.requires(distribution) or []
     return next(one.partition("==")[2].partition(";")[0].strip() for one in asked if one.startswith("torch=="))
 
 
@@ -123,17 +170,21 @@ def letters(rows: dict[str, Any]) -> dict[str, str]:
     return {
         release: known.setdefault((row["triton"], str(row["kernels"]), row["keys"]), chr(ord("A") + len(known)))
         for release, row in rows.items()
+        if "kernels" in row
     }
 
 
-def page(document: dict[str, Any]) -> str:
+def page(engine: Engine, document: dict[str, Any]) -> str:
     """Return the page."""
     rows = document["rows"]
     letter = letters(rows)
     newest = {kind: release for release, kind in letter.items()}
-    text = _HEAD.format(models=", ".join(MODELS))
+    text = engine.head.format(models=", ".join(engine.models))
     before: dict[str, str] = {}
     for release, row in rows.items():
+        if "failed" in row:
+            text += f"| {release} | {row['triton']} | - | - | not traced: {row['failed']} | - | - |\n"
+            continue
         kernels = row["kernels"]
         same = sum(before.get(name) == digest for name, digest in kernels.items())
         calls = "; ".join(_calls(name, one) for name, one in row["models"].items())
@@ -144,7 +195,7 @@ def page(document: dict[str, Any]) -> str:
             letter[release],
             f"{same} of {len(kernels)}" if before else "-",
             calls,
-            f"vllm{served}-triton{row['triton']}",
+            f"{engine.name}{served}-triton{row['triton']}",
             _steps(row.get("coverage")),
         )
         text += f"| {' | '.join(cells)} |\n"
@@ -160,7 +211,9 @@ def _calls(name: str, one: dict[str, Any]) -> str:
     return f"{one['calls']}" + (f" ({one['refused']} kinds)" if one["refused"] else "")
 
 
-def _steps(found: dict[str, Any] | None) -> str:
+def _steps(found: dict[str, Any] | list[dict[str, Any]] | None) -> str:
+    if isinstance(found, list):
+        return "; ".join(map(_steps, found))
     if found is None:
         return "-"
     of = f" with {found['artifact']}"
@@ -169,9 +222,14 @@ def _steps(found: dict[str, Any] | None) -> str:
     return f"{found['calls']}: {found['launches']}{misses}{refused}{of}"
 
 
+def _order(release: str) -> list[int]:
+    return [int(part) for part in release.replace("post", "").split(".")]
+
+
 def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=ENGINES, default="vllm")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("trace")
     replayed = commands.add_parser("coverage")
@@ -180,17 +238,22 @@ def main() -> None:
     replayed.add_argument("artifact")
     commands.add_parser("page")
     asked = parser.parse_args()
-    document = load(OUT) or {"machine": {}, "rows": {}}
+    engine = ENGINES[asked.engine]
+    document = load(engine.out) or {"machine": {}, "rows": {}}
     rows = document["rows"]
     if asked.command == "trace":
-        release = importlib.metadata.version("vllm")
-        rows[release] = {**trace(), **{name: one for name, one in rows.get(release, {}).items() if name == "coverage"}}
+        release = importlib.metadata.version(engine.name)
+        kept = {name: one for name, one in rows.get(release, {}).items() if name == "coverage"}
+        rows[release] = {**trace(engine), **kept}
         document["machine"] = machine("torch")
     elif asked.command == "coverage":
-        rows[asked.release]["coverage"] = covered(asked.file, asked.artifact)
-    document["rows"] = dict(sorted(rows.items(), key=lambda item: tuple(map(int, item[0].split(".")))))
-    save(OUT, document)
-    PAGE.write_text(page(document))
+        found = covered(asked.file, asked.artifact)
+        known = rows[asked.release].get("coverage", []) if engine.name == "sglang" else None
+        others = [one for one in known or [] if one["artifact"] != asked.artifact]
+        rows[asked.release]["coverage"] = found if known is None else [*others, found]
+    document["rows"] = dict(sorted(rows.items(), key=lambda item: _order(item[0])))
+    save(engine.out, document)
+    engine.page.write_text(page(engine, document))
 
 
 if __name__ == "__main__":

@@ -145,6 +145,16 @@ def _vllm(
     return ProviderVersion(version, status, made, triton, source=source, same_as=same_as, **more)
 
 
+def _sglang(
+    version: str, torch: str, triton: str, *, status: str = "known", checked: str = "traced", same_as: str = ""
+) -> ProviderVersion:
+    """Return a release of SGLang: its wheel asks for a release of torch, and that for one of Triton."""
+    source = f"its wheel asks for torch {torch}, which asks for triton {triton}"
+    if same_as:
+        checked += f"; its kernels are those of {same_as}"
+    return ProviderVersion(version, status, f"{checked}; Triton {triton}", triton, source=source, same_as=same_as)
+
+
 PROVIDERS: Mapping[str, ProviderInfo] = {
     "fla": ProviderInfo(
         name="fla",
@@ -218,6 +228,28 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
             _vllm("0.17.0", "2.10.0", "3.6.0", "; no OLMo-Hybrid", same_as="0.17.1"),
         ),
     ),
+    "sglang": ProviderInfo(
+        name="sglang",
+        distribution="sglang",
+        license="Apache-2.0",
+        package="sglang",
+        sizes={"Hg": "heads", "H": "v_heads", "K": "k_dim", "V": "v_dim"},
+        install="pip install sglang, or what constraints/sglang-0.5.17.txt says for a machine without a GPU",
+        paged=True,
+        catalogue_only="a shape does not say which layer of SGLang runs the model",
+        serve="python -m sglang.launch_server --model-path MODEL",
+        workloads=("prefill", "decode", "mixed", "speculative", "gated-norm"),
+        versions=(
+            _sglang("0.5.17", "2.11.0", "3.6.0", status="reference", checked="every test"),
+            _sglang("0.5.23", "2.14.1", "3.8.0", status="reference", checked="every test"),
+            _sglang("0.5.22", "2.14.1", "3.8.0"),
+            _sglang("0.5.21", "2.13.0", "3.7.1"),
+            _sglang("0.5.16", "2.11.0", "3.6.0"),
+            _sglang("0.5.15.post1", "2.11.0", "3.6.0"),
+            _sglang("0.5.15", "2.11.0", "3.6.0", same_as="0.5.15.post1"),
+            _sglang("0.5.14", "2.11.0", "3.6.0"),
+        ),
+    ),
 }
 
 
@@ -255,12 +287,17 @@ def nearest_releases(distribution: str, version: str) -> list[str]:
     None of a version that is not known itself.
     """
     release = version.partition("+")[0]
-    ordered = sorted((one.version for one in _releases(distribution)), key=lambda one: [*map(int, one.split("."))])
+    ordered = sorted((one.version for one in _releases(distribution)), key=_numbers)
     if release not in ordered:
         return []
     place = ordered.index(release)
     others = [one for one in range(len(ordered)) if one != place]
     return [ordered[one] for one in sorted(others, key=lambda one: (abs(one - place), -one))]
+
+
+def _numbers(version: str) -> list[int]:
+    """Return the numbers of a release, as ``0.5.15.post1``, that sort it."""
+    return [int(part.removeprefix("post")) for part in version.split(".")]
 
 
 def arch_word(target: str) -> str:

@@ -4,8 +4,8 @@ Three kinds, each bound to the kernel's source, whose digest is in the manifest:
 
 * one that the kernel's code does not use: its name is read nowhere in it, and the front end makes the same IR of it
   with several values
-* one that the provider wants to be an argument, if it is nothing but a factor of products, which means the same as an
-  argument, and the front end takes the kernel so
+* one that the provider wants to be an argument, if it is nothing but a factor of products and a side of comparisons
+  that decide on no branch, which mean the same with an argument, and the front end takes the kernel so
 * one that the provider declares, for the texts that were read for it
 """
 
@@ -117,7 +117,7 @@ class Relaxer:
                 yield Relaxed(argument, UNUSED, reason)
             elif (
                 argument in self._arguments
-                and _is_factor(tree, argument)
+                and _is_operand(tree, argument)
                 and self._is_taken(jit, specialization, argument)
             ):
                 yield Relaxed(argument, None, self._arguments[argument])
@@ -131,16 +131,24 @@ def _integers(jit: Any, specialization: Specialized) -> Iterator[tuple[str, int,
             yield names[path[0]], path[0], value
 
 
-def _is_factor(tree: ast.AST, name: str) -> bool:
-    """Say whether a name is read as a factor of products alone."""
-    factors = {
+def _is_operand(tree: ast.AST, name: str) -> bool:
+    """Say whether a name is read as a factor of products and a side of comparisons alone, none of them in a branch."""
+    nodes = list(ast.walk(tree))
+    tests = [node.test for node in nodes if isinstance(node, (ast.If, ast.IfExp, ast.While, ast.Assert))]
+    deciding = {id(node) for test in tests for node in ast.walk(test)}
+    sides = {
         id(side)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
-        for side in (node.left, node.right)
+        for node in nodes
+        for side in (
+            (node.left, node.right)
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+            else (node.left, *node.comparators)
+            if isinstance(node, ast.Compare) and id(node) not in deciding
+            else ()
+        )
     }
-    reads = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
-    return all(id(node) in factors for node in reads)
+    reads = [node for node in nodes if isinstance(node, ast.Name) and node.id == name]
+    return all(id(node) in sides for node in reads)
 
 
 def _same_ir(jit: Any, specialization: Specialized, argument: str, position: int, value: int) -> bool:

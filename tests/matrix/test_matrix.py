@@ -42,8 +42,11 @@ def test_the_published_matrix() -> None:
         if not release.same_as and release.version not in NOT_BUILT:
             made = (make_identifier("vllm", release.version, release.triton, name) for name in names)
             expected += [one for one in made if not one.endswith("sm_70")]
+    for version, triton in (("0.5.17", "3.6.0"), ("0.5.23", "3.8.0")):
+        made = (make_identifier("sglang", version, triton, name) for name in names)
+        expected += [one for one in made if not one.endswith(("sm_70", "sm_75"))]
     assert sorted(rows) == sorted(expected)
-    assert len(matrix.rows) == 20 + 14 * 9
+    assert len(matrix.rows) == 20 + 14 * 9 + 2 * 8
     assert {(row.table.models, row.table.tp, row.table.max_tokens) for row in matrix.rows} == {
         (("all",), (1, 2, 4, 8), 262144)
     }

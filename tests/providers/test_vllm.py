@@ -182,7 +182,7 @@ def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
 import torch
 from gdn_aot import triton_internals
 from gdn_aot.catalogue.providers import Limits
-from gdn_aot.providers.vllm.contentless import Contentless
+from gdn_aot.providers.contentless import Contentless
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.triton_internals import interception
 

@@ -7,8 +7,9 @@ import pytest
 
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits
+from gdn_aot.providers.norm_rows import norm_rows
 from gdn_aot.providers.vllm import steps as vllm_steps
-from gdn_aot.providers.vllm.steps import Deployment, Group, Step, norm_rows
+from gdn_aot.providers.vllm.steps import Deployment, Group, Step
 
 PLAIN = Deployment(state="auto", drafts=0)
 DRAFTED = Deployment(state="float32", drafts=2)

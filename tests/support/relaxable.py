@@ -46,3 +46,17 @@ def in_a_branch(x, NB: tl.constexpr):
     tl.store(x, 1.0)
     if NB > 1000:
         tl.store(x, 2.0)
+
+
+@triton.jit
+def as_a_bound(x, B: tl.constexpr):
+    """Guard a store with B."""
+    place = tl.load(x)
+    tl.store(x, 1.0, mask=(place >= 0) & (place < B))
+
+
+@triton.jit
+def as_a_bound_of_a_branch(x, B: tl.constexpr):
+    """Decide on a branch by B."""
+    if tl.program_id(0) < B:
+        tl.store(x, 1.0)

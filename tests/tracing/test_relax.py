@@ -33,6 +33,9 @@ def calls():
     for sized in (False, True):
         for size in (16, 32): relaxable.in_some_launches[(1,)](x, B=size, SIZED=sized)
     for bucket in (1, 2000): relaxable.in_a_branch[(1,)](x, NB=bucket)
+    for size in (16, 17, 99):
+        relaxable.as_a_bound[(1,)](x, B=size)
+        relaxable.as_a_bound_of_a_branch[(1,)](x, B=size)
 recorder.record(calls, (0, 0))
 every = [launch for launch in trace.launches if trace.kernels[launch.kernel].qualname == "every"]
 print(json.dumps({"said": said(), "keys": len(trace.tunings), "others": len(trace.launches) - len(every),
@@ -45,11 +48,11 @@ def test_what_a_kernel_does_not_use_and_what_it_only_computes_with(tmp_path: Pat
     got: Any = python(_OWN, SUPPORT, home=tmp_path)
     assert got["said"] == {
         "every": [["B", None, 1], ["NB", 1, 2]], "as_a_size": [], "as_a_divisor": [], "in_a_branch": [],
-        "in_some_launches": [["B", None, None]],
+        "in_some_launches": [["B", None, None]], "as_a_bound": [["B", None, None]], "as_a_bound_of_a_branch": [],
     }  # fmt: skip
     assert got["keys"] == 4, "autotune keys are those of the calls"
     assert sorted(got["every"]) == ["constexpr", "constexpr", "i32", "i32"], "two candidates, each with B=1 and any B"
-    assert got["others"] == 4 + 2 + 3, "one for any B, and one for each that is a size"
+    assert got["others"] == 4 + 2 + 3 + 1 + 3, "one for any B, and one for each that is a size or decides on a branch"
 
 
 _FLA = (

@@ -201,7 +201,8 @@ def test_every_night_all_tests_run() -> None:
     (schedule,) = found[True]["schedule"]
     assert re.fullmatch(r"\d+ \d+ \* \* \*", schedule["cron"])
     assert found["jobs"]["nightly"]["steps"][-1]["run"] == "make nightly PYTHON=python"
-    assert found["jobs"]["vllm"] == load(WORKFLOWS / "ci.yml")["jobs"]["vllm"]
+    for engine in ("vllm", "sglang"):
+        assert found["jobs"][engine] == load(WORKFLOWS / "ci.yml")["jobs"][engine]
 
 
 def test_make_has_the_targets_of_ci() -> None:
@@ -212,5 +213,5 @@ def test_make_has_the_targets_of_ci() -> None:
         for step in steps(WORKFLOWS / f"{file}.yml")
         if step.get("run", "").startswith("make ")
     ]
-    assert set(named) == {"lint", "types", '"$TARGET"', "vllm", "nightly", "docs"}
-    assert {"lint", "types", "unit", *OTHERS.values(), "vllm", "nightly", "docs"} <= set(targets)
+    assert set(named) == {"lint", "types", '"$TARGET"', "vllm", "sglang", "nightly", "docs"}
+    assert {"lint", "types", "unit", *OTHERS.values(), "vllm", "sglang", "nightly", "docs"} <= set(targets)

@@ -8,9 +8,6 @@ follows from the class alone: its attributes and the interfaces that it has.
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -22,12 +19,13 @@ from vllm.model_executor.models import registry
 
 from gdn_aot._files import file_sha256
 from gdn_aot.launches import Placement, SourceFile
-from gdn_aot.providers.vllm.reference import INTERLEAVED, OLMO
+from gdn_aot.providers.absent import without_images
+from gdn_aot.providers.engine_layer import INTERLEAVED
+from gdn_aot.providers.vllm.reference import OLMO
 from gdn_aot.providers.vllm.versions import QWEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from types import ModuleType
+    from collections.abc import Iterable, Iterator
 
     from gdn_aot.catalogue.models import ModelShape
 
@@ -46,7 +44,6 @@ _CLASSES = {
 }
 """Architectures by `ModelShape.layer`, those of drafts included, as the registries of 0.24.0 and 0.33.0 have them and
 ``vllm/config/speculative.py`` names those of drafts. A version need not have all."""
-_IMAGES = "torchvision"
 _OURS = "vllm."
 
 
@@ -97,38 +94,3 @@ def _sources(model: Any) -> tuple[SourceFile, ...]:
         files.update(file.parent.rglob("*.py"))
     site = Path(str(sys.modules["vllm"].__file__)).parent.parent
     return tuple(sorted(SourceFile(path=file.relative_to(site).as_posix(), sha256=file_sha256(file)) for file in files))
-
-
-class _Images(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds torchvision, which models import for their images and inspection uses nothing of."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Return a spec for torchvision and what is in it, else None."""
-        del path, target
-        wanted = fullname.partition(".")[0] == _IMAGES
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True) if wanted else None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        """Leave it to the import system."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Let the module have whatever is imported from it."""
-        module.__dict__["__getattr__"] = mock.MagicMock()
-
-
-@contextmanager
-def without_images() -> Iterator[None]:
-    """Let models be imported where torchvision is not installed, as where torch is that for the CPU."""
-    if importlib.util.find_spec(_IMAGES) is not None:
-        yield
-        return
-    finder = _Images()
-    sys.meta_path.append(finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if name.partition(".")[0] == _IMAGES]:
-            del sys.modules[name]

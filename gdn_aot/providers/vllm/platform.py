@@ -6,21 +6,16 @@ while it is imported, and cannot load these without the CUDA runtime. A Gated De
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from gdn_aot import triton_internals
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import ModuleType
+from gdn_aot.providers.absent import Absent
 
 _EXTENSION = re.compile(r"vllm\.(?:\w+\.)*\w*_C\w*|vllm\.cumem_allocator")
 _QUESTION = re.compile(r"torch\.ops\.(\w+)\.(\w*support(?:s|ed)\w*)\(")
@@ -29,28 +24,11 @@ _CALLED = ("fused_gdn_decode_post_conv_mtp",)
 """Operators of the extension ``_C`` that a Gated Delta Net layer calls, from 0.28 on: nothing stands in for each."""
 
 
-class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds vLLM's compiled extensions, as empty modules."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Return a spec for an extension, else None."""
-        del path, target
-        return importlib.machinery.ModuleSpec(fullname, self) if _EXTENSION.fullmatch(fullname) else None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        """Leave it to the import system."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Leave the module empty."""
-
-
 def prepare() -> None:
     """Make ``import vllm`` work under the stand-in driver; on a real device do nothing. Call before that import."""
-    if not triton_internals.stands_in() or any(isinstance(finder, _Absent) for finder in sys.meta_path):
+    if not triton_internals.stands_in() or any(isinstance(finder, Absent) for finder in sys.meta_path):
         return
-    sys.meta_path.insert(0, _Absent())
+    sys.meta_path.insert(0, Absent(_EXTENSION.fullmatch))
     package = importlib.util.find_spec("vllm")
     assert package is not None and package.submodule_search_locations  # noqa: S101, PT018
     text = (Path(package.submodule_search_locations[0]) / "_custom_ops.py").read_text(encoding="utf-8")

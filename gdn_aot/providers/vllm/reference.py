@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gdn_aot.providers import engine_layer
 from gdn_aot.providers.workload import there
 from gdn_aot.reference import formulas as reference
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from gdn_aot.providers.vllm.steps import Group, Step
     from gdn_aot.reference import Tensors
 
-INTERLEAVED = "qwen3-next"
 OLMO = "olmo-hybrid"
 
 
@@ -49,14 +49,14 @@ def _states_kept(step: Step, request: Group) -> int:
 
 def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor, states: torch.Tensor) -> Tensors:
     """Return what `results` should."""
-    x, b, a = _split(shape, inputs)
+    x, gate, b, a = engine_layer.split(shape, inputs)
     outs, kept_rows, kept_states = [], [], []
     start = 0
     for request, table in zip(step.requests, step.table, strict=True):
         span = slice(start, start + request.query)
         start += request.query
         before, rows = _window(step, request, windows[table[0]], x[span])
-        mixed = _convolution(inputs, x[span], before)
+        mixed = engine_layer.convolution(inputs, x[span], before)
         first = table[request.accepted - 1 if _is_speculated(step, request) else 0]
         state = states[first].double() if request.computed else torch.zeros_like(states[first]).double()
         out, after = _delta_rule(shape, step, request, inputs, (mixed, b[span], a[span]), state)
@@ -65,22 +65,8 @@ def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor
         kept_states.append(after)
     out = torch.cat(outs, 1)
     if step.deployment.fused:
-        gate = there(inputs, "projected")[..., x.shape[-1] :].unflatten(-1, out.shape[2:])
-        out = reference.gated_norm(out, gate, there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
+        out = reference.gated_norm(out, gate[None], there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
     return {"out": out, "window": torch.cat(kept_rows), "state": torch.cat(kept_states)}
-
-
-def _split(shape: ModelShape, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the inputs of the convolution ``[tokens, width]`` and the raw gates ``[tokens, v_heads]``."""
-    projected, ba = there(inputs, "projected")[0], there(inputs, "ba")[0]
-    if shape.layer != INTERLEAVED:
-        width = 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
-        return projected[:, :width], ba[:, : shape.v_heads], ba[:, shape.v_heads :]
-    group = shape.v_heads // shape.heads
-    sizes = [shape.k_dim, shape.k_dim, group * shape.v_dim, group * shape.v_dim]
-    q, k, v, _ = projected.unflatten(-1, (shape.heads, -1)).split(sizes, -1)
-    b, a = ba.unflatten(-1, (shape.heads, -1)).split([group, group], -1)
-    return torch.cat([part.flatten(1) for part in (q, k, v)], -1), b.flatten(1), a.flatten(1)
 
 
 def _window(step: Step, request: Group, page: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,12 +79,6 @@ def _window(step: Step, request: Group, page: torch.Tensor, x: torch.Tensor) -> 
     return before, torch.cat([before, x])[-3:]
 
 
-def _convolution(inputs: Tensors, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    whole = torch.cat([torch.zeros_like(before[:1]), before]).mT[None]
-    out, _ = reference.short_convolution(x[None], there(inputs, "weight"), whole, None)
-    return out[0].to(x.dtype)
-
-
 def _delta_rule(
     shape: ModelShape,
     step: Step,
@@ -109,10 +89,7 @@ def _delta_rule(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a request's output ``[1, tokens, v_heads, v_dim]`` and states ``[kept, v_heads, v_dim, k_dim]``."""
     mixed, b, a = parts
-    keys = shape.heads * shape.k_dim
-    q, k, v = mixed.split([keys, keys, shape.v_heads * shape.v_dim], -1)
-    q, k = (reference.normalized(part.unflatten(-1, (-1, shape.k_dim)))[None] for part in (q, k))
-    v = v.unflatten(-1, (-1, shape.v_dim))[None]
+    q, k, v = engine_layer.heads(shape, mixed)
     prompt = request.query > 1 or (step.speculated and request.drafts < 0)
     if prompt and not _is_speculated(step, request):  # a kernel of its own normalizes
         q, k = q.to(mixed.dtype), k.to(mixed.dtype)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gdn_aot.providers.vllm.reference import INTERLEAVED, OLMO
+from gdn_aot.providers.engine_layer import INTERLEAVED
+from gdn_aot.providers.vllm.reference import OLMO
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape

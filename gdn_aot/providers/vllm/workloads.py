@@ -23,13 +23,14 @@ from vllm.model_executor.layers.layernorm import RMSNormGated
 
 from gdn_aot.errors import DeploymentError
 from gdn_aot.providers import traffic
+from gdn_aot.providers.contentless import contentless
 from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.norm_rows import SM_COUNTS, norm_rows
 from gdn_aot.providers.vllm import cache as vllm_cache
 from gdn_aot.providers.vllm import layer as vllm_layer
 from gdn_aot.providers.vllm import reference as vllm_reference
 from gdn_aot.providers.vllm import steps as vllm_steps
 from gdn_aot.providers.vllm import versions as vllm_versions
-from gdn_aot.providers.vllm.contentless import contentless
 from gdn_aot.providers.vllm.inspection import place
 from gdn_aot.providers.vllm.relaxations import RELAXATIONS
 from gdn_aot.providers.vllm.steps import Group, Step
@@ -145,7 +146,7 @@ class GatedRMSNorm(Workload):
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every number of rows in a block, on whatever card, and every class of the row count."""
         del limits
-        for tokens, sm_count in vllm_steps.norm_rows(shape.v_heads):
+        for tokens, sm_count in norm_rows(shape.v_heads):
             yield Call.of(self.name, tokens=tokens, sm_count=sm_count)
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
@@ -159,7 +160,7 @@ class GatedRMSNorm(Workload):
         return Call.of(
             self.name,
             tokens=traffic.random_length(rng, limits.max_tokens),
-            sm_count=rng.choice(list(vllm_steps.SM_COUNTS)),
+            sm_count=rng.choice(list(SM_COUNTS)),
         )
 
     def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:

@@ -22,7 +22,7 @@ from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 from vllm.platforms.cuda import NonNvmlCudaPlatform
 from vllm.utils import torch_utils
 
-from gdn_aot.providers.vllm.inspection import without_images
+from gdn_aot.providers.absent import without_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -35,13 +35,14 @@ _MAKES = {
     _ATEN._to_copy.default,  # noqa: SLF001
     _ATEN.cat.default,
     _ATEN.clone.default,
+    _ATEN.index.Tensor,
     _ATEN.index_select.default,
     _ATEN.mul.Tensor,
     _ATEN.new_zeros.default,
     _ATEN.where.self,
     _ATEN.zeros_like.default,
 }
-"""Operators that return a new tensor, of a shape that no number in any tensor decides."""
+"""Operators that return a new tensor, of a shape that no number in any tensor decides, unless it says which to take."""
 
 
 def contentless() -> contextlib.AbstractContextManager[Any]:
@@ -68,7 +69,8 @@ class Contentless(TorchDispatchMode):  # type: ignore[misc]
             return args[0]
         if func in _MAKES and not kwargs.get("device"):
             tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
-            if any(map(_large, tensors)):
+            decided = any(tensor.dtype == torch.bool for tensor in tensors) and func is _ATEN.index.Tensor
+            if any(map(_large, tensors)) and not decided:
                 made = func(*tree_map(_meta, args), **kwargs)
                 if made.is_floating_point():
                     return torch.empty_strided(made.shape, made.stride(), dtype=made.dtype, device=tensors[0].device)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gdn_aot import triton_internals
-from gdn_aot.providers.vllm.contentless import Contentless, contentless
+from gdn_aot.providers.contentless import Contentless, contentless
 
 ROWS = 40000
 """Enough that the operators are not run."""
@@ -21,6 +21,9 @@ MAKERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "cat of two": lambda x: torch.cat((x[None], x[None]), dim=1),
     "other type": lambda x: x.to(torch.bfloat16),
     "gather": lambda x: x.index_select(0, torch.arange(ROWS - 1)),
+    "gather by two": lambda x: x[torch.arange(5), torch.arange(5) % 4],
+    "rows": lambda x: x[torch.arange(ROWS - 1)],
+    "rows that are said": lambda x: x[torch.arange(ROWS) % 3 == 0],
     "product": lambda x: x * 2,
     "zeros": lambda x: x.new_zeros(ROWS, 3),
     "zeros alike": lambda x: torch.zeros_like(x.t()),

@@ -1,0 +1,377 @@
+"""SGLang's Gated Delta Net layer itself, with one batch of requests to work on.
+
+The layer's own ``forward`` runs, through ``HybridLinearAttnBackend`` and ``GDNAttnBackend`` with Triton's kernels, on
+states in SGLang's own pool, with the metadata that its backend makes of a ``ForwardBatch``. In place of the projections
+of its input stand their results, in place of the projection of its output stands nothing.
+
+Importing this module imports SGLang: call `gdn_aot.providers.sglang.platform.prepare` before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+
+from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.engine_layer import INTERLEAVED, conv_dim
+from gdn_aot.providers.sglang import versions as sglang_versions
+from gdn_aot.providers.sglang.platform import on_target
+from gdn_aot.providers.workload import there
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.providers.draw import Draw
+    from gdn_aot.providers.sglang.steps import Deployment, Step
+    from gdn_aot.reference import Tensors
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DEVICE = "cuda"
+PLAIN, VIEW, MERGED = "plain", "view", "merged"
+"""The gate of the norm: a tensor of its own, or a part of a projection, or of both that are multiplied at once."""
+
+
+@cache
+def config(shape: ModelShape, state: str) -> Any:
+    """Return SGLang's configuration of a model that has one layer."""
+    return sglang_versions.configs[shape.layer](
+        hidden_size=shape.hidden,
+        linear_num_key_heads=shape.heads,
+        linear_num_value_heads=shape.v_heads,
+        linear_key_head_dim=shape.k_dim,
+        linear_value_head_dim=shape.v_dim,
+        linear_conv_kernel_dim=shape.conv_width,
+        rms_norm_eps=shape.norm_eps,
+        num_hidden_layers=1,
+        layer_types=["linear_attention"],
+        full_attention_interval=2,
+        dtype=DTYPES[shape.dtype],
+        mamba_ssm_dtype=state,
+    )
+
+
+@cache
+def make_layer(shape: ModelShape, prefill: str | None = None) -> Any:
+    """Return a layer, made by its own constructor, whose projections are to be put in their places.
+
+    ``prefill`` is the backend of CUDA graphs for prompts, as it is by default if none is given.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(DTYPES[shape.dtype])
+    try:
+        with sglang_versions.published(**_graphs(prefill)), torch.device("meta"):
+            layer = sglang_versions.LAYERS[shape.layer](config(shape, "float32"), 0)
+    finally:
+        torch.set_default_dtype(dtype)
+    del layer.in_proj_qkvz, layer.in_proj_ba, layer.out_proj
+    layer.out_proj = lambda core: (core, None)
+    return layer
+
+
+def _graphs(prefill: str | None) -> dict[str, Any]:
+    if prefill is None:
+        return {}
+    return {"cuda_graph_config": sglang_versions.graphs.CudaGraphConfig.from_dict({"prefill": {"backend": prefill}})}
+
+
+class _NoAttention:
+    """Stands for the backend of the layers with attention, of which there are none."""
+
+    needs_cpu_seq_lens = False
+    max_context_len = None
+
+    def __init__(self, pool: Any) -> None:
+        self.req_to_token_pool, self.token_to_kv_pool, self.kv_index_translator = pool, None, None
+
+    def init_forward_metadata(self, _batch: Any) -> None:
+        """Have nothing to prepare."""
+
+    def init_forward_metadata_out_graph(self, _batch: Any, in_capture: bool = False) -> None:
+        """Have nothing to prepare."""
+
+    def init_cuda_graph_state(self, *_sizes: int) -> None:
+        """Have no buffers."""
+
+
+def _pool(shape: ModelShape, step: Step, *, filled: bool) -> Any:
+    """Return SGLang's pool, with a slot for each request and each tracked copy if states are to be in it.
+
+    Without content requests share slots, so that a pool with many layers and requests fits in any memory.
+    """
+    deployment, requests = step.deployment, step.batch
+    return sglang_versions.memory_pool.HybridReqToTokenPool(
+        size=max(step.scratch, requests),
+        mamba_size=max(step.slots, 1 + 2 * requests) if filled else step.slots,
+        mamba_spec_state_size=max(step.scratch, requests) if filled else step.scratch,
+        max_context_len=1,
+        device=DEVICE,
+        enable_memory_saver=False,
+        cache_params=_parameters(shape, deployment),
+        mamba_layer_ids=list(range(step.layers)),
+        enable_mamba_extra_buffer=step.radix,
+        speculative_num_draft_tokens=deployment.drafts + 1 if deployment.drafts else None,
+    )
+
+
+def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
+    """Return what a step works on: projections, parameters, and the states of its requests before."""
+    dtype, heads = DTYPES[shape.dtype], shape.v_heads
+    tokens, requests = _padded(step), len(step.requests)
+    width, gate = conv_dim(shape), heads * shape.v_dim
+    made: Tensors = {
+        "projected": draw.normal(1, tokens, width + gate, dtype=dtype),
+        "ba": draw.normal(1, tokens, 2 * heads, dtype=dtype),
+        "A_log": draw.log_a(heads, torch.float32),
+        "dt_bias": draw.dt_bias(heads, dtype),
+        "weight": draw.normal(width, shape.conv_width, dtype=dtype),
+        "norm_weight": draw.weight(shape.v_dim, dtype=dtype),
+        "cu_seqlens": torch.tensor(step.ends, dtype=torch.int32),
+    }
+    if draw is not EMPTY:
+        conv, state = state_dtypes(shape, step.deployment)
+        made["windows"] = draw.normal(requests, width, shape.conv_width - 1, dtype=conv)
+        made["states"] = draw.normal(requests, heads, shape.v_dim, shape.k_dim, dtype=state)
+    return made
+
+
+def _padded(step: Step) -> int:
+    """Return the tokens of a step, with those that a graph is padded with."""
+    return step.tokens if not step.graph else step.batch * step.requests[0].query
+
+
+def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype, torch.dtype]:
+    """Return the dtypes of the convolution's window and of the recurrent state."""
+    with sglang_versions.published():
+        dtypes = _parameters(shape, deployment).dtype
+    return dtypes.conv, dtypes.temporal
+
+
+def _parameters(shape: ModelShape, deployment: Deployment) -> Any:
+    """Return SGLang's shapes and dtypes of states, those of windows as a server of the model needs them.
+
+    They are bf16 whatever the model is unless the environment says other, and a fp16 model does not run with those.
+    """
+    named = {"fp16": {"SGLANG_MAMBA_CONV_DTYPE": "float16"}, "fp32": {"SGLANG_MAMBA_CONV_DTYPE": "float32"}}
+    with mock.patch.dict(os.environ, named.get(shape.dtype, {})):
+        return config(shape, deployment.state).mamba2_cache_params
+
+
+def apply(shape: ModelShape, step: Step, tensors: Tensors) -> Tensors:
+    """Run the layer, and what follows the verification of drafts. Returns ``out``, ``window`` and ``state``.
+
+    Windows and states are those that the slots of the requests hold afterwards, then those of tracked copies.
+    """
+    topk = {"speculative_eagle_topk": 1} if step.deployment.drafts else {}
+    with on_target(), sglang_versions.published(**topk) as args, torch.no_grad():
+        pool = _pool(shape, step, filled="states" in tensors)
+        last = step.layers - 1
+        slots = _fill(pool, step, tensors)
+        model = config(shape, step.deployment.state)
+        runner = SimpleNamespace(
+            model_config=SimpleNamespace(hf_config=model, hf_text_config=model),
+            device=DEVICE,
+            server_args=args,
+            is_draft_worker=False,
+            req_to_token_pool=pool,
+            token_to_kv_pool=None,
+            linear_attn_backends=sglang_versions.backends(),
+        )
+        linear = sglang_versions.gdn_backend.GDNAttnBackend(runner)
+        backend = sglang_versions.hybrid.HybridLinearAttnBackend(_NoAttention(pool), linear, [])
+        batch = _batch(step, pool.mamba_pool.size)
+        _prepare(backend, step, batch)
+        layer = make_layer(shape)
+        projected = there(tensors, "projected")[0]
+        _put(layer, tensors, last, merged=step.merged)
+        with _running(backend):
+            out = layer(projected.new_empty(len(projected), 1), batch)
+        if step.kind == "verify":
+            _accept(backend, step, batch)
+        states = pool.mamba_pool.mamba_cache
+        return {"out": out[None], "window": states.conv[0][last, slots], "state": states.temporal[last, slots]}
+
+
+PIECEWISE = (False, True) if "tc_piecewise" in sglang_versions.graphs.Backend.ALL else (False,)
+"""Whether graphs of prompts may be compiled piecewise in this version."""
+
+
+def merges(shape: ModelShape) -> bool:
+    """Say whether this version multiplies a small input with both projections of a layer at once."""
+    return shape.dtype == "bf16" and hasattr(sglang_versions.LAYERS[shape.layer], "finalize_fused_in_proj")
+
+
+def gates(shape: ModelShape) -> tuple[str, ...]:
+    """Return what gates the norm has: in prompts it is a view of a projection where this version leaves it there."""
+    views = hasattr(sglang_versions.qwen3_5, "qwen3_5_gdn_prefill_projection_views")
+    if not views or shape.layer == INTERLEAVED or shape.v_heads // shape.heads not in _UNPACKED:
+        return (PLAIN,)
+    return (PLAIN, VIEW, MERGED) if merges(shape) else (PLAIN, VIEW)
+
+
+_UNPACKED = getattr(sglang_versions.qwen3_5, "_GDN_FUSED_QKVZBA_RATIOS", (1, 2, 4))
+"""Value heads to a key head for which a kernel unpacks the projections."""
+
+
+def gate_width(shape: ModelShape, kind: str) -> int:
+    """Return the numbers of a token in what a gate is a part of."""
+    width = shape.v_heads * shape.v_dim
+    before = {PLAIN: 0, VIEW: conv_dim(shape), MERGED: conv_dim(shape)}[kind]
+    return before + width + (2 * shape.v_heads if kind == MERGED else 0)
+
+
+def gate(shape: ModelShape, kind: str, projected: torch.Tensor) -> torch.Tensor:
+    """Return the gate as the layer hands it to the norm, from ``[tokens, gate_width]``."""
+    width = shape.v_heads * shape.v_dim
+    if kind == PLAIN:
+        return projected.view(-1, shape.v_dim)
+    start = conv_dim(shape)
+    return projected[:, start : start + width].view(len(projected), shape.v_heads, shape.v_dim)
+
+
+@contextlib.contextmanager
+def norm(shape: ModelShape, weight: torch.Tensor, *, piecewise: bool) -> Iterator[Any]:
+    """Give the layer's norm, in a server whose graphs of prompts are compiled piecewise or not."""
+    prefill = sglang_versions.graphs.Backend.TC_PIECEWISE if piecewise else None
+    made = make_layer(shape, prefill).norm
+    made.weight = torch.nn.Parameter(weight, requires_grad=False)
+    with sglang_versions.published(**_graphs(prefill)):
+        yield made
+
+
+@contextlib.contextmanager
+def _running(backend: Any) -> Iterator[None]:
+    with sglang_versions.contexts.forward_context(sglang_versions.contexts.ForwardContext(attn_backend=backend)):
+        yield
+
+
+def _fill(pool: Any, step: Step, tensors: Tensors) -> torch.Tensor:
+    """Give each request its slot and its state, and return the slots: of requests, then of tracked copies.
+
+    Slot 0 is nobody's. A new request's slot is cleared, and one whose prefix the radix cache has is copied from there,
+    both by the pool as before a step of SGLang's.
+    """
+    requests, states = step.requests, pool.mamba_pool
+    most = states.size  # without content, requests share slots
+    slots = torch.arange(len(requests), device=DEVICE) % most + 1
+    pool.req_index_to_mamba_index_mapping[1 : 1 + len(requests)] = slots.to(torch.int32)
+    found = torch.tensor([step.kind != "extend" or request.computed > 0 for request in requests], device=DEVICE)
+    copied = step.radix and step.kind == "extend"
+    before = (slots + len(requests) - 1) % most + 1 if copied else slots
+    if "states" in tensors:
+        states.mamba_cache.conv[0][-1, before] = there(tensors, "windows")
+        states.mamba_cache.temporal[-1, before] = there(tensors, "states")
+    if copied and found.any():
+        states.copy_from(before[found], slots[found])
+    if not found.all():
+        states.clear_slots(slots[~found])
+    tracked = [place for place, request in zip(_copies(step, most), requests, strict=True) if request.tracked]
+    return torch.cat([slots, torch.tensor(tracked, device=DEVICE, dtype=torch.int64)])
+
+
+def _copies(step: Step, most: int) -> list[int]:
+    """Return the slot that each request's state is copied to if it is tracked, of ``most`` after the first."""
+    count = len(step.requests)
+    return [(count + place) % most + 1 for place in range(count)]
+
+
+def _batch(step: Step, most: int) -> Any:
+    """Return SGLang's batch of a step, in a pool of ``most`` slots."""
+    modes, requests = sglang_versions.batches.ForwardMode, step.requests
+    mode = {"extend": modes.EXTEND, "decode": modes.DECODE, "verify": modes.TARGET_VERIFY}[step.kind]
+    padding = step.batch - len(requests)
+    lengths = [request.computed + request.query for request in requests] + [1] * padding
+    named: dict[str, Any] = {}
+    if step.kind == "extend":
+        queries = [request.query for request in requests]
+        prefixes = [request.computed for request in requests]
+        extended = torch.tensor(queries, dtype=torch.int32, device=DEVICE)
+        named = {
+            "extend_num_tokens": step.tokens,
+            "extend_seq_lens": extended,
+            "extend_prefix_lens": torch.tensor(prefixes, dtype=torch.int32, device=DEVICE),
+            "extend_start_loc": (extended.cumsum(0) - extended).to(torch.int32),
+            "extend_seq_lens_cpu": queries,
+            "extend_prefix_lens_cpu": prefixes,
+        }
+    if step.kind == "verify":
+        named["spec_info"] = _drafts(step)
+    if step.radix and (step.kind != "verify"):
+        named |= _tracking(step, padding, most)
+    return sglang_versions.batches.ForwardBatch(
+        forward_mode=mode,
+        batch_size=step.batch,
+        input_ids=torch.zeros(_padded(step), dtype=torch.int64, device=DEVICE),
+        req_pool_indices=torch.tensor([*range(1, 1 + len(requests)), *[0] * padding], device=DEVICE),
+        seq_lens=torch.tensor(lengths, device=DEVICE),
+        out_cache_loc=torch.zeros(_padded(step), dtype=torch.int64, device=DEVICE),
+        seq_lens_sum=sum(lengths),
+        seq_lens_cpu=torch.tensor(lengths),
+        **named,
+    )
+
+
+def _tracking(step: Step, padding: int, most: int) -> dict[str, Any]:
+    """Return which requests have their state copied, where to, and after how many tokens in all."""
+    requests = step.requests
+    places = [*_copies(step, most), *[0] * padding]
+    ends = [request.computed + request.query for request in requests]
+    return {
+        "mamba_track_indices": torch.tensor(places, dtype=torch.int64, device=DEVICE),
+        "mamba_track_mask": torch.tensor([one.tracked for one in requests] + [False] * padding, device=DEVICE),
+        "mamba_track_seqlens": torch.tensor(ends, dtype=torch.int64, device=DEVICE) if step.kind == "extend" else None,
+    }
+
+
+def _drafts(step: Step) -> Any:
+    """Return as much of SGLang's ``EagleVerifyInput`` as a chain of drafts has that backends of linear layers read."""
+    return SimpleNamespace(draft_token_num=step.deployment.drafts + 1, topk=1, ragged_verify_layout=None)
+
+
+def _prepare(backend: Any, step: Step, batch: Any) -> None:
+    if not step.graph:
+        backend.init_forward_metadata(batch)
+        return
+    query = step.requests[0].query
+    backend.init_cuda_graph_state(step.batch, step.batch * query)
+    batch.num_padding = step.batch - len(step.requests)
+    backend.init_forward_metadata_out_graph(batch, in_capture=True)
+    backend.init_forward_metadata_out_graph(batch)
+
+
+def _accept(backend: Any, step: Step, batch: Any) -> None:
+    """Have SGLang keep the states after the drafts that were right, as its workers do."""
+    accepted = torch.tensor([request.accepted for request in step.requests], dtype=torch.int64, device=DEVICE)
+    tracks: Any = (None, None)
+    if step.radix:
+        tracking = _tracking(step, 0, backend.req_to_token_pool.mamba_pool.size)
+        tracks = tracking["mamba_track_indices"], torch.where(tracking["mamba_track_mask"], accepted, -1)
+    update = backend.update_mamba_state_after_mtp_verify
+    named = {"req_pool_indices": batch.req_pool_indices}  # from 0.5.17 on
+    update(
+        accepted, *tracks, None, **{name: named[name] for name in named if name in inspect.signature(update).parameters}
+    )
+
+
+def _put(layer: Any, tensors: Tensors, last: int, *, merged: bool) -> None:
+    """Put results in the places of projections, parameters in theirs, and the layer last among those of the pool."""
+    projected, ba = there(tensors, "projected")[0], there(tensors, "ba")[0]
+    if merged:
+        projected, ba = torch.cat([projected, ba], -1).split([projected.shape[-1], ba.shape[-1]], -1)
+    layer.attn.layer_id = last
+    layer.in_proj_qkvz = lambda _hidden: (projected, None)
+    layer.in_proj_ba = lambda _hidden: (ba, None)
+    layer.attn.conv_weights, layer.attn.bias = there(tensors, "weight"), None
+    for module, name, tensor in (
+        (layer.attn, "A_log", "A_log"),
+        (layer.attn, "dt_bias", "dt_bias"),
+        (layer.norm, "weight", "norm_weight"),
+    ):
+        setattr(module, name, torch.nn.Parameter(there(tensors, tensor), requires_grad=False))

@@ -1,0 +1,237 @@
+"""Steps of SGLang's scheduler: which requests are in a batch, and how many tokens of each. Imports no SGLang."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gdn_aot.providers import traffic
+from gdn_aot.providers.workload import Call
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator, Sequence
+
+    from gdn_aot.catalogue.providers import Limits
+
+STATES = ("float32", "bfloat16")
+"""Values of ``--mamba-ssm-dtype`` that are covered; float32 where neither it nor the checkpoint says."""
+DRAFTS = (0, 1, 2, 3)
+"""Speculative tokens of a step that are covered: a chain, ``--speculative-eagle-topk 1``."""
+DECODE_BATCH = 512
+"""Most requests in one decode step: the largest that SGLang makes CUDA graphs for by default."""
+BUDGET = 16384
+"""Most tokens of a step of random traffic: the largest default of ``--chunked-prefill-size``."""
+BATCHES = (1, 16, 3)
+"""One batch of each class that Triton tells apart: 1, a multiple of 16, any other."""
+NARROW = 64
+"""Most requests whose drafts are verified in narrow tiles (``_select_recurrent_launch_config``, from 0.5.23 on)."""
+CHUNKS = (0, 32, 128)
+"""Chunks of 64 tokens in a step above which the kernel of states has another ``NT_BUCKET``."""
+CHUNK = 64
+"""Tokens from one state that the radix cache may keep to the next, within a prompt (``FLA_CHUNK_SIZE``)."""
+LENGTHS = (1, 9, 16, 25, 32, 50, 64, 131)
+"""Tokens of one prompt: below 16, 32 and 64 and above, multiples of 16 and others."""
+SLOTS = (15, 14)
+"""Slots of a pool for which Triton tells its sizes apart: SGLang allocates one more."""
+LAYERS = (2, 16)
+"""Layers of a pool that Triton tells apart: a multiple of 16, and any other number but 1."""
+MERGED = 1024
+"""Most tokens whose input is multiplied with both projections at once (``Qwen3_5GatedDeltaNet``)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployment:
+    """What a start of the engine decides about states, beside the model."""
+
+    state: str
+    """``--mamba-ssm-dtype``."""
+    drafts: int
+    """Tokens that are speculated in a step, 0 for none; a verify step has one more."""
+
+
+class Group(NamedTuple):
+    """Requests that are alike."""
+
+    number: int
+    computed: int
+    """Tokens that each has in its state already."""
+    query: int
+    """Tokens of each in this step."""
+    accepted: int = 0
+    """Of a step with drafts, those that were right."""
+    tracked: bool = False
+    """The state is copied to a slot of its own in this step, for the radix cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of the scheduler, in one deployment."""
+
+    kind: str
+    """``extend``, ``decode`` or ``verify``; a mixed batch is an ``extend`` for SGLang."""
+    groups: tuple[Group, ...]
+    deployment: Deployment
+    merged: bool = False
+    """Both projections of the input are views of one result, in releases that multiply them at once."""
+    radix: bool = False
+    """The radix cache keeps copies of states (``--mamba-radix-cache-strategy extra_buffer``)."""
+    graph: int = 0
+    """The batch that the CUDA graph of a decode or verify step was captured for, 0 without one."""
+    slots: int = SLOTS[0]
+    """Slots of the pool, if there are enough for the states of the requests."""
+    scratch: int = SLOTS[0]
+    """Requests that may run at once, of which each has room for its drafts, if these are enough."""
+    layers: int = LAYERS[0]
+    """Layers whose states are in the pool."""
+
+    @property
+    def requests(self) -> tuple[Group, ...]:
+        """One group for each request."""
+        return tuple(group._replace(number=1) for group in self.groups for _ in range(group.number))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all requests."""
+        return sum(group.number * group.query for group in self.groups)
+
+    @property
+    def ends(self) -> list[int]:
+        """Where requests end in the batch, with a 0 before."""
+        return [0, *itertools.accumulate(request.query for request in self.requests)]
+
+    @property
+    def batch(self) -> int:
+        """Number of requests, those that a graph is padded with included."""
+        return max(self.graph, sum(group.number for group in self.groups))
+
+    def call(self, workload: str) -> Call:
+        """Return the step as a call of a workload."""
+        own = {name: getattr(self, name) for name in ("kind", "merged", "radix", "graph", "slots", "scratch", "layers")}
+        return Call.of(workload, groups=tuple(map(tuple, self.groups)), **asdict(self.deployment), **own)
+
+    @classmethod
+    def of(cls, call: Call) -> Step:
+        """Return the step that a call is."""
+        args: dict[str, Any] = dict(call.arguments)
+        groups = tuple(Group(*group) for group in args.pop("groups"))
+        deployment = Deployment(state=args.pop("state"), drafts=args.pop("drafts"))
+        return cls(groups=groups, deployment=deployment, **args)
+
+
+def prefill(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps of prompts, or of chunks of prompts, alone."""
+    for length, merged in itertools.product(LENGTHS, (False, True)):
+        for computed in (0, CHUNK):
+            prompt = (Group(1, computed, length),)
+            yield Step(kind="extend", groups=prompt, deployment=deployment, merged=merged)
+    for chunks in CHUNKS:
+        groups = (Group(1 + chunks, 0, 1), Group(1, CHUNK, 67))
+        yield Step(kind="extend", groups=groups, deployment=deployment)
+    tracked = (Group(1, 0, 64, tracked=True), Group(1, 64, 131, tracked=True), Group(1, 0, 5))
+    yield Step(kind="extend", groups=tracked, deployment=deployment, radix=True)
+
+
+def mixed(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps in which some requests decode and others have prompts, one of them much longer than the rest."""
+    for count, query, merged in itertools.product(BATCHES, (32, 37, 336, 401), (False, True)):
+        groups = (Group(count, 100, 1), Group(1, 0, query))
+        yield Step(kind="extend", groups=groups, deployment=deployment, merged=merged)
+
+
+def decode(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps in which every request gets one token and nothing is drafted."""
+    for count, merged in itertools.product(BATCHES, (False, True)):
+        yield Step(kind="decode", groups=(Group(count, 100, 1),), deployment=deployment, merged=merged)
+    for (count, layers), slots in itertools.product(itertools.product(_batches(), LAYERS), SLOTS):
+        groups = (Group(count, 100, 1, tracked=True),)
+        yield Step(kind="decode", groups=groups, deployment=deployment, radix=True, layers=layers, slots=slots)
+    yield from _graphs("decode", 1, deployment)
+
+
+def speculative(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps in which the drafts of a step before are verified."""
+    if not deployment.drafts:
+        return
+    query = 1 + deployment.drafts
+    for count, radix in itertools.product(BATCHES, (False, True)):
+        groups = (Group(count, 100, query, deployment.drafts, tracked=radix),)
+        for slots, scratch, merged in itertools.product(SLOTS, SLOTS, (False, True)):
+            named: dict[str, Any] = {"slots": slots, "scratch": scratch, "merged": merged}
+            yield Step(kind="verify", groups=groups, deployment=deployment, radix=radix, **named)
+    for count in (*_batches(), NARROW + 1):  # constants follow from the tokens of the batch and from its size
+        yield Step(kind="verify", groups=(Group(count, 100, query),), deployment=deployment)
+    yield from _graphs("verify", query, deployment)
+
+
+def _batches() -> Iterator[int]:
+    """Yield batches with every power of 2 above them, one of each class with each."""
+    yield from BATCHES
+    for size in traffic.powers(DECODE_BATCH):
+        if size > BATCHES[1]:
+            yield from (size, size - 1)
+
+
+def _graphs(kind: str, query: int, deployment: Deployment) -> Iterator[Step]:
+    """Yield steps for every launch that a CUDA graph's indices are made with, by batch and padding.
+
+    They follow from nothing else, so one deployment with drafts and one without have them all.
+    """
+    if (deployment.state, deployment.drafts) not in {(STATES[0], 0), (STATES[0], 1)}:
+        return
+    for size in traffic.powers(DECODE_BATCH):
+        kinds: dict[tuple[int, int], tuple[int, int]] = {}
+        for batch in range(size // 2 + 1 if size > 1 else 1, size + 1):
+            for count in (1, 16, 3, batch - 1, batch):
+                if 0 < count <= batch:
+                    kinds.setdefault((_kind(batch), _kind(count)), (batch, count))
+        for batch, count in kinds.values():
+            yield Step(kind=kind, groups=(Group(count, 100, query),), deployment=deployment, graph=batch)
+
+
+def _kind(number: int) -> int:
+    """Return the class of an integer argument."""
+    return 1 if number == 1 else 16 if number % 16 == 0 else 0
+
+
+def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits) -> Step:
+    """Return one step of a kind as traffic makes it: ``prefill``, ``decode``, ``mixed`` or ``speculative``."""
+    deployment = rng.choice([one for one in deployments if one.drafts or kind != "speculative"])
+    radix, merged = traffic.chance(rng, 0.5), traffic.chance(rng, 0.5)
+    named: dict[str, Any] = {"deployment": deployment, "radix": radix}
+    named |= {"slots": rng.randint(8, 40), "scratch": rng.randint(8, 40), "layers": rng.randint(2, 24)}
+    left = min(limits.max_tokens, BUDGET)
+    if kind in ("decode", "speculative"):
+        query = 1 + deployment.drafts if kind == "speculative" else 1
+        count = min(DECODE_BATCH, traffic.random_length(rng, DECODE_BATCH))
+        graph = rng.randint(count, DECODE_BATCH) if traffic.chance(rng, 0.5) else 0
+        groups = tuple(
+            Group(1, _computed(rng), query, rng.randint(0, query - 1), radix and traffic.chance(rng, 0.2))
+            for _ in range(count)
+        )
+        merged = merged and max(count, graph) * query <= MERGED
+        kind = "verify" if kind == "speculative" else "decode"
+        return Step(kind=kind, groups=groups, graph=graph, merged=merged, **named)
+    decoding: tuple[Group, ...] = ()
+    if kind == "mixed":
+        decoding = (Group(traffic.random_length(rng, min(DECODE_BATCH, left // 2)), _computed(rng), 1),)
+        left -= decoding[0].number
+    step = Step(kind="extend", groups=(*decoding, *_random_prompts(rng, left, radix=radix)), **named)
+    return replace(step, merged=merged and step.tokens <= MERGED)
+
+
+def _computed(rng: random.Random) -> int:
+    return rng.randint(1, 30000)
+
+
+def _random_prompts(rng: random.Random, left: int, *, radix: bool) -> Iterator[Group]:
+    for number in range(rng.randint(1, 16)):
+        query = traffic.random_length(rng, left)
+        if number and query > left:
+            return
+        tracked = radix and query >= CHUNK and traffic.chance(rng, 0.5)
+        yield Group(1, rng.choice([0, CHUNK * rng.randint(1, 400)]), query, tracked=tracked)
+        left -= query
+        if not left:
+            return

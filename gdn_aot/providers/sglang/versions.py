@@ -1,0 +1,91 @@
+"""Where each supported version of SGLang has the parts of its Gated Delta Net layers.
+
+Importing this module imports SGLang: call `gdn_aot.providers.sglang.platform.prepare` before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import warnings
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import msgspec
+
+from gdn_aot.providers.engine_layer import INTERLEAVED
+from gdn_aot.providers.sglang.steps import CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QWEN = "qwen3.5"
+
+
+def _module(*names: str) -> Any:
+    """Return the first of modules of ``sglang`` that this version has."""
+    for name in names:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return importlib.import_module(f"sglang.{name}")
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"sglang.{name}.".startswith(f"{error.name}."):
+                raise
+    raise ModuleNotFoundError(f"this version of SGLang has none of {', '.join(names)}")
+
+
+qwen3_5 = _module("srt.models.qwen3_5")
+qwen3_next = _module("srt.models.qwen3_next")
+configs: dict[str, Any] = {
+    INTERLEAVED: _module("srt.configs.qwen3_next").Qwen3NextConfig,
+    QWEN: _module("srt.configs.qwen3_5").Qwen3_5TextConfig,
+}
+LAYERS: dict[str, Any] = {INTERLEAVED: qwen3_next.Qwen3GatedDeltaNet, QWEN: qwen3_5.Qwen3_5GatedDeltaNet}
+gdn_backend = _module("srt.layers.attention.linear.gdn_backend")
+hybrid = _module("srt.layers.attention.hybrid_linear_attn_backend")
+memory_pool = _module("srt.mem_cache.memory_pool")
+batches = _module("srt.model_executor.forward_batch_info")
+contexts = _module("srt.model_executor.forward_context")
+runtime = _module("srt.runtime_context")
+server_args = _module("srt.server_args")
+graphs = _module("srt.model_executor.cuda_graph_config")
+gated = _module("kernels.ops.attention.fla.layernorm_gated", "srt.layers.attention.fla.layernorm_gated")
+convolution = _module("srt.layers.attention.mamba.causal_conv1d")
+
+
+def backends() -> Any:
+    """Return the kernels of linear attention that a server takes by itself, or nothing where backends ask for them."""
+    resolve = getattr(_module("srt.layers.attention.linear.utils"), "resolve_linear_attn_backends", None)
+    return resolve() if resolve else None
+
+
+@contextlib.contextmanager
+def published(**fields: Any) -> Iterator[Any]:
+    """Give SGLang arguments of a server, those of no model, in a process that is the only rank."""
+    ranks = {"attn_tp_size": 1, "attn_tp_rank": 0, "tp_size": 1, "tp_rank": 0}
+    override = getattr(runtime.get_context(), "override_server_args", None) or _overridden
+    with runtime.get_parallel().override(**ranks), override(**fields) as args:
+        kind: Any = msgspec.Struct if isinstance(args, msgspec.Struct) else object  # both may be sealed
+        kind.__setattr__(args, "_mamba_cache_chunk_size", CHUNK)  # else the model's configuration is fetched
+        yield args
+
+
+@contextlib.contextmanager
+def _overridden(**fields: Any) -> Iterator[Any]:
+    """Do what later versions have themselves, up to 0.5.15."""
+    args = server_args.ServerArgs(model_path="dummy")
+    for name, value in fields.items():
+        setattr(args, name, value)
+    try:
+        before = server_args.get_global_server_args()
+    except ValueError:
+        before = None
+    server_args.set_global_server_args_for_scheduler(args)
+    alone, ranks = SimpleNamespace(world_size=1, rank_in_group=0), _module("srt.distributed.parallel_state")
+    try:
+        with mock.patch.multiple(ranks, _TP=alone, _ATTN_TP=alone):
+            yield args
+    finally:
+        server_args.set_global_server_args_for_scheduler(before)

@@ -1,0 +1,179 @@
+"""Provider ``sglang``: the Gated Delta Net layers of SGLang, run on steps of its scheduler.
+
+Importing this module imports SGLang: do it under the stub driver.
+"""
+# ruff: noqa: E402 - SGLang is prepared for before it is imported
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+
+from gdn_aot.providers.sglang.platform import on_target, prepare
+
+prepare()
+
+from gdn_aot.providers import traffic
+from gdn_aot.providers.contentless import contentless
+from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.norm_rows import SM_COUNTS, norm_rows
+from gdn_aot.providers.sglang import layer as sglang_layer
+from gdn_aot.providers.sglang import reference as sglang_reference
+from gdn_aot.providers.sglang import steps as sglang_steps
+from gdn_aot.providers.sglang import versions as sglang_versions
+from gdn_aot.providers.sglang.relaxations import ARGUMENTS, RELAXATIONS
+from gdn_aot.providers.sglang.steps import DRAFTS, STATES, Deployment, Group, Step
+from gdn_aot.providers.workload import Call, Workload, there
+from gdn_aot.reference import formulas as reference
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable, Iterator
+
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.providers import Limits
+    from gdn_aot.providers.draw import Draw
+    from gdn_aot.reference import Tensors
+
+__all__ = ["ARGUMENTS", "RELAXATIONS", "WORKLOADS", "lacks"]
+
+DEPLOYMENTS = tuple(Deployment(state=state, drafts=drafts) for state in STATES for drafts in DRAFTS)
+"""The checkpoint that says nothing first."""
+
+_CASES = {
+    "prefill": sglang_steps.prefill,
+    "decode": sglang_steps.decode,
+    "mixed": sglang_steps.mixed,
+    "speculative": sglang_steps.speculative,
+}
+
+
+def lacks(shape: ModelShape) -> str:
+    """Return why this version of SGLang cannot be traced for a model, or nothing."""
+    return "" if shape.layer in sglang_versions.LAYERS else "this version of SGLang has no layer for it that is known"
+
+
+class Steps(Workload):
+    """Steps of one kind of SGLang's scheduler."""
+
+    def __init__(self, kind: str) -> None:
+        self.name = kind
+        self.kind = "chunk" if kind in ("prefill", "mixed") else "layer"
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every pattern of requests and every class of lengths, in every deployment."""
+        del limits
+        for deployment in DEPLOYMENTS:
+            yield from self._calls(shape, _CASES[self.name](deployment))
+
+    def _calls(self, shape: ModelShape, steps: Iterable[Step]) -> Iterator[Call]:
+        merges = sglang_layer.merges(shape)
+        for step in steps:
+            if merges or not step.merged:
+                yield step.call(self.name)
+
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
+        """Yield the steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``."""
+        deployment = Deployment(state=STATES[0], drafts=DRAFTS[-1] if self.name == "speculative" else 0)
+        yield from self._calls(shape, _CASES[self.name](deployment))
+        if self.name == "prefill" and tokens > 1:
+            yield Step(kind="extend", groups=(Group(1, 0, tokens),), deployment=deployment).call(self.name)
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a random step."""
+        step = sglang_steps.random_step(rng, DEPLOYMENTS, self.name, limits)
+        return replace(step, merged=step.merged and sglang_layer.merges(shape)).call(self.name)
+
+    def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
+        """Yield prompts of ``tokens`` tokens, one and two. Nothing else is autotuned."""
+        del shape
+        if self.name != "prefill" or not 1 < tokens <= limits.max_tokens:
+            return
+        parts = tuple(Group(1, 0, part) for part in traffic.uneven(tokens, sglang_steps.CHUNK))
+        for groups in ((Group(1, 0, tokens),), parts):
+            yield Step(kind="extend", groups=groups, deployment=DEPLOYMENTS[0]).call(self.name)
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Draw projections, parameters and the states of the requests."""
+        return sglang_layer.inputs(shape, Step.of(call), draw)
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Run the layer. Returns ``out``, and windows and states as `sglang_layer.apply` does."""
+        step = Step.of(call)
+        made = sglang_layer.apply(shape, step, inputs)
+        return {**made, "out": there(made, "out")[:, : step.tokens]}
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return the same in float64, rounded where tensors are between the layer's kernels."""
+        return sglang_reference.expect(shape, Step.of(call), inputs)
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Run the layer on tensors without content."""
+        with contentless():
+            sglang_layer.apply(shape, Step.of(call), self.inputs(shape, call, EMPTY))
+
+
+class GatedRMSNorm(Workload):
+    """The layer's norm, on whatever card; not autotuned."""
+
+    name, kind = "gated-norm", "norm"
+
+    def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
+        """Yield every number of rows in a block and every class of the row count, with each gate and kind of graph."""
+        del limits
+        for piecewise, gate in itertools.product(sglang_layer.PIECEWISE, sglang_layer.gates(shape)):
+            for tokens, sm_count in norm_rows(shape.v_heads):
+                yield Call.of(self.name, tokens=tokens, sm_count=sm_count, piecewise=piecewise, gate=gate)
+
+    def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
+        """Yield nothing: the layer makes these calls."""
+        del shape, tokens
+        return iter(())
+
+    def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
+        """Return a call of random length, on some card."""
+        return Call.of(
+            self.name,
+            tokens=traffic.random_length(rng, limits.max_tokens),
+            sm_count=rng.choice(list(SM_COUNTS)),
+            piecewise=rng.choice(sglang_layer.PIECEWISE),
+            gate=rng.choice(sglang_layer.gates(shape)),
+        )
+
+    def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
+        """Draw the layer's output, the gate, where it is a part of the projections these, and the weight."""
+        args: dict[str, Any] = dict(call.arguments)
+        dtype, width = sglang_layer.DTYPES[shape.dtype], sglang_layer.gate_width(shape, args["gate"])
+        return {
+            "x": draw.normal(1, args["tokens"], shape.v_heads, shape.v_dim, dtype=dtype),
+            "g": draw.normal(1, args["tokens"], width, dtype=dtype),
+            "norm_weight": draw.weight(shape.v_dim, dtype=dtype),
+        }
+
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Call the norm as the layer does, on a card with so many SMs. Returns ``out``."""
+        args: dict[str, Any] = dict(call.arguments)
+        x, projected, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
+        counted = mock.patch.object(sglang_versions.gated, "_get_sm_count", return_value=args["sm_count"])
+        made = sglang_layer.norm(shape, weight, piecewise=args["piecewise"])
+        gate = sglang_layer.gate(shape, args["gate"], projected[0])
+        with on_target(), counted, made as norm, torch.no_grad():
+            return {"out": norm(x.flatten(0, 2), gate).view(x.shape)}
+
+    def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Return the gated norm."""
+        x, projected, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
+        kind: Any = dict(call.arguments)["gate"]
+        gate = sglang_layer.gate(shape, kind, projected[0]).reshape(x.shape)
+        return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, shape.norm_activation)}
+
+
+WORKLOADS: dict[str, Callable[[], Workload]] = {
+    **{kind: partial(Steps, kind) for kind in _CASES},
+    "gated-norm": GatedRMSNorm,
+}

@@ -1,0 +1,302 @@
+"""The provider with the SGLang that is installed: a build, coverage, relaxations, and where a trace could go wrong.
+
+SGLang has an environment of its own, since it does not go with the versions that the other tests want.
+"""
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+import pytest
+from helpers import SUPPORT, gdn_aot, python
+
+from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.providers.sglang.relaxations import LINES, RELAXATIONS
+
+FOUND = importlib.util.find_spec("sglang") is not None
+VERSION = importlib.metadata.version("sglang") if FOUND else ""
+
+pytestmark = pytest.mark.skipif(not FOUND, reason="SGLang is not installed here; make sglang runs this where it is")
+
+PREFILL = {
+    "_causal_conv1d_fwd_kernel",
+    "fused_gdn_gating_kernel",
+    "l2norm_fwd_kernel",
+    "chunk_local_cumsum_scalar_kernel",
+    "chunk_gated_delta_rule_fwd_kkt_solve_kernel",
+    "recompute_w_u_fwd_kernel",
+    "chunk_gated_delta_rule_fwd_kernel_h_blockdim64",
+    "chunk_fwd_kernel_o",
+}
+TUNED = "chunk_gated_delta_rule_fwd_kkt_solve_kernel"
+DECODE = {
+    "_causal_conv1d_update_kernel",
+    "fused_recurrent_gated_delta_rule_packed_decode_kernel",
+    "fused_sigmoid_gating_delta_rule_update_kernel",
+}
+STATES = {
+    "_fused_mamba_state_scatter_with_mask_kernel",
+    "_fused_conv_window_scatter_with_mask_kernel",
+    "_fused_slot_clear_kernel",
+    "_fused_slot_copy_kernel",
+    "_fused_replay_state_indices_kernel",
+    "track_mamba_states_all_layers_kernel",
+}
+
+_START = """
+import json, logging, sys
+logging.disable(logging.WARNING)
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
+stub.activate(get_target("sm_90"))
+from gdn_aot import triton_internals
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.sglang import workloads as provider
+from gdn_aot.providers.sglang import layer as sglang_layer, steps as sglang_steps
+from gdn_aot.providers.sglang.steps import Deployment, Group, Step
+from gdn_aot.triton_internals import interception
+
+def keys(run):
+    found = []
+    def tuned(tuner, args, kwargs):
+        return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
+    def launched(jit, args, kwargs):
+        found.append([triton_internals.kernel_name(jit), triton_internals.Launch(jit, args, kwargs).key])
+    with interception.intercept(tuned, launched):
+        run()
+    return found
+
+PLAIN = Deployment(state="float32", drafts=0)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def qwen(home: Path) -> Artifact:
+    gdn_aot(
+        "build", "--provider", "sglang", "--arch", "sm_90", "--model", "qwen3.5-9b", "--tp", 8, "-o", home, home=home
+    )
+    (path,) = home.glob("*-sm_90.tar.zst")
+    return open_artifact(path)
+
+
+def test_the_version_is_one_of_the_table() -> None:
+    assert VERSION in {known.version for known in PROVIDERS["sglang"].versions}
+
+
+def test_kernels_and_keys_of_a_build(qwen: Artifact) -> None:
+    """Everything but ``kkt_solve`` has one configuration: binaries are carried, and a choice for that one."""
+    manifest = qwen.manifest
+    assert manifest.identifier == f"sglang{VERSION}-triton{manifest.triton.version}-sm_90"
+    names = {kernel.qualname for kernel in manifest.kernels}
+    assert names >= PREFILL | DECODE
+    assert manifest.not_covered == ()
+    assert {kernel.qualname for kernel in manifest.kernels if kernel.choices} == {TUNED}
+    assert all(kernel.binaries for kernel in manifest.kernels)
+    if VERSION == "0.5.17":
+        assert names >= STATES
+
+
+def test_random_steps_find_everything(qwen: Artifact, home: Path) -> None:
+    done = gdn_aot("coverage", qwen.path, "--model", "qwen3.5-9b", "--tp", 8, "--calls", 300, "--json", home=home)
+    assert done.json["misses"] == []
+    assert done.json["refused"] == []
+    assert done.json["hits"] == done.json["launches"] > 1000
+
+
+def test_the_number_of_cache_lines_is_relaxed_and_no_guard_is(qwen: Artifact) -> None:
+    kernels = {kernel.qualname: kernel for kernel in qwen.manifest.kernels}
+    declared = {relaxation.kernel.partition(":")[2]: relaxation for relaxation in RELAXATIONS}
+    for name, relaxation in declared.items():
+        assert kernels[name].source_sha256 in relaxation.sources, "a text that was not read yet"
+        assert ("num_cache_lines", LINES) in {(one.argument, one.value) for one in kernels[name].relaxations}
+    guarded = {"_fused_qkvzba_causal_conv1d_update_contiguous_kernel"} & set(kernels)
+    assert len(guarded) == (VERSION == "0.5.23")
+    for kernel in kernels.values():
+        guards = [one.value for one in kernel.relaxations if one.argument == "NUM_STATE_SLOTS"]
+        assert guards == ([None] if kernel.qualname in guarded else []), "binaries are told, no number stands for it"
+        for binary in kernel.binaries if guards else ():
+            assert binary.specialization.signature["NUM_STATE_SLOTS"] == "i32"
+
+
+def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
+    """What stands in for copies of content gives every launch the key that it has with them."""
+    code = """
+result = {"launches": 0, "kernels": [], "other": []}
+for name, tp in (("qwen3-next-80b-a3b", 2), ("qwen3.5-9b", 4), ("qwen3.5-27b", 2)):
+    shape = find_model(name).shape(tp)
+    for kind in ("prefill", "decode", "mixed", "speculative"):
+        workload = provider.WORKLOADS[kind]()
+        for call in workload.cases(shape, Limits()):
+            step = Step.of(call)
+            if step.deployment.state != "float32" or step.deployment.drafts not in (0, 3) or step.batch > 40:
+                continue
+            without = keys(lambda: workload.run(shape, call))
+            real = keys(lambda: sglang_layer.apply(shape, step, workload.inputs(shape, call, EMPTY)))
+            result["launches"] += len(real)
+            if real != without:
+                result["other"].append(str(call))
+            result["kernels"] = sorted({*result["kernels"], *(kernel for kernel, _ in real)})
+print(json.dumps(result))
+"""
+    got = python(_START + code, home=tmp_path)
+    assert got["other"] == []
+    assert got["launches"] > 500
+    found = {name.partition(":")[2] for name in got["kernels"]}
+    assert found >= PREFILL | DECODE
+    assert len(found & {"fused_qkvzba_split_reshape_cat_kernel", "layer_norm_gated_fwd_kernel"}) == 2
+
+
+def test_tensors_say_that_they_are_on_the_card(tmp_path: Path) -> None:
+    """Kernels have constants that say so, and functions take other ways, or refuse, where a tensor is on no card."""
+    code = """
+import torch
+from gdn_aot.providers.sglang.platform import on_target
+there = torch.zeros(3)
+found = {"before": [there.is_cuda, there.device.type]}
+with on_target():
+    made = torch.arange(4, device="cuda:0", dtype=torch.int32)
+    found["within"] = [there.is_cuda, there.device.type, made.device.type, str(there.to("cuda").device)]
+    found["kept"] = made.tolist()
+found["after"] = [made.is_cuda, made.device.type]
+print(json.dumps(found))
+"""
+    got = python(_START + code, home=tmp_path)
+    assert got == {
+        "before": [False, "cpu"],
+        "within": [True, "cuda", "cuda", "cuda:0"],
+        "kept": [0, 1, 2, 3],
+        "after": [False, "cpu"],
+    }
+
+
+def test_a_prompt_of_one_token_has_keys_of_its_own(tmp_path: Path) -> None:
+    """PyTorch gives the convolution's output for one token other strides, which are constants of the kernel."""
+    code = """
+shape = find_model("qwen3.5-9b").shape(1)
+found = {}
+for query in (1, 2, 3):
+    step = Step(kind="extend", groups=(Group(1, 64, query),), deployment=PLAIN)
+    launched = keys(lambda: sglang_layer.apply(shape, step, sglang_layer.inputs(shape, step, EMPTY)))
+    found[query] = sorted(map(tuple, launched))
+same = [name for name, key in found[2] if (name, key) not in found[1]]
+print(json.dumps({"other": sorted({name.partition(":")[2] for name in same}), "two and three": found[2] == found[3]}))
+"""
+    got = python(_START + code, home=tmp_path)
+    assert got["two and three"]
+    assert "_causal_conv1d_fwd_kernel" in got["other"]
+
+
+def test_prompts_take_the_convolution_of_triton(tmp_path: Path) -> None:
+    """Though SGLang has a compiled one: the projections of a batch are not contiguous along it."""
+    code = """
+from gdn_aot.providers.sglang import versions
+taken = []
+versions.convolution._HAS_SGL_KERNEL = True
+versions.convolution.causal_conv1d_fwd = lambda *_: taken.append("compiled")
+shape = find_model("qwen3.5-9b").shape(1)
+names = []
+for query in (1, 16, 70):
+    step = Step(kind="extend", groups=(Group(1, 0, query),), deployment=PLAIN)
+    names += keys(lambda: sglang_layer.apply(shape, step, sglang_layer.inputs(shape, step, EMPTY)))
+print(json.dumps({"taken": taken, "launched": sum("conv1d_fwd" in name for name, _ in names)}))
+"""
+    assert python(_START + code, home=tmp_path) == {"taken": [], "launched": 3}
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_100", "sm_120"])
+def test_layers_run_for_other_targets(target: str, tmp_path: Path) -> None:
+    """Programmatic dependent launch is an option of launches from sm_90 on, and of none before."""
+    code = """
+shape = find_model("qwen3.5-9b").shape(1)
+found, launched = set(), []
+for name, make in provider.WORKLOADS.items():
+    workload = make()
+    for call in workload.warm(shape):
+        launched += keys(lambda: workload.run(shape, call))
+print(json.dumps({
+    "kernels": sorted({name.partition(":")[2] for name, _ in launched}),
+    "dependent": any("'launch_pdl': True" in key for _, key in launched),
+}))
+"""
+    got = python(_START.replace('"sm_90"', "sys.argv[1]") + code, target, home=tmp_path)
+    assert set(got["kernels"]) >= PREFILL | DECODE
+    assert got["dependent"] == (target != "sm_80")
+
+
+_TILES = """
+def tiles(model, tp, kind, counts, drafts=0):
+    shape, found = find_model(model).shape(tp), []
+    deployment = Deployment(state="float32", drafts=drafts)
+    for count in counts:
+        step = Step(kind=kind, groups=(Group(count, 64, 1 + drafts),), deployment=deployment)
+        def launched(jit, args, kwargs):
+            if "recurrent" in jit.__name__ or "sigmoid" in jit.__name__:
+                found.append(kwargs["BV"])
+        with interception.intercept(lambda *_: None, launched):
+            sglang_layer.apply(shape, step, sglang_layer.inputs(shape, step, EMPTY))
+    return found
+print(json.dumps({"decode": tiles("qwen3.5-27b", 4, "decode", (1, 3)),
+    "verify": tiles("qwen3.5-9b", 1, "verify", (64, 65), drafts=3)}))
+"""
+
+
+@pytest.mark.skipif(VERSION != "0.5.23", reason="its kernels have one tile everywhere before")
+@pytest.mark.parametrize(
+    ("target", "decode", "verify"), [("sm_80", 32, 32), ("sm_90", 32, 4), ("sm_100", 8, 32), ("sm_120", 32, 32)]
+)
+def test_tiles_follow_from_the_card_and_the_batch(target: str, decode: int, verify: int, tmp_path: Path) -> None:
+    """One token of Qwen3.5-27B at TP 4 has its own on sm_10x, and so have drafts of up to 64 requests on sm_90."""
+    got = python(_START.replace('"sm_90"', "sys.argv[1]") + _TILES, target, home=tmp_path)
+    assert got == {"decode": [decode, 32], "verify": [verify, 32]}
+
+
+_SERVE = """
+import json, logging, sys
+sys.path.insert(0, sys.argv[2])
+import launching, gdn_aot
+gdn_aot.install(sys.argv[1], strict=True)
+launching.start()
+counter = launching.Counter()
+logging.disable(logging.WARNING)
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.sglang import workloads as provider, layer as sglang_layer
+from gdn_aot.providers.sglang.steps import Deployment, Group, Step
+shape = find_model("qwen3.5-9b").shape(8)
+named = {"radix": True, "slots": int(sys.argv[3]), "scratch": 33}
+for drafts, kind, query in ((0, "extend", 70), (0, "decode", 1), (3, "verify", 4)):
+    deployment = Deployment(state="bfloat16", drafts=drafts)
+    step = Step(kind=kind, groups=(Group(2, 64, query, tracked=True),), deployment=deployment, **named)
+    sglang_layer.apply(shape, step, sglang_layer.inputs(shape, step, EMPTY))
+report = gdn_aot.report().to_dict()
+print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"]}))
+"""
+
+
+@pytest.mark.parametrize("slots", [21, 4999])
+def test_a_process_is_served_whatever_the_size_of_the_pool(qwen: Artifact, tmp_path: Path, slots: int) -> None:
+    extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    got = python(_SERVE, qwen.path, SUPPORT, slots, home=tmp_path / "home", extra=extra)
+    assert got == {"compiled": [], "benchmarked": 0, "misses": []}
+
+
+def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
+    """In Triton's interpreter: prompts, chunks, tracked copies, decode, padded graphs, and drafts that are refused."""
+    program = Path(__file__).with_name("sglang_interpreted.py").read_text()
+    got = python(program, home=tmp_path, extra={"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"})
+    kinds = ("prefill", "decode", "speculative")
+    assert {(row["layer"], row["kind"]) for row in got} == {
+        (layer, kind) for layer in ("qwen3-next", "qwen3.5") for kind in kinds
+    }
+    for row in got:
+        assert row["wrong"] is None, row
+        assert row["compared"] >= 3
+        assert "state" in row["with another state"], "a wrong state is noticed"
