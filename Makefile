@@ -88,8 +88,10 @@ vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; V
 docs: $(STAMP)  ## the site of the documents, in site/: open site/index.html; its search needs python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-sglang: $(STAMPS)  ## provider of SGLang, in an environment of its own; SGLANG=0.5.17 (not part of make test)
+sglang: $(STAMPS)  ## provider and plugin of SGLang, in an environment of its own; SGLANG=0.5.17 (not part of make test)
 	$(BINS)/python -m pytest tests/providers/test_sglang.py
+	GDN_AOT_TEST_SGLANG=$(abspath $(BINS)/python) $(BINS)/python -m pytest tests/plugins/test_sglang_itself.py
+	GDN_AOT_TEST_SGLANG=$(abspath $(BINS)/python) $(BINS)/python -m pytest tests/capture/test_sglang.py
 
 headline = @printf '\n== %s of 9: %s\n   %s\n' $(1) '$(2)' '$(3)'
 

@@ -157,8 +157,8 @@ def test_the_python_api_is_that_of_the_package(site: Path) -> None:
         assert squeezed(documented.__doc__.split("\n")[0]).replace("`", "") in page.text
 
 
-NO_VARIABLES = {"PCI_BUS_ID", "CERTIFICATE_VERIFY_FAILED", "LOAD_GLOBAL", "LOAD_NAME", "PIN_MEMORY"}
-"""What else has the form of a variable's name: a value, and names in OpenSSL, Python and vLLM; and ``os.O_...``."""
+NO_VARIABLES = {"PCI_BUS_ID", "CERTIFICATE_VERIFY_FAILED", "LOAD_GLOBAL", "LOAD_NAME", "PIN_MEMORY", "NUM_STATE_SLOTS"}
+"""What else has the form of a variable's name: a value, and names in OpenSSL, Python and engines; and ``os.O_...``."""
 OTHERS_READ = {"HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"}
 """The code asks for these by their endings, as httpx does."""
 NAME = re.compile(r"GDN_AOT|CC|PATH|TERM|TMPDIR|[A-Z][A-Z0-9]*(_[A-Za-z0-9]+)+")
