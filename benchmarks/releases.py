@@ -120,7 +120,7 @@ def _traced(engine: Engine) -> dict[str, Any]:
             "limits": vars_of(Limits()),
             "workloads": list(module.WORKLOADS),
         }
-        made = worker.trace(module, request)
+        made = worker.trace(module, request, lambda *_: None)
         found[name] = {
             "calls": made.calls,
             "refused": len(made.refused),
