@@ -63,7 +63,11 @@ def start(request: dict[str, Any]) -> Any:
     return load(request["provider"])
 
 
-def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], None]) -> Trace:
+def _nobody(done: int, total: int, what: str) -> None:
+    """Be told nothing."""
+
+
+def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], None] = _nobody) -> Trace:
     """Run every case of every wanted workload for every shape, recording launches; ``far`` is told how far it is."""
     copy = request.get("copy")
     made = Trace(

@@ -12,7 +12,6 @@ import pytest
 from helpers import ABSENT, ROOT, run
 
 from gdn_aot.capture.form import load
-from gdn_aot.catalogue.providers import PROVIDERS
 
 PYTHON = os.environ.get("GDN_AOT_TEST_SGLANG", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="GDN_AOT_TEST_SGLANG names no Python that has SGLang")
@@ -55,7 +54,6 @@ def test_what_a_spawned_scheduler_launches_is_recorded(recorded: Path) -> None:
     assert ["tensordesc<bf16[16, 64]>" in key for key in kernels[EXPERTS]].count(True) == 1
 
 
-@pytest.mark.skipif("sglang" not in PROVIDERS, reason="no provider builds for SGLang")
 def test_all_of_it_is_built_and_the_plugin_serves_it_in_strict_mode(built: dict[str, Any], tmp_path: Path) -> None:
     assert built["left_out"] == built["not_covered"] == []
     assert built["identifier"].startswith("sglang0.5.17-triton3.6.0-sm_90-capture-")

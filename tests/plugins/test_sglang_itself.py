@@ -11,8 +11,6 @@ from typing import Any
 import factory
 import pytest
 
-from gdn_aot.catalogue.providers import PROVIDERS
-
 PYTHON = os.environ.get("GDN_AOT_TEST_SGLANG", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="GDN_AOT_TEST_SGLANG names no Python that has SGLang")
 
@@ -132,7 +130,6 @@ print(json.dumps([sorted(owners), [type(finder).__module__ for finder in sys.met
     assert len(ours(err)) == 1, ours(err)
 
 
-@pytest.mark.skipif("sglang" not in PROVIDERS, reason="no provider builds for SGLang")
 def test_a_scheduler_that_sglang_spawns_has_it_before_it_reads_its_arguments(sglang: Any, tmp_path: Path) -> None:
     """By then it has imported its kernels; the class that measures memory is watched all the same."""
     find = "from importlib.metadata import version; print(json.dumps([version('sglang'), version('triton')]))"
