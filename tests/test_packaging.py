@@ -1,11 +1,13 @@
 """What an installed package has beside its modules: the records that were measured."""
 
+import sysconfig
 from pathlib import Path
 
+import pytest
 from helpers import ROOT
 
 from gdn_aot._files import parse_toml
-from gdn_aot.cli._job import installed_records
+from gdn_aot.cli._job import tuning_root, usual_records
 
 
 def test_every_folder_of_records_is_installed() -> None:
@@ -18,8 +20,13 @@ def test_every_folder_of_records_is_installed() -> None:
     assert {f"recursive-include artifacts/{folder.parts[1]} *.json" for folder in there} <= {*included}
 
 
-def test_a_clone_has_its_own() -> None:
-    assert installed_records("tuning") == ROOT / "artifacts/tuning"
-    assert installed_records("numerics") == ROOT / "artifacts/numerics"
-    assert installed_records("nothing") is None
-    assert Path(str(installed_records("tuning"))).is_dir()
+def test_they_are_found_where_there_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / name))
+    monkeypatch.chdir(tmp_path)
+    assert usual_records("tuning") is None
+    installed = tmp_path / "data/share/gdn-aot/tuning"
+    installed.mkdir(parents=True)
+    assert tuning_root(None) == installed
+    (tmp_path / "artifacts/tuning").mkdir(parents=True)
+    assert tuning_root(None) == Path("artifacts/tuning")
+    assert tuning_root(tmp_path) == tmp_path

@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[1] / "tutorial/first-artifact.md"
-CLONE = str(PAGE.parents[2])
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 _MARK = "\x1e"
 _CHANGING = (
@@ -66,10 +65,7 @@ def run(wanted: list[str], build_cache: Path | None = None) -> list[str]:
             text=True,
             check=False,
         )
-        outputs = [
-            _PROGRESS.sub("", output)
-            for output in done.stdout.replace(home, "~").replace(CLONE, "~/gdn-aot").split(_MARK)[1:]
-        ]
+        outputs = [_PROGRESS.sub("", output) for output in done.stdout.replace(home, "~").split(_MARK)[1:]]
     if done.returncode:
         raise RuntimeError(f"{wanted[len(outputs) - 1]} ends with {done.returncode}:\n{outputs[-1]}")
     return outputs

@@ -132,21 +132,20 @@ def select_workloads(
 
 
 def tuning_root(given: Path | None, beside: Path = RECORDS) -> Path | None:
-    """Return the directory of tuning records: the one given, else ``tuning`` in ``beside`` if it is there.
+    """Return the directory of tuning records: the one given, else ``tuning`` in ``beside``, else what a wheel brought.
 
     Raises:
         UsageError: The one given is no directory.
     """
     if given is not None and not is_folder(given):
         raise UsageError(f"--tuning {given} is not a directory", hint="leave it out to build with default choices")
-    usual = beside / "tuning"
-    return given or (usual if is_folder(usual) else None)
+    return given or usual_records("tuning", beside)
 
 
-def installed_records(kind: str) -> Path | None:
-    """Return the directory of records, ``tuning`` or ``numerics``, that came with this package: a clone or a wheel."""
-    places = Path(__file__).parents[2] / "artifacts", Path(sysconfig.get_path("data")) / "share/gdn-aot"
-    return next((place / kind for place in places if is_folder(place / kind)), None)
+def usual_records(kind: str, beside: Path = RECORDS) -> Path | None:
+    """Return the usual directory of records, ``tuning`` or ``numerics``: that in ``beside``, else that of the wheel."""
+    places = beside / kind, Path(sysconfig.get_path("data")) / "share/gdn-aot" / kind
+    return next(filter(is_folder, places), None)
 
 
 def check_output(directory: Path) -> None:

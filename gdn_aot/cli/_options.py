@@ -89,7 +89,7 @@ workloads = together(
     many("--exclude-workload", "GLOB", "Not these call patterns; repeatable."),
 )  # fmt: skip
 tuning = click.option(
-    "--tuning", type=path, help="Directory of tuning records.  [default: artifacts/tuning if it exists]"
+    "--tuning", type=path, help="Directory of tuning records.  [default: artifacts/tuning, else those of the package]"
 )
 prepare = click.option("--prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU.")
 timeout = default(

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
-from gdn_aot._files import file_sha256, is_folder
+from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
 from gdn_aot.cli import _executor, _options
 from gdn_aot.cli._deployment import selected_deployment
 from gdn_aot.cli._job import (
     captured_archs,
     check_output,
-    installed_records,
     make_job,
     selected_captures,
     selected_shapes,
     selected_targets,
     tuning_root,
+    usual_records,
 )
 from gdn_aot.cli._output import emit_json, note, out_path, rounded, times
 from gdn_aot.cli._progress import Progress
@@ -77,7 +77,7 @@ _SAID_BY_ROW = (
 @_options.tuning
 @click.option(
     "--numerics", type=_options.path,
-    help="Directory of records of gdn-aot check.  [default: artifacts/numerics if it exists]",
+    help="Directory of records of gdn-aot check.  [default: artifacts/numerics, else those of the package]",
 )  # fmt: skip
 @_options.timeout
 @_options.cluster
@@ -117,7 +117,6 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, allow_spills: bool
         options |= changed
     targets = selected_targets(options["arch"] or (captured_archs(captured) if captured else ()))
     selection = selected_shapes(provider, options, captured=captured is not None)
-    usual = matrix.parent / "numerics"
     job = make_job(
         provider,
         selection,
@@ -133,7 +132,7 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, allow_spills: bool
         all_candidates=options["candidates"] == "all",
         keep_going=keep_going,
         allow_spills=allow_spills,
-        numerics_root=options["numerics"] or (usual if is_folder(usual) else None),
+        numerics_root=options["numerics"] or usual_records("numerics", matrix.parent),
     )
     pipeline.check_environment(job, targets)
     _note_fallbacks(job, targets)
@@ -282,9 +281,7 @@ def _provenance(manifest: Manifest) -> Counter[str]:
 def _warn_of_defaults(job: Job, finished: list[Built]) -> None:
     """Say that no choice was measured, as no tuning records were there to be asked."""
     if job.tuning_root is None and any(built.manifest and _provenance(built.manifest) for built in finished):
-        place = installed_records("tuning")
-        where = f"--tuning {place} has some" if place else "--tuning names their directory"
-        note(f"Warning: there were no tuning records, so no choice was measured; {where}")
+        note("Warning: there were no tuning records, so no choice was measured; --tuning names their directory")
 
 
 def _failed(failure: Failure) -> str:
