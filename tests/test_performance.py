@@ -1,29 +1,21 @@
-"""Figures of the performance page are those of the results, and every section says how they were made."""
+"""Every figure of the performance page is that of a result file, and every section says how it was made."""
 
 import importlib
-import json
 import re
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import click
 import pytest
+from figures import CLAIMS, MIB, NUMBER, figure, numbers, result, results, sums
 from helpers import ROOT
 
 from gdn_aot.cli.main import COMMANDS
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-total = importlib.import_module("kernels.report").total
 PAGE = ROOT / "docs/explanation/performance.md"
-NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
 RESULT = re.compile(r"\]\(../../((?:benchmarks/results|artifacts)/[\w./-]+)\)")
-MIB = 1 << 20
-
-
-def result(name: str) -> Any:
-    return json.loads((ROOT / "benchmarks/results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def page() -> str:
@@ -40,10 +32,6 @@ def rows(text: str, title: str) -> list[list[str]]:
     """The cells of the rows of the only table of a section, without its head."""
     lines = [line for line in sections(text)[title].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def numbers(text: str) -> list[str]:
-    return NUMBER.findall(text)
 
 
 def is_rounded(shown: str, value: float) -> bool:
@@ -92,145 +80,140 @@ def in_vllm(text: str) -> None:
     document = result("vllm_gdn")
     cases = [document["summary"][case] | {"requests": document["records"][case]["requests"]} for case in "bcde"]
     found = rows(text, "In vLLM")
-    values: list[Callable[[Any], list[float]]] = [
-        lambda case: [case["gdn_compiled"], case["gdn_benchmarks"]],
-        lambda case: [case["warm_up_seconds"]],
-        lambda case: [case["ready_seconds"]],
-        lambda case: [case["kv_bytes"] / MIB],
-        lambda case: [case["kv_blocks"]],
-        lambda case: [case["free_after_mib"]],
-        lambda case: [case["tuned_us_per_layer"]["8192"]],
-        lambda case: [case["tuned_us_per_layer"]["2048"]],
-        lambda case: [sum(one["compiled_gdn"] + one["compiled_other"] for one in case["requests"])],
-        lambda case: [next(iter(case["first_token_ms"].values())) / 1000],
+    values: list[Callable[[Any, list[str]], list[float]]] = [
+        lambda case, _: [case["gdn_compiled"], case["gdn_benchmarks"]],
+        lambda case, _: [case["warm_up_seconds"]],
+        lambda case, _: [case["ready_seconds"]],
+        lambda case, _: [case["kv_bytes"] / MIB],
+        lambda case, _: [case["kv_blocks"]],
+        lambda case, _: [case["free_after_mib"]],
+        lambda case, tokens: [case["tuned_us_per_layer"][one] for one in tokens],
+        lambda case, tokens: [case["tuned_us_per_layer"][one] for one in tokens],
+        lambda case, _: [sum(one["compiled_gdn"] + one["compiled_other"] for one in case["requests"])],
+        lambda case, _: [next(iter(case["first_token_ms"].values())) / 1000],
     ]
     for row, wanted in zip(found, values, strict=False):
         for cell, case in zip(row[1:], cases, strict=True):
-            compare(cell, wanted(case), row)
+            compare(cell, wanted(case, numbers(row[0])), row)
     first, later = found[len(values) :]
     for cell, case in zip(first[1:], cases, strict=True):
         unit = 1000 if cell.endswith(" s") else 1
-        compare(cell, [case["first_token_ms"][tokens] / unit for tokens in ("46", "1000", "8000")], first)
+        compare(cell, [case["first_token_ms"][tokens] / unit for tokens in numbers(first[0])], first)
     for cell, case in zip(later[1:], cases, strict=True):
         compare(cell, [min(case["steady_ms"].values()), max(case["steady_ms"].values())], later)
+    lengths = [int(tokens) for case in cases for tokens in case["steady_ms"]]
+    compare(later[0], [min(lengths), max(lengths)], later)
 
 
 def kernels(text: str) -> None:
+    columns = ("pick64", "shipped", "provider_best", "wide_best", "floor")
+    wanted = {
+        "Qwen3.5-9B and 35B-A3B, TP 1": "qwen3.5-9b tp 1",
+        "Qwen3.5-27B, TP 1": "qwen3.5-27b tp 1",
+        "Qwen3.5-9B, TP 4": "qwen3.5-9b tp 4",
+    }
     shapes = result("kernels")["shapes"]
-    wanted = [
-        (tokens, total(entry["kernels"]), entry["kernels"])
-        for shape in ("qwen3.5-9b tp 1", "qwen3.5-27b tp 1", "qwen3.5-9b tp 4")
-        for tokens, entry in shapes[shape]["tokens"].items()
+    assert shapes["qwen3.5-35b-a3b tp 1"]["tokens"] == shapes["qwen3.5-9b tp 1"]["tokens"]
+    found, shape = {name: [] for name in wanted}, ""
+    for row in rows(text, "Kernels"):
+        shape = row[0] or shape
+        found[shape].append(row[1])
+        one = sums("kernels", wanted[shape], row[1])
+        dropped = any(
+            kernel["shipped"] is None for kernel in shapes[wanted[shape]]["tokens"][row[1]]["kernels"].values()
+        )
+        assert (r"(\*)" in row[3]) is dropped, row
+        ratios = [one["pick64"] / one["shipped"], one["shipped"] / one["provider_best"]]
+        for cell, value in zip(row[2:], [*(one[column] for column in columns), *ratios], strict=True):
+            compare(cell, [value], row)
+    assert found == {name: list(shapes[key]["tokens"]) for name, key in wanted.items()}
+
+
+def claims(text: str) -> None:
+    """Each figure that a sentence or a row claims is that of its result."""
+    plain = re.sub(r"\s+", " ", text)
+    for template, sources in CLAIMS.items():
+        words = re.escape(template).replace(r"\{\}", rf"({NUMBER.pattern})")
+        found = re.findall(words, plain)
+        assert len(found) == 1, (template, len(found))
+        shown = [found[0]] if isinstance(found[0], str) else found[0]
+        compare(" ".join(shown), [figure(source) for source in sources], template)
+
+
+def missed(text: str) -> None:
+    """Each goal that a result file says is missed has a row with the file, the goal's figures and what was found."""
+    table = rows(text, "Missed goals")
+    for name, goal, wanted in missed_goals():
+        linked = [row for row in table if f"benchmarks/results/{name}.json)" in row[3]]
+        assert any(wanted <= figures_and_sizes(f"{row[0]} {row[1]}") for row in linked), (name, goal)
+
+
+@cache
+def missed_goals() -> list[tuple[str, str, set[str]]]:
+    """File, goal, and the figures that the row must have."""
+    return [
+        (path.stem, goal["goal"], figures_and_sizes(f"{goal['goal']} {goal['found']}"))
+        for path in sorted((ROOT / "benchmarks/results").glob("*.json"))
+        if '"met": false' in path.read_text(encoding="utf-8")
+        for goal in judged(result(path.stem))
+        if goal["met"] is False
     ]
-    for row, (tokens, sums, each) in zip(rows(text, "Kernels"), wanted, strict=True):
-        assert row[1] == tokens
-        shipped = float(numbers(row[3])[0])
-        if r"(\*)" in row[3]:  # a part is from the tuning record
-            assert shipped > sum(kernel["shipped"]["us"] for kernel in each.values() if kernel["shipped"])
+
+
+def figures_and_sizes(text: str) -> set[str]:
+    """The numbers of a text, and the sizes of its models."""
+    return {one.replace(",", "") for one in numbers(text)} | set(re.findall(r"\b\d+b(?:-a\d+b)?\b", text.lower()))
+
+
+def judged(value: Any) -> Iterator[dict[str, Any]]:
+    """Everything in a document that says whether it met a goal."""
+    if isinstance(value, dict) and "met" in value:
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from judged(one)
+
+
+CHECKS = {"Serving": serving, "In vLLM": in_vllm, "Kernels": kernels, "claims": claims, "Missed goals": missed}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_page_has_the_figures_of_the_results(check: str) -> None:
+    CHECKS[check](page())
+
+
+def is_noticed(text: str) -> bool:
+    for check in CHECKS.values():
+        try:
+            check(text)
+        except (AssertionError, KeyError):
+            return True
+    return False
+
+
+def test_another_figure_is_noticed() -> None:
+    """Each number of the page in turn, in a sentence, a table or its head, with another last digit."""
+    text, noticed, overlooked = page(), 0, []
+    assert not is_noticed(text)
+    for match in results(text):
+        end = match.end() - 1
+        if is_noticed(f"{text[:end]}{(int(text[end]) + 5) % 10}{text[end + 1 :]}"):
+            noticed += 1
         else:
-            compare(row[3], [sums["shipped"]], row)
-            shipped = sums["shipped"]
-        for cell, column in zip([row[2], *row[4:7]], ("pick64", "provider_best", "wide_best", "floor"), strict=True):
-            compare(cell, [sums[column]], row)
-        assert abs(float(row[7]) - sums["pick64"] / shipped) < 0.006, row
-        assert abs(float(row[8]) - shipped / sums["provider_best"]) < 0.001, row
-
-
-def fetching(text: str) -> None:
-    found = result("fetch")
-    repeated = {name: entry["median"] for name, entry in found["repeated_ms"].items()}
-    first = {name: entry["median"] for name, entry in found["first_ms"].items()}
-    near = [value for name, value in repeated.items() if name not in ("python", "hub, branch")]
-    bare, whole, again, branch = rows(text, "Fetching")
-    compare(bare[1], [first["download"]], bare)
-    compare(whole[1], [first["fetch"], 1.5, 100, 1.5 * first["download"] + 100], whole)
-    compare(again[1], [min(near), max(near)], again)
-    compare(branch[1], [repeated["hub, branch"]], branch)
-
-
-def building(text: str) -> None:
-    build, sizes, start = result("build"), result("sizes"), result("start")["runs"][-1]["ms"]
-    bytes_of, one, everything = sizes["one_model"]["bytes"], build["one"], sizes["all_models"]
-    newer = [bytes_of[f"sm_{number}"] / 1000 for number in (80, 86, 89, 90)]
-    newest = [bytes_of[f"sm_{number}"] / 1000 for number in (100, 103, 120, 121)]
-    old = [bytes_of["sm_75"] / 1e6, bytes_of["sm_70"] / 1e6]
-    found = rows(text, "Building")
-    made, sound, covered = one["cold"]["artifacts"][0], build["old"]["artifacts"][0], one["coverage"]
-    wanted = [
-        [min(newer), max(newer), min(newest), max(newest), *old],
-        [sound["cpu_seconds"], sound["size"], old[1], build["old"]["local"], build["old"]["reserve"]["bytes"] / MIB],
-        [one["cold"]["seconds"], made["size"], made["binaries"], made["kernels"]],
-        [one["unchanged"]["seconds"]],
-        [covered["seconds"], covered["launches"], covered["misses"]],
-        [build["ten"]["seconds"]],
-        [everything["seconds"], everything["bytes"]["sm_90"] / 1e6, everything["binaries"], everything["kernels"]],
-        [start["gdn-aot --help"]["median"]],
-        [start["gdn-aot matrix --json"]["median"]],
-    ]
-    for row, values in zip(found, wanted, strict=True):
-        assert row[2], row
-        compare(row[1], values, row)
-
-
-TABLES = {"Serving": serving, "In vLLM": in_vllm, "Kernels": kernels, "Fetching": fetching, "Building": building}
-
-
-@pytest.mark.parametrize("title", TABLES)
-def test_the_table_has_the_figures_of_the_result(title: str) -> None:
-    TABLES[title](page())
-
-
-@pytest.mark.parametrize("title", TABLES)
-def test_another_figure_is_noticed(title: str) -> None:
-    """Each number of a table in turn, with another last digit."""
-    text, last = page(), 2 if title == "Building" else None
-    noticed, overlooked = 0, []
-    for line in [line for line in sections(text)[title].splitlines() if line.startswith("|")][2:]:
-        cells = [match.start() for match in re.finditer(r"\|", line)][1:]
-        for match in NUMBER.finditer(line, cells[0], cells[last - 1 if last else -1]):
-            other = f"{line[: match.end() - 1]}{(int(match[0][-1]) + 5) % 10}{line[match.end() :]}"
-            try:
-                TABLES[title](text.replace(line, other))
-            except (AssertionError, KeyError):
-                noticed += 1
-            else:
-                overlooked.append(other)
-    assert noticed >= 5
+            overlooked.append(text[match.start() - 30 : match.end() + 30])
     assert overlooked == []
+    assert noticed > 250
 
 
-def claims() -> Iterator[tuple[str, list[float]]]:
-    """Figures of the sentences: how they are written, and what the result says."""
-    start = result("start")["runs"][0]["ms"]
-    yield r"`import gdn_aot` takes ([\d.]+) ms", [start["import gdn_aot"]["median"]]
-    named = ("install, store", "install, stdlib", "install, provider")
-    yield r"`install\(\)` takes (\d+) ms[^.]*?(\d+) ms[^.]*?(\d+) ms", [start[name]["median"] for name in named]
-    vllm = result("vllm_gdn")["summary"]
-    slower = vllm["b"]["tuned_us_per_layer"]["8192"] / vllm["d"]["tuned_us_per_layer"]["8192"]
-    yield r"(\d+) % slower than those", [100 * slower - 100]
-    first, later = (vllm["e"][name]["50"] for name in ("first_token_ms", "steady_ms"))
-    yield r"takes (\d+) ms, ([\d.]+) times a later", [first, first / later]
-    older = result("vllm_gdn_h100")["summary"]
-    us = [older[case]["tuned_us_per_layer"]["8192"] for case in "bd"]
-    yield r"(\d+)\s+against\s+(\d+)\s+us", us
-    yield r"([\d.]+)\s+against\s+([\d.]+)\s+s\s+of\s+the\s+start", [older[case]["warm_up_seconds"] for case in "bd"]
-    repeat = result("tuning_repeat")
-    both = [repeat["keys"], repeat["equal"], repeat["within_noise"], repeat["share"] * 100]
-    yield r"run of the (\d+) keys chose the same for (\d+) and within noise for (\d+): ([\d.]+) %", both
-    fetch = result("fetch")
-    yield r"Verifying takes (\d+)", [fetch["first_ms"]["verify"]["median"]]
-    yield r"([\d,]+) binaries and (\d+) blobs", [fetch["artifact"][name] for name in ("binaries", "blobs")]
+def test_a_claim_has_no_figure_of_its_own() -> None:
+    assert {template: found for template in CLAIMS if (found := results(template))} == {}
 
 
-def test_sentences_have_the_figures_of_the_results() -> None:
-    text = re.sub(r"\s+", " ", page())
-    for pattern, values in claims():
-        found = re.search(pattern, text)
-        assert found, pattern
-        wrong = [
-            (shown, value) for shown, value in zip(found.groups(), values, strict=True) if not is_rounded(shown, value)
-        ]
-        assert wrong == [], pattern
+def test_a_missed_goal_that_is_not_on_the_page_is_noticed() -> None:
+    assert len(missed_goals()) >= 16
+    lines = sections(page())["Missed goals"].splitlines()
+    for line in [line for line in lines if line.startswith("|") and "/results/" in line]:
+        assert is_noticed(page().replace(line + "\n", "")), line
 
 
 def spoken(text: str) -> list[str]:
