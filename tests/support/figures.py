@@ -18,6 +18,14 @@ NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
 MIB = 1 << 20
 TARGETS = {"sm_70": "PTX, fp16", "sm_75": "PTX, fp16"} | {f"sm_{one}": "PTX, bf16" for one in (80, 86, 89)}
 TARGETS["sm_90"] = "machine code, bf16"
+PROXIES = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_120")
+RECORDS = {
+    "proxy/{}/fla-core-0.6.0": PROXIES,
+    "proxy/{}/vllm-0.24.0": PROXIES,
+    "{}/fla-core-0.6.0": ("sm_90",),
+    "{}/vllm-0.24.0": ("sm_90",),
+}
+"""Tuning records, and their targets."""
 
 ALLOWED = [
     # names and links: what is between backticks, where a link leads
@@ -82,17 +90,17 @@ def numerics() -> dict[str, Any]:
     return found
 
 
-def proxy() -> dict[str, Any]:
-    """For how many keys no choice is within `NEAR` of the best at all lengths from 512 tokens on."""
+def regrets() -> dict[str, Any]:
+    """For how many keys the choice is not within `NEAR` of the best at all lengths from 512 tokens on."""
     found: dict[str, Any] = {"near": 100 * NEAR - 100}
-    for provider in ("fla-core-0.6.0", "vllm-0.24.0"):
-        found[provider] = {"most": 0.0}
-        for target in ("sm_80", "sm_86", "sm_89"):
-            kernels = load(f"artifacts/tuning/proxy/{target}/{provider}.json")["kernels"]
+    for path, targets in RECORDS.items():
+        found[path] = {"most": 0.0}
+        for target in targets:
+            kernels = load(f"artifacts/tuning/{path.format(target)}.json")["kernels"]
             choices = [choice["regret"] for kernel in kernels for choice in kernel["choices"]]
             most = [max((one for tokens, one in row.items() if int(tokens) >= 512), default=0) for row in choices]
-            found[provider] |= {"keys": len(most), target: sum(one > NEAR - 1 for one in most)}
-            found[provider]["most"] = max(found[provider]["most"], 100 * max(most))
+            found[path] |= {"keys": len(most), target: sum(one > NEAR - 1 for one in most)}
+            found[path]["most"] = max(found[path]["most"], 100 * max(most))
     return found
 
 
@@ -139,7 +147,7 @@ def tuned() -> dict[str, float]:
 DERIVED: dict[str, Callable[[], Any]] = {
     "outcomes": outcomes,
     "numerics": numerics,
-    "proxy": proxy,
+    "regrets": regrets,
     "tunings": tunings,
     "tuned": tuned,
 }
@@ -181,6 +189,12 @@ def operand(source: str) -> float:
     if isinstance(found, str):
         return float(numbers(found)[0].replace(",", ""))
     return float(len(found) if isinstance(found, list) else found)
+
+
+def listed(targets: tuple[str, ...]) -> str:
+    """A figure for each target, as a sentence lists them."""
+    *others, last = (f"{{}} ({target})" for target in targets)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 COLD, VLLM, OLDER, START = "cold_start|summary", "vllm_gdn|summary", "vllm_gdn_h100|summary", "start|runs|-1|ms"
@@ -316,12 +330,13 @@ CLAIMS: dict[str, list[str]] = {
     ],
     "times a later one | {} times": [f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50"],
     **{
-        f"{{}} % of the best from 512 tokens on, {name} | missed for {{}} (sm_80), {{}} (sm_86) and {{}} (sm_89) of "
-        "{} keys; at most {} %": [
-            "proxy|near",
-            *(f"proxy|{provider}|{what}" for what in ("sm_80", "sm_86", "sm_89", "keys", "most")),
+        f"{{}} % of the best from 512 tokens on, {words} | missed for {listed(targets)} of {{}} keys; at most {{}} %": [
+            "regrets|near",
+            *(f"regrets|{path}|{what}" for what in (*targets, "keys", "most")),
         ]
-        for name, provider in (("FLA", "fla-core-0.6.0"), ("vLLM", "vllm-0.24.0"))
+        for words, (path, targets) in zip(
+            ("FLA by proxy", "vLLM by proxy", "FLA measured", "vLLM measured"), RECORDS.items(), strict=True
+        )
     },
 }
 """How the page writes figures -> what they are of the results, see `figure`."""
