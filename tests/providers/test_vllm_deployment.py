@@ -148,7 +148,7 @@ print(json.dumps({card: sorted(set(keys)) for card, keys in found.items()}))
         ("nonsense=1", "vLLM refuses the deployment"),
         ("enable_lora=true", "LoRA are not enumerated"),
         ("pipeline_parallel_size=2", "pipeline parallelism are not enumerated"),
-        ("load_format=dummy", "not the deployment's to say"),
+        ("load_format=dummy", "cannot set the engine argument load_format"),
     ],
 )
 def test_what_vllm_refuses_or_is_not_enumerated_ends_the_build(options: str, said: str, home: Path) -> None:
