@@ -68,13 +68,12 @@ def provenance(manifests: Sequence[Manifest]) -> Html:
     """Return where the choices of every kernel come from, by target, a map for each environment."""
     ordered = sorted(enumerate(manifests), key=lambda one: (_environment(one[1]), one[1].target.capability, one[0]))
     maps = [_map(name, list(ones)) for name, ones in groupby(ordered, key=lambda one: _environment(one[1]))]
-    counts = Counter(_all(manifests))
     rows = [
-        (f"{name}: {choices.PROVENANCES[name][1]}", choices.chips({name: counts[name]}),
-         *((f"{100 * row.median:.1f} %", f"{100 * row.p90:.1f} %", row.source) if row else ("not known", "", "")))
-        for name, row in facts.expected(manifests)
+        (f"{name}: {of or choices.PROVENANCES[name][1]}", choices.chips({name: count}),
+         *((choices.percent(row.median), choices.percent(row.p90), row.source) if row else ("not known", "", "")))
+        for name, of, count, row in facts.expected_rows(manifests)
     ]  # fmt: skip
-    headers = ("Provenance", "Choices", "Median", "9 of 10", "Compared")
+    headers = ("Provenance", "Choices", "Median", "90th percentile", "Compared")
     legend = table("Expected error: time of a choice / time of the best candidate - 1", headers, rows, numeric=(2, 3))
     return Html("".join((legend, *maps)) if rows else e("p", "No kernel has a choice."))
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot.reporting import facts
 from gdn_aot.reporting.html import Html, e
 from gdn_aot.reporting.pool import key_text, parts
 
@@ -39,20 +40,21 @@ class Chosen:
     rows: list[list[Any]]
     provenances: Counter[str]
     scores: list[float]
-    """Of the choices that have times: how much more than the best time they take, weighted over the lengths."""
+    """Regret of each choice that has times of its own key and target, weighted over the lengths."""
     worst: list[float]
-    """The same where it is most."""
+    """The largest regret of each of them at one length."""
 
     def group(self, pool: Pool) -> int:
         """Hand the rows to the script."""
         return pool.group("choices", of=pool.text(self.name), rows=self.rows)
 
     def regret(self) -> Content:
-        """Return median and most of what is known of the choices' regret."""
+        """Return median and maximum of the regret of the choices that have times of their own key."""
+        left = self.provenances.total() - len(self.scores)
         if not self.scores:
-            return "no times"
-        some = f" of {len(self.scores)}" if len(self.scores) < self.provenances.total() else ""
-        return f"{percent(statistics.median(self.scores))} median, {percent(max(self.worst))} at most{some}"
+            return "regret not known: no times of these keys"
+        out = f"; without {left} that have no times of their own" if left else ""
+        return f"regret {percent(statistics.median(self.scores))} median, {percent(max(self.worst))} maximum{out}"
 
 
 def of_artifact(manifest: Manifest, transfer: Transfer | None, pool: Pool) -> list[Chosen]:
@@ -65,11 +67,12 @@ def of_artifact(manifest: Manifest, transfer: Transfer | None, pool: Pool) -> li
         for choice in kernel.choices:
             source = _source(transfer, kernel.name, choice) if transfer else None
             timing = pool.timing(source.record, source.kernel, source.choice) if source else None
-            rated = timing.rated.get(choice.config) if timing else None
+            own = source is not None and source.own and source.exact
+            rated = timing.rated.get(choice.config) if timing and own else None
             _add(chosen, choice.provenance, rated)
             chosen.rows.append([
                 pool.text(key_text(choice.key)), pool.text(choice.config), _place(choice.provenance), choice.derived,
-                pool.text(choice.note), *_drawn(timing, rated),
+                pool.text(choice.note), *_drawn(timing, rated), not own, _expected(choice, manifest, pool),
             ])  # fmt: skip
         found.append(chosen)
     return found
@@ -89,18 +92,29 @@ def of_record(record: TuningRecord, pool: Pool) -> list[Chosen]:
             _add(chosen, provenance, rated)
             chosen.rows.append([
                 pool.text(key_text(choice.key)), pool.text(config), _place(provenance),
-                choice.chosen >= kernel.offered, pool.text(choice.note), *_drawn(timing, rated),
+                choice.chosen >= kernel.offered, pool.text(choice.note), *_drawn(timing, rated), False, None,
             ])  # fmt: skip
         found.append(chosen)
     return found
 
 
 def _source(transfer: Transfer, kernel: str, choice: Choice) -> Found | None:
-    """Return the times that a choice may be held against: those it is from, or its target's own of the very key."""
+    """Return the times that belong to a choice: those that it was transferred from, or its target's own of this key.
+
+    Only the target's own times of this key say how far from the best the choice is.
+    """
     found = transfer.find(kernel, choice.key)
     if found is None or (choice.provenance != "transferred" and not (found.own and found.exact)):
         return None
     return found
+
+
+def _expected(choice: Choice, manifest: Manifest, pool: Pool) -> int | None:
+    """Return the text of the error that is expected of a transferred choice."""
+    if choice.provenance != "transferred":
+        return None
+    error = facts.error_of(choice, manifest)
+    return pool.text(f"{percent(error.median)} median, {percent(error.p90)} 90th percentile" if error else "not known")
 
 
 def _add(chosen: Chosen, provenance: str, rated: Rated | None) -> None:
@@ -149,6 +163,6 @@ def _kernel(chosen: Chosen, group: int, level: int) -> Html:
         e(f"h{level}", name, e("span", module, class_="module")),
         e("span", f"{total} {'key' if total == 1 else 'keys'}", class_="count"),
         chips(chosen.provenances),
-        e("span", "regret ", chosen.regret(), class_="regret"),
+        e("span", chosen.regret(), class_="regret"),
     )  # fmt: skip
     return e("details", head, e("div", class_="drawn"), class_="kernel", data_group=group)

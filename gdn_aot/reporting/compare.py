@@ -254,7 +254,11 @@ class _Shipped:
             return _Verdict(word=SECOND if first is None else FIRST, timings=timings)
         if first.config == second.config:
             return _Verdict(word=SAME, timings=timings)
-        if found is None or not {first.config, second.config} <= set(found.kernel.candidates):
+        if (
+            found is None
+            or not (found.own and found.exact)
+            or not {first.config, second.config} <= set(found.kernel.candidates)
+        ):
             return _Verdict(word=UNKNOWN, timings=timings)
         before, after = (
             _line(found.kernel, found.choice, found.kernel.candidates.index(side.config)) for side in (first, second)

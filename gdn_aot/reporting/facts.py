@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from gdn_aot.catalogue.providers import PROVIDERS, same_source
 from gdn_aot.choosing.transfer import origin
 from gdn_aot.providers import uncovered
-from gdn_aot.records.expected import expected_errors
+from gdn_aot.records.expected import expected_errors, transfer_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from gdn_aot.artifact.manifest import Manifest, PackedKernel
+    from gdn_aot.artifact.manifest import Choice, Manifest, PackedKernel
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.records.expected import Expected
     from gdn_aot.records.numerics import NumericsRecord
@@ -35,6 +37,68 @@ def expected(manifests: Iterable[Manifest]) -> list[tuple[str, Expected | None]]
     known = expected_errors()
     found = {choice.provenance for one in manifests for kernel in one.kernels for choice in kernel.choices}
     return [(name, known.get(name)) for name in sorted(found)]
+
+
+def expected_rows(manifests: Iterable[Manifest]) -> list[tuple[str, str, int, Expected | None]]:
+    """Return what is expected of the choices that artifacts have: rows for a table, one for each provenance.
+
+    Those that were transferred have one for each provider, target, and place where they were taken from.
+
+    Returns:
+        Provenance, what it is of, number of choices, and how far from the best they are expected to be.
+    """
+    known, counts = expected_errors(), Counter[tuple[str, ...]]()
+    for manifest in manifests:
+        for kernel in manifest.kernels:
+            for choice in kernel.choices:
+                moved = choice.provenance == "transferred"
+                place = (manifest.provider.name, manifest.target.name) if moved else ("", "")
+                counts[(choice.provenance, *place, *taken_from(choice, manifest))] += 1
+    rows = []
+    for (provenance, *place), count in sorted(counts.items()):
+        of, error = "", known.get(provenance)
+        if provenance == "transferred":
+            provider, target, kind, source = place
+            of = f"{provider}: {_WAYS[kind].format(source=source, target=target)}"
+            error = _moved(provider, target, kind, source)
+        rows.append((provenance, of, count, error))
+    return rows
+
+
+_WAYS = {
+    "key": "from one key to another of {target}",
+    "target": "from {source} to {target}",
+    "release": "from another release, to {target}",
+    "": "to {target}",
+}
+_FROM = re.compile(r"from (sm_[0-9]+[a-z]?) \(([^:]*)\)(?=:)")
+"""How notes of transferred choices begin: `gdn_aot.choosing.transfer`."""
+
+
+def taken_from(choice: Choice, manifest: Manifest) -> tuple[str, str]:
+    """Return where a transferred choice is from, and the target: ``key``, ``target`` or ``release``; else nothing."""
+    found = _FROM.match(choice.note) if choice.provenance == "transferred" else None
+    if found is None:
+        return "", ""
+    source, origin = found.groups()
+    if f", {manifest.provider.distribution} " in origin:
+        return "release", source
+    return ("key" if source == manifest.target.name else "target"), source
+
+
+def error_of(choice: Choice, manifest: Manifest) -> Expected | None:
+    """Return the error that is expected of a transferred choice; None if it was not measured."""
+    return _moved(manifest.provider.name, manifest.target.name, *taken_from(choice, manifest))
+
+
+def _moved(provider: str, target: str, kind: str, source: str) -> Expected | None:
+    """Return the error of transferred choices; choices from a target other than sm_90 were not compared."""
+    if kind == "target" and source != "sm_90":
+        return None
+    return _errors().get((provider, target, kind))
+
+
+_errors = functools.cache(transfer_errors)
 
 
 def lacking(manifest: Manifest) -> tuple[list[str], tuple[tuple[str, str], ...]]:

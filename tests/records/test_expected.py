@@ -10,7 +10,7 @@ from helpers import ROOT, gdn_aot
 
 from gdn_aot.artifact.manifest import Provenance
 from gdn_aot.records import expected
-from gdn_aot.records.expected import Expected, expected_errors
+from gdn_aot.records.expected import Expected, expected_errors, transfer_errors
 
 RESULT = ROOT / "benchmarks/results/regret.json"
 
@@ -25,6 +25,17 @@ def test_the_table_has_the_numbers_of_the_result_file_and_no_others() -> None:
     for row in table.values():
         assert 0 <= row.median <= row.p90
         assert row.source
+
+
+def test_errors_of_transferred_choices_are_those_of_the_result_file() -> None:
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    measured = {(row["provider"].split()[0], row["target"], "key"): row["regret"]["all"] for row in result["held_out"]}
+    for row in result["targets"]:
+        if "transferred" in row["choices"]:
+            measured[row["provider"], row["target"], "target"] = row["choices"]["transferred"]["all"]
+    assert {place: (row.median, row.p90) for place, row in transfer_errors().items()} == {
+        place: (row["median"], row["p90"]) for place, row in measured.items()
+    }
 
 
 def test_inspect_says_it_for_each_provenance_that_the_artifact_has(

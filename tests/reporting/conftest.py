@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from pages import HOSTILE, PLACES, PROXIES, RECORDS
 
 from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.records import tuning
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,25 @@ def tuned(build: Callable[..., Built]) -> Built:
     """One kernel of `sm_90` with the choices of the records."""
     model = ("--arch", "sm_90", "--model", "qwen3.5-9b", "--workload", "gated-norm", "--max-tokens", 8192)
     return build(*model, *PLACES)
+
+
+@pytest.fixture(scope="session")
+def moved(build: Callable[..., Built], tuned: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Built, Built]:
+    """The same kernel for `sm_90` without its own keys in the record, and for `sm_86` from the record of `sm_90`."""
+    full = tuning.load(RECORDS / "tuning" / "sm_90" / "fla-core-0.6.0.json")
+    assert full is not None
+    own = {(kernel.name, choice.key) for kernel in tuned.manifest.kernels for choice in kernel.choices}
+    kernels = tuple(
+        replace(kernel, choices=tuple(one for one in kernel.choices if (kernel.kernel, one.key) not in own))
+        for kernel in full.kernels
+    )
+    root = tmp_path_factory.mktemp("moved")
+    built = []
+    for arch, record in (("sm_90", replace(full, kernels=kernels)), ("sm_86", full)):
+        tuning.FORM.save(record, tuning.record_path(root / arch, "sm_90", "fla-core", "0.6.0"))
+        model = ("--arch", arch, "--model", "qwen3.5-9b", "--workload", "gated-norm", "--max-tokens", 8192)
+        built.append(build(*model, "--tuning", root / arch))
+    return built[0], built[1]
 
 
 @pytest.fixture(scope="session")

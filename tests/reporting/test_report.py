@@ -1,6 +1,7 @@
 """The page as a file: what is in it, that it holds what records hold, and that nothing of a file becomes markup."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,29 @@ def test_every_time_of_the_record_is_in_it(one: Path, tuned: Built) -> None:
     assert seen
 
 
+@pytest.mark.parametrize(("place", "way", "error"), [(0, "from one key to another of sm_90", "0.7 % median"),
+                                                     (1, "from sm_90 to sm_86", "3.6 % median")])  # fmt: skip
+def test_a_transferred_choice_has_an_expected_error_and_no_regret(
+    report: Callable[..., Path], moved: tuple[Built, Built], place: int, way: str, error: str
+) -> None:
+    """The times are of another key, or another target: what they say is not said of this key."""
+    built = moved[place]
+    page = Page(report(built.path, "--tuning", built.arguments[-1]))
+    texts, timings = page.data["texts"], page.data["timings"]
+    counts = Counter(choice.provenance for kernel in built.manifest.kernels for choice in kernel.choices)
+    rows = [row for group in rows_of(page, "choices") for row in group["rows"] if row[2] == 3]
+    assert len(rows) == counts["transferred"] > 0
+    for row in rows:
+        assert row[6] is None
+        assert row[7], "its times are said to be of another"
+        assert texts[row[8]].startswith(error)
+        assert place or texts[timings[row[5]]["key"]] != texts[row[0]]
+    (first,) = page.texts("table")[1:2]
+    assert f"transferred: fla: {way}" in first
+    assert "these" not in first
+    assert counts.keys() > {"transferred"} or "regret not known" in " ".join(page.texts("summary"))
+
+
 def test_a_transferred_choice_shows_the_times_it_is_from(report: Callable[..., Path], sm_90: Built) -> None:
     """Default choices have the times of their own key, if the target's record has it, and no others."""
     page = Page(report(sm_90.path, *PLACES))
@@ -113,7 +137,7 @@ def test_a_transferred_choice_shows_the_times_it_is_from(report: Callable[..., P
 def test_without_records_it_says_so(report: Callable[..., Path], tuned: Built) -> None:
     page = Page(report(tuned.path))  # run in a folder without records
     assert page.data["timings"] == []
-    assert "regret no times" in " ".join(page.texts("summary"))
+    assert "regret not known" in " ".join(page.texts("summary"))
     assert "There is no record of checks of this target and version." in page.texts("p")
 
 

@@ -122,7 +122,7 @@
     return el("div", {}, el("p", { class: "filter" }, el("label", { for: name }, "Filter keys "), field, " ", status), whole, panels);
   }
 
-  function opener(panels, { numbers, shipped, said }) {
+  function opener(panels, { numbers, shipped, said, warning }) {
     const id = `times-${made += 1}`;
     const button = el("button", { type: "button", "aria-expanded": "false" }, "Times", el("span", { class: "vh" }, ` of ${said}`));
     const close = (panel) => {
@@ -140,6 +140,7 @@
       const panel = el("section", { id, class: "times", "aria-labelledby": `${id}-title` }, heading, closer);
       closer.addEventListener("click", () => close(panel));
       panels.prepend(panel);
+      if (warning) panel.append(el("p", {}, warning));
       panel.append(...numbers.map((number) => timesOf(number, shipped)));
       button.setAttribute("aria-expanded", "true");
       button.setAttribute("aria-controls", id);
@@ -171,15 +172,18 @@
     })));
     const known = PROVENANCES.filter((name) => values.some((value) => value.provenance === name));
     const plot = values.length ? figure("Regret of every key by length: time of its choice / time of the best candidate - 1",
-      `Regret of ${rows.length} keys at ${tokens.join(", ")} tokens; the table below has it.`,
+      `Regret of ${rows.filter((row) => row[6]).length} keys at ${tokens.join(", ")} tokens; the table below has it.`,
       strip(values, { field: "regret", type: "quantitative", title: "regret in %", scale: { type: "symlog", constant: 1 }, axis: { tickCount: 5 } },
         { field: "provenance", type: "nominal", scale: scale(known, known) })) : null;
+    const expected = rows.some((row) => row[8] !== null) ? ["Expected error"] : [];
     const listed = rows.map((row) => ({
       cells: [text(row[0]), text(row[1]) + (row[3] ? " (not the provider's own)" : ""), PROVENANCES[row[2]],
-        ...tokens.map((count) => (at(row, count) === undefined ? "" : percent(at(row, count)))), text(row[4])],
+        ...tokens.map((count) => (at(row, count) === undefined ? "" : percent(at(row, count)))),
+        ...expected.map(() => (row[6] ? "" : text(row[8]))), text(row[4])],
       numbers: row[5] === null ? [] : [row[5]], shipped: new Map([[row[1], "this choice"]]), said: text(row[0]),
+      warning: row[7] ? "This choice was transferred. These are the times of the key and target from which it was taken, not its own." : null,
     }));
-    const headers = ["Key", "Configuration", "Provenance", ...tokens.map((count) => `Regret at ${count}`), "Why"];
+    const headers = ["Key", "Configuration", "Provenance", ...tokens.map((count) => `Regret at ${count}`), ...expected, "Why"];
     return [plot, keys("Choices by autotune key", headers, listed, new Set(tokens.map((_, place) => place + 3)))];
   }
 
