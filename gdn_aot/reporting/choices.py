@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot.reporting import facts
 from gdn_aot.reporting.html import Html, e
-from gdn_aot.reporting.pool import key_text, parts
+from gdn_aot.reporting.keys import Users, key_text, why
+from gdn_aot.reporting.pool import parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,15 +65,18 @@ def of_artifact(manifest: Manifest, transfer: Transfer | None, pool: Pool) -> li
         if not kernel.choices:
             continue
         chosen = Chosen(name=kernel.name, rows=[], provenances=Counter(), scores=[], worst=[])
+        users = Users(kernel, manifest)
         for choice in kernel.choices:
             source = _source(transfer, kernel.name, choice) if transfer else None
             timing = pool.timing(source.record, source.kernel, source.choice) if source else None
+            measured = source.choice.key if source else None
             own = source is not None and source.own and source.exact
             rated = timing.rated.get(choice.config) if timing and own else None
             _add(chosen, choice.provenance, rated)
             chosen.rows.append([
-                pool.text(key_text(choice.key)), pool.text(choice.config), _place(choice.provenance), choice.derived,
-                pool.text(choice.note), *_drawn(timing, rated), not own, _expected(choice, manifest, pool),
+                pool.text(key_text(kernel.name, choice.key)), pool.text(choice.config), _place(choice.provenance),
+                choice.derived, pool.text(why(kernel.name, choice.key, measured, choice.note)),
+                *_drawn(timing, rated), not own, _expected(choice, manifest, pool), pool.text(users.of(choice.key)),
             ])  # fmt: skip
         found.append(chosen)
     return found
@@ -91,8 +95,9 @@ def of_record(record: TuningRecord, pool: Pool) -> list[Chosen]:
             rated = timing.rated.get(config)
             _add(chosen, provenance, rated)
             chosen.rows.append([
-                pool.text(key_text(choice.key)), pool.text(config), _place(provenance),
-                choice.chosen >= kernel.offered, pool.text(choice.note), *_drawn(timing, rated), False, None,
+                pool.text(key_text(kernel.kernel, choice.key)), pool.text(config), _place(provenance),
+                choice.chosen >= kernel.offered, pool.text(why(kernel.kernel, choice.key, None, choice.note)),
+                *_drawn(timing, rated), False, None, None,
             ])  # fmt: skip
         found.append(chosen)
     return found

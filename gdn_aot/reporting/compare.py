@@ -19,7 +19,8 @@ from gdn_aot.records.tuning import TuningRecord
 from gdn_aot.records.verdict import samples_of
 from gdn_aot.reporting import facts
 from gdn_aot.reporting.html import Html, e, table
-from gdn_aot.reporting.pool import MOST, key_text, parts
+from gdn_aot.reporting.keys import key_text
+from gdn_aot.reporting.pool import MOST, parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -88,7 +89,9 @@ class _Kernel:
         whole = None if verdict.ratio is None else parts([verdict.ratio])[0]
         lengths, ratios = list(verdict.ratios), parts(list(verdict.ratios.values()))
         timings = [*filter(lambda number: number is not None, verdict.timings)]
-        self.rows.append([pool.text(key_text(shown.key)), *configs, verdict.word, whole, lengths, ratios, timings])
+        self.rows.append(
+            [pool.text(key_text(shown.kernel, shown.key)), *configs, verdict.word, whole, lengths, ratios, timings]
+        )
 
 
 _Sides: TypeAlias = "dict[str, dict[str, _Side]]"

@@ -55,10 +55,10 @@ def expected_rows(manifests: Iterable[Manifest]) -> list[tuple[str, str, int, Ex
                 place = (manifest.provider.name, manifest.target.name) if moved else ("", "")
                 counts[(choice.provenance, *place, *taken_from(choice, manifest))] += 1
     rows = []
-    for (provenance, *place), count in sorted(counts.items()):
+    for (provenance, *way), count in sorted(counts.items()):
         of, error = "", known.get(provenance)
         if provenance == "transferred":
-            provider, target, kind, source = place
+            provider, target, kind, source = way
             of = f"{provider}: {_WAYS[kind].format(source=source, target=target)}"
             error = _moved(provider, target, kind, source)
         rows.append((provenance, of, count, error))

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.records.objective import rate
 from gdn_aot.records.tuning import origin
 from gdn_aot.records.verdict import is_sound, only_sound, samples_of
+from gdn_aot.reporting.keys import key_text, why
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gdn_aot.launches import Config, Key
+    from gdn_aot.launches import Config
     from gdn_aot.records.objective import Rated
     from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
 
@@ -95,9 +96,10 @@ class Pool:
             ])  # fmt: skip
         tokens = tuple(row.tokens for row in choice.times)
         entry = {
-            "of": self.text(kernel.kernel), "key": self.text(key_text(choice.key)), "tokens": tokens,
+            "of": self.text(kernel.kernel), "key": self.text(key_text(kernel.kernel, choice.key)), "tokens": tokens,
+            "note": self.text(why(kernel.kernel, choice.key, None, choice.note)), "call": self.text(choice.call),
             "where": self.text(f"{record.target}: {origin(record)}, Triton {record.triton}, {record.provider}"),
-            "call": self.text(choice.call), "note": self.text(choice.note), "rows": rows, "missing": choice.missing,
+            "rows": rows, "missing": choice.missing,
         }  # fmt: skip
         self._timings.append(entry)
         configs = {kernel.candidates[one.index]: one for one in rated}
@@ -108,11 +110,6 @@ class Pool:
         whole = {"texts": list(self._texts), "timings": self._timings, "groups": self._groups}
         text = json.dumps(whole, separators=(",", ":"), ensure_ascii=True)
         return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def key_text(key: Key) -> str:
-    """Return an autotune key as the page shows it."""
-    return ", ".join(str(part).removeprefix("torch.") for part in key)
 
 
 def short(value: float | None, digits: int) -> float | int | None:

@@ -147,6 +147,8 @@ def test_keys_are_filtered(chromium: Browser, one: Path) -> None:
     assert 0 < shown <= count
     assert said == f"{shown} of {count}"
     assert chromium.run(code % "nothing like it")[0] == 0
+    assert chromium.run(code % "qwen3.5-9b D=128")[0] > 0
+    assert chromium.run(code % "qwen3.5-27b")[0] == 0
     assert chromium.run(code % "")[0] == count
 
 

@@ -18,7 +18,7 @@ from pages import HOSTILE, PLACES, PROXIES, RECORDS, Page, digest
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.records import numerics, tuning
 from gdn_aot.reporting.html import e, escape
-from gdn_aot.reporting.pool import key_text
+from gdn_aot.reporting.keys import key_text, why
 
 
 def rows_of(page: Page, kind: str) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ def test_every_time_of_the_record_is_in_it(one: Path, tuned: Built) -> None:
     assert record is not None
     texts, timings = page.data["texts"], page.data["timings"]
     measured = {
-        (kernel.kernel, key_text(choice.key)): (kernel, choice)
+        (kernel.kernel, key_text(kernel.kernel, choice.key)): (kernel, choice)
         for kernel in record.kernels
         for choice in kernel.choices
     }
@@ -81,9 +81,9 @@ def test_every_time_of_the_record_is_in_it(one: Path, tuned: Built) -> None:
     seen = 0
     for row, shipped in zip(group["rows"], packed.choices, strict=True):
         assert [texts[row[0]], texts[row[1]], texts[row[4]]] == [
-            key_text(shipped.key),
+            key_text(packed.name, shipped.key),
             str(shipped.config),
-            shipped.note,
+            why(packed.name, shipped.key, None, shipped.note),
         ]
         if shipped.provenance != "measured":
             continue
@@ -174,7 +174,7 @@ def test_records_compared(compared_records: Path) -> None:
     assert two is not None
     sides = [
         {
-            (kernel.kernel, key_text(choice.key)): (kernel, choice)
+            (kernel.kernel, key_text(kernel.kernel, choice.key)): (kernel, choice)
             for kernel in record.kernels
             for choice in kernel.choices
         }
@@ -209,8 +209,8 @@ def test_artifacts_compared(compared: Path, sm_90: Built, tuned: Built) -> None:
     (packed,) = (kernel for kernel in tuned.manifest.kernels if kernel.choices)
     groups = {texts[group["of"]]: group["rows"] for group in rows_of(page, "compare")}
     assert groups.keys() == {kernel.name for kernel in sm_90.manifest.kernels if kernel.choices}
-    before = {key_text(one.key): str(one.config) for one in sm_90.kernel(packed.qualname).choices}
-    after = {key_text(one.key): str(one.config) for one in packed.choices}
+    before = {key_text(packed.name, one.key): str(one.config) for one in sm_90.kernel(packed.qualname).choices}
+    after = {key_text(packed.name, one.key): str(one.config) for one in packed.choices}
     rows = {texts[row[0]]: row for row in groups.pop(packed.name)}
     assert rows.keys() == before.keys() | after.keys()
     for key, row in rows.items():

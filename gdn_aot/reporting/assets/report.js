@@ -176,15 +176,16 @@
       strip(values, { field: "regret", type: "quantitative", title: "regret in %", scale: { type: "symlog", constant: 1 }, axis: { tickCount: 5 } },
         { field: "provenance", type: "nominal", scale: scale(known, known) })) : null;
     const expected = rows.some((row) => row[8] !== null) ? ["Expected error"] : [];
+    const users = rows.some((row) => text(row[9])) ? ["Models"] : [];
     const listed = rows.map((row) => ({
-      cells: [text(row[0]), text(row[1]) + (row[3] ? " (not the provider's own)" : ""), PROVENANCES[row[2]],
+      cells: [text(row[0]), ...users.map(() => text(row[9])), text(row[1]) + (row[3] ? " (not the provider's own)" : ""), PROVENANCES[row[2]],
         ...tokens.map((count) => (at(row, count) === undefined ? "" : percent(at(row, count)))),
         ...expected.map(() => (row[6] ? "" : text(row[8]))), text(row[4])],
       numbers: row[5] === null ? [] : [row[5]], shipped: new Map([[row[1], "this choice"]]), said: text(row[0]),
       warning: row[7] ? "This choice was transferred. These are the times of the key and target from which it was taken, not its own." : null,
     }));
-    const headers = ["Key", "Configuration", "Provenance", ...tokens.map((count) => `Regret at ${count}`), ...expected, "Why"];
-    return [plot, keys("Choices by autotune key", headers, listed, new Set(tokens.map((_, place) => place + 3)))];
+    const headers = ["Key", ...users, "Configuration", "Provenance", ...tokens.map((count) => `Regret at ${count}`), ...expected, "Why"];
+    return [plot, keys("Choices by autotune key", headers, listed, new Set(tokens.map((_, place) => place + 3 + users.length)))];
   }
 
   // What each side ships, by number of its text.
