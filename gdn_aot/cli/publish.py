@@ -90,6 +90,11 @@ def _warn(result: PublishResult, *, quiet: bool) -> None:
             f"Warning: {result.registry} existed already, so --private changes nothing: it keeps its visibility, "
             "and everybody who can see it can see the publication; its owner can change that"
         )
+    if result.plan.outdated and not quiet:
+        note(
+            "Warning: report.html describes the artifacts before this publication, so the card no longer links to it; "
+            "publish one of all artifacts with --report"
+        )
     if result.plan.uncounted:  # also with --quiet: servers are refused these
         names = ", ".join(result.plan.uncounted)
         note(f"Warning: no signature of {names} counts by this keyring: publish these files again, to sign them anew")
@@ -135,9 +140,14 @@ def _summary(result: PublishResult, *, dry_run: bool) -> str:
     signed = len(result.plan.with_action("signed"))
     tag = f", tag {result.tag}" if result.tag else ""
     if dry_run:
-        return f"{result.registry}: {new} of {len(result.plan.items)} would be published{tag}; nothing was changed"
+        more = " and the report" if result.plan.report is not None else ""
+        return (
+            f"{result.registry}: {new} of {len(result.plan.items)}{more} would be published{tag}; nothing was changed"
+        )
     made = "created, " if result.created else ""
-    what = f"{new} published" if new else "nothing to publish, the registry has every artifact"
+    with_page = result.plan.report is not None
+    done = "the report is published" if with_page else "nothing to publish"
+    what = f"{new} published{' with a report' * with_page}" if new else f"{done}, the registry has every artifact"
     what += f", {signed} signed anew" if signed else ""
     return f"{result.registry}: {made}{what}; commit {result.commit}{tag}"
 

@@ -110,6 +110,8 @@ class PublishPlan:
     """The card, afterwards."""
     report: bytes | None
     """The page that is published, if it is not there already."""
+    outdated: bool
+    """The page that is there was made before this, so the card no longer links to it."""
     publication: Publication | None
     """How it is signed."""
     uncounted: tuple[str, ...]
@@ -289,22 +291,22 @@ def _plan(
         ]
     revoked = set(sealed.keyring.revoked) if sealed else set()
     if bad := [item.entry.identifier for item in items if item.entry.sha256 in revoked]:
-        what = "is revoked by the keyring, so nobody could fetch it"
-        raise refused(what, bad[0], hint="build it anew, or leave it out")
+        raise refused("is revoked by the keyring, so nobody could fetch it", bad[0], hint="leave it out, or build anew")
     given = {item.entry.identifier for item in items}
     others = [entry for entry in before.values() if entry.identifier not in given and entry.sha256 not in revoked]
     uncounted = [one for one in others if sealed and sealed.resigned and not sealed.counts(registry, head, one)]
     new = {item.entry.identifier: item.entry for item in items if item.action in ("added", "replaced")}
     index = make_index((before | new).values())
-    linked = page is not None or card.has_report(file_of(registry, head, CARD))
-    is_new = page is not None and not tagged and file_of(registry, head, REPORT) != page
+    linked = card.has_report(file_of(registry, head, CARD))
+    is_new = page is not None and not tagged and (not linked or file_of(registry, head, REPORT) != page)
     return PublishPlan(
         items=tuple(items),
         head=head,
         tagged=tagged,
         index=index,
-        card=card.render(index, registry.name, report=linked),
+        card=card.render(index, registry.name, report=page is not None or (linked and not new)),
         report=page if is_new else None,
+        outdated=page is None and linked and bool(new),
         publication=sealed,
         uncounted=tuple(one.identifier for one in uncounted),
     )
@@ -346,10 +348,10 @@ def _commit_files(registry: Registry, plan: PublishPlan) -> tuple[PublishPlan, s
         raise refusal
     new, sealed = plan.with_action("added", "replaced"), plan.publication
     signed = plan.with_action("added", "replaced", "signed")
-    shown = [Addition(path=REPORT, content=plan.report)] if plan.report is not None else []
-    shown.append(Addition(path=CARD, content=plan.card))
+    report = [Addition(path=REPORT, content=plan.report)] if plan.report is not None else []
+    shown = [*report, Addition(path=CARD, content=plan.card)]
     if not signed and not plan.is_signed_anew:
-        if plan.report is not None:
+        if report:
             return plan, registry.commit(BRANCH, plan.head, shown, "Publish a report")
         registry.settle([*(item.additions[0] for item in plan.items), *shown])
         return plan, plan.tagged or str(plan.head)
@@ -373,8 +375,7 @@ def _message(signed: Sequence[Item], sealed: Publication | None) -> str:
 def _commit_main(registry: Registry) -> str | None:
     """Do the last step: let ``main`` show what the moving branch has now. None if it does."""
     refs, branch = registry.refs(), BRANCH
-    head = refs.branches.get(MAIN)
-    if head is None:  # a directory
+    if (head := refs.branches.get(MAIN)) is None:  # a directory
         return None
     index = make_index(_entries(registry, branch, refs.branches.get(branch)).values(), tree=branch)
     snapshot = Snapshot(revision=MAIN, commit=head)
@@ -382,8 +383,7 @@ def _commit_main(registry: Registry) -> str | None:
     with contextlib.suppress(EntryMissingError):
         there = index_at(registry, snapshot)
         as_before = card.has_report(registry.read(snapshot, CARD)) == linked
-        newer = there.tree is not None and int(there.tree[1:]) > MAJOR
-        if newer or (there == index and as_before):
+        if (there.tree is not None and int(there.tree[1:]) > MAJOR) or (there == index and as_before):
             return None
     shown = card.render(msgspec.structs.replace(index, tree=None), registry.name, report=linked)
     additions = [Addition(path=INDEX, content=INDEX_FORM.encode(index)), Addition(path=CARD, content=shown)]

@@ -140,7 +140,7 @@ def test_an_upload_that_fails_at_first(hub: LoopbackHub, either: Registry, tmp_p
 
 
 def test_a_page_lies_beside_the_artifacts(either: Registry, tmp_path: Path) -> None:
-    """The card links to it, also that of main, and when others publish without one; the index does not name it."""
+    """The card links to it, also that of main, until something else is published without one."""
 
     def page(text: str) -> Path:
         (tmp_path / "page.html").write_text(f"<!doctype html>\n{text}")
@@ -158,9 +158,13 @@ def test_a_page_lies_beside_the_artifacts(either: Registry, tmp_path: Path) -> N
     assert all(map(card.has_report, cards()))
     link = b"https://huggingface.co/" if isinstance(either, RemoteRegistry) else b"](report.html)"
     assert all(link in text for text in cards())
-    send(either, second)
+    assert not send(either, first).plan.outdated
     assert all(map(card.has_report, cards()))
+    assert send(either, second).plan.outdated
+    assert not any(map(card.has_report, cards())), "it does not describe the second"
     assert listed(either) == expected(first, second)
+    send(either, second, report=page("one"))
+    assert all(map(card.has_report, cards()))
     again = send(either, second, report=page("one"))
     assert again.plan.report is None
     assert again.commit == either.refs().branches["v1"]
@@ -169,6 +173,21 @@ def test_a_page_lies_beside_the_artifacts(either: Registry, tmp_path: Path) -> N
     for report in (first.path, tmp_path / "none", tmp_path):
         with pytest.raises(UsageError):
             send(either, second, report=report)
+
+
+def test_the_command_says_what_becomes_of_a_page(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<!doctype html>\n")
+    first, second = make(tmp_path, "sm_70"), make(tmp_path, "sm_80")
+    where, page = ("--repo", tmp_path / "registry"), ("--report", tmp_path / "page.html")
+    assert "1 published;" in gdn_aot("publish", first.path, "--create", *where, home=tmp_path / "home").err
+    for arguments, said in (
+        ((first.path, *page, "--dry-run"), "0 of 1 and the report would be published"),
+        ((first.path, *page), "the report is published, the registry has every artifact"),
+        ((first.path, *page), "nothing to publish, the registry has every artifact"),
+        ((second.path,), "Warning: report.html describes the artifacts before this publication"),
+        ((first.path, second.path, *page), "the report is published"),
+    ):
+        assert said in gdn_aot("publish", *arguments, *where, home=tmp_path / "home").err
 
 
 @pytest.fixture

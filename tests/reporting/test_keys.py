@@ -58,8 +58,8 @@ def test_keys_are_readable() -> None:
 
 RATED = "on card: 1.046 of the best time on weighted average, 1.077 at 2048 tokens, of 16 eligible"
 SAID = (
-    "on card: 4.6 % slower than the best candidates on weighted average, 7.7 % at 2048 tokens; eligible candidates: 16; "
-    "2 candidates are within noise, and this is the smallest; the fastest of them is 0.6 % slower"
+    "on card: 4.6 % slower than the best candidates on weighted average, 7.7 % at 2048 tokens; eligible candidates: "
+    "16; 2 candidates are within noise, and this is the smallest; the fastest of them is 0.6 % slower"
 )
 
 
