@@ -9,7 +9,7 @@ import click
 from gdn_aot._files import is_folder, is_there, write_whole
 from gdn_aot.cli import _options
 from gdn_aot.cli._job import RECORDS, tuning_root
-from gdn_aot.cli._output import emit_json, out_path
+from gdn_aot.cli._output import emit_json, note, out_path
 from gdn_aot.errors import NotWritableError, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def command(
     places = Places(tuning_root(tuning), _numerics_root(numerics), card)
     if any(is_there(output) and is_there(file) and output.samefile(file) for file in files):
         raise UsageError(f"-o {output} is one of the files to report on", hint="name another with -o")
-    content = report(files, places, comparing=compare).encode()
+    content = report(files, places, comparing=compare, say=note).encode()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, content)

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from gdn_aot.reporting.pool import Pool
 
 
+_MOST_NAMED = 3
+"""Artifacts that a sentence names."""
+_MOST_FITTING = 3
+"""Targets whose columns fit on a narrow screen."""
+
+
 class Places:
     """Where records lie, and the card that local memory is counted on."""
 
@@ -40,6 +46,23 @@ class Places:
         if place not in self._transfers:
             self._transfers[place] = Transfer(self.tuning, target, *place[1:])
         return self._transfers[place]
+
+
+def without_times(manifests: Iterable[Manifest], places: Places) -> str:
+    """Return a sentence about artifacts for whose choices no tuning record was found; empty if there are none."""
+    names = [manifest.identifier for manifest in manifests if _all([manifest]) and not _is_timed(manifest, places)]
+    if not names:
+        return ""
+    shown = ", ".join(names[:_MOST_NAMED]) + (f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else "")
+    what = f"No tuning record was found below {places.tuning}" if places.tuning else "No directory of records was found"
+    return f"{what}, so times and regret of {shown} are missing: pass --tuning DIR."
+
+
+def _is_timed(manifest: Manifest, places: Places) -> bool:
+    transfer = places.transfer(manifest)
+    return transfer is not None and any(
+        transfer.find(kernel.name, choice.key) for kernel in manifest.kernels for choice in kernel.choices
+    )
 
 
 def overview(artifacts: Sequence[Artifact], titles: Sequence[str]) -> Html:
@@ -74,7 +97,8 @@ def provenance(manifests: Sequence[Manifest]) -> Html:
         for name, of, count, row in facts.expected_rows(manifests)
     ]  # fmt: skip
     headers = ("Provenance", "Choices", "Median", "90th percentile", "Compared")
-    legend = table("Expected error: time of a choice / time of the best candidate - 1", headers, rows, numeric=(2, 3))
+    legend = table("Expected error: time of a choice / time of the best candidate - 1", headers, rows, numeric=(2, 3),
+                   fits=True)  # fmt: skip
     return Html("".join((legend, *maps)) if rows else e("p", "No kernel has a choice."))
 
 
@@ -94,28 +118,32 @@ def _map(name: str, numbered: Sequence[tuple[int, Manifest]]) -> Html:
     for place, manifest in enumerate(manifests):
         for kernel in manifest.kernels:
             kernels.setdefault(kernel.name, [None] * len(manifests))[place] = kernel
+    ids = [choices.ids([kernel.name for kernel in one.kernels], str(number)) for number, one in numbered]
     rows = [
-        (e("span", kernel.partition(":")[2], title=kernel), *map(_cell, found))
+        (e("span", kernel.partition(":")[2], title=kernel), *map(_cell, found, ids))
         for kernel, found in sorted(kernels.items())
     ]
-    return table(f"Choices by kernel and target: {name}", ("Kernel", *links), rows)
+    fits = len(links) <= _MOST_FITTING
+    return table(f"Choices by kernel and target: {name}", ("Kernel", *links), rows, fits=fits)
 
 
-def _cell(kernel: PackedKernel | None) -> Content:
+def _cell(kernel: PackedKernel | None, ids: dict[str, str]) -> Content:
     if kernel is None:
         return "-"
     if not kernel.choices:
         return e("span", plural(len(kernel.binaries), "binary", "binaries"), class_="dim")
-    return choices.chips(Counter(choice.provenance for choice in kernel.choices))
+    chips = choices.chips(Counter(choice.provenance for choice in kernel.choices))
+    return e("a", chips, href=f"#{ids[kernel.name]}", class_="plain")
 
 
 def section(artifact: Artifact, title: str, number: int, pool: Pool, places: Places, *, alone: bool) -> Html:
     """Return what the page says of one artifact; opened if it is ``alone``."""
     manifest, name = artifact.manifest, f"artifact-{number}"
     chosen = choices.of_artifact(manifest, places.transfer(manifest), pool)
+    ids = choices.ids([kernel.name for kernel in manifest.kernels], str(number))
     parts = (
         ("What it serves", _serves(artifact)),
-        ("Kernels and choices", _chosen(manifest, choices.details(chosen, pool, 4))),
+        ("Kernels and choices", _chosen(manifest, choices.details(chosen, pool, 4, ids))),
         ("Resources and memory", _resources(manifest, pool, places.card)),
         ("Numerics", _numerics(manifest, places.numerics, pool)),
         ("Coverage", _coverage(manifest)),
@@ -197,7 +225,7 @@ def _resources(manifest: Manifest, pool: Pool, card: str) -> Html:
         ("Warning", warning(reserve) if reserve else ""),
     ))  # fmt: skip
     headers = ("Kernel", "Binaries", "Cubin bytes", "Registers per thread", "Shared bytes per block",
-               "Local bytes per thread", "MiB on the card", "Most local with")  # fmt: skip
+               "Local bytes per thread", "MiB on the card", "Configuration with the most local memory")  # fmt: skip
     shown = table("What the kernels' binaries take", headers, rows, numeric=range(1, 7))
     plot = records.drawn("Plot of registers and shared memory", pool.group("resources", rows=points), 4)
     return Html(listed + shown + (plot if points else ""))
@@ -207,16 +235,22 @@ def _numerics(manifest: Manifest, root: Path | None, pool: Pool) -> Html:
     said = facts_list((("Status", manifest.numerics.status), ("Detail", manifest.numerics.detail)))
     record = facts.numerics_of(manifest, root)
     if record is None:
-        return Html(said + e("p", "There is no record of checks of this target and version."))
+        what = f"none was found below {root}" if root else "no directory of records was found"
+        return Html(said + e("p", f"Record of checks of this target and version: {what}. Pass --numerics DIR."))
     return Html(said + records.checks(record, pool, 4))
 
 
 def _coverage(manifest: Manifest) -> Html:
     gaps = [(gap.kernel, len(gap.keys) or "all", gap.reason) for gap in manifest.not_covered]
     requested, calls = facts.lacking(manifest)
-    named = e("p", f"Built where --workload names them: {', '.join(requested)}.")
-    whole = e("p", "Every kernel that these workloads launch is covered.")
+    gone = facts.absent(manifest)
+    lost = e("p", e("strong", "Default workloads that this artifact lacks: "), ", ".join(gone),
+             ". Triton compiles the kernels of their calls.")  # fmt: skip
+    named = e("p", f"Further workloads, which a build has only if --workload names them: {', '.join(requested)}.")
+    whole = e("p", f"Every kernel of its workloads is covered: {', '.join(manifest.workloads)}.")
     missing = table("Not covered: Triton compiles these itself", ("Kernel", "Keys", "Reason"), gaps, numeric=(1,))
-    rows = [(call, instead or "record it with gdn-aot capture") for call, instead in calls]
-    others = table("Calls that no workload covers", ("Call", "Instead"), rows)
-    return Html("".join((missing if gaps else whole, named if requested else "", others if calls else "")))
+    rows = [(call, instead or "a recording by gdn-aot capture") for call, instead in calls]
+    others = table("Calls outside every workload", ("Call", "Covered alternative"), rows)
+    return Html("".join((
+        lost if gone else "", missing if gaps else whole, named if requested else "", others if calls else "",
+    )))  # fmt: skip

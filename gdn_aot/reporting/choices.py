@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot.reporting import facts
-from gdn_aot.reporting.html import Html, e
+from gdn_aot.reporting.html import Html, e, unique
 from gdn_aot.reporting.keys import Users, key_text, why
 from gdn_aot.reporting.pool import parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gdn_aot.artifact.manifest import Choice, Manifest
     from gdn_aot.choosing.transfer import Found, Transfer
@@ -30,6 +31,10 @@ PROVENANCES = {
     "default": ("D", "the first of the provider's own that fits"),
 }
 """Provenance -> its letter and where such a choice comes from, the surest first."""
+
+
+_LONGEST = 100
+"""Characters of a kernel's name in a link."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -156,12 +161,26 @@ def _chip(name: str, count: int) -> Html:
     return e("span", letter, f" {count} ", e("span", name, class_="vh"), class_=f"chip {name}")
 
 
-def details(chosen: Iterable[Chosen], pool: Pool, level: int) -> Html:
-    """Return a part for each kernel that the script fills when it is opened."""
-    return Html("".join(_kernel(one, one.group(pool), level) for one in chosen))
+def ids(kernels: Sequence[str], part: str) -> dict[str, str]:
+    """Return what links to kernels name: ``kernel-PART-QUALNAME``, with a number if two have one name.
+
+    Args:
+        kernels: Their names, ``module:qualname``.
+        part: What the part of the page that has them is called.
+    """
+    names = unique([re.sub(r"[^A-Za-z0-9_]+", "-", kernel.partition(":")[2])[:_LONGEST] for kernel in kernels])
+    return {
+        kernel: f"kernel-{part}-{name.replace(' (', '-').rstrip(')')}"
+        for kernel, name in zip(kernels, names, strict=True)
+    }
 
 
-def _kernel(chosen: Chosen, group: int, level: int) -> Html:
+def details(chosen: Iterable[Chosen], pool: Pool, level: int, named: Mapping[str, str]) -> Html:
+    """Return a part for each kernel that the script fills when it is opened; ``named`` are their `ids`."""
+    return Html("".join(_kernel(one, one.group(pool), level, named[one.name]) for one in chosen))
+
+
+def _kernel(chosen: Chosen, group: int, level: int, name_of_link: str) -> Html:
     module, _, name = chosen.name.partition(":")
     total = chosen.provenances.total()
     head = e("summary",
@@ -170,4 +189,4 @@ def _kernel(chosen: Chosen, group: int, level: int) -> Html:
         chips(chosen.provenances),
         e("span", chosen.regret(), class_="regret"),
     )  # fmt: skip
-    return e("details", head, e("div", class_="drawn"), class_="kernel", data_group=group)
+    return e("details", head, e("div", class_="drawn"), class_="kernel", id=name_of_link, data_group=group)

@@ -17,7 +17,7 @@ from gdn_aot.launches import comparable
 from gdn_aot.records.objective import alike
 from gdn_aot.records.tuning import TuningRecord
 from gdn_aot.records.verdict import samples_of
-from gdn_aot.reporting import facts
+from gdn_aot.reporting import choices, facts
 from gdn_aot.reporting.html import Html, e, table
 from gdn_aot.reporting.keys import key_text
 from gdn_aot.reporting.pool import MOST, parts
@@ -111,7 +111,7 @@ def section(pair: list[Named], pool: Pool, places: Places) -> Html:
         heads = table("What they are", ("Of", "A", "B", "A and B"), _heads(one, two))
         judge: _Judge = _Shipped((one.manifest, two.manifest), places, pool)
         kernels = _kernels(_of_artifact(one.manifest), _of_artifact(two.manifest), judge, pool)
-        what = "Where the configuration is another, times are those of one tuning record that has both."
+        what = "If the configurations of a key differ, its times are those of one tuning record that has both."
         rest = _binaries(one.manifest, two.manifest)
     elif isinstance(one, TuningRecord) and isinstance(two, TuningRecord):
         heads = table("What they are", ("Of", "A", "B", "A and B"), _record_heads(one, two))
@@ -121,7 +121,8 @@ def section(pair: list[Named], pool: Pool, places: Places) -> Html:
         rest = Html("")
     else:
         raise UsageError("only two artifacts, or two tuning records, can be compared", hint=_HINT)
-    listed = [_listed(kernel, pool) for kernel in kernels]
+    named = choices.ids([kernel.name for kernel in kernels], "compared")
+    listed = [_listed(kernel, pool, named[kernel.name]) for kernel in kernels]
     said = e(
         "p", f"{what} Ratios are B / A, weighted over the lengths as the objective weights them: below 1 is faster."
     )
@@ -136,13 +137,20 @@ def _differs(rows: Iterable[tuple[str, object, object]]) -> list[tuple[str, str,
 
 def _heads(one: Artifact, two: Artifact) -> list[tuple[str, str, str, str]]:
     before, after = _head(one), _head(two)
-    return _differs((name, before[name], after[name]) for name in before)
+    models = [{f"{row.name} TP {row.tp} {row.dtype}" for row in side.manifest.models} for side in (one, two)]
+    shown = ("Models and shapes", _models(*models), _models(*models[::-1]))
+    return _differs([*((name, before[name], after[name]) for name in before), shown])
+
+
+def _models(mine: set[str], other: set[str]) -> str:
+    """Return how many models and shapes one has, and those that the other lacks."""
+    only = ", ".join(sorted(mine - other))
+    return f"{len(mine)}{'; the other lacks ' * bool(only)}{only}{'; the same ones' * (mine == other)}"
 
 
 def _head(artifact: Artifact) -> Mapping[str, object]:
     manifest, sizes = artifact.manifest, facts.sizes(artifact)
     cost, build = cost_of(manifest), manifest.build
-    models = sorted({f"{row.name} tp {row.tp} {row.dtype}" for row in manifest.models})
     return {
         "Identifier": manifest.identifier,
         "SHA-256": artifact.sha256[:16],
@@ -152,7 +160,6 @@ def _head(artifact: Artifact) -> Mapping[str, object]:
         "Mode": manifest.mode,
         "Most tokens": f"{manifest.max_tokens:,}",
         "Most sequences": manifest.max_batch,
-        "Models and shapes": ", ".join(models),
         "Workloads": ", ".join(manifest.workloads),
         "File": f"{sizes['file']:,} bytes",
         "Code": f"{cost.code:,} bytes",
@@ -160,7 +167,7 @@ def _head(artifact: Artifact) -> Mapping[str, object]:
         "Most local memory": f"{cost.local} bytes per thread",
         "Numerics": f"{manifest.numerics.status} {manifest.numerics.detail}".rstrip(),
         "Not covered": ", ".join(f"{gap.kernel}: {gap.reason}" for gap in manifest.not_covered) or "nothing",
-        "Built by": f"{build.tool}, commit {build.commit or 'unknown'}",
+        "Built by": f"{build.tool}, commit {build.commit or 'unknown'}{' with changes' * build.dirty}",
     }
 
 
@@ -294,28 +301,32 @@ def _judged(
 
 
 def _summary(kernels: list[_Kernel]) -> Html:
+    words = [word for word in range(len(WORDS)) if any(kernel.counts[word] for kernel in kernels)]
+    timed = any(kernel.ratios for kernel in kernels)
     rows: list[tuple[Content, ...]] = [
         (e("span", kernel.name.partition(":")[2], title=kernel.name), kernel.counts.total(), kernel.changed,
-         *(kernel.counts[word] for word in range(len(WORDS))),
-         f"{statistics.median(kernel.ratios):.3f}" if kernel.ratios else "", *_ends(kernel.ratios))
+         *(kernel.counts[word] for word in words), *(_spread(kernel.ratios) if timed else ()))
         for kernel in kernels
     ]  # fmt: skip
-    words = (word[0].upper() + word[1:] for word in WORDS)
-    headers = ("Kernel", "Keys", "Other configuration", *words, "Median ratio", "Least", "Most")
+    names = (WORDS[word][0].upper() + WORDS[word][1:] for word in words)
+    ratios = ("Median ratio", "Minimum", "Maximum") if timed else ()
+    headers = ("Kernel", "Keys", "Other configuration", *names, *ratios)
     shown = table("Keys by kernel", headers, rows, numeric=range(1, len(headers)))
     return shown if rows else e("p", "Neither has a choice.")
 
 
-def _ends(ratios: list[float]) -> tuple[str, str]:
-    return (f"{min(ratios):.3f}", f"{max(ratios):.3f}") if ratios else ("", "")
+def _spread(ratios: list[float]) -> tuple[str, str, str]:
+    if not ratios:
+        return ("", "", "")
+    return (f"{statistics.median(ratios):.3f}", f"{min(ratios):.3f}", f"{max(ratios):.3f}")
 
 
-def _listed(kernel: _Kernel, pool: Pool) -> Html:
+def _listed(kernel: _Kernel, pool: Pool, name_of_link: str) -> Html:
     group = pool.group("compare", of=pool.text(kernel.name), rows=kernel.rows)
     said = ", ".join(f"{kernel.counts[word]} {WORDS[word]}" for word in range(len(WORDS)) if kernel.counts[word])
     module, _, name = kernel.name.partition(":")
     head = e("summary", e("h3", name, e("span", module, class_="module")), e("span", said, class_="count"))
-    return e("details", head, e("div", class_="drawn"), class_="kernel", data_group=group)
+    return e("details", head, e("div", class_="drawn"), class_="kernel", id=name_of_link, data_group=group)
 
 
 def _binaries(one: Manifest, two: Manifest) -> Html:

@@ -101,6 +101,15 @@ def _moved(provider: str, target: str, kind: str, source: str) -> Expected | Non
 _errors = functools.cache(transfer_errors)
 
 
+def absent(manifest: Manifest) -> list[str]:
+    """Return workloads that a build has by default and this artifact lacks; none of one that is for a deployment."""
+    provider = PROVIDERS.get(manifest.provider.name)
+    if provider is None or manifest.deployment:
+        return []
+    names = provider.workloads + provider.training * (manifest.mode == "train")
+    return [name for name in names if name not in manifest.workloads]
+
+
 def lacking(manifest: Manifest) -> tuple[list[str], tuple[tuple[str, str], ...]]:
     """Return workloads on request that an artifact lacks, and calls that none covers."""
     provider = PROVIDERS.get(manifest.provider.name)

@@ -53,7 +53,12 @@ def escape(text: str) -> str:
 
 
 def table(
-    caption: str, headers: Sequence[Content], rows: Iterable[Sequence[Content]], *, numeric: Sequence[int] = ()
+    caption: str,
+    headers: Sequence[Content],
+    rows: Iterable[Sequence[Content]],
+    *,
+    numeric: Sequence[int] = (),
+    fits: bool = False,
 ) -> Html:
     """Return a table that scrolls by itself where it is too wide. The first column names the rows.
 
@@ -62,6 +67,7 @@ def table(
         headers: Of the columns.
         rows: Each as long as ``headers``.
         numeric: Places of the columns that hold numbers.
+        fits: It has so few columns that words may be broken to fit it on a narrow screen.
     """
     aligned = ["n" if place in numeric else None for place in range(len(headers))]
     head = e("tr", [e("th", text, scope="col", class_=kind) for text, kind in zip(headers, aligned, strict=True)])
@@ -72,7 +78,7 @@ def table(
         for row in rows
     ]  # fmt: skip
     inner = e("table", e("caption", caption), e("thead", head), e("tbody", body))
-    return e("div", inner, class_="scroll", tabindex=0, role="group", aria_label=caption)
+    return e("div", inner, class_="scroll fits" if fits else "scroll", role="group", aria_label=caption)
 
 
 def facts(rows: Iterable[tuple[str, Content]]) -> Html:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+_ARTIFACT = b"\x28\xb5\x2f\xfd"
+"""What zstd frames, and so artifacts, begin with: RFC 8878, 3.1.1."""
 Input: TypeAlias = "Artifact | TuningRecord | NumericsRecord"
 
 
@@ -40,15 +42,18 @@ def read(path: Path) -> Named:
     """Read a file: a record if it begins as JSON objects do, else an artifact, which is verified.
 
     Raises:
-        UsageError: It cannot be read, or is a record that is refused.
+        UsageError: It cannot be read, is of another kind, or is a record that is refused.
         VerificationError: It is no sound artifact.
     """
     try:
         with path.open("rb") as opened:
-            is_json = path.is_file() and opened.read(1) == b"{"
+            start = opened.read(4) if path.is_file() else b""
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}", hint="name a file") from error
-    if not is_json:
+    if start[:1] != b"{":
+        if not start.startswith(_ARTIFACT):
+            hint = "name a file of gdn-aot build, tune or check"
+            raise UsageError(f"{path} is neither an artifact nor a record", hint=hint)
         artifact = open_artifact(path, lazy=True)
         for _ in artifact.iter_blobs():  # each is checked, and none is kept: a set may have a hundred artifacts
             pass

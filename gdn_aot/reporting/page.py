@@ -20,7 +20,7 @@ from gdn_aot.reporting.inputs import read_all
 from gdn_aot.reporting.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gdn_aot.reporting.artifacts import Places
     from gdn_aot.reporting.inputs import Named
@@ -32,13 +32,14 @@ _MOST_LINKS = 12
 _HINT = "pip install 'gdn-aot[report]'"
 
 
-def report(paths: Sequence[Path], places: Places, *, comparing: bool = False) -> str:
+def report(paths: Sequence[Path], places: Places, *, comparing: bool = False, say: Callable[[str], None]) -> str:
     """Return the page of some files; the same one for the same files, records and versions.
 
     Args:
         paths: Artifacts and records, in any mixture.
         places: Where the records lie that artifacts' choices and checks are looked up in.
         comparing: Say what changed from the first of two files to the second.
+        say: Called with a sentence about records that were not found, which the page begins with.
 
     Raises:
         UsageError: A file cannot be read, a record is refused, two files cannot be compared, or the plotting library is
@@ -50,6 +51,10 @@ def report(paths: Sequence[Path], places: Places, *, comparing: bool = False) ->
     pool = Pool()
     changed = [("compare", "What changed", compare.section(inputs, pool, places))] if comparing else []
     sections = [*changed, *_sections(inputs, pool, places, comparing=comparing)]
+    manifests = [one.held.manifest for one in inputs if isinstance(one.held, Artifact)]
+    if untimed := artifacts.without_times(manifests, places):
+        say(untimed)
+        sections.insert(0, ("", "", e("p", untimed, class_="warning")))
     return _document(_title(inputs, comparing=comparing), sections, pool, plotting)
 
 
@@ -125,7 +130,8 @@ def _document(title: str, sections: Sequence[tuple[str, str, Html]], pool: Pool,
         e("title", f"{title} - gdn-aot report"),
         Html(f"<style>{style}</style>"),
     )  # fmt: skip
-    named = sections if len(sections) <= _MOST_LINKS else sections[:2]  # the table of the set links to each
+    named = [one for one in sections if one[0]]
+    named = named if len(named) <= _MOST_LINKS else named[:2]  # the table of the set links to each
     links = [e("li", e("a", name, href=f"#{place}")) for place, name, _ in named]
     body = e("body",
         e("a", "Skip to the content", href="#content", class_="skip"),

@@ -38,7 +38,8 @@ def tuning(record: TuningRecord, title: str, number: int, pool: Pool) -> Html:
         ("Objective", f"weights by tokens {weights}; at most {goal.bound:g} times the best"),
         ("Measured by", record.tool),
     ))  # fmt: skip
-    kernels = choices.details(choices.of_record(record, pool), pool, 3)
+    named = choices.ids([kernel.kernel for kernel in record.kernels], name)
+    kernels = choices.details(choices.of_record(record, pool), pool, 3, named)
     return e("section", e("h2", title, id=f"{name}-title"), listed, kernels, id=name, aria_labelledby=f"{name}-title")
 
 

@@ -194,6 +194,32 @@ def test_a_link_opens_what_it_leads_to(chromium: Browser, several: Path) -> None
     chromium.until("document.querySelector('#artifact-1 details').open")
 
 
+def test_a_link_opens_a_kernel(chromium: Browser, several: Path) -> None:
+    chromium.open(several)
+    link = "document.querySelector('a[href^=\"#kernel-2-\"]')"
+    chromium.run(f"{link}.click()")
+    chromium.until("document.querySelector('details.kernel[id^=kernel-2-][open] tbody')")
+    assert chromium.run("location.hash").startswith("#kernel-2-layer_norm_gated")
+
+
+def test_the_keyboard_stops_only_at_tables_that_scroll(chromium: Browser, one: Path) -> None:
+    code = """[...document.querySelectorAll('.scroll')].filter((one) => one.checkVisibility()).map((one) =>
+      [one.hasAttribute('tabindex'), one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight])"""
+    found = []
+    for width in (420, 1600):
+        chromium.open(one, width=width, height=900)
+        chromium.until(f"{code}.every(([stops, scrolls]) => stops === scrolls)")
+        pairs = chromium.run(code)
+        found += [scrolls for _, scrolls in pairs]
+    assert set(found) == {True, False}
+
+
+def test_tables_of_choices_fit_a_telephone(chromium: Browser, one: Path) -> None:
+    chromium.open(one, width=420, height=800)
+    widths = "[...document.querySelectorAll('.fits')].map((one) => one.scrollWidth - one.clientWidth)"
+    assert chromium.run(widths) == [0, 0]
+
+
 def test_nothing_of_a_file_is_run(chromium: Browser, hostile: Path) -> None:
     chromium.open(hostile)
     open_times(chromium)

@@ -138,7 +138,38 @@ def test_without_records_it_says_so(report: Callable[..., Path], tuned: Built) -
     page = Page(report(tuned.path))  # run in a folder without records
     assert page.data["timings"] == []
     assert "regret not known" in " ".join(page.texts("summary"))
-    assert "There is no record of checks of this target and version." in page.texts("p")
+    (said,) = (text for text in page.texts("p") if "checks of this target" in text)
+    assert (
+        said == "Record of checks of this target and version: no directory of records was found. Pass --numerics DIR."
+    )
+    assert page.texts("p")[1] == (
+        f"No directory of records was found, so times and regret of {tuned.manifest.identifier} are missing: "
+        "pass --tuning DIR."
+    )
+
+
+def test_a_place_without_records_is_named_on_the_page_and_to_whoever_asked(tmp_path: Path, tuned: Built) -> None:
+    (tmp_path / "none").mkdir()
+    places = ("--tuning", tmp_path / "none", "--numerics", tmp_path / "none")
+    done = gdn_aot("report", tuned.path, "-o", tmp_path / "page.html", *places, home=tmp_path)
+    said = Page(tmp_path / "page.html").texts("p")
+    assert said[1] == done.err.strip()
+    assert f"No tuning record was found below {tmp_path / 'none'}" in done.err
+    assert f"none was found below {tmp_path / 'none'}" in " ".join(said[2:])
+
+
+def test_missing_default_workloads_are_named_first(several: Path, decode: Built) -> None:
+    said, _ = [text for text in Page(several).texts("p") if "this artifact lacks" in text]
+    assert said.startswith("Default workloads that this artifact lacks: transformers-prefill, ")
+    assert not set(decode.manifest.workloads) & set(said.partition(": ")[2].split(", "))
+
+
+def test_kernels_can_be_linked_to(several: Path, tuned: Built) -> None:
+    page = Page(several)
+    ids = [attributes["id"] for tag, attributes, _ in page.elements if attributes.get("class") == "kernel"]
+    (packed,) = (kernel for kernel in tuned.manifest.kernels if kernel.choices)
+    assert f"kernel-2-{packed.qualname}" in ids
+    assert len(set(ids)) == len(ids)
 
 
 def test_checks_are_those_of_the_record(several: Path) -> None:
@@ -219,6 +250,9 @@ def test_artifacts_compared(compared: Path, sm_90: Built, tuned: Built) -> None:
     assert any(row[3] == 0 for row in rows.values()), "tuning made something faster than the provider's first"
     assert {row[3] for others in groups.values() for row in others} == {5}
     assert "What changed from A to B" in page.texts("h2")
+    summary = next(text for text in page.texts("table") if text.startswith("Keys by kernel"))
+    assert "Only in A" in summary
+    assert "No common times" not in summary, "no kernel has one"
 
 
 def test_another_release_may_have_a_kernel_in_another_module(tmp_path: Path, report: Callable[..., Path]) -> None:
@@ -246,6 +280,8 @@ def test_what_is_refused(tmp_path: Path, tuned: Built, monkeypatch: pytest.Monke
     assert "cannot be read" in error(tmp_path)
     assert "is refused" in error(tmp_path / "broken.json")
     assert "not a sound artifact" in error(tmp_path / "broken.zst", code=5, kind="verification")
+    (tmp_path / "README.md").write_text("# Words\n")
+    assert "README.md is neither an artifact nor a record" in error(tmp_path / "README.md")
     assert "is given twice" in error(record, record)
     assert "--compare takes two files, and 1 were named" in error(record, "--compare")
     assert "only two artifacts, or two tuning records" in error(record, tuned.path, "--compare")
@@ -293,4 +329,4 @@ def test_a_distribution_is_no_path(distribution: str, tmp_path: Path, report: Ca
     manifest = factory.make_manifest()
     manifest = replace(manifest, provider=replace(manifest.provider, distribution=distribution))
     artifact = write_artifact(manifest, factory.make_blobs(), tmp_path / "odd.tar.zst").path
-    assert "There is no record of checks of this target and version." in Page(report(artifact, *PLACES)).texts("p")
+    assert "none was found below" in " ".join(Page(report(artifact, *PLACES)).texts("p"))

@@ -26,7 +26,7 @@
     const body = el("tbody", {}, ...rows.map((cells) => el("tr", {}, ...cells.map((cell, place) =>
       el(place ? "td" : "th", { scope: place ? null : "row", ...aligned(place) }, cell)))));
     const inner = el("table", {}, el("caption", {}, caption), el("thead", {}, head), body);
-    return el("div", { class: rows.length > 20 ? "scroll long" : "scroll", tabindex: 0, role: "group", "aria-label": caption }, inner);
+    return el("div", { class: rows.length > 20 ? "scroll long" : "scroll", role: "group", "aria-label": caption }, inner);
   }
 
   // The plotting library is evaluated when the first plot is drawn: a page that is only read does without.
@@ -142,6 +142,7 @@
       panels.prepend(panel);
       if (warning) panel.append(el("p", {}, warning));
       panel.append(...numbers.map((number) => timesOf(number, shipped)));
+      watch(panel);
       button.setAttribute("aria-expanded", "true");
       button.setAttribute("aria-controls", id);
       panel.scrollIntoView({ block: "start" });
@@ -272,7 +273,16 @@
     if (!details.open || !place || place.hasChildNodes()) return;
     const group = groups[Number(details.dataset.group)];
     place.append(...KINDS[group.kind](group).filter(Boolean));
+    watch(place);
   }
+
+  // The keyboard stops at tables that scroll, and at no others.
+  const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => {
+    const scrolls = target.scrollWidth > target.clientWidth || target.scrollHeight > target.clientHeight;
+    if (scrolls) target.setAttribute("tabindex", "0"); else target.removeAttribute("tabindex");
+  }));
+  const watch = (within) => within.querySelectorAll(".scroll").forEach((one) => sizes.observe(one));
+  watch(document);
 
   document.addEventListener("toggle", (event) => { if (event.target.dataset && event.target.dataset.group) fill(event.target); }, true);
 
