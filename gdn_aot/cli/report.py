@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command("report")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_options.path)
 @_options.output("report.html", "The page.")
-@click.option("--compare", is_flag=True, help="Say what changed from the first of two files to the second.")
+@click.option("--compare", is_flag=True, help="Show the changes from the first of two files to the second.")
 @_options.tuning
 @click.option(
     "--numerics", type=_options.path,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--card", metavar="NAME|SMS", default="",
-    help="Say what local memory comes to on this card: part of a name in gdn-aot targets, or a number of SMs.  "
+    help="Show the bytes that local memory takes on this card: part of a name in gdn-aot targets, or a number of SMs.  "
     "[default: the card of each artifact's target there]",
 )  # fmt: skip
 @_options.as_json
@@ -41,7 +41,7 @@ def command(
     card: str,
     as_json: bool,
 ) -> None:
-    """Write a page about artifacts and records: what each kernel runs, why, and how fast the others were.
+    """Write a page about artifacts and records: the configuration of each kernel, the reason, and all times.
 
     FILE is an artifact, which is verified first, or a record of gdn-aot tune or gdn-aot check; several are one set. The
     page is one file that loads nothing: it can be opened from a disk, sent and published. Times and checks of artifacts

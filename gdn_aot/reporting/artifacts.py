@@ -226,7 +226,7 @@ def _resources(manifest: Manifest, pool: Pool, card: str) -> Html:
     ))  # fmt: skip
     headers = ("Kernel", "Binaries", "Cubin bytes", "Registers per thread", "Shared bytes per block",
                "Local bytes per thread", "MiB on the card", "Configuration with the most local memory")  # fmt: skip
-    shown = table("What the kernels' binaries take", headers, rows, numeric=range(1, 7))
+    shown = table("Registers and memory of the binaries of each kernel", headers, rows, numeric=range(1, 7))
     plot = records.drawn("Plot of registers and shared memory", pool.group("resources", rows=points), 4)
     return Html(listed + shown + (plot if points else ""))
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 PROVENANCES = {
     "measured": ("M", "on a card of this target"),
     "proxy": ("P", "with this target's code, on a card of another"),
-    "captured": ("C", "by the deployment that was recorded"),
+    "captured": ("C", "chosen by a recorded deployment"),
     "transferred": ("T", "from a measurement for another target, key or release"),
-    "default": ("D", "the first of the provider's own that fits"),
+    "default": ("D", "the first of the provider's own candidates that fits"),
 }
 """Provenance -> its letter and where such a choice comes from, the surest first."""
 

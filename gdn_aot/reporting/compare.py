@@ -108,13 +108,13 @@ def section(pair: list[Named], pool: Pool, places: Places) -> Html:
         raise UsageError(f"--compare takes two files, and {len(pair)} were named", hint=_HINT)
     one, two = (named.held for named in pair)
     if isinstance(one, Artifact) and isinstance(two, Artifact):
-        heads = table("What they are", ("Of", "A", "B", "A and B"), _heads(one, two))
+        heads = table("Properties", ("Property", "A", "B", "A and B"), _heads(one, two))
         judge: _Judge = _Shipped((one.manifest, two.manifest), places, pool)
         kernels = _kernels(_of_artifact(one.manifest), _of_artifact(two.manifest), judge, pool)
         what = "If the configurations of a key differ, its times are those of one tuning record that has both."
         rest = _binaries(one.manifest, two.manifest)
     elif isinstance(one, TuningRecord) and isinstance(two, TuningRecord):
-        heads = table("What they are", ("Of", "A", "B", "A and B"), _record_heads(one, two))
+        heads = table("Properties", ("Property", "A", "B", "A and B"), _record_heads(one, two))
         judge = partial(_measured, one.objective)
         kernels = _kernels(_of_record(one, pool), _of_record(two, pool), judge, pool)
         what = "Times are those that each record has of its own choice."

@@ -148,7 +148,7 @@ def _document(title: str, sections: Sequence[tuple[str, str, Html]], pool: Pool,
 
 def _footer(versions: str) -> Html:
     said = e("p", f"Made by gdn-aot {__version__}. Plots by {versions}. This file loads nothing.")
-    licences = e("details", e("summary", "Licences of what this file carries"), e("pre", _asset("licences.txt")))
+    licences = e("details", e("summary", "Licences of the libraries in this file"), e("pre", _asset("licences.txt")))
     return e("footer", said, licences)
 
 

@@ -80,7 +80,7 @@ def checks(record: NumericsRecord, pool: Pool, level: int) -> Html:
              one.error, one.limit, pool.text(one.call)]
             for one in check.worst
         ]  # fmt: skip
-    headers = ("Workload", "Model", "TP", "Type", "Calls", "Nearest to its limit", "Result", "Failed", "Not made")
+    headers = ("Workload", "Model", "TP", "Type", "Calls", "Largest error / limit", "Result", "Failed", "Not made")
     shown = table("Calls compared with float64", headers, rows, numeric=(2, 4, 5, 7, 8))
     plot = drawn("Plot of errors and limits", pool.group("numerics", rows=points), level)
     return Html("".join((listed, shown, plot if points else "", *(_problems(check, level) for check in record.checks))))
@@ -104,4 +104,4 @@ def _problems(check: Check, level: int) -> Html:
         return Html("")
     of = f"{check.workload}, {check.model} tp {check.tp} {check.dtype}"
     said = f"{plural(len(rows), 'call')} of {of}, failed or not made"
-    return e("details", e("summary", e(f"h{level}", said)), table(said, ("Call", "What", "Why"), rows))
+    return e("details", e("summary", e(f"h{level}", said)), table(said, ("Call", "Result", "Why"), rows))

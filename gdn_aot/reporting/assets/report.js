@@ -94,7 +94,7 @@
       el("dl", {}, ...facts.filter(([, what]) => what).map(([name, what]) => el("div", {}, el("dt", {}, name), el("dd", {}, what)))),
       timed.length ? el("div", { class: "pair" },
         figure("Time of every candidate", said, lines(timed, tokens, shipped, false)),
-        figure("The same, as a part of the best time at that length", said, lines(timed, tokens, shipped, true))) : null,
+        figure("Time of every candidate / best time at that length", said, lines(timed, tokens, shipped, true))) : null,
       table("Candidates, the best on average first", headers, cells, new Set(headers.map((_, place) => place).filter((place) => place > 1))));
   }
 
@@ -236,11 +236,11 @@
       },
     });
     const counted = rows.map(([kernel, ...rest]) => [text(kernel), ...rest]);
-    const said = `What ${rows.length} kinds of binaries take; the table below has them.`;
+    const said = `Registers and memory of ${rows.length} kinds of binaries; the table below has them.`;
     return [
       el("div", { class: "pair" }, figure("Registers per thread; larger points are more binaries", said, facet("registers", "registers per thread")),
         figure("Shared memory per block", said, facet("shared", "bytes per block"))),
-      table("Binaries by what they take", ["Kernel", "Registers", "Shared", "Local", "Binaries"], counted, new Set([1, 2, 3, 4])),
+      table("Binaries by registers and memory", ["Kernel", "Registers", "Shared", "Local", "Binaries"], counted, new Set([1, 2, 3, 4])),
     ];
   }
 
@@ -262,7 +262,7 @@
       ],
     };
     const listed = rows.map(([workload, model, result, error, limit, call]) => [text(result), text(workload), text(model), error === null ? "not a number" : error.toPrecision(3), limit, text(call)]);
-    return [values.length ? figure("The largest error of each kind of result, as a part of its limit", `Errors of ${values.length} results; the table below has them.`, spec) : null,
+    return [values.length ? figure("Largest error of each kind of result / its limit", `Errors of ${values.length} results; the table below has them.`, spec) : null,
       table("Results nearest to their limits", ["Result", "Workload", "Model", "Error", "Limit", "Call"], listed, new Set([3, 4]))];
   }
 
