@@ -143,12 +143,16 @@ def section(artifact: Artifact, title: str, number: int, pool: Pool, places: Pla
     ids = choices.ids([kernel.name for kernel in manifest.kernels], str(number))
     parts = (
         ("What it serves", _serves(artifact)),
+        ("Models and shapes", _models(manifest)),
         ("Kernels and choices", _chosen(manifest, choices.details(chosen, pool, 4, ids))),
         ("Resources and memory", _resources(manifest, pool, places.card)),
         ("Numerics", _numerics(manifest, places.numerics, pool)),
         ("Coverage", _coverage(manifest)),
     )
-    inner = [e("section", e("h3", title), content) for title, content in parts]
+    inner = [
+        e("section", e("h3", what), pool.once(content, f"{name}-{place}", title), id=f"{name}-{place}")
+        for place, (what, content) in enumerate(parts)
+    ]
     head = e("summary", e("h2", title, id=f"{name}-title"))
     return e("section", e("details", head, *inner, open=alone, class_="whole"),
              id=name, aria_labelledby=f"{name}-title")  # fmt: skip
@@ -159,7 +163,7 @@ def _serves(artifact: Artifact) -> Html:
     provider, target, build = manifest.provider, manifest.target, manifest.build
     commit = f", commit {build.commit}{' with changes' * build.dirty}" if build.commit else ""
     deployment, blobs = manifest.deployment, plural(len(manifest.blobs), "blob")
-    listed = facts_list((
+    return facts_list((
         ("Target", f"{target.name}, {target.max_shared} bytes of shared memory per block"),
         ("Provider", f"{provider.name} ({provider.distribution} {provider.version}), licence {provider.license}"),
         ("Triton", f"{manifest.triton.version}, ptxas {manifest.triton.ptxas}"),
@@ -174,12 +178,15 @@ def _serves(artifact: Artifact) -> Html:
         ("SHA-256", e("code", artifact.sha256)),
         ("Built by", f"{build.tool}{commit}"),
     ))  # fmt: skip
+
+
+def _models(manifest: Manifest) -> Html:
     models = [
         (row.name, row.tp, row.heads, row.v_heads, row.k_dim, row.v_dim, row.conv_width, row.dtype)
         for row in manifest.models
     ]
     headers = ("Model", "TP", "Key heads", "Value heads", "K", "V", "Convolution", "Type")
-    return Html(listed + table("Models and shapes, heads after division by TP", headers, models, numeric=range(1, 7)))
+    return table("Models and shapes, heads after division by TP", headers, models, numeric=range(1, 7))
 
 
 def _chosen(manifest: Manifest, listed: Html) -> Html:

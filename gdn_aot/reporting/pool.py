@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gdn_aot.records.objective import rate
 from gdn_aot.records.tuning import origin
 from gdn_aot.records.verdict import is_sound, only_sound, samples_of
+from gdn_aot.reporting.html import e
 from gdn_aot.reporting.keys import key_text, why
 
 if TYPE_CHECKING:
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from gdn_aot.launches import Config
     from gdn_aot.records.objective import Rated
     from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
+    from gdn_aot.reporting.html import Html
 
 CHOSEN, SPILLS, DERIVED, UNHELD = 1, 2, 4, 8
 """Flags of a candidate: the record's choice; more local memory than a build ships where another has less; none of the
 provider's own; by proxy, fewer blocks on an SM than the target has."""
 MOST = 1e6
 """A ratio that no measurement has."""
+_WORTH_A_LINK = 500
+"""Characters of a part of the page from which a link to the same part is shorter by enough."""
 _TIME, _NOISE = 4, 2
 """Digits of a time and of its noise; of larger numbers those before the point stay."""
 
@@ -47,15 +51,33 @@ class Pool:
         self._known: dict[tuple[int, str, str], Timing] = {}
         self._records: list[TuningRecord] = []
         self._groups: list[dict[str, Any]] = []
+        self._drawn: dict[str, int] = {}
+        self._parts: dict[Html, tuple[str, str]] = {}
 
     def text(self, text: object) -> int:
         """Return the number of a text."""
         return self._texts.setdefault(str(text), len(self._texts))
 
     def group(self, kind: str, **content: Any) -> int:
-        """Add what is drawn together, when its part of the page is opened; return its number."""
-        self._groups.append({"kind": kind, **content})
-        return len(self._groups) - 1
+        """Add what is drawn together, when its part of the page is opened, if it is not there; return its number."""
+        group = {"kind": kind, **content}
+        number = self._drawn.setdefault(json.dumps(group), len(self._groups))
+        if number == len(self._groups):
+            self._groups.append(group)
+        return number
+
+    def once(self, part: Html, place: str, title: str) -> Html:
+        """Return a part of the page, or a link to the first place that has the same part.
+
+        Args:
+            part: What several artifacts may have alike.
+            place: The id of the element that it is put into.
+            title: Of the artifact.
+        """
+        if len(part) < _WORTH_A_LINK:
+            return part
+        first, whose = self._parts.setdefault(part, (place, title))
+        return part if first == place else e("p", "The same as for ", e("a", whose, href=f"#{first}"), ".")
 
     def timing(self, record: TuningRecord, kernel: MeasuredKernel, choice: MeasuredChoice) -> Timing:
         """Return the times that a record has of a key."""

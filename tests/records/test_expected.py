@@ -46,6 +46,7 @@ def test_inspect_says_it_for_each_provenance_that_the_artifact_has(
     found = expected_errors(table)
     assert found == {"measured": Expected(median=0.02, p90=0.0625, source="two cards")}
     monkeypatch.setattr(expected, "expected_errors", lambda: found)
+    monkeypatch.setattr("gdn_aot.reporting.facts.expected_errors", lambda: found)
     artifact = factory.write(tmp_path)
     text = gdn_aot("inspect", artifact, home=tmp_path).out
     assert "expected error  measured 2 % (median), 6.2 % (9 of 10): two cards\n" in text

@@ -164,6 +164,15 @@ def test_missing_default_workloads_are_named_first(several: Path, decode: Built)
     assert not set(decode.manifest.workloads) & set(said.partition(": ")[2].split(", "))
 
 
+def test_what_artifacts_have_alike_is_there_once(several: Path, sm_90: Built, tuned: Built) -> None:
+    page = Page(several)
+    sections = {attributes["id"]: "".join(inner) for tag, attributes, inner in page.elements
+                if tag == "section" and str(attributes.get("id")).startswith("artifact-")}  # fmt: skip
+    assert sm_90.manifest.models == tuned.manifest.models
+    assert "qwen3.5-9b" in sections["artifact-0-1"]
+    assert sections["artifact-2-1"] == f"Models and shapesThe same as for {sm_90.manifest.identifier} (1)."
+
+
 def test_kernels_can_be_linked_to(several: Path, tuned: Built) -> None:
     page = Page(several)
     ids = [attributes["id"] for tag, attributes, _ in page.elements if attributes.get("class") == "kernel"]
