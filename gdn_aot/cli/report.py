@@ -8,7 +8,7 @@ import click
 
 from gdn_aot._files import is_folder, is_there, write_whole
 from gdn_aot.cli import _options
-from gdn_aot.cli._job import RECORDS, tuning_root
+from gdn_aot.cli._job import tuning_root, usual_records
 from gdn_aot.cli._output import emit_json, note, out_path
 from gdn_aot.errors import NotWritableError, UsageError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @_options.tuning
 @click.option(
     "--numerics", type=_options.path,
-    help="Directory of the records of gdn-aot check.  [default: artifacts/numerics if it exists]",
+    help="Directory of the records of gdn-aot check.  [default: artifacts/numerics, else those of the package]",
 )  # fmt: skip
 @click.option(
     "--card", metavar="NAME|SMS", default="",
@@ -80,5 +80,4 @@ def _numerics_root(given: Path | None) -> Path | None:
     """
     if given is not None and not is_folder(given):
         raise UsageError(f"--numerics {given} is not a directory", hint="leave it out to show what manifests say")
-    usual = RECORDS / "numerics"
-    return given or (usual if is_folder(usual) else None)
+    return given or usual_records("numerics")
