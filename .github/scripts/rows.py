@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MOST = 256
 """Jobs that GitHub makes of one matrix at most."""
-PULL_REQUEST = ("fla*-triton3.6.0-sm_90", "vllm0.24.0-*-sm_120")
+PULL_REQUEST = ("fla*-triton3.6.0-sm_90", "vllm0.24.0-*-sm_120", "sglang0.5.17-*-sm_90")
 """What a pull request builds, whatever it changes: a row of each provider. A tag builds all."""
 _LONGEST = 500
 """Characters of an input."""

@@ -93,7 +93,7 @@ def test_another_version_of_the_provider(served: Path, tmp_path: Path) -> None:
     document = doctor(served, code=4, **distribution(tmp_path / "site", "fla_core", "0.5.2"))
     reason = "made for fla-core 0.6.0, installed is 0.5.2, and no kernel has the same source"
     assert in_the_way(document) == f"artifacts: no artifact fits: {document['artifacts'][0]['identifier']}: {reason}"
-    assert document["versions"]["providers"] == {"fla-core": "0.5.2", "vllm": None}
+    assert document["versions"]["providers"] == {"fla-core": "0.5.2", "vllm": None, "sglang": None}
     assert document["error"]["hint"].startswith("install fla-core 0.6.0 and triton 3.6.0, or gdn-aot fetch --arch ")
     assert (document["artifacts"][0]["accepted"], document["artifacts"][0]["reason"]) == (False, reason)
     assert document["artifacts"][0]["refused"] == []

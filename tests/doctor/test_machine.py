@@ -173,14 +173,14 @@ def test_plugin_filters(host: str, value: str | None, left_out: bool, monkeypatc
 
 def test_plugins(served: Path, tmp_path: Path) -> None:
     document = doctor(served, VLLM_PLUGINS="other")
-    assert [plugin["installed"] for plugin in document["hooks"]["plugins"]] == [True, False]
-    ours = "[vllm.general_plugins]\ngdn_aot = gdn_aot.plugins:vllm\n[sglang.srt.plugins]\nother = x:y\n"
+    assert [plugin["installed"] for plugin in document["hooks"]["plugins"]] == [True, True]
+    ours = "[vllm.general_plugins]\ngdn_aot = gdn_aot.plugins:vllm\n"
     extra = {**distribution(tmp_path / "site", "ours", "1.0", ours), "VLLM_PLUGINS": "other"}
     distribution(tmp_path / "site", "vllm", "0.33.0")
     vllm, sglang = doctor(served, **extra)["hooks"]["plugins"]
     assert (vllm["installed"], vllm["value"], vllm["left_out"]) == (True, "gdn_aot.plugins:vllm", True)
     assert vllm["host_version"] == "0.33.0"
-    assert not sglang["installed"]
+    assert (sglang["installed"], sglang["left_out"]) == (True, False)
     shown = gdn_aot("doctor", home=served, extra=extra).out
     assert "gdn_aot.plugins:vllm of vllm.general_plugins; VLLM_PLUGINS=other leaves gdn_aot out" in shown
 

@@ -97,7 +97,7 @@ def _bad(folder: Path) -> Case:
 
 def test_faults_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hostile.trials.SECONDS", 0.4)
-    monkeypatch.setattr("hostile.trials.MEBIBYTES", 100)
+    monkeypatch.setattr("hostile.trials.MEBIBYTES", 60)
     found = {one.number: one for one in attack(_bad, range(7), scratch=tmp_path, kind_of=lambda _: "bad", jobs=1)}
     faults = {number: one.fault for number, one in sorted(found.items())}
     assert faults == {0: "", 1: "traceback", 2: "memory", 3: "hang", 4: "died", 5: "hang", 6: ""}

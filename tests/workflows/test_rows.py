@@ -94,8 +94,12 @@ def test_a_pull_request_builds_a_row_of_each_provider(tmp_path: Path) -> None:
     """A tag builds every row."""
     found, _ = run(tmp_path, EVENT="pull_request")
     rows = json.loads(found["matrix"])["include"]
-    assert [row["identifier"] for row in rows] == ["fla0.6.0-triton3.6.0-sm_90", "vllm0.24.0-triton3.6.0-sm_120"]
-    assert int(run(tmp_path, EVENT="push")[0]["count"]) == 146
+    assert [row["identifier"] for row in rows] == [
+        "fla0.6.0-triton3.6.0-sm_90",
+        "vllm0.24.0-triton3.6.0-sm_120",
+        "sglang0.5.17-triton3.6.0-sm_90",
+    ]
+    assert int(run(tmp_path, EVENT="push")[0]["count"]) == 162
 
 
 def test_failures_keep_their_exit_codes(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def test_an_environment_with_a_gpu(pins: str, job: Callable[..., Job]) -> None:
     made = job("tune", "tune", REQUIREMENTS=str(ROOT / "constraints" / pins), **ROW)
     made.step("Environment")
     kept = [line.partition("==")[0] for line in (made.temp / "pins.txt").read_text().splitlines()]
-    assert sorted(kept) == sorted(["vllm" if pins.startswith("vllm") else "fla-core", "triton"])
+    engine = next((name for name in ("vllm", "sglang") if pins.startswith(name)), "fla-core")
+    assert sorted(kept) == sorted([engine, "triton"])
     venv, install = made.calls()
     assert venv == ["python", "-m", "venv", "--clear", ".venv"]
     assert install[1:] == ["-m", "pip", "install", "-r", f"{made.temp}/pins.txt", "torch", "-e", "."]

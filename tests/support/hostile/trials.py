@@ -19,8 +19,8 @@ from processes import fork
 
 SECONDS = 10.0
 """Of a core that what is attacked may take. A case may take three times that in all, and thrice that on the clock."""
-MEBIBYTES = 512
-"""That what is attacked may make its process hold."""
+MEBIBYTES = 384
+"""That what is attacked may make its process hold beyond what that holds: the tests' own process may hold much."""
 _MORE = 2 << 30
 """Bytes of address space beyond what the process has before: a guard, so that nobody else is hurt."""
 _IDLE = 0.5
@@ -43,7 +43,7 @@ class Outcome:
     seconds: float = 0.0
     """Of a core."""
     mebibytes: int = 0
-    """The most that the process held."""
+    """The most that the process held beyond what it held before."""
 
 
 Case = Callable[[int], Outcome]
@@ -184,7 +184,6 @@ def _work(make: Callable[[Path], Case], folder: Path, numbers: Sequence[int], wr
     folder.mkdir(parents=True)
     with (folder.parent / f"{folder.name}.stderr").open("wb") as said:  # what is logged; a fault has its own words
         os.dup2(said.fileno(), 2)
-    METER.__init__()  # type: ignore[misc]  # a child holds what it holds
     case = make(folder)
     _limit()
     for number in numbers:
@@ -215,7 +214,6 @@ class Meter:
     """What is spent in its blocks alone: making a case, and looking at what came of it, may take more."""
 
     def __init__(self) -> None:
-        self._usual = _held("VmRSS")
         self.reset()
 
     def reset(self) -> None:
@@ -227,7 +225,7 @@ class Meter:
 
     def __exit__(self, *_: object) -> None:
         self.seconds += time.process_time() - self._start
-        self.kibibytes = max(self.kibibytes, self._usual + _held("VmHWM") - self._before)
+        self.kibibytes = max(self.kibibytes, _held("VmHWM") - self._before)
 
 
 def _brief(error: BaseException) -> str:
