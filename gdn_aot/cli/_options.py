@@ -91,6 +91,15 @@ workloads = together(
 tuning = click.option(
     "--tuning", type=path, help="Directory of tuning records.  [default: artifacts/tuning, else those of the package]"
 )
+numerics = click.option(
+    "--numerics", type=path,
+    help="Directory of records of gdn-aot check.  [default: artifacts/numerics, else those of the package]",
+)  # fmt: skip
+card = click.option(
+    "--card", metavar="NAME|SMS", default="",
+    help="Show the local memory on this GPU: part of a name in gdn-aot targets, or a number of SMs.  "
+    "[default: the GPU of the artifact's target there]",
+)  # fmt: skip
 prepare = click.option("--prepare", is_flag=True, help="Only trace and compile, into the build cache; needs no GPU.")
 timeout = default(
     "--timeout", 300.0, "Seconds that one kernel may take to compile.", type=click.FloatRange(min=0, min_open=True)

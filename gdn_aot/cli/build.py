@@ -75,10 +75,7 @@ _SAID_BY_ROW = (
     type=click.Choice(["chosen", "all"]),
 )  # fmt: skip
 @_options.tuning
-@click.option(
-    "--numerics", type=_options.path,
-    help="Directory of records of gdn-aot check.  [default: artifacts/numerics, else those of the package]",
-)  # fmt: skip
+@_options.numerics
 @_options.timeout
 @_options.cluster
 @click.option("--keep-going", is_flag=True, help="Pack the kernels that compile, and end with 0, if others do not.")

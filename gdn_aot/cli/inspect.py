@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("inspect", epilog=_options.other_checks("inspect"))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--card", metavar="NAME|SMS", default="",
-    help="Show the local memory on this GPU: part of a name in gdn-aot targets, or a number of SMs.  "
-    "[default: the GPU of the artifact's target there]",
-)  # fmt: skip
+@_options.card
 @_options.as_json
 def command(file: Path, *, card: str, as_json: bool) -> None:
     """Show the content of an artifact, and the GPU memory that it takes. Verifies the file first."""

@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 @_options.output("report.html", "The page.")
 @click.option("--compare", is_flag=True, help="Show the changes from the first of two files to the second.")
 @_options.tuning
-@click.option(
-    "--numerics", type=_options.path,
-    help="Directory of the records of gdn-aot check.  [default: artifacts/numerics, else those of the package]",
-)  # fmt: skip
-@click.option(
-    "--card", metavar="NAME|SMS", default="",
-    help="Show the bytes that local memory takes on this card: part of a name in gdn-aot targets, or a number of SMs.  "
-    "[default: the card of each artifact's target there]",
-)  # fmt: skip
+@_options.numerics
+@_options.card
 @_options.as_json
 def command(
     files: tuple[Path, ...],

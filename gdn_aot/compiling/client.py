@@ -28,7 +28,7 @@ _RAISED = {error.__name__: error for error in (UnsupportedProviderError, Unsuppo
 _SETTINGS = {"CUDA_VISIBLE_DEVICES": "", "TRITON_DISABLE_LINE_INFO": "1"}
 
 
-def _nobody(done: int, total: int, what: str) -> None:
+def nobody(done: int, total: int, what: str) -> None:
     """Be told nothing."""
 
 
@@ -56,7 +56,7 @@ class Worker(Child):
         super().__init__(MODULE, variables=variables, keep_settings=keep_settings)
         self._provider, self._target, self._copy = provider, target, copy
         self._started = False
-        self.far: Callable[[int, int, str], None] = _nobody
+        self.far: Callable[[int, int, str], None] = nobody
         """Is told how far a trace or a replay is: steps done, steps in all, the present one."""
 
     def __enter__(self) -> Self:

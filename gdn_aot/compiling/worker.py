@@ -31,6 +31,7 @@ from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits, get_provider
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.cache import BuildCache, digest
+from gdn_aot.compiling.client import nobody
 from gdn_aot.compiling.proxy import proxy_for
 from gdn_aot.deployment import Deployment
 from gdn_aot.errors import NotWritableError, UnsupportedProviderError
@@ -63,11 +64,7 @@ def start(request: dict[str, Any]) -> Any:
     return load(request["provider"])
 
 
-def _nobody(done: int, total: int, what: str) -> None:
-    """Be told nothing."""
-
-
-def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], None] = _nobody) -> Trace:
+def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], None] = nobody) -> Trace:
     """Run every case of every wanted workload for every shape, recording launches; ``far`` is told how far it is."""
     copy = request.get("copy")
     made = Trace(

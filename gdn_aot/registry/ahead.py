@@ -19,15 +19,20 @@ class Ahead:
 
     def __init__(self, entries: Sequence[Entry], where: str, say: Callable[[str], None]) -> None:
         self._left = {entry.identifier: entry.size for entry in entries}
-        self._several, self._number = len(entries), 0
+        self._number = 0
         self._where, self._say = where, say
         self._bytes, self._seconds = 0, 0.0
+
+    def drop(self, entry: Entry) -> None:
+        """Leave one out that is there already."""
+        del self._left[entry.identifier]
 
     @contextmanager
     def downloading(self, entry: Entry) -> Iterator[None]:
         """Say that an artifact is downloaded, and take the time of it."""
         self._number += 1
-        number = f"{self._number} of {max(self._several, self._number)}: " if self._several > 1 else ""
+        several = self._number - 1 + len(self._left)
+        number = f"{self._number} of {several}: " if several > 1 else ""
         self._say(f"downloading {number}{entry.identifier}, {_size(entry.size)}, from {self._where}{self._rest()}")
         start = time.monotonic()
         yield

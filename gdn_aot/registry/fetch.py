@@ -231,8 +231,7 @@ class _Job:
         selection = select(self._entries(index), self.order.request)
         if not selection.chosen:
             raise missing_error(self.where, selection.verdicts, selection.missing)
-        lacking = [entry for entry in selection.chosen if self._installed(entry) is None]
-        ahead = Ahead(lacking, self.where, self.say)
+        ahead = Ahead(selection.chosen, self.where, self.say)
         for entry in selection.chosen:
             self._one(registry, snapshot, entry, publisher, ahead)
             if publisher is not None and not self.order.dry_run:
@@ -287,6 +286,7 @@ class _Job:
         if place and not self.order.dry_run:
             renew(self.store, place, origin, release=signed.content, waiting=self.say)
         if place or self.order.dry_run:
+            ahead.drop(entry)
             self._tell(entry, "already-installed" if place else "would-install", place, signed.key)
             return
         _check_writable(self.store.root, entry.size)

@@ -1,17 +1,16 @@
-"""Runs SGLang's layer in Triton's interpreter and compares with float64; a program of its own.
+"""Runs SGLang's layer in Triton's interpreter and compares with float64; a program of its own, given ``tests/support``.
 
 The interpreter has no bf16, and does not know the ``exp`` that kernels import under a name of their own.
 """
 
-import json
 import logging
 import sys
-from dataclasses import replace
 from functools import partial
 
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.tracing import stub
 
+sys.path.insert(0, sys.argv[1])
 logging.disable(logging.INFO)
 stub.activate(get_target("sm_80"))
 
@@ -20,11 +19,10 @@ import triton.language as tl  # noqa: E402
 
 torch.zeros, torch.zeros_like = torch.zeros.__wrapped__, torch.zeros_like.__wrapped__  # here they are read
 
-from gdn_aot.catalogue.models import find_model  # noqa: E402
-from gdn_aot.providers.draw import Random  # noqa: E402
+from interpreting import judge  # noqa: E402
+
 from gdn_aot.providers.sglang import workloads as provider  # noqa: E402
 from gdn_aot.providers.sglang.steps import Deployment, Group, Step  # noqa: E402
-from gdn_aot.reference.tolerance import compare  # noqa: E402
 
 for module in [module for name, module in sys.modules.items() if name.startswith("sglang.")]:
     for name, value in list(vars(module).items()):
@@ -52,26 +50,4 @@ STEPS = (
     ("speculative", Step(kind="verify", groups=(Group(1, 50, 3, 1),), deployment=DRAFTED, graph=2)),
 )
 
-rows = []
-for layer in ("qwen3-next", "qwen3.5"):
-    shape = replace(find_model("qwen3.5-9b").shape(1), **SIZES, layer=layer)
-    for kind, step in STEPS:
-        workload, call = provider.WORKLOADS[kind](), step.call(kind)
-        inputs = workload.inputs(shape, call, Random(5, "cpu"))
-        expected = workload.expect(shape, call, inputs)
-        kept = {name: None if value is None else value.clone() for name, value in inputs.items()}
-        found = workload.apply(shape, call, inputs)
-        made = compare(workload.kind, kept, found, expected)
-        state = found["state"]
-        assert state is not None
-        other = compare(workload.kind, kept, {**found, "state": state + 0.1 * state.abs().mean()}, expected)
-        rows.append(
-            {
-                "layer": layer,
-                "kind": kind,
-                "wrong": made.wrong,
-                "compared": len(made.deviations),
-                "with another state": other.wrong,
-            }
-        )
-print(json.dumps(rows))
+judge(provider, SIZES, STEPS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cache_lines
 import pytest
-from helpers import python
+from helpers import SUPPORT, python
 
 FOUND = importlib.util.find_spec("vllm") is not None
 VERSION = importlib.metadata.version("vllm") if FOUND else ""
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not FOUND, reason="vLLM is not installed here; m
 def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
     """In Triton's interpreter, which runs vLLM's convolution and its sigmoid update, but not its other kernels."""
     program = Path(__file__).with_name("vllm_interpreted.py").read_text()
-    got = python(program, home=tmp_path, extra=INTERPRETED)
+    got = python(program, SUPPORT, home=tmp_path, extra=INTERPRETED)
     assert {(row["layer"], row["kind"]) for row in got} == {
         (layer, kind) for layer in ("qwen3-next", "qwen3.5") for kind in ("decode", "speculative")
     }
