@@ -1,6 +1,7 @@
 """A real vLLM 0.24.0 engine with a GDN model: start, first requests, memory and prefill, with and without gdn-aot.
 
-    python benchmarks/vllm_gdn.py --engine FOLDER [--artifact FILE] [--captured FILE] [--cases a,b,...] [--dry]
+    python benchmarks/vllm_gdn.py --engine FOLDER [--artifact FILE] [--captured FILE] [--deployment FILE]
+        [--cases a,b,...] [--dry]
 
 ``FOLDER`` holds what runs the engine on a machine without a network: ``parts/`` (vLLM 0.24.0 and what it needs besides
 torch and Triton, as a split ``.tar.xz`` of one folder ``vb``) and ``model/`` (the configuration of a four-layer
@@ -13,22 +14,35 @@ Qwen3-Next; weights are random). Cases, each in a process of its own, in this or
 (e) with an artifact of a capture of this deployment, empty caches; (e-loaded) the same with all of PyTorch's kernels
     loaded at start, which takes memory from the KV cache.
 
-``capture`` records such a deployment into ``capture.json`` beside the results; build ``--captured`` from it. Measured
-are the time to ready, vLLM's GDN warm-up within it, compiles and benchmarks, the memory that vLLM has for the KV cache
-and what is free on the card, the time to the first token at 20, 46, 1000 and 8000 tokens (first and later requests),
-and the GPU time of a GDN layer's kernels at 2048 and 8192 tokens. Records of earlier runs in ``--out`` are kept for
-cases that do not run now. ``--dry`` says what would run, for how long, and checks the files; it needs neither GPU nor
-engine.
+``capture`` records such a deployment into ``capture.json`` beside the results; build ``--captured`` from it. Cases of
+a whole deployment, whose artifact ``--deployment`` is built without a card from ``engine.toml`` of docs/how-to/vllm.md:
+
+(f) with it, empty caches, and ``GDN_AOT_FIRST_REQUEST=1``; (f-later) without that variable; (f-graphs) with CUDA
+    graphs;
+(warm), (warm-graphs) vLLM alone with all caches that ``capture-graphs`` left, which records with CUDA graphs;
+(e-graphs) with ``--deployment`` and with ``--captured`` of ``capture-graphs``, CUDA graphs, empty caches;
+(e-graphs-kept) the same with the compile cache of vLLM that ``capture-graphs`` left.
+
+Before ``capture-graphs`` the deployment's artifact is seeded into its Triton cache, which spares it the autotuning; it
+compiles what the seed lacks.
+
+Measured are the time to ready, vLLM's GDN warm-up within it, compiles and benchmarks, the memory that vLLM has for the
+KV cache and what is free on the card, the time to the first token at 20, 46, 1000 and 8000 tokens (first and later
+requests), and the GPU time of a GDN layer's kernels at 2048 and 8192 tokens. Records of earlier runs in ``--out`` are
+kept for cases that do not run now. ``--dry`` says what would run, for how long, and checks the files; it needs neither
+GPU nor engine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +52,11 @@ from vllm_gdn import plan, report
 
 MADE_FOR = ("vllm", "0.24.0", "3.6.0")
 """Distribution, version and Triton of the engine."""
+_MAKERS = ("b", "capture-graphs")
+"""Cases that fill the caches with which others start."""
+_LEAST = 20.0
+"""Seconds in which a case may at least come to its first record."""
+_ANSWERED = re.compile(r"answered requests of \d+ tokens before the engine is ready: (.+)")
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], plan.Places]:
@@ -46,11 +65,13 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
     parser.add_argument("--engine", type=Path, required=True, help="the folder with parts/ and model/")
     parser.add_argument("--artifact", type=Path, help="the artifact of vllm 0.24.0 for this card")
     parser.add_argument("--captured", type=Path, help="one built from capture.json of this deployment")
+    parser.add_argument("--deployment", type=Path, help="one built from a description of this deployment")
     parser.add_argument("--cases", default=",".join(plan.DEFAULT), help="of " + ",".join(plan.CASES))
     parser.add_argument("--out", type=Path, default=RESULTS / "vllm_gdn.json")
     parser.add_argument("--work", type=Path, default=Path("/tmp/gdn-aot-vllm"), help="caches and records")  # noqa: S108
     parser.add_argument("--unpacked", type=Path, default=Path("/tmp/vb"), help="where the engine is unpacked")  # noqa: S108
     parser.add_argument("--limit", type=int, default=280, help="seconds after which a process is ended")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="seconds that all cases may take together")
     parser.add_argument("--dry", action="store_true", help="only say what would run, and check the files")
     options = parser.parse_args(arguments)
     names = options.cases.split(",")
@@ -58,11 +79,13 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
         parser.error(f"unknown cases: {', '.join(unknown)}")
     cases = [case for case in plan.CASES.values() if case.name in names]
     for case in cases:
-        if case.artifact and not getattr(options, case.artifact):
-            parser.error(f"case {case.name} needs --{case.artifact}")
-    if "c" in names and "b" not in names and not (options.work / "caches").is_dir():
-        parser.error("case c starts with the caches that b leaves: run b before it")
-    served = {name: getattr(options, name) for name in ("artifact", "captured")}
+        for needed in filter(None, (*case.artifacts, case.seeded)):
+            if not getattr(options, needed):
+                parser.error(f"case {case.name} needs --{needed}")
+        makers = [one.name for one in plan.CASES.values() if one.caches == case.caches and one.name in _MAKERS]
+        if case.keeps and not {case.name, *names} & {*makers} and not (options.work / case.caches).is_dir():
+            parser.error(f"case {case.name} starts with the caches that {makers[0]} leaves: run {makers[0]} before it")
+    served = {name: getattr(options, name) for name in ("artifact", "captured", "deployment")}
     places = plan.Places(
         engine=options.engine.resolve(),
         unpacked=options.unpacked.resolve(),
@@ -80,7 +103,7 @@ def problems(places: plan.Places, cases: list[plan.Case]) -> list[str]:
         found.append(f"{places.engine}/parts has no vb.tar.xz.*")
     if not (places.engine / "model/config.json").is_file():
         found.append(f"{places.engine}/model/config.json is missing")
-    wanted = {places.artifacts.get(case.artifact) for case in cases}
+    wanted = {places.artifacts.get(name) for case in cases for name in (*case.artifacts, case.seeded)}
     return found + [text for path in sorted(filter(None, wanted)) if (text := artifact_problem(path))]
 
 
@@ -128,20 +151,33 @@ def declare_entry_point(folder: Path) -> None:
     (place / "entry_points.txt").write_text("\n".join(lines))
 
 
-def measure(case: plan.Case, places: plan.Places, limit: int) -> dict[str, Any]:
+def seed(case: plan.Case, places: plan.Places) -> str:
+    """Write an artifact into the otherwise empty caches of a case, as an image may have it; return what went wrong."""
+    shutil.rmtree(places.work / case.caches, ignore_errors=True)
+    env = plan.environment(case, places)
+    into = ("--into", env["TRITON_CACHE_DIR"], "--vllm-cache", env["VLLM_CACHE_ROOT"])
+    words = (sys.executable, "-m", "gdn_aot", "seed", places.artifacts[case.seeded], *into)
+    # An image is built where no card is.
+    done = command(*words, env={"PYTHONPATH": env["PYTHONPATH"], "CUDA_VISIBLE_DEVICES": "none"}, seconds=120)
+    print(f"(seed) {done['seconds']:.0f} s {done['stdout']}{done.get('error', '')}", flush=True)
+    return "" if done["ok"] else f"{done['error']}: {done['stderr']}"
+
+
+def measure(case: plan.Case, places: plan.Places, limit: float) -> dict[str, Any]:
     """Run one case to its end. Returns its record; where it left none, what its log ended with."""
-    if case.cold:
-        shutil.rmtree(places.work / "caches", ignore_errors=True)
+    plan.fill(case, places)
     record, log = places.work / f"{case.name}.json", places.out.with_name(f"vllm_gdn-{case.name}.log")
     record.unlink(missing_ok=True)
     (places.work / f"{case.name}.spec.json").write_text(json.dumps(plan.specification(case, places)))
     env = plan.environment(case, places)
-    if case.artifact:  # as an image has it: the artifact is in the store before the first process starts
+    if case.artifacts:  # as an image has it: the artifact is in the store before the first process starts
         run("-c", "import gdn_aot; gdn_aot.install()", env=env)
     done = command(*plan.command(case, places), env=env, seconds=limit, log=log)
     found: dict[str, Any] = {"case": case.name, "error": "it left no record", "requests": [], "prefill": {}}
     if record.exists():
         found = json.loads(record.read_text())
+    if answered := _ANSWERED.search(log.read_text(errors="replace")):
+        found["answered_first"] = [float(taken.removesuffix(" s")) for taken in answered[1].split(", ")]
     if not done["ok"]:
         found["error"] = "; ".join([done["error"], *done["stderr"].splitlines()[-3:]])[:800]
     print(f"({case.name}) {done['seconds']:.0f} s {found['error'] or ''}", flush=True)
@@ -163,12 +199,20 @@ def main() -> int:
         print(f"problem: {text}", file=sys.stderr)
     if wrong or options.dry:
         return 1 if wrong else 0
+    end = time.monotonic() + options.seconds
     places.work.mkdir(parents=True, exist_ok=True)
     unpack(places)
     declare_entry_point(places.work / "site")
     document = load(places.out) or {"machine": {}, "records": {}}
     for case in cases:
-        record = document["records"][case.name] = measure(case, places, options.limit)
+        if case.seeded and (text := seed(case, places)):
+            print(f"problem: {text}", file=sys.stderr)
+            cases = [one for one in cases if one.caches != case.caches]
+    for case in cases:
+        if (left := end - time.monotonic()) < _LEAST:
+            print(f"({case.name}) no time is left for it", flush=True)
+            continue
+        record = document["records"][case.name] = measure(case, places, min(options.limit, left))
         document["summary"] = report.summarize(document["records"])
         document["goals"] = report.goals(document["records"])
         document["machine"] |= machine() | record.get("versions", {})

@@ -36,7 +36,6 @@ ENGINE = {
     "load_format": "dummy",
     "dtype": "bfloat16",
     "seed": 0,
-    "enforce_eager": True,
     "gpu_memory_utilization": 0.5,
     "max_model_len": 16384,
     "max_num_batched_tokens": 8192,
@@ -54,7 +53,8 @@ class Run:
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
-        self.record: dict[str, Any] = {"case": spec["name"], "error": None, "requests": [], "prefill": {}}
+        self.record: dict[str, Any] = {"case": spec["name"], "error": None, "graphs": spec["graphs"]}
+        self.record |= {"requests": [], "prefill": {}}
         self._random = random.Random(1)
         self._count = 0
         self._ballast: Any = None
@@ -99,7 +99,7 @@ class Run:
         self._layer_class = layer.QwenGatedDeltaNetAttention
         self._time_warm_up()
         mark = self._watch.mark()
-        self._llm = LLM(model=self.spec["model"], **ENGINE)
+        self._llm = LLM(model=self.spec["model"], enforce_eager=not self.spec["graphs"], **ENGINE)
         torch.cuda.synchronize()
         self.record["init"] = self._watch.since(mark)
         self.record["ready"] = time.time() - STARTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 SETUP = 75
 """Seconds to unpack the engine, once per machine."""
+SEEDING = 25
+"""Seconds to write an artifact into a Triton cache."""
 DEFAULT = ("a", "b", "c", "d", "d-tight")
+CACHES = ("triton", "inductor", "vllm", "home")
+"""What a process may find of one before it: Triton's cache, Inductor's, vLLM's, and its user's directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +31,16 @@ class Case:
     """About how long it takes."""
     warm_up: bool = True
     """vLLM's warm-up with 64 tokens at start."""
-    cold: bool = True
-    """It starts with empty caches; else with those that the case before it left."""
-    artifact: str = ""
-    """Which artifact is served: ``artifact``, ``captured`` or none."""
+    graphs: bool = False
+    """vLLM's default mode, with torch.compile and CUDA graphs; else eager."""
+    caches: str = "caches"
+    """The folder of its caches; cases with the same find what those before them left, as far as they keep it."""
+    keeps: tuple[str, ...] = ()
+    """Which of `CACHES` it finds as they are there; the others are emptied before it."""
+    seeded: str = ""
+    """The artifact that is written into the Triton cache, without the loader, before any process is measured."""
+    artifacts: tuple[str, ...] = ()
+    """Which are served: of ``artifact``, ``captured`` and ``deployment``."""
     leave_mib: int = 0
     """MiB left free on the card after the engine is ready; 0 for all."""
     record: bool = False
@@ -42,17 +53,21 @@ class Case:
 
 _TIGHT: dict[str, Any] = {"warm_up": False, "leave_mib": 300, "lengths": (20, 46), "repeat": 1, "prefill": ()}
 """As vLLM was before it had a warm-up, on a card that the KV cache has filled."""
-_CAPTURED: dict[str, Any] = {"artifact": "captured", "lengths": (50, 20, 46, 1000, 8000)}
+_CAPTURED: dict[str, Any] = {"artifacts": ("captured",), "lengths": (50, 20, 46, 1000, 8000)}
+_REQUESTS: dict[str, Any] = {"lengths": (50, 20, 46, 1000, 8000), "repeat": 6, "prefill": ()}
+_FIRST = {"GDN_AOT_FIRST_REQUEST": "1", "GDN_AOT_START_REPORT": "1"}
+_GRAPHS: dict[str, Any] = {"graphs": True, **_REQUESTS}
+_BOTH = ("deployment", "captured")
 _CASES = (
     Case(name="a", says="before the warm-up: none, empty caches, 300 MiB left", seconds=70, **_TIGHT),
     Case(name="b", says="warm-up with 64 tokens, empty caches", seconds=165),
     Case(
-        name="c", says="the same with the caches that b left", seconds=50, cold=False,
+        name="c", says="the same with the caches that b left", seconds=50, keeps=CACHES,
         env={"TRITON_CACHE_AUTOTUNING": "1"},
     ),
-    Case(name="d", says="gdn-aot, empty caches", seconds=75, artifact="artifact"),
+    Case(name="d", says="gdn-aot, empty caches", seconds=75, artifacts=("artifact",)),
     Case(
-        name="d-tight", says="gdn-aot, no warm-up, empty caches, 300 MiB left", seconds=60, artifact="artifact",
+        name="d-tight", says="gdn-aot, no warm-up, empty caches, 300 MiB left", seconds=60, artifacts=("artifact",),
         **_TIGHT,
     ),
     Case(name="e", says="gdn-aot with a capture of this deployment, empty caches", seconds=60, **_CAPTURED),
@@ -63,6 +78,38 @@ _CASES = (
     Case(
         name="capture", says="recorded: warm-up, many lengths and batches", seconds=240, record=True,
         lengths=(50, 20, 46, 1000, 8000),
+    ),
+    Case(
+        name="f", says="gdn-aot with the deployment's artifact and its first request answered, empty caches",
+        seconds=45, artifacts=("deployment",), caches="f", env=_FIRST, **_REQUESTS,
+    ),
+    Case(
+        name="capture-graphs", says="recorded with CUDA graphs; its caches had what can be seeded of the deployment's",
+        seconds=130, record=True, caches="kept", keeps=CACHES, seeded="deployment",
+        **{**_GRAPHS, "repeat": 1},
+    ),
+    Case(
+        name="warm", says="vLLM alone with the caches that capture-graphs left", seconds=45, caches="kept",
+        keeps=CACHES, **_REQUESTS,
+    ),
+    Case(
+        name="warm-graphs", says="the same with CUDA graphs", seconds=50, caches="kept", keeps=CACHES, **_GRAPHS,
+    ),
+    Case(
+        name="e-graphs-kept", says="(e-graphs) with the compile cache of vLLM that capture-graphs left", seconds=55,
+        artifacts=_BOTH, caches="kept", keeps=("vllm",), env=_FIRST, **_GRAPHS,
+    ),
+    Case(
+        name="e-graphs", says="gdn-aot with the deployment's artifact and a capture's, CUDA graphs, empty caches",
+        seconds=80, artifacts=_BOTH, caches="e", env=_FIRST, **_GRAPHS,
+    ),
+    Case(
+        name="f-graphs", says="gdn-aot with the deployment's artifact alone, CUDA graphs, empty caches",
+        seconds=85, artifacts=("deployment",), caches="f", env=_FIRST, **_GRAPHS,
+    ),
+    Case(
+        name="f-later", says="(f) without the first request answered", seconds=40, artifacts=("deployment",),
+        caches="f", **_REQUESTS,
     ),
 )  # fmt: skip
 CASES = {case.name: case for case in _CASES}
@@ -79,7 +126,7 @@ class Places:
     """Caches, specifications and records of the processes."""
     out: Path
     artifacts: dict[str, Path | None]
-    """Those that cases may be served from, by the value of `Case.artifact`."""
+    """Those that cases may be served from, by their names in `Case.artifacts`."""
 
 
 def specification(case: Case, places: Places) -> dict[str, Any]:
@@ -89,17 +136,33 @@ def specification(case: Case, places: Places) -> dict[str, Any]:
 
 def environment(case: Case, places: Places) -> dict[str, str]:
     """Return the variables of a case beyond those of this process."""
-    caches = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor", "VLLM_CACHE_ROOT": "vllm"}
-    served = places.artifacts.get(case.artifact)
-    ours = {"GDN_AOT_ARTIFACT": str(served), "GDN_AOT_LOG": "info"} if served else {"GDN_AOT": "0"}
+    variables = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CACHE_ROOT", "HOME")
+    served = [str(path) for name in case.artifacts if (path := places.artifacts.get(name))]
+    if len(served) > 1:  # a directory of them, which `fill` makes
+        served = [str(places.work / f"{case.name}.artifacts")]
+    ours = {"GDN_AOT_ARTIFACT": served[0], "GDN_AOT_LOG": "info"} if served else {"GDN_AOT": "0"}
     return {
         "PYTHONPATH": f"{places.work / 'site'}:{places.unpacked}",
         "PYTHONUNBUFFERED": "1",
         "GDN_AOT_HOME": str(places.work / "home"),
-        **{name: str(places.work / "caches" / folder) for name, folder in caches.items()},
+        **{name: str(places.work / case.caches / cache) for name, cache in zip(variables, CACHES, strict=True)},
         **ours,
         **case.env,
     }
+
+
+def fill(case: Case, places: Places) -> None:
+    """Make the folders that a case is to find: its caches, and its artifacts where they are several."""
+    for cache in CACHES:
+        folder = places.work / case.caches / cache
+        if cache not in case.keeps:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    if len(case.artifacts) > 1:
+        folder = places.work / f"{case.name}.artifacts"
+        folder.mkdir(exist_ok=True)
+        for name in case.artifacts:
+            shutil.copy(places.artifacts[name] or "", folder)
 
 
 def command(case: Case, places: Places) -> list[str]:
@@ -114,4 +177,4 @@ def command(case: Case, places: Places) -> list[str]:
 
 def seconds(cases: list[Case]) -> int:
     """Return about how long cases take on a machine that has nothing yet."""
-    return SETUP + sum(case.seconds for case in cases)
+    return SETUP + sum(case.seconds + bool(case.seeded) * SEEDING for case in cases)

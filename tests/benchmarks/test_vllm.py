@@ -32,6 +32,8 @@ def record(name: str, **more: Any) -> dict[str, Any]:
         "warm_up": 0.2,
         "ready": 60.0,
         "kv_bytes": 1000,
+        "kv_blocks": 100,
+        "graphs": case.graphs,
         "process": {"compiled_gdn": 0, "benchmarks_gdn": 0, "compiled_other": 3},
         "requests": requests(case.lengths, 0.03, 0.025),
         "prefill": {"8192": {"tuned": 610.0, "gdn": 900.0}},
@@ -47,11 +49,16 @@ def good() -> dict[str, dict[str, Any]]:
         "d": record("d"),
         "d-tight": record("d-tight", prefill={}),
         "e": record("e"),
+        **{name: record(name, process=NOTHING) for name in ("f", "e-graphs", "e-graphs-kept")},
+        **{name: record(name, ready=52.5) for name in ("warm", "warm-graphs")},
     }
 
 
+NOTHING = {"compiled_gdn": 0, "benchmarks_gdn": 0, "compiled_other": 0}
+
+
 def test_goals_that_are_met() -> None:
-    assert [goal["met"] for goal in report.goals(good())] == [True] * 10
+    assert [goal["met"] for goal in report.goals(good())] == [True] * 22
 
 
 @pytest.mark.parametrize(
@@ -66,7 +73,16 @@ def test_goals_that_are_met() -> None:
         ("a", {"ready": None}, [5]),
         ("d-tight", {"error": "OutOfMemoryError: no"}, [6]),
         ("e", {"requests": requests((50,), 0.2, 0.02, compiled_other=1)}, [7, 8]),
-        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [9]),
+        ("f", {"ready": 61.0}, [9]),
+        ("warm", {"ready": None}, [9]),
+        ("f", {"process": {**NOTHING, "compiled_other": 1}}, [10]),
+        ("f", {"process": {**NOTHING, "compiled_gdn": 1}}, [10]),
+        ("f", {"requests": requests((50,), 0.05, 0.02)}, [11]),
+        ("f", {"kv_blocks": 99}, [12]),
+        ("e-graphs", {"ready": 69.0}, [13]),
+        ("e-graphs", {"requests": requests((50,), 0.11, 0.02)}, [15]),
+        ("e-graphs-kept", {"process": {**NOTHING, "compiled_other": 1}, "kv_blocks": 0}, [18, 20]),
+        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [21]),
     ],
 )
 def test_goals_that_are_missed(name: str, change: dict[str, Any], missed: list[int]) -> None:
@@ -74,6 +90,15 @@ def test_goals_that_are_missed(name: str, change: dict[str, Any], missed: list[i
     records[name].update(change)
     assert [place for place, goal in enumerate(report.goals(records)) if not goal["met"]] == missed
     assert "MISSED" in goals_text(report.goals(records))
+
+
+def test_answers_are_compared_with_those_of_the_same_mode() -> None:
+    records = good()
+    for name in ("warm-graphs", "e-graphs", "e-graphs-kept"):
+        records[name]["requests"] = [{**row, "output": [9]} for row in records[name]["requests"]]
+    assert report.goals(records)[21]["met"]
+    records["e-graphs"]["requests"] = record("e-graphs")["requests"]
+    assert not report.goals(records)[21]["met"]
 
 
 def test_out_of_memory_is_told_whoever_says_it() -> None:
@@ -129,7 +154,8 @@ def test_a_dry_run_says_what_would_run(engine: Path) -> None:
 
 
 def test_every_split_fits_a_command_of_ten_minutes() -> None:
-    for names in (("a", "b", "c"), ("capture",), plan.DEFAULT):
+    deployed = ("f", "capture-graphs", "warm", "warm-graphs", "e-graphs-kept", "e-graphs")
+    for names in (("a", "b", "c"), ("capture",), plan.DEFAULT, deployed):
         assert plan.seconds([plan.CASES[name] for name in names]) < 600
 
 
@@ -140,12 +166,14 @@ def test_a_wrong_artifact_is_named(engine: Path, decode: Built) -> None:
 
 def test_missing_things_are_named(tmp_path: Path) -> None:
     assert "parts has no vb.tar.xz" in dry("--engine", tmp_path, "--cases", "a", code=1).stderr
+    alone = dry("--engine", tmp_path, "--cases", "warm", "--work", tmp_path, code=2).stderr
+    assert "case warm starts with the caches that capture-graphs leaves: run capture-graphs before it" in alone
     assert "case d needs --artifact" in dry("--engine", tmp_path, "--cases", "d", code=2).stderr
     assert "unknown cases: x" in dry("--engine", tmp_path, "--cases", "a,x", code=2).stderr
 
 
 def test_the_process_of_a_case_is_told_all_that_it_reads(engine: Path, tmp_path: Path) -> None:
-    served = {"artifact": tmp_path / "x", "captured": None}
+    served = {"artifact": tmp_path / "x", "captured": None, "deployment": tmp_path / "y"}
     places = plan.Places(engine=engine, unpacked=tmp_path, work=tmp_path, out=tmp_path / "o.json", artifacts=served)
     text = (ROOT / "benchmarks/vllm_gdn/engine.py").read_text()
     for case in plan.CASES.values():
@@ -155,3 +183,22 @@ def test_the_process_of_a_case_is_told_all_that_it_reads(engine: Path, tmp_path:
     variables = plan.environment(plan.CASES["d"], places)
     assert variables["GDN_AOT_ARTIFACT"] == str(tmp_path / "x")
     assert "GDN_AOT" not in variables
+
+
+def test_caches_are_emptied_but_for_what_a_case_keeps(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.tar.zst" for name in ("deployment", "captured")}
+    for path in files.values():
+        path.write_text(path.name)
+    places = plan.Places(engine=tmp_path, unpacked=tmp_path, work=tmp_path, out=tmp_path / "o.json", artifacts=files)
+    for cache in plan.CACHES:
+        (tmp_path / "kept" / cache).mkdir(parents=True)
+        (tmp_path / "kept" / cache / "entry").touch()
+    for name, left in (("warm", plan.CACHES), ("e-graphs-kept", ("vllm",)), ("e-graphs-kept", ("vllm",))):
+        plan.fill(plan.CASES[name], places)
+        assert {path.parent.name for path in (tmp_path / "kept").glob("*/entry")} == {*left}
+    variables = plan.environment(plan.CASES["e-graphs-kept"], places)
+    assert {path.name for path in Path(variables["GDN_AOT_ARTIFACT"]).iterdir()} == {one.name for one in files.values()}
+    assert all(Path(variables[name]).is_dir() for name in ("TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "HOME"))
+    plan.fill(plan.CASES["f"], places)
+    assert [*(tmp_path / "f").glob("*/*")] == []
+    assert plan.environment(plan.CASES["warm"], places)["GDN_AOT"] == "0"
