@@ -54,8 +54,8 @@ MADE_FOR = ("vllm", "0.24.0", "3.6.0")
 """Distribution, version and Triton of the engine."""
 _MAKERS = ("b", "capture-graphs")
 """Cases that fill the caches with which others start."""
-_LEAST = 20.0
-"""Seconds in which a case may at least come to its first record."""
+_LEAST = 0.6
+"""Part of its usual seconds with which a case is begun."""
 _ANSWERED = re.compile(r"answered requests of \d+ tokens before the engine is ready: (.+)")
 
 
@@ -158,7 +158,7 @@ def seed(case: plan.Case, places: plan.Places) -> str:
     into = ("--into", env["TRITON_CACHE_DIR"], "--vllm-cache", env["VLLM_CACHE_ROOT"])
     words = (sys.executable, "-m", "gdn_aot", "seed", places.artifacts[case.seeded], *into)
     # An image is built where no card is.
-    done = command(*words, env={"PYTHONPATH": env["PYTHONPATH"], "CUDA_VISIBLE_DEVICES": "none"}, seconds=120)
+    done = command(*words, env={"PYTHONPATH": env["PYTHONPATH"], "CUDA_VISIBLE_DEVICES": "-1"}, seconds=120)
     print(f"(seed) {done['seconds']:.0f} s {done['stdout']}{done.get('error', '')}", flush=True)
     return "" if done["ok"] else f"{done['error']}: {done['stderr']}"
 
@@ -209,7 +209,7 @@ def main() -> int:
             print(f"problem: {text}", file=sys.stderr)
             cases = [one for one in cases if one.caches != case.caches]
     for case in cases:
-        if (left := end - time.monotonic()) < _LEAST:
+        if (left := end - time.monotonic()) < _LEAST * case.seconds:
             print(f"({case.name}) no time is left for it", flush=True)
             continue
         record = document["records"][case.name] = measure(case, places, min(options.limit, left))
