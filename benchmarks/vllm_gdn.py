@@ -44,11 +44,14 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomllib
 from harness import RESULTS, ROOT, command, goals_text, load, machine, run, save
 from vllm_gdn import plan, report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MADE_FOR = ("vllm", "0.24.0", "3.6.0")
 """Distribution, version and Triton of the engine."""
@@ -184,17 +187,49 @@ def measure(case: plan.Case, places: plan.Places, limit: float) -> dict[str, Any
     return found
 
 
+def dry(cases: list[plan.Case], places: plan.Places) -> None:
+    """Say what would run."""
+    for case in cases:
+        print(f"({case.name}) {case.says}: about {case.seconds} s")
+        for name, value in plan.environment(case, places).items():
+            print(f"    {name}={value}")
+        print("    " + " ".join(plan.command(case, places)))
+    print(f"about {plan.seconds(cases)} s with {plan.SETUP} s for unpacking")
+
+
+def measured(
+    cases: list[plan.Case], places: plan.Places, limit: float, end: float
+) -> Iterator[tuple[plan.Case, dict[str, Any]]]:
+    """Run the cases for which there is time before ``end``, and yield each with its record.
+
+    Left out are those whose caches could not be seeded, or were not filled by the case that should have.
+    """
+    unmade: set[str] = set()
+    for case in cases:
+        if case.seeded and (text := seed(case, places)):
+            print(f"problem: {text}", file=sys.stderr)
+            unmade.add(case.caches)
+    for case in cases:
+        if case.keeps and case.caches in unmade:
+            print(f"({case.name}) no time is taken for it: nothing filled its caches", flush=True)
+            continue
+        if case.name in _MAKERS:
+            unmade.add(case.caches)
+        if (left := end - time.monotonic()) < _LEAST * case.seconds:
+            print(f"({case.name}) no time is left for it", flush=True)
+            continue
+        record = measure(case, places, min(limit, left))
+        if case.name in _MAKERS and record.get("ready"):
+            unmade.discard(case.caches)
+        yield case, record
+
+
 def main() -> int:
     """Run the cases, or say what would run."""
     options, cases, places = parse(sys.argv[1:])
     wrong = problems(places, cases)
     if options.dry:
-        for case in cases:
-            print(f"({case.name}) {case.says}: about {case.seconds} s")
-            for name, value in plan.environment(case, places).items():
-                print(f"    {name}={value}")
-            print("    " + " ".join(plan.command(case, places)))
-        print(f"about {plan.seconds(cases)} s with {plan.SETUP} s for unpacking")
+        dry(cases, places)
     for text in wrong:
         print(f"problem: {text}", file=sys.stderr)
     if wrong or options.dry:
@@ -204,15 +239,8 @@ def main() -> int:
     unpack(places)
     declare_entry_point(places.work / "site")
     document = load(places.out) or {"machine": {}, "records": {}}
-    for case in cases:
-        if case.seeded and (text := seed(case, places)):
-            print(f"problem: {text}", file=sys.stderr)
-            cases = [one for one in cases if one.caches != case.caches]
-    for case in cases:
-        if (left := end - time.monotonic()) < _LEAST * case.seconds:
-            print(f"({case.name}) no time is left for it", flush=True)
-            continue
-        record = document["records"][case.name] = measure(case, places, min(options.limit, left))
+    for case, record in measured(cases, places, options.limit, end):
+        document["records"][case.name] = record
         document["summary"] = report.summarize(document["records"])
         document["goals"] = report.goals(document["records"])
         document["machine"] |= machine() | record.get("versions", {})
