@@ -1,6 +1,6 @@
 """Time to the first result of a gated delta rule prefill, in fresh processes, with and without an artifact.
 
-    python benchmarks/cold_start.py --artifact FILE [--repeat 5] [--cases a,b,...] [--out JSON]
+    python benchmarks/cold_start.py --artifact FILE [--provider fla] [--repeat 5] [--cases a,b,...] [--out JSON]
 
 States, each measured with a dense prefill of 4096 tokens and, in other processes, with three packed prompts (varlen) of
 the same 4096 tokens, in the shape of Qwen3.5-9B, called as transformers calls it:
@@ -18,26 +18,36 @@ the same 4096 tokens, in the shape of Qwen3.5-9B, called as transformers calls i
     binaries and the same launches through the CUDA driver, prepared beforehand (`cold_start.floor`). Its results must
     equal those of (e) bit for bit.
 
+With ``--provider sglang`` the call is a step of new prompts in a server that has started: its slots are cleared, the
+backend's metadata are made and SGLang's own layer runs, on its own pool of states. There is no (c), and (b) is what (e)
+is compared with in the steady state: SGLang benchmarks the candidates of the one kernel that has several, and both take
+the one that they hold for the best.
+
 The clock runs from the call to the end of a ``torch.cuda.synchronize()`` after it. Before it, provider and PyTorch are
 imported, the context exists, inputs are on the device; they were made on the host: no PyTorch kernel ran before.
 Counted from before the provider's import on, and read around the call: binaries compiled and found in Triton's cache,
 configurations benchmarked, C builds, modules loaded. Memory: PyTorch's peak above what was allocated before; growth of
 what the driver says is in use, less what PyTorch reserved ("other device"); growth of resident host memory.
 
-Processes run one after the other, in rounds that are shuffled. In the steady state (c), which is plain Triton with the
-artifact's configurations, is what (e) is compared with, also in a call of 64 tokens that is bound by launching.
-``benchmarks/plots.py`` draws the results. ``--dry`` goes through all of it on a machine without a GPU: Triton compiles,
-nothing is launched, and the figures mean nothing.
+Processes run one after the other, in rounds that are shuffled. With ``--at-once N``, N of them import and get ready
+together and are then measured one at a time, each alone at work until it has ended (`cold_start.turns`). In the steady
+state (c), which is plain Triton with the artifact's configurations, is what (e) is compared with, also in a call of 64
+tokens that is bound by launching. ``benchmarks/plots.py`` draws the results. ``--dry`` goes through all of it on a
+machine without a GPU: Triton compiles, nothing is launched, and the figures mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import harness
+
+NAMES = {"fla": "cold_start.json", "sglang": "cold_start_sglang.json"}
+"""Provider -> where its results are."""
 
 
 def parse() -> argparse.Namespace:
@@ -49,13 +59,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="qwen3.5-9b", help="what to preload")
     parser.add_argument("--repeat", type=int, default=5, help="rounds over the states that start warm")
     parser.add_argument("--steady-calls", type=int, default=plan.STEADY, help="calls after the first two")
-    parser.add_argument("--cases", default=",".join(plan.CASES), help="of " + ",".join(plan.CASES))
+    parser.add_argument("--provider", default="fla", choices=("fla", "sglang"))
+    parser.add_argument("--cases", help="of " + ",".join(plan.CASES))
+    parser.add_argument("--calls", default=",".join(plan.CALLS), help="of " + ",".join(plan.CALLS))
+    parser.add_argument("--at-once", type=int, default=1, help="processes that get ready together and take turns")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no process after so many")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results, with --dry a temporary file")
     parser.add_argument("--dry", action="store_true", help="without a GPU; the figures mean nothing")
     options = parser.parse_args()
-    options.out = harness.place("cold_start.json", options.out, dry=options.dry)
-    options.cases = options.cases.split(",")
-    if unknown := sorted({*options.cases} - {*plan.CASES}):
+    options.out = harness.place(NAMES[options.provider], options.out, dry=options.dry)
+    has = [case for case in plan.CASES if options.provider == "fla" or case not in plan.OF_FLA]
+    options.cases = options.cases.split(",") if options.cases else has
+    options.calls = options.calls.split(",")
+    if unknown := sorted({*options.calls} - {*plan.CALLS}):
+        parser.error(f"unknown calls: {', '.join(unknown)}")
+    if unknown := sorted({*options.cases} - {*has}):
         parser.error(f"unknown cases: {', '.join(unknown)}")
     options.artifact = str(Path(options.artifact).resolve(strict=True))
     return options
@@ -65,14 +83,17 @@ def main() -> None:
     """Measure, or be one of the processes that are measured."""
     from cold_start import measured, plan, report
 
+    from gdn_aot.catalogue.providers import get_provider
+
     harness.serve(measured.KINDS)
     options = parse()
-    about = harness.machine("torch", "triton", "fla-core")
+    about = harness.machine("torch", "triton", get_provider(options.provider).distribution)
 
     def save(document: dict[str, Any]) -> None:
         document["machine"] = about
         document["summary"] = report.summarize(document["records"])
         document["goals"] = report.goals(document)
+        document["provider"] = options.provider
         harness.save(options.out, document)
 
     with tempfile.TemporaryDirectory(prefix="cold-start-", ignore_cleanup_errors=True) as folder:

@@ -1,10 +1,11 @@
-"""The floor: FLA's Python and PyTorch work of a call, and of Triton only the machine code.
+"""The floor: the provider's Python and PyTorch work of a call, and of Triton only the machine code.
 
 `record` runs with the loader and notes each launch of a call: which kernel, which binary, which grid. `Floor` then
 replaces ``kernel[grid](...)`` in another process: the n-th launch of the call gets the n-th binary, whose code was read
-and whose parameter buffers were laid out beforehand. Inside the clock remain: calling FLA, all that FLA asks of
+and whose parameter buffers were laid out beforehand. Inside the clock remain: calling the provider, all that it asks of
 PyTorch, ``cuModuleLoadData``, ``cuModuleGetFunction`` and ``cuFuncSetAttribute`` once for each binary, and for each
-launch writing the arguments and ``cuLaunchKernel``. No autotuner, no binder, no launch key, no lookup.
+launch writing the arguments and ``cuLaunchKernel``, or ``cuLaunchKernelEx`` for a dependent launch. No autotuner, no
+binder, no launch key, no lookup.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuModuleGetFunction": (_POINTER, _POINTER, ctypes.c_char_p),
     "cuFuncSetAttribute": (_POINTER, ctypes.c_int, ctypes.c_int),
     "cuLaunchKernel": (_POINTER, *[_NUMBER] * 7, _POINTER, _POINTER, _POINTER),
+    "cuLaunchKernelEx": (_POINTER, _POINTER, _POINTER, _POINTER),
 }
 """What is called of the CUDA driver, with its arguments."""
 _MAX_DYNAMIC_SHARED = 8
@@ -38,20 +40,45 @@ _DEFAULT_SHARED = 48 << 10
 """Bytes of dynamic shared memory that a kernel may have without asking."""
 
 
-def record(call: Callable[[], Any]) -> list[dict[str, Any]]:
-    """Make a call with Triton as it is and return its launches in order: ``kernel``, ``key`` and ``grid``."""
+_DEPENDENT = 6
+"""``CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION``."""
+
+
+class _Attribute(ctypes.Structure):
+    """``CUlaunchAttribute``, of which the value has 64 bytes."""
+
+    _fields_ = (("kind", _NUMBER), ("_pad", _NUMBER), ("value", ctypes.c_int), ("_rest", ctypes.c_byte * 60))
+
+
+class _Config(ctypes.Structure):
+    """``CUlaunchConfig``."""
+
+    _fields_ = (
+        ("grid", _NUMBER * 3),
+        ("block", _NUMBER * 3),
+        ("shared", _NUMBER),
+        ("stream", _POINTER),
+        ("attributes", ctypes.POINTER(_Attribute)),
+        ("count", _NUMBER),
+    )
+
+
+def record(call: Callable[[], Any], constants: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Make a call with Triton as it is and return its launches in order: ``kernel``, ``key`` and ``grid``.
+
+    ``constants`` is as `gdn_aot.tracing.relax.Relaxer.constants`.
+    """
     from triton.runtime.jit import JITFunction
 
     from gdn_aot import triton_internals
+    from gdn_aot.triton_internals.direct import BoundLaunch
 
     launches: list[dict[str, Any]] = []
     run = JITFunction.run
 
     def note(jit: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        launch = triton_internals.Launch(jit, args, kwargs)
-        sizes = grid(launch.arguments) if callable(grid) else grid
-        place = {"kernel": triton_internals.kernel_name(jit), "key": launch.key}
-        launches.append({**place, "grid": [int(size) for size in (*sizes, 1, 1)[:3]]})
+        launch = BoundLaunch(jit, args, kwargs, grid, constants)
+        launches.append({"kernel": triton_internals.kernel_name(jit), "key": launch.key, "grid": list(launch.grid)})
         return run(jit, *args, grid=grid, warmup=warmup, **kwargs)
 
     JITFunction.run = note
@@ -69,7 +96,7 @@ class _Prepared:
         from gdn_aot.triton_internals import find_kernel
 
         made = binary.metadata
-        unusual = ("launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size")
+        unusual = ("launch_cooperative_grid", "global_scratch_size", "profile_scratch_size")
         if made["num_ctas"] != 1 or any(made.get(name) for name in unusual):
             raise ValueError(f"{launch['kernel']} needs what the floor does not have: {made}")
         module, _, qualname = launch["kernel"].partition(":")
@@ -80,6 +107,7 @@ class _Prepared:
         self.cubin, self.code, self.entry = binary.cubin, code, made["name"].encode()
         self.shared = made["shared"]
         self.grid, self.threads = launch["grid"], 32 * made["num_warps"]
+        self.dependent = bool(made.get("launch_pdl"))
         self.slots: list[tuple[str, bool, Any, Any]] = []
         """(argument, whether it is a pointer, buffer, default)."""
         for name, kind in binary.specialization.signature.items():
@@ -165,8 +193,23 @@ class Floor:
         function = self._functions.get(place)
         if function is None:
             function = self._functions[place] = self._load(prepared)
+        if prepared.dependent:
+            config = self._config(prepared)
+            self._library.cuLaunchKernelEx(ctypes.byref(config), function, prepared.parameters, None)
+            return
         self._library.cuLaunchKernel(
             function, *prepared.grid, prepared.threads, 1, 1, prepared.shared, self._stream, prepared.parameters, None
+        )
+
+    def _config(self, prepared: _Prepared) -> _Config:
+        attribute = _Attribute(kind=_DEPENDENT, value=1)
+        return _Config(
+            grid=(_NUMBER * 3)(*prepared.grid),
+            block=(_NUMBER * 3)(prepared.threads, 1, 1),
+            shared=prepared.shared,
+            stream=self._stream,
+            attributes=ctypes.pointer(attribute),
+            count=1,
         )
 
     def _load(self, prepared: _Prepared) -> ctypes.c_void_p:

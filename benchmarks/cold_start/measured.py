@@ -1,32 +1,27 @@
 """The processes of ``benchmarks/cold_start.py``: each gets ready, measures, and answers.
 
-Imports torch and fla inside functions only: when they are imported is part of what is measured.
+Imports torch and the provider inside functions only: when they are imported is part of what is measured.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
 import resource
 import statistics
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from counting import Counters
 
-from cold_start import floor
+from cold_start import floor, shapes, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-HEADS, V_HEADS, K_DIM, V_DIM = 16, 32, 128, 128
-"""Qwen3.5-9B without tensor parallelism."""
-PACKS = {"dense": None, "varlen": (1000, 2000, 1096), "small": None}
-"""Lengths of the packed prompts of each call; None for one prompt."""
-TOKENS = {"dense": 4096, "varlen": 4096, "small": 64}
-"""``small`` is bound by launching; only its steady state is of interest."""
 MIB = 1 << 20
 _PAUSE = 0.3
 """Seconds between calls that are not made in a loop."""
@@ -34,51 +29,32 @@ _RESTED = 5
 """Calls after such a pause, in processes that preloaded."""
 
 
-def host_inputs(call: str) -> dict[str, Any]:
-    """Return the arguments of a call on the host, from a fixed seed.
+class Provider(Protocol):
+    """What of a provider is called: `cold_start.fla` or `cold_start.sglang`."""
 
-    They are made on the host and copied, so that no kernel of PyTorch runs on the device before the measured call.
-    The gate is that of a model: log-sigmoid, a few percent of decay per token.
-    """
-    import torch
-    from torch.nn.functional import logsigmoid
+    def load(self) -> None:
+        """Import what the calls need."""
 
-    tokens = TOKENS[call]
-    generator = torch.Generator().manual_seed(0)
+    def host_inputs(self, call: str) -> dict[str, Any]:
+        """Return the arguments of a call on the host, from a fixed seed.
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(1, tokens, *shape, generator=generator)
+        They are made on the host and copied, so that no kernel of PyTorch runs on them before the measured call.
+        """
 
-    inputs = {
-        "q": normal(HEADS, K_DIM).bfloat16(),
-        "k": normal(HEADS, K_DIM).bfloat16(),
-        "v": normal(V_HEADS, V_DIM).bfloat16(),
-        "g": logsigmoid(normal(V_HEADS) + 3),
-        "beta": normal(V_HEADS).sigmoid().bfloat16(),
-    }
-    if lengths := PACKS[call]:
-        inputs["cu_seqlens"] = torch.tensor([sum(lengths[:count]) for count in range(len(lengths) + 1)])
-    return inputs
+    def prepare(self, inputs: dict[str, Any], device: str) -> Callable[[], tuple[Any, Any]]:
+        """Copy inputs to the device, wait for it, and return the call.
+
+        It returns output and final states, and does not wait.
+        """
+
+    def constants(self, kernel: Any, specialization: Callable[[], Any]) -> dict[str, int | None]:
+        """Return what a kernel's binaries have in place of a launch's constants, as `Relaxer.constants` does."""
 
 
-def prepare(inputs: dict[str, Any], device: str) -> Callable[[], tuple[Any, Any]]:
-    """Copy inputs to the device, wait for it, and return the call as transformers makes it; it does not wait."""
-    import torch
-    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
-
-    there = {name: tensor.to(device) for name, tensor in inputs.items()}
-    ends = there.pop("cu_seqlens", None)
-    torch.cuda.synchronize()
-
-    def call() -> tuple[Any, Any]:
-        # As in a server, each call has a tensor of ends of its own: FLA keeps what it derives from the last ones.
-        own = None if ends is None else ends.clone()
-        with torch.inference_mode():
-            return chunk_gated_delta_rule(
-                **there, cu_seqlens=own, initial_state=None, output_final_state=True, use_qk_l2norm_in_kernel=True
-            )
-
-    return call
+def provider(spec: dict[str, Any]) -> Provider:
+    """Return the provider that a process is told to call."""
+    found: Any = importlib.import_module(f"cold_start.{spec['provider']}")
+    return found  # type: ignore[no-any-return]
 
 
 def digest(result: Sequence[Any]) -> dict[str, Any]:
@@ -105,8 +81,7 @@ def ready(spec: dict[str, Any]) -> tuple[str, Counters]:
 
         device = stand_in.start()
     counters = Counters()
-    import fla.ops.gated_delta_rule  # noqa: F401 - what the calls need
-
+    provider(spec).load()
     torch.cuda.init()
     torch.empty(1, device=device)
     torch.cuda.synchronize()
@@ -128,16 +103,18 @@ def first(spec: dict[str, Any]) -> dict[str, Any]:
     """Measure a first call, and after it those in ``then``."""
     device, counters = ready(spec)
     names = [spec["call"], *spec.get("then", [])]
-    inputs = {name: host_inputs(name) for name in names}
+    called = provider(spec)
+    inputs = {name: called.host_inputs(name) for name in names}
     found: dict[str, Any] = {}
     if model := spec.get("preload"):
         import gdn_aot
 
+        turns.take()
         start = time.perf_counter()
-        taken = gdn_aot.preload(model=model, tp=1, tokens=TOKENS[spec["call"]] if spec.get("pool") else 0)
+        taken = gdn_aot.preload(model=model, tp=1, tokens=shapes.TOKENS[spec["call"]] if spec.get("pool") else 0)
         found["preload"] = {"ms": 1000 * (time.perf_counter() - start), "mib": taken / MIB}
     for name in names:
-        call = prepare(inputs[name], device)
+        call = called.prepare(inputs[name], device)
         record, result = measure(call, counters, spec["steady"])
         if model:
             record["rested_ms"] = statistics.median(_milliseconds(call, _PAUSE) for _ in range(_RESTED))
@@ -165,6 +142,7 @@ def measure(call: Callable[[], Any], counters: Counters, steady_calls: int) -> t
     """
     import torch
 
+    turns.take()
     torch.cuda.reset_peak_memory_stats()
     counted, host, device = counters.read(), _resident(), _device_memory()
     start = time.perf_counter()
@@ -207,13 +185,13 @@ def _device_memory() -> dict[str, float]:
 def at_the_floor(spec: dict[str, Any]) -> dict[str, Any]:
     """Measure the floor; see `cold_start.floor`."""
     device, counters = ready(spec)
-    inputs = host_inputs(spec["call"])
+    inputs = provider(spec).host_inputs(spec["call"])
     from triton.runtime.driver import driver
 
     driver.active.get_current_device()  # FLA asks Triton's driver for it; making the driver is not part of the floor
     below = floor.Floor(spec["launches"], spec["artifact"])
     below.take_over()
-    call = prepare(inputs, device)
+    call = provider(spec).prepare(inputs, device)
     modules: list[int] = []
 
     def again() -> Any:
@@ -231,7 +209,10 @@ def at_the_floor(spec: dict[str, Any]) -> dict[str, Any]:
 def record(spec: dict[str, Any]) -> dict[str, Any]:
     """Note the launches of each call, for the floor."""
     device, counters = ready(spec)
-    launches = {name: floor.record(prepare(host_inputs(name), device)) for name in spec["calls"]}
+    called = provider(spec)
+    launches = {
+        name: floor.record(called.prepare(called.host_inputs(name), device), called.constants) for name in spec["calls"]
+    }
     counts = counters.read()
     if counts["compiled"] or counts["benchmarked"]:
         raise RuntimeError(f"the artifact does not serve these calls: {counts}, {told()}")

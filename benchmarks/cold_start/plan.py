@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import random
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness import ROOT, ask, command, described
 
+from cold_start import turns
 from gdn_aot.artifact.verify import open_artifact
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
 PROGRAM = ROOT / "benchmarks" / "cold_start.py"
 CALLS = ("dense", "varlen")
@@ -24,6 +28,8 @@ STEADY = 50
 WARM = ("b", "c", "d", "e", "preload", "preload-pool", "nocc", "f")
 """States that are measured in every round."""
 CASES = ("a", "b", "c", "d", "e", "preload", "nocc", "f")
+OF_FLA = ("c",)
+"""States that only FLA has."""
 
 
 class Run:
@@ -37,18 +43,31 @@ class Run:
 
     def __init__(self, options: Namespace, root: Path, save: Callable[[dict[str, Any]], None]) -> None:
         self._options, self._root, self._save = options, root, save
+        self._calls = [call for call in CALLS if call in options.calls]
         self._wanted = {*options.cases, *(["preload-pool"] if "preload" in options.cases else [])}
         self._start = time.monotonic()
+        self._end = self._start + options.seconds
         self._launches: dict[str, Any] = {}
         self._usable: set[str] = {"e", "preload", "preload-pool", "nocc"}
         """States whose processes have what they need, and of which none has failed."""
+        self._steady = ("c", "e") if options.provider == "fla" else ("b", "e")
+        """States whose steady calls are compared."""
         self.document: dict[str, Any] = {"records": [], "steps": []}
 
     def all(self) -> dict[str, Any]:
         """Run everything that is wanted. Returns the document."""
         self._prepare()
-        for number in range(self._options.repeat):
-            self._round(number)
+        rounds = [self._round(number) for number in range(self._options.repeat)]
+        if self._options.at_once > 1:
+            tasks = [task for made in rounds for task in made]
+            for start in range(0, len(tasks), self._options.at_once):
+                self._together(tasks[start : start + self._options.at_once])
+        else:
+            for number, made in enumerate(rounds):
+                for state, call in made:
+                    if self._has_time():
+                        self._warm(state, call)
+                self._step(f"round {number + 1}")
         self._step("end")
         return self.document
 
@@ -56,12 +75,14 @@ class Run:
         """Fill the store and the caches, and measure the first start of each state."""
         code = "import sys, gdn_aot; gdn_aot.install(sys.argv[1])"
         self._command("fill the store", "-c", code, self._options.artifact)
-        configs = str(self._root / "fla-configs")
-        export = ("-m", "gdn_aot", "export", "--format", "fla", "--artifact", self._options.artifact, "-o", configs)
-        self._strict: dict[str, str] = self._command("gdn-aot export", *export, "--json").get("environment", {})
+        self._strict: dict[str, str] = {}
+        if self._options.provider == "fla":
+            configs = str(self._root / "fla-configs")
+            export = ("-m", "gdn_aot", "export", "--format", "fla", "--artifact", self._options.artifact, "-o", configs)
+            self._strict = self._command("gdn-aot export", *export, "--json").get("environment", {})
         self.document["artifact"] = described(open_artifact(self._options.artifact))
         if "f" in self._wanted:
-            record = self._measure("record", "all", {}, "record", loader=True, calls=list(CALLS))
+            record = self._measure("record", "all", {}, "record", loader=True, calls=self._calls)
             self._launches = record.get("launches", {})
             self._step("record launches for the floor", ok=record["ok"], error=record.get("error", ""))
             self._usable |= {"f"} if self._launches else set()
@@ -92,6 +113,7 @@ class Run:
         """Run one process, and keep its record."""
         options = self._options
         common = {"call": call, "artifact": options.artifact, "dry": options.dry, "steady": options.steady_calls}
+        common["provider"] = options.provider
         home = {"GDN_AOT_HOME": str(self._root), "COLD_START_LIBCUDA": options.dry}
         answer = ask(PROGRAM, kind, {**common, **spec}, {**home, **env})
         if not answer["ok"]:
@@ -108,31 +130,48 @@ class Run:
     def _leave(self, state: str, warm: str, env: dict[str, str]) -> None:
         """Make both calls in one process, which leaves its cache behind for the processes of the state ``warm``."""
         env = {**env, "TRITON_CACHE_DIR": self._cache(state)}
-        record = self._measure(f"{state}-first", "dense", env, then=["varlen"])
+        record = self._measure(f"{state}-first", "dense", env, then=self._calls[1:])
         self._usable |= {warm} if record["ok"] else set()
         self._step(f"{state}, first start", ok=record["ok"], error=record.get("error", ""))
 
-    def _round(self, number: int) -> None:
-        tasks = [(state, call) for state in WARM if state in self._wanted & self._usable for call in CALLS]
+    def _round(self, number: int) -> list[tuple[str, str]]:
+        """Return the states and calls of a round, shuffled."""
+        tasks = [(state, call) for state in WARM if state in self._wanted & self._usable for call in self._calls]
         random.Random(number).shuffle(tasks)
-        for state, call in tasks:
-            self._warm(state, call)
-        self._step(f"round {number + 1}")
+        return tasks
 
-    def _warm(self, state: str, call: str) -> None:
-        """Measure a call in a state."""
-        then = {"then": ["small"]} if state in ("c", "e") and call == "dense" else {}
+    def _has_time(self) -> bool:
+        return time.monotonic() < self._end
+
+    def _together(self, tasks: list[tuple[str, str]]) -> None:
+        """Measure calls in processes that get ready together and take turns."""
+        if not tasks or not self._has_time():
+            return
+        with tempfile.TemporaryDirectory(dir=self._root) as folder, ThreadPoolExecutor(len(tasks)) as pool:
+            batch = {turns.FOLDER: folder, turns.COUNT: str(len(tasks))}
+
+            def measure(number: int) -> None:
+                record = self._warm(*tasks[number], batch)
+                if not record["ok"]:
+                    turns.leave(Path(folder), f"failed-{number}")
+
+            list(pool.map(measure, range(len(tasks))))
+        self._step(f"{len(tasks)} processes")
+
+    def _warm(self, state: str, call: str, batch: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+        """Measure a call in a state, in a process that has the variables of ``batch``. Returns the record."""
+        then = {"then": ["small"]} if state in self._steady and call == "dense" else {}
         if state == "f":
-            self._measure(state, call, {}, "floor", launches=self._launches[call])
-        elif state in ("b", "c", "d"):
-            env = {"TRITON_CACHE_DIR": self._cache("a" if state == "b" else state)}
-            self._measure(state, call, {**env, **(self._strict if state == "c" else {})}, **then)
-        else:
-            nothing = self._root / "no-compiler"
-            nothing.mkdir(exist_ok=True)
-            env = {"PATH": str(nothing), "CC": ""} if state == "nocc" else {}
-            preload = {"preload": self._options.model} if state.startswith("preload") else {}
-            self._measure(state, call, env, loader=True, pool=state == "preload-pool", **preload, **then)
+            return self._measure(state, call, {**batch}, "floor", launches=self._launches[call])
+        if state in ("b", "c", "d"):
+            env = {"TRITON_CACHE_DIR": self._cache("a" if state == "b" else state), **batch}
+            return self._measure(state, call, {**env, **(self._strict if state == "c" else {})}, **then)
+        nothing = self._root / "no-compiler"
+        nothing.mkdir(exist_ok=True)
+        env = {"PATH": str(nothing), "CC": ""} if state == "nocc" else {}
+        preload = {"preload": self._options.model} if state.startswith("preload") else {}
+        own = {**env, **batch}
+        return self._measure(state, call, own, loader=True, pool=state == "preload-pool", **preload, **then)
 
 
 def _used(launches: list[dict[str, Any]]) -> dict[str, int]:

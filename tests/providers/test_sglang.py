@@ -177,6 +177,33 @@ print(json.dumps(found))
     }
 
 
+def test_a_card_needs_nothing_that_a_layer_does_not_call(tmp_path: Path) -> None:
+    """There packages that are not installed are stood in for, those that are not, and PyTorch is left as it is."""
+    code = """
+import importlib.util, json, os, sys, types
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
+stub.activate(get_target("sm_90"))
+stub.StubDriver.stands_in = False  # as that of a card
+import torch
+torch.version.cuda = "12.9"  # as PyTorch for it says
+there = importlib.machinery.ModuleSpec("torchvision", None)
+there.loader = types.SimpleNamespace(create_module=lambda _: None, exec_module=lambda module: None)
+finder = types.SimpleNamespace(find_spec=lambda name, *_: there if name == "torchvision" else None)
+sys.meta_path.insert(0, finder)
+from gdn_aot.providers.sglang.platform import on_target, prepare
+prepare()
+import sgl_kernel, torchvision
+from sgl_kernel import causal_conv1d_fwd
+torch.library.register_fake("sgl_kernel::nothing")(lambda: None)
+with on_target():
+    device = torch.zeros(1).device.type
+flashinfer = os.environ["SGLANG_IS_FLASHINFER_AVAILABLE"]
+print(json.dumps([torch.version.cuda, device, hasattr(torchvision, "io"), flashinfer]))
+"""
+    assert python(code, home=tmp_path) == ["12.9", "cpu", False, "false"]
+
+
 def test_a_prompt_of_one_token_has_keys_of_its_own(tmp_path: Path) -> None:
     """PyTorch gives the convolution's output for one token other strides, which are constants of the kernel."""
     code = """

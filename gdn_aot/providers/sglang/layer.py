@@ -26,7 +26,7 @@ from gdn_aot.providers.sglang.platform import on_target
 from gdn_aot.providers.workload import there
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.providers.draw import Draw
@@ -165,15 +165,24 @@ def _parameters(shape: ModelShape, deployment: Deployment) -> Any:
 
 
 def apply(shape: ModelShape, step: Step, tensors: Tensors) -> Tensors:
-    """Run the layer, and what follows the verification of drafts. Returns ``out``, ``window`` and ``state``.
+    """Run the layer, and what follows the verification of drafts, in a server of its own. Returns as `serving` says."""
+    with serving(shape, step, tensors) as run:
+        return run()
 
-    Windows and states are those that the slots of the requests hold afterwards, then those of tracked copies.
+
+@contextlib.contextmanager
+def serving(shape: ModelShape, step: Step, tensors: Tensors) -> Iterator[Callable[[], Tensors]]:
+    """Give what makes a step in a server that has started: its pool, its backend and its layer are there.
+
+    Each call returns ``out``, ``window`` and ``state``. Windows and states are those that the slots of the requests
+    hold afterwards, then those of tracked copies. Whatever device tensors are made on by default, for SGLang it is the
+    CPU, as in its schedulers: there it keeps lengths that it reads.
     """
     topk = {"speculative_eagle_topk": 1} if step.deployment.drafts else {}
-    with on_target(), sglang_versions.published(**topk) as args, torch.no_grad():
+    host = torch.device("cpu")
+    with on_target(), host, sglang_versions.published(**topk) as args, torch.no_grad():
         pool = _pool(shape, step, filled="states" in tensors)
         last = step.layers - 1
-        slots = _fill(pool, step, tensors)
         model = config(shape, step.deployment.state)
         runner = SimpleNamespace(
             model_config=SimpleNamespace(hf_config=model, hf_text_config=model),
@@ -186,17 +195,22 @@ def apply(shape: ModelShape, step: Step, tensors: Tensors) -> Tensors:
         )
         linear = sglang_versions.gdn_backend.GDNAttnBackend(runner)
         backend = sglang_versions.hybrid.HybridLinearAttnBackend(_NoAttention(pool), linear, [])
-        batch = _batch(step, pool.mamba_pool.size)
-        _prepare(backend, step, batch)
         layer = make_layer(shape)
         projected = there(tensors, "projected")[0]
-        _put(layer, tensors, last, merged=step.merged)
-        with _running(backend):
-            out = layer(projected.new_empty(len(projected), 1), batch)
-        if step.kind == "verify":
-            _accept(backend, step, batch)
-        states = pool.mamba_pool.mamba_cache
-        return {"out": out[None], "window": states.conv[0][last, slots], "state": states.temporal[last, slots]}
+
+        def run() -> Tensors:
+            slots = _fill(pool, step, tensors)
+            batch = _batch(step, pool.mamba_pool.size)
+            _prepare(backend, step, batch)
+            _put(layer, tensors, last, merged=step.merged)
+            with _running(backend):
+                out = layer(projected.new_empty(len(projected), 1), batch)
+            if step.kind == "verify":
+                _accept(backend, step, batch)
+            states = pool.mamba_pool.mamba_cache
+            return {"out": out[None], "window": states.conv[0][last, slots], "state": states.temporal[last, slots]}
+
+        yield run
 
 
 PIECEWISE = (False, True) if "tc_piecewise" in sglang_versions.graphs.Backend.ALL else (False,)

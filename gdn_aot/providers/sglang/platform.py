@@ -2,12 +2,13 @@
 
 SGLang asks PyTorch for its device while it is imported, takes several of its ways by what device a tensor is on, and
 makes tensors on ``cuda``. Its compiled extension and FlashInfer, which a Gated Delta Net layer on Triton's kernels
-never calls, cannot be loaded without the CUDA runtime.
+never calls, cannot be loaded without the CUDA runtime, and a machine with a GPU may lack them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -29,15 +30,27 @@ _CUDA = "13.0"
 
 
 def prepare() -> None:
-    """Make ``import sglang`` work under the stand-in driver; on a real device do nothing. Call before that import."""
-    if not triton_internals.stands_in() or any(isinstance(finder, Absent) for finder in sys.meta_path):
+    """Make ``import sglang`` work under the stand-in driver, and on a real device without what is not installed there.
+
+    Call before that import.
+    """
+    if any(isinstance(finder, Absent) for finder in sys.meta_path):
         return
-    os.environ["SGLANG_IS_FLASHINFER_AVAILABLE"] = "false"
-    version: Any = torch.version
-    version.cuda = _CUDA
-    sys.meta_path.insert(0, Absent(_is_of(_PACKAGES), _is_of(_ANYTHING)))
-    library: Any = torch.library
-    library.register_fake = _of_what_is_there(library.register_fake)
+    absent: tuple[str, ...] = _PACKAGES
+    if triton_internals.stands_in():
+        version: Any = torch.version
+        version.cuda = _CUDA
+    else:
+        absent = tuple(name for name in _PACKAGES if importlib.util.find_spec(name) is None)
+    if not absent:
+        return
+    if "flashinfer" in absent:
+        os.environ["SGLANG_IS_FLASHINFER_AVAILABLE"] = "false"
+    anything = [name for name in _ANYTHING if name.partition(".")[0] in absent]
+    sys.meta_path.insert(0, Absent(_is_of(absent), _is_of(anything)))
+    if "sgl_kernel" in absent:
+        library: Any = torch.library
+        library.register_fake = _of_what_is_there(library.register_fake)
 
 
 def _of_what_is_there(register: Callable[..., Any]) -> Callable[..., Any]:
