@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ SLOTS, LAYERS = 64, 24
 """Slots of the pool, and layers whose states it holds: those of Qwen3.5-9B, 3 GiB in all."""
 _open = contextlib.ExitStack()
 """Servers that have started; they run as long as the process."""
+atexit.register(_open.close)
 
 
 def load() -> None:

@@ -179,8 +179,7 @@ def serving(shape: ModelShape, step: Step, tensors: Tensors) -> Iterator[Callabl
     CPU, as in its schedulers: there it keeps lengths that it reads.
     """
     topk = {"speculative_eagle_topk": 1} if step.deployment.drafts else {}
-    host = torch.device("cpu")
-    with on_target(), host, sglang_versions.published(**topk) as args, torch.no_grad():
+    with on_target(), _on_host(), sglang_versions.published(**topk) as args, torch.no_grad():
         pool = _pool(shape, step, filled="states" in tensors)
         last = step.layers - 1
         model = config(shape, step.deployment.state)
@@ -211,6 +210,11 @@ def serving(shape: ModelShape, step: Step, tensors: Tensors) -> Iterator[Callabl
             return {"out": out[None], "window": states.conv[0][last, slots], "state": states.temporal[last, slots]}
 
         yield run
+
+
+def _on_host() -> contextlib.AbstractContextManager[Any]:
+    """Return a block in which tensors are made on the CPU: none where they are anyway, as it costs every call."""
+    return contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 PIECEWISE = (False, True) if "tc_piecewise" in sglang_versions.graphs.Backend.ALL else (False,)
