@@ -1,6 +1,6 @@
 """What other warps and stages would make of SGLang's kernels that have one hard-coded configuration; for information.
 
-On a GPU: ``python benchmarks/sglang_options.py [--out FILE]``. SGLang's own layer makes steps in the shape of Qwen3.5-9B.
+On a GPU: ``python benchmarks/sglang_options.py [--out FILE]``. SGLang's layer makes steps in the shape of Qwen3.5-9B.
 Each launch is caught, its kernel compiled with every number of warps and stages, and what computes the same as SGLang's
 own configuration (`gdn_aot.measuring.gate`) is timed beside it on the tensors of that launch. Blocks stay as they are:
 grids follow from them. No artifact takes any of it: SGLang's own configurations are what it was tested with.
