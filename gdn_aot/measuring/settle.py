@@ -82,7 +82,8 @@ class Writer:
         """
         fresh: dict[KernelKey, records.MeasuredChoice] = {}
         for place, state in unit.keys.items():
-            made = self._choice(place, state) if state.fresh else None
+            compiled = bool(state.objects)  # an interrupted run may not have come to a key that it recalled
+            made = self._choice(place, state) if state.fresh and compiled else None
             if made is not None:
                 fresh[place] = made
         wrong: dict[str, str] = {}

@@ -14,7 +14,7 @@ from tuning_tasks import at_call, choices_of, interrupt, quiet, recorded
 from gdn_aot.errors import UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
-from gdn_aot.measuring.plan import TuneTask
+from gdn_aot.measuring.plan import Preparation, TuneTask
 from gdn_aot.measuring.tuner import Tuned
 from gdn_aot.records import tuning as records
 
@@ -176,6 +176,19 @@ def test_an_interrupt_keeps_what_was_measured(task: MakeTask) -> None:
     done, record = run(replace(made, resume=True))
     assert done.missing == 0
     assert not any(choice.unchecked for choice in choices_of(record))
+
+
+def test_an_interrupt_before_anything_is_compiled_keeps_the_record(
+    task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = task()
+    with pytest.raises(KeyboardInterrupt):
+        tune(made, at_call(4, interrupt))
+    before = recorded(made)
+    monkeypatch.setattr(Preparation, "compile", lambda _self, *_numbers: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        tune(replace(made, resume=True))
+    assert recorded(made) == before
 
 
 @pytest.mark.parametrize(
