@@ -14,6 +14,7 @@ from helpers import ROOT
 
 from gdn_aot.cli.main import COMMANDS
 
+DEPLOYED = ("warm", "f", "f-later", "warm-graphs", "e-graphs-kept", "e-graphs")
 PAGE = ROOT / "docs/explanation/performance.md"
 RESULT = re.compile(r"\]\(../../((?:benchmarks/results|artifacts)/[\w./-]+)\)")
 
@@ -105,6 +106,23 @@ def in_vllm(text: str) -> None:
     compare(later[0], [min(lengths), max(lengths)], later)
 
 
+def deployment(text: str) -> None:
+    cases = [result("vllm_deployment")["summary"][case] for case in DEPLOYED]
+    values: list[Callable[[Any], float]] = [
+        lambda case: case["ready_seconds"],
+        lambda case: case["gdn_compiled"] + case["other_compiled"],
+        lambda case: case["compile_seconds"],
+        lambda case: case["first_token_ms"]["50"],
+        lambda case: case["steady_ms"]["50"],
+        lambda case: case["first_token_ms"]["1000"],
+        lambda case: case["kv_blocks"],
+        lambda case: case["free_after_mib"],
+    ]
+    for row, wanted in zip(rows(text, "A whole deployment in vLLM"), values, strict=True):
+        for cell, case in zip(row[1:], cases, strict=True):
+            compare(cell, [wanted(case)], row)
+
+
 def kernels(text: str) -> None:
     columns = ("pick64", "shipped", "provider_best", "wide_best", "floor")
     wanted = {
@@ -174,7 +192,14 @@ def judged(value: Any) -> Iterator[dict[str, Any]]:
             yield from judged(one)
 
 
-CHECKS = {"Serving": serving, "In vLLM": in_vllm, "Kernels": kernels, "claims": claims, "Missed goals": missed}
+CHECKS = {
+    "Serving": serving,
+    "In vLLM": in_vllm,
+    "deployment": deployment,
+    "Kernels": kernels,
+    "claims": claims,
+    "Missed goals": missed,
+}
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -198,6 +198,7 @@ def listed(targets: tuple[str, ...]) -> str:
 
 
 COLD, VLLM, OLDER, START = "cold_start|summary", "vllm_gdn|summary", "vllm_gdn_h100|summary", "start|runs|-1|ms"
+DEPLOYED = "vllm_deployment|summary"
 INSTALL = "cold_start|goals|install_ms ({}) below 15|found"
 GENERATE, TIGHT = "gpu_tests|test_generate|first_token_seconds", "gpu_tests_h200|test_first_prefill_with_300_mib_left"
 RANDOM, SIZES, ALL = "gpu_tests_h200|test_500_random_calls", "sizes|one_model|bytes", "sizes|all_models"
@@ -252,6 +253,16 @@ CLAIMS: dict[str, list[str]] = {
         f"{OLDER}|{case}|{what}" for what in ("tuned_us_per_layer|8192", "warm_up_seconds") for case in "bd"
     ],
     "TP 1, 2, 4, 8: {} keys, {} s of measuring": ["tuning|runs|6|keys", "tuning|runs|6|seconds|measure"],
+    # A whole deployment in vLLM
+    "(f) is ready in {} times the seconds of (warm), and its first request takes {} times a later one": [
+        f"{DEPLOYED}|f|ready_seconds / {DEPLOYED}|warm|ready_seconds",
+        f"{DEPLOYED}|f|first_token_ms|50 / {DEPLOYED}|f|steady_ms|50",
+    ],
+    "loads its kernels, {} MiB, before": [f"{DEPLOYED}|warm|kv_bytes - {DEPLOYED}|f|kv_bytes / {MIB}"],
+    "(e-graphs-kept) is ready in {} times the seconds of (warm-graphs), and (e-graphs) in {} times": [
+        f"{DEPLOYED}|{case}|ready_seconds / {DEPLOYED}|warm-graphs|ready_seconds"
+        for case in ("e-graphs-kept", "e-graphs")
+    ],
     # Tunings at 64 tokens
     **{
         f"| {gpu} | {shape} | {tokens} tokens | {{}} | {{}} | {{}} | {{}} |": [
@@ -324,6 +335,21 @@ CLAIMS: dict[str, list[str]] = {
     "`gdn-aot --help`; 2 cores of an AMD EPYC | {} ms": [f"{START}|gdn-aot --help|median"],
     "`gdn-aot matrix --json`; 2 cores of an AMD EPYC | {} ms": [f"{START}|gdn-aot matrix --json|median"],
     # Missed goals that the programs do not judge by themselves, or without a figure
+    "has no fewer blocks than that of (warm) | {} and {} blocks": [
+        f"{DEPLOYED}|{case}|kv_blocks" for case in ("f", "warm")
+    ],
+    "within {} times the seconds of (warm-graphs) | {} times | Dynamo traces and Inductor compiles; with vLLM's "
+    "compile cache {} times": [
+        "1.3",
+        *(
+            f"{DEPLOYED}|{case}|ready_seconds / {DEPLOYED}|warm-graphs|ready_seconds"
+            for case in ("e-graphs", "e-graphs-kept")
+        ),
+    ],
+    "no kernel is compiled in (e-graphs) | {} |": [f"{DEPLOYED}|e-graphs|other_compiled"],
+    "fewer blocks than that of (warm-graphs) | {}, {} and {} blocks": [
+        f"{DEPLOYED}|{case}|kv_blocks" for case in ("e-graphs", "e-graphs-kept", "warm-graphs")
+    ],
     "at most {} times the best of FLA's candidates | {}, by": [
         "tunings|limit",
         "tunings|kernels qwen3.5-9b tp 4 512|3",
