@@ -32,7 +32,7 @@ ALLOWED = [
     r"`[^`]*`",
     r"\]\([^)]*\)",
     # versions and dates
-    r"(Python|torch|Triton|fla-core|vLLM|huggingface_hub|driver) \d[\d.]*\d",
+    r"(Python|torch|Triton|fla-core|vLLM|SGLang|huggingface_hub|driver) \d[\d.]*\d",
     r"\d{4}-\d\d-\d\d",
     # settings: shapes, TP, lengths of prompts, what a warm-up has, what is left of a card, cores
     r"\d+ (key|value) heads|dimension \d+",
@@ -199,6 +199,8 @@ def listed(targets: tuple[str, ...]) -> str:
 
 COLD, VLLM, OLDER, START = "cold_start|summary", "vllm_gdn|summary", "vllm_gdn_h100|summary", "start|runs|-1|ms"
 DEPLOYED = "vllm_deployment|summary"
+STEPS = "gpu_tests_sglang|test_300_random_steps_compile_and_benchmark_nothing"
+BITS = "gpu_tests_sglang|test_bits_are_those_of_plain_sglang"
 INSTALL = "cold_start|goals|install_ms ({}) below 15|found"
 GENERATE, TIGHT = "gpu_tests|test_generate|first_token_seconds", "gpu_tests_h200|test_first_prefill_with_300_mib_left"
 RANDOM, SIZES, ALL = "gpu_tests_h200|test_500_random_calls", "sizes|one_model|bytes", "sizes|all_models"
@@ -229,6 +231,14 @@ CLAIMS: dict[str, list[str]] = {
         f"{RANDOM}|checked",
     ],
     "{} results were outside the tolerances against float64": [f"{RANDOM}|wrong"],
+    "made {} random steps in strict mode": [f"{STEPS}|checked"],
+    "compiled {} kernels and benchmarked {}, {} results were outside the tolerances, and {} steps had the bits of "
+    "SGLang alone, which compiled {} binaries": [
+        *(" + ".join(f"{STEPS}|{what}|{part}" for part in range(3)) for what in ("compiled", "benchmarked")),
+        f"{STEPS}|wrong",
+        f"{BITS}|equal",
+        " + ".join(f"{BITS}|plain_compiled|{part}" for part in range(3)),
+    ],
     "comes after {} s with plain FLA, and after {} s with": [
         f"{GENERATE}|plain|7 tokens",
         f"{GENERATE}|gdn-aot|7 tokens",
