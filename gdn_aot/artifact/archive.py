@@ -96,6 +96,7 @@ def _references(manifest: Manifest) -> Iterator[str]:
     yield from (file.blob for file in manifest.provider.license_files)
     yield from (file.blob for file in manifest.placed)
     yield from (binary.cubin for kernel in manifest.kernels for binary in kernel.binaries)
+    yield from manifest.cached_blobs
 
 
 def _pack(manifest: Manifest, data: bytes, blobs: Mapping[str, bytes]) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from gdn_aot._text import shown
+from gdn_aot.artifact.check_cache import check_cache
 from gdn_aot.artifact.check_kernels import check_choice, check_metadata, is_dotted
 from gdn_aot.artifact.cubins import is_known
 from gdn_aot.artifact.launch_key import LaunchKeys
@@ -62,6 +63,7 @@ def check_file(file: ManifestFile) -> Iterator[Problem]:
     for number, kernel in enumerate(file.kernels):
         yield from _check_kernel(kernel, f"kernels[{number}]")
     yield from _check_placed(file)
+    yield from check_cache(file)
     yield from _check_blobs(file)
     wrong = [*_check_numbers(file)]
     yield from wrong
@@ -162,7 +164,8 @@ def _check_numbers(file: ManifestFile) -> Iterator[Problem]:
     others = [item.blob for item in file.provider.license_files] + [item.blob for item in file.placed]
     rows = [msgspec.structs.astuple(row) for kernel in file.kernels for row in kernel.binaries]
     columns = dict(zip(_PLACES, zip(*rows, strict=True), strict=True)) if rows else {}
-    columns["blob"] = (*(digests[blob] for blob in others if blob in digests), *columns.get("blob", ()))
+    last = [digests[blob] for blob in file.cached_blobs if blob in digests]
+    columns["blob"] = (*(digests[blob] for blob in others if blob in digests), *columns.get("blob", ()), *last)
     for name, table in tables.items():
         column = columns.get(name, ())
         if column and not 0 <= min(column) <= max(column) < len(table):

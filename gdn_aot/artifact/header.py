@@ -37,4 +37,5 @@ def header_of(manifest: Mapping[str, Any], sha256: str, manifest_sha256: str) ->
         "binaries": sum(len(kernel["binaries"]) for kernel in kernels),
         "dirty": manifest["build"]["dirty"],
         **({"placed": len(manifest["placed"])} if manifest.get("placed") else {}),
+        **({"compile_cache": len(manifest["compile_cache"]["files"])} if manifest.get("compile_cache") else {}),
     }

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from gdn_aot import launches
-from gdn_aot.artifact import names
+from gdn_aot.artifact import cached, names
 from gdn_aot.artifact.names import MAX_BLOB, MAX_IDENTIFIER
 from gdn_aot.codec import Commit, Digest, Integer, Record, TargetName
 from gdn_aot.deployment import Built
@@ -25,6 +25,8 @@ MAX_EPOCH = 0o77777777777
 Provenance = Literal["measured", "proxy", "captured", "transferred", "default"]
 Mode = Literal["inference", "train"]
 Indices = tuple[Integer, ...]
+_Short = Annotated[str, Meta(max_length=200)]
+_Path = Annotated[str, Meta(max_length=4096)]
 
 
 class GPU(Record):
@@ -120,6 +122,42 @@ class PlacedFile(launches.Placement):
     """SHA-256 of what it holds."""
 
 
+class CachedFile(Record):
+    """One file of an engine's compile cache."""
+
+    path: Annotated[str, Meta(pattern=cached.PATTERN, max_length=cached.MAX_PATH)]
+    """Relative to the cache, with forward slashes."""
+    blobs: tuple[Digest, ...]
+    """What it holds, in pieces of `cached.PIECE` bytes; the last has the rest. An empty file has none."""
+
+
+class CompileCache(Record):
+    """What an engine compiled on the machine of a recording, and runs on its host: Python code and pickles.
+
+    The engine's own key decides whether it uses it. The fields before `files` are what of that key is known ahead, each
+    empty where it is not.
+    """
+
+    kind: Literal["vllm-compile-cache"]
+    """Whose it is and so where it is put: vLLM's, in ``torch_compile_cache``."""
+    torch: _Short
+    """Version of PyTorch."""
+    python: _Short
+    """Version of Python."""
+    card: _Short
+    """Product name of the GPU."""
+    environment: tuple[tuple[Annotated[str, Meta(pattern=r"^VLLM_[A-Z0-9_]+(?![\s\S])", max_length=100)], _Path], ...]
+    """Variables of the engine that hold paths of that machine, by name: some follow ``HOME``."""
+    files: tuple[CachedFile, ...]
+    """Sorted by path."""
+
+    @property
+    def origin(self) -> str:
+        """The machine that made it, as far as it is known."""
+        made = (("PyTorch ", self.torch), ("Python ", self.python), ("", self.card))
+        return ", ".join(what + value for what, value in made if value) or "a machine that it does not name"
+
+
 class NotCovered(Record):
     """A kernel, or some autotune keys of it, that the artifact lacks."""
 
@@ -177,6 +215,13 @@ class ManifestHead(Record, omit_defaults=True):
     """Every blob file, in the order in which they are first referred to. Filled in by ``archive.write_artifact``."""
     deployment: Built | None = None
     """The one deployment that it was built for; most are for every one, and their file has no such key."""
+    compile_cache: CompileCache | None = None
+    """What the engine compiled for that deployment; the key is there only if it was packed."""
+
+    @property
+    def cached_blobs(self) -> tuple[str, ...]:
+        """The digest of every piece of the compile cache, file by file."""
+        return tuple(blob for file in (self.compile_cache.files if self.compile_cache else ()) for blob in file.blobs)
 
 
 class Manifest(ManifestHead, kw_only=True):

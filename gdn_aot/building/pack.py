@@ -47,6 +47,7 @@ def make_manifest(
     objects: dict[int, CompiledKernel],
     licenses: list[tuple[str, bytes]],
     numerics: m.Numerics,
+    compile_cache: m.CompileCache | None = None,
 ) -> m.Manifest:
     """Build the manifest. ``objects`` maps launch indices to compiled kernels; every choice's launches are in it."""
     provider, limits = wanted.provider, wanted.limits
@@ -90,6 +91,7 @@ def make_manifest(
         not_covered=_not_covered(trace, choices, lacking),
         numerics=numerics,
         blobs=(),
+        compile_cache=compile_cache,
         deployment=Built.of(wanted.deployment, trace.resolved) if wanted.deployment else None,
         build=m.Build(
             tool=f"gdn-aot {__version__}",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gdn_aot.artifact.manifest import Manifest
+    from gdn_aot.building.compile_cache import ReadCache
     from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.choosing.choose import Choices
@@ -79,6 +80,8 @@ class Job:
     """Keep the PTX of everything compiled in the build cache."""
     proxy: Proxy | None = None
     """What stands in for the target while its candidates are measured."""
+    compile_cache: ReadCache | None = None
+    """What the engine compiled on the machine of a recording, to be packed too."""
     executor: Executor = field(default_factory=LocalExecutor)
     """Where kernels are compiled."""
 
@@ -274,13 +277,15 @@ def _pack_target(job: Job, built: Built) -> Built:
         objects=built.run.kept(built.choices, all_candidates=job.all_candidates),
         licenses=licenses,
         numerics=numerics.summary(job.numerics_root, wanted.provider, target, built.trace, packed),
+        compile_cache=job.compile_cache.record if job.compile_cache else None,
     )
     if not job.allow_spills:
         built.spilling = tuple(cost.over(manifest, cost.REFUSED))
         if built.spilling:
             return built
     built.manifest, built.path = manifest, job.output / file_name(manifest.identifier)
-    archive.write_artifact(manifest, pack.blobs(manifest, job.cache, licenses, built.trace.placed), built.path)
+    blobs = pack.blobs(manifest, job.cache, licenses, built.trace.placed)
+    archive.write_artifact(manifest, blobs | (job.compile_cache.pieces if job.compile_cache else {}), built.path)
     built.seconds["pack"] = time.monotonic() - start
     return built
 

@@ -1,17 +1,23 @@
-"""What ``--deployment`` comes to, beside the other options of a build."""
+"""What ``--deployment`` and ``--compile-cache`` come to, beside the other options of a build."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot._text import plural, shown
 from gdn_aot.cli._output import note
 from gdn_aot.errors import DeploymentError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gdn_aot.building.compile_cache import ReadCache
     from gdn_aot.catalogue.models import Model
     from gdn_aot.catalogue.providers import ProviderInfo
+    from gdn_aot.catalogue.targets import Target
     from gdn_aot.deployment import Deployment, DeploymentFile
+    from gdn_aot.tracing.captured import CapturedKernels
 
 _DTYPE = "dtype"
 _SIZE = "tensor_parallel_size"
@@ -57,6 +63,41 @@ def selected_deployment(provider: ProviderInfo, options: dict[str, Any]) -> tupl
     if engine.get(_DTYPE, "auto") != "auto":
         changed[_DTYPE] = (str(engine[_DTYPE]),)
     return complete(replace(file, engine=engine), model.name, config), changed
+
+
+def selected_cache(
+    folder: Path | None,
+    provider: ProviderInfo,
+    targets: Sequence[Target],
+    captured: CapturedKernels | None,
+    deployment: Deployment | None,
+) -> ReadCache | None:
+    """Return the compile cache that ``--compile-cache`` names, for the one deployment that is built for.
+
+    Raises:
+        UsageError: It is none or cannot be packed, is of another GPU than the deployment, or the other options do not
+            say one deployment.
+    """
+    if folder is None:
+        return None
+    from gdn_aot.artifact.cached import ENGINE, SWITCH
+    from gdn_aot.building.compile_cache import read_cache
+
+    if provider.name != ENGINE:
+        raise UsageError(f"--compile-cache is not for provider {provider.name}", hint=f"--provider {ENGINE}")
+    if captured is None and deployment is None:
+        why = "a compile cache is of one deployment"
+        raise UsageError(f"--compile-cache stands alone, and {why}", hint="add --capture FILE or --deployment FILE")
+    if len(targets) != 1:
+        raise UsageError(f"--compile-cache is of one GPU, not of {len(targets)} targets", hint="give one --arch")
+    found = read_cache(folder)
+    record = found.record
+    if deployment is not None and record.card not in ("", deployment.card):
+        what = f"{folder} was made on {shown(record.card)}, and the deployment is on {deployment.card}"
+        raise UsageError(what, hint="record on the GPU on which you serve")
+    files = f"{plural(len(record.files), 'file')}, {found.size / 2**20:.1f} MiB"
+    note(f"packing vLLM's compile cache ({files}) of {record.origin}: code for the host of servers with {SWITCH}=1")
+    return found
 
 
 def _config(file: DeploymentFile, model: Model) -> dict[str, Any]:

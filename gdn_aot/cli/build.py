@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
 from gdn_aot.cli import _executor, _options
-from gdn_aot.cli._deployment import selected_deployment
+from gdn_aot.cli._deployment import selected_cache, selected_deployment
 from gdn_aot.cli._job import (
     captured_archs,
     check_output,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 20
 _SAID_BY_ROW = (
     "arch", "model", "tp", "shape", "dtype", "provider", "mode", "max_tokens", "max_batch", "workload",
-    "exclude_workload", "package", "capture", "deployment", "candidates",
+    "exclude_workload", "package", "capture", "deployment", "compile_cache", "candidates",
 )  # fmt: skip
 """Parameters of build that decide what is in the artifact."""
 
@@ -69,6 +69,10 @@ _SAID_BY_ROW = (
 @click.option(
     "--deployment", metavar="FILE|KEY=VALUE,...",
     help="Also build every kernel that the described engine launches: card=NAME, and options of the engine.",
+)  # fmt: skip
+@click.option(
+    "--compile-cache", metavar="DIRECTORY", type=_options.path,
+    help="Also pack what vLLM compiled for this deployment: its torch_compile_cache, which is code for the host.",
 )  # fmt: skip
 @_options.default(
     "--candidates", "chosen", "all also packs the candidates that were not chosen, for tuning.",
@@ -130,6 +134,7 @@ def command(*, as_json: bool, matrix: Path, keep_going: bool, allow_spills: bool
         keep_going=keep_going,
         allow_spills=allow_spills,
         numerics_root=options["numerics"] or usual_records("numerics", matrix.parent),
+        compile_cache=selected_cache(options["compile_cache"], provider, targets, captured, deployment),
     )
     pipeline.check_environment(job, targets)
     _note_fallbacks(job, targets)

@@ -107,6 +107,8 @@ def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterat
     )
     if manifest.placed:
         yield f"inspected   {plural(len(manifest.placed), 'model class', 'model classes')} of vLLM"
+    if manifest.compile_cache:
+        yield f"host code   {facts.host_code(manifest)}"
     yield from _cost(cost, reserve)
     yield ""
     models = [

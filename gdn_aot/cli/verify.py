@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gdn_aot._text import printable
 from gdn_aot.cli import _options, _record
 from gdn_aot.cli._output import conclude, out, problems_json
 from gdn_aot.errors import ProvenanceError, SignatureError, UsageError
@@ -81,13 +82,26 @@ def command(
         "sha256": report.sha256,
         "size": report.size,
     }
+    if code := _host_code(report):
+        document["host_code"] = code
     if expected is not None:
         document["provenance"] = built
     conclude(document, error, as_json=as_json)
     if not as_json:
         out(f"{click.format_filename(report.path)}: ok, {report.size} bytes, sha256 {report.sha256}")
-        for name, text in (built or {}).items():
-            out(f"  {name}: {text}")
+        _tell({**(built or {}), **({"host code": code} if code else {})})
+
+
+def _tell(rows: dict[str, str]) -> None:
+    for name, text in rows.items():
+        out(printable(f"  {name}: {text}"))
+
+
+def _host_code(report: Examination) -> str:
+    """Return what of a sound file would run on the host of a server, or nothing."""
+    from gdn_aot.reporting.facts import host_code
+
+    return host_code(report.manifest) if report.manifest is not None and not report.problems else ""
 
 
 def _refusal(report: Examination) -> SignatureError | None:

@@ -53,6 +53,10 @@ def _register() -> None:
         from gdn_aot.plugins import vllm_start
 
         vllm_start.place(state.found)
+    if any(found.header.get("compile_cache") for found in state.found):
+        from gdn_aot.plugins import vllm_cache
+
+        vllm_cache.place(state.found)
     from gdn_aot.plugins import vllm_memory
 
     loader.after_import(WORKER, vllm_memory.watch)

@@ -173,6 +173,7 @@ def _serves(artifact: Artifact) -> Html:
         ("Deployment", f"{deployment.model} on {deployment.card}" if deployment else ""),
         ("Engine", ", ".join(f"{name}={value}" for name, value in deployment.engine) if deployment else ""),
         ("Placed", plural(len(manifest.placed), "file") + " of an engine's cache" if manifest.placed else ""),
+        ("Host code", facts.host_code(manifest)),
         ("File", f"{sizes['file']:,} bytes"),
         ("Content", f"{sizes['uncompressed']:,} bytes: manifest {sizes['manifest']:,}, {blobs} {sizes['blobs']:,}"),
         ("SHA-256", e("code", artifact.sha256)),

@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from gdn_aot._text import plural
+from gdn_aot.artifact.cached import SWITCH as CACHE_SWITCH
 from gdn_aot.catalogue.providers import PROVIDERS, same_source
 from gdn_aot.choosing.transfer import origin
 from gdn_aot.providers import uncovered
@@ -30,6 +32,17 @@ def sizes(artifact: Artifact) -> dict[str, int]:
         "manifest": len(artifact.manifest_json),
         "blobs": sum(blob.size for blob in artifact.manifest.blobs),
     }
+
+
+def host_code(manifest: Manifest) -> str:
+    """Return what an artifact has that runs on the host if the user of a server asks for it, or nothing."""
+    cache = manifest.compile_cache
+    if cache is None:
+        return ""
+    table = {blob.sha256: blob.size for blob in manifest.blobs}
+    size = sum(table[blob] for blob in manifest.cached_blobs)
+    files = f"{plural(len(cache.files), 'file')}, {size / 2**20:.1f} MiB"
+    return f"vLLM's compile cache ({files}) of {cache.origin}; vLLM runs it if {CACHE_SWITCH}=1"
 
 
 def expected(manifests: Iterable[Manifest]) -> list[tuple[str, Expected | None]]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-    from gdn_aot.store.index_records import BinaryRecord, ChoiceRecord, KernelRecord, PlacedRecord
+    from gdn_aot.store.index_records import BinaryRecord, CacheRecord, ChoiceRecord, KernelRecord, PlacedRecord
 
 NAME = "index"
 """File name of the index in the directory of an artifact."""
@@ -157,6 +157,14 @@ class Index:
 
         with self._of_our_form():
             return [PlacedRecord(*fields) for fields in self._json(record_name("placed")) or ()]
+
+    def compile_cache(self) -> CacheRecord | None:
+        """Return what the engine compiled, which is put in place if the user asks for it; None if there is none."""
+        from gdn_aot.store.index_records import CacheRecord
+
+        with self._of_our_form():
+            found = self._json(record_name("compile cache"))
+            return CacheRecord(*found) if found else None
 
     def blobs(self) -> list[tuple[str, int]]:
         """Return (SHA-256, bytes) of every blob, in the order in which the pack has them one after another."""

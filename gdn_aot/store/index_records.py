@@ -19,6 +19,17 @@ class PlacedRecord(NamedTuple):
     """SHA-256 of what it holds."""
 
 
+class CacheRecord(NamedTuple):
+    """The compile cache of an engine; see `gdn_aot.artifact.manifest.CompileCache`."""
+
+    torch: str
+    python: str
+    card: str
+    environment: list[tuple[str, str]]
+    files: list[tuple[str, list[str]]]
+    """(path, SHA-256 of each piece of what it holds) of each file."""
+
+
 class KernelRecord(NamedTuple):
     """What is needed to recognize a kernel in a process that imported its module."""
 

@@ -11,12 +11,12 @@ import msgspec
 from gdn_aot.artifact.header import header_of
 from gdn_aot.artifact.names import is_single
 from gdn_aot.store.index import BLOB, FIXED, FORMAT, MAGIC, ROW, binary_name, digest, part_name, record_name
-from gdn_aot.store.index_records import ChoiceRecord, ConfigRecord, KernelRecord, PlacedRecord
+from gdn_aot.store.index_records import CacheRecord, ChoiceRecord, ConfigRecord, KernelRecord, PlacedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gdn_aot.artifact.manifest import Binary, Choice, Manifest
+    from gdn_aot.artifact.manifest import Binary, Choice, CompileCache, Manifest
     from gdn_aot.artifact.verify import Artifact
     from gdn_aot.launches import Kernel, SourceFile
 
@@ -49,6 +49,8 @@ def write_index(artifact: Artifact) -> bytes:
         records[record_name("not covered")] = _dump(lacking)
     if manifest.placed:
         records[record_name("placed")] = _dump(placed_records(manifest))
+    if manifest.compile_cache:
+        records[record_name("compile cache")] = _dump(_cache(manifest.compile_cache))
     records[record_name("kernels")] = _dump([_kernel(kernel) for kernel in manifest.kernels])
     records |= {part_name(number): text for text, number in parts.numbers.items()}
     header, table = _dump(_header(artifact)), b"".join(_rows(records))
@@ -60,6 +62,11 @@ def write_index(artifact: Artifact) -> bytes:
 def placed_records(manifest: Manifest) -> list[PlacedRecord]:
     """Return the files of a manifest that are put in place, as `Index.placed` does."""
     return [PlacedRecord(file.kind, file.name, _files(file.sources), file.blob) for file in manifest.placed]
+
+
+def _cache(cache: CompileCache) -> CacheRecord:
+    files = [(file.path, list(file.blobs)) for file in cache.files]
+    return CacheRecord(cache.torch, cache.python, cache.card, list(cache.environment), files)
 
 
 def index_roots(artifact: Artifact) -> dict[str, str]:

@@ -22,7 +22,7 @@ from gdn_aot.trust import MAX_ENVELOPE
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from gdn_aot.artifact.manifest import Manifest
@@ -118,6 +118,11 @@ class StoredArtifact(Candidate):
             raise VerificationError(f"{path}: blob {sha256} is damaged", [problem])
         return content
 
+    def read_blobs(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield (SHA-256, content) of several blobs, in any order, each once and none kept; see `read_blob`."""
+        for name in dict.fromkeys(names):
+            yield name, self.read_blob(name)
+
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest, with every check.
@@ -184,11 +189,25 @@ class UnpackedArtifact(StoredArtifact):
         """Return the content of a blob; see `StoredArtifact.read_blob`."""
         self.index.place(sha256)
         if sha256 not in self._blobs:
-            everything = sum(size for _, size in self.index.blobs()) <= _KEPT
+            apart = self._apart
+            everything = sum(size for name, size in self.index.blobs() if name not in apart) <= _KEPT
             for name, content in self._artifact.iter_blobs():
-                if everything or name == sha256:
+                if name == sha256 or (everything and name not in apart):
                     self._blobs[name] = bytes(content)
         return self._blobs[sha256]
+
+    @cached_property
+    def _apart(self) -> frozenset[str]:
+        """Blobs of its compile cache, which no launch asks for."""
+        cache = self.index.compile_cache() if self.header.get("compile_cache") else None
+        return frozenset(blob for _, blobs in (cache.files if cache else ()) for blob in blobs)
+
+    def read_blobs(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield several blobs, as `StoredArtifact.read_blobs` does: the file is unpacked once."""
+        wanted = {*names}
+        for name in wanted:
+            self.index.place(name)
+        yield from ((name, bytes(content)) for name, content in self._artifact.iter_blobs() if name in wanted)
 
 
 class NamedArtifact(Candidate):

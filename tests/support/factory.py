@@ -13,6 +13,7 @@ from msgspec.structs import asdict, replace
 from gdn_aot.artifact import manifest as m
 from gdn_aot.artifact import names, tar
 from gdn_aot.artifact.archive import write_artifact
+from gdn_aot.artifact.cached import PIECE
 from gdn_aot.artifact.container import compressor
 from gdn_aot.artifact.manifest_json import to_json
 from gdn_aot.artifact.trailer import trailer
@@ -186,19 +187,49 @@ def write_of(
     *,
     triton: str = "3.6.0",
     placed: Sequence[tuple[Placement, str]] = (),
+    cache: tuple[m.CompileCache | None, dict[str, bytes]] = (None, {}),
 ) -> Path:
     """Write an artifact of another provider's version into a folder, with one kernel of a module."""
     plain = make_manifest()
     manifest = replace(
         plain,
-        identifier=f"{provider}{version}-triton{triton}-sm_120",
+        identifier=names.make_identifier(provider, version, triton, "sm_120", [RECORDED] if cache[0] else []),
+        workloads=(*plain.workloads, *([RECORDED] if cache[0] else [])),
+        compile_cache=cache[0],
         triton=replace(plain.triton, version=triton),
         provider=replace(plain.provider, name=provider, distribution=provider, version=version),
         kernels=(replace(make_kernel(make_binary(CUBINS[0])), module=module),),
         placed=tuple(m.PlacedFile(**asdict(file), blob=sha256(text.encode())) for file, text in placed),
     )
     blobs = {sha256(data): data for data in (LICENSE, CUBINS[0], *(text.encode() for _, text in placed))}
-    return write_artifact(manifest, blobs, path / names.file_name(manifest.identifier)).path
+    return write_artifact(manifest, blobs | cache[1], path / names.file_name(manifest.identifier)).path
+
+
+RECORDED = "capture-0123abcd"
+"""The workload of an artifact that was built from a capture."""
+HASH = f"torch_aot_compile/{64 * 'a'}"
+CACHE = {
+    "0123456789/rank_0_0/backbone/computation_graph.py": b"raise SystemExit('it was run')\n",
+    "0123456789/rank_0_0/backbone/vllm_compile_cache.py": b"",
+    f"{HASH}/inductor_cache/ab/cab.best_config": b"{}",
+    f"{HASH}/rank_0_0/model": b"\x80\x05" + bytes(range(256)) * ((PIECE + 1000) // 256),
+}
+"""What a compile cache has: files of code, an empty one, and one of two pieces."""
+
+
+def make_cache(files: dict[str, bytes], **fields: Any) -> tuple[m.CompileCache, dict[str, bytes]]:
+    """Return a compile cache as a manifest has it, and its pieces by their SHA-256."""
+    cut = {path: [data[at : at + PIECE] for at in range(0, len(data), PIECE)] for path, data in files.items()}
+    cached = tuple(m.CachedFile(path=path, blobs=tuple(map(sha256, pieces))) for path, pieces in sorted(cut.items()))
+    known: dict[str, Any] = {"torch": "", "python": "", "card": "", "environment": (), **fields}
+    cache = m.CompileCache(kind="vllm-compile-cache", files=cached, **known)
+    return cache, {sha256(piece): piece for pieces in cut.values() for piece in pieces}
+
+
+def write_cached(path: Path, version: str, files: dict[str, bytes], *, triton: str = "3.6.0", **fields: Any) -> Path:
+    """Write an artifact of a capture of vLLM that has a compile cache; see `write`, `make_cache`."""
+    module = "vllm.model_executor.layers.fla.ops.chunk_o"
+    return write_of("vllm", version, module, path, triton=triton, cache=make_cache(files, **fields))
 
 
 def write_spilling(folder: Path, local: int) -> Path:

@@ -1,0 +1,105 @@
+"""Put the compile cache of an artifact where an engine looks for it.
+
+The engine runs what is in it, so who calls this was asked to. Nothing in it is looked into, imported or run here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from gdn_aot.artifact.cached import FOLDER, MAX_PATH, PATTERN, PIECE, unit_of
+from gdn_aot.serving.placing import KEPT, WRITTEN
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from gdn_aot.store.index_records import CacheRecord
+    from gdn_aot.store.stored import StoredArtifact
+
+
+class UnfitPathError(Exception):
+    """A path that no artifact has."""
+
+
+def units(cache: CacheRecord) -> dict[str, list[tuple[str, list[str]]]]:
+    """Return the files of a compile cache by the folder with which they are put in place.
+
+    Raises:
+        UnfitPathError: A path leads elsewhere; artifacts are refused for it before.
+    """
+    found: dict[str, list[tuple[str, list[str]]]] = {}
+    for path, blobs in cache.files:
+        if len(path) > MAX_PATH or not re.match(PATTERN, path) or not unit_of(path):
+            raise UnfitPathError(path)
+        found.setdefault(unit_of(path), []).append((path, blobs))
+    return found
+
+
+def missing(cache: CacheRecord, root: str) -> list[str]:
+    """Return which folders of a compile cache the engine's cache directory ``root`` lacks.
+
+    Raises:
+        UnfitPathError: As in `units`.
+    """
+    return [unit for unit in units(cache) if not os.path.lexists(os.path.join(root, FOLDER, unit))]
+
+
+def place(cache: CacheRecord, artifact: StoredArtifact, root: str) -> dict[str, str]:
+    """Put a compile cache in place. Safe to do from many processes at once: each folder appears whole.
+
+    A folder that is there already is left alone, whatever it holds.
+
+    Args:
+        cache: What the artifact has.
+        artifact: From which its content is read.
+        root: The engine's cache directory, which need not be there.
+
+    Returns:
+        For each folder what became of it: `WRITTEN` or `KEPT`.
+
+    Raises:
+        OSError: It cannot be written; nothing of a folder that was not put in place is left.
+        UnfitPathError: As in `units`; nothing was written.
+        VerificationError: The artifact is damaged; likewise.
+    """
+    import shutil
+
+    files, wanted = units(cache), missing(cache, root)
+    done = dict.fromkeys(files, KEPT)
+    if not wanted:
+        return done
+    place = os.path.join(root, FOLDER)
+    os.makedirs(place, exist_ok=True)
+    temporary = os.path.join(place, f".gdn-aot-{os.urandom(8).hex()}")
+    os.mkdir(temporary)
+    try:
+        _write([row for unit in wanted for row in files[unit]], artifact, temporary)
+        for unit in wanted:
+            path = os.path.join(place, unit)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            try:
+                os.rename(os.path.join(temporary, unit), path)
+                done[unit] = WRITTEN
+            except OSError:
+                if not os.path.isdir(path):  # else another process was faster
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return done
+
+
+def _write(files: list[tuple[str, list[str]]], artifact: StoredArtifact, folder: str) -> None:
+    """Write files into a folder, piece by piece as they are read."""
+    places: dict[str, list[tuple[str, int]]] = {}
+    for name, blobs in files:
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "xb"):
+            pass
+        for number, blob in enumerate(blobs):
+            places.setdefault(blob, []).append((path, number * PIECE))
+    for blob, content in artifact.read_blobs(places):
+        for path, offset in places[blob]:
+            with open(path, "r+b") as file:
+                file.seek(offset)
+                file.write(content)
