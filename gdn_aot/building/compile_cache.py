@@ -155,10 +155,10 @@ def _texts(content: bytes) -> Iterator[str | None]:
         if code.name == "MEMOIZE":
             memo[len(memo)] = last
             continue
-        if code.name in {"PUT", "BINPUT", "LONG_BINPUT"}:
+        if code.name.endswith("PUT"):
             memo[int(argument)] = last
             continue
-        got = memo.get(int(argument)) if code.name in {"GET", "BINGET", "LONG_BINGET"} else None
+        got = memo.get(int(argument)) if code.name.endswith("GET") else None
         last = argument if "UNICODE" in code.name else got
         yield last
 

@@ -9,6 +9,7 @@ import sys
 
 from gdn_aot._text import plural, shown
 from gdn_aot.artifact.cached import FOLDER, SWITCH
+from gdn_aot.machine import installed
 from gdn_aot.plugins.vllm_start import ENVIRONMENT
 from gdn_aot.serving import caching, log
 from gdn_aot.serving.placing import WRITTEN
@@ -28,14 +29,13 @@ def place(found: list[Any]) -> None:
     ``found`` has the artifacts that are served from, as `gdn_aot.store.stored.StoredArtifact`.
     """
     having = [artifact for artifact in found if artifact.header.get("compile_cache")]
-    package: Any = sys.modules.get("vllm")
     environment: Any = sys.modules.get(ENVIRONMENT)
-    if package is None or environment is None:
+    if environment is None:
         return
     for artifact in having:
         name = shown(artifact.header["identifier"])
         try:
-            _place(artifact, name, package, environment)
+            _place(artifact, name, environment)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except OSError as error:
@@ -45,15 +45,16 @@ def place(found: list[Any]) -> None:
             log.detail(error)
 
 
-def _place(artifact: Any, name: str, package: Any, environment: Any) -> None:
-    cache, root = artifact.index.compile_cache(), str(environment.VLLM_CACHE_ROOT)
-    if cache is None or not caching.missing(cache, root):
+def _place(artifact: Any, name: str, environment: Any) -> None:
+    wanted, root = asked(SWITCH), str(environment.VLLM_CACHE_ROOT)
+    cache = artifact.index.compile_cache() if wanted or artifact.is_read else None
+    if cache is not None and not caching.missing(cache, root):
         log.info(f"vLLM has the compile cache of {name} already")
         return
-    what = f"vLLM's compile cache of {name} ({plural(len(cache.files), 'file')})"
-    if not asked(SWITCH):
+    what = f"vLLM's compile cache of {name} ({plural(artifact.header['compile_cache'], 'file')})"
+    if not wanted or cache is None:
         _tell(f"{what} is not put in place, as vLLM would run the code in it: {SWITCH}=1 if you trust who built it")
-    elif differs := _differs(cache, artifact.header, package, environment):
+    elif differs := _differs(cache, artifact.header, environment):
         _tell(f"{what} is not put in place: {differs}")
     elif WRITTEN in caching.place(cache, artifact, root).values():
         log.notice(f"placed {what} in {shown(root)}/{FOLDER}, where vLLM looks before it compiles")
@@ -66,14 +67,14 @@ def _tell(message: str) -> None:
     (log.info if child else log.notice)(message)
 
 
-def _differs(cache: CacheRecord, header: Mapping[str, Any], package: Any, environment: Any) -> str:
+def _differs(cache: CacheRecord, header: Mapping[str, Any], environment: Any) -> str:
     """Return why vLLM would not use a compile cache, or nothing.
 
     What decides is vLLM's own key, which is known only when the engine is there. This is what is known before.
     """
     torch: Any = sys.modules.get("torch")
     rows = (
-        ("vLLM", _public(header["version"]), _public(getattr(package, "__version__", ""))),
+        ("vLLM", _public(header["version"]), _public(installed.version(header["distribution"]) or "")),
         ("PyTorch", cache.torch, str(getattr(torch, "__version__", ""))),
         ("Python", cache.python, ".".join(map(str, sys.version_info[:3]))),
         ("the GPU", _whole(cache.card), _whole(_card())),
@@ -88,9 +89,9 @@ def _differs(cache: CacheRecord, header: Mapping[str, Any], package: Any, enviro
     return ""
 
 
-def _public(version: object) -> str:
+def _public(version: str) -> str:
     """Return a version without its local part: 0.24.0+cu129 is built from the sources of 0.24.0."""
-    return str(version).partition("+")[0]
+    return version.partition("+")[0]
 
 
 def _whole(card: str) -> str:

@@ -11,6 +11,7 @@ from factory import CACHE
 
 from gdn_aot.artifact.cached import FOLDER, SWITCH
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.machine import installed
 from gdn_aot.plugins import vllm_cache
 from gdn_aot.serving import caching, log
 from gdn_aot.store.install import install
@@ -31,12 +32,13 @@ class Host:
         for level in ("notice", "warn", "info"):
             patch.setattr(log, level, lambda text, level=level: self.hear(level, text))
         patch.setattr(log, "detail", lambda _: None)
-        self.package = SimpleNamespace(__file__="/site/vllm/__init__.py", __version__="0.24.0+cu129")
+        self.version = "0.24.0+cu129"
+        patch.setattr(installed, "version", lambda name: self.version if name == "vllm" else None)
         self.envs = SimpleNamespace(VLLM_CACHE_ROOT=str(self.root), VLLM_CONFIG_ROOT=CONFIG)
         self.torch = SimpleNamespace(__version__="2.11.0+cu130")
         self.card: Any = "NVIDIA H200"
         platform = SimpleNamespace(get_device_name=self.name, _get_physical_device_name=None)
-        modules = {"vllm": self.package, "vllm.envs": self.envs, "torch": self.torch}
+        modules = {"vllm.envs": self.envs, "torch": self.torch}
         modules["vllm.platforms"] = SimpleNamespace(_current_platform=platform)
         for name, module in modules.items():
             patch.setitem(sys.modules, name, module)
@@ -125,7 +127,7 @@ def test_what_cannot_fit_is_not_put_in_place(host: Host, fields: dict[str, Any],
 
 
 def test_another_vllm(host: Host) -> None:
-    host.package.__version__ = "0.24.1"
+    host.version = "0.24.1"
     vllm_cache.place([host.artifact()])
     assert not host.root.exists()
     assert "made with vLLM 0.24.0, and here is 0.24.1" in host.said[0]
