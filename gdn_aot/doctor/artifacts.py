@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from gdn_aot._files import file_sha256
 from gdn_aot._text import plural
+from gdn_aot.artifact.cached import SWITCH
 from gdn_aot.artifact.cost import MIB, Cost, Reserve, cost_of, reserve_on, warning
 from gdn_aot.catalogue.targets import known_target
 from gdn_aot.doctor.section import SHOWN, Section, columns
 from gdn_aot.serving.find import Fit, fit, open_file, unfit
+from gdn_aot.serving.settings import asked
 from gdn_aot.store.stored import StoredArtifact, UnpackedArtifact
 from gdn_aot.store.whole import UNREADABLE, faults, said
 
@@ -76,6 +78,8 @@ class ArtifactState:
     """Devices here that it is for."""
     card: str = ""
     """Product name of the GPU of the one deployment that it was built for, if of one."""
+    compile_cache: int = 0
+    """Files of the compile cache of an engine, which runs them on the host."""
     workloads: tuple[str, ...] = ()
     models: tuple[Covered, ...] = ()
     kernels: tuple[str, ...] = ()
@@ -158,6 +162,7 @@ def _state(path: str, index: Index, devices: Sequence[Device]) -> ArtifactState:
         triton=header["triton"],
         devices=tuple(device.index for device in devices if device.capability == (major, minor)),
         card=header.get("card", ""),
+        compile_cache=header.get("compile_cache", 0),
         workloads=tuple(header["workloads"]),
         models=tuple(Covered(name=row["name"], tp=row["tp"], dtype=row["dtype"]) for row in header["models"]),
         kernels=tuple(kernel.name for kernel in kernels),
@@ -182,6 +187,9 @@ def _lines(artifact: ArtifactState, devices: Sequence[Device]) -> Iterator[str]:
             ("warning", f"device {one.index} is {one.name}: kernels whose tiles follow the card's name are not served")
             for one in others
         ]
+    if artifact.compile_cache:
+        files = f"{plural(artifact.compile_cache, 'file')} of vLLM's compile cache"
+        rows.append(("host code", f"{files}: {'vLLM gets them' if asked(SWITCH) else f'not without {SWITCH}=1'}"))
     if artifact.identifier:
         rows.append(("path", artifact.path))
         rows.append(("signed", artifact.signed or "no signature of it counts here"))

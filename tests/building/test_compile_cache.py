@@ -8,8 +8,8 @@ from typing import Any
 
 import factory
 import pytest
-from commands import refused
 from factory import CACHE, HASH
+from helpers import Done
 
 from gdn_aot.artifact import cached
 from gdn_aot.building import compile_cache
@@ -187,11 +187,20 @@ def test_more_than_an_artifact_may_have(folder: Path, monkeypatch: pytest.Monkey
         read_cache(folder)
 
 
-def test_options_that_it_needs(folder: Path, tmp_path: Path) -> None:
-    build = ("build", "--model", "qwen3.5-9b", "--arch", "sm_90", "--compile-cache", folder)
-    home = tmp_path / "home"
-    assert "not for provider fla" in refused(*build, home=home, code=2, kind="usage")["message"]
-    error = refused(
-        "build", "--only", "fla0.6.0-triton3.6.0-sm_90", "--compile-cache", folder, home=home, code=2, kind="usage"
-    )
-    assert "--compile-cache cannot stand beside --only" in error["message"]
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (("--model", "qwen3.5-9b", "--arch", "sm_90"), "not for provider fla"),
+        (("--only", "fla0.6.0-triton3.6.0-sm_90"), "--compile-cache cannot stand beside --only"),
+        (("--provider", "vllm", "--model", "qwen3.5-9b", "--arch", "sm_90"), "a compile cache is of one deployment"),
+        (
+            ("--provider", "vllm", "--model", "qwen3.5-9b", "--deployment", "card=NVIDIA L4"),
+            "was made on NVIDIA H200, and the deployment is on NVIDIA L4",
+        ),
+    ],
+    ids=["provider", "row", "alone", "card"],
+)
+def test_options_that_it_needs(folder: Path, command: Callable[..., Done], options: tuple[str, ...], what: str) -> None:
+    write(folder / f"{HASH}/rank_0_0/model", compiled(SystemInfo()))
+    done = command("build", *options, "--compile-cache", folder, code=2)
+    assert what in done.err

@@ -328,3 +328,13 @@ def test_a_card_of_another_name_than_the_deployments_is_told_of() -> None:
     warned = [line for line in section.lines if "whose tiles follow the card's name" in line]
     assert [line.partition("device ")[2].partition(":")[0] for line in warned] == ["1 is NVIDIA H100 80GB HBM3"]
     assert any(line.split() == ["card", "NVIDIA", "H200"] for line in section.lines)
+
+
+@pytest.mark.parametrize(("value", "what"), [("1", "vLLM gets them"), ("0", "not without GDN_AOT_COMPILE_CACHE=1")])
+def test_code_for_the_host_is_told_of(monkeypatch: pytest.MonkeyPatch, value: str, what: str) -> None:
+    monkeypatch.setenv("GDN_AOT_COMPILE_CACHE", value)
+    state = artifacts.ArtifactState(path="x", accepted=True, reason="fits", identifier="x", compile_cache=94)
+    section = artifacts.artifacts_section([state], [])
+    assert any(line.endswith(f"94 files of vLLM's compile cache: {what}") for line in section.lines)
+    without = artifacts.artifacts_section([artifacts.ArtifactState(path="x", accepted=True, reason="fits")], [])
+    assert not [line for line in without.lines if "host code" in line]
