@@ -20,11 +20,11 @@ a whole deployment, whose artifact ``--deployment`` is built without a card from
 (f) with it, empty caches, and ``GDN_AOT_FIRST_REQUEST=1``; (f-later) without that variable; (f-graphs) with CUDA
     graphs;
 (warm), (warm-graphs) vLLM alone with all caches that ``capture-graphs`` left, which records with CUDA graphs;
-(e-graphs-kept) with ``--deployment`` and with ``--captured`` of ``capture-graphs``, CUDA graphs, and the compile cache
-    of vLLM that ``capture-graphs`` left;
-(e-graphs) the same from empty caches: ``--captured`` is built with the folder ``kept/vllm/torch_compile_cache`` of
-    ``--work`` as its ``--compile-cache``, which is put in place. vLLM's key has the user's directory, so that this case
-    empties the folders of those before it and uses them.
+(e-graphs) with ``--deployment`` and with ``--captured`` of ``capture-graphs``, CUDA graphs, empty caches;
+(e-graphs-kept) the same with the compile cache of vLLM that ``capture-graphs`` left;
+(e-graphs-packed) the same with that cache out of ``--captured``, which is built with the folder
+    ``kept/vllm/torch_compile_cache`` of ``--work`` as its ``--compile-cache``. vLLM's key has the user's directory, so
+    that this case empties the folders of those before it and uses them.
 
 Before ``capture-graphs`` the deployment's artifact is seeded into its Triton cache, which spares it the autotuning; it
 compiles what the seed lacks.

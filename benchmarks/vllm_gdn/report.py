@@ -112,6 +112,7 @@ GOALS: tuple[tuple[str, str, Callable[..., bool]], ...] = (
     *_deployed("f", "warm", 1.15, 2),
     *_deployed("e-graphs", "warm-graphs", 1.3, 5),
     *_deployed("e-graphs-kept", "warm-graphs", 1.3, 5),
+    *_deployed("e-graphs-packed", "warm-graphs", 1.3, 5),
 )
 """What was to be reached, of which cases, and how it is told from their summaries."""
 
