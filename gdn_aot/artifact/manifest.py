@@ -24,6 +24,7 @@ MAX_EPOCH = 0o77777777777
 
 Provenance = Literal["measured", "proxy", "captured", "transferred", "default"]
 Mode = Literal["inference", "train"]
+Family = Literal["gdn", "kda"]
 Indices = tuple[Integer, ...]
 _Short = Annotated[str, Meta(max_length=200)]
 _Path = Annotated[str, Meta(max_length=4096)]
@@ -68,7 +69,7 @@ class Triton(Record):
     ptxas: str
 
 
-class TracedShape(Record):
+class TracedShape(Record, omit_defaults=True):
     """One shape that was traced. Heads are counted after division by ``tp``."""
 
     name: str
@@ -79,6 +80,10 @@ class TracedShape(Record):
     v_dim: Integer
     conv_width: Integer
     dtype: str
+    family: Family = "gdn"
+    """Of the layers: ``gdn``, whose rows have no such key, or ``kda``."""
+    gate_bound: float = 0.0
+    """Least logarithm of a token's decay; rows of models whose gate has no bound have no such key."""
 
 
 class Choice(Record):

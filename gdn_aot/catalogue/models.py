@@ -1,4 +1,4 @@
-"""Models: named shapes of Gated Delta Net layers, and how the options of a build select them.
+"""Models: named shapes of linear-attention layers, and how the options of a build select them.
 
 The catalogue and its sources are in ``catalogue/models.toml``.
 """
@@ -18,31 +18,44 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 DTYPES = ("bf16", "fp16", "fp32")
+GDN, KDA = "gdn", "kda"
+"""Families: Gated Delta Net, where the state of a head decays as a whole, and Kimi Delta Attention, where each channel
+of the keys has a decay of its own."""
+FAMILIES = (GDN, KDA)
 MAX_K_DIM = 256
 """Largest key head dimension of FLA's chunk kernels (asserted by its ``chunk_gated_delta_rule_fwd_h``)."""
 MAX_V_DIM = 512
 """Twice `MAX_K_DIM`: FLA's GatedDeltaNet layer makes value heads twice as wide as key heads by default."""
+LEAST_GATE_BOUND = -5.0
+"""Least bound of a gate that FLA's kernels for bounded gates take (asserted by its ``chunk_kda``)."""
 LONGEST_CONTEXT = 262144
-"""Tokens of the longest context of the catalogue, and of a ``--shape``."""
+"""Tokens of the longest context of a GDN model of the catalogue, and of a ``--shape``."""
 CATALOGUE_TP = (1, 2, 4, 8)
 """The tensor-parallel sizes that listings show."""
 
 _LIST_HINT = "gdn-aot models lists them; --shape builds others"
 _SHAPE_HINT = "for example --shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16"
 _SHAPE_REQUIRED = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
-_SHAPE_OPTIONAL = ("conv_width", "name")
-_OF_SHAPES: dict[str, Any] = {"norm_activation": "silu", "norm_eps": 1e-6, "allow_neg_eigval": False}
-"""What every ``--shape`` has, as most of the catalogue."""
+_SHAPE_OPTIONAL = ("conv_width", "name", "family", "gate_bound")
+_SHAPE_IMPLIED = {GDN: (), KDA: ("v_heads",)}
+"""Required keys that a family need not be given."""
+_OF_SHAPES: dict[str, dict[str, Any]] = {
+    GDN: {"norm_activation": "silu", "norm_eps": 1e-6, "allow_neg_eigval": False},
+    KDA: {"norm_activation": "sigmoid", "norm_eps": 1e-5, "allow_neg_eigval": False},
+}
+"""What every ``--shape`` of a family has, as most of the catalogue."""
 _VARIANTS = re.compile(r"-(?:instruct|thinking|base|fp8|gptq-int4|awq)$")
 """Endings of repository names that change weights or their storage, not the shape of the layer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layers:
-    """The Gated Delta Net layers of a model, and what of the rest decides on their kernels."""
+    """The linear-attention layers of a model, and what of the rest decides on their kernels."""
 
     name: str
     """Of the model."""
+    family: str = GDN
+    """Which of `FAMILIES` the layers are of."""
     heads: int
     """Key (and query) heads."""
     v_heads: int
@@ -62,6 +75,8 @@ class Layers:
     norm_eps: float
     allow_neg_eigval: bool
     """Beta is doubled, so that it lies in (0, 2)."""
+    gate_bound: float = 0.0
+    """Least logarithm of the decay of one token, where the gate is bounded (KDA); 0 where it is not."""
     layer: str = ""
     """Whose layer code a serving engine runs for it; empty for a ``--shape``."""
     kv_heads: int = 0
@@ -85,7 +100,7 @@ class ModelShape(Layers):
     def kernel_key(self) -> tuple[object, ...]:
         """The fields that a kernel can see. Two shapes with the same key need the same binaries."""
         sizes = (self.heads, self.v_heads, self.k_dim, self.v_dim, self.conv_width)
-        return (*sizes, self.dtype, self.norm_activation, self.allow_neg_eigval)
+        return (*sizes, self.dtype, self.norm_activation, self.allow_neg_eigval, self.family, self.gate_bound)
 
     @property
     def paged_key(self) -> tuple[object, ...]:
@@ -206,7 +221,7 @@ def shape_of(row: Mapping[str, Any]) -> ModelShape:
     catalogue = {model.name: model for model in all_models()}
     if row["name"] in catalogue:
         return catalogue[row["name"]].shape(row["tp"], row["dtype"])
-    return ModelShape(**row, hidden=row["v_heads"] * row["v_dim"], **_OF_SHAPES)
+    return ModelShape(**row, hidden=row["v_heads"] * row["v_dim"], **_OF_SHAPES[row.get("family", GDN)])
 
 
 def parse_tp(text: str) -> tuple[int, ...]:
@@ -228,7 +243,7 @@ def _positive(what: str, text: str, hint: str) -> int:
 
 
 def _shape_fields(text: str) -> dict[str, str]:
-    """Split a ``--shape`` into its keys and values, all keys known, none twice, none missing."""
+    """Split a ``--shape`` into its keys and values, all keys known, none twice, none missing, a known family."""
     known = (*_SHAPE_REQUIRED, *_SHAPE_OPTIONAL)
     found: dict[str, str] = {}
     for part in text.split(","):
@@ -241,16 +256,36 @@ def _shape_fields(text: str) -> dict[str, str]:
         if key in found:
             raise UsageError(f"--shape: {key} is given twice", hint=_SHAPE_HINT)
         found[key] = value
-    if missing := [key for key in _SHAPE_REQUIRED if key not in found]:
+    family = found.setdefault("family", GDN)
+    if family not in FAMILIES:
+        hint = _suggest(family, FAMILIES, f"families are {', '.join(FAMILIES)}")
+        raise UsageError(f"--shape: unknown family {family!r}", hint=hint)
+    if missing := [key for key in _SHAPE_REQUIRED if key not in found and key not in _SHAPE_IMPLIED[family]]:
         raise UsageError(f"--shape: {', '.join(missing)} missing", hint=_SHAPE_HINT)
-    return found
+    return {**dict.fromkeys(_SHAPE_IMPLIED[family], found["heads"]), **found}
+
+
+def _gate_bound(family: str, text: str) -> float:
+    if family != KDA:
+        raise UsageError(f"--shape: gate_bound is not for family={family}", hint=f"family={KDA}, or leave it out")
+    try:
+        bound = float(text)
+    except ValueError:
+        bound = 0.0
+    if not LEAST_GATE_BOUND <= bound < 0:
+        raise UsageError(
+            f"--shape: gate_bound={text} is not in [{LEAST_GATE_BOUND:g}, 0)",
+            hint="the least logarithm of a token's decay; leave it out where the gate has no bound",
+        )
+    return bound
 
 
 def parse_shape(text: str) -> Model:
     """Turn ``heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16`` into a model of its own.
 
-    Optional keys: ``conv_width`` (default 4) and ``name`` (default made from the other values). The rest is
-    as in most of the catalogue: a silu gate, epsilon 1e-6, no negative eigenvalues. ``hidden`` is
+    Optional keys: ``family`` (default ``gdn``), ``conv_width`` (default 4), ``gate_bound`` (of ``family=kda``; default
+    none) and ``name`` (default made from the other values). With ``family=kda``, ``v_heads`` is ``heads`` by default.
+    The rest is as in most models of the family in the catalogue, as the gate of the norm: `_OF_SHAPES`. ``hidden`` is
     ``v_heads * v_dim``.
 
     Raises:
@@ -260,7 +295,8 @@ def parse_shape(text: str) -> Model:
     numbers = ("heads", "v_heads", "k_dim", "v_dim", "conv_width")
     size: dict[str, Any] = {"conv_width": 4}
     size |= {key: _positive(f"--shape: {key}", given[key], _SHAPE_HINT) for key in numbers if key in given}
-    dtype = _dtype(given["dtype"])
+    dtype, family = _dtype(given["dtype"]), given["family"]
+    bound = _gate_bound(family, given["gate_bound"]) if "gate_bound" in given else 0.0
     if size["v_heads"] % size["heads"]:
         raise UsageError(
             f"--shape: v_heads={size['v_heads']} is not a multiple of heads={size['heads']}", hint=_SHAPE_HINT
@@ -270,14 +306,24 @@ def parse_shape(text: str) -> Model:
             message = f"--shape: {key}={size[key]} is more than {limit}, the kernels' limit"
             raise UsageError(message, hint=_SHAPE_HINT)
     default = "h{heads}-hv{v_heads}-k{k_dim}-v{v_dim}-w{conv_width}".format(**size)
+    default = f"{family}-" * (family != GDN) + default + f"-g{-bound:g}" * (bound != 0)
     name = given.get("name", f"{default}-{dtype}")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         hint = "use up to 64 lower-case letters, digits, dots, dashes and underscores"
         raise UsageError(f"--shape: {name!r} is not a usable name", hint=hint)
     if any(_normal(name) == model.name for model in all_models()):
         raise UsageError(f"--shape: {name!r} is a model of the catalogue", hint="choose another name=")
-    hidden = size["v_heads"] * size["v_dim"]
-    return Model(name=name, hidden=hidden, dtype=dtype, source="--shape", confidence="high", **size, **_OF_SHAPES)
+    return Model(
+        name=name,
+        family=family,
+        gate_bound=bound,
+        hidden=size["v_heads"] * size["v_dim"],
+        dtype=dtype,
+        source="--shape",
+        confidence="high",
+        **size,
+        **_OF_SHAPES[family],
+    )
 
 
 def _selected_models(names: Sequence[str], shapes: Sequence[str]) -> dict[str, Model]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
-from gdn_aot.catalogue.models import LONGEST_CONTEXT
-from gdn_aot.errors import UsageError
+from gdn_aot.catalogue.models import GDN, LONGEST_CONTEXT
+from gdn_aot.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class ProviderInfo:
     """Workloads of callers that no model of the catalogue has: built where ``--workload`` names them."""
     training_on_request: tuple[str, ...] = ()
     """More of these, for the mode ``train``."""
+    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Workload -> the families of models that make such calls; of a workload that is not here, GDN alone."""
     paged: bool = False
     """Its kernels see how an engine lays its cache out; see `gdn_aot.catalogue.models.ModelShape.paged_key`."""
     catalogue_only: str = ""
@@ -97,6 +99,26 @@ class ProviderInfo:
     def inference(self) -> tuple[str, ...]:
         """Every workload that serving can cause."""
         return (*self.workloads, *self.on_request)
+
+    def families_of(self, workloads: Iterable[str]) -> set[str]:
+        """Return the families of models that make calls of at least one of these workloads."""
+        return {family for name in workloads for family in self.families.get(name, (GDN,))}
+
+    def for_families(self, workloads: tuple[str, ...], families: Collection[str]) -> tuple[str, ...]:
+        """Return those of the workloads that models of these families make calls of; all, if there are no families.
+
+        Raises:
+            NothingSelectedError: None is left.
+        """
+        left = self._for(workloads, families)
+        if workloads and not left:
+            message = f"{', '.join(workloads)}: of no model of the family {' or '.join(sorted(families))}"
+            own = self._for(self.inference, families)
+            raise NothingSelectedError(message, hint=f"workloads of such models: {', '.join(own) or 'none'}")
+        return left
+
+    def _for(self, workloads: tuple[str, ...], families: Collection[str]) -> tuple[str, ...]:
+        return tuple(name for name in workloads if not families or not self.families_of([name]).isdisjoint(families))
 
     @property
     def capture_hint(self) -> str:

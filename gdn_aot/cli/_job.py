@@ -42,18 +42,19 @@ def make_job(
 
     Raises:
         UsageError: A glob of workloads matches nothing.
-        NothingSelectedError: No workload is left.
+        NothingSelectedError: No workload is left, or none that is for one of the models.
     """
     from gdn_aot.building.pipeline import Job
     from gdn_aot.compiling.cache import BuildCache, default_cache
     from gdn_aot.tracing.wanted import Wanted
 
+    workloads = select_workloads(provider, limits.mode, options["workload"], options["exclude_workload"])
     wanted = Wanted(
         provider=provider,
         shapes=selection.shapes,
         fp16_fallback=not options["dtype"] and not options["shape"],
         limits=limits,
-        workloads=select_workloads(provider, limits.mode, options["workload"], options["exclude_workload"]),
+        workloads=provider.for_families(workloads, {shape.family for shape in selection.shapes}),
         capture=capture,
         deployment=deployment,
     )

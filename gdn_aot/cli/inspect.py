@@ -112,10 +112,10 @@ def _describe(artifact: Artifact, cost: Cost, reserve: Reserve | None) -> Iterat
     yield from _cost(cost, reserve)
     yield ""
     models = [
-        (row.name, row.tp, row.heads, row.v_heads, row.k_dim, row.v_dim, row.conv_width, row.dtype)
+        (row.name, row.family, row.tp, row.heads, row.v_heads, row.k_dim, row.v_dim, row.conv_width, row.dtype)
         for row in manifest.models
     ]
-    yield from table(models, ("model", "tp", "H", "HV", "K", "V", "conv", "dtype")).splitlines()
+    yield from table(models, ("model", "family", "tp", "H", "HV", "K", "V", "conv", "dtype")).splitlines()
     yield ""
     kernels = [_kernel_row(kernel, manifest) for kernel in manifest.kernels]
     headers = ("kernel", "choices", "provenance", "binaries", "cubin bytes")

@@ -19,7 +19,7 @@ def command(*, as_json: bool) -> None:
     if as_json:
         emit_json([{**asdict(model), "tp": model.tps()} for model in models])
         return
-    heads = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
+    heads = ("family", "heads", "v_heads", "k_dim", "v_dim", "dtype")
     lines = [
         (model.name, *(getattr(model, head) for head in heads), ",".join(map(str, model.tps())), model.confidence)
         for model in models

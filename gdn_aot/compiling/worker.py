@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gdn_aot.launches import Config
+    from gdn_aot.providers.workload import Call
 
 _MESSAGE_LENGTH = 2000
 """Most characters of a compiler message that are passed on."""
 _TELL = 0.3
 """Seconds between two words on how far a request is."""
+_OTHER_FAMILY = "no workload that is built is for models of its family"
 
 
 def start(request: dict[str, Any]) -> Any:
@@ -76,7 +78,9 @@ def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], N
     limits = Limits(**request["limits"])
     shapes = [ModelShape(**shape) for shape in request["shapes"]]
     tokens: list[int] = request.get("tokens", [])
-    made.lacking = [(index, reason) for index, shape in enumerate(shapes) if (reason := lacking(module, shape))]
+    made.lacking = [
+        (index, reason) for index, shape in enumerate(shapes) if (reason := _lacking(module, request, shape))
+    ]
     wanted = [(index, shape) for index, shape in enumerate(shapes) if index not in dict(made.lacking)]
     refusals: dict[tuple[bool, str, str], str] = {}
     had: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
@@ -89,8 +93,7 @@ def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], N
         for place, (shape_index, shape) in enumerate(wanted):
             step = f"{entry} on {shape.name} tp {shape.tp}"
             far(index * len(wanted) + place, len(made.workloads) * len(wanted), step)
-            calls = workload.tune(shape, int(count), limits) if count else workload.cases(shape, limits)
-            for number, call in enumerate(calls):
+            for number, call in enumerate(_calls(workload, shape, count, limits)):
                 try:
                     keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
                     fresh = [key for key in keys if key not in had[shape_index, count]]
@@ -107,9 +110,23 @@ def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], N
         made.workloads.append(_deployed(module, recorder, asked, len(made.workloads), refusals))
     if not (tokens or copy):
         made.placed, made.unplaced = getattr(module, "place", _place_nothing)(shapes)
-    for (misfit, name, reason), call in refusals.items():
-        (made.misfits if misfit else made.refused).append((name, f"{reason} (first in {call})"))
+    for (misfit, name, reason), first in refusals.items():
+        (made.misfits if misfit else made.refused).append((name, f"{reason} (first in {first})"))
     return made
+
+
+def _lacking(module: Any, request: dict[str, Any], shape: ModelShape) -> str:
+    """Return why nothing is traced for a model, or nothing if something is."""
+    families = get_provider(request["provider"]).families_of(request["workloads"])
+    return lacking(module, shape) or _OTHER_FAMILY * (shape.family not in families)
+
+
+def _calls(workload: Any, shape: ModelShape, tokens: str, limits: Limits) -> Iterator[Call]:
+    """Return the calls to trace: those for tuning at so many ``tokens``, or all cases if it is empty."""
+    if not workload.applies(shape):
+        return iter(())
+    calls: Iterator[Call] = workload.tune(shape, int(tokens), limits) if tokens else workload.cases(shape, limits)
+    return calls
 
 
 def _place_nothing(shapes: list[ModelShape]) -> tuple[list[Any], list[Any]]:

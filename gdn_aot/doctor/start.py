@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from gdn_aot._text import plural, shown
-from gdn_aot.catalogue.kernel_names import KERNEL_NAMES
+from gdn_aot.catalogue.kernel_names import BY_FAMILY
 from gdn_aot.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ class StartReport:
         if self.compiled:
             yield ""
             yield f"compiled for requests: {plural(len(self.compiled), 'kernel')}; a capture of such traffic has them"
-            yield from (f"  {name}{' (GDN)' * (name in KERNEL_NAMES)}" for name in self.compiled)
+            for name in self.compiled:
+                yield f"  {name}" + "".join(f" ({family.upper()})" for family, own in BY_FAMILY.items() if name in own)
         yield ""
         yield from (f"gdn-aot: {message}" for message in self.messages)
         if not self.messages:

@@ -116,16 +116,18 @@ class PlanLauncher:
 
 
 def planned_calls(workload: Workload, shape: ModelShape, limits: Limits) -> list[Call]:
-    """Return the calls to check: every case, every pattern at real lengths, and random ones.
+    """Return the calls to check: every case, every pattern at real lengths, and random ones; none of other models'.
 
     The cases have every dense batch; at real lengths a few do.
     """
+    if not workload.applies(shape):
+        return []
     few = replace(limits, max_batch=min(limits.max_batch, _FEW))
     rng = random.Random(f"{workload.name} {shape}")  # noqa: S311
     calls = list(workload.cases(shape, limits))
     for tokens in LENGTHS:
         calls += workload.tune(shape, tokens, few)
-    calls += [workload.sample(shape, limits, rng) for _ in range(SAMPLES * workload.applies(shape))]
+    calls += [workload.sample(shape, limits, rng) for _ in range(SAMPLES)]
     return list(dict.fromkeys(calls))
 
 

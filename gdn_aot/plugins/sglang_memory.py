@@ -35,6 +35,8 @@ def shape_of_runner(runner: Any) -> dict[str, object] | None:
 
     Of the runner ``model.modules()`` and ``model_config.dtype`` are read, of the first GDN layer its sizes.
     """
+    from gdn_aot.catalogue.models import GDN
+
     for layer in runner.model.modules():
         sizes: list[Any] = [getattr(layer, name, None) for name in _SIZES]
         if all(type(size) is int and size > 0 for size in sizes):
@@ -46,5 +48,6 @@ def shape_of_runner(runner: Any) -> dict[str, object] | None:
                 "v_dim": v_dim,
                 "conv_width": getattr(layer, "conv_kernel_size", None),
                 "dtype": memory.DTYPES.get(str(runner.model_config.dtype)),
+                "family": GDN,
             }
     return None

@@ -29,6 +29,8 @@ def shape_of_worker(worker: Any) -> dict[str, object] | None:
     Of the worker its ``model_config.hf_text_config``, ``model_config.dtype`` and
     ``parallel_config.tensor_parallel_size`` are read.
     """
+    from gdn_aot.catalogue.models import GDN
+
     model, size = worker.model_config, int(worker.parallel_config.tensor_parallel_size)
     config = model.hf_text_config
     names = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
@@ -42,4 +44,5 @@ def shape_of_worker(worker: Any) -> dict[str, object] | None:
         "v_dim": v_dim,
         "conv_width": getattr(config, "linear_conv_kernel_dim", None),
         "dtype": memory.DTYPES.get(str(model.dtype)),
+        "family": GDN,
     }

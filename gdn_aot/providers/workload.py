@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from gdn_aot.catalogue.models import GDN
 from gdn_aot.catalogue.providers import SMALL
 
 if TYPE_CHECKING:
@@ -77,9 +78,11 @@ class Workload(Protocol):
     """What its results are judged as, see `reference.tolerance`: chunk, recurrent, norm, conv or layer."""
 
     def applies(self, shape: ModelShape) -> bool:
-        """Say whether a model makes such calls at all; no random one is asked for of a model that does not."""
-        del shape
-        return True
+        """Say whether a model makes such calls at all; none is asked for of a model that does not.
+
+        Of a family that its row in `gdn_aot.catalogue.providers` does not name, none does.
+        """
+        return shape.family == GDN
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield calls that together cause every launch the workload can cause within ``limits``."""

@@ -183,11 +183,11 @@ def _serves(artifact: Artifact) -> Html:
 
 def _models(manifest: Manifest) -> Html:
     models = [
-        (row.name, row.tp, row.heads, row.v_heads, row.k_dim, row.v_dim, row.conv_width, row.dtype)
+        (row.name, row.family, row.tp, row.heads, row.v_heads, row.k_dim, row.v_dim, row.conv_width, row.dtype)
         for row in manifest.models
     ]
-    headers = ("Model", "TP", "Key heads", "Value heads", "K", "V", "Convolution", "Type")
-    return table("Models and shapes, heads after division by TP", headers, models, numeric=range(1, 7))
+    headers = ("Model", "Family", "TP", "Key heads", "Value heads", "K", "V", "Convolution", "Type")
+    return table("Models and shapes, heads after division by TP", headers, models, numeric=range(2, 8))
 
 
 def _chosen(manifest: Manifest, listed: Html) -> Html:

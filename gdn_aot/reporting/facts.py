@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.artifact.manifest import Choice, Manifest, PackedKernel
     from gdn_aot.artifact.verify import Artifact
+    from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.records.expected import Expected
     from gdn_aot.records.numerics import NumericsRecord
 
@@ -120,7 +121,7 @@ def absent(manifest: Manifest) -> list[str]:
     if provider is None or manifest.deployment:
         return []
     names = provider.workloads + provider.training * (manifest.mode == "train")
-    return [name for name in names if name not in manifest.workloads]
+    return _missing(provider, names, manifest)
 
 
 def lacking(manifest: Manifest) -> tuple[list[str], tuple[tuple[str, str], ...]]:
@@ -129,7 +130,17 @@ def lacking(manifest: Manifest) -> tuple[list[str], tuple[tuple[str, str], ...]]
     if provider is None:
         return [], ()
     more = provider.on_request + provider.training_on_request * (manifest.mode == "train")
-    return [name for name in more if name not in manifest.workloads], uncovered(provider.name)
+    return _missing(provider, more, manifest), uncovered(provider.name)
+
+
+def _missing(provider: ProviderInfo, names: Iterable[str], manifest: Manifest) -> list[str]:
+    """Return the workloads that an artifact lacks and that are for one of its models; without models all it lacks."""
+    families = {row.family for row in manifest.models}
+    return [
+        name
+        for name in names
+        if name not in manifest.workloads and not (families and provider.families_of([name]).isdisjoint(families))
+    ]
 
 
 def origins(manifest: Manifest) -> Iterator[str]:

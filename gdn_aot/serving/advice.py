@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
 from gdn_aot.artifact.names import is_single
-from gdn_aot.catalogue.models import DTYPES, LONGEST_CONTEXT, all_models
+from gdn_aot.catalogue.kernel_names import family_of
+from gdn_aot.catalogue.models import DTYPES, GDN, LONGEST_CONTEXT, all_models
 from gdn_aot.catalogue.providers import PROVIDERS
 
 if TYPE_CHECKING:
@@ -37,30 +38,38 @@ def advice(name: str, what: str, key: Any, found: Sequence[StoredArtifact], jit:
     values, dtype = _of_launch(jit, key) if what == "binary" else _of_choice(tuner, key)
     if header.get("max_batch", 0) > _SINGLE:  # else it has no binary that takes the batch as an argument
         values = {constant: value for constant, value in values.items() if constant not in relaxed}
-    return cover(header, values, dtype)
+    return cover(header, values, dtype, family_of(name.rpartition(":")[2]))
 
 
-def cover(header: Mapping[str, Any], values: Mapping[str, Any], dtype: str = "") -> str:
-    """Return the sentence for sizes by the names of a kernel's constexprs, and the dtype of its first tensor."""
+def cover(header: Mapping[str, Any], values: Mapping[str, Any], dtype: str = "", family: str = "") -> str:
+    """Return the sentence for sizes by the names of a kernel's constexprs, and the dtype of its first tensor.
+
+    ``family`` is that of the models that launch the kernel; if it is not known, it is the artifact's only one, or GDN.
+    """
     provider = PROVIDERS.get(header["provider"])
     if provider is None:
         return "No build covers it: its provider is not known here"
-    again, option = _again(header, provider), _option(header, provider, values, dtype)
+    built = {_family(row) for row in header["models"]}
+    wanted = family or (built.pop() if len(built) == 1 else GDN)
+    again, option = _again(header, provider), _option(header, provider, values, dtype, wanted)
     if option:
         return f"Cover it with: {again} {option}"
     command = provider.serve or "COMMAND"
     return f"Cover it by recording: gdn-aot capture -o FILE -- {command}, then {again} --capture FILE"
 
 
-def _option(header: Mapping[str, Any], provider: ProviderInfo, values: Mapping[str, Any], dtype: str) -> str:
+def _option(
+    header: Mapping[str, Any], provider: ProviderInfo, values: Mapping[str, Any], dtype: str, family: str
+) -> str:
     """Return what to add to the command that an artifact was built by, or nothing if no option covers a miss."""
     shape = {size: values[name] for name, size in provider.sizes.items() if type(values.get(name)) is int}
     if len(shape) == len(_SIZES) and dtype in ("", *DTYPES):
-        same = [row for row in header["models"] if all(row[size] == shape[size] for size in _SIZES)]
+        rows = (row for row in header["models"] if _family(row) == family)
+        same = [row for row in rows if all(row[size] == shape[size] for size in _SIZES)]
         if not same and provider.catalogue_only:
             return f"--model NAME (see gdn-aot models; else {provider.capture_hint})"
         if not same:
-            return f"--shape {_sizes({**shape, 'dtype': dtype or 'bf16'})}"
+            return f"--shape {_sizes({**shape, 'dtype': dtype or 'bf16', 'family': family})}"
         if dtype and all(row["dtype"] != dtype for row in same):
             return f"--dtype {dtype}"
     batch, bucket = (values.get(name, _SINGLE) for name in (provider.batch, provider.bucket))
@@ -74,7 +83,8 @@ def cover_shape(header: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
     """Return the sentence for a shape that no artifact has, as rows of an artifact's models are."""
     provider = PROVIDERS.get(header["provider"])
     sizes = provider.sizes if provider else {}
-    return cover(header, {name: shape[size] for name, size in sizes.items()}, str(shape["dtype"] or ""))
+    values = {name: shape[size] for name, size in sizes.items()}
+    return cover(header, values, str(shape["dtype"] or ""), _family(shape))
 
 
 def _again(header: Mapping[str, Any], provider: ProviderInfo) -> str:
@@ -100,8 +110,13 @@ def _again(header: Mapping[str, Any], provider: ProviderInfo) -> str:
     return " ".join(words)
 
 
+def _family(row: Mapping[str, Any]) -> str:
+    return str(row.get("family", GDN))
+
+
 def _sizes(row: Mapping[str, Any]) -> str:
-    return ",".join(f"{size}={shown(row[size])}" for size in (*_SIZES, "dtype"))
+    more = ["family"] * (_family(row) != GDN) + ["gate_bound"] * bool(row.get("gate_bound"))
+    return ",".join(f"{size}={shown(row[size])}" for size in (*_SIZES, "dtype", *more))
 
 
 def _joined(sizes: Sequence[int]) -> str:

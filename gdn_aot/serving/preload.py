@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdn_aot._text import shown
 from gdn_aot.artifact.names import is_single
+from gdn_aot.catalogue.models import GDN
 from gdn_aot.errors import GdnAotError, UsageError
 from gdn_aot.serving import loader, log
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from gdn_aot.serving.state import State
     from gdn_aot.store.stored import StoredArtifact
+
+_USUAL = {"family": GDN, "gate_bound": 0.0}
+"""What rows of models do not say where it is so."""
 
 
 def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
@@ -150,7 +154,7 @@ def _taken(before: int | None, device: int) -> int | None:
 
 
 def _alike(row: Mapping[str, Any], shape: Mapping[str, object]) -> bool:
-    return all(value is None or row[name] == value for name, value in shape.items())
+    return all(value is None or row.get(name, _USUAL.get(name)) == value for name, value in shape.items())
 
 
 def _number(device: Any) -> int:
@@ -253,6 +257,8 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
             if name not in inference or name not in module.WORKLOADS:
                 continue
             workload = module.WORKLOADS[name]()
+            if not workload.applies(shape):
+                continue
             try:
                 for call in workload.warm(shape, tokens):
                     workload.run(shape, call)

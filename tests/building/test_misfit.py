@@ -14,14 +14,14 @@ from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling import worker
 from gdn_aot.compiling.cache import BuildCache
 from gdn_aot.errors import UnsupportedProviderError, UsageError
-from gdn_aot.providers.workload import Call
+from gdn_aot.providers.workload import Call, Workload
 from gdn_aot.tracing.records import Trace
 from gdn_aot.tracing.wanted import Wanted
 
 SHAPES = tuple(find_model(name).shape(1) for name in ("qwen3.5-9b", "olmo-hybrid-7b"))
 
 
-class Breaking:
+class Breaking(Workload):
     """Raises what it is made with, for each model."""
 
     def __init__(self, *errors: Exception) -> None:

@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdn_aot.catalogue.models import all_models, distinct, find_model, parse_shape, parse_tp, select_shapes
+from gdn_aot.catalogue.models import (
+    FAMILIES,
+    GDN,
+    KDA,
+    LEAST_GATE_BOUND,
+    LONGEST_CONTEXT,
+    all_models,
+    distinct,
+    find_model,
+    parse_shape,
+    parse_tp,
+    select_shapes,
+    shape_of,
+)
 from gdn_aot.errors import NothingSelectedError, UsageError
 
 NAMES = [model.name for model in all_models()]
@@ -19,18 +32,36 @@ def shape(**changes: str | None) -> str:
 
 
 def test_catalogue_rows() -> None:
-    assert len(set(NAMES)) == len(NAMES) == 15
+    assert len(set(NAMES)) == len(NAMES) == 22
     for model in all_models():
         assert model.v_heads % model.heads == 0, model
         assert model.dtype == "bf16"
         assert model.conv_width == 4
         assert model.norm_activation in {"silu", "sigmoid"}
+        assert model.family in FAMILIES
+        assert LEAST_GATE_BOUND <= model.gate_bound <= 0
+        assert model.family == KDA or not model.gate_bound
         assert model.confidence in {"high", "medium", "low"}
         assert model.source
         assert all(find_model(repository) == model for repository in model.hub)
     assert find_model("olmo-hybrid-7b").allow_neg_eigval
     assert (find_model("olmo-hybrid-7b").k_dim, find_model("olmo-hybrid-7b").v_dim) == (96, 192)
     assert find_model("qwen3.8-flash-next").norm_activation == "sigmoid"
+    assert max(model.context for model in all_models() if model.family == GDN) == LONGEST_CONTEXT
+
+
+def test_models_with_kimi_delta_attention() -> None:
+    bounds = {model.name: (model.heads, model.gate_bound, model.layer) for model in all_models() if model.family == KDA}
+    assert bounds == {
+        "kimi-linear-48b-a3b": (32, 0.0, "kimi-linear"),
+        "kimi-k3": (96, -5.0, "kimi-k3"),
+        "ling-3.0-flash": (32, -5.0, "bailing-v3"),
+        "ling-3.0-tiny": (16, -5.0, "bailing-v3"),
+        "glm-5.3-flash": (64, -5.0, "glm5-next"),
+        "aliceai-foundation-80b-a3b": (32, 0.0, "alice-ai"),
+    }
+    for model in map(find_model, bounds):
+        assert (model.v_heads, model.norm_activation) == (model.heads, "sigmoid"), "as many value heads as heads"
 
 
 @given(
@@ -68,10 +99,12 @@ def test_division() -> None:
 
 def test_select_all_skips_only_the_indivisible_pairs() -> None:
     selection = select_shapes(["all"], [1, 2, 4, 8])
-    assert len(selection.shapes) == 15 * 4 - 2
+    assert len(selection.shapes) == 22 * 4 - 2
     assert [(s.model, s.tp) for s in selection.skipped] == [("olmo-hybrid-7b", 4), ("olmo-hybrid-7b", 8)]
     # 20 Qwen pairs of heads, 4 more with a sigmoid gate, 2 of OLMo
-    assert len(distinct(selection.shapes)) == 26
+    assert len(distinct(shape for shape in selection.shapes if shape.family == GDN)) == 26
+    # KDA: 32, 16, 8 and 4 heads without a bound; 96 to 12 and 64 to 2 with one
+    assert len(distinct(selection.shapes)) == 26 + 4 + 4 + 6
 
 
 def test_select_is_ordered_and_without_repeats() -> None:
@@ -128,12 +161,50 @@ def test_select_nothing() -> None:
         (shape(name="../x"), "not a usable name"),
         (shape(name=""), "not a usable name"),
         (shape(name="qwen3.5-9b"), "is a model of the catalogue"),
+        (shape(family="mamba"), "unknown family 'mamba'"),
+        (shape(family="kdaa"), "unknown family 'kdaa'"),
+        (shape(gate_bound="-5"), "gate_bound is not for family=gdn"),
+        (shape(family="kda", v_heads=None, dtype=None), "dtype missing"),
+        (shape(family="kda", heads=None, v_heads=None), "heads missing"),
+        (shape(family="kda", gate_bound="0"), r"gate_bound=0 is not in \[-5, 0\)"),
+        (shape(family="kda", gate_bound="-5.01"), "is not in"),
+        (shape(family="kda", gate_bound="nan"), "is not in"),
+        (shape(family="kda", gate_bound="low"), "gate_bound=low is not in"),
     ],
 )
 def test_malformed_shape(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         parse_shape(text)
     assert caught.value.hint
+
+
+def test_a_shape_of_a_family() -> None:
+    made = parse_shape(shape(family="kda", v_heads=None))
+    assert (made.family, made.v_heads, made.gate_bound, made.norm_activation) == (KDA, 16, 0.0, "sigmoid")
+    assert made.name == "kda-h16-hv16-k128-v128-w4-bf16"
+    bounded = parse_shape(shape(family="kda", v_heads="32", gate_bound="-2.5"))
+    assert (bounded.v_heads, bounded.gate_bound) == (32, -2.5)
+    assert bounded.name == "kda-h16-hv32-k128-v128-w4-g2.5-bf16"
+    assert parse_shape(shape(family="gdn")) == parse_shape(shape())
+    keys = {one.shape(1).kernel_key for one in (made, bounded, parse_shape(shape(v_heads="16")))}
+    assert len(keys) == 3, "kernels tell families and bounded gates apart"
+
+
+def test_the_shape_of_a_row_of_a_manifest() -> None:
+    row = {
+        "name": "mine",
+        "tp": 2,
+        "heads": 4,
+        "v_heads": 4,
+        "k_dim": 64,
+        "v_dim": 64,
+        "conv_width": 4,
+        "dtype": "bf16",
+    }
+    assert (shape_of(row).family, shape_of(row).gate_bound, shape_of(row).norm_activation) == (GDN, 0.0, "silu")
+    other = shape_of({**row, "family": KDA, "gate_bound": -5.0})
+    assert (other.family, other.gate_bound, other.norm_activation, other.hidden) == (KDA, -5.0, "sigmoid", 256)
+    assert shape_of({**row, "name": "kimi-k3"}).gate_bound == -5.0
 
 
 @given(st.text(max_size=80))

@@ -129,7 +129,9 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
     """A manifest without blob table, and its blobs."""
     blobs = {factory.sha256(data): data for data in draw(st.lists(st.binary(max_size=1500), min_size=1, max_size=4))}
     texts = tuple(blobs)
-    models = draw(st.lists(st.builds(m.TracedShape, name=text, tp=small, **sizes, dtype=text), min_size=1, max_size=3))
+    kinds = {"family": st.sampled_from(("gdn", "kda")), "gate_bound": st.sampled_from((0.0, -5.0))}
+    shapes = st.builds(m.TracedShape, name=text, tp=small, **sizes, dtype=text, **kinds)
+    models = draw(st.lists(shapes, min_size=1, max_size=3))
     plain = text.filter(lambda name: not is_single(name))  # a capture would be in the identifier, too
     workloads = draw(st.lists(plain, min_size=1, max_size=3))
     count = draw(st.integers(0, 2))
