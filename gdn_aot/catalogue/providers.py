@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import suggest
-from gdn_aot.catalogue.models import GDN, LONGEST_CONTEXT
+from gdn_aot.catalogue.models import GDN, KDA, LONGEST_CONTEXT
 from gdn_aot.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
@@ -188,10 +188,31 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         bucket="NB",
         marker="ops/gated_delta_rule",
         install="pip install 'gdn-aot[fla]'",
-        workloads=("transformers-prefill", "transformers-decode", "transformers-conv", "gated-norm"),
-        on_request=("layer-prefill", "layer-recurrent", "short-conv", "small-chunks"),
-        training=("transformers-train", "transformers-conv-train", "gated-norm-train"),
-        training_on_request=("layer-train", "short-conv-train"),
+        workloads=(
+            "transformers-prefill",
+            "transformers-decode",
+            "transformers-conv",
+            "gated-norm",
+            "transformers-kda-prefill",
+            "transformers-kda-decode",
+        ),
+        on_request=(
+            "layer-prefill",
+            "layer-recurrent",
+            "short-conv",
+            "small-chunks",
+            "layer-kda-prefill",
+            "layer-kda-recurrent",
+            "kda-gate",
+        ),
+        training=("transformers-train", "transformers-conv-train", "gated-norm-train", "transformers-kda-train"),
+        training_on_request=("layer-train", "short-conv-train", "layer-kda-train", "kda-gate-train"),
+        families={
+            **dict.fromkeys(("gated-norm", "short-conv", "gated-norm-train", "short-conv-train"), (GDN, KDA)),
+            **dict.fromkeys(("transformers-kda-prefill", "transformers-kda-decode", "transformers-kda-train"), (KDA,)),
+            **dict.fromkeys(("layer-kda-prefill", "layer-kda-recurrent", "layer-kda-train"), (KDA,)),
+            **dict.fromkeys(("kda-gate", "kda-gate-train"), (KDA,)),
+        },
         inductor="the recurrent operator (decode)",
         versions=(
             ProviderVersion("0.6.0", "reference", "every test"),

@@ -7,8 +7,12 @@ import math
 import torch
 from torch.nn.functional import normalize, softplus
 
+from gdn_aot.reference.formulas import gate
+
 _A = (1.0, 16.0)
 """Range of A, and of the time step below, in FLA's layer (``fla/layers/gated_deltanet.py``)."""
+_A_OF_BOUNDED = (0.5, 2.0)
+"""Range of A around that of ``fla/layers/kda.py`` for bounded gates, which is 1."""
 _TIME_STEP = (0.001, 0.1)
 
 
@@ -35,8 +39,17 @@ class Draw:
         """Return the float32 logarithm of the decay as a model makes it; the last dimension is that of the heads."""
         return torch.empty(size, dtype=torch.float32, requires_grad=grad)
 
-    def log_a(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return the parameter ``A_log`` of a layer."""
+    def log_decays(self, *size: int, bound: float, grad: bool = False) -> torch.Tensor:
+        """Return the same of each channel; the last two dimensions are those of heads and channels.
+
+        ``bound`` is the least logarithm of a bounded gate, else 0.
+        """
+        del bound
+        return torch.empty(size, dtype=torch.float32, requires_grad=grad)
+
+    def log_a(self, heads: int, dtype: torch.dtype, *, bounded: bool = False) -> torch.Tensor:
+        """Return the parameter ``A_log`` of a layer, whose gate may be bounded."""
+        del bounded
         return torch.empty(heads, dtype=dtype)
 
     def dt_bias(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
@@ -84,9 +97,17 @@ class Random(Draw):
         decay = -self.log_a(heads, torch.float32).exp() * softplus(self._normal(*size) + bias)
         return decay.requires_grad_(grad)
 
-    def log_a(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return logarithms of A, which is uniform in 1 to 16."""
-        return torch.log(_A[0] + (_A[1] - _A[0]) * self._uniform(heads)).to(dtype)
+    def log_decays(self, *size: int, bound: float, grad: bool = False) -> torch.Tensor:
+        """Return the gate of normal numbers, with A of each head and dt_bias of each channel as FLA's layer has."""
+        *_, heads, channels = size
+        a_log = self.log_a(heads, torch.float32, bounded=bound < 0)
+        decay = gate(self._normal(*size), a_log, self.dt_bias(heads * channels, torch.float32), bound)
+        return decay.float().requires_grad_(grad)
+
+    def log_a(self, heads: int, dtype: torch.dtype, *, bounded: bool = False) -> torch.Tensor:
+        """Return logarithms of A, which is uniform in 1 to 16, or, where it scales a sigmoid, in 0.5 to 2."""
+        low, high = _A_OF_BOUNDED if bounded else _A
+        return torch.log(low + (high - low) * self._uniform(heads)).to(dtype)
 
     def dt_bias(self, heads: int, dtype: torch.dtype) -> torch.Tensor:
         """Return the inverse softplus of time steps that are log-uniform in 0.001 to 0.1."""

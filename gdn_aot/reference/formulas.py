@@ -1,15 +1,18 @@
-"""The gated delta rule, the gated norm and the short convolution in float64, made of PyTorch's operators alone.
+"""The gated delta rule, Kimi Delta Attention, the gated norm and the short convolution in float64.
 
-Heads as in the operator: ``heads`` key heads serve ``v_heads`` value heads, each a run of neighbours.
-Shapes: q, k ``[batch, tokens, heads, k_dim]``; v ``[batch, tokens, v_heads, v_dim]``; g (log of the decay) and beta
-``[batch, tokens, v_heads]``; state ``[batch, v_heads, k_dim, v_dim]``.
+They are made of PyTorch's operators alone. Heads as in the operator: ``heads`` key heads serve ``v_heads`` value heads,
+each a run of neighbours. Shapes: q, k ``[batch, tokens, heads, k_dim]``; v ``[batch, tokens, v_heads, v_dim]``; beta
+``[batch, tokens, v_heads]``; state ``[batch, v_heads, k_dim, v_dim]``; g, the log of the decay,
+``[batch, tokens, v_heads]``. Kimi Delta Attention is the same with a decay for each channel of the keys, g
+``[batch, tokens, v_heads, k_dim]``.
 
 Two forms of one function. `recurrence` is the definition, a step for each token:
 
     S <- exp(g) S;  S <- S + k (beta (v - k^T S))^T;  o = S^T q / sqrt(k_dim)
 
 `chunked` is the same in exact arithmetic, with a step for each chunk of tokens (the WY form of Yang et al.,
-arXiv:2412.06464, equations 10 to 12), so that 32768 tokens take a fraction of a second on a GPU.
+arXiv:2412.06464, equations 10 to 12; with a decay for each channel that of the Kimi team, arXiv:2510.26692), so that
+32768 tokens take a fraction of a second on a GPU.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHUNK = 64
+BLOCK = 16
+"""Tokens of a chunk whose decays of channels are compared one by one."""
 SEGMENT = 256 * CHUNK
 """Tokens that are computed at once: memory is for as many, however long a sequence is."""
 EPSILON = 1e-6
@@ -35,15 +40,28 @@ def normalized(x: torch.Tensor) -> torch.Tensor:
     return x / (x.square().sum(-1, keepdim=True) + EPSILON).sqrt()
 
 
-def gate(raw: torch.Tensor, a_log: torch.Tensor, dt_bias: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of the decay that a raw gate stands for, in float64."""
-    return -a_log.double().exp() * softplus(raw.double() + dt_bias.double())
+def gate(raw: torch.Tensor, a_log: torch.Tensor, dt_bias: torch.Tensor, bound: float = 0.0) -> torch.Tensor:
+    """Return the logarithm of the decay that a raw gate stands for, in float64.
+
+    Args:
+        raw: ``[batch, tokens, v_heads]``, or ``[batch, tokens, v_heads, k_dim]``.
+        a_log: ``[v_heads]``.
+        dt_bias: As many numbers as ``raw`` has for a token.
+        bound: Least logarithm, which makes it another function; 0 for none.
+    """
+    shape = raw.shape[2:]
+    a, x = a_log.double().exp().view(-1, *[1] * (len(shape) - 1)), raw.double() + dt_bias.double().view(shape)
+    return bound * (a * x).sigmoid() if bound else -a * softplus(x)
 
 
 def _heads_first(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, g: torch.Tensor, beta: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Return everything in float64 as ``[batch, v_heads, tokens, ...]``, queries scaled, key heads repeated."""
+    """Return everything in float64 as ``[batch, v_heads, tokens, ...]``, queries scaled, key heads repeated.
+
+    The last dimension of g is 1 or ``k_dim``.
+    """
+    g = g if g.dim() == q.dim() else g[..., None]
     group = v.shape[2] // k.shape[2]
     q = q.double() * q.shape[-1] ** -0.5
     q, k = (x.double().repeat_interleave(group, dim=2) for x in (q, k))
@@ -58,7 +76,7 @@ def recurrence(
     s = v.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1]) if state is None else state.double().clone()
     out = torch.empty_like(v)
     for t in range(v.shape[2]):
-        s *= g[:, :, t, None, None].exp()
+        s *= g[:, :, t, :, None].exp()
         key = k[:, :, t, :, None]
         change = beta[:, :, t, None] * (v[:, :, t] - (s * key).sum(-2))
         s += key * change[:, :, None]
@@ -74,27 +92,47 @@ def chunked(
     batch, heads, tokens, v_dim = v.shape
     s = v.new_zeros(batch, heads, k.shape[-1], v_dim) if state is None else state.double()
     padding = -tokens % CHUNK  # tokens with beta 0 and decay 1 change nothing
-    q, k, v = (pad(x, (0, 0, 0, padding)).unflatten(2, (-1, CHUNK)) for x in (q, k, v))
-    g, beta = (pad(x, (0, padding)).unflatten(2, (-1, CHUNK)) for x in (g, beta))
-    decay = g.cumsum(-1)
-    since = (decay[..., :, None] - decay[..., None, :]).tril().exp().tril()  # decay from token j to token i >= j
+    q, k, v, g = (pad(x, (0, 0, 0, padding)).unflatten(2, (-1, CHUNK)) for x in (q, k, v, g))
+    beta = pad(beta, (0, padding)).unflatten(2, (-1, CHUNK))
+    decay = g.cumsum(-2)
     weighted = k * beta[..., None]
-    system = (weighted @ k.mT * since).tril(-1)
-    wanted = torch.cat([v * beta[..., None], weighted * decay[..., None].exp()], -1)
+    system = _products(weighted, k, decay).tril(-1)
+    wanted = torch.cat([v * beta[..., None], weighted * decay.exp()], -1)
     u, w = torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True).split(
         [v_dim, k.shape[-1]], -1
     )
-    inner = q @ k.mT * since
-    q = q * decay[..., None].exp()
-    last = decay[..., -1:]
-    k = k * (last - decay)[..., None].exp()
-    last = last.exp()
+    inner = _products(q, k, decay)
+    q = q * decay.exp()
+    last = decay[..., -1:, :]
+    k = k * (last - decay).exp()
+    last = last.exp().mT
     out = torch.empty_like(v)
     for chunk in range(v.shape[2]):
         change = u[:, :, chunk] - w[:, :, chunk] @ s
         out[:, :, chunk] = q[:, :, chunk] @ s + inner[:, :, chunk] @ change
-        s = s * last[:, :, chunk, :, None] + k[:, :, chunk].mT @ change
+        s = s * last[:, :, chunk] + k[:, :, chunk].mT @ change
     return out.flatten(2, 3)[:, :, :tokens].transpose(1, 2), s
+
+
+def _products(x: torch.Tensor, y: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:
+    """Return ``[..., CHUNK, CHUNK]``: token i of x times token j of y, decayed from j to i, for j <= i; 0 elsewhere.
+
+    No logarithm that is exponentiated is above 0, so that nothing overflows. With a decay for each channel, tokens of
+    earlier blocks decay to the first token of a block, and from there on; those of one block are compared in pairs.
+    """
+    if decay.shape[-1] == 1:
+        return (x @ y.mT) * (decay - decay.mT).tril().exp().tril()
+    made = x.new_zeros(*x.shape[:-1], CHUNK)
+    for start in range(0, CHUNK, BLOCK):
+        span, before = slice(start, start + BLOCK), slice(0, start)
+        first, own, rows = decay[..., start : start + 1, :], decay[..., span, :], x[..., span, :]
+        made[..., span, before] = (rows * (own - first).exp()) @ (
+            y[..., before, :] * (first - decay[..., before, :]).exp()
+        ).mT
+        for j in range(start, start + BLOCK):
+            since = (decay[..., j : start + BLOCK, :] - decay[..., j : j + 1, :]).exp()
+            made[..., j : start + BLOCK, j] = (x[..., j : start + BLOCK, :] * y[..., j : j + 1, :] * since).sum(-1)
+    return made
 
 
 def delta_rule(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fla.modules import FusedRMSNormGated, ShortConvolution
 
+from gdn_aot.catalogue.models import GDN
 from gdn_aot.catalogue.providers import SMALL, Limits
 from gdn_aot.providers import traffic
 from gdn_aot.providers.draw import EMPTY
@@ -69,9 +70,14 @@ class _Module(Workload):
 
 
 class GatedNorm(_Module):
-    """``FusedRMSNormGated`` on the operator's output."""
+    """``FusedRMSNormGated`` on the operator's output, of GDN or KDA."""
 
     kind = "norm"
+
+    def applies(self, shape: ModelShape) -> bool:
+        """Say that every model has the norm."""
+        del shape
+        return True
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every activation and row bucket."""
@@ -146,11 +152,16 @@ def _activations(shape: ModelShape) -> tuple[str, ...]:
 class ShortConv(_Module):
     """The layer's ``ShortConvolution`` over queries, keys and values.
 
-    Without any state the layer joins the three and calls ``causal_conv1d`` itself (``fused`` here), which differs from
-    ``ShortConvolution`` for single tokens.
+    Without any state the layer of GDN joins the three and calls ``causal_conv1d`` itself (``fused`` here), which
+    differs from ``ShortConvolution`` for single tokens. That of KDA does not.
     """
 
     kind = "conv"
+
+    def applies(self, shape: ModelShape) -> bool:
+        """Say that every model has the convolution."""
+        del shape
+        return True
 
     def _widths(self, shape: ModelShape) -> tuple[int, ...]:
         return tuple(dict.fromkeys((shape.heads * shape.k_dim, shape.v_heads * shape.v_dim)))
@@ -164,8 +175,9 @@ class ShortConv(_Module):
         The classes are 1, multiple of 16 and other, and lengths whose stride ``tokens * width`` needs 64 bits.
         """
         for weight in _weight_dtypes(shape, backward=self.backward):
-            fused = self._fused_width(shape)
-            yield from self._dense(limits, width=fused, weight=weight, cache=False, final=False, fused=True)
+            if shape.family == GDN:
+                fused = self._fused_width(shape)
+                yield from self._dense(limits, width=fused, weight=weight, cache=False, final=False, fused=True)
             for width in self._widths(shape):
                 for state, final in itertools.product((False, True), (False, True)):
                     common: dict[str, Any] = {"width": width, "weight": weight, "cache": state, "final": final}
@@ -185,7 +197,7 @@ class ShortConv(_Module):
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random prefill or decode step."""
         packed, batch, tokens = traffic.random_prompts(rng, limits)
-        fused = packed is None and traffic.chance(rng, 0.2)
+        fused = packed is None and traffic.chance(rng, 0.2) and shape.family == GDN
         if traffic.chance(rng, 0.4):
             packed, batch, tokens = None, rng.randint(1, DECODE_BATCH), 1
         return Call.of(
@@ -207,9 +219,9 @@ class ShortConv(_Module):
             return
         single = {"batch": min(tokens, DECODE_BATCH), "tokens": 1, "packed": None, "index": "int64"}
         dense = {"batch": 1, "tokens": tokens, "packed": None, "index": "int64"}
-        yield Call.of(
-            self.name, **dense, width=self._fused_width(shape), weight=shape.dtype, cache=False, final=False, fused=True
-        )
+        if shape.family == GDN:
+            common = {"width": self._fused_width(shape), "weight": shape.dtype, "cache": False, "final": False}
+            yield Call.of(self.name, **dense, **common, fused=True)
         for width in self._widths(shape):
             for state, final in itertools.product((False, True), (False, True)):
                 common = {"width": width, "weight": shape.dtype, "cache": state, "final": final, "fused": False}

@@ -1,13 +1,15 @@
-"""How FLA's two operators are called: the tensors and flags of a call, and what comes of it in float64.
+"""How FLA's operators of GDN and KDA are called: the tensors and flags of a call, and what comes of it in float64.
 
 Two callers were read, in their sources: the model code of transformers 5.0 to 5.24 (``modeling_qwen3_next.py``,
-``modeling_qwen3_5.py``, ``modeling_olmo_hybrid.py``) and FLA's own layer (``fla/layers/gated_deltanet.py``).
+``modeling_qwen3_5.py``, ``modeling_olmo_hybrid.py``) and FLA's own layer (``fla/layers/gated_deltanet.py``). `kda` says
+what is otherwise with KDA.
 Importing this module imports fla: do it under the stub driver.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +39,16 @@ DEFAULT_CHUNK = 64
 
 
 @cache
-def _source_mentions(function: Callable[..., Any], word: str) -> bool:
+def source_mentions(function: Callable[..., Any], word: str) -> bool:
+    """Say whether a word is in the text of a function, as a flag that a release has."""
     return word in inspect.getsource(inspect.unwrap(function))
 
 
-STATE_FLAG = "state_v_first" if _source_mentions(chunk_gated_delta_rule, "state_v_first") else "transpose_state_layout"
-GATE_IN_KERNEL = _source_mentions(chunk_gated_delta_rule, "use_gate_in_kernel")
-BETA_SIGMOID = _source_mentions(chunk_gated_delta_rule, "use_beta_sigmoid_in_kernel")
-GROUPED_VALUES = _source_mentions(chunk_gated_delta_rule, "GVA")
-CHUNK_SIZES: tuple[int, ...] = (64, 16, 32) if _source_mentions(chunk_gated_delta_rule, "chunk_size not in") else (64,)
+STATE_FLAG = "state_v_first" if source_mentions(chunk_gated_delta_rule, "state_v_first") else "transpose_state_layout"
+GATE_IN_KERNEL = source_mentions(chunk_gated_delta_rule, "use_gate_in_kernel")
+BETA_SIGMOID = source_mentions(chunk_gated_delta_rule, "use_beta_sigmoid_in_kernel")
+GROUPED_VALUES = source_mentions(chunk_gated_delta_rule, "GVA")
+CHUNK_SIZES: tuple[int, ...] = (64, 16, 32) if source_mentions(chunk_gated_delta_rule, "chunk_size not in") else (64,)
 
 
 UNUSUAL = ("gate", "beta", "state", "scale")
@@ -69,7 +72,7 @@ def head_forms(shape: ModelShape) -> tuple[bool, ...]:
 
 
 class Operator(Workload):
-    """One of the operators in one caller's way."""
+    """One of the operators in one caller's way; what differs with KDA is a method of its own."""
 
     layer: bool
     """Called as FLA's layer does (gate and beta sigmoid in the kernel, state V first) or as transformers does."""
@@ -80,6 +83,29 @@ class Operator(Workload):
     def _lengths(self, args: dict[str, Any]) -> tuple[int, ...] | None:
         """Return the lengths of packed sequences, or None for a dense batch."""
         raise NotImplementedError
+
+    @property
+    def raw_gate(self) -> bool:
+        """Whether the kernel makes the decay of raw gates, ``A_log`` and ``dt_bias``."""
+        return self.layer and GATE_IN_KERNEL
+
+    @property
+    def raw_beta(self) -> bool:
+        """Whether the kernel makes beta a sigmoid."""
+        return self.layer and BETA_SIGMOID
+
+    def unusual(self, shape: ModelShape) -> tuple[str, ...]:
+        """Return what calls may have otherwise than transformers."""
+        return unusual(shape)
+
+    def decay_size(self, shape: ModelShape) -> tuple[int, ...]:
+        """Return the sizes of the gate of one token."""
+        return (shape.v_heads,)
+
+    def draw_decay(self, shape: ModelShape, draw: Draw, *size: int, grad: bool) -> torch.Tensor:
+        """Return float32 logarithms of decays."""
+        del shape
+        return draw.log_decay(*size, grad=grad)
 
     def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
         """Draw queries, keys, values, gates, and what else the call has: state, parameters, ends of sequences."""
@@ -95,12 +121,12 @@ class Operator(Workload):
             "v": draw.normal(batch, tokens, shape.v_heads, shape.v_dim, dtype=dtype, grad=grad),
         }
         size = (batch, tokens, shape.v_heads)
-        if self.layer and GATE_IN_KERNEL:
-            made["g"] = draw.normal(*size, dtype=dtype, grad=grad)
+        if self.raw_gate:
+            made["g"] = draw.normal(batch, tokens, *self.decay_size(shape), dtype=dtype, grad=grad)
         else:
-            decay = draw.log_decay(*size, grad=grad)
+            decay = self.draw_decay(shape, draw, batch, tokens, *self.decay_size(shape), grad=grad)
             made["g"] = decay.to(dtype) if "gate" in other else decay
-        if self.layer and BETA_SIGMOID:
+        if self.raw_beta:
             made["beta"] = draw.normal(*size, dtype=dtype, grad=grad)
         else:
             kind = torch.float32 if "beta" in other else dtype
@@ -113,20 +139,20 @@ class Operator(Workload):
             else None
         )
         made["cu_seqlens"] = cu_seqlens(lengths, args["index"]) if lengths else None
-        if self.layer and GATE_IN_KERNEL:
+        if self.raw_gate:
             parameters = DTYPES[args["parameters"]]
-            made["A_log"] = draw.log_a(shape.v_heads, parameters)
-            made["dt_bias"] = draw.dt_bias(shape.v_heads, parameters)
+            made["A_log"] = draw.log_a(shape.v_heads, parameters, bounded=shape.gate_bound < 0)
+            made["dt_bias"] = draw.dt_bias(math.prod(self.decay_size(shape)), parameters)
         return made
 
     def _flags(self, shape: ModelShape, args: dict[str, Any]) -> dict[str, Any]:
         flags: dict[str, Any] = {}
         if self.layer:
             flags[STATE_FLAG] = True
-        if self.layer and BETA_SIGMOID:
+        if self.raw_beta:
             flags["use_beta_sigmoid_in_kernel"] = True
             flags["allow_neg_eigval"] = shape.allow_neg_eigval
-        if self.layer and GATE_IN_KERNEL:
+        if self.raw_gate:
             flags["use_gate_in_kernel"] = True
         if args.get("chunk", DEFAULT_CHUNK) != DEFAULT_CHUNK:
             flags["chunk_size"] = args["chunk"]
@@ -159,8 +185,8 @@ class Operator(Workload):
         if "scale" in args["other"]:  # 1 instead of the reference's
             q = q * shape.k_dim**0.5
         if inputs.get("A_log") is not None:
-            g = reference.gate(g, there(inputs, "A_log"), there(inputs, "dt_bias"))
-        if self.layer and BETA_SIGMOID:
+            g = reference.gate(g, there(inputs, "A_log"), there(inputs, "dt_bias"), shape.gate_bound)
+        if self.raw_beta:
             beta = beta.sigmoid() * _beta_scale(shape)
         initial = inputs["initial_state"]
         if initial is not None and self.layer:
@@ -178,7 +204,7 @@ class Operator(Workload):
 
     def parameter_dtypes(self, shape: ModelShape) -> tuple[str, ...]:
         """Return dtypes of ``A_log``: float32 as created, the model's after ``model.to(dtype)``."""
-        return ("fp32", shape.dtype) if self.layer and GATE_IN_KERNEL else ("fp32",)
+        return ("fp32", shape.dtype) if self.raw_gate else ("fp32",)
 
 
 def _beta_scale(shape: ModelShape) -> float:
