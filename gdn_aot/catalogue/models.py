@@ -29,7 +29,8 @@ MAX_V_DIM = 512
 LEAST_GATE_BOUND = -5.0
 """Least bound of a gate that FLA's kernels for bounded gates take (asserted by its ``chunk_kda``)."""
 LONGEST_CONTEXT = 262144
-"""Tokens of the longest context of a GDN model of the catalogue, and of a ``--shape``."""
+"""Tokens of the longest call that is covered if nothing else is asked for: the longest context of a GDN model of the
+catalogue, and that of a ``--shape``."""
 CATALOGUE_TP = (1, 2, 4, 8)
 """The tensor-parallel sizes that listings show."""
 
@@ -369,8 +370,12 @@ def select_shapes(
 
 
 def longest_context(shapes: Iterable[ModelShape]) -> int:
-    """Return the most tokens that any of the models is made for; without models that of the catalogue."""
-    return max((shape.context for shape in shapes), default=LONGEST_CONTEXT)
+    """Return the most tokens of a call that is covered for models if nothing else is asked for.
+
+    That is the most that one of them is made for, `LONGEST_CONTEXT` at most: calls of a million tokens, for which some
+    models with KDA are made, need more memory than a build machine lends to tensors without content.
+    """
+    return max((min(shape.context, LONGEST_CONTEXT) for shape in shapes), default=LONGEST_CONTEXT)
 
 
 def distinct(shapes: Iterable[ModelShape], *, paged: bool = False) -> tuple[ModelShape, ...]:

@@ -39,13 +39,13 @@ class Draw:
         """Return the float32 logarithm of the decay as a model makes it; the last dimension is that of the heads."""
         return torch.empty(size, dtype=torch.float32, requires_grad=grad)
 
-    def log_decays(self, *size: int, bound: float, grad: bool = False) -> torch.Tensor:
+    def log_decays(self, *size: int, bound: float, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
         """Return the same of each channel; the last two dimensions are those of heads and channels.
 
         ``bound`` is the least logarithm of a bounded gate, else 0.
         """
         del bound
-        return torch.empty(size, dtype=torch.float32, requires_grad=grad)
+        return torch.empty(size, dtype=dtype, requires_grad=grad)
 
     def log_a(self, heads: int, dtype: torch.dtype, *, bounded: bool = False) -> torch.Tensor:
         """Return the parameter ``A_log`` of a layer, whose gate may be bounded."""
@@ -97,12 +97,12 @@ class Random(Draw):
         decay = -self.log_a(heads, torch.float32).exp() * softplus(self._normal(*size) + bias)
         return decay.requires_grad_(grad)
 
-    def log_decays(self, *size: int, bound: float, grad: bool = False) -> torch.Tensor:
+    def log_decays(self, *size: int, bound: float, dtype: torch.dtype, grad: bool = False) -> torch.Tensor:
         """Return the gate of normal numbers, with A of each head and dt_bias of each channel as FLA's layer has."""
         *_, heads, channels = size
         a_log = self.log_a(heads, torch.float32, bounded=bound < 0)
         decay = gate(self._normal(*size), a_log, self.dt_bias(heads * channels, torch.float32), bound)
-        return decay.float().requires_grad_(grad)
+        return decay.to(dtype).requires_grad_(grad)
 
     def log_a(self, heads: int, dtype: torch.dtype, *, bounded: bool = False) -> torch.Tensor:
         """Return logarithms of A, which is uniform in 1 to 16, or, where it scales a sigmoid, in 0.5 to 2."""

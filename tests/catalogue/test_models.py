@@ -15,6 +15,7 @@ from gdn_aot.catalogue.models import (
     all_models,
     distinct,
     find_model,
+    longest_context,
     parse_shape,
     parse_tp,
     select_shapes,
@@ -126,6 +127,12 @@ def test_select_shapes_beside_models() -> None:
         *("qwen3.5-9b", "h16-hv32-k128-v128-w4-bf16", "h16-hv32-k128-v128-w4-fp16", "mine")
     ]
     assert len(distinct(selection.shapes)) == 3
+
+
+def test_the_longest_call_that_is_covered() -> None:
+    long, short = find_model("kimi-k3").shape(1), find_model("olmo-hybrid-7b").shape(1)
+    assert (long.context, short.context) == (1048576, 65536)
+    assert (longest_context([short]), longest_context([short, long]), longest_context([])) == (65536, 262144, 262144)
 
 
 def test_select_nothing() -> None:

@@ -58,9 +58,9 @@ class _Kda(Operator):
         """Return the sizes of the gate of one token: it has one for each channel of the keys."""
         return (shape.v_heads, shape.k_dim)
 
-    def draw_decay(self, shape: ModelShape, draw: Draw, *size: int, grad: bool) -> torch.Tensor:
-        """Return float32 logarithms of decays, bounded as the model's are."""
-        return draw.log_decays(*size, bound=shape.gate_bound, grad=grad)
+    def draw_decay(self, shape: ModelShape, draw: Draw, *size: int, dtype: torch.dtype, grad: bool) -> torch.Tensor:
+        """Return logarithms of decays, bounded as the model's are."""
+        return draw.log_decays(*size, bound=shape.gate_bound, dtype=dtype, grad=grad)
 
     def gates(self, shape: ModelShape) -> tuple[tuple[str, ...], ...]:
         """Return what is usual of the decay: its type, which is the model's or float32 where the kernels get it."""
@@ -88,6 +88,10 @@ class KdaPrefill(_Kda, Prefill):
 
     def _patterns(self, shape: ModelShape, dense: int, packed: tuple[int, ...]) -> Iterator[Call]:
         yield from super()._patterns(shape, dense, packed)
+        if not self.layer and not self.backward:  # some kernels see both, which is among the patterns above
+            for what in self.unusual(shape):
+                if what != "gate":
+                    yield self._call(**{**PLAIN, "h0": True}, batch=1, tokens=dense, other=(what,))
         for other in self.gates(shape)[1:]:  # the cumulative sum alone sees it
             yield self._call(**PLAIN, batch=1, tokens=dense, other=other)
             for index in INDEX_DTYPES:

@@ -102,10 +102,10 @@ class Operator(Workload):
         """Return the sizes of the gate of one token."""
         return (shape.v_heads,)
 
-    def draw_decay(self, shape: ModelShape, draw: Draw, *size: int, grad: bool) -> torch.Tensor:
-        """Return float32 logarithms of decays."""
+    def draw_decay(self, shape: ModelShape, draw: Draw, *size: int, dtype: torch.dtype, grad: bool) -> torch.Tensor:
+        """Return logarithms of decays."""
         del shape
-        return draw.log_decay(*size, grad=grad)
+        return draw.log_decay(*size, grad=grad).to(dtype)
 
     def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
         """Draw queries, keys, values, gates, and what else the call has: state, parameters, ends of sequences."""
@@ -124,8 +124,8 @@ class Operator(Workload):
         if self.raw_gate:
             made["g"] = draw.normal(batch, tokens, *self.decay_size(shape), dtype=dtype, grad=grad)
         else:
-            decay = self.draw_decay(shape, draw, batch, tokens, *self.decay_size(shape), grad=grad)
-            made["g"] = decay.to(dtype) if "gate" in other else decay
+            kind = dtype if "gate" in other else torch.float32
+            made["g"] = self.draw_decay(shape, draw, batch, tokens, *self.decay_size(shape), dtype=kind, grad=grad)
         if self.raw_beta:
             made["beta"] = draw.normal(*size, dtype=dtype, grad=grad)
         else:
