@@ -44,12 +44,12 @@ def gate(raw: torch.Tensor, a_log: torch.Tensor, dt_bias: torch.Tensor, bound: f
     """Return the logarithm of the decay that a raw gate stands for, in float64.
 
     Args:
-        raw: ``[batch, tokens, v_heads]``, or ``[batch, tokens, v_heads, k_dim]``.
+        raw: ``[..., v_heads]``, or with a gate for each channel ``[..., v_heads, k_dim]``.
         a_log: ``[v_heads]``.
         dt_bias: As many numbers as ``raw`` has for a token.
         bound: Least logarithm, which makes it another function; 0 for none.
     """
-    shape = raw.shape[2:]
+    shape = raw.shape[-1:] if dt_bias.shape == a_log.shape else raw.shape[-2:]
     a, x = a_log.double().exp().view(-1, *[1] * (len(shape) - 1)), raw.double() + dt_bias.double().view(shape)
     return bound * (a * x).sigmoid() if bound else -a * softplus(x)
 

@@ -15,7 +15,11 @@ zeros = torch.Tensor.new_zeros
 module = start({"provider": "fla", "target": sys.argv[1]})
 fla = PROVIDERS["fla"]
 inference, training = fla.inference, (*fla.training, *fla.training_on_request)
-shapes = [find_model(name).shape(tp) for name, tp in (("qwen3.5-9b", 1), ("olmo-hybrid-7b", 1), ("qwen3.5-27b", 4))]
+names = (("qwen3.5-9b", 1), ("olmo-hybrid-7b", 1), ("qwen3.5-27b", 4), ("kimi-linear-48b-a3b", 1), ("kimi-k3", 8))
+shapes = [find_model(name).shape(tp) for name, tp in names]
+
+def of(workload, shapes=shapes):
+    return [shape for shape in shapes if workload.applies(shape)]
 """
 
 _KEYS = """
@@ -40,16 +44,17 @@ limits, tokens = Limits(max_tokens=32768), (64, 512, 2048, 8192, 32768)
 report = {"missing": [], "keys": 0, "natural": [], "long": []}
 for name in inference:
     workload = module.WORKLOADS[name]()
-    for shape in shapes[: 1 + ("prefill" in name)]:
+    for shape in of(workload)[: 1 + ("prefill" in name)]:
         calls = [call for length in tokens for call in workload.tune(shape, length, limits)]
         wanted = keys(workload.cases(shape, limits), workload, shape)
         report["keys"] += len(wanted)
         report["missing"] += [[name, str(key)] for key in sorted(wanted - keys(calls, workload, shape), key=str)]
 for name in (*inference, *training):
     workload = module.WORKLOADS[name]()
+    shape = of(workload)[0]
     for length in (1, 2, 300, 4096, 8192):
-        for call in workload.tune(shapes[0], length, Limits(max_tokens=4096, max_batch=4)):
-            inputs = workload.inputs(shapes[0], call, module.EMPTY)
+        for call in workload.tune(shape, length, Limits(max_tokens=4096, max_batch=4)):
+            inputs = workload.inputs(shape, call, module.EMPTY)
             made = inputs.get("q", inputs.get("x"))
             if made.shape[0] * made.shape[1] > 4096:
                 report["long"].append(str(call))
@@ -71,7 +76,7 @@ report = {"made": 0, "wrong": []}
 limits = Limits(max_tokens=160, max_batch=3)
 for name in inference:
     workload = module.WORKLOADS[name]()
-    for shape in (replace(shape, heads=2, v_heads=4, k_dim=32, v_dim=64) for shape in shapes[1:]):
+    for shape in of(workload, [replace(shape, heads=2, v_heads=4, k_dim=32, v_dim=64) for shape in shapes[1:]]):
         rng = random.Random(name)
         calls = list(workload.tune(shape, 130, limits))[::3]
         calls += [workload.sample(shape, limits, rng) for _ in range(3)]
@@ -105,11 +110,30 @@ print(json.dumps(report))
 """
 
 
+_FAMILIES = """
+from gdn_aot.catalogue.models import all_models
+said = {name: sorted(fla.families_of([name])) for name in module.WORKLOADS}
+found = {
+    name: sorted({model.family for model in all_models() if make().applies(model.shape(1))})
+    for name, make in module.WORKLOADS.items()
+}
+print(json.dumps([said, found, sorted({*inference, *training} ^ {*module.WORKLOADS})]))
+"""
+
+
+def test_the_table_of_providers_has_the_families_of_each_workload(tmp_path: Path) -> None:
+    said, found, different = python(_START + _FAMILIES, "sm_90", home=tmp_path)
+    assert said == found
+    assert different == []
+    assert found["gated-norm"] == ["gdn", "kda"]
+    assert (found["transformers-prefill"], found["transformers-kda-prefill"]) == (["gdn"], ["kda"])
+
+
 @pytest.mark.parametrize("target", ["sm_90", "sm_75"])
 def test_tuning_lengths_together_have_every_autotune_key(tmp_path: Path, target: str) -> None:
     report = python(_START + _KEYS, target, home=tmp_path)
     assert report["missing"] == []
-    assert report["keys"] > 150
+    assert report["keys"] > 300
     assert report["long"] == [], "longer than the limits"
     assert report["natural"] == [], "backward passes are not tuned"
 

@@ -1,19 +1,30 @@
 """The float64 reference against itself: two forms of one function, and formulas written out."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from helpers import python
 
 from gdn_aot.providers.draw import Random
 from gdn_aot.reference import formulas as reference
 
 
-def drawn(batch: int, tokens: int, heads: int = 2, v_heads: int = 4, beta: float = 1.0) -> list[torch.Tensor]:
+def drawn(
+    batch: int, tokens: int, heads: int = 2, v_heads: int = 4, beta: float = 1.0, bound: float | None = None
+) -> list[torch.Tensor]:
+    """Return inputs and a state; those of KDA if ``bound`` is a bound of the gate, or 0."""
     draw = Random(tokens, "cpu")
+    decay = (
+        draw.log_decay(batch, tokens, v_heads)
+        if bound is None
+        else draw.log_decays(batch, tokens, v_heads, 16, bound=bound, dtype=torch.float32)
+    )
     return [
         reference.normalized(draw.normal(batch, tokens, heads, 16, dtype=torch.float32)),
         reference.normalized(draw.normal(batch, tokens, heads, 16, dtype=torch.float32)),
         draw.normal(batch, tokens, v_heads, 24, dtype=torch.float32),
-        draw.log_decay(batch, tokens, v_heads),
+        decay,
         draw.sigmoid(batch, tokens, v_heads, dtype=torch.float32, scale=beta),
         draw.normal(batch, v_heads, 16, 24, dtype=torch.float32),
     ]
@@ -33,9 +44,40 @@ def test_chunked_is_the_recurrence(tokens: int, start: bool, beta: float) -> Non
     assert distance(chunked_last, last) < 1e-12
 
 
+@pytest.mark.parametrize("bound", [0.0, -5.0])
+@pytest.mark.parametrize("tokens", [1, 17, 64, 200])
+def test_chunked_is_the_recurrence_with_a_decay_for_each_channel(tokens: int, bound: float) -> None:
+    *inputs, state = drawn(2, tokens, bound=bound)
+    assert float(inputs[3].min()) >= (bound or -torch.inf)
+    out, last = reference.recurrence(*inputs, state=state)
+    chunked_out, chunked_last = reference.chunked(*inputs, state=state)
+    assert distance(chunked_out, out) < 1e-12
+    assert distance(chunked_last, last) < 1e-12
+
+
+def test_equal_decays_of_all_channels_are_one_decay() -> None:
+    *inputs, state = drawn(2, 100)
+    out, last = reference.chunked(*inputs, state=state)
+    inputs[3] = inputs[3][..., None].expand(-1, -1, -1, 16)
+    of_channels, of_channels_last = reference.chunked(*inputs, state=state)
+    assert distance(of_channels, out) < 1e-12
+    assert distance(of_channels_last, last) < 1e-12
+
+
+def test_a_channel_that_forgets_at_once_overflows_nowhere() -> None:
+    """Decays by e^-1000 at each token: their product over a chunk is 0, its inverse would be infinite."""
+    *inputs, state = drawn(1, 130, bound=0.0)
+    inputs[3][..., ::2] = -1000.0
+    out, last = reference.recurrence(*inputs, state=state)
+    chunked_out, chunked_last = reference.chunked(*inputs, state=state)
+    assert distance(chunked_out, out) < 1e-12
+    assert distance(chunked_last, last) < 1e-12
+
+
+@pytest.mark.parametrize("bound", [None, -5.0])
 @pytest.mark.parametrize("lengths", [(1, 70, 29), (50, 50)])
-def test_packed_sequences_are_single_ones(lengths: tuple[int, ...]) -> None:
-    *inputs, _ = drawn(1, sum(lengths))
+def test_packed_sequences_are_single_ones(lengths: tuple[int, ...], bound: float | None) -> None:
+    *inputs, _ = drawn(1, sum(lengths), bound=bound)
     states = torch.randn(len(lengths), 4, 16, 24, generator=torch.Generator().manual_seed(0))
     out, last = reference.delta_rule(*inputs, states, lengths)
     start = 0
@@ -51,6 +93,49 @@ def test_gate_is_the_formula() -> None:
     raw, a_log, bias = torch.tensor([[0.5, -1.0]]), torch.tensor([0.1, 2.0]), torch.tensor([0.3, -0.2])
     expected = -torch.exp(a_log.double()) * torch.log1p(torch.exp(raw.double() + bias.double()))
     assert distance(reference.gate(raw, a_log, bias), expected) < 1e-14
+
+
+def test_gate_of_channels_is_the_formula() -> None:
+    raw = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(4))
+    a_log, bias = torch.tensor([0.1, -2.0]), torch.arange(8) / 8
+    for head in range(2):
+        a, x = torch.exp(a_log[head].double()), raw[:, :, head].double() + bias.view(2, 4)[head].double()
+        plain = reference.gate(raw, a_log, bias)[:, :, head]
+        assert distance(plain, -a * torch.log1p(torch.exp(x))) < 1e-14
+        bounded = reference.gate(raw, a_log, bias, -5.0)[:, :, head]
+        assert distance(bounded, -5.0 / (1 + torch.exp(-a * x))) < 1e-14
+
+
+_NAIVE = """
+import json, sys
+import torch
+from fla.ops.kda.gate import naive_kda_gate, naive_kda_lowerbound_gate
+from fla.ops.kda.naive import naive_chunk_kda, naive_recurrent_kda
+from gdn_aot.providers.draw import Random
+from gdn_aot.reference import formulas
+
+draw, rows = Random(3, "cpu"), []
+q, k = (formulas.normalized(draw.normal(2, 128, 2, 16, dtype=torch.float32)) for _ in range(2))
+v, beta = draw.normal(2, 128, 4, 24, dtype=torch.float32), draw.sigmoid(2, 128, 4, dtype=torch.float32)
+state = draw.normal(2, 4, 16, 24, dtype=torch.float32)
+raw = draw.normal(2, 128, 4, 16, dtype=torch.float32)
+a_log, bias = draw.log_a(4, torch.float32), draw.dt_bias(64, torch.float32)
+for bound in (0.0, -5.0):
+    theirs = naive_kda_lowerbound_gate(raw, a_log, bias, bound) if bound else naive_kda_gate(raw, a_log, bias)
+    g = formulas.gate(raw, a_log, bias, bound)
+    rows.append([float((theirs - g).norm() / g.norm())])
+    out, last = formulas.delta_rule(q, k, v, g, beta, state)
+    for naive in (naive_recurrent_kda, naive_chunk_kda):
+        found = naive(q, k, v, g.float(), beta, initial_state=state, output_final_state=True)
+        rows[-1] += [float((a - b).norm() / b.norm()) for a, b in zip(found, (out, last))]
+print(json.dumps(rows))
+"""
+
+
+def test_flas_own_forms_of_kda_are_the_same(tmp_path: Path) -> None:
+    rows = python(_NAIVE, home=tmp_path, extra={"PYTHONWARNINGS": "ignore"})
+    assert [len(row) for row in rows] == [5, 5]
+    assert max(map(max, rows)) < 1e-6, "they are in float32"
 
 
 def test_convolution_is_pytorchs() -> None:
