@@ -1,4 +1,4 @@
-"""Call models of transformers as its users do, served from an artifact in strict mode: ``ARTIFACT TARGET WAY...``.
+"""Call models of transformers as its users do, served in strict mode: ``ARTIFACT TARGET MODEL,... WAY...``.
 
 Models and weights are transformers' own, on the CPU; layers are narrow and few, but heads and head dimensions are those
 of the checkpoints. FLA's operators run as on a GPU, up to the driver: `launching` stands in for it. Prints for every
@@ -16,7 +16,8 @@ import launching
 driver = launching.start(sys.argv[2])
 counter = launching.Counter()
 
-import fla.ops.gated_delta_rule as operators  # noqa: E402
+import fla.ops.gated_delta_rule  # noqa: E402
+import fla.ops.kda  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed  # noqa: E402
@@ -34,6 +35,13 @@ NARROW = {
 LINEAR = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim")
 
 
+LATENT = {
+    "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 16, "num_key_value_heads": 2,
+    "mlp_layer_types": ["dense", "dense"], "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+"""Of models whose attention layers are narrow latent ones (MLA), without experts."""
+
+
 def _linear(*sizes: int) -> dict[str, int]:
     return {f"linear_{name}": size for name, size in zip(LINEAR, sizes, strict=True)}
 
@@ -45,12 +53,16 @@ MODELS: dict[str, dict[str, Any]] = {
         "shared_expert_intermediate_size": 32, "decoder_sparse_step": 1,
     },
     "olmo_hybrid": {**_linear(30, 30, 96, 192), "num_key_value_heads": 2, "linear_allow_neg_eigval": True},
+    "kimi_linear": {"linear_num_heads": 32, "linear_head_dim": 128, **LATENT},  # Kimi-Linear-48B
+    "bailing_hybrid": {  # Ling-3.0-flash
+        **LATENT, "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128,
+    },
 }  # fmt: skip
 
 ran: Counter[str] = Counter()
 
 
-def count(name: str) -> None:
+def count(operators: Any, name: str) -> None:
     """Count calls of one of FLA's operators. To be done before a model is imported: it takes what it then finds."""
     own = getattr(operators, name)
 
@@ -127,22 +139,25 @@ def static(model: Any) -> None:
 def train(model: Any) -> None:
     for inputs in (prompt(1, 200), prompt(2, 64), pack(torch.int32)):
         model(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
-    gradients = [parameter.grad for name, parameter in model.named_parameters() if "linear_attn" in name]
+    layers = [module for module in model.modules() if "Delta" in type(module).__name__]
+    gradients = [parameter.grad for layer in layers for parameter in layer.parameters()]
     assert gradients
     assert all(gradient is not None for gradient in gradients)
 
 
 def main() -> None:
     """Call every model in every way that is asked for, and print what came of it."""
-    artifact, _, *ways = sys.argv[1:]
+    artifact, _, models, *ways = sys.argv[1:]
     gdn_aot.install(artifact, strict=True)
     for name in ("chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule"):
-        count(name)
+        count(fla.ops.gated_delta_rule, name)
+    for name in ("chunk_kda", "fused_recurrent_kda"):
+        count(fla.ops.kda, name)
     logging.set_verbosity_error()
     set_seed(0)
     done: dict[str, dict[str, Any]] = {}
-    for kind, own in MODELS.items():
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**NARROW, **own}))
+    for kind in models.split(","):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**NARROW, **MODELS[kind]}))
         done[kind] = {}
         for way in ways:
             ran.clear()
