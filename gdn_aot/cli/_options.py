@@ -67,7 +67,9 @@ models = together(
     many("--model", "NAME", "Model of the catalogue; repeatable, or all."),
     default("--tp", "1", "Tensor-parallel sizes.", metavar="N,..."),
     many(
-        "--shape", "KEY=VALUE,...", "Another shape, as heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16; repeatable."
+        "--shape",
+        "KEY=VALUE,...",
+        "Another shape, as heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16, or family=kda,heads=32,...; repeatable.",
     ),
     many("--dtype", "TYPE", "bf16, fp16 or fp32 instead of the model's own; repeatable."),
     default("--provider", "fla", "Provider of the kernels.", metavar="NAME"),

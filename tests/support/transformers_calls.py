@@ -49,7 +49,7 @@ def call(version: str, artifact: Path, target: str, home: Path, *ways: str, mode
 
 
 def check_served(got: Any, binaries: int = 20) -> None:
-    """Check that nothing was missed, compiled or benchmarked, and that more ``binaries`` of the artifact were loaded."""
+    """Check that nothing was missed, compiled or benchmarked, and that more ``binaries`` than that were loaded."""
     assert got["report"]["misses"] == []
     assert got["report"]["refused"] == {}
     assert got["compiled"] == []

@@ -19,6 +19,10 @@ UNCOVERED: tuple[tuple[str, str], ...] = (
     ("chunk_indices of another type than cu_seqlens", ""),
     ("tensors that do not begin at a multiple of 16 bytes", ""),
     ("context parallelism: cp_context, FLA_INTRACARD_CP=1", ""),
+    ("KDA with chunk_size=32, disable_recompute, return_intermediate_states or use_graph", ""),
+    ("KDA with lower_bound but not safe_gate, or safe_gate for decays that the caller made", "FLA's layer has both"),
+    ("KDA without A_log or dt_bias where the kernel makes the decay", ""),
+    ("KDA by another backend of FLA than Triton, as tilelang or flash_kda", ""),
     ("FLA's layer with use_gate=False or conv_bias=True, or with float32 parameters under autocast", ""),
 )
 """What a call has, and what of its kind is covered; a ``--shape`` needs as many key heads as value heads.
