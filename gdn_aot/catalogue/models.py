@@ -55,8 +55,8 @@ class Layers:
 
     name: str
     """Of the model."""
-    family: str = GDN
-    """Which of `FAMILIES` the layers are of."""
+    family: str = field(default=GDN, repr=False)
+    """Which of `FAMILIES` the layers are of; like the bound below not in the text of which seeds are made."""
     heads: int
     """Key (and query) heads."""
     v_heads: int
@@ -76,7 +76,7 @@ class Layers:
     norm_eps: float
     allow_neg_eigval: bool
     """Beta is doubled, so that it lies in (0, 2)."""
-    gate_bound: float = 0.0
+    gate_bound: float = field(default=0.0, repr=False)
     """Least logarithm of the decay of one token, where the gate is bounded (KDA); 0 where it is not."""
     layer: str = ""
     """Whose layer code a serving engine runs for it; empty for a ``--shape``."""

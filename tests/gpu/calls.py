@@ -89,11 +89,14 @@ def watched(options: dict[str, Any]) -> Watch:
     return Watch()
 
 
+MODEL = "qwen3.5-9b"
+
+
 def model_shape(tp: int = 1) -> ModelShape:
     """Return the shape under test: 16 key heads and 32 value heads of 128, divided by ``tp``."""
     from gdn_aot.catalogue.models import find_model
 
-    return find_model("qwen3.5-9b").shape(tp)
+    return find_model(MODEL).shape(tp)
 
 
 def generator(seed: int, device: str = "") -> torch.Generator:

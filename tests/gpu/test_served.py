@@ -7,6 +7,7 @@ import pytest
 from gpu import fla_configs, served
 from gpu.conftest import Loaded, Program, Record
 
+from gdn_aot.catalogue.models import GDN, KDA
 from gdn_aot.catalogue.providers import get_provider
 from gdn_aot.reference import tolerance as checking
 
@@ -16,7 +17,9 @@ CALLS = 500
 
 
 def test_500_random_calls(program: Program, artifact: Loaded, record: Record) -> None:
-    usual = {*get_provider("fla").workloads} - {"transformers-conv"}  # of OLMo-Hybrid alone
+    fla = get_provider("fla")
+    usual = {name for name in fla.workloads if GDN in fla.families_of([name])}
+    usual -= {"transformers-conv"}  # of OLMo-Hybrid alone
     workloads = sorted(usual & set(artifact.manifest.workloads))
     assert set(workloads) == usual, "the artifact must cover what is built by default"
     answer = program(
@@ -44,6 +47,38 @@ def test_500_random_calls(program: Program, artifact: Loaded, record: Record) ->
     assert answer["checked"] == CALLS
     served.check_all(answer)
     assert {*served.CHUNK_KERNELS, served.DECODE_KERNEL, served.NORM_KERNEL} <= served.loaded_kernels(report)
+
+
+KDA_CALLS = 200
+
+
+def test_200_random_calls_of_each_model_with_kda(program: Program, artifact: Loaded, record: Record) -> None:
+    sizes: dict[str, list[int]] = {}
+    for row in artifact.manifest.models:
+        if row.family == KDA:
+            sizes.setdefault(row.name, []).append(row.tp)
+    if not sizes:
+        pytest.skip("the artifact has no model with KDA: add --model kimi-linear-48b-a3b to its build")
+    fla = get_provider("fla")
+    answers = {}
+    for model, tps in sizes.items():
+        answers[model] = program(
+            "traffic",
+            timeout=500,
+            model=model,
+            workloads=[name for name in artifact.manifest.workloads if KDA in fla.families_of([name])],
+            tp=tps,
+            count=KDA_CALLS,
+            seed=20261201,
+            max_tokens=min(32768, artifact.manifest.max_tokens),
+            max_batch=min(64, artifact.manifest.max_batch),
+        )
+    names = ("calls", "checked", "wrong", "worst", "seconds", "watch")
+    record(**{model: {name: answer[name] for name in names} for model, answer in answers.items()})
+    for model, answer in answers.items():
+        assert answer["wrong"] == [], model
+        assert answer["checked"] == KDA_CALLS
+        served.check_all(answer)
 
 
 LONG_CALLS = 300

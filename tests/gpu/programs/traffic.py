@@ -56,8 +56,9 @@ def references_agree() -> dict[str, float]:
 
 
 def main(options: dict[str, Any]) -> dict[str, Any]:
-    """Make ``count`` calls of the ``workloads``, at tensor-parallel sizes ``tp``, and check each."""
+    """Make ``count`` calls of the ``workloads`` for a ``model`` at tensor-parallel sizes ``tp``, and check each."""
     watch = calls.watched(options)
+    from gdn_aot.catalogue.models import find_model
     from gdn_aot.catalogue.providers import Limits
     from gdn_aot.providers.fla import workloads as provider
 
@@ -65,7 +66,7 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     rng = random.Random(options["seed"])
     limits = Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"])
     workloads = [provider.WORKLOADS[name]() for name in options["workloads"]]
-    shapes = [calls.model_shape(tp) for tp in options["tp"]]
+    shapes = [find_model(options.get("model", calls.MODEL)).shape(tp) for tp in options["tp"]]
     made: dict[str, int] = {}
     tokens, batches = [0], [0]
     started = time.perf_counter()
