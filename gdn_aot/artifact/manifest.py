@@ -82,7 +82,7 @@ class TracedShape(Record, omit_defaults=True):
     dtype: str
     family: Family = "gdn"
     """Of the layers: ``gdn``, whose rows have no such key, or ``kda``."""
-    gate_bound: float = 0.0
+    gate_bound: float | None = None
     """Least logarithm of a token's decay; rows of models whose gate has no bound have no such key."""
 
 

@@ -76,10 +76,7 @@ def make_manifest(
             ),
         ),
         triton=m.Triton(version=trace.triton_version, ptxas=trace.ptxas_version),
-        models=tuple(
-            m.TracedShape(**{name: getattr(shape, name) for name in m.TracedShape.__struct_fields__})
-            for shape in shapes
-        ),
+        models=tuple(map(_traced_shape, shapes)),
         workloads=tuple(trace.workloads),
         mode=cast("m.Mode", limits.mode),
         max_tokens=limits.max_tokens,
@@ -145,6 +142,11 @@ def _models_of_traced(
     lacking = {shape.name: reason for index, reason in trace.lacking for shape in stands_for[index]}
     covered = [shape for shape in shapes if shape.name not in lacking]
     return covered, [[covered.index(shape) for shape in found if shape in covered] for found in stands_for], lacking
+
+
+def _traced_shape(shape: ModelShape) -> m.TracedShape:
+    fields = {name: getattr(shape, name) for name in m.TracedShape.__struct_fields__}
+    return m.TracedShape(**{**fields, "gate_bound": shape.gate_bound or None})
 
 
 def _kernel(trace: records.Trace, index: int, choices: Choices, binaries: list[m.Binary]) -> m.PackedKernel:

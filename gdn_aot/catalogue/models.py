@@ -222,7 +222,8 @@ def shape_of(row: Mapping[str, Any]) -> ModelShape:
     catalogue = {model.name: model for model in all_models()}
     if row["name"] in catalogue:
         return catalogue[row["name"]].shape(row["tp"], row["dtype"])
-    return ModelShape(**row, hidden=row["v_heads"] * row["v_dim"], **_OF_SHAPES[row.get("family", GDN)])
+    more = {"hidden": row["v_heads"] * row["v_dim"], "gate_bound": row.get("gate_bound") or 0.0}
+    return ModelShape(**{**row, **more, **_OF_SHAPES[row.get("family", GDN)]})
 
 
 def parse_tp(text: str) -> tuple[int, ...]:

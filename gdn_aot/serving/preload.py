@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gdn_aot.serving.state import State
     from gdn_aot.store.stored import StoredArtifact
 
-_USUAL = {"family": GDN, "gate_bound": 0.0}
+_USUAL = {"family": GDN}
 """What rows of models do not say where it is so."""
 
 

@@ -34,6 +34,19 @@ def test_json_form() -> None:
     assert data.count(b"\n") == 1
 
 
+def test_rows_of_models_say_what_is_not_usual_alone() -> None:
+    manifest = factory.full_manifest()
+    (usual,) = manifest.models
+    kda = replace(usual, family="kda")
+    for row in (usual, kda, replace(kda, gate_bound=-5.0)):
+        data = to_json(replace(manifest, models=(row,)))
+        (written,) = json.loads(data)["models"]
+        more = {name: written[name] for name in ("family", "gate_bound") if name in written}
+        assert more == {name: getattr(row, name) for name in more}
+        assert len(more) == (row.family == "kda") + (row.gate_bound is not None)
+        assert load_manifest(data).models == (row,)
+
+
 def test_what_binaries_share_is_there_once() -> None:
     value = plain()
     assert {name: len(part) for name, part in value["parts"].items()} == dict.fromkeys(m.Parts.__struct_fields__, 1)

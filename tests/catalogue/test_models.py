@@ -209,6 +209,7 @@ def test_the_shape_of_a_row_of_a_manifest() -> None:
         "dtype": "bf16",
     }
     assert (shape_of(row).family, shape_of(row).gate_bound, shape_of(row).norm_activation) == (GDN, 0.0, "silu")
+    assert shape_of({**row, "family": KDA, "gate_bound": None}).gate_bound == 0.0
     other = shape_of({**row, "family": KDA, "gate_bound": -5.0})
     assert (other.family, other.gate_bound, other.norm_activation, other.hidden) == (KDA, -5.0, "sigmoid", 256)
     assert shape_of({**row, "name": "kimi-k3"}).gate_bound == -5.0

@@ -129,7 +129,7 @@ def contents(draw: st.DrawFn) -> tuple[m.Manifest, dict[str, bytes]]:
     """A manifest without blob table, and its blobs."""
     blobs = {factory.sha256(data): data for data in draw(st.lists(st.binary(max_size=1500), min_size=1, max_size=4))}
     texts = tuple(blobs)
-    kinds = {"family": st.sampled_from(("gdn", "kda")), "gate_bound": st.sampled_from((0.0, -5.0))}
+    kinds = {"family": st.sampled_from(("gdn", "kda")), "gate_bound": st.sampled_from((None, -5.0))}
     shapes = st.builds(m.TracedShape, name=text, tp=small, **sizes, dtype=text, **kinds)
     models = draw(st.lists(shapes, min_size=1, max_size=3))
     plain = text.filter(lambda name: not is_single(name))  # a capture would be in the identifier, too
