@@ -34,3 +34,27 @@ def test_what_is_missing_is_what_the_provider_takes(command: str, provider: str,
     assert "--model all" in hint
     assert ("--shape" in hint) == named
     assert ("--capture" in hint) == (command == "build")
+
+
+@pytest.mark.parametrize(
+    ("shape", "provider", "workload", "others"),
+    [
+        ("kda", "fla", "transformers-prefill", "gated-norm, transformers-kda-prefill"),
+        ("gdn", "fla", "transformers-kda-*", "transformers-prefill, transformers-decode"),
+    ],
+)
+def test_a_workload_of_another_family_is_refused(
+    shape: str, provider: str, workload: str, others: str, tmp_path: Path
+) -> None:
+    options = ("--arch", "sm_90", *SHAPE[:1], f"{SHAPE[1]},family={shape}", "--provider", provider)
+    done = gdn_aot("build", *options, "--workload", workload, "--json", home=tmp_path, code=3)
+    error = expect_error(done, 3, "nothing-selected")
+    assert f"of no model of the family {shape}" in error["message"]
+    assert others in error["hint"]
+
+
+def test_an_engine_without_a_layer_of_the_family_says_so(tmp_path: Path) -> None:
+    done = gdn_aot(
+        "build", "--arch", "sm_90", "--provider", "sglang", "--model", "kimi-k3", "--json", home=tmp_path, code=3
+    )
+    assert "of no model of the family kda" in expect_error(done, 3, "nothing-selected")["message"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gdn_aot.catalogue.kernel_names import family_of
 from gdn_aot.serving.advice import advice, cover
 
 SHAPE = {"heads": 16, "v_heads": 32, "k_dim": 128, "v_dim": 128}
@@ -85,6 +86,35 @@ def test_what_is_there_is_built_again(header: dict[str, Any], said: str, unsaid:
     assert said in got
     assert OTHER in got
     assert not unsaid or unsaid not in got
+
+
+KDA = "fla.ops.kda.wy_fast:recompute_w_u_fwd_kda_kernel"
+BOTH = "fla.ops.common.chunk_delta_h:chunk_gated_delta_rule_fwd_kernel_h_blockdim64"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "row", "said"),
+    [
+        (KDA, {}, "--shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16,family=kda"),
+        (KDA, {"family": "kda"}, "--capture FILE"),
+        (BOTH, {}, "--capture FILE"),
+        (BOTH, {"family": "kda", "k_dim": 64}, "--shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16,family=kda"),
+        (BOTH, {"k_dim": 64}, "--shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16"),
+    ],
+)
+def test_a_shape_is_of_the_family_whose_kernel_it_is(kernel: str, row: dict[str, Any], said: str) -> None:
+    header = _header()
+    header["models"][0] |= {"family": "gdn", **row}
+    got = cover(header, SIZES, "bf16", family_of(kernel.rpartition(":")[2]))
+    assert got.endswith(said), got
+
+
+def test_a_bound_is_built_again() -> None:
+    header = _header(names=("mine",))
+    header["models"][0] |= {"family": "kda", "gate_bound": -5.0}
+    assert "--shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16,family=kda,gate_bound=-5.0" in cover(
+        header, {"NB": 1}, "bf16"
+    )
 
 
 def test_longer_contexts_are_not_advised_where_the_longest_is_built() -> None:
