@@ -24,17 +24,13 @@ def load(worker: Any) -> None:
 
 
 def shape_of_worker(worker: Any) -> dict[str, object] | None:
-    """Return the shape of the GDN layers that vLLM's worker serves, as rows of an artifact's models have it, or None.
+    """Return the shape of the layers that vLLM's worker serves, as rows of an artifact's models have it, or None.
 
     Of the worker its ``model_config.hf_text_config``, ``model_config.dtype`` and
     ``parallel_config.tensor_parallel_size`` are read.
     """
-    from gdn_aot.catalogue.models import GDN
-
     model, size = worker.model_config, int(worker.parallel_config.tensor_parallel_size)
-    config = model.hf_text_config
-    names = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
-    heads, v_heads, k_dim, v_dim = (getattr(config, name, None) for name in names)
+    family, (heads, v_heads, k_dim, v_dim), conv_width = _layers(model.hf_text_config)
     if not heads or not v_heads or not k_dim or not v_dim:
         return None
     return {
@@ -42,7 +38,19 @@ def shape_of_worker(worker: Any) -> dict[str, object] | None:
         "v_heads": v_heads // size,
         "k_dim": k_dim,
         "v_dim": v_dim,
-        "conv_width": getattr(config, "linear_conv_kernel_dim", None),
+        "conv_width": conv_width,
         "dtype": memory.DTYPES.get(str(model.dtype)),
-        "family": GDN,
+        "family": family,
     }
+
+
+def _layers(config: Any) -> tuple[str, list[Any], Any]:
+    """Return the family of a model's layers, both counts of heads and both dimensions, and taps of the convolution."""
+    from gdn_aot.catalogue.models import GDN, KDA
+
+    delta = getattr(config, "linear_attn_config", None)
+    if isinstance(delta, dict):
+        heads, width = delta.get("num_heads"), delta.get("head_dim")
+        return KDA, [heads, heads, width, width], delta.get("short_conv_kernel_size")
+    names = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
+    return GDN, [getattr(config, name, None) for name in names], getattr(config, "linear_conv_kernel_dim", None)

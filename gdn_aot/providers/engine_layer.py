@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 INTERLEAVED = "qwen3-next"
 """`ModelShape.layer` of the layer whose projections have the parts of each key head side by side."""
+KIMI = "kimi-linear"
+"""That of Kimi Delta Attention as Kimi-Linear has it: three convolutions, and a decay for each channel of a key."""
 
 
 def conv_dim(shape: ModelShape) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.metadata
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from commands import refused
 from helpers import gdn_aot
 from matrices import SMALL, toml
 
+from gdn_aot.artifact import manifest_json
 from gdn_aot.machine import installed
 
 
@@ -67,6 +69,8 @@ def test_an_indivisible_pair_is_skipped_and_the_rest_built(build: Callable[..., 
     assert "skipped: olmo-hybrid-7b has 30 key heads, which 4 does not divide" in made.err
     assert [(row["model"], row["tp"]) for row in made.document["skipped"]] == [("olmo-hybrid-7b", 4)]
     assert [(row.name, row.tp, row.v_heads) for row in made.manifest.models] == [("qwen3.5-9b", 4, 8)]
+    (row,) = json.loads(manifest_json.to_json(made.manifest))["models"]
+    assert not {"family", "gate_bound"} & set(row), "rows of GDN models are as they were before there were others"
 
 
 def test_cards_without_bf16_get_fp16(build: Callable[..., Built]) -> None:

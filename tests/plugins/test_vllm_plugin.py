@@ -50,6 +50,10 @@ def warnings():
 """
 
 
+DELTA = {"num_heads": 16, "head_dim": 128, "short_conv_kernel_size": 4, "kda_layers": [1], "full_attn_layers": [2]}
+"""What the configuration of a model with Kimi Delta Attention says of its layers."""
+
+
 @pytest.fixture
 def play(sm_90: Built, tmp_path: Path) -> Any:
     """Run code with a package ``vllm`` that has a worker, and the artifact for it in ``GDN_AOT_ARTIFACT``."""
@@ -156,6 +160,8 @@ done(available=available, measured=served.measured, after=after, now=len(driver.
         ("config(linear_num_key_heads=32, linear_num_value_heads=64)", 1, False, "(heads 32, v_heads 64, "),
         ("config(linear_conv_kernel_dim=3)", 1, False, "conv_width 3, dtype bf16)"),
         ("types.SimpleNamespace(hidden_size=64)", 1, False, ""),
+        (f"types.SimpleNamespace(linear_attn_config={DELTA})", 2, False, "(heads 8, v_heads 8, k_dim 128, v_dim 128, "),
+        (f"types.SimpleNamespace(linear_attn_config={DELTA})", 2, False, "family kda)"),
     ],
 )
 def test_the_shape_that_is_served_decides(play: Any, text: str, tp: int, loaded: bool, unknown: str) -> None:

@@ -111,7 +111,7 @@ def _prompt(
     inputs_so_far = torch.cat([window, x])
     rows = len(window)
     q, k, v = engine_layer.heads(shape, engine_layer.convolution(inputs, x, window))
-    g = reference.gate(a, there(inputs, "A_log"), there(inputs, "dt_bias"))[None]
+    g = reference.gate(a[None], there(inputs, "A_log"), there(inputs, "dt_bias"))
     beta = b.double().sigmoid()[None].to(b.dtype)  # as the kernel that makes it does
     q, k = q.to(x.dtype), k.to(x.dtype)  # a kernel of its own normalizes
 

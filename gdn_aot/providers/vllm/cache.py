@@ -20,6 +20,7 @@ from vllm.model_executor.layers.mamba import abstract
 from vllm.model_executor.layers.mamba.mamba_utils import MambaStateDtypeCalculator, MambaStateShapeCalculator
 from vllm.v1.kv_cache_interface import MambaSpec
 
+from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.steps import Deployment
 
@@ -39,14 +40,25 @@ KERNEL_BLOCK = 16
 attention backends which it takes by itself have (``get_supported_kernel_block_sizes``). Others, as FlashAttention 4 on
 Blackwell with heads of 256 dimensions, have larger ones, and other pages."""
 
+MLA_BLOCKS = (16, 32, 64, 128)
+"""The same of the backends for multi-head latent attention: FlashAttention and Triton, FlashInfer, FlashMLA, CUTLASS.
+vLLM takes one by the card, or by ``--attention-backend``."""
+
 
 @cache
 def deployments(shape: ModelShape) -> tuple[Deployment, ...]:
     """Return those that are covered: every number of drafts with every dtype of the state, the checkpoint's own first.
 
     Each comes with the pages of prefix caching too where these are others, and with the fused decode of drafts where
-    this version has it.
+    this version has it. A layer of Kimi Delta Attention takes no drafts, and its state is float32 whatever is asked
+    for: its deployments differ in the pages that the backends of its attention ask for.
     """
+    if shape.family == KDA:
+        by_page: dict[int, Deployment] = {}
+        for block in MLA_BLOCKS:
+            one = Deployment(state="float32", drafts=0, aligned=block)
+            by_page.setdefault(page_size(shape, one), one)
+        return tuple(by_page.values())
     states = sorted(STATE_DTYPES, key=lambda state: state != shape.state_dtype)
     found = [Deployment(state=state, drafts=drafts) for state in states for drafts in DRAFTS]
     alignment = vllm_versions.checkpoint_alignment(shape)
@@ -68,12 +80,20 @@ class UnknownPageError(ValueError):
 
 def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype, torch.dtype]:
     """Return the dtypes of the convolution's window and of the recurrent state."""
+    if shape.family == KDA:
+        conv, state = MambaStateDtypeCalculator.kda_state_dtype(DTYPES[shape.dtype], "auto")
+        return conv, state
     conv, state = MambaStateDtypeCalculator.gated_delta_net_state_dtype(DTYPES[shape.dtype], "auto", deployment.state)
     return conv, state
 
 
 def state_shapes(shape: ModelShape, deployment: Deployment) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes of the convolution's window and of the recurrent state of one sequence, on one rank."""
+    if shape.family == KDA:
+        conv, state = MambaStateShapeCalculator.kda_state_shape(
+            1, shape.heads, shape.k_dim, conv_kernel_size=shape.conv_width
+        )
+        return tuple(conv), tuple(state)
     conv, state = MambaStateShapeCalculator.gated_delta_net_state_shape(
         1,  # the shape is divided already
         shape.heads,
@@ -142,7 +162,7 @@ def _config(shape: ModelShape, deployment: Deployment) -> Any:
         attention_config=SimpleNamespace(backend=None),
         model_config=SimpleNamespace(
             dtype=DTYPES[shape.dtype],
-            use_mla=False,
+            use_mla=shape.family == KDA,
             architecture="Layer",
             is_hybrid=True,
             get_num_kv_heads=lambda _parallel: max(1, shape.kv_heads // shape.tp),
@@ -157,6 +177,8 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
     from vllm.model_executor.models import ModelRegistry
     from vllm.platforms.interface import Platform
 
+    block = deployment.aligned if shape.family == KDA else KERNEL_BLOCK
+
     class Layer:
         """Answers for a model class with this shape."""
 
@@ -168,7 +190,7 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
     class Backend:
         """Answers for an attention backend."""
 
-        get_supported_kernel_block_sizes = staticmethod(lambda *_: [MultipleOf(KERNEL_BLOCK)])
+        get_supported_kernel_block_sizes = staticmethod(lambda *_: [MultipleOf(block)])
         customize_spec = staticmethod(lambda spec: spec)
 
     found = mock.patch.object(ModelRegistry, "resolve_model_cls", return_value=(Layer, ""))

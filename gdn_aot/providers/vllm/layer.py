@@ -126,15 +126,21 @@ def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
         "norm_weight": draw.weight(shape.v_dim, dtype=dtype),
         "cu_seqlens": torch.tensor(step.ends, dtype=torch.int32),
     }
+    made["cache"] = pages(shape, step, draw)
+    return made
+
+
+def pages(shape: ModelShape, step: Step, draw: Draw) -> torch.Tensor:
+    """Return raw pages ``[pages, bytes]`` with states of all requests, behind one that is nobody's."""
     deployment = step.deployment
     (window, state), dtypes = vllm_cache.state_shapes(shape, deployment), vllm_cache.state_dtypes(shape, deployment)
     filled = draw is not EMPTY
-    pages = len(step.requests) * (1 + deployment.drafts if filled else 1)
-    made["cache"] = page = torch.zeros(pages + 1, vllm_cache.page_size(shape, deployment), dtype=torch.int8)
+    count = len(step.requests) * (1 + deployment.drafts if filled else 1)
+    made = torch.zeros(count + 1, vllm_cache.page_size(shape, deployment), dtype=torch.int8)
     if filled:
-        windows, states = _views(page, (window, state), dtypes)
-        windows[1:] = draw.normal(pages, *window, dtype=dtypes[0])
-        states[1:] = draw.normal(pages, *state, dtype=dtypes[1])
+        windows, states = _views(made, (window, state), dtypes)
+        windows[1:] = draw.normal(count, *window, dtype=dtypes[0])
+        states[1:] = draw.normal(count, *state, dtype=dtypes[1])
     return made
 
 
@@ -188,16 +194,11 @@ def _metadata(shape: ModelShape, step: Step, pages: int, device: torch.device) -
 
 
 @contextlib.contextmanager
-def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterator[None]:
-    page, weight = there(tensors, "cache"), there(tensors, "weight")
+def on_pages(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterator[None]:
+    """Give a layer its pages, and in the block the metadata of the step."""
+    page = there(tensors, "cache")
     views = states(shape, step, tensors)
     layer.kv_cache = [views] if _ENGINES else views
-    layer.conv1d = SimpleNamespace(weight=weight.unsqueeze(1), bias=None)
-    layer.A_log, layer.dt_bias = tensors["A_log"], tensors["dt_bias"]
-    layer.norm = _norm(shape, tensors["norm_weight"]) if step.deployment.fused else lambda core, _gate: core
-    layer.enable_packed_recurrent_decode = step.packed
-    layer.enable_fused_gdn_spec_decode = layer.enable_fused_gdn_decode = step.deployment.fused  # the second: up to 0.31
-    layer.gdn_decode_kernel = "cuda" if step.deployment.fused else "triton"
     context = ForwardContext(
         no_compile_layers={PREFIX: layer},
         attn_metadata={PREFIX: _metadata(shape, step, len(page), page.device)},
@@ -208,7 +209,23 @@ def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterat
         with override_forward_context(context), torch.no_grad():
             yield
     finally:
-        del layer.kv_cache, layer.conv1d, layer.A_log, layer.dt_bias, layer.norm
+        del layer.kv_cache
+
+
+@contextlib.contextmanager
+def _with(layer: Any, tensors: Tensors, shape: ModelShape, step: Step) -> Iterator[None]:
+    weight = there(tensors, "weight")
+    layer.conv1d = SimpleNamespace(weight=weight.unsqueeze(1), bias=None)
+    layer.A_log, layer.dt_bias = tensors["A_log"], tensors["dt_bias"]
+    layer.norm = _norm(shape, tensors["norm_weight"]) if step.deployment.fused else lambda core, _gate: core
+    layer.enable_packed_recurrent_decode = step.packed
+    layer.enable_fused_gdn_spec_decode = layer.enable_fused_gdn_decode = step.deployment.fused  # the second: up to 0.31
+    layer.gdn_decode_kernel = "cuda" if step.deployment.fused else "triton"
+    try:
+        with on_pages(layer, tensors, shape, step):
+            yield
+    finally:
+        del layer.conv1d, layer.A_log, layer.dt_bias, layer.norm
 
 
 def _norm(shape: ModelShape, weight: torch.Tensor | None) -> Any:

@@ -93,7 +93,7 @@ def _delta_rule(
     prompt = request.query > 1 or (step.speculated and request.drafts < 0)
     if prompt and not _is_speculated(step, request):  # a kernel of its own normalizes
         q, k = q.to(mixed.dtype), k.to(mixed.dtype)
-    g = reference.gate(a, there(inputs, "A_log"), there(inputs, "dt_bias"))[None]
+    g = reference.gate(a[None], there(inputs, "A_log"), there(inputs, "dt_bias"))
     beta = b.double().sigmoid()[None] * (2.0 if shape.allow_neg_eigval else 1.0)
     if shape.layer != OLMO and step.packed and not step.speculated and all(one.query == 1 for one in step.requests):
         beta = beta.to(b.dtype)  # as the packed kernel does

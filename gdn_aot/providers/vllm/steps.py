@@ -38,7 +38,8 @@ class Deployment:
     drafts: int
     """Tokens that are speculated in a step, 0 for none."""
     aligned: int = 1
-    """Tokens that blocks are a multiple of for the checkpoints of prefix caching, 1 where it does not ask for any."""
+    """Tokens that blocks are a multiple of for the checkpoints of prefix caching, or for an attention backend that asks
+    for more than others; 1 where nothing does."""
     fused: bool = False
     """A CUDA operator takes steps in which all requests have drafts, and the layer's operator makes the gated norm."""
 
@@ -172,6 +173,19 @@ def speculative(deployment: Deployment) -> Iterator[Step]:
     yield Step(groups=(_speculated(2, drafts), plain), deployment=deployment)
     yield Step(groups=(_speculated(2, drafts), plain._replace(number=3)), deployment=deployment)
     yield Step(groups=(_speculated(2, drafts), Group(1, 100, 1, 0)), deployment=deployment)
+
+
+def kda_decode(deployment: Deployment) -> Iterator[Step]:
+    """Yield `decode` for a layer whose launches do not follow from what is compiled around it, nor from packing."""
+    for count, graph in itertools.product(BATCHES, (False, True)):
+        yield Step(groups=(Group(count, 100, 1),), deployment=deployment, graph=graph)
+
+
+def kda_mixed(deployment: Deployment) -> Iterator[Step]:
+    """Yield `mixed` for a layer whose prefill takes requests that decode, too."""
+    for count, query in itertools.product(BATCHES, (32, 37)):
+        yield Step(groups=(Group(count, 100, 1), Group(1, 0, query)), deployment=deployment)
+    yield Step(groups=(Group(3, 100, 1), Group(1, 0, 5), Group(1, 64, 140)), deployment=deployment)
 
 
 def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits) -> Step:

@@ -6,19 +6,24 @@ Importing this module imports vLLM: call `gdn_aot.providers.vllm.platform.prepar
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gdn_aot.providers.engine_layer import INTERLEAVED
+from gdn_aot.providers.engine_layer import INTERLEAVED, KIMI
 from gdn_aot.providers.vllm.reference import OLMO
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
 
 QWEN = "qwen3.5"
+KIMI_RELEASES = ("0.24.0",)
+"""Those whose layer of Kimi Delta Attention `kda` runs; from 0.27 on it calls other kernels."""
+_LATER = {"kimi-k3": "0.27", "bailing-v3": "0.28", "glm5-next": "0.30", "alice-ai": "0.33"}
+"""`ModelShape.layer` of other layers of Kimi Delta Attention, and the first releases that have them."""
 
 
 def _module(name: str) -> Any:
@@ -36,7 +41,7 @@ def _classes() -> tuple[dict[str, Any], Any]:
     if current is not None:
         qwen = current.QwenGatedDeltaNetAttention
         olmo = _module("layers.mamba.gdn.olmo_gdn_linear_attn").OlmoHybridGatedDeltaNetAttention
-        return {INTERLEAVED: qwen, QWEN: qwen, OLMO: olmo}, current.ChunkGatedDeltaRule
+        return {INTERLEAVED: qwen, QWEN: qwen, OLMO: olmo, **_kimi()}, current.ChunkGatedDeltaRule
     hybrid = _module("models.olmo_hybrid")  # from 0.18 on
     olmo = {OLMO: hybrid.OlmoHybridGatedDeltaNet} if hybrid else {}
     shared = _module("layers.mamba.gdn_linear_attn")  # 0.19 to 0.21
@@ -48,7 +53,24 @@ def _classes() -> tuple[dict[str, Any], Any]:
     return found, first.ChunkGatedDeltaRule
 
 
+def _kimi() -> dict[str, Any]:
+    if importlib.metadata.version("vllm").partition("+")[0] not in KIMI_RELEASES:
+        return {}
+    return {KIMI: _module("layers.mamba.gdn.kimi_gdn_linear_attn").KimiGatedDeltaNetAttention}
+
+
 LAYERS, CHUNKS = _classes()
+
+
+def lacks(layer: str) -> str:
+    """Return why a layer, as `ModelShape.layer` names it, cannot be run, or nothing."""
+    if layer in LAYERS:
+        return ""
+    if layer in _LATER:
+        return f"vLLM has a layer for it from {_LATER[layer]} on, and that is not covered"
+    if layer == KIMI:
+        return f"its layer is covered in vLLM {', '.join(KIMI_RELEASES)} alone"
+    return "this version of vLLM has no layer for it"
 
 
 def forward(layer: Any, name: str, hidden: torch.Tensor, output: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Provider ``vllm``: the Gated Delta Net layers of vLLM, run on steps of its scheduler.
+"""Provider ``vllm``: the layers of vLLM with a gated delta rule, run on steps of its scheduler.
 
 Importing this module imports vLLM: do it under the stub driver.
 """
@@ -21,12 +21,15 @@ prepare()
 
 from vllm.model_executor.layers.layernorm import RMSNormGated
 
+from gdn_aot.catalogue.models import GDN, KDA
 from gdn_aot.errors import DeploymentError
 from gdn_aot.providers import traffic
 from gdn_aot.providers.contentless import contentless
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.norm_rows import SM_COUNTS, norm_rows
 from gdn_aot.providers.vllm import cache as vllm_cache
+from gdn_aot.providers.vllm import kda as vllm_kda
+from gdn_aot.providers.vllm import kda_reference as vllm_kda_reference
 from gdn_aot.providers.vllm import layer as vllm_layer
 from gdn_aot.providers.vllm import reference as vllm_reference
 from gdn_aot.providers.vllm import steps as vllm_steps
@@ -62,9 +65,8 @@ _GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
 
 def lacks(shape: ModelShape) -> str:
     """Return why this version of vLLM cannot be traced for a model, or nothing."""
-    if shape.layer not in vllm_versions.LAYERS:
-        return "this version of vLLM has no layer for it"
-    return "" if shape.kv_heads else "the catalogue has no attention layers of it, on which its cache depends"
+    missing = "" if shape.kv_heads else "the catalogue has no attention layers of it, on which its cache depends"
+    return vllm_versions.lacks(shape.layer) or missing
 
 
 CHUNK = 64
@@ -76,6 +78,13 @@ _CASES = {
     "mixed": vllm_steps.mixed,
     "speculative": vllm_steps.speculative,
 }
+_KDA_CASES = {"prefill": vllm_steps.prefill, "decode": vllm_steps.kda_decode, "mixed": vllm_steps.kda_mixed}
+"""The same of the layer of Kimi Delta Attention, which takes no drafts."""
+
+
+def _layer(shape: ModelShape) -> Any:
+    """Return the module that runs the layer of a model."""
+    return vllm_kda if shape.family == KDA else vllm_layer
 
 
 class Steps(Workload):
@@ -85,19 +94,28 @@ class Steps(Workload):
         self.name = kind
         self.kind = "layer" if kind == "decode" else "chunk"
 
+    def applies(self, shape: ModelShape) -> bool:
+        """Say whether the model's layer takes such steps."""
+        return shape.family == GDN or self.name in _KDA_CASES
+
+    def _steps(self, shape: ModelShape, deployment: vllm_steps.Deployment) -> Iterator[Step]:
+        """Yield those that together cause every launch, in one deployment."""
+        cases = _CASES if shape.family == GDN else _KDA_CASES
+        return cases[self.name](deployment)
+
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of requests, classes of lengths and alignments, in every deployment."""
         del limits
         for deployment in vllm_cache.deployments(shape):
             if deployment.fused and self.name != "speculative":
                 continue  # all steps but those of drafts are as they are without, and then the norm
-            for step in _CASES[self.name](deployment):
+            for step in self._steps(shape, deployment):
                 yield step.call(self.name)
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield the steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``."""
         deployment = vllm_cache.deployments(shape)[0]
-        for step in _CASES[self.name](deployment):
+        for step in self._steps(shape, deployment):
             yield step.call(self.name)
         if self.name == "prefill" and tokens > 1:
             yield Step(groups=(Group(1, 0, tokens),), deployment=deployment).call(self.name)
@@ -107,41 +125,56 @@ class Steps(Workload):
         return vllm_steps.random_step(rng, vllm_cache.deployments(shape), self.name, limits).call(self.name)
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
-        """Yield prompts of ``tokens`` tokens, one and two, with every dtype of the state. Nothing else is autotuned."""
+        """Yield prompts of ``tokens`` tokens, one and two, with every dtype of the state. Nothing else is autotuned.
+
+        Of Kimi Delta Attention, the gate of a decode step is: its batch is ``tokens``, or the largest one.
+        """
+        if self.name == "decode" and shape.family == KDA:
+            batch = min(tokens, limits.max_tokens, vllm_steps.DECODE_BATCH)
+            yield Step(groups=(Group(batch, 100, 1),), deployment=vllm_cache.deployments(shape)[0]).call(self.name)
         if self.name != "prefill" or not 1 < tokens <= limits.max_tokens:
             return
-        for deployment in vllm_cache.deployments(shape):
-            if not deployment.drafts and deployment.aligned == 1:
+        deployments = vllm_cache.deployments(shape)
+        for deployment in deployments:
+            if not deployment.drafts and deployment.aligned == deployments[0].aligned:
                 parts = tuple(Group(1, 0, part) for part in traffic.uneven(tokens, CHUNK))
                 for groups in ((Group(1, 0, tokens),), parts):
                     yield Step(groups=groups, deployment=deployment).call(self.name)
 
     def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
         """Draw projections, parameters and the states of the requests."""
-        return vllm_layer.inputs(shape, Step.of(call), draw)
+        made: Tensors = _layer(shape).inputs(shape, Step.of(call), draw)
+        return made
 
     def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Run the layer. Returns ``out``, and the window and the state that each request ends with."""
         step = Step.of(call)
-        out, (windows, states) = vllm_layer.apply(shape, step, inputs)
+        out, (windows, states) = _layer(shape).apply(shape, step, inputs)
         return vllm_reference.results(step, out, windows, states)
 
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the same in float64, rounded where tensors are between the layer's kernels."""
         step = Step.of(call)
         windows, states = vllm_layer.states(shape, step, inputs)
+        if shape.family == KDA:
+            return vllm_kda_reference.expect(shape, step, inputs, windows, states)
         return vllm_reference.expect(shape, step, inputs, windows, states)
 
     def run(self, shape: ModelShape, call: Call) -> None:
         """Run the layer on tensors without content."""
         with contentless():
-            vllm_layer.apply(shape, Step.of(call), self.inputs(shape, call, EMPTY))
+            _layer(shape).apply(shape, Step.of(call), self.inputs(shape, call, EMPTY))
 
 
 class GatedRMSNorm(Workload):
-    """``RMSNormGated`` on the output of a layer, as it is where Inductor does not take its place. Not autotuned."""
+    """The gated norm on the output of a layer, as it is where Inductor does not take its place. Not autotuned."""
 
     name, kind = "gated-norm", "norm"
+
+    def applies(self, shape: ModelShape) -> bool:
+        """Say that every layer has one."""
+        del shape
+        return True
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every number of rows in a block, on whatever card, and every class of the row count."""
@@ -177,24 +210,33 @@ class GatedRMSNorm(Workload):
         """Call the norm as the layer does, on a card with so many SMs. Returns ``out``."""
         sm_count: Any = dict(call.arguments)["sm_count"]
         x, gate, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
-        norm = _norm(shape.norm_eps, shape.norm_activation)
+        norm, rows = _norm(shape), x.flatten(0, 2)
         norm.weight = torch.nn.Parameter(weight, requires_grad=False)
+        if shape.family == KDA:
+            rows = rows.clone()  # it works in place
         with torch.no_grad(), mock.patch.object(_GUARD, "num_compute_units", return_value=sm_count):
-            return {"out": norm.forward_cuda(x.flatten(0, 2), gate.flatten(0, 2)).view(x.shape)}
+            return {"out": norm.forward_cuda(rows, gate.flatten(0, 2)).view(x.shape)}
 
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the gated norm."""
         del call
         x, gate, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
-        return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, shape.norm_activation)}
+        return {"out": reference.gated_norm(x, gate, weight, _norm(shape).eps, shape.norm_activation)}
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Call the norm on tensors without content."""
+        with contentless():
+            self.apply(shape, call, self.inputs(shape, call, EMPTY))
 
 
 @cache
-def _norm(eps: float, activation: str) -> Any:
+def _norm(shape: ModelShape) -> Any:
     """Return the layer's norm without its weight, made without the configuration that its constructor asks for."""
+    if shape.family == KDA:
+        return vllm_kda.make_norm(shape)
     norm = RMSNormGated.__new__(RMSNormGated)
     torch.nn.Module.__init__(norm)
-    norm.eps, norm.activation = eps, activation
+    norm.eps, norm.activation = shape.norm_eps, shape.norm_activation
     norm.group_size, norm.norm_before_gate = None, True
     norm.register_parameter("bias", None)
     return norm

@@ -1,0 +1,261 @@
+"""vLLM's layer of Kimi Delta Attention, with the vLLM that is installed: pages, a build, coverage, numbers."""
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+import pytest
+from helpers import SUPPORT, gdn_aot, python
+
+from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.providers.vllm.relaxations import LINES
+
+FOUND = importlib.util.find_spec("vllm") is not None
+VERSION = importlib.metadata.version("vllm") if FOUND else ""
+
+pytestmark = pytest.mark.skipif(
+    VERSION != "0.24.0", reason="vLLM 0.24.0 is not installed here; make vllm runs this where it is"
+)
+
+MODEL = "kimi-linear-48b-a3b"
+TP = 8
+TUNED = {
+    "kda_gate_cumsum_fwd_kernel",
+    "chunk_kda_scaled_dot_kkt_fwd_kernel_intra_sub_inter",
+    "chunk_kda_scaled_dot_kkt_fwd_kernel_intra_sub_intra",
+    "merge_16x16_to_64x64_inverse_kernel",
+    "recompute_w_u_fwd_kernel",
+    "chunk_gated_delta_rule_fwd_kernel_h_blockdim64",
+    "chunk_gla_fwd_kernel_o",
+    "kda_gate_fwd_kernel",
+}
+KERNELS = TUNED | {
+    "_causal_conv1d_fwd_kernel",
+    "_causal_conv1d_update_kernel",
+    "l2norm_fwd_kernel2",
+    "fused_recurrent_gated_delta_rule_fwd_kernel",
+    "layer_norm_gated_fwd_kernel",
+}
+
+_START = """
+import json, logging, sys
+logging.disable(logging.INFO)
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
+stub.activate(get_target(sys.argv[1]))
+from gdn_aot.catalogue.models import all_models, find_model
+from gdn_aot.catalogue.providers import Limits
+from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.vllm import workloads as provider
+from gdn_aot.providers.vllm import cache as vllm_cache, layer as vllm_layer, kda as vllm_kda, steps as vllm_steps
+kimi = find_model("kimi-linear-48b-a3b")
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def built(home: Path) -> Artifact:
+    gdn_aot("build", "--provider", "vllm", "--arch", "sm_90", "--model", MODEL, "--tp", TP, "-o", home, home=home)
+    (path,) = home.glob("*-sm_90.tar.zst")
+    return open_artifact(path)
+
+
+def test_pages_hold_what_the_layer_says_in_blocks_of_its_attention(tmp_path: Path) -> None:
+    """The latent of a token has 576 bf16 numbers for all heads, and the state is float32 whatever is asked for."""
+    code = """
+import torch
+found = {}
+for tp in (1, 2, 4, 8, 16, 32):
+    shape = kimi.shape(tp)
+    for one in vllm_cache.deployments(shape):
+        sizes = [torch.Size(size).numel() for size in vllm_cache.state_shapes(shape, one)]
+        dtypes = vllm_cache.state_dtypes(shape, one)
+        least = sum(size * dtype.itemsize for size, dtype in zip(sizes, dtypes))
+        row = [one.aligned, vllm_cache.page_size(shape, one), least, [str(dtype) for dtype in dtypes], one.drafts]
+        found.setdefault(tp, []).append(row)
+shape = kimi.shape(1)
+step = vllm_steps.Step(groups=(vllm_steps.Group(2, 0, 1),), deployment=vllm_cache.deployments(shape)[0])
+views = vllm_layer.states(shape, step, vllm_kda.inputs(shape, step, EMPTY))
+print(json.dumps({"pages": found, "shapes": [list(view.shape) for view in views],
+    "strides": [view.stride(0) * view.element_size() for view in views]}))
+"""
+    got = python(_START + code, "sm_90", home=tmp_path)
+    assert got["shapes"] == [[3, 3, 3 * 4096], [3, 32, 128, 128]]
+    assert got["strides"] == [2174976] * 2
+    for tp, rows in got["pages"].items():
+        heads = 32 // int(tp)
+        assert rows[0][0] == 16
+        assert len({page for _, page, *_ in rows}) == len(rows)
+        for block, page, least, dtypes, drafts in rows:
+            assert least == heads * (3 * 3 * 128 * 2 + 128 * 128 * 4)
+            assert page % (block * 576 * 2) == 0
+            assert least <= page < least + block * 576 * 2
+            assert (dtypes, drafts) == (["torch.bfloat16", "torch.float32"], 0)
+    assert [row[0] for row in got["pages"]["1"]] == [16, 64]
+    assert [row[0] for row in got["pages"]["2"]] == [16, 32, 128]
+
+
+def test_models_whose_layers_other_releases_have_are_refused_with_the_reason(home: Path, tmp_path: Path) -> None:
+    code = """
+print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_models() if model.family == "kda"}))
+"""
+    got = python(_START + code, "sm_90", home=tmp_path)
+    assert got.pop("kimi-linear") == ""
+    assert set(got) >= {"kimi-k3", "bailing-v3", "glm5-next"}
+    for reason in got.values():
+        assert reason.startswith("vLLM has a layer for it from 0.")
+    command = ("build", "--provider", "vllm", "--arch", "sm_90", "--model", "kimi-k3", "-o", tmp_path)
+    done = gdn_aot(*command, home=home, code=None)
+    assert done.code != 0
+    assert "from 0.27 on" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_kernels_of_a_build(built: Artifact) -> None:
+    manifest = built.manifest
+    assert {kernel.qualname for kernel in manifest.kernels} == KERNELS
+    assert {kernel.qualname for kernel in manifest.kernels if kernel.choices} == TUNED
+    assert [gap.kernel for gap in manifest.not_covered if gap.kernel != "workload:speculative"] == []
+    assert [file.name.removesuffix(".json").rpartition("-")[2] for file in manifest.placed] == ["KimiLinearForCausalLM"]
+
+
+def test_neither_pages_nor_requests_are_counted_in_binaries(built: Artifact) -> None:
+    kernels = {kernel.qualname: kernel for kernel in built.manifest.kernels}
+    for name in ("_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel"):
+        assert ("num_cache_lines", LINES) in {(one.argument, one.value) for one in kernels[name].relaxations}
+    recurrent = kernels["fused_recurrent_gated_delta_rule_fwd_kernel"]
+    assert len(recurrent.binaries) == 2, "one for each size of a page"
+
+
+def test_random_steps_find_everything(built: Artifact, home: Path) -> None:
+    done = gdn_aot("coverage", built.path, "--model", MODEL, "--tp", TP, "--calls", 300, "--json", home=home)
+    assert done.json["misses"] == []
+    assert done.json["hits"] == done.json["launches"] > 1000
+
+
+def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
+    """Nor from where tensors are made by default; and what warms a process up launches every kernel of the layer."""
+    code = """
+import torch
+from gdn_aot import triton_internals
+from gdn_aot.triton_internals import interception
+
+def keys(run):
+    found = []
+    def tuned(tuner, args, kwargs):
+        return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
+    def launched(jit, args, kwargs):
+        found.append([triton_internals.kernel_name(jit), triton_internals.Launch(jit, args, kwargs).key])
+    with interception.intercept(tuned, launched):
+        run()
+    return found
+
+result = {"launches": 0, "kernels": [], "other": [], "warm": []}
+for tp in (1, 32):
+    shape = kimi.shape(tp)
+    for kind in ("prefill", "decode", "mixed"):
+        workload = provider.WORKLOADS[kind]()
+        for call in workload.cases(shape, Limits()):
+            without = keys(lambda: workload.run(shape, call))
+            step = vllm_steps.Step.of(call)
+            inputs = workload.inputs(shape, call, EMPTY)
+            real = keys(lambda: vllm_kda.apply(shape, step, inputs))
+            with torch.device("meta"):
+                elsewhere = keys(lambda: vllm_kda.apply(shape, step, inputs))
+            result["launches"] += len(real)
+            result["kernels"] = sorted({*result["kernels"], *(kernel.rpartition(":")[2] for kernel, _ in real)})
+            if not real == without == elsewhere:
+                result["other"].append(str(call))
+        for call in workload.warm(shape, 300):
+            launched = keys(lambda: workload.run(shape, call))
+            result["warm"] = sorted({*result["warm"], *(kernel.rpartition(":")[2] for kernel, _ in launched)})
+print(json.dumps(result))
+"""
+    got = python(_START + code, "sm_90", home=tmp_path)
+    assert got["other"] == []
+    assert got["launches"] > 500
+    assert set(got["warm"]) == set(got["kernels"]) == KERNELS - {"layer_norm_gated_fwd_kernel"}
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_100", "sm_120"])
+def test_the_layer_runs_for_other_targets(target: str, tmp_path: Path) -> None:
+    code = """
+from gdn_aot.tracing.recorder import TraceRecorder
+from gdn_aot.tracing.records import Trace
+shape = kimi.shape(1, "fp16" if sys.argv[1] == "sm_75" else "bf16")
+trace = Trace(provider_version="", triton_version="", ptxas_version="")
+recorder = TraceRecorder(trace)
+for name, make in provider.WORKLOADS.items():
+    workload = make()
+    for call in workload.cases(shape, Limits(max_tokens=4096, max_batch=4)) if workload.applies(shape) else ():
+        recorder.record(lambda: workload.run(shape, call), (0, 0))
+print(json.dumps(sorted({kernel.qualname for kernel in trace.kernels})))
+"""
+    assert set(python(_START + code, target, home=tmp_path)) == KERNELS
+
+
+def test_every_kernel_with_candidates_is_tuned(tmp_path: Path) -> None:
+    """At the lengths of a record, that of the decode steps' gate included; and no drafts are."""
+    code = """
+found = {}
+for kind in ("prefill", "decode", "mixed", "speculative", "gated-norm"):
+    workload = provider.WORKLOADS[kind]()
+    for tokens in (64, 512, 4096):
+        calls = list(workload.tune(kimi.shape(4), tokens, Limits(max_tokens=8192)))
+        found[f"{kind} {tokens}"] = [vllm_steps.Step.of(call).tokens for call in calls]
+print(json.dumps({name: counts for name, counts in found.items() if counts}))
+"""
+    got = python(_START + code, "sm_90", home=tmp_path)
+    assert got == {
+        **{f"prefill {tokens}": [tokens, tokens] for tokens in (64, 512, 4096)},
+        **{f"decode {tokens}": [min(tokens, 256)] for tokens in (64, 512, 4096)},
+    }
+
+
+@pytest.mark.parametrize("lines", [2, 36310])
+def test_a_process_is_served_whatever_the_number_of_cache_lines(built: Artifact, tmp_path: Path, lines: int) -> None:
+    code = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import launching, gdn_aot
+gdn_aot.install(sys.argv[1], strict=True)
+launching.start()
+counter = launching.Counter()
+import json, torch, logging
+logging.disable(logging.INFO)
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.providers.vllm import workloads as provider
+from gdn_aot.providers.vllm import cache as vllm_cache, kda as vllm_kda, steps as vllm_steps
+from gdn_aot.providers.draw import EMPTY
+shape = find_model("kimi-linear-48b-a3b").shape(8)
+for deployment in vllm_cache.deployments(shape):
+    for groups in ((vllm_steps.Group(1, 0, 40),), (vllm_steps.Group(1, 50, 1),)):
+        step = vllm_steps.Step(groups=groups, deployment=deployment)
+        tensors = vllm_kda.inputs(shape, step, EMPTY)
+        tensors["cache"] = torch.empty(int(sys.argv[3]), tensors["cache"].shape[1], dtype=torch.int8)
+        vllm_kda.apply(shape, step, tensors)
+report = gdn_aot.report().to_dict()
+print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"]}))
+"""
+    extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    got = python(code, built.path, SUPPORT, lines, home=tmp_path / "home", extra=extra)
+    assert got == {"compiled": [], "benchmarked": 0, "misses": []}
+
+
+def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
+    """In Triton's interpreter, which runs every kernel of the layer: prompts, with and without states, and decode."""
+    program = Path(__file__).with_name("vllm_kda_interpreted.py").read_text()
+    interpreted = {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
+    got = python(program, SUPPORT, home=tmp_path, extra=interpreted)
+    assert [row["kind"] for row in got] == ["decode", "decode", "prefill", "prefill", "mixed", "gated-norm"]
+    for row in got:
+        assert row["wrong"] is None, row
+        if row["kind"] == "gated-norm":
+            assert "out" in row["with another out"], "a wrong output is noticed"
+        else:
+            assert row["compared"] >= 3
+            assert "state" in row["with another state"], "a wrong state is noticed"
