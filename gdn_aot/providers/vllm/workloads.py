@@ -127,10 +127,10 @@ class Steps(Workload):
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
         """Yield prompts of ``tokens`` tokens, one and two, with every dtype of the state. Nothing else is autotuned.
 
-        Of Kimi Delta Attention, the gate of a decode step is: its batch is ``tokens``, or the largest one.
+        Of Kimi Delta Attention, the gate of a decode step is: its batch is ``tokens``, or the largest that is near.
         """
-        if self.name == "decode" and shape.family == KDA:
-            batch = min(tokens, limits.max_tokens, vllm_steps.DECODE_BATCH)
+        batch = min(tokens, limits.max_tokens, vllm_steps.DECODE_BATCH)
+        if self.name == "decode" and shape.family == KDA and tokens < 4 * batch:
             yield Step(groups=(Group(batch, 100, 1),), deployment=vllm_cache.deployments(shape)[0]).call(self.name)
         if self.name != "prefill" or not 1 < tokens <= limits.max_tokens:
             return
