@@ -1,14 +1,25 @@
-"""What is declared of vLLM's kernels holds on the device."""
+"""What is declared of vLLM's kernels holds on the device; its layers, served by an artifact, give what float64 does."""
 
 import importlib.metadata
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cache_lines
 import pytest
 from gpu.conftest import Record
+from helpers import ROOT, environment
+
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.catalogue.models import KDA
 
 pytestmark = pytest.mark.gpu
+
+STEPS = 200
+COMMAND = "gdn-aot build --provider vllm --arch ARCH --model kimi-linear-48b-a3b --tp 1,2,4,8 -o DIR"
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed here")
@@ -17,3 +28,36 @@ def test_convolutions_are_the_same_with_the_number_that_stands_for_all(tmp_path:
     rows = cache_lines.rows_of(tmp_path, "cuda", extra={"TRITON_CACHE_DIR": str(tmp_path / "triton")})
     record(vllm=importlib.metadata.version("vllm"), rows=rows)
     cache_lines.check(rows)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed here")
+def test_200_random_steps_of_each_model_with_kda(tmp_path: Path, record: Record) -> None:
+    """Strict: with an empty Triton cache, nothing is compiled and nothing benchmarked."""
+    artifact = os.environ.get("GDN_AOT_TEST_VLLM_ARTIFACT")
+    if not artifact:
+        pytest.skip(f"GDN_AOT_TEST_VLLM_ARTIFACT is not set; make the file with: {COMMAND}")
+    manifest = open_artifact(artifact).manifest
+    sizes: dict[str, list[int]] = {}
+    for row in manifest.models:
+        if row.family == KDA:
+            sizes.setdefault(row.name, []).append(row.tp)
+    assert sizes, f"{artifact} has no model with KDA; make it with: {COMMAND}"
+    variables = environment(tmp_path / "home", {"TRITON_CACHE_DIR": str(tmp_path / "triton")})
+    places = [str(ROOT / "tests"), *variables["PYTHONPATH"].split(os.pathsep)]
+    variables["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, places))
+    for model, tps in sizes.items():
+        asked = {"artifact": str(Path(artifact).resolve()), "model": model, "tp": tps, "count": STEPS, "seed": 20261201}
+        asked |= {"workloads": manifest.workloads, "max_tokens": min(16384, manifest.max_tokens)}
+        command = [sys.executable, "-m", "gpu.programs.vllm_traffic", json.dumps(asked)]
+        done = subprocess.run(
+            command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=550
+        )
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+        answer = json.loads(done.stdout.splitlines()[-1])
+        record(vllm=importlib.metadata.version("vllm"), **{model: answer})
+        assert answer["wrong"] == []
+        assert answer["checked"] == STEPS
+        assert answer["watch"]["compiled"] == []
+        assert answer["watch"]["benchmarked"] == 0
+        assert answer["watch"]["warnings"] == []
+        assert answer["report"]["misses"] == []
