@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdn_aot.catalogue.models import all_models
+from gdn_aot.catalogue.models import GDN, all_models
 from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.choosing.transfer import Transfer
 from gdn_aot.records import tuning
@@ -177,9 +177,9 @@ def _unlike_a_prompt(choice: MeasuredChoice) -> tuple[bool, int, int, str]:
 
 
 def models() -> dict[tuple[int, int, int, int], list[str]]:
-    """Return the models of the catalogue at tensor-parallel size 1, by what their kernels see."""
+    """Return the models of the catalogue with Gated Delta Net at tensor-parallel size 1, by what their kernels see."""
     found: dict[tuple[int, int, int, int], list[str]] = {}
-    for model in all_models():
+    for model in (model for model in all_models() if model.family == GDN):
         found.setdefault((model.heads, model.v_heads, model.k_dim, model.v_dim), []).append(model.name)
     return found
 

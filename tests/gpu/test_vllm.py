@@ -33,9 +33,9 @@ def test_convolutions_are_the_same_with_the_number_that_stands_for_all(tmp_path:
 @pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed here")
 def test_200_random_steps_of_each_model_with_kda(tmp_path: Path, record: Record) -> None:
     """Strict: with an empty Triton cache, nothing is compiled and nothing benchmarked."""
-    artifact = os.environ.get("GDN_AOT_TEST_VLLM_ARTIFACT")
+    artifact = os.environ.get("GDN_AOT_TEST_ARTIFACT_VLLM")
     if not artifact:
-        pytest.skip(f"GDN_AOT_TEST_VLLM_ARTIFACT is not set; make the file with: {COMMAND}")
+        pytest.skip(f"GDN_AOT_TEST_ARTIFACT_VLLM is not set; make the file with: {COMMAND}")
     manifest = open_artifact(artifact).manifest
     sizes: dict[str, list[int]] = {}
     for row in manifest.models:
