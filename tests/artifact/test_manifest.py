@@ -5,7 +5,7 @@ from typing import Any
 import factory
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from factory import dump, plain
+from factory import dump, plain, problems_of
 from hypothesis import given, settings
 from msgspec.structs import replace
 from strategies import manifests
@@ -18,13 +18,6 @@ from gdn_aot.launches import Relaxed
 # Places in a row of ``binaries``.
 KEY, METADATA, MODELS, WORKLOADS, BLOB = 0, 5, 7, 8, 9
 EVERY_BINARY = ("0].binaries[0", "0].binaries[1", "1].binaries[0")
-
-
-def problems_of(value: Any) -> dict[str, str]:
-    data = value if isinstance(value, bytes) else dump(value)
-    with pytest.raises(VerificationError) as caught:
-        load_manifest(data)
-    return {problem.where: problem.what for problem in caught.value.problems}
 
 
 def test_json_form() -> None:

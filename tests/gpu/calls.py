@@ -34,6 +34,11 @@ def finish(main: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     sys.stdout.flush()
 
 
+def is_fatal(error: Exception) -> bool:
+    """Say whether nothing works on the device after this error."""
+    return "CUDA error" in str(error) or "illegal memory" in str(error)
+
+
 class Watch:
     """Notes what must not happen: compiles (from Triton's disk cache too), benchmarks and warnings of the loader.
 

@@ -8,7 +8,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from helpers import SUPPORT, gdn_aot, python
+from helpers import SUPPORT, WITH_SUPPORT, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -44,33 +44,25 @@ STATES = {
     "track_mamba_states_all_layers_kernel",
 }
 
-_START = """
+_START = (
+    WITH_SUPPORT
+    + """
 import json, logging, sys
 logging.disable(logging.WARNING)
 from gdn_aot.tracing import stub
 from gdn_aot.catalogue.targets import get_target
 stub.activate(get_target("sm_90"))
-from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.sglang import workloads as provider
 from gdn_aot.providers.sglang import layer as sglang_layer, steps as sglang_steps
 from gdn_aot.providers.sglang.steps import Deployment, Group, Step
-from gdn_aot.triton_internals import interception
-
-def keys(run):
-    found = []
-    def tuned(tuner, args, kwargs):
-        return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
-    def launched(jit, args, kwargs):
-        found.append([triton_internals.kernel_name(jit), triton_internals.Launch(jit, args, kwargs).key])
-    with interception.intercept(tuned, launched):
-        run()
-    return found
+from launch_keys import keys
 
 PLAIN = Deployment(state="float32", drafts=0)
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from helpers import SUPPORT, expect_error, gdn_aot, python
+from helpers import SUPPORT, WITH_SUPPORT, expect_error, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -55,7 +55,9 @@ BLOCKS_UP_TO = (0, 19)
 """Where block sizes of ``chunk_fwd_kernel_o`` follow the number of tokens; later they are 64."""
 RELAXED_UP_TO = (0, 26)
 
-_START = """
+_START = (
+    WITH_SUPPORT
+    + """
 import json, logging, sys
 logging.disable(logging.INFO)
 from gdn_aot.tracing import stub
@@ -65,6 +67,7 @@ from gdn_aot.catalogue.models import all_models, find_model
 from gdn_aot.providers.vllm import workloads as provider
 from gdn_aot.providers.vllm import cache as vllm_cache, layer as vllm_layer, steps as vllm_steps
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -180,21 +183,10 @@ def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
     """
     code = """
 import torch
-from gdn_aot import triton_internals
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.providers.contentless import Contentless
 from gdn_aot.providers.draw import EMPTY
-from gdn_aot.triton_internals import interception
-
-def keys(run):
-    found = []
-    def tuned(tuner, args, kwargs):
-        return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
-    def launched(jit, args, kwargs):
-        found.append([triton_internals.kernel_name(jit), triton_internals.Launch(jit, args, kwargs).key])
-    with interception.intercept(tuned, launched):
-        run()
-    return found
+from launch_keys import keys
 
 result = {"launches": 0, "kernels": [], "other": [], "warm": []}
 for name, tp in (("qwen3-next-80b-a3b", 1), ("qwen3.5-9b", 2)):

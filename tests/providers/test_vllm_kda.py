@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from helpers import SUPPORT, gdn_aot, python
+from helpers import SUPPORT, WITH_SUPPORT, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.providers.vllm.relaxations import LINES
@@ -37,7 +37,9 @@ KERNELS = TUNED | {
     "layer_norm_gated_fwd_kernel",
 }
 
-_START = """
+_START = (
+    WITH_SUPPORT
+    + """
 import json, logging, sys
 logging.disable(logging.INFO)
 from gdn_aot.tracing import stub
@@ -50,6 +52,7 @@ from gdn_aot.providers.vllm import workloads as provider
 from gdn_aot.providers.vllm import cache as vllm_cache, layer as vllm_layer, kda as vllm_kda, steps as vllm_steps
 kimi = find_model("kimi-linear-48b-a3b")
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +144,7 @@ def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
     """Nor from where tensors are made by default; and what warms a process up launches every kernel of the layer."""
     code = """
 import torch
-from gdn_aot import triton_internals
-from gdn_aot.triton_internals import interception
-
-def keys(run):
-    found = []
-    def tuned(tuner, args, kwargs):
-        return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
-    def launched(jit, args, kwargs):
-        found.append([triton_internals.kernel_name(jit), triton_internals.Launch(jit, args, kwargs).key])
-    with interception.intercept(tuned, launched):
-        run()
-    return found
+from launch_keys import keys
 
 result = {"launches": 0, "kernels": [], "other": [], "warm": []}
 for tp in (1, 32):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import zstandard
 from cubins import make_cubin
 from msgspec.structs import asdict, replace
@@ -15,8 +16,9 @@ from gdn_aot.artifact import names, tar
 from gdn_aot.artifact.archive import write_artifact
 from gdn_aot.artifact.cached import PIECE
 from gdn_aot.artifact.container import compressor
-from gdn_aot.artifact.manifest_json import to_json
+from gdn_aot.artifact.manifest_json import load_manifest, to_json
 from gdn_aot.artifact.trailer import trailer
+from gdn_aot.errors import VerificationError
 from gdn_aot.launches import (
     Config,
     Dependency,
@@ -281,3 +283,11 @@ def plain() -> Any:
 def dump(value: object) -> bytes:
     """Return a JSON value as a manifest is written."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def problems_of(value: Any) -> dict[str, str]:
+    """Return what is wrong with a manifest that is refused, by where."""
+    data = value if isinstance(value, bytes) else dump(value)
+    with pytest.raises(VerificationError) as caught:
+        load_manifest(data)
+    return {problem.where: problem.what for problem in caught.value.problems}

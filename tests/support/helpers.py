@@ -14,6 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = Path(__file__).parent
+WITH_SUPPORT = f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"
+"""What code for `python` begins with to import modules that lie here."""
 ABSENT = SUPPORT / "absent"
 """On the path of a Python that has SGLang: what it imports and need not be there."""
 TIMEOUT = 1500.0

@@ -88,8 +88,8 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
             except Exception as error:  # noqa: BLE001 - the next step may be fine, and one run should tell all
                 compared.wrong.append(f"{workload.name} of {shape.name}: {type(error).__name__}: {error}"[:2000])
                 compared.bits.append({})
-                if "CUDA error" in str(error) or "illegal memory" in str(error):
-                    break  # nothing works after this
+                if calls.is_fatal(error):
+                    break
             if torch.cuda.memory_reserved() > _RESERVED:
                 torch.cuda.empty_cache()
     calls.synchronize()

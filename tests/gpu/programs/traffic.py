@@ -82,8 +82,8 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
                 checker.make(workload, shape, call, number)
             except Exception as error:  # noqa: BLE001 - the next call may be fine, and one run should tell all
                 checker.wrong.append(f"{call} tp {shape.tp}: {type(error).__name__}: {error}")
-                if "CUDA error" in str(error) or "illegal memory" in str(error):
-                    break  # nothing works after this
+                if calls.is_fatal(error):
+                    break
             made[f"{workload.name} tp {shape.tp}"] = made.get(f"{workload.name} tp {shape.tp}", 0) + 1
         calls.synchronize()
     return {
