@@ -3,7 +3,8 @@
     python benchmarks/cold_start.py --artifact FILE [--provider fla] [--repeat 5] [--cases a,b,...] [--out JSON]
 
 States, each measured with a dense prefill of 4096 tokens and, in other processes, with three packed prompts (varlen) of
-the same 4096 tokens, in the shape of Qwen3.5-9B, called as transformers calls it:
+the same 4096 tokens, in the shape of Qwen3.5-9B, called as transformers calls it; with ``--model kimi-linear-48b-a3b``
+``chunk_kda`` in the shape of that model:
 
 (a) empty Triton cache. One process makes both calls; the second is shown with a ``+``;
 (b) Triton cache as the process of (a) left it, FLA's autotuning results included;
@@ -46,17 +47,19 @@ from typing import Any
 
 import harness
 
-NAMES = {"fla": "cold_start.json", "sglang": "cold_start_sglang.json"}
-"""Provider -> where its results are."""
+NAMES = {"fla": "cold_start.json", "kda": "cold_start_kda.json", "sglang": "cold_start_sglang.json"}
+"""What is called -> where its results are."""
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     from cold_start import plan
 
+    from gdn_aot.catalogue.models import KDA, find_model
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--artifact", required=True, help="the .tar.zst of this card, with the model")
-    parser.add_argument("--model", default="qwen3.5-9b", help="what to preload")
+    parser.add_argument("--model", default="qwen3.5-9b", help="what to preload; with KDA, chunk_kda is called")
     parser.add_argument("--repeat", type=int, default=5, help="rounds over the states that start warm")
     parser.add_argument("--steady-calls", type=int, default=plan.STEADY, help="calls after the first two")
     parser.add_argument("--provider", default="fla", choices=("fla", "sglang"))
@@ -67,7 +70,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="default: benchmarks/results, with --dry a temporary file")
     parser.add_argument("--dry", action="store_true", help="without a GPU; the figures mean nothing")
     options = parser.parse_args()
-    options.out = harness.place(NAMES[options.provider], options.out, dry=options.dry)
+    options.called = "kda" if find_model(options.model).family == KDA else options.provider
+    options.out = harness.place(NAMES[options.called], options.out, dry=options.dry)
     has = [case for case in plan.CASES if options.provider == "fla" or case not in plan.OF_FLA]
     options.cases = options.cases.split(",") if options.cases else has
     options.calls = options.calls.split(",")

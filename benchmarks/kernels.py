@@ -1,4 +1,4 @@
-"""Device time of the GDN prefill kernels: FLA's choices, gdn-aot's, the best there are, and the memory floor.
+"""Device time of the kernels of a prefill, GDN or KDA: FLA's choices, gdn-aot's, the best there are, the memory floor.
 
     python benchmarks/kernels.py --prepare --cache-dir DIR    # without a GPU: compiles, for hours on 2 cores
     python benchmarks/kernels.py --cache-dir DIR [--record RECORD] [--out JSON]    # on the GPU
@@ -44,6 +44,8 @@ from kernels import compare, process, report
 
 from gdn_aot.catalogue.models import ModelShape, select_shapes
 from gdn_aot.catalogue.providers import get_provider
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.choosing.transfer import Transfer
 from gdn_aot.launches import config_from_json
 from gdn_aot.machine import card, installed
 from gdn_aot.records import tuning
@@ -67,7 +69,7 @@ def parse() -> argparse.Namespace:
         return tuple(sorted({int(part) for part in text.split(",")}))
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--record", type=Path, help="tuning record; of this card and provider version by default")
+    parser.add_argument("--record", type=Path, help="tuning record; by default those of artifacts/tuning")
     parser.add_argument("--shapes", default=SHAPES, help="model:tp,...; default " + SHAPES)
     parser.add_argument("--tokens", type=counts, default=(64, 512, 2048, 8192, 32768))
     parser.add_argument("--search", choices=["provider", "wide"], default="wide")
@@ -92,7 +94,8 @@ def shapes(options: argparse.Namespace) -> list[ModelShape]:
 
 def words(shape: ModelShape, options: argparse.Namespace) -> tuple[object, ...]:
     """Return the options that building and tuning a shape have in common."""
-    chosen = ("--model", shape.name, "--tp", shape.tp, "--workload", process.WORKLOAD, "--max-batch", 1)
+    workload = process.WORKLOADS[shape.family]
+    chosen = ("--model", shape.name, "--tp", shape.tp, "--workload", workload, "--max-batch", 1)
     return ("--provider", process.PROVIDER, *chosen, "--jobs", options.jobs, "--cache-dir", options.cache_dir)
 
 
@@ -142,7 +145,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure shape after shape; results are written after each."""
     target = options.arch if options.dry else card.probe().target.name
     copied = {"bytes_per_second": 2.5e12} if options.dry else answer("copy", {})
-    shipped, where = committed(options, target)
+    records = committed(options, target)
+    shipped: tuning.TuningTable = {}
+    for record in reversed(records):
+        shipped |= tuning.table(record)
+    where = "; ".join(f"{one.tool}, {tuning.origin(one)}" for one in records)
     document: dict[str, Any] = {
         "machine": machine("torch", "triton", "fla-core"),
         "method": {**METHOD, "search": options.search, "record": where},
@@ -154,13 +161,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for number, shape in enumerate(shapes(options)):
         name, spec = f"{shape.name} tp {shape.tp}", {"shape": asdict(shape), "target": target, "dry": options.dry}
         tuned = {} if options.dry else tune(shape, options)
-        times = shipped if options.dry else tuning.load(Path(tuned["record"]))
+        times = records[0] if options.dry else tuning.load(Path(tuned["record"]))
         launches = answer("launches", {**spec, "tokens": options.tokens})
         asked = [count for count in options.tokens if count != DUMMY and (number == 0 or count in FEW)]
         runs = picks(build(shape, options, target), {**spec, "tokens": [DUMMY] * DUMMIES + asked})
         found = [run.pop("picks") for run in runs]
         at = dict(zip([DUMMY, *asked], [found[0], *found[DUMMIES:]], strict=True))
-        lookup = report.Lookup(times, tuning.table(shipped), found[:DUMMIES], copied["bytes_per_second"])
+        lookup = report.Lookup(times, shipped, found[:DUMMIES], copied["bytes_per_second"])
         rows = {tokens: lookup.at(of, int(tokens), at.get(int(tokens), {})) for tokens, of in launches.items()}
         document["shapes"][name] = {"tokens": rows}
         told = {key: value for key, value in tuned.items() if key != "record"}  # a path of the machine
@@ -171,14 +178,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return document
 
 
-def committed(options: argparse.Namespace, target: str) -> tuple[tuning.TuningRecord, str]:
-    """Return the record with gdn-aot's choices, and what it is."""
+def committed(options: argparse.Namespace, target: str) -> list[tuning.TuningRecord]:
+    """Return the records with gdn-aot's choices, the one that a build asks first first."""
     distribution, version = get_provider(process.PROVIDER).distribution, installed.require(process.PROVIDER)
-    path = options.record or tuning.record_path(ROOT / "artifacts" / "tuning", target, distribution, version)
-    found = tuning.load(path, target=target, distribution=distribution, version=version)
-    if found is None:
-        sys.exit(f"there is no record {path}")
-    return found, f"{path.name}, {found.tool}, {tuning.origin(found)}"
+    if options.record:
+        given = tuning.load(options.record, target=target, distribution=distribution, version=version)
+        found = [given] if given else []
+    else:
+        found = Transfer(ROOT / "artifacts" / "tuning", get_target(target), distribution, version).own()
+    if not found:
+        sys.exit(f"there is no record of {target}")
+    return found
 
 
 def main() -> None:

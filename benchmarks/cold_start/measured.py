@@ -30,7 +30,7 @@ _RESTED = 5
 
 
 class Provider(Protocol):
-    """What of a provider is called: `cold_start.fla` or `cold_start.sglang`."""
+    """What of a provider is called: `cold_start.fla`, `cold_start.kda` or `cold_start.sglang`."""
 
     def load(self) -> None:
         """Import what the calls need."""
@@ -52,8 +52,8 @@ class Provider(Protocol):
 
 
 def provider(spec: dict[str, Any]) -> Provider:
-    """Return the provider that a process is told to call."""
-    found: Any = importlib.import_module(f"cold_start.{spec['provider']}")
+    """Return what a process is told to call."""
+    found: Any = importlib.import_module(f"cold_start.{spec['called']}")
     return found  # type: ignore[no-any-return]
 
 

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from counting import Counters
 
+from gdn_aot.catalogue.models import GDN, KDA
+
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
     from gdn_aot.providers.workload import Call, Workload
 
 PROVIDER = "fla"
-WORKLOAD = "transformers-prefill"
-KERNELS = 7
-"""Autotuned launches of the call: six kernels, that of the norm for queries and for keys."""
+WORKLOADS = {GDN: "transformers-prefill", KDA: "transformers-kda-prefill"}
+"""Of each family, what has the call."""
+KERNELS = {GDN: 7, KDA: 8}
+"""Autotuned launches of the call: six or seven kernels, that of the norm for queries and for keys."""
 _WANTED = {"batch": 1, "packed": None, "h0": False, "ht": True, "l2norm": True}
 _COPIED = 2 << 30
 """Bytes of the copy that the bandwidth is taken from."""
@@ -28,8 +31,9 @@ def _load(spec: dict[str, Any]) -> tuple[Workload, ModelShape, Limits]:
     from gdn_aot.catalogue.providers import Limits
     from gdn_aot.providers import load
 
-    workload = load(PROVIDER).WORKLOADS[WORKLOAD]()
-    return workload, ModelShape(**spec["shape"]), Limits(max_tokens=max(spec["tokens"]), max_batch=1)
+    shape = ModelShape(**spec["shape"])
+    workload = load(PROVIDER).WORKLOADS[WORKLOADS[shape.family]]()
+    return workload, shape, Limits(max_tokens=max(spec["tokens"]), max_batch=1)
 
 
 def _find(workload: Workload, shape: ModelShape, tokens: int, limits: Limits) -> Call:
@@ -54,8 +58,8 @@ def launches(spec: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for tokens in spec["tokens"]:
         found[tokens] = _launches(workload, shape, _find(workload, shape, tokens, limits))
-        if len(found[tokens]) != KERNELS:
-            raise LookupError(f"{tokens} tokens launch {len(found[tokens])} autotuned kernels, not {KERNELS}")
+        if len(found[tokens]) != (count := KERNELS[shape.family]):
+            raise LookupError(f"{tokens} tokens launch {len(found[tokens])} autotuned kernels, not {count}")
     return {"answer": found}
 
 

@@ -315,15 +315,16 @@ def described(record: TuningRecord, own: str) -> dict[str, Any]:
 
 def read(root: Path) -> dict[str, list[TuningRecord]]:
     """Return the records below a root, by provenance, in the order of targets."""
-    places = {"measured": root, "proxy": root / "proxy"}
+    places = {"measured": (root, root / tuning.SECOND), "proxy": (root / tuning.PROXY,)}
     return {
         own: [
             record
             for target in all_targets()
+            for place in roots
             for path in sorted((place / target.name).glob("*.json"))
             if (record := tuning.load(path, target=target.name)) is not None
         ]
-        for own, place in places.items()
+        for own, roots in places.items()
     }
 
 

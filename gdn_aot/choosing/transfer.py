@@ -141,7 +141,7 @@ class Transfer:
         self._read: dict[Path, _Source | None] = {}
 
     def own(self) -> list[TuningRecord]:
-        """Return the records of the target itself, that of its own card first.
+        """Return the records of the target itself, those of its own cards first.
 
         Raises:
             UsageError: One is refused.
@@ -195,8 +195,8 @@ class Transfer:
         )
 
     def _sources(self, names: Sequence[str], versions: Sequence[str]) -> Iterator[_Source]:
-        """Yield the records of these targets, read when first asked for; of one target that of its own card first."""
-        roots = (self._root, self._root / records.PROXY) if self._root else ()
+        """Yield the records of these targets, read when first asked for; of one target those of its own cards first."""
+        roots = (self._root, self._root / records.SECOND, self._root / records.PROXY) if self._root else ()
         for name, root, version in product(names, roots, versions):
             path = records.record_path(root, name, self._distribution, version)
             if path not in self._read:

@@ -243,6 +243,8 @@ def _twice(where: str, values: Sequence[Hashable]) -> Iterator[Problem]:
 
 PROXY = "proxy"
 """The folder, below that of records, which has those of cards that stood in."""
+SECOND = "second"
+"""The folder which has those of a second GPU of a target, for keys that the first one's record lacks."""
 FORM = RecordForm(
     TuningRecord,
     "tuning record",
@@ -289,7 +291,7 @@ def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
         if before != now:
             raise UsageError(
                 f"these measurements do not belong into the tuning record: its {name} is {before}, this is {now}",
-                hint="write to another directory with -o, or remove the record and tune everything again",
+                hint=f"-o artifacts/tuning/{SECOND} keeps them beside it; or remove it, and tune anew",
             )
     kernels = {kernel.kernel: kernel for kernel in old.kernels}
     for kernel in new.kernels:

@@ -11,7 +11,7 @@ from gdn_aot.catalogue.targets import all_targets, get_target
 from gdn_aot.choosing.transfer import Transfer, nearness, origin, ranked
 from gdn_aot.errors import UsageError
 from gdn_aot.records import tuning as r
-from gdn_aot.records.files import RecordedProvider
+from gdn_aot.records.files import RecordedDevice, RecordedProvider
 
 A, B, C, D = config(16), config(32), config(64), config(128)
 GOAL = r.Objective(weights={64: 0.1, 2048: 0.9}, bound=1.1)
@@ -170,6 +170,24 @@ def test_what_another_card_did_by_proxy_is_asked_after_the_targets_own(tmp_path:
     lacking = record(kernel([A, B], choice(times(64, 1.0, 2.0), key=(32, *KEY[1:]))), target="sm_86")
     records.write(tmp_path, lacking)
     assert first("sm_86") == (B, "proxy", "on"), "the proxy has the very key, the card another"
+
+
+def test_what_a_second_gpu_measured_is_asked_after_the_first_and_before_a_proxy(tmp_path: Path) -> None:
+    """It serves keys that the first lacks, and those alone; notes say which GPU it was."""
+    h200 = RecordedDevice(name="NVIDIA H200", driver="1")
+    missing = (32, *KEY[1:])
+    rows = choice(times(64, 2.0, 1.0), chosen=1), choice(times(64, 2.0, 1.0), key=missing, chosen=1)
+    proxy = record(kernel([A, B], *rows), target="sm_90", proxy=STOOD_IN)
+    records.write(tmp_path / r.PROXY, proxy)
+    records.write(tmp_path / r.SECOND, replace(record(kernel([A, B], *rows), target="sm_90"), device=h200))
+    records.write(tmp_path, record(kernel([A, B], choice(times(64, 1.0, 2.0))), target="sm_90"))
+    transfer = _transfer(tmp_path, "sm_90")
+    found = [transfer.suggest(KERNEL, key, [A, B])[0] for key in (KEY, missing)]
+    assert _configs(found) == [A, B]
+    assert [one.provenance for one in found] == ["measured", "measured"]
+    first = "NVIDIA H100 80GB HBM3"
+    assert [origin(one.note) for one in found] == [f"on {first}, driver 580.159.04", "on NVIDIA H200, driver 1"]
+    assert [one.device.name for one in transfer.own()] == [first, "NVIDIA H200", first]
 
 
 def test_a_key_that_differs_in_one_size_or_type_serves_where_none_is_the_same(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gdn_aot.records import contribution
 from gdn_aot.records import tuning as r
 
 TUNING = ROOT / "artifacts/tuning"
-RECORDS = sorted(TUNING.glob("sm_*/*.json"))
+RECORDS = sorted([*TUNING.glob("sm_*/*.json"), *TUNING.glob(f"{r.SECOND}/sm_*/*.json")])
 PROXIES = sorted((TUNING / r.PROXY).glob("*/*.json"))
 Change = Callable[[Any], object]
 
@@ -35,7 +35,7 @@ def problems(record: r.TuningRecord) -> list[str]:
     return [str(problem) for problem in contribution.problems(record)]
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-2:]))
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:]))
 def test_the_records_of_the_repository(path: Path) -> None:
     """Those that are contributed lie among them; each is also at its place."""
     target, (distribution, _, version) = path.parent.name, path.stem.rpartition("-")
