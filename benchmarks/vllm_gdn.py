@@ -26,8 +26,8 @@ a whole deployment, whose artifact ``--deployment`` is built without a card from
     ``kept/vllm/torch_compile_cache`` of ``--work`` as its ``--compile-cache``. vLLM's key has the user's directory, so
     that this case empties the folders of those before it and uses them.
 
-Before ``capture-graphs`` the deployment's artifact is seeded into its Triton cache, which spares it the autotuning; it
-compiles what the seed lacks.
+Before ``capture`` and ``capture-graphs`` the deployment's artifact is seeded into their caches, which spares them the
+autotuning; they compile what the seed lacks.
 
 Measured are the time to ready, vLLM's GDN warm-up within it, compiles and benchmarks, the memory that vLLM has for the
 KV cache and what is free on the card, the time to the first token at 20, 46, 1000 and 8000 tokens (first and later
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 
 MADE_FOR = ("vllm", "0.24.0", "3.6.0")
 """Distribution, version and Triton of the engine."""
-_MAKERS = ("b", "capture-graphs")
-"""Cases that fill the caches with which others start."""
+_MAKERS = ("b", "capture", "capture-graphs")
+"""Cases that fill caches, with which others may start."""
 _LEAST = 0.6
 """Part of its usual seconds with which a case is begun."""
 _ANSWERED = re.compile(r"answered requests of \d+ tokens before the engine is ready: (.+)")

@@ -76,7 +76,8 @@ _CASES = (
         env={"CUDA_MODULE_LOADING": "EAGER"}, **_CAPTURED,
     ),
     Case(
-        name="capture", says="recorded: warm-up, many lengths and batches", seconds=240, record=True,
+        name="capture", says="recorded in eager mode; its caches had what can be seeded of the deployment's",
+        seconds=60, record=True, caches="recorded", keeps=CACHES, seeded="deployment",
         lengths=(50, 20, 46, 1000, 8000),
     ),
     Case(

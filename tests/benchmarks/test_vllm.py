@@ -173,6 +173,7 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     alone = dry("--engine", tmp_path, "--cases", "warm", "--work", tmp_path, code=2).stderr
     assert "case warm starts with the caches that capture-graphs leaves: run capture-graphs before it" in alone
     assert "case d needs --artifact" in dry("--engine", tmp_path, "--cases", "d", code=2).stderr
+    assert "case capture needs --deployment" in dry("--engine", tmp_path, "--cases", "capture", code=2).stderr
     assert "unknown cases: x" in dry("--engine", tmp_path, "--cases", "a,x", code=2).stderr
 
 
