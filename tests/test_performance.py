@@ -14,7 +14,14 @@ from helpers import ROOT
 
 from gdn_aot.cli.main import COMMANDS
 
-DEPLOYED = ("warm", "f", "f-later", "warm-graphs", "e-graphs-kept", "e-graphs")
+DEPLOYED = {
+    "A whole deployment in vLLM": (
+        "vllm_deployment",
+        ("warm", "f", "f-later", "warm-graphs", "e-graphs-kept", "e-graphs"),
+    ),
+    "With vLLM's compile cache": ("vllm_compile_cache", ("warm-graphs", "e-graphs-packed")),
+}
+"""Section -> its results, and the columns of its table."""
 PAGE = ROOT / "docs/explanation/performance.md"
 RESULT = re.compile(r"\]\(../../((?:benchmarks/results|artifacts)/[\w./-]+)\)")
 
@@ -107,7 +114,6 @@ def in_vllm(text: str) -> None:
 
 
 def deployment(text: str) -> None:
-    cases = [result("vllm_deployment")["summary"][case] for case in DEPLOYED]
     values: list[Callable[[Any], float]] = [
         lambda case: case["ready_seconds"],
         lambda case: case["gdn_compiled"] + case["other_compiled"],
@@ -118,9 +124,11 @@ def deployment(text: str) -> None:
         lambda case: case["kv_blocks"],
         lambda case: case["free_after_mib"],
     ]
-    for row, wanted in zip(rows(text, "A whole deployment in vLLM"), values, strict=True):
-        for cell, case in zip(row[1:], cases, strict=True):
-            compare(cell, [wanted(case)], row)
+    for section, (file, names) in DEPLOYED.items():
+        cases = [result(file)["summary"][name] for name in names]
+        for row, wanted in zip(rows(text, section), values, strict=True):
+            for cell, case in zip(row[1:], cases, strict=True):
+                compare(cell, [wanted(case)], row)
 
 
 def kernels(text: str) -> None:

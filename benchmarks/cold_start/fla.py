@@ -72,8 +72,3 @@ def calling(operator: Callable[..., Any], inputs: dict[str, Any], device: str) -
             return made
 
     return call
-
-
-def constants(_kernel: Any, _specialization: Any) -> dict[str, int | None]:
-    """Return nothing: of the kernels that these calls launch, no constant is relaxed."""
-    return {}

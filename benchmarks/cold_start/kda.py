@@ -10,8 +10,6 @@ from cold_start.shapes import K_DIM, KDA_HEADS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-constants = operators.constants
-
 
 def load() -> None:
     """Import what the calls need."""

@@ -47,9 +47,6 @@ class Provider(Protocol):
         It returns output and final states, and does not wait.
         """
 
-    def constants(self, kernel: Any, specialization: Callable[[], Any]) -> dict[str, int | None]:
-        """Return what a kernel's binaries have in place of a launch's constants, as `Relaxer.constants` does."""
-
 
 def provider(spec: dict[str, Any]) -> Provider:
     """Return what a process is told to call."""
@@ -209,9 +206,13 @@ def at_the_floor(spec: dict[str, Any]) -> dict[str, Any]:
 def record(spec: dict[str, Any]) -> dict[str, Any]:
     """Note the launches of each call, for the floor."""
     device, counters = ready(spec)
-    called = provider(spec)
+    from gdn_aot.providers import load
+    from gdn_aot.tracing.relax import Relaxer
+
+    called, relaxer = provider(spec), Relaxer.of(load(spec["provider"]))
     launches = {
-        name: floor.record(called.prepare(called.host_inputs(name), device), called.constants) for name in spec["calls"]
+        name: floor.record(called.prepare(called.host_inputs(name), device), relaxer.constants)
+        for name in spec["calls"]
     }
     counts = counters.read()
     if counts["compiled"] or counts["benchmarked"]:

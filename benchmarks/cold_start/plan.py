@@ -113,7 +113,7 @@ class Run:
         """Run one process, and keep its record."""
         options = self._options
         common = {"call": call, "artifact": options.artifact, "dry": options.dry, "steady": options.steady_calls}
-        common["called"] = options.called
+        common |= {"called": options.called, "provider": options.provider}
         home = {"GDN_AOT_HOME": str(self._root), "COLD_START_LIBCUDA": options.dry}
         answer = ask(PROGRAM, kind, {**common, **spec}, {**home, **env})
         if not answer["ok"]:

@@ -69,17 +69,3 @@ def prepare(inputs: dict[str, Any], device: str) -> Callable[[], tuple[Any, Any]
         return made["out"], made["state"]
 
     return call
-
-
-def constants(kernel: Any, specialization: Any) -> dict[str, int | None]:
-    """Return constexpr -> value of a kernel's binaries, or None if it is an argument of theirs."""
-    found: dict[str, int | None] = _relaxer().constants(kernel, specialization)
-    return found
-
-
-@cache
-def _relaxer() -> Any:
-    from gdn_aot.providers.sglang import workloads
-    from gdn_aot.tracing.relax import Relaxer
-
-    return Relaxer.of(workloads)
