@@ -6,6 +6,7 @@ import json
 import random
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -147,11 +148,14 @@ class Run:
         """Measure calls in processes that get ready together and take turns."""
         if not tasks or not self._has_time():
             return
+        kept = threading.Lock()
         with tempfile.TemporaryDirectory(dir=self._root) as folder, ThreadPoolExecutor(len(tasks)) as pool:
             batch = {turns.FOLDER: folder, turns.COUNT: str(len(tasks))}
 
             def measure(number: int) -> None:
                 record = self._warm(*tasks[number], batch)
+                with kept:
+                    self._save(self.document)
                 if not record["ok"]:
                     turns.leave(Path(folder), f"failed-{number}")
 
