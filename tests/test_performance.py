@@ -84,6 +84,23 @@ def serving(text: str) -> None:
     compare(" ".join(last[1:]), [steady("dense"), steady("varlen")], last)
 
 
+FIRST = {
+    "Kimi Delta Attention": ("cold_start_kda", ("a-first", "c", "e", "nocc", "f")),
+    "In SGLang": ("cold_start_sglang", ("a-first", "b", "e", "nocc", "f")),
+}
+"""Section -> its results, and the rows of its table."""
+
+
+def first_calls(text: str) -> None:
+    for section, (file, names) in FIRST.items():
+        summary = result(file)["summary"]
+        for row, name in zip(rows(text, section), names, strict=True):
+            case = summary[name]["dense"]
+            compare(row[1], [case["first_ms"]["median"] / (1000 if row[1].endswith(" s") else 1)], row)
+            compare(row[2], [case["compiled"]["median"]], row)
+            compare(row[3], [case["benchmarked"]["median"]], row)
+
+
 def in_vllm(text: str) -> None:
     document = result("vllm_gdn")
     cases = [document["summary"][case] | {"requests": document["records"][case]["requests"]} for case in "bcde"]
@@ -202,6 +219,7 @@ def judged(value: Any) -> Iterator[dict[str, Any]]:
 
 CHECKS = {
     "Serving": serving,
+    "first calls": first_calls,
     "In vLLM": in_vllm,
     "deployment": deployment,
     "Kernels": kernels,

@@ -36,6 +36,9 @@ FORWARD: Mapping[str, Mapping[str, Callable[[int, int, int, int], tuple[int, ...
         "chunk_gated_delta_rule_fwd_kernel_h_blockdim64": lambda h, hv, k, v: (h, hv, k, v),
         "chunk_fwd_kernel_o": lambda h, hv, k, v: (h, hv, k, v),
     },
+    "sglang": {  # the only one that it tunes
+        "chunk_gated_delta_rule_fwd_kkt_solve_kernel": lambda h, hv, k, v: (hv, h, k),  # noqa: ARG005
+    },
     "vllm": {
         "chunk_local_cumsum_scalar_kernel": lambda h, hv, k, v: (1, hv),  # noqa: ARG005
         "chunk_scaled_dot_kkt_fwd_kernel": lambda h, hv, k, v: (hv, k),  # noqa: ARG005
@@ -314,17 +317,16 @@ def described(record: TuningRecord, own: str) -> dict[str, Any]:
 
 
 def read(root: Path) -> dict[str, list[TuningRecord]]:
-    """Return the records below a root, by provenance, in the order of targets."""
-    places = {"measured": (root, root / tuning.SECOND), "proxy": (root / tuning.PROXY,)}
+    """Return the records below a root but those of second GPUs, by provenance, in the order of targets."""
+    places = {"measured": root, "proxy": root / tuning.PROXY}
     return {
         own: [
             record
             for target in all_targets()
-            for place in roots
             for path in sorted((place / target.name).glob("*.json"))
             if (record := tuning.load(path, target=target.name)) is not None
         ]
-        for own, roots in places.items()
+        for own, place in places.items()
     }
 
 

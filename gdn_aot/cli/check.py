@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -129,10 +130,19 @@ def _check(
             results = reason
         record = check.make_record(task, target, card, results)
         path = records.record_path(task.output, target.name, record.provider.distribution, record.provider.version)
-        records.save(record, path)
+        records.save(records.merge(_earlier(path), record), path)
         finished.append((record, path))
         note(_line(record))
     return finished
+
+
+def _earlier(path: Path) -> NumericsRecord | None:
+    """Return the record that is there; one that cannot be read is replaced."""
+    from gdn_aot.records import numerics as records
+
+    with suppress(UsageError):
+        return records.load(path)
+    return None
 
 
 def _line(record: NumericsRecord) -> str:

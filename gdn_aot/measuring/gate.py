@@ -219,8 +219,10 @@ def _differs(trial: torch.Tensor, plain: torch.Tensor, before: torch.Tensor) -> 
     """Say whether a launch on poison gave another result than one on the first contents.
 
     An element that still holds the poison was not written, and must hold its first content in the other; if it does
-    not, arithmetic has passed the poison on.
+    not, arithmetic has passed the poison on. That content may be anything, as it is in memory that nobody filled.
     """
     if not trial.is_floating_point():
         return not torch.equal(trial, plain)
-    return disagreement(torch.where(poisoned(trial), before, trial), plain) is not None
+    found = torch.where(poisoned(trial), before, trial)
+    garbage = (bits(found) == bits(plain)) & ~torch.isfinite(plain)
+    return disagreement(found.masked_fill(garbage, 0), plain.masked_fill(garbage, 0)) is not None

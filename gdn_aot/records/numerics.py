@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from gdn_aot.artifact.manifest import Numerics
 from gdn_aot.catalogue.providers import same_source
@@ -73,7 +75,7 @@ class CheckedKernel(Record, kw_only=True):
     """``module:qualname``."""
     launches: Count
     binaries: Count
-    """Different binaries among them."""
+    """Different binaries among them; of several runs, the most that one of them had."""
     ok: bool
     """No call that launched it failed."""
     choices: tuple[ChoiceDigest, ...]
@@ -96,6 +98,34 @@ class NumericsRecord(AnyRecord, kw_only=True):
 
 FORM = RecordForm(NumericsRecord, "numerics record", hint="remove it, or check again with gdn-aot check")
 record_path, load, save = FORM.path, FORM.load, FORM.save
+
+
+_ALIKE = attrgetter("target", "provider", "triton", "ptxas", "how", "device")
+"""What two runs have in common whose results one record may have."""
+
+
+def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
+    """Return a record with what two runs on one card checked of different shapes; ``new`` if they were no such runs."""
+    if old is None or _ALIKE(old) != _ALIKE(new) or {*old.models} & {*new.models}:
+        return new
+    kernels = {kernel.kernel: kernel for kernel in old.kernels}
+    for kernel in new.kernels:
+        if (before := kernels.get(kernel.kernel)) is not None:
+            kernel = replace(  # noqa: PLW2901
+                kernel,
+                launches=before.launches + kernel.launches,
+                binaries=max(before.binaries, kernel.binaries),
+                ok=before.ok and kernel.ok,
+                choices=tuple(sorted({*before.choices, *kernel.choices})),
+            )
+        kernels[kernel.kernel] = kernel
+    return replace(
+        new,
+        status="failed" if "failed" in (old.status, new.status) else new.status,
+        models=(*old.models, *new.models),
+        checks=(*old.checks, *new.checks),
+        kernels=tuple(kernels[name] for name in sorted(kernels)),
+    )
 
 
 def choice_digest(kernel: str, key: Key, config: Config) -> str:

@@ -1,9 +1,10 @@
 """How far results may be from float64, and how far they are.
 
 `MEASURED` is the norm of the difference over the norm of what is expected, on an H100 against a float64 recurrence, at
-300 tokens. A whole sequence may be off by twice that. A single chunk of 64 tokens, or a sequence shorter than that, is
-a small sample, whose error is spread wider: three times. Chunks are looked at one by one because a wrong one among 500
-would not show in the norm of all.
+300 tokens. A whole sequence may be off by twice that. A single chunk of 64 tokens is a small
+sample, whose error is spread wider: three times. Chunks are looked at one by one because a wrong one among 500 would
+not show in the norm of all. Sequences shorter than that, and what is left over of others, are taken together up to 64
+tokens: one token is too small a sample where a layer's norm makes a small result large, error and all.
 
 What is exact but for the rounding to bf16 at the end is off by at most 2^-8 at each number.
 
@@ -185,7 +186,7 @@ def token_errors(
     """Compare outputs ``[batch, tokens, ...]``.
 
     Returns the largest relative error of a sequence of 64 tokens or more, None if there is none, and that of a chunk of
-    64 tokens or the rest of a sequence.
+    64 tokens; shorter ones are taken together.
     """
     expected = expected.double()
     wrong = (found.double() - expected).square().flatten(2).sum(-1).cpu()
@@ -195,12 +196,17 @@ def token_errors(
     else:
         parts = list(zip(wrong, right, strict=True))
     whole = [float(a.sum() / b.sum()) ** 0.5 for a, b in parts if len(a) >= CHUNK]
-    chunks = [_chunks(a) / _chunks(b) for a, b in parts]
-    return (max(whole) if whole else None), float(torch.cat(chunks).max()) ** 0.5  # NaN if there is one
+    errors = _sums([a for a, _ in parts]) / _sums([b for _, b in parts])
+    return (max(whole) if whole else None), float(errors.max()) ** 0.5  # NaN if there is one
 
 
-def _chunks(values: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.pad(values, (0, -len(values) % CHUNK)).unflatten(0, (-1, CHUNK)).sum(-1)
+def _sums(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of each whole chunk of all sequences, and sums of what is left of them, of 64 tokens or more."""
+    ends = [len(part) // CHUNK * CHUNK for part in parts]
+    whole = torch.cat([part[:end] for part, end in zip(parts, ends, strict=True)]).unflatten(0, (-1, CHUNK)).sum(-1)
+    left = torch.cat([part[end:] for part, end in zip(parts, ends, strict=True)])
+    shares = left.tensor_split(max(1, len(left) // CHUNK)) if len(left) else ()
+    return torch.cat([whole, *(share.sum()[None] for share in shares)])
 
 
 def state_error(found: torch.Tensor, expected: torch.Tensor) -> float:

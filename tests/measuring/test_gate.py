@@ -53,6 +53,21 @@ def test_what_a_kernel_writes_is_found() -> None:
     assert made["ends"].tolist() == [0, 300]
 
 
+def test_what_is_not_written_may_hold_anything() -> None:
+    """Memory that nobody filled has numbers that are not finite, too; in what is written none is let through."""
+    made = tensors()
+    made["y"][:, 32:] = torch.tensor([float("nan"), float("inf")], dtype=torch.bfloat16).repeat(16)
+    found = gate.find_effects(made, lambda: right(made))
+    assert set(found.outputs) == {"y", "state"}
+    assert objection(made, found, right) is None
+
+    def broken(a: gate.Tensors) -> None:
+        right(a)
+        a["y"][0, 0] = float("nan")
+
+    assert objection(made, found, broken) == "output y has numbers that are not finite"
+
+
 def test_an_output_that_holds_the_right_value_already_is_found() -> None:
     made = tensors()
     right(made)

@@ -24,6 +24,8 @@ RECORDS = {
     "proxy/{}/vllm-0.24.0": PROXIES,
     "{}/fla-core-0.6.0": ("sm_90",),
     "{}/vllm-0.24.0": ("sm_90",),
+    "second/{}/fla-core-0.6.0": ("sm_90",),
+    "{}/sglang-0.5.17": ("sm_90",),
 }
 """Tuning records, and their targets."""
 
@@ -99,7 +101,7 @@ def regrets() -> dict[str, Any]:
             kernels = load(f"artifacts/tuning/{path.format(target)}.json")["kernels"]
             choices = [choice["regret"] for kernel in kernels for choice in kernel["choices"]]
             most = [max((one for tokens, one in row.items() if int(tokens) >= 512), default=0) for row in choices]
-            found[path] |= {"keys": len(most), target: sum(one > NEAR - 1 for one in most)}
+            found[path] |= {"keys": len(most), f"{target} keys": len(most), target: sum(one > NEAR - 1 for one in most)}
             found[path]["most"] = max(found[path]["most"], 100 * max(most))
     return found
 
@@ -130,9 +132,11 @@ def recorded(name: str, shape: str, tokens: str) -> float:
 def tunings() -> dict[str, Any]:
     """The sums of what each tuning at 64 tokens chose, divided by the sum of the shipped choices."""
     found: dict[str, Any] = {"limit": report._NEAR}
-    for name in ("kernels", "kernels_h200"):
+    for name in ("kernels", "kernels_h200", "kernels_kda"):
         for shape, one in result(name)["shapes"].items():
             for tokens, entry in one["tokens"].items():
+                if not all(kernel["provider_best"] for kernel in entry["kernels"].values()):
+                    continue  # not timed
                 row = sums(name, shape, tokens)
                 picked = [time / row["shipped"] for time in entry["pick64_sums"]]
                 found[f"{name} {shape} {tokens}"] = [*picked, row["shipped"] / row["provider_best"]]
@@ -204,6 +208,8 @@ BITS = "gpu_tests_sglang|test_bits_are_those_of_plain_sglang"
 INSTALL = "cold_start|goals|install_ms ({}) below 15|found"
 GENERATE, TIGHT = "gpu_tests|test_generate|first_token_seconds", "gpu_tests_h200|test_first_prefill_with_300_mib_left"
 RANDOM, SIZES, ALL = "gpu_tests_h200|test_500_random_calls", "sizes|one_model|bytes", "sizes|all_models"
+KDA_SHAPE = "kimi-linear-48b-a3b tp 1"
+KDA_CALLS = "gpu_tests_kda|test_200_random_calls_of_each_model_with_kda|kimi-linear-48b-a3b"
 ONE, OLD = "build|one|cold", "build|old|artifacts|0"
 CLAIMS: dict[str, list[str]] = {
     # Serving
@@ -221,6 +227,28 @@ CLAIMS: dict[str, list[str]] = {
         f"{COLD}|{case}|{call}|first_ms|median / {COLD}|{case}|{call}|steady_ms|median"
         for case in ("preload", "preload-pool")
         for call in ("dense", "varlen")
+    ],
+    # Kimi Delta Attention
+    "medians of {} processes, (a) of {}.": [
+        "cold_start_kda|summary|e|dense|processes",
+        "cold_start_kda|summary|a-first|dense|processes",
+    ],
+    "{} random calls of this model": [f"{KDA_CALLS}|checked"],
+    "compiled {} kernels and benchmarked {}; {} results": [
+        f"{KDA_CALLS}|watch|compiled",
+        f"{KDA_CALLS}|watch|benchmarked",
+        f"{KDA_CALLS}|wrong",
+    ],
+    "of a prefill take {}, {}, {} and {} times the time of the best": [
+        f"tunings|kernels_kda {KDA_SHAPE} {tokens}|3" for tokens in (512, 2048, 8192, 32768)
+    ],
+    "in three tunings, take {}, {} and {} times as long": [
+        f"tunings|kernels_kda {KDA_SHAPE} 8192|{place}" for place in range(3)
+    ],
+    # In SGLang
+    "(medians of {}, row a: {})": [
+        "cold_start_sglang|summary|e|dense|processes",
+        "cold_start_sglang|summary|a-first|dense|processes",
     ],
     # Tests on a GPU
     "{} of {} tests passed": ["outcomes|passed", "outcomes|all"],
@@ -369,6 +397,7 @@ CLAIMS: dict[str, list[str]] = {
         "tunings|limit",
         "tunings|kernels qwen3.5-9b tp 4 512|3",
     ],
+    "in sm_80 of {} with those of KDA": ["regrets|proxy/{}/fla-core-0.6.0|sm_80 keys"],
     "times a later one | {} times": [f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50"],
     **{
         f"{{}} % of the best from 512 tokens on, {words} | missed for {listed(targets)} of {{}} keys; at most {{}} %": [
@@ -376,7 +405,16 @@ CLAIMS: dict[str, list[str]] = {
             *(f"regrets|{path}|{what}" for what in (*targets, "keys", "most")),
         ]
         for words, (path, targets) in zip(
-            ("FLA by proxy", "vLLM by proxy", "FLA measured", "vLLM measured"), RECORDS.items(), strict=True
+            (
+                "FLA by proxy",
+                "vLLM by proxy",
+                "FLA measured",
+                "vLLM measured",
+                "FLA on a second GPU",
+                "SGLang measured",
+            ),
+            RECORDS.items(),
+            strict=True,
         )
     },
 }
