@@ -33,9 +33,10 @@ each release, traced for sm_90 without tensor parallelism (TP 1), with {models}.
   because the loader decides by the source of the kernels ([0028](../adr/0028-fit-by-source.md)).
 - *As before*: how many kernels have the source files, texts and globals of the release above. An artifact of a
   neighbouring release serves as many, if Triton is the same.
-- *Calls traced*: calls of each model in turn, and how many kinds vLLM itself refuses. 0.17 and 0.18 import torchvision,
-  which the CPU build of PyTorch lacks: we traced them with an empty module instead, and transformers 4.57.6.
-- *Served by*: the artifact for the release. The matrix publishes these artifacts except 0.17.1 and 0.18.1.
+- *Calls traced*: calls of each model in turn, and how many kinds vLLM itself refuses. Models of 0.17 and 0.18 import
+  torchvision, which exists for PyTorch's CPU build in PyTorch's own index alone. A build needs nothing of it: where it
+  is not installed, an empty module stands in for it. Both have transformers 4.57.6.
+- *Served by*: the artifact for the release. The matrix publishes it.
 - *Random steps*: steps replayed against an artifact for these models, and their launches. Every launch found its binary
   unless a miss is named.
 

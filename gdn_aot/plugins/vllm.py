@@ -6,12 +6,22 @@ the short-lived one that inspects a model. Nothing of vLLM is imported here.
 
 from __future__ import annotations
 
+import sys
+
 from gdn_aot.plugins import engine
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import Any
 
 WORKER = "vllm.v1.worker.gpu_worker"
 """The module whose ``Worker`` measures memory for the KV cache."""
 _LOGGER = "vllm.gdn_aot"
 """Below vLLM's own logger, so that its settings apply."""
+_LOGGING = "vllm.logger"
+"""The module that sets up vLLM's logging: when it is imported, and from 0.31.0 on when its `_SET_UP` is called, which
+in the first process comes after the plugins."""
+_SET_UP = "configure_logging"
 
 _registered = False
 
@@ -46,6 +56,7 @@ def _register() -> None:
         loader.after_import(vllm_first.CORE, vllm_first.watch)
     if not state.active:
         return
+    loader.after_import(_LOGGING, lambda name: engine.hold(lambda: _wait(name), f"{name} cannot be watched"))
     line = engine.line(state)
     if line:
         log.notice(line)
@@ -60,3 +71,20 @@ def _register() -> None:
     from gdn_aot.plugins import vllm_memory
 
     loader.after_import(WORKER, vllm_memory.watch)
+
+
+def _wait(module: str) -> None:
+    """Have messages wait for vLLM's logging, where it is set up by a call."""
+    logger: Any = sys.modules[module]
+    original = getattr(logger, _SET_UP, None)
+    if original is None:
+        return
+    from gdn_aot.serving import log
+
+    def set_up(*args: Any, **kwargs: Any) -> None:
+        setattr(logger, _SET_UP, original)
+        original(*args, **kwargs)
+        log.release()
+
+    log.keep()
+    setattr(logger, _SET_UP, set_up)

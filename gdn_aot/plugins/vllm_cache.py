@@ -48,7 +48,8 @@ def place(found: list[Any]) -> None:
 def _place(artifact: Any, name: str, environment: Any) -> None:
     wanted, root = asked(SWITCH), str(environment.VLLM_CACHE_ROOT)
     cache = artifact.index.compile_cache() if wanted or artifact.is_read else None
-    if cache is not None and not caching.missing(cache, root):
+    missing = caching.missing(cache, root) if cache is not None else {}
+    if cache is not None and not missing:
         log.info(f"vLLM has the compile cache of {name} already")
         return
     what = f"vLLM's compile cache of {name} ({plural(artifact.header['compile_cache'], 'file')})"
@@ -56,7 +57,7 @@ def _place(artifact: Any, name: str, environment: Any) -> None:
         _tell(f"{what} is not put in place, as vLLM would run the code in it: {SWITCH}=1 if you trust who built it")
     elif differs := _differs(cache, artifact.header, environment):
         _tell(f"{what} is not put in place: {differs}")
-    elif WRITTEN in caching.place(cache, artifact, root).values():
+    elif WRITTEN in caching.place(missing, artifact, root).values():
         log.notice(f"placed {what} in {shown(root)}/{FOLDER}, where vLLM looks before it compiles")
 
 

@@ -16,65 +16,55 @@ if TYPE_CHECKING:
     from gdn_aot.store.index_records import CacheRecord
     from gdn_aot.store.stored import StoredArtifact
 
+    Folders = dict[str, list[tuple[str, list[str]]]]
+    """Files by the folder with which they are put in place: each with the blobs of its content."""
+
 
 class UnfitPathError(Exception):
     """A path that no artifact has."""
 
 
-def units(cache: CacheRecord) -> dict[str, list[tuple[str, list[str]]]]:
-    """Return the files of a compile cache by the folder with which they are put in place.
+def missing(cache: CacheRecord, root: str) -> Folders:
+    """Return those folders of a compile cache that the engine's cache directory ``root`` lacks, with their files.
 
     Raises:
         UnfitPathError: A path leads elsewhere; artifacts are refused for it before.
     """
-    found: dict[str, list[tuple[str, list[str]]]] = {}
+    found: Folders = {}
     for path, blobs in cache.files:
         if len(path) > MAX_PATH or not re.match(PATTERN, path) or not unit_of(path):
             raise UnfitPathError(path)
         found.setdefault(unit_of(path), []).append((path, blobs))
-    return found
+    return {unit: files for unit, files in found.items() if not os.path.lexists(os.path.join(root, FOLDER, unit))}
 
 
-def missing(cache: CacheRecord, root: str) -> list[str]:
-    """Return which folders of a compile cache the engine's cache directory ``root`` lacks.
-
-    Raises:
-        UnfitPathError: As in `units`.
-    """
-    return [unit for unit in units(cache) if not os.path.lexists(os.path.join(root, FOLDER, unit))]
-
-
-def place(cache: CacheRecord, artifact: StoredArtifact, root: str) -> dict[str, str]:
-    """Put a compile cache in place. Safe to do from many processes at once: each folder appears whole.
+def place(folders: Folders, artifact: StoredArtifact, root: str) -> dict[str, str]:
+    """Put folders of a compile cache in place. Safe to do from many processes at once: each appears whole.
 
     A folder that is there already is left alone, whatever it holds.
 
     Args:
-        cache: What the artifact has.
+        folders: What `missing` found.
         artifact: From which its content is read.
         root: The engine's cache directory, which need not be there.
 
     Returns:
-        For each folder what became of it: `WRITTEN` or `KEPT`.
+        For each folder what became of it: `WRITTEN`, or `KEPT` if another process was faster.
 
     Raises:
         OSError: It cannot be written; nothing of a folder that was not put in place is left.
-        UnfitPathError: As in `units`; nothing was written.
-        VerificationError: The artifact is damaged; likewise.
+        VerificationError: The artifact is damaged; nothing was written.
     """
     import shutil
 
-    files, wanted = units(cache), missing(cache, root)
-    done = dict.fromkeys(files, KEPT)
-    if not wanted:
-        return done
+    done = dict.fromkeys(folders, KEPT)
     place = os.path.join(root, FOLDER)
     os.makedirs(place, exist_ok=True)
     temporary = os.path.join(place, f".gdn-aot-{os.urandom(8).hex()}")
     os.mkdir(temporary)
     try:
-        _write([row for unit in wanted for row in files[unit]], artifact, temporary)
-        for unit in wanted:
+        _write([row for files in folders.values() for row in files], artifact, temporary)
+        for unit in folders:
             path = os.path.join(place, unit)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             try:

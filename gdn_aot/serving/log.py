@@ -17,6 +17,8 @@ _LONGEST = 2000
 """Characters of a message: it may repeat text that is not ours."""
 _wanted = False
 """A level was set, so that what is below a warning may be heard too."""
+_kept: list[tuple[str, str]] | None = None
+"""What is to be said when the engine has set up its logging, or None where that is not waited for."""
 
 
 def send_to(logger: str) -> None:
@@ -56,16 +58,37 @@ def detail(error: BaseException) -> None:
         pass
 
 
+def keep() -> None:
+    """Keep what is no warning until `release`, as long as there is no handler that could show it."""
+    global _kept  # noqa: PLW0603
+    _kept = _kept or []
+
+
+def release() -> None:
+    """Say what was kept, and keep nothing more."""
+    global _kept
+    kept, _kept = _kept or [], None
+    for level, message in kept:
+        _say(level, message)
+
+
 def _once(level: str, message: str) -> None:
     if message in _said:
         return
     _said.add(message)
+    _say(level, message)
+
+
+def _say(level: str, message: str) -> None:
     try:
         import logging
 
-        message = shown(message, _LONGEST)
+        logger = logging.getLogger(_name)
+        if _kept is not None and level != "warning" and not logger.hasHandlers():
+            _kept.append((level, message))
+            return
         # the engine's format may name file and line: those of who says it
-        getattr(logging.getLogger(_name), level)("%s%s", _prefix, message, stacklevel=3)
+        getattr(logger, level)("%s%s", _prefix, shown(message, _LONGEST), stacklevel=4)
     except Exception:  # noqa: BLE001, S110 - a handler or a logger of the host's that fails must not fail the host
         pass
 

@@ -35,7 +35,7 @@ def test_the_include_list_of_a_workflow(matrix: Any) -> None:
     (row,) = done.json["include"]
     assert (row["identifier"], row["tp"], row["max_tokens"]) == ("fla0.6.0-triton3.6.0-sm_120", "1,2,4,8", 262144)
     assert row["requirements"] == "constraints/fla-core-0.6.0-triton-3.6.0.txt"
-    assert len(matrix("--json").json["include"]) == 162
+    assert len(matrix("--json").json["include"]) == 180
 
 
 def test_requirements_are_seen_from_the_working_directory(matrix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,9 +47,9 @@ def test_requirements_are_seen_from_the_working_directory(matrix: Any, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--select", "vllm*-sm_8?"), 42),
+        (("--select", "vllm*-sm_8?"), 48),
         (("--select", "fla*-{triton3.6.0,triton3.8.0}-sm_{70,1[02]0}"), 6),
-        (("--select", "fla*sm_90", "--select", "vllm*sm_90"), 16),
+        (("--select", "fla*sm_90", "--select", "vllm*sm_90"), 18),
         (("--select", "fla*", "--exclude", "*-sm_{7?,8?}"), 10),
         (("--exclude", "vllm*", "--exclude", "*3.8.0*"), 18),
     ],

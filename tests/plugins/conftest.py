@@ -10,6 +10,10 @@ from gdn_aot._files import parse_toml
 
 VLLM_START = """
 import json, sys
+import vllm.logger
+if hasattr(vllm.logger, "configure_logging"):  # from 0.31.0 on; all processes but the first do so before their plugins
+    from vllm.config.logging import LoggingConfig
+    vllm.logger.configure_logging(LoggingConfig())
 from vllm.plugins import load_general_plugins
 def loaded():
     kernels = [name for name in sys.modules if "flash_linear_attention" in name or ".fla." in name]

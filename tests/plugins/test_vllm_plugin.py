@@ -93,6 +93,26 @@ done(lines=lines)
     assert got["benchmarked"] == 0
 
 
+def test_a_vllm_that_sets_up_its_logging_after_its_plugins_shows_the_line_too(play: Any) -> None:
+    got = play("""
+import vllm.logger
+logger = logging.getLogger("vllm")
+(handler,) = logger.handlers
+logger.removeHandler(handler)
+vllm.logger.configure_logging = theirs = lambda config: logger.addHandler(handler)
+plugin.register()
+before = list(lines)
+vllm.logger.configure_logging("config")
+become()
+done(before=before, lines=lines, theirs=vllm.logger.configure_logging is theirs)
+""")
+    assert got["before"] == []
+    ((level, name, text),) = got["lines"]
+    assert (level, name) == ("INFO", "vllm.gdn_aot")
+    assert text.startswith("gdn-aot: fla0.6.0-triton3.6.0-sm_90: 8 kernels")
+    assert got["theirs"]
+
+
 @pytest.fixture
 def both(sm_90: Built, decode: Built, tmp_path: Path) -> Path:
     """A directory with artifacts of two cards."""

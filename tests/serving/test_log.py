@@ -14,7 +14,8 @@ from gdn_aot.serving import log
 @pytest.fixture(autouse=True)
 def logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
     """A logger of an engine, that propagates to none of pytest's handlers."""
-    for name, value in (("_name", "engine.gdn_aot"), ("_prefix", "gdn-aot: "), ("_said", set()), ("_wanted", False)):
+    fresh = {"_name": "engine.gdn_aot", "_prefix": "gdn-aot: ", "_said": set(), "_wanted": False, "_kept": None}
+    for name, value in fresh.items():
         monkeypatch.setattr(log, name, value)
     logger = logging.getLogger("engine.gdn_aot")
     logger.propagate, before = False, logger.propagate
@@ -38,6 +39,20 @@ def test_what_is_said(logger: logging.Logger) -> None:
     logger.addHandler(logging.StreamHandler(stream))
     say()
     assert stream.getvalue() == "gdn-aot: 100 % of what is said, {curly} %s\n"
+
+
+def test_what_waits_for_the_logging_of_an_engine(logger: logging.Logger) -> None:
+    """A warning does not, and nothing does that somebody shows already."""
+    stream = io.StringIO()
+    logger.handlers.clear()  # pytest has its own there
+    log.keep()
+    say()
+    logger.addHandler(logging.StreamHandler(stream))
+    logger.setLevel(logging.INFO)
+    log.notice("another notice")
+    log.release()
+    say()
+    assert stream.getvalue() == "gdn-aot: another notice\ngdn-aot: a notice\n"
 
 
 def test_a_handler_that_raises(logger: logging.Logger) -> None:

@@ -99,7 +99,7 @@ def test_a_pull_request_builds_a_row_of_each_provider(tmp_path: Path) -> None:
         "vllm0.24.0-triton3.6.0-sm_120",
         "sglang0.5.17-triton3.6.0-sm_90",
     ]
-    assert int(run(tmp_path, EVENT="push")[0]["count"]) == 162
+    assert int(run(tmp_path, EVENT="push")[0]["count"]) == 180
 
 
 def test_failures_keep_their_exit_codes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gdn_aot.providers.absent import without_images
 from gdn_aot.providers.engine_layer import INTERLEAVED, KIMI
 from gdn_aot.providers.vllm.reference import OLMO
 
@@ -42,15 +43,19 @@ def _classes() -> tuple[dict[str, Any], Any]:
         qwen = current.QwenGatedDeltaNetAttention
         olmo = _module("layers.mamba.gdn.olmo_gdn_linear_attn").OlmoHybridGatedDeltaNetAttention
         return {INTERLEAVED: qwen, QWEN: qwen, OLMO: olmo, **_kimi()}, current.ChunkGatedDeltaRule
-    hybrid = _module("models.olmo_hybrid")  # from 0.18 on
-    olmo = {OLMO: hybrid.OlmoHybridGatedDeltaNet} if hybrid else {}
     shared = _module("layers.mamba.gdn_linear_attn")  # 0.19 to 0.21
     if shared is not None:
         qwen = shared.GatedDeltaNetAttention
-        return {INTERLEAVED: qwen, QWEN: qwen, **olmo}, shared.ChunkGatedDeltaRule
-    first = _module("models.qwen3_next")
-    found = {INTERLEAVED: first.Qwen3NextGatedDeltaNet, QWEN: _module("models.qwen3_5").Qwen3_5GatedDeltaNet, **olmo}
-    return found, first.ChunkGatedDeltaRule
+        return {INTERLEAVED: qwen, QWEN: qwen, **_olmo()}, shared.ChunkGatedDeltaRule
+    with without_images():  # which models import up to here
+        first = _module("models.qwen3_next")
+        qwen = _module("models.qwen3_5").Qwen3_5GatedDeltaNet
+        return {INTERLEAVED: first.Qwen3NextGatedDeltaNet, QWEN: qwen, **_olmo()}, first.ChunkGatedDeltaRule
+
+
+def _olmo() -> dict[str, Any]:
+    hybrid = _module("models.olmo_hybrid")  # 0.18 to 0.21
+    return {OLMO: hybrid.OlmoHybridGatedDeltaNet} if hybrid else {}
 
 
 def _kimi() -> dict[str, Any]:
