@@ -59,9 +59,9 @@ def make_layer(shape: ModelShape) -> Any:
     Raises:
         UnknownLayerError: This version has none for the model.
     """
-    if shape.layer not in vllm_versions.LAYERS:
+    kind = vllm_versions.layer_class(shape.layer)
+    if kind is None:
         raise UnknownLayerError(f"this version of vLLM has no layer for {shape.name} that is known here")
-    kind = vllm_versions.LAYERS[shape.layer]
     layer = kind.__new__(kind)
     torch.nn.Module.__init__(layer)
     layer.prefix = PREFIX

@@ -188,6 +188,19 @@ def kda_mixed(deployment: Deployment) -> Iterator[Step]:
     yield Step(groups=(Group(3, 100, 1), Group(1, 0, 5), Group(1, 64, 140)), deployment=deployment)
 
 
+def kda_speculative(deployment: Deployment) -> Iterator[Step]:
+    """Yield `speculative` for the same layer, and more numbers of requests.
+
+    Its kernel takes another block and other stages from 48, 96 and 192 heads of requests on: twice a number crosses
+    one of these at a time, whatever the heads of a layer.
+    """
+    if not deployment.drafts:
+        return
+    yield from (step for step in speculative(deployment) if not step.compiled)
+    for count, others in itertools.product((2, 4, 8, 32, 64, 128), ((), (Group(1, 0, 32),))):
+        yield Step(groups=(_speculated(count, deployment.drafts), *others), deployment=deployment)
+
+
 def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits) -> Step:
     """Return one step of a kind as traffic makes it: ``prefill``, ``decode``, ``mixed`` or ``speculative``."""
     deployment = rng.choice([one for one in deployments if one.drafts or kind != "speculative"])
