@@ -120,7 +120,7 @@ print(json.dumps({"pages": found, "shapes": [list(view.shape) for view in views]
         assert rows[0][0] == 16
         assert len({(page, drafts) for _, page, *_, drafts in rows}) == len(rows)
         for asked, page, least, dtypes, drafts in rows:
-            block = max(asked, 128) if DRAFTING else asked  # from 0.29 on 128 at least
+            block = max(asked, 128) if DRAFTING else asked  # from 0.27 on 128 at least
             assert least == heads * ((3 + drafts) * 3 * 128 * 2 + 128 * 128 * 4)
             assert page % (block * 576 * 2) == 0
             assert least <= page < least + block * 576 * 2

@@ -69,7 +69,9 @@ def layer_class(layer: str) -> Any:
     if layer not in _KDA:
         return _LAYERS.get(layer)
     module, name = _KDA[layer]
-    return getattr(_module(module), name, None)
+    states = _module("layers.mamba.mamba_utils").MambaStateShapeCalculator.kda_state_shape(1, 1, 16)
+    one_window = len(states) == len(("window", "state"))  # up to 0.22 each convolution has a window of its own
+    return getattr(_module(module), name, None) if one_window else None
 
 
 def lacks(layer: str) -> str:
