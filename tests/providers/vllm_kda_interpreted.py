@@ -99,5 +99,7 @@ if provider.WORKLOADS["speculative"]().applies(shape):
         ("speculative", Step(groups=(Group(1, 9, 3, 2, 2), Group(1, 5, 2, 1, 3)), deployment=DRAFTING)),
         ("speculative", Step(groups=(Group(2, 9, 3, 2), Group(1, 0, 20)), deployment=DRAFTING)),
     ]
+if provider.vllm_layer.FIRST_TOKENS:
+    STEPS.append(("prefill", Step(groups=(Group(2, 9, 1), Group(1, 0, 1)), deployment=PLAIN)))
 calls = [step.call(kind) for kind, step in STEPS] + [Call.of("gated-norm", tokens=5, sm_count=132)]
 print(json.dumps([compared(provider, shape, call) for call in calls]))

@@ -39,6 +39,11 @@ def _is_speculated(step: Step, request: Group) -> bool:
     return step.speculated and request.drafts >= 0
 
 
+def _is_prompt(request: Group) -> bool:
+    """Say whether a request's tokens are of a prompt; one token with a state before is decoded."""
+    return request.query > 1 or not request.computed
+
+
 def _window_rows(step: Step, request: Group) -> int:
     """Return how many inputs of the convolution a request's page holds: those of drafts may yet be refused."""
     return 2 + request.query if _is_speculated(step, request) else 3
@@ -101,13 +106,13 @@ def _delta_rule(
     q, k, v = engine_layer.heads(shape, mixed)
     # The prefill of KDA takes requests that decode, too.
     beside = step.requests if shape.family == KDA else (request,)
-    prompt = any(one.query > 1 for one in beside) or (step.speculated and request.drafts < 0)
+    prompt = any(map(_is_prompt, beside)) or (step.speculated and request.drafts < 0)
     if prompt and not _is_speculated(step, request):  # a kernel of its own normalizes
         q, k = q.to(mixed.dtype), k.to(mixed.dtype)
     g = reference.gate(a[None], there(inputs, "A_log"), there(inputs, "dt_bias"), shape.gate_bound)
     beta = b.double().sigmoid()[None] * (2.0 if shape.allow_neg_eigval else 1.0)
     packed = shape.family != KDA and shape.layer != OLMO and step.packed and not step.speculated
-    if packed and all(one.query == 1 for one in step.requests):
+    if packed and not any(map(_is_prompt, step.requests)):
         beta = beta.to(b.dtype)  # as the packed kernel does
     last = state.mT[None]
     if not _is_speculated(step, request):

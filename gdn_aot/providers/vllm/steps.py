@@ -142,6 +142,13 @@ def prefill(deployment: Deployment) -> Iterator[Step]:
     yield Step(groups=PROMPTS[1], deployment=deployment, compiled=True)
 
 
+def first_tokens(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps with one token of a prompt, alone and beside requests that decode."""
+    for compiled in (False, True):
+        yield Step(groups=(Group(1, 0, 1),), deployment=deployment, compiled=compiled)
+    yield Step(groups=(Group(3, 100, 1), Group(1, 0, 1)), deployment=deployment)
+
+
 def decode(deployment: Deployment) -> Iterator[Step]:
     """Yield steps in which every request gets one token and nothing is drafted."""
     for count, graph, compiled, packed in itertools.product(BATCHES, (False, True), (False, True), (True, False)):

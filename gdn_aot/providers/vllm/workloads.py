@@ -109,7 +109,9 @@ class Steps(Workload):
     def _steps(self, shape: ModelShape, deployment: vllm_steps.Deployment) -> Iterator[Step]:
         """Yield those that together cause every launch, in one deployment."""
         cases = _CASES if shape.family == GDN else _KDA_CASES
-        return cases[self.name](deployment)
+        yield from cases[self.name](deployment)
+        if self.name == "prefill" and vllm_layer.FIRST_TOKENS:
+            yield from vllm_steps.first_tokens(deployment)
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of requests, classes of lengths and alignments, in every deployment."""
