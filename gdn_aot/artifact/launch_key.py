@@ -42,10 +42,7 @@ class LaunchKeys:
         self._divisible = [
             {path[0] for path, pairs in found if len(path) == 1 and _DIVISIBLE in pairs} for found in parts.attributes
         ]
-        self._options = [[f"{name!r}: {value!r}" for name, value in found.items()] for found in parts.options]
-        self._plain_options = [
-            not any(type(value) in _CONTAINERS for value in found.values()) for found in parts.options
-        ]
+        self._options = parts.options
         self._texts: dict[tuple[int, int], list[tuple[str, ...]]] = {}
         """By places of signature and attributes."""
         self._unusual = 0
@@ -69,7 +66,8 @@ class LaunchKeys:
             found, rest = split
             if fault := arguments.fault(found, texts, self._divisible[attributes]):
                 return fault
-        return self._options_fault(rest[:-1], options)
+        values = dict(zip(arguments.names, texts, strict=True))
+        return self._options_fault(rest[:-1], self._options[options], values)
 
     def _usual(self, found: Sequence[str], signature: int, attributes: int, constants: Sequence[str]) -> bool:
         """Say whether the texts of arguments are those that most keys of this specialization have."""
@@ -85,10 +83,16 @@ class LaunchKeys:
                 return False
         return True
 
-    def _options_fault(self, text: str, options: int) -> str:
+    def _options_fault(self, text: str, options: Mapping[str, Json], values: Mapping[str, str]) -> str:
+        """Return what is wrong with the text of options; ``values`` are the texts of constexprs by name.
+
+        An option that is a constexpr of the kernel, too, is among the arguments of a key.
+        """
         said = [piece for piece in text.split(", ") if piece and piece not in _IMPLIED]
-        wanted = self._options[options]
-        same = said == wanted or not self._plain_options[options]
+        own = {name: value for name, value in options.items() if name not in values}
+        plain = not any(type(value) in _CONTAINERS for value in own.values())
+        same = not plain or said == [f"{name!r}: {value!r}" for name, value in own.items()]
+        same &= all(values[name] == _CONSTEXPR + repr(value) for name, value in options.items() if name in values)
         return "" if same else "has other options than the specialization"
 
 
@@ -99,6 +103,7 @@ class _Arguments:
         self._types = [repr(_tuples(kind)) + ", " for kind in signature.values()]
         self.count = len(self._types)
         self.constants = [place for place, kind in enumerate(signature.values()) if kind == "constexpr"]
+        self.names = [name for name, kind in signature.items() if kind == "constexpr"]
 
     def usual(self, divisible: set[int]) -> list[tuple[str, ...]]:
         """Return the texts that each argument mostly has, none for a constexpr."""

@@ -235,7 +235,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         ),
         serve="vllm serve MODEL",
         workloads=("prefill", "decode", "mixed", "speculative", "gated-norm"),
-        families=dict.fromkeys(("prefill", "decode", "mixed", "gated-norm"), (GDN, KDA)),
+        families=dict.fromkeys(("prefill", "decode", "mixed", "speculative", "gated-norm"), (GDN, KDA)),
         versions=(
             _vllm("0.24.0", "2.11.0", "3.6.0", status="reference", checked="every test", absent=("sm_70",)),
             _vllm(

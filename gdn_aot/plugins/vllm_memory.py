@@ -49,8 +49,12 @@ def _layers(config: Any) -> tuple[str, list[Any], Any]:
     from gdn_aot.catalogue.models import GDN, KDA
 
     delta = getattr(config, "linear_attn_config", None)
-    if isinstance(delta, dict):
+    if isinstance(delta, dict):  # Kimi-Linear
         heads, width = delta.get("num_heads"), delta.get("head_dim")
         return KDA, [heads, heads, width, width], delta.get("short_conv_kernel_size")
+    if getattr(config, "no_kda_lora", False):  # Ling-3.0
+        heads, width = getattr(config, "num_attention_heads", None), getattr(config, "head_dim", None)
+        return KDA, [heads, heads, width, width], getattr(config, "short_conv_kernel_size", None)
+    family = KDA if hasattr(config, "kda_allow_negative_eigenvalues") else GDN  # AliceAI
     names = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
-    return GDN, [getattr(config, name, None) for name in names], getattr(config, "linear_conv_kernel_dim", None)
+    return family, [getattr(config, name, None) for name in names], getattr(config, "linear_conv_kernel_dim", None)

@@ -254,16 +254,17 @@ def pack_launch(
 def _pack(
     jit: Any, backend: Any, kwargs: dict[str, Any], bound: Any, specialization: Any, options: Any
 ) -> dict[str, Json]:
-    _, signature, constants, attributes = jit._pack_args(  # noqa: SLF001
+    parsed, signature, constants, attributes = jit._pack_args(  # noqa: SLF001
         backend, kwargs, bound, specialization, options
     )
+    # Triton parses options from all that is passed by name, also from constexprs of the kernel.
+    own = {name: value for name, value in kwargs.items() if name in vars(parsed) and signature.get(name) == "constexpr"}
+    given = {**options, **own}
     return {
         "signature": {name: plain(kind) for name, kind in signature.items()},
         "constants": [[list(path), encode(value)] for path, value in constants.items()],
         "attributes": [[list(path), plain(value)] for path, value in attributes.items()],
-        "options": {
-            name: plain(value) for name, value in options.items() if not (name in _IMPLIED_OPTIONS and not value)
-        },
+        "options": {name: plain(value) for name, value in given.items() if value or name not in _IMPLIED_OPTIONS},
     }
 
 

@@ -131,6 +131,20 @@ def test_a_launch_key_says_what_was_compiled(old: str, new: str, what: str) -> N
     assert "".join(found.values()).startswith(what)
 
 
+@pytest.mark.parametrize(("stages", "problems"), [(128, set()), (64, {OPTIONS})])
+def test_an_option_that_is_a_constexpr_too_is_an_argument_of_the_key(stages: int, problems: set[str]) -> None:
+    """Such a kernel is compiled with the option, and its launch key has it once."""
+    value = plain()
+    parts = value["parts"]
+    parts["signature"] = [
+        {"num_stages" if name == "D" else name: kind for name, kind in signature.items()}
+        for signature in parts["signature"]
+    ]
+    for options in parts["options"]:
+        options["num_stages"] = stages
+    assert set(problems_of(value).values()) == problems
+
+
 @pytest.mark.parametrize("constant", ["it's", 'a "word"', "a), (b", "]{", "\\", "\n", -1.5, 0.25, True, -(2**63), ""])
 def test_any_constant_is_found_in_the_key(constant: Any) -> None:
     value = plain()

@@ -51,7 +51,9 @@ def warnings():
 
 
 DELTA = {"num_heads": 16, "head_dim": 128, "short_conv_kernel_size": 4, "kda_layers": [1], "full_attn_layers": [2]}
-"""What the configuration of a model with Kimi Delta Attention says of its layers."""
+LING = "no_kda_lora=True, num_attention_heads=16, head_dim=128, short_conv_kernel_size=4"
+ALICE = "linear_num_key_heads=16, linear_num_value_heads=16, kda_allow_negative_eigenvalues=False"
+"""What the configurations of models with Kimi Delta Attention say of their layers."""
 
 
 @pytest.fixture
@@ -182,6 +184,9 @@ done(available=available, measured=served.measured, after=after, now=len(driver.
         ("types.SimpleNamespace(hidden_size=64)", 1, False, ""),
         (f"types.SimpleNamespace(linear_attn_config={DELTA})", 2, False, "(heads 8, v_heads 8, k_dim 128, v_dim 128, "),
         (f"types.SimpleNamespace(linear_attn_config={DELTA})", 2, False, "family kda)"),
+        (f"types.SimpleNamespace({LING})", 2, False, "(heads 8, v_heads 8, k_dim 128, v_dim 128, "),
+        (f"types.SimpleNamespace({LING})", 2, False, "family kda)"),
+        (f"config({ALICE})", 2, False, "family kda)"),
     ],
 )
 def test_the_shape_that_is_served_decides(play: Any, text: str, tp: int, loaded: bool, unknown: str) -> None:

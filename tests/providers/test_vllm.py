@@ -111,7 +111,7 @@ found = {}
 for name in ("qwen3.5-9b", "qwen3-next-80b-a3b", "qwen3.5-35b-a3b", "olmo-hybrid-7b"):
     shape = find_model(name).shape(1)
     found[name] = []
-    if name.startswith("olmo") and "olmo-hybrid" not in vllm_layer.vllm_versions.LAYERS:
+    if name.startswith("olmo") and vllm_layer.vllm_versions.layer_class("olmo-hybrid") is None:
         continue
     for one in vllm_cache.deployments(shape):
         row = [one.state, one.drafts, one.aligned, one.fused, vllm_cache.page_size(shape, one)]
@@ -318,6 +318,26 @@ print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmark
     got = python(served + code, qwen.path, SUPPORT, home=tmp_path / "home", extra=extra)
     assert set(got.pop("launched")) >= CHUNKED
     assert got == {"compiled": [], "benchmarked": 0, "misses": []}
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_120"])
+def test_convolutions_are_launched_dependently_where_vllm_does(target: str, tmp_path: Path) -> None:
+    """From 0.27 on, and from sm_90 on: it is a constant of the kernels."""
+    code = """
+from gdn_aot.triton_internals import interception
+shape, found = find_model("qwen3.5-9b").shape(1), set()
+def launched(jit, args, kwargs):
+    if "conv1d" in jit.__name__:
+        found.add(kwargs.get("launch_pdl", False))
+with interception.intercept(lambda *_: None, launched):
+    for name in ("prefill", "decode"):
+        workload = provider.WORKLOADS[name]()
+        for call in workload.warm(shape):
+            workload.run(shape, call)
+print(json.dumps(sorted(found)))
+"""
+    got = python(_START.replace('"sm_90"', "sys.argv[1]") + code, target, home=tmp_path)
+    assert got == [number() >= (0, 27) and target != "sm_80"]
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("vllm") or number() < (0, 18), reason="0.17 has no OLMo-Hybrid")

@@ -8,19 +8,14 @@ import pytest
 from helpers import SUPPORT, WITH_SUPPORT, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.catalogue.models import find_model
 from gdn_aot.providers.vllm.relaxations import LINES
 
 FOUND = importlib.util.find_spec("vllm") is not None
 VERSION = importlib.metadata.version("vllm") if FOUND else ""
 
-pytestmark = pytest.mark.skipif(
-    VERSION != "0.24.0", reason="vLLM 0.24.0 is not installed here; make vllm runs this where it is"
-)
-
-MODEL = "kimi-linear-48b-a3b"
-TP = 8
-TUNED = {
-    "kda_gate_cumsum_fwd_kernel",
+KIMI, LING = "kimi-linear-48b-a3b", "ling-3.0-flash"
+CHUNKS = {
     "chunk_kda_scaled_dot_kkt_fwd_kernel_intra_sub_inter",
     "chunk_kda_scaled_dot_kkt_fwd_kernel_intra_sub_intra",
     "merge_16x16_to_64x64_inverse_kernel",
@@ -29,13 +24,42 @@ TUNED = {
     "chunk_gla_fwd_kernel_o",
     "kda_gate_fwd_kernel",
 }
-KERNELS = TUNED | {
+"""Autotuned kernels of vLLM's first prefill of KDA, and the gate."""
+FUSED = {
+    "kda_gate_chunk_cumsum_vector_kernel",
+    "chunk_kda_fwd_kernel_intra_token_parallel",
+    "chunk_kda_fwd_kernel_inter_solve_fused",
+    "recompute_w_u_fwd_kernel",
+    "chunk_gated_delta_rule_fwd_kernel_h_blockdim64",
+    "chunk_gla_fwd_kernel_o",
+}
+"""Those of the prefill that came with Kimi-K3."""
+ALWAYS = {
     "_causal_conv1d_fwd_kernel",
     "_causal_conv1d_update_kernel",
     "l2norm_fwd_kernel2",
-    "fused_recurrent_gated_delta_rule_fwd_kernel",
     "layer_norm_gated_fwd_kernel",
 }
+PACKED = {
+    "_gather_initial_states_kernel",
+    "fused_recurrent_kda_packed_decode_kernel",
+    "fused_recurrent_kda_fwd_kernel",
+}
+TUNED = {
+    "0.24.0": {KIMI: CHUNKS | {"kda_gate_cumsum_fwd_kernel"}},
+    "0.33.0": {KIMI: FUSED, LING: CHUNKS | {"chunk_local_cumsum_vector_kernel"}},
+}.get(VERSION, {})
+KERNELS = {
+    model: tuned | ALWAYS | (PACKED if tuned is FUSED else {"fused_recurrent_gated_delta_rule_fwd_kernel"})
+    for model, tuned in TUNED.items()
+}
+"""Models that are covered -> kernels of the layer; the autotuned ones above."""
+DRAFTING = VERSION != "0.24.0"
+TP = 8
+
+pytestmark = pytest.mark.skipif(
+    not TUNED, reason="neither vLLM 0.24.0 nor 0.33.0 is installed here; make vllm runs this where one is"
+)
 
 _START = (
     WITH_SUPPORT
@@ -51,6 +75,7 @@ from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.vllm import workloads as provider
 from gdn_aot.providers.vllm import cache as vllm_cache, layer as vllm_layer, kda as vllm_kda, steps as vllm_steps
 kimi = find_model("kimi-linear-48b-a3b")
+kinds = [name for name, make in provider.WORKLOADS.items() if make().applies(kimi.shape(1))]
 """
 )
 
@@ -62,7 +87,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(home: Path) -> Artifact:
-    gdn_aot("build", "--provider", "vllm", "--arch", "sm_90", "--model", MODEL, "--tp", TP, "-o", home, home=home)
+    models = [word for model in KERNELS for word in ("--model", model)]
+    gdn_aot("build", "--provider", "vllm", "--arch", "sm_90", *models, "--tp", TP, "-o", home, home=home)
     (path,) = home.glob("*-sm_90.tar.zst")
     return open_artifact(path)
 
@@ -88,18 +114,21 @@ print(json.dumps({"pages": found, "shapes": [list(view.shape) for view in views]
 """
     got = python(_START + code, "sm_90", home=tmp_path)
     assert got["shapes"] == [[3, 3, 3 * 4096], [3, 32, 128, 128]]
-    assert got["strides"] == [2174976] * 2
+    assert got["strides"] == [2211840 if DRAFTING else 2174976] * 2
     for tp, rows in got["pages"].items():
         heads = 32 // int(tp)
         assert rows[0][0] == 16
-        assert len({page for _, page, *_ in rows}) == len(rows)
-        for block, page, least, dtypes, drafts in rows:
-            assert least == heads * (3 * 3 * 128 * 2 + 128 * 128 * 4)
+        assert len({(page, drafts) for _, page, *_, drafts in rows}) == len(rows)
+        for asked, page, least, dtypes, drafts in rows:
+            block = max(asked, 128) if DRAFTING else asked  # from 0.27 on 128 at least
+            assert least == heads * ((3 + drafts) * 3 * 128 * 2 + 128 * 128 * 4)
             assert page % (block * 576 * 2) == 0
             assert least <= page < least + block * 576 * 2
-            assert (dtypes, drafts) == (["torch.bfloat16", "torch.float32"], 0)
-    assert [row[0] for row in got["pages"]["1"]] == [16, 64]
-    assert [row[0] for row in got["pages"]["2"]] == [16, 32, 128]
+            assert dtypes == ["torch.bfloat16", "torch.float32"]
+        assert {drafts for *_, drafts in rows} == ({0, 1, 2, 3} if DRAFTING else {0})
+    if not DRAFTING:
+        assert [row[0] for row in got["pages"]["1"]] == [16, 64]
+        assert [row[0] for row in got["pages"]["2"]] == [16, 32, 128]
 
 
 def test_models_whose_layers_other_releases_have_are_refused_with_the_reason(home: Path, tmp_path: Path) -> None:
@@ -107,10 +136,10 @@ def test_models_whose_layers_other_releases_have_are_refused_with_the_reason(hom
 print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_models() if model.family == "kda"}))
 """
     got = python(_START + code, "sm_90", home=tmp_path)
-    assert got.pop("kimi-linear") == ""
-    assert set(got) >= {"kimi-k3", "bailing-v3", "glm5-next"}
-    for reason in got.values():
-        assert reason.startswith("vLLM has a layer for it from 0.")
+    assert {find_model(model).layer for model in KERNELS} <= {layer for layer, reason in got.items() if not reason}
+    for reason in filter(None, got.values()):
+        assert reason.startswith("vLLM has a layer for it")
+        assert "from 0." in reason
     command = ("build", "--provider", "vllm", "--arch", "sm_90", "--model", "kimi-k3", "-o", tmp_path)
     done = gdn_aot(*command, home=home, code=None)
     assert done.code != 0
@@ -118,29 +147,50 @@ print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_m
     assert "Traceback" not in done.err
 
 
+def test_a_layer_that_reads_what_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
+    code = """
+def forward(self, hidden_states):
+    return self.o_proj(self.fused_everything(hidden_states))
+layer = vllm_kda.vllm_versions.layer_class(kimi.layer)
+layer.forward = forward
+print(json.dumps(provider.lacks(kimi.shape(1))))
+"""
+    path = tmp_path / "program.py"
+    path.write_text(_START + code)
+    assert python(f"exec(compile(open({str(path)!r}).read(), {str(path)!r}, 'exec'))", "sm_90", home=tmp_path) == (
+        "this version of vLLM has another layer for it than is known here: it reads fused_everything"
+    )
+
+
 def test_kernels_of_a_build(built: Artifact) -> None:
     manifest = built.manifest
-    assert {kernel.qualname for kernel in manifest.kernels} == KERNELS
-    assert {kernel.qualname for kernel in manifest.kernels if kernel.choices} == TUNED
-    assert [gap.kernel for gap in manifest.not_covered if gap.kernel != "workload:speculative"] == []
-    assert [file.name.removesuffix(".json").rpartition("-")[2] for file in manifest.placed] == ["KimiLinearForCausalLM"]
+    assert {kernel.qualname for kernel in manifest.kernels} == set().union(*KERNELS.values())
+    assert {kernel.qualname for kernel in manifest.kernels if kernel.choices} == set().union(*TUNED.values())
+    assert [gap.kernel for gap in manifest.not_covered] == []
+    placed = {file.name.removesuffix(".json").rpartition("-")[2] for file in manifest.placed}
+    assert placed == {"KimiLinearForCausalLM"} | (
+        {"BailingMoeV3ForCausalLM", "BailingMoeV3MTPModel"} if LING in KERNELS else set()
+    )
 
 
 def test_neither_pages_nor_requests_are_counted_in_binaries(built: Artifact) -> None:
     kernels = {kernel.qualname: kernel for kernel in built.manifest.kernels}
+    relaxed = {("num_cache_lines", LINES)} if not DRAFTING else set()  # from 0.27 on it is no constant
     for name in ("_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel"):
-        assert ("num_cache_lines", LINES) in {(one.argument, one.value) for one in kernels[name].relaxations}
-    recurrent = kernels["fused_recurrent_gated_delta_rule_fwd_kernel"]
-    assert len(recurrent.binaries) == 2, "one for each size of a page"
+        assert {(one.argument, one.value) for one in kernels[name].relaxations} >= relaxed
+    decode = "fused_recurrent_kda_packed_decode_kernel" if DRAFTING else "fused_recurrent_gated_delta_rule_fwd_kernel"
+    assert len(kernels[decode].binaries) == (1 if DRAFTING else 2), "one for each size of a page"
 
 
 def test_random_steps_find_everything(built: Artifact, home: Path) -> None:
-    done = gdn_aot("coverage", built.path, "--model", MODEL, "--tp", TP, "--calls", 300, "--json", home=home)
-    assert done.json["misses"] == []
-    assert done.json["hits"] == done.json["launches"] > 1000
+    for model in KERNELS:
+        done = gdn_aot("coverage", built.path, "--model", model, "--tp", TP, "--calls", 300, "--json", home=home)
+        assert done.json["misses"] == done.json["refused"] == []
+        assert done.json["hits"] == done.json["launches"] > 1000
 
 
-def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", KERNELS)
+def test_launches_do_not_follow_from_content(model: str, tmp_path: Path) -> None:
     """Nor from where tensors are made by default; and what warms a process up launches every kernel of the layer."""
     code = """
 import torch
@@ -148,8 +198,8 @@ from launch_keys import keys
 
 result = {"launches": 0, "kernels": [], "other": [], "warm": []}
 for tp in (1, 32):
-    shape = kimi.shape(tp)
-    for kind in ("prefill", "decode", "mixed"):
+    shape = find_model(sys.argv[2]).shape(tp)
+    for kind in set(kinds) - {"gated-norm"}:
         workload = provider.WORKLOADS[kind]()
         for call in workload.cases(shape, Limits()):
             without = keys(lambda: workload.run(shape, call))
@@ -167,18 +217,21 @@ for tp in (1, 32):
             result["warm"] = sorted({*result["warm"], *(kernel.rpartition(":")[2] for kernel, _ in launched)})
 print(json.dumps(result))
 """
-    got = python(_START + code, "sm_90", home=tmp_path)
+    got = python(_START + code, "sm_90", model, home=tmp_path)
     assert got["other"] == []
     assert got["launches"] > 500
-    assert set(got["warm"]) == set(got["kernels"]) == KERNELS - {"layer_norm_gated_fwd_kernel"}
+    drafted = {"fused_recurrent_kda_fwd_kernel"}  # the checkpoint asks for no drafts
+    assert set(got["kernels"]) == KERNELS[model] - {"layer_norm_gated_fwd_kernel"}
+    assert set(got["warm"]) == set(got["kernels"]) - drafted
 
 
 @pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_100", "sm_120"])
-def test_the_layer_runs_for_other_targets(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", KERNELS)
+def test_the_layer_runs_for_other_targets(model: str, target: str, tmp_path: Path) -> None:
     code = """
 from gdn_aot.tracing.recorder import TraceRecorder
 from gdn_aot.tracing.records import Trace
-shape = kimi.shape(1, "fp16" if sys.argv[1] == "sm_75" else "bf16")
+shape = find_model(sys.argv[2]).shape(1, "fp16" if sys.argv[1] == "sm_75" else "bf16")
 trace = Trace(provider_version="", triton_version="", ptxas_version="")
 recorder = TraceRecorder(trace)
 for name, make in provider.WORKLOADS.items():
@@ -187,14 +240,14 @@ for name, make in provider.WORKLOADS.items():
         recorder.record(lambda: workload.run(shape, call), (0, 0))
 print(json.dumps(sorted({kernel.qualname for kernel in trace.kernels})))
 """
-    assert set(python(_START + code, target, home=tmp_path)) == KERNELS
+    assert set(python(_START + code, target, model, home=tmp_path)) == KERNELS[model]
 
 
 def test_every_kernel_with_candidates_is_tuned(tmp_path: Path) -> None:
     """At the lengths of a record; that of the decode steps' gate at those which a batch comes near."""
     code = """
 found = {}
-for kind in ("prefill", "decode", "mixed", "speculative", "gated-norm"):
+for kind in kinds:
     workload = provider.WORKLOADS[kind]()
     for tokens in (64, 512, 4096):
         calls = list(workload.tune(kimi.shape(4), tokens, Limits(max_tokens=8192)))
@@ -239,12 +292,16 @@ print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmark
     assert got == {"compiled": [], "benchmarked": 0, "misses": []}
 
 
-def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", KERNELS)
+def test_the_layer_gives_what_the_float64_form_says(model: str, tmp_path: Path) -> None:
     """In Triton's interpreter, which runs every kernel of the layer: prompts, with and without states, and decode."""
     program = Path(__file__).with_name("vllm_kda_interpreted.py").read_text()
     interpreted = {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
-    got = python(program, SUPPORT, home=tmp_path, extra=interpreted)
-    assert [row["kind"] for row in got] == ["decode", "decode", "prefill", "prefill", "mixed", "gated-norm"]
+    got = python(program, SUPPORT, model, home=tmp_path, extra=interpreted)
+    drafted = ["speculative"] * 2 * DRAFTING
+    first = ["prefill"] * DRAFTING  # one token of a prompt, which is told from one that is decoded
+    kinds = ["decode", "decode", "prefill", "prefill", "mixed", *drafted, *first, "gated-norm"]
+    assert [row["kind"] for row in got] == kinds
     for row in got:
         assert row["wrong"] is None, row
         if row["kind"] == "gated-norm":

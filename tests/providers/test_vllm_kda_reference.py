@@ -7,7 +7,7 @@ import torch
 
 from gdn_aot.catalogue.models import ModelShape, find_model
 from gdn_aot.providers.draw import Random
-from gdn_aot.providers.vllm import kda_reference
+from gdn_aot.providers.vllm import reference as vllm_reference
 from gdn_aot.providers.vllm.steps import Deployment, Group, Step
 from gdn_aot.reference import Tensors
 
@@ -51,11 +51,11 @@ def part(inputs: Tensors, first: int, last: int) -> Tensors:
 def test_a_prompt_is_its_tokens_one_by_one(of: ModelShape, computed: int) -> None:
     inputs, (windows, states) = tensors(of, 7), pages(of, 1)
     step = Step(groups=(Group(1, computed, 7),), deployment=PLAIN)
-    whole = kda_reference.expect(of, step, inputs, windows, states)
+    whole = vllm_reference.expect(of, step, inputs, windows, states)
     outs = []
     for token in range(7):
         step = Step(groups=(Group(1, computed + token, 1),), deployment=PLAIN)
-        found = kda_reference.expect(of, step, part(inputs, token, token + 1), windows, states)
+        found = vllm_reference.expect(of, step, part(inputs, token, token + 1), windows, states)
         windows[1], states[1] = found["window"], found["state"]
         outs.append(found["out"])
     torch.testing.assert_close(whole["out"], torch.cat(outs, 1))
@@ -66,11 +66,11 @@ def test_a_prompt_is_its_tokens_one_by_one(of: ModelShape, computed: int) -> Non
 def test_requests_do_not_touch_each_other(of: ModelShape) -> None:
     inputs, (windows, states) = tensors(of, 12), pages(of, 3)
     step = Step(groups=(Group(2, 4, 1), Group(1, 3, 10)), deployment=PLAIN)
-    whole = kda_reference.expect(of, step, inputs, windows, states)
+    whole = vllm_reference.expect(of, step, inputs, windows, states)
     for number, (first, last) in enumerate(((0, 1), (1, 2), (2, 12))):
         alone = Step(groups=(step.requests[number],), deployment=PLAIN)
         chosen = torch.tensor([0, number + 1])
-        found = kda_reference.expect(of, alone, part(inputs, first, last), windows[chosen], states[chosen])
+        found = vllm_reference.expect(of, alone, part(inputs, first, last), windows[chosen], states[chosen])
         torch.testing.assert_close(whole["out"][:, first:last], found["out"])
         torch.testing.assert_close(whole["state"][number], found["state"][0])
     assert whole["window"].shape == (9, windows.shape[-1])
@@ -81,7 +81,7 @@ def test_every_channel_of_a_key_has_its_own_decay(of: ModelShape) -> None:
     inputs, (windows, states) = tensors(of, 1), pages(of, 1)
     inputs["b"] = torch.full_like(inputs["b"], -100.0)
     step = Step(groups=(Group(1, 4, 1),), deployment=PLAIN)
-    found = kda_reference.expect(of, step, inputs, windows, states)
+    found = vllm_reference.expect(of, step, inputs, windows, states)
     raw = inputs["decay"].view(of.heads, 1, of.k_dim) + inputs["dt_bias"].view(of.heads, 1, of.k_dim)
     factor = (-inputs["A_log"].exp().view(-1, 1, 1) * torch.nn.functional.softplus(raw)).exp()
     torch.testing.assert_close(found["state"][0], states[1] * factor)

@@ -55,3 +55,12 @@ def tuned(x, bias, y, n, WIDE: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.c
     if HAS_BIAS:
         value += tl.load(bias + at, mask=at < n)
     tl.store(y + at, value, mask=at < n)
+
+
+@triton.jit
+def staged(x, y, num_stages: tl.constexpr, launch_pdl: tl.constexpr):
+    """Has parameters that are options of a launch, too."""
+    total = 0.0
+    for number in tl.range(0, 4, num_stages=num_stages):
+        total += tl.load(x + number)
+    tl.store(y, total if launch_pdl else -total)

@@ -43,6 +43,7 @@ def call():
     kernels.every[(1,)](*kernels.arguments().values(), num_warps=2)
     for arguments in tuned:
         kernels.tuned[(1,)](**arguments)
+    kernels.staged[(1,)](storage, storage, num_stages=4, launch_pdl=True, num_warps=2)
 """
 
 _WRITTEN_BY_TRITON = """
@@ -108,7 +109,7 @@ def theirs(folder: Path) -> Path:
     """A cache that Triton wrote."""
     root = folder / "theirs"
     made = python(_PREPARE + _CALLS + _WRITTEN_BY_TRITON, home=folder, extra={"TRITON_CACHE_DIR": str(root)})
-    assert [hit for _, hit in made["lookups"]] == [False] * 5, "one kernel, and two configurations for two keys"
+    assert [hit for _, hit in made["lookups"]] == [False] * 6, "two kernels, and two configurations for two keys"
     assert made["measured"] == 4
     return root
 
@@ -120,12 +121,13 @@ def ours(folder: Path) -> dict[str, Any]:
     root.mkdir()
     made: dict[str, Any] = python(_PREPARE + _CALLS + _OUR_ENTRIES, home=folder, extra={"TRITON_CACHE_DIR": str(root)})
     assert made["cache"] == [], "asking leaves nothing behind"
-    assert len(made["binaries"]) == 3
+    assert len(made["binaries"]) == 4
     assert len(made["choices"]) == 2
     return made
 
 
 def test_binaries_lie_where_triton_puts_them(theirs: Path, ours: dict[str, Any]) -> None:
+    """Those of a kernel that has options as parameters are compiled with them, as Triton does."""
     for row in ours["binaries"]:
         place = Place(**row["place"])
         directory = theirs / place.directory
@@ -135,6 +137,8 @@ def test_binaries_lie_where_triton_puts_them(theirs: Path, ours: dict[str, Any])
         assert expected.items() <= group.items()
         assert json.loads(row["metadata"])["hash"] == disk_cache.kernel_hash(place)
         assert disk_cache.read_entry(theirs, place) == (directory / disk_cache.cubin_name(place)).read_bytes()
+    staged = json.loads(ours["binaries"][-1]["metadata"])
+    assert (staged["name"], staged["num_stages"], staged["launch_pdl"]) == ("staged", 4, True)
 
 
 def test_choices_lie_where_triton_puts_them(theirs: Path, ours: dict[str, Any]) -> None:
@@ -156,11 +160,11 @@ def test_triton_finds_what_is_written(ours: dict[str, Any], tmp_path: Path) -> N
         writer.binary(Place(**row["place"]), row["metadata"], bytes.fromhex(row["cubin"]))
     for row in ours["choices"]:
         writer.choice(Place(**row["place"]), row["text"])
-    assert (writer.written, writer.kept) == (5, 0)
+    assert (writer.written, writer.kept) == (6, 0)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     served = python(_PREPARE + _CALLS + _SERVED, home=tmp_path, extra={"TRITON_CACHE_DIR": str(root)})
-    assert served["lookups"] == [["every", True], ["tuned", True], ["tuned", True]]
-    assert served["launched"] == ["every", "tuned", "tuned"]
+    assert served["lookups"] == [["every", True], ["tuned", True], ["tuned", True], ["staged", True]]
+    assert served["launched"] == ["every", "tuned", "tuned", "staged"]
     assert served["configs"] == ["BLOCK: 128, num_warps: 4, num_ctas: 1, num_stages: 3, maxnreg: None"] * 2
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 

@@ -9,6 +9,7 @@ constant of the kernels that read states.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from vllm.model_executor.layers.mamba.mamba_utils import MambaStateDtypeCalculat
 from vllm.v1.kv_cache_interface import MambaSpec
 
 from gdn_aot.catalogue.models import KDA
+from gdn_aot.providers.engine_layer import ALICE
 from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.steps import Deployment
 
@@ -50,14 +52,15 @@ def deployments(shape: ModelShape) -> tuple[Deployment, ...]:
     """Return those that are covered: every number of drafts with every dtype of the state, the checkpoint's own first.
 
     Each comes with the pages of prefix caching too where these are others, and with the fused decode of drafts where
-    this version has it. A layer of Kimi Delta Attention takes no drafts, and its state is float32 whatever is asked
-    for: its deployments differ in the pages that the backends of its attention ask for.
+    this version has it. The state of a layer of Kimi Delta Attention is float32 whatever is asked for: its deployments
+    differ in drafts, if it takes any, and in the pages that the backends of its attention ask for.
     """
     if shape.family == KDA:
-        by_page: dict[int, Deployment] = {}
-        for block in MLA_BLOCKS:
-            one = Deployment(state="float32", drafts=0, aligned=block)
-            by_page.setdefault(page_size(shape, one), one)
+        by_page: dict[tuple[int, int], Deployment] = {}
+        drafted = DRAFTS if vllm_versions.takes_drafts(shape.layer) else (0,)
+        for drafts, block in itertools.product(drafted, MLA_BLOCKS if _is_latent(shape) else (1,)):
+            one = Deployment(state="float32", drafts=drafts, aligned=block)
+            by_page.setdefault((drafts, page_size(shape, one)), one)
         return tuple(by_page.values())
     states = sorted(STATE_DTYPES, key=lambda state: state != shape.state_dtype)
     found = [Deployment(state=state, drafts=drafts) for state in states for drafts in DRAFTS]
@@ -72,6 +75,11 @@ def deployments(shape: ModelShape) -> tuple[Deployment, ...]:
         if vllm_versions.fuses_decode(shape, dtype, state_dtypes(shape, one), drafts=one.drafts > 0)
     ]
     return tuple(found)
+
+
+def _is_latent(shape: ModelShape) -> bool:
+    """Say whether a model's other layers have multi-head latent attention."""
+    return shape.family == KDA and shape.layer != ALICE
 
 
 class UnknownPageError(ValueError):
@@ -90,8 +98,9 @@ def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype
 def state_shapes(shape: ModelShape, deployment: Deployment) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes of the convolution's window and of the recurrent state of one sequence, on one rank."""
     if shape.family == KDA:
+        drafted = {"num_spec": deployment.drafts} if deployment.drafts else {}
         conv, state = MambaStateShapeCalculator.kda_state_shape(
-            1, shape.heads, shape.k_dim, conv_kernel_size=shape.conv_width
+            1, shape.heads, shape.k_dim, conv_kernel_size=shape.conv_width, **drafted
         )
         return tuple(conv), tuple(state)
     conv, state = MambaStateShapeCalculator.gated_delta_net_state_shape(
@@ -162,7 +171,7 @@ def _config(shape: ModelShape, deployment: Deployment) -> Any:
         attention_config=SimpleNamespace(backend=None),
         model_config=SimpleNamespace(
             dtype=DTYPES[shape.dtype],
-            use_mla=shape.family == KDA,
+            use_mla=_is_latent(shape),
             architecture="Layer",
             is_hybrid=True,
             get_num_kv_heads=lambda _parallel: max(1, shape.kv_heads // shape.tp),
@@ -177,7 +186,7 @@ def _align(config: Any, shape: ModelShape, deployment: Deployment) -> None:
     from vllm.model_executor.models import ModelRegistry
     from vllm.platforms.interface import Platform
 
-    block = deployment.aligned if shape.family == KDA else KERNEL_BLOCK
+    block = deployment.aligned if _is_latent(shape) else KERNEL_BLOCK
 
     class Layer:
         """Answers for a model class with this shape."""

@@ -20,7 +20,7 @@ from vllm.model_executor.models import registry
 from gdn_aot._files import file_sha256
 from gdn_aot.launches import Placement, SourceFile
 from gdn_aot.providers.absent import without_images
-from gdn_aot.providers.engine_layer import INTERLEAVED, KIMI
+from gdn_aot.providers.engine_layer import ALICE, BAILING, INTERLEAVED, KIMI
 from gdn_aot.providers.vllm.reference import OLMO
 from gdn_aot.providers.vllm.versions import QWEN
 
@@ -41,6 +41,8 @@ _CLASSES = {
     ),
     OLMO: ("OlmoHybridForCausalLM",),
     KIMI: ("KimiLinearForCausalLM",),
+    ALICE: ("AliceAIForCausalLM",),
+    BAILING: ("BailingMoeV3ForCausalLM", "BailingMoeV3MTPModel"),
     "qwen4-exp": ("Qwen4ExpForConditionalGeneration", "Qwen4ExpForCausalLM", "Qwen4ExpMTP"),
 }
 """Architectures by `ModelShape.layer`, those of drafts included, as the registries of 0.24.0 and 0.33.0 have them and

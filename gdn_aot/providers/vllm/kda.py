@@ -1,53 +1,48 @@
-"""vLLM's layer of Kimi Delta Attention itself, with one batch of requests to work on: what `layer` is for the others.
+"""vLLM's layers of Kimi Delta Attention themselves, with one batch of requests to work on: `layer` for the others.
 
-The layer's own ``forward`` runs, and in it its operator. In place of the projections of its input stand their results,
-in place of the norm and of the projection of its output stands nothing.
+A layer's own ``forward`` runs, and in it its core. In place of the projections of its input stand their results, in
+place of the norm and of the projection of its output stands nothing. Every projection that a layer of some release has
+is there under its name, so that each finds its own.
 
 Importing this module imports vLLM: call `gdn_aot.providers.vllm.platform.prepare` before.
 """
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from functools import cache
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gdn_aot.providers.engine_layer import KIMI
+from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.vllm import layer as vllm_layer
+from gdn_aot.providers.vllm import platform as vllm_platform
 from gdn_aot.providers.vllm import versions as vllm_versions
-from gdn_aot.providers.vllm.cache import DTYPES
+from gdn_aot.providers.vllm.cache import DTYPES, deployments
+from gdn_aot.providers.vllm.steps import Group, Step
 from gdn_aot.providers.workload import there
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.providers.draw import Draw
-    from gdn_aot.providers.vllm.steps import Step
     from gdn_aot.reference import Tensors
 
 PARTS = ("q", "k", "v")
-"""What the layer has a projection and a convolution of its own for."""
+"""What a layer has a projection and a convolution of its own for, or has side by side in one."""
+_READ = re.compile(r"\bself\.(\w+)")
 
 
-@cache
-def make_layer(shape: ModelShape) -> Any:
-    """Return a layer without parameters and projections."""
-    kind = vllm_versions.LAYERS[KIMI]
-    layer = kind.__new__(kind)
-    torch.nn.Module.__init__(layer)
-    layer.prefix = vllm_layer.PREFIX
-    layer.tp_size, layer.tp_rank = 1, 0  # the shape is divided already
-    layer.num_heads = layer.local_num_heads = shape.heads
-    layer.head_dim, layer.conv_size = shape.k_dim, shape.conv_width
-    layer.f_a_proj = layer.g_a_proj = lambda hidden: (hidden, None)
-    layer.o_norm = lambda core, _gate: core
-    layer.o_proj = lambda core: (core, None)
-    return layer
+def unknown(shape: ModelShape) -> list[str]:
+    """Return what the model's layer reads of itself that is not known here, by name: then it is another layer.
+
+    The model's pages have to be known.
+    """
+    step = Step(groups=(Group(1, 0, 2),), deployment=deployments(shape)[0])
+    layer = _make(shape, inputs(shape, step, EMPTY))
+    read = _READ.findall(inspect.getsource(type(layer).forward) + inspect.getsource(type(layer)._forward))  # noqa: SLF001
+    return sorted(name for name in {*read} - {"kv_cache"} if not hasattr(layer, name))
 
 
 def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
@@ -72,53 +67,80 @@ def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
 
 def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Run the layer. Returns its output before the norm, and the views of the windows and states of all pages."""
-    layer = make_layer(shape)
     hidden = there(tensors, "projected").new_empty(step.tokens, 1)
     output = hidden.new_empty(step.tokens, shape.heads * shape.k_dim)
-    with torch.device("cpu"), _with(layer, tensors, shape), vllm_layer.on_pages(layer, tensors, shape, step):
-        layer.forward(hidden, torch.empty(0), output)
+    with torch.device("cpu"), vllm_platform.on_card():
+        layer = _make(shape, tensors)
+        with vllm_layer.on_pages(layer, tensors, shape, step):
+            vllm_versions.forward(layer, shape.layer, hidden, output)
         return output.view(1, step.tokens, shape.heads, shape.k_dim), vllm_layer.states(shape, step, tensors)
 
 
-@contextlib.contextmanager
-def _with(layer: Any, tensors: Tensors, shape: ModelShape) -> Iterator[None]:
-    """Give a layer its parameters, and the results of its projections in their place."""
-    width = shape.heads * shape.k_dim
-    named: dict[str, Any] = {
-        "A_log": there(tensors, "A_log").view(1, 1, -1, 1),
-        "dt_bias": tensors["dt_bias"],
-        "b_proj": _projection(there(tensors, "b")[0]),
-        "f_b_proj": _projection(there(tensors, "decay")[0]),
+def _make(shape: ModelShape, tensors: Tensors) -> Any:
+    """Return a layer with its parameters, and the results of its projections in their place."""
+    kind = vllm_versions.layer_class(shape.layer)
+    layer = kind.__new__(kind)
+    torch.nn.Module.__init__(layer)
+    for name, value in {**_sizes(shape), **_projections(tensors), **_parameters(tensors)}.items():
+        setattr(layer, name, value)
+    return layer
+
+
+def _sizes(shape: ModelShape) -> dict[str, Any]:
+    width, bound = shape.heads * shape.k_dim, shape.gate_bound or None
+    return {
+        "prefix": vllm_layer.PREFIX,
+        "tp_size": 1,  # the shape is divided already
+        "tp_rank": 0,
+        **dict.fromkeys(("num_heads", "local_num_heads"), shape.heads),
+        "head_dim": shape.k_dim,
+        "conv_size": shape.conv_width,
+        **dict.fromkeys(("local_projection_size", "projection_size_per_partition"), width),
+        **dict.fromkeys(("gate_lower_bound", "lower_bound"), bound),
+        "safe_gate": bound is not None,
+        "use_full_rank_gate": False,
+        "in_proj_padding": 0,
+        "separate_b_proj": False,
+        "o_norm": lambda core, _gate: core,
+        "o_proj": lambda core: (core, None),
     }
-    named["g_b_proj"] = named["f_b_proj"]  # nothing reads it, without the norm
-    projected = there(tensors, "projected")[0].split(width, -1)
-    weights = there(tensors, "weight").unsqueeze(1).split(width)
-    for part, result, weight in zip(PARTS, projected, weights, strict=True):
+
+
+def _projections(tensors: Tensors) -> dict[str, Any]:
+    mixed, decay, b = (there(tensors, name)[0] for name in ("projected", "decay", "b"))
+    rank = mixed.new_zeros(len(mixed), decay.shape[1] // b.shape[1])
+    named: dict[str, Any] = {
+        "b_proj": lambda _hidden: (b, None),
+        **dict.fromkeys(("f_a_proj", "g_a_proj"), lambda hidden: (hidden, None)),
+        # Nothing reads the gate of the norm, without the norm.
+        **dict.fromkeys(("f_b_proj", "g_b_proj", "f_proj", "g_proj"), lambda _hidden: (decay, None)),
+        "qkvb_proj": lambda _hidden: (torch.cat([mixed, b], -1), None),
+        "in_proj_qkvgfab": lambda _hidden: (torch.cat([mixed, b, rank], -1), None),
+        "qkv_proj": None,
+    }
+    for part, result in zip(PARTS, mixed.chunk(len(PARTS), -1), strict=True):
         # The convolution of a decode step works in place, and takes a stride of one token for what it says.
-        named[f"{part}_proj"] = _projection(result.clone(memory_format=torch.contiguous_format))
-        named[f"{part}_conv1d"] = SimpleNamespace(weight=weight, bias=None)
-    try:
-        for name, value in named.items():
-            setattr(layer, name, value)
-        yield
-    finally:
-        for name in named:
-            delattr(layer, name)
+        own = result.clone(memory_format=torch.contiguous_format)
+        named[f"{part}_proj"] = lambda _hidden, own=own: (own, None)
+    return named
 
 
-def _projection(result: torch.Tensor) -> Any:
-    return lambda _hidden: (result, None)
+def _parameters(tensors: Tensors) -> dict[str, Any]:
+    weight = there(tensors, "weight").unsqueeze(1)
+    convolutions = {f"{part}_conv1d": own for part, own in zip(PARTS, weight.chunk(len(PARTS)), strict=True)}
+    return {
+        "A_log": tensors["A_log"],
+        "dt_bias": tensors["dt_bias"],
+        **{name: SimpleNamespace(weight=own, bias=None) for name, own in {**convolutions, "conv1d": weight}.items()},
+    }
 
 
 def make_norm(shape: ModelShape) -> Any:
-    """Return the layer's norm without its weight, made without the configuration that its constructor asks for.
-
-    Its epsilon is what the layer leaves it at, whatever the model's is.
-    """
-    module: Any = inspect.getmodule(vllm_versions.LAYERS[KIMI])
+    """Return the layer's norm without its weight, made without the configuration that its constructor asks for."""
+    module: Any = inspect.getmodule(vllm_versions.layer_class(shape.layer))
     kind = module.FusedRMSNormGated
     norm = kind.__new__(kind)
     torch.nn.Module.__init__(norm)
-    norm.eps, norm.activation = inspect.signature(kind.__init__).parameters["eps"].default, shape.norm_activation
+    norm.eps, norm.activation = shape.norm_eps, shape.norm_activation
     norm.register_parameter("bias", None)
     return norm

@@ -11,6 +11,7 @@ Importing this module imports vLLM: call `gdn_aot.providers.vllm.platform.prepar
 from __future__ import annotations
 
 import contextlib
+import inspect
 from dataclasses import fields
 from functools import cache, partial
 from types import SimpleNamespace
@@ -42,6 +43,8 @@ _ENGINES = any(field.name == "virtual_engine" for field in fields(ForwardContext
 """Layers have a cache for each of several engines, as up to 0.18."""
 _BOUNDED = any(field.name == "seq_lens_cpu_upper_bound" for field in fields(CommonAttentionMetadata))
 """Builders read lengths of requests on the CPU."""
+FIRST_TOKENS = "is_prefilling" in inspect.getsource(GDNAttentionMetadataBuilder)
+"""Builders tell the first token of a prompt, where it comes alone, from one that is decoded, as from 0.31 on."""
 
 
 class UnknownLayerError(ValueError):
@@ -59,9 +62,9 @@ def make_layer(shape: ModelShape) -> Any:
     Raises:
         UnknownLayerError: This version has none for the model.
     """
-    if shape.layer not in vllm_versions.LAYERS:
+    kind = vllm_versions.layer_class(shape.layer)
+    if kind is None:
         raise UnknownLayerError(f"this version of vLLM has no layer for {shape.name} that is known here")
-    kind = vllm_versions.LAYERS[shape.layer]
     layer = kind.__new__(kind)
     torch.nn.Module.__init__(layer)
     layer.prefix = PREFIX
@@ -174,6 +177,8 @@ def _metadata(shape: ModelShape, step: Step, pages: int, device: torch.device) -
     ended = [request.computed + request.query for request in step.requests]
     lengths = torch.tensor(ended, dtype=torch.int32)
     named = {"seq_lens_cpu_upper_bound": lengths} if _BOUNDED else {}
+    if FIRST_TOKENS:
+        named["is_prefilling"] = torch.tensor([not request.computed for request in step.requests])
     common = CommonAttentionMetadata(
         query_start_loc=ends.to(device),
         query_start_loc_cpu=ends,

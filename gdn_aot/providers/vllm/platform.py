@@ -6,11 +6,13 @@ while it is imported, and cannot load these without the CUDA runtime. A Gated De
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -48,6 +50,13 @@ def prepare() -> None:
         helpers.PIN_MEMORY = False
 
 
+def on_card() -> contextlib.AbstractContextManager[Any]:
+    """Return a block in which every tensor says that it is on a card; on a real device it changes nothing."""
+    if triton_internals.stands_in():
+        return mock.patch.object(torch.Tensor, "is_cuda", True)
+    return contextlib.nullcontext()
+
+
 def _no(*_: object) -> bool:
     return False
 
@@ -75,6 +84,8 @@ def _platform() -> Any:
         get_device_name = staticmethod(lambda device_id=0: torch.cuda.get_device_name(device_id))
         get_cuda_runtime_major = staticmethod(lambda: 13)
         """What vLLM's wheels are made with: on Blackwell it is asked before prefill is chosen."""
+        is_arch_support_pdl = staticmethod(lambda: torch.cuda.get_device_capability() >= (9, 0))
+        """Kernels have it as a constant: whether they start before the one ahead has ended, as from Hopper on."""
         is_pin_memory_available = staticmethod(_no)
         import_kernels = staticmethod(_nothing)
 

@@ -1,6 +1,6 @@
-"""What vLLM's layer comes to in float64, from PyTorch's operators alone. Imports no vLLM.
+"""What vLLM's layers come to in float64, from PyTorch's operators alone. Imports no vLLM.
 
-Between its kernels the layer keeps tensors in the model's dtype: the output of the convolution, and queries and keys
+Between its kernels a layer keeps tensors in the model's dtype: the output of the convolution, and queries and keys
 after their norm where a kernel of its own makes it. They are rounded here as there.
 """
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers import engine_layer
 from gdn_aot.providers.workload import there
 from gdn_aot.reference import formulas as reference
@@ -38,6 +39,11 @@ def _is_speculated(step: Step, request: Group) -> bool:
     return step.speculated and request.drafts >= 0
 
 
+def _is_prompt(request: Group) -> bool:
+    """Say whether a request's tokens are of a prompt; one token with a state before is decoded."""
+    return request.query > 1 or not request.computed
+
+
 def _window_rows(step: Step, request: Group) -> int:
     """Return how many inputs of the convolution a request's page holds: those of drafts may yet be refused."""
     return 2 + request.query if _is_speculated(step, request) else 3
@@ -49,7 +55,7 @@ def _states_kept(step: Step, request: Group) -> int:
 
 def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor, states: torch.Tensor) -> Tensors:
     """Return what `results` should."""
-    x, gate, b, a = engine_layer.split(shape, inputs)
+    x, gate, b, a = _split(shape, inputs)
     outs, kept_rows, kept_states = [], [], []
     start = 0
     for request, table in zip(step.requests, step.table, strict=True):
@@ -67,6 +73,14 @@ def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor
     if step.deployment.fused:
         out = reference.gated_norm(out, gate[None], there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
     return {"out": out, "window": torch.cat(kept_rows), "state": torch.cat(kept_states)}
+
+
+def _split(shape: ModelShape, inputs: Tensors) -> tuple[torch.Tensor, ...]:
+    """Return what `gdn_aot.providers.engine_layer.split` does; of KDA the raw gate ``a`` of each channel."""
+    if shape.family != KDA:
+        return engine_layer.split(shape, inputs)
+    x, decay, b = (there(inputs, name)[0] for name in ("projected", "decay", "b"))
+    return x, x, b, decay.unflatten(-1, (shape.heads, -1))
 
 
 def _window(step: Step, request: Group, page: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,12 +104,15 @@ def _delta_rule(
     """Return a request's output ``[1, tokens, v_heads, v_dim]`` and states ``[kept, v_heads, v_dim, k_dim]``."""
     mixed, b, a = parts
     q, k, v = engine_layer.heads(shape, mixed)
-    prompt = request.query > 1 or (step.speculated and request.drafts < 0)
+    # The prefill of KDA takes requests that decode, too.
+    beside = step.requests if shape.family == KDA else (request,)
+    prompt = any(map(_is_prompt, beside)) or (step.speculated and request.drafts < 0)
     if prompt and not _is_speculated(step, request):  # a kernel of its own normalizes
         q, k = q.to(mixed.dtype), k.to(mixed.dtype)
-    g = reference.gate(a[None], there(inputs, "A_log"), there(inputs, "dt_bias"))
+    g = reference.gate(a[None], there(inputs, "A_log"), there(inputs, "dt_bias"), shape.gate_bound)
     beta = b.double().sigmoid()[None] * (2.0 if shape.allow_neg_eigval else 1.0)
-    if shape.layer != OLMO and step.packed and not step.speculated and all(one.query == 1 for one in step.requests):
+    packed = shape.family != KDA and shape.layer != OLMO and step.packed and not step.speculated
+    if packed and not any(map(_is_prompt, step.requests)):
         beta = beta.to(b.dtype)  # as the packed kernel does
     last = state.mT[None]
     if not _is_speculated(step, request):

@@ -142,6 +142,13 @@ def prefill(deployment: Deployment) -> Iterator[Step]:
     yield Step(groups=PROMPTS[1], deployment=deployment, compiled=True)
 
 
+def first_tokens(deployment: Deployment) -> Iterator[Step]:
+    """Yield steps with one token of a prompt, alone and beside requests that decode."""
+    for compiled in (False, True):
+        yield Step(groups=(Group(1, 0, 1),), deployment=deployment, compiled=compiled)
+    yield Step(groups=(Group(3, 100, 1), Group(1, 0, 1)), deployment=deployment)
+
+
 def decode(deployment: Deployment) -> Iterator[Step]:
     """Yield steps in which every request gets one token and nothing is drafted."""
     for count, graph, compiled, packed in itertools.product(BATCHES, (False, True), (False, True), (True, False)):
@@ -186,6 +193,19 @@ def kda_mixed(deployment: Deployment) -> Iterator[Step]:
     for count, query in itertools.product(BATCHES, (32, 37)):
         yield Step(groups=(Group(count, 100, 1), Group(1, 0, query)), deployment=deployment)
     yield Step(groups=(Group(3, 100, 1), Group(1, 0, 5), Group(1, 64, 140)), deployment=deployment)
+
+
+def kda_speculative(deployment: Deployment) -> Iterator[Step]:
+    """Yield `speculative` for the same layer, and more numbers of requests.
+
+    Its kernel takes another block and other stages from 48, 96 and 192 heads of requests on: twice a number crosses
+    one of these at a time, whatever the heads of a layer.
+    """
+    if not deployment.drafts:
+        return
+    yield from (step for step in speculative(deployment) if not step.compiled)
+    for count, others in itertools.product((2, 4, 8, 32, 64, 128), ((), (Group(1, 0, 32),))):
+        yield Step(groups=(_speculated(count, deployment.drafts), *others), deployment=deployment)
 
 
 def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits) -> Step:

@@ -6,25 +6,29 @@ Importing this module imports vLLM: call `gdn_aot.providers.vllm.platform.prepar
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import inspect
+from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gdn_aot.providers.absent import without_images
-from gdn_aot.providers.engine_layer import INTERLEAVED, KIMI
+from gdn_aot.providers.engine_layer import ALICE, BAILING, INTERLEAVED, KIMI
 from gdn_aot.providers.vllm.reference import OLMO
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
 
 QWEN = "qwen3.5"
-KIMI_RELEASES = ("0.24.0",)
-"""Those whose layer of Kimi Delta Attention `kda` runs; from 0.27 on it calls other kernels."""
-_LATER = {"kimi-k3": "0.27", "bailing-v3": "0.28", "glm5-next": "0.30", "alice-ai": "0.33"}
-"""`ModelShape.layer` of other layers of Kimi Delta Attention, and the first releases that have them."""
+_KDA = {
+    KIMI: ("layers.mamba.gdn.kimi_gdn_linear_attn", "KimiGatedDeltaNetAttention"),
+    ALICE: ("models.alice_ai", "KimiGatedDeltaNetAttention"),
+    BAILING: ("models.bailing_moe_v3", "BailingMoeV3KimiDeltaAttention"),
+}
+"""Modules and classes of layers of Kimi Delta Attention that `kda` runs, by `ModelShape.layer`."""
+_SINCE = {KIMI: "0.23", "kimi-k3": "0.27", BAILING: "0.28", "glm5-next": "0.30", ALICE: "0.33"}
+"""The first releases that have such a layer."""
 
 
 def _module(name: str) -> Any:
@@ -42,7 +46,7 @@ def _classes() -> tuple[dict[str, Any], Any]:
     if current is not None:
         qwen = current.QwenGatedDeltaNetAttention
         olmo = _module("layers.mamba.gdn.olmo_gdn_linear_attn").OlmoHybridGatedDeltaNetAttention
-        return {INTERLEAVED: qwen, QWEN: qwen, OLMO: olmo, **_kimi()}, current.ChunkGatedDeltaRule
+        return {INTERLEAVED: qwen, QWEN: qwen, OLMO: olmo}, current.ChunkGatedDeltaRule
     shared = _module("layers.mamba.gdn_linear_attn")  # 0.19 to 0.21
     if shared is not None:
         qwen = shared.GatedDeltaNetAttention
@@ -58,38 +62,51 @@ def _olmo() -> dict[str, Any]:
     return {OLMO: hybrid.OlmoHybridGatedDeltaNet} if hybrid else {}
 
 
-def _kimi() -> dict[str, Any]:
-    if importlib.metadata.version("vllm").partition("+")[0] not in KIMI_RELEASES:
-        return {}
-    return {KIMI: _module("layers.mamba.gdn.kimi_gdn_linear_attn").KimiGatedDeltaNetAttention}
+_LAYERS, CHUNKS = _classes()
 
 
-LAYERS, CHUNKS = _classes()
+@cache
+def layer_class(layer: str) -> Any:
+    """Return the class of a layer, as `ModelShape.layer` names it, or None where this version has none that is known.
+
+    Modules of models are imported when they are asked for.
+    """
+    if layer not in _KDA:
+        return _LAYERS.get(layer)
+    module, name = _KDA[layer]
+    states = _module("layers.mamba.mamba_utils").MambaStateShapeCalculator.kda_state_shape(1, 1, 16)
+    one_window = len(states) == len(("window", "state"))  # up to 0.22 each convolution has a window of its own
+    return getattr(_module(module), name, None) if one_window else None
 
 
 def lacks(layer: str) -> str:
     """Return why a layer, as `ModelShape.layer` names it, cannot be run, or nothing."""
-    if layer in LAYERS:
+    if layer_class(layer) is not None:
         return ""
-    if layer in _LATER:
-        return f"vLLM has a layer for it from {_LATER[layer]} on, and that is not covered"
-    if layer == KIMI:
-        return f"its layer is covered in vLLM {', '.join(KIMI_RELEASES)} alone"
+    if layer in _KDA:
+        return f"vLLM has a layer for it that is known here from {_SINCE[layer]} on"
+    if layer in _SINCE:
+        return f"vLLM has a layer for it from {_SINCE[layer]} on, and that is not covered"
     return "this version of vLLM has no layer for it"
+
+
+def takes_drafts(layer: str) -> bool:
+    """Say whether a layer has a path for steps in which tokens are drafted."""
+    return layer not in _KDA or "num_accepted_tokens" in inspect.getsource(layer_class(layer))
 
 
 def forward(layer: Any, name: str, hidden: torch.Tensor, output: torch.Tensor) -> None:
     """Run a layer from the projections of its input to that of its output, into ``output``."""
     run = layer._full_forward if name == OLMO else getattr(layer, "forward_cuda", layer.forward)  # noqa: SLF001
-    if "output" in inspect.signature(run).parameters:
-        run(hidden, output)
-    else:
-        output.copy_(run(hidden))
+    known = {"positions": torch.empty(0), "output": output}  # no layer reads positions
+    made = run(hidden, **{name: known[name] for name in inspect.signature(run).parameters if name in known})
+    if made is not None:
+        output.copy_(made)
 
 
 def a_log_dtype(name: str, model: torch.dtype) -> torch.dtype:
     """Return the dtype of a layer's ``A_log``: float32 where its constructor says so, else the model's."""
-    text = inspect.getsource(LAYERS[name].__init__)
+    text = inspect.getsource(layer_class(name).__init__)
     said = text[text.index("self.A_log = ") :].partition("set_weight_attrs")[0]
     return torch.float32 if "torch.float32" in said else model
 
@@ -100,7 +117,7 @@ def checkpoint_alignment(shape: ModelShape) -> int:
     From 0.33 on, FlashInfer's prefill asks for it where vLLM takes that by itself; prefix caching is on there unless it
     is switched off.
     """
-    layer = LAYERS.get(shape.layer)
+    layer = layer_class(shape.layer)
     if not hasattr(layer, "_exports_checkpoints"):
         return 1
     module: Any = inspect.getmodule(layer)
@@ -118,9 +135,9 @@ def fuses_decode(
     What makes the norm, too, is then the operator that runs the layer's core: up to 0.31 also in deployments without
     drafts. ``states`` are the dtypes of the convolution's window and of the recurrent state.
     """
-    layer_class: Any = LAYERS.get(shape.layer)
-    why_not = getattr(layer_class, "_fused_gdn_decode_unsupported_reason", None)  # from 0.28 on
-    if why_not is None or (not drafts and "enable_fused_gdn_decode" not in inspect.getsource(layer_class.__init__)):
+    kind = layer_class(shape.layer)
+    why_not = getattr(kind, "_fused_gdn_decode_unsupported_reason", None)  # from 0.28 on
+    if why_not is None or (not drafts and "enable_fused_gdn_decode" not in inspect.getsource(kind.__init__)):
         return False
     layer = SimpleNamespace(
         get_state_dtype=lambda: states,

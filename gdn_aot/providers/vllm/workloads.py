@@ -29,7 +29,6 @@ from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.norm_rows import SM_COUNTS, norm_rows
 from gdn_aot.providers.vllm import cache as vllm_cache
 from gdn_aot.providers.vllm import kda as vllm_kda
-from gdn_aot.providers.vllm import kda_reference as vllm_kda_reference
 from gdn_aot.providers.vllm import layer as vllm_layer
 from gdn_aot.providers.vllm import reference as vllm_reference
 from gdn_aot.providers.vllm import steps as vllm_steps
@@ -65,8 +64,12 @@ _GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
 
 def lacks(shape: ModelShape) -> str:
     """Return why this version of vLLM cannot be traced for a model, or nothing."""
-    missing = "" if shape.kv_heads else "the catalogue has no attention layers of it, on which its cache depends"
-    return vllm_versions.lacks(shape.layer) or missing
+    missing = vllm_versions.lacks(shape.layer)
+    if not missing and not shape.kv_heads:
+        missing = "the catalogue has no attention layers of it, on which its cache depends"
+    if not missing and shape.family == KDA and (unknown := vllm_kda.unknown(shape)):
+        missing = f"this version of vLLM has another layer for it than is known here: it reads {', '.join(unknown)}"
+    return missing
 
 
 CHUNK = 64
@@ -78,8 +81,13 @@ _CASES = {
     "mixed": vllm_steps.mixed,
     "speculative": vllm_steps.speculative,
 }
-_KDA_CASES = {"prefill": vllm_steps.prefill, "decode": vllm_steps.kda_decode, "mixed": vllm_steps.kda_mixed}
-"""The same of the layer of Kimi Delta Attention, which takes no drafts."""
+_KDA_CASES = {
+    "prefill": vllm_steps.prefill,
+    "decode": vllm_steps.kda_decode,
+    "mixed": vllm_steps.kda_mixed,
+    "speculative": vllm_steps.kda_speculative,
+}
+"""The same of layers of Kimi Delta Attention."""
 
 
 def _layer(shape: ModelShape) -> Any:
@@ -96,12 +104,14 @@ class Steps(Workload):
 
     def applies(self, shape: ModelShape) -> bool:
         """Say whether the model's layer takes such steps."""
-        return shape.family == GDN or self.name in _KDA_CASES
+        return self.name != "speculative" or vllm_versions.takes_drafts(shape.layer)
 
     def _steps(self, shape: ModelShape, deployment: vllm_steps.Deployment) -> Iterator[Step]:
         """Yield those that together cause every launch, in one deployment."""
         cases = _CASES if shape.family == GDN else _KDA_CASES
-        return cases[self.name](deployment)
+        yield from cases[self.name](deployment)
+        if self.name == "prefill" and vllm_layer.FIRST_TOKENS:
+            yield from vllm_steps.first_tokens(deployment)
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of requests, classes of lengths and alignments, in every deployment."""
@@ -156,8 +166,6 @@ class Steps(Workload):
         """Return the same in float64, rounded where tensors are between the layer's kernels."""
         step = Step.of(call)
         windows, states = vllm_layer.states(shape, step, inputs)
-        if shape.family == KDA:
-            return vllm_kda_reference.expect(shape, step, inputs, windows, states)
         return vllm_reference.expect(shape, step, inputs, windows, states)
 
     def run(self, shape: ModelShape, call: Call) -> None:
@@ -210,12 +218,12 @@ class GatedRMSNorm(Workload):
         """Call the norm as the layer does, on a card with so many SMs. Returns ``out``."""
         sm_count: Any = dict(call.arguments)["sm_count"]
         x, gate, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
-        norm, rows = _norm(shape), x.flatten(0, 2)
+        norm = _norm(shape)
         norm.weight = torch.nn.Parameter(weight, requires_grad=False)
-        if shape.family == KDA:
-            rows = rows.clone()  # it works in place
+        # That of KDA works in place, and takes from the gate how many heads a token has.
+        given = (x.clone(), gate[0]) if shape.family == KDA else (x.flatten(0, 2), gate.flatten(0, 2))
         with torch.no_grad(), mock.patch.object(_GUARD, "num_compute_units", return_value=sm_count):
-            return {"out": norm.forward_cuda(rows, gate.flatten(0, 2)).view(x.shape)}
+            return {"out": norm.forward_cuda(*given).view(x.shape)}
 
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the gated norm."""
