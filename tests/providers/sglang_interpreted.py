@@ -80,16 +80,20 @@ STEPS = (
     ("speculative", Step(kind="verify", groups=(Group(1, 50, 3, 1),), deployment=DRAFTED, graph=2)),
 )
 
-KDA_SIZES: dict[str, Any] = {**SIZES, "heads": 2}
-MANY = Step(kind="extend", groups=(Group(16, 9, 1), Group(1, 0, 70)), deployment=PLAIN, merged=True)
+
+def apart(**named: Any) -> Any:
+    """Have several kernels make what one makes of few blocks, as of many."""
+    return intra.chunk_kda_fwd_intra(**{**named, "fuse_diagonal": False, "fuse_recompute": False})
+
 
 if sys.argv[2] == "gdn":
     judge(provider, SIZES, STEPS)
 else:
-    kimi = replace(find_model("kimi-linear-48b-a3b").shape(1), **KDA_SIZES)
-    many = replace(kimi, heads=16, v_heads=16)
+    kimi = replace(find_model("kimi-linear-48b-a3b").shape(1), **{**SIZES, "heads": 2})
     merged = [(kind, replace(step, merged=number % 2 == 1)) for number, (kind, step) in enumerate(STEPS)]
-    if captures(kimi):
-        merged.append(("prefill", replace(STEPS[0][1], bucket=140)))
     rows = [compared(provider, kimi, step.call(kind)) for kind, step in merged]
-    print(json.dumps([*rows, compared(provider, many, MANY.call("mixed"))]))
+    vars(gate)["chunk_kda_fwd_intra"] = apart
+    many = [replace(STEPS[0][1], merged=True)]
+    if captures(kimi):
+        many.append(replace(STEPS[0][1], bucket=140))
+    print(json.dumps([*rows, *(compared(provider, kimi, step.call("prefill")) for step in many)]))

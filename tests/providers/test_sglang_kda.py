@@ -271,12 +271,13 @@ def test_a_process_is_served_whatever_the_size_of_the_pool(built: Artifact, tmp_
 
 
 def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
-    """In Triton's interpreter: prompts, chunks, tracked copies, decode, padded graphs, drafts that are refused, and
-    many blocks; with projections multiplied apart and at once."""
+    """In Triton's interpreter: prompts, chunks, tracked copies, decode, padded graphs, refused drafts, and as
+    of many blocks; with projections multiplied apart and at once, and in a graph of prompts where a version has them.
+    """
     program = Path(__file__).with_name("sglang_interpreted.py").read_text()
     interpreted = {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
     got = python(program, SUPPORT, "kda", home=tmp_path, extra=interpreted)
-    assert {row["kind"] for row in got} == {"prefill", "decode", "speculative", "mixed"}
+    assert {row["kind"] for row in got} == {"prefill", "decode", "speculative"}
     for row in got:
         assert row["wrong"] is None, row
         assert row["compared"] >= 3
