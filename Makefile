@@ -91,6 +91,7 @@ docs: $(STAMP)  ## the site of the documents, in site/: open site/index.html; it
 
 sglang: $(STAMPS)  ## provider and plugin of SGLang, in an environment of its own; SGLANG=0.5.17 (not part of make test)
 	$(BINS)/python -m pytest tests/providers/test_sglang.py
+	$(BINS)/python -m pytest tests/providers/test_sglang_kda.py
 	GDN_AOT_TEST_SGLANG=$(abspath $(BINS)/python) $(BINS)/python -m pytest tests/plugins/test_sglang_itself.py
 	GDN_AOT_TEST_SGLANG=$(abspath $(BINS)/python) $(BINS)/python -m pytest tests/capture/test_sglang.py
 

@@ -5,7 +5,7 @@ that other operators have too (cumulative sums, norms, convolutions) are left ou
 
 Sources: fla/ops/gated_delta_rule, fla/ops/kda, fla/ops/common/chunk_delta_h.py and fla/ops/common/gate.py of fla-core
 0.4.2 to 0.6.0, and of kernels-community/fla; vllm/model_executor/layers/fla/ops of vLLM; and
-sglang/srt/layers/attention/fla of SGLang.
+sglang/srt/layers/attention/fla, sglang/kernels/ops/attention/fla and sglang/kernels/ops/mamba of SGLang.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ BY_FAMILY = {
     ),
     KDA: frozenset(
         (
+            "_kda_track_conv_window_kernel",
+            "_kda_track_ssm_kernel",
             "chunk_kda_bwd_kernel_dAv",
             "chunk_kda_bwd_kernel_intra",
             "chunk_kda_bwd_kernel_wy_dqkg_fused",
@@ -39,6 +41,7 @@ BY_FAMILY = {
             "chunk_kda_scaled_dot_kkt_fwd_kernel_intra_sub_inter",
             "chunk_kda_scaled_dot_kkt_fwd_kernel_intra_sub_intra",
             "fused_recurrent_kda_fwd_kernel",
+            "fused_recurrent_kda_packed_decode_kernel",
             "kda_gate_bwd_kernel",
             "kda_gate_chunk_cumsum_vector_kernel",
             "kda_gate_cumsum_fwd_kernel",

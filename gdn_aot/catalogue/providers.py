@@ -283,6 +283,7 @@ PROVIDERS: Mapping[str, ProviderInfo] = {
         catalogue_only="a shape does not say which layer of SGLang runs the model",
         serve="python -m sglang.launch_server --model-path MODEL",
         workloads=("prefill", "decode", "mixed", "speculative", "gated-norm"),
+        families=dict.fromkeys(("prefill", "decode", "mixed", "speculative"), (GDN, KDA)),
         versions=(
             _sglang("0.5.17", "2.11.0", "3.6.0", status="reference", checked="every test"),
             _sglang("0.5.23", "2.14.1", "3.8.0", status="reference", checked="every test"),

@@ -17,6 +17,8 @@ METHOD = "configure_kv_cache_dtype"
 _SIZES = ("num_k_heads", "num_v_heads", "head_k_dim", "head_v_dim", "attn_tp_size")
 """Of a GDN layer of SGLang: heads are those of the model, and divided by the last, which attention with data or context
 parallelism makes another size than ``--tp``."""
+_DELTA = ("local_num_heads", "head_dim", "conv_size")
+"""Of a layer of Kimi Delta Attention, which has those above too: heads are divided already."""
 
 
 def watch(module: str) -> None:
@@ -31,23 +33,29 @@ def load(runner: Any) -> None:
 
 
 def shape_of_runner(runner: Any) -> dict[str, object] | None:
-    """Return the shape of the GDN layers that SGLang's runner serves, as rows of an artifact's models have it, or None.
+    """Return the shape of the layers that SGLang's runner serves, as rows of an artifact's models have it, or None.
 
-    Of the runner ``model.modules()`` and ``model_config.dtype`` are read, of the first GDN layer its sizes.
+    Of the runner ``model.modules()`` and ``model_config.dtype`` are read, of the first layer of a family its sizes.
     """
-    from gdn_aot.catalogue.models import GDN
+    from gdn_aot.catalogue.models import GDN, KDA
 
     for layer in runner.model.modules():
-        sizes: list[Any] = [getattr(layer, name, None) for name in _SIZES]
-        if all(type(size) is int and size > 0 for size in sizes):
-            heads, v_heads, k_dim, v_dim, parts = sizes
-            return {
-                "heads": heads // parts,
-                "v_heads": v_heads // parts,
-                "k_dim": k_dim,
-                "v_dim": v_dim,
-                "conv_width": getattr(layer, "conv_kernel_size", None),
-                "dtype": memory.DTYPES.get(str(runner.model_config.dtype)),
-                "family": GDN,
-            }
+        gated, delta = _sizes(layer, _SIZES), _sizes(layer, _DELTA)
+        if delta:
+            heads, width, taps = delta
+            sizes, family = (heads, heads, width, width, taps), KDA
+        elif gated:
+            *heads_of_model, k_dim, v_dim, parts = gated
+            heads, v_heads = (count // parts for count in heads_of_model)
+            sizes, family = (heads, v_heads, k_dim, v_dim, getattr(layer, "conv_kernel_size", None)), GDN
+        else:
+            continue
+        named = dict(zip(("heads", "v_heads", "k_dim", "v_dim", "conv_width"), sizes, strict=True))
+        return {**named, "dtype": memory.DTYPES.get(str(runner.model_config.dtype)), "family": family}
     return None
+
+
+def _sizes(layer: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the sizes of a layer that has all of them, else none."""
+    sizes = tuple(getattr(layer, name, None) for name in names)
+    return sizes if all(type(size) is int and size > 0 for size in sizes) else ()

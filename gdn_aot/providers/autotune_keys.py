@@ -15,7 +15,9 @@ def key_names(kernel: str, count: int) -> tuple[str, ...] | None:
         kernel: ``module:qualname``.
         count: Number of values that its keys have, number types not counted.
     """
-    return next((names for names in _table().get(kernel.partition(":")[2], ()) if len(names) == count), None)
+    module, _, name = kernel.partition(":")
+    lists = (*_table().get(f"{module.partition('.')[0]}:{name}", ()), *_table().get(name, ()))
+    return next((names for names in lists if len(names) == count), None)
 
 
 @functools.cache

@@ -43,6 +43,23 @@ def test_which_kernels_sglang_launches(
         assert reason in condition.reason
 
 
+FLA = "sglang.kernels.ops.attention.fla."
+DELTA = (
+    f"{FLA}chunk_intra:chunk_kda_fwd_kernel_inter_solve_fused",
+    f"{FLA}fused_recurrent:fused_recurrent_kda_packed_decode_kernel",
+)
+STATES = f"{FLA}chunk_delta_h:chunk_gated_delta_rule_fwd_kernel_h_blockdim64"
+
+
+@pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
+def test_kimi_delta_attention_takes_triton(capability: tuple[int, int]) -> None:
+    """An artifact of both families has kernels that one of them always launches."""
+    assert conditions("sglang", "0.5.23", capability, (*DELTA, STATES, DECODE, *ALWAYS)) == ()
+    for others, conditional in (((), {PREFILL, OLD_PREFILL, STATES, DECODE}), (DELTA, {PREFILL, OLD_PREFILL})):
+        found = conditions("sglang", "0.5.23", capability, (*KERNELS, STATES, *others))
+        assert {name for one in found for name in one.kernels} == conditional
+
+
 def test_others_have_no_condition() -> None:
     assert conditions("vllm", "0.24.0", (10, 0), KERNELS) == ()
     assert conditions("sglang", "0.5.23", (10, 0), ALWAYS) == ()

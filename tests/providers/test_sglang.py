@@ -310,7 +310,8 @@ def test_a_process_is_served_whatever_the_size_of_the_pool(qwen: Artifact, tmp_p
 def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
     """In Triton's interpreter: prompts, chunks, tracked copies, decode, padded graphs, and drafts that are refused."""
     program = Path(__file__).with_name("sglang_interpreted.py").read_text()
-    got = python(program, SUPPORT, home=tmp_path, extra={"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"})
+    interpreted = {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
+    got = python(program, SUPPORT, "gdn", home=tmp_path, extra=interpreted)
     kinds = ("prefill", "decode", "speculative")
     assert {(row["layer"], row["kind"]) for row in got} == {
         (layer, kind) for layer in ("qwen3-next", "qwen3.5") for kind in kinds

@@ -43,6 +43,13 @@ def test_the_names_are_those_of_the_providers_source(sm_90: Built) -> None:
             assert key_text(kernel.name, choice.key).startswith(f"{names[0]}={choice.key[0]}")
 
 
+def test_a_package_may_have_names_of_its_own_for_keys_of_one_length() -> None:
+    kernel = "chunk_intra:chunk_kda_fwd_kernel_inter_solve_fused"
+    assert key_names(f"fla.ops.kda.{kernel}", 6) == ("H", "HV", "K", "BT", "BC", "NC")
+    named = ("H", "K", "BC", "V", "FUSE_RECOMPUTE", "FUSE_DIAGONAL")
+    assert key_names(f"sglang.kernels.ops.attention.fla.{kernel}", 6) == named
+
+
 def test_every_key_has_its_models(sm_90: Built) -> None:
     for kernel in sm_90.manifest.kernels:
         users = Users(kernel, sm_90.manifest)

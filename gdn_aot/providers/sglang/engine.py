@@ -1,5 +1,7 @@
 """Which of SGLang's GDN kernels it launches on a card only if told to: where it takes FlashInfer by its own choice.
 
+Kimi Delta Attention without a bounded gate, as Kimi-Linear has it, takes Triton's by its own choice everywhere.
+
 Read in SGLang's sources (``_handle_linear_attn_backend``, ``flashinfer_gdn_prefill_default``,
 ``GDNKernelDispatcher``) of 0.5.11 to 0.5.18 and 0.5.20 to 0.5.23; nothing of SGLang is imported.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from gdn_aot.catalogue.kernel_names import family_of
+from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers.vllm.engine import Condition
 
 _PREFILL = "chunk_delta_h|chunk_fwd|chunk_intra|chunk_o|chunk_scaled_dot_kkt|cumsum|solve_tril|wy_fast"
@@ -16,6 +20,8 @@ splitting, gates, L2 norm, gated norm) is Triton's whatever the prefill is."""
 _UPDATE = "fused_sigmoid_gating_recurrent"
 """Of verification of drafts, and of decode where it is not packed."""
 _DECODE = f"fused_recurrent|{_UPDATE}"
+_OF_BOTH = f"chunk_delta_h|{_UPDATE}"
+"""Of layers with Gated Delta Net and of those with Kimi Delta Attention."""
 _WITH_BF16 = 10
 """Major compute capability on which SGLang takes FlashInfer for states in bfloat16."""
 _FIRST_WITH_PREFILL = {9: (0, 5, 20), _WITH_BF16: (0, 5, 16)}
@@ -30,6 +36,10 @@ def conditions(
     """Return which kernels of an artifact, as ``module:qualname``, SGLang launches on a card only if told to."""
     if distribution != "sglang":
         return ()
+    delta = {name for name in kernels if family_of(name.partition(":")[2]) == KDA}
+    if delta:  # always launched then
+        delta.update(_of(_OF_BOTH, kernels))
+    kernels = tuple(name for name in kernels if name not in delta)
     major, found = capability[0], []
     prefill, first = _of(_PREFILL, kernels), _FIRST_WITH_PREFILL.get(major)
     if prefill and first is not None and release(version) >= first:

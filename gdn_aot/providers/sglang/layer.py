@@ -1,8 +1,9 @@
-"""SGLang's Gated Delta Net layer itself, with one batch of requests to work on.
+"""SGLang's linear-attention layer itself, with one batch of requests to work on.
 
-The layer's own ``forward`` runs, through ``HybridLinearAttnBackend`` and ``GDNAttnBackend`` with Triton's kernels, on
-states in SGLang's own pool, with the metadata that its backend makes of a ``ForwardBatch``. In place of the projections
-of its input stand their results, in place of the projection of its output stands nothing.
+The layer's own ``forward`` runs, through ``HybridLinearAttnBackend`` and the backend of its family with Triton's
+kernels, on states in SGLang's own pool, with the metadata that its backend makes of a ``ForwardBatch``. In place of the
+projections of its input stand their results, in place of the projection of its output stands nothing. `gdn` and `kda`
+have what is a family's own.
 
 Importing this module imports SGLang: call `gdn_aot.providers.sglang.platform.prepare` before.
 """
@@ -12,15 +13,17 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
 
+from gdn_aot.catalogue.models import GDN, KDA
 from gdn_aot.providers.draw import EMPTY
-from gdn_aot.providers.engine_layer import INTERLEAVED, conv_dim
+from gdn_aot.providers.engine_layer import conv_dim
+from gdn_aot.providers.sglang import gdn as sglang_gdn
+from gdn_aot.providers.sglang import kda as sglang_kda
 from gdn_aot.providers.sglang import versions as sglang_versions
 from gdn_aot.providers.sglang.platform import on_target
 from gdn_aot.providers.workload import there
@@ -33,53 +36,10 @@ if TYPE_CHECKING:
     from gdn_aot.providers.sglang.steps import Deployment, Step
     from gdn_aot.reference import Tensors
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 DEVICE = "cuda"
-PLAIN, VIEW, MERGED = "plain", "view", "merged"
-"""The gate of the norm: a tensor of its own, or a part of a projection, or of both that are multiplied at once."""
-
-
-@cache
-def config(shape: ModelShape, state: str) -> Any:
-    """Return SGLang's configuration of a model that has one layer."""
-    return sglang_versions.configs[shape.layer](
-        hidden_size=shape.hidden,
-        linear_num_key_heads=shape.heads,
-        linear_num_value_heads=shape.v_heads,
-        linear_key_head_dim=shape.k_dim,
-        linear_value_head_dim=shape.v_dim,
-        linear_conv_kernel_dim=shape.conv_width,
-        rms_norm_eps=shape.norm_eps,
-        num_hidden_layers=1,
-        layer_types=["linear_attention"],
-        full_attention_interval=2,
-        dtype=DTYPES[shape.dtype],
-        mamba_ssm_dtype=state,
-    )
-
-
-@cache
-def make_layer(shape: ModelShape, prefill: str | None = None) -> Any:
-    """Return a layer, made by its own constructor, whose projections are to be put in their places.
-
-    ``prefill`` is the backend of CUDA graphs for prompts, as it is by default if none is given.
-    """
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(DTYPES[shape.dtype])
-    try:
-        with sglang_versions.published(**_graphs(prefill)), torch.device("meta"):
-            layer = sglang_versions.LAYERS[shape.layer](config(shape, "float32"), 0)
-    finally:
-        torch.set_default_dtype(dtype)
-    del layer.in_proj_qkvz, layer.in_proj_ba, layer.out_proj
-    layer.out_proj = lambda core: (core, None)
-    return layer
-
-
-def _graphs(prefill: str | None) -> dict[str, Any]:
-    if prefill is None:
-        return {}
-    return {"cuda_graph_config": sglang_versions.graphs.CudaGraphConfig.from_dict({"prefill": {"backend": prefill}})}
+_FAMILIES: dict[str, Any] = {GDN: sglang_gdn, KDA: sglang_kda}
+_WINDOWS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""dtype of a model -> of the convolution's windows, as the environment of a server names it."""
 
 
 class _NoAttention:
@@ -121,30 +81,27 @@ def _pool(shape: ModelShape, step: Step, *, filled: bool) -> Any:
     )
 
 
+def most_merged(shape: ModelShape) -> int:
+    """Return the most tokens whose input is multiplied with several projections of a layer at once, 0 for none."""
+    most: int = _FAMILIES[shape.family].most_merged(shape)
+    return most
+
+
+def captures(shape: ModelShape) -> bool:
+    """Say whether this version captures the layer of a model in breakable CUDA graphs of prompts."""
+    return shape.family == KDA and sglang_kda.CAPTURES
+
+
 def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
     """Return what a step works on: projections, parameters, and the states of its requests before."""
-    dtype, heads = DTYPES[shape.dtype], shape.v_heads
-    tokens, requests = _padded(step), len(step.requests)
-    width, gate = conv_dim(shape), heads * shape.v_dim
-    made: Tensors = {
-        "projected": draw.normal(1, tokens, width + gate, dtype=dtype),
-        "ba": draw.normal(1, tokens, 2 * heads, dtype=dtype),
-        "A_log": draw.log_a(heads, torch.float32),
-        "dt_bias": draw.dt_bias(heads, dtype),
-        "weight": draw.normal(width, shape.conv_width, dtype=dtype),
-        "norm_weight": draw.weight(shape.v_dim, dtype=dtype),
-        "cu_seqlens": torch.tensor(step.ends, dtype=torch.int32),
-    }
+    made: Tensors = _FAMILIES[shape.family].inputs(shape, step.padded, draw)
+    made["cu_seqlens"] = torch.tensor(step.ends, dtype=torch.int32)
     if draw is not EMPTY:
+        requests = len(step.requests)
         conv, state = state_dtypes(shape, step.deployment)
-        made["windows"] = draw.normal(requests, width, shape.conv_width - 1, dtype=conv)
-        made["states"] = draw.normal(requests, heads, shape.v_dim, shape.k_dim, dtype=state)
+        made["windows"] = draw.normal(requests, conv_dim(shape), shape.conv_width - 1, dtype=conv)
+        made["states"] = draw.normal(requests, shape.v_heads, shape.v_dim, shape.k_dim, dtype=state)
     return made
-
-
-def _padded(step: Step) -> int:
-    """Return the tokens of a step, with those that a graph is padded with."""
-    return step.tokens if not step.graph else step.batch * step.requests[0].query
 
 
 def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype, torch.dtype]:
@@ -155,13 +112,14 @@ def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype
 
 
 def _parameters(shape: ModelShape, deployment: Deployment) -> Any:
-    """Return SGLang's shapes and dtypes of states, those of windows as a server of the model needs them.
+    """Return SGLang's shapes and dtypes of states, as a server of the model needs them.
 
-    They are bf16 whatever the model is unless the environment says other, and a fp16 model does not run with those.
+    Its environment has both dtypes, that of the state from ``--mamba-ssm-dtype``. Windows are bf16 whatever the model
+    is unless it says other, and a fp16 model does not run with those.
     """
-    named = {"fp16": {"SGLANG_MAMBA_CONV_DTYPE": "float16"}, "fp32": {"SGLANG_MAMBA_CONV_DTYPE": "float32"}}
-    with mock.patch.dict(os.environ, named.get(shape.dtype, {})):
-        return config(shape, deployment.state).mamba2_cache_params
+    named = {"SGLANG_MAMBA_CONV_DTYPE": _WINDOWS[shape.dtype], "SGLANG_MAMBA_SSM_DTYPE": deployment.state}
+    with mock.patch.dict(os.environ, named):
+        return _FAMILIES[shape.family].config(shape, deployment.state).mamba2_cache_params
 
 
 def apply(shape: ModelShape, step: Step, tensors: Tensors) -> Tensors:
@@ -178,11 +136,14 @@ def serving(shape: ModelShape, step: Step, tensors: Tensors) -> Iterator[Callabl
     hold afterwards, then those of tracked copies. Whatever device tensors are made on by default, for SGLang it is the
     CPU, as in its schedulers: there it keeps lengths that it reads.
     """
-    topk = {"speculative_eagle_topk": 1} if step.deployment.drafts else {}
-    with on_target(), _on_host(), sglang_versions.published(**topk) as args, torch.no_grad():
+    fields: dict[str, Any] = {"speculative_eagle_topk": 1} if step.deployment.drafts else {}
+    if step.bucket and step.radix:
+        fields["mamba_radix_cache_strategy"] = "extra_buffer"
+    with on_target(), _on_host(), sglang_versions.published(**fields) as args, torch.no_grad():
         pool = _pool(shape, step, filled="states" in tensors)
         last = step.layers - 1
-        model = config(shape, step.deployment.state)
+        family = _FAMILIES[shape.family]
+        model = family.config(shape, step.deployment.state)
         runner = SimpleNamespace(
             model_config=SimpleNamespace(hf_config=model, hf_text_config=model),
             device=DEVICE,
@@ -192,22 +153,22 @@ def serving(shape: ModelShape, step: Step, tensors: Tensors) -> Iterator[Callabl
             token_to_kv_pool=None,
             linear_attn_backends=sglang_versions.backends(),
         )
-        linear = sglang_versions.gdn_backend.GDNAttnBackend(runner)
-        backend = sglang_versions.hybrid.HybridLinearAttnBackend(_NoAttention(pool), linear, [])
-        layer = make_layer(shape)
+        backend = sglang_versions.hybrid.HybridLinearAttnBackend(_NoAttention(pool), family.make_backend(runner), [])
+        layer, states = family.make_layer(shape), pool.mamba_pool.mamba_cache
+        windows = family.windows(states.conv[0])
         projected = there(tensors, "projected")[0]
 
         def run() -> Tensors:
-            slots = _fill(pool, step, tensors)
+            slots = _fill(pool, windows, step, tensors)
             batch = _batch(step, pool.mamba_pool.size)
             _prepare(backend, step, batch)
-            _put(layer, tensors, last, merged=step.merged)
+            layer.attn.layer_id = last
+            family.put(layer, tensors, merged=step.merged)
             with _running(backend):
-                out = layer(projected.new_empty(len(projected), 1), batch)
+                out = family.forward(layer, projected.new_empty(len(projected), 1), batch)
             if step.kind == "verify":
                 _accept(backend, step, batch)
-            states = pool.mamba_pool.mamba_cache
-            return {"out": out[None], "window": states.conv[0][last, slots], "state": states.temporal[last, slots]}
+            return {"out": out[None], "window": windows[last, slots], "state": states.temporal[last, slots]}
 
         yield run
 
@@ -217,60 +178,13 @@ def _on_host() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
-PIECEWISE = (False, True) if "tc_piecewise" in sglang_versions.graphs.Backend.ALL else (False,)
-"""Whether graphs of prompts may be compiled piecewise in this version."""
-
-
-def merges(shape: ModelShape) -> bool:
-    """Say whether this version multiplies a small input with both projections of a layer at once."""
-    return shape.dtype == "bf16" and hasattr(sglang_versions.LAYERS[shape.layer], "finalize_fused_in_proj")
-
-
-def gates(shape: ModelShape) -> tuple[str, ...]:
-    """Return what gates the norm has: in prompts it is a view of a projection where this version leaves it there."""
-    views = hasattr(sglang_versions.qwen3_5, "qwen3_5_gdn_prefill_projection_views")
-    if not views or shape.layer == INTERLEAVED or shape.v_heads // shape.heads not in _UNPACKED:
-        return (PLAIN,)
-    return (PLAIN, VIEW, MERGED) if merges(shape) else (PLAIN, VIEW)
-
-
-_UNPACKED = getattr(sglang_versions.qwen3_5, "_GDN_FUSED_QKVZBA_RATIOS", (1, 2, 4))
-"""Value heads to a key head for which a kernel unpacks the projections."""
-
-
-def gate_width(shape: ModelShape, kind: str) -> int:
-    """Return the numbers of a token in what a gate is a part of."""
-    width = shape.v_heads * shape.v_dim
-    before = {PLAIN: 0, VIEW: conv_dim(shape), MERGED: conv_dim(shape)}[kind]
-    return before + width + (2 * shape.v_heads if kind == MERGED else 0)
-
-
-def gate(shape: ModelShape, kind: str, projected: torch.Tensor) -> torch.Tensor:
-    """Return the gate as the layer hands it to the norm, from ``[tokens, gate_width]``."""
-    width = shape.v_heads * shape.v_dim
-    if kind == PLAIN:
-        return projected.view(-1, shape.v_dim)
-    start = conv_dim(shape)
-    return projected[:, start : start + width].view(len(projected), shape.v_heads, shape.v_dim)
-
-
-@contextlib.contextmanager
-def norm(shape: ModelShape, weight: torch.Tensor, *, piecewise: bool) -> Iterator[Any]:
-    """Give the layer's norm, in a server whose graphs of prompts are compiled piecewise or not."""
-    prefill = sglang_versions.graphs.Backend.TC_PIECEWISE if piecewise else None
-    made = make_layer(shape, prefill).norm
-    made.weight = torch.nn.Parameter(weight, requires_grad=False)
-    with sglang_versions.published(**_graphs(prefill)):
-        yield made
-
-
 @contextlib.contextmanager
 def _running(backend: Any) -> Iterator[None]:
     with sglang_versions.contexts.forward_context(sglang_versions.contexts.ForwardContext(attn_backend=backend)):
         yield
 
 
-def _fill(pool: Any, step: Step, tensors: Tensors) -> torch.Tensor:
+def _fill(pool: Any, windows: torch.Tensor, step: Step, tensors: Tensors) -> torch.Tensor:
     """Give each request its slot and its state, and return the slots: of requests, then of tracked copies.
 
     Slot 0 is nobody's. A new request's slot is cleared, and one whose prefix the radix cache has is copied from there,
@@ -284,7 +198,7 @@ def _fill(pool: Any, step: Step, tensors: Tensors) -> torch.Tensor:
     copied = step.radix and step.kind == "extend"
     before = (slots + len(requests) - 1) % most + 1 if copied else slots
     if "states" in tensors:
-        states.mamba_cache.conv[0][-1, before] = there(tensors, "windows")
+        windows[-1, before] = there(tensors, "windows")
         states.mamba_cache.temporal[-1, before] = there(tensors, "states")
     if copied and found.any():
         states.copy_from(before[found], slots[found])
@@ -312,7 +226,7 @@ def _batch(step: Step, most: int) -> Any:
         prefixes = [request.computed for request in requests]
         extended = torch.tensor(queries, dtype=torch.int32, device=DEVICE)
         named = {
-            "extend_num_tokens": step.tokens,
+            "extend_num_tokens": step.padded,
             "extend_seq_lens": extended,
             "extend_prefix_lens": torch.tensor(prefixes, dtype=torch.int32, device=DEVICE),
             "extend_start_loc": (extended.cumsum(0) - extended).to(torch.int32),
@@ -326,10 +240,10 @@ def _batch(step: Step, most: int) -> Any:
     return sglang_versions.batches.ForwardBatch(
         forward_mode=mode,
         batch_size=step.batch,
-        input_ids=torch.zeros(_padded(step), dtype=torch.int64, device=DEVICE),
+        input_ids=torch.zeros(step.padded, dtype=torch.int64, device=DEVICE),
         req_pool_indices=torch.tensor([*range(1, 1 + len(requests)), *[0] * padding], device=DEVICE),
         seq_lens=torch.tensor(lengths, device=DEVICE),
-        out_cache_loc=torch.zeros(_padded(step), dtype=torch.int64, device=DEVICE),
+        out_cache_loc=torch.zeros(step.padded, dtype=torch.int64, device=DEVICE),
         seq_lens_sum=sum(lengths),
         seq_lens_cpu=torch.tensor(lengths),
         **named,
@@ -354,6 +268,9 @@ def _drafts(step: Step) -> Any:
 
 
 def _prepare(backend: Any, step: Step, batch: Any) -> None:
+    if step.bucket:
+        backend.init_forward_metadata_for_breakable_cuda_graph_capture(batch)
+        return
     if not step.graph:
         backend.init_forward_metadata(batch)
         return
@@ -376,20 +293,3 @@ def _accept(backend: Any, step: Step, batch: Any) -> None:
     update(
         accepted, *tracks, None, **{name: named[name] for name in named if name in inspect.signature(update).parameters}
     )
-
-
-def _put(layer: Any, tensors: Tensors, last: int, *, merged: bool) -> None:
-    """Put results in the places of projections, parameters in theirs, and the layer last among those of the pool."""
-    projected, ba = there(tensors, "projected")[0], there(tensors, "ba")[0]
-    if merged:
-        projected, ba = torch.cat([projected, ba], -1).split([projected.shape[-1], ba.shape[-1]], -1)
-    layer.attn.layer_id = last
-    layer.in_proj_qkvz = lambda _hidden: (projected, None)
-    layer.in_proj_ba = lambda _hidden: (ba, None)
-    layer.attn.conv_weights, layer.attn.bias = there(tensors, "weight"), None
-    for module, name, tensor in (
-        (layer.attn, "A_log", "A_log"),
-        (layer.attn, "dt_bias", "dt_bias"),
-        (layer.norm, "weight", "norm_weight"),
-    ):
-        setattr(module, name, torch.nn.Parameter(there(tensors, tensor), requires_grad=False))

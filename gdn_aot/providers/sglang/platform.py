@@ -89,6 +89,8 @@ class _OnTarget(TorchFunctionMode):  # type: ignore[misc]
         del types
         if func in _ANSWERS:
             return _ANSWERS[func]
+        if func is torch.Tensor.pin_memory:
+            return args[0]
         if func is torch.device:
             return func(*args, **(kwargs or {}))
         moved = {name: _moved(value) for name, value in (kwargs or {}).items() if name != "pin_memory"}

@@ -1,7 +1,7 @@
-"""What SGLang's layer comes to in float64, from PyTorch's operators alone. Imports no SGLang.
+"""What SGLang's layers come to in float64, from PyTorch's operators alone. Imports no SGLang.
 
-Between its kernels the layer keeps tensors in the model's dtype: the output of the convolution, queries and keys after
-the norm of a prompt, and beta but for drafts. They are rounded here as there.
+Between its kernels a layer keeps tensors in the model's dtype: the output of the convolution, queries and keys after
+the norm of a prompt, and beta but for drafts and for Kimi Delta Attention. They are rounded here as there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers import engine_layer
 from gdn_aot.providers.sglang.steps import CHUNK
 from gdn_aot.providers.workload import there
@@ -25,18 +26,41 @@ AT_ONCE = 64
 
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """What a step works on: inputs of the convolution ``[tokens, width]``, the raw gates ``b`` and ``a``, both
-``[tokens, v_heads]``. Or what it comes to: outputs ``[1, tokens, v_heads, v_dim]``, windows
-``[slots, taps - 1, width]`` and states ``[slots, v_heads, v_dim, k_dim]``."""
+``[tokens, v_heads]``; of Kimi Delta Attention the second has one for each channel of the keys. Or what it comes to:
+outputs ``[1, tokens, v_heads, v_dim]``, windows ``[slots, taps - 1, width]`` and states
+``[slots, v_heads, v_dim, k_dim]``."""
 
 
 def expect(shape: ModelShape, step: Step, inputs: Tensors) -> Tensors:
     """Return ``out``, and ``window`` and ``state`` of the slots: those of requests, then those of tracked copies."""
-    x, gate, b, a = engine_layer.split(shape, inputs)
+    x, gate, b, a = _split(shape, inputs)
     run = _prompts if step.kind == "extend" else _tokens
     out, windows, states = run(shape, step, inputs, (x[: step.tokens], b[: step.tokens], a[: step.tokens]))
     z = gate[None, : step.tokens]
     out = reference.gated_norm(out, z, there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
     return {"out": out.flatten(-2), "window": windows.mT, "state": states}
+
+
+def _split(shape: ModelShape, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return what `engine_layer.split` does, of either family."""
+    if shape.family != KDA:
+        return engine_layer.split(shape, inputs)
+    x, b, decay, gate = (there(inputs, name)[0] for name in ("projected", "b", "decay", "gate"))
+    return x, gate.unflatten(-1, (shape.v_heads, -1)), b, decay.unflatten(-1, (shape.heads, -1))
+
+
+def _gates(
+    shape: ModelShape, step: Step, inputs: Tensors, b: torch.Tensor, a: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logarithm of the decay, and beta.
+
+    0.5.23 makes no sigmoid of beta in a breakable CUDA graph of prompts for the layer of Kimi-Linear (the gate's
+    dimensions decide in its ``kda_extend_in_graph``), which looks like a fault of it. That is what comes out.
+    """
+    g = reference.gate(a, there(inputs, "A_log"), there(inputs, "dt_bias"), shape.gate_bound)
+    beta = b.double() if step.bucket else b.double().sigmoid()
+    rounded = shape.family != KDA and step.kind != "verify"  # as the kernel that makes it, or reads it packed, does
+    return g, beta.to(b.dtype) if rounded else beta
 
 
 def _prompts(shape: ModelShape, step: Step, inputs: Tensors, parts: Three) -> Three:
@@ -50,7 +74,7 @@ def _prompts(shape: ModelShape, step: Step, inputs: Tensors, parts: Three) -> Th
         before = there(inputs, "windows")[number].mT, there(inputs, "states")[number].double()
         if not request.computed:
             before = torch.zeros_like(before[0]), torch.zeros_like(before[1])
-        out, after, copy = _prompt(shape, request, inputs, (x, b, a), before)
+        out, after, copy = _prompt(shape, step, request, inputs, (x, b, a), before)
         outs.append(out)
         kept.append(after)
         copies += [copy] * request.tracked
@@ -85,10 +109,7 @@ def _few(
     before = torch.cat([torch.zeros_like(window[:, :1]), window], 1).mT
     mixed, _ = reference.short_convolution(x, there(inputs, "weight"), before, None)
     q, k, v = (part[0] for part in engine_layer.heads(shape, mixed.to(x.dtype)))
-    g = reference.gate(a, there(inputs, "A_log"), there(inputs, "dt_bias"))
-    beta = b.double().sigmoid()
-    if step.kind != "verify":
-        beta = beta.to(b.dtype)  # as the kernel that reads it packed does
+    g, beta = _gates(shape, step, inputs, b, a)
     outs, windows, states = [], torch.empty_like(window), torch.empty_like(state)
     for token in range(x.shape[1]):
         now = slice(token, token + 1)
@@ -100,7 +121,12 @@ def _few(
 
 
 def _prompt(
-    shape: ModelShape, request: Group, inputs: Tensors, parts: Three, before: tuple[torch.Tensor, torch.Tensor]
+    shape: ModelShape,
+    step: Step,
+    request: Group,
+    inputs: Tensors,
+    parts: Three,
+    before: tuple[torch.Tensor, torch.Tensor],
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """Return a prompt's output, the window and state that its slot holds afterwards, and those of its copy.
 
@@ -111,8 +137,7 @@ def _prompt(
     inputs_so_far = torch.cat([window, x])
     rows = len(window)
     q, k, v = engine_layer.heads(shape, engine_layer.convolution(inputs, x, window))
-    g = reference.gate(a[None], there(inputs, "A_log"), there(inputs, "dt_bias"))
-    beta = b.double().sigmoid()[None].to(b.dtype)  # as the kernel that makes it does
+    g, beta = _gates(shape, step, inputs, b[None], a[None])
     q, k = q.to(x.dtype), k.to(x.dtype)  # a kernel of its own normalizes
 
     def after(tokens: int) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:

@@ -31,6 +31,13 @@ CHUNKS = (0, 32, 128)
 """Chunks of 64 tokens in a step above which the kernel of states has another ``NT_BUCKET``."""
 CHUNK = 64
 """Tokens from one state that the radix cache may keep to the next, within a prompt (``FLA_CHUNK_SIZE``)."""
+SMALL_GRID = 256
+"""Most blocks of a step of Kimi Delta Attention, one for each chunk of a head, for which one kernel makes what two or
+three do for more (``chunk_kda_fwd``)."""
+GRAPH_REQUESTS = 128
+"""Most requests of a breakable CUDA graph of prompts (``SGLANG_KDA_PREFILL_GRAPH_MAX_SEQS``)."""
+CONVOLVED = 8
+"""Tokens of a block of the prompts' convolution (``CAUSAL_CONV1D_FWD_BLOCK_M``)."""
 LENGTHS = (1, 9, 16, 25, 32, 50, 64, 131)
 """Tokens of one prompt: below 16, 32 and 64 and above, multiples of 16 and others."""
 SLOTS = (15, 14)
@@ -79,6 +86,8 @@ class Step:
     """The radix cache keeps copies of states (``--mamba-radix-cache-strategy extra_buffer``)."""
     graph: int = 0
     """The batch that the CUDA graph of a decode or verify step was captured for, 0 without one."""
+    bucket: int = 0
+    """Tokens that the breakable CUDA graph of a step of prompts was captured for, 0 without one that has the layer."""
     slots: int = SLOTS[0]
     """Slots of the pool, if there are enough for the states of the requests."""
     scratch: int = SLOTS[0]
@@ -102,13 +111,19 @@ class Step:
         return [0, *itertools.accumulate(request.query for request in self.requests)]
 
     @property
+    def padded(self) -> int:
+        """Number of tokens, those that a graph is padded with included."""
+        return self.bucket or (self.batch * self.requests[0].query if self.graph else self.tokens)
+
+    @property
     def batch(self) -> int:
         """Number of requests, those that a graph is padded with included."""
         return max(self.graph, sum(group.number for group in self.groups))
 
     def call(self, workload: str) -> Call:
         """Return the step as a call of a workload."""
-        own = {name: getattr(self, name) for name in ("kind", "merged", "radix", "graph", "slots", "scratch", "layers")}
+        names = ("kind", "merged", "radix", "graph", "bucket", "slots", "scratch", "layers")
+        own = {name: getattr(self, name) for name in names}
         return Call.of(workload, groups=tuple(map(tuple, self.groups)), **asdict(self.deployment), **own)
 
     @classmethod
@@ -131,6 +146,36 @@ def prefill(deployment: Deployment) -> Iterator[Step]:
         yield Step(kind="extend", groups=groups, deployment=deployment)
     tracked = (Group(1, 0, 64, tracked=True), Group(1, 64, 131, tracked=True), Group(1, 0, 5))
     yield Step(kind="extend", groups=tracked, deployment=deployment, radix=True)
+
+
+def kda_prefill(deployment: Deployment, heads: int, *, graphs: bool) -> Iterator[Step]:
+    """Yield the same of the layer of Kimi Delta Attention, and a step of more blocks than one kernel makes.
+
+    With ``graphs`` also steps for every launch that a breakable CUDA graph of prompts is captured with.
+    """
+    yield from prefill(deployment)
+    yield Step(kind="extend", groups=(Group(SMALL_GRID // heads + 1, 0, 1),), deployment=deployment)
+    if not graphs or deployment.drafts:  # of which prompts know nothing
+        return
+    for bucket, radix, merged in itertools.product(buckets(heads), (False, True), (False, True)):
+        prompt = (Group(1, 0, bucket, tracked=radix and bucket >= CHUNK),)
+        yield Step(kind="extend", groups=prompt, deployment=deployment, bucket=bucket, radix=radix, merged=merged)
+
+
+def buckets(heads: int) -> Iterator[int]:
+    """Yield token counts of graphs of prompts, one for each launch key of a kernel that so many heads have.
+
+    The tables that such a graph is replayed with lie one after the other in memory
+    (``KDAPrefillGraphMetadata.allocate``), so that which of them are aligned follows from how long they are.
+    """
+    found: dict[tuple[object, ...], int] = {}
+    for tokens in range(1, BUDGET + 1):
+        requests = min(tokens, GRAPH_REQUESTS)
+        chunks, blocks = -(-tokens // CHUNK) + requests, -(-tokens // CONVOLVED) + requests
+        bounds = sum(chunks > most for most in CHUNKS[1:]), chunks * heads > SMALL_GRID
+        kind = _kind(tokens), _kind(tokens * heads), requests % 4, chunks % 2, blocks % 2, bounds
+        found.setdefault(kind, tokens)
+    yield from found.values()
 
 
 def mixed(deployment: Deployment) -> Iterator[Step]:
@@ -195,8 +240,20 @@ def _kind(number: int) -> int:
     return 1 if number == 1 else 16 if number % 16 == 0 else 0
 
 
-def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits) -> Step:
-    """Return one step of a kind as traffic makes it: ``prefill``, ``decode``, ``mixed`` or ``speculative``."""
+def random_step(
+    rng: random.Random,
+    deployments: Sequence[Deployment],
+    kind: str,
+    limits: Limits,
+    *,
+    most_merged: int = MERGED,
+    graphs: bool = False,
+) -> Step:
+    """Return one step of a kind as traffic makes it: ``prefill``, ``decode``, ``mixed`` or ``speculative``.
+
+    Of more tokens than ``most_merged``, no two projections are views of one result. With ``graphs`` some steps of
+    prompts are those of a breakable CUDA graph.
+    """
     deployment = rng.choice([one for one in deployments if one.drafts or kind != "speculative"])
     radix, merged = traffic.chance(rng, 0.5), traffic.chance(rng, 0.5)
     named: dict[str, Any] = {"deployment": deployment, "radix": radix}
@@ -210,7 +267,7 @@ def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str
             Group(1, _computed(rng), query, rng.randint(0, query - 1), radix and traffic.chance(rng, 0.2))
             for _ in range(count)
         )
-        merged = merged and max(count, graph) * query <= MERGED
+        merged = merged and max(count, graph) * query <= most_merged
         kind = "verify" if kind == "speculative" else "decode"
         return Step(kind=kind, groups=groups, graph=graph, merged=merged, **named)
     decoding: tuple[Group, ...] = ()
@@ -218,7 +275,10 @@ def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str
         decoding = (Group(traffic.random_length(rng, min(DECODE_BATCH, left // 2)), _computed(rng), 1),)
         left -= decoding[0].number
     step = Step(kind="extend", groups=(*decoding, *_random_prompts(rng, left, radix=radix)), **named)
-    return replace(step, merged=merged and step.tokens <= MERGED)
+    step = replace(step, merged=merged and step.tokens <= most_merged)
+    if graphs and step.batch <= GRAPH_REQUESTS and traffic.chance(rng, 0.5):
+        return replace(step, bucket=rng.randint(step.tokens, min(BUDGET, 4 * step.tokens)))
+    return step
 
 
 def _computed(rng: random.Random) -> int:

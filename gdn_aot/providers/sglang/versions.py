@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
+import importlib.util
 import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import msgspec
+import torch
 
-from gdn_aot.providers.engine_layer import INTERLEAVED
+from gdn_aot.providers.engine_layer import INTERLEAVED, KIMI
 from gdn_aot.providers.sglang.steps import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 QWEN = "qwen3.5"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+KIMI_RELEASES = ("0.5.17", "0.5.23")
+"""Those whose layer of Kimi Delta Attention `kda` runs."""
 
 
 def _module(*names: str) -> Any:
@@ -51,8 +57,28 @@ contexts = _module("srt.model_executor.forward_context")
 runtime = _module("srt.runtime_context")
 server_args = _module("srt.server_args")
 graphs = _module("srt.model_executor.cuda_graph_config")
+kda_backend: Any = None
+packed_decode: Any = None
+if importlib.metadata.version("sglang").partition("+")[0] in KIMI_RELEASES:
+    configs[KIMI] = _module("srt.configs.kimi_linear").KimiLinearConfig
+    LAYERS[KIMI] = _module("srt.models.kimi_linear").KimiDeltaAttention
+    kda_backend = _module("srt.layers.attention.linear.kda_backend")
+    packed_decode = _module("kernels.ops.attention.kda_packed_decode")
+_OTHERS = {"kimi-k3": "kimi_k3", "bailing-v3": "bailing_moe_v3", "glm5-next": "glm5_next"}
+"""`ModelShape.layer` of other layers of Kimi Delta Attention -> the module of SGLang's models that has it."""
 gated = _module("kernels.ops.attention.fla.layernorm_gated", "srt.layers.attention.fla.layernorm_gated")
 convolution = _module("srt.layers.attention.mamba.causal_conv1d")
+
+
+def lacks(layer: str) -> str:
+    """Return why a layer, as `ModelShape.layer` names it, cannot be run, or nothing."""
+    if layer in LAYERS:
+        return ""
+    if layer == KIMI:
+        return f"its layer is covered in SGLang {' and '.join(KIMI_RELEASES)} alone"
+    if layer in _OTHERS and importlib.util.find_spec(f"sglang.srt.models.{_OTHERS[layer]}"):
+        return "SGLang's layer for it is not covered"
+    return "this version of SGLang has no layer for it that is known"
 
 
 def backends() -> Any:
@@ -70,6 +96,18 @@ def published(**fields: Any) -> Iterator[Any]:
         kind: Any = msgspec.Struct if isinstance(args, msgspec.Struct) else object  # both may be sealed
         kind.__setattr__(args, "_mamba_cache_chunk_size", CHUNK)  # else the model's configuration is fetched
         yield args
+
+
+@contextlib.contextmanager
+def constructing(dtype: torch.dtype, **fields: Any) -> Iterator[None]:
+    """Have a layer's constructor make parameters without content, of a dtype where it names none; as `published`."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with published(**fields), torch.device("meta"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextlib.contextmanager

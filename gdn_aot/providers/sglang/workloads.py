@@ -1,4 +1,4 @@
-"""Provider ``sglang``: the Gated Delta Net layers of SGLang, run on steps of its scheduler.
+"""Provider ``sglang``: the layers of SGLang with a gated delta rule, run on steps of its scheduler.
 
 Importing this module imports SGLang: do it under the stub driver.
 """
@@ -7,7 +7,6 @@ Importing this module imports SGLang: do it under the stub driver.
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -18,10 +17,12 @@ from gdn_aot.providers.sglang.platform import on_target, prepare
 
 prepare()
 
+from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers import traffic
 from gdn_aot.providers.contentless import contentless
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.norm_rows import SM_COUNTS, norm_rows
+from gdn_aot.providers.sglang import gdn as sglang_gdn
 from gdn_aot.providers.sglang import layer as sglang_layer
 from gdn_aot.providers.sglang import reference as sglang_reference
 from gdn_aot.providers.sglang import steps as sglang_steps
@@ -33,7 +34,7 @@ from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
@@ -55,7 +56,7 @@ _CASES = {
 
 def lacks(shape: ModelShape) -> str:
     """Return why this version of SGLang cannot be traced for a model, or nothing."""
-    return "" if shape.layer in sglang_versions.LAYERS else "this version of SGLang has no layer for it that is known"
+    return sglang_versions.lacks(shape.layer)
 
 
 class Steps(Workload):
@@ -65,29 +66,43 @@ class Steps(Workload):
         self.name = kind
         self.kind = "chunk" if kind in ("prefill", "mixed") else "layer"
 
+    def applies(self, shape: ModelShape) -> bool:
+        """Say that the layers of both families take such steps."""
+        del shape
+        return True
+
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of requests and every class of lengths, in every deployment."""
         del limits
         for deployment in DEPLOYMENTS:
-            yield from self._calls(shape, _CASES[self.name](deployment))
+            yield from self._calls(shape, deployment)
 
-    def _calls(self, shape: ModelShape, steps: Iterable[Step]) -> Iterator[Call]:
-        merges = sglang_layer.merges(shape)
-        for step in steps:
+    def _calls(self, shape: ModelShape, deployment: Deployment) -> Iterator[Call]:
+        """Yield those of one deployment."""
+        merges = sglang_layer.most_merged(shape) > 0
+        for step in self._steps(shape, deployment):
             if merges or not step.merged:
                 yield step.call(self.name)
+
+    def _steps(self, shape: ModelShape, deployment: Deployment) -> Iterator[Step]:
+        if shape.family == KDA and self.name == "prefill":
+            return sglang_steps.kda_prefill(deployment, shape.heads, graphs=sglang_layer.captures(shape))
+        return _CASES[self.name](deployment)
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield the steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``."""
         deployment = Deployment(state=STATES[0], drafts=DRAFTS[-1] if self.name == "speculative" else 0)
-        yield from self._calls(shape, _CASES[self.name](deployment))
+        yield from self._calls(shape, deployment)
         if self.name == "prefill" and tokens > 1:
             yield Step(kind="extend", groups=(Group(1, 0, tokens),), deployment=deployment).call(self.name)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random step."""
-        step = sglang_steps.random_step(rng, DEPLOYMENTS, self.name, limits)
-        return replace(step, merged=step.merged and sglang_layer.merges(shape)).call(self.name)
+        named: dict[str, Any] = {
+            "most_merged": sglang_layer.most_merged(shape),
+            "graphs": sglang_layer.captures(shape),
+        }
+        return sglang_steps.random_step(rng, DEPLOYMENTS, self.name, limits, **named).call(self.name)
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
         """Yield prompts of ``tokens`` tokens, one and two. Nothing else is autotuned."""
@@ -126,7 +141,7 @@ class GatedRMSNorm(Workload):
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every number of rows in a block and every class of the row count, with each gate and kind of graph."""
         del limits
-        for piecewise, gate in itertools.product(sglang_layer.PIECEWISE, sglang_layer.gates(shape)):
+        for piecewise, gate in itertools.product(sglang_gdn.PIECEWISE, sglang_gdn.gates(shape)):
             for tokens, sm_count in norm_rows(shape.v_heads):
                 yield Call.of(self.name, tokens=tokens, sm_count=sm_count, piecewise=piecewise, gate=gate)
 
@@ -141,14 +156,14 @@ class GatedRMSNorm(Workload):
             self.name,
             tokens=traffic.random_length(rng, limits.max_tokens),
             sm_count=rng.choice(list(SM_COUNTS)),
-            piecewise=rng.choice(sglang_layer.PIECEWISE),
-            gate=rng.choice(sglang_layer.gates(shape)),
+            piecewise=rng.choice(sglang_gdn.PIECEWISE),
+            gate=rng.choice(sglang_gdn.gates(shape)),
         )
 
     def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
         """Draw the layer's output, the gate, where it is a part of the projections these, and the weight."""
         args: dict[str, Any] = dict(call.arguments)
-        dtype, width = sglang_layer.DTYPES[shape.dtype], sglang_layer.gate_width(shape, args["gate"])
+        dtype, width = sglang_versions.DTYPES[shape.dtype], sglang_gdn.gate_width(shape, args["gate"])
         return {
             "x": draw.normal(1, args["tokens"], shape.v_heads, shape.v_dim, dtype=dtype),
             "g": draw.normal(1, args["tokens"], width, dtype=dtype),
@@ -160,8 +175,8 @@ class GatedRMSNorm(Workload):
         args: dict[str, Any] = dict(call.arguments)
         x, projected, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
         counted = mock.patch.object(sglang_versions.gated, "_get_sm_count", return_value=args["sm_count"])
-        made = sglang_layer.norm(shape, weight, piecewise=args["piecewise"])
-        gate = sglang_layer.gate(shape, args["gate"], projected[0])
+        made = sglang_gdn.norm(shape, weight, piecewise=args["piecewise"])
+        gate = sglang_gdn.gate(shape, args["gate"], projected[0])
         with on_target(), counted, made as norm, torch.no_grad():
             return {"out": norm(x.flatten(0, 2).clone(), gate).view(x.shape)}  # some norms write into what they get
 
@@ -169,7 +184,7 @@ class GatedRMSNorm(Workload):
         """Return the gated norm."""
         x, projected, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
         kind: Any = dict(call.arguments)["gate"]
-        gate = sglang_layer.gate(shape, kind, projected[0]).reshape(x.shape)
+        gate = sglang_gdn.gate(shape, kind, projected[0]).reshape(x.shape)
         return {"out": reference.gated_norm(x, gate, weight, shape.norm_eps, shape.norm_activation)}
 
 

@@ -1,0 +1,136 @@
+"""SGLang's layer of Kimi Delta Attention, as Kimi-Linear has it: what `layer` runs of a model that has one.
+
+Importing this module imports SGLang: call `gdn_aot.providers.sglang.platform.prepare` before.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+
+from gdn_aot.providers.engine_layer import conv_dim
+from gdn_aot.providers.sglang import versions as sglang_versions
+from gdn_aot.providers.sglang.steps import BUDGET
+from gdn_aot.providers.sglang.versions import DTYPES
+from gdn_aot.providers.workload import there
+
+if TYPE_CHECKING:
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.providers.draw import Draw
+    from gdn_aot.reference import Tensors
+
+_PROJECTIONS = ("qkv_proj", "b_proj", "f_a_proj", "f_b_proj", "g_a_proj", "g_b_proj")
+"""Those of a layer whose weights are quantized; of another, one has what is read of its input, and one the gates."""
+
+CAPTURES = hasattr(getattr(sglang_versions.kda_backend, "KDAAttnBackend", None), "init_prefill_graph_metadata")
+"""Whether this version has a way of prompts for CUDA graphs, whose launches follow from their size alone."""
+
+
+@cache
+def config(shape: ModelShape, state: str) -> Any:
+    """Return SGLang's configuration of a model that has one layer. It does not say the dtype of the state."""
+    del state
+    return sglang_versions.configs[shape.layer](
+        hidden_size=shape.hidden,
+        num_attention_heads=shape.heads,
+        num_hidden_layers=1,
+        linear_attn_config={
+            "kda_layers": [1],
+            "full_attn_layers": [],
+            "num_heads": shape.heads,
+            "head_dim": shape.k_dim,
+            "short_conv_kernel_size": shape.conv_width,
+        },
+        dtype=DTYPES[shape.dtype],
+    )
+
+
+def make_backend(runner: Any) -> Any:
+    """Return SGLang's backend of such layers."""
+    return sglang_versions.kda_backend.KDAAttnBackend(runner)
+
+
+@cache
+def make_layer(shape: ModelShape) -> Any:
+    """Return a layer, made by its own constructor, whose projections are to be put in their places."""
+    made = config(shape, "float32")
+    with sglang_versions.constructing(DTYPES[shape.dtype]):
+        layer = sglang_versions.LAYERS[shape.layer](layer_idx=0, hidden_size=shape.hidden, config=made)
+    del layer.fused_qkvbfg_a_proj, layer.fused_fg_b_proj, layer.o_proj
+    layer.o_proj = lambda core: (core, None)
+    return layer
+
+
+def most_merged(shape: ModelShape) -> int:
+    """Return the most tokens of a step: the projections are merged unless their weights are quantized."""
+    del shape
+    return BUDGET
+
+
+def inputs(shape: ModelShape, tokens: int, draw: Draw) -> Tensors:
+    """Return the projections of so many tokens, and the layer's parameters.
+
+    ``projected`` has queries, keys and values side by side, ``b`` the raw gates of beta, ``decay`` those of the
+    channels of keys, ``gate`` that of the norm. The convolution's weight and both parameters of the decay are float32,
+    as the layer's constructor says.
+    """
+    dtype, heads, width = DTYPES[shape.dtype], shape.heads, shape.heads * shape.k_dim
+    return {
+        "projected": draw.normal(1, tokens, conv_dim(shape), dtype=dtype),
+        "b": draw.normal(1, tokens, heads, dtype=dtype),
+        "decay": draw.normal(1, tokens, width, dtype=dtype),
+        "gate": draw.normal(1, tokens, width, dtype=dtype),
+        "A_log": draw.log_a(heads, torch.float32, bounded=shape.gate_bound < 0),
+        "dt_bias": draw.dt_bias(width, torch.float32),
+        "weight": draw.normal(conv_dim(shape), shape.conv_width, dtype=torch.float32),
+        "norm_weight": draw.weight(shape.v_dim, dtype=dtype),
+    }
+
+
+def put(layer: Any, tensors: Tensors, *, merged: bool) -> None:
+    """Put results in the places of projections, and parameters in theirs.
+
+    ``merged`` is how a layer without quantized weights has them: queries, keys, values and beta are views of one
+    result, which has the inputs of the projections of both gates too.
+    """
+    projected, b, decay, gate = (there(tensors, name)[0] for name in ("projected", "b", "decay", "gate"))
+    layer.do_fuse_qkvbfg = merged
+    if merged:
+        inner = projected.new_empty(len(projected), 2 * layer.head_dim)
+        whole, gates = torch.cat([projected, b, inner], -1), torch.stack([decay, gate])
+        layer.fused_qkvbfg_a_proj = lambda _hidden: whole
+        layer.fused_fg_b_proj = lambda _inner: gates
+    else:
+        for name, result in zip(_PROJECTIONS, (projected, b, decay, decay, gate, gate), strict=True):
+            setattr(layer, name, _projection(result))
+    layer.attn.conv_weights, layer.attn.bias = there(tensors, "weight"), None
+    for module, name, tensor in (
+        (layer.attn, "A_log", there(tensors, "A_log").view(1, 1, -1, 1)),
+        (layer.attn, "dt_bias", there(tensors, "dt_bias")),
+        (layer.o_norm, "weight", there(tensors, "norm_weight")),
+    ):
+        setattr(module, name, torch.nn.Parameter(tensor, requires_grad=False))
+
+
+def _projection(result: torch.Tensor) -> Any:
+    return lambda _hidden: (result, None)
+
+
+def forward(layer: Any, hidden: torch.Tensor, batch: Any) -> torch.Tensor:
+    """Run a layer on SGLang's batch. Returns ``[tokens, v_heads * v_dim]``.
+
+    Of 8 requests or more with states in float32, SGLang has a CUDA kernel make a decode step, which it compiles itself;
+    here the Triton kernel does that it takes for fewer, so that no compiler of CUDA is needed. Its launches have the
+    same key for every batch.
+    """
+    with mock.patch.object(sglang_versions.packed_decode, "covered", return_value=False):
+        out: torch.Tensor = layer(hidden, batch.positions, batch, None)
+    return out
+
+
+def windows(kept: torch.Tensor) -> torch.Tensor:
+    """Return the pool's windows, which it has the other way round, as ``[layers, slots, width, taps - 1]``."""
+    return kept.mT
