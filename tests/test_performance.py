@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 import pytest
-from figures import CLAIMS, MIB, NUMBER, figure, numbers, result, results, sums
+from claims import CLAIMS
+from figures import MIB, NUMBER, figure, numbers, result, results, sums
 from helpers import ROOT
 
 from gdn_aot.cli.main import COMMANDS

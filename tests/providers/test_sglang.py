@@ -251,6 +251,8 @@ print(json.dumps({
 
 
 _TILES = """
+from gdn_aot.triton_internals import interception
+
 def tiles(model, tp, kind, counts, drafts=0):
     shape, found = find_model(model).shape(tp), []
     deployment = Deployment(state="float32", drafts=drafts)

@@ -1,0 +1,229 @@
+"""The figures that the sentences and rows of the performance page claim, and where the results have them."""
+
+from figures import MIB, RECORDS, TARGETS
+
+
+def listed(targets: tuple[str, ...]) -> str:
+    """A figure for each target, as a sentence lists them."""
+    *others, last = (f"{{}} ({target})" for target in targets)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+COLD, VLLM, OLDER, START = "cold_start|summary", "vllm_gdn|summary", "vllm_gdn_h100|summary", "start|runs|-1|ms"
+DEPLOYED, PACKED = "vllm_deployment|summary", "vllm_compile_cache|summary"
+STEPS = "gpu_tests_sglang|test_300_random_steps_compile_and_benchmark_nothing"
+BITS = "gpu_tests_sglang|test_bits_are_those_of_plain_sglang"
+INSTALL = "cold_start|goals|install_ms ({}) below 15|found"
+GENERATE, TIGHT = "gpu_tests|test_generate|first_token_seconds", "gpu_tests_h200|test_first_prefill_with_300_mib_left"
+RANDOM, SIZES, ALL = "gpu_tests_h200|test_500_random_calls", "sizes|one_model|bytes", "sizes|all_models"
+KDA_SHAPE = "kimi-linear-48b-a3b tp 1"
+KDA_CALLS = "gpu_tests_kda|test_200_random_calls_of_each_model_with_kda|kimi-linear-48b-a3b"
+ONE, OLD = "build|one|cold", "build|old|artifacts|0"
+CLAIMS: dict[str, list[str]] = {
+    # Serving
+    "medians of {} (row a: {})": [f"{COLD}|e|dense|processes", f"{COLD}|a-first|dense|processes"],
+    "loads {} modules for the dense prefill and {} for the packed one": [
+        f"{COLD}|e|{call}|modules|median" for call in ("dense", "varlen")
+    ],
+    "`import gdn_aot` takes {} ms. `install()` takes {} ms in an interpreter that has imported nothing, {} ms if the "
+    "standard library's modules are loaded, and {} ms after": [
+        "cold_start|goals|import_gdn_aot_ms (store) below 20|found",
+        *(INSTALL.format(state) for state in ("store", "stdlib", "after the provider")),
+    ],
+    "takes {} (dense) and {} (packed) times as long as a call in a loop; after `preload(tokens=4096)` it takes {} and "
+    "{} times": [
+        f"{COLD}|{case}|{call}|first_ms|median / {COLD}|{case}|{call}|steady_ms|median"
+        for case in ("preload", "preload-pool")
+        for call in ("dense", "varlen")
+    ],
+    # Kimi Delta Attention
+    "medians of {} processes, (a) of {}.": [
+        "cold_start_kda|summary|e|dense|processes",
+        "cold_start_kda|summary|a-first|dense|processes",
+    ],
+    "{} random calls of this model": [f"{KDA_CALLS}|checked"],
+    "compiled {} kernels and benchmarked {}; {} results": [
+        f"{KDA_CALLS}|watch|compiled",
+        f"{KDA_CALLS}|watch|benchmarked",
+        f"{KDA_CALLS}|wrong",
+    ],
+    "of a prefill take {}, {}, {} and {} times the time of the best": [
+        f"tunings|kernels_kda {KDA_SHAPE} {tokens}|3" for tokens in (512, 2048, 8192, 32768)
+    ],
+    "in three tunings, take {}, {} and {} times as long": [
+        f"tunings|kernels_kda {KDA_SHAPE} 8192|{place}" for place in range(3)
+    ],
+    # In SGLang
+    "(medians of {}, row a: {})": [
+        "cold_start_sglang|summary|e|dense|processes",
+        "cold_start_sglang|summary|a-first|dense|processes",
+    ],
+    # Tests on a GPU
+    "{} of {} tests passed": ["outcomes|passed", "outcomes|all"],
+    "a peak of {} MiB, and the second with {} MiB": [f"{TIGHT}|served_{call}|peak_mib" for call in ("first", "second")],
+    "compiled {} kernels and benchmarked {} in {} random calls": [
+        f"{RANDOM}|watch|compiled",
+        f"{RANDOM}|watch|benchmarked",
+        f"{RANDOM}|checked",
+    ],
+    "{} results were outside the tolerances against float64": [f"{RANDOM}|wrong"],
+    "made {} random steps in strict mode": [f"{STEPS}|checked"],
+    "compiled {} kernels and benchmarked {}, {} results were outside the tolerances, and {} steps had the bits of "
+    "SGLang alone, which compiled {} binaries": [
+        *(" + ".join(f"{STEPS}|{what}|{part}" for part in range(3)) for what in ("compiled", "benchmarked")),
+        f"{STEPS}|wrong",
+        f"{BITS}|equal",
+        " + ".join(f"{BITS}|plain_compiled|{part}" for part in range(3)),
+    ],
+    "comes after {} s with plain FLA, and after {} s with": [
+        f"{GENERATE}|plain|7 tokens",
+        f"{GENERATE}|gdn-aot|7 tokens",
+    ],
+    # In vLLM
+    "in benchmark {}, which cannot get its {} MiB": [f"{VLLM}|a|gdn_benchmarks", f"{VLLM}|a|error"],
+    "(b) picks are {} % slower than": [
+        f"{VLLM}|b|tuned_us_per_layer|8192 / {VLLM}|d|tuned_us_per_layer|8192 * 100 - 100"
+    ],
+    "The first request of (e) takes {} ms, {} times a later one": [
+        f"{VLLM}|e|first_token_ms|50",
+        f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50",
+    ],
+    "the first request takes {} ms against {} ms. The process then takes {} GiB more of the GPU, and the KV cache "
+    "loses {} GiB": [
+        f"{VLLM}|e-loaded|first_token_ms|50",
+        f"{VLLM}|e-loaded|steady_ms|50",
+        f"{VLLM}|e|free_ready_mib - {VLLM}|e-loaded|free_ready_mib / 1024",
+        f"{VLLM}|e|kv_bytes - {VLLM}|e-loaded|kv_bytes / {1 << 30}",
+    ],
+    "took {} us for the kernels of (b) against {} us for those of (d), and {} s against {} s of the start": [
+        f"{OLDER}|{case}|{what}" for what in ("tuned_us_per_layer|8192", "warm_up_seconds") for case in "bd"
+    ],
+    "TP 1, 2, 4, 8: {} keys, {} s of measuring": ["tuning|runs|6|keys", "tuning|runs|6|seconds|measure"],
+    # A whole deployment in vLLM
+    "(f) is ready in {} times the seconds of (warm), and its first request takes {} times a later one": [
+        f"{DEPLOYED}|f|ready_seconds / {DEPLOYED}|warm|ready_seconds",
+        f"{DEPLOYED}|f|first_token_ms|50 / {DEPLOYED}|f|steady_ms|50",
+    ],
+    "loads its kernels, {} MiB, before": [f"{DEPLOYED}|warm|kv_bytes - {DEPLOYED}|f|kv_bytes / {MIB}"],
+    "(e-graphs-kept) is ready in {} times the seconds of (warm-graphs), and (e-graphs) in {} times": [
+        f"{DEPLOYED}|{case}|ready_seconds / {DEPLOYED}|warm-graphs|ready_seconds"
+        for case in ("e-graphs-kept", "e-graphs")
+    ],
+    "(e-graphs-packed) is ready in {} times the seconds of (warm-graphs), and its first request takes {} times a": [
+        f"{PACKED}|e-graphs-packed|ready_seconds / {PACKED}|warm-graphs|ready_seconds",
+        f"{PACKED}|e-graphs-packed|first_token_ms|50 / {PACKED}|e-graphs-packed|steady_ms|50",
+    ],
+    # Tunings at 64 tokens
+    **{
+        f"| {gpu} | {shape} | {tokens} tokens | {{}} | {{}} | {{}} | {{}} |": [
+            f"tunings|{name} {key} {tokens}|{place}" for place in range(4)
+        ]
+        for gpu, shape, tokens, name, key in (
+            ("H100", "Qwen3.5-9B, TP 1", 8192, "kernels", "qwen3.5-9b tp 1"),
+            ("H100", "Qwen3.5-27B, TP 1", 8192, "kernels", "qwen3.5-27b tp 1"),
+            ("H100", "Qwen3.5-9B, TP 4", 8192, "kernels", "qwen3.5-9b tp 4"),
+            ("H200", "Qwen3.5-9B, TP 4", 512, "kernels_h200", "qwen3.5-9b tp 4"),
+            ("H200", "Qwen3.5-9B, TP 4", 2048, "kernels_h200", "qwen3.5-9b tp 4"),
+            ("H200", "Qwen3.5-9B, TP 4", 8192, "kernels_h200", "qwen3.5-9b tp 4"),
+        )
+    },
+    # Tuning
+    "in four runs | {} | {} s |": ["tuned|keys", "tuned|seconds"],
+    "27B at TP 1 and 4 | {} | {} s |": ["tuning|runs|0|keys", "tuning|runs|0|seconds|measure"],
+    "of these shapes | {} | {} s |": ["tuning|runs|4|keys", "tuning|runs|4|seconds|measure"],
+    "row of {} keys chose the same for {}, and within noise for {}: {} %": [
+        *(f"tuning_repeat|{what}" for what in ("keys", "equal", "within_noise")),
+        "tuning_repeat|share * 100",
+    ],
+    # Results against float64
+    **{
+        f"| {target} | {how} | {{}} | {{}} | {{}} | {{}} |": [
+            f"numerics|{target}|fla-core-0.6.0|calls",
+            f"numerics|{target}|fla-core-0.6.0|skipped",
+            f"numerics|{target}|vllm-0.24.0|calls",
+            f"numerics|{target}|failed",
+        ]
+        for target, how in TARGETS.items()
+    },
+    # Fetching
+    "sm_120: {} MB, {} binaries and {} blobs ({} MB)": [
+        "fetch|artifact|bytes / 1000000",
+        "fetch|artifact|binaries",
+        "fetch|artifact|blobs",
+        "fetch|artifact|blob_bytes / 1000000",
+    ],
+    "bare `hf_hub_download` of the file | {} ms": ["fetch|first_ms|download|median"],
+    "download, verify, install | {} ms": ["fetch|first_ms|fetch|median"],
+    "offline | {} to {} ms": [f"fetch|repeated_ms|hub, {one}|median" for one in ("offline", "commit")],
+    "moving branch of a Hub | {} ms": ["fetch|repeated_ms|hub, branch|median"],
+    "Verifying takes {} ms": ["fetch|first_ms|verify|median"],
+    "manifest of {} MB and compares every launch key with its binary, which takes {} ms": [
+        "fetch|artifact|manifest_bytes / 1000000",
+        f"{START}|manifest of all models|median",
+    ],
+    # Building
+    "sm_80 to sm_90 | {} to {} thousand": [f"{SIZES}|sm_80 / 1000", f"{SIZES}|sm_86 / 1000"],
+    "sm_100 to sm_121 | {} to {} thousand": [f"{SIZES}|sm_120 / 1000", f"{SIZES}|sm_103 / 1000"],
+    "sm_75; sm_70 | {} million; {} million": [f"{SIZES}|sm_75 / 1000000", f"{SIZES}|sm_70 / 1000000"],
+    "choices by proxy | {} s of CPU time for compiling; {} bytes": [f"{OLD}|cpu_seconds", f"{OLD}|size"],
+    "on a V100 | {} bytes; {} MiB": ["build|old|local", f"build|old|reserve|bytes / {MIB}"],
+    "every length and batch | {} s; {} bytes, {} binaries of {} kernels": [
+        f"{ONE}|seconds",
+        *(f"{ONE}|artifacts|0|{what}" for what in ("size", "binaries", "kernels")),
+    ],
+    "nothing compiled | {} s": ["build|one|unchanged|seconds"],
+    "random calls | {} calls, {} launches, {} misses, {} s": [
+        f"build|one|coverage|{what}" for what in ("calls", "launches", "misses", "seconds")
+    ],
+    "sound | {} targets, {} s": ["build|ten|artifacts", "build|ten|seconds"],
+    "16 cores | {} s; {} MB, {} binaries of {} kernels": [
+        f"{ALL}|seconds",
+        f"{ALL}|bytes|sm_90 / 1000000",
+        f"{ALL}|binaries",
+        f"{ALL}|kernels",
+    ],
+    "`gdn-aot --help`; 2 cores of an AMD EPYC | {} ms": [f"{START}|gdn-aot --help|median"],
+    "`gdn-aot matrix --json`; 2 cores of an AMD EPYC | {} ms": [f"{START}|gdn-aot matrix --json|median"],
+    # Missed goals that the programs do not judge by themselves, or without a figure
+    "has no fewer blocks than that of (warm) | {} and {} blocks": [
+        f"{DEPLOYED}|{case}|kv_blocks" for case in ("f", "warm")
+    ],
+    "within {} times the seconds of (warm-graphs) | {} times | Dynamo traces and Inductor compiles; with vLLM's "
+    "compile cache in the artifact {} times": [
+        "1.3",
+        f"{DEPLOYED}|e-graphs|ready_seconds / {DEPLOYED}|warm-graphs|ready_seconds",
+        f"{PACKED}|e-graphs-packed|ready_seconds / {PACKED}|warm-graphs|ready_seconds",
+    ],
+    "no kernel is compiled in (e-graphs) | {} |": [f"{DEPLOYED}|e-graphs|other_compiled"],
+    "fewer blocks than that of (warm-graphs) | {}, {} and {} blocks": [
+        f"{DEPLOYED}|{case}|kv_blocks" for case in ("e-graphs", "e-graphs-kept", "warm-graphs")
+    ],
+    "(e-graphs-packed) has no fewer blocks than that of (warm-graphs) | {} and {} blocks": [
+        f"{PACKED}|{case}|kv_blocks" for case in ("e-graphs-packed", "warm-graphs")
+    ],
+    "at most {} times the best of FLA's candidates | {}, by": [
+        "tunings|limit",
+        "tunings|kernels qwen3.5-9b tp 4 512|3",
+    ],
+    "in sm_80 of {} with those of KDA": ["regrets|proxy/{}/fla-core-0.6.0|sm_80 keys"],
+    "times a later one | {} times": [f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50"],
+    **{
+        f"{{}} % of the best from 512 tokens on, {words} | missed for {listed(targets)} of {{}} keys; at most {{}} %": [
+            "regrets|near",
+            *(f"regrets|{path}|{what}" for what in (*targets, "keys", "most")),
+        ]
+        for words, (path, targets) in zip(
+            (
+                "FLA by proxy",
+                "vLLM by proxy",
+                "FLA measured",
+                "vLLM measured",
+                "FLA on a second GPU",
+                "SGLang measured",
+            ),
+            RECORDS.items(),
+            strict=True,
+        )
+    },
+}
+"""How the page writes figures -> what they are of the results, see `figure`."""
