@@ -38,7 +38,7 @@ each release, traced for sm_90 without tensor parallelism (TP 1), with {models}.
   is not installed, an empty module stands in for it. Both have transformers 4.57.6.
 - *Served by*: the artifact for the release. The matrix publishes it.
 - *Random steps*: steps replayed against an artifact for these models, and their launches. Every launch found its binary
-  unless a miss is named.
+  unless a miss is named. Prompts have two tokens or more.
 
 | release | Triton | kernels | as before | calls traced | served by | random steps |
 |---|---|---|---|---|---|---|

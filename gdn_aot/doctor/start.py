@@ -35,8 +35,9 @@ Saving = tuple[Saved, str]
 
 _NO: Saving = ("no", "")
 _INSPECTION: Saving = ("yes", "by the plugin with an artifact of this vLLM, or by gdn-aot seed --vllm-cache")
-_TRITON: Saving = ("part", "what Triton compiles in it: GDN by an artifact for the model, other kernels by a capture")
-_CACHE: Saving = ("no", "keep VLLM_CACHE_ROOT between starts")
+_TRITON: Saving = ("part", "what Triton compiles: GDN by an artifact for the model, others by one of the deployment")
+_CACHE: Saving = ("yes", "by vLLM's compile cache in an artifact of the deployment, or by keeping VLLM_CACHE_ROOT")
+_KEPT: Saving = ("no", "keep VLLM_CACHE_ROOT between starts")
 _SAID: tuple[tuple[str, str, Saving], ...] = (
     ("model inspection", rf"Registry inspect model class: Elapsed time {_NUMBER} secs", _INSPECTION),
     ("downloading weights", rf"Time spent downloading weights for .*: {_NUMBER} seconds", _NO),
@@ -76,7 +77,7 @@ _PATTERNS = [
 _BEFORE: tuple[tuple[str, str, Saving], ...] = (("model inspection", "Resolved architecture: ", _INSPECTION),)
 """(stage, how the line begins that ends it, what saves it) where nothing says how long it took."""
 _AFTER: tuple[tuple[str, str, Saving], ...] = (
-    ("FlashInfer's autotuning", "Using FlashInfer autotune cache file: ", _CACHE),
+    ("FlashInfer's autotuning", "Using FlashInfer autotune cache file: ", _KEPT),
 )
 """(stage, how the line begins that starts it, what saves it)."""
 _IMPORTS = "processes that vLLM starts: imports"
@@ -161,12 +162,13 @@ class StartReport:
             yield "how long Triton compiled: start with GDN_AOT_START_REPORT=1"
         else:
             gdn, others = self.triton
-            yield f"Triton compiled GDN for {gdn:.1f} s: an artifact saves it; others for {others:.1f} s: a capture"
+            yield f"Triton compiled GDN for {gdn:.1f} s: an artifact saves it; others for {others:.1f} s: a deployment's"
         if not all(stage.said for stage in self.stages):
             yield "~ is the time between lines, at most so much; with VLLM_LOGGING_LEVEL=DEBUG vLLM says more"
         if self.compiled:
             yield ""
-            yield f"compiled for requests: {plural(len(self.compiled), 'kernel')}; a capture of such traffic has them"
+            what = plural(len(self.compiled), "kernel")
+            yield f"compiled for requests: {what}; an artifact of the deployment, or of a capture of such traffic, has them"
             for name in self.compiled:
                 yield f"  {name}" + "".join(f" ({family.upper()})" for family, own in BY_FAMILY.items() if name in own)
         yield ""
