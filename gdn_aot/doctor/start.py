@@ -162,13 +162,13 @@ class StartReport:
             yield "how long Triton compiled: start with GDN_AOT_START_REPORT=1"
         else:
             gdn, others = self.triton
-            yield f"Triton compiled GDN for {gdn:.1f} s: an artifact saves it; others for {others:.1f} s: a deployment's"
+            yield f"Triton compiled GDN for {gdn:.1f} s: an artifact saves it; others for {others:.1f} s: a whole one"
         if not all(stage.said for stage in self.stages):
             yield "~ is the time between lines, at most so much; with VLLM_LOGGING_LEVEL=DEBUG vLLM says more"
         if self.compiled:
             yield ""
             what = plural(len(self.compiled), "kernel")
-            yield f"compiled for requests: {what}; an artifact of the deployment, or of a capture of such traffic, has them"
+            yield f"compiled for requests: {what}; an artifact of the deployment, or a capture's, has them"
             for name in self.compiled:
                 yield f"  {name}" + "".join(f" ({family.upper()})" for family, own in BY_FAMILY.items() if name in own)
         yield ""
