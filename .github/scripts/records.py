@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gdn_aot.records.files import RecordForm
 
 _FORMS: dict[str, RecordForm[Any]] = {"tuning": tuning.FORM, "numerics": numerics.FORM}
-_PLACE = re.compile(r"(tuning|tuning/proxy|numerics)/(sm_[0-9]{2,3})/([a-z0-9-]+)-([0-9][A-Za-z0-9.]*)\.json")
+_PLACE = re.compile(r"(tuning(?:/second|/proxy)?|numerics)/(sm_[0-9]{2,3})/([a-z0-9-]+)-([0-9][A-Za-z0-9.]*)\.json")
 _LARGEST = 16 << 20
 """Bytes of a record; those that there are have less than 1 MiB."""
 

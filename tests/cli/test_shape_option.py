@@ -51,10 +51,3 @@ def test_a_workload_of_another_family_is_refused(
     error = expect_error(done, 3, "nothing-selected")
     assert f"of no model of the family {shape}" in error["message"]
     assert others in error["hint"]
-
-
-def test_an_engine_without_a_layer_of_the_family_says_so(tmp_path: Path) -> None:
-    done = gdn_aot(
-        "build", "--arch", "sm_90", "--provider", "sglang", "--model", "kimi-k3", "--json", home=tmp_path, code=3
-    )
-    assert "of no model of the family kda" in expect_error(done, 3, "nothing-selected")["message"]
