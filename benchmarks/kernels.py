@@ -145,10 +145,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure shape after shape; results are written after each."""
     target = options.arch if options.dry else card.probe().target.name
     copied = {"bytes_per_second": 2.5e12} if options.dry else answer("copy", {})
-    records = committed(options, target)
-    shipped: tuning.TuningTable = {}
-    for record in reversed(records):
-        shipped |= tuning.table(record)
+    records, shipped = committed(options, target)
     where = "; ".join(f"{one.tool}, {tuning.origin(one)}" for one in records)
     document: dict[str, Any] = {
         "machine": machine("torch", "triton", "fla-core"),
@@ -178,17 +175,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return document
 
 
-def committed(options: argparse.Namespace, target: str) -> list[tuning.TuningRecord]:
-    """Return the records with gdn-aot's choices, the one that a build asks first first."""
+def committed(options: argparse.Namespace, target: str) -> tuple[list[tuning.TuningRecord], tuning.TuningTable]:
+    """Return the records with gdn-aot's choices, the one that a build asks first first, and the choices."""
     distribution, version = get_provider(process.PROVIDER).distribution, installed.require(process.PROVIDER)
+    transfer = Transfer(ROOT / "artifacts" / "tuning", get_target(target), distribution, version)
+    records, shipped = transfer.own(), transfer.table()
     if options.record:
         given = tuning.load(options.record, target=target, distribution=distribution, version=version)
-        found = [given] if given else []
-    else:
-        found = Transfer(ROOT / "artifacts" / "tuning", get_target(target), distribution, version).own()
-    if not found:
+        records, shipped = [given] if given else [], tuning.table(given)
+    if not records:
         sys.exit(f"there is no record of {target}")
-    return found
+    return records, shipped
 
 
 def main() -> None:

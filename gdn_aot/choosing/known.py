@@ -39,9 +39,7 @@ def known_for(wanted: Wanted, target: Target, root: Path | None) -> Known:
     distribution, version = wanted.provider.distribution, installed.built_from(wanted.provider)
     triton = installed.version("triton")
     transfer = Transfer(root, target, distribution, version, triton)
-    measured: tuning.TuningTable = {}
-    for record in reversed(transfer.own()):
-        measured |= tuning.table(record, triton)
+    measured = transfer.table()
     return Known(
         measured=measured,
         suggest=partial(_suggested, wanted.capture, target, transfer.suggest),

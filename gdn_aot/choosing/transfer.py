@@ -148,6 +148,17 @@ class Transfer:
         """
         return [source.record for source in self._sources(self._groups[0], self._own)]
 
+    def table(self) -> records.TuningTable:
+        """Return the choices of `own`, of a key that several have that of the first.
+
+        Raises:
+            UsageError: A record is refused.
+        """
+        found: records.TuningTable = {}
+        for record in reversed(self.own()):
+            found |= records.table(record, self._triton)
+        return found
+
     def suggest(
         self, kernel: str, key: Key, offered: Collection[Config], others: Collection[Config] = ()
     ) -> list[TunedChoice]:

@@ -1,4 +1,4 @@
-"""What engines' Gated Delta Net layers have in common, in float64 where it computes. Imports no engine."""
+"""What engines' layers have in common, in float64 where it computes. Imports no engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers.workload import there
 from gdn_aot.reference import formulas as reference
 
@@ -30,8 +31,13 @@ def split(shape: ModelShape, inputs: Tensors) -> tuple[torch.Tensor, torch.Tenso
     """Return what the projections hold.
 
     Inputs of the convolution ``[tokens, width]``, the gate of the norm ``[tokens, v_heads, v_dim]``, and the raw gates
-    ``b`` and ``a``, both ``[tokens, v_heads]``.
+    ``b`` and ``a``, both ``[tokens, v_heads]``. Of Kimi Delta Attention the last is ``[tokens, heads, k_dim]``, and the
+    gate has no numbers where a layer is run without its norm.
     """
+    if shape.family == KDA:
+        x, b, decay = (there(inputs, name)[0] for name in ("projected", "b", "decay"))
+        gate = there(inputs, "gate")[0] if "gate" in inputs else x[:, :0]
+        return x, gate.unflatten(-1, (shape.v_heads, -1)), b, decay.unflatten(-1, (shape.heads, -1))
     projected, ba = there(inputs, "projected")[0], there(inputs, "ba")[0]
     if shape.layer != INTERLEAVED:
         width, heads = conv_dim(shape), shape.v_heads

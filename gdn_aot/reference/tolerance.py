@@ -1,10 +1,10 @@
 """How far results may be from float64, and how far they are.
 
 `MEASURED` is the norm of the difference over the norm of what is expected, on an H100 against a float64 recurrence, at
-300 tokens. A whole sequence may be off by twice that. A single chunk of 64 tokens is a small
-sample, whose error is spread wider: three times. Chunks are looked at one by one because a wrong one among 500 would
-not show in the norm of all. Sequences shorter than that, and what is left over of others, are taken together up to 64
-tokens: one token is too small a sample where a layer's norm makes a small result large, error and all.
+300 tokens. A whole sequence may be off by twice that. A single chunk of 64 tokens is a small sample, whose error is
+spread wider: three times. Chunks are looked at one by one because a wrong one among 500 would not show in the norm of
+all. Sequences shorter than that, and what is left over of others, are taken together, 64 tokens or more at a time: one
+token is too small a sample where a layer's norm makes a small result large, error and all.
 
 What is exact but for the rounding to bf16 at the end is off by at most 2^-8 at each number.
 

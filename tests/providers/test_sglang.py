@@ -8,7 +8,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from helpers import SUPPORT, WITH_SUPPORT, gdn_aot, python
+import sglang_running
+from helpers import WITH_SUPPORT, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -279,46 +280,17 @@ def test_tiles_follow_from_the_card_and_the_batch(target: str, decode: int, veri
     assert got == {"decode": [decode, 32], "verify": [verify, 32]}
 
 
-_SERVE = """
-import json, logging, sys
-sys.path.insert(0, sys.argv[2])
-import launching, gdn_aot
-gdn_aot.install(sys.argv[1], strict=True)
-launching.start()
-counter = launching.Counter()
-logging.disable(logging.WARNING)
-from gdn_aot.catalogue.models import find_model
-from gdn_aot.providers.draw import EMPTY
-from gdn_aot.providers.sglang import workloads as provider, layer as sglang_layer
-from gdn_aot.providers.sglang.steps import Deployment, Group, Step
-shape = find_model("qwen3.5-9b").shape(8)
-named = {"radix": True, "slots": int(sys.argv[3]), "scratch": 33}
-for drafts, kind, query in ((0, "extend", 70), (0, "decode", 1), (3, "verify", 4)):
-    deployment = Deployment(state="bfloat16", drafts=drafts)
-    step = Step(kind=kind, groups=(Group(2, 64, query, tracked=True),), deployment=deployment, **named)
-    sglang_layer.apply(shape, step, sglang_layer.inputs(shape, step, EMPTY))
-report = gdn_aot.report().to_dict()
-print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"]}))
-"""
-
-
 @pytest.mark.parametrize("slots", [21, 4999])
 def test_a_process_is_served_whatever_the_size_of_the_pool(qwen: Artifact, tmp_path: Path, slots: int) -> None:
-    extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
-    got = python(_SERVE, qwen.path, SUPPORT, slots, home=tmp_path / "home", extra=extra)
+    got = sglang_running.serve(qwen.path, tmp_path, slots, "qwen3.5-9b")
     assert got == {"compiled": [], "benchmarked": 0, "misses": []}
 
 
 def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
     """In Triton's interpreter: prompts, chunks, tracked copies, decode, padded graphs, and drafts that are refused."""
-    program = Path(__file__).with_name("sglang_interpreted.py").read_text()
-    interpreted = {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
-    got = python(program, SUPPORT, "gdn", home=tmp_path, extra=interpreted)
+    got = sglang_running.interpret("gdn", tmp_path)
     kinds = ("prefill", "decode", "speculative")
     assert {(row["layer"], row["kind"]) for row in got} == {
         (layer, kind) for layer in ("qwen3-next", "qwen3.5") for kind in kinds
     }
-    for row in got:
-        assert row["wrong"] is None, row
-        assert row["compared"] >= 3
-        assert "state" in row["with another state"], "a wrong state is noticed"
+    sglang_running.check(got)

@@ -33,20 +33,12 @@ outputs ``[1, tokens, v_heads, v_dim]``, windows ``[slots, taps - 1, width]`` an
 
 def expect(shape: ModelShape, step: Step, inputs: Tensors) -> Tensors:
     """Return ``out``, and ``window`` and ``state`` of the slots: those of requests, then those of tracked copies."""
-    x, gate, b, a = _split(shape, inputs)
+    x, gate, b, a = engine_layer.split(shape, inputs)
     run = _prompts if step.kind == "extend" else _tokens
     out, windows, states = run(shape, step, inputs, (x[: step.tokens], b[: step.tokens], a[: step.tokens]))
     z = gate[None, : step.tokens]
     out = reference.gated_norm(out, z, there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
     return {"out": out.flatten(-2), "window": windows.mT, "state": states}
-
-
-def _split(shape: ModelShape, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return what `engine_layer.split` does, of either family."""
-    if shape.family != KDA:
-        return engine_layer.split(shape, inputs)
-    x, b, decay, gate = (there(inputs, name)[0] for name in ("projected", "b", "decay", "gate"))
-    return x, gate.unflatten(-1, (shape.v_heads, -1)), b, decay.unflatten(-1, (shape.heads, -1))
 
 
 def _gates(

@@ -55,7 +55,7 @@ def _states_kept(step: Step, request: Group) -> int:
 
 def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor, states: torch.Tensor) -> Tensors:
     """Return what `results` should."""
-    x, gate, b, a = _split(shape, inputs)
+    x, gate, b, a = engine_layer.split(shape, inputs)
     outs, kept_rows, kept_states = [], [], []
     start = 0
     for request, table in zip(step.requests, step.table, strict=True):
@@ -73,14 +73,6 @@ def expect(shape: ModelShape, step: Step, inputs: Tensors, windows: torch.Tensor
     if step.deployment.fused:
         out = reference.gated_norm(out, gate[None], there(inputs, "norm_weight"), shape.norm_eps, shape.norm_activation)
     return {"out": out, "window": torch.cat(kept_rows), "state": torch.cat(kept_states)}
-
-
-def _split(shape: ModelShape, inputs: Tensors) -> tuple[torch.Tensor, ...]:
-    """Return what `gdn_aot.providers.engine_layer.split` does; of KDA the raw gate ``a`` of each channel."""
-    if shape.family != KDA:
-        return engine_layer.split(shape, inputs)
-    x, decay, b = (there(inputs, name)[0] for name in ("projected", "decay", "b"))
-    return x, x, b, decay.unflatten(-1, (shape.heads, -1))
 
 
 def _window(step: Step, request: Group, page: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
