@@ -86,8 +86,11 @@ def launches(draw: st.DrawFn) -> tuple[str, Specialization]:
             texts.append(f"({kind!r}, {found})")
             if found[0] == "'":
                 attributes.append(((place,), (("tt.divisibility", 16),) if found == "'D'" else ()))
-    options = draw(st.dictionaries(names, scalars, max_size=2))
-    said = {**options, "debug": False, "instrumentation_mode": ""}
+    own = draw(st.dictionaries(names.filter(lambda name: name not in signature), scalars, max_size=2))
+    plain = {[*signature][place]: value for (place,), value in constants if not isinstance(value, dict)}
+    shared = draw(st.sets(st.sampled_from([*plain]))) if plain else set()  # a key says these among the arguments
+    options = own | {name: value for name, value in plain.items() if name in shared}
+    said = {**own, "debug": False, "instrumentation_mode": ""}
     return f"[{', '.join(texts)}]{said!r}", Specialization(
         signature=signature, constants=tuple(constants), attributes=tuple(attributes), options=options
     )
