@@ -11,7 +11,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
@@ -19,9 +19,15 @@ import torch
 from gdn_aot import triton_internals
 from gdn_aot.providers.absent import Absent
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _EXTENSION = re.compile(r"vllm\.(?:\w+\.)*\w*_C\w*|vllm\.cumem_allocator")
 _QUESTION = re.compile(r"torch\.ops\.(\w+)\.(\w*support(?:s|ed)\w*)\(")
 """Calls in ``vllm/_custom_ops.py`` that ask an extension what it supports."""
+_SINCE = {"cutlass_scaled_mm_supports_fp8": 89, "cutlass_scaled_mm_supports_block_fp8": 90}
+"""Those whose answer is asked of a whole deployment, and the capability from which it is yes, with CUDA 12.8 or later
+(``csrc/quantization/w8a8/cutlass/scaled_mm_entry.cu`` of vLLM)."""
 _CALLED = ("fused_gdn_decode_post_conv_mtp",)
 """Operators of the extension ``_C`` that a Gated Delta Net layer calls, from 0.28 on: nothing stands in for each."""
 
@@ -35,7 +41,7 @@ def prepare() -> None:
     assert package is not None and package.submodule_search_locations  # noqa: S101, PT018
     text = (Path(package.submodule_search_locations[0]) / "_custom_ops.py").read_text(encoding="utf-8")
     for namespace, name in set(_QUESTION.findall(text)):
-        setattr(getattr(torch.ops, namespace), name, _no)
+        setattr(getattr(torch.ops, namespace), name, _at_least(_SINCE[name]) if name in _SINCE else _no)
     for name in _CALLED:
         if name in text:
             setattr(torch.ops._C, name, _nothing)  # noqa: SLF001
@@ -59,6 +65,10 @@ def on_card() -> contextlib.AbstractContextManager[Any]:
 
 def _no(*_: object) -> bool:
     return False
+
+
+def _at_least(least: int) -> Callable[[int], bool]:
+    return lambda capability: capability >= least
 
 
 def _nothing(*_: object) -> None: ...

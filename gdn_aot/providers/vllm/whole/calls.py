@@ -18,6 +18,7 @@ from vllm.v1.request import Request
 from vllm.v1.sample.ops import topk_topp_sampler
 
 from gdn_aot.providers import traffic
+from gdn_aot.providers.vllm.whole import quantized
 from gdn_aot.providers.vllm.whole.engine import PAGES
 from gdn_aot.providers.vllm.whole.stand_ins import Launching
 
@@ -107,10 +108,12 @@ class Calls:
             tokens, config.model_config.get_hidden_size(), dtype=config.model_config.dtype, device="meta"
         )
         with set_forward_context(None, config, num_tokens=tokens), Launching():
-            if name.startswith("self_attn"):
+            if name.endswith("self_attn"):
                 layer(positions=_positions(config, tokens), output=torch.empty_like(hidden), hidden_states=hidden)
-            else:
+            elif name.endswith("mlp"):
                 layer(hidden)
+            else:
+                layer(hidden.new_empty(tokens, layer.input_size_per_partition))
 
     def _steps(self, requests: Sequence[tuple[int, dict[str, Any]]]) -> None:
         """Have the engine serve requests, each a prompt's length and parameters of sampling, to their end."""
@@ -146,11 +149,15 @@ def _positions(config: Any, tokens: int) -> torch.Tensor:
 
 
 def _distinct(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield one part of decoder layers of each kind, by its name: those of one class have one shape on a rank."""
-    found: set[tuple[str, str]] = set()
+    """Yield one part of decoder layers of each kind, by its name: those of one class have one shape on a rank.
+
+    Multiplications by quantized weights that are in none of these parts are parts of their own.
+    """
+    found: set[tuple[object, ...]] = set()
+    single = {path for path, _ in quantized.projections(model) if not {*_LAYERS} & {*path.split(".")}}
     for path, module in model.named_modules():
         name = path.rpartition(".")[2]
-        kind = name, str(module)
-        if name in _LAYERS and kind not in found:
+        kind = name, str(module), *quantized.kinds(module)
+        if (name in _LAYERS or path in single) and kind not in found:
             found.add(kind)
-            yield (name if len([one for one, _ in found if one == name]) == 1 else path), module
+            yield (name if len([one for one, *_ in found if one == name]) == 1 else path), module

@@ -33,7 +33,7 @@ from vllm.v1.worker.gpu_worker import Worker
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from gdn_aot.errors import DeploymentError
-from gdn_aot.providers.vllm.whole import stand_ins
+from gdn_aot.providers.vllm.whole import quantized, stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,6 +139,7 @@ class Engine:
             "attention": ", ".join(
                 sorted({group.backend.get_name() for groups in self.runner.attn_groups for group in groups})
             ),
+            **quantized.resolved(self.model),
         }
         return found
 
@@ -151,6 +152,7 @@ def engine(deployment: Deployment) -> Iterator[Engine]:
         DeploymentError: vLLM refuses the deployment, or it is of a kind whose kernels are not enumerated.
     """
     with stand_ins.card(deployment.card, dict(deployment.environment)), contextlib.ExitStack() as stack:
+        stack.enter_context(quantized.surroundings())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         config = _config(deployment, folder)
         stack.enter_context(set_current_vllm_config(config))
@@ -160,12 +162,12 @@ def engine(deployment: Deployment) -> Iterator[Engine]:
         workspace.init_workspace_manager(_META)
         stack.callback(workspace.reset_workspace_manager)
         with set_default_torch_dtype(config.model_config.dtype), _META:
-            model = initialize_model(config, model_config=config.model_config)
-            process_weights_after_loading(model, config.model_config, _META)
+            model = _model(config)
+            _refuse_if(quantized.unknown(model))
+            process_weights_after_loading(model, config.model_config, _HOST)  # so what has content keeps it
         made = Engine(config, model)
         stack.callback(_without_cache, made)
-        if "TRITON" in str(made.resolved["attention"]):
-            _refuse(["attention by Triton"])
+        _refuse_if(["attention by Triton"] if "TRITON" in str(made.resolved["attention"]) else [])
         yield made
 
 
@@ -191,10 +193,21 @@ def _config(deployment: Deployment, folder: str) -> VllmConfig:
         with mock.patch.object(registry._LazyRegisteredModel, "inspect_model_cls", _inspected):  # noqa: SLF001
             config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
     except Exception as error:
-        what = f"{type(error).__name__}: {str(error).partition('[type=')[0].strip()[:1000]}"
-        raise DeploymentError(f"vLLM refuses the deployment: {what}") from error
+        raise _refused(error) from error
     _check(config)
     return config
+
+
+def _model(config: VllmConfig) -> Any:
+    try:
+        return initialize_model(config, model_config=config.model_config)
+    except (ValueError, NotImplementedError) as error:  # no backend can do what is asked
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> DeploymentError:
+    what = f"{type(error).__name__}: {str(error).partition('[type=')[0].strip()[:1000]}"
+    return DeploymentError(f"vLLM refuses the deployment: {what}")
 
 
 def _check(config: VllmConfig) -> None:
@@ -203,7 +216,6 @@ def _check(config: VllmConfig) -> None:
     beyond = {
         "drafted tokens": config.speculative_config is not None,
         "LoRA": config.lora_config is not None,
-        "quantized weights": config.model_config.quantization is not None,
         "pipeline parallelism": parallel.pipeline_parallel_size > 1,
         "data or expert parallelism": parallel.data_parallel_size > 1 or parallel.enable_expert_parallel,
         "prefix caching": config.cache_config.enable_prefix_caching,
@@ -211,7 +223,11 @@ def _check(config: VllmConfig) -> None:
         "context parallelism": parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
         "vLLM's second model runner": config.use_v2_model_runner,
     }
-    if found := [what for what, there in beyond.items() if there]:
+    _refuse_if([what for what, there in beyond.items() if there] + quantized.beyond(config))
+
+
+def _refuse_if(found: list[str]) -> None:
+    if found:
         _refuse(found)
 
 
