@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from gdn_aot._text import plural, shown
@@ -37,6 +38,7 @@ _NO: Saving = ("no", "")
 _INSPECTION: Saving = ("yes", "by the plugin with an artifact of this vLLM, or by gdn-aot seed --vllm-cache")
 _TRITON: Saving = ("part", "what Triton compiles: GDN by an artifact for the model, others by one of the deployment")
 _CACHE: Saving = ("yes", "by vLLM's compile cache in an artifact of the deployment, or by keeping VLLM_CACHE_ROOT")
+_CACHED: Saving = ("no", "vLLM had it in its compile cache")
 _KEPT: Saving = ("no", "keep VLLM_CACHE_ROOT between starts")
 _SAID: tuple[tuple[str, str, Saving], ...] = (
     ("model inspection", rf"Registry inspect model class: Elapsed time {_NUMBER} secs", _INSPECTION),
@@ -47,7 +49,7 @@ _SAID: tuple[tuple[str, str, Saving], ...] = (
     ("compiled graphs from the cache", rf"Directly load the compiled graph\(s\) .* took {_NUMBER} s", _NO),
     ("profiling run", rf"Initial profiling/warmup run took {_NUMBER} s", _TRITON),
     ("vLLM's own list of Triton kernels", rf"JIT kernel warmup finished in {_NUMBER}s", _TRITON),
-    ("CUDA graphs", rf"(?:Encoder g|G)raph capturing finished in {_NUMBER} secs", _NO),
+    ("CUDA graphs", rf"(?:Encoder g|G)raph capturing finished in {_NUMBER} secs", _TRITON),
 )
 """(stage, what vLLM says of it, what saves it), in the order of a start."""
 _WHOLES: tuple[tuple[str, str, tuple[str, ...], Saving], ...] = (
@@ -80,6 +82,7 @@ _AFTER: tuple[tuple[str, str, Saving], ...] = (
     ("FlashInfer's autotuning", "Using FlashInfer autotune cache file: ", _KEPT),
 )
 """(stage, how the line begins that starts it, what saves it)."""
+_FIRST = "first process until it says its arguments: imports"
 _IMPORTS = "processes that vLLM starts: imports"
 _BEGINS = "non-default args: "
 """What a server says first, once in each start."""
@@ -92,6 +95,8 @@ _TRITON_TOOK = re.compile(
 )
 """``line`` of ``gdn_aot/plugins/vllm_compiles.py``."""
 _OURS = re.compile(r"gdn-aot: (.*)")
+_BARE = re.compile(r"(?:^|\s)(gdn-aot: .*)")
+"""What gdn-aot says without vLLM's layout: with ``GDN_AOT_LOG``, or before vLLM has set up its logging."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +162,8 @@ class StartReport:
             yield f"  {about}{stage.seconds:8.2f} s  {stage.name.ljust(width)}  {saved}"
         yield f"   {self.unnamed:8.2f} s  no line says what for"
         yield ""
-        yield f"artifacts save {self.sum('yes'):.0f} s, and of {self.sum('part'):.0f} s what Triton compiles in them"
+        whole, part = (f"{self.sum(saved):.0f} s" for saved in ("yes", "part"))
+        yield f"artifacts save up to {whole}, and of {part} what Triton compiles in them"
         if self.triton is None:
             yield "how long Triton compiled: start with GDN_AOT_START_REPORT=1"
         else:
@@ -247,9 +253,11 @@ def read_start(text: str) -> StartReport:
 
 def _lines(rows: Iterable[str]) -> Iterator[_Line]:
     years, before = timedelta(), None
-    for row in rows:
-        found = _LINE.search(_COLOURS.sub("", row))
+    for row in map(partial(_COLOURS.sub, ""), rows):
+        found = _LINE.search(row)
         if found is None:
+            if before is not None and (bare := _BARE.search(row)):
+                yield _Line(process="gdn-aot", time=before, text=bare[1])
             continue
         try:
             time = datetime.fromisoformat(f"{_YEAR}{found['time']}") + years
@@ -266,12 +274,14 @@ def _between(lines: list[_Line], times: _Times) -> None:
     """Add the stages that only the times of lines tell of."""
     seen: dict[str, _Line] = {}
     pending: dict[str, tuple[str, _Line]] = {}
+    known = next((number for number, line in enumerate(lines) if line.text.startswith(_BEGINS)), 0)
+    _guess(times, _FIRST, "", lines[0], lines[known])
     for number, line in enumerate(lines):
         process = line.process
         if process in pending:
             stage, begin = pending.pop(process)
             _guess(times, stage, process, begin, line)
-        if number and process and process not in seen:
+        if number > known and process and process not in seen:
             _guess(times, _IMPORTS, "", lines[number - 1], line)  # no two of these times overlap
         for stage, begins, _ in _BEFORE:
             if line.text.startswith(begins) and process in seen and not _is_said(times, stage):
@@ -296,11 +306,13 @@ def _guess(times: _Times, stage: str, process: str, begin: _Line, end: _Line) ->
 def _stages(times: _Times) -> Iterator[Stage]:
     """Yield the stages, none of which is in another."""
     seconds = {stage: max(found.values()) for stage, found in times.found.items()}
-    for stage, _, parts, _ in _WHOLES:  # of a worker, while the engine that waits for it says what the whole took
+    for stage, _, within, _ in _WHOLES:  # of a worker, while the engine that waits for it says what the whole took
         if stage in seconds:
-            seconds[stage] = max(0.0, seconds[stage] - sum(seconds.get(part, 0.0) for part in parts))
-    rows = [(_IMPORTS, _NO), *((row[0], row[2]) for row in (*_SAID, *_AFTER)), *((row[0], row[3]) for row in _WHOLES)]
-    for name, (saved, how) in rows:
+            seconds[stage] = max(0.0, seconds[stage] - sum(seconds.get(part, 0.0) for part in within))
+    cached = "compiled graphs from the cache" in seconds and "Inductor" not in seconds
+    parts = ((row[0], row[2]) for row in (*_SAID, *_AFTER))
+    for name, saving in ((_FIRST, _NO), (_IMPORTS, _NO), *parts, *((row[0], row[3]) for row in _WHOLES)):
         if name in seconds:
             said = name not in times.guessed
+            saved, how = _CACHED if cached and saving == _CACHE else saving
             yield Stage(name=name, seconds=round(seconds[name], 2), said=said, saved=saved, how=how)
