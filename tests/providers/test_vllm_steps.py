@@ -69,16 +69,26 @@ def test_batches_are_of_every_class() -> None:
     assert {1 if count == 1 else 16 if count % 16 == 0 else 0 for count in counts} == {0, 1, 16}
 
 
+def _region(step: Step, request: Group) -> int:
+    """Where vLLM sorts a request: with a state those that may be decoded, then longer parts of prompts; else last."""
+    return 2 if not request.computed else int(request.query > 1 + step.deployment.drafts)
+
+
+@pytest.mark.parametrize("first_tokens", [True, False])
 @pytest.mark.parametrize("kind", CASES)
-def test_random_steps_are_as_the_scheduler_makes_them(kind: str) -> None:
+def test_random_steps_are_as_the_scheduler_makes_them(kind: str, first_tokens: bool) -> None:
     rng = random.Random(3)
     limits = Limits(max_tokens=2048)
-    seen = set()
+    seen, ones = set(), set()
     for _ in range(300):
-        step = vllm_steps.random_step(rng, [PLAIN, DRAFTED], kind, limits)
+        step = vllm_steps.random_step(rng, [PLAIN, DRAFTED], kind, limits, first_tokens=first_tokens)
         queries = [request.query for request in step.requests]
-        prompts = [request.query > 1 and request.drafts < 0 for request in step.requests]
-        assert prompts == sorted(prompts), "requests that decode come first"
+        regions = [_region(step, request) for request in step.requests]
+        assert regions == sorted(regions), "requests that decode come first"
+        prompts = [request for request in step.requests if request.drafts < 0]
+        told = any(request.query > 1 or (first_tokens and not request.computed) for request in prompts)
+        assert kind == "speculative" or told == (kind != "decode"), "a step is of its kind"
+        ones |= {(len(queries) > 1, request.computed > 0) for request in prompts if request.query == 1}
         assert step.tokens == sum(queries) <= max(limits.max_tokens, 4 * vllm_steps.DECODE_BATCH)
         assert all(request.drafts <= step.deployment.drafts for request in step.requests)
         assert all(request.query == 1 + request.drafts for request in step.requests if request.drafts >= 0)
@@ -89,6 +99,9 @@ def test_random_steps_are_as_the_scheduler_makes_them(kind: str) -> None:
         assert min(pages) == 1, "page 0 is nobody's"
         seen.add((step.compiled, step.graph, step.packed))
     assert len(seen) == 8
+    if kind != "decode":  # prompts of one token, first parts and later ones, beside others; alone where they are told
+        beside = {(True, False), (True, True)}
+        assert ones == (beside | {(False, False)} if kind == "prefill" and first_tokens else beside)
 
 
 def test_the_catalogue_says_what_decides_a_page() -> None:

@@ -1,13 +1,15 @@
 """Steps of vLLM's scheduler: which requests are in a batch, and how many tokens of each. Imports no vLLM.
 
-Requests come in vLLM's order: those that decode before those that prefill.
+Requests come in vLLM's order: those that decode, later parts of prompts, first parts of prompts. A later part of one
+token is decoded, ahead of longer ones. So is a first part up to 0.30, from whatever its page has; behind longer ones it
+is a prompt in every release.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdn_aot.providers import traffic
@@ -208,8 +210,14 @@ def kda_speculative(deployment: Deployment) -> Iterator[Step]:
         yield Step(groups=(_speculated(count, deployment.drafts), *others), deployment=deployment)
 
 
-def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits) -> Step:
-    """Return one step of a kind as traffic makes it: ``prefill``, ``decode``, ``mixed`` or ``speculative``."""
+def random_step(
+    rng: random.Random, deployments: Sequence[Deployment], kind: str, limits: Limits, *, first_tokens: bool
+) -> Step:
+    """Return one step of a kind as traffic makes it: ``prefill``, ``decode``, ``mixed`` or ``speculative``.
+
+    ``first_tokens`` says that the release tells the first token of a prompt from one that is decoded. Where it does
+    not, a step of nothing longer is one of ``decode``.
+    """
     deployment = rng.choice([one for one in deployments if one.drafts or kind != "speculative"])
     compiled, graph = traffic.chance(rng, 0.5), traffic.chance(rng, 0.5)
     packed, left = traffic.chance(rng, 0.9), min(limits.max_tokens, BUDGET)
@@ -224,8 +232,16 @@ def random_step(rng: random.Random, deployments: Sequence[Deployment], kind: str
     left -= sum(group.number * group.query for group in decoding)
     prompts: tuple[Group, ...] = ()
     if kind in ("prefill", "mixed") or (kind == "speculative" and traffic.chance(rng, 0.5)):
-        prompts = tuple(_random_prompts(rng, max(2, left)))
+        made = _random_prompts(rng, max(2, left), 1 if first_tokens else 2)
+        prompts = tuple(sorted(made, key=partial(_place, short=1 + deployment.drafts)))
     return Step(groups=(*decoding, *prompts), deployment=deployment, compiled=compiled, graph=graph, packed=packed)
+
+
+def _place(group: Group, short: int) -> int:
+    """Return where vLLM puts a part of a prompt in a batch; ``short`` is the longest that it takes for a decode."""
+    if not group.computed:
+        return 3 + (group.query == 1)
+    return (group.query > 1) + (group.query > short)
 
 
 def _computed(rng: random.Random) -> int:
@@ -238,10 +254,15 @@ def _random_drafts(rng: random.Random, drafts: int, count: int) -> Iterator[Grou
         yield Group(1, _computed(rng), 1 + own, own, rng.randint(1, 1 + drafts))
 
 
-def _random_prompts(rng: random.Random, left: int) -> Iterator[Group]:
+def _random_prompts(rng: random.Random, left: int, least: int) -> Iterator[Group]:
+    """Yield parts of prompts, ``left`` tokens at most; one of them at least is no decode."""
     for number in range(rng.randint(1, 8)):
-        query = max(2, traffic.random_length(rng, left))
-        if number and query > left:
+        if number and not left:
             return
-        yield Group(1, rng.choice([0, _computed(rng)]), query)
+        query = traffic.random_length(rng, left)
+        computed = rng.choice([0, _computed(rng)])
+        if not number:
+            query = max(least, query)
+            computed = computed if query > 1 else 0
+        yield Group(1, computed, query)
         left -= query

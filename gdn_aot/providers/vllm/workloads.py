@@ -132,7 +132,9 @@ class Steps(Workload):
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random step."""
-        return vllm_steps.random_step(rng, vllm_cache.deployments(shape), self.name, limits).call(self.name)
+        made = vllm_cache.deployments(shape)
+        step = vllm_steps.random_step(rng, made, self.name, limits, first_tokens=vllm_layer.FIRST_TOKENS)
+        return step.call(self.name)
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
         """Yield prompts of ``tokens`` tokens, one and two, with every dtype of the state. Nothing else is autotuned.
