@@ -85,6 +85,7 @@ vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; V
 	$(BINV)/python -m pytest tests/providers/test_vllm_quantized.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_start.py tests/plugins/test_vllm_compiled.py
+	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_howto.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/doctor/test_start_vllm.py
 
 docs: $(STAMP)  ## the site of the documents, in site/: open site/index.html; its search needs python -m http.server -d site
