@@ -1,5 +1,7 @@
 """Runs FLA's operators of KDA in Triton's interpreter and compares with float64: a program of its own.
 
+It is given ``tests/support``.
+
 The interpreter has no bf16, does not tune, and cannot run some of what FLA's kernels do, which is put in other words.
 """
 
@@ -14,14 +16,15 @@ from typing import Any
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.tracing import stub
 
+sys.path.insert(0, sys.argv[1])
 logging.disable(logging.INFO)
 stub.activate(get_target("sm_90"))
 
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 from fla.ops.common import chunk_delta_h  # noqa: E402
+from interpreting import fill  # noqa: E402
 from triton.runtime import interpreter  # noqa: E402
 from triton.runtime.autotuner import Autotuner  # noqa: E402
 
@@ -31,9 +34,7 @@ from gdn_aot.providers.fla import workloads as provider  # noqa: E402
 from gdn_aot.providers.workload import Call  # noqa: E402
 from gdn_aot.reference.tolerance import compare  # noqa: E402
 
-for name in ("zeros", "zeros_like"):
-    setattr(torch, name, getattr(torch, name).__wrapped__)  # here they are read
-torch.Tensor.new_zeros = torch.Tensor.new_zeros.__wrapped__
+fill()
 
 
 def run_first(tuner: Any, *args: Any, **kwargs: Any) -> Any:

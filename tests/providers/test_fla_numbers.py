@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from helpers import python
+from helpers import SUPPORT, python
 
 INTERPRETED = {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def test_kda_gives_what_the_float64_form_says(tmp_path: Path) -> None:
     program = Path(__file__).with_name("fla_interpreted.py").read_text()
-    rows = python(program, home=tmp_path, extra=INTERPRETED)
+    rows = python(program, SUPPORT, home=tmp_path, extra=INTERPRETED)
     assert len(rows) == 12
     for call, bound, wrong, compared, with_another in rows:
         assert wrong is None, (call, bound, wrong)

@@ -21,9 +21,8 @@ sys.path.insert(0, sys.argv[1])
 logging.disable(logging.INFO)
 stub.activate(get_target("sm_80"))
 
-import torch  # noqa: E402
 import triton.language as tl  # noqa: E402
-from interpreting import compared  # noqa: E402
+from interpreting import compared, fill  # noqa: E402
 from triton.runtime.autotuner import Autotuner, Heuristics  # noqa: E402
 
 from gdn_aot.catalogue.models import find_model  # noqa: E402
@@ -31,7 +30,7 @@ from gdn_aot.providers.vllm import workloads as provider  # noqa: E402
 from gdn_aot.providers.vllm.steps import Deployment, Group, Step  # noqa: E402
 from gdn_aot.providers.workload import Call  # noqa: E402
 
-torch.zeros, torch.zeros_like = torch.zeros.__wrapped__, torch.zeros_like.__wrapped__  # here they are read
+fill()
 
 OPERATORS = ("vllm.model_executor.layers.fla.ops.", "vllm.third_party.flash_linear_attention.ops.", "vllm.models.")
 """Where modules of kernels are: up to 0.25, from 0.26 on, and with a model from 0.27 on."""

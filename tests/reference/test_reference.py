@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import python
+from helpers import WITH_SUPPORT, python
 
 from gdn_aot.providers.draw import Random
 from gdn_aot.reference import formulas as reference
@@ -53,6 +53,27 @@ def test_chunked_is_the_recurrence_with_a_decay_for_each_channel(tokens: int, bo
     chunked_out, chunked_last = reference.chunked(*inputs, state=state)
     assert distance(chunked_out, out) < 1e-12
     assert distance(chunked_last, last) < 1e-12
+
+
+def test_zeros_are_zeros_where_the_interpreter_runs_under_the_stand_in(tmp_path: Path) -> None:
+    """The stand-in leaves large ones unfilled. With what PyTorch has not filled as NaN, the reference shows it."""
+    code = """
+import json, torch
+from gdn_aot.tracing import stub
+from gdn_aot.catalogue.targets import get_target
+stub.activate(get_target("sm_90"))
+from interpreting import fill
+from gdn_aot.reference import formulas
+torch.use_deterministic_algorithms(True)
+g = torch.randn(1, 70, 16, 64)
+def finite():
+    out, _ = formulas.chunked(g, g / 8, g, -g.abs(), g[..., 0].sigmoid(), None)
+    return [bool(one.isfinite().all()) for one in (out, torch.zeros(1 << 17), torch.zeros_like(g))]
+before = finite()
+fill()
+print(json.dumps([before, finite()]))
+"""
+    assert python(WITH_SUPPORT + code, home=tmp_path) == [[False, False, False], [True, True, True]]
 
 
 def test_equal_decays_of_all_channels_are_one_decay() -> None:

