@@ -104,7 +104,17 @@ CLAIMS: dict[str, list[str]] = {
         f"{DEPLOYED}|f|ready_seconds / {DEPLOYED}|warm|ready_seconds",
         f"{DEPLOYED}|f|first_token_ms|50 / {DEPLOYED}|f|steady_ms|50",
     ],
-    "loads its kernels, {} MiB, before": [f"{DEPLOYED}|warm|kv_bytes - {DEPLOYED}|f|kv_bytes / {MIB}"],
+    "gdn-aot loads its {} modules just before. The KV cache then has {} bytes less, in eager mode ({} and {}) and with "
+    "CUDA graphs ({} and {}). A block of this model has {} MiB, so two blocks are missing, {} % of the cache": [
+        "vllm_deployment|records|f|loader|modules",
+        f"{DEPLOYED}|warm|kv_bytes - {DEPLOYED}|f|kv_bytes",
+        *(f"{DEPLOYED}|{case}|kv_bytes" for case in ("warm", "f", "warm-graphs", "e-graphs-kept")),
+        f"{DEPLOYED}|warm|kv_bytes / {DEPLOYED}|warm|kv_blocks / {MIB}",
+        f"{DEPLOYED}|warm|kv_bytes - {DEPLOYED}|f|kv_bytes / {DEPLOYED}|warm|kv_bytes * 100",
+    ],
+    "the card of (warm) has {} MiB less free than that of (f)": [
+        f"{DEPLOYED}|f|free_after_mib - {DEPLOYED}|warm|free_after_mib"
+    ],
     "(e-graphs-kept) is ready in {} times the seconds of (warm-graphs), and (e-graphs) in {} times": [
         f"{DEPLOYED}|{case}|ready_seconds / {DEPLOYED}|warm-graphs|ready_seconds"
         for case in ("e-graphs-kept", "e-graphs")
