@@ -1,7 +1,7 @@
 """Every release of an engine: what the provider traces of it, which kernels it shares with others, what serves it.
 
     python benchmarks/releases.py trace                              adds a row to benchmarks/results/releases.json
-    python benchmarks/releases.py coverage RELEASE FILE ARTIFACT    adds what gdn-aot coverage --json said there
+    python benchmarks/releases.py coverage RELEASE FILE ARTIFACT    adds what gdn-aot coverage --json said of a file
     python benchmarks/releases.py page                              docs/reference/vllm-releases.md
 
 Without a GPU. ``--engine sglang`` is for SGLang: sglang_releases.json and docs/reference/sglang-releases.md.
@@ -23,6 +23,8 @@ from harness import RESULTS, ROOT, load, machine, save
 
 TARGET = "sm_90"
 _DIGITS = 16
+_SHOWN = 8
+"""Digits of a commit and of an artifact's digest on the page."""
 _VLLM = """# Releases of vLLM
 
 This page says which artifact serves which release of vLLM. `python benchmarks/releases.py` makes it from the wheels of
@@ -38,7 +40,8 @@ each release, traced for sm_90 without tensor parallelism (TP 1), with {models}.
   is not installed, an empty module stands in for it. Both have transformers 4.57.6.
 - *Served by*: the artifact for the release. The matrix publishes it.
 - *Random steps*: steps replayed against an artifact for these models, and their launches. Every launch found its binary
-  unless a miss is named. Prompts have two tokens or more.
+  unless a miss is named. Behind the artifact are its commit and the start of its SHA-256. Rows without them are older:
+  their prompts have two tokens or more, those of the others one or more.
 
 | release | Triton | kernels | as before | calls traced | served by | random steps |
 |---|---|---|---|---|---|---|
@@ -155,13 +158,18 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
-def covered(said: Path, artifact: str) -> dict[str, Any]:
-    """Return what counts of a coverage."""
-    document = json.loads(said.read_text())
-    counts = {name: len(document[name]) for name in ("misses", "not_covered")}
-    refused = sum(one["count"] for one in document["refused"])
-    return {"artifact": artifact, **{name: document[name] for name in ("calls", "launches", "hits")}, **counts} | {
-        "refused": refused
+def covered(said: Path, artifact: Path) -> dict[str, Any]:
+    """Return what counts of a coverage, and of which artifact it is."""
+    from gdn_aot.artifact.verify import open_artifact
+
+    manifest, document = open_artifact(artifact).manifest, json.loads(said.read_text())
+    return {
+        "artifact": manifest.identifier,
+        "commit": manifest.build.commit,
+        "sha256": hashlib.sha256(artifact.read_bytes()).hexdigest(),
+        **{name: document[name] for name in ("calls", "launches", "hits")},
+        **{name: len(document[name]) for name in ("misses", "not_covered")},
+        "refused": sum(one["count"] for one in document["refused"]),
     }
 
 
@@ -218,6 +226,8 @@ def _steps(found: dict[str, Any] | list[dict[str, Any]] | None) -> str:
     if found is None:
         return "-"
     of = f" with {found['artifact']}"
+    if "sha256" in found:
+        of += f" ({(found['commit'] or '')[:_SHOWN] or 'no commit'}, {found['sha256'][:_SHOWN]})"
     misses = f", {found['misses']} misses" if found["misses"] else ""
     refused = f", {found['refused']} refused by vLLM" if found["refused"] else ""
     return f"{found['calls']}: {found['launches']}{misses}{refused}{of}"
@@ -236,7 +246,7 @@ def main() -> None:
     replayed = commands.add_parser("coverage")
     replayed.add_argument("release")
     replayed.add_argument("file", type=Path)
-    replayed.add_argument("artifact")
+    replayed.add_argument("artifact", type=Path)
     commands.add_parser("page")
     asked = parser.parse_args()
     engine = ENGINES[asked.engine]
@@ -250,7 +260,7 @@ def main() -> None:
     elif asked.command == "coverage":
         found = covered(asked.file, asked.artifact)
         known = rows[asked.release].get("coverage", []) if engine.name == "sglang" else None
-        others = [one for one in known or [] if one["artifact"] != asked.artifact]
+        others = [one for one in known or [] if one["artifact"] != found["artifact"]]
         rows[asked.release]["coverage"] = found if known is None else [*others, found]
     document["rows"] = dict(sorted(rows.items(), key=lambda item: _order(item[0])))
     save(engine.out, document)

@@ -1,5 +1,6 @@
 """Committed results are what the programs read, and the small benchmarks say what they are asked."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -52,6 +53,23 @@ def test_the_page_on_releases_and_the_table_of_them_are_those_of_the_wheels(name
         assert not any(one["misfits"] for one in row["models"].values())
         found = row.get("coverage", [])
         assert not any(one["misses"] for one in (found if isinstance(found, list) else [found]))
+
+
+def test_a_row_of_coverage_says_of_which_artifact_it_is(decode: Built, tmp_path: Path) -> None:
+    said = tmp_path / "said.json"
+    counts = {"calls": 5, "launches": 20, "hits": 19, "misses": [{}], "not_covered": [], "refused": [{"count": 2}]}
+    said.write_text(json.dumps(counts))
+    row = releases.covered(said, decode.path)
+    digest = hashlib.sha256(decode.path.read_bytes()).hexdigest()
+    assert row == {**counts, "misses": 1, "not_covered": 0, "refused": 2} | {
+        "artifact": decode.manifest.identifier, "commit": decode.manifest.build.commit, "sha256": digest,
+    }  # fmt: skip
+    engine = releases.ENGINES["vllm"]
+    releases_row = {"triton": "3.6.0", "kernels": {}, "keys": "", "models": {}}
+    rows = {"0.1.0": {**releases_row, "coverage": row}, "0.2.0": {**releases_row, "coverage": {**row, "commit": None}}}
+    first, second = releases.page(engine, {"rows": rows}).splitlines()[-2:]
+    assert f"with {row['artifact']} ({(row['commit'] or '')[:8] or 'no commit'}, {digest[:8]}) |" in first
+    assert f"(no commit, {digest[:8]}) |" in second
 
 
 def test_the_estimate_is_a_sum_over_the_rows_of_the_matrix() -> None:
