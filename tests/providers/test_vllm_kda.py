@@ -140,10 +140,15 @@ print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_m
     for reason in filter(None, got.values()):
         assert reason.startswith("vLLM has a layer for it")
         assert "from 0." in reason
+    for layer, own in (("kimi-k3", "KimiK3KDAMetadataBuilder"), ("glm5-next", "size of their pages")):
+        assert "that is not covered: " in got[layer]
+        assert own in got[layer]
+        assert "torch.ops._flashkda_C.fwd" in got[layer]
     command = ("build", "--provider", "vllm", "--arch", "sm_90", "--model", "kimi-k3", "-o", tmp_path)
     done = gdn_aot(*command, home=home, code=None)
     assert done.code != 0
     assert "from 0.27 on" in done.err
+    assert "fused_kda_decode" in done.err
     assert "Traceback" not in done.err
 
 

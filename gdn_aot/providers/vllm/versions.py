@@ -29,6 +29,18 @@ _KDA = {
 """Modules and classes of layers of Kimi Delta Attention that `kda` runs, by `ModelShape.layer`."""
 _SINCE = {KIMI: "0.23", "kimi-k3": "0.27", BAILING: "0.28", "glm5-next": "0.30", ALICE: "0.33"}
 """The first releases that have such a layer."""
+_FLASH = "on sm_90, sm_10x and sm_12x its prompts are FlashKDA's, torch.ops._flashkda_C.fwd"
+_REFUSED = {
+    "kimi-k3": (
+        f"its steps are of a builder of its own, KimiK3KDAMetadataBuilder, which is not run here; {_FLASH}, and its "
+        "decode without drafts is fused_kda_decode, both C++"
+    ),
+    "glm5-next": (
+        "its attention layers keep an index beside the latent, and the size of their pages, in which its states lie, "
+        f"is not computed here; {_FLASH}, which is C++"
+    ),
+}
+"""Why a layer is not covered, as read in 0.33.0."""
 
 
 def _module(name: str) -> Any:
@@ -86,7 +98,7 @@ def lacks(layer: str) -> str:
     if layer in _KDA:
         return f"vLLM has a layer for it that is known here from {_SINCE[layer]} on"
     if layer in _SINCE:
-        return f"vLLM has a layer for it from {_SINCE[layer]} on, and that is not covered"
+        return f"vLLM has a layer for it from {_SINCE[layer]} on, and that is not covered: {_REFUSED[layer]}"
     return "this version of vLLM has no layer for it"
 
 
