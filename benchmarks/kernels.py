@@ -179,7 +179,8 @@ def committed(options: argparse.Namespace, target: str) -> tuple[list[tuning.Tun
     """Return the records with gdn-aot's choices, the one that a build asks first first, and the choices."""
     distribution, version = get_provider(process.PROVIDER).distribution, installed.require(process.PROVIDER)
     transfer = Transfer(ROOT / "artifacts" / "tuning", get_target(target), distribution, version)
-    records, shipped = transfer.own(), transfer.table()
+    records = transfer.own()
+    shipped = {place: choice for record in reversed(records) for place, choice in tuning.table(record).items()}
     if options.record:
         given = tuning.load(options.record, target=target, distribution=distribution, version=version)
         records, shipped = [given] if given else [], tuning.table(given)

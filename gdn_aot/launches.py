@@ -5,6 +5,7 @@ They are records of `gdn_aot.codec`, so that files, caches and the pipes between
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -144,6 +145,17 @@ class Kernel(Record):
     def name(self) -> str:
         """``module:qualname``."""
         return f"{self.module}:{self.qualname}"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what its code is made of: its text, those of the functions that it calls, the globals they read.
+
+        `cache_key` is of that too, and of the first line. This says nothing of lines, files and modules, nor of
+        Triton's own functions but their names, so that it is the same in every release that has the same kernel.
+        """
+        called = sorted({(one.name, one.source_sha256 or f"{one.module}:{one.qualname}") for one in self.dependencies})
+        read = [(one.name, one.value) for one in self.globals]
+        return hashlib.sha256(msgspec.json.encode((self.source_sha256, called, read))).hexdigest()
 
 
 class Specialization(Record):

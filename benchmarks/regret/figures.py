@@ -107,7 +107,8 @@ def chosen_at(kernel: MeasuredKernel, times: Times, tokens: int) -> Config | Non
 def transferred(transfer: Transfer, kernel: MeasuredKernel, choice: MeasuredChoice, times: Times) -> Config | None:
     """Return the first transferred choice that is eligible here and sound; None if nothing is known of the key."""
     eligible, count = next(iter(times.values())), kernel.offered
-    found = transfer.suggest(kernel.kernel, choice.key, kernel.candidates[:count], kernel.candidates[count:])
+    offered, others = kernel.candidates[:count], kernel.candidates[count:]
+    found = transfer.suggest(kernel.kernel, choice.key, offered, others, kernel.digest or "")
     configs = (one.config for one in found if one.config in eligible)
     return next((config for config in configs if ships(kernel, choice, config)), None)
 
@@ -346,7 +347,8 @@ def shipped(root: Path, judge: TuningRecord) -> dict[str, Any]:
         times = times_of(kernel, choice)
         offered = kernel.candidates[: kernel.offered]
         own = {tokens: {one: us for one, us in row.items() if one in offered} for tokens, row in times.items()}
-        found = transfer.suggest(kernel.kernel, choice.key, offered, derived.get(kernel.kernel, ()))
+        others = derived.get(kernel.kernel, ())
+        found = transfer.suggest(kernel.kernel, choice.key, offered, others, kernel.digest or "")
         kind = "own" if (kernel.kernel, choice.key) in known else "near"
         if found and found[0].config in next(iter(own.values())):
             rows[kind].append(regret(own, found[0].config))

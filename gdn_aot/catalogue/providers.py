@@ -332,13 +332,11 @@ def same_source(distribution: str, version: str) -> tuple[str, ...]:
 def nearest_releases(distribution: str, version: str) -> list[str]:
     """Return the other known releases of a distribution, the nearest first and of two as near the later one.
 
-    None of a version that is not known itself.
+    A version that is not known is taken for the latest.
     """
     release = version.partition("+")[0]
     ordered = sorted((one.version for one in _releases(distribution)), key=_numbers)
-    if release not in ordered:
-        return []
-    place = ordered.index(release)
+    place = ordered.index(release) if release in ordered else len(ordered)
     others = [one for one in range(len(ordered)) if one != place]
     return [ordered[one] for one in sorted(others, key=lambda one: (abs(one - place), -one))]
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from gdn_aot.records.tuning import TunedChoice, TuningTable
     from gdn_aot.tracing.records import Trace, Tuning
 
-    Suggest = Callable[[str, Key, Sequence[Config], Sequence[Config]], Sequence[TunedChoice]]
-    """(kernel, autotune key, the provider's own candidates, others) -> those that records speak for, best first."""
+    Suggest = Callable[[str, Key, Sequence[Config], Sequence[Config], str], Sequence[TunedChoice]]
+    """(kernel, autotune key, the provider's own candidates, others, the kernel's digest) -> those that records speak
+    for, best first."""
 
 MAX_THREADS = 1024
 """Threads per block on every target (CUDA C++ Programming Guide, technical specifications table)."""
@@ -106,7 +107,8 @@ def misfit(compiled: CompiledKernel, target: Target) -> str | None:
 class Chooser:
     """Walks the candidates of every key. `wanted` says what to compile next, `take` brings the outcome.
 
-    ``table`` has the choices measured for the target, ``suggest`` is asked for what comes after them. A
+    ``table`` has the choices measured for the target, by digest of the kernel or by its name; ``suggest`` is asked for
+    what comes after them. A
     candidate that is not sound is chosen only if ``final``; else a key that has no other is uncovered, because more
     candidates can be traced for it.
 
@@ -138,25 +140,30 @@ class Chooser:
             (self._leaders if leader is walk else leader.followers).append(walk)
 
     def _walk(self, tuning: Tuning) -> Walk:
-        kernel = self._trace.kernels[tuning.kernel].name
+        traced = self._trace.kernels[tuning.kernel]
         own, others = tuning.candidates[: tuning.offered], tuning.candidates[tuning.offered :]
-        measured = self._table.get((kernel, tuning.key))
+        measured = self._table.get((traced.digest, tuning.key)) or self._table.get((traced.name, tuning.key))
         tuned: dict[int, TunedChoice] = {}
-        if measured is not None:
-            self._check(kernel, tuning, own, measured)
+        if measured is not None and self._names_a_candidate(traced.name, tuning, own, measured):
             tuned[tuning.candidates.index(measured.config)] = measured
-        for choice in self._suggest(kernel, tuning.key, own, others) if self._suggest else ():
+        found = self._suggest(traced.name, tuning.key, own, others, traced.digest) if self._suggest else ()
+        for choice in found:
             tuned.setdefault(tuning.candidates.index(choice.config), choice)
         rest = (index for index in range(len(tuning.candidates)) if index not in tuned)
         return Walk(tuning, self._target, [*tuned, *rest], tuned)
 
-    def _check(self, kernel: str, tuning: Tuning, own: list[Config], measured: TunedChoice) -> None:
-        """Check that a record names a candidate: the provider's, or one that a search makes and the trace has."""
+    def _names_a_candidate(self, kernel: str, tuning: Tuning, own: list[Config], measured: TunedChoice) -> bool:
+        """Say whether a record names a candidate: the provider's, or one that a search makes and the trace has.
+
+        One of the very release must.
+        """
         if measured.config in own:
-            return
+            return True
         traced = measured.wide and measured.config in tuning.candidates
         if traced and measured.config in wide.searched(own, self._target):
-            return
+            return True
+        if measured.elsewhere:
+            return False
         raise UsageError(
             f"the tuning record names {measured.config} for {kernel} with key {tuning.key}, "
             "which is no candidate of it",

@@ -27,11 +27,11 @@ class Known:
     """What is known for one target before anything is compiled."""
 
     measured: tuning.TuningTable
-    """By a card of the target, else by one that stood in for it."""
+    """By a card of the target, else by one that stood in for it; by digest of the kernel, else by name."""
     suggest: Suggest
     """Asked for what comes after a measured choice: what a capture has, then what records say of other choices."""
     extras: Extras
-    """Configurations that only a wide search offers; see `gdn_aot.compiling.client.Worker.trace`."""
+    """Configurations that only a wide search offers, by digest or name; see `gdn_aot.compiling.client.Worker.trace`."""
 
 
 def known_for(wanted: Wanted, target: Target, root: Path | None) -> Known:
@@ -55,9 +55,10 @@ def _suggested(
     key: Key,
     own: Sequence[Config],
     others: Sequence[Config],
+    digest: str,
 ) -> Sequence[tuning.TunedChoice]:
     """Return what comes after a measured choice, best first: that of the deployment, if it is on this very target."""
-    rest = transferred(kernel, key, own, others)
+    rest = transferred(kernel, key, own, others, digest)
     found = capture.choice(target, kernel, key) if capture is not None else None
     if found is None or found[0] not in own:
         return rest

@@ -2,11 +2,12 @@
 
 The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.md``, ``0027-choices-by-proxy.md``):
 
-1. The records of the same distribution and version, or of a version that is known to have the same source, are asked in
-   three groups: the target's own; those of targets whose ``tl.dot`` becomes the same instruction; the others. Within a
-   group the nearest target is first: one with a matrix unit like it, of the same major compute capability, then by
-   distance of the capability's number (89 for 8.9), then the lower one; and of one target what its own card measured,
-   then what another card did by proxy.
+1. The records that have the very kernel, by the digest of its source (`gdn_aot.launches.Kernel.digest`), are asked in
+   three groups, whatever release of the distribution they are of: the target's own; those of targets whose ``tl.dot``
+   becomes the same instruction; the others. Within a group the nearest target is first: one with a matrix unit like it,
+   of the same major compute capability, then by distance of the capability's number (89 for 8.9), then the lower one;
+   and of one target what its own card measured, then what another card did by proxy; then the nearest release. A record
+   without digests has the very kernel if it is of the same version, or of one that is known to have the same source.
 2. In each group the first record that has the key answers; a key that differs only in the 16-bit number type is taken
    for the same if the record lacks the exact one, because targets without bf16 arithmetic are built for fp16. What the
    target's own record has for the very key counts as what it is, and is no transfer. If none has the key, they are
@@ -18,10 +19,12 @@ The rule, for a target and an autotune key (``docs/adr/0009-transferred-choices.
 4. Those that the provider does not offer for this target are left out: so its restrictions, on shared memory or on
    Blackwell, hold here too. The build takes the first of the rest that compiles and fits, else its default.
 
-5. Where none of them has an answer, the records of other releases are asked by the same rules, the nearest release
-   first and of two as near the later one. What they say is a transfer, of the provider's own candidates alone.
+5. Where none of them has an answer, records of another form of the kernel are asked by the same rules, those of the
+   same release first, then of the nearest, and of two as near of the later one. What they say is a transfer, of the
+   provider's own candidates alone.
 
-A record that is asked and is broken, or of another format, is an error; one that nobody asks is not read.
+A record that is asked and is broken, or of another format, is an error; one that nobody asks is not read. The target's
+own are always asked.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from gdn_aot.launches import Config, KernelKey, Key
     from gdn_aot.records.tuning import MeasuredChoice, MeasuredKernel, TuningRecord
 
+OTHER_FORM = ", of another form of the kernel"
+"""Ends what notes say of a record that has the name of a release, and not its kernel."""
 _NO_MATRIX_UNIT = "fma"
 _SIXTEEN_BIT = ("torch.bfloat16", "torch.float16")
 
@@ -80,6 +85,8 @@ def ranked(
 class _Source:
     def __init__(self, record: TuningRecord, *, own: bool) -> None:
         self.record, self.own = record, own
+        self.digests = {kernel.kernel: kernel.digest or "" for kernel in record.kernels}
+        self._names = {digest: name for name, digest in self.digests.items() if digest}
         self.exact = {
             (kernel.kernel, choice.key): (kernel, choice)
             for kernel in record.kernels
@@ -90,6 +97,13 @@ class _Source:
         """By keys in which both 16-bit number types are the same."""
         for (kernel, key), found in self.exact.items():
             self.alike.setdefault((kernel, _without_type(key)), found)
+
+    def name(self, kernel: str, digest: str) -> str | None:
+        """Return the name under which the very kernel is here, another one if it has moved; None if it is not here."""
+        here = self.digests.get(kernel)
+        if not digest or here == "":
+            return kernel if self.own else None
+        return kernel if here == digest else self._names.get(digest)
 
     def near(self, name: str, key: Key) -> tuple[MeasuredKernel, MeasuredChoice] | None:
         """Return the nearest key that differs in one part only, or in sizes by one factor."""
@@ -108,10 +122,10 @@ class Found:
     record: TuningRecord
     kernel: MeasuredKernel
     choice: MeasuredChoice
-    same_release: bool
-    """The record is of the version that was asked for, or of one with the same source."""
+    same: bool
+    """It is the very kernel, by its source."""
     own: bool
-    """It is the target's own, and of the same release."""
+    """It is that, and the target's own."""
     exact: bool
     """It has the very key."""
     difference: str
@@ -121,7 +135,7 @@ class Found:
 class Transfer:
     """Finds choices for one target in the records of others below ``root``.
 
-    Notes say if a record was measured with another Triton than the one that builds.
+    Notes say if a record was measured with another Triton or release than those that build.
     """
 
     def __init__(
@@ -135,72 +149,94 @@ class Transfer:
             [other.name for other in nearest if other.dot != target.dot],
         ]
         self._root = root
-        self._distribution, self._own = distribution, (version, *same_source(distribution, version))
-        others = nearest_releases(distribution, version)
-        self._releases = [self._own, *((other,) for other in others if other not in self._own)]
+        self._distribution, self._version = distribution, version
+        self._alike = (version, *same_source(distribution, version))
+        """Versions of which a record without digests counts as the version's own."""
+        self._releases = list(dict.fromkeys([*self._alike, *nearest_releases(distribution, version)]))
         self._read: dict[Path, _Source | None] = {}
 
     def own(self) -> list[TuningRecord]:
-        """Return the records of the target itself, those of its own cards first.
+        """Return the records of the target itself and of this version, those of its own cards first.
 
         Raises:
             UsageError: One is refused.
         """
-        return [source.record for source in self._sources(self._groups[0], self._own)]
+        return [source.record for source in self._sources(self._groups[0], self._alike)]
 
     def table(self) -> records.TuningTable:
-        """Return the choices of `own`, of a key that several have that of the first.
+        """Return the choices of the target's own records, of a key that several have that of the first.
+
+        They are by digest of the kernel in place of its name, whatever release a record is of; by name where a record
+        has no digests and is of this version.
 
         Raises:
             UsageError: A record is refused.
         """
         found: records.TuningTable = {}
-        for record in reversed(self.own()):
-            found |= records.table(record, self._triton)
+        for source in reversed(list(self._sources(self._groups[0], self._releases))):
+            for (name, key), choice in records.table(source.record, self._triton, self._version).items():
+                if place := source.digests[name] or (name if source.own else ""):
+                    found[place, key] = choice
         return found
 
     def suggest(
-        self, kernel: str, key: Key, offered: Collection[Config], others: Collection[Config] = ()
+        self,
+        kernel: str,
+        key: Key,
+        offered: Collection[Config],
+        others: Collection[Config] = (),
+        digest: str = "",
     ) -> list[TunedChoice]:
         """Return choices for a key among the candidates given, best first; often none.
 
-        ``offered`` are the provider's own; ``others`` count for what the target's own record says.
+        ``offered`` are the provider's own; ``others`` count for what the target's own record says. Without the
+        kernel's ``digest`` its source is taken to be that of its version.
 
         Raises:
             UsageError: A record that had to be read is refused.
         """
-        found = self.find(kernel, key)
+        found = self.find(kernel, key, digest)
         return list(self._choices(found, offered, others)) if found else []
 
-    def find(self, kernel: str, key: Key) -> Found | None:
+    def find(self, kernel: str, key: Key, digest: str = "") -> Found | None:
         """Return what `suggest` goes by: what the first record that answers for a key has of it.
 
         Raises:
             UsageError: A record that had to be read is refused.
         """
-        for versions, names in product(self._releases, self._groups):
-            for source in self._sources(names, versions):
-                found = source.exact.get((kernel, key))
+        for versions, names in product([self._releases, *((one,) for one in self._releases)], self._groups):
+            same = versions is self._releases
+            for source, name in self._named(names, versions, kernel, digest, same=same):
+                found = source.exact.get((name, key))
                 note = ""
                 if found is None:
-                    found = source.alike.get((kernel, _without_type(key)))
+                    found = source.alike.get((name, _without_type(key)))
                     note = f", for {_types(found[1].key)}" if found else ""
                 if found is not None:
-                    return self._found(source, *found, key, note)
-            for source in self._sources(names, versions):
-                if near := source.near(kernel, key):
-                    return self._found(source, *near, key, _difference(key, near[1].key))
+                    return self._found(source, *found, key, note, same=same)
+            for source, name in self._named(names, versions, kernel, digest, same=same):
+                if near := source.near(name, key):
+                    return self._found(source, *near, key, _difference(key, near[1].key), same=same)
         return None
 
+    def _named(
+        self, names: Sequence[str], versions: Sequence[str], kernel: str, digest: str, *, same: bool
+    ) -> Iterator[tuple[_Source, str]]:
+        """Yield the records that have the very kernel, or with ``same`` false those that do not, and its name there."""
+        for source in self._sources(names, versions):
+            name = source.name(kernel, digest)
+            if (name is not None) == same:
+                yield source, name or kernel
+
     def _found(
-        self, source: _Source, kernel: MeasuredKernel, choice: MeasuredChoice, key: Key, difference: str
+        self, source: _Source, kernel: MeasuredKernel, choice: MeasuredChoice, key: Key, difference: str, *, same: bool
     ) -> Found:
         return Found(
             record=source.record,
             kernel=kernel,
             choice=choice,
-            same_release=source.own,
-            own=source.own and source.record.target == self._target.name,
+            same=same,
+            own=same and source.record.target == self._target.name,
             exact=choice.key == key,
             difference=difference,
         )
@@ -212,16 +248,17 @@ class Transfer:
             path = records.record_path(root, name, self._distribution, version)
             if path not in self._read:
                 record = records.load(path, target=name, distribution=self._distribution, version=version)
-                self._read[path] = _Source(record, own=version in self._own) if record else None
+                self._read[path] = _Source(record, own=version in self._alike) if record else None
             if source := self._read[path]:
                 yield source
 
     def _choices(self, found: Found, offered: Collection[Config], others: Collection[Config]) -> Iterator[TunedChoice]:
         kernel, choice, record, own = found.kernel, found.choice, found.record, found.own
         order = ranked(kernel, choice, record.objective, derived=own)
-        origin = records.origin(record, self._triton)
-        if not found.same_release:
-            origin += f", {self._distribution} {record.provider.version}"
+        of_this = found.same and not (own and found.exact)
+        origin = records.origin(record, self._triton, None if of_this else self._version)
+        if not found.same and record.provider.version == self._version:
+            origin += OTHER_FORM
         where = f"on {origin}" if own and found.exact else f"from {record.target} ({origin})"
         provenance = records.provenance(record) if own and found.exact else "transferred"
         for place, config in enumerate(order):

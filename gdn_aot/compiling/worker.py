@@ -47,8 +47,9 @@ from gdn_aot.tracing.relax import Relaxer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gdn_aot.launches import Config
+    from gdn_aot.launches import Config, Kernel
     from gdn_aot.providers.workload import Call
+    from gdn_aot.tracing.recorder import More
 
 _MESSAGE_LENGTH = 2000
 """Most characters of a compiler message that are passed on."""
@@ -150,14 +151,19 @@ def _deployed(
     return name
 
 
-def _more(request: dict[str, Any]) -> Callable[[str, list[Config]], list[Config]] | None:
+def _more(request: dict[str, Any]) -> More | None:
     """Return what gives the candidates beyond the provider's, as the request asks for them, or None for none."""
     kind = request.get("derive", "")
     extras = {name: list(map(config_from_json, configs)) for name, configs in request.get("extras", {}).items()}
     target = get_target(request["target"])
     if not kind and not extras:
         return None
-    return lambda kernel, offered: wide.beyond(offered, extras.get(kernel, ()), kind, target)
+
+    def more(kernel: Kernel, offered: list[Config]) -> list[Config]:
+        known = [*extras.get(kernel.digest, ()), *extras.get(kernel.name, ())]
+        return wide.beyond(offered, known, kind, target)
+
+    return more
 
 
 class Compiler:

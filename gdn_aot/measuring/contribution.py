@@ -10,6 +10,8 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from gdn_aot._text import shown
 from gdn_aot.building import pipeline
 from gdn_aot.catalogue.models import CATALOGUE_TP, select_shapes
@@ -165,9 +167,11 @@ class _Made:
         """By keys in which one size may be any."""
         self._kernels: dict[str, dict[Config, None]] = {}
         """All candidates of a kernel."""
+        self._digests: dict[str, str] = {}
 
     def take(self, trace: Trace) -> None:
         """Take what a trace has."""
+        self._digests |= {kernel.name: kernel.digest for kernel in trace.kernels}
         for traced in trace.tunings:
             (name, key), own = trace.key_of(traced), tuple(traced.candidates[: traced.offered])
             self.keys[name, key] = own
@@ -189,6 +193,8 @@ class _Made:
                     f"{where}.kernel", f"no call for a model of the catalogue launches {shown(kernel.kernel)}"
                 )
                 continue
+            if kernel.digest not in (UNSET, self._digests[kernel.kernel]):
+                yield Problem(f"{where}.digest", f"is not that of the kernel in {record.provider}")
             for index, config in enumerate(kernel.candidates[: kernel.offered]):
                 if config not in own:
                     what = f"{shown(config)} is no candidate of {record.provider} for {record.target}"

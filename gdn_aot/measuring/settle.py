@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from gdn_aot._version import __version__
 from gdn_aot.errors import UsageError
+from gdn_aot.records import merging
 from gdn_aot.records import tuning as records
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
 from gdn_aot.records.objective import Sample
@@ -57,7 +58,12 @@ class Writer:
                 f"nvidia-smi names the card {card.name}, but CUDA shows {device['name']}",
                 hint="name the card to measure in CUDA_VISIBLE_DEVICES, by the UUID that nvidia-smi -L prints",
             )
-        records.merge(existing, self._frame)  # refuses now what must not be mixed later
+        self._digests = {kernel.name: kernel.digest for kernel in trace.kernels}
+        traced = (
+            records.MeasuredKernel(kernel=name, digest=digest, candidates=(), offered=0, choices=())
+            for name, digest in self._digests.items()
+        )
+        merging.merge(existing, replace(self._frame, kernels=tuple(traced)))  # refuses now what must not be mixed later
         self.choices: dict[KernelKey, records.MeasuredChoice] = {}
         """Those of this run; indices are into the candidates of the key."""
         self.failed: set[KernelKey] = set()
@@ -144,12 +150,18 @@ class Writer:
                 alike.setdefault((state.kernel, tuple(state.configs), state.offered), []).append(choice)
             kernels: dict[str, records.MeasuredKernel] = {}
             for (name, configs, offered), choices in alike.items():
-                made = records.MeasuredKernel(kernel=name, candidates=configs, offered=offered, choices=tuple(choices))
-                kernels[name] = records.merge_kernel(kernels[name], made) if name in kernels else made
+                made = records.MeasuredKernel(
+                    kernel=name,
+                    digest=self._digests[name],
+                    candidates=configs,
+                    offered=offered,
+                    choices=tuple(choices),
+                )
+                kernels[name] = merging.merge_kernel(kernels[name], made) if name in kernels else made
             old = records.without(self._existing, self.failed) if self._existing else None
             if kernels or (self.failed and old is not None):
                 found = tuple(kernels[name] for name in sorted(kernels))
-                records.save(records.merge(old, replace(self._frame, kernels=found)), self._task.path)
+                records.save(merging.merge(old, replace(self._frame, kernels=found)), self._task.path)
 
 
 def _stood_in(proxy: Proxy | None) -> records.StoodIn | UnsetType:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from gdn_aot.artifact.names import MAX_CHOICES
-from gdn_aot.codec import Count, Record
-from gdn_aot.errors import Problem, UsageError
+from gdn_aot.codec import Count, Digest, Record
+from gdn_aot.errors import Problem
 from gdn_aot.launches import Config, KernelKey, Key
 from gdn_aot.records.files import AnyRecord, RecordedDevice, RecordForm
 from gdn_aot.records.objective import Objective, Tokens
@@ -25,7 +24,6 @@ from gdn_aot.records.objective import Objective, Tokens
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterator, Sequence
 
-_T = TypeVar("_T")
 KernelName = Annotated[str, Meta(pattern="^[^:]+:[^:]+$", description="module:qualname")]
 Time = Annotated[float, Meta(gt=0)]
 """Microseconds."""
@@ -109,6 +107,8 @@ class MeasuredKernel(Record, kw_only=True):
     """One kernel's candidates, and its choices."""
 
     kernel: KernelName
+    digest: Digest | UnsetType = UNSET
+    """`gdn_aot.launches.Kernel.digest` of what was measured; records of before have none."""
     offered: Count
     """Number of candidates, from the start, that are the provider's own; the rest come of a wide search."""
     candidates: tuple[Config, ...]
@@ -265,81 +265,21 @@ class TunedChoice:
     note: str
     wide: bool = False
     """The provider does not offer it: it comes of a wide search."""
+    elsewhere: bool = False
+    """Another release was measured, which may offer what this one does not."""
 
 
 TuningTable = dict[KernelKey, TunedChoice]
 """(``module:qualname``, autotune key) -> choice."""
 
 
-_ALIKE = ("target", "provider", "triton", "ptxas", "device.name", "device.driver", "method", "objective", "proxy")
-"""What two records have in common that may be merged."""
-
-
-def merge(old: TuningRecord | None, new: TuningRecord) -> TuningRecord:
-    """Return ``old`` with the choices of ``new``: those replace old ones of the same key, the others stay.
-
-    The candidates of a kernel are united, the provider's own first.
-
-    Raises:
-        UsageError: The records were not measured alike: another target, provider version, Triton, assembler, device,
-            driver, method or objective.
-    """
-    if old is None:
-        return new
-    for name in _ALIKE:
-        before, now = map(attrgetter(name), (old, new))
-        if before != now:
-            raise UsageError(
-                f"these measurements do not belong into the tuning record: its {name} is {before}, this is {now}",
-                hint=f"-o artifacts/tuning/{SECOND} keeps them beside it; or remove it, and tune anew",
-            )
-    kernels = {kernel.kernel: kernel for kernel in old.kernels}
-    for kernel in new.kernels:
-        before_kernel = kernels.get(kernel.kernel)
-        kernels[kernel.kernel] = kernel if before_kernel is None else merge_kernel(before_kernel, kernel)
-    return replace(new, kernels=tuple(kernels[name] for name in sorted(kernels)))
-
-
-def merge_kernel(old: MeasuredKernel, new: MeasuredKernel) -> MeasuredKernel:
-    """Return the choices of two records of one kernel over the union of their candidates, the provider's own first."""
-    offered = list(dict.fromkeys([*old.candidates[: old.offered], *new.candidates[: new.offered]]))
-    united = list(dict.fromkeys([*offered, *old.candidates, *new.candidates]))
-    choices = {choice.key: _remap(choice, old.candidates, united) for choice in old.choices}
-    choices |= {choice.key: _remap(choice, new.candidates, united) for choice in new.choices}
-    return MeasuredKernel(
-        kernel=new.kernel, candidates=tuple(united), offered=len(offered), choices=tuple(choices.values())
-    )
-
-
-def _remap(choice: MeasuredChoice, before: Sequence[Config], united: list[Config]) -> MeasuredChoice:
-    """Return a choice whose candidates are numbered as in ``united``."""
-    places, count = [united.index(config) for config in before], len(united)
-    times = (
-        replace(row, us=_spread(row.us, places, count), noise=_spread(row.noise, places, count)) for row in choice.times
-    )
-    return replace(
-        choice,
-        chosen=places[choice.chosen],
-        reference=places[choice.reference],
-        times=tuple(times),
-        rejected=tuple(replace(item, candidate=places[item.candidate]) for item in choice.rejected),
-        unheld=tuple(sorted(places[index] for index in choice.unheld)),
-        resources=None if choice.resources is None else _spread(choice.resources, places, count),
-    )
-
-
-def _spread(values: Sequence[_T | None], places: list[int], count: int) -> tuple[_T | None, ...]:
-    found: list[_T | None] = [None] * count
-    for place, value in zip(places, values, strict=True):
-        found[place] = value
-    return tuple(found)
-
-
-def origin(record: TuningRecord, triton: str | None = None) -> str:
-    """Return the device and driver that measured, and the Triton if it is not the one given."""
+def origin(record: TuningRecord, triton: str | None = None, version: str | None = None) -> str:
+    """Return the device and driver that measured, and the Triton and the release if they are not those given."""
     other = f", Triton {record.triton}" if triton not in (None, record.triton) else ""
     code = f", by proxy with PTX of {record.proxy.code}" if record.proxy else ""
-    return f"{record.device.name}, driver {record.device.driver}{other}{code}"
+    of = record.provider
+    release = f", {of.distribution} {of.version}" if version not in (None, of.version) else ""
+    return f"{record.device.name}, driver {record.device.driver}{other}{code}{release}"
 
 
 def provenance(record: TuningRecord) -> str:
@@ -347,20 +287,21 @@ def provenance(record: TuningRecord) -> str:
     return "proxy" if record.proxy else "measured"
 
 
-def table(record: TuningRecord | None, triton: str | None = None) -> TuningTable:
+def table(record: TuningRecord | None, triton: str | None = None, version: str | None = None) -> TuningTable:
     """Return the choices of a record, for the build; without a record there are none.
 
-    Notes say if the record was measured with another Triton than the one that builds.
+    Notes say if the record was measured with another Triton or release than those that build.
     """
     if record is None:
         return {}
-    where = origin(record, triton)
+    where = origin(record, triton, version)
     return {
         (kernel.kernel, choice.key): TunedChoice(
             config=kernel.candidates[choice.chosen],
             provenance=provenance(record),
             note=f"on {where}: {choice.note}",
             wide=choice.chosen >= kernel.offered,
+            elsewhere=version not in (None, record.provider.version),
         )
         for kernel in record.kernels
         for choice in kernel.choices

@@ -61,7 +61,9 @@ def without_times(manifests: Iterable[Manifest], places: Places) -> str:
 def _is_timed(manifest: Manifest, places: Places) -> bool:
     transfer = places.transfer(manifest)
     return transfer is not None and any(
-        transfer.find(kernel.name, choice.key) for kernel in manifest.kernels for choice in kernel.choices
+        transfer.find(kernel.name, choice.key, kernel.digest)
+        for kernel in manifest.kernels
+        for choice in kernel.choices
     )
 
 

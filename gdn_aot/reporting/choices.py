@@ -16,7 +16,7 @@ from gdn_aot.reporting.pool import parts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gdn_aot.artifact.manifest import Choice, Manifest
+    from gdn_aot.artifact.manifest import Choice, Manifest, PackedKernel
     from gdn_aot.choosing.transfer import Found, Transfer
     from gdn_aot.records.objective import Rated
     from gdn_aot.records.tuning import TuningRecord
@@ -72,7 +72,7 @@ def of_artifact(manifest: Manifest, transfer: Transfer | None, pool: Pool) -> li
         chosen = Chosen(name=kernel.name, rows=[], provenances=Counter(), scores=[], worst=[])
         users = Users(kernel, manifest)
         for choice in kernel.choices:
-            source = _source(transfer, kernel.name, choice) if transfer else None
+            source = _source(transfer, kernel, choice) if transfer else None
             timing = pool.timing(source.record, source.kernel, source.choice) if source else None
             measured = source.choice.key if source else None
             own = source is not None and source.own and source.exact
@@ -108,12 +108,12 @@ def of_record(record: TuningRecord, pool: Pool) -> list[Chosen]:
     return found
 
 
-def _source(transfer: Transfer, kernel: str, choice: Choice) -> Found | None:
+def _source(transfer: Transfer, kernel: PackedKernel, choice: Choice) -> Found | None:
     """Return the times that belong to a choice: those that it was transferred from, or its target's own of this key.
 
     Only the target's own times of this key say how far from the best the choice is.
     """
-    found = transfer.find(kernel, choice.key)
+    found = transfer.find(kernel.name, choice.key, kernel.digest)
     if found is None or (choice.provenance != "transferred" and not (found.own and found.exact)):
         return None
     return found

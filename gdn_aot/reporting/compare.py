@@ -253,12 +253,13 @@ class _Shipped:
 
     def __init__(self, manifests: tuple[Manifest, Manifest], places: Places, pool: Pool) -> None:
         self._transfers = [places.transfer(manifest) for manifest in manifests]
+        self._digests = [{kernel.name: kernel.digest for kernel in manifest.kernels} for manifest in manifests]
         self._pool = pool
 
     def __call__(self, first: _Side | None, second: _Side | None) -> _Verdict:
-        one_of_them = second or first
-        transfer = self._transfers[1 if second else 0]
-        found = transfer.find(one_of_them.kernel, one_of_them.key) if transfer and one_of_them else None
+        side, number = second or first, 1 if second else 0
+        transfer, digests = self._transfers[number], self._digests[number]
+        found = transfer.find(side.kernel, side.key, digests[side.kernel]) if transfer and side else None
         timings = (self._pool.timing(found.record, found.kernel, found.choice).number,) if found else ()
         if first is None or second is None:
             return _Verdict(word=SECOND if first is None else FIRST, timings=timings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gdn_aot._text import plural
 from gdn_aot.artifact.cached import SWITCH as CACHE_SWITCH
 from gdn_aot.catalogue.providers import PROVIDERS, same_source
-from gdn_aot.choosing.transfer import origin
+from gdn_aot.choosing.transfer import OTHER_FORM, origin
 from gdn_aot.providers import uncovered
 from gdn_aot.records.expected import expected_errors, transfer_errors
 
@@ -82,7 +82,7 @@ def expected_rows(manifests: Iterable[Manifest]) -> list[tuple[str, str, int, Ex
 _WAYS = {
     "key": "from one key to another of {target}",
     "target": "from {source} to {target}",
-    "release": "from another release, to {target}",
+    "release": "from another release or form of the kernel, to {target}",
     "": "to {target}",
 }
 _FROM = re.compile(r"from (sm_[0-9]+[a-z]?) \(([^:]*)\)(?=:)")
@@ -95,7 +95,7 @@ def taken_from(choice: Choice, manifest: Manifest) -> tuple[str, str]:
     if found is None:
         return "", ""
     source, origin = found.groups()
-    if f", {manifest.provider.distribution} " in origin:
+    if f", {manifest.provider.distribution} " in origin or origin.endswith(OTHER_FORM):
         return "release", source
     return ("key" if source == manifest.target.name else "target"), source
 

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from gdn_aot.launches import Json, Key
     from gdn_aot.tracing.records import Users
 
-    More = Callable[[str, list[Config]], list[Config]]
+    More = Callable[[Kernel, list[Config]], list[Config]]
 
 
 class TraceRecorder:
     """Collects launches into a `Trace`.
 
-    ``more``, given a kernel's name and the provider's candidates for a key, returns further ones to record after them.
+    ``more``, given a kernel and the provider's candidates for a key, returns further ones to record after them.
     """
 
     def __init__(self, trace: Trace, *, more: More | None = None, relaxer: Relaxer | None = None) -> None:
@@ -132,7 +132,7 @@ class TraceRecorder:
 
         def candidates() -> tuple[list[Config], int]:
             configs = [_config(config) for config in offered]
-            derived = self._more(self.trace.kernels[kernel].name, configs) if self._more else []
+            derived = self._more(self.trace.kernels[kernel], configs) if self._more else []
             return configs + derived, len(derived)
 
         def rest(configs: list[Config]) -> list[int]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gdn_aot.launches import Config
 
     Extras = Mapping[str, Sequence[Config]]
-    """Kernel -> configurations that a tuning record names and its provider does not offer."""
+    """Digest or name of a kernel -> configurations that a tuning record names and its provider does not offer."""
 
 MIN_BLOCK = 16
 """Smallest block that ``tl.dot`` accepts on every target."""

@@ -29,7 +29,9 @@ _NAMED = {
 """What a record of a target with matrix units might name: fewest warps, so that compiling them here takes seconds."""
 
 
-def _suggest(kernel: str, _key: Key, _own: Sequence[Config], _others: Sequence[Config]) -> list[TunedChoice]:
+def _suggest(
+    kernel: str, _key: Key, _own: Sequence[Config], _others: Sequence[Config], _digest: str
+) -> list[TunedChoice]:
     return [TunedChoice(config=_NAMED[kernel.partition(":")[2]], provenance="transferred", note="from sm_90")]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import pytest
-from traces import make_trace
+from traces import make_kernel, make_trace
 
 from gdn_aot.catalogue.targets import Target, get_target
 from gdn_aot.choosing.choose import Choices, Chooser, misfit
@@ -29,8 +29,7 @@ def _spills(local: int) -> Outcome:
     return _fits(registers=255, local=local)
 
 
-FITS = _fits()
-TOO_BIG = _fits(70000)
+FITS, TOO_BIG = _fits(), _fits(70000)
 
 
 def _trace(candidates: list[Config], *, derived: int = 0, variants: int = 1, plain: int = 0) -> Trace:
@@ -76,9 +75,9 @@ def _tuned(config: Config, provenance: str = "measured", *, wide: bool = False) 
 
 def _suggest(*configs: Config) -> Suggest:
     def suggest(
-        kernel: str, key: tuple[Scalar, ...], own: Sequence[Config], others: Sequence[Config]
+        kernel: str, key: tuple[Scalar, ...], own: Sequence[Config], others: Sequence[Config], digest: str
     ) -> list[TunedChoice]:
-        assert (kernel, key) == ("m:k", KEY)
+        assert (kernel, key, digest) == ("m:k", KEY, make_kernel("k").digest)
         assert (SMALLER in own, others) == (False, [SMALLER])
         return [
             TunedChoice(config=config, provenance="transferred", note=f"from sm_90: {config}") for config in configs
@@ -263,6 +262,13 @@ def test_a_wide_choice_is_taken_if_a_wide_search_makes_it_and_the_trace_has_it()
     ):
         with pytest.raises(UsageError, match="is no candidate of it"):
             Chooser(candidates, SM_75, table)
+
+
+def test_a_choice_of_another_release_that_this_one_does_not_offer_is_passed_over() -> None:
+    for config, chosen in ((ODD, A), (C, C)):
+        tuned = TunedChoice(config=config, provenance="measured", note="there", wide=True, elsewhere=True)
+        result, _ = _choose(_trace([A, B, C]), {0: FITS, 2: FITS}, {(make_kernel("k").digest, KEY): tuned})
+        assert [one.config for one in result.chosen] == [chosen]
 
 
 def _blocks(*sizes: int, warps: int = 4) -> list[Config]:

@@ -267,7 +267,9 @@ def test_a_record_of_another_release_is_transferred_where_there_is_none_of_its_o
     records.write(tmp_path, own)
     first, *_ = Transfer(tmp_path, get_target("sm_90"), "vllm", "0.25.1").suggest(KERNEL, KEY, [A, B])
     assert (first.config, origin(first.note)) == (A, "from sm_80 (NVIDIA H100 80GB HBM3, driver 580.159.04)")
-    assert Transfer(tmp_path, get_target("sm_90"), "vllm", "9.9.9").suggest(KERNEL, KEY, [A, B]) == []
+    first, *_ = Transfer(tmp_path, get_target("sm_90"), "vllm", "9.9.9").suggest(KERNEL, KEY, [A, B])
+    assert origin(first.note).endswith("vllm 0.25.1)"), "a version that is not known is taken for the latest"
+    assert Transfer(tmp_path, get_target("sm_90"), "org/name", "9.9.9").suggest(KERNEL, KEY, [A, B]) == []
 
 
 def test_records_of_unknown_versions_and_targets_are_not_asked(tmp_path: Path) -> None:

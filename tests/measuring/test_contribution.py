@@ -165,6 +165,7 @@ def _without_a_candidate(document: Any) -> None:
         (lambda it: it["kernels"][0].update(kernel="fla.x:y_kernel"), "launches fla.x:y_kernel"),
         (lambda it: _choice(it)["key"].__setitem__(slice(0, 2), [4096, 4097]), "has the key (4096, 4097, "),
         (lambda it: it["kernels"][0]["candidates"][0].update(num_warps=7), "num_warps=7 num_stages=3 is no candidate"),
+        (lambda it: it["kernels"][0].update(digest="0" * 64), "is not that of the kernel in fla (fla-core 0.6.0)"),
         (_without_a_candidate, "is neither timed nor rejected"),
         (lambda it: it.update(target="sm_100"), "12.8.93 is not the assembler"),
         (lambda it: it["device"].update(name="NVIDIA L4"), "NVIDIA L4 is sm_89, not sm_90"),

@@ -20,6 +20,7 @@ from gdn_aot.measuring import plan, tuner
 from gdn_aot.measuring.cards import this_card
 from gdn_aot.measuring.plan import TuneTask
 from gdn_aot.measuring.process import PlannedBinary
+from gdn_aot.records import merging
 from gdn_aot.records import tuning as records
 
 SM_90 = get_target("sm_90")
@@ -122,7 +123,7 @@ def test_the_record_says_who_stood_in_and_with_what_limits(task: Callable[..., A
     assert all("by proxy with PTX of sm_86: " in choice.note for choice in table.values())
     own = replace_proxy(record)
     with pytest.raises(UsageError, match="its proxy is"):
-        records.merge(record, own)
+        merging.merge(record, own)
 
 
 def replace_proxy(record: records.TuningRecord) -> records.TuningRecord:

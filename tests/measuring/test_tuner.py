@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import simulated
+from helpers import ROOT
 from tuning_records import written
 from tuning_tasks import at_call, choices_of, interrupt, quiet, recorded
 
@@ -62,6 +63,10 @@ def test_the_best_on_real_prompts_is_recorded(task: MakeTask) -> None:
         assert choice.call.startswith("gated-norm(")
         assert choice.resources is not None
         assert all(one is not None and one.size > 0 and one.registers > 0 for one in choice.resources)
+    committed = records.load(ROOT / "artifacts/tuning/sm_90/fla-core-0.6.0.json")
+    assert committed is not None
+    digests = {kernel.kernel: kernel.digest for kernel in committed.kernels}
+    assert [kernel.digest for kernel in record.kernels] == [digests[kernel.kernel] for kernel in record.kernels]
 
 
 @pytest.mark.parametrize(
@@ -200,11 +205,12 @@ def test_an_interrupt_before_anything_is_compiled_keeps_the_record(
         (("provider", "version"), "0.5.2", "provider.version"),
         (("target",), "sm_100", "target"),
         (("format",), 7, "format"),
+        (("kernels", 0, "digest"), "0" * 64, "has another source there"),
     ],
 )
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_record_of_something_else_is_refused_and_stays(
-    task: MakeTask, field: tuple[str, ...], value: object, named: str, resume: bool
+    task: MakeTask, field: tuple[str | int, ...], value: object, named: str, resume: bool
 ) -> None:
     made = task(resume=resume)
     run(replace(made, resume=False))

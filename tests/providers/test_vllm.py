@@ -8,10 +8,12 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from helpers import SUPPORT, WITH_SUPPORT, expect_error, gdn_aot, python
+from helpers import ROOT, SUPPORT, WITH_SUPPORT, expect_error, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.catalogue.targets import get_target
+from gdn_aot.choosing.transfer import Transfer
 from gdn_aot.providers.vllm.relaxations import LINES, RELAXATIONS
 
 pytestmark = pytest.mark.skipif(
@@ -174,6 +176,20 @@ def test_kernels_and_keys_of_a_build(qwen: Artifact) -> None:
         kernel for kernel in manifest.kernels if kernel.qualname == "chunk_gated_delta_rule_fwd_kernel_h_blockdim64"
     )
     assert {"torch.bfloat16", "torch.float32"} <= {str(part) for choice in state.choices for part in choice.key}
+
+
+def test_kernels_that_the_record_of_0_24_has_are_its_own(qwen: Artifact) -> None:
+    """Whatever the release is called, and also where they have moved to another module."""
+    state, scores = "chunk_gated_delta_rule_fwd_kernel_h_blockdim64", "chunk_scaled_dot_kkt_fwd_kernel"
+    others = {"0.24.0": set(), "0.25.1": {state}, "0.33.0": CHUNKED}
+    others |= {one: {state, scores} for one in ("0.17.1", "0.18.1", "0.26.0", "0.27.1")}
+    if version() not in others:
+        pytest.skip("nobody compared this release")
+    transfer, own = Transfer(ROOT / "artifacts/tuning", get_target("sm_90"), "vllm", version()), set()
+    for kernel in qwen.manifest.kernels:
+        found = [transfer.find(kernel.name, choice.key, kernel.digest) for choice in kernel.choices]
+        own |= {kernel.qualname for one in found if one is not None and one.own}
+    assert own == CHUNKED - others[version()]
 
 
 def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:

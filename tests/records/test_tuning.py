@@ -16,6 +16,7 @@ from tuning_records import choice, config, full, kernel, plain, record, times, w
 
 from gdn_aot.errors import NotWritableError, UsageError
 from gdn_aot.records import tuning as r
+from gdn_aot.records.merging import merge
 
 
 def test_what_is_written_is_read_and_written_again() -> None:
@@ -254,12 +255,12 @@ def test_merging_replaces_old_keys_and_keeps_the_others() -> None:
         kernel(candidates, choice(times(64, 1.0, 2.0)), name="m:new"),
         tool="gdn-aot 0.2.0",
     )
-    merged = r.merge(old, new)
+    merged = merge(old, new)
     assert [item.kernel for item in merged.kernels] == [records.KERNEL, "m:new", "m:old"]
     assert {one.key: one.chosen for one in merged.kernels[0].choices} == {(1,): 0, (2,): 1, (3,): 0}
     assert merged.tool == "gdn-aot 0.2.0"
-    assert r.merge(None, new) == new
-    assert r.merge(merged, new) == merged
+    assert merge(None, new) == new
+    assert merge(merged, new) == merged
     assert r.FORM.parse(r.FORM.dump(merged)) == merged
 
 
@@ -275,7 +276,7 @@ def test_merging_unites_candidates_with_the_providers_first() -> None:
     new_choice = choice(
         times(64, 1.0, 5.0, None), key=(2,), rejected=(r.Rejected(candidate=2, tokens=None, reason="spills"),)
     )
-    merged = r.merge(
+    merged = merge(
         record(kernel([a, b, wide], old_choice, offered=2)), record(kernel([b, c, a], new_choice, offered=2))
     )
     (found,) = merged.kernels
@@ -286,6 +287,17 @@ def test_merging_unites_candidates_with_the_providers_first() -> None:
     assert (second.chosen, second.reference, second.times[0].us) == (1, 1, (None, 1.0, 5.0, None))
     assert second.rejected[0].candidate == 0
     assert r.FORM.parse(r.FORM.dump(merged)) == merged
+
+
+def test_merging_keeps_what_source_was_measured() -> None:
+    """Measurements of two sources are never mixed; where one record does not say its source, nor does the whole."""
+    bound, other, unbound = (record(kernel([config(32)], digest=digest)) for digest in ("a" * 64, "b" * 64, ""))
+    assert plain(bound)["kernels"][0]["digest"] == "a" * 64
+    assert merge(bound, bound) == bound
+    assert merge(unbound, bound) == unbound
+    assert merge(bound, unbound) == unbound
+    with pytest.raises(UsageError, match=f"{records.KERNEL} has another source there"):
+        merge(bound, other)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +314,7 @@ def test_merging_unites_candidates_with_the_providers_first() -> None:
 )
 def test_what_was_not_measured_alike_is_never_mixed(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        r.merge(full(), replace(full(), **change))
+        merge(full(), replace(full(), **change))
     assert reason in caught.value.message
     assert "\n" not in caught.value.hint
 

@@ -48,10 +48,16 @@ def record(*kernels: r.MeasuredKernel, **more: Any) -> r.TuningRecord:
 
 
 def kernel(
-    candidates: list[Config], *choices: r.MeasuredChoice, name: str = KERNEL, offered: int | None = None
+    candidates: list[Config],
+    *choices: r.MeasuredChoice,
+    name: str = KERNEL,
+    digest: str = "",
+    offered: int | None = None,
 ) -> r.MeasuredKernel:
     count = len(candidates) if offered is None else offered
-    return r.MeasuredKernel(kernel=name, candidates=tuple(candidates), offered=count, choices=choices)
+    return r.MeasuredKernel(
+        kernel=name, digest=digest or msgspec.UNSET, candidates=tuple(candidates), offered=count, choices=choices
+    )
 
 
 def full() -> r.TuningRecord:

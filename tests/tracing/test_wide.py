@@ -157,14 +157,14 @@ def test_wide_candidates_come_after_the_providers_own(traced: Callable[..., Trac
 
 def test_what_a_record_names_follows_the_providers_own(traced: Callable[..., Trace]) -> None:
     plain = traced()
-    (name,) = {kernel.name for kernel in plain.kernels if kernel.qualname == KKT}
+    ((name, digest),) = {(kernel.name, kernel.digest) for kernel in plain.kernels if kernel.qualname == KKT}
     made = traced(extras={name: [KNOWN, replace(KNOWN, num_warps=64)]})
     own = _tunings(plain, KKT)[0].candidates
     assert [(tuning.candidates, tuning.derived) for tuning in _tunings(made, KKT)] == [
         ([*own, KNOWN], 1) for _ in _tunings(plain, KKT)
     ]
     assert all(tuning.derived == 0 for tuning in _tunings(made, STATE))
-    tuning = _tunings(traced(extras={name: [KNOWN]}, derive="relieved"), KKT)[0]
+    tuning = _tunings(traced(extras={digest: [KNOWN]}, derive="relieved"), KKT)[0]
     assert tuning.candidates == [*own, KNOWN, *(config for config in relieved(own, SM_90) if config != KNOWN)]
 
 

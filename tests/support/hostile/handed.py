@@ -18,7 +18,7 @@ from gdn_aot.capture import form as capture
 from gdn_aot.cli._job import selected_captures
 from gdn_aot.errors import GdnAotError
 from gdn_aot.matrix.form import FORM as MATRIX
-from gdn_aot.records import contribution, numerics, tuning
+from gdn_aot.records import contribution, merging, numerics, tuning
 from gdn_aot.registry.layout import INDEX_FORM, INDEX_SIGNATURE
 from gdn_aot.registry.lockfile import LOCK_FORM
 from hostile.judging import WrongError, command
@@ -192,7 +192,7 @@ def tuned(place: Place, template: Path, chosen: random.Random) -> str:
         found = tuning.load(file)
         if found is not None:
             list(contribution.problems(contribution.tidied(found)))
-        tuning.merge(found, tuning_records.full())
+        merging.merge(found, tuning_records.full())
 
     verdict = _tried(read)
     return _verdict(command(place, *words).code) if chosen.random() < 0.5 else verdict
