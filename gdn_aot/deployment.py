@@ -112,7 +112,7 @@ def read(text: str) -> DeploymentFile:
     inline = "=" in text and not Path(text).is_file()
     value = _pairs(text) if inline else _toml(Path(text))
     try:
-        found = FORM.convert(value)
+        found = FORM.convert(_flat(value))
     except VerificationError as error:
         raise DeploymentError("the deployment is malformed", error.problems) from error
     if found.config and not inline:
@@ -157,6 +157,18 @@ def _toml(path: Path) -> object:
         raise DeploymentError(f"cannot read the deployment {path}: {error.strerror}", hint=_HINT) from error
     except (ValueError, RecursionError) as error:
         raise DeploymentError(f"{path} is not TOML: {str(error)[:200]}", hint=_HINT) from error
+
+
+def _flat(value: object) -> object:
+    """Return a description whose engine arguments that are tables are JSON, as on an engine's command line."""
+    if not isinstance(value, dict) or not isinstance(engine := value.get("engine"), dict):
+        return value
+    tables = {
+        name: json.dumps(given, sort_keys=True, default=str)
+        for name, given in engine.items()
+        if isinstance(given, dict)
+    }
+    return {**value, "engine": {**engine, **tables}}
 
 
 def _pairs(text: str) -> dict[str, Any]:

@@ -42,6 +42,20 @@ def test_flags_and_a_file_say_the_same(tmp_path: Path) -> None:
     assert deployment.read(str(path)).config == str(tmp_path / "checkpoint")
 
 
+def test_an_option_that_is_a_table_is_kept_as_json(tmp_path: Path) -> None:
+    """As on an engine's command line, and in one order whatever that of the file is."""
+    path, wanted = tmp_path / "deployment.toml", {"method": "mtp", "num_speculative_tokens": 2, "since": "2026-11-30"}
+    for table in (
+        'speculative_config = {num_speculative_tokens = 2, method = "mtp", since = 2026-11-30}',
+        '[engine.speculative_config]\nmethod = "mtp"\nsince = 2026-11-30\nnum_speculative_tokens = 2',
+    ):
+        path.write_text(TOML + table)
+        assert deployment.read(str(path)).engine["speculative_config"] == json.dumps(wanted, sort_keys=True)
+    path.write_text('card = "NVIDIA H200"\nengine = 1\n')
+    with pytest.raises(DeploymentError):
+        deployment.read(str(path))
+
+
 def test_the_digest_follows_what_decides_kernels_and_nothing_else() -> None:
     one, config = deployment.read(TEXT), {"b": 1, "a": [2]}
     first = deployment.complete(one, "m", config)

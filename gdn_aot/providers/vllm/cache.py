@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,19 @@ Blackwell with heads of 256 dimensions, have larger ones, and other pages."""
 MLA_BLOCKS = (16, 32, 64, 128)
 """The same of the backends for multi-head latent attention: FlashAttention and Triton, FlashInfer, FlashMLA, CUTLASS.
 vLLM takes one by the card, or by ``--attention-backend``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made(Deployment):
+    """A deployment whose cache an engine has made: nothing of it is computed here."""
+
+    made: MambaSpec
+
+    @property
+    def states(self) -> tuple[tuple[tuple[int, ...], torch.dtype], tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of the convolution's window, and of the recurrent state."""
+        window, state = zip(map(tuple, self.made.shapes), self.made.dtypes, strict=True)
+        return window, state
 
 
 @cache
@@ -88,6 +101,9 @@ class UnknownPageError(ValueError):
 
 def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype, torch.dtype]:
     """Return the dtypes of the convolution's window and of the recurrent state."""
+    if isinstance(deployment, Made):
+        (_, conv), (_, state) = deployment.states
+        return conv, state
     if shape.family == KDA:
         conv, state = MambaStateDtypeCalculator.kda_state_dtype(DTYPES[shape.dtype], "auto")
         return conv, state
@@ -97,6 +113,9 @@ def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype
 
 def state_shapes(shape: ModelShape, deployment: Deployment) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes of the convolution's window and of the recurrent state of one sequence, on one rank."""
+    if isinstance(deployment, Made):
+        (window, _), (recurrent, _) = deployment.states
+        return window, recurrent
     if shape.family == KDA:
         drafted = {"num_spec": deployment.drafts} if deployment.drafts else {}
         conv, state = MambaStateShapeCalculator.kda_state_shape(
@@ -138,6 +157,8 @@ def page_size(shape: ModelShape, deployment: Deployment) -> int:
     Raises:
         UnknownPageError: The catalogue does not say what the attention layers are.
     """
+    if isinstance(deployment, Made):
+        return int(deployment.made.page_size_bytes)
     if not shape.kv_heads:
         raise UnknownPageError(f"the catalogue has no attention layers of {shape.name}, on which its cache depends")
     config = _config(shape, deployment)

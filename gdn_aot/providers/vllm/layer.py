@@ -251,7 +251,7 @@ def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor
     tokens, gate = step.tokens, shape.v_heads * shape.v_dim
     output = projected.new_empty(tokens, gate)
     with torch.device("cpu"), _with(layer, tensors, shape, step):
-        _project(layer, shape, projected[0], ba[0])
+        project(layer, shape, projected[0], ba[0])
         hidden = projected.new_empty(tokens, 1)
         if step.compiled and not step.deployment.fused:  # else all that could be compiled is in the operator
             _compiled(layer, shape, projected[0], ba[0], output)
@@ -260,7 +260,7 @@ def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor
         return output.view(1, tokens, shape.v_heads, shape.v_dim), states(shape, step, tensors)
 
 
-def _project(layer: Any, shape: ModelShape, projected: torch.Tensor, ba: torch.Tensor) -> None:
+def project(layer: Any, shape: ModelShape, projected: torch.Tensor, ba: torch.Tensor) -> None:
     """Put the results of the input projections where the projections are."""
     heads = shape.v_heads
     layer.in_proj_qkvz = layer.in_proj_qkvg = lambda _hidden: (projected, None)

@@ -6,6 +6,7 @@ so nothing need be known of where vLLM's tables of tiles change, nor of which si
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,14 @@ import torch
 from vllm import SamplingParams
 from vllm.forward_context import set_forward_context
 from vllm.v1.request import Request
+from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.ops import topk_topp_sampler
 
 from gdn_aot.providers import traffic
 from gdn_aot.providers.vllm.whole import quantized
+from gdn_aot.providers.vllm.whole.drafts import accepting
 from gdn_aot.providers.vllm.whole.engine import PAGES
+from gdn_aot.providers.vllm.whole.layers import Layers
 from gdn_aot.providers.vllm.whole.stand_ins import Launching
 
 if TYPE_CHECKING:
@@ -60,38 +64,87 @@ class Calls:
         self._requests: int = engine.config.scheduler_config.max_num_seqs
         self._context: int = engine.config.model_config.max_model_len
         self.resolved = engine.resolved
-        self._layers = dict(_distinct(engine.model))
+        drafts = engine.config.speculative_config
+        self._drafts: int = drafts.num_speculative_tokens if drafts else 0
+        self._output = _OUTPUT * (1 + self._drafts)
+        self._layers = {name: (layer, engine.config.model_config) for name, layer in _distinct(engine.model)}
+        cache = engine.config.cache_config
+        own = self._drafts or cache.enable_prefix_caching or cache.user_specified_block_size
+        self._own = Layers(engine) if own or cache.cache_dtype != "auto" else None
+        if engine.drafter is not None:
+            found, config = _distinct(engine.drafter), drafts.draft_model_config
+            self._layers |= {f"drafter's {name}": (layer, config) for name, layer in found}
 
     def calls(self) -> Iterator[Named]:
         """Yield every layer at every number of tokens, and steps of every kind of request."""
-        for name, layer in self._layers.items():
+        yield from self._sized()
+        yield from self._served()
+        if self._own:
+            yield from self._own.calls()
+        if self._drafts:
+            yield from self._drafted()
+
+    def _sized(self) -> Iterator[Named]:
+        for name in self._layers:
             for tokens in range(1, self._tokens + 1):
-                yield f"{name}({tokens})", partial(self._forward, name, layer, tokens)
-        for batch, filters in itertools.product(range(1, self._requests + 1), _FILTERS):
+                yield f"{name}({tokens})", partial(self._forward, name, tokens)
+        for batch, filters in itertools.product(range(1, self._rows + 1), _FILTERS):
             yield f"filter({batch}, {filters})", partial(self._filter, batch, filters)
-        for batch, sampling in itertools.product(_BATCHES, _SAMPLING):
-            if batch <= self._requests:
-                yield f"steps({batch}, {sampling})", partial(self._steps, [(batch, sampling)] * batch)
+
+    def _served(self) -> Iterator[Named]:
+        batches = [batch for batch in _BATCHES if batch <= self._requests]
+        for batch, sampling in itertools.product(batches, _SAMPLING):
+            yield f"steps({batch}, {sampling})", partial(self._steps, [(batch, sampling)] * batch)
         for pages in _BATCHES:
-            length = min(pages * self._page, self._context - _OUTPUT)
+            length = min(pages * self._page, self._context - self._output)
             yield f"steps of {length} tokens", partial(self._steps, [(length, _SAMPLING[0])])
+        if self._engine.config.cache_config.enable_prefix_caching:
+            length = min(2 * self._page + 1, self._context - self._output)
+            for batch in batches:
+                yield f"steps({batch}, cached)", partial(self._steps, [(length, _SAMPLING[0])] * batch, alike=True)
+
+    def _drafted(self) -> Iterator[Named]:
+        """Yield steps in which only some requests are greedy, from the start or later, and with every number of drafts.
+
+        Fewer than asked for are where a request ends, or the tokens of a step do. One request has them, beside prompts
+        of one token: so few tokens fit into a step of any deployment.
+        """
+        for late in (0, 1) if self._requests > 1 else ():
+            requests = [(2, sampling) for sampling in _SAMPLING[:2]]
+            yield f"steps(2, greedy and not, {late} late)", partial(self._steps, requests, late=late)
+        for batch, drafts in itertools.product(_BATCHES, range(self._drafts + 1)):
+            if batch <= self._requests:
+                requests = [(2, _SAMPLING[0]), *[(1, _SAMPLING[0])] * (batch - 1)]
+                run = partial(self._steps, requests, end=4 + drafts, late=batch - 1)
+                yield f"steps({batch}, {drafts} drafts)", run
 
     def samples(self, rng: random.Random) -> Iterator[Named]:
         """Yield random numbers of tokens, and random requests."""
         names = list(self._layers)
         while True:
+            if self._own and traffic.chance(rng, 0.3):
+                yield self._own.sample(rng)
+                continue
             if traffic.chance(rng, 0.7):
                 name, tokens = rng.choice(names), traffic.random_length(rng, self._tokens)
-                yield f"{name}({tokens})", partial(self._forward, name, self._layers[name], tokens)
+                yield f"{name}({tokens})", partial(self._forward, name, tokens)
                 continue
             if traffic.chance(rng, 0.5):
-                batch, filters = rng.randint(1, self._requests), rng.choice(_FILTERS)
+                batch, filters = rng.randint(1, self._rows), rng.choice(_FILTERS)
                 yield f"filter({batch}, {filters})", partial(self._filter, batch, filters)
                 continue
-            count = traffic.random_length(rng, min(self._requests, 64))
+            count = traffic.random_length(rng, min(self._requests, 64 // (1 + self._drafts)))
             longest = self._longest(count)
             requests = [(traffic.random_length(rng, longest), rng.choice(_SAMPLING)) for _ in range(count)]
-            yield f"steps({requests})", partial(self._steps, requests)
+            end = longest + rng.randint(2, 2 + self._drafts) if self._drafts and traffic.chance(rng, 0.3) else None
+            alike, late = traffic.chance(rng, 0.3), rng.randint(0, count - 1)
+            run = partial(self._steps, requests, end=end, alike=alike, late=late, accepted=partial(rng.randint, 0))
+            yield f"steps({requests}, {late} of them late, alike={alike}, end={end})", run
+
+    @property
+    def _rows(self) -> int:
+        """Rows of logits that a step has at most: one for each request, or for each of its drafts."""
+        return min(self._requests * max(1, self._drafts), self._tokens)
 
     @property
     def _page(self) -> int:
@@ -100,38 +153,63 @@ class Calls:
     def _longest(self, requests: int) -> int:
         """Return how long prompts may be for all of these requests to be in the cache at once."""
         pages = PAGES // (4 * requests)
-        return max(1, min(self._context - _OUTPUT, pages * self._page))
+        return max(1, min(self._context - self._output, pages * self._page))
 
-    def _forward(self, name: str, layer: Any, tokens: int) -> None:
-        config = self._engine.config
-        hidden = torch.empty(
-            tokens, config.model_config.get_hidden_size(), dtype=config.model_config.dtype, device="meta"
-        )
-        with set_forward_context(None, config, num_tokens=tokens), Launching():
+    def _forward(self, name: str, tokens: int) -> None:
+        layer, model = self._layers[name]
+        hidden = torch.empty(tokens, model.get_hidden_size(), dtype=model.dtype, device="meta")
+        with set_forward_context(None, self._engine.config, num_tokens=tokens), Launching():
             if name.endswith("self_attn"):
-                layer(positions=_positions(config, tokens), output=torch.empty_like(hidden), hidden_states=hidden)
+                layer(positions=_positions(model, tokens), output=torch.empty_like(hidden), hidden_states=hidden)
             elif name.endswith("mlp"):
                 layer(hidden)
             else:
                 layer(hidden.new_empty(tokens, layer.input_size_per_partition))
 
-    def _steps(self, requests: Sequence[tuple[int, dict[str, Any]]]) -> None:
-        """Have the engine serve requests, each a prompt's length and parameters of sampling, to their end."""
+    def _steps(
+        self,
+        requests: Sequence[tuple[int, dict[str, Any]]],
+        *,
+        end: int | None = None,
+        alike: bool = False,
+        late: int = 0,
+        accepted: Callable[[int], int] = lambda drafts: drafts // 2,
+    ) -> None:
+        """Have the engine serve requests, each a prompt's length and parameters of sampling, to their end.
+
+        All end at ``end`` tokens if it is given; prompts that are ``alike`` have what the cache knows. The last
+        ``late`` come a step after the others. Of so many drafts so many are ``accepted``.
+        """
         core = self._engine.core
-        for length, sampling in requests:
-            parameters = SamplingParams(max_tokens=_OUTPUT, ignore_eos=True, **sampling)
-            prompt = [1] * length
-            name = f"request-{next(self._number)}"
-            core.add_request(
-                Request(request_id=name, prompt_token_ids=prompt, sampling_params=parameters, pooling_params=None)
-            )
-        try:
-            with mock.patch.object(topk_topp_sampler, "apply_top_k_top_p", lambda logits, _k, _p: logits):
-                while core.scheduler.has_requests():
-                    _, executed = core.step_fn()
-                    core.post_step(executed)
-        finally:
-            core.abort_requests([*core.scheduler.requests])
+        waiting = [self._request(length, sampling, alike=alike) for length, sampling in requests]
+        without = mock.Mock(side_effect=lambda logits, _k, _p: logits)
+        with contextlib.ExitStack() as stack:
+            stack.callback(lambda: core.abort_requests([*core.scheduler.requests]))
+            for module in (topk_topp_sampler, rejection_sampler):
+                stack.enter_context(mock.patch.object(module, "apply_top_k_top_p", without))
+            # Noise of the sampler, which no launch follows from, is most of a step's time here.
+            stack.enter_context(mock.patch.object(torch.Tensor, "exponential_", lambda noise, **_: noise))
+            stack.enter_context(accepting(accepted))
+            if end is not None:
+                stack.enter_context(mock.patch.object(core.scheduler, "max_model_len", end))
+            for step in itertools.count():
+                while len(waiting) > (0 if step else late):
+                    core.add_request(waiting.pop(0))
+                if not waiting and not core.scheduler.has_requests():
+                    break
+                _, executed = core.step_fn()
+                core.post_step(executed)
+
+    def _request(self, length: int, sampling: dict[str, Any], *, alike: bool) -> Request:
+        number = next(self._number)
+        vocabulary = self._engine.config.model_config.get_vocab_size()
+        return Request(
+            request_id=f"request-{number}",
+            prompt_token_ids=[0 if alike else 1 + number % (vocabulary - 1)] + [1] * (length - 1),
+            sampling_params=SamplingParams(max_tokens=self._output, ignore_eos=True, **sampling),
+            pooling_params=None,
+            block_hasher=self._engine.core.request_block_hasher,
+        )
 
     def _filter(self, batch: int, filters: tuple[bool, bool]) -> None:
         """Mask logits of so many requests by top-k, by top-p or by both, as the sampler does."""
@@ -143,8 +221,8 @@ class Calls:
         topk_topp_sampler.apply_top_k_top_p(logits, least, most)
 
 
-def _positions(config: Any, tokens: int) -> torch.Tensor:
-    size = (3, tokens) if config.model_config.uses_mrope else (tokens,)
+def _positions(model: Any, tokens: int) -> torch.Tensor:
+    size = (3, tokens) if model.uses_mrope else (tokens,)
     return torch.zeros(size, dtype=torch.int64, device="meta")
 
 

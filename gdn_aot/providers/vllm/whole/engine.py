@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,10 +34,10 @@ from vllm.v1.worker.gpu_worker import Worker
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from gdn_aot.errors import DeploymentError
-from gdn_aot.providers.vllm.whole import quantized, stand_ins
+from gdn_aot.providers.vllm.whole import drafts, quantized, stand_ins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vllm.config import VllmConfig
     from vllm.v1.kv_cache_interface import KVCacheConfig
@@ -66,8 +67,12 @@ class _Worker(Worker):  # type: ignore[misc]
 
     def __init__(self, config: VllmConfig, model: Any) -> None:
         super().__init__(config, local_rank=0, rank=0, distributed_init_method="fake://", is_driver_worker=True)
+        drafts.prepare(config)
         self.model_runner = GPUModelRunner(config, _HOST)
         self.model_runner.model = model
+        if config.speculative_config is not None:
+            drafts.load(self.model_runner, model)
+            _refuse_if(quantized.unknown(getattr(self.model_runner.drafter, "model", model)))
         current_platform.update_block_size_for_backend(config)
 
     def determine_available_memory(self) -> int:
@@ -76,23 +81,33 @@ class _Worker(Worker):  # type: ignore[misc]
     def initialize_from_config(self, caches: list[KVCacheConfig]) -> None:
         super().initialize_from_config(caches[0])
         runner = self.model_runner
-        runner.model = _Hollow(runner.model, runner.model_config)
+        runner.model = Hollow(runner.model, runner.model_config)
+        drafter: Any = getattr(runner, "drafter", None)
+        if hasattr(drafter, "model"):
+            drafter.model = Hollow(drafter.model, drafter.draft_model_config)
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
         return CompilationTimes(0.0, 0.0)
 
 
-class _Hollow:
+class Hollow:
     """Stands for a model whose layers are not run: a result of the right size."""
 
     def __init__(self, model: Any, config: Any) -> None:
         self._model, self._dtype = model, config.dtype
         self._hidden, self._vocabulary = config.get_hidden_size(), config.get_vocab_size()
+        self.inner: Callable[[int], None] | None = None
+        """What is run in place of the layers for so many tokens, in the forward context of the step."""
 
     def __call__(self, positions: torch.Tensor, **_: Any) -> torch.Tensor:
-        return self._empty(positions.shape[-1], self._hidden)
+        """Return hidden states."""
+        tokens = positions.shape[-1]
+        if self.inner is not None:
+            self.inner(tokens)
+        return self._empty(tokens, self._hidden)
 
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return logits, one row for each of the hidden states."""
         return self._empty(len(hidden), self._vocabulary)
 
     def _empty(self, *size: int) -> torch.Tensor:
@@ -105,14 +120,14 @@ class _Hollow:
 class Engine:
     """An engine core, and what is needed to call its parts."""
 
-    def __init__(self, config: VllmConfig, model: Any) -> None:
+    def __init__(self, config: VllmConfig, model: Any, name: str) -> None:
         class OneProcess(UniProcExecutor):  # type: ignore[misc]
             """The executor of a single worker."""
 
             def _init_executor(self) -> None:
                 self.driver_worker = _Worker(config, model)
 
-        self.config, self.model = config, model
+        self.config, self.model, self.name = config, model, name
         with (
             mock.patch.object(core, "enable_envs_cache"),
             mock.patch.object(core, "freeze_gc_heap"),
@@ -120,6 +135,8 @@ class Engine:
         ):
             self.core = core.EngineCore(config, OneProcess, log_stats=False)
         self.runner = self.core.model_executor.driver_worker.model_runner
+        self.drafter: Any = getattr(getattr(self.runner, "drafter", None), "model", None)
+        """The drafter's model, if it has one."""
 
     @property
     def resolved(self) -> dict[str, bool | int | float | str]:
@@ -161,11 +178,12 @@ def engine(deployment: Deployment) -> Iterator[Engine]:
         fused_moe.get_moe_configs.cache_clear()  # tables of the card that was before
         workspace.init_workspace_manager(_META)
         stack.callback(workspace.reset_workspace_manager)
-        with set_default_torch_dtype(config.model_config.dtype), _META:
-            model = _model(config)
-            _refuse_if(quantized.unknown(model))
-            process_weights_after_loading(model, config.model_config, _HOST)  # so what has content keeps it
-        made = Engine(config, model)
+        with _refusing():
+            with set_default_torch_dtype(config.model_config.dtype), _META:
+                model = initialize_model(config, model_config=config.model_config)
+                _refuse_if(quantized.unknown(model))
+                process_weights_after_loading(model, config.model_config, _HOST)  # so what has content keeps it
+            made = Engine(config, model, deployment.model)
         stack.callback(_without_cache, made)
         _refuse_if(["attention by Triton"] if "TRITON" in str(made.resolved["attention"]) else [])
         yield made
@@ -188,42 +206,38 @@ def _config(deployment: Deployment, folder: str) -> VllmConfig:
     if given.get("language_model_only") is False:
         _refuse(["images"])
     (Path(folder) / "config.json").write_text(deployment.config, encoding="utf-8")
-    try:
-        arguments = EngineArgs(model=folder, **{**given, **_FIXED})
+    with _refusing():
+        tables = {name: json.loads(str(value)) for name, value in given.items() if str(value).startswith("{")}
+        arguments = EngineArgs(model=folder, **{**given, **tables, **_FIXED})
         with mock.patch.object(registry._LazyRegisteredModel, "inspect_model_cls", _inspected):  # noqa: SLF001
             config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
-    except Exception as error:
-        raise _refused(error) from error
     _check(config)
     return config
 
 
-def _model(config: VllmConfig) -> Any:
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Say what vLLM raises in the block as a refusal of the deployment."""
     try:
-        return initialize_model(config, model_config=config.model_config)
-    except (ValueError, NotImplementedError) as error:  # no backend can do what is asked
-        raise _refused(error) from error
-
-
-def _refused(error: Exception) -> DeploymentError:
-    what = f"{type(error).__name__}: {str(error).partition('[type=')[0].strip()[:1000]}"
-    return DeploymentError(f"vLLM refuses the deployment: {what}")
+        yield
+    except DeploymentError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).partition('[type=')[0].strip()[:1000]}"
+        raise DeploymentError(f"vLLM refuses the deployment: {what}") from error
 
 
 def _check(config: VllmConfig) -> None:
     """Refuse what is not enumerated: an artifact would lack kernels without a word."""
     parallel = config.parallel_config
     beyond = {
-        "drafted tokens": config.speculative_config is not None,
         "LoRA": config.lora_config is not None,
         "pipeline parallelism": parallel.pipeline_parallel_size > 1,
         "data or expert parallelism": parallel.data_parallel_size > 1 or parallel.enable_expert_parallel,
-        "prefix caching": config.cache_config.enable_prefix_caching,
-        "a block size of its own": config.cache_config.user_specified_block_size,
         "context parallelism": parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
         "vLLM's second model runner": config.use_v2_model_runner,
     }
-    _refuse_if([what for what, there in beyond.items() if there] + quantized.beyond(config))
+    _refuse_if(drafts.unknown(config) + [what for what, there in beyond.items() if there] + quantized.beyond(config))
 
 
 def _refuse_if(found: list[str]) -> None:
