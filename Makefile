@@ -82,7 +82,7 @@ vllm: $(STAMPV)  ## provider and plugin of vLLM, in an environment of its own; V
 	$(BINV)/python -m pytest tests/providers/test_vllm.py tests/providers/test_vllm_numbers.py
 	$(BINV)/python -m pytest tests/providers/test_vllm_kda.py
 	$(BINV)/python -m pytest tests/providers/test_vllm_deployment.py tests/providers/test_vllm_drafts.py
-	$(BINV)/python -m pytest tests/providers/test_vllm_quantized.py
+	$(BINV)/python -m pytest tests/providers/test_vllm_quantized.py tests/providers/test_vllm_adapters.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_itself.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_start.py tests/plugins/test_vllm_compiled.py
 	GDN_AOT_TEST_VLLM=$(abspath $(BINV)/python) $(BINV)/python -m pytest tests/plugins/test_vllm_howto.py

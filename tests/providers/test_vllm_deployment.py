@@ -146,7 +146,7 @@ print(json.dumps({card: sorted(set(keys)) for card, keys in found.items()}))
     [
         ("max_model_len=many", "vLLM refuses the deployment"),
         ("nonsense=1", "vLLM refuses the deployment"),
-        ("enable_lora=true", "LoRA are not enumerated"),
+        ("enable_lora=true,fully_sharded_loras=true", "fully sharded LoRA are not enumerated"),
         ("pipeline_parallel_size=2", "pipeline parallelism are not enumerated"),
         ("load_format=dummy", "cannot set the engine argument load_format"),
     ],

@@ -20,7 +20,7 @@ from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.ops import topk_topp_sampler
 
 from gdn_aot.providers import traffic
-from gdn_aot.providers.vllm.whole import quantized
+from gdn_aot.providers.vllm.whole import adapters, quantized
 from gdn_aot.providers.vllm.whole.drafts import accepting
 from gdn_aot.providers.vllm.whole.engine import PAGES
 from gdn_aot.providers.vllm.whole.layers import Layers
@@ -158,13 +158,14 @@ class Calls:
     def _forward(self, name: str, tokens: int) -> None:
         layer, model = self._layers[name]
         hidden = torch.empty(tokens, model.get_hidden_size(), dtype=model.dtype, device="meta")
+        adapters.activate(self._engine.runner)
         with set_forward_context(None, self._engine.config, num_tokens=tokens), Launching():
             if name.endswith("self_attn"):
                 layer(positions=_positions(model, tokens), output=torch.empty_like(hidden), hidden_states=hidden)
             elif name.endswith("mlp"):
                 layer(hidden)
             else:
-                layer(hidden.new_empty(tokens, layer.input_size_per_partition))
+                layer(hidden.new_empty(tokens, getattr(layer, "base_layer", layer).input_size_per_partition))
 
     def _steps(
         self,
@@ -229,10 +230,12 @@ def _positions(model: Any, tokens: int) -> torch.Tensor:
 def _distinct(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield one part of decoder layers of each kind, by its name: those of one class have one shape on a rank.
 
-    Multiplications by quantized weights that are in none of these parts are parts of their own.
+    Products by quantized weights, or with adapters, that are in none of these parts are parts of their own.
     """
     found: set[tuple[object, ...]] = set()
-    single = {path for path, _ in quantized.projections(model) if not {*_LAYERS} & {*path.split(".")}}
+    products = {*adapters.wrapped(model), *(path for path, _ in quantized.projections(model))}
+    products -= {f"{path}.base_layer" for path in products}
+    single = {path for path in products if not {*_LAYERS} & {*path.split(".")}}
     for path, module in model.named_modules():
         name = path.rpartition(".")[2]
         kind = name, str(module), *quantized.kinds(module)

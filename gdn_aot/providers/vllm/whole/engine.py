@@ -34,7 +34,7 @@ from vllm.v1.worker.gpu_worker import Worker
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from gdn_aot.errors import DeploymentError
-from gdn_aot.providers.vllm.whole import drafts, quantized, stand_ins
+from gdn_aot.providers.vllm.whole import adapters, drafts, quantized, stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ class _Worker(Worker):  # type: ignore[misc]
         super().__init__(config, local_rank=0, rank=0, distributed_init_method="fake://", is_driver_worker=True)
         drafts.prepare(config)
         self.model_runner = GPUModelRunner(config, _HOST)
-        self.model_runner.model = model
+        self.model_runner.model = adapters.wrap(self.model_runner, model)
         if config.speculative_config is not None:
             drafts.load(self.model_runner, model)
             _refuse_if(quantized.unknown(getattr(self.model_runner.drafter, "model", model)))
@@ -157,6 +157,7 @@ class Engine:
                 sorted({group.backend.get_name() for groups in self.runner.attn_groups for group in groups})
             ),
             **quantized.resolved(self.model),
+            **adapters.resolved(self.runner),
         }
         return found
 
@@ -170,6 +171,7 @@ def engine(deployment: Deployment) -> Iterator[Engine]:
     """
     with stand_ins.card(deployment.card, dict(deployment.environment)), contextlib.ExitStack() as stack:
         stack.enter_context(quantized.surroundings())
+        stack.enter_context(adapters.surroundings())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         config = _config(deployment, folder)
         stack.enter_context(set_current_vllm_config(config))
@@ -185,7 +187,8 @@ def engine(deployment: Deployment) -> Iterator[Engine]:
                 process_weights_after_loading(model, config.model_config, _HOST)  # so what has content keeps it
             made = Engine(config, model, deployment.model)
         stack.callback(_without_cache, made)
-        _refuse_if(["attention by Triton"] if "TRITON" in str(made.resolved["attention"]) else [])
+        by_triton = ["attention by Triton"] if "TRITON" in str(made.resolved["attention"]) else []
+        _refuse_if(by_triton + adapters.unknown(model))
         yield made
 
 
@@ -231,13 +234,13 @@ def _check(config: VllmConfig) -> None:
     """Refuse what is not enumerated: an artifact would lack kernels without a word."""
     parallel = config.parallel_config
     beyond = {
-        "LoRA": config.lora_config is not None,
         "pipeline parallelism": parallel.pipeline_parallel_size > 1,
         "data or expert parallelism": parallel.data_parallel_size > 1 or parallel.enable_expert_parallel,
         "context parallelism": parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
         "vLLM's second model runner": config.use_v2_model_runner,
     }
-    _refuse_if(drafts.unknown(config) + [what for what, there in beyond.items() if there] + quantized.beyond(config))
+    found = drafts.unknown(config) + [what for what, there in beyond.items() if there]
+    _refuse_if(found + quantized.beyond(config) + adapters.beyond(config))
 
 
 def _refuse_if(found: list[str]) -> None:

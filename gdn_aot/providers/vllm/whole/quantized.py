@@ -17,6 +17,7 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.quantization import kv_cache
 from vllm.model_executor.layers.quantization.utils import fp8_utils
 from vllm.utils import deep_gemm, flashinfer
+from vllm.utils.torch_utils import is_quantized_kv_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,13 +47,16 @@ class _DeepGemm:
 def beyond(config: VllmConfig) -> list[str]:
     """Return what of a model's quantization is not enumerated."""
     method, given = config.model_config.quantization, config.quant_config
-    if method is None:
-        return []
-    if method != _METHOD:
-        return [f"weights quantized by {method}"]
-    if given.is_checkpoint_fp8_serialized and given.weight_block_size is None:
-        return ["FP8 checkpoints without blocks of scales"]  # vLLM decides by the content of their scales
-    return []
+    known = method == _METHOD
+    found = {
+        f"weights quantized by {method}": method is not None and not known,
+        # vLLM decides by the content of their scales
+        "FP8 checkpoints without blocks of scales": known
+        and given.is_checkpoint_fp8_serialized
+        and given.weight_block_size is None,
+        "a quantized KV cache": is_quantized_kv_cache(config.cache_config.cache_dtype),
+    }
+    return [what for what, there in found.items() if there]
 
 
 def unknown(model: Any) -> list[str]:
