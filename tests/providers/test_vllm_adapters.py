@@ -41,8 +41,8 @@ def test_random_traffic_of_quantized_weights_with_adapters_misses_nothing(tmp_pa
     assert "max_lora_rank=16, max_loras=2" in shown
     built = {*PRODUCTS, ONE_SHOT, SMALL, LINEAR, EXPERTS}
     assert all(name in shown for name in built)
-    result = gdn_aot("coverage", path, "--calls", 100, "--seed", 5, "--json", home=tmp_path, code=None).json
-    assert result["launches"] > 300
+    result = gdn_aot("coverage", path, "--calls", 60, "--seed", 5, "--json", home=tmp_path, code=None).json
+    assert result["launches"] > 100
     assert result["refused"] == []
     assert [miss for miss in result["misses"] if miss["kernel"] in built] == []
 

@@ -75,5 +75,5 @@ def words(home: Path, arch: str, config: dict[str, Any], options: str) -> list[o
     """Return the command that builds a deployment into ``out`` below ``home``."""
     (home / "config.json").write_text(json.dumps(config))
     start = ["build", "--provider", "vllm", "--arch", arch, "--model", "qwen3-next-80b-a3b", "--workload", "decode"]
-    options += f",config={home / 'config.json'},max_model_len=4096,max_num_batched_tokens=48,max_num_seqs=4"
+    options += f",config={home / 'config.json'},max_model_len=4096,max_num_batched_tokens=32,max_num_seqs=4"
     return [*start, "-o", home / "out", "-j", 1, "--deployment", options]

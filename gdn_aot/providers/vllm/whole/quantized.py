@@ -94,7 +94,8 @@ def _linear(model: Any) -> list[str]:
 
 def _experts(model: Any) -> list[str]:
     methods: Iterator[Any] = (getattr(module, "quant_method", None) for module in model.modules())
-    return sorted({method.fp8_backend.value for method in methods if hasattr(method, "fp8_backend")})
+    own = [getattr(method, "old_quant_method", method) for method in methods]  # LoRA puts another in its place
+    return sorted({method.fp8_backend.value for method in own if hasattr(method, "fp8_backend")})
 
 
 @contextlib.contextmanager
