@@ -52,6 +52,7 @@ def test_random_traffic_of_quantized_weights_with_adapters_misses_nothing(tmp_pa
     [
         ("fully_sharded_loras=true", "fully sharded LoRA are not enumerated"),
         ("specialize_active_lora=true", "LoRA kernels for each number of active adapters are not enumerated"),
+        ("enable_prefix_caching=true", "LoRA with prefix caching or a block size of its own are not enumerated"),
         ("VLLM_LORA_ENABLE_DUAL_STREAM=1", "LoRA on a second stream are not enumerated"),
     ],
 )
