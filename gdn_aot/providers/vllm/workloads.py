@@ -267,7 +267,7 @@ def deployed(deployment: Deployment) -> Iterator[Deployed]:
     """
     installed = importlib.metadata.version("vllm").partition("+")[0]
     if installed not in RELEASES:
-        what = f"kernels of a deployment are enumerated for vLLM {' and '.join(RELEASES)}, not for {installed}"
+        what = f"kernels of a deployment are enumerated for vLLM {', '.join(RELEASES)}, not for {installed}"
         raise DeploymentError(what, hint="record a running engine with gdn-aot capture, and build with --capture")
     from gdn_aot.providers.vllm.whole import engine
     from gdn_aot.providers.vllm.whole.calls import Calls

@@ -16,11 +16,10 @@ import torch
 from vllm import SamplingParams
 from vllm.forward_context import set_forward_context
 from vllm.v1.request import Request
-from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.ops import topk_topp_sampler
 
 from gdn_aot.providers import traffic
-from gdn_aot.providers.vllm.whole import adapters, quantized
+from gdn_aot.providers.vllm.whole import adapters, quantized, releases
 from gdn_aot.providers.vllm.whole.drafts import accepting
 from gdn_aot.providers.vllm.whole.engine import PAGES
 from gdn_aot.providers.vllm.whole.layers import Layers
@@ -70,10 +69,12 @@ class Calls:
         self._layers = {name: (layer, engine.config.model_config) for name, layer in _distinct(engine.model)}
         cache = engine.config.cache_config
         own = self._drafts or cache.enable_prefix_caching or cache.user_specified_block_size
-        self._own = Layers(engine) if own or cache.cache_dtype != "auto" else None
+        first = not engine.config.use_v2_model_runner  # whose metadata `Layers` knows
+        self._own = Layers(engine) if first and (own or cache.cache_dtype != "auto") else None
         if engine.drafter is not None:
             found, config = _distinct(engine.drafter), drafts.draft_model_config
             self._layers |= {f"drafter's {name}": (layer, config) for name, layer in found}
+        self._more = releases.sampling(engine.config)
 
     def calls(self) -> Iterator[Named]:
         """Yield every layer at every number of tokens, and steps of every kind of request."""
@@ -95,6 +96,8 @@ class Calls:
         batches = [batch for batch in _BATCHES if batch <= self._requests]
         for batch, sampling in itertools.product(batches, _SAMPLING):
             yield f"steps({batch}, {sampling})", partial(self._steps, [(batch, sampling)] * batch)
+        for sampling in self._more:
+            yield f"steps(2, {sampling})", partial(self._steps, [(2, sampling)] * min(2, self._requests))
         for pages in _BATCHES:
             length = min(pages * self._page, self._context - self._output)
             yield f"steps of {length} tokens", partial(self._steps, [(length, _SAMPLING[0])])
@@ -135,7 +138,9 @@ class Calls:
                 continue
             count = traffic.random_length(rng, min(self._requests, 64 // (1 + self._drafts)))
             longest = self._longest(count)
-            requests = [(traffic.random_length(rng, longest), rng.choice(_SAMPLING)) for _ in range(count)]
+            named = "logprob_token_ids" if traffic.chance(rng, 0.8) else "logprobs"  # not both in one batch
+            kinds = [one for one in (*_SAMPLING, *self._more) if named not in one]
+            requests = [(traffic.random_length(rng, longest), rng.choice(kinds)) for _ in range(count)]
             end = longest + rng.randint(2, 2 + self._drafts) if self._drafts and traffic.chance(rng, 0.3) else None
             alike, late = traffic.chance(rng, 0.3), rng.randint(0, count - 1)
             run = partial(self._steps, requests, end=end, alike=alike, late=late, accepted=partial(rng.randint, 0))
@@ -161,7 +166,8 @@ class Calls:
         adapters.activate(self._engine.runner)
         with set_forward_context(None, self._engine.config, num_tokens=tokens), Launching():
             if name.endswith("self_attn"):
-                layer(positions=_positions(model, tokens), output=torch.empty_like(hidden), hidden_states=hidden)
+                output = releases.arguments(layer, hidden)
+                layer(positions=_positions(model, tokens), hidden_states=hidden, **output)
             elif name.endswith("mlp"):
                 layer(hidden)
             else:
@@ -182,15 +188,14 @@ class Calls:
         ``late`` come a step after the others. Of so many drafts so many are ``accepted``.
         """
         core = self._engine.core
-        waiting = [self._request(length, sampling, alike=alike) for length, sampling in requests]
-        without = mock.Mock(side_effect=lambda logits, _k, _p: logits)
         with contextlib.ExitStack() as stack:
             stack.callback(lambda: core.abort_requests([*core.scheduler.requests]))
-            for module in (topk_topp_sampler, rejection_sampler):
-                stack.enter_context(mock.patch.object(module, "apply_top_k_top_p", without))
+            stack.enter_context(releases.stepping(core))
+            waiting = [self._request(length, sampling, alike=alike) for length, sampling in requests]
             # Noise of the sampler, which no launch follows from, is most of a step's time here.
             stack.enter_context(mock.patch.object(torch.Tensor, "exponential_", lambda noise, **_: noise))
-            stack.enter_context(accepting(accepted))
+            if self._drafts:
+                stack.enter_context(accepting(accepted))
             if end is not None:
                 stack.enter_context(mock.patch.object(core.scheduler, "max_model_len", end))
             for step in itertools.count():
@@ -214,12 +219,14 @@ class Calls:
 
     def _filter(self, batch: int, filters: tuple[bool, bool]) -> None:
         """Mask logits of so many requests by top-k, by top-p or by both, as the sampler does."""
-        logits = torch.empty(batch, self._engine.config.model_config.get_vocab_size(), device="meta")
+        device, block = releases.filtered()
+        logits = torch.empty(batch, self._engine.config.model_config.get_vocab_size(), device=device)
         least, most = (
-            torch.empty(batch, dtype=dtype, device="meta") if on else None
+            torch.empty(batch, dtype=dtype, device=device) if on else None
             for on, dtype in zip(filters, (torch.int32, torch.float32), strict=True)
         )
-        topk_topp_sampler.apply_top_k_top_p(logits, least, most)
+        with block:
+            topk_topp_sampler.apply_top_k_top_p(logits, least, most)
 
 
 def _positions(model: Any, tokens: int) -> torch.Tensor:

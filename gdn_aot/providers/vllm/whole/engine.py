@@ -34,7 +34,7 @@ from vllm.v1.worker.gpu_worker import Worker
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from gdn_aot.errors import DeploymentError
-from gdn_aot.providers.vllm.whole import adapters, drafts, quantized, stand_ins
+from gdn_aot.providers.vllm.whole import adapters, drafts, quantized, releases, stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from gdn_aot.deployment import Deployment
 
-PAGES = 4096
+PAGES = 512
 """Pages of the cache. How many there are decides no launch key but those that `RELAXATIONS` names; they are never
 written, so they take no memory."""
 _MEMORY = 1 << 45
@@ -67,9 +67,12 @@ class _Worker(Worker):  # type: ignore[misc]
 
     def __init__(self, config: VllmConfig, model: Any) -> None:
         super().__init__(config, local_rank=0, rank=0, distributed_init_method="fake://", is_driver_worker=True)
-        drafts.prepare(config)
-        self.model_runner = GPUModelRunner(config, _HOST)
-        self.model_runner.model = adapters.wrap(self.model_runner, model)
+        if config.use_v2_model_runner:
+            self.model_runner = releases.second_runner(config, model)
+        else:
+            drafts.prepare(config)
+            self.model_runner = GPUModelRunner(config, _HOST)
+            self.model_runner.model = adapters.wrap(self.model_runner, model)
         if config.speculative_config is not None:
             drafts.load(self.model_runner, model)
             _refuse_if(quantized.unknown(getattr(self.model_runner.drafter, "model", model)))
@@ -137,6 +140,8 @@ class Engine:
         self.runner = self.core.model_executor.driver_worker.model_runner
         self.drafter: Any = getattr(getattr(self.runner, "drafter", None), "model", None)
         """The drafter's model, if it has one."""
+        self.warm_ups: list[Any] = []
+        """vLLM's registries of what it compiles before it serves."""
 
     @property
     def resolved(self) -> dict[str, bool | int | float | str]:
@@ -152,6 +157,7 @@ class Engine:
             "quantization": config.model_config.quantization or "none",
             "block_size": config.cache_config.block_size,
             "enable_prefix_caching": config.cache_config.enable_prefix_caching,
+            "use_v2_model_runner": config.use_v2_model_runner,
             "num_speculative_tokens": drafts.num_speculative_tokens if drafts else 0,
             "attention": ", ".join(
                 sorted({group.backend.get_name() for groups in self.runner.attn_groups for group in groups})
@@ -181,11 +187,14 @@ def engine(deployment: Deployment) -> Iterator[Engine]:
         workspace.init_workspace_manager(_META)
         stack.callback(workspace.reset_workspace_manager)
         with _refusing():
-            with set_default_torch_dtype(config.model_config.dtype), _META:
+            warm_ups = releases.warm_ups(config)
+            registering = warm_ups.activate() if warm_ups is not None else contextlib.nullcontext()
+            with set_default_torch_dtype(config.model_config.dtype), _META, registering:
                 model = initialize_model(config, model_config=config.model_config)
                 _refuse_if(quantized.unknown(model))
                 process_weights_after_loading(model, config.model_config, _HOST)  # so what has content keeps it
             made = Engine(config, model, deployment.model)
+            made.warm_ups = [warm_ups, made.runner.jit_warmup_registry] if warm_ups is not None else []
         stack.callback(_without_cache, made)
         by_triton = ["attention by Triton"] if "TRITON" in str(made.resolved["attention"]) else []
         _refuse_if(by_triton + adapters.unknown(model))
@@ -237,7 +246,7 @@ def _check(config: VllmConfig) -> None:
         "pipeline parallelism": parallel.pipeline_parallel_size > 1,
         "data or expert parallelism": parallel.data_parallel_size > 1 or parallel.enable_expert_parallel,
         "context parallelism": parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
-        "vLLM's second model runner": config.use_v2_model_runner,
+        **releases.beyond(config),
     }
     found = drafts.unknown(config) + [what for what, there in beyond.items() if there]
     _refuse_if(found + quantized.beyond(config) + adapters.beyond(config))

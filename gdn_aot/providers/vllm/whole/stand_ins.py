@@ -21,6 +21,7 @@ from vllm.distributed.device_communicators.base_device_communicator import Devic
 from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 from vllm.platforms.cuda import NonNvmlCudaPlatform
 from vllm.utils import torch_utils
+from vllm.v1.worker.gpu import buffer_utils
 
 from gdn_aot.providers.absent import without_images
 
@@ -54,6 +55,19 @@ class _Stream:
 
 
 def _nothing(*_: object, **__: object) -> None: ...
+
+
+def _same(tensor: torch.Tensor, *_: object) -> torch.Tensor:
+    return tensor
+
+
+def _pageable(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return what makes tensors whose pages are not locked, which takes a card."""
+
+    def made(*args: Any, **options: Any) -> torch.Tensor:
+        return make(*args, **{**options, "pin_memory": False})
+
+    return made
 
 
 class Launching(TorchDispatchMode):  # type: ignore[misc]
@@ -97,6 +111,12 @@ def card(name: str, variables: Mapping[str, str]) -> Iterator[None]:
             (torch_utils, {"prev_set_stream": _nothing}),
             (torch.accelerator, {"synchronize": _nothing, "empty_cache": _nothing}),
             (properties(), {"name": name}),
+            (torch, {"zeros": _pageable(torch.zeros), "tensor": _pageable(torch.tensor)}),
+            (torch.Tensor, {"pin_memory": _same}),
+            (
+                buffer_utils,
+                {"is_uva_available": lambda: True, "get_accelerator_view_from_cpu_tensor": lambda host: host},
+            ),
         ):
             for attribute, value in names.items():
                 stack.enter_context(mock.patch.object(place, attribute, value))
