@@ -285,6 +285,7 @@ import vllm.utils.torch_utils
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.deployment import complete, read
 from gdn_aot.plugins import vllm_first
+from gdn_aot.providers.vllm.whole import releases
 from gdn_aot.providers.vllm.whole.calls import Calls
 from gdn_aot.providers.vllm.whole.engine import engine
 from gdn_aot.triton_internals import interception, kernel_name
@@ -295,7 +296,7 @@ with engine(complete(read(text), "m", find_model("qwen3-next-80b-a3b").config)) 
     blocks = lambda: core.scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
     before = blocks()
     with interception.intercept(lambda *_: None, lambda jit, *_: launched.append(kernel_name(jit))), \
-            mock.patch.object(vllm.utils.torch_utils, "set_random_seed", seeds.append):
+            mock.patch.object(vllm.utils.torch_utils, "set_random_seed", seeds.append), releases.stepping(core):
         vllm_first.answer(core)
     held = made.runner.requests if hasattr(made.runner, "requests") else made.runner.req_states.req_id_to_index
     after = blocks(), len(core.scheduler.requests), len(held), bool(core.batch_queue)
