@@ -60,6 +60,19 @@ def test_kimi_delta_attention_takes_triton(capability: tuple[int, int]) -> None:
         assert {name for one in found for name in one.kernels} == conditional
 
 
+@pytest.mark.parametrize("capability", [(9, 0), (10, 0), (10, 3), (12, 0)])
+def test_prompts_with_a_bounded_gate_take_flashinfer_on_two_kinds_of_cards(capability: tuple[int, int]) -> None:
+    """Kernels of prompts that layers without a bound launch, too, have no condition where an artifact has both."""
+    bound = f"{FLA}chunk_intra:chunk_kda_fwd_kernel_intra_sub_chunk"
+    other = f"{FLA}chunk_intra_token_parallel:chunk_kda_fwd_kernel_intra_token_parallel"
+    prompts = (DELTA[0], f"{FLA}kda:chunk_gla_fwd_kernel_o")
+    taken = capability in {(10, 0), (10, 3)}
+    for kernels, conditional in (((), {bound, *prompts}), ((other,), {bound})):
+        found = conditions("sglang", "0.5.23", capability, (*prompts, bound, *kernels, STATES, DECODE, *ALWAYS))
+        assert {name for one in found for name in one.kernels} == (conditional if taken else set())
+        assert all("--linear-attn-prefill-backend triton" in one.reason for one in found)
+
+
 def test_others_have_no_condition() -> None:
     assert conditions("vllm", "0.24.0", (10, 0), KERNELS) == ()
     assert conditions("sglang", "0.5.23", (10, 0), ALWAYS) == ()

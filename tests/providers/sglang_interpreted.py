@@ -2,8 +2,8 @@
 
 It is given ``tests/support`` and a family. The layers of Gated Delta Net are run with the same steps.
 
-The interpreter has no bf16, which one kernel makes whatever the model is, and does not know the ``exp`` that kernels
-import under a name of their own.
+The interpreter has no bf16, which one kernel makes whatever the model is, and does not know the ``exp`` and ``gather``
+that kernels import under a name of their own.
 """
 
 import json
@@ -32,14 +32,14 @@ from gdn_aot.providers.sglang.steps import Deployment, Group, Step  # noqa: E402
 fill()
 
 
-def through(name: str, x: Any) -> Any:
+def through(name: str, *args: Any, **named: Any) -> Any:
     """Call a function of ``tl`` by its name, as the interpreter replaces those that ``tl`` has."""
-    return getattr(tl, name)(x)
+    return getattr(tl, name)(*args, **named)
 
 
 for module in [module for name, module in sys.modules.items() if name.startswith("sglang.")]:
     for name, value in list(vars(module).items()):
-        if name in ("exp", "exp2", "log", "log2") and getattr(value, "__module__", "").startswith("triton."):
+        if name in ("exp", "exp2", "log", "log2", "gather") and getattr(value, "__module__", "").startswith("triton."):
             vars(module)[name] = partial(through, name)
         for tuner in (value, getattr(value, "fn", None)):
             if type(tuner).__name__ == "Autotuner":
@@ -90,8 +90,14 @@ else:
     kimi = replace(find_model("kimi-linear-48b-a3b").shape(1), **{**SIZES, "heads": 2})
     merged = [(kind, replace(step, merged=number % 2 == 1)) for number, (kind, step) in enumerate(STEPS)]
     rows = [compared(provider, kimi, step.call(kind)) for kind, step in merged]
+    ling = replace(find_model("ling-3.0-tiny").shape(1), **{**SIZES, "heads": 2})
+    models = [kimi]
+    if not provider.lacks(ling):  # with a bound of the gate, and one kernel for decode and drafts
+        models.append(ling)
+        rows += [compared(provider, ling, merged[number][1].call(merged[number][0])) for number in (0, 1, 4)]
     vars(gate)["chunk_kda_fwd_intra"] = apart
     many = [replace(STEPS[0][1], merged=True)]
     if captures(kimi):
         many.append(replace(STEPS[0][1], bucket=140))
-    print(json.dumps([*rows, *(compared(provider, kimi, step.call("prefill")) for step in many)]))
+    rows += [compared(provider, model, step.call("prefill")) for model in models for step in many]
+    print(json.dumps(rows))

@@ -41,6 +41,8 @@ TOKENS = {
 }
 GRAPHS = {"_kda_track_conv_window_kernel", "_kda_track_ssm_kernel"} if VERSION == "0.5.23" else set()
 """Of prompts in breakable CUDA graphs alone."""
+LING = VERSION == "0.5.23"
+"""Whether this release has Ling-3.0's layer."""
 
 _START = (
     WITH_SUPPORT
@@ -127,13 +129,30 @@ def test_random_steps_find_everything(built: Artifact, home: Path) -> None:
     assert done.json["hits"] == done.json["launches"] > 1000
 
 
+@pytest.mark.skipif(not LING, reason="0.5.17 has no layer for it")
+def test_a_bounded_gate_is_built_and_random_steps_find_everything(home: Path, tmp_path: Path) -> None:
+    """Ling-3.0's layer has kernels of its own for prompts, and one for decode and drafts: none is packed."""
+    asked = ("--model", "ling-3.0-tiny", "--tp", 8)
+    gdn_aot("build", "--provider", "sglang", "--arch", "sm_90", *asked, "-o", tmp_path, home=home)
+    (path,) = tmp_path.glob("*-sm_90.tar.zst")
+    kernels = {kernel.qualname for kernel in open_artifact(path).manifest.kernels}
+    own = {"chunk_kda_fwd_kernel_intra_token_parallel", "fused_recurrent_kda_packed_decode_kernel"}
+    assert kernels >= (PROMPTS | TOKENS | GRAPHS | {"chunk_kda_fwd_kernel_intra_sub_chunk"}) - own
+    assert kernels.isdisjoint(own)
+    done = gdn_aot("coverage", path, *asked, "--calls", 300, "--json", home=home)
+    assert (done.json["misses"], done.json["refused"]) == ([], [])
+    assert done.json["hits"] == done.json["launches"] > 1000
+
+
 def test_models_with_layers_of_their_own_are_refused_with_the_reason(home: Path, tmp_path: Path) -> None:
     code = """
 print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_models() if model.family == "kda"}))
 """
     got = python(_START + code, "sm_90", home=tmp_path)
     assert got.pop("kimi-linear") == ""
-    there = {"kimi-k3"} if VERSION == "0.5.17" else {"kimi-k3", "bailing-v3", "glm5-next"}
+    if LING:
+        assert got.pop("bailing-v3") == ""
+    there = {"kimi-k3", "glm5-next"} if LING else {"kimi-k3"}
     assert set(got) > there
     for layer, reason in got.items():
         assert ("SGLang's layer for it is not covered" in reason) == (layer in there)
@@ -141,7 +160,7 @@ print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_m
     command = ("build", "--provider", "sglang", "--arch", "sm_90", "--model", "kimi-k3", "-o", tmp_path)
     done = gdn_aot(*command, home=home, code=None)
     assert done.code != 0
-    assert "SGLang's layer for it is not covered" in done.err
+    assert "SGLang's layer for it is not covered: its decode is kda_fused_decode" in done.err
     assert "Traceback" not in done.err
     assert not list(tmp_path.glob("*.tar.zst"))
 
@@ -252,7 +271,9 @@ def test_a_process_is_served_whatever_the_size_of_the_pool(built: Artifact, tmp_
 def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
     """In Triton's interpreter: prompts, chunks, tracked copies, decode, padded graphs, refused drafts, and as
     of many blocks; with projections multiplied apart and at once, and in a graph of prompts where a version has them.
+    With a bounded gate too.
     """
     got = sglang_running.interpret("kda", tmp_path)
     assert {row["kind"] for row in got} == {"prefill", "decode", "speculative"}
+    assert {row["layer"] for row in got} == {"kimi-linear"} | ({"bailing-v3"} if LING else set())
     sglang_running.check(got)

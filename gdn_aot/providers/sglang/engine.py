@@ -1,9 +1,11 @@
 """Which of SGLang's GDN kernels it launches on a card only if told to: where it takes FlashInfer by its own choice.
 
-Kimi Delta Attention without a bounded gate, as Kimi-Linear has it, takes Triton's by its own choice everywhere.
+Kimi Delta Attention without a bounded gate, as Kimi-Linear has it, takes Triton's by its own choice everywhere; with a
+bounded one, as Ling-3.0 has it, FlashInfer's for prompts on two kinds of cards.
 
 Read in SGLang's sources (``_handle_linear_attn_backend``, ``flashinfer_gdn_prefill_default``,
-``GDNKernelDispatcher``) of 0.5.11 to 0.5.18 and 0.5.20 to 0.5.23; nothing of SGLang is imported.
+``GDNKernelDispatcher``) of 0.5.11 to 0.5.18 and 0.5.20 to 0.5.23, ``flashinfer_kda_prefill_default`` of 0.5.23; nothing
+of SGLang is imported.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ _UPDATE = "fused_sigmoid_gating_recurrent"
 _DECODE = f"fused_recurrent|{_UPDATE}"
 _OF_BOTH = f"chunk_delta_h|{_UPDATE}"
 """Of layers with Gated Delta Net and of those with Kimi Delta Attention."""
+_BOUNDED, _UNBOUNDED = "chunk_kda_fwd_kernel_intra_sub_chunk", "chunk_kda_fwd_kernel_intra_token_parallel"
+"""Kernels of prompts that only a bounded gate takes, and that only another one does."""
+_WITH_FLASHINFER_KDA = ((10, 0), (10, 3))
+"""Compute capabilities on which SGLang takes FlashInfer for prompts of layers with a bounded gate."""
 _WITH_BF16 = 10
 """Major compute capability on which SGLang takes FlashInfer for states in bfloat16."""
 _FIRST_WITH_PREFILL = {9: (0, 5, 20), _WITH_BF16: (0, 5, 16)}
@@ -36,11 +42,12 @@ def conditions(
     """Return which kernels of an artifact, as ``module:qualname``, SGLang launches on a card only if told to."""
     if distribution != "sglang":
         return ()
+    bounded = _bounded(capability, kernels)
     delta = {name for name in kernels if family_of(name.partition(":")[2]) == KDA}
     if delta:  # always launched then
         delta.update(_of(_OF_BOTH, kernels))
     kernels = tuple(name for name in kernels if name not in delta)
-    major, found = capability[0], []
+    major, found = capability[0], bounded
     prefill, first = _of(_PREFILL, kernels), _FIRST_WITH_PREFILL.get(major)
     if prefill and first is not None and release(version) >= first:
         cuda = ", CUDA is 13 or later" if major == _WITH_BF16 else ""
@@ -64,6 +71,24 @@ def conditions(
         )
         found.append(Condition(kernels=decode, reason=reason))
     return tuple(found)
+
+
+def _bounded(capability: tuple[int, int], kernels: tuple[str, ...]) -> list[Condition]:
+    """Return the condition of prompts' kernels that no layer but one of a bounded gate launches, if there are any."""
+    names = {name.partition(":")[2] for name in kernels}
+    if capability not in _WITH_FLASHINFER_KDA or _BOUNDED not in names:
+        return []
+    shared = _UNBOUNDED in names  # a layer without a bound launches the others always
+    of_prompts = tuple(name for name in kernels if name.endswith(f":{_BOUNDED}") or (not shared and _of_prompts(name)))
+    reason = (
+        "SGLang takes FlashInfer for prompts of Kimi Delta Attention with a bounded gate on this card, but for batches "
+        "in which every prompt has one token; with --linear-attn-prefill-backend triton, and else, it launches these"
+    )
+    return [Condition(kernels=of_prompts, reason=reason)]
+
+
+def _of_prompts(name: str) -> bool:
+    return re.search(r"\.fla\.(?:kda|chunk_intra\w*):", name) is not None
 
 
 def release(version: str) -> tuple[int, ...]:

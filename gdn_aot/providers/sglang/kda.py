@@ -1,4 +1,4 @@
-"""SGLang's layer of Kimi Delta Attention, as Kimi-Linear has it: what `layer` runs of a model that has one.
+"""SGLang's layers of Kimi Delta Attention, as Kimi-Linear and Ling-3.0 have them: what `layer` runs of such models.
 
 Importing this module imports SGLang: call `gdn_aot.providers.sglang.platform.prepare` before.
 """
@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from gdn_aot.providers.engine_layer import conv_dim
+from gdn_aot.providers.engine_layer import BAILING, conv_dim
 from gdn_aot.providers.sglang import versions as sglang_versions
 from gdn_aot.providers.sglang.steps import BUDGET
 from gdn_aot.providers.sglang.versions import DTYPES
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from gdn_aot.reference import Tensors
 
 _PROJECTIONS = ("qkv_proj", "b_proj", "f_a_proj", "f_b_proj", "g_a_proj", "g_b_proj")
-"""Those of a layer whose weights are quantized; of another, one has what is read of its input, and one the gates."""
+"""Kimi-Linear's, if its weights are quantized; of another, one has what is read of its input, and one the gates."""
+_MADE = ("fused_qkvbfg_proj", "fused_qkvbfg_a_proj", "fused_fg_b_proj", "o_proj")
+"""Those of layers whose weights are not quantized."""
 
 CAPTURES = hasattr(getattr(sglang_versions.kda_backend, "KDAAttnBackend", None), "init_prefill_graph_metadata")
 """Whether this version has a way of prompts for CUDA graphs, whose launches follow from their size alone."""
@@ -33,6 +35,20 @@ CAPTURES = hasattr(getattr(sglang_versions.kda_backend, "KDAAttnBackend", None),
 def config(shape: ModelShape, state: str) -> Any:
     """Return SGLang's configuration of a model that has one layer. It does not say the dtype of the state."""
     del state
+    if shape.layer == BAILING:
+        return sglang_versions.configs[shape.layer](
+            hidden_size=shape.hidden,
+            num_attention_heads=shape.heads,
+            num_hidden_layers=1,
+            layer_group_size=2,  # the last layer of a group has attention
+            head_dim=shape.k_dim,
+            v_head_dim=shape.v_dim,
+            short_conv_kernel_size=shape.conv_width,
+            no_kda_lora=True,
+            kda_safe_gate=shape.gate_bound < 0,
+            kda_lower_bound=shape.gate_bound or None,
+            dtype=DTYPES[shape.dtype],
+        )
     return sglang_versions.configs[shape.layer](
         hidden_size=shape.hidden,
         num_attention_heads=shape.heads,
@@ -58,8 +74,9 @@ def make_layer(shape: ModelShape) -> Any:
     """Return a layer, made by its own constructor, whose projections are to be put in their places."""
     made = config(shape, "float32")
     with sglang_versions.constructing(DTYPES[shape.dtype]):
-        layer = sglang_versions.LAYERS[shape.layer](layer_idx=0, hidden_size=shape.hidden, config=made)
-    del layer.fused_qkvbfg_a_proj, layer.fused_fg_b_proj, layer.o_proj
+        layer = sglang_versions.LAYERS[shape.layer](0, shape.hidden, made)
+    for name in _MADE:
+        layer._modules.pop(name, None)  # noqa: SLF001 - a module gives way to nothing but a module
     layer.o_proj = lambda core: (core, None)
     return layer
 
@@ -94,16 +111,22 @@ def put(layer: Any, tensors: Tensors, *, merged: bool) -> None:
     """Put results in the places of projections, and parameters in theirs.
 
     ``merged`` is how a layer without quantized weights has them: queries, keys, values and beta are views of one
-    result, which has the inputs of the projections of both gates too.
+    result, which has the inputs of the projections of both gates too. Of Ling-3.0 it has both gates themselves, and if
+    weights are quantized it lacks beta alone.
     """
     projected, b, decay, gate = (there(tensors, name)[0] for name in ("projected", "b", "decay", "gate"))
-    layer.do_fuse_qkvbfg = merged
-    if merged:
+    if getattr(layer, "no_kda_lora", False):  # Ling-3.0's
+        parts = (projected, b, decay, gate) if merged else (projected, decay, gate)
+        at_once = torch.cat(parts, -1)
+        layer.fuse_no_lora_beta, layer.split_sizes = merged, [part.shape[-1] for part in parts]
+        layer.fused_qkvbfg_proj, layer.b_proj = _projection(at_once), _projection(b)
+    elif merged:
         inner = projected.new_empty(len(projected), 2 * layer.head_dim)
         whole, gates = torch.cat([projected, b, inner], -1), torch.stack([decay, gate])
-        layer.fused_qkvbfg_a_proj = lambda _hidden: whole
+        layer.do_fuse_qkvbfg, layer.fused_qkvbfg_a_proj = True, lambda _hidden: whole
         layer.fused_fg_b_proj = lambda _inner: gates
     else:
+        layer.do_fuse_qkvbfg = False
         for name, result in zip(_PROJECTIONS, (projected, b, decay, decay, gate, gate), strict=True):
             setattr(layer, name, _projection(result))
     layer.attn.conv_weights, layer.attn.bias = there(tensors, "weight"), None

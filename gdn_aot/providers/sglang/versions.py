@@ -17,7 +17,7 @@ from unittest import mock
 import msgspec
 import torch
 
-from gdn_aot.providers.engine_layer import INTERLEAVED, KIMI
+from gdn_aot.providers.engine_layer import BAILING, INTERLEAVED, KIMI
 from gdn_aot.providers.sglang.steps import CHUNK
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 QWEN = "qwen3.5"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-KIMI_RELEASES = ("0.5.17", "0.5.23")
-"""Those whose layer of Kimi Delta Attention `kda` runs."""
+KDA_RELEASES = {KIMI: ("0.5.17", "0.5.23"), BAILING: ("0.5.23",)}
+"""`ModelShape.layer` -> the releases whose layer of Kimi Delta Attention `kda` runs."""
 
 
 def _module(*names: str) -> Any:
@@ -59,13 +59,28 @@ server_args = _module("srt.server_args")
 graphs = _module("srt.model_executor.cuda_graph_config")
 kda_backend: Any = None
 packed_decode: Any = None
-if importlib.metadata.version("sglang").partition("+")[0] in KIMI_RELEASES:
+_RELEASE = importlib.metadata.version("sglang").partition("+")[0]
+if _RELEASE in KDA_RELEASES[KIMI]:
     configs[KIMI] = _module("srt.configs.kimi_linear").KimiLinearConfig
     LAYERS[KIMI] = _module("srt.models.kimi_linear").KimiDeltaAttention
     kda_backend = _module("srt.layers.attention.linear.kda_backend")
     packed_decode = _module("kernels.ops.attention.kda_packed_decode")
-_OTHERS = {"kimi-k3": "kimi_k3", "bailing-v3": "bailing_moe_v3", "glm5-next": "glm5_next"}
-"""`ModelShape.layer` of other layers of Kimi Delta Attention -> the module of SGLang's models that has it."""
+if _RELEASE in KDA_RELEASES[BAILING]:
+    configs[BAILING] = _module("srt.configs.bailing_hybrid").BailingHybridConfig
+    LAYERS[BAILING] = _module("srt.models.bailing_moe_v3").BailingKDA
+_MODULES = {KIMI: "kimi_linear", BAILING: "bailing_moe_v3", "kimi-k3": "kimi_k3", "glm5-next": "glm5_next"}
+"""`ModelShape.layer` of layers of Kimi Delta Attention -> the module of SGLang's models that has it."""
+_REFUSED = {
+    "kimi-k3": (
+        "its decode is kda_fused_decode, with the norm in it, and its gates are made by kimi_k3_tiny_gemm, both in "
+        "CUDA that SGLang compiles itself; the Triton kernels of its prompts and drafts were not run here"
+    ),
+    "glm5-next": (
+        "it has its projections in a third layout, with beta and both gates merged but not queries, keys and values, "
+        "which is not made here"
+    ),
+}
+"""`ModelShape.layer` -> why SGLang's layer for it is not covered in any release."""
 gated = _module("kernels.ops.attention.fla.layernorm_gated", "srt.layers.attention.fla.layernorm_gated")
 convolution = _module("srt.layers.attention.mamba.causal_conv1d")
 
@@ -74,10 +89,10 @@ def lacks(layer: str) -> str:
     """Return why a layer, as `ModelShape.layer` names it, cannot be run, or nothing."""
     if layer in LAYERS:
         return ""
-    if layer == KIMI:
-        return f"its layer is covered in SGLang {' and '.join(KIMI_RELEASES)} alone"
-    if layer in _OTHERS and importlib.util.find_spec(f"sglang.srt.models.{_OTHERS[layer]}"):
-        return "SGLang's layer for it is not covered"
+    if layer in _MODULES and importlib.util.find_spec(f"sglang.srt.models.{_MODULES[layer]}"):
+        if layer in KDA_RELEASES:
+            return f"its layer is covered in SGLang {' and '.join(KDA_RELEASES[layer])} alone"
+        return f"SGLang's layer for it is not covered: {_REFUSED[layer]}"
     return "this version of SGLang has no layer for it that is known"
 
 
