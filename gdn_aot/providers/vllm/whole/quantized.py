@@ -17,7 +17,7 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.quantization import kv_cache
 from vllm.model_executor.layers.quantization.utils import fp8_utils
 from vllm.utils import deep_gemm, flashinfer
-from vllm.utils.torch_utils import is_quantized_kv_cache
+from vllm.v1.attention.ops.triton_reshape_and_cache_flash import is_quantized_kv_cache  # which moved, in 0.33
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
