@@ -87,6 +87,14 @@ def most_merged(shape: ModelShape) -> int:
     return BUDGET
 
 
+def shifts(shape: ModelShape) -> bool:
+    """Say whether merged projections have gates behind beta, where these are not aligned as a result of their own is.
+
+    Launches of every step then follow from whether they are merged, with every constant that a batch decides.
+    """
+    return shape.layer == BAILING
+
+
 def inputs(shape: ModelShape, tokens: int, draw: Draw) -> Tensors:
     """Return the projections of so many tokens, and the layer's parameters.
 

@@ -87,6 +87,11 @@ def most_merged(shape: ModelShape) -> int:
     return most
 
 
+def shifts(shape: ModelShape) -> bool:
+    """Say whether launches of every step follow from whether its projections are merged."""
+    return shape.family == KDA and sglang_kda.shifts(shape)
+
+
 def captures(shape: ModelShape) -> bool:
     """Say whether this version captures the layer of a model in breakable CUDA graphs of prompts."""
     return shape.family == KDA and sglang_kda.CAPTURES

@@ -211,11 +211,11 @@ def speculative(deployment: Deployment) -> Iterator[Step]:
 
 
 def _batches() -> Iterator[int]:
-    """Yield batches with every power of 2 above them, one of each class with each."""
-    yield from BATCHES
-    for size in traffic.powers(DECODE_BATCH):
-        if size > BATCHES[1]:
-            yield from (size, size - 1)
+    """Yield batches with every power of 2 that is the next, one of each class that Triton tells apart with each."""
+    found: dict[tuple[int, int], int] = {}
+    for count in (*BATCHES, *(size - less for size in traffic.powers(DECODE_BATCH) for less in (0, 1) if size > less)):
+        found.setdefault(((count - 1).bit_length(), _kind(count)), count)
+    yield from found.values()
 
 
 def _graphs(kind: str, query: int, deployment: Deployment) -> Iterator[Step]:

@@ -7,6 +7,7 @@ Importing this module imports SGLang: do it under the stub driver.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -34,7 +35,7 @@ from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
@@ -80,7 +81,10 @@ class Steps(Workload):
     def _calls(self, shape: ModelShape, deployment: Deployment) -> Iterator[Call]:
         """Yield those of one deployment."""
         merges = sglang_layer.most_merged(shape) > 0
-        for step in self._steps(shape, deployment):
+        steps: Iterable[Step] = self._steps(shape, deployment)
+        if sglang_layer.shifts(shape):
+            steps = dict.fromkeys(replace(step, merged=merged) for step in steps for merged in (False, True))
+        for step in steps:
             if merges or not step.merged:
                 yield step.call(self.name)
 
