@@ -5,6 +5,7 @@ People write it as TOML, or as ``KEY=VALUE,...`` on the command line; an artifac
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -88,11 +89,23 @@ class Built(Deployment):
 
 
 def _check(file: DeploymentFile) -> Iterator[Problem]:
+    given = [(f"engine.{name}", name, value) for name, value in file.engine.items()]
+    given += [(f"environment.{name}", name, value) for name, value in file.environment.items()]
+    for place, name, value in given:
+        if any(_SECRET.search(one.lower()) for one in (name, *_inner(value))):
+            yield Problem(place, "is a secret, and an artifact keeps what it was built for")
     for name, value in file.engine.items():
-        if _SECRET.search(name):
-            yield Problem(f"engine.{name}", "is a secret, and an artifact keeps what it was built for")
         if isinstance(value, float) and not math.isfinite(value):
             yield Problem(f"engine.{name}", f"{value} is no number that an artifact can hold")
+
+
+def _inner(value: object) -> list[str]:
+    """Return the names in a table, which is JSON, and in those that it has."""
+    names: list[str] = []
+    if isinstance(value, str) and value.startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(value, object_pairs_hook=lambda pairs: names.extend(name for name, _ in pairs))
+    return names
 
 
 FORM = Form(DeploymentFile, "the deployment", format=1, limit=_MAX_BYTES, check=_check)

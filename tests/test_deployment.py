@@ -51,6 +51,10 @@ def test_an_option_that_is_a_table_is_kept_as_json(tmp_path: Path) -> None:
     ):
         path.write_text(TOML + table)
         assert deployment.read(str(path)).engine["speculative_config"] == json.dumps(wanted, sort_keys=True)
+    path.write_text(TOML + 'hf_overrides = {a = {hf_token = "abc"}}')
+    with pytest.raises(DeploymentError) as caught:
+        deployment.read(str(path))
+    assert "engine.hf_overrides: is a secret" in str(caught.value.problems[0])
     path.write_text('card = "NVIDIA H200"\nengine = 1\n')
     with pytest.raises(DeploymentError):
         deployment.read(str(path))
@@ -71,6 +75,7 @@ def test_the_digest_follows_what_decides_kernels_and_nothing_else() -> None:
     [
         ("max_model_len=1", "card"),
         ("card=NVIDIA H200,hf_token=abc", "engine.hf_token"),
+        ("card=NVIDIA H200,VLLM_API_KEY=abc", "environment.VLLM_API_KEY"),
         ("card=NVIDIA H200,gpu_memory_utilization=nan", "engine.gpu_memory_utilization"),
         ("card=NVIDIA H200,VLLM_lower=1", "environment"),
     ],

@@ -105,6 +105,12 @@ class _Source:
             return kernel if self.own else None
         return kernel if here == digest else self._names.get(digest)
 
+    def form(self, kernel: str) -> str:
+        """Return the name under which a form of a kernel is here, another one if it has moved."""
+        own = kernel.partition(":")[2]
+        moved = [name for name in self.digests if name.partition(":")[2] == own]
+        return moved[0] if len(moved) == 1 and kernel not in self.digests else kernel
+
     def near(self, name: str, key: Key) -> tuple[MeasuredKernel, MeasuredChoice] | None:
         """Return the nearest key that differs in one part only, or in sizes by one factor."""
         ranked = [
@@ -226,7 +232,7 @@ class Transfer:
         for source in self._sources(names, versions):
             name = source.name(kernel, digest)
             if (name is not None) == same:
-                yield source, name or kernel
+                yield source, name or source.form(kernel)
 
     def _found(
         self, source: _Source, kernel: MeasuredKernel, choice: MeasuredChoice, key: Key, difference: str, *, same: bool

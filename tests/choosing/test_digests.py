@@ -69,7 +69,9 @@ def test_a_kernel_that_moved_is_found_by_its_source(tmp_path: Path) -> None:
     _write(tmp_path, "0.24.0", B, HERE)
     assert _first(tmp_path, "0.26.0", HERE, "elsewhere:kernel")[:2] == (B, "measured")
     transfer = Transfer(tmp_path, get_target("sm_90"), "vllm", "0.26.0")
-    assert transfer.suggest("elsewhere:kernel", KEY, [A, B], (), OTHER) == []
+    found, *_ = transfer.suggest("elsewhere:" + KERNEL.partition(":")[2], KEY, [A, B], (), OTHER)
+    assert (found.config, found.provenance) == (B, "transferred"), "another form of it, which moved too"
+    assert transfer.suggest("elsewhere:another", KEY, [A, B], (), OTHER) == []
 
 
 def test_the_very_kernel_is_before_nearer_releases_and_the_own_name(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ for card, size in (("NVIDIA H200", 1), ("NVIDIA H100 80GB HBM3", 1), ("NVIDIA H2
     keys = found[f"{card} {size}"] = []
     text = f"card={card},max_model_len=4096,max_num_batched_tokens=512,max_num_seqs=16,tensor_parallel_size={size}"
     file = read(text)
-    with workloads.deployed(complete(file, "m", find_model("qwen3.5-35b-a3b").config)) as engine:
+    with workloads.deployed(complete(file, "qwen3.5-35b-a3b", find_model("qwen3.5-35b-a3b").config)) as engine:
         for name, run in engine.calls():
             if name.startswith("mlp(") and int(name[4:-1]) % 64 == 0:
                 with interception.intercept(lambda *_: None, lambda *args: keys.append(Launch(*args).key)):
@@ -219,7 +219,7 @@ def launched(calls):
             call()
     return sorted(found)
 text = "card=NVIDIA H200,max_model_len=4096,max_num_batched_tokens=80,max_num_seqs=80" + OPTIONS
-with engine(complete(read(text), "m", find_model("qwen3-next-80b-a3b").config)) as made:
+with engine(complete(read(text), "qwen3-next-80b-a3b", find_model("qwen3-next-80b-a3b").config)) as made:
     calls = Calls(made)
     samples = itertools.islice(calls.samples(random.Random(7)), 150)
     print(json.dumps([
@@ -291,7 +291,7 @@ from gdn_aot.providers.vllm.whole.engine import engine
 from gdn_aot.triton_internals import interception, kernel_name
 text = "card=NVIDIA H200,max_model_len=4096,max_num_batched_tokens=512,max_num_seqs=16"
 launched, seeds = [], []
-with engine(complete(read(text), "m", find_model("qwen3-next-80b-a3b").config)) as made:
+with engine(complete(read(text), "qwen3-next-80b-a3b", find_model("qwen3-next-80b-a3b").config)) as made:
     core = made.core
     blocks = lambda: core.scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
     before = blocks()

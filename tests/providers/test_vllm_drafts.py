@@ -45,6 +45,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "cached": {"enable_prefix_caching": True, "max_num_batched_tokens": 640},
     "blocks": {"block_size": 1024, "max_num_batched_tokens": 64},
+    "states": {"mamba_ssm_cache_dtype": "float16", "max_num_batched_tokens": 64},
+    "windows": {"mamba_cache_dtype": "float32", "max_num_batched_tokens": 64},
 }
 DRAFT = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "dtype": "bfloat16", "vocab_size": 4096,
@@ -167,6 +169,13 @@ def test_states_lie_in_the_pages_of_the_engine(home: Path) -> None:
     assert len(verified) > len(traced("cached", home)["kernels"]["fused_sigmoid_gating_delta_rule_update_kernel"])
 
 
+def test_states_that_no_workload_has_are_built_too(home: Path) -> None:
+    """Of another type than vLLM chooses, which gives pages another size: the engine's own layers have them."""
+    assert traced("windows", home)["kernels"]["_causal_conv1d_update_kernel"]
+    keys = traced("states", home)["kernels"]["chunk_gated_delta_rule_fwd_kernel_h_blockdim64"]
+    assert any("('*fp16', 'D')" in key for key in keys)
+
+
 def test_what_is_not_enumerated_is_refused(home: Path) -> None:
     (home / "draft").mkdir()
     (home / "draft" / "config.json").write_text(json.dumps(DRAFT))
@@ -183,6 +192,7 @@ def test_what_is_not_enumerated_is_refused(home: Path) -> None:
         "data or expert parallelism": {"enable_expert_parallel": True},
         "context parallelism": {"decode_context_parallel_size": 2, "tensor_parallel_size": 4},
         "images": {"language_model_only": False},
+        "pooling": {"runner": "pooling"},
         "attention by Triton": {"attention_backend": "TRITON_ATTN"},
         "block_size (544) must be <= max_num_batched_tokens": {
             "enable_prefix_caching": True, "max_num_batched_tokens": 64

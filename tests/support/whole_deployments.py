@@ -52,7 +52,7 @@ for config, text in ASKED:
             with interception.intercept(lambda *_: None, add):
                 run()
         return made
-    with workloads.deployed(complete(read(text), "m", config)) as engine:
+    with workloads.deployed(complete(read(text), "qwen3-next-80b-a3b", config)) as engine:
         made = keys(engine.calls())
         missed = [name for name, more in keys(itertools.islice(engine.samples(random.Random(3)), 40)).items()
                   if more - made.get(name, set())]

@@ -19,10 +19,9 @@ from vllm.v1.request import Request
 from vllm.v1.sample.ops import topk_topp_sampler
 
 from gdn_aot.providers import traffic
-from gdn_aot.providers.vllm.whole import adapters, quantized, releases
+from gdn_aot.providers.vllm.whole import adapters, layers, quantized, refused, releases
 from gdn_aot.providers.vllm.whole.drafts import accepting
 from gdn_aot.providers.vllm.whole.engine import PAGES
-from gdn_aot.providers.vllm.whole.layers import Layers
 from gdn_aot.providers.vllm.whole.stand_ins import Launching
 
 if TYPE_CHECKING:
@@ -68,9 +67,14 @@ class Calls:
         self._output = _OUTPUT * (1 + self._drafts)
         self._layers = {name: (layer, engine.config.model_config) for name, layer in _distinct(engine.model)}
         cache = engine.config.cache_config
-        own = self._drafts or cache.enable_prefix_caching or cache.user_specified_block_size
         first = not engine.config.use_v2_model_runner  # whose metadata `Layers` knows
-        self._own = Layers(engine) if first and (own or cache.cache_dtype != "auto") else None
+        own = bool(self._drafts or (first and cache.enable_prefix_caching) or cache.user_specified_block_size)
+        shape = layers.shape_of(engine)
+        if not own and not layers.is_known(engine, shape):
+            own = True
+            if not first or engine.config.lora_config is not None:
+                raise refused("states or pages of its own with LoRA or the V2 model runner")
+        self._own = layers.Layers(engine, shape) if own else None
         if engine.drafter is not None:
             found, config = _distinct(engine.drafter), drafts.draft_model_config
             self._layers |= {f"drafter's {name}": (layer, config) for name, layer in found}

@@ -34,7 +34,7 @@ from vllm.v1.worker.gpu_worker import Worker
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from gdn_aot.errors import DeploymentError
-from gdn_aot.providers.vllm.whole import adapters, drafts, quantized, releases, stand_ins
+from gdn_aot.providers.vllm.whole import adapters, drafts, quantized, refused, releases, stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +49,8 @@ PAGES = 512
 written, so they take no memory."""
 _MEMORY = 1 << 45
 """Bytes that the cache may take, of which `PAGES` are used."""
+_ROUNDED = "enable_mamba_cache_stochastic_rounding"
+_TILES = "VLLM_TUNED_CONFIG_FOLDER"
 _META = torch.device("meta")
 _HOST = torch.device("cpu")
 _FIXED: dict[str, Any] = {
@@ -213,6 +215,8 @@ def _without_cache(made: Engine) -> None:
 def _config(deployment: Deployment, folder: str) -> VllmConfig:
     """Return vLLM's configuration of a deployment, made by its own rules from the defaults of its server."""
     given = dict(deployment.engine)
+    if _TILES in dict(deployment.environment):
+        _refuse([f"tiles of their own ({_TILES})"])  # no artifact holds what is in that folder
     if taken := [name for name in _NAMED if name in given]:
         raise DeploymentError(f"a deployment cannot set the engine argument {taken[0]}", hint="leave it out")
     if given.get("language_model_only") is False:
@@ -243,6 +247,8 @@ def _check(config: VllmConfig) -> None:
     """Refuse what is not enumerated: an artifact would lack kernels without a word."""
     parallel = config.parallel_config
     beyond = {
+        "pooling": config.model_config.runner_type != "generate",
+        "states that are rounded at random": getattr(config.cache_config, _ROUNDED, False),
         "pipeline parallelism": parallel.pipeline_parallel_size > 1,
         "data or expert parallelism": parallel.data_parallel_size > 1 or parallel.enable_expert_parallel,
         "context parallelism": parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
@@ -258,10 +264,7 @@ def _refuse_if(found: list[str]) -> None:
 
 
 def _refuse(found: list[str]) -> NoReturn:
-    raise DeploymentError(
-        f"kernels of deployments with {' and '.join(found)} are not enumerated",
-        hint="record a running engine with gdn-aot capture, and build with --capture",
-    )
+    raise refused(" and ".join(found))
 
 
 def _inspected(entry: Any) -> Any:

@@ -22,7 +22,8 @@ from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.vllm import layer as vllm_layer
 from gdn_aot.providers.vllm import steps as vllm_steps
 from gdn_aot.providers.vllm import versions as vllm_versions
-from gdn_aot.providers.vllm.cache import DTYPES, Made
+from gdn_aot.providers.vllm.cache import DTYPES, Made, deployments, page_size, state_dtypes, state_shapes
+from gdn_aot.providers.vllm.whole import refused
 
 if TYPE_CHECKING:
     import random
@@ -37,16 +38,16 @@ _KINDS = ("prefill", "decode", "mixed", "speculative")
 class Layers:
     """The layers of one kind of an engine, in steps."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, shape: ModelShape) -> None:
         config = engine.config
-        self._shape = _shape(engine)
-        groups = [group for groups in engine.runner.attn_groups for group in groups]
-        specs = {group.kv_cache_spec for group in groups if isinstance(group.kv_cache_spec, MambaSpec)}
+        self._shape = shape
         drafts = config.speculative_config
+        if not hasattr(_layer(engine), "chunk_gated_delta_rule"):
+            raise refused(f"drafts or pages of its own of {shape.name}")
         self._deployment = Made(
             state=config.cache_config.mamba_ssm_cache_dtype,
             drafts=drafts.num_speculative_tokens if drafts else 0,
-            made=specs.pop(),
+            made=_spec(engine),
         )
         scheduler = config.scheduler_config
         self._limits = Limits(max_tokens=scheduler.max_num_batched_tokens, max_batch=scheduler.max_num_seqs)
@@ -85,11 +86,28 @@ def _named(step: vllm_steps.Step) -> str:
     return f"gated delta rule({[tuple(group) for group in step.groups]}, graph={step.graph}, compiled={step.compiled})"
 
 
+def is_known(engine: Engine, shape: ModelShape) -> bool:
+    """Say whether the pages and states of an engine without drafts are among those of the provider's workloads."""
+    spec = _spec(engine)
+    here = int(spec.page_size_bytes), *map(tuple, (spec.shapes, spec.dtypes))
+    return any(
+        here == (page_size(shape, one), state_shapes(shape, one), state_dtypes(shape, one))
+        for one in deployments(shape)
+        if not one.drafts
+    )
+
+
+def _spec(engine: Engine) -> MambaSpec:
+    """Return what the engine made of its layers' states."""
+    groups = [group for groups in engine.runner.attn_groups for group in groups]
+    return next(group.kv_cache_spec for group in groups if isinstance(group.kv_cache_spec, MambaSpec))
+
+
 def _layer(engine: Engine) -> Any:
-    return next(module for module in engine.model.modules() if hasattr(module, "chunk_gated_delta_rule"))
+    return next((module for module in engine.model.modules() if hasattr(module, "head_k_dim")), None)
 
 
-def _shape(engine: Engine) -> ModelShape:
+def shape_of(engine: Engine) -> ModelShape:
     """Return the shape that the catalogue has of the deployment's model on a rank.
 
     Raises:
@@ -98,10 +116,10 @@ def _shape(engine: Engine) -> ModelShape:
     size, dtype = engine.config.parallel_config.tensor_parallel_size, str(engine.resolved["dtype"])
     shape = find_model(engine.name).shape(size, dtype)
     if shape.family != GDN:
-        own = "drafts, prefix caching or blocks of its own"
-        what = f"kernels of deployments of {shape.name} with {own} are not enumerated"
-        raise DeploymentError(what, hint="record a running engine with gdn-aot capture, and build with --capture")
+        raise refused(f"Kimi Delta Attention, as {shape.name} has it,")
     layer = _layer(engine)
+    if layer is None:
+        raise refused(f"other layers than those of {shape.name}")
     here = (layer.num_k_heads // size, layer.num_v_heads // size, layer.head_k_dim, layer.head_v_dim)
     if here != (known := (shape.heads, shape.v_heads, shape.k_dim, shape.v_dim)):
         what = f"config: its layers have heads and dimensions {here} on a rank, and those of {shape.name} {known}"

@@ -22,7 +22,7 @@ from vllm.v1 import request
 from vllm.v1.core.sched.output import GrammarOutput
 from vllm.v1.sample.ops import topk_topp_triton
 
-from gdn_aot.providers.vllm.whole import WHOLE
+from gdn_aot.providers.vllm.whole import CACHED, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,12 +71,14 @@ def beyond(config: VllmConfig) -> dict[str, bool]:
     """Return what is enumerated of some releases alone, or of none of them, and whether a deployment has it."""
     model = config.model_config
     cache, first = config.cache_config, not config.use_v2_model_runner
-    whole = importlib.metadata.version("vllm").partition("+")[0] in WHOLE
+    release = importlib.metadata.version("vllm").partition("+")[0]
+    whole = release in WHOLE
     return {
         "quantized weights in this release of vLLM": model.quantization is not None and not whole,
         "drafts in this release or runner of vLLM": config.speculative_config is not None and not (whole and first),
         "LoRA in this release or runner of vLLM": config.lora_config is not None and not (whole and first),
-        "prefix caching in this release of vLLM": cache.enable_prefix_caching and first and not whole,
+        "prefix caching in this release or runner of vLLM": cache.enable_prefix_caching
+        and release not in (WHOLE if first else CACHED),
         "a block size in this release or runner of vLLM": cache.user_specified_block_size and not (whole and first),
         "logits processors of its own": bool(model.logits_processors),
         "watermarks": getattr(config, "watermark_config", None) is not None,
