@@ -69,9 +69,9 @@ from gdn_aot.deployment import FORM, _flat, complete
 from gdn_aot.errors import DeploymentError
 from gdn_aot.providers.vllm import workloads
 config, cases = (json.loads(text) for text in sys.argv[1:3])
-def deployed(engine):
+def deployed(engine, model="qwen3-next-80b-a3b"):
     file = FORM.convert(_flat({"card": "NVIDIA H200", "engine": engine}))
-    return workloads.deployed(complete(file, "qwen3-next-80b-a3b", config))
+    return workloads.deployed(complete(file, model, config))
 """
 _LAUNCHES = """
 import itertools, random
@@ -219,11 +219,15 @@ def test_a_config_of_another_model_is_refused(home: Path) -> None:
     """Layers of the gated delta rule are those of the catalogue's model: others would be built for nothing."""
     code = """
 try:
-    with deployed(cases) as engine:
+    with deployed(cases, sys.argv[3]) as engine:
         print(json.dumps("made"))
 except DeploymentError as error:
     print(json.dumps(str(error)))
 """
-    engine = json.dumps({**ENGINE, **CASES["blocks"]})
+    engine = json.dumps({**ENGINE, "max_num_batched_tokens": 64})
     other = json.dumps({**CONFIG, "linear_num_value_heads": 16})
-    assert "those of qwen3-next-80b-a3b (16, 32, 128, 128)" in python(_PROGRAM + code, other, engine, home=home)
+    for model, what in (
+        ("qwen3-next-80b-a3b", "those of qwen3-next-80b-a3b (16, 32, 128, 128)"),
+        ("kimi-linear-48b-a3b", "with Kimi Delta Attention, as kimi-linear-48b-a3b has it, are not enumerated"),
+    ):
+        assert what in python(_PROGRAM + code, other, engine, model, home=home)
