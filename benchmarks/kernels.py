@@ -178,15 +178,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def committed(options: argparse.Namespace, target: str) -> tuple[list[tuning.TuningRecord], tuning.TuningTable]:
     """Return the records with gdn-aot's choices, the one that a build asks first first, and the choices."""
     distribution, version = get_provider(process.PROVIDER).distribution, installed.require(process.PROVIDER)
-    transfer = Transfer(ROOT / "artifacts" / "tuning", get_target(target), distribution, version)
-    records = transfer.own()
-    shipped = {place: choice for record in reversed(records) for place, choice in tuning.table(record).items()}
     if options.record:
         given = tuning.load(options.record, target=target, distribution=distribution, version=version)
-        records, shipped = [given] if given else [], tuning.table(given)
+        records = [given] if given else []
+    else:
+        records = Transfer(ROOT / "artifacts" / "tuning", get_target(target), distribution, version).own()
     if not records:
         sys.exit(f"there is no record of {target}")
-    return records, shipped
+    return records, {place: choice for record in reversed(records) for place, choice in tuning.table(record).items()}
 
 
 def main() -> None:

@@ -108,9 +108,8 @@ class Chooser:
     """Walks the candidates of every key. `wanted` says what to compile next, `take` brings the outcome.
 
     ``table`` has the choices measured for the target, by digest of the kernel or by its name; ``suggest`` is asked for
-    what comes after them. A
-    candidate that is not sound is chosen only if ``final``; else a key that has no other is uncovered, because more
-    candidates can be traced for it.
+    what comes after them. A candidate that is not sound is chosen only if ``final``; else a key that has no other is
+    uncovered, because more candidates can be traced for it.
 
     Raises:
         UsageError: The tuning record names a configuration that is no candidate.

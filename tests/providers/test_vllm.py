@@ -8,7 +8,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SUPPORT, WITH_SUPPORT, expect_error, gdn_aot, python
+from helpers import ROOT, WITH_SUPPORT, expect_error, gdn_aot, python
+from served import served
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -273,13 +274,7 @@ def test_the_number_of_cache_lines_is_relaxed_where_it_is_a_constant(qwen: Artif
 
 
 _SERVE = """
-import sys
-sys.path.insert(0, sys.argv[2])
-import launching, gdn_aot
-gdn_aot.install(sys.argv[1], strict=True)
-launching.start()
-counter = launching.Counter()
-import torch, logging
+import torch
 logging.disable(logging.INFO)
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.providers.vllm import workloads as provider
@@ -293,17 +288,13 @@ deployment = vllm_cache.deployments(shape)[0]
 @pytest.mark.parametrize("lines", [2, 36310])
 def test_a_process_is_served_whatever_the_number_of_cache_lines(qwen: Artifact, tmp_path: Path, lines: int) -> None:
     code = """
-import json
 for groups in ((vllm_steps.Group(1, 0, 40),), (vllm_steps.Group(1, 50, 1),)):
     step = vllm_steps.Step(groups=groups, deployment=deployment)
     tensors = vllm_layer.inputs(shape, step, EMPTY)
-    tensors["cache"] = torch.empty(int(sys.argv[3]), tensors["cache"].shape[1], dtype=torch.int8)
+    tensors["cache"] = torch.empty(int(sys.argv[2]), tensors["cache"].shape[1], dtype=torch.int8)
     vllm_layer.apply(shape, step, tensors)
-report = gdn_aot.report().to_dict()
-print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"]}))
 """
-    extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
-    got = python(_SERVE + code, qwen.path, SUPPORT, lines, home=tmp_path / "home", extra=extra)
+    got = served(_SERVE + code, qwen.path, lines, folder=tmp_path)
     assert got == {"compiled": [], "benchmarked": 0, "misses": []}
 
 
@@ -313,7 +304,7 @@ print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmark
 def test_the_warm_up_of_vllm_itself_finds_everything(qwen: Artifact, tmp_path: Path) -> None:
     """It runs the prefill kernels on 64 tokens, to have them tuned: nothing is compiled and nothing benchmarked."""
     code = """
-import inspect, json
+import inspect
 layer = vllm_layer.make_layer(shape)
 layer.get_state_dtype = lambda: vllm_cache.state_dtypes(shape, deployment)
 layer.A_log, layer.dt_bias = torch.zeros(shape.v_heads), torch.zeros(shape.v_heads, dtype=torch.bfloat16)
@@ -325,13 +316,9 @@ if two:  # from 0.24 on; before, that the attribute is there says that it was do
     layer._prefill_kernels_warmed_up = False
 with torch.no_grad():
     layer._warmup_prefill_kernels(mixed, *((0,) if two else ()))
-report = gdn_aot.report().to_dict()
-print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"],
-    "launched": sorted({name for name, _ in driver.launched})}))
+more["launched"] = sorted({name for name, _ in driver.launched})
 """
-    extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
-    served = _SERVE.replace("launching.start()", "driver = launching.start()")
-    got = python(served + code, qwen.path, SUPPORT, home=tmp_path / "home", extra=extra)
+    got = served(_SERVE + code, qwen.path, folder=tmp_path)
     assert set(got.pop("launched")) >= CHUNKED
     assert got == {"compiled": [], "benchmarked": 0, "misses": []}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers import ROOT, gdn_aot, python
+from whole_deployments import CONFIG
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.providers import PROVIDERS
@@ -24,12 +25,6 @@ pytestmark = pytest.mark.skipif(
     reason=f"vLLM {' or '.join(RELEASES)} is not installed here; make vllm runs this where it is",
 )
 
-CONFIG = {
-    "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "dtype": "bfloat16", "vocab_size": 32768,
-    "num_hidden_layers": 4, "num_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 5632,
-    "mlp_only_layers": [0, 1, 2],
-}  # fmt: skip
-"""The model of the engine of ``benchmarks/vllm_gdn.py``."""
 TOML = """
 card = "NVIDIA H200"
 config = "config.json"

@@ -4,8 +4,6 @@ Needs the reference version of vLLM, as tests/providers/test_vllm_deployment.py 
 of calls are compared with what is in vLLM's sources, and with those of random requests.
 """
 
-import importlib.metadata
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -13,20 +11,12 @@ from typing import Any
 
 import pytest
 from helpers import python
+from whole_deployments import CONFIG as SMALL
+from whole_deployments import NEEDS_VLLM
 
-from gdn_aot.catalogue.providers import PROVIDERS
+pytestmark = NEEDS_VLLM
 
-_REFERENCE = next(known.version for known in PROVIDERS["vllm"].versions if known.status == "reference")
-_THERE = importlib.util.find_spec("vllm") is not None and importlib.metadata.version("vllm") == _REFERENCE
-pytestmark = pytest.mark.skipif(
-    not _THERE, reason=f"vLLM {_REFERENCE} is not installed here; make vllm runs this where it is"
-)
-
-CONFIG = {
-    "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "dtype": "bfloat16", "vocab_size": 4096,
-    "num_hidden_layers": 4, "num_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 5632,
-    "mlp_only_layers": [1, 2],
-}  # fmt: skip
+CONFIG = {**SMALL, "vocab_size": 4096, "mlp_only_layers": [1, 2]}
 ENGINE = {"enforce_eager": True, "gdn_prefill_backend": "triton", "max_model_len": 4096, "max_num_seqs": 32}
 MTP = {"method": "mtp", "num_speculative_tokens": 2}
 CASES: dict[str, dict[str, Any]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers import SUPPORT, WITH_SUPPORT, gdn_aot, python
+from served import served
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.models import find_model
@@ -270,13 +271,7 @@ print(json.dumps({name: counts for name, counts in found.items() if counts}))
 @pytest.mark.parametrize("lines", [2, 36310])
 def test_a_process_is_served_whatever_the_number_of_cache_lines(built: Artifact, tmp_path: Path, lines: int) -> None:
     code = """
-import sys
-sys.path.insert(0, sys.argv[2])
-import launching, gdn_aot
-gdn_aot.install(sys.argv[1], strict=True)
-launching.start()
-counter = launching.Counter()
-import json, torch, logging
+import torch
 logging.disable(logging.INFO)
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.providers.vllm import workloads as provider
@@ -287,13 +282,10 @@ for deployment in vllm_cache.deployments(shape):
     for groups in ((vllm_steps.Group(1, 0, 40),), (vllm_steps.Group(1, 50, 1),)):
         step = vllm_steps.Step(groups=groups, deployment=deployment)
         tensors = vllm_kda.inputs(shape, step, EMPTY)
-        tensors["cache"] = torch.empty(int(sys.argv[3]), tensors["cache"].shape[1], dtype=torch.int8)
+        tensors["cache"] = torch.empty(int(sys.argv[2]), tensors["cache"].shape[1], dtype=torch.int8)
         vllm_kda.apply(shape, step, tensors)
-report = gdn_aot.report().to_dict()
-print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"]}))
 """
-    extra = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
-    got = python(code, built.path, SUPPORT, lines, home=tmp_path / "home", extra=extra)
+    got = served(code, built.path, lines, folder=tmp_path)
     assert got == {"compiled": [], "benchmarked": 0, "misses": []}
 
 

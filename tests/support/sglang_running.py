@@ -4,36 +4,26 @@ from pathlib import Path
 from typing import Any
 
 from helpers import ROOT, SUPPORT, python
+from served import served
 
 _SERVE = """
-import json, logging, sys
-sys.path.insert(0, sys.argv[2])
-import launching, gdn_aot
-gdn_aot.install(sys.argv[1], strict=True)
-launching.start()
-counter = launching.Counter()
 logging.disable(logging.WARNING)
 from gdn_aot.catalogue.models import find_model
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.sglang import workloads as provider, layer as sglang_layer
 from gdn_aot.providers.sglang.steps import Deployment, Group, Step
-shape = find_model(sys.argv[4]).shape(8)
-named = {"radix": True, "slots": int(sys.argv[3]), "scratch": 33, "merged": sys.argv[5] == "merged"}
+shape = find_model(sys.argv[3]).shape(8)
+named = {"radix": True, "slots": int(sys.argv[2]), "scratch": 33, "merged": sys.argv[4] == "merged"}
 for drafts, kind, query in ((0, "extend", 70), (0, "decode", 1), (3, "verify", 4)):
     deployment = Deployment(state="bfloat16", drafts=drafts)
     step = Step(kind=kind, groups=(Group(2, 64, query, tracked=True),), deployment=deployment, **named)
     sglang_layer.apply(shape, step, sglang_layer.inputs(shape, step, EMPTY))
-report = gdn_aot.report().to_dict()
-print(json.dumps({"compiled": counter.compiled, "benchmarked": counter.benchmarked, "misses": report["misses"]}))
 """
 
 
 def serve(artifact: Path, folder: Path, slots: int, model: str, *, merged: bool = False) -> dict[str, Any]:
     """Make steps of a model at TP 8 on a pool of so many slots; returns what Triton compiled, timed and missed."""
-    extra = {"TRITON_CACHE_DIR": str(folder / "triton")}
-    words = (artifact, SUPPORT, slots, model, "merged" if merged else "apart")
-    found: dict[str, Any] = python(_SERVE, *words, home=folder / "home", extra=extra)
-    return found
+    return served(_SERVE, artifact, slots, model, "merged" if merged else "apart", folder=folder)
 
 
 def interpret(family: str, folder: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ CONFIG: dict[str, Any] = {
     "num_hidden_layers": 4, "num_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 5632,
     "mlp_only_layers": [0, 1, 2],
 }  # fmt: skip
+"""The model of the engine of ``benchmarks/vllm_gdn.py``."""
 _WHOLE = ("linear_attn.in_proj_ba", "linear_attn.conv1d", "mlp.gate", "mlp.shared_expert_gate")
 BLOCKS = {
     "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128],

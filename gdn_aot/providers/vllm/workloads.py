@@ -36,7 +36,7 @@ from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.inspection import place
 from gdn_aot.providers.vllm.relaxations import RELAXATIONS
 from gdn_aot.providers.vllm.steps import Group, Step
-from gdn_aot.providers.vllm.whole import RELEASES
+from gdn_aot.providers.vllm.whole import HINT, RELEASES
 from gdn_aot.providers.workload import Call, Workload, there
 from gdn_aot.reference import formulas as reference
 
@@ -268,7 +268,7 @@ def deployed(deployment: Deployment) -> Iterator[Deployed]:
     installed = importlib.metadata.version("vllm").partition("+")[0]
     if installed not in RELEASES:
         what = f"kernels of a deployment are enumerated for vLLM {', '.join(RELEASES)}, not for {installed}"
-        raise DeploymentError(what, hint="record a running engine with gdn-aot capture, and build with --capture")
+        raise DeploymentError(what, hint=HINT)
     from gdn_aot.providers.vllm.whole import engine
     from gdn_aot.providers.vllm.whole.calls import Calls
 

@@ -2,6 +2,8 @@
 
 from gdn_aot.errors import DeploymentError
 
+HINT = "record a running engine with gdn-aot capture, and build with --capture"
+"""What to do about a deployment that is refused."""
 RELEASES = ("0.24.0", "0.27.1", "0.33.0")
 """Releases of vLLM whose engine was read and run for this; parts of it are others in each."""
 WHOLE = ("0.24.0",)
@@ -12,5 +14,4 @@ CACHED = ("0.33.0",)
 
 def refused(what: str) -> DeploymentError:
     """Return the refusal of a deployment that has something whose kernels are not known."""
-    hint = "record a running engine with gdn-aot capture, and build with --capture"
-    return DeploymentError(f"kernels of deployments with {what} are not enumerated", hint=hint)
+    return DeploymentError(f"kernels of deployments with {what} are not enumerated", hint=HINT)

@@ -70,11 +70,10 @@ class Calls:
         first = not engine.config.use_v2_model_runner  # whose metadata `Layers` knows
         own = bool(self._drafts or (first and cache.enable_prefix_caching) or cache.user_specified_block_size)
         shape = layers.shape_of(engine)
-        if not own and not layers.is_known(engine, shape):
-            own = True
-            if not first or engine.config.lora_config is not None:
-                raise refused("states or pages of its own with LoRA or the V2 model runner")
-        self._own = layers.Layers(engine, shape) if own else None
+        usual = not own and layers.is_known(engine, shape)
+        if not own and not usual and (not first or engine.config.lora_config is not None):
+            raise refused("states or pages of its own with LoRA or the V2 model runner")
+        self._own = None if usual else layers.Layers(engine, shape)
         if engine.drafter is not None:
             found, config = _distinct(engine.drafter), drafts.draft_model_config
             self._layers |= {f"drafter's {name}": (layer, config) for name, layer in found}
