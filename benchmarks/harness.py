@@ -67,6 +67,7 @@ def described(artifact: Artifact) -> dict[str, Any]:
     return {
         "identifier": manifest.identifier,
         "sha256": artifact.sha256,
+        "commit": manifest.build.commit,
         "dirty": manifest.build.dirty,
         "bytes": artifact.size,
         "manifest_bytes": len(artifact.manifest_json),

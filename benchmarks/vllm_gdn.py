@@ -1,7 +1,7 @@
 """A real vLLM 0.24.0 engine with a GDN model: start, first requests, memory and prefill, with and without gdn-aot.
 
     python benchmarks/vllm_gdn.py --engine FOLDER [--artifact FILE] [--captured FILE] [--deployment FILE]
-        [--cases a,b,...] [--dry]
+        [--kinds FOLDER] [--cases a,b,...] [--dry]
 
 ``FOLDER`` holds what runs the engine on a machine without a network: ``parts/`` (vLLM 0.24.0 and what it needs besides
 torch and Triton, as a split ``.tar.xz`` of one folder ``vb``) and ``model/`` (the configuration of a four-layer
@@ -18,7 +18,9 @@ Qwen3-Next; weights are random). Cases, each in a process of its own, in this or
 a whole deployment, whose artifact ``--deployment`` is built without a card from ``engine.toml`` of docs/how-to/vllm.md:
 
 (f) with it, empty caches, and ``GDN_AOT_FIRST_REQUEST=1``; (f-later) without that variable; (f-graphs) with CUDA
-    graphs;
+    graphs; (f-drafts), (f-ngram), (f-prefix), (f-adapters), (f-fp8), (f-fp8-blocks), (f-v2) with deployments of other
+    kinds, each built from the file of its name in ``benchmarks/vllm_gdn/kinds``. ``--kinds`` is the folder with these
+    artifacts, as ``drafts.tar.zst`` and so on; the engine is started as the artifact's manifest has it;
 (warm), (warm-graphs) vLLM alone with all caches that ``capture-graphs`` left, which records with CUDA graphs;
 (e-graphs) with ``--deployment`` and with ``--captured`` of ``capture-graphs``, CUDA graphs, empty caches;
 (e-graphs-kept) the same with the compile cache of vLLM that ``capture-graphs`` left;
@@ -50,8 +52,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomllib
-from harness import RESULTS, ROOT, command, goals_text, load, machine, run, save
+from harness import RESULTS, ROOT, command, described, goals_text, load, machine, run, save
 from vllm_gdn import plan, report
+
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.errors import GdnAotError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +77,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
     parser.add_argument("--artifact", type=Path, help="the artifact of vllm 0.24.0 for this card")
     parser.add_argument("--captured", type=Path, help="one built from capture.json of this deployment")
     parser.add_argument("--deployment", type=Path, help="one built from a description of this deployment")
+    parser.add_argument("--kinds", type=Path, help="the folder with artifacts of deployments of other kinds")
     parser.add_argument("--cases", default=",".join(plan.DEFAULT), help="of " + ",".join(plan.CASES))
     parser.add_argument("--out", type=Path, default=RESULTS / "vllm_gdn.json")
     parser.add_argument("--work", type=Path, default=Path("/tmp/gdn-aot-vllm"), help="caches and records")  # noqa: S108
@@ -84,14 +90,15 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
     if unknown := sorted(set(names) - set(plan.CASES)):
         parser.error(f"unknown cases: {', '.join(unknown)}")
     cases = [case for case in plan.CASES.values() if case.name in names]
+    served = {name: getattr(options, name) for name in ("artifact", "captured", "deployment")}
+    served |= {kind: options.kinds and options.kinds / f"{kind}.tar.zst" for kind in plan.KINDS}
     for case in cases:
         for needed in filter(None, (*case.artifacts, case.seeded)):
-            if not getattr(options, needed):
-                parser.error(f"case {case.name} needs --{needed}")
+            if not served[needed]:
+                parser.error(f"case {case.name} needs --{'kinds' if needed in plan.KINDS else needed}")
         makers = [one.name for one in plan.CASES.values() if one.caches == case.caches and one.name in _MAKERS]
         if case.keeps and not {case.name, *names} & {*makers} and not (options.work / case.caches).is_dir():
             parser.error(f"case {case.name} starts with the caches that {makers[0]} leaves: run {makers[0]} before it")
-    served = {name: getattr(options, name) for name in ("artifact", "captured", "deployment")}
     places = plan.Places(
         engine=options.engine.resolve(),
         unpacked=options.unpacked.resolve(),
@@ -115,9 +122,6 @@ def problems(places: plan.Places, cases: list[plan.Case]) -> list[str]:
 
 def artifact_problem(path: Path) -> str:
     """Return why an artifact does not fit, or nothing."""
-    from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.errors import GdnAotError
-
     try:
         manifest = open_artifact(path).manifest
     except (GdnAotError, OSError) as error:
@@ -182,6 +186,7 @@ def measure(case: plan.Case, places: plan.Places, limit: float) -> dict[str, Any
     found: dict[str, Any] = {"case": case.name, "error": "it left no record", "requests": [], "prefill": {}}
     if record.exists():
         found = json.loads(record.read_text())
+    found["artifacts"] = [described(open_artifact(path)) for name in case.artifacts if (path := places.artifacts[name])]
     if answered := _ANSWERED.search(log.read_text(errors="replace")):
         found["answered_first"] = [float(taken.removesuffix(" s")) for taken in answered[1].split(", ")]
     if not done["ok"]:

@@ -70,7 +70,7 @@ class Run:
             self.record["free_after"] = self._free()
             for tokens in self.spec["prefill"]:
                 self.record["prefill"][str(tokens)] = self._prefill(tokens)
-            if self.spec["record"]:
+            if self.spec["traffic"]:
                 self._traffic()
         except Exception as error:  # noqa: BLE001 - running out of memory is a result
             self.record["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
@@ -99,7 +99,8 @@ class Run:
         self._layer_class = layer.QwenGatedDeltaNetAttention
         self._time_warm_up()
         mark = self._watch.mark()
-        self._llm = LLM(model=self.spec["model"], enforce_eager=not self.spec["graphs"], **ENGINE)
+        self._llm = LLM(model=self.spec["model"], **{**ENGINE, **self.spec["engine"]})
+        self._adapters = adapters(self.spec) if self.spec["engine"].get("enable_lora") else []
         torch.cuda.synchronize()
         self.record["init"] = self._watch.since(mark)
         self.record["ready"] = time.time() - STARTED
@@ -166,7 +167,8 @@ class Run:
         name = f"r{self._count}"
         prompt = {"prompt_token_ids": [self._random.randrange(10, 32000) for _ in range(tokens)]}
         wanted = SamplingParams(temperature=0.0, max_tokens=output, ignore_eos=True, detokenize=False)
-        self._engine.add_request(name, prompt, wanted)
+        adapter = self._random.choice([None, *self._adapters]) if self._adapters else None
+        self._engine.add_request(name, prompt, wanted, lora_request=adapter)
         return name
 
     def _drive(self, start: float) -> tuple[list[float], dict[str, list[int]]]:
@@ -240,6 +242,33 @@ class Run:
             import gdn_aot
 
             self.record["loader"] = gdn_aot.report().to_dict()
+
+
+def adapters(spec: dict[str, Any], count: int = 2, rank: int = 8) -> list[Any]:
+    """Write adapters with random weights for the attention of the model's layers; return vLLM's requests for them."""
+    import torch
+    from safetensors.torch import save_file
+    from vllm.lora.request import LoRARequest
+
+    config = json.loads((Path(spec["model"]) / "config.json").read_text())
+    hidden, width = config["hidden_size"], config["head_dim"] * config["num_attention_heads"]
+    sizes = {"q_proj": (hidden, 2 * width), "o_proj": (width, hidden)}  # the gate of the output is a half of q_proj
+    layers = [number for number, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
+    found = []
+    for number in range(1, count + 1):
+        folder = Path(spec["out"]).with_suffix(f".adapter{number}")
+        folder.mkdir(exist_ok=True)
+        weights = {}
+        for layer in layers:
+            for name, (taken, given) in sizes.items():
+                path = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+                weights[f"{path}.lora_A.weight"] = torch.randn(rank, taken, dtype=torch.bfloat16) * 0.02
+                weights[f"{path}.lora_B.weight"] = torch.randn(given, rank, dtype=torch.bfloat16) * 0.02
+        save_file(weights, folder / "adapter_model.safetensors")
+        about = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "bias": "none"}
+        (folder / "adapter_config.json").write_text(json.dumps({**about, "target_modules": [*sizes]}))
+        found.append(LoRARequest(folder.name, number, str(folder)))
+    return found
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
@@ -9,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness import ROOT
 
+from gdn_aot.artifact.verify import open_artifact
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from gdn_aot.deployment import Built
 
 SETUP = 75
 """Seconds to unpack the engine, once per machine."""
@@ -44,7 +49,9 @@ class Case:
     leave_mib: int = 0
     """MiB left free on the card after the engine is ready; 0 for all."""
     record: bool = False
-    """It runs under ``gdn-aot capture``, with traffic of many lengths and batches."""
+    """It runs under ``gdn-aot capture``."""
+    traffic: bool = False
+    """Traffic of many lengths and batches follows the requests."""
     lengths: tuple[int, ...] = (20, 46, 1000, 8000)
     repeat: int = 3
     prefill: tuple[int, ...] = (2048, 8192)
@@ -58,6 +65,16 @@ _REQUESTS: dict[str, Any] = {"lengths": (50, 20, 46, 1000, 8000), "repeat": 6, "
 _FIRST = {"GDN_AOT_FIRST_REQUEST": "1", "GDN_AOT_START_REPORT": "1"}
 _GRAPHS: dict[str, Any] = {"graphs": True, **_REQUESTS}
 _BOTH = ("deployment", "captured")
+KINDS = {
+    "drafts": "drafts by the model's own layers (MTP) and prefix caching",
+    "ngram": "drafts by the prompt",
+    "prefix": "prefix caching",
+    "adapters": "LoRA",
+    "fp8": "weights quantized to FP8 at load",
+    "fp8-blocks": "an FP8 checkpoint with blocks of scales",
+    "v2": "the second model runner",
+}
+"""Deployments of other kinds, which ``kinds/`` describes: (f) with each, the engine started as its artifact has it."""
 _CASES = (
     Case(name="a", says="before the warm-up: none, empty caches, 300 MiB left", seconds=70, **_TIGHT),
     Case(name="b", says="warm-up with 64 tokens, empty caches", seconds=165),
@@ -77,7 +94,7 @@ _CASES = (
     ),
     Case(
         name="capture", says="recorded in eager mode; its caches had what can be seeded of the deployment's",
-        seconds=60, record=True, caches="recorded", keeps=CACHES, seeded="deployment",
+        seconds=60, record=True, traffic=True, caches="recorded", keeps=CACHES, seeded="deployment",
         lengths=(50, 20, 46, 1000, 8000),
     ),
     Case(
@@ -86,7 +103,7 @@ _CASES = (
     ),
     Case(
         name="capture-graphs", says="recorded with CUDA graphs; its caches had what can be seeded of the deployment's",
-        seconds=130, record=True, caches="kept", keeps=CACHES, seeded="deployment",
+        seconds=130, record=True, traffic=True, caches="kept", keeps=CACHES, seeded="deployment",
         **{**_GRAPHS, "repeat": 1},
     ),
     Case(
@@ -116,6 +133,13 @@ _CASES = (
         name="f-later", says="(f) without the first request answered", seconds=40, artifacts=("deployment",),
         caches="f", **_REQUESTS,
     ),
+    *(
+        Case(
+            name=f"f-{kind}", says=f"(f) of a deployment with {says}", seconds=30, traffic=True, artifacts=(kind,),
+            caches="f", env=_FIRST, lengths=(50, 20, 1000, 8000), repeat=3, prefill=(),
+        )
+        for kind, says in KINDS.items()
+    ),
 )  # fmt: skip
 CASES = {case.name: case for case in _CASES}
 
@@ -134,9 +158,28 @@ class Places:
     """Those that cases may be served from, by their names in `Case.artifacts`."""
 
 
+def described(case: Case, places: Places) -> Built | None:
+    """Return the deployment that the artifact of a case of another kind was built for."""
+    path = places.artifacts.get(case.artifacts[0]) if case.artifacts and case.artifacts[0] in KINDS else None
+    return open_artifact(path).manifest.deployment if path else None
+
+
 def specification(case: Case, places: Places) -> dict[str, Any]:
-    """Return what `vllm_gdn.engine` is told."""
-    return {**asdict(case), "model": str(places.engine / "model"), "out": str(places.work / f"{case.name}.json")}
+    """Return what `vllm_gdn.engine` is told, beside what the case is: options of the engine, and folders."""
+    options: dict[str, Any] = {"enforce_eager": not case.graphs}
+    model = places.engine / "model"
+    if found := described(case, places):
+        options = {name: _option(value) for name, value in found.engine}
+        model = places.work / f"{case.name}.model"
+        model.mkdir(exist_ok=True)
+        (model / "config.json").write_text(found.config)
+    places_of = {"model": str(model), "out": str(places.work / f"{case.name}.json")}
+    return {**asdict(case), "engine": options, **places_of}
+
+
+def _option(value: Any) -> Any:
+    """Return an option as vLLM takes it: tables are JSON in a manifest."""
+    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
 def environment(case: Case, places: Places) -> dict[str, str]:
@@ -153,6 +196,7 @@ def environment(case: Case, places: Places) -> dict[str, str]:
         **{name: str(places.work / case.caches / cache) for name, cache in zip(variables, CACHES, strict=True)},
         **ours,
         **case.env,
+        **dict(found.environment if (found := described(case, places)) else ()),
     }
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import goal
 
+from vllm_gdn.plan import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,6 +28,7 @@ def _summary(record: dict[str, Any]) -> dict[str, Any]:
         taken.setdefault(row["tokens"], []).append(1e3 * row["first_token"])
     return {
         "error": record["error"],
+        "artifacts": [f"{one['identifier']} {one['sha256'][:16]}" for one in record.get("artifacts", ())],
         "ready_seconds": record.get("ready"),
         "answered_first_seconds": record.get("answered_first"),
         "warm_up_seconds": record.get("warm_up"),
@@ -113,6 +116,7 @@ GOALS: tuple[tuple[str, str, Callable[..., bool]], ...] = (
     *_deployed("e-graphs", "warm-graphs", 1.3, 5),
     *_deployed("e-graphs-kept", "warm-graphs", 1.3, 5),
     *_deployed("e-graphs-packed", "warm-graphs", 1.3, 5),
+    *((f"no kernel is compiled in (f-{kind})", f"f-{kind}", _compiles_nothing) for kind in KINDS),
 )
 """What was to be reached, of which cases, and how it is told from their summaries."""
 
@@ -143,9 +147,11 @@ def _same_tokens(records: Records) -> bool | None:
 
     Prompts are drawn in order, so that only cases with the same lengths before a request have the same one. With CUDA
     graphs Inductor's kernels compute some of what others do in eager mode, so that these are compared by themselves.
+    Deployments of other kinds are compared with nothing.
     """
     answers: dict[tuple[tuple[int, int], ...], list[list[int]]] = {}
-    for record in records.values():
+    kinds = {f"f-{kind}" for kind in KINDS}
+    for record in (record for name, record in records.items() if name not in kinds):
         history: tuple[tuple[int, int], ...] = ((record.get("graphs", False), 0),)
         for row in record["requests"]:
             history += ((row["tokens"], row["number"]),)
@@ -160,7 +166,9 @@ def table(records: Records, says: dict[str, str]) -> str:
     for name, row in summarize(records).items():
         lines.append(f"({name}) {says.get(name, '')}" + (f": {row['error']}" if row["error"] else ""))
         lines += [
-            f"    {key}: {_shown(value)}" for key, value in row.items() if key != "error" and value not in (None, {})
+            f"    {key}: {_shown(value)}"
+            for key, value in row.items()
+            if key != "error" and value not in (None, {}, [])
         ]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""Load the served model's kernels before an engine measures how much memory is left for its caches.
+"""Load the served model's kernels before an engine measures how much memory is left for its caches, or after it did.
 
 An engine counts what is in use on the device when it measures, whoever took it. Modules that are loaded before are
-therefore counted; those that a later launch loads are not, and on a full card there is no room for them.
+therefore counted; those that are loaded later are not, and on a full card there is no room for them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gdn_aot.plugins.engine import Ends
+    from gdn_aot.serving.preload import Loaded
 
 _MARK = "_gdn_aot_preloads"
 DTYPES = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}
@@ -31,7 +32,7 @@ def watch(module: str, holder: str, method: str, load: Callable[[Any], None], en
     Args:
         module: The module of the engine, which was imported.
         holder: The class in it.
-        method: The method, which runs before memory is measured, or is what measures it.
+        method: The method.
         load: Called with what the method is called on.
         ends: What is not held back of what goes wrong.
     """
@@ -59,31 +60,53 @@ def _loading_first(original: Any, load: Callable[[Any], None]) -> Any:
     return loading_first
 
 
-def load(shape_of: Callable[[], Mapping[str, object] | None], measured: str, ends: Ends = ENDS) -> None:
+def load(
+    shape_of: Callable[[], Mapping[str, object] | None], when: str, ends: Ends = ENDS, *, others: bool = True
+) -> None:
     """Load the kernels that artifacts have for the served model onto its device, and say so. Raises only ``ends``.
 
     Args:
         shape_of: Gives the shape of the model's GDN layers, as rows of an artifact's models have it, or None.
-        measured: What is measured next, as the line says it.
+        when: When that is, as the line says it.
         ends: What is not held back of what goes wrong.
+        others: Also load what captures and deployments asked for beside the model's layers; if not, `load_others` does.
     """
-    hold(lambda: _load(shape_of(), measured), "preload", _LATER, ends=ends)
+    hold(lambda: _load(shape_of(), when, others=others), "preload", _LATER, ends=ends)
 
 
-def _load(shape: Mapping[str, object] | None, measured: str) -> None:
+def load_others(when: str, ends: Ends = ENDS) -> None:
+    """Load what captures and deployments asked for, and say so if that is anything. Raises only ``ends``."""
+
+    def rest() -> None:
+        from gdn_aot.serving.preload import load_shape
+
+        loaded = load_shape(None)
+        if loaded.modules:
+            log.notice(_told(loaded, when))
+
+    hold(rest, "preload", _LATER, ends=ends)
+
+
+def _load(shape: Mapping[str, object] | None, when: str, *, others: bool) -> None:
     from gdn_aot.catalogue.models import GDN
     from gdn_aot.serving import loader
     from gdn_aot.serving.advice import cover_shape
     from gdn_aot.serving.preload import load_shape
 
-    loaded = load_shape(shape)
+    loaded = load_shape(shape, others=others)
     if not loaded.artifacts:
         return  # the loader said why
-    told = f"loaded {loaded.modules} modules of {loaded.kernels} kernels from {shown(', '.join(loaded.artifacts))}, "
-    told += f"{loaded.bytes / (1 << 20):.1f} MiB, before {measured}"
+    if loaded.captured and not others and not loaded.modules:
+        return
+    told = _told(loaded, when)
     if loaded.models or loaded.captured or not shape:
         log.notice(told)
     else:
         served = ", ".join(f"{name} {value}" for name, value in shape.items() if value not in (None, GDN))
         covered = cover_shape(loader.state().found[0].header, shape)
         log.warn(f"no artifact has the served model's shape ({served}); {told}. {covered}")
+
+
+def _told(loaded: Loaded, when: str) -> str:
+    told = f"loaded {loaded.modules} modules of {loaded.kernels} kernels from {shown(', '.join(loaded.artifacts))}, "
+    return f"{told}{loaded.bytes / (1 << 20):.1f} MiB, {when}"

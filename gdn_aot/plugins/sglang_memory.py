@@ -29,7 +29,7 @@ def watch(module: str) -> None:
 def load(runner: Any) -> None:
     """Load the kernels that artifacts have for a runner's model onto its device; nothing for one that drafts."""
     if not getattr(runner, "is_draft_worker", False):
-        memory.load(lambda: shape_of_runner(runner), "the memory pools are measured", ONLY_INTERRUPT)
+        memory.load(lambda: shape_of_runner(runner), "before the memory pools are measured", ONLY_INTERRUPT)
 
 
 def shape_of_runner(runner: Any) -> dict[str, object] | None:

@@ -15,6 +15,8 @@ from builds import Built
 from harness import goals_text
 from vllm_gdn import plan, report
 
+from gdn_aot import deployment
+
 
 def requests(lengths: tuple[int, ...], first: float, later: float, **more: Any) -> list[dict[str, Any]]:
     return [
@@ -42,6 +44,7 @@ def record(name: str, **more: Any) -> dict[str, Any]:
 
 
 SERVED_GRAPHS = ("e-graphs", "e-graphs-kept", "e-graphs-packed")
+KINDS = [f"f-{kind}" for kind in plan.KINDS]
 
 
 def good() -> dict[str, dict[str, Any]]:
@@ -52,7 +55,7 @@ def good() -> dict[str, dict[str, Any]]:
         "d": record("d"),
         "d-tight": record("d-tight", prefill={}),
         "e": record("e"),
-        **{name: record(name, process=NOTHING) for name in ("f", *SERVED_GRAPHS)},
+        **{name: record(name, process=NOTHING) for name in ("f", *SERVED_GRAPHS, *KINDS)},
         **{name: record(name, ready=52.5) for name in ("warm", "warm-graphs")},
     }
 
@@ -61,7 +64,7 @@ NOTHING = {"compiled_gdn": 0, "benchmarks_gdn": 0, "compiled_other": 0}
 
 
 def test_goals_that_are_met() -> None:
-    assert [goal["met"] for goal in report.goals(good())] == [True] * 26
+    assert [goal["met"] for goal in report.goals(good())] == [True] * 33
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,9 @@ def test_goals_that_are_met() -> None:
         ("e-graphs", {"requests": requests((50,), 0.11, 0.02)}, [15]),
         ("e-graphs-kept", {"process": {**NOTHING, "compiled_other": 1}, "kv_blocks": 0}, [18, 20]),
         ("e-graphs-packed", {"ready": 69.0}, [21]),
-        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [25]),
+        ("f-drafts", {"process": {**NOTHING, "compiled_other": 1}}, [25]),
+        ("f-v2", {"error": "RuntimeError: no", "process": {}}, [31]),
+        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [32]),
     ],
 )
 def test_goals_that_are_missed(name: str, change: dict[str, Any], missed: list[int]) -> None:
@@ -159,7 +164,7 @@ def test_a_dry_run_says_what_would_run(engine: Path) -> None:
 
 def test_every_split_fits_a_command_of_ten_minutes() -> None:
     deployed = ("f", "capture-graphs", "warm", "warm-graphs", "e-graphs-kept", "e-graphs")
-    for names in (("a", "b", "c"), ("capture",), plan.DEFAULT, deployed):
+    for names in (("a", "b", "c"), ("capture",), plan.DEFAULT, deployed, KINDS):
         assert plan.seconds([plan.CASES[name] for name in names]) < 600
 
 
@@ -174,11 +179,30 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     assert "case warm starts with the caches that capture-graphs leaves: run capture-graphs before it" in alone
     assert "case d needs --artifact" in dry("--engine", tmp_path, "--cases", "d", code=2).stderr
     assert "case capture needs --deployment" in dry("--engine", tmp_path, "--cases", "capture", code=2).stderr
+    assert "case f-drafts needs --kinds" in dry("--engine", tmp_path, "--cases", "f-drafts", code=2).stderr
     assert "unknown cases: x" in dry("--engine", tmp_path, "--cases", "a,x", code=2).stderr
 
 
-def test_the_process_of_a_case_is_told_all_that_it_reads(engine: Path, tmp_path: Path) -> None:
+DEPLOYMENT = deployment.Built(
+    model="qwen3-next-80b-a3b", card="NVIDIA H200", config='{"vocab_size": 8}', resolved=(),
+    engine=(("enforce_eager", True), ("speculative_config", '{"method": "mtp"}')),
+    environment=(("VLLM_USE_DEEP_GEMM", "0"),),
+)  # fmt: skip
+
+
+def test_every_kind_of_deployment_is_described() -> None:
+    """By files that can be read, each with options of its own."""
+    files = {path.stem: deployment.read(str(path)) for path in (ROOT / "benchmarks/vllm_gdn/kinds").glob("*.toml")}
+    assert set(files) == set(plan.KINDS)
+    assert len({json.dumps([one.engine, one.environment, one.config], sort_keys=True) for one in files.values()}) == 7
+    assert all(deployment.read_config(Path(one.config))["model_type"] == "qwen3_next" for one in files.values())
+
+
+def test_the_process_of_a_case_is_told_all_that_it_reads(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = {"artifact": tmp_path / "x", "captured": None, "deployment": tmp_path / "y"}
+    monkeypatch.setattr(plan, "described", lambda case, _: DEPLOYMENT if case.name == "f-drafts" else None)
     places = plan.Places(engine=engine, unpacked=tmp_path, work=tmp_path, out=tmp_path / "o.json", artifacts=served)
     text = (ROOT / "benchmarks/vllm_gdn/engine.py").read_text()
     for case in plan.CASES.values():
@@ -188,6 +212,12 @@ def test_the_process_of_a_case_is_told_all_that_it_reads(engine: Path, tmp_path:
     variables = plan.environment(plan.CASES["d"], places)
     assert variables["GDN_AOT_ARTIFACT"] == str(tmp_path / "x")
     assert "GDN_AOT" not in variables
+    assert plan.specification(plan.CASES["f"], places)["engine"] == {"enforce_eager": True}
+    other = plan.CASES["f-drafts"]
+    assert plan.environment(other, places)["VLLM_USE_DEEP_GEMM"] == "0"
+    spec = plan.specification(other, places)
+    assert spec["engine"] == {"enforce_eager": True, "speculative_config": {"method": "mtp"}}
+    assert (Path(spec["model"]) / "config.json").read_text() == DEPLOYMENT.config
 
 
 def test_caches_are_emptied_but_for_what_a_case_keeps(tmp_path: Path) -> None:

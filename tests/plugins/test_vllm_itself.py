@@ -87,9 +87,10 @@ print(json.dumps([
     "hf_text_config" in inspect.getsource(ModelConfig),
     "tensor_parallel_size" in inspect.getsource(ParallelConfig),
     source.index("def determine_available_memory") < source.index("def initialize_from_config"),
+    hasattr(gpu_worker.Worker.compile_or_warm_up_model, "__wrapped__"),
 ]))
 """
-    assert vllm(code)[0] == [True] * 6
+    assert vllm(code)[0] == [True] * 7
 
 
 def test_what_triton_compiles_is_counted_if_that_is_asked_for(vllm: Any) -> None:

@@ -17,6 +17,9 @@ class Worker:
         '''vLLM's words.'''
         self.measured = len(self.driver.loaded) if hasattr(self, "driver") else -1
         return 1000 + extra
+
+    def compile_or_warm_up_model(self):
+        return len(self.driver.loaded)
 """
 START = """
 import logging, types
@@ -160,7 +163,7 @@ plugin.register(); become()
 import fla.ops.gated_delta_rule, fla.modules
 served = worker(config())
 available = served.determine_available_memory(extra=7)
-after = len(driver.loaded)
+after = served.compile_or_warm_up_model()
 prefill(); prefill(200, [0, 77, 200], state=True); decode()
 done(available=available, measured=served.measured, after=after, now=len(driver.loaded), lines=lines,
     doc=type(served).determine_available_memory.__doc__)
@@ -210,17 +213,27 @@ done(available=available, measured=served.measured, warnings=warnings())
 
 @pytest.mark.parametrize("captured", [True, False])
 def test_a_capture_may_serve_a_model_that_no_artifact_was_built_for(play: Any, captured: bool) -> None:
+    """What it has beside layers is loaded when there is a KV cache, as vLLM itself would load it."""
     got = play(f"""
 plugin.register(); become()
 from gdn_aot.serving import preload
-preload.load_shape = lambda _: preload.Loaded(
-    artifacts=("a", "b"), captured={captured}, models=0, kernels=2, modules=3, bytes=1 << 20)
-worker(config()).determine_available_memory()
-done(lines=lines)
+asked = []
+def load_shape(shape, *, others=True):
+    asked.append([bool(shape), others])
+    return preload.Loaded(
+        artifacts=("a", "b"), captured={captured}, models=0, kernels=2, modules=3, bytes=1 << 20)
+preload.load_shape = load_shape
+served = worker(config())
+served.determine_available_memory()
+served.compile_or_warm_up_model()
+done(lines=lines, asked=asked)
 """)
-    level, _, text = got["lines"][-1]
-    assert level == ("INFO" if captured else "WARNING")
-    assert "loaded 3 modules of 2 kernels from a, b, 1.0 MiB, before the KV cache is measured" in text
+    assert got["asked"] == [[True, False], [False, True]]
+    (level, _, text), (last, _, beside) = got["lines"][-2:]
+    assert (level, last) == ("INFO" if captured else "WARNING", "INFO")
+    told = "loaded 3 modules of 2 kernels from a, b, 1.0 MiB, "
+    assert f"{told}before the KV cache is measured" in text
+    assert beside.endswith(f"{told}beside the KV cache")
 
 
 def test_where_no_artifact_is_for_the_device_the_worker_warns_once(play: Any) -> None:
