@@ -53,7 +53,7 @@ def _mib(value: int | None) -> float | None:
 
 
 def _compiles_nothing(row: dict[str, Any]) -> bool:
-    return bool(row["gdn_compiled"] + row["other_compiled"] == 0)
+    return row["error"] is None and bool(row["gdn_compiled"] + row["other_compiled"] == 0)
 
 
 def _deployed(case: str, warm: str, start: float, first: float) -> tuple[tuple[str, str, Callable[..., bool]], ...]:

@@ -131,6 +131,13 @@ def test_every_kernel_of_drafts_is_launched_that_can_be(home: Path) -> None:
     assert {*traced("cached", home)["kernels"]} & there == {"batch_memcpy_kernel"}
 
 
+def test_the_sampler_is_called_as_when_memory_is_measured(home: Path) -> None:
+    """There top-k are of 64 bits, unlike those of requests: an H200 compiled one kernel for it."""
+    for case in ("mtp, cached", "ngram"):
+        keys = traced(case, home)["kernels"]["expand_kernel"]
+        assert [key for key in keys if "('*i64', 'D'), ('*i64', 'D'), ('*i32', 'D')" in key]
+
+
 def test_the_drafter_has_layers_of_its_own(home: Path) -> None:
     calls = traced("mtp, cached", home)["calls"]
     assert {"drafter's mlp(640)", "drafter's self_attn(1)"} <= {*calls}

@@ -112,9 +112,10 @@ class Calls:
     def _drafted(self) -> Iterator[Named]:
         """Yield steps in which only some requests are greedy, from the start or later, and with every number of drafts.
 
-        Fewer than asked for are where a request ends, or the tokens of a step do. One request has them, beside prompts
+        Before them vLLM's own call of the sampler while it measures memory, whose top-k are of another type. Fewer than asked for are where a request ends, or the tokens of a step do. One request has them, beside prompts
         of one token: so few tokens fit into a step of any deployment.
         """
+        yield "sampler before there is a cache", self._profiled
         for late in (0, 1) if self._requests > 1 else ():
             requests = [(2, sampling) for sampling in _SAMPLING[:2]]
             yield f"steps(2, greedy and not, {late} late)", partial(self._steps, requests, late=late)
@@ -208,6 +209,12 @@ class Calls:
                     break
                 _, executed = core.step_fn()
                 core.post_step(executed)
+
+    def _profiled(self) -> None:
+        model = self._engine.config.model_config
+        hidden = torch.empty(self._requests, model.get_hidden_size(), dtype=model.dtype)
+        with releases.stepping(self._engine.core):
+            self._engine.runner._dummy_sampler_run(hidden)  # noqa: SLF001
 
     def _request(self, length: int, sampling: dict[str, Any], *, alike: bool) -> Request:
         number = next(self._number)
