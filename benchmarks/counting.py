@@ -5,24 +5,31 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KINDS = ("compiled", "found", "benchmarked", "built", "modules")
 """Kernels compiled or found in Triton's cache, configurations benchmarked, helpers and launchers built with the C
 compiler, modules loaded onto the device."""
-_GDN = (".fla.", "flash_linear_attention", "causal_conv1d")
-"""Parts of the names of vLLM's modules with GDN kernels."""
+_GDN = (".fla.", "flash_linear_attention", "causal_conv1d", "triton_gdn", "mamba_state", "mamba_slot")
+"""Parts of the names of modules of vLLM and SGLang with GDN kernels, those of its states' pool included."""
 
 
 def is_gdn(module: str) -> bool:
-    """Say whether a module of vLLM has GDN kernels."""
+    """Say whether a module of an engine has GDN kernels."""
     return any(part in module for part in _GDN)
 
 
 class Counters:
-    """Counts what Triton does in this process from now on. Imports Triton; creates no driver."""
+    """Counts what Triton does in this process from now on. Imports Triton; creates no driver.
 
-    def __init__(self) -> None:
+    Args:
+        tell: Called with kind, module, kernel and milliseconds in the compiler each time.
+    """
+
+    def __init__(self, tell: Callable[[str, str, str, float], object] = lambda *_: None) -> None:
         import triton
         from triton.compiler import CompiledKernel
         from triton.runtime import build
@@ -32,32 +39,42 @@ class Counters:
         """Of each kind, for kernels of GDN in vLLM and for others."""
         self._compiled: list[tuple[str, float]] = []
         """Each kernel that was compiled, and the seconds in the compiler."""
+        self._tell = tell
+        self._before = triton.knobs.compilation.listener
         triton.knobs.compilation.listener = self._on_compile
         bench, make, init_handles = Autotuner._bench, build._build, CompiledKernel._init_handles  # noqa: SLF001
 
         def count_bench(tuner: Any, *args: Any, **kwargs: Any) -> Any:
-            self._counts["benchmarked", is_gdn(tuner.base_fn.__module__)] += 1
+            self._count("benchmarked", tuner.base_fn.__module__, tuner.base_fn.__name__)
             return bench(tuner, *args, **kwargs)
 
         def count_build(*args: Any, **kwargs: Any) -> Any:
-            self._counts["built", False] += 1
+            self._count("built", "", "")
             return make(*args, **kwargs)
 
         def count_load(kernel: Any) -> None:
             new = kernel.module is None
             init_handles(kernel)
-            self._counts["modules", False] += new and kernel.module is not None
+            if new and kernel.module is not None:
+                self._count("modules", "", str(getattr(kernel, "name", "")))
 
         Autotuner._bench, build._build, CompiledKernel._init_handles = count_bench, count_build, count_load  # noqa: SLF001
 
-    def _on_compile(self, *, src: Any, metadata: Any, times: Any, cache_hit: bool, **_: Any) -> None:
+    def _count(self, kind: str, module: str, kernel: str, milliseconds: float = 0.0) -> None:
+        self._counts[kind, is_gdn(module)] += 1
+        self._tell(kind, module, kernel, milliseconds)
+
+    def _on_compile(self, *, src: Any, metadata: Any, times: Any, cache_hit: bool, **more: Any) -> None:
+        if self._before is not None:
+            self._before(src=src, metadata=metadata, times=times, cache_hit=cache_hit, **more)
         function: Any = getattr(src, "fn", None)
         while hasattr(function, "fn"):
             function = function.fn
-        self._counts["found" if cache_hit else "compiled", is_gdn(getattr(function, "__module__", ""))] += 1
+        name, spent = str(metadata.get("name", "?")), 0
         if not cache_hit:
             spent = times.ir_initialization + sum(stage for _, stage in times.lowering_stages) + times.store_results
-            self._compiled.append((str(metadata.get("name", "?")), spent / 1e6))
+            self._compiled.append((name, spent / 1e6))
+        self._count("found" if cache_hit else "compiled", getattr(function, "__module__", ""), name, spent / 1e3)
 
     def read(self) -> dict[str, int]:
         """Return how often each happened; ``modules`` are those that anybody loaded."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,27 @@ def goals_text(goals: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(f"{words[one['met']]:>8}  {one['goal']}: {one['found']}" for one in goals)
 
 
+def summary_text(rows: Mapping[str, Mapping[str, Any]], says: Mapping[str, str]) -> str:
+    """Return figures as text.
+
+    Args:
+        rows: Those of each case, and ``error``, which is None where it did not end early.
+        says: What a case is.
+    """
+    lines = []
+    for name, row in rows.items():
+        lines.append(f"({name}) {says.get(name, '')}" + (f": {row['error']}" if row["error"] else ""))
+        shown = {key: value for key, value in row.items() if key != "error" and value not in (None, {}, [])}
+        lines += [f"    {key}: {_shown(value)}" for key, value in shown.items()]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_shown(item)}" for key, item in value.items())
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
 def timed(step: Callable[[], object]) -> tuple[float, float]:
     """Make a step. Returns milliseconds on the clock, and of CPU time here and in processes that were waited for."""
     before, start = _cpu_seconds(), time.perf_counter()
@@ -165,12 +186,12 @@ def command(
     cwd: Path = ROOT,
     log: Path | None = None,
 ) -> dict[str, Any]:
-    """Run a command to its end.
+    """Run a command to its end, and end what it started and left running.
 
     Args:
         args: The command line.
         env: What `environment` is given.
-        seconds: When it is killed, with all that it started.
+        seconds: When it is killed.
         cwd: Where it runs.
         log: Where stdout and stderr go; by default they are returned.
 
@@ -193,6 +214,8 @@ def command(
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             ended = f"ended after {seconds:.0f} s"
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     code = process.returncode
     found = {"ok": not code, "seconds": time.perf_counter() - start, "code": code, "stdout": out or ""}
     if code:

@@ -44,19 +44,16 @@ import argparse
 import json
 import re
 import shutil
-import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomllib
-from harness import RESULTS, ROOT, command, described, goals_text, load, machine, run, save
+import packed
+from harness import RESULTS, command, described, goals_text, load, machine, run, save
 from vllm_gdn import plan, report
 
 from gdn_aot.artifact.verify import open_artifact
-from gdn_aot.errors import GdnAotError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,48 +114,7 @@ def problems(places: plan.Places, cases: list[plan.Case]) -> list[str]:
     if not (places.engine / "model/config.json").is_file():
         found.append(f"{places.engine}/model/config.json is missing")
     wanted = {places.artifacts.get(name) for case in cases for name in (*case.artifacts, case.seeded)}
-    return found + [text for path in sorted(filter(None, wanted)) if (text := artifact_problem(path))]
-
-
-def artifact_problem(path: Path) -> str:
-    """Return why an artifact does not fit, or nothing."""
-    try:
-        manifest = open_artifact(path).manifest
-    except (GdnAotError, OSError) as error:
-        return f"{path}: {error}"
-    made = (manifest.provider.distribution, manifest.provider.version, manifest.triton.version)
-    says = "{0} {1} and Triton {2}"
-    return "" if made == MADE_FOR else f"{path} is of {says.format(*made)}, not of {says.format(*MADE_FOR)}"
-
-
-def unpack(places: plan.Places) -> None:
-    """Unpack the engine, unless that was done on this machine."""
-    done = places.unpacked / ".ok"
-    if done.exists():
-        return
-    shutil.rmtree(places.unpacked, ignore_errors=True)
-    places.unpacked.mkdir(parents=True)
-    parts = sorted((places.engine / "parts").glob("vb.tar.xz.*"))
-    with (
-        subprocess.Popen(["cat", *map(str, parts)], stdout=subprocess.PIPE) as joined,
-        tarfile.open(fileobj=joined.stdout, mode="r|xz") as archive,
-    ):
-        for member in archive:
-            member.name = member.name.removeprefix("vb").lstrip("/")
-            if member.name:
-                archive.extract(member, places.unpacked, filter="fully_trusted")
-    command(sys.executable, "-m", "compileall", "-q", "-j", "0", places.unpacked)
-    done.touch()
-
-
-def declare_entry_point(folder: Path) -> None:
-    """Make the metadata by which vLLM finds our entry point, as installing the package would."""
-    place = folder / "gdn_aot-0.0.0.dist-info"
-    place.mkdir(parents=True, exist_ok=True)
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-    lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items()) for group, names in groups.items()]
-    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: gdn-aot\nVersion: 0.0.0\n")
-    (place / "entry_points.txt").write_text("\n".join(lines))
+    return found + [text for path in sorted(filter(None, wanted)) if (text := packed.artifact_problem(path, MADE_FOR))]
 
 
 def seed(case: plan.Case, places: plan.Places) -> str:
@@ -244,8 +200,8 @@ def main() -> int:
         return 1 if wrong else 0
     end = time.monotonic() + options.seconds
     places.work.mkdir(parents=True, exist_ok=True)
-    unpack(places)
-    declare_entry_point(places.work / "site")
+    packed.unpack(sorted((places.engine / "parts").glob("vb.tar.xz.*")), places.unpacked, "vb")
+    packed.declare_ours(places.work / "site")
     document = load(places.out) or {"machine": {}, "records": {}}
     for case, record in measured(cases, places, options.limit, end):
         document["records"][case.name] = record

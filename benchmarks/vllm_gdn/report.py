@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from harness import goal
+from harness import goal, summary_text
 
 from vllm_gdn.plan import KINDS
 
@@ -162,18 +162,4 @@ def _same_tokens(records: Records) -> bool | None:
 
 def table(records: Records, says: dict[str, str]) -> str:
     """Return the summary as text."""
-    lines = []
-    for name, row in summarize(records).items():
-        lines.append(f"({name}) {says.get(name, '')}" + (f": {row['error']}" if row["error"] else ""))
-        lines += [
-            f"    {key}: {_shown(value)}"
-            for key, value in row.items()
-            if key != "error" and value not in (None, {}, [])
-        ]
-    return "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_shown(item)}" for key, item in value.items())
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return summary_text(summarize(records), says)

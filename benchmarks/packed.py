@@ -1,0 +1,76 @@
+"""An engine that travels packed to a machine without a network: unpacking it, our entry points, artifacts for it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from typing import TYPE_CHECKING
+
+import tomllib
+from harness import ROOT, command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def unpack(parts: Sequence[Path], folder: Path, top: str = "") -> None:
+    """Unpack an archive and compile its Python files, unless that was done on this machine.
+
+    Args:
+        parts: A ``.tar.xz``, or the files into which one was split, in order.
+        folder: Where to. What is there of an interrupted run is removed.
+        top: The folder in the archive whose content it is.
+    """
+    done = folder / ".ok"
+    if done.exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with (
+        subprocess.Popen(["cat", *map(str, parts)], stdout=subprocess.PIPE) as joined,
+        tarfile.open(fileobj=joined.stdout, mode="r|xz") as archive,
+    ):
+        for member in archive:
+            member.name = member.name.removeprefix(top).lstrip("/")
+            if member.name:
+                archive.extract(member, folder, filter="fully_trusted")
+    command(sys.executable, "-m", "compileall", "-q", "-j", "0", folder)
+    done.touch()
+
+
+def declare(folder: Path, name: str, groups: Mapping[str, Mapping[str, str]]) -> None:
+    """Make the metadata by which an engine finds entry points, as installing a package would.
+
+    Args:
+        folder: A directory of ``sys.path``.
+        name: The distribution.
+        groups: Group -> name of an entry point -> what it is.
+    """
+    place = folder / f"{name.replace('-', '_')}-0.0.0.dist-info"
+    place.mkdir(parents=True, exist_ok=True)
+    lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items()) for group, names in groups.items()]
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.0\n")
+    (place / "entry_points.txt").write_text("\n".join(lines))
+
+
+def declare_ours(folder: Path) -> None:
+    """Make the metadata of this package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declare(folder, "gdn-aot", project["entry-points"])
+
+
+def artifact_problem(path: Path, made_for: tuple[str, str, str]) -> str:
+    """Return why an artifact does not fit, or nothing; ``made_for`` are distribution, version and Triton's version."""
+    from gdn_aot.artifact.verify import open_artifact
+    from gdn_aot.errors import GdnAotError
+
+    try:
+        manifest = open_artifact(path).manifest
+    except (GdnAotError, OSError) as error:
+        return f"{path}: {error}"
+    made = (manifest.provider.distribution, manifest.provider.version, manifest.triton.version)
+    says = "{0} {1} and Triton {2}"
+    return "" if made == made_for else f"{path} is of {says.format(*made)}, not of {says.format(*made_for)}"
