@@ -113,9 +113,10 @@ def identified(path: Path) -> dict[str, Any]:
 def measure(case: plan.Case, places: plan.Places, limit: float) -> dict[str, Any]:
     """Run one case to its end. Returns its record; where it left none, what its log ended with."""
     plan.fill(case, places)
-    record, log = places.work / f"{case.name}.json", places.work / f"{case.name}.log"
+    spec, log = plan.specification(case, places), places.work / f"{case.name}.log"
+    record = Path(spec["out"])
     record.unlink(missing_ok=True)
-    (places.work / f"{case.name}.spec.json").write_text(json.dumps(plan.specification(case, places)))
+    (places.work / f"{case.name}.spec.json").write_text(json.dumps(spec))
     env = plan.environment(case, places)
     if case.artifacts:  # as an image has it: the artifacts are in the store before the first process starts
         command(sys.executable, "-c", "import gdn_aot; gdn_aot.install()", env=env, seconds=60)

@@ -108,7 +108,7 @@ class Places:
 
 def specification(case: Case, places: Places) -> dict[str, Any]:
     """Return what `sglang_engine.engine` is told."""
-    out = str(places.work / f"{case.name}.json")
+    out = str(places.work / f"{case.name}.record.json")
     return {**asdict(case), "model": str(places.engine / "model"), "out": out, "options": dict(places.options)}
 
 

@@ -217,6 +217,7 @@ def test_the_process_of_a_case_is_told_all_that_it_reads(engine: Path) -> None:
     text = (ROOT / "benchmarks/sglang_engine/engine.py").read_text()
     read = {part.partition('"')[0] for part in text.split('spec["')[1:]}
     for case in plan.CASES.values():
+        assert plan.specification(case, places_in(engine))["out"] not in plan.command(case, places_in(engine))
         assert read <= set(json.loads(json.dumps(plan.specification(case, places_in(engine)))))
 
 
