@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import tomllib
 from harness import ROOT, command
 
+from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.errors import GdnAotError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -64,9 +67,6 @@ def declare_ours(folder: Path) -> None:
 
 def artifact_problem(path: Path, made_for: tuple[str, str, str]) -> str:
     """Return why an artifact does not fit, or nothing; ``made_for`` are distribution, version and Triton's version."""
-    from gdn_aot.artifact.verify import open_artifact
-    from gdn_aot.errors import GdnAotError
-
     try:
         manifest = open_artifact(path).manifest
     except (GdnAotError, OSError) as error:

@@ -36,6 +36,8 @@ import packed
 from harness import RESULTS, ROOT, command, described, goals_text, load, machine, save
 from sglang_engine import plan, report
 
+from gdn_aot.artifact.verify import open_artifact
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -102,14 +104,6 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def identified(path: Path) -> dict[str, Any]:
-    """Return what identifies an artifact, the commit that built it included."""
-    from gdn_aot.artifact.verify import open_artifact
-
-    artifact = open_artifact(path)
-    return {**described(artifact), "commit": artifact.manifest.build.commit}
-
-
 def measure(case: plan.Case, places: plan.Places, limit: float) -> dict[str, Any]:
     """Run one case to its end. Returns its record; where it left none, what its log ended with."""
     plan.fill(case, places)
@@ -140,7 +134,7 @@ def build(places: plan.Places, seconds: float) -> dict[str, Any]:
     if made is None:
         print(done.get("stderr", ""), file=sys.stderr, flush=True)
     print(f"(build) {done['seconds']:.0f} s {done.get('error', '')}", flush=True)
-    return {"seconds": done["seconds"], "error": done.get("error"), "captured": made and identified(made)}
+    return {"seconds": done["seconds"], "error": done.get("error"), "captured": made and described(open_artifact(made))}
 
 
 def dry(cases: list[plan.Case], places: plan.Places) -> None:
@@ -192,7 +186,7 @@ def main() -> int:
     plan.install(places)
     document = load(options.out) or {"machine": {}, "records": {}}
     document["commit"] = options.commit or commit()
-    document["artifact"] = identified(places.artifact) if places.artifact else None
+    document["artifact"] = described(open_artifact(places.artifact)) if places.artifact else None
     records = document["records"]
     for case, record in measured(cases, places, options.limit, end):
         if case.name == "prime":
