@@ -112,7 +112,7 @@ class Calls:
     def _drafted(self) -> Iterator[Named]:
         """Yield steps in which only some requests are greedy, from the start or later, and with every number of drafts.
 
-        Before them comes vLLM's own call of the sampler while it measures memory, whose top-k are of another type. Fewer
+        Before them comes vLLM's own call of the sampler while it measures memory: its top-k are of another type. Fewer
         drafts than asked for are where a request ends, or the tokens of a step do. One request has them, beside prompts
         of one token: so few tokens fit into a step of any deployment.
         """
