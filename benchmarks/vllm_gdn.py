@@ -23,10 +23,9 @@ a whole deployment, whose artifact ``--deployment`` is built without a card from
     artifacts, as ``drafts.tar.zst`` and so on; the engine is started as the artifact's manifest has it;
 (warm), (warm-graphs) vLLM alone with all caches that ``capture-graphs`` left, which records with CUDA graphs;
 (e-graphs) with ``--deployment`` and with ``--captured`` of ``capture-graphs``, CUDA graphs, empty caches;
-(e-graphs-kept) the same with the compile cache of vLLM that ``capture-graphs`` left;
-(e-graphs-packed) the same with that cache out of ``--captured``, which is built with the folder
-    ``kept/vllm/torch_compile_cache`` of ``--work`` as its ``--compile-cache``. vLLM's key has the user's directory, so
-    that this case empties the folders of those before it and uses them.
+(e-graphs-packed) the same with the compile cache of vLLM that ``capture-graphs`` left, out of ``--captured``, which is
+    built with the folder ``kept/vllm/torch_compile_cache`` of ``--work`` as its ``--compile-cache``. vLLM's key has the
+    user's directory, so that this case empties the folders of those before it and uses them.
 
 Before ``capture`` and ``capture-graphs`` the deployment's artifact is seeded into their caches, which spares them the
 autotuning; they compile what the seed lacks.

@@ -15,14 +15,8 @@ from helpers import ROOT
 
 from gdn_aot.cli.main import COMMANDS
 
-DEPLOYED = {
-    "A whole deployment in vLLM": (
-        "vllm_deployment",
-        ("warm", "f", "f-later", "warm-graphs", "e-graphs-kept", "e-graphs"),
-    ),
-    "With vLLM's compile cache": ("vllm_compile_cache", ("warm-graphs", "e-graphs-packed")),
-}
-"""Section -> its results, and the columns of its table."""
+DEPLOYED = ("warm", "f", "f-later", "warm-graphs", "e-graphs-packed", "e-graphs", "f-graphs")
+"""The columns of the table of a whole deployment."""
 PAGE = ROOT / "docs/explanation/performance.md"
 RESULT = re.compile(r"\]\(../../((?:benchmarks/results|artifacts)/[\w./-]+)\)")
 
@@ -142,11 +136,10 @@ def deployment(text: str) -> None:
         lambda case: case["kv_blocks"],
         lambda case: case["free_after_mib"],
     ]
-    for section, (file, names) in DEPLOYED.items():
-        cases = [result(file)["summary"][name] for name in names]
-        for row, wanted in zip(rows(text, section), values, strict=True):
-            for cell, case in zip(row[1:], cases, strict=True):
-                compare(cell, [wanted(case)], row)
+    cases = [result("vllm_deployment")["summary"][name] for name in DEPLOYED]
+    for row, wanted in zip(rows(text, "A whole deployment in vLLM"), values, strict=True):
+        for cell, case in zip(row[1:], cases, strict=True):
+            compare(cell, [wanted(case)], row)
 
 
 def kernels(text: str) -> None:

@@ -86,10 +86,9 @@ class Run:
     def _start(self) -> None:
         import torch
         import triton
-        from counting import Counters
 
         self._torch = torch
-        self._watch = Counters()
+        self._watch = counters()
         self._begin = self._watch.mark()
         import vllm
         from vllm import LLM
@@ -271,8 +270,21 @@ def adapters(spec: dict[str, Any], count: int = 2, rank: int = 8) -> list[Any]:
     return found
 
 
-def main() -> None:
+def counters() -> Any:
+    """Return the counts of what Triton does from now on.
+
+    The folder with benchmarks is no place for imports while an engine runs: one of its programs has the name of a
+    package that numba, which vLLM imports for drafts by the prompt, looks for.
+    """
     sys.path.insert(0, str(HERE))
+    try:
+        from counting import Counters
+    finally:
+        sys.path.remove(str(HERE))
+    return Counters()
+
+
+def main() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     run = Run(json.loads(Path(sys.argv[1]).read_text()))

@@ -114,10 +114,6 @@ _CASES = (
         name="warm-graphs", says="the same with CUDA graphs", seconds=50, caches="kept", keeps=CACHES, **_GRAPHS,
     ),
     Case(
-        name="e-graphs-kept", says="(e-graphs) with the compile cache of vLLM that capture-graphs left", seconds=55,
-        artifacts=_BOTH, caches="kept", keeps=("vllm",), env=_FIRST, **_GRAPHS,
-    ),
-    Case(
         name="e-graphs-packed", says="(e-graphs) with that cache out of the capture's artifact",
         seconds=55, artifacts=_BOTH, caches="kept", env={**_FIRST, "GDN_AOT_COMPILE_CACHE": "1"}, **_GRAPHS,
     ),

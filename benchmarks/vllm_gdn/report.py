@@ -114,7 +114,6 @@ GOALS: tuple[tuple[str, str, Callable[..., bool]], ...] = (
     ),
     *_deployed("f", "warm", 1.15, 2),
     *_deployed("e-graphs", "warm-graphs", 1.3, 5),
-    *_deployed("e-graphs-kept", "warm-graphs", 1.3, 5),
     *_deployed("e-graphs-packed", "warm-graphs", 1.3, 5),
     *((f"no kernel is compiled in (f-{kind})", f"f-{kind}", _compiles_nothing) for kind in KINDS),
 )

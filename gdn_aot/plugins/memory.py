@@ -1,7 +1,7 @@
-"""Load the served model's kernels before an engine measures how much memory is left for its caches, or after it did.
+"""Load the served model's kernels at a step of an engine's start, before there is traffic.
 
-An engine counts what is in use on the device when it measures, whoever took it. Modules that are loaded before are
-therefore counted; those that are loaded later are not, and on a full card there is no room for them.
+An engine counts what is in use on the device when it measures how much memory is left for its caches, whoever took it.
+Modules that are loaded before are therefore counted; those that are loaded later come out of what it leaves free.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gdn_aot.plugins.engine import Ends
-    from gdn_aot.serving.preload import Loaded
 
 _MARK = "_gdn_aot_preloads"
 DTYPES = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}
@@ -60,53 +59,31 @@ def _loading_first(original: Any, load: Callable[[Any], None]) -> Any:
     return loading_first
 
 
-def load(
-    shape_of: Callable[[], Mapping[str, object] | None], when: str, ends: Ends = ENDS, *, others: bool = True
-) -> None:
+def load(shape_of: Callable[[], Mapping[str, object] | None], when: str, ends: Ends = ENDS) -> None:
     """Load the kernels that artifacts have for the served model onto its device, and say so. Raises only ``ends``.
 
     Args:
         shape_of: Gives the shape of the model's GDN layers, as rows of an artifact's models have it, or None.
         when: When that is, as the line says it.
         ends: What is not held back of what goes wrong.
-        others: Also load what captures and deployments asked for beside the model's layers; if not, `load_others` does.
     """
-    hold(lambda: _load(shape_of(), when, others=others), "preload", _LATER, ends=ends)
+    hold(lambda: _load(shape_of(), when), "preload", _LATER, ends=ends)
 
 
-def load_others(when: str, ends: Ends = ENDS) -> None:
-    """Load what captures and deployments asked for, and say so if that is anything. Raises only ``ends``."""
-
-    def rest() -> None:
-        from gdn_aot.serving.preload import load_shape
-
-        loaded = load_shape(None)
-        if loaded.modules:
-            log.notice(_told(loaded, when))
-
-    hold(rest, "preload", _LATER, ends=ends)
-
-
-def _load(shape: Mapping[str, object] | None, when: str, *, others: bool) -> None:
+def _load(shape: Mapping[str, object] | None, when: str) -> None:
     from gdn_aot.catalogue.models import GDN
     from gdn_aot.serving import loader
     from gdn_aot.serving.advice import cover_shape
     from gdn_aot.serving.preload import load_shape
 
-    loaded = load_shape(shape, others=others)
+    loaded = load_shape(shape)
     if not loaded.artifacts:
         return  # the loader said why
-    if loaded.captured and not others and not loaded.modules:
-        return
-    told = _told(loaded, when)
+    told = f"loaded {loaded.modules} modules of {loaded.kernels} kernels from {shown(', '.join(loaded.artifacts))}, "
+    told += f"{loaded.bytes / (1 << 20):.1f} MiB, {when}"
     if loaded.models or loaded.captured or not shape:
         log.notice(told)
     else:
         served = ", ".join(f"{name} {value}" for name, value in shape.items() if value not in (None, GDN))
         covered = cover_shape(loader.state().found[0].header, shape)
         log.warn(f"no artifact has the served model's shape ({served}); {told}. {covered}")
-
-
-def _told(loaded: Loaded, when: str) -> str:
-    told = f"loaded {loaded.modules} modules of {loaded.kernels} kernels from {shown(', '.join(loaded.artifacts))}, "
-    return f"{told}{loaded.bytes / (1 << 20):.1f} MiB, {when}"

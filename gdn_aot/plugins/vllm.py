@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 WORKER = "vllm.v1.worker.gpu_worker"
-"""The module whose ``Worker`` measures memory for the KV cache."""
+"""The module whose ``Worker`` starts an engine on one device."""
 _LOGGER = "vllm.gdn_aot"
 """Below vLLM's own logger, so that its settings apply."""
 _LOGGING = "vllm.logger"

@@ -1,9 +1,8 @@
-"""Load the kernels of the served model's layers before vLLM measures memory for the KV cache, and others after it.
+"""Load the served model's kernels as soon as vLLM has a KV cache.
 
-vLLM's ``Worker.determine_available_memory`` runs once, after the weights are loaded, and counts all memory that is in
-use on the device since its process started, whoever took it. ``Worker.compile_or_warm_up_model`` is the last step of a
-start, when there is a KV cache. Kernels outside the layers are loaded there, out of memory that vLLM leaves free, as
-vLLM itself loads them at their first launch: the KV cache is no smaller for them.
+vLLM's ``Worker.compile_or_warm_up_model`` is the last step of a start: memory is measured and the KV cache made.
+Kernels take a few MiB of what vLLM leaves free, as at their first launch, so that the KV cache is as large as without
+gdn-aot (docs/explanation/performance.md), and CUDA graphs are captured with everything loaded.
 """
 
 from __future__ import annotations
@@ -12,23 +11,17 @@ from typing import Any
 
 from gdn_aot.plugins import memory
 
-METHOD, LAST = "determine_available_memory", "compile_or_warm_up_model"
+METHOD = "compile_or_warm_up_model"
 
 
 def watch(module: str) -> None:
-    """Have the worker class of a module load kernels. Of a vLLM that has none, nothing is changed."""
+    """Have the worker class of a module load kernels first. Of a vLLM that has none, nothing is changed."""
     memory.watch(module, "Worker", METHOD, load)
-    memory.watch(module, "Worker", LAST, load_others)
 
 
 def load(worker: Any) -> None:
-    """Load the kernels that artifacts have for the layers of a worker's model onto its device."""
-    memory.load(lambda: shape_of_worker(worker), "before the KV cache is measured", others=False)
-
-
-def load_others(_: Any) -> None:
-    """Load what captures and deployments have beside the layers."""
-    memory.load_others("beside the KV cache")
+    """Load the kernels that artifacts have for a worker's model onto its device."""
+    memory.load(lambda: shape_of_worker(worker), "beside the KV cache")
 
 
 def shape_of_worker(worker: Any) -> dict[str, object] | None:

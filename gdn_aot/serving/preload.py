@@ -83,7 +83,7 @@ class Loaded(NamedTuple):
     artifacts: tuple[str, ...]
     """Identifiers of those that are for the device."""
     captured: bool
-    """One of them holds what a capture or a deployment asked for, loaded or not."""
+    """One of them holds what a capture asked for."""
     models: int
     """Rows of artifacts' models that have the shape."""
     kernels: int
@@ -95,15 +95,14 @@ class Loaded(NamedTuple):
     the first launch of one takes is not in it."""
 
 
-def load_shape(shape: Mapping[str, object] | None, *, others: bool = True) -> Loaded:
-    """Load onto the current device what artifacts have for the models of one shape, and what else was asked for.
+def load_shape(shape: Mapping[str, object] | None) -> Loaded:
+    """Load onto the current device what artifacts have for the models of one shape, and what captures asked for.
 
     No call is made. Of a kernel whose module is not imported yet, the module is imported.
 
     Args:
         shape: Values that the row of a model must have, by name; None in place of a value that is not known. None for
-            no model.
-        others: Also what captures and deployments asked for, beside models.
+            nothing but what captures asked for.
     """
     import torch
 
@@ -122,7 +121,7 @@ def load_shape(shape: Mapping[str, object] | None, *, others: bool = True) -> Lo
         models += len(numbers)
         wanted = _binaries(state, found, numbers)
         captured = captured or any(wanted[len(numbers) :])
-        for binaries in wanted if others else wanted[: len(numbers)]:
+        for binaries in wanted:
             for module in dict.fromkeys(name.partition(":")[0] for name in binaries):
                 _import(module)
             kernels.update(_load_binaries(state, found, binaries, device))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def record(name: str, **more: Any) -> dict[str, Any]:
     }
 
 
-SERVED_GRAPHS = ("e-graphs", "e-graphs-kept", "e-graphs-packed")
+SERVED_GRAPHS = ("e-graphs", "e-graphs-packed")
 KINDS = [f"f-{kind}" for kind in plan.KINDS]
 
 
@@ -64,7 +65,7 @@ NOTHING = {"compiled_gdn": 0, "benchmarks_gdn": 0, "compiled_other": 0}
 
 
 def test_goals_that_are_met() -> None:
-    assert [goal["met"] for goal in report.goals(good())] == [True] * 33
+    assert [goal["met"] for goal in report.goals(good())] == [True] * 29
 
 
 @pytest.mark.parametrize(
@@ -87,11 +88,11 @@ def test_goals_that_are_met() -> None:
         ("f", {"kv_blocks": 99}, [12]),
         ("e-graphs", {"ready": 69.0}, [13]),
         ("e-graphs", {"requests": requests((50,), 0.11, 0.02)}, [15]),
-        ("e-graphs-kept", {"process": {**NOTHING, "compiled_other": 1}, "kv_blocks": 0}, [18, 20]),
-        ("e-graphs-packed", {"ready": 69.0}, [21]),
-        ("f-drafts", {"process": {**NOTHING, "compiled_other": 1}}, [25]),
-        ("f-v2", {"error": "RuntimeError: no", "process": {}}, [31]),
-        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [32]),
+        ("e-graphs-packed", {"process": {**NOTHING, "compiled_other": 1}, "kv_blocks": 0}, [18, 20]),
+        ("e-graphs-packed", {"ready": 69.0}, [17]),
+        ("f-drafts", {"process": {**NOTHING, "compiled_other": 1}}, [21]),
+        ("f-v2", {"error": "RuntimeError: no", "process": NOTHING}, [27]),
+        ("d", {"requests": [{**row, "output": [9]} for row in record("d")["requests"]]}, [28]),
     ],
 )
 def test_goals_that_are_missed(name: str, change: dict[str, Any], missed: list[int]) -> None:
@@ -163,7 +164,7 @@ def test_a_dry_run_says_what_would_run(engine: Path) -> None:
 
 
 def test_every_split_fits_a_command_of_ten_minutes() -> None:
-    deployed = ("f", "capture-graphs", "warm", "warm-graphs", "e-graphs-kept", "e-graphs")
+    deployed = ("f", "capture-graphs", "warm", "warm-graphs", "e-graphs-packed", "e-graphs")
     for names in (("a", "b", "c"), ("capture",), plan.DEFAULT, deployed, KINDS):
         assert plan.seconds([plan.CASES[name] for name in names]) < 600
 
@@ -228,10 +229,11 @@ def test_caches_are_emptied_but_for_what_a_case_keeps(tmp_path: Path) -> None:
     for cache in plan.CACHES:
         (tmp_path / "kept" / cache).mkdir(parents=True)
         (tmp_path / "kept" / cache / "entry").touch()
-    for name, left in (("warm", plan.CACHES), ("e-graphs-kept", ("vllm",)), ("e-graphs-kept", ("vllm",))):
-        plan.fill(plan.CASES[name], places)
+    other = replace(plan.CASES["e-graphs"], caches="kept", keeps=("vllm",))
+    for case, left in ((plan.CASES["warm"], plan.CACHES), (other, ("vllm",)), (other, ("vllm",))):
+        plan.fill(case, places)
         assert {path.parent.name for path in (tmp_path / "kept").glob("*/entry")} == {*left}
-    variables = plan.environment(plan.CASES["e-graphs-kept"], places)
+    variables = plan.environment(other, places)
     assert {path.name for path in Path(variables["GDN_AOT_ARTIFACT"]).iterdir()} == {one.name for one in files.values()}
     assert all(Path(variables[name]).is_dir() for name in ("TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "HOME"))
     plan.fill(plan.CASES["f"], places)

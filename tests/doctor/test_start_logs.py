@@ -1,7 +1,8 @@
 """``gdn-aot doctor --start`` on whole logs of vLLM 0.24.0 on an H200, with the figures that a reader finds in them.
 
 The logs are of the engine in one process that `benchmarks/vllm_gdn.py` starts (cases ``capture-graphs``,
-``warm-graphs``, ``e-graphs-packed`` and ``e``), as it wrote them, but for the folders in them.
+``warm-graphs``, ``e-graphs-packed`` and ``e``), and of ``vllm serve`` with its processes, as they wrote them, but for
+the folders in them.
 """
 
 from pathlib import Path
@@ -47,6 +48,12 @@ PACKED = {
     INIT: (3.62, "part"),  # 7.76 in all
 }
 EAGER = {FIRST: (10, "no"), "model inspection": (14, "yes"), LOADING: (0.19, "no"), INIT: (2.15, "part")}
+SERVED = {
+    FIRST: (10, "no"),  # 18:09:30 to 18:09:40
+    "processes that vLLM starts: imports": (7, "no"),  # 18:09:42 to 18:09:49
+    LOADING: (0.31, "no"),
+    INIT: (1.62, "part"),
+}
 
 
 def report(name: str) -> StartReport:
@@ -60,6 +67,7 @@ def report(name: str) -> StartReport:
         ("warm-graphs", WARM, 18, 2.52, 5, 0),
         ("packed-graphs", PACKED, 19, 2.05, 0, 10),
         ("captured-eager", EAGER, 28, 1.66, 0, 3),
+        ("served", SERVED, 23, 4.07, 0, 6),
     ],
 )
 def test_the_figures_of_a_log(
@@ -67,7 +75,11 @@ def test_the_figures_of_a_log(
 ) -> None:
     found = report(name)
     assert {stage.name: (stage.seconds, stage.saved) for stage in found.stages} == stages
-    assert {stage.name for stage in found.stages if not stage.said} == {*stages} & {FIRST, "model inspection"}
+    assert {stage.name for stage in found.stages if not stage.said} == {*stages} & {
+        FIRST,
+        "model inspection",
+        "processes that vLLM starts: imports",
+    }
     assert (found.version, found.complete, found.before) == ("0.24.0", True, 0)
     assert (found.seconds, found.unnamed) == (seconds, unnamed)
     assert (len(found.compiled), len(found.messages)) == (compiled, messages)

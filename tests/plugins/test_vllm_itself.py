@@ -60,7 +60,7 @@ from vllm.v1.worker.gpu_worker import Worker
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 owners = {function.__module__ for function in (
-    Worker.determine_available_memory, Autotuner.run, JITFunction.run, JITFunction.create_binder)}
+    Worker.compile_or_warm_up_model, Autotuner.run, JITFunction.run, JITFunction.create_binder)}
 print(json.dumps([sorted(owners), [type(finder).__module__ for finder in sys.meta_path]]))
 """
     (owners, finders), err = vllm(code, GDN_AOT_ARTIFACT=str(path))
@@ -68,17 +68,17 @@ print(json.dumps([sorted(owners), [type(finder).__module__ for finder in sys.met
     assert len(ours(err)) == 1, ours(err)
 
 
-def test_the_worker_that_measures_memory_is_the_one_that_is_watched(vllm: Any) -> None:
+def test_the_last_step_of_a_start_is_the_one_that_is_watched(vllm: Any) -> None:
     """What is read of vLLM's worker is there, and the method keeps its signature and its text."""
     code = """
 import inspect
 from vllm.v1.worker import gpu_worker
 from vllm.config import ModelConfig, ParallelConfig
-before = gpu_worker.Worker.determine_available_memory
+before = gpu_worker.Worker.compile_or_warm_up_model
 from gdn_aot.plugins import vllm as plugin, vllm_memory
 assert plugin.WORKER == "vllm.v1.worker.gpu_worker"
 vllm_memory.watch(plugin.WORKER)
-after = gpu_worker.Worker.determine_available_memory
+after = gpu_worker.Worker.compile_or_warm_up_model
 source = inspect.getsource(gpu_worker.Worker)
 print(json.dumps([
     after is not before and after.__wrapped__ is before,
@@ -87,7 +87,7 @@ print(json.dumps([
     "hf_text_config" in inspect.getsource(ModelConfig),
     "tensor_parallel_size" in inspect.getsource(ParallelConfig),
     source.index("def determine_available_memory") < source.index("def initialize_from_config"),
-    hasattr(gpu_worker.Worker.compile_or_warm_up_model, "__wrapped__"),
+    source.index("def initialize_from_config") < source.index("def compile_or_warm_up_model"),
 ]))
 """
     assert vllm(code)[0] == [True] * 7

@@ -13,13 +13,10 @@ from launching import PRELUDE
 
 WORKER = """
 class Worker:
-    def determine_available_memory(self, extra=0):
+    def compile_or_warm_up_model(self, extra=0):
         '''vLLM's words.'''
         self.measured = len(self.driver.loaded) if hasattr(self, "driver") else -1
         return 1000 + extra
-
-    def compile_or_warm_up_model(self):
-        return len(self.driver.loaded)
 """
 START = """
 import logging, types
@@ -135,7 +132,7 @@ plugin.register()
 early = [name for name in ("torch", "triton", "vllm", "fla") if name in sys.modules]
 become()
 import fla.ops.gated_delta_rule, fla.modules
-worker(config()).determine_available_memory()
+worker(config()).compile_or_warm_up_model()
 done(lines=lines, early=early)
 """,
         both,
@@ -157,16 +154,16 @@ def test_on_a_device_that_is_known_the_line_names_only_what_serves_it(play: Any,
     assert text.endswith("for 1 model")
 
 
-def test_kernels_are_loaded_before_memory_is_measured_and_none_after(play: Any) -> None:
+def test_kernels_are_loaded_in_the_last_step_of_a_start_and_none_after(play: Any) -> None:
     got = play("""
 plugin.register(); become()
 import fla.ops.gated_delta_rule, fla.modules
 served = worker(config())
-available = served.determine_available_memory(extra=7)
-after = served.compile_or_warm_up_model()
+available = served.compile_or_warm_up_model(extra=7)
+after = len(driver.loaded)
 prefill(); prefill(200, [0, 77, 200], state=True); decode()
 done(available=available, measured=served.measured, after=after, now=len(driver.loaded), lines=lines,
-    doc=type(served).determine_available_memory.__doc__)
+    doc=type(served).compile_or_warm_up_model.__doc__)
 """)
     assert got["available"] == 1007
     assert got["measured"] == got["after"] == got["now"] > 0
@@ -175,7 +172,7 @@ done(available=available, measured=served.measured, after=after, now=len(driver.
     assert [(level, name) for level, name, _ in got["lines"]] == [("INFO", "vllm.gdn_aot")] * 2
     text = got["lines"][1][2]
     assert text.startswith(f"gdn-aot: loaded {got['measured']} modules of ")
-    assert text.endswith(" MiB, before the KV cache is measured")
+    assert text.endswith(" MiB, beside the KV cache")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +194,7 @@ def test_the_shape_that_is_served_decides(play: Any, text: str, tp: int, loaded:
 plugin.register(); become()
 import fla.ops.gated_delta_rule, fla.modules
 served = worker({text}, {tp})
-available = served.determine_available_memory()
+available = served.compile_or_warm_up_model()
 done(available=available, measured=served.measured, warnings=warnings())
 """)
     assert got["available"] == 1000
@@ -213,34 +210,24 @@ done(available=available, measured=served.measured, warnings=warnings())
 
 @pytest.mark.parametrize("captured", [True, False])
 def test_a_capture_may_serve_a_model_that_no_artifact_was_built_for(play: Any, captured: bool) -> None:
-    """What it has beside layers is loaded when there is a KV cache, as vLLM itself would load it."""
     got = play(f"""
 plugin.register(); become()
 from gdn_aot.serving import preload
-asked = []
-def load_shape(shape, *, others=True):
-    asked.append([bool(shape), others])
-    return preload.Loaded(
-        artifacts=("a", "b"), captured={captured}, models=0, kernels=2, modules=3, bytes=1 << 20)
-preload.load_shape = load_shape
-served = worker(config())
-served.determine_available_memory()
-served.compile_or_warm_up_model()
-done(lines=lines, asked=asked)
+preload.load_shape = lambda _: preload.Loaded(
+    artifacts=("a", "b"), captured={captured}, models=0, kernels=2, modules=3, bytes=1 << 20)
+worker(config()).compile_or_warm_up_model()
+done(lines=lines)
 """)
-    assert got["asked"] == [[True, False], [False, True]]
-    (level, _, text), (last, _, beside) = got["lines"][-2:]
-    assert (level, last) == ("INFO" if captured else "WARNING", "INFO")
-    told = "loaded 3 modules of 2 kernels from a, b, 1.0 MiB, "
-    assert f"{told}before the KV cache is measured" in text
-    assert beside.endswith(f"{told}beside the KV cache")
+    level, _, text = got["lines"][-1]
+    assert level == ("INFO" if captured else "WARNING")
+    assert "loaded 3 modules of 2 kernels from a, b, 1.0 MiB, beside the KV cache" in text
 
 
 def test_where_no_artifact_is_for_the_device_the_worker_warns_once(play: Any) -> None:
     got = play("""
 plugin.register(); become("sm_89")
 import fla.ops.gated_delta_rule, fla.modules
-worker(config()).determine_available_memory()
+worker(config()).compile_or_warm_up_model()
 done(lines=lines)
 """)
     assert [line[0] for line in got["lines"]] == ["INFO", "WARNING"]
@@ -269,7 +256,7 @@ def test_a_failure_while_loading_is_one_warning(play: Any) -> None:
 plugin.register(); become()
 served = worker(config())
 del served.model_config
-print(json.dumps([served.determine_available_memory(), warnings()]))
+print(json.dumps([served.compile_or_warm_up_model(), warnings()]))
 """)
     assert got[0] == 1000
     text = the_warning(got[1])
@@ -279,7 +266,7 @@ print(json.dumps([served.determine_available_memory(), warnings()]))
 
 @pytest.mark.parametrize(
     "worker",
-    ["class Worker:\n    pass\n", "Worker = None\n", "", "class Worker:\n    determine_available_memory = 3\n"],
+    ["class Worker:\n    pass\n", "Worker = None\n", "", "class Worker:\n    compile_or_warm_up_model = 3\n"],
 )
 def test_a_worker_of_another_form_is_left_as_it_is(play: Any, tmp_path: Path, worker: str) -> None:
     (tmp_path / "site/vllm/v1/worker/gpu_worker.py").write_text(worker)
@@ -287,7 +274,7 @@ def test_a_worker_of_another_form_is_left_as_it_is(play: Any, tmp_path: Path, wo
 plugin.register()
 from vllm.v1.worker import gpu_worker
 found = getattr(gpu_worker, "Worker", None)
-method = vars(found).get("determine_available_memory") if isinstance(found, type) else None
+method = vars(found).get("compile_or_warm_up_model") if isinstance(found, type) else None
 print(json.dumps([callable(method), warnings()]))
 """)
     assert got == [False, []]
@@ -303,7 +290,7 @@ from fla.ops.gated_delta_rule.fused_recurrent import fused_recurrent_gated_delta
 from gdn_aot.triton_internals import layers
 decode()
 done(
-    warnings=warnings(), method=module.Worker.determine_available_memory.__module__,
+    warnings=warnings(), method=module.Worker.compile_or_warm_up_model.__module__,
     caches=type(layers(kernel)[0].device_caches).__name__, utils=nvidia.CudaUtils.__module__,
     finders=[type(finder).__module__ for finder in sys.meta_path],
 )
