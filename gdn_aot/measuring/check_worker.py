@@ -19,7 +19,7 @@ from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.machine.child import first_line, serve
-from gdn_aot.measuring.process import CardServer, Plan, free_memory
+from gdn_aot.measuring.process import CardServer, Plan, free_memory, lacks_memory
 from gdn_aot.providers.draw import Random
 from gdn_aot.records.numerics import choice_digest, plain_launch_digest
 from gdn_aot.reference.tolerance import changed, compare
@@ -201,18 +201,20 @@ class CheckServer(CardServer):
         self.channel.send({"event": "done"})
 
     def _check(self, workload: Workload, shape: ModelShape, call: Call, launcher: PlanLauncher) -> dict[str, Any]:
-        import torch
-
         try:
             return check_call(workload, shape, call, self.card, launcher)
         except NotMadeError as error:
             return {"skipped": str(error)}
-        except torch.OutOfMemoryError as error:
-            skipped = {"skipped": f"out of memory: {first_line(error)}"}
         except (CannotRunError, ValueError, TypeError, NotImplementedError) as error:
-            return {"wrong": f"{type(error).__name__}: {first_line(error)}", "off": []}
+            if not lacks_memory(error):
+                return {"wrong": f"{type(error).__name__}: {first_line(error)}", "off": []}
+            said = first_line(error)
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            said = first_line(error)
         free_memory()
-        return skipped
+        return {"skipped": f"out of memory: {said}"}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -142,3 +143,13 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+_FULL = re.compile(r"out of memory|_STATUS_ALLOC_FAILED")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Say whether a call failed because the card was full: PyTorch, the driver, Triton, cuBLAS or cuDNN says so."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or bool(_FULL.search(str(error)))

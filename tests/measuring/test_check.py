@@ -138,6 +138,33 @@ def test_a_crash_is_a_failed_call_and_the_rest_goes_on(
     assert rows["gated-norm"].calls > len(rows["gated-norm"].failed)
 
 
+@pytest.mark.parametrize(
+    ("fault", "skipped"),
+    [
+        ("full", True),
+        ("raise CUDA error: out of memory", True),
+        ("raise CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("raise cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("raise CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(handle)`", False),
+    ],
+)
+def test_a_call_for_which_the_card_is_full_is_not_made(
+    prepared: tuple[CheckTask, Built], monkeypatch: pytest.MonkeyPatch, fault: str, skipped: bool
+) -> None:
+    task, made = prepared
+    monkeypatch.setenv("GDN_AOT_STANDIN", fault)
+    job = replace(task.job, wanted=replace(task.job.wanted, workloads=("gated-norm",)))
+    results = check.run(replace(task, job=job), made, native=False, progress=silent)
+    (row,) = results.rows(task.job.wanted.shapes)
+    assert row.calls > 0 or fault == "full"
+    problems, others = (row.skipped, row.failed) if skipped else (row.failed, row.skipped)
+    assert problems
+    assert others == ()
+    said = fault.removeprefix("raise ")
+    assert all(problem.why.startswith("out of memory: ") == skipped for problem in problems)
+    assert all(said in problem.why or fault == "full" for problem in problems)
+
+
 def test_what_a_card_can_run() -> None:
     hopper, ampere = get_target("sm_90"), get_target("sm_80")
     assert [check.obstacle(get_target(name), hopper) for name in ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89")] == [

@@ -31,6 +31,8 @@ class Card:
         assert b".target" in code or code.startswith(b"\x7fELF")
         if FAULT == "refused" and jit.fn.__name__ == "layer_norm_gated_fwd_kernel":
             raise RuntimeError("Triton Error [CUDA]: a PTX JIT compilation failed")
+        if FAULT == "full" and jit.fn.__name__ == "layer_norm_gated_fwd_kernel":
+            raise RuntimeError("Triton Error [CUDA]: out of memory")
         return lambda *_: None
 
     def synchronize(self) -> None:
@@ -55,6 +57,8 @@ class StandIn:
         results = {name: value.to(made[name].dtype) for name, value in expected.items()}
         if FAULT == "crash" and dict(call.arguments).get("tokens") == 300:
             os.abort()
+        if FAULT.startswith("raise ") and dict(call.arguments).get("tokens") == 300:
+            raise RuntimeError(FAULT.removeprefix("raise "))
         if FAULT == "off":
             results["out"] *= 1.02
         if FAULT == "unwritten":
