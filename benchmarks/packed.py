@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.metadata import PathDistribution
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import tomllib
 from harness import ROOT, command
 
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.building.pack import license_texts
 from gdn_aot.errors import GdnAotError
+from gdn_aot.machine import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gdn_aot.catalogue.providers import ProviderInfo
 
 
 def unpack(parts: Sequence[Path], folder: Path, top: str = "") -> None:
@@ -74,3 +80,23 @@ def artifact_problem(path: Path, made_for: tuple[str, str, str]) -> str:
     made = (manifest.provider.distribution, manifest.provider.version, manifest.triton.version)
     says = "{0} {1} and Triton {2}"
     return "" if made == made_for else f"{path} is of {says.format(*made)}, not of {says.format(*made_for)}"
+
+
+def licence_problem(parts: Iterable[Path], provider: ProviderInfo, version: str) -> str:
+    """Return why a build would find no licence of the provider in archives that were not unpacked yet, or nothing."""
+    folder, name = Path(scratch.make("licence")), f"{provider.distribution}-{version}.dist-info"
+    for path in parts:
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if PurePosixPath(member.name).parts[:1] == (name,):
+                        archive.extract(member, folder, filter="data")
+        except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+            return f"{path} cannot be read: {error}"
+    if not (folder / name / "METADATA").is_file():
+        return f"no part of the engine has {name}/METADATA"
+    try:
+        license_texts(provider, PathDistribution(folder / name))
+    except GdnAotError as error:
+        return f"{error}: pack its RECORD and its licence too, for a build of what is recorded"
+    return ""

@@ -3,9 +3,9 @@
     python benchmarks/sglang_engine.py --engine FOLDER --artifact FILE [--cases a,b,...] [--dry]
 
 ``FOLDER`` holds what runs the engine on a machine without a network: ``parts/``, archives (``.tar.xz``) of directories
-for ``PYTHONPATH``, in the order of their names (SGLang and what it needs besides torch and Triton; a directory ``jit``
-in one of them has what SGLang's own JIT built), and ``model/`` (the configuration of a four-layer Qwen3-Next; weights
-are random). Cases, each in processes of its own, in this order:
+for ``PYTHONPATH``, in the order of their names (SGLang, with the metadata and the licence of its wheel, and what it
+needs besides torch and Triton; a directory ``jit`` in one of them has what SGLang's own JIT built), and ``model/`` (the
+configuration of a four-layer Qwen3-Next; weights are random). Cases, each in processes of its own, in this order:
 
 (prime) an engine that is not counted: it fills the page cache. If it answers nothing, nothing else is started;
 (plain) SGLang alone with empty caches of Triton, Inductor and the user;
@@ -37,6 +37,7 @@ from harness import RESULTS, ROOT, command, described, goals_text, load, machine
 from sglang_engine import plan, report
 
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.catalogue.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,13 +86,15 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
     return options, cases, places
 
 
-def problems(places: plan.Places) -> list[str]:
+def problems(cases: list[plan.Case], places: plan.Places) -> list[str]:
     """Return what would keep a run from working, as far as files tell."""
     found = [] if places.parts else [f"{places.engine}/parts has no .tar.xz"]
     if not (places.engine / "model/config.json").is_file():
         found.append(f"{places.engine}/model/config.json is missing")
     if places.artifact and (text := packed.artifact_problem(places.artifact, MADE_FOR)):
         found.append(text)
+    if places.parts and any(case.record for case in cases):
+        found += filter(None, [packed.licence_problem(places.parts, PROVIDERS["sglang"], MADE_FOR[1])])
     return found
 
 
@@ -172,7 +175,7 @@ def measured(
 def main() -> int:
     """Run the cases, or say what would run."""
     options, cases, places = parse(sys.argv[1:])
-    wrong = problems(places)
+    wrong = problems(cases, places)
     if options.dry:
         dry(cases, places)
     for text in wrong:

@@ -202,8 +202,14 @@ def _not_covered(trace: records.Trace, choices: Choices, lacking: dict[str, str]
     )
 
 
-def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
+def license_texts(
+    provider: ProviderInfo, distribution: importlib.metadata.Distribution | None = None
+) -> list[tuple[str, bytes]]:
     """Return (file name, text) of the licence files in a provider's distribution, sorted by name.
+
+    Args:
+        provider: The provider.
+        distribution: Where to look, if not at what is installed here.
 
     Raises:
         ProviderMissingError: The distribution carries none that can be read, so that what is compiled from it could
@@ -211,7 +217,7 @@ def license_texts(provider: ProviderInfo) -> list[tuple[str, bytes]]:
     """
     if provider.copy:
         return list(provider.copy.licenses)
-    distribution = importlib.metadata.distribution(provider.distribution)
+    distribution = distribution or importlib.metadata.distribution(provider.distribution)
     what = f"{provider.distribution} {distribution.version} as installed"
     hint = f"install it from its wheel: {provider.install}"
     try:

@@ -1,5 +1,6 @@
 """The parts of ``benchmarks/sglang_engine.py`` that need neither GPU nor engine."""
 
+import io
 import json
 import subprocess
 import sys
@@ -134,9 +135,22 @@ def places_in(folder: Path, artifact: Path | None = None) -> plan.Places:
     return plan.Places(engine=folder, unpacked=folder / "sg", work=folder / "work", artifact=artifact, options={"a": 1})
 
 
+def pack_engine(folder: Path, *left_out: str) -> None:
+    """Pack what says that SGLang is installed."""
+    info = "sglang-0.5.17.dist-info"
+    texts = {"METADATA": "Metadata-Version: 2.1\nName: sglang\nVersion: 0.5.17\n", "licenses/LICENSE": "the terms"}
+    texts["RECORD"] = f"{info}/licenses/LICENSE,,\n"
+    with tarfile.open(folder / "parts/3-sglang.tar.xz", "w:xz") as archive:
+        for name in texts.keys() - set(left_out):
+            member = tarfile.TarInfo(f"./{info}/{name}")
+            member.size = len(texts[name])
+            archive.addfile(member, io.BytesIO(texts[name].encode()))
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     (tmp_path / "parts").mkdir()
+    pack_engine(tmp_path)
     for name in ("2-b", "1-a"):
         (tmp_path / "jit").mkdir(exist_ok=True)
         (tmp_path / "jit" / f"{name}.py").write_text("x = 1\n")
@@ -180,16 +194,34 @@ def test_wrong_and_missing_things_are_named(tmp_path: Path, engine: Path, decode
     assert "unknown cases: x" in dry("--engine", engine, "--cases", "plain,x", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ("licenses/LICENSE", "pack its RECORD and its licence too"),
+        ("RECORD", "carries no licence text"),
+        ("METADATA", "no part of the engine has sglang-0.5.17.dist-info/METADATA"),
+    ],
+)
+def test_an_engine_of_which_nothing_can_be_built_is_named_before_it_runs(
+    engine: Path, left_out: str, said: str
+) -> None:
+    pack_engine(engine, left_out)
+    assert said in dry("--engine", engine, "--cases", "plain,capture", code=1).stderr
+    dry("--engine", engine, "--cases", "plain")
+    (engine / "parts/3-sglang.tar.xz").write_bytes(b"x")
+    assert "3-sglang.tar.xz cannot be read" in dry("--engine", engine, "--cases", "capture", code=1).stderr
+
+
 def test_parts_are_unpacked_once_and_found_in_their_order(engine: Path) -> None:
     places = places_in(engine)
     for _ in range(2):
         for path, folder in places.parts.items():
             packed.unpack([path], folder)
             path.write_bytes(b"read no more")
-    assert [folder.name for folder in places.parts.values()] == ["1-a", "2-b"]
+    assert [folder.name for folder in places.parts.values()] == ["1-a", "2-b", "3-sglang"]
     assert (engine / "sg/1-a/jit/1-a.py").read_text() == "x = 1\n"
     variables = plan.environment(plan.CASES["plain"], places)
-    assert variables["PYTHONPATH"].split(":")[1:] == [str(engine / "sg/1-a"), str(engine / "sg/2-b")]
+    assert variables["PYTHONPATH"].split(":")[1:3] == [str(engine / "sg/1-a"), str(engine / "sg/2-b")]
     assert variables["TVM_FFI_CACHE_DIR"] == str(engine / "sg/1-a/jit")
 
 
