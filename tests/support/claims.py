@@ -159,6 +159,9 @@ CLAIMS: dict[str, list[str]] = {
         ]
         for target, how in TARGETS.items()
     },
+    "TP 1: {} calls of Qwen3.5-9B, {} of Qwen3-Next-80B-A3B and {} of Kimi-Linear-48B-A3B": [
+        f"checked|{model}" for model in ("qwen3.5-9b", "qwen3-next-80b-a3b", "kimi-linear-48b-a3b")
+    ],
     # Fetching
     "sm_120: {} MB, {} binaries and {} blobs ({} MB)": [
         "fetch|artifact|bytes / 1000000",

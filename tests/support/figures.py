@@ -92,6 +92,15 @@ def numerics() -> dict[str, Any]:
     return found
 
 
+def checked() -> dict[str, int]:
+    """Calls of SGLang's layers that were compared with float64, by model; none was wrong."""
+    found: dict[str, int] = {}
+    for check in load("artifacts/numerics/sm_90/sglang-0.5.17.json")["checks"]:
+        assert not check["failed"]
+        found[check["model"]] = found.get(check["model"], 0) + check["calls"]
+    return found
+
+
 def regrets() -> dict[str, Any]:
     """For how many keys the choice is not within `NEAR` of the best at all lengths from 512 tokens on."""
     found: dict[str, Any] = {"near": 100 * NEAR - 100}
@@ -151,6 +160,7 @@ def tuned() -> dict[str, float]:
 DERIVED: dict[str, Callable[[], Any]] = {
     "outcomes": outcomes,
     "numerics": numerics,
+    "checked": checked,
     "regrets": regrets,
     "tunings": tunings,
     "tuned": tuned,
