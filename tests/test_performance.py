@@ -142,6 +142,28 @@ def deployment(text: str) -> None:
             compare(cell, [wanted(case)], row)
 
 
+def sglang_engine(text: str) -> None:
+    lengths = ("50", "1000", "8000")
+    values: list[Callable[[Any], list[float]]] = [
+        lambda case: [case["ready_seconds"]],
+        lambda case: [case["gdn_compiled"], case["gdn_benchmarked"]],
+        lambda case: [case["compiled_at_start"] + case["compiled_later"] - case["gdn_compiled"]],
+        lambda case: [case["compile_seconds"]],
+        lambda case: [case["first_ms"]["50"] / 1000],
+        lambda case: [case["first_ms"][one] for one in lengths[1:]],
+        lambda case: [case["steady_ms"][one] for one in lengths],
+        lambda case: [case["steady_of_8_ms"][one] for one in lengths],
+        lambda case: [case["pool_tokens"]],
+        lambda case: [case["pool_states"]],
+    ]
+    summary = result("sglang_engine")["summary"]
+    assert all(summary[name][f"{what}_at_start"] == 0 for name in summary for what in ("compiled", "benchmarked"))
+    assert all(case["answers_alike"] for case in summary.values())
+    for row, wanted in zip(rows(text, "A whole SGLang engine"), values, strict=True):
+        for cell, name in zip(row[1:], ("plain", "warm", "aot", "captured"), strict=True):
+            compare(cell, wanted(summary[name]), row)
+
+
 def kernels(text: str) -> None:
     columns = ("pick64", "shipped", "provider_best", "wide_best", "floor")
     wanted = {
@@ -216,6 +238,7 @@ CHECKS = {
     "first calls": first_calls,
     "In vLLM": in_vllm,
     "deployment": deployment,
+    "A whole SGLang engine": sglang_engine,
     "Kernels": kernels,
     "claims": claims,
     "Missed goals": missed,

@@ -10,6 +10,8 @@ def listed(targets: tuple[str, ...]) -> str:
 
 
 COLD, VLLM, OLDER, START = "cold_start|summary", "vllm_gdn|summary", "vllm_gdn_h100|summary", "start|runs|-1|ms"
+ENGINE, TOKEN = "sglang_engine|summary", 2 * 2 * 256 * 2
+"""Cases of SGLang's engine; bytes of a token of its KV cache: key and value of one layer, 2 heads of 256, in bf16."""
 DEPLOYED, KINDS = "vllm_deployment|summary", "vllm_kinds|summary"
 STEPS = "gpu_tests_sglang|test_300_random_steps_compile_and_benchmark_nothing"
 BITS = "gpu_tests_sglang|test_bits_are_those_of_plain_sglang"
@@ -57,6 +59,21 @@ CLAIMS: dict[str, list[str]] = {
     "(medians of {}, row a: {})": [
         "cold_start_sglang|summary|e|dense|processes",
         "cold_start_sglang|summary|a-first|dense|processes",
+    ],
+    # A whole SGLang engine
+    "Its first request takes {} ms, {} times a later one, and {} times that of (warm)": [
+        f"{ENGINE}|captured|first_ms|50",
+        f"{ENGINE}|captured|first_ms|50 / {ENGINE}|captured|steady_ms|50",
+        f"{ENGINE}|captured|first_ms|50 / {ENGINE}|warm|first_ms|50",
+    ],
+    "Triton compiles for {} ms of it": [f"{ENGINE}|captured|compile_seconds * 1000"],
+    "{} MiB less for the KV cache, {} of its {} tokens": [
+        f"{ENGINE}|plain|pool_tokens - {ENGINE}|captured|pool_tokens * {TOKEN} / {MIB}",
+        f"{ENGINE}|plain|pool_tokens - {ENGINE}|captured|pool_tokens",
+        f"{ENGINE}|plain|pool_tokens",
+    ],
+    "which is SGLang alone as well, differ by {} ms": [
+        f"{ENGINE}|warm|steady_of_8_ms|1000 - {ENGINE}|warm|steady_of_8_ms|8000"
     ],
     # Tests on a GPU
     "{} of {} tests passed": ["outcomes|passed", "outcomes|all"],
@@ -219,7 +236,12 @@ CLAIMS: dict[str, list[str]] = {
         "tunings|kernels qwen3.5-9b tp 4 512|3",
     ],
     "in sm_80 of {} with those of KDA": ["regrets|proxy/{}/fla-core-0.6.0|sm_80 keys"],
-    "times a later one | {} times": [f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50"],
+    "benchmarked in (captured) | {} compiled |": [f"{ENGINE}|captured|compiled_later"],
+    "(captured), 50 tokens, takes at most {} times a later one | {} times": [
+        "2",
+        f"{ENGINE}|captured|first_ms|50 / {ENGINE}|captured|steady_ms|50",
+    ],
+    "times a later one | {} times | PyTorch": [f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50"],
     **{
         f"{{}} % of the best from 512 tokens on, {words} | missed for {listed(targets)} of {{}} keys; at most {{}} %": [
             "regrets|near",
