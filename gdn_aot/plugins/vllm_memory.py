@@ -50,12 +50,15 @@ def _layers(config: Any) -> tuple[str, list[Any], Any]:
     from gdn_aot.catalogue.models import GDN, KDA
 
     delta = getattr(config, "linear_attn_config", None)
-    if isinstance(delta, dict):  # Kimi-Linear
+    if isinstance(delta, dict):  # Kimi-Linear, Kimi-K3
         heads, width = delta.get("num_heads"), delta.get("head_dim")
         return KDA, [heads, heads, width, width], delta.get("short_conv_kernel_size")
     if getattr(config, "no_kda_lora", False):  # Ling-3.0
         heads, width = getattr(config, "num_attention_heads", None), getattr(config, "head_dim", None)
         return KDA, [heads, heads, width, width], getattr(config, "short_conv_kernel_size", None)
+    if width := getattr(config, "linear_head_dim", None):  # GLM-5.3-Flash
+        heads = getattr(config, "linear_num_heads", None)
+        return KDA, [heads, heads, width, width], getattr(config, "linear_conv_kernel_dim", None)
     family = KDA if hasattr(config, "kda_allow_negative_eigenvalues") else GDN  # AliceAI
     names = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
     return family, [getattr(config, name, None) for name in names], getattr(config, "linear_conv_kernel_dim", None)

@@ -18,8 +18,8 @@ INTERLEAVED = "qwen3-next"
 """`ModelShape.layer` of the layer whose projections have the parts of each key head side by side."""
 KIMI = "kimi-linear"
 """That of Kimi Delta Attention as Kimi-Linear has it: three convolutions, and a decay for each channel of a key."""
-ALICE, BAILING = "alice-ai", "bailing-v3"
-"""Those of AliceAI and Ling-3.0, which have Kimi Delta Attention, too."""
+ALICE, BAILING, GLM, K3 = "alice-ai", "bailing-v3", "glm5-next", "kimi-k3"
+"""Those of AliceAI, Ling-3.0, GLM-5.3-Flash and Kimi-K3, which have Kimi Delta Attention, too."""
 
 
 def conv_dim(shape: ModelShape) -> int:

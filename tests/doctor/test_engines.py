@@ -70,6 +70,23 @@ def test_where_vllm_has_an_operator_of_its_own_for_drafts(
     assert all(one.kernels == (UPDATE,) and "VLLM_GDN_DECODE_KERNEL=triton" in one.reason for one in found)
 
 
+@pytest.mark.parametrize(
+    ("version", "capability", "expected"), [((0, 33), (9, 0), 2), ((0, 33), (10, 3), 2), ((0, 33), (8, 9), 0)]
+)
+def test_where_prompts_of_bounded_gates_are_flashkda(
+    version: tuple[int, int], capability: tuple[int, int], expected: int
+) -> None:
+    package = "vllm.models.{}.nvidia.ops.third_party.kda.{}"
+    prompts = (
+        package.format("glm5next", "kernels:chunk_gla_fwd_kernel_o"),
+        package.format("kimi_k3", "chunk_intra:chunk_kda_fwd_kernel_inter_solve_fused"),
+    )
+    decode = package.format("kimi_k3", "fused_recurrent:fused_recurrent_kda_packed_decode_kernel")
+    found = conditions("vllm", "{}.{}.0".format(*version), capability, (*prompts, decode))
+    assert [one.kernels for one in found] == [prompts] * (expected // 2)
+    assert all("kda_prefill_backend" in one.reason for one in found)
+
+
 def test_other_distributions_have_no_condition() -> None:
     assert conditions("fla-core", "0.6.0", (9, 0), KERNELS) == ()
 

@@ -52,6 +52,7 @@ def warnings():
 
 DELTA = {"num_heads": 16, "head_dim": 128, "short_conv_kernel_size": 4, "kda_layers": [1], "full_attn_layers": [2]}
 LING = "no_kda_lora=True, num_attention_heads=16, head_dim=128, short_conv_kernel_size=4"
+GLM = "linear_num_heads=16, linear_head_dim=128, linear_conv_kernel_dim=4"
 ALICE = "linear_num_key_heads=16, linear_num_value_heads=16, kda_allow_negative_eigenvalues=False"
 """What the configurations of models with Kimi Delta Attention say of their layers."""
 
@@ -186,6 +187,8 @@ done(available=available, measured=served.measured, after=after, now=len(driver.
         (f"types.SimpleNamespace(linear_attn_config={DELTA})", 2, False, "family kda)"),
         (f"types.SimpleNamespace({LING})", 2, False, "(heads 8, v_heads 8, k_dim 128, v_dim 128, "),
         (f"types.SimpleNamespace({LING})", 2, False, "family kda)"),
+        (f"types.SimpleNamespace({GLM})", 2, False, "(heads 8, v_heads 8, k_dim 128, v_dim 128, conv_width 4, "),
+        (f"types.SimpleNamespace({GLM})", 2, False, "family kda)"),
         (f"config({ALICE})", 2, False, "family kda)"),
     ],
 )

@@ -15,7 +15,8 @@ from gdn_aot.providers.vllm.relaxations import LINES
 FOUND = importlib.util.find_spec("vllm") is not None
 VERSION = importlib.metadata.version("vllm") if FOUND else ""
 
-KIMI, LING = "kimi-linear-48b-a3b", "ling-3.0-flash"
+DRAFTING = VERSION != "0.24.0"
+KIMI, LING, GLM, K3 = "kimi-linear-48b-a3b", "ling-3.0-flash", "glm-5.3-flash", "kimi-k3"
 CHUNKS = {
     "chunk_kda_scaled_dot_kkt_fwd_kernel_intra_sub_inter",
     "chunk_kda_scaled_dot_kkt_fwd_kernel_intra_sub_intra",
@@ -41,6 +42,8 @@ ALWAYS = {
     "l2norm_fwd_kernel2",
     "layer_norm_gated_fwd_kernel",
 }
+BOUNDED = (FUSED - {"chunk_kda_fwd_kernel_intra_token_parallel"}) | {"chunk_kda_fwd_kernel_intra_sub_chunk"}
+"""The same where the gate is bounded."""
 PACKED = {
     "_gather_initial_states_kernel",
     "fused_recurrent_kda_packed_decode_kernel",
@@ -48,14 +51,24 @@ PACKED = {
 }
 TUNED = {
     "0.24.0": {KIMI: CHUNKS | {"kda_gate_cumsum_fwd_kernel"}},
-    "0.33.0": {KIMI: FUSED, LING: CHUNKS | {"chunk_local_cumsum_vector_kernel"}},
+    "0.33.0": {
+        KIMI: FUSED,
+        LING: CHUNKS | {"chunk_local_cumsum_vector_kernel"},
+        GLM: CHUNKS - {"kda_gate_fwd_kernel"} | {"kda_gate_cumsum_fwd_kernel"},
+        K3: BOUNDED,
+    },
 }.get(VERSION, {})
-KERNELS = {
-    model: tuned | ALWAYS | (PACKED if tuned is FUSED else {"fused_recurrent_gated_delta_rule_fwd_kernel"})
-    for model, tuned in TUNED.items()
+STATES = {"_gather_initial_states_kernel", "_scatter_states_kernel"}
+STAGED = "_stage_spec_decode_metadata_kernel"
+"""Launched by the builder of Kimi-K3's metadata."""
+DECODE = {
+    KIMI: PACKED if DRAFTING else {"fused_recurrent_gated_delta_rule_fwd_kernel"},
+    LING: {"fused_recurrent_gated_delta_rule_fwd_kernel"},
+    GLM: {"fused_recurrent_gated_delta_rule_fwd_kernel", *STATES},
+    K3: PACKED | {STAGED},
 }
+KERNELS = {model: tuned | ALWAYS | DECODE[model] for model, tuned in TUNED.items()}
 """Models that are covered -> kernels of the layer; the autotuned ones above."""
-DRAFTING = VERSION != "0.24.0"
 TP = 8
 
 pytestmark = pytest.mark.skipif(
@@ -141,15 +154,11 @@ print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_m
     for reason in filter(None, got.values()):
         assert reason.startswith("vLLM has a layer for it")
         assert "from 0." in reason
-    for layer, own in (("kimi-k3", "KimiK3KDAMetadataBuilder"), ("glm5-next", "size of their pages")):
-        assert "that is not covered: " in got[layer]
-        assert own in got[layer]
-        assert "torch.ops._flashkda_C.fwd" in got[layer]
-    command = ("build", "--provider", "vllm", "--arch", "sm_90", "--model", "kimi-k3", "-o", tmp_path)
+    card, refused, reason = ("sm_80", GLM, "on sm_90 alone") if DRAFTING else ("sm_90", K3, "from 0.27 on")
+    command = ("build", "--provider", "vllm", "--arch", card, "--model", refused, "-o", tmp_path)
     done = gdn_aot(*command, home=home, code=None)
     assert done.code != 0
-    assert "from 0.27 on" in done.err
-    assert "fused_kda_decode" in done.err
+    assert reason in done.err
     assert "Traceback" not in done.err
 
 
@@ -174,9 +183,16 @@ def test_kernels_of_a_build(built: Artifact) -> None:
     assert {kernel.qualname for kernel in manifest.kernels if kernel.choices} == set().union(*TUNED.values())
     assert [gap.kernel for gap in manifest.not_covered] == []
     placed = {file.name.removesuffix(".json").rpartition("-")[2] for file in manifest.placed}
-    assert placed == {"KimiLinearForCausalLM"} | (
-        {"BailingMoeV3ForCausalLM", "BailingMoeV3MTPModel"} if LING in KERNELS else set()
-    )
+    others = {
+        "BailingMoeV3ForCausalLM",
+        "BailingMoeV3MTPModel",
+        "Glm5NextForCausalLM",
+        "Glm5NextForConditionalGeneration",
+        "Glm5NextMTP",
+        "KimiK3ForConditionalGeneration",
+        "KimiK3MTP",
+    }
+    assert placed == {"KimiLinearForCausalLM"} | (others if DRAFTING else set())
 
 
 def test_neither_pages_nor_requests_are_counted_in_binaries(built: Artifact) -> None:
@@ -185,7 +201,8 @@ def test_neither_pages_nor_requests_are_counted_in_binaries(built: Artifact) -> 
     for name in ("_causal_conv1d_fwd_kernel", "_causal_conv1d_update_kernel"):
         assert {(one.argument, one.value) for one in kernels[name].relaxations} >= relaxed
     decode = "fused_recurrent_kda_packed_decode_kernel" if DRAFTING else "fused_recurrent_gated_delta_rule_fwd_kernel"
-    assert len(kernels[decode].binaries) == (1 if DRAFTING else 2), "one for each size of a page"
+    counts = [len(kernel.binaries) for kernel in built.manifest.kernels if kernel.qualname == decode]
+    assert counts == [3 if DRAFTING else 2], "one for each size of a page, and each dtype of Kimi-K3's state"
 
 
 def test_random_steps_find_everything(built: Artifact, home: Path) -> None:
@@ -203,7 +220,7 @@ import torch
 from launch_keys import keys
 
 result = {"launches": 0, "kernels": [], "other": [], "warm": []}
-for tp in (1, 32):
+for tp in (8, 32):
     shape = find_model(sys.argv[2]).shape(tp)
     for kind in set(kinds) - {"gated-norm"}:
         workload = provider.WORKLOADS[kind]()
@@ -226,13 +243,13 @@ print(json.dumps(result))
     got = python(_START + code, "sm_90", model, home=tmp_path)
     assert got["other"] == []
     assert got["launches"] > 500
-    drafted = {"fused_recurrent_kda_fwd_kernel"}  # the checkpoint asks for no drafts
+    drafted = {"fused_recurrent_kda_fwd_kernel", STAGED}  # the checkpoint asks for no drafts
     assert set(got["kernels"]) == KERNELS[model] - {"layer_norm_gated_fwd_kernel"}
     assert set(got["warm"]) == set(got["kernels"]) - drafted
 
 
 @pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_100", "sm_120"])
-@pytest.mark.parametrize("model", KERNELS)
+@pytest.mark.parametrize("model", [model for model in KERNELS if model != GLM])
 def test_the_layer_runs_for_other_targets(model: str, target: str, tmp_path: Path) -> None:
     code = """
 from gdn_aot.tracing.recorder import TraceRecorder

@@ -22,7 +22,8 @@ from vllm.model_executor.layers.mamba.mamba_utils import MambaStateDtypeCalculat
 from vllm.v1.kv_cache_interface import MambaSpec
 
 from gdn_aot.catalogue.models import KDA
-from gdn_aot.providers.engine_layer import ALICE
+from gdn_aot.providers.engine_layer import ALICE, GLM
+from gdn_aot.providers.vllm import packed as vllm_packed
 from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.steps import Deployment
 
@@ -33,6 +34,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 STATE_DTYPES = ("auto", "float32")
 """Values of ``--mamba-ssm-cache-dtype`` that are covered; ``auto`` is the model's dtype."""
+KDA_STATE_DTYPES = ("float32", "bfloat16")
+"""The same of layers of Kimi Delta Attention that have the dtype that is asked for; ``auto`` is the first."""
 
 DRAFTS = (0, 1, 2, 3)
 """Speculative tokens of a step that are covered."""
@@ -65,15 +68,16 @@ def deployments(shape: ModelShape) -> tuple[Deployment, ...]:
     """Return those that are covered: every number of drafts with every dtype of the state, the checkpoint's own first.
 
     Each comes with the pages of prefix caching too where these are others, and with the fused decode of drafts where
-    this version has it. The state of a layer of Kimi Delta Attention is float32 whatever is asked for: its deployments
-    differ in drafts, if it takes any, and in the pages that the backends of its attention ask for.
+    this version has it. The state of most layers of Kimi Delta Attention is float32 whatever is asked for: their
+    deployments differ in drafts, if they take any, and in the pages that the backends of the attention ask for.
     """
     if shape.family == KDA:
-        by_page: dict[tuple[int, int], Deployment] = {}
+        by_page: dict[tuple[str, int, int], Deployment] = {}
         drafted = DRAFTS if vllm_versions.takes_drafts(shape.layer) else (0,)
-        for drafts, block in itertools.product(drafted, MLA_BLOCKS if _is_latent(shape) else (1,)):
-            one = Deployment(state="float32", drafts=drafts, aligned=block)
-            by_page.setdefault((drafts, page_size(shape, one)), one)
+        stored = KDA_STATE_DTYPES if vllm_versions.asks_state_dtype(shape.layer) else KDA_STATE_DTYPES[:1]
+        for state, drafts, block in itertools.product(stored, drafted, MLA_BLOCKS if _is_latent(shape) else (1,)):
+            one = Deployment(state=state, drafts=drafts, aligned=block)
+            by_page.setdefault((state, drafts, page_size(shape, one)), one)
         return tuple(by_page.values())
     states = sorted(STATE_DTYPES, key=lambda state: state != shape.state_dtype)
     found = [Deployment(state=state, drafts=drafts) for state in states for drafts in DRAFTS]
@@ -105,7 +109,8 @@ def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype
         (_, conv), (_, state) = deployment.states
         return conv, state
     if shape.family == KDA:
-        conv, state = MambaStateDtypeCalculator.kda_state_dtype(DTYPES[shape.dtype], "auto")
+        asked = (deployment.state,) if vllm_versions.asks_state_dtype(shape.layer) else ()
+        conv, state = MambaStateDtypeCalculator.kda_state_dtype(DTYPES[shape.dtype], "auto", *asked)
         return conv, state
     conv, state = MambaStateDtypeCalculator.gated_delta_net_state_dtype(DTYPES[shape.dtype], "auto", deployment.state)
     return conv, state
@@ -163,13 +168,16 @@ def page_size(shape: ModelShape, deployment: Deployment) -> int:
         raise UnknownPageError(f"the catalogue has no attention layers of {shape.name}, on which its cache depends")
     config = _config(shape, deployment)
     _align(config, shape, deployment)
-    padded = config.cache_config.mamba_page_size_padded
-    if padded is None:  # both pages have one size as they are
-        unpadded = MambaSpec(
-            shapes=state_shapes(shape, deployment), dtypes=state_dtypes(shape, deployment), block_size=-1
-        )
-        return int(unpadded.page_size_bytes)
-    return int(padded)
+    # None where both pages have one size as they are.
+    padded = MambaSpec(
+        shapes=state_shapes(shape, deployment),
+        dtypes=state_dtypes(shape, deployment),
+        block_size=-1,
+        page_size_padded=config.cache_config.mamba_page_size_padded,
+    )
+    if shape.layer == GLM:
+        return vllm_packed.stride(padded, config.cache_config.block_size, deployment.drafts)
+    return int(padded.page_size_bytes)
 
 
 def _config(shape: ModelShape, deployment: Deployment) -> Any:
@@ -177,7 +185,7 @@ def _config(shape: ModelShape, deployment: Deployment) -> Any:
     return SimpleNamespace(
         cache_config=SimpleNamespace(
             cache_dtype="auto",
-            block_size=KERNEL_BLOCK,
+            block_size=vllm_packed.kernel_block() if shape.layer == GLM else KERNEL_BLOCK,
             user_specified_block_size=False,
             mamba_block_size=None,
             user_specified_mamba_block_size=False,

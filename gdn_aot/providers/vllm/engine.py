@@ -15,12 +15,16 @@ preparation, gated norm) and decode are Triton's whatever the prefill is."""
 _FIRST_WITH_OPTION = (0, 18)
 """Of ``--gdn-prefill-backend``."""
 _FIRST_WITH_FUSED_DECODE = (0, 28)
+_WITH_FLASHKDA = (9, 10, 12)
 _VLLM_UPDATE = re.compile(r"vllm\..+\.ops\.fused_sigmoid_gating:")
 _VLLM = re.compile(rf"vllm\.(?:.+\.)?(?:fla|flash_linear_attention)\.ops\.(?:{'|'.join(_VLLM_PREFILL)}):")
 
 
+_FLASHKDA = re.compile(r"vllm\.models\.(?:glm5next|kimi_k3)\.nvidia\.ops\.third_party\.kda\.(?:kernels|chunk\w*):")
+"""Kernels of prompts that Kimi-K3 and GLM-5.3-Flash launch themselves."""
 _VLLM_LAYER = re.compile(
-    r"vllm\.(?:.+\.)?(?:(?:fla|flash_linear_attention)\.ops\.|causal_conv1d$|gdn(?:_linear_attn)?(?:\.|$))"
+    r"vllm\.(?:.+\.)?(?:(?:fla|flash_linear_attention)\.ops\.|causal_conv1d$|gdn(?:_linear_attn)?(?:\.|$)"
+    r"|third_party\.kda\.|kda_metadata$|(?:gather_initial|scatter)_states$)"
 )
 
 
@@ -53,6 +57,14 @@ def conditions(
             how = "this version has no option for these instead"
         reason = f"vLLM takes FlashInfer for prefill on this card{other}; {how}"
         found.append(Condition(kernels=prefill, reason=reason))
+    bounded = tuple(filter(_FLASHKDA.match, kernels))
+    if bounded and capability[0] in _WITH_FLASHKDA:
+        how = """--additional-config '{"kda_prefill_backend": "triton"}'"""
+        reason = (
+            "vLLM takes FlashKDA for prompts of Kimi-K3 and GLM-5.3-Flash in bf16 on this card; with "
+            f"{how}, and for Kimi-Linear and AliceAI, it launches these"
+        )
+        found.append(Condition(kernels=bounded, reason=reason))
     update = tuple(filter(_VLLM_UPDATE.match, kernels))
     if update and number >= _FIRST_WITH_FUSED_DECODE and capability >= (8, 0):
         reason = (

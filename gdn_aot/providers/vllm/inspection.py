@@ -20,7 +20,7 @@ from vllm.model_executor.models import registry
 from gdn_aot._files import file_sha256
 from gdn_aot.launches import Placement, SourceFile
 from gdn_aot.providers.absent import without_images
-from gdn_aot.providers.engine_layer import ALICE, BAILING, INTERLEAVED, KIMI
+from gdn_aot.providers.engine_layer import ALICE, BAILING, GLM, INTERLEAVED, K3, KIMI
 from gdn_aot.providers.vllm.reference import OLMO
 from gdn_aot.providers.vllm.versions import QWEN
 
@@ -43,6 +43,8 @@ _CLASSES = {
     KIMI: ("KimiLinearForCausalLM",),
     ALICE: ("AliceAIForCausalLM",),
     BAILING: ("BailingMoeV3ForCausalLM", "BailingMoeV3MTPModel"),
+    GLM: ("Glm5NextForConditionalGeneration", "Glm5NextForCausalLM", "Glm5NextMTPModel"),
+    K3: ("KimiK3ForConditionalGeneration", "KimiK3MTPModel"),
     "qwen4-exp": ("Qwen4ExpForConditionalGeneration", "Qwen4ExpForCausalLM", "Qwen4ExpMTP"),
 }
 """Architectures by `ModelShape.layer`, those of drafts included, as the registries of 0.24.0 and 0.33.0 have them and

@@ -9,6 +9,7 @@ Importing this module imports vLLM: call `gdn_aot.providers.vllm.platform.prepar
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.engine_layer import K3
+from gdn_aot.providers.vllm import kimi_k3
 from gdn_aot.providers.vllm import layer as vllm_layer
 from gdn_aot.providers.vllm import platform as vllm_platform
 from gdn_aot.providers.vllm import versions as vllm_versions
@@ -69,9 +72,13 @@ def apply(shape: ModelShape, step: Step, tensors: Tensors) -> tuple[torch.Tensor
     """Run the layer. Returns its output before the norm, and the views of the windows and states of all pages."""
     hidden = there(tensors, "projected").new_empty(step.tokens, 1)
     output = hidden.new_empty(step.tokens, shape.heads * shape.k_dim)
-    with torch.device("cpu"), vllm_platform.on_card():
+    # What a layer has compiled by Inductor runs as it is: of its kernels none is the layer's.
+    with torch.device("cpu"), vllm_platform.on_card(), torch.compiler.set_stance("force_eager"):
         layer = _make(shape, tensors)
-        with vllm_layer.on_pages(layer, tensors, shape, step):
+        graph: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if step.compiled and kimi_k3.overlaps(shape, step.tokens):
+            graph = kimi_k3.captured(layer, _rows(shape, tensors), there(tensors, "decay")[0])
+        with vllm_layer.on_pages(layer, tensors, shape, step), graph:
             vllm_versions.forward(layer, shape.layer, hidden, output)
         return output.view(1, step.tokens, shape.heads, shape.k_dim), vllm_layer.states(shape, step, tensors)
 
@@ -81,13 +88,20 @@ def _make(shape: ModelShape, tensors: Tensors) -> Any:
     kind = vllm_versions.layer_class(shape.layer)
     layer = kind.__new__(kind)
     torch.nn.Module.__init__(layer)
-    for name, value in {**_sizes(shape), **_projections(tensors), **_parameters(tensors)}.items():
+    for name, value in {**_sizes(shape), **_projections(shape, tensors), **_parameters(tensors)}.items():
         setattr(layer, name, value)
     return layer
 
 
 def _sizes(shape: ModelShape) -> dict[str, Any]:
     width, bound = shape.heads * shape.k_dim, shape.gate_bound or None
+    unused = (
+        "gemm_rs_ar",
+        "_projection_events",
+        "_projection_aux_stream",
+        "decode_conv1d_weight",
+        "decode_norm_weight",
+    )
     return {
         "prefix": vllm_layer.PREFIX,
         "tp_size": 1,  # the shape is divided already
@@ -96,26 +110,32 @@ def _sizes(shape: ModelShape) -> dict[str, Any]:
         "head_dim": shape.k_dim,
         "conv_size": shape.conv_width,
         **dict.fromkeys(("local_projection_size", "projection_size_per_partition"), width),
-        **dict.fromkeys(("gate_lower_bound", "lower_bound"), bound),
-        "safe_gate": bound is not None,
-        "use_full_rank_gate": False,
-        "in_proj_padding": 0,
-        "separate_b_proj": False,
+        "hidden_size": 1,  # of what stands for the residual stream
+        **dict.fromkeys(("gate_lower_bound", "lower_bound", "kda_lower_bound"), bound),
+        **dict.fromkeys(("safe_gate", "kda_safe_gate"), bound is not None),
+        **dict.fromkeys(("use_full_rank_gate", "separate_b_proj", "use_recoverssm", "_conv_state_dim_first"), False),
+        "in_proj_padding": kimi_k3.row(shape)[-1] if shape.layer == K3 else 0,
+        **dict.fromkeys(("kda_prefill_backend", "kda_decode_backend", "kda_spec_decode_backend"), "triton"),
+        **dict.fromkeys(("_flashkda_buffer_specs", "_flashinfer_kda_output_spec", "_checkpoint_exporter"), None),
+        **dict.fromkeys((*unused, "_merged_conv_weight"), None),
+        "_projection_overlap_max_tokens": 0,
         "o_norm": lambda core, _gate: core,
         "o_proj": lambda core: (core, None),
     }
 
 
-def _projections(tensors: Tensors) -> dict[str, Any]:
+def _projections(shape: ModelShape, tensors: Tensors) -> dict[str, Any]:
     mixed, decay, b = (there(tensors, name)[0] for name in ("projected", "decay", "b"))
-    rank = mixed.new_zeros(len(mixed), decay.shape[1] // b.shape[1])
+    rank = mixed.new_zeros(len(mixed), shape.k_dim)
+    whole = _rows(shape, tensors) if shape.layer == K3 else [mixed, b, rank]
     named: dict[str, Any] = {
         "b_proj": lambda _hidden: (b, None),
         **dict.fromkeys(("f_a_proj", "g_a_proj"), lambda hidden: (hidden, None)),
         # Nothing reads the gate of the norm, without the norm.
         **dict.fromkeys(("f_b_proj", "g_b_proj", "f_proj", "g_proj"), lambda _hidden: (decay, None)),
         "qkvb_proj": lambda _hidden: (torch.cat([mixed, b], -1), None),
-        "in_proj_qkvgfab": lambda _hidden: (torch.cat([mixed, b, rank], -1), None),
+        "in_proj_qkvgfab": lambda _hidden: (torch.cat(whole, -1), None),
+        "in_proj_qkvbfg_a": lambda _hidden: (torch.cat([mixed, b, rank, rank], -1), None),
         "qkv_proj": None,
     }
     for part, result in zip(PARTS, mixed.chunk(len(PARTS), -1), strict=True):
@@ -123,6 +143,13 @@ def _projections(tensors: Tensors) -> dict[str, Any]:
         own = result.clone(memory_format=torch.contiguous_format)
         named[f"{part}_proj"] = lambda _hidden, own=own: (own, None)
     return named
+
+
+def _rows(shape: ModelShape, tensors: Tensors) -> list[torch.Tensor]:
+    """Return the parts of what Kimi-K3 projects at once; nothing reads its gate of the norm, without the norm."""
+    mixed, decay, b = (there(tensors, name)[0] for name in ("projected", "decay", "b"))
+    _, rank, _, padding = (mixed.new_zeros(len(mixed), width) for width in kimi_k3.row(shape))
+    return [torch.cat([mixed, torch.zeros_like(decay)], -1), rank, b, padding]
 
 
 def _parameters(tensors: Tensors) -> dict[str, Any]:

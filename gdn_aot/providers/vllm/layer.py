@@ -102,14 +102,14 @@ def _builder(shape: ModelShape, deployment: Deployment, device: str, *, graph: b
         speculative_config=speculative if drafts else None,
         scheduler_config=SimpleNamespace(max_num_seqs=1024),
         parallel_config=SimpleNamespace(decode_context_parallel_size=1),
-        cache_config=SimpleNamespace(mamba_cache_mode="none"),
+        cache_config=SimpleNamespace(mamba_cache_mode="none", use_kda_recoverssm=False),
         model_config=SimpleNamespace(hf_text_config=heads, hf_config=heads),  # 0.22 reads the second
         additional_config={"gdn_prefill_backend": "triton"},
         use_v2_model_runner=False,
         num_hash_lookahead_tokens=0,
     )
     cache_spec = vllm_cache.spec(shape, deployment)
-    return GDNAttentionMetadataBuilder(cache_spec, [PREFIX], config, torch.device(device))
+    return vllm_versions.metadata_builder(shape.layer)(cache_spec, [PREFIX], config, torch.device(device))
 
 
 def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:

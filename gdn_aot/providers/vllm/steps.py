@@ -8,7 +8,7 @@ is a prompt in every release.
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,7 +69,7 @@ class Step:
     graph: bool = False
     """Full CUDA graphs are in use: indices of a decode step are copied to buffers that stay."""
     compiled: bool = False
-    """What is around the layer's core is compiled by Inductor."""
+    """What is around the layer's core is compiled by Inductor; of Kimi-K3, what is around it is a captured graph."""
     packed: bool = True
     """``VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE``, which is on by default."""
 
@@ -208,6 +208,45 @@ def kda_speculative(deployment: Deployment) -> Iterator[Step]:
     yield from (step for step in speculative(deployment) if not step.compiled)
     for count, others in itertools.product((2, 4, 8, 32, 64, 128), ((), (Group(1, 0, 32),))):
         yield Step(groups=(_speculated(count, deployment.drafts), *others), deployment=deployment)
+
+
+_SHORT = (Group(1, 0, 5), Group(1, 64, 8))
+"""Prompts as a captured graph has them."""
+
+
+def kimi_k3(deployment: Deployment, kind: str) -> Iterator[Step]:
+    """Yield further steps of a kind for Kimi-K3: of few tokens in a graph, and with drafts apart from each other.
+
+    Tokens of requests with drafts that are side by side are views of the projection's rows, and else copies.
+    """
+    drafted = _speculated(1, deployment.drafts)
+    plain, longer = Group(1, 100, 1), Group(1, 0, 31)
+    few: dict[str, tuple[tuple[Group, ...], ...]] = {
+        "prefill": (_SHORT[:1], _SHORT[1:], _SHORT),
+        "decode": ((plain,), (plain._replace(number=3),)),
+        "mixed": tuple((plain._replace(number=count), one) for count in (1, 3) for one in _SHORT),
+        "speculative": ((drafted,), (drafted._replace(number=2),), (drafted, plain), (drafted, _SHORT[0])),
+    }
+    apart = ((drafted, plain, drafted, *rest) for rest in ((), (_SHORT[1],), (longer,)))
+    if kind == "speculative" and not deployment.drafts:
+        return
+    for groups, graph in itertools.product(few[kind], (False, True)):
+        yield Step(groups=groups, deployment=deployment, graph=graph, compiled=True)
+    if kind == "speculative":
+        for groups in apart:
+            yield Step(groups=groups, deployment=deployment)
+
+
+def few_or_apart(rng: random.Random, step: Step) -> Step:
+    """Return a random step of Kimi-K3 as a captured graph has it, of fewer requests, or with its decodes shuffled."""
+    first = [group for group in step.requests if group.computed and group.query <= 1 + step.deployment.drafts]
+    later = [group for group in step.requests if group not in first]
+    rng.shuffle(first)
+    if traffic.chance(rng, 0.5):
+        return replace(step, groups=(*first, *later))
+    least = next((group for group in first if group.drafts > 0), None)
+    fewer = (*([least] if least else first[:2]), *(group._replace(query=min(group.query, 4)) for group in later[:2]))
+    return replace(step, groups=fewer, compiled=True)
 
 
 def random_step(

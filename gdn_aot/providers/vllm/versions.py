@@ -12,9 +12,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from vllm.v1.attention.backends.gdn_attn import GDNAttentionMetadataBuilder
 
 from gdn_aot.providers.absent import without_images
-from gdn_aot.providers.engine_layer import ALICE, BAILING, INTERLEAVED, KIMI
+from gdn_aot.providers.engine_layer import ALICE, BAILING, GLM, INTERLEAVED, K3, KIMI
 from gdn_aot.providers.vllm.reference import OLMO
 
 if TYPE_CHECKING:
@@ -22,30 +23,21 @@ if TYPE_CHECKING:
 
 QWEN = "qwen3.5"
 _KDA = {
-    KIMI: ("layers.mamba.gdn.kimi_gdn_linear_attn", "KimiGatedDeltaNetAttention"),
-    ALICE: ("models.alice_ai", "KimiGatedDeltaNetAttention"),
-    BAILING: ("models.bailing_moe_v3", "BailingMoeV3KimiDeltaAttention"),
+    KIMI: ("model_executor.layers.mamba.gdn.kimi_gdn_linear_attn", "KimiGatedDeltaNetAttention"),
+    K3: ("models.kimi_k3.nvidia.kda", "KimiK3DeltaAttention"),
+    ALICE: ("model_executor.models.alice_ai", "KimiGatedDeltaNetAttention"),
+    BAILING: ("model_executor.models.bailing_moe_v3", "BailingMoeV3KimiDeltaAttention"),
+    GLM: ("models.glm5next.common.kda", "Glm5NextLinearAttention"),
 }
-"""Modules and classes of layers of Kimi Delta Attention that `kda` runs, by `ModelShape.layer`."""
-_SINCE = {KIMI: "0.23", "kimi-k3": "0.27", BAILING: "0.28", "glm5-next": "0.30", ALICE: "0.33"}
+"""Modules of vLLM and classes of layers of Kimi Delta Attention that `kda` runs, by `ModelShape.layer`."""
+_SINCE = {KIMI: "0.23", K3: "0.27", BAILING: "0.28", GLM: "0.30", ALICE: "0.33"}
 """The first releases that have such a layer."""
-_FLASH = "on sm_90, sm_10x and sm_12x its prompts are FlashKDA's, torch.ops._flashkda_C.fwd"
-_REFUSED = {
-    "kimi-k3": (
-        f"its steps are of a builder of its own, KimiK3KDAMetadataBuilder, which is not run here; {_FLASH}, and its "
-        "decode without drafts is fused_kda_decode, both C++"
-    ),
-    "glm5-next": (
-        "its attention layers keep an index beside the latent, and the size of their pages, in which its states lie, "
-        f"is not computed here; {_FLASH}, which is C++"
-    ),
-}
-"""Why a layer is not covered, as read in 0.33.0."""
 
 
 def _module(name: str) -> Any:
+    """Return a module of vLLM, or None where this version has none."""
     try:
-        return importlib.import_module(f"vllm.model_executor.{name}")
+        return importlib.import_module(f"vllm.{name}")
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("vllm"):
             return None
@@ -54,23 +46,23 @@ def _module(name: str) -> Any:
 
 def _classes() -> tuple[dict[str, Any], Any]:
     """Return the layer class of each `ModelShape.layer`, and the operator of chunks."""
-    current = _module("layers.mamba.gdn.qwen_gdn_linear_attn")  # from 0.22 on
+    current = _module("model_executor.layers.mamba.gdn.qwen_gdn_linear_attn")  # from 0.22 on
     if current is not None:
         qwen = current.QwenGatedDeltaNetAttention
-        olmo = _module("layers.mamba.gdn.olmo_gdn_linear_attn").OlmoHybridGatedDeltaNetAttention
+        olmo = _module("model_executor.layers.mamba.gdn.olmo_gdn_linear_attn").OlmoHybridGatedDeltaNetAttention
         return {INTERLEAVED: qwen, QWEN: qwen, OLMO: olmo}, current.ChunkGatedDeltaRule
-    shared = _module("layers.mamba.gdn_linear_attn")  # 0.19 to 0.21
+    shared = _module("model_executor.layers.mamba.gdn_linear_attn")  # 0.19 to 0.21
     if shared is not None:
         qwen = shared.GatedDeltaNetAttention
         return {INTERLEAVED: qwen, QWEN: qwen, **_olmo()}, shared.ChunkGatedDeltaRule
     with without_images():  # which models import up to here
-        first = _module("models.qwen3_next")
-        qwen = _module("models.qwen3_5").Qwen3_5GatedDeltaNet
+        first = _module("model_executor.models.qwen3_next")
+        qwen = _module("model_executor.models.qwen3_5").Qwen3_5GatedDeltaNet
         return {INTERLEAVED: first.Qwen3NextGatedDeltaNet, QWEN: qwen, **_olmo()}, first.ChunkGatedDeltaRule
 
 
 def _olmo() -> dict[str, Any]:
-    hybrid = _module("models.olmo_hybrid")  # 0.18 to 0.21
+    hybrid = _module("model_executor.models.olmo_hybrid")  # 0.18 to 0.21
     return {OLMO: hybrid.OlmoHybridGatedDeltaNet} if hybrid else {}
 
 
@@ -86,9 +78,12 @@ def layer_class(layer: str) -> Any:
     if layer not in _KDA:
         return _LAYERS.get(layer)
     module, name = _KDA[layer]
-    states = _module("layers.mamba.mamba_utils").MambaStateShapeCalculator.kda_state_shape(1, 1, 16)
+    states = _module("model_executor.layers.mamba.mamba_utils").MambaStateShapeCalculator.kda_state_shape(1, 1, 16)
     one_window = len(states) == len(("window", "state"))  # up to 0.22 each convolution has a window of its own
-    return getattr(_module(module), name, None) if one_window else None
+    if not one_window:
+        return None
+    with without_images():
+        return getattr(_module(module), name, None)
 
 
 def lacks(layer: str) -> str:
@@ -97,14 +92,26 @@ def lacks(layer: str) -> str:
         return ""
     if layer in _KDA:
         return f"vLLM has a layer for it that is known here from {_SINCE[layer]} on"
-    if layer in _SINCE:
-        return f"vLLM has a layer for it from {_SINCE[layer]} on, and that is not covered: {_REFUSED[layer]}"
     return "this version of vLLM has no layer for it"
 
 
 def takes_drafts(layer: str) -> bool:
     """Say whether a layer has a path for steps in which tokens are drafted."""
     return layer not in _KDA or "num_accepted_tokens" in inspect.getsource(layer_class(layer))
+
+
+def metadata_builder(layer: str) -> Any:
+    """Return the class that makes the metadata of a layer's steps; Kimi-K3 has one of its own."""
+    kind = layer_class(layer)
+    if "get_attn_backend" in vars(kind):
+        return kind.get_attn_backend(kind).get_builder_cls()
+    return GDNAttentionMetadataBuilder
+
+
+@cache
+def asks_state_dtype(layer: str) -> bool:
+    """Say whether a layer of Kimi Delta Attention has its state in the dtype that is asked for."""
+    return "mamba_ssm_cache_dtype" in inspect.getsource(layer_class(layer).get_state_dtype)
 
 
 def forward(layer: Any, name: str, hidden: torch.Tensor, output: torch.Tensor) -> None:

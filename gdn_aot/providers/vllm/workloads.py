@@ -26,10 +26,13 @@ from gdn_aot.errors import DeploymentError
 from gdn_aot.providers import traffic
 from gdn_aot.providers.contentless import contentless
 from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.engine_layer import GLM, K3
 from gdn_aot.providers.norm_rows import SM_COUNTS, norm_rows
 from gdn_aot.providers.vllm import cache as vllm_cache
 from gdn_aot.providers.vllm import kda as vllm_kda
+from gdn_aot.providers.vllm import kimi_k3
 from gdn_aot.providers.vllm import layer as vllm_layer
+from gdn_aot.providers.vllm import packed as vllm_packed
 from gdn_aot.providers.vllm import reference as vllm_reference
 from gdn_aot.providers.vllm import steps as vllm_steps
 from gdn_aot.providers.vllm import versions as vllm_versions
@@ -64,7 +67,7 @@ _GUARD = inspect.getmodule(inspect.unwrap(rmsnorm_fn))
 
 def lacks(shape: ModelShape) -> str:
     """Return why this version of vLLM cannot be traced for a model, or nothing."""
-    missing = vllm_versions.lacks(shape.layer)
+    missing = vllm_versions.lacks(shape.layer) or (vllm_packed.lacks() if shape.layer == GLM else "")
     if not missing and not shape.kv_heads:
         missing = "the catalogue has no attention layers of it, on which its cache depends"
     if not missing and shape.family == KDA and (unknown := vllm_kda.unknown(shape)):
@@ -112,6 +115,8 @@ class Steps(Workload):
         yield from cases[self.name](deployment)
         if self.name == "prefill" and vllm_layer.FIRST_TOKENS:
             yield from vllm_steps.first_tokens(deployment)
+        if shape.layer == K3:
+            yield from vllm_steps.kimi_k3(deployment, self.name)
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of requests, classes of lengths and alignments, in every deployment."""
@@ -134,6 +139,8 @@ class Steps(Workload):
         """Return a random step."""
         made = vllm_cache.deployments(shape)
         step = vllm_steps.random_step(rng, made, self.name, limits, first_tokens=vllm_layer.FIRST_TOKENS)
+        if shape.layer == K3 and traffic.chance(rng, 0.5):
+            step = vllm_steps.few_or_apart(rng, step)
         return step.call(self.name)
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
@@ -189,7 +196,8 @@ class GatedRMSNorm(Workload):
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every number of rows in a block, on whatever card, and every class of the row count."""
         del limits
-        for tokens, sm_count in norm_rows(shape.v_heads):
+        few = ((3, 1), (4, 1)) if shape.layer == K3 else ()  # as many as a captured graph has
+        for tokens, sm_count in (*norm_rows(shape.v_heads), *few):
             yield Call.of(self.name, tokens=tokens, sm_count=sm_count)
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
@@ -210,9 +218,10 @@ class GatedRMSNorm(Workload):
         """Draw the layer's output, the gate and the weight."""
         args: dict[str, Any] = dict(call.arguments)
         size, dtype = (1, args["tokens"], shape.v_heads, shape.v_dim), vllm_cache.DTYPES[shape.dtype]
+        own = kimi_k3.gate_rows(shape, args["tokens"])[0]
         return {
             "x": draw.normal(*size, dtype=dtype),
-            "g": draw.normal(*size, dtype=dtype),
+            "g": _gate(shape, draw.normal(1, args["tokens"], own, dtype=dtype)),
             "norm_weight": draw.weight(shape.v_dim, dtype=dtype),
         }
 
@@ -234,9 +243,17 @@ class GatedRMSNorm(Workload):
         return {"out": reference.gated_norm(x, gate, weight, _norm(shape).eps, shape.norm_activation)}
 
     def run(self, shape: ModelShape, call: Call) -> None:
-        """Call the norm on tensors without content."""
+        """Call the norm on tensors without content, with the gate as each way to project it leaves it."""
         with contentless():
-            self.apply(shape, call, self.inputs(shape, call, EMPTY))
+            made = self.inputs(shape, call, EMPTY)
+            for own in kimi_k3.gate_rows(shape, there(made, "x").shape[1]):
+                rows = there(made, "x").new_empty(1, there(made, "x").shape[1], own)
+                self.apply(shape, call, {**made, "g": _gate(shape, rows)})
+
+
+def _gate(shape: ModelShape, rows: torch.Tensor) -> torch.Tensor:
+    """Return the gate of the norm in rows that may have more."""
+    return rows[..., : shape.v_heads * shape.v_dim].unflatten(-1, (shape.v_heads, shape.v_dim))
 
 
 @cache
