@@ -177,7 +177,7 @@ def _metadata(shape: ModelShape, step: Step, pages: int, device: torch.device) -
     ended = [request.computed + request.query for request in step.requests]
     lengths = torch.tensor(ended, dtype=torch.int32)
     named = {"seq_lens_cpu_upper_bound": lengths} if _BOUNDED else {}
-    if FIRST_TOKENS:
+    if FIRST_TOKENS or type(builder) is not GDNAttentionMetadataBuilder:  # that of Kimi-K3 always asks
         named["is_prefilling"] = torch.tensor([not request.computed for request in step.requests])
     common = CommonAttentionMetadata(
         query_start_loc=ends.to(device),

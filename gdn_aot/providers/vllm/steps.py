@@ -219,22 +219,32 @@ def kimi_k3(deployment: Deployment, kind: str) -> Iterator[Step]:
 
     Tokens of requests with drafts that are side by side are views of the projection's rows, and else copies.
     """
-    drafted = _speculated(1, deployment.drafts)
-    plain, longer = Group(1, 100, 1), Group(1, 0, 31)
+    drafted, plain = _speculated(1, deployment.drafts), Group(1, 100, 1)
     few: dict[str, tuple[tuple[Group, ...], ...]] = {
         "prefill": (_SHORT[:1], _SHORT[1:], _SHORT),
         "decode": ((plain,), (plain._replace(number=3),)),
         "mixed": tuple((plain._replace(number=count), one) for count in (1, 3) for one in _SHORT),
         "speculative": ((drafted,), (drafted._replace(number=2),), (drafted, plain), (drafted, _SHORT[0])),
     }
-    apart = ((drafted, plain, drafted, *rest) for rest in ((), (_SHORT[1],), (longer,)))
     if kind == "speculative" and not deployment.drafts:
         return
     for groups, graph in itertools.product(few[kind], (False, True)):
         yield Step(groups=groups, deployment=deployment, graph=graph, compiled=True)
     if kind == "speculative":
-        for groups in apart:
+        for groups in _apart(drafted, plain):
             yield Step(groups=groups, deployment=deployment)
+
+
+def _apart(drafted: Group, plain: Group) -> Iterator[tuple[Group, ...]]:
+    """Yield requests with drafts and without that do not stay together, as many of both as each class has."""
+    for count, others in itertools.product(BATCHES, BATCHES):
+        if count > 1:
+            yield drafted, plain._replace(number=others), drafted._replace(number=count - 1)
+        elif others > 1:
+            yield plain, drafted, plain._replace(number=others - 1)
+    for prompt in (_SHORT[1], Group(1, 0, 31)):
+        yield drafted, plain, drafted, prompt
+        yield plain, drafted, prompt
 
 
 def few_or_apart(rng: random.Random, step: Step) -> Step:
