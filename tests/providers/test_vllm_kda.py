@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import math
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,56 @@ print(json.dumps({"pages": found, "shapes": [list(view.shape) for view in views]
         assert [row[0] for row in got["pages"]["2"]] == [16, 32, 128]
 
 
+@pytest.mark.skipif(GLM not in KERNELS, reason="this release has no such layer")
+def test_states_of_glm_lie_a_whole_block_apart(tmp_path: Path) -> None:
+    """A block has the latent and the index of each attention layer, in whole rows and pools of both."""
+    code = """
+glm = find_model("glm-5.3-flash")
+print(json.dumps([[tp, one.drafts, one.state, vllm_cache.page_size(glm.shape(tp), one)]
+    for tp in (1, 2, 4, 8, 16, 32, 64) for one in vllm_cache.deployments(glm.shape(tp))]))
+"""
+    rows = python(_START + code, "sm_90", home=tmp_path)
+    assert len(rows) == 7 * 2 * 4
+    for tp, drafts, kept, stride in rows:
+        state = 64 // tp * ((3 + drafts) * 3 * 128 * 2 + 128 * 128 * (4 if kept == "float32" else 2))
+        latent, pool = 512 * 2, 128 + 4  # bytes of a token, and of 16
+        block = 512 * math.ceil(state / (512 * latent))
+        pages = (11 + (drafts > 0)) * (block * latent + block // 16 * pool)
+        kernel = math.gcd(1024, block)
+        aligned = math.lcm(latent, kernel // 16 * pool if kernel < block else 1)
+        assert stride == aligned * math.ceil(pages / aligned)
+
+
+@pytest.mark.skipif(K3 not in KERNELS, reason="this release has no such layer")
+def test_a_captured_graph_of_kimi_k3_has_rows_of_its_own(tmp_path: Path) -> None:
+    """At TP 8 and up to 14 tokens, on cards that vLLM has a table of projections for."""
+    code = """
+from launch_keys import keys
+
+def strides(tp, tokens, compiled):
+    shape = find_model("kimi-k3").shape(tp)
+    step = vllm_steps.Step(groups=(vllm_steps.Group(tokens, 5, 1),), deployment=vllm_cache.deployments(shape)[0],
+        graph=True, compiled=compiled)
+    steps, norm = provider.WORKLOADS["decode"](), provider.WORKLOADS["gated-norm"]()
+    call = provider.Call.of("gated-norm", tokens=tokens, sm_count=132)
+    found = keys(lambda: steps.run(shape, step.call("decode"))), keys(lambda: norm.run(shape, call))
+    return [str(one) for one in found]
+
+print(json.dumps({"rows": [strides(8, tokens, compiled) for tokens in (14, 15) for compiled in (False, True)],
+    "other": [strides(4, 3, compiled)[0] for compiled in (False, True)]}))
+"""
+    packed, beside = str(12 * 4 * 128 + 128 + 12 + 4), str(12 * 4 * 128)
+    for card, few in (("sm_90", True), ("sm_80", False)):
+        got = python(_START + code, card, home=tmp_path / card)
+        (eager, norm), (graph, _), (longer, more), (same, _) = got["rows"]
+        assert packed in eager and packed in norm and packed in longer  # noqa: PT018
+        assert (beside in graph) == (eager != graph) == few
+        assert (beside in norm) == few
+        assert longer == same
+        assert beside not in more
+        assert len({*got["other"]}) == 1
+
+
 def test_models_whose_layers_other_releases_have_are_refused_with_the_reason(home: Path, tmp_path: Path) -> None:
     code = """
 print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_models() if model.family == "kda"}))
@@ -202,7 +253,8 @@ def test_neither_pages_nor_requests_are_counted_in_binaries(built: Artifact) -> 
         assert {(one.argument, one.value) for one in kernels[name].relaxations} >= relaxed
     decode = "fused_recurrent_kda_packed_decode_kernel" if DRAFTING else "fused_recurrent_gated_delta_rule_fwd_kernel"
     counts = [len(kernel.binaries) for kernel in built.manifest.kernels if kernel.qualname == decode]
-    assert counts == [3 if DRAFTING else 2], "one for each size of a page, and each dtype of Kimi-K3's state"
+    # Of Kimi-K3 three sizes or dtypes of a page, each with three strides of a row: alone, as a copy, and in a graph.
+    assert counts == [1 + 3 * 3 if DRAFTING else 2], "one for each size of a page"
 
 
 def test_random_steps_find_everything(built: Artifact, home: Path) -> None:

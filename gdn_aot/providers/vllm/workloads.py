@@ -206,11 +206,11 @@ class GatedRMSNorm(Workload):
         return iter(())
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
-        """Return a call of random length, on some card."""
-        del shape
+        """Return a call of random length, on some card; of Kimi-K3, whose norm is in its step, as long as that."""
+        most = min(limits.max_tokens, vllm_steps.BUDGET) if shape.layer == K3 else limits.max_tokens
         return Call.of(
             self.name,
-            tokens=traffic.random_length(rng, limits.max_tokens),
+            tokens=traffic.random_length(rng, most),
             sm_count=rng.choice(list(SM_COUNTS)),
         )
 
