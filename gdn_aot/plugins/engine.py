@@ -44,8 +44,24 @@ def hold(function: Callable[[], None], what: str, after: str = "", *, ends: Ends
             raise
         messages: Any = sys.modules.get("gdn_aot.serving.log")
         if messages is not None:  # else it is what cannot be imported
-            messages.warn(f"{what}: {type(error).__name__}: {shown(error)}{after}")
-            messages.detail(error)
+            try:
+                messages.warn(f"{what}: {_told(error, ends)}{after}")
+                messages.detail(error)
+            except ends:
+                raise
+            except BaseException:  # noqa: BLE001, S110 - a handler of the engine's logger: nobody is left to tell
+                pass
+
+
+def _told(error: BaseException, ends: Ends) -> str:
+    """Return the name of an error and its words, if it has any that can be had."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {shown(error)}"
+    except ends:
+        raise
+    except BaseException:  # noqa: BLE001 - its ``__str__`` may raise anything
+        return name
 
 
 def _asked_for(error: BaseException) -> bool:

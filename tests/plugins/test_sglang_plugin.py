@@ -178,7 +178,9 @@ done(
 """
 
 
-@pytest.mark.parametrize("what", ["missing", "garbage", "truncated", "other release", "no store"])
+@pytest.mark.parametrize(
+    "what", ["missing", "garbage", "truncated", "flipped", "longer", "empty folder", "other release", "no store"]
+)
 def test_what_does_not_fit_leaves_everything_as_it_was_and_is_one_warning(
     play: Any, sm_90: Built, tmp_path: Path, what: str
 ) -> None:
@@ -189,6 +191,14 @@ def test_what_does_not_fit_leaves_everything_as_it_was_and_is_one_warning(
             path.write_bytes(b"no artifact" * 100)
         case "truncated":
             path.write_bytes(sm_90.path.read_bytes()[:3000])
+        case "flipped":
+            data = bytearray(sm_90.path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+        case "longer":
+            path.write_bytes(sm_90.path.read_bytes() + b"more")
+        case "empty folder":
+            path.mkdir()
         case "other release":
             (tmp_path / "site/fla_core-9.9.9.dist-info").mkdir()
             path = sm_90.path
@@ -254,9 +264,22 @@ class Odd(BaseException):
     """Not an `Exception`, and not what ends a process."""
 
 
+class UnsaidError(Exception):
+    """Its words cannot be had."""
+
+    def __init__(self, instead: BaseException) -> None:
+        self.instead = instead
+
+    def __repr__(self) -> str:
+        return f"UnsaidError({type(self.instead).__name__})"
+
+    def __str__(self) -> str:
+        raise self.instead
+
+
 HELD: list[BaseException] = [
     *(ValueError("x\x1b[2J\ny"), RecursionError(), MemoryError(), ImportError("no")),
-    *(Odd(), SystemExit(3), GeneratorExit()),
+    *(Odd(), SystemExit(3), GeneratorExit(), UnsaidError(ValueError()), UnsaidError(SystemExit(9))),
 ]
 
 
@@ -290,6 +313,17 @@ def test_nothing_of_ours_reaches_sglang(raising: Any, heard: list[str], error: B
     sglang_memory.load(object())
     assert [type(error).__name__ in message for message in heard] == [True, True]
     assert all(message.isprintable() for message in heard)
+
+
+def test_a_logger_that_raises_does_not_either(raising: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(_: str) -> None:
+        raise SystemExit(4)
+
+    monkeypatch.setattr(log, "warn", warn)
+    monkeypatch.setattr(sglang, "_registered", False)
+    raising(ValueError("no"))
+    sglang.register()
+    sglang_memory.load(object())
 
 
 def test_ctrl_c_does(raising: Any, heard: list[str]) -> None:
