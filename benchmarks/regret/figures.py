@@ -30,26 +30,26 @@ SHORTEST = 512
 """Tokens from which on prompts count in what is expected of a provenance: launching takes longer than shorter ones."""
 FORWARD: Mapping[str, Mapping[str, Callable[[int, int, int, int], tuple[int, ...]]]] = {
     "fla": {
-        "chunk_local_cumsum_scalar_kernel": lambda h, hv, k, v: (1, hv),  # noqa: ARG005
-        "chunk_gated_delta_rule_fwd_kkt_solve_kernel": lambda h, hv, k, v: (h, hv, k),  # noqa: ARG005
-        "recompute_w_u_fwd_kernel": lambda h, hv, k, v: (h, hv, k, v),
-        "chunk_gated_delta_rule_fwd_kernel_h_blockdim64": lambda h, hv, k, v: (h, hv, k, v),
-        "chunk_fwd_kernel_o": lambda h, hv, k, v: (h, hv, k, v),
+        "cumsum:chunk_local_cumsum_scalar_kernel": lambda h, hv, k, v: (1, hv),  # noqa: ARG005
+        "chunk_fwd:chunk_gated_delta_rule_fwd_kkt_solve_kernel": lambda h, hv, k, v: (h, hv, k),  # noqa: ARG005
+        "wy_fast:recompute_w_u_fwd_kernel": lambda h, hv, k, v: (h, hv, k, v),
+        "chunk_delta_h:chunk_gated_delta_rule_fwd_kernel_h_blockdim64": lambda h, hv, k, v: (h, hv, k, v),
+        "chunk_o:chunk_fwd_kernel_o": lambda h, hv, k, v: (h, hv, k, v),
     },
     "sglang": {  # the only one that it tunes
-        "chunk_gated_delta_rule_fwd_kkt_solve_kernel": lambda h, hv, k, v: (hv, h, k),  # noqa: ARG005
+        "chunk_fwd:chunk_gated_delta_rule_fwd_kkt_solve_kernel": lambda h, hv, k, v: (hv, h, k),  # noqa: ARG005
     },
     "vllm": {
-        "chunk_local_cumsum_scalar_kernel": lambda h, hv, k, v: (1, hv),  # noqa: ARG005
-        "chunk_scaled_dot_kkt_fwd_kernel": lambda h, hv, k, v: (hv, k),  # noqa: ARG005
-        "merge_16x16_to_64x64_inverse_kernel": lambda h, hv, k, v: (hv,),  # noqa: ARG005
-        "recompute_w_u_fwd_kernel": lambda h, hv, k, v: (hv, k, v),  # noqa: ARG005
-        "chunk_gated_delta_rule_fwd_kernel_h_blockdim64": lambda h, hv, k, v: (hv, k, v),  # noqa: ARG005
-        "chunk_fwd_kernel_o": lambda h, hv, k, v: (hv, k, v),  # noqa: ARG005
+        "cumsum:chunk_local_cumsum_scalar_kernel": lambda h, hv, k, v: (1, hv),  # noqa: ARG005
+        "chunk_scaled_dot_kkt:chunk_scaled_dot_kkt_fwd_kernel": lambda h, hv, k, v: (hv, k),  # noqa: ARG005
+        "solve_tril:merge_16x16_to_64x64_inverse_kernel": lambda h, hv, k, v: (hv,),  # noqa: ARG005
+        "wy_fast:recompute_w_u_fwd_kernel": lambda h, hv, k, v: (hv, k, v),  # noqa: ARG005
+        "chunk_delta_h:chunk_gated_delta_rule_fwd_kernel_h_blockdim64": lambda h, hv, k, v: (hv, k, v),  # noqa: ARG005
+        "chunk_o:chunk_fwd_kernel_o": lambda h, hv, k, v: (hv, k, v),  # noqa: ARG005
     },
 }
-"""By provider the autotuned kernels that one prompt launches, and how their autotune keys begin, from key heads, value
-heads and the dimensions of both."""
+"""By provider the autotuned kernels that one prompt launches, each with the last part of its module, as one of KDA may
+have the same name, and how their autotune keys begin, from key heads, value heads and the dimensions of both."""
 _CALLS = ("transformers-prefill(", "prefill(")
 """How the calls of a prompt begin; the provider's own layer, which no model of the catalogue has, calls otherwise."""
 ALL = "all"
@@ -166,7 +166,7 @@ def prompt_keys(record: TuningRecord, sizes: tuple[int, int, int, int]) -> list[
         alike = [
             (kernel, choice)
             for kernel, choice in entries(record)
-            if kernel.kernel.rpartition(":")[2] == name and choice.key[: len(prefix)] == prefix
+            if kernel.kernel.rpartition(".")[2] == name and choice.key[: len(prefix)] == prefix
         ]
         if not alike:
             return []
@@ -251,7 +251,7 @@ def held_out(record: TuningRecord) -> dict[str, Any]:
         out = [
             (kernel, choice)
             for kernel, choice in entries(record)
-            if (prefix := prefixes.get(kernel.kernel.rpartition(":")[2])) and choice.key[: len(prefix)] == prefix
+            if (prefix := prefixes.get(kernel.kernel.rpartition(".")[2])) and choice.key[: len(prefix)] == prefix
         ]
         if not out:
             continue

@@ -32,7 +32,7 @@ def small(*rows: r.Times, chosen: int = 1, heads: tuple[int, ...] = (16, 32), **
         key = (*begins(*heads, 128, 128), 64, *DTYPES)
         packed = choice(*rows, key=(*key, "torch.int32"), chosen=chosen, call="transformers-prefill(packed)")
         dense = choice(*rows, key=key, chosen=chosen)
-        made.append(kernel(CANDIDATES, packed, dense, name=f"fla.x:{name}"))
+        made.append(kernel(CANDIDATES, packed, dense, name=f"fla.{name}"))
     return record(*made, **more)
 
 
@@ -118,6 +118,18 @@ def test_models_that_are_held_out(tmp_path: Path) -> None:
     alone = figures.held_out(here)
     assert (alone["keys"], alone["known"]) == (10, 0)
     assert alone["regret"]["2048"]["max"] == 1.0, "the default"
+
+
+def test_a_kernel_of_kda_with_the_name_of_one_of_gdn_is_none_of_its_prompts() -> None:
+    """As vLLM's ``recompute_w_u_fwd_kernel``, whose key begins as that of Gated Delta Net."""
+    gdn = small(*ROWS)
+    rows = times(64, 1, 2, 9), times(2048, 1, 2, 9)
+    kda = kernel(CANDIDATES, choice(*rows, key=(16, 32, 128, 128), chosen=2), name="fla.kda:recompute_w_u_fwd_kernel")
+    both = replace(gdn, kernels=(kda, *gdn.kernels))
+    sizes = (16, 32, 128, 128)
+    assert figures.prompt_keys(both, sizes) == figures.prompt_keys(gdn, sizes) != []
+    assert figures.held_out(both) == figures.held_out(gdn)
+    assert figures.prompt_keys(replace(gdn, kernels=(kda, *gdn.kernels[:2], *gdn.kernels[3:])), sizes) == []
 
 
 def test_pairs_are_compared_both_ways(tmp_path: Path) -> None:
