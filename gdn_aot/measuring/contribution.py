@@ -26,7 +26,7 @@ from gdn_aot.tracing import wide
 from gdn_aot.tracing.wanted import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.targets import Target
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 300.0
 """Seconds of `pipeline.Job.timeout`; nothing is compiled."""
+_FURTHER_TP = (16, 32)
+"""Sizes of tensor parallelism that are asked for keys that no call at those of the catalogue has."""
 _ANY = "*"
 """Stands for a size in a key."""
 
@@ -86,6 +88,8 @@ def examine(record: TuningRecord, cache: BuildCache) -> Examined:
     made.take(trace)
     if job.wanted.provider.on_request and not all(map(made.own, _places(record))):
         made.take(_trace(_job(record, cache, every=True), target))
+    if not all(map(made.own, _places(record))):
+        made.take(_trace(_job(record, cache, tps=_FURTHER_TP), target))
     found.problems = capped(made.compare(record))
     found.other_traffic = sum(place not in made.keys for place in _places(record))
     found.models = sorted(_covered(record, job, target, trace), key=lambda one: (one.missing, one.model, one.tp))
@@ -106,12 +110,14 @@ def _unavailable(record: TuningRecord, job: pipeline.Job) -> str:
     return ""
 
 
-def _job(record: TuningRecord, cache: BuildCache, *, every: bool = False) -> pipeline.Job:
+def _job(
+    record: TuningRecord, cache: BuildCache, *, every: bool = False, tps: Sequence[int] = CATALOGUE_TP
+) -> pipeline.Job:
     """Return the job of all models of the catalogue, with ``every`` workload or those that tuning measures."""
     provider = get_provider(record.provider.name)
     wanted = Wanted(
         provider=provider,
-        shapes=select_shapes(["all"], CATALOGUE_TP).shapes,
+        shapes=select_shapes(["all"], tps).shapes,
         fp16_fallback=True,
         limits=Limits(max_tokens=max(DEFAULT.weights)),
         workloads=provider.inference if every else provider.workloads,
