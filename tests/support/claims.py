@@ -1,6 +1,6 @@
 """The figures that the sentences and rows of the performance page claim, and where the results have them."""
 
-from figures import MIB, RECORDS, TARGETS
+from figures import KDA_RECORDS, MIB, RECORDS, TARGETS
 
 
 def listed(targets: tuple[str, ...]) -> str:
@@ -20,6 +20,8 @@ GENERATE, TIGHT = "gpu_tests|test_generate|first_token_seconds", "gpu_tests_h200
 RANDOM, SIZES, ALL = "gpu_tests_h200|test_500_random_calls", "sizes|one_model|bytes", "sizes|all_models"
 KDA_SHAPE = "kimi-linear-48b-a3b tp 1"
 KDA_CALLS = "gpu_tests_kda|test_200_random_calls_of_each_model_with_kda|kimi-linear-48b-a3b"
+KDA_VLLM, KDA_FLA, *KDA_PROXIES = (f"kda|{path}" for path in KDA_RECORDS)
+KDA_STEPS = "gpu_tests_vllm_kda|test_200_random_steps_of_each_model_with_kda|kimi-linear-48b-a3b"
 ONE, OLD = "build|one|cold", "build|old|artifacts|0"
 CLAIMS: dict[str, list[str]] = {
     # Serving
@@ -55,6 +57,46 @@ CLAIMS: dict[str, list[str]] = {
     "in three tunings, take {}, {} and {} times as long": [
         f"tunings|kernels_kda {KDA_SHAPE} 8192|{place}" for place in range(3)
     ],
+    "In vLLM 0.24.0, {} random steps": [f"{KDA_STEPS}|checked"],
+    "the norm: {} kernels were compiled, {} benchmarked, and {} results": [
+        f"{KDA_STEPS}|watch|compiled",
+        f"{KDA_STEPS}|watch|benchmarked",
+        f"{KDA_STEPS}|wrong",
+    ],
+    # Choices for Kimi Delta Attention
+    "a choice more than {} times the best": ["tunings|limit"],
+    **{
+        f"| {words} | {{}} | {{}} | {' | '.join(4 * ['{}% / {}% / {}%'])} |": [
+            f"kda|{path}|keys",
+            f"kda|{path}|missed",
+            *(
+                f"100 * kda|{path}|{tokens}|{which}"
+                for tokens in (512, 2048, 8192, 32768)
+                for which in ("median", "p90", "max")
+            ),
+        ]
+        for words, path in zip(
+            ("vLLM 0.24.0 (sm_90)", "FLA (sm_90)", "FLA by proxy (sm_80)", "FLA by proxy (sm_89)"),
+            KDA_RECORDS,
+            strict=True,
+        )
+    },
+    "missed keys {} are of the cumulated sum of the decay, {} of `recompute_w_u`, {} of `inter_solve`, {} of the": [
+        f"{KDA_FLA}|kernels|{kernel}"
+        for kernel in (
+            "chunk_local_cumsum_vector_kernel",
+            "recompute_w_u_fwd_kda_kernel",
+            "chunk_kda_fwd_kernel_inter_solve_fused",
+            "chunk_gla_fwd_kernel_o",
+        )
+    ],
+    "Of vLLM's {} are of `recompute_w_u`, {} of": [
+        f"{KDA_VLLM}|kernels|{kernel}" for kernel in ("recompute_w_u_fwd_kernel", "kda_gate_cumsum_fwd_kernel")
+    ],
+    "For {} of FLA's missed keys, {} and {} by proxy and {} of vLLM's": [
+        f"{record}|possible" for record in (KDA_FLA, *KDA_PROXIES, KDA_VLLM)
+    ],
+    "The rule takes the best on average among those within {} %": ["regrets|near"],
     # In SGLang
     "(medians of {}, row a: {})": [
         "cold_start_sglang|summary|e|dense|processes",
@@ -235,13 +277,22 @@ CLAIMS: dict[str, list[str]] = {
         "tunings|limit",
         "tunings|kernels qwen3.5-9b tp 4 512|3",
     ],
-    "in sm_80 of {} with those of KDA": ["regrets|proxy/{}/fla-core-0.6.0|sm_80 keys"],
     "benchmarked in (captured) | {} compiled |": [f"{ENGINE}|captured|compiled_later"],
     "(captured), 50 tokens, takes at most {} times a later one | {} times": [
         "2",
         f"{ENGINE}|captured|first_ms|50 / {ENGINE}|captured|steady_ms|50",
     ],
     "times a later one | {} times | PyTorch": [f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50"],
+    "in sm_80 of {} and in sm_89 of {} with those of KDA": [
+        f"regrets|proxy/{{}}/fla-core-0.6.0|{target} keys" for target in ("sm_80", "sm_89")
+    ],
+    "every choice for Kimi Delta Attention takes at most {} times the best at each length from 512 tokens on | "
+    "missed for {} of {} keys (vLLM), {} of {} (FLA), {} of {} (sm_80 by proxy) and {} of {} (sm_89 by proxy); at most "
+    "{}, {}, {} and {} times": [
+        "tunings|limit",
+        *(f"kda|{path}|{what}" for path in KDA_RECORDS for what in ("missed", "keys")),
+        *(f"kda|{path}|most" for path in KDA_RECORDS),
+    ],
     **{
         f"{{}} % of the best from 512 tokens on, {words} | missed for {listed(targets)} of {{}} keys; at most {{}} %": [
             "regrets|near",

@@ -10,10 +10,12 @@ from typing import Any
 
 from helpers import ROOT
 
+from gdn_aot.records import tuning
 from gdn_aot.records.objective import NEAR
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 report = importlib.import_module("kernels.report")
+regret = importlib.import_module("regret.figures")
 NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
 MIB = 1 << 20
 TARGETS = {"sm_70": "PTX, fp16", "sm_75": "PTX, fp16"} | {f"sm_{one}": "PTX, bf16" for one in (80, 86, 89)}
@@ -28,6 +30,15 @@ RECORDS = {
     "{}/sglang-0.5.17": ("sm_90",),
 }
 """Tuning records, and their targets."""
+KDA_RECORDS = (
+    "sm_90/vllm-0.24.0",
+    "second/sm_90/fla-core-0.6.0",
+    "proxy/sm_80/fla-core-0.6.0",
+    "proxy/sm_89/fla-core-0.6.0",
+)
+"""Those with keys of Kimi Delta Attention."""
+LIMIT = report._NEAR - 1
+"""How far a choice may be from the best."""
 
 ALLOWED = [
     # names and links: what is between backticks, where a link leads
@@ -38,7 +49,7 @@ ALLOWED = [
     r"\d{4}-\d\d-\d\d",
     # settings: shapes, TP, lengths of prompts, what a warm-up has, what is left of a card, cores
     r"\d+ (key|value) heads|dimension \d+",
-    r"(TP|\(TP\)) \d(, \d)*( and \d)?",
+    r"(TP|\(TP\)) \d\d?(, \d\d?)*( and \d\d?)?",
     r"\d+(, \d+)*(( and| to) \d+)? tokens",
     r"\d+-token",
     r"tuned at 64(?! tokens)| 64 / gdn-aot",
@@ -115,6 +126,34 @@ def regrets() -> dict[str, Any]:
     return found
 
 
+def kda() -> dict[str, Any]:
+    """How far choices of keys that calls of Kimi Delta Attention have are from the best, from 512 tokens on.
+
+    ``missed`` counts keys that are not within the limit at each length, ``possible`` those of them for which a
+    candidate would be, ``kernels`` the missed ones of each kernel.
+    """
+    found: dict[str, Any] = {}
+    for path in KDA_RECORDS:
+        document = tuning.FORM.parse((ROOT / f"artifacts/tuning/{path}.json").read_bytes())
+        rows, possible, kernels = [], 0, dict[str, int]()
+        for kernel, choice in regret.entries(document):
+            if "kda" not in choice.call and ".kda:" not in kernel.kernel:
+                continue
+            times = {tokens: us for tokens, us in regret.times_of(kernel, choice).items() if tokens >= regret.SHORTEST}
+            rows.append(regret.regret(times, kernel.candidates[choice.chosen]))
+            if all(one <= LIMIT for one in rows[-1].values()):
+                continue
+            name = kernel.kernel.rpartition(":")[2]
+            kernels[name] = kernels.get(name, 0) + 1
+            near = (regret.regret(times, config).values() for config in next(iter(times.values())))
+            possible += any(all(one <= LIMIT for one in values) for values in near)
+        found[path] = regret.summary(regret.collect(rows))
+        most = 1 + found[path][regret.ALL]["max"]
+        missed = sum(kernels.values())
+        found[path] |= {"keys": len(rows), "missed": missed, "possible": possible, "most": most, "kernels": kernels}
+    return found
+
+
 @cache
 def sums(name: str, shape: str, tokens: str) -> dict[str, float]:
     """The sums of a prompt's kernels, with the tuning record's share of a choice that the search dropped."""
@@ -162,6 +201,7 @@ DERIVED: dict[str, Callable[[], Any]] = {
     "numerics": numerics,
     "checked": checked,
     "regrets": regrets,
+    "kda": kda,
     "tunings": tunings,
     "tuned": tuned,
 }
