@@ -49,7 +49,7 @@ def build_command(arch: str = "sm_90") -> str:
     """Return the command that builds the artifact under test."""
     return (
         f"gdn-aot build --arch {arch} --provider fla --tp 1,2 --model qwen3.5-9b "
-        "--shape heads=32,v_heads=32,k_dim=128,v_dim=128,dtype=bf16 -o DIR"
+        "--model kimi-linear-48b-a3b --shape heads=32,v_heads=32,k_dim=128,v_dim=128,dtype=bf16 -o DIR"
     )
 
 
