@@ -56,7 +56,8 @@ def test_what_a_spawned_scheduler_launches_is_recorded(recorded: Path) -> None:
 
 def test_all_of_it_is_built_and_the_plugin_serves_it_in_strict_mode(built: dict[str, Any], tmp_path: Path) -> None:
     assert built["left_out"] == built["not_covered"] == []
-    assert built["identifier"].startswith("sglang0.5.17-triton3.6.0-sm_90-capture-")
+    say = 'from importlib.metadata import version; print(f\'sglang{version("sglang")}-triton{version("triton")}\')'
+    assert built["identifier"].startswith(f"{python(tmp_path, '-c', say).strip()}-sm_90-capture-")
     launched, compiled = json.loads(python(tmp_path, PROGRAM, GDN_AOT_ARTIFACT=built["path"], GDN_AOT_STRICT="1"))
     assert (launched, compiled) == (LAUNCHED, [])
 
