@@ -4,8 +4,8 @@ Kimi Delta Attention without a bounded gate, as Kimi-Linear has it, takes Triton
 bounded one, as Ling-3.0 has it, FlashInfer's for prompts on two kinds of cards.
 
 Read in SGLang's sources (``_handle_linear_attn_backend``, ``flashinfer_gdn_prefill_default``,
-``GDNKernelDispatcher``) of 0.5.11 to 0.5.18 and 0.5.20 to 0.5.23, ``flashinfer_kda_prefill_default`` of 0.5.23; nothing
-of SGLang is imported.
+``GDNKernelDispatcher``) of 0.5.11 to 0.5.23, ``flashinfer_kda_prefill_default`` of 0.5.23; nothing of SGLang is
+imported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WITH_FLASHINFER_KDA = ((10, 0), (10, 3))
 """Compute capabilities on which SGLang takes FlashInfer for prompts of layers with a bounded gate."""
 _WITH_BF16 = 10
 """Major compute capability on which SGLang takes FlashInfer for states in bfloat16."""
-_FIRST_WITH_PREFILL = {9: (0, 5, 20), _WITH_BF16: (0, 5, 16)}
+_FIRST_WITH_PREFILL = {9: (0, 5, 19), _WITH_BF16: (0, 5, 16)}
 """Major compute capability -> the first release that takes FlashInfer for prefill there."""
 _STATES = {9: "float32", _WITH_BF16: "bfloat16"}
 """Major compute capability -> dtype of the states that FlashInfer's prefill is taken for."""
