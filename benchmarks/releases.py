@@ -55,8 +55,12 @@ Made by `python benchmarks/releases.py --engine sglang` from the wheels of each 
 letter have the same kernels, with the same launch keys and candidates: one artifact serves them all, since the loader
 decides by the source of the kernels ([0028](../adr/0028-fit-by-source.md)). *As before* counts the kernels whose source
 files, texts and globals are those of the release above that was traced. *Calls traced* are those of each model in turn.
-*Random steps* were replayed against artifacts for Qwen3-Next-80B, Qwen3.5-9B and 35B-A3B at TP 1, 2, 4, 8 and 16:
-launches, of which all found their binary where no miss is named.
+*Random steps* were replayed against artifacts for Qwen3-Next-80B, Qwen3.5-9B and 35B-A3B at TP 1, 2, 4, 8 and 16, in
+all so many steps over these 15 shapes: launches, of which all found their binary where no miss is named.
+
+The rows are of before the provider had 120 more calls of each model. Of releases that load plugins, 0.5.11 to 0.5.13
+were read, not traced: they lack the module `sglang.srt.runtime_context`, through which the provider gives SGLang's
+layers their arguments.
 
 | release | Triton | kernels | as before | calls traced | served by | random steps |
 |---|---|---|---|---|---|---|
