@@ -121,6 +121,17 @@ def test_the_number_of_cache_lines_is_relaxed_and_no_guard_is(qwen: Artifact) ->
             assert binary.specialization.signature["NUM_STATE_SLOTS"] == "i32"
 
 
+@pytest.mark.skipif(VERSION != "0.5.23", reason="kernels of the other reference release have no such constant")
+def test_kernels_are_built_for_tensors_on_the_card(qwen: Artifact) -> None:
+    """The grid of the sigmoid-gating kernel, a constant of it, is another one for tensors on the CPU."""
+    name = "fused_sigmoid_gating_delta_rule_update_kernel"
+    (kernel,) = (kernel for kernel in qwen.manifest.kernels if kernel.qualname == name)
+    found = [binary.specialization for binary in kernel.binaries]
+    place = [list(one.signature).index("SPLIT_N_HV_GRID") for one in found]
+    values = [dict(one.constants)[(at,)] for one, at in zip(found, place, strict=True)]
+    assert values == [True] * len(found) != []
+
+
 def test_launches_do_not_follow_from_content(tmp_path: Path) -> None:
     """What stands in for copies of content gives every launch the key that it has with them."""
     code = """
