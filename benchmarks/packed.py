@@ -1,4 +1,4 @@
-"""An engine that travels packed to a machine without a network: unpacking it, our entry points, artifacts for it."""
+"""An engine that travels packed to a machine without a network: where it is, what would run, what is wrong with it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import dataclass
 from importlib.metadata import PathDistribution
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tomllib
 from harness import ROOT, command
@@ -23,6 +24,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from gdn_aot.catalogue.providers import ProviderInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Files and folders of a run."""
+
+    engine: Path
+    """The folder with ``parts/`` and ``model/``."""
+    unpacked: Path
+    work: Path
+    """Caches, specifications and records of the processes."""
+
+
+def show(case: Any, variables: Mapping[str, str], *commands: Sequence[str]) -> None:
+    """Say what a case would run: its ``name``, what it ``says``, its ``seconds``, its variables and command lines."""
+    print(f"({case.name}) {case.says}: about {case.seconds} s")
+    for name, value in variables.items():
+        print(f"    {name}={value}")
+    for words in commands:
+        print("    " + " ".join(words))
+
+
+def tell(problems: Sequence[str]) -> None:
+    """Say what would keep a run from working."""
+    for text in problems:
+        print(f"problem: {text}", file=sys.stderr)
+
+
+def model_problems(engine: Path) -> list[str]:
+    """Return what is wrong with the model of an engine."""
+    path = engine / "model/config.json"
+    return [] if path.is_file() else [f"{path} is missing"]
 
 
 def unpack(parts: Sequence[Path], folder: Path, top: str = "") -> None:

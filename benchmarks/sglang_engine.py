@@ -89,8 +89,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
 def problems(cases: list[plan.Case], places: plan.Places) -> list[str]:
     """Return what would keep a run from working, as far as files tell."""
     found = [] if places.parts else [f"{places.engine}/parts has no .tar.xz"]
-    if not (places.engine / "model/config.json").is_file():
-        found.append(f"{places.engine}/model/config.json is missing")
+    found += packed.model_problems(places.engine)
     if places.artifact and (text := packed.artifact_problem(places.artifact, MADE_FOR)):
         found.append(text)
     if places.parts and any(case.record for case in cases):
@@ -143,12 +142,8 @@ def build(places: plan.Places, seconds: float) -> dict[str, Any]:
 def dry(cases: list[plan.Case], places: plan.Places) -> None:
     """Say what would run."""
     for case in cases:
-        print(f"({case.name}) {case.says}: about {case.seconds} s")
-        for name, value in plan.environment(case, places).items():
-            print(f"    {name}={value}")
-        print("    " + " ".join(plan.command(case, places)))
-        if case.record:
-            print("    " + " ".join(plan.build(places)))
+        after = [plan.build(places)] if case.record else []
+        packed.show(case, plan.environment(case, places), plan.command(case, places), *after)
     print(f"about {plan.seconds(cases)} s with {plan.SETUP} s for unpacking")
 
 
@@ -178,8 +173,7 @@ def main() -> int:
     wrong = problems(cases, places)
     if options.dry:
         dry(cases, places)
-    for text in wrong:
-        print(f"problem: {text}", file=sys.stderr)
+    packed.tell(wrong)
     if wrong or options.dry:
         return 1 if wrong else 0
     end = time.monotonic() + options.seconds

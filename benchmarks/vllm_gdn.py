@@ -107,11 +107,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
 
 def problems(places: plan.Places, cases: list[plan.Case]) -> list[str]:
     """Return what would keep a run from working, as far as files tell."""
-    found = []
-    if not sorted((places.engine / "parts").glob("vb.tar.xz.*")):
-        found.append(f"{places.engine}/parts has no vb.tar.xz.*")
-    if not (places.engine / "model/config.json").is_file():
-        found.append(f"{places.engine}/model/config.json is missing")
+    there = sorted((places.engine / "parts").glob("vb.tar.xz.*"))
+    found = [] if there else [f"{places.engine}/parts has no vb.tar.xz.*"]
+    found += packed.model_problems(places.engine)
     wanted = {places.artifacts.get(name) for case in cases for name in (*case.artifacts, case.seeded)}
     return found + [text for path in sorted(filter(None, wanted)) if (text := packed.artifact_problem(path, MADE_FOR))]
 
@@ -153,10 +151,7 @@ def measure(case: plan.Case, places: plan.Places, limit: float) -> dict[str, Any
 def dry(cases: list[plan.Case], places: plan.Places) -> None:
     """Say what would run."""
     for case in cases:
-        print(f"({case.name}) {case.says}: about {case.seconds} s")
-        for name, value in plan.environment(case, places).items():
-            print(f"    {name}={value}")
-        print("    " + " ".join(plan.command(case, places)))
+        packed.show(case, plan.environment(case, places), plan.command(case, places))
     print(f"about {plan.seconds(cases)} s with {plan.SETUP} s for unpacking")
 
 
@@ -193,8 +188,7 @@ def main() -> int:
     wrong = problems(places, cases)
     if options.dry:
         dry(cases, places)
-    for text in wrong:
-        print(f"problem: {text}", file=sys.stderr)
+    packed.tell(wrong)
     if wrong or options.dry:
         return 1 if wrong else 0
     end = time.monotonic() + options.seconds

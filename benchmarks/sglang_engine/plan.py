@@ -7,8 +7,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import packed
 from harness import ROOT
-from packed import declare, declare_ours
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,14 +82,9 @@ CASES = {case.name: case for case in _CASES}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class Places(packed.Places):
     """Files and folders of a run, and what of it is the same for all cases."""
 
-    engine: Path
-    """The folder with ``parts/`` and ``model/``."""
-    unpacked: Path
-    work: Path
-    """Caches, specifications and records of the processes."""
     artifact: Path | None
     options: Mapping[str, Any]
     """Of ``sglang.Engine``, beside or in place of the usual ones."""
@@ -141,8 +136,8 @@ def environment(case: Case, places: Places) -> dict[str, str]:
 def install(places: Places) -> None:
     """Make what installing this package and the plugin that counts would."""
     site = places.work / "site"
-    declare_ours(site)
-    declare(site, "counted", {"sglang.srt.plugins": {"counted": "counted:register"}})
+    packed.declare_ours(site)
+    packed.declare(site, "counted", {"sglang.srt.plugins": {"counted": "counted:register"}})
     for path in (HERE / "counted.py", ROOT / "benchmarks/counting.py"):
         shutil.copy(path, site)
 

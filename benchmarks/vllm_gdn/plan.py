@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import packed
 from harness import ROOT
 
 from gdn_aot.artifact.verify import open_artifact
@@ -141,14 +142,9 @@ CASES = {case.name: case for case in _CASES}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class Places(packed.Places):
     """Files and folders of a run."""
 
-    engine: Path
-    """The folder with ``parts/`` and ``model/``."""
-    unpacked: Path
-    work: Path
-    """Caches, specifications and records of the processes."""
     out: Path
     artifacts: dict[str, Path | None]
     """Those that cases may be served from, by their names in `Case.artifacts`."""
