@@ -26,17 +26,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import packed
-from harness import RESULTS, ROOT, command, described, goals_text, load, machine, save
+from harness import RESULTS, command, described, goals_text, load, machine, save
 from sglang_engine import plan, report
 
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.building.pack import own_commit
 from gdn_aot.catalogue.providers import PROVIDERS
 
 if TYPE_CHECKING:
@@ -95,15 +95,6 @@ def problems(cases: list[plan.Case], places: plan.Places) -> list[str]:
     if places.parts and any(case.record for case in cases):
         found += filter(None, [packed.licence_problem(places.parts, PROVIDERS["sglang"], MADE_FOR[1])])
     return found
-
-
-def commit() -> str | None:
-    """Return the commit of this checkout, or None where git or its data are not."""
-    try:
-        done = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
 
 
 def measure(case: plan.Case, places: plan.Places, limit: float) -> dict[str, Any]:
@@ -182,7 +173,7 @@ def main() -> int:
         packed.unpack([path], folder)
     plan.install(places)
     document = load(options.out) or {"machine": {}, "records": {}}
-    document["commit"] = options.commit or commit()
+    document["commit"] = options.commit or own_commit()[0]
     document["artifact"] = described(open_artifact(places.artifact)) if places.artifact else None
     records = document["records"]
     for case, record in measured(cases, places, options.limit, end):

@@ -53,7 +53,7 @@ def make_manifest(
     provider, limits = wanted.provider, wanted.limits
     shapes, models, lacking = _models_of_traced(wanted.shapes_for(target), trace, paged=provider.paged)
     users = _users(trace, choices, objects)
-    commit, dirty = _commit()
+    commit, dirty = own_commit()
     by_kernel: dict[int, list[m.Binary]] = {}
     for index, compiled in objects.items():
         launch = trace.launches[index]
@@ -233,7 +233,7 @@ def license_texts(
     return sorted(found.items())
 
 
-def _commit() -> tuple[str | None, bool]:
+def own_commit() -> tuple[str | None, bool]:
     """Return the commit of our own checkout and whether it has changes; (None, False) when installed."""
     if not (_CHECKOUT / ".git").exists():
         return None, False
