@@ -184,6 +184,11 @@ class GatedRMSNorm(Workload):
         with on_target(), counted, made as norm, torch.no_grad():
             return {"out": norm(x.flatten(0, 2).clone(), gate).view(x.shape)}  # some norms write into what they get
 
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Call the norm on tensors without content."""
+        with contentless():
+            self.apply(shape, call, self.inputs(shape, call, EMPTY))
+
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the gated norm."""
         x, projected, weight = (there(inputs, name) for name in ("x", "g", "norm_weight"))
