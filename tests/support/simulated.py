@@ -16,6 +16,7 @@ from gdn_aot.catalogue.targets import Target, get_target
 from gdn_aot.machine.card import CardInfo
 from gdn_aot.store.index_records import BinaryRecord
 from gdn_aot.tracing import stub
+from gdn_aot.triton_internals import make_source
 
 INFO = CardInfo(
     name="Simulated 90", driver="1.2.3", target=get_target("sm_90"), memory=1 << 30, utilization=0, processes=()
@@ -71,6 +72,7 @@ class Card:
     def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Callable[..., None]:
         assert code[:4] == b"\x7fELF"
         assert jit.fn.__name__ == KERNEL
+        assert make_source(jit, record.specialization).signature, "what Triton's own launcher is made of"
         warps = record.metadata["num_warps"]
 
         def launch(grid: tuple[int, int, int], arguments: Mapping[str, Any]) -> None:
