@@ -4,7 +4,8 @@
     python benchmarks/releases.py coverage RELEASE FILE ARTIFACT    adds what gdn-aot coverage --json said of a file
     python benchmarks/releases.py page                              docs/reference/vllm-releases.md
 
-Without a GPU. ``--engine sglang`` is for SGLang: sglang_releases.json and docs/reference/sglang-releases.md.
+Without a GPU. ``--engine sglang`` is for SGLang: sglang_releases.json and docs/reference/sglang-releases.md; its random
+steps are what benchmarks/coverage.py replayed.
 ``trace`` imports the engine that ``PYTHONPATH`` or the environment has: an unpacked wheel is enough, as its compiled
 extensions are not loaded. Rows of other releases stay. All of them end with ``page``.
 """
@@ -55,12 +56,12 @@ Made by `python benchmarks/releases.py --engine sglang` from the wheels of each 
 letter have the same kernels, with the same launch keys and candidates: one artifact serves them all, since the loader
 decides by the source of the kernels ([0028](../adr/0028-fit-by-source.md)). *As before* counts the kernels whose source
 files, texts and globals are those of the release above that was traced. *Calls traced* are those of each model in turn.
-*Random steps* were replayed against artifacts for Qwen3-Next-80B, Qwen3.5-9B and 35B-A3B at TP 1, 2, 4, 8 and 16, in
-all so many steps over these 15 shapes: launches, of which all found their binary where no miss is named.
+*Random steps* were replayed against artifacts of the release, 1000 for each model and TP
+([coverage.json](../../benchmarks/results/coverage.json) has a row for each): launches, of which all found their binary
+where no miss is named.
 
-The rows are of before the provider had 120 more calls of each model. Of releases that load plugins, 0.5.11 to 0.5.13
-were read, not traced: they lack the module `sglang.srt.runtime_context`, through which the provider gives SGLang's
-layers their arguments.
+Of releases that load plugins, 0.5.11 to 0.5.13 were read, not traced: they lack the module
+`sglang.srt.runtime_context`, through which the provider gives SGLang's layers their arguments.
 
 | release | Triton | kernels | as before | calls traced | served by | random steps |
 |---|---|---|---|---|---|---|
@@ -209,7 +210,7 @@ def page(engine: Engine, document: dict[str, Any]) -> str:
             f"{same} of {len(kernels)}" if before else "-",
             calls,
             f"{engine.name}{served}-triton{row['triton']}",
-            _steps(row.get("coverage")),
+            _steps(row["coverage"]) if "coverage" in row else _replayed(f"{engine.name}{release}-"),
         )
         text += f"| {' | '.join(cells)} |\n"
         before = kernels
@@ -224,11 +225,18 @@ def _calls(name: str, one: dict[str, Any]) -> str:
     return f"{one['calls']}" + (f" ({one['refused']} kinds)" if one["refused"] else "")
 
 
-def _steps(found: dict[str, Any] | list[dict[str, Any]] | None) -> str:
-    if isinstance(found, list):
-        return "; ".join(map(_steps, found))
-    if found is None:
-        return "-"
+def _replayed(release: str) -> str:
+    """Return what the rows of a release's artifacts have in all."""
+    cells = []
+    for identifier, rows in (load(RESULTS / "coverage.json") or {"rows": {}})["rows"].items():
+        if identifier.startswith(release):
+            count = {name: sum(row[name] for row in rows.values()) for name in ("calls", "launches", "misses")}
+            missed = f", {count['misses']} misses" if count["misses"] else ""
+            cells.append(f"{count['calls']}: {count['launches']}{missed} with {identifier}")
+    return "; ".join(cells) or "-"
+
+
+def _steps(found: dict[str, Any]) -> str:
     of = f" with {found['artifact']}"
     if "sha256" in found:
         of += f" ({(found['commit'] or '')[:_SHOWN] or 'no commit'}, {found['sha256'][:_SHOWN]})"
@@ -262,10 +270,7 @@ def main() -> None:
         rows[release] = {**trace(engine), **kept}
         document["machine"] = machine("torch")
     elif asked.command == "coverage":
-        found = covered(asked.file, asked.artifact)
-        known = rows[asked.release].get("coverage", []) if engine.name == "sglang" else None
-        others = [one for one in known or [] if one["artifact"] != found["artifact"]]
-        rows[asked.release]["coverage"] = found if known is None else [*others, found]
+        rows[asked.release]["coverage"] = covered(asked.file, asked.artifact)
     document["rows"] = dict(sorted(rows.items(), key=lambda item: _order(item[0])))
     save(engine.out, document)
     engine.page.write_text(page(engine, document))
