@@ -6,8 +6,10 @@ Importing this module imports fla: do it under the stub driver.
 from __future__ import annotations
 
 import itertools
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 from fla.modules import FusedRMSNormGated, ShortConvolution
@@ -16,6 +18,7 @@ from gdn_aot.catalogue.models import GDN
 from gdn_aot.catalogue.providers import SMALL, Limits
 from gdn_aot.providers import traffic
 from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.norm_rows import SM_COUNTS, bucket_rows
 from gdn_aot.providers.workload import Call, Workload, there
 from gdn_aot.reference import formulas as reference
 
@@ -40,6 +43,9 @@ BUCKET_ROWS = 65536
 
 DECODE_BATCH = 256
 """Most sequences in one decode step of random traffic."""
+
+_NORM = sys.modules[FusedRMSNormGated.__module__]
+"""Where the gated norm asks how many SMs the card has."""
 
 _CONV_BLOCK = 64
 """Tokens that one block of the convolution takes at most."""
@@ -70,7 +76,11 @@ class _Module(Workload):
 
 
 class GatedNorm(_Module):
-    """``FusedRMSNormGated`` on the operator's output, of GDN or KDA."""
+    """``FusedRMSNormGated`` on the operator's output, of GDN or KDA.
+
+    Its backward pass shares the rows among the SMs, and a share is in its launch key. Calls with ``backward`` say of
+    how many SMs the card is, so that they are those of every card of a target.
+    """
 
     kind = "norm"
 
@@ -80,24 +90,27 @@ class GatedNorm(_Module):
         return True
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
-        """Yield every activation and row bucket."""
+        """Yield every activation, and in every row bucket each class of the row count and of an SM's share."""
         weights = _weight_dtypes(shape, backward=self.backward)
-        for activation in _activations(shape):
-            for weight in weights:
-                for tokens in traffic.bucket_tokens(shape.v_heads, BUCKET_ROWS, limits.max_tokens):
-                    yield Call.of(self.name, tokens=tokens, activation=activation, weight=weight)
+        cards = SM_COUNTS if self.backward else (1,)
+        rows = bucket_rows(shape.v_heads, BUCKET_ROWS, limits.max_tokens, cards)
+        for activation, weight, (tokens, sm_count) in itertools.product(_activations(shape), weights, rows):
+            yield self._call(sm_count, tokens=tokens, activation=activation, weight=weight)
+
+    def _call(self, sm_count: int, **arguments: object) -> Call:
+        return Call.of(self.name, **arguments, **({"sm_count": sm_count} if self.backward else {}))
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield the small cases, and one of ``tokens`` tokens."""
         yield from self.cases(shape, SMALL)
         if tokens:
-            yield Call.of(self.name, tokens=tokens, activation=_activations(shape)[0], weight=shape.dtype)
+            yield self._call(SM_COUNTS[-1], tokens=tokens, activation=_activations(shape)[0], weight=shape.dtype)
 
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
-        """Return a call of random length."""
+        """Return a call of random length, of training on some card."""
         weights = _weight_dtypes(shape, backward=self.backward)
-        return Call.of(
-            self.name,
+        return self._call(
+            rng.choice(SM_COUNTS) if self.backward else 1,
             tokens=traffic.random_length(rng, limits.max_tokens),
             activation=rng.choice(_activations(shape)),
             weight=rng.choice(weights),
@@ -130,6 +143,12 @@ class GatedNorm(_Module):
         norm.weight = torch.nn.Parameter(inputs["weight"])
         with torch.set_grad_enabled(self.backward):
             return {"out": norm(inputs["x"], inputs["g"])}
+
+    def run(self, shape: ModelShape, call: Call) -> None:
+        """Make the call; with ``backward``, also its backward pass as on a card with so many SMs."""
+        counted = dict(call.arguments).get("sm_count")
+        with mock.patch.object(_NORM, "get_multiprocessor_count", return_value=counted):
+            super().run(shape, call)
 
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the gated norm."""
