@@ -39,7 +39,10 @@ _MISSED = 5
 def command(
     file: Path, *, model: tuple[str, ...], tp: str | None, workload: tuple[str, ...], as_json: bool, **traffic: int
 ) -> None:
-    """Replay random traffic against an artifact; exit 5 if any launch would miss. Needs no GPU."""
+    """Replay random traffic against an artifact; exit 5 if any launch would miss. Needs no GPU.
+
+    The traffic is of the provider's usual call patterns, and of those on request that the artifact has.
+    """
     from gdn_aot.artifact.verify import open_artifact
     from gdn_aot.building.coverage import built_shapes, check_versions, cover
     from gdn_aot.catalogue.models import parse_tp
@@ -53,6 +56,9 @@ def command(
     check_versions(manifest)
     provider = get_provider(manifest.provider.name)
     workloads = select_workloads(provider, manifest.mode, workload, ())
+    if not workload:
+        requested = {*provider.on_request, *provider.training_on_request}.intersection(manifest.workloads)
+        workloads += tuple(sorted(requested))
     shapes = _selected(built_shapes(manifest), model, parse_tp(tp) if tp else None)
     with Progress("coverage") as progress:
         result = cover(manifest, shapes, workloads, progress.update, engine=not workload, **traffic)

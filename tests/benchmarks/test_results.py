@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import runpy
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.matrix import load
 
 RESULTS = ROOT / "benchmarks" / "results"
+_TRAIN = ("--mode", "train", "--workload")
 
 
 def test_the_page_on_cost_is_made_of_the_figures() -> None:
@@ -70,6 +73,25 @@ def test_a_row_of_coverage_says_of_which_artifact_it_is(decode: Built, tmp_path:
     first, second = releases.page(engine, {"rows": rows}).splitlines()[-2:]
     assert f"with {row['artifact']} ({(row['commit'] or '')[:8] or 'no commit'}, {digest[:8]}) |" in first
     assert f"(no commit, {digest[:8]}) |" in second
+
+
+def test_training_and_selected_workloads_have_rows_of_their_own(
+    build: Callable[..., Built], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The identifier of an artifact says nothing of either, so that they would replace the usual row."""
+    small = ("--arch", "sm_120", "--model", "qwen3.5-9b", "--max-tokens", 64)
+    one, other = (build(*small, *more) for more in (("--workload", "gated-norm"), (*_TRAIN, "gated-norm-train")))
+    assert one.manifest.identifier == other.manifest.identifier
+    program = runpy.run_path(str(ROOT / "benchmarks/coverage.py"))
+    monkeypatch.setitem(program["main"].__globals__, "OUT", tmp_path / "coverage.json")
+    for built, workload in ((one, ""), (one, "gated-norm"), (other, "gated-norm-train")):
+        words = ("--model", "qwen3.5-9b", "--tp", "1", "--workload", workload, "--calls", "20")
+        monkeypatch.setattr(sys, "argv", ["coverage.py", str(built.path), *words])
+        program["main"]()
+    (rows,) = json.loads((tmp_path / "coverage.json").read_text())["rows"].values()
+    misses = {place: row["misses"] > 0 for place, row in rows.items()}
+    place = "qwen3.5-9b tp 1"
+    assert misses == {place: True, f"{place} gated-norm": False, f"{place} train gated-norm-train": False}
 
 
 def test_the_estimate_is_a_sum_over_the_rows_of_the_matrix() -> None:

@@ -52,6 +52,16 @@ def test_a_missing_shape_shows(decode: Built) -> None:
     assert result["hits"] == 0
 
 
+def test_what_an_artifact_has_on_request_is_replayed_too(build: Callable[..., Built]) -> None:
+    built = build("--arch", "sm_90", "--model", "kimi-linear-48b-a3b", "--tp", 8, "--workload", "kda-gate")
+    usual = ("transformers-kda-prefill", "transformers-kda-decode", "gated-norm")
+    result = _cover(built, "--calls", 60, code=5)
+    assert result["hits"] > 0
+    assert {miss["call"].partition("(")[0] for miss in result["misses"]} == set(usual)
+    named = _cover(built, "--calls", 60, *(word for name in usual for word in ("--workload", name)), code=5)
+    assert named["hits"] == 0
+
+
 def test_the_seed_decides_the_traffic(decode: Built) -> None:
     first, again, other = (_cover(decode, "--calls", 30, "--seed", seed, code=5) for seed in (1, 1, 2))
     del first["seconds"], again["seconds"], other["seconds"]
