@@ -39,7 +39,7 @@ from gdn_aot.launches import config_from_json
 from gdn_aot.machine import installed, pool
 from gdn_aot.providers import lacking, load
 from gdn_aot.providers.copies import stand_in
-from gdn_aot.tracing import captured_calls, stub, wide
+from gdn_aot.tracing import between, captured_calls, stub, wide
 from gdn_aot.tracing.recorder import TraceRecorder
 from gdn_aot.tracing.records import MISFITS, NO_SHAPE, Trace
 from gdn_aot.tracing.relax import Relaxer
@@ -109,11 +109,18 @@ def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], N
         made.left_out = captured_calls.trace(recorder, capture["kernels"], request["target"], len(made.workloads) - 1)
     if asked := request.get("deployment"):
         made.workloads.append(_deployed(module, recorder, asked, len(made.workloads), refusals))
-    if not (tokens or copy):
-        made.placed, made.unplaced = getattr(module, "place", _place_nothing)(shapes)
+    if not tokens:
+        _finish(module, made, [] if copy else shapes)
     for (misfit, name, reason), first in refusals.items():
         (made.misfits if misfit else made.refused).append((name, f"{reason} (first in {first})"))
     return made
+
+
+def _finish(module: Any, made: Trace, shapes: list[ModelShape]) -> None:
+    """Add to a trace for a build what follows from all calls, and the files of an engine's cache for ``shapes``."""
+    between.complete(made)
+    if shapes:
+        made.placed, made.unplaced = getattr(module, "place", _place_nothing)(shapes)
 
 
 def _lacking(module: Any, request: dict[str, Any], shape: ModelShape) -> str:
