@@ -14,12 +14,14 @@ configuration of a four-layer Qwen3-Next; weights are random). Cases, each in pr
 (capture) recorded by ``gdn-aot capture``, empty caches; an artifact is built of what it recorded;
 (captured) with both artifacts, empty caches.
 
-Measured are the seconds from the process's start until the engine is ready; what Triton compiles, benchmarks and finds
-compiled in all processes that load SGLang's plugins, at the start and in each request; the tokens and states of the
-pools; and the time to answer prompts of 50, 1000 and 8000 tokens, first and later ones, with 1 and with 8 new tokens.
-Of prompts that are sent together only the compiles count. What the C compiler builds for Triton's launchers is counted
-too; what Inductor's own processes compile is not. ``--dry`` says what would run, for how long, and checks the files; it
-needs neither GPU nor engine.
+Measured are the seconds from the process's start until the engine is ready; what Triton compiles, benchmarks and
+finds compiled in all processes that load SGLang's plugins, at the start and in each request; the tokens and states of
+the pools; and the time to answer prompts of 50, 1000 and 8000 tokens, first and later ones, with 1 and with 8 new
+tokens. ``--answers`` more than four times each gives a distribution of these, and ``--again`` a second process of
+each case, whose records end with ``-again`` and say in whose code the scheduler was in the first request and in some
+answers. Before each request a fixed loop says how fast the machine is. Of prompts that are sent together only the
+compiles count. What the C compiler builds for Triton's launchers is counted too; what Inductor's own processes
+compile is not. ``--dry`` says what would run, for how long, and checks the files; it needs neither GPU nor engine.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +57,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
     parser.add_argument("--engine", type=Path, required=True, help="the folder with parts/ and model/")
     parser.add_argument("--artifact", type=Path, help="the artifact of SGLang 0.5.17 for this card")
     parser.add_argument("--cases", default=",".join(plan.CASES), help="of " + ",".join(plan.CASES))
+    parser.add_argument("--answers", type=int, default=4, help="requests for eight tokens of each length")
+    parser.add_argument("--again", action="store_true", help="a second process of each case, which says where it is")
     parser.add_argument("--out", type=Path, default=RESULTS / "sglang_engine.json")
     parser.add_argument("--work", type=Path, default=Path("/tmp/gdn-aot-sglang"), help="caches and records")  # noqa: S108
     parser.add_argument("--unpacked", type=Path, default=Path("/tmp/sg"), help="where the engine is unpacked")  # noqa: S108
@@ -66,7 +71,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[plan.Case], pl
     names = options.cases.split(",")
     if unknown := sorted(set(names) - set(plan.CASES)):
         parser.error(f"unknown cases: {', '.join(unknown)}")
-    cases = [case for case in plan.CASES.values() if case.name in names]
+    cases = [replace(case, answers=options.answers) for case in plan.CASES.values() if case.name in names]
+    if options.again:
+        cases = [plan.again(case) for case in cases if case.name != "prime"]
     work = options.work.resolve()
     for case in cases:
         if "artifact" in case.artifacts and not options.artifact:
@@ -185,7 +192,8 @@ def main() -> int:
         document |= {"summary": report.summarize(records), "goals": report.goals(records)}
         document["machine"] |= machine() | record.get("versions", {})
         save(options.out, document)
-    print(report.table(records, {name: case.says for name, case in plan.CASES.items()}))
+    both = [one for case in plan.CASES.values() for one in (case, plan.again(case))]
+    print(report.table(records, {case.name: case.says for case in both}))
     print(goals_text(report.goals(records)))
     return 0 if records else 1
 

@@ -14,10 +14,16 @@ import os
 import random
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STARTED = time.time()
+YARD = 200_000
+"""Numbers that are squared before each request, whose time says how fast the machine is then."""
 ENGINE = {
     "skip_tokenizer_init": True,
     "load_format": "dummy",
@@ -47,19 +53,25 @@ class Run:
         self.spec = spec
         self.record: dict[str, Any] = {"case": spec["name"], "error": None, "started": STARTED, "requests": []}
         self._random = random.Random(1)
+        self._sample = ""
 
     def all(self) -> None:
         """Run the case. Whatever ends it is in the record."""
         try:
             self._start()
-            for tokens in self.spec["lengths"]:
+            lengths, answers = self.spec["lengths"], self.spec["answers"]
+            for tokens in lengths:
                 for number in range(self.spec["repeat"]):
-                    self._request([tokens], number, 1)
-            for tokens in self.spec["lengths"]:
-                for number in range(self.spec["repeat"]):
+                    with self._sampled("first" if not self.record["requests"] else ""):
+                        self._request([tokens], number, 1)
+            for tokens in lengths:
+                for number in range(answers):
                     self._request([tokens], number, 8)
             for number in range(self.spec["batches"]):
                 self._request([20, 300, 700, 64], number, 8)
+            with self._sampled("answers"):
+                for number in range(answers if self.spec["sampled"] else 0):
+                    self._request([lengths[0]], answers + number, 8)
             self.record["done"] = True
             self._engine.shutdown()
         except Exception as error:  # noqa: BLE001 - is a result
@@ -85,10 +97,28 @@ class Run:
         self.record["pool_tokens"] = said.get("max_total_num_tokens")
         self.record["startup_time"] = said.get("startup_time")
 
+    @contextmanager
+    def _sampled(self, name: str) -> Iterator[None]:
+        """Have the scheduler say where it is, see `counted.sample`, while requests of this name are answered."""
+        if not (self.spec["sampled"] and name):
+            yield
+            return
+        marker = Path(os.environ["SGLANG_ENGINE_COUNTS"], "sample")
+        marker.touch()
+        time.sleep(0.2)  # in which it notices, and after which it writes
+        self._sample = name
+        yield
+        self._sample = ""
+        marker.unlink()
+        time.sleep(1)
+
     def _request(self, lengths: list[int], number: int, new: int) -> None:
         """Answer prompts of these lengths, which are sent together, with so many new tokens each."""
         prompts = [[self._random.randrange(10, 32000) for _ in range(length)] for length in lengths]
         sampling = {"temperature": 0.0, "max_new_tokens": new, "ignore_eos": True}
+        start = time.perf_counter()
+        sum(number * number for number in range(YARD))
+        yard = time.perf_counter() - start
         begun, start = time.time(), time.perf_counter()
         answers = self._engine.generate(input_ids=prompts, sampling_params=sampling)
         seconds = time.perf_counter() - start
@@ -99,6 +129,8 @@ class Run:
                 "new": new,
                 "begun": begun,
                 "seconds": seconds,
+                "yard_ms": 1e3 * yard,
+                "sample": self._sample,
                 "output": [answer["output_ids"] for answer in answers],
             }
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import packed
@@ -58,6 +58,10 @@ class Case:
     """It runs under ``gdn-aot capture``; then ``captured`` is built."""
     lengths: tuple[int, ...] = (50, 1000, 8000)
     repeat: int = 4
+    answers: int = 4
+    """Requests for eight tokens of each length."""
+    sampled: bool = False
+    """Where the scheduler is in the first request, and in as many answers more, is written down."""
     batches: int = 2
     """Requests of four prompts at once."""
 
@@ -79,6 +83,11 @@ _CASES = (
     ),
 )  # fmt: skip
 CASES = {case.name: case for case in _CASES}
+
+
+def again(case: Case) -> Case:
+    """Return a second process of a case, of which samples are taken."""
+    return replace(case, name=f"{case.name}-again", says=f"{case.says}, once more", sampled=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +136,7 @@ def environment(case: Case, places: Places) -> dict[str, str]:
     return {
         **shared(places),
         "SGLANG_ENGINE_COUNTS": str(places.work / f"{case.name}.counts"),
+        **({"SGLANG_ENGINE_SAMPLE": "1"} if case.sampled else {}),
         **({"TVM_FFI_CACHE_DIR": str(built)} if built else {}),
         **{name: str(caches / cache) for name, cache in CACHES.items()},
         **(served if case.artifacts else {"GDN_AOT": "0", "SGLANG_PLUGINS": "counted"}),

@@ -32,9 +32,62 @@ def read(record: dict[str, Any], counts: Path, log: str) -> None:
     for number, row in enumerate([record, *record["requests"]]):
         after, before = ([float("-inf"), *begins][number], [*begins, float("inf")][number])
         row["counts"] = _counts([event for event in events if after <= event["at"] < before])
+    looks = [json.loads(line) for path in counts.glob("*.looks") for line in path.read_text().splitlines()]
+    if looks:
+        record["profile"] = profile(record["requests"], looks)
     for name, pattern in (("pool_states", _STATES), ("pool_tokens", _TOKENS)):
         if record.get(name) is None and (said := pattern.search(log)):
             record[name] = int(said[1])
+
+
+_WHOSE = (
+    ("torch.compile", ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx", "torch._subclasses")),
+    ("Triton", ("triton",)),
+    ("gdn-aot", ("gdn_aot",)),
+    ("imports", ("importlib", "_frozen_importlib", "_frozen_importlib_external")),
+    ("SGLang and PyTorch", ("sglang",)),
+)
+"""In whose code a look finds a thread: whose module has the innermost frame that is of any of them."""
+_SHOWN = 0.005
+"""Seconds from which on a place is named."""
+
+
+def profile(requests: list[dict[str, Any]], looks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return where a scheduler was in the requests of each sample.
+
+    Returns:
+        By the name of the sample the number of its ``requests``, their ``seconds`` together, and of these the seconds
+        in whose code (``in``) and ``at`` which line: that of SGLang, and the innermost one.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted({row["sample"] for row in requests} - {""}):
+        rows = [row for row in requests if row["sample"] == name]
+        whose: Counter[str] = Counter()
+        at: Counter[str] = Counter()
+        for look in looks:
+            if any(row["begun"] <= look["at"] < row["begun"] + row["seconds"] for row in rows):
+                whose[_whose(look["stack"])] += look["seconds"]
+                at[_line(look["stack"])] += look["seconds"]
+        found[name] = {
+            "requests": len(rows),
+            "seconds": sum(row["seconds"] for row in rows),
+            "in": dict(whose.most_common()),
+            "at": {place: seconds for place, seconds in at.most_common() if seconds >= _SHOWN},
+        }
+    return found
+
+
+def _whose(stack: list[str]) -> str:
+    for frame in reversed(stack):
+        for name, modules in _WHOSE:
+            if frame.startswith(tuple(f"{module}{end}" for module in modules for end in ".:")):
+                return name
+    return "other"
+
+
+def _line(stack: list[str]) -> str:
+    engine = [frame for frame in stack if frame.startswith("sglang.")]
+    return " > ".join(dict.fromkeys(engine[-1:] + stack[-1:]))
 
 
 def _counts(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -54,12 +107,14 @@ def _summary(record: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
     taken: dict[str, dict[int, list[float]]] = {"": {}, "of_8_": {}}
     """For one new token and for eight, by the length of a prompt that was sent alone."""
     for row in filter(_alone, record["requests"]):
+        if row.get("sample") == "answers":  # looking takes time
+            continue
         taken["of_8_" if row["new"] > 1 else ""].setdefault(row["lengths"][0], []).append(1e3 * row["seconds"])
     times: dict[str, dict[int, float]] = {}
     for name, lengths in taken.items():
         times[f"first_{name}ms"] = {length: found[0] for length, found in lengths.items()}
         times[f"steady_{name}ms"] = {n: statistics.median(found[1:]) for n, found in lengths.items() if found[1:]}
-    ready = record.get("ready_at")
+    ready, yards = record.get("ready_at"), [row["yard_ms"] for row in record["requests"] if "yard_ms" in row]
     return {
         "error": record["error"],
         "ready_seconds": ready and ready - record["started"],
@@ -70,6 +125,7 @@ def _summary(record: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
         "pool_tokens": record.get("pool_tokens"),
         "pool_states": record.get("pool_states"),
         **times,
+        "yard_ms": statistics.median(yards) if yards else None,
         "answers_alike": alike(record, reference),
     }
 

@@ -82,6 +82,7 @@ max_tokens = click.option(
 max_batch = default(
     "--max-batch", 64, "Largest number of sequences in one dense prefill batch.", type=click.IntRange(min=1)
 )
+mode = default("--mode", "inference", "train adds the backward kernels.", type=click.Choice(["inference", "train"]))
 workloads = together(
     click.option(
         "--jobs", "-j", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1,

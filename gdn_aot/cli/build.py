@@ -55,7 +55,7 @@ _SAID_BY_ROW = (
 @_options.matrix
 @_options.arch
 @_options.models
-@_options.default("--mode", "inference", "train adds the backward kernels.", type=click.Choice(["inference", "train"]))
+@_options.mode
 @_options.max_tokens
 @_options.max_batch
 @_options.workloads

@@ -28,6 +28,7 @@ _NO_CARD = "check on a machine with an NVIDIA card; --prepare compiles without o
 @click.command("check", epilog=_options.other_checks("check"))
 @_options.arch
 @_options.models
+@_options.mode
 @_options.default("--max-tokens", 32768, "Largest number of tokens in one call.", type=click.IntRange(min=1))
 @_options.max_batch
 @_options.workloads
@@ -97,7 +98,7 @@ def _task(options: dict[str, Any], targets: tuple[Target, ...]) -> CheckTask:
     job = make_job(
         provider,
         selected_shapes(provider, options),
-        Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"]),
+        Limits(max_tokens=options["max_tokens"], max_batch=options["max_batch"], mode=options["mode"]),
         options,
         tuning_root=tuning_root(options["tuning"]),
         keep_going=True,

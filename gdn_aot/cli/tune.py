@@ -64,6 +64,7 @@ def parse_duration(text: str) -> float:
 
 @click.command("tune")
 @_options.models
+@_options.mode
 @_options.max_batch
 @_options.workloads
 @_options.many("--kernel", "GLOB", "Only kernels of these names; repeatable.")
@@ -161,7 +162,7 @@ def _task(target: Target, proxy: Proxy | None, options: dict[str, Any]) -> TuneT
         tokens = tuple(sorted(tokens, key=lambda count: -shares[count]))
     longest = max(tokens)
     gate = next((count for count in GATE_TOKENS if count <= longest and count not in tokens), 2)
-    limits = Limits(max_tokens=max(longest, gate), max_batch=options["max_batch"])
+    limits = Limits(max_tokens=max(longest, gate), max_batch=options["max_batch"], mode=options["mode"])
     job = make_job(provider, selection, limits, options, all_candidates=True, keep_going=True, proxy=proxy)
     pipeline.check_environment(job, [target])
     root = job.output

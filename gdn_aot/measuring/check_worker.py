@@ -19,7 +19,7 @@ from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.machine.child import first_line, serve
-from gdn_aot.measuring.process import CardServer, Plan, free_memory, lacks_memory
+from gdn_aot.measuring.process import CardServer, Plan, calling, free_memory, lacks_memory
 from gdn_aot.providers.draw import Random
 from gdn_aot.records.numerics import choice_digest, plain_launch_digest
 from gdn_aot.reference.tolerance import changed, compare
@@ -148,10 +148,8 @@ def poisoned() -> Iterator[None]:
 
 def check_call(workload: Workload, shape: ModelShape, call: Call, card: Any, launcher: PlanLauncher) -> dict[str, Any]:
     """Make one call on random inputs. Returns ``wrong``, None if nothing is, and how far each result is off."""
-    import torch
-
     seed = zlib.crc32(f"{shape} {call}".encode())
-    with torch.device(card.device), torch.no_grad():
+    with calling(card.device):
         inputs = workload.inputs(shape, call, Random(seed, card.device))
         expected = workload.expect(shape, call, inputs)
         kept = {name: None if value is None else value.clone() for name, value in inputs.items()}

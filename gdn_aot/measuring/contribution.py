@@ -87,7 +87,9 @@ def examine(record: TuningRecord, cache: BuildCache) -> Examined:
     made = _Made(target)
     made.take(trace)
     if job.wanted.provider.on_request and not all(map(made.own, _places(record))):
-        made.take(_trace(_job(record, cache, every=True), target))
+        made.take(_trace(_job(record, cache, job.wanted.provider.inference), target))
+    if trained := _trained(record, job, made):
+        made.take(_trace(_job(record, cache, trained), target))
     if not all(map(made.own, _places(record))):
         made.take(_trace(_job(record, cache, tps=_FURTHER_TP), target))
     found.problems = capped(made.compare(record))
@@ -111,16 +113,18 @@ def _unavailable(record: TuningRecord, job: pipeline.Job) -> str:
 
 
 def _job(
-    record: TuningRecord, cache: BuildCache, *, every: bool = False, tps: Sequence[int] = CATALOGUE_TP
+    record: TuningRecord, cache: BuildCache, workloads: tuple[str, ...] = (), tps: Sequence[int] = CATALOGUE_TP
 ) -> pipeline.Job:
-    """Return the job of all models of the catalogue, with ``every`` workload or those that tuning measures."""
+    """Return the job of all models of the catalogue that make calls of these workloads, else of those of serving."""
     provider = get_provider(record.provider.name)
+    workloads = workloads or provider.workloads
+    families = provider.families_of(workloads)
     wanted = Wanted(
         provider=provider,
-        shapes=select_shapes(["all"], tps).shapes,
+        shapes=tuple(shape for shape in select_shapes(["all"], tps).shapes if shape.family in families),
         fp16_fallback=True,
         limits=Limits(max_tokens=max(DEFAULT.weights)),
-        workloads=provider.inference if every else provider.workloads,
+        workloads=workloads,
     )
     return pipeline.Job(wanted=wanted, cache=cache, output=cache.root, jobs=1, timeout=_TIMEOUT)
 
@@ -129,6 +133,18 @@ def _trace(job: pipeline.Job, target: Target) -> Trace:
     with contextlib.ExitStack() as stack:
         worker = pipeline.LazyWorker(stack, job.wanted.provider, target)
         return pipeline.traced(job, target, worker.get, tokens=(*DEFAULT.weights,))
+
+
+def _trained(record: TuningRecord, job: pipeline.Job, made: _Made) -> tuple[str, ...]:
+    """Return the workloads of training in whose calls keys were measured that no call of serving has."""
+    provider = job.wanted.provider
+    calls = {
+        choice.call.partition("(")[0]
+        for kernel in record.kernels
+        for choice in kernel.choices
+        if not made.own((kernel.kernel, choice.key))
+    }
+    return tuple(name for name in (*provider.training, *provider.training_on_request) if name in calls)
 
 
 def _places(record: TuningRecord) -> Iterator[KernelKey]:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec.structs import replace
 
 from gdn_aot.building import pipeline
@@ -195,7 +196,7 @@ class Preparation:
             traced, made = trace.launches[launch], self._selection.outcomes[launch].object
             row: PlannedBinary | str = reasons[launch] or ""
             if made is not None and not row:
-                row = self._binary(made, {"signature": traced.specialization.signature})
+                row = self._binary(made, msgspec.to_builtins(traced.specialization))
             for unit in units:
                 kernel = trace.kernels[traced.kernel].name
                 self.prepared.units[unit].binaries.setdefault(kernel, {})[traced.key] = row

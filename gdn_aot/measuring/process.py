@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import re
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +21,7 @@ from gdn_aot.machine.child import EndedError
 from gdn_aot.store.index_records import BinaryRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from gdn_aot.machine.child import Channel
 
@@ -143,6 +144,15 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def calling(device: str) -> Iterator[None]:
+    """Make calls on a device: no gradients but where they ask for them, and backward passes in this thread."""
+    import torch
+
+    with torch.device(device), torch.no_grad(), torch.autograd.set_multithreading_enabled(False):
+        yield
 
 
 _FULL = re.compile(r"out of memory|_STATUS_ALLOC_FAILED")

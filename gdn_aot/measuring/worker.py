@@ -20,7 +20,7 @@ from gdn_aot.catalogue.providers import Limits
 from gdn_aot.machine.child import first_line, serve
 from gdn_aot.measuring import gate
 from gdn_aot.measuring.halving import halve
-from gdn_aot.measuring.process import CardServer, Plan, free_memory
+from gdn_aot.measuring.process import CardServer, Plan, calling, free_memory, lacks_memory
 from gdn_aot.records.objective import sample
 from gdn_aot.tracing.recorder import triton_config
 from gdn_aot.tracing.relax import Relaxer
@@ -91,7 +91,7 @@ class Shape:
             try:
                 found = binary if isinstance(binary, str) else self._card.load(prepared.jit, *binary)
             except RuntimeError as error:
-                self._card.synchronize()
+                self._refused(error)
                 found = f"it cannot be loaded: {_text(error)}"
             self._loaded[name, prepared.key] = found
         return found
@@ -213,14 +213,20 @@ class Shape:
         return found
 
     def _try(self, launch: Callable[[], None]) -> str | None:
-        """Launch and wait. Returns what the device had against it; an error that ends the context is raised."""
+        """Launch and wait. Returns what the device had against it; what is not the candidate's fault is raised."""
         try:
             launch()
             self._card.synchronize()
         except RuntimeError as error:
-            self._card.synchronize()
+            self._refused(error)
             return f"it cannot be launched: {_text(error)}"
         return None
+
+    def _refused(self, error: RuntimeError) -> None:
+        """Go on after an error of one candidate, if the device can; a full card says nothing against a candidate."""
+        if lacks_memory(error):
+            raise error
+        self._card.synchronize()
 
 
 def _flags(call: Any) -> tuple[object, ...]:
@@ -261,8 +267,6 @@ class TuneServer(CardServer):
     def _call(
         self, work: Shape, workload: Any, shape: ModelShape, call: Any, place: list[Any], *, timed: bool, chosen: Any
     ) -> dict[str, Any]:
-        import torch
-
         from gdn_aot.providers.draw import Random
         from gdn_aot.reference.tolerance import compare
 
@@ -271,7 +275,7 @@ class TuneServer(CardServer):
         self.channel.notes.write(work.call_note)
         seed = zlib.crc32(f"{shape.name} {shape.tp} {call}".encode())
         try:
-            with torch.device(self.card.device), torch.no_grad():
+            with calling(self.card.device):
                 inputs = workload.inputs(shape, call, Random(seed, self.card.device))
                 before = inputs if timed else {key: None if x is None else x.clone() for key, x in inputs.items()}
                 with work.at(tokens, str(call), timed=timed, chosen=chosen):
@@ -287,10 +291,12 @@ class TuneServer(CardServer):
             return {"skipped": str(error)}
         except ValueError as error:
             return {"skipped": f"{type(error).__name__}: {error}"}
-        except torch.OutOfMemoryError as error:
-            skipped = {"skipped": f"out of memory: {first_line(error)}"}
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            said = first_line(error)
         free_memory()
-        return skipped
+        return {"skipped": f"out of memory: {said}"}
 
 
 def main() -> None:

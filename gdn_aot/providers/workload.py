@@ -106,18 +106,22 @@ class Workload(Protocol):
 
         Natural calls come first. Keys that only other lengths have (row buckets) come with the first of those lengths
         in (tokens / 4, tokens], so that lengths a factor 4 apart have all of them together. Nothing is longer than
-        ``limits`` allow. Backward passes are not tuned: their workloads yield nothing.
+        ``limits`` allow.
         """
         del shape, tokens, limits
         return iter(())
 
     def inputs(self, shape: ModelShape, call: Call, draw: Draw) -> Tensors:
-        """Return everything that `apply` needs. What ``draw`` does not make is made on PyTorch's default device."""
+        """Return everything that `apply` needs. What ``draw`` does not make is made on PyTorch's default device.
+
+        For training the gradients of results are among it.
+        """
         ...
 
     def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Make the call through the provider's public function, and return what came back by name.
 
+        For training also backwards; then the gradients of inputs came back too (`gdn_aot.providers.gradients`).
         Where that function works in place (a convolution's cache in decode), the inputs change.
         """
         ...

@@ -102,11 +102,12 @@ record_path, load, save = FORM.path, FORM.load, FORM.save
 
 _ALIKE = attrgetter("target", "provider", "triton", "ptxas", "how", "device")
 """What two runs have in common whose results one record may have."""
+_ROW = attrgetter("workload", "model", "tp", "dtype")
 
 
 def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
-    """Return a record with what two runs on one card checked of different shapes; ``new`` if they were no such runs."""
-    if old is None or _ALIKE(old) != _ALIKE(new) or {*old.models} & {*new.models}:
+    """Return a record with what two runs on one card checked, of different shapes or workloads; else ``new``."""
+    if old is None or _ALIKE(old) != _ALIKE(new) or {*map(_ROW, old.checks)} & {*map(_ROW, new.checks)}:
         return new
     kernels = {kernel.kernel: kernel for kernel in old.kernels}
     for kernel in new.kernels:
@@ -122,7 +123,7 @@ def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
     return replace(
         new,
         status="failed" if "failed" in (old.status, new.status) else new.status,
-        models=(*old.models, *new.models),
+        models=tuple(dict.fromkeys((*old.models, *new.models))),
         checks=(*old.checks, *new.checks),
         kernels=tuple(kernels[name] for name in sorted(kernels)),
     )

@@ -9,3 +9,6 @@ if TYPE_CHECKING:
 
 Tensors: TypeAlias = "dict[str, torch.Tensor | None]"
 """Inputs or outputs of a call, by name. ``cu_seqlens``, if it is there, holds the ends of packed sequences."""
+
+GRADIENT = "d."
+"""What the name of a gradient begins with: ``d.out`` goes into a backward pass, ``d.q`` comes out of it."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import pad, silu, softplus
+from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,15 +74,15 @@ def recurrence(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the outputs ``[batch, tokens, v_heads, v_dim]`` and the last state, step by step."""
     q, k, v, g, beta = _heads_first(q, k, v, g, beta)
-    s = v.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1]) if state is None else state.double().clone()
-    out = torch.empty_like(v)
+    s = v.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1]) if state is None else state.double()
+    outs = []
     for t in range(v.shape[2]):
-        s *= g[:, :, t, :, None].exp()
+        s = s * g[:, :, t, :, None].exp()
         key = k[:, :, t, :, None]
         change = beta[:, :, t, None] * (v[:, :, t] - (s * key).sum(-2))
-        s += key * change[:, :, None]
-        out[:, :, t] = (s * q[:, :, t, :, None]).sum(-2)
-    return out.transpose(1, 2), s
+        s = s + key * change[:, :, None]
+        outs.append((s * q[:, :, t, :, None]).sum(-2)[:, :, None])
+    return torch.cat([v[:, :, :0], *outs], 2).transpose(1, 2), s
 
 
 def chunked(
@@ -106,12 +107,12 @@ def chunked(
     last = decay[..., -1:, :]
     k = k * (last - decay).exp()
     last = last.exp().mT
-    out = torch.empty_like(v)
+    outs = []
     for chunk in range(v.shape[2]):
         change = u[:, :, chunk] - w[:, :, chunk] @ s
-        out[:, :, chunk] = q[:, :, chunk] @ s + inner[:, :, chunk] @ change
+        outs.append(q[:, :, chunk] @ s + inner[:, :, chunk] @ change)
         s = s * last[:, :, chunk] + k[:, :, chunk].mT @ change
-    return out.flatten(2, 3)[:, :, :tokens].transpose(1, 2), s
+    return torch.cat(outs, 2)[:, :, :tokens].transpose(1, 2), s
 
 
 def _products(x: torch.Tensor, y: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:
@@ -148,13 +149,14 @@ def delta_rule(
     if lengths is None and v.shape[1] <= 1:
         return recurrence(q, k, v, g, beta, states)
     if lengths is None:
-        outs, span = [], slice(0, SEGMENT)
-        out, last = chunked(q[:, span], k[:, span], v[:, span], g[:, span], beta[:, span], states)
-        outs.append(out)
-        for start in range(SEGMENT, v.shape[1], SEGMENT):
-            span = slice(start, start + SEGMENT)
-            out, last = chunked(q[:, span], k[:, span], v[:, span], g[:, span], beta[:, span], last)
+        outs, last = [], states
+        for sq, sk, sv, sg, sb in zip(*(x.split(SEGMENT, 1) for x in (q, k, v, g, beta)), strict=True):
+            if torch.is_grad_enabled():  # computed again backwards: of all segments, what is between takes too much
+                out, last = checkpoint(chunked, sq, sk, sv, sg, sb, last, use_reentrant=False)
+            else:
+                out, last = chunked(sq, sk, sv, sg, sb, last)
             outs.append(out)
+        assert last is not None  # noqa: S101
         return torch.cat(outs, 1), last
     if len(set(lengths)) == 1:  # equal lengths are a dense batch
         dq, dk, dv, dg, db = (x[0].unflatten(0, (len(lengths), lengths[0])) for x in (q, k, v, g, beta))

@@ -14,6 +14,9 @@ tokens); but where tensor cores take float32 operands as tf32, that rounding is 
 quarter is allowed. A float32 model is allowed that quarter too: its operands are multiplied as tf32, which has as many
 bits as fp16. What tensor cores have no part in is then exact but for float32 arithmetic. Doubling beta, for negative
 eigenvalues, raises the error by less than a fifth in that simulation.
+
+Gradients are looked at as outputs are. Those of the decay are differences of the products q dq and k dk: where these
+are all but equal, as in a first token, the difference is rounding. So errors there are measured against q dq as well.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from gdn_aot.reference import GRADIENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +40,10 @@ MEASURED = {
     "recurrent.out": 1.7e-3,
     "recurrent.state": 1.4e-7,
     "rounding": 1.7e-3,  # of exact results to bf16
+    # Not on a GPU: eight times what fp16 comes to in Triton's interpreter with KDA, at 70 and 300 tokens, the worst of
+    # the gradients of queries, keys, values, beta and states, and of those of the decay and its parameters.
+    "chunk.d": 5.4e-3,
+    "chunk.d.g": 1.2e-2,
 }
 ROUNDING = 1.02 * 2**-8
 """The most that rounding to bf16 can do, and a little for the float32 arithmetic before it."""
@@ -50,6 +59,9 @@ LONG = {
     "gated.state": 3e-4,
     # In float32: the exponentials of softplus and sigmoid as above. A wrong kernel is off by 1e-3 or more.
     "gate.out": 1e-4,
+    "gate.d": 1e-4,
+    "chunk.d": 2 * MEASURED["chunk.d"],
+    "chunk.d.g": 2 * MEASURED["chunk.d.g"],
     "norm.out": 2 * MEASURED["rounding"],
     "conv.out": 2 * MEASURED["rounding"],
     # An engine's whole layer: what its convolution gives is rounded before the state sees it, and where its float32 sum
@@ -61,17 +73,21 @@ SHORT = {
     **LONG,
     "chunk.out": 3 * MEASURED["chunk.out"],
     "chunk.state": 3 * MEASURED["chunk.state"],
+    "chunk.d": 3 * MEASURED["chunk.d"],
+    "chunk.d.g": 3 * MEASURED["chunk.d.g"],
     "recurrent.out": ROUNDING,
     "norm.out": ROUNDING,
     "conv.out": ROUNDING,
 }
 CHUNK = 64
 _OF_FP16 = {"chunk.out": 1 / 4, "chunk.state": 1 / 4, "recurrent.out": 1 / 8, "norm.out": 1 / 8, "conv.out": 1 / 8}
-_OF_FP16 |= {"layer.out": 1 / 8, "layer.state": 1 / 8}
+_OF_FP16 |= {"layer.out": 1 / 8, "layer.state": 1 / 8, "chunk.d": 1 / 4, "chunk.d.g": 1 / 4}
 """Limits for fp16 over those for bf16; what is not here is float32 in both."""
 _OF_FP32 = {"chunk.out": 1 / 4, "chunk.state": 1 / 4, "recurrent.out": 2**-9, "norm.out": 2**-9, "conv.out": 2**-9}
+_OF_FP32 |= {"chunk.d": 1 / 4, "chunk.d.g": 1 / 4}
 """The same for float32: 2^-9 of what rounding to bf16 may do is 7e-6, and a wrong kernel is off by 1e-3 or more."""
 _FINER = {torch.float16: _OF_FP16, torch.float32: _OF_FP32}
+_OF_DECAY = tuple(f"{GRADIENT}{name}" for name in ("g", "A_log", "dt_bias"))
 _IN_PLACE = {"conv": ("cache",), "norm": ()}
 """Inputs that a call may change; elsewhere those of an engine's layer, which has them to itself."""
 
@@ -140,6 +156,8 @@ def compare(kind: str, inputs: Tensors, found: Tensors, expected: Tensors) -> Co
             problems.append(f"{name} has numbers that are not finite")
         if name == "out":
             deviations += _outputs(kind, value, wanted, lengths)
+        elif name.startswith(GRADIENT):
+            deviations += _gradients(kind, name, value, inputs, expected, lengths)
         else:
             deviations.append(_state(kind, name, value, wanted, long=lengths is None, inputs=inputs))
     return Comparison(deviations=tuple(deviations), problems=tuple(problems))
@@ -180,10 +198,39 @@ def _state(
     return Deviation(name=full, error=state_error(found, expected), limit=finer * limits[full] + rounding)
 
 
+def _gradients(
+    kind: str, name: str, found: torch.Tensor, inputs: Tensors, every: Tensors, lengths: Sequence[int] | None
+) -> list[Deviation]:
+    """Compare one gradient with its part of ``every`` expected result."""
+    expected, q, products = every[name], inputs.get("q"), every.get(f"{GRADIENT}q")
+    assert expected is not None  # noqa: S101
+    row, beside = f"{kind}.d", None
+    if q is not None and products is not None and name in _OF_DECAY:
+        row, beside = f"{row}.g", (q.detach().double() * products).square().flatten(2).sum(-1)
+    finer = _FINER.get((found if q is None else q).dtype, {}).get(row, 1.0)
+    long, short = (finer * limits[row] + 0.51 * torch.finfo(found.dtype).eps for limits in (LONG, SHORT))
+    full = f"{kind}.{name}"
+    if name == f"{GRADIENT}initial_state":
+        return [Deviation(name=full, error=state_error(found, expected), limit=short)]
+    if name not in _OF_DECAY[1:]:
+        sequence, chunk = token_errors(found, expected, lengths, beside)
+        made = [Deviation(name=f"{full} of a chunk", error=chunk, limit=short)]
+        if sequence is not None:
+            made.append(Deviation(name=f"{full} of a sequence", error=sequence, limit=long))
+        return made
+    right = expected.square().sum()
+    if beside is not None:  # a parameter's gradient is the sum of those of the decay in all tokens
+        decay = every[f"{GRADIENT}g"]
+        assert decay is not None  # noqa: S101
+        right = right + beside.sum() + decay.square().sum()
+    error = float(((found.double() - expected).square().sum() / right).sqrt())
+    return [Deviation(name=full, error=error, limit=short)]
+
+
 def token_errors(
-    found: torch.Tensor, expected: torch.Tensor, lengths: Sequence[int] | None
+    found: torch.Tensor, expected: torch.Tensor, lengths: Sequence[int] | None, beside: torch.Tensor | None = None
 ) -> tuple[float | None, float]:
-    """Compare outputs ``[batch, tokens, ...]``.
+    """Compare outputs ``[batch, tokens, ...]``; ``beside`` has squares for each token to measure against as well.
 
     Returns the largest relative error of a sequence of 64 tokens or more, None if there is none, and that of a chunk of
     64 tokens; shorter ones are taken together.
@@ -191,6 +238,8 @@ def token_errors(
     expected = expected.double()
     wrong = (found.double() - expected).square().flatten(2).sum(-1).cpu()
     right = expected.square().flatten(2).sum(-1).cpu()
+    if beside is not None:
+        right += beside.cpu()
     if lengths is not None:
         parts = list(zip(wrong[0].split(list(lengths)), right[0].split(list(lengths)), strict=True))
     else:

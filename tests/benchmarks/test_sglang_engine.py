@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,65 @@ assert heard == [False, True]
         ("compiled", True, "k", 3.5),
         ("found", False, "k", 0.0),
     ]
+
+
+BUSY = """
+import json, sys, threading, time
+from pathlib import Path
+import counted
+
+def busy(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+def main(folder):
+    threading.Thread(target=counted.sample, args=(folder,), daemon=True).start()
+    usual, rows = sys.getswitchinterval(), []
+    for name in ("first", "answers"):
+        (folder / "sample").touch()
+        time.sleep(0.2)
+        rows.append({"begun": time.time(), "seconds": 0.4, "sample": name})
+        busy(0.4)
+        (folder / "sample").unlink()
+        time.sleep(1)
+    assert sys.getswitchinterval() == usual
+    print(json.dumps([*rows, {"begun": 0, "seconds": 1e12, "sample": ""}]))
+"""
+
+
+def test_a_scheduler_says_where_its_main_thread_is_while_it_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "sglang").mkdir()
+    (tmp_path / "sglang/scheduler.py").write_text(BUSY)
+    code = "import pathlib, sglang.scheduler; sglang.scheduler.main(pathlib.Path())"
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "benchmarks/sglang_engine")])
+    done = run([sys.executable, "-c", code], tmp_path, {"PYTHONPATH": path})
+    assert done.code == 0, done.err
+    found = record("again", requests=json.loads(done.out))
+    report.read(found, tmp_path, "")
+    assert set(found["profile"]) == {"first", "answers"}
+    for sample in found["profile"].values():
+        assert (sample["requests"], sample["seconds"], list(sample["in"])) == (1, 0.4, ["SGLang and PyTorch"])
+        assert 0.2 < sum(sample["at"].values()) < 0.5
+        assert all(place.startswith("sglang.scheduler:busy:") for place in sample["at"])
+
+
+@pytest.mark.parametrize(
+    ("stack", "whose"),
+    [
+        ("sglang.a:f:1 torch._dynamo.eval_frame:g:2 sglang.b:h:3 torch.nn.functional:linear:4", "SGLang and PyTorch"),
+        ("sglang.a:f:1 torch._inductor.async_compile:g:2 sympy.core:h:3", "torch.compile"),
+        ("sglang.a:f:1 torch._inductor.graph:g:2 triton.compiler.compiler:compile:3", "Triton"),
+        ("sglang.a:f:1 gdn_aot.serving.launch:run:2", "gdn-aot"),
+        ("sglang.a:f:1 importlib:import_module:2", "imports"),
+        ("tritonic:f:1", "other"),
+    ],
+)
+def test_whose_code_a_look_is_in_says_the_innermost_frame_that_tells(stack: str, whose: str) -> None:
+    looks = [{"at": at, "seconds": 0.25, "stack": stack.split()} for at in (0.4, 1.0, 1.6)]
+    found = report.profile([{"begun": 0.5, "seconds": 1.0, "sample": "first"}], looks)["first"]
+    assert found["in"] == {whose: 0.25}
+    assert list(found["at"].values()) == [0.25]
 
 
 def places_in(folder: Path, artifact: Path | None = None) -> plan.Places:
@@ -285,9 +346,10 @@ def test_cases_run_to_their_records(tmp_path: Path, engine: Path, broken: bool) 
         for path in (tmp_path / "stand_in").iterdir():
             archive.add(path, path.name)
     words = ["--engine", engine, "--work", tmp_path / "w", "--unpacked", tmp_path / "u", "--out", tmp_path / "out.json"]
-    words += ["--cases", "prime,plain,warm", "--options", '{"a": 1}', "--commit", "c0ffee"]
+    words += ["--answers", "3", "--cases", "prime,plain,warm", "--options", '{"a": 1}', "--commit", "c0ffee"]
     env = {"BROKEN": "1"} if broken else {}
-    done = run([sys.executable, ROOT / "benchmarks/sglang_engine.py", *words], tmp_path, env)
+    script = [sys.executable, ROOT / "benchmarks/sglang_engine.py"]
+    done = run([*script, *words], tmp_path, env)
     assert done.code == int(broken), done.err
     if broken:
         assert "(prime)" in done.out
@@ -299,4 +361,11 @@ def test_cases_run_to_their_records(tmp_path: Path, engine: Path, broken: bool) 
     row = document["summary"]["warm"]
     assert (row["error"], row["pool_tokens"], row["pool_states"], row["answers_alike"]) == (None, 1000, 12, True)
     assert document["machine"]["sglang"] == "0.5.17"
+    done = run([*script, *words, "--again"], tmp_path, env)
+    assert done.code == 0, done.err
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert list(document["records"]) == ["plain", "warm", "plain-again", "warm-again"]
+    samples = Counter(row["sample"] for row in document["records"]["warm-again"]["requests"])
+    assert samples == {"first": 1, "": len(document["records"]["warm"]["requests"]) - 1, "answers": 3}
+    assert document["summary"]["warm-again"]["answers_alike"]
     assert str(tmp_path) not in json.dumps(document)

@@ -1,9 +1,11 @@
 """The artifact under test, and processes to test it in.
 
 Everything that touches the device runs in a process of its own (`gpu.programs`), with an empty Triton cache. What a
-test measures goes to ``$GDN_AOT_TEST_OUT/MODULE.json`` if that is set.
+test measures goes to ``$GDN_AOT_TEST_OUT/MODULE.json`` if that is set. A copy of the tree without its history takes the
+commit from ``$GDN_AOT_TEST_COMMIT``.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +20,7 @@ from helpers import ROOT, environment, python
 
 from gdn_aot.artifact.manifest import Manifest
 from gdn_aot.artifact.verify import open_artifact
+from gdn_aot.building.pack import own_commit
 
 _PASSED_ON = ("TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH")
 """Settings of the machine, not of a test."""
@@ -43,6 +46,10 @@ print(json.dumps({
     "versions": versions,
 }))
 """
+
+
+TRAINING = "gdn-aot build --arch ARCH --mode train --model kimi-linear-48b-a3b --tp 1,8 --workload '*kda-*train' -o DIR"
+"""Builds the artifact of ``GDN_AOT_TEST_ARTIFACT_TRAIN``."""
 
 
 def build_command(arch: str = "sm_90") -> str:
@@ -101,6 +108,39 @@ def store(artifact: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def run_program(
+    name: str,
+    asked: dict[str, object],
+    home: Path,
+    place: Path,
+    *,
+    extra: dict[str, str] | None = None,
+    without: Sequence[str] = (),
+    timeout: float = 300,
+) -> dict[str, Any]:
+    """Run a module of `gpu.programs` in a process of its own, in a folder and with caches there; return its answer."""
+    caches = {"TRITON_CACHE_DIR": str(place / "triton"), "TORCHINDUCTOR_CACHE_DIR": str(place / "inductor")}
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    variables = environment(home, {**passed_on, **caches, **(extra or {})})
+    places = [str(ROOT / "tests"), *variables["PYTHONPATH"].split(os.pathsep)]
+    variables["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, places))  # the process runs elsewhere
+    for variable in without:
+        variables.pop(variable, None)
+    done = subprocess.run(
+        [sys.executable, "-m", f"gpu.programs.{name}", json.dumps(asked)],
+        env=variables,
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
 @pytest.fixture(scope="session")
 def program(store: Path, artifact: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """Run programs with the unpacked artifact and each with a Triton cache of its own."""
@@ -113,30 +153,16 @@ def program(store: Path, artifact: Loaded, tmp_path_factory: pytest.TempPathFact
         timeout: float = 300,
         **options: object,
     ) -> dict[str, Any]:
-        place = tmp_path_factory.mktemp(name)
-        caches = {"TRITON_CACHE_DIR": str(place / "triton"), "TORCHINDUCTOR_CACHE_DIR": str(place / "inductor")}
-        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        variables = environment(store, {**passed_on, **caches, **(extra or {})})
-        places = [str(ROOT / "tests"), *variables["PYTHONPATH"].split(os.pathsep)]
-        variables["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, places))  # the process runs elsewhere
-        for variable in without:
-            variables.pop(variable, None)
-        arguments = json.dumps({"artifact": str(artifact.path), **options})
-        done = subprocess.run(
-            [sys.executable, "-m", f"gpu.programs.{name}", arguments],
-            env=variables,
-            cwd=place,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return answer
+        place, asked = tmp_path_factory.mktemp(name), {"artifact": str(artifact.path), **options}
+        return run_program(name, asked, store, place, extra=extra, without=without, timeout=timeout)
 
     return run
+
+
+def provenance(artifact: str | Path) -> dict[str, str | None]:
+    """Return the SHA-256 of an artifact, and the commit of this checkout: its own, else ``$GDN_AOT_TEST_COMMIT``."""
+    digest = hashlib.sha256(Path(artifact).read_bytes()).hexdigest()
+    return {"artifact_sha256": digest, "commit": own_commit()[0] or os.environ.get("GDN_AOT_TEST_COMMIT")}
 
 
 @pytest.fixture

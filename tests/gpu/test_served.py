@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from gpu import fla_configs, served
-from gpu.conftest import Loaded, Program, Record
+from gpu.conftest import Loaded, Program, Record, provenance
 
 from gdn_aot.catalogue.models import GDN, KDA
 from gdn_aot.catalogue.providers import get_provider
@@ -74,7 +74,8 @@ def test_200_random_calls_of_each_model_with_kda(program: Program, artifact: Loa
             max_batch=min(64, artifact.manifest.max_batch),
         )
     names = ("calls", "checked", "wrong", "worst", "seconds", "watch")
-    record(**{model: {name: answer[name] for name in names} for model, answer in answers.items()})
+    measured = {model: {name: answer[name] for name in names} for model, answer in answers.items()}
+    record(**provenance(artifact.path), **measured)
     for model, answer in answers.items():
         assert answer["wrong"] == [], model
         assert answer["checked"] == KDA_CALLS

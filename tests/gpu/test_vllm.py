@@ -2,16 +2,12 @@
 
 import importlib.metadata
 import importlib.util
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cache_lines
 import pytest
-from gpu.conftest import Record
-from helpers import ROOT, environment
+from gpu.conftest import Record, provenance, run_program
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.models import KDA
@@ -42,19 +38,11 @@ def test_200_random_steps_of_each_model_with_kda(tmp_path: Path, record: Record)
         if row.family == KDA:
             sizes.setdefault(row.name, []).append(row.tp)
     assert sizes, f"{artifact} has no model with KDA; make it with: {COMMAND}"
-    variables = environment(tmp_path / "home", {"TRITON_CACHE_DIR": str(tmp_path / "triton")})
-    places = [str(ROOT / "tests"), *variables["PYTHONPATH"].split(os.pathsep)]
-    variables["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, places))
     for model, tps in sizes.items():
         asked = {"artifact": str(Path(artifact).resolve()), "model": model, "tp": tps, "count": STEPS, "seed": 20261201}
         asked |= {"workloads": manifest.workloads, "max_tokens": min(16384, manifest.max_tokens)}
-        command = [sys.executable, "-m", "gpu.programs.vllm_traffic", json.dumps(asked)]
-        done = subprocess.run(
-            command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=550
-        )
-        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-        answer = json.loads(done.stdout.splitlines()[-1])
-        record(vllm=importlib.metadata.version("vllm"), **{model: answer})
+        answer = run_program("vllm_traffic", asked, tmp_path / "home", tmp_path, timeout=550)
+        record(vllm=importlib.metadata.version("vllm"), **provenance(artifact), **{model: answer})
         assert answer["wrong"] == []
         assert answer["checked"] == STEPS
         assert answer["watch"]["compiled"] == []

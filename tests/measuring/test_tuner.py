@@ -131,12 +131,23 @@ def test_the_references_crash_leaves_the_next_one(task: MakeTask) -> None:
     assert set(choices(record).values()) == {"BT=32 num_warps=4 num_stages=3"}
 
 
-def test_out_of_memory_skips_the_call_only(task: MakeTask) -> None:
-    done, _ = run(task(card={"faults": [{"config": "BT=16 num_warps=8", "do": "memory", "when": "timed"}]}))
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"do": "memory", "when": "timed"}, "no memory left for this"),
+        ({"do": "full", "when": "timed"}, "Triton Error [CUDA]: out of memory"),
+        ({"do": "full"}, "Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_out_of_memory_skips_the_call_only(task: MakeTask, fault: dict[str, str], said: str) -> None:
+    done, record = run(task(card={"faults": [{"config": "BT=16 num_warps=8", "tokens": 2048, **fault}]}))
     (outcome,) = done.outcomes.values()
     assert outcome.skipped
-    assert set(outcome.skipped.values()) == {"out of memory: no memory left for this"}
+    assert all("tokens=2048" in call for call in outcome.skipped)
+    assert set(outcome.skipped.values()) == {f"out of memory: {said}"}
     assert outcome.restarts == []
+    assert done.out == 0, "it says nothing against a candidate"
+    assert all(choice.missing == (2048,) for choice in choices_of(record))
 
 
 def test_nothing_is_launched_that_was_measured_before(task: MakeTask, tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 
 import factory
 import pytest
+from helpers import ABSENT, ROOT, run
+from plugins.conftest import entry_points
 
+EXAMPLE = ROOT / "examples/sglang/serve.sh"
 PYTHON = os.environ.get("GDN_AOT_TEST_SGLANG", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="GDN_AOT_TEST_SGLANG names no Python that has SGLang")
 
@@ -152,6 +155,65 @@ print(json.dumps([process.exitcode, json.load(open(answer))]))
     (status, (read, active, watched)), err = sglang(code, GDN_AOT_ARTIFACT=str(artifact))
     assert (status, active, watched) == (0, True, True), err
     assert read
+
+
+TOOLS = {
+    "python3": f"""[ "$1 $2" != "-m sglang.launch_server" ] || {{ echo "started with $*"; exit 3; }}
+exec {PYTHON} "$@\"""",
+    "gdn-aot": f'exec {PYTHON} -m gdn_aot "$@"',
+}
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Any:
+    """Run commands of a shell with gdn-aot, and with SGLang but for its server; return what the last one said."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "keys").mkdir()
+    for name, text in TOOLS.items():
+        (tmp_path / "tools" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "tools" / name).chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}",
+        "ARCH": "sm_90",
+        "GDN_AOT_KEYS": str(tmp_path / "keys"),
+    }
+    env["PYTHONPATH"] = os.pathsep.join(map(str, (ABSENT, ROOT, entry_points(tmp_path))))
+
+    def serve(*lines: str) -> str:
+        for line in (*lines, f"{EXAMPLE} ./registry some/model --tp 2"):
+            done = run(["/bin/sh", "-c", line], tmp_path / "home", env, tmp_path)
+            assert done.code == 3 * line.startswith(str(EXAMPLE)), done.err[-3000:]
+        assert done.out.endswith("started with -m sglang.launch_server --model-path some/model --tp 2\n")
+        return done.out + done.err
+
+    return serve
+
+
+def test_the_example_fetches_says_what_sglang_finds_and_serves(serve: Any) -> None:
+    """All but the server: an artifact is built, published and fetched."""
+    said = serve(
+        "gdn-aot build --provider sglang --arch sm_90 --model qwen3.5-9b --workload decode -j 2 -o dist",
+        "gdn-aot publish dist/* --repo ./registry --create",
+        "gdn-aot fetch --repo ./registry --arch sm_90 --provider sglang --allow-unsigned",  # to sign takes packages
+    )
+    assert re.search(r"sglang\S+-sm_90: already installed, ", said)
+    assert re.search(r"\d+ kernels for sm_90 \(no device here", said)
+    assert "not ok" not in said
+
+
+@pytest.mark.parametrize("registry", ["none", "unsigned"])
+def test_the_example_serves_without_an_artifact_too(serve: Any, tmp_path: Path, registry: str) -> None:
+    lines, why = [], "there is no directory"
+    if registry == "unsigned":
+        artifact = factory.write_of("sglang", "0.5.17", "sglang.kernels.ops.attention.fla.chunk_o", tmp_path)
+        lines, why = (
+            [f"gdn-aot publish {artifact} --repo ./registry --create"],
+            "the signature of index.json is missing",
+        )
+    said = serve(*lines)
+    assert why in said
+    assert "--optional: continuing; Triton compiles and benchmarks kernels" in said
+    assert re.search(r"not ok: the store \S+ has no artifact", said)
 
 
 def test_the_runner_that_is_watched_is_the_one_that_loads_the_model(sglang: Any) -> None:

@@ -36,9 +36,18 @@ def test_runs_of_different_models_on_one_card_are_one_record(made: r.NumericsRec
     assert r.load(tmp_path / "record.json") == both
 
 
+def test_runs_of_different_workloads_of_a_model_on_one_card_are_one_record(made: r.NumericsRecord) -> None:
+    new = replace(made, checks=(replace(made.checks[0], workload="transformers-train"),))
+    both = r.merge(made, new)
+    assert both.models == made.models
+    assert both.checks == (*made.checks, *new.checks)
+    assert r.merge(both, new) is new, "one of them was checked anew"
+
+
 def test_a_fault_of_either_run_is_one_of_both(made: r.NumericsRecord) -> None:
-    bad = replace(made, status="failed", models=KDA, kernels=(replace(made.kernels[0], ok=False),))
-    for both in (r.merge(made, bad), r.merge(replace(bad, models=made.models), replace(made, models=KDA))):
+    bad = replace(made, status="failed", kernels=(replace(made.kernels[0], ok=False),))
+    other = {"models": KDA, "checks": (replace(made.checks[0], model="kimi-linear-48b-a3b"),)}
+    for both in (r.merge(made, replace(bad, **other)), r.merge(bad, replace(made, **other))):
         assert both.status == "failed"
         assert [kernel.ok for kernel in both.kernels] == [False]
 

@@ -55,6 +55,30 @@ def test_chunked_is_the_recurrence_with_a_decay_for_each_channel(tokens: int, bo
     assert distance(chunked_last, last) < 1e-12
 
 
+@pytest.mark.parametrize("bound", [None, 0.0, -5.0])
+def test_gradients_of_chunks_are_those_of_the_recurrence(bound: float | None) -> None:
+    """Those of the definition, step by step, are PyTorch's own."""
+    found = []
+    for form in (reference.recurrence, reference.chunked, reference.delta_rule):
+        leaves = [x.detach().double().requires_grad_() for x in drawn(2, 150, bound=bound)]
+        draw = Random(7, "cpu")
+        outs = form(*leaves)
+        upstream = [draw.normal(*one.shape, dtype=torch.float64) for one in outs]
+        found.append(torch.autograd.grad(outs, leaves, upstream))
+    for others in found[1:]:
+        assert all(distance(other, exact) < 1e-12 for other, exact in zip(others, found[0], strict=True))
+
+
+def test_gradients_pass_from_segment_to_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradients() -> tuple[torch.Tensor, ...]:
+        leaves = [x.detach().double().requires_grad_() for x in drawn(1, 200, bound=0.0)]
+        return torch.autograd.grad([one.square().sum() for one in reference.delta_rule(*leaves)], leaves)
+
+    whole = gradients()
+    monkeypatch.setattr(reference, "SEGMENT", reference.CHUNK)
+    assert all(distance(one, other) < 1e-12 for one, other in zip(gradients(), whole, strict=True))
+
+
 def test_zeros_are_zeros_where_the_interpreter_runs_under_the_stand_in(tmp_path: Path) -> None:
     """The stand-in leaves large ones unfilled. With what PyTorch has not filled as NaN, the reference shows it."""
     code = """

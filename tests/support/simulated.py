@@ -16,6 +16,7 @@ from gdn_aot.catalogue.targets import Target, get_target
 from gdn_aot.machine.card import CardInfo
 from gdn_aot.store.index_records import BinaryRecord
 from gdn_aot.tracing import stub
+from gdn_aot.triton_internals import make_source
 
 INFO = CardInfo(
     name="Simulated 90", driver="1.2.3", target=get_target("sm_90"), memory=1 << 30, utilization=0, processes=()
@@ -37,7 +38,7 @@ class Card:
     """Args:
     target: What the process pretends to have.
     faults: ``{"config": "BT=16 num_warps=8", "do": ...}`` with one of ``crash``, ``exit``, ``hang``, ``refuse``,
-        ``memory``, ``wrong``, ``nan``, ``unwritten``; ``when`` may be ``timed``.
+        ``memory``, ``full``, ``wrong``, ``nan``, ``unwritten``; ``when`` may be ``timed``, ``tokens`` those of a call.
     state: A file in which each launch leaves a line, if given.
     delay: Seconds that each timing takes.
     crash_when_waiting_at: Tokens of a call after whose timing the process dies when it waits for the device.
@@ -49,7 +50,7 @@ class Card:
     def __init__(
         self,
         target: str,
-        faults: Sequence[Mapping[str, str]] = (),
+        faults: Sequence[Mapping[str, Any]] = (),
         state: str = "",
         delay: float = 0.0,
         crash_when_waiting_at: int = 0,
@@ -71,6 +72,7 @@ class Card:
     def load(self, jit: Any, record: BinaryRecord, code: bytes) -> Callable[..., None]:
         assert code[:4] == b"\x7fELF"
         assert jit.fn.__name__ == KERNEL
+        assert make_source(jit, record.specialization).signature, "what Triton's own launcher is made of"
         warps = record.metadata["num_warps"]
 
         def launch(grid: tuple[int, int, int], arguments: Mapping[str, Any]) -> None:
@@ -89,6 +91,8 @@ class Card:
         fault = self._faults.get(name)
         if fault is None or (fault.get("when") == "timed" and not self._timing):
             return ""
+        if fault.get("tokens", self._seen[2] // 4) != self._seen[2] // 4:
+            return ""
         misbehave(fault["do"])
         return fault["do"]
 
@@ -102,13 +106,15 @@ class Card:
         time.sleep(self._delay)
         self._timing = True
         times = []
-        for launch in launches:
-            before()
-            launch()
-            block, warps, rows = self._seen
-            exact = microseconds(block, warps, rows // 4)
-            times.append([exact * (1 + 0.002 * (number % 3)) for number in range(rounds)])
-        self._timing, self._timed = False, True
+        try:
+            for launch in launches:
+                before()
+                launch()
+                block, warps, rows = self._seen
+                exact = microseconds(block, warps, rows // 4)
+                times.append([exact * (1 + 0.002 * (number % 3)) for number in range(rounds)])
+        finally:
+            self._timing, self._timed = False, True
         return times
 
 
@@ -124,6 +130,8 @@ def misbehave(what: str) -> None:
             raise RuntimeError("Triton Error [CUDA]: out of resources")
         case "memory":
             raise torch.OutOfMemoryError("no memory left for this\nand more")
+        case "full":
+            raise RuntimeError("Triton Error [CUDA]: out of memory")
 
 
 def compute(a: Mapping[str, Any], fault: str) -> None:

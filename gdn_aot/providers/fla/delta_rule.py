@@ -106,8 +106,6 @@ class Prefill(Operator):
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
         """Yield every pattern at ``tokens`` tokens, every dense batch of as many, and the row buckets below."""
-        if self.backward:
-            return
         if tokens <= limits.max_tokens:
             yield from self._patterns(shape, tokens, traffic.uneven(tokens, self.chunk))
             yield self._call(batch=1, tokens=tokens, l2norm=False, **PLAIN)

@@ -9,6 +9,7 @@ kernels, which have a way of their own for bounded ones. Importing this module i
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,11 +18,12 @@ from fla.ops.kda.gate import fused_kda_gate
 
 from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers import traffic
-from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.fla.delta_rule import PLAIN, STATES, Prefill, Recurrent
 from gdn_aot.providers.fla.modules import DTYPES, INDEX_DTYPES
 from gdn_aot.providers.fla.operators import Operator, source_mentions, unusual
+from gdn_aot.providers.gradients import exactly, through
 from gdn_aot.providers.workload import Call, Workload, there
+from gdn_aot.reference import GRADIENT
 from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
@@ -154,7 +156,7 @@ class KdaGate(Workload):
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
         """Yield ``tokens`` tokens with every type of the parameters."""
-        if not self.backward and tokens <= limits.max_tokens:
+        if tokens <= limits.max_tokens:
             for parameters in dict.fromkeys(("fp32", shape.dtype)):
                 yield Call.of(self.name, tokens=tokens, parameters=parameters)
 
@@ -162,30 +164,28 @@ class KdaGate(Workload):
         """Draw raw gates and parameters."""
         args: dict[str, Any] = dict(call.arguments)
         size, parameters = (1, args["tokens"], shape.v_heads, shape.k_dim), DTYPES[args["parameters"]]
-        return {
+        a_log = draw.log_a(shape.v_heads, parameters, bounded=shape.gate_bound < 0)
+        made: Tensors = {
             "x": draw.normal(*size, dtype=DTYPES[shape.dtype], grad=self.backward),
-            "A_log": draw.log_a(shape.v_heads, parameters, bounded=shape.gate_bound < 0),
-            "dt_bias": draw.dt_bias(shape.v_heads * shape.k_dim, parameters),
+            "A_log": a_log.requires_grad_(self.backward),
+            "dt_bias": draw.dt_bias(shape.v_heads * shape.k_dim, parameters).requires_grad_(self.backward),
         }
+        return made | ({f"{GRADIENT}out": draw.normal(*size, dtype=torch.float32)} if self.backward else {})
 
     def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
-        """Call the function. Returns ``out`` in float32."""
+        """Call the function. Returns ``out`` in float32, and for training the gradients of inputs."""
         del call
-        x, a_log, dt_bias = (there(inputs, name) for name in ("x", "A_log", "dt_bias"))
-        with torch.set_grad_enabled(self.backward):
-            return {"out": fused_kda_gate(x, a_log, dt_bias, lower_bound=shape.gate_bound or None)}
+        return through(partial(self._made, fused_kda_gate, lower_bound=shape.gate_bound or None), inputs)
 
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the logarithm of the decay."""
         del call
-        x, a_log, dt_bias = (there(inputs, name) for name in ("x", "A_log", "dt_bias"))
-        return {"out": reference.gate(x, a_log, dt_bias, shape.gate_bound)}
+        return exactly(partial(self._made, reference.gate, bound=shape.gate_bound), inputs)
 
-    def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call; with ``backward``, also its backward pass."""
-        out = there(self.apply(shape, call, self.inputs(shape, call, EMPTY)), "out")
-        if self.backward:
-            out.backward(torch.empty_like(out))
+    @staticmethod
+    def _made(function: Callable[..., torch.Tensor], inputs: Tensors, **bound: float | None) -> Tensors:
+        x, a_log, dt_bias = (there(inputs, name) for name in ("x", "A_log", "dt_bias"))
+        return {"out": function(x, a_log, dt_bias, **bound)}
 
 
 _KNOWN = all(source_mentions(chunk_kda, word) for word in ("state_v_first", "use_beta_sigmoid_in_kernel", "safe_gate"))

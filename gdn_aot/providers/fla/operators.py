@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
-from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.fla import stand_in
 from gdn_aot.providers.fla.modules import DTYPES, cu_seqlens
+from gdn_aot.providers.gradients import exactly, through
 from gdn_aot.providers.workload import Workload, there
+from gdn_aot.reference import GRADIENT
 from gdn_aot.reference import formulas as reference
 from gdn_aot.triton_internals import stands_in
 
@@ -134,15 +135,20 @@ class Operator(Workload):
         dims = (shape.v_dim, shape.k_dim) if self.layer else (shape.k_dim, shape.v_dim)
         sequences = len(lengths) if lengths else batch
         made["initial_state"] = (
-            draw.normal(sequences, shape.v_heads, *dims, dtype=dtype if "state" in other else torch.float32)
+            draw.normal(sequences, shape.v_heads, *dims, dtype=dtype if "state" in other else torch.float32, grad=grad)
             if args["h0"]
             else None
         )
         made["cu_seqlens"] = cu_seqlens(lengths, args["index"]) if lengths else None
         if self.raw_gate:
             parameters = DTYPES[args["parameters"]]
-            made["A_log"] = draw.log_a(shape.v_heads, parameters, bounded=shape.gate_bound < 0)
-            made["dt_bias"] = draw.dt_bias(math.prod(self.decay_size(shape)), parameters)
+            a_log = draw.log_a(shape.v_heads, parameters, bounded=shape.gate_bound < 0)
+            made["A_log"] = a_log.requires_grad_(grad)
+            made["dt_bias"] = draw.dt_bias(math.prod(self.decay_size(shape)), parameters).requires_grad_(grad)
+        if grad:
+            made[f"{GRADIENT}out"] = draw.normal(batch, tokens, shape.v_heads, shape.v_dim, dtype=dtype)
+        if grad and args["ht"]:
+            made[f"{GRADIENT}state"] = draw.normal(sequences, shape.v_heads, *dims, dtype=torch.float32)
         return made
 
     def _flags(self, shape: ModelShape, args: dict[str, Any]) -> dict[str, Any]:
@@ -160,26 +166,27 @@ class Operator(Workload):
             flags["scale"] = 1
         return flags
 
-    def _call_operator(self, shape: ModelShape, call: Call, inputs: Tensors) -> tuple[Any, Any]:
+    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
+        """Call the operator. Returns ``out``, ``state`` if one came back, and for training the gradients of inputs."""
         args: dict[str, Any] = dict(call.arguments)
-        with torch.set_grad_enabled(self.backward):
+
+        def forwards(inputs: Tensors) -> Tensors:
             out, final = self.operator(
                 **inputs,
                 output_final_state=args["ht"],
                 use_qk_l2norm_in_kernel=args.get("l2norm", True),
                 **self._flags(shape, args),
             )
-        return out, final
+            return {"out": out, **({} if final is None else {"state": final})}
 
-    def apply(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
-        """Call the operator. Returns ``out``, and ``state`` if one came back."""
-        out, final = self._call_operator(shape, call, inputs)
-        return {"out": out, **({} if final is None else {"state": final})}
+        return through(forwards, inputs)
 
     def expect(self, shape: ModelShape, call: Call, inputs: Tensors) -> Tensors:
         """Return the delta rule of the same inputs, with the gates that the kernel makes of raw ones."""
-        args: dict[str, Any] = dict(call.arguments)
-        q, k, v, g, beta = (there(inputs, name).double() for name in ("q", "k", "v", "g", "beta"))
+        return exactly(partial(self._exact, shape, dict(call.arguments)), inputs)
+
+    def _exact(self, shape: ModelShape, args: dict[str, Any], inputs: Tensors) -> Tensors:
+        q, k, v, g, beta = (there(inputs, name) for name in ("q", "k", "v", "g", "beta"))
         if args.get("l2norm", True):
             q, k = reference.normalized(q), reference.normalized(k)
         if "scale" in args["other"]:  # 1 instead of the reference's
@@ -193,14 +200,6 @@ class Operator(Workload):
             initial = initial.mT
         out, state = reference.delta_rule(q, k, v, g, beta, initial, self._lengths(args))
         return {"out": out, **({"state": state.mT if self.layer else state} if args["ht"] else {})}
-
-    def run(self, shape: ModelShape, call: Call) -> None:
-        """Make the call; with ``backward``, also its backward pass."""
-        out, final = self._call_operator(shape, call, self.inputs(shape, call, EMPTY))
-        if self.backward:
-            with torch.enable_grad():
-                results = [out] if final is None else [out, final]
-                torch.autograd.backward(results, [torch.empty_like(result) for result in results])
 
     def parameter_dtypes(self, shape: ModelShape) -> tuple[str, ...]:
         """Return dtypes of ``A_log``: float32 as created, the model's after ``model.to(dtype)``."""

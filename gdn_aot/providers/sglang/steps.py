@@ -98,7 +98,8 @@ class Step:
     @property
     def requests(self) -> tuple[Group, ...]:
         """One group for each request."""
-        return tuple(group._replace(number=1) for group in self.groups for _ in range(group.number))
+        ones = ((group._replace(number=1),) * group.number for group in self.groups)
+        return tuple(itertools.chain.from_iterable(ones))
 
     @property
     def tokens(self) -> int:

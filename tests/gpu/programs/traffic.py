@@ -26,10 +26,10 @@ class Checker:
         self.checked = 0
 
     def make(self, workload: Workload, shape: ModelShape, call: Call, seed: int) -> None:
-        inputs = workload.inputs(shape, call, Random(seed, calls.DEVICE))
-        expected = workload.expect(shape, call, inputs)
-        kept = {name: None if value is None else value.clone() for name, value in inputs.items()}
         with torch.no_grad():
+            inputs = workload.inputs(shape, call, Random(seed, calls.DEVICE))
+            expected = workload.expect(shape, call, inputs)
+            kept = {name: None if value is None else value.clone() for name, value in inputs.items()}
             found = workload.apply(shape, call, inputs)
         made = tolerance.compare(workload.kind, kept, found, expected)
         for reason in filter(None, [made.wrong, tolerance.changed(workload.kind, inputs, kept)]):
