@@ -160,9 +160,9 @@ def program(store: Path, artifact: Loaded, tmp_path_factory: pytest.TempPathFact
 
 
 def provenance(artifact: str | Path) -> dict[str, str | None]:
-    """Return the SHA-256 of an artifact, and the commit of this checkout: its own, else ``$GDN_AOT_TEST_COMMIT``."""
+    """Return the SHA-256 of an artifact, and the commit of this checkout: ``$GDN_AOT_TEST_COMMIT``, else its own."""
     digest = hashlib.sha256(Path(artifact).read_bytes()).hexdigest()
-    return {"artifact_sha256": digest, "commit": own_commit()[0] or os.environ.get("GDN_AOT_TEST_COMMIT")}
+    return {"artifact_sha256": digest, "commit": os.environ.get("GDN_AOT_TEST_COMMIT") or own_commit()[0]}
 
 
 @pytest.fixture
