@@ -21,6 +21,7 @@ RANDOM, SIZES, ALL = "gpu_tests_h200|test_500_random_calls", "sizes|one_model|by
 KDA_SHAPE = "kimi-linear-48b-a3b tp 1"
 KDA_CALLS = "gpu_tests_kda|test_200_random_calls_of_each_model_with_kda|kimi-linear-48b-a3b"
 KDA_VLLM, KDA_FLA, *KDA_PROXIES = (f"kda|{path}" for path in KDA_RECORDS)
+KDA_TRAINED = "gpu_tests_kda_train|test_200_random_calls_of_training_of_each_model_with_kda|kimi-linear-48b-a3b"
 KDA_STEPS = "gpu_tests_vllm_kda|test_200_random_steps_of_each_model_with_kda|kimi-linear-48b-a3b"
 ONE, OLD = "build|one|cold", "build|old|artifacts|0"
 CLAIMS: dict[str, list[str]] = {
@@ -50,6 +51,12 @@ CLAIMS: dict[str, list[str]] = {
         f"{KDA_CALLS}|watch|compiled",
         f"{KDA_CALLS}|watch|benchmarked",
         f"{KDA_CALLS}|wrong",
+    ],
+    "{} random calls of its training": [f"{KDA_TRAINED}|checked"],
+    "gate by itself, compiled {} kernels and benchmarked {}; in {} calls": [
+        f"{KDA_TRAINED}|watch|compiled",
+        f"{KDA_TRAINED}|watch|benchmarked",
+        f"{KDA_TRAINED}|wrong",
     ],
     "of a prefill take {}, {}, {} and {} times the time of the best": [
         f"tunings|kernels_kda {KDA_SHAPE} {tokens}|3" for tokens in (512, 2048, 8192, 32768)
