@@ -12,6 +12,7 @@ def listed(targets: tuple[str, ...]) -> str:
 COLD, VLLM, OLDER, START = "cold_start|summary", "vllm_gdn|summary", "vllm_gdn_h100|summary", "start|runs|-1|ms"
 ENGINE, TOKEN = "sglang_engine|summary", 2 * 2 * 256 * 2
 """Cases of SGLang's engine; bytes of a token of its KV cache: key and value of one layer, 2 heads of 256, in bf16."""
+SGLANG = "cold_start_sglang|summary"
 DEPLOYED, KINDS = "vllm_deployment|summary", "vllm_kinds|summary"
 STEPS = "gpu_tests_sglang|test_300_random_steps_compile_and_benchmark_nothing"
 BITS = "gpu_tests_sglang|test_bits_are_those_of_plain_sglang"
@@ -106,8 +107,12 @@ CLAIMS: dict[str, list[str]] = {
     "The rule takes the best on average among those within {} %": ["regrets|near"],
     # In SGLang
     "(medians of {}, row a: {})": [
-        "cold_start_sglang|summary|e|dense|processes",
-        "cold_start_sglang|summary|a-first|dense|processes",
+        f"{SGLANG}|e|dense|processes",
+        f"{SGLANG}|a-first|dense|processes",
+    ],
+    "medians of (e) and (f) differ by {} ms. The four processes of (e) took {} to {} ms, those of (f) {} to {} ms": [
+        f"{SGLANG}|e|dense|first_ms|median - {SGLANG}|f|dense|first_ms|median",
+        *(f"{SGLANG}|{case}|dense|first_ms|{end}" for case in "ef" for end in ("low", "high")),
     ],
     # A whole SGLang engine
     "Its first request takes {} ms, {} times a later one, and {} times that of (warm)": [
@@ -290,6 +295,12 @@ CLAIMS: dict[str, list[str]] = {
         f"{ENGINE}|captured|first_ms|50 / {ENGINE}|captured|steady_ms|50",
     ],
     "times a later one | {} times | PyTorch": [f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50"],
+    "half of all default choices are expected to take more than {} % longer than the best, a tenth more than {} %; of "
+    "transferred ones {} % and {} %": [
+        f"regret|expected|{provenance}|{what} * 100"
+        for provenance in ("default", "transferred")
+        for what in ("median", "p90")
+    ],
     "in sm_80 of {} and in sm_89 of {} with those of KDA": [
         f"regrets|proxy/{{}}/fla-core-0.6.0|{target} keys" for target in ("sm_80", "sm_89")
     ],
