@@ -22,6 +22,8 @@ from typing import Any
 
 from harness import RESULTS, ROOT, load, machine, save
 
+from gdn_aot.matrix.load import load as load_matrix
+
 TARGET = "sm_90"
 _DIGITS = 16
 _SHOWN = 8
@@ -56,9 +58,11 @@ Made by `python benchmarks/releases.py --engine sglang` from the wheels of each 
 letter have the same kernels, with the same launch keys and candidates: one artifact serves them all, since the loader
 decides by the source of the kernels ([0028](../adr/0028-fit-by-source.md)). *As before* counts the kernels whose source
 files, texts and globals are those of the release above that was traced. *Calls traced* are those of each model in turn.
-*Random steps* were replayed against artifacts of the release, 1000 for each model and TP
+*Served by* is the artifact for the release: the matrix publishes it, or where it is not in the matrix
+`gdn-aot build --provider sglang` makes it where that release is installed. *Random steps* were replayed against
+artifacts of the release, 1000 for each model and TP, with Gated Delta Net or Kimi Delta Attention
 ([coverage.json](../../benchmarks/results/coverage.json) has a row for each): launches, of which all found their binary
-where no miss is named.
+where no miss is named. Releases without were not replayed.
 
 Of releases that load plugins, 0.5.11 to 0.5.13 were read, not traced: they lack the module
 `sglang.srt.runtime_context`, through which the provider gives SGLang's layers their arguments.
@@ -193,6 +197,8 @@ def page(engine: Engine, document: dict[str, Any]) -> str:
     rows = document["rows"]
     letter = letters(rows)
     newest = {kind: release for release, kind in letter.items()}
+    matrix = load_matrix(ROOT / "artifacts" / "matrix.toml")
+    published = {one.version for one in matrix.environments if one.provider == engine.name}
     text = engine.head.format(models=", ".join(engine.models))
     before: dict[str, str] = {}
     for release, row in rows.items():
@@ -209,7 +215,7 @@ def page(engine: Engine, document: dict[str, Any]) -> str:
             letter[release],
             f"{same} of {len(kernels)}" if before else "-",
             calls,
-            f"{engine.name}{served}-triton{row['triton']}",
+            f"{engine.name}{served}-triton{row['triton']}" + ("" if served in published else ", not in the matrix"),
             _steps(row["coverage"]) if "coverage" in row else _replayed(f"{engine.name}{release}-"),
         )
         text += f"| {' | '.join(cells)} |\n"
