@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.catalogue.models import Model, ModelShape
     from gdn_aot.providers.workload import ProviderModule
 
 
@@ -33,6 +33,15 @@ def lacking(module: ProviderModule, shape: ModelShape) -> str:
     """Return why the installed version of a provider makes no call for a model, or nothing if it does."""
     lacks: Callable[[ModelShape], str] | None = getattr(module, "lacks", None)
     return lacks(shape) if lacks else ""
+
+
+def builds(provider: str, model: Model, version: str, capability: tuple[int, int]) -> bool:
+    """Say whether a build takes a model of the catalogue, for a release of an engine that need not be installed.
+
+    Nothing of the engine is imported. ``capability`` is that of the target.
+    """
+    engine = importlib.import_module(f"{__name__}.{provider}.engine")
+    return bool(engine.builds(model, version, capability))
 
 
 def uncovered(provider: str) -> tuple[tuple[str, str], ...]:

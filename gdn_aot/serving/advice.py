@@ -10,12 +10,16 @@ from gdn_aot.artifact.names import is_single
 from gdn_aot.catalogue.kernel_names import family_of
 from gdn_aot.catalogue.models import DTYPES, GDN, LONGEST_CONTEXT, all_models
 from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.providers import builds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gdn_aot.catalogue.providers import ProviderInfo
     from gdn_aot.store.stored import StoredArtifact
+
+    _Divided = tuple[str, int]
+    """A model of the catalogue and a tensor-parallel size."""
 
 _MOST_NAMES = 4
 """Models that are named; of more it is ``all``."""
@@ -51,7 +55,11 @@ def cover(header: Mapping[str, Any], values: Mapping[str, Any], dtype: str = "",
         return "No build covers it: its provider is not known here"
     built = {_family(row) for row in header["models"]}
     wanted = family or (built.pop() if len(built) == 1 else GDN)
-    again, option = _again(header, provider), _option(header, provider, values, dtype, wanted)
+    added, others = _of_catalogue(header, provider, values, wanted)
+    again, option = _again(header, provider, added), _option(header, provider, values, dtype, wanted)
+    if added:
+        of_fp16 = " --dtype fp16" * (dtype == "fp16")  # the catalogue's are bf16; what is fp32 may be a state
+        return f"Cover it with: {again}{of_fp16}{_instead(added, others)}"
     if option:
         return f"Cover it with: {again} {option}"
     command = provider.serve or "COMMAND"
@@ -62,14 +70,12 @@ def _option(
     header: Mapping[str, Any], provider: ProviderInfo, values: Mapping[str, Any], dtype: str, family: str
 ) -> str:
     """Return what to add to the command that an artifact was built by, or nothing if no option covers a miss."""
-    shape = {size: values[name] for name, size in provider.sizes.items() if type(values.get(name)) is int}
-    if len(shape) == len(_SIZES) and dtype in ("", *DTYPES):
-        rows = (row for row in header["models"] if _family(row) == family)
-        same = [row for row in rows if all(row[size] == shape[size] for size in _SIZES)]
-        if not same and provider.catalogue_only:
-            return f"--model NAME (see gdn-aot models; else {provider.capture_hint})"
+    shape = _shape(provider, values)
+    if shape and dtype in ("", *DTYPES):
+        same = _same(header, shape, family)
         if not same:
-            return f"--shape {_sizes({**shape, 'dtype': dtype or 'bf16', 'family': family})}"
+            new = _sizes({**shape, "dtype": dtype or "bf16", "family": family})
+            return "" if provider.catalogue_only else f"--shape {new}"
         if dtype and all(row["dtype"] != dtype for row in same):
             return f"--dtype {dtype}"
     batch, bucket = (values.get(name, _SINGLE) for name in (provider.batch, provider.bucket))
@@ -77,6 +83,48 @@ def _option(
         return f"--max-batch {batch}"
     shorter = header.get("max_tokens", LONGEST_CONTEXT) < LONGEST_CONTEXT
     return f"--max-tokens {LONGEST_CONTEXT}" if type(bucket) is int and bucket > _SINGLE and shorter else ""
+
+
+def _shape(provider: ProviderInfo, values: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of a miss, or nothing if one is not known."""
+    known = {size: values.get(name) for name, size in provider.sizes.items()}
+    sizes = {size: value for size, value in known.items() if type(value) is int and value > 0}
+    return sizes if len(sizes) == len(_SIZES) else {}
+
+
+def _same(header: Mapping[str, Any], shape: Mapping[str, int], family: str) -> list[Mapping[str, Any]]:
+    """Return the rows of an artifact's models that have these sizes."""
+    rows = (row for row in header["models"] if _family(row) == family)
+    return [row for row in rows if all(row[size] == shape[size] for size in _SIZES)]
+
+
+def _of_catalogue(
+    header: Mapping[str, Any], provider: ProviderInfo, values: Mapping[str, Any], family: str
+) -> tuple[list[_Divided], list[_Divided]]:
+    """Return what of the catalogue to add to a build for sizes that the artifact lacks, and what would do as well.
+
+    That is nothing for a provider that takes a ``--shape``. Models that the artifact has at other sizes come first.
+    """
+    shape = _shape(provider, values)
+    if not shape or not provider.catalogue_only or _same(header, shape, family):
+        return [], []
+    found: list[_Divided] = []
+    for model in all_models():
+        tp = model.heads // shape["heads"]
+        sizes = (shape["heads"] * tp, shape["v_heads"] * tp, shape["k_dim"], shape["v_dim"], family)
+        if sizes == (model.heads, model.v_heads, model.k_dim, model.v_dim, model.family):
+            taken = builds(provider.name, model, header["version"], tuple(header["capability"]))
+            found += [(model.name, tp)] * taken
+    there = {row["name"] for row in header["models"]}
+    known = [one for one in found if one[0] in there]
+    return (known, []) if known else (found[:1], found[1:])
+
+
+def _instead(added: Sequence[_Divided], others: Sequence[_Divided]) -> str:
+    """Return which other models a command may name, in parentheses, or nothing."""
+    named = [f"{name} --tp {tp}" for name, tp in others[:_MOST_NAMES]] + ["..."] * (len(others) > _MOST_NAMES)
+    ((first, tp), *_) = added
+    return f" (of this shape too, in place of {first} --tp {tp}: {', '.join(named)})" if named else ""
 
 
 def cover_shape(header: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
@@ -87,14 +135,14 @@ def cover_shape(header: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
     return cover(header, values, str(shape["dtype"] or ""), _family(shape))
 
 
-def _again(header: Mapping[str, Any], provider: ProviderInfo) -> str:
+def _again(header: Mapping[str, Any], provider: ProviderInfo, added: Sequence[_Divided] = ()) -> str:
     """Return the command that an artifact was built by, as far as it says; what covers a miss is added to it."""
     known = {model.name: model for model in all_models()}
-    rows = [row for row in header["models"] if row["name"] in known]
+    rows = [(row["name"], row["tp"]) for row in header["models"] if row["name"] in known] + [*added]
     words = [f"gdn-aot build --arch {shown(header['target'])} --provider {provider.name}"]
     if rows:
-        names = list(dict.fromkeys(row["name"] for row in rows))
-        sizes = sorted({row["tp"] for row in rows})
+        names = list(dict.fromkeys(name for name, _ in rows))
+        sizes = sorted({tp for _, tp in rows})
         words.append(f"--model {','.join(names) if len(names) <= _MOST_NAMES else 'all'} --tp {_joined(sizes)}")
     own = [row for row in header["models"] if row["name"] not in known]
     words += [f"--shape {_sizes(row)}" for row in own[:_MOST_NAMES]]

@@ -12,7 +12,9 @@ import sglang_running
 from helpers import WITH_SUPPORT, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.providers import builds
 from gdn_aot.providers.sglang.relaxations import LINES, RELAXATIONS
 
 FOUND = importlib.util.find_spec("sglang") is not None
@@ -56,7 +58,7 @@ logging.disable(logging.WARNING)
 from gdn_aot.tracing import stub
 from gdn_aot.catalogue.targets import get_target
 stub.activate(get_target("sm_90"))
-from gdn_aot.catalogue.models import find_model
+from gdn_aot.catalogue.models import all_models, find_model
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.providers.draw import EMPTY
 from gdn_aot.providers.sglang import workloads as provider
@@ -85,6 +87,15 @@ def qwen(home: Path) -> Artifact:
 
 def test_the_version_is_one_of_the_table() -> None:
     assert VERSION in {known.version for known in PROVIDERS["sglang"].versions}
+
+
+def test_what_is_built_is_known_without_the_engine(tmp_path: Path) -> None:
+    """As advice of a serving process says it of the release here, on sm_90: of every model of the catalogue."""
+    code = """
+print(json.dumps({model.name: provider.lacks(model.shape(1)) for model in all_models()}))
+"""
+    for name, lacking in python(_START + code, home=tmp_path).items():
+        assert builds("sglang", find_model(name), VERSION, (9, 0)) == (not lacking), (name, lacking)
 
 
 def test_kernels_and_keys_of_a_build(qwen: Artifact) -> None:

@@ -12,9 +12,11 @@ from helpers import ROOT, WITH_SUPPORT, expect_error, gdn_aot, python
 from served import served
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.catalogue.models import find_model
 from gdn_aot.catalogue.providers import PROVIDERS
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.choosing.transfer import Transfer
+from gdn_aot.providers import builds
 from gdn_aot.providers.vllm.relaxations import LINES, RELAXATIONS
 
 pytestmark = pytest.mark.skipif(
@@ -87,6 +89,15 @@ def qwen(home: Path) -> Artifact:
 
 def test_the_version_is_one_of_the_table() -> None:
     assert version() in {known.version for known in PROVIDERS["vllm"].versions}
+
+
+def test_what_is_built_is_known_without_the_engine(tmp_path: Path) -> None:
+    """As advice of a serving process says it of the release here, on sm_90: of every model of the catalogue."""
+    code = """
+print(json.dumps({model.name: provider.lacks(model.shape(1)) for model in all_models()}))
+"""
+    for name, lacking in python(_START + code, home=tmp_path).items():
+        assert builds("vllm", find_model(name), version(), (9, 0)) == (not lacking), (name, lacking)
 
 
 def test_pages_are_those_of_engines_that_were_run(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """What covers a miss: the command for just this one."""
 
+import shlex
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gdn_aot.catalogue.kernel_names import family_of
-from gdn_aot.serving.advice import advice, cover
+from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.cli._job import selected_shapes
+from gdn_aot.cli.build import command as build
+from gdn_aot.serving.advice import advice, cover, cover_shape
 
 SHAPE = {"heads": 16, "v_heads": 32, "k_dim": 128, "v_dim": 128}
 SIZES = {"H": 16, "HV": 32, "K": 128, "V": 128}
@@ -15,7 +19,15 @@ OTHER = "--shape heads=32,v_heads=32,k_dim=128,v_dim=128,dtype=bf16"
 
 def _header(provider: str = "fla", names: tuple[str, ...] = ("qwen3.5-9b",), **more: object) -> dict[str, Any]:
     rows = [{"name": name, "tp": 1 + number, "dtype": "bf16", **SHAPE} for number, name in enumerate(names)]
-    base = {"target": "sm_80", "provider": provider, "models": rows, "max_tokens": 4096, "max_batch": 64}
+    base = {
+        "target": "sm_80",
+        "capability": [8, 0],
+        "version": "0.0",
+        "provider": provider,
+        "models": rows,
+        "max_tokens": 4096,
+        "max_batch": 64,
+    }
     return {**base, "workloads": ["transformers-prefill", "transformers-decode"], **more}
 
 
@@ -125,6 +137,80 @@ def test_a_provider_that_takes_no_shape_is_recorded() -> None:
     got = cover(_header("vllm"), {"Hg": 32, "H": 32, "K": 128, "V": 128}, "bf16")
     assert "--shape" not in got
     assert "gdn-aot capture -o FILE -- vllm serve MODEL" in got
+
+
+def _served(provider: str, version: str, heads: int, v_heads: int, family: str = "gdn", **more: Any) -> str:
+    """Return the sentence for a served shape, of an artifact for an H100."""
+    of_card = {"target": "sm_90", "capability": [9, 0], "workloads": ["prefill", "decode"], "version": version}
+    header = _header(provider, **{**of_card, **more})
+    shape = {"heads": heads, "v_heads": v_heads, "k_dim": 128, "v_dim": 128, "conv_width": 4, "dtype": "bf16"}
+    return cover_shape(header, {**shape, "family": family})
+
+
+def _built(sentence: str) -> set[tuple[str, int, int]]:
+    """Return what a build makes of the command in a sentence: models with their key and value heads."""
+    command = sentence.removeprefix("Cover it with: ").partition(" (")[0]
+    options = build.make_context("build", shlex.split(command)[2:]).params
+    selected = selected_shapes(PROVIDERS[options["provider"]], options)
+    return {(shape.name, shape.heads, shape.v_heads) for shape in selected.shapes}
+
+
+ENGINES = pytest.mark.parametrize(("provider", "version"), [("sglang", "0.5.23"), ("vllm", "0.33.0")])
+
+
+@ENGINES
+def test_the_served_model_at_another_size_is_added_to_the_build(provider: str, version: str) -> None:
+    got = _served(provider, version, 4, 8)
+    assert got == f"Cover it with: gdn-aot build --arch sm_90 --provider {provider} --model qwen3.5-9b --tp 1,4"
+    assert _built(got) == {("qwen3.5-9b", 16, 32), ("qwen3.5-9b", 4, 8)}
+    many = tuple(f"qwen3.5-{size}" for size in ("0.8b", "2b", "4b", "9b", "27b"))
+    got = _served(provider, version, 2, 4, names=many)
+    assert got.endswith("--model all --tp 1,2,3,4,5,8")
+    assert ("qwen3.5-9b", 2, 4) in _built(got)
+
+
+@ENGINES
+def test_another_model_of_the_shape_is_added_with_its_size(provider: str, version: str) -> None:
+    """Which of them is served is not seen: the first is in the command, others are named after it."""
+    got = _served(provider, version, 8, 24)
+    assert _built(got) >= {("qwen3.5-9b", 16, 32), ("qwen3.5-27b", 8, 24)}
+    others = "qwen3.6-27b --tp 2, qwen3.8-27b --tp 2"
+    assert got.endswith(f"--tp 1,2 (of this shape too, in place of qwen3.5-27b --tp 2: {others})")
+    assert "qwen3.8-flash-next" not in got, "no engine has its layer"
+    assert got.count("--model") == 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "version", "heads", "said"),
+    [
+        ("sglang", "0.5.23", 24, ""),
+        ("sglang", "0.5.23", 64, ""),
+        ("sglang", "0.5.18", 8, ""),
+        ("sglang", "0.5.17+cu129", 8, "--model qwen3.5-9b,kimi-linear-48b-a3b --tp 1,4"),
+        ("vllm", "0.24.0", 24, ""),
+        ("vllm", "0.33.0", 24, "--model qwen3.5-9b,kimi-k3 --tp 1,4"),
+        ("vllm", "0.33.0", 64, "--model qwen3.5-9b,glm-5.3-flash --tp 1"),
+        ("vllm", "0.33.0", 7, ""),
+    ],
+)
+def test_a_model_that_a_build_refuses_is_recorded(provider: str, version: str, heads: int, said: str) -> None:
+    got = _served(provider, version, heads, heads, "kda")
+    if said:
+        assert got.endswith(said)
+        assert (said.split()[1].partition(",")[2], heads, heads) in _built(got)
+    else:
+        assert got.startswith(f"Cover it by recording: gdn-aot capture -o FILE -- {PROVIDERS[provider].serve}, then ")
+        assert got.endswith(f"--provider {provider} --model qwen3.5-9b --tp 1 --capture FILE")
+
+
+def test_a_card_for_which_a_build_refuses_a_model_is_recorded() -> None:
+    assert "capture" in _served("vllm", "0.33.0", 64, 64, "kda", capability=[10, 0])
+
+
+def test_a_served_model_in_fp16_is_built_in_it() -> None:
+    header = _header("vllm", version="0.24.0", workloads=["prefill"])
+    got = cover(header, {"Hg": 4, "H": 8, "K": 128, "V": 128}, "fp16")
+    assert got.endswith("--model qwen3.5-9b --tp 1,4 --dtype fp16")
 
 
 def test_an_unknown_provider_is_said() -> None:

@@ -11,11 +11,19 @@ imported.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from gdn_aot.catalogue.kernel_names import family_of
 from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers.vllm.engine import Condition
 
+if TYPE_CHECKING:
+    from gdn_aot.catalogue.models import Model
+
+_LAYERS = ("qwen3-next", "qwen3.5")
+"""`Model.layer` of layers with Gated Delta Net, which every release has."""
+KDA_RELEASES = {"kimi-linear": ("0.5.17", "0.5.23"), "bailing-v3": ("0.5.23",)}
+"""`Model.layer` -> the releases whose layer of Kimi Delta Attention is run here."""
 _PREFILL = "chunk_delta_h|chunk_fwd|chunk_intra|chunk_o|chunk_scaled_dot_kkt|cumsum|solve_tril|wy_fast"
 """Last parts of the modules whose kernels make the chunked prefill. What comes before and after them (convolution,
 splitting, gates, L2 norm, gated norm) is Triton's whatever the prefill is."""
@@ -71,6 +79,12 @@ def conditions(
         )
         found.append(Condition(kernels=decode, reason=reason))
     return tuple(found)
+
+
+def builds(model: Model, version: str, capability: tuple[int, int]) -> bool:
+    """Say whether a build for a release takes a model of the catalogue; as `workloads.lacks`, which imports SGLang."""
+    del capability
+    return model.layer in _LAYERS or version.partition("+")[0] in KDA_RELEASES.get(model.layer, ())
 
 
 def _bounded(capability: tuple[int, int], kernels: tuple[str, ...]) -> list[Condition]:

@@ -18,6 +18,7 @@ import msgspec
 import torch
 
 from gdn_aot.providers.engine_layer import BAILING, INTERLEAVED, KIMI
+from gdn_aot.providers.sglang.engine import KDA_RELEASES
 from gdn_aot.providers.sglang.steps import CHUNK
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 QWEN = "qwen3.5"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-KDA_RELEASES = {KIMI: ("0.5.17", "0.5.23"), BAILING: ("0.5.23",)}
-"""`ModelShape.layer` -> the releases whose layer of Kimi Delta Attention `kda` runs."""
 
 
 def _module(*names: str) -> Any:

@@ -8,7 +8,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from gdn_aot.catalogue.models import Model
+
+SINCE = {
+    "qwen3-next": "0.17",
+    "qwen3.5": "0.17",
+    "olmo-hybrid": "0.18",
+    "kimi-linear": "0.23",
+    "kimi-k3": "0.27",
+    "bailing-v3": "0.28",
+    "glm5-next": "0.30",
+    "alice-ai": "0.33",
+}
+"""`Model.layer` -> the first release that has such a layer as it is run here."""
+CARD = (9, 0)
+"""The capability of cards on which the pages of GLM-5.3-Flash's states are known here."""
 _VLLM_PREFILL = ("chunk_delta_h", "chunk_o", "chunk_scaled_dot_kkt", "cumsum", "solve_tril", "wy_fast")
 """Last parts of the modules whose kernels make vLLM's chunked prefill. What comes before and after them (convolution,
 preparation, gated norm) and decode are Triton's whatever the prefill is."""
@@ -74,6 +91,14 @@ def conditions(
         )
         found.append(Condition(kernels=update, reason=reason))
     return tuple(found)
+
+
+def builds(model: Model, version: str, capability: tuple[int, int]) -> bool:
+    """Say whether a build for a release takes a model of the catalogue; as `workloads.lacks`, which imports vLLM."""
+    since = SINCE.get(model.layer)
+    if since is None or not model.kv_heads or (model.layer == "glm5-next" and capability != CARD):
+        return False
+    return _number(version) >= _number(since)
 
 
 def _vllm_prefill(version: tuple[int, int], capability: tuple[int, int]) -> str | None:

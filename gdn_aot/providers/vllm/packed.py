@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gdn_aot.providers.absent import without_images
+from gdn_aot.providers.vllm.engine import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vllm.v1.kv_cache_interface import MambaSpec
 
-CARD = (9, 0)
-"""The capability of cards whose pages are known here."""
 MTP_LAYERS = 1
 """Layers of the model that drafts, as far as no ``config.json`` was seen."""
 

@@ -16,6 +16,7 @@ from vllm.v1.attention.backends.gdn_attn import GDNAttentionMetadataBuilder
 
 from gdn_aot.providers.absent import without_images
 from gdn_aot.providers.engine_layer import ALICE, BAILING, GLM, INTERLEAVED, K3, KIMI
+from gdn_aot.providers.vllm.engine import SINCE
 from gdn_aot.providers.vllm.reference import OLMO
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ _KDA = {
     GLM: ("models.glm5next.common.kda", "Glm5NextLinearAttention"),
 }
 """Modules of vLLM and classes of layers of Kimi Delta Attention that `kda` runs, by `ModelShape.layer`."""
-_SINCE = {KIMI: "0.23", K3: "0.27", BAILING: "0.28", GLM: "0.30", ALICE: "0.33"}
-"""The first releases that have such a layer."""
 
 
 def _module(name: str) -> Any:
@@ -91,7 +90,7 @@ def lacks(layer: str) -> str:
     if layer_class(layer) is not None:
         return ""
     if layer in _KDA:
-        return f"vLLM has a layer for it that is known here from {_SINCE[layer]} on"
+        return f"vLLM has a layer for it that is known here from {SINCE[layer]} on"
     return "this version of vLLM has no layer for it"
 
 
