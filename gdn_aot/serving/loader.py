@@ -29,6 +29,9 @@ _JIT = "triton.runtime.jit"
 _INDUCTOR = "torch._inductor.codegen.wrapper"
 """As in `gdn_aot.serving.inductor`."""
 
+_BUILD = "gdn-aot build --arch TARGET --provider PROVIDER --model NAME"
+"""As `gdn_aot.catalogue.providers.build_command` has it, which takes longer to import than `install` may."""
+
 _state = State()
 _hook = ImportHook()
 _sources: set[str | None] = set()
@@ -130,7 +133,8 @@ def _none_fits(artifact: str | None, home: str, verdicts: list[Verdict]) -> str:
     if verdicts:
         more = f" (and {len(verdicts) - 1} more)" if len(verdicts) > 1 else ""
         said += f": {verdicts[0].artifact}: {verdicts[0].reason}{more}"
-    return f"{said}; {'' if artifact else 'gdn-aot fetch installs one that is published, '}gdn-aot doctor says why"
+    ways = "" if artifact else f"gdn-aot fetch installs one that is published, {_BUILD} makes one, "
+    return f"{said}; {ways}gdn-aot doctor says why"
 
 
 def after_import(module: str, callback: Any) -> None:

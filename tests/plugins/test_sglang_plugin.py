@@ -13,6 +13,7 @@ from builds import Built
 from helpers import ROOT, python, run
 from launching import PRELUDE
 
+from gdn_aot.catalogue.providers import build_command
 from gdn_aot.plugins import sglang, sglang_memory
 from gdn_aot.serving import log
 
@@ -208,6 +209,7 @@ def test_what_does_not_fit_leaves_everything_as_it_was_and_is_one_warning(
     ((level, _, text),) = got["lines"]
     assert (level, text.startswith("gdn-aot: no artifact in ")) == ("WARNING", True)
     assert ("gdn-aot fetch installs one" in text) is (what == "no store")
+    assert (f"{build_command('', '')} makes one" in text) is (what == "no store")
     assert got["method"] == "sglang.srt.model_executor.model_runner"
     assert got["caches"] == "defaultdict"
     assert got["utils"] == "triton.backends.nvidia.driver"
