@@ -44,7 +44,7 @@ class NextStart:
     not_covered: tuple[Unserved, ...]
     """What one of them was built without."""
     conditional: tuple[Condition, ...]
-    """Kernels among ``served`` that the engine launches only if told to."""
+    """Kernels among ``served`` that the engine does not always launch."""
 
     @property
     def place(self) -> str:
@@ -162,7 +162,7 @@ def _lines(start: NextStart) -> Iterator[str]:
     yield from _listed("compiled and benchmarked, as their source differs", start.refused)
     yield from _listed("not covered by the build", start.not_covered)
     for condition in start.conditional:
-        yield f"    of those served, only if asked for: {len(condition.kernels)}"
+        yield f"    of those served, launched only under a condition: {len(condition.kernels)}"
         yield f"      {condition.reason}"
         yield from (f"      {name}" for name in condition.kernels[:SHOWN])
 

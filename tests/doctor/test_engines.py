@@ -147,7 +147,7 @@ def test_an_installed_entry_point_is_fine_and_prefill_is_conditional(vllm: Any, 
     assert set(condition["kernels"]) < set(start["served"])
     path = os.pathsep.join(map(str, (tmp_path / "site", tmp_path / "ours", ROOT)))
     shown = gdn_aot("doctor", home=tmp_path / "home", extra={"PYTHONPATH": path}).out
-    assert "of those served, only if asked for: 2" in shown
+    assert "of those served, launched only under a condition: 2" in shown
     assert "vLLM takes FlashInfer for prefill on this card" in shown
 
 

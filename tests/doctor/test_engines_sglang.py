@@ -53,10 +53,20 @@ STATES = f"{FLA}chunk_delta_h:chunk_gated_delta_rule_fwd_kernel_h_blockdim64"
 
 
 @pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
-def test_kimi_delta_attention_takes_triton(capability: tuple[int, int]) -> None:
+def test_kimi_delta_attention_takes_triton_but_for_decode_of_several(capability: tuple[int, int]) -> None:
     """An artifact of both families has kernels that one of them always launches."""
-    assert conditions("sglang", "0.5.23", capability, (*DELTA, STATES, DECODE, *ALWAYS)) == ()
-    for others, conditional in (((), {PREFILL, OLD_PREFILL, STATES, DECODE}), (DELTA, {PREFILL, OLD_PREFILL})):
+    kernels = (*DELTA, STATES, DECODE, *ALWAYS)
+    (found,) = conditions("sglang", "0.5.23", capability, kernels)
+    assert found.kernels == (DELTA[1],)
+    assert "decode steps of 8 requests or more" in found.reason
+    assert "compiles itself with nvcc, if states are float32" in found.reason
+    assert "--mamba-ssm-dtype bfloat16" in found.reason
+    assert conditions("sglang", "0.5.17", capability, kernels) == (found,)
+    assert conditions("sglang", "0.5.16", capability, kernels) == ()
+    of_vllm = f"vllm.model_executor.layers.fla.ops.fused_recurrent:{DELTA[1].partition(':')[2]}"
+    assert conditions("sglang", "0.5.23", capability, (DELTA[0], of_vllm)) == ()
+    of_delta = {PREFILL, OLD_PREFILL, DELTA[1]}
+    for others, conditional in (((), {PREFILL, OLD_PREFILL, STATES, DECODE}), (DELTA, of_delta)):
         found = conditions("sglang", "0.5.23", capability, (*KERNELS, STATES, *others))
         assert {name for one in found for name in one.kernels} == conditional
 

@@ -1,11 +1,12 @@
-"""Which of SGLang's GDN kernels it launches on a card only if told to: where it takes FlashInfer by its own choice.
+"""Which of SGLang's GDN kernels it does not always launch on a card: where it takes others by its own choice.
 
-Kimi Delta Attention without a bounded gate, as Kimi-Linear has it, takes Triton's by its own choice everywhere; with a
-bounded one, as Ling-3.0 has it, FlashInfer's for prompts on two kinds of cards.
+Kimi Delta Attention without a bounded gate, as Kimi-Linear has it, takes Triton's by its own choice everywhere, but
+for decode of several requests, which is CUDA of its own; with a bounded one, as Ling-3.0 has it, FlashInfer's for
+prompts on two kinds of cards.
 
 Read in SGLang's sources (``_handle_linear_attn_backend``, ``flashinfer_gdn_prefill_default``,
-``GDNKernelDispatcher``) of 0.5.11 to 0.5.23, ``flashinfer_kda_prefill_default`` of 0.5.23; nothing of SGLang is
-imported.
+``GDNKernelDispatcher``) of 0.5.11 to 0.5.23, ``flashinfer_kda_prefill_default`` of 0.5.23, ``kda_packed_decode.py`` of
+0.5.17 to 0.5.23, in all of which it is the same; nothing of SGLang is imported.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _OF_BOTH = f"chunk_delta_h|{_UPDATE}"
 """Of layers with Gated Delta Net and of those with Kimi Delta Attention."""
 _BOUNDED, _UNBOUNDED = "chunk_kda_fwd_kernel_intra_sub_chunk", "chunk_kda_fwd_kernel_intra_token_parallel"
 """Kernels of prompts that only a bounded gate takes, and that only another one does."""
+_PACKED = re.compile(r"sglang\..+:fused_recurrent_kda_packed_decode_kernel$")
+"""Of decode without a bounded gate."""
+_FIRST_WITH_CUDA_DECODE = (0, 5, 17)
 _WITH_FLASHINFER_KDA = ((10, 0), (10, 3))
 """Compute capabilities on which SGLang takes FlashInfer for prompts of layers with a bounded gate."""
 _WITH_BF16 = 10
@@ -47,10 +51,10 @@ _STATES = {9: "float32", _WITH_BF16: "bfloat16"}
 def conditions(
     distribution: str, version: str, capability: tuple[int, int], kernels: tuple[str, ...]
 ) -> tuple[Condition, ...]:
-    """Return which kernels of an artifact, as ``module:qualname``, SGLang launches on a card only if told to."""
+    """Return which kernels of an artifact, as ``module:qualname``, SGLang does not always launch on a card."""
     if distribution != "sglang":
         return ()
-    bounded = _bounded(capability, kernels)
+    bounded, packed = _bounded(capability, kernels), _packed(version, kernels)
     delta = {name for name in kernels if family_of(name.partition(":")[2]) == KDA}
     if delta:  # always launched then
         delta.update(_of(_OF_BOTH, kernels))
@@ -78,13 +82,26 @@ def conditions(
             "bfloat16; with --linear-attn-decode-backend triton, and with other states, it launches these"
         )
         found.append(Condition(kernels=decode, reason=reason))
-    return tuple(found)
+    return (*found, *packed)
 
 
 def builds(model: Model, version: str, capability: tuple[int, int]) -> bool:
     """Say whether a build for a release takes a model of the catalogue; as `workloads.lacks`, which imports SGLang."""
     del capability
     return model.layer in _LAYERS or version.partition("+")[0] in KDA_RELEASES.get(model.layer, ())
+
+
+def _packed(version: str, kernels: tuple[str, ...]) -> list[Condition]:
+    """Return the condition of the kernel that makes decode steps of few requests, if it is there."""
+    packed = tuple(filter(_PACKED.match, kernels))
+    if not packed or release(version) < _FIRST_WITH_CUDA_DECODE:
+        return []
+    reason = (
+        "SGLang makes decode steps of 8 requests or more of Kimi Delta Attention by a CUDA kernel that it compiles "
+        "itself with nvcc, if states are float32, its default, the model bfloat16, and heads have 128 dimensions; for "
+        "fewer requests, with --mamba-ssm-dtype bfloat16, and else, it launches this"
+    )
+    return [Condition(kernels=packed, reason=reason)]
 
 
 def _bounded(capability: tuple[int, int], kernels: tuple[str, ...]) -> list[Condition]:

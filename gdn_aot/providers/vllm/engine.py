@@ -1,4 +1,4 @@
-"""What serving engines launch on a card by their own choice: which of their GDN kernels they use only if told to.
+"""What serving engines launch on a card by their own choice: which of their GDN kernels they do not always use.
 
 Read in vLLM's sources (``_resolve_gdn_prefill_backend``, ``ChunkGatedDeltaRule``,
 ``_fused_gdn_decode_unsupported_reason``) of every minor release from 0.17 to 0.33; nothing of an engine is imported.
@@ -63,7 +63,7 @@ class Condition:
 def conditions(
     distribution: str, version: str, capability: tuple[int, int], kernels: tuple[str, ...]
 ) -> tuple[Condition, ...]:
-    """Return which kernels of an artifact, as ``module:qualname``, an engine launches on a card only if told to."""
+    """Return which kernels of an artifact, as ``module:qualname``, an engine does not always launch on a card."""
     if distribution != "vllm":
         return ()
     number, found = _number(version), []
