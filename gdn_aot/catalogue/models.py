@@ -35,7 +35,10 @@ CATALOGUE_TP = (1, 2, 4, 8)
 """The tensor-parallel sizes that listings show."""
 
 _LIST_HINT = "gdn-aot models lists them; --shape builds others"
-_SHAPE_HINT = "for example --shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16"
+_SHAPE_HINTS = {
+    GDN: "for example --shape heads=16,v_heads=32,k_dim=128,v_dim=128,dtype=bf16",
+    KDA: "for example --shape family=kda,heads=32,k_dim=128,v_dim=128,dtype=bf16; bounded gates: gate_bound=-5",
+}
 _SHAPE_REQUIRED = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
 _SHAPE_OPTIONAL = ("conv_width", "name", "family", "gate_bound")
 _SHAPE_IMPLIED = {GDN: (), KDA: ("v_heads",)}
@@ -244,26 +247,31 @@ def _positive(what: str, text: str, hint: str) -> int:
     return int(text)
 
 
+def _shape_hint(text: str) -> str:
+    """Return an example of a ``--shape`` of the family that a wrong one names."""
+    return _SHAPE_HINTS[KDA if re.search(rf"\bfamily\s*=\s*{KDA}\b", text) else GDN]
+
+
 def _shape_fields(text: str) -> dict[str, str]:
     """Split a ``--shape`` into its keys and values, all keys known, none twice, none missing, a known family."""
-    known = (*_SHAPE_REQUIRED, *_SHAPE_OPTIONAL)
+    known, hint = (*_SHAPE_REQUIRED, *_SHAPE_OPTIONAL), _shape_hint(text)
     found: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
-            raise UsageError(f"--shape: {part.strip()!r} is not key=value", hint=_SHAPE_HINT)
+            raise UsageError(f"--shape: {part.strip()!r} is not key=value", hint=hint)
         if key not in known:
-            hint = _suggest(key, known, f"keys are {', '.join(known)}")
-            raise UsageError(f"--shape: unknown key {key!r}", hint=hint)
+            near = _suggest(key, known, f"keys are {', '.join(known)}")
+            raise UsageError(f"--shape: unknown key {key!r}", hint=near)
         if key in found:
-            raise UsageError(f"--shape: {key} is given twice", hint=_SHAPE_HINT)
+            raise UsageError(f"--shape: {key} is given twice", hint=hint)
         found[key] = value
     family = found.setdefault("family", GDN)
     if family not in FAMILIES:
-        hint = _suggest(family, FAMILIES, f"families are {', '.join(FAMILIES)}")
-        raise UsageError(f"--shape: unknown family {family!r}", hint=hint)
+        near = _suggest(family, FAMILIES, f"families are {', '.join(FAMILIES)}")
+        raise UsageError(f"--shape: unknown family {family!r}", hint=near)
     if missing := [key for key in _SHAPE_REQUIRED if key not in found and key not in _SHAPE_IMPLIED[family]]:
-        raise UsageError(f"--shape: {', '.join(missing)} missing", hint=_SHAPE_HINT)
+        raise UsageError(f"--shape: {', '.join(missing)} missing", hint=hint)
     return {**dict.fromkeys(_SHAPE_IMPLIED[family], found["heads"]), **found}
 
 
@@ -293,26 +301,24 @@ def parse_shape(text: str) -> Model:
     Raises:
         UsageError: An unknown, repeated or missing key, or a value that no kernel takes.
     """
-    given = _shape_fields(text)
+    given, hint = _shape_fields(text), _shape_hint(text)
     numbers = ("heads", "v_heads", "k_dim", "v_dim", "conv_width")
     size: dict[str, Any] = {"conv_width": 4}
-    size |= {key: _positive(f"--shape: {key}", given[key], _SHAPE_HINT) for key in numbers if key in given}
+    size |= {key: _positive(f"--shape: {key}", given[key], hint) for key in numbers if key in given}
     dtype, family = _dtype(given["dtype"]), given["family"]
     bound = _gate_bound(family, given["gate_bound"]) if "gate_bound" in given else 0.0
     if size["v_heads"] % size["heads"]:
-        raise UsageError(
-            f"--shape: v_heads={size['v_heads']} is not a multiple of heads={size['heads']}", hint=_SHAPE_HINT
-        )
+        raise UsageError(f"--shape: v_heads={size['v_heads']} is not a multiple of heads={size['heads']}", hint=hint)
     for key, limit in (("k_dim", MAX_K_DIM), ("v_dim", MAX_V_DIM)):
         if size[key] > limit:
             message = f"--shape: {key}={size[key]} is more than {limit}, the kernels' limit"
-            raise UsageError(message, hint=_SHAPE_HINT)
+            raise UsageError(message, hint=hint)
     default = "h{heads}-hv{v_heads}-k{k_dim}-v{v_dim}-w{conv_width}".format(**size)
     default = f"{family}-" * (family != GDN) + default + f"-g{-bound:g}" * (bound != 0)
     name = given.get("name", f"{default}-{dtype}")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
-        hint = "use up to 64 lower-case letters, digits, dots, dashes and underscores"
-        raise UsageError(f"--shape: {name!r} is not a usable name", hint=hint)
+        allowed = "use up to 64 lower-case letters, digits, dots, dashes and underscores"
+        raise UsageError(f"--shape: {name!r} is not a usable name", hint=allowed)
     if any(_normal(name) == model.name for model in all_models()):
         raise UsageError(f"--shape: {name!r} is a model of the catalogue", hint="choose another name=")
     return Model(

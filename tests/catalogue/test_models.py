@@ -185,6 +185,29 @@ def test_malformed_shape(text: str, message: str) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "family"),
+    [
+        ("family=kda,heads=30", KDA),
+        ("heads=30,family = kda,heads=30", KDA),
+        ("family=kda,heads=x,k_dim=128,v_dim=128,dtype=bf16", KDA),
+        ("family=kda,heads=32,v_heads=33,k_dim=128,v_dim=128,dtype=bf16", KDA),
+        ("family=kda,heads=32,k_dim=257,v_dim=128,dtype=bf16", KDA),
+        ("family=kda,heads", KDA),
+        ("heads=30", GDN),
+        ("family=gdn,name=kda,heads=30", GDN),
+    ],
+)
+def test_the_example_for_a_wrong_shape_is_of_its_family(text: str, family: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_shape(text)
+    example, _, option = raised.value.hint.removeprefix("for example --shape ").partition("; bounded gates: ")
+    assert parse_shape(example).family == family
+    assert bool(option) == (family == KDA)
+    if option:
+        assert parse_shape(f"{example},{option}").gate_bound == -5.0
+
+
 def test_a_shape_of_a_family() -> None:
     made = parse_shape(shape(family="kda", v_heads=None))
     assert (made.family, made.v_heads, made.gate_bound, made.norm_activation) == (KDA, 16, 0.0, "sigmoid")
