@@ -62,7 +62,7 @@ files, texts and globals are those of the release above that was traced. *Calls 
 `gdn-aot build --provider sglang` makes it where that release is installed. *Random steps* were replayed against
 artifacts of the release, 1000 for each model and TP, with Gated Delta Net or Kimi Delta Attention
 ([coverage.json](../../benchmarks/results/coverage.json) has a row for each): launches, of which all found their binary
-where no miss is named. Releases without were not replayed.
+where no miss is named (in kinds). Releases without were not replayed.
 
 Of releases that load plugins, 0.5.11 to 0.5.13 were read, not traced: they lack the module
 `sglang.srt.runtime_context`, through which the provider gives SGLang's layers their arguments.
