@@ -199,6 +199,7 @@ def page(engine: Engine, document: dict[str, Any]) -> str:
     newest = {kind: release for release, kind in letter.items()}
     matrix = load_matrix(ROOT / "artifacts" / "matrix.toml")
     published = {one.version for one in matrix.environments if one.provider == engine.name}
+    replayed = (load(RESULTS / "coverage.json") or {"rows": {}})["rows"]
     text = engine.head.format(models=", ".join(engine.models))
     before: dict[str, str] = {}
     for release, row in rows.items():
@@ -216,7 +217,7 @@ def page(engine: Engine, document: dict[str, Any]) -> str:
             f"{same} of {len(kernels)}" if before else "-",
             calls,
             f"{engine.name}{served}-triton{row['triton']}" + ("" if served in published else ", not in the matrix"),
-            _steps(row["coverage"]) if "coverage" in row else _replayed(f"{engine.name}{release}-"),
+            _steps(row["coverage"]) if "coverage" in row else _replayed(replayed, f"{engine.name}{release}-"),
         )
         text += f"| {' | '.join(cells)} |\n"
         before = kernels
@@ -231,10 +232,10 @@ def _calls(name: str, one: dict[str, Any]) -> str:
     return f"{one['calls']}" + (f" ({one['refused']} kinds)" if one["refused"] else "")
 
 
-def _replayed(release: str) -> str:
+def _replayed(artifacts: dict[str, Any], release: str) -> str:
     """Return what the rows of a release's artifacts have in all."""
     cells = []
-    for identifier, rows in (load(RESULTS / "coverage.json") or {"rows": {}})["rows"].items():
+    for identifier, rows in artifacts.items():
         if identifier.startswith(release):
             count = {name: sum(row[name] for row in rows.values()) for name in ("calls", "launches", "misses")}
             missed = f", {count['misses']} misses" if count["misses"] else ""

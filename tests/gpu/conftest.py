@@ -159,6 +159,15 @@ def program(store: Path, artifact: Loaded, tmp_path_factory: pytest.TempPathFact
     return run
 
 
+def sizes_of(manifest: Manifest, family: str) -> dict[str, list[int]]:
+    """Return the models of a family that an artifact has, each with its tensor-parallel sizes."""
+    found: dict[str, list[int]] = {}
+    for row in manifest.models:
+        if row.family == family:
+            found.setdefault(row.name, []).append(row.tp)
+    return found
+
+
 def provenance(artifact: str | Path) -> dict[str, str | None]:
     """Return the SHA-256 of an artifact, and the commit of this checkout: ``$GDN_AOT_TEST_COMMIT``, else its own."""
     digest = hashlib.sha256(Path(artifact).read_bytes()).hexdigest()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from gpu import fla_configs, served
-from gpu.conftest import Loaded, Program, Record, provenance
+from gpu.conftest import Loaded, Program, Record, provenance, sizes_of
 
 from gdn_aot.catalogue.models import GDN, KDA
 from gdn_aot.catalogue.providers import get_provider
@@ -53,10 +53,7 @@ KDA_CALLS = 200
 
 
 def test_200_random_calls_of_each_model_with_kda(program: Program, artifact: Loaded, record: Record) -> None:
-    sizes: dict[str, list[int]] = {}
-    for row in artifact.manifest.models:
-        if row.family == KDA:
-            sizes.setdefault(row.name, []).append(row.tp)
+    sizes = sizes_of(artifact.manifest, KDA)
     if not sizes:
         pytest.skip("the artifact has no model with KDA: add --model kimi-linear-48b-a3b to its build")
     fla = get_provider("fla")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from gpu import served
-from gpu.conftest import TRAINING, Record, provenance, run_program
+from gpu.conftest import TRAINING, Record, provenance, run_program, sizes_of
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.models import KDA
@@ -22,10 +22,7 @@ def test_200_random_calls_of_training_of_each_model_with_kda(tmp_path: Path, rec
         pytest.skip(f"GDN_AOT_TEST_ARTIFACT_TRAIN is not set; make the file with: {TRAINING}")
     manifest = open_artifact(artifact).manifest
     workloads = [name for name in manifest.workloads if "kda" in name and name.endswith("-train")]
-    sizes: dict[str, list[int]] = {}
-    for row in manifest.models:
-        if row.family == KDA:
-            sizes.setdefault(row.name, []).append(row.tp)
+    sizes = sizes_of(manifest, KDA)
     assert workloads, f"{artifact} has no training of KDA; make it with: {TRAINING}"
     assert sizes, f"{artifact} has no model with KDA; make it with: {TRAINING}"
     answers = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cache_lines
 import pytest
-from gpu.conftest import Record, provenance, run_program
+from gpu.conftest import Record, provenance, run_program, sizes_of
 
 from gdn_aot.artifact.verify import open_artifact
 from gdn_aot.catalogue.models import KDA
@@ -33,10 +33,7 @@ def test_200_random_steps_of_each_model_with_kda(tmp_path: Path, record: Record)
     if not artifact:
         pytest.skip(f"GDN_AOT_TEST_ARTIFACT_VLLM is not set; make the file with: {COMMAND}")
     manifest = open_artifact(artifact).manifest
-    sizes: dict[str, list[int]] = {}
-    for row in manifest.models:
-        if row.family == KDA:
-            sizes.setdefault(row.name, []).append(row.tp)
+    sizes = sizes_of(manifest, KDA)
     assert sizes, f"{artifact} has no model with KDA; make it with: {COMMAND}"
     for model, tps in sizes.items():
         asked = {"artifact": str(Path(artifact).resolve()), "model": model, "tp": tps, "count": STEPS, "seed": 20261201}
