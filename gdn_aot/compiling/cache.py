@@ -1,6 +1,6 @@
 """The build cache: traces and compiled kernels keyed by content, so that an unchanged rebuild does no work.
 
-Three layers under one directory, every file written to a temporary name and renamed. Every key is a SHA-256 in
+Three layers under one directory, in which a file is whole as soon as it has its name. Every key is a SHA-256 in
 hexadecimal, and no symbolic link below the directory is written through:
 
 * ``traces/KEY``: a trace, keyed by everything it depends on
@@ -192,10 +192,12 @@ class BuildCache:
 
     def _write(self, kind: str, key: str, data: bytes) -> None:
         check_key(key)
+        if self._read(kind, key) == data:
+            return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with self._folder(kind, key) as folder:
-                folder.write(key, data, mode=_FILE_MODE)
+                folder.put(key, data, mode=_FILE_MODE)
         except OSError as error:
             linked = error.errno == errno.ELOOP
             place = os.fsdecode(error.filename) if linked and error.filename else self.root

@@ -32,6 +32,8 @@ _HELD = (
     and bool(_NOT_FOLLOWED and flags("O_DIRECTORY"))
 )
 """This system opens directories, and what is in them by their descriptors."""
+_UNNAMED = flags("O_TMPFILE")
+"""Makes a file without a name, which is gone with its descriptor; not every file system can."""
 
 
 class Folder:
@@ -154,6 +156,20 @@ class Folder:
         mode = _mode(0o666) if mode is None else mode
         with self.naming(name):
             write_whole(self._entry(name), content, sync=sync, folder=self._descriptor, mode=mode)
+
+    def put(self, name: str, content: bytes, *, mode: int) -> None:
+        """Write a file as `write` does, of which a process that is killed meanwhile leaves nothing.
+
+        It has no name before it is whole, where the file system can do that and nothing has the name yet.
+        """
+        if self._descriptor is not None and _UNNAMED:
+            with suppress(OSError):
+                unnamed = os.open(".", os.O_WRONLY | _UNNAMED | flags("O_CLOEXEC"), mode, dir_fd=self._descriptor)
+                with os.fdopen(unnamed, "wb", buffering=0) as file:
+                    if file.write(content) == len(content):
+                        os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=self._descriptor)
+                        return
+        self.write(name, content, mode=mode)
 
     def create(self, name: str, mode: int | None = None) -> int:
         """Make a file, which must not be there, to read and write it, and return its descriptor."""

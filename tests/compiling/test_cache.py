@@ -1,5 +1,6 @@
 """The build cache: what is put is got, and what is damaged is never used."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -50,6 +51,39 @@ def test_round_trip(cache: BuildCache) -> None:
     cache.put_launch(OTHER, rejected="needs too much")
     assert cache.launch(OTHER) == Outcome(rejected="needs too much")
     assert not [path for path in cache.root.rglob("*") if path.name.startswith(".tmp")]
+
+
+def test_a_file_has_its_name_and_no_other_when_it_is_whole(cache: BuildCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compile worker may be killed at any moment: what is not whole yet must not stay."""
+    seen: list[list[str]] = []
+
+    def link(source: str, name: str, *, dst_dir_fd: int) -> None:
+        seen.append(os.listdir(dst_dir_fd))
+        seen.append([Path(source).read_text()])
+        real(source, name, dst_dir_fd=dst_dir_fd)
+
+    real = os.link
+    monkeypatch.setattr(os, "link", link)
+    cache.put_cubin(OTHER, b"cubin")
+    assert seen == [[], ["cubin"]]
+    assert os.listdir(cache.root / "cubins" / OTHER[:2]) == [OTHER]
+    cache.put_cubin(OTHER, b"cubin")
+    assert len(seen) == 2, "it is there: nothing is written"
+
+
+def test_a_file_system_without_unnamed_files_is_written_all_the_same(
+    cache: BuildCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, *arguments: Any, **more: Any) -> int:
+        if path == ".":
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return real(path, *arguments, **more)
+
+    real = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    assert cache.launch(LAUNCH) is None
+    made = _fill(cache)
+    assert cache.launch(LAUNCH) == Outcome(object=made)
 
 
 def test_an_empty_cache_knows_nothing(cache: BuildCache) -> None:
@@ -201,6 +235,7 @@ def test_a_full_disk_leaves_no_temporary_file(cache: BuildCache, monkeypatch: py
     def full(*_: object, **_options: object) -> NoReturn:
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(os, "link", full)
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(NotWritableError, match="No space left on device"):
         _fill(cache)
