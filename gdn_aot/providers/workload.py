@@ -49,8 +49,8 @@ class Relaxation:
     kernel: str
     """``module:qualname``."""
     argument: str
-    value: int
-    """What the kernel is compiled with."""
+    value: int | None
+    """What the kernel is compiled with; None if it is an argument of the binary."""
     sources: tuple[str, ...]
     """SHA-256 of each text of the function for which this was checked, as in `gdn_aot.launches.Kernel`."""
     reason: str

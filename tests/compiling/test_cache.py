@@ -66,7 +66,7 @@ def test_a_file_has_its_name_and_no_other_when_it_is_whole(cache: BuildCache, mo
     monkeypatch.setattr(os, "link", link)
     cache.put_cubin(OTHER, b"cubin")
     assert seen == [[], ["cubin"]]
-    assert os.listdir(cache.root / "cubins" / OTHER[:2]) == [OTHER]
+    assert [path.name for path in (cache.root / "cubins" / OTHER[:2]).iterdir()] == [OTHER]
     cache.put_cubin(OTHER, b"cubin")
     assert len(seen) == 2, "it is there: nothing is written"
 

@@ -119,7 +119,7 @@ def test_random_steps_find_everything(qwen: Artifact, home: Path) -> None:
 
 def test_the_number_of_cache_lines_is_relaxed_and_no_guard_is(qwen: Artifact) -> None:
     kernels = {kernel.qualname: kernel for kernel in qwen.manifest.kernels}
-    declared = {relaxation.kernel.partition(":")[2]: relaxation for relaxation in RELAXATIONS}
+    declared = {one.kernel.partition(":")[2]: one for one in RELAXATIONS if one.argument == "num_cache_lines"}
     for name, relaxation in declared.items():
         assert kernels[name].source_sha256 in relaxation.sources, "a text that was not read yet"
         assert ("num_cache_lines", LINES) in {(one.argument, one.value) for one in kernels[name].relaxations}

@@ -116,7 +116,7 @@ print(json.dumps(found))
 
 def test_the_number_of_cache_lines_is_relaxed(built: Artifact) -> None:
     kernels = {kernel.qualname: kernel for kernel in built.manifest.kernels}
-    for relaxation in RELAXATIONS:
+    for relaxation in (one for one in RELAXATIONS if one.argument == "num_cache_lines"):
         kernel = kernels[relaxation.kernel.partition(":")[2]]
         assert kernel.source_sha256 in relaxation.sources, "a text that was not read yet"
         assert ("num_cache_lines", LINES) in {(one.argument, one.value) for one in kernel.relaxations}

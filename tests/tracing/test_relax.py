@@ -55,6 +55,34 @@ def test_what_a_kernel_does_not_use_and_what_it_only_computes_with(tmp_path: Pat
     assert got["others"] == 4 + 2 + 3 + 1 + 3, "one for any B, and one for each that is a size or decides on a branch"
 
 
+_DECLARED = (
+    _START
+    + """
+import hashlib
+from gdn_aot.providers.workload import Relaxation
+text = hashlib.sha256(triton_internals.source_text(relaxable.as_a_bound_of_a_branch).encode()).hexdigest()
+kept = []
+for source in (text, "0" * 64):
+    trace = Trace("", "", "")
+    rule = Relaxation(
+        kernel="relaxable:as_a_bound_of_a_branch", argument="B", value=None, sources=(source,), reason="a test"
+    )
+    recorder = TraceRecorder(trace, relaxer=Relaxer((rule,)))
+    recorder.record(lambda: [relaxable.as_a_bound_of_a_branch[(1,)](x, B=size) for size in (16, 17, 99)], (0, 0))
+    found = [said(), *(launch.specialization.signature["B"] for launch in trace.launches)]
+    kept.append(found)
+print(json.dumps(kept))
+"""
+)
+
+
+def test_a_declared_constant_is_an_argument_for_the_text_that_was_read(tmp_path: Path) -> None:
+    read, unread = python(_DECLARED, SUPPORT, home=tmp_path)
+    name = "as_a_bound_of_a_branch"
+    assert read == [{name: [["B", None, None]]}, "i32"], "one binary, though it is no operand that is found by itself"
+    assert unread == [{name: []}, "constexpr", "constexpr", "constexpr"]
+
+
 _FLA = (
     _START
     + """

@@ -1,4 +1,4 @@
-"""What may be relaxed in SGLang's kernels: the number of cache lines in both convolutions. Imports no SGLang.
+"""What may be relaxed in SGLang's kernels: slots of the pool and rows of a norm. Imports no SGLang.
 
 ``num_cache_lines`` is a constexpr: the slots of the engine's pool of states, which follows the memory that is free when
 it starts. As in vLLM's, of which they are copies, both kernels use it once, in the mask of the load that shifts a
@@ -8,6 +8,9 @@ may stand for every number.
 ``NUM_STATE_SLOTS`` of the projection fused with the convolution, from 0.5.19 on, is none of these: there the test
 guards the loads and stores themselves against indices that are out of date, and must fail for the pool that there is.
 So no number stands for it: binaries take it as an argument, and the guard holds.
+
+``T`` of the L2 norm, up to 0.5.15, is the rows of a call. It is nothing but the bound of two block pointers, against
+which loads and stores are checked: binaries take it as an argument, as those of later releases do by themselves.
 """
 
 from __future__ import annotations
@@ -21,9 +24,14 @@ _MODULES = (
     "sglang.kernels.ops.mamba.causal_conv1d_triton",
     "sglang.srt.layers.attention.mamba.causal_conv1d_triton",  # up to 0.5.15
 )
+_L2_NORM = "sglang.srt.layers.attention.fla.l2norm:l2norm_fwd_kernel"
 _REASON = (
     "num_cache_lines is compared with a slot in one mask; the slot is in the pool in every launch, or the kernel's "
     "other accesses to it would be out of bounds"
+)
+_ROWS = "T is the bound of block pointers, which is checked as well with an argument"
+_NORM = (
+    "417ae43607bcf643d70efa0e9714400ec0b269ac4b9dba202f7cb7e790a95f03",  # 0.5.14, 0.5.15
 )
 _SOURCES: dict[str, tuple[str, ...]] = {
     "_causal_conv1d_fwd_kernel": (
@@ -38,10 +46,13 @@ _SOURCES: dict[str, tuple[str, ...]] = {
         "f4e344d8823fa83a1abf0436b872a36cd3053d5b495e79d7f1a6d0baf7cdb0de",  # 0.5.19 to 0.5.23
     ),
 }
-RELAXATIONS = tuple(
-    Relaxation(kernel=f"{module}:{name}", argument="num_cache_lines", value=LINES, sources=sources, reason=_REASON)
-    for module in _MODULES
-    for name, sources in _SOURCES.items()
+RELAXATIONS = (
+    *(
+        Relaxation(kernel=f"{module}:{name}", argument="num_cache_lines", value=LINES, sources=sources, reason=_REASON)
+        for module in _MODULES
+        for name, sources in _SOURCES.items()
+    ),
+    Relaxation(kernel=_L2_NORM, argument="T", value=None, sources=_NORM, reason=_ROWS),
 )
 ARGUMENTS = {
     "NUM_STATE_SLOTS": (
