@@ -31,7 +31,7 @@ _REASON = (
 )
 _ROWS = "T is the bound of block pointers, which is checked as well with an argument"
 _NORM = (
-    "417ae43607bcf643d70efa0e9714400ec0b269ac4b9dba202f7cb7e790a95f03",  # 0.5.14, 0.5.15
+    "417ae43607bcf643d70efa0e9714400ec0b269ac4b9dba202f7cb7e790a95f03",  # 0.5.12 to 0.5.15
 )
 _SOURCES: dict[str, tuple[str, ...]] = {
     "_causal_conv1d_fwd_kernel": (
