@@ -64,8 +64,7 @@ artifacts of the release, 1000 for each model and TP, with Gated Delta Net or Ki
 ([coverage.json](../../benchmarks/results/coverage.json) has a row for each): launches, of which all found their binary
 where no miss is named (in kinds). Releases without were not replayed.
 
-Of releases that load plugins, 0.5.11 to 0.5.13 were read, not traced: they lack the module
-`sglang.srt.runtime_context`, through which the provider gives SGLang's layers their arguments.
+Releases before 0.5.11 are not here: they load no plugins, and their PyTorch asks for a Triton before 3.6.
 
 | release | Triton | kernels | as before | calls traced | served by | random steps |
 |---|---|---|---|---|---|---|

@@ -68,6 +68,8 @@ def make_layer(shape: ModelShape, prefill: str | None = None) -> Any:
 def _graphs(prefill: str | None) -> dict[str, Any]:
     if prefill is None:
         return {}
+    if sglang_versions.graphs is None:
+        return {"disable_piecewise_cuda_graph": prefill != _PIECEWISE}
     return {"cuda_graph_config": sglang_versions.graphs.CudaGraphConfig.from_dict({"prefill": {"backend": prefill}})}
 
 
@@ -112,7 +114,12 @@ def windows(kept: torch.Tensor) -> torch.Tensor:
     return kept
 
 
-PIECEWISE = (False, True) if "tc_piecewise" in sglang_versions.graphs.Backend.ALL else (False,)
+_PIECEWISE = "tc_piecewise"
+"""Of backends of CUDA graphs, the one whose graphs of prompts are compiled piecewise; the default up to 0.5.13."""
+_OTHER = "disabled" if sglang_versions.graphs is None else None
+PIECEWISE = (
+    (False, True) if sglang_versions.graphs is None or _PIECEWISE in sglang_versions.graphs.Backend.ALL else (False,)
+)
 """Whether graphs of prompts may be compiled piecewise in this version."""
 
 
@@ -157,7 +164,7 @@ def gate(shape: ModelShape, kind: str, projected: torch.Tensor) -> torch.Tensor:
 @contextlib.contextmanager
 def norm(shape: ModelShape, weight: torch.Tensor, *, piecewise: bool) -> Iterator[Any]:
     """Give the layer's norm, in a server whose graphs of prompts are compiled piecewise or not."""
-    prefill = sglang_versions.graphs.Backend.TC_PIECEWISE if piecewise else None
+    prefill = _PIECEWISE if piecewise else _OTHER
     made = make_layer(shape, prefill).norm
     made.weight = torch.nn.Parameter(weight, requires_grad=False)
     with sglang_versions.published(**_graphs(prefill)):

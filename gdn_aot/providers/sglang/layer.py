@@ -60,6 +60,11 @@ class _NoAttention:
     def init_cuda_graph_state(self, *_sizes: int) -> None:
         """Have no buffers."""
 
+    def init_forward_metadata_capture_cuda_graph(self, *_batch: Any) -> None:
+        """Have nothing to prepare; so with the next, both up to 0.5.12."""
+
+    init_forward_metadata_replay_cuda_graph = init_forward_metadata_capture_cuda_graph
+
 
 def _pool(shape: ModelShape, step: Step, *, filled: bool) -> Any:
     """Return SGLang's pool, with a slot for each request and each tracked copy if states are to be in it.
@@ -169,10 +174,10 @@ def serving(shape: ModelShape, step: Step, tensors: Tensors) -> Iterator[Callabl
             _prepare(backend, step, batch)
             layer.attn.layer_id = last
             family.put(layer, tensors, merged=step.merged)
-            with _running(backend):
+            with sglang_versions.forwarding(backend, batch):
                 out = family.forward(layer, projected.new_empty(len(projected), 1), batch)
             if step.kind == "verify":
-                _accept(backend, step, batch)
+                _accept(backend, step, batch, pool.mamba_pool.size)
             return {"out": out[None], "window": windows[last, slots], "state": states.temporal[last, slots]}
 
         yield run
@@ -181,12 +186,6 @@ def serving(shape: ModelShape, step: Step, tensors: Tensors) -> Iterator[Callabl
 def _on_host() -> contextlib.AbstractContextManager[Any]:
     """Return a block in which tensors are made on the CPU: none where they are anyway, as it costs every call."""
     return contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
-
-
-@contextlib.contextmanager
-def _running(backend: Any) -> Iterator[None]:
-    with sglang_versions.contexts.forward_context(sglang_versions.contexts.ForwardContext(attn_backend=backend)):
-        yield
 
 
 def _fill(pool: Any, windows: torch.Tensor, step: Step, tensors: Tensors) -> torch.Tensor:
@@ -208,7 +207,7 @@ def _fill(pool: Any, windows: torch.Tensor, step: Step, tensors: Tensors) -> tor
     if copied and found.any():
         states.copy_from(before[found], slots[found])
     if not found.all():
-        states.clear_slots(slots[~found])
+        sglang_versions.clear(states, slots[~found])
     tracked = [place for place, request in zip(_copies(step, most), requests, strict=True) if request.tracked]
     return torch.cat([slots, torch.tensor(tracked, device=DEVICE, dtype=torch.int64)])
 
@@ -279,19 +278,16 @@ def _prepare(backend: Any, step: Step, batch: Any) -> None:
     if not step.graph:
         backend.init_forward_metadata(batch)
         return
-    query = step.requests[0].query
-    backend.init_cuda_graph_state(step.batch, step.batch * query)
     batch.num_padding = step.batch - len(step.requests)
-    backend.init_forward_metadata_out_graph(batch, in_capture=True)
-    backend.init_forward_metadata_out_graph(batch)
+    sglang_versions.prepare_graph(backend, batch, step.requests[0].query)
 
 
-def _accept(backend: Any, step: Step, batch: Any) -> None:
+def _accept(backend: Any, step: Step, batch: Any, most: int) -> None:
     """Have SGLang keep the states after the drafts that were right, as its workers do."""
     accepted = torch.tensor([request.accepted for request in step.requests], dtype=torch.int64, device=DEVICE)
     tracks: Any = (None, None)
     if step.radix:
-        tracking = _tracking(step, 0, backend.req_to_token_pool.mamba_pool.size)
+        tracking = _tracking(step, 0, most)
         tracks = tracking["mamba_track_indices"], torch.where(tracking["mamba_track_mask"], accepted, -1)
     update = backend.update_mamba_state_after_mtp_verify
     named = {"req_pool_indices": batch.req_pool_indices}  # from 0.5.17 on

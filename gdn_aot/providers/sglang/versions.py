@@ -41,6 +41,11 @@ def _module(*names: str) -> Any:
     raise ModuleNotFoundError(f"this version of SGLang has none of {', '.join(names)}")
 
 
+def _optional(name: str) -> Any:
+    """Return a module of ``sglang``, or None in a version that is from before it."""
+    return _module(name) if importlib.util.find_spec(f"sglang.{name}") else None
+
+
 qwen3_5 = _module("srt.models.qwen3_5")
 qwen3_next = _module("srt.models.qwen3_next")
 configs: dict[str, Any] = {
@@ -52,10 +57,10 @@ gdn_backend = _module("srt.layers.attention.linear.gdn_backend")
 hybrid = _module("srt.layers.attention.hybrid_linear_attn_backend")
 memory_pool = _module("srt.mem_cache.memory_pool")
 batches = _module("srt.model_executor.forward_batch_info")
-contexts = _module("srt.model_executor.forward_context")
-runtime = _module("srt.runtime_context")
+contexts = _optional("srt.model_executor.forward_context")
+runtime = _optional("srt.runtime_context")
 server_args = _module("srt.server_args")
-graphs = _module("srt.model_executor.cuda_graph_config")
+graphs = _optional("srt.model_executor.cuda_graph_config")
 kda_backend: Any = None
 packed_decode: Any = None
 _RELEASE = importlib.metadata.version("sglang").partition("+")[0]
@@ -101,12 +106,47 @@ def backends() -> Any:
     return resolve() if resolve else None
 
 
+def forwarding(backend: Any, batch: Any) -> contextlib.AbstractContextManager[Any]:
+    """Return a block in which layers find the backend of a batch; up to 0.5.12 the batch has it."""
+    if contexts is None:
+        batch.attn_backend = backend
+        return contextlib.nullcontext()
+    block: contextlib.AbstractContextManager[Any] = contexts.forward_context(
+        contexts.ForwardContext(attn_backend=backend)
+    )
+    return block
+
+
+def prepare_graph(backend: Any, batch: Any, query: int) -> None:
+    """Have a backend prepare what a CUDA graph works on, as when it is captured and then replayed."""
+    backend.init_cuda_graph_state(batch.batch_size, batch.batch_size * query)
+    if hasattr(backend, "init_forward_metadata_out_graph"):
+        backend.init_forward_metadata_out_graph(batch, in_capture=True)
+        backend.init_forward_metadata_out_graph(batch)
+        return
+    size, slots, lengths = batch.batch_size, batch.req_pool_indices, batch.seq_lens  # up to 0.5.12
+    mode = None, batch.forward_mode, batch.spec_info
+    backend.init_forward_metadata_capture_cuda_graph(size, size * query, slots, lengths, *mode)
+    backend.init_forward_metadata_replay_cuda_graph(size, slots, lengths, batch.seq_lens_sum, *mode, batch.seq_lens_cpu)
+
+
+def clear(pool: Any, slots: Any) -> None:
+    """Have a pool of states clear slots, as it does for new requests; up to 0.5.12 when it gives them out."""
+    if hasattr(pool, "clear_slots"):
+        pool.clear_slots(slots)
+        return
+    pool.free_slots = slots
+    pool.alloc(len(slots))
+
+
 @contextlib.contextmanager
 def published(**fields: Any) -> Iterator[Any]:
     """Give SGLang arguments of a server, those of no model, in a process that is the only rank."""
-    ranks = {"attn_tp_size": 1, "attn_tp_rank": 0, "tp_size": 1, "tp_rank": 0}
-    override = getattr(runtime.get_context(), "override_server_args", None) or _overridden
-    with runtime.get_parallel().override(**ranks), override(**fields) as args:
+    override, ranks = _overridden, contextlib.nullcontext()
+    if runtime:
+        override = getattr(runtime.get_context(), "override_server_args", None) or _overridden
+        ranks = runtime.get_parallel().override(attn_tp_size=1, attn_tp_rank=0, tp_size=1, tp_rank=0)
+    with ranks, override(**fields) as args:
         kind: Any = msgspec.Struct if isinstance(args, msgspec.Struct) else object  # both may be sealed
         kind.__setattr__(args, "_mamba_cache_chunk_size", CHUNK)  # else the model's configuration is fetched
         yield args
@@ -127,7 +167,7 @@ def constructing(dtype: torch.dtype, **fields: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _overridden(**fields: Any) -> Iterator[Any]:
     """Do what later versions have themselves, up to 0.5.15."""
-    args = server_args.ServerArgs(model_path="dummy")
+    args = server_args.ServerArgs(model_path="dummy", page_size=1)
     for name, value in fields.items():
         setattr(args, name, value)
     try:
