@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from gdn_aot._text import duration, printable
+from gdn_aot._text import duration, shown
 from gdn_aot.cli._output import LIVE, note
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ _WIDTH = 30
 """Characters of a bar."""
 _SOON = 2.0
 """Seconds of a stage before the time left is estimated."""
+_TEXT = 100
+"""Characters of a word on the present step: a step of an engine may name hundreds of requests."""
 _EVERY = 30.0
 """Seconds between two lines of a log: a command that takes less writes none."""
 
@@ -49,10 +51,10 @@ class Progress:
         if self._live:
             full = _WIDTH * done // total if total else 0
             bar = f"[{'#' * full}{'.' * (_WIDTH - full)}] {done}/{total} " if total else ""
-            self._rewrite(f"{self._title} {bar}{printable(text)}{ahead}")
+            self._rewrite(f"{self._title} {bar}{shown(text, _TEXT)}", ahead)
         elif now - self._logged >= _EVERY:
             self._logged = now
-            note(f"{self._title}: {f'{done} of {total}, ' if total else ''}{text}{ahead}")
+            note(f"{self._title}: {f'{done} of {total}, ' if total else ''}{shown(text, _TEXT)}{ahead}")
 
     def _ahead(self, now: float, done: int, total: int) -> str:
         """Return how long the stage takes on at the pace that it has had, if that is known."""
@@ -64,9 +66,10 @@ class Progress:
             return ""
         return f", {duration((now - start) / (done - first) * (total - done))} left"
 
-    def _rewrite(self, line: str) -> None:
-        columns = _columns()
-        line = line if len(line) < columns else line[: columns - 1]
+    def _rewrite(self, line: str, ahead: str) -> None:
+        """Write a line whose end stays where the terminal is too narrow for all of it."""
+        most = _columns() - 1
+        line = (line[: max(0, most - len(ahead))] + ahead)[:most]
         sys.stderr.write("\r" + line.ljust(self._shown))
         sys.stderr.flush()
         self._shown = len(line)

@@ -62,6 +62,25 @@ def test_a_terminal_shows_what_is_left(monkeypatch: pytest.MonkeyPatch, clock: C
     assert lines[6:] == ["", ""]
 
 
+def test_a_step_of_many_requests_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = f"decode(groups=({', '.join(['(1, 100, 1, 0, False)'] * 500)}))"
+    for terminal in (False, True):
+        if terminal:
+            monkeypatch.setattr("sys.stderr", written := Terminal())
+        with _progress.Progress("coverage") as progress:
+            progress.update(0, 1000, step)
+            clock.now += 40
+            progress.update(500, 1000, step)
+    (logged,) = capsys.readouterr().err.splitlines()
+    assert logged.startswith("coverage: 500 of 1000, decode(groups=((1, 100, 1, 0, False), ")
+    assert logged.endswith("..., 40 s left")
+    live = written.getvalue().split("\r")[2]
+    assert live.endswith(", 40 s left")
+    assert len(live) == 79, "a terminal of 80 columns"
+
+
 def test_what_is_said_meanwhile_begins_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", shown := Terminal())
     with _progress.Progress("build") as progress:
