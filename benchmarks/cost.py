@@ -100,7 +100,8 @@ def page(results: Mapping[str, Any]) -> str:
         ),
         _text(
             "Seconds are CPU seconds, with those of the assembler, unless a column says wall time. Builds are of all",
-            "models at tensor-parallel sizes 1, 2, 4 and 8. *Built* says which part of an artifact was built; we",
+            f"models{results.get('models', '')} at tensor-parallel sizes 1, 2, 4 and 8. *Built* says which part of an",
+            "artifact was built; we",
             "multiply its result. This is a little high: a kernel with fewer keys than parts counts too much,",
             "and a whole build compiles only once the launches that several parts share.",
         ),

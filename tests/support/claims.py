@@ -289,6 +289,11 @@ CLAIMS: dict[str, list[str]] = {
         "tunings|limit",
         "tunings|kernels qwen3.5-9b tp 4 512|3",
     ],
+    "than in SGLang alone | {}, {}, {} ms; (plain) {}, {}, {} ms, (warm) {}, {}, {} ms; not judged": [
+        f"{ENGINE}|{case}|steady_of_8_ms|{length}"
+        for case in ("aot", "plain", "warm")
+        for length in ("50", "1000", "8000")
+    ],
     "benchmarked in (captured) | {} compiled |": [f"{ENGINE}|captured|compiled_later"],
     "(captured), 50 tokens, takes at most {} times a later one | {} times": [
         "2",
