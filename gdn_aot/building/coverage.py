@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gdn_aot.catalogue.models import shape_of
 from gdn_aot.catalogue.providers import Limits, get_provider
+from gdn_aot.catalogue.rows import shape_of
 from gdn_aot.catalogue.targets import get_target
 from gdn_aot.compiling.client import Worker
 from gdn_aot.errors import Problem, UnsupportedProviderError, UsageError

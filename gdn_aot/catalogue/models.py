@@ -15,7 +15,7 @@ from gdn_aot.catalogue import read_table
 from gdn_aot.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 DTYPES = ("bf16", "fp16", "fp32")
 GDN, KDA = "gdn", "kda"
@@ -43,7 +43,7 @@ _SHAPE_REQUIRED = ("heads", "v_heads", "k_dim", "v_dim", "dtype")
 _SHAPE_OPTIONAL = ("conv_width", "name", "family", "gate_bound")
 _SHAPE_IMPLIED = {GDN: (), KDA: ("v_heads",)}
 """Required keys that a family need not be given."""
-_OF_SHAPES: dict[str, dict[str, Any]] = {
+OF_SHAPES: dict[str, dict[str, Any]] = {
     GDN: {"norm_activation": "silu", "norm_eps": 1e-6, "allow_neg_eigval": False},
     KDA: {"norm_activation": "sigmoid", "norm_eps": 1e-5, "allow_neg_eigval": False},
 }
@@ -220,15 +220,6 @@ def find_model(name: str) -> Model:
     raise UsageError(f"unknown model {name!r}", hint=hint)
 
 
-def shape_of(row: Mapping[str, Any]) -> ModelShape:
-    """Return the shape of a row of a manifest's ``models``, that of a ``--shape`` included."""
-    catalogue = {model.name: model for model in all_models()}
-    if row["name"] in catalogue:
-        return catalogue[row["name"]].shape(row["tp"], row["dtype"])
-    more = {"hidden": row["v_heads"] * row["v_dim"], "gate_bound": row.get("gate_bound") or 0.0}
-    return ModelShape(**{**row, **more, **_OF_SHAPES[row.get("family", GDN)]})
-
-
 def parse_tp(text: str) -> tuple[int, ...]:
     """Turn ``1,2,4,8`` into sizes, in the order given and each once.
 
@@ -295,7 +286,7 @@ def parse_shape(text: str) -> Model:
 
     Optional keys: ``family`` (default ``gdn``), ``conv_width`` (default 4), ``gate_bound`` (of ``family=kda``; default
     none) and ``name`` (default made from the other values). With ``family=kda``, ``v_heads`` is ``heads`` by default.
-    The rest is as in most models of the family in the catalogue, as the gate of the norm: `_OF_SHAPES`. ``hidden`` is
+    The rest is as in most models of the family in the catalogue, as the gate of the norm: `OF_SHAPES`. ``hidden`` is
     ``v_heads * v_dim``.
 
     Raises:
@@ -330,7 +321,7 @@ def parse_shape(text: str) -> Model:
         source="--shape",
         confidence="high",
         **size,
-        **_OF_SHAPES[family],
+        **OF_SHAPES[family],
     )
 
 

@@ -71,7 +71,7 @@ def load(shape_of: Callable[[], Mapping[str, object] | None], when: str, ends: E
 
 
 def _load(shape: Mapping[str, object] | None, when: str) -> None:
-    from gdn_aot.catalogue.models import GDN
+    from gdn_aot.catalogue.rows import USUAL
     from gdn_aot.serving import loader
     from gdn_aot.serving.advice import cover_shape
     from gdn_aot.serving.preload import load_shape
@@ -84,6 +84,6 @@ def _load(shape: Mapping[str, object] | None, when: str) -> None:
     if loaded.models or loaded.captured or not shape:
         log.notice(told)
     else:
-        served = ", ".join(f"{name} {value}" for name, value in shape.items() if value not in (None, GDN))
+        served = ", ".join(f"{name} {value}" for name, value in shape.items() if value not in (None, USUAL.get(name)))
         covered = cover_shape(loader.state().found[0].header, shape)
         log.warn(f"no artifact has the served model's shape ({served}); {told}. {covered}")

@@ -18,7 +18,8 @@ _SIZES = ("num_k_heads", "num_v_heads", "head_k_dim", "head_v_dim", "attn_tp_siz
 """Of a GDN layer of SGLang: heads are those of the model, and divided by the last, which attention with data or context
 parallelism makes another size than ``--tp``."""
 _DELTA = ("local_num_heads", "head_dim", "conv_size")
-"""Of a layer of Kimi Delta Attention, which has those above too: heads are divided already."""
+"""Of a layer of Kimi Delta Attention, which has those above too: heads are divided already. The bound of its gate is
+``attn.lower_bound``, which is not there in releases whose gates have none."""
 
 
 def watch(module: str) -> None:
@@ -51,7 +52,12 @@ def shape_of_runner(runner: Any) -> dict[str, object] | None:
         else:
             continue
         named = dict(zip(("heads", "v_heads", "k_dim", "v_dim", "conv_width"), sizes, strict=True))
-        return {**named, "dtype": memory.DTYPES.get(str(runner.model_config.dtype)), "family": family}
+        return {
+            **named,
+            "dtype": memory.DTYPES.get(str(runner.model_config.dtype)),
+            "family": family,
+            "gate_bound": getattr(getattr(layer, "attn", None), "lower_bound", None) or 0.0,
+        }
     return None
 
 

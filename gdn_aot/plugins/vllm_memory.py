@@ -31,7 +31,7 @@ def shape_of_worker(worker: Any) -> dict[str, object] | None:
     ``parallel_config.tensor_parallel_size`` are read.
     """
     model, size = worker.model_config, int(worker.parallel_config.tensor_parallel_size)
-    family, (heads, v_heads, k_dim, v_dim), conv_width = _layers(model.hf_text_config)
+    family, (heads, v_heads, k_dim, v_dim), conv_width, bound = _layers(model.hf_text_config)
     if not heads or not v_heads or not k_dim or not v_dim:
         return None
     return {
@@ -42,23 +42,29 @@ def shape_of_worker(worker: Any) -> dict[str, object] | None:
         "conv_width": conv_width,
         "dtype": memory.DTYPES.get(str(model.dtype)),
         "family": family,
+        "gate_bound": bound or 0.0,
     }
 
 
-def _layers(config: Any) -> tuple[str, list[Any], Any]:
-    """Return the family of a model's layers, both counts of heads and both dimensions, and taps of the convolution."""
-    from gdn_aot.catalogue.models import GDN, KDA
+def _layers(config: Any) -> tuple[str, list[Any], Any, Any]:
+    """Return a model's family, both counts of heads and both dimensions, taps, and the gate's bound if it has one.
 
-    delta = getattr(config, "linear_attn_config", None)
-    if isinstance(delta, dict):  # Kimi-Linear, Kimi-K3
-        heads, width = delta.get("num_heads"), delta.get("head_dim")
-        return KDA, [heads, heads, width, width], delta.get("short_conv_kernel_size")
+    Each is read as the layer of vLLM 0.33.0 reads it, with its defaults.
+    """
+    from gdn_aot.catalogue.models import GDN, KDA, LEAST_GATE_BOUND
+
+    delta, bound = (getattr(config, name, None) for name in ("linear_attn_config", "linear_lower_bound"))
+    if isinstance(delta, dict):  # Kimi-Linear, Kimi-K3; GLM-5.3-Flash if its file is written so
+        heads, width, bound = delta.get("num_heads"), delta.get("head_dim"), delta.get("gate_lower_bound", bound)
+        return KDA, [heads, heads, width, width], delta.get("short_conv_kernel_size"), bound
     if getattr(config, "no_kda_lora", False):  # Ling-3.0
         heads, width = getattr(config, "num_attention_heads", None), getattr(config, "head_dim", None)
-        return KDA, [heads, heads, width, width], getattr(config, "short_conv_kernel_size", None)
+        bound = getattr(config, "kda_lower_bound", LEAST_GATE_BOUND) if getattr(config, "kda_safe_gate", True) else None
+        return KDA, [heads, heads, width, width], getattr(config, "short_conv_kernel_size", None), bound
+    taps = getattr(config, "linear_conv_kernel_dim", None)
     if width := getattr(config, "linear_head_dim", None):  # GLM-5.3-Flash
         heads = getattr(config, "linear_num_heads", None)
-        return KDA, [heads, heads, width, width], getattr(config, "linear_conv_kernel_dim", None)
+        return KDA, [heads, heads, width, width], taps, bound
     family = KDA if hasattr(config, "kda_allow_negative_eigenvalues") else GDN  # AliceAI
     names = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
-    return family, [getattr(config, name, None) for name in names], getattr(config, "linear_conv_kernel_dim", None)
+    return family, [getattr(config, name, None) for name in names], taps, None

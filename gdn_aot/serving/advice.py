@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
@@ -10,6 +11,7 @@ from gdn_aot.artifact.names import is_single
 from gdn_aot.catalogue.kernel_names import family_of
 from gdn_aot.catalogue.models import DTYPES, GDN, LONGEST_CONTEXT, all_models
 from gdn_aot.catalogue.providers import PROVIDERS
+from gdn_aot.catalogue.rows import USUAL, alike, value_of
 from gdn_aot.providers import builds
 
 if TYPE_CHECKING:
@@ -45,16 +47,23 @@ def advice(name: str, what: str, key: Any, found: Sequence[StoredArtifact], jit:
     return cover(header, values, dtype, family_of(name.rpartition(":")[2]))
 
 
-def cover(header: Mapping[str, Any], values: Mapping[str, Any], dtype: str = "", family: str = "") -> str:
+def cover(
+    header: Mapping[str, Any],
+    values: Mapping[str, Any],
+    dtype: str = "",
+    family: str = "",
+    gate_bound: float | None = None,
+) -> str:
     """Return the sentence for sizes by the names of a kernel's constexprs, and the dtype of its first tensor.
 
     ``family`` is that of the models that launch the kernel; if it is not known, it is the artifact's only one, or GDN.
+    ``gate_bound`` is the bound of their gate, None if it is not known.
     """
     provider = PROVIDERS.get(header["provider"])
     if provider is None:
         return "No build covers it: its provider is not known here"
-    built = {_family(row) for row in header["models"]}
-    wanted = family or (built.pop() if len(built) == 1 else GDN)
+    built = {value_of(row, "family") for row in header["models"]}
+    wanted = {"family": family or (built.pop() if len(built) == 1 else GDN), "gate_bound": gate_bound}
     added, others = _of_catalogue(header, provider, values, wanted)
     again, option = _again(header, provider, added), _option(header, provider, values, dtype, wanted)
     if added:
@@ -67,14 +76,18 @@ def cover(header: Mapping[str, Any], values: Mapping[str, Any], dtype: str = "",
 
 
 def _option(
-    header: Mapping[str, Any], provider: ProviderInfo, values: Mapping[str, Any], dtype: str, family: str
+    header: Mapping[str, Any],
+    provider: ProviderInfo,
+    values: Mapping[str, Any],
+    dtype: str,
+    layers: Mapping[str, Any],
 ) -> str:
     """Return what to add to the command that an artifact was built by, or nothing if no option covers a miss."""
     shape = _shape(provider, values)
     if shape and dtype in ("", *DTYPES):
-        same = _same(header, shape, family)
+        same = _same(header, shape, layers)
         if not same:
-            new = _sizes({**shape, "dtype": dtype or "bf16", "family": family})
+            new = _sizes({**shape, "dtype": dtype or "bf16", **layers})
             return "" if provider.catalogue_only else f"--shape {new}"
         if dtype and all(row["dtype"] != dtype for row in same):
             return f"--dtype {dtype}"
@@ -92,27 +105,25 @@ def _shape(provider: ProviderInfo, values: Mapping[str, Any]) -> dict[str, int]:
     return sizes if len(sizes) == len(_SIZES) else {}
 
 
-def _same(header: Mapping[str, Any], shape: Mapping[str, int], family: str) -> list[Mapping[str, Any]]:
-    """Return the rows of an artifact's models that have these sizes."""
-    rows = (row for row in header["models"] if _family(row) == family)
-    return [row for row in rows if all(row[size] == shape[size] for size in _SIZES)]
+def _same(header: Mapping[str, Any], shape: Mapping[str, int], layers: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of an artifact's models that have these sizes, and layers of this family and bound."""
+    return [row for row in header["models"] if alike(row, {**shape, **layers})]
 
 
 def _of_catalogue(
-    header: Mapping[str, Any], provider: ProviderInfo, values: Mapping[str, Any], family: str
+    header: Mapping[str, Any], provider: ProviderInfo, values: Mapping[str, Any], layers: Mapping[str, Any]
 ) -> tuple[list[_Divided], list[_Divided]]:
     """Return what of the catalogue to add to a build for sizes that the artifact lacks, and what would do as well.
 
     That is nothing for a provider that takes a ``--shape``. Models that the artifact has at other sizes come first.
     """
     shape = _shape(provider, values)
-    if not shape or not provider.catalogue_only or _same(header, shape, family):
+    if not shape or not provider.catalogue_only or _same(header, shape, layers):
         return [], []
     found: list[_Divided] = []
     for model in all_models():
         tp = model.heads // shape["heads"]
-        sizes = (shape["heads"] * tp, shape["v_heads"] * tp, shape["k_dim"], shape["v_dim"], family)
-        if sizes == (model.heads, model.v_heads, model.k_dim, model.v_dim, model.family):
+        if tp and not model.indivisible(tp) and alike(asdict(model.shape(tp)), {**shape, **layers}):
             taken = builds(provider.name, model, header["version"], tuple(header["capability"]))
             found += [(model.name, tp)] * taken
     there = {row["name"] for row in header["models"]}
@@ -132,7 +143,8 @@ def cover_shape(header: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
     provider = PROVIDERS.get(header["provider"])
     sizes = provider.sizes if provider else {}
     values = {name: shape[size] for name, size in sizes.items()}
-    return cover(header, values, str(shape["dtype"] or ""), _family(shape))
+    layers = value_of(shape, "family"), value_of(shape, "gate_bound")
+    return cover(header, values, str(shape["dtype"] or ""), *layers)
 
 
 def _again(header: Mapping[str, Any], provider: ProviderInfo, added: Sequence[_Divided] = ()) -> str:
@@ -158,12 +170,8 @@ def _again(header: Mapping[str, Any], provider: ProviderInfo, added: Sequence[_D
     return " ".join(words)
 
 
-def _family(row: Mapping[str, Any]) -> str:
-    return str(row.get("family", GDN))
-
-
 def _sizes(row: Mapping[str, Any]) -> str:
-    more = ["family"] * (_family(row) != GDN) + ["gate_bound"] * bool(row.get("gate_bound"))
+    more = [name for name, usual in USUAL.items() if value_of(row, name) != usual]
     return ",".join(f"{size}={shown(row[size])}" for size in (*_SIZES, "dtype", *more))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdn_aot._text import shown
 from gdn_aot.artifact.names import is_single
-from gdn_aot.catalogue.models import GDN
+from gdn_aot.catalogue.rows import alike
 from gdn_aot.errors import GdnAotError, UsageError
 from gdn_aot.serving import loader, log
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from gdn_aot.serving.state import State
     from gdn_aot.store.stored import StoredArtifact
-
-_USUAL = {"family": GDN}
-"""What rows of models do not say where it is so."""
 
 
 def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
@@ -117,7 +114,7 @@ def load_shape(shape: Mapping[str, object] | None) -> Loaded:
         if found.elsewhere or not state.fits(found, device):
             continue
         artifacts.append(shown(found.header["identifier"]))
-        numbers = [number for number, row in _rows(state, found, device) if shape and _alike(row, shape)]
+        numbers = [number for number, row in _rows(state, found, device) if shape and alike(row, shape)]
         models += len(numbers)
         wanted = _binaries(state, found, numbers)
         captured = captured or any(wanted[len(numbers) :])
@@ -151,10 +148,6 @@ def _taken(before: int | None, device: int) -> int | None:
     """Return how much less `_left` is now, 0 if it is not less; None if that is not known."""
     after = _left(device)
     return None if before is None or after is None else max(before - after, 0)
-
-
-def _alike(row: Mapping[str, Any], shape: Mapping[str, object]) -> bool:
-    return all(value is None or row.get(name, _USUAL.get(name)) == value for name, value in shape.items())
 
 
 def _number(device: Any) -> int:
@@ -244,8 +237,8 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
     """Make every small call that the artifact covers, and those of ``tokens`` tokens."""
     import torch
 
-    from gdn_aot.catalogue.models import shape_of
     from gdn_aot.catalogue.providers import get_provider
+    from gdn_aot.catalogue.rows import shape_of
     from gdn_aot.providers import load
 
     provider = get_provider(header["provider"])

@@ -19,7 +19,6 @@ from gdn_aot.catalogue.models import (
     parse_shape,
     parse_tp,
     select_shapes,
-    shape_of,
 )
 from gdn_aot.errors import NothingSelectedError, UsageError
 
@@ -218,24 +217,6 @@ def test_a_shape_of_a_family() -> None:
     assert parse_shape(shape(family="gdn")) == parse_shape(shape())
     keys = {one.shape(1).kernel_key for one in (made, bounded, parse_shape(shape(v_heads="16")))}
     assert len(keys) == 3, "kernels tell families and bounded gates apart"
-
-
-def test_the_shape_of_a_row_of_a_manifest() -> None:
-    row = {
-        "name": "mine",
-        "tp": 2,
-        "heads": 4,
-        "v_heads": 4,
-        "k_dim": 64,
-        "v_dim": 64,
-        "conv_width": 4,
-        "dtype": "bf16",
-    }
-    assert (shape_of(row).family, shape_of(row).gate_bound, shape_of(row).norm_activation) == (GDN, 0.0, "silu")
-    assert shape_of({**row, "family": KDA, "gate_bound": None}).gate_bound == 0.0
-    other = shape_of({**row, "family": KDA, "gate_bound": -5.0})
-    assert (other.family, other.gate_bound, other.norm_activation, other.hidden) == (KDA, -5.0, "sigmoid", 256)
-    assert shape_of({**row, "name": "kimi-k3"}).gate_bound == -5.0
 
 
 @given(st.text(max_size=80))

@@ -121,18 +121,23 @@ done(answer=answer, measured=served.measured, after=after, now=len(driver.loaded
     assert text.endswith(" MiB, before the memory pools are measured")
 
 
-def test_a_layer_of_kimi_delta_attention_is_of_its_family(play: Any) -> None:
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [("", ")"), (", attn=types.SimpleNamespace(lower_bound=-5.0)", ", gate_bound -5.0)")],
+    ids=["no bound", "bound"],
+)
+def test_a_layer_of_kimi_delta_attention_is_of_its_family(play: Any, more: str, said: str) -> None:
     """It has the names of the other layer too, and its heads divided by ``--tp``."""
-    got = play("""
+    got = play(f"""
 plugin.register(); become()
 import fla.ops.gated_delta_rule, fla.modules
-sizes = dict(num_k_heads=32, num_v_heads=32, attn_tp_size=2, local_num_heads=16, head_dim=128, conv_size=4)
+sizes = dict(num_k_heads=32, num_v_heads=32, attn_tp_size=2, local_num_heads=16, head_dim=128, conv_size=4{more})
 runner(Layer(**sizes)).configure_kv_cache_dtype()
 print(json.dumps(said()))
 """)
     ((level, _, text),) = got
     assert level == "WARNING"
-    assert "(heads 16, v_heads 16, k_dim 128, v_dim 128, conv_width 4, dtype bf16, family kda)" in text
+    assert f"(heads 16, v_heads 16, k_dim 128, v_dim 128, conv_width 4, dtype bf16, family kda{said}" in text
 
 
 def test_a_shape_that_no_artifact_has_is_a_warning_with_the_command(play: Any) -> None:

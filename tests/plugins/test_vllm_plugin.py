@@ -51,8 +51,9 @@ def warnings():
 
 
 DELTA = {"num_heads": 16, "head_dim": 128, "short_conv_kernel_size": 4, "kda_layers": [1], "full_attn_layers": [2]}
+K3 = {**DELTA, "gate_lower_bound": -5.0}
 LING = "no_kda_lora=True, num_attention_heads=16, head_dim=128, short_conv_kernel_size=4"
-GLM = "linear_num_heads=16, linear_head_dim=128, linear_conv_kernel_dim=4"
+GLM = "linear_num_heads=16, linear_head_dim=128, linear_conv_kernel_dim=4, linear_lower_bound=-5.0"
 ALICE = "linear_num_key_heads=16, linear_num_value_heads=16, kda_allow_negative_eigenvalues=False"
 """What the configurations of models with Kimi Delta Attention say of their layers."""
 
@@ -185,10 +186,13 @@ done(available=available, measured=served.measured, after=after, now=len(driver.
         ("types.SimpleNamespace(hidden_size=64)", 1, False, ""),
         (f"types.SimpleNamespace(linear_attn_config={DELTA})", 2, False, "(heads 8, v_heads 8, k_dim 128, v_dim 128, "),
         (f"types.SimpleNamespace(linear_attn_config={DELTA})", 2, False, "family kda)"),
+        (f"types.SimpleNamespace(linear_attn_config={K3})", 2, False, "family kda, gate_bound -5.0)"),
         (f"types.SimpleNamespace({LING})", 2, False, "(heads 8, v_heads 8, k_dim 128, v_dim 128, "),
-        (f"types.SimpleNamespace({LING})", 2, False, "family kda)"),
+        (f"types.SimpleNamespace({LING})", 2, False, "family kda, gate_bound -5.0)"),
+        (f"types.SimpleNamespace({LING}, kda_lower_bound=-4.0)", 2, False, "family kda, gate_bound -4.0)"),
+        (f"types.SimpleNamespace({LING}, kda_safe_gate=False)", 2, False, "family kda)"),
         (f"types.SimpleNamespace({GLM})", 2, False, "(heads 8, v_heads 8, k_dim 128, v_dim 128, conv_width 4, "),
-        (f"types.SimpleNamespace({GLM})", 2, False, "family kda)"),
+        (f"types.SimpleNamespace({GLM})", 2, False, "family kda, gate_bound -5.0)"),
         (f"config({ALICE})", 2, False, "family kda)"),
     ],
 )

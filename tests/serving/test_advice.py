@@ -129,6 +129,15 @@ def test_a_bound_is_built_again() -> None:
     )
 
 
+@pytest.mark.parametrize("bound", [0.0, -5.0])
+def test_a_model_of_another_bound_is_a_shape_of_its_own(bound: float) -> None:
+    header = _header()
+    header["models"][0] |= {"family": "kda", "gate_bound": -5.0 - bound}
+    shape = {"heads": 16, "v_heads": 32, "k_dim": 128, "v_dim": 128, "conv_width": 4, "dtype": "bf16"}
+    got = cover_shape(header, {**shape, "family": "kda", "gate_bound": bound})
+    assert got.endswith("dtype=bf16,family=kda" + ",gate_bound=-5.0" * (bound < 0)), got
+
+
 def test_longer_contexts_are_not_advised_where_the_longest_is_built() -> None:
     assert "capture" in cover(_header(max_tokens=262144), {"NB": 2}, "bf16")
 
@@ -139,12 +148,14 @@ def test_a_provider_that_takes_no_shape_is_recorded() -> None:
     assert "gdn-aot capture -o FILE -- vllm serve MODEL" in got
 
 
-def _served(provider: str, version: str, heads: int, v_heads: int, family: str = "gdn", **more: Any) -> str:
+def _served(
+    provider: str, version: str, heads: int, v_heads: int, family: str = "gdn", bound: float = 0.0, **more: Any
+) -> str:
     """Return the sentence for a served shape, of an artifact for an H100."""
     of_card = {"target": "sm_90", "capability": [9, 0], "workloads": ["prefill", "decode"], "version": version}
     header = _header(provider, **{**of_card, **more})
     shape = {"heads": heads, "v_heads": v_heads, "k_dim": 128, "v_dim": 128, "conv_width": 4, "dtype": "bf16"}
-    return cover_shape(header, {**shape, "family": family})
+    return cover_shape(header, {**shape, "family": family, "gate_bound": bound})
 
 
 def _built(sentence: str) -> set[tuple[str, int, int]]:
@@ -181,21 +192,27 @@ def test_another_model_of_the_shape_is_added_with_its_size(provider: str, versio
 
 
 @pytest.mark.parametrize(
-    ("provider", "version", "heads", "said"),
+    ("provider", "version", "heads", "bound", "said"),
     [
-        ("sglang", "0.5.23", 24, ""),
-        ("sglang", "0.5.23", 64, ""),
-        ("sglang", "0.5.18", 8, ""),
-        ("sglang", "0.5.17+cu129", 8, "--model qwen3.5-9b,kimi-linear-48b-a3b --tp 1,4"),
-        ("vllm", "0.24.0", 24, ""),
-        ("vllm", "0.33.0", 24, "--model qwen3.5-9b,kimi-k3 --tp 1,4"),
-        ("vllm", "0.33.0", 64, "--model qwen3.5-9b,glm-5.3-flash --tp 1"),
-        ("vllm", "0.33.0", 7, ""),
+        ("sglang", "0.5.23", 24, -5.0, ""),
+        ("sglang", "0.5.23", 64, -5.0, ""),
+        ("sglang", "0.5.18", 8, 0.0, ""),
+        ("sglang", "0.5.17+cu129", 8, 0.0, "--model qwen3.5-9b,kimi-linear-48b-a3b --tp 1,4"),
+        ("sglang", "0.5.17", 8, -5.0, ""),
+        ("sglang", "0.5.23", 16, -5.0, "--model qwen3.5-9b,ling-3.0-flash --tp 1,2"),
+        ("vllm", "0.24.0", 24, -5.0, ""),
+        ("vllm", "0.33.0", 24, -5.0, "--model qwen3.5-9b,kimi-k3 --tp 1,4"),
+        ("vllm", "0.33.0", 64, -5.0, "--model qwen3.5-9b,glm-5.3-flash --tp 1"),
+        ("vllm", "0.33.0", 64, 0.0, ""),
+        ("vllm", "0.33.0", 7, 0.0, ""),
     ],
 )
-def test_a_model_that_a_build_refuses_is_recorded(provider: str, version: str, heads: int, said: str) -> None:
-    got = _served(provider, version, heads, heads, "kda")
+def test_a_model_that_a_build_refuses_is_recorded(
+    provider: str, version: str, heads: int, bound: float, said: str
+) -> None:
+    got = _served(provider, version, heads, heads, "kda", bound)
     if said:
+        got = got.partition(" (")[0]
         assert got.endswith(said)
         assert (said.split()[1].partition(",")[2], heads, heads) in _built(got)
     else:
@@ -204,7 +221,7 @@ def test_a_model_that_a_build_refuses_is_recorded(provider: str, version: str, h
 
 
 def test_a_card_for_which_a_build_refuses_a_model_is_recorded() -> None:
-    assert "capture" in _served("vllm", "0.33.0", 64, 64, "kda", capability=[10, 0])
+    assert "capture" in _served("vllm", "0.33.0", 64, 64, "kda", -5.0, capability=[10, 0])
 
 
 def test_a_served_model_in_fp16_is_built_in_it() -> None:

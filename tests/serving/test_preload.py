@@ -76,12 +76,3 @@ def test_a_pytorch_that_cannot_tell_is_preloaded_all_the_same(preloaded: Any, ca
     taken, lines = preloaded(f"def broken(*_):\n    raise RuntimeError('no such thing')\ntorch.cuda.{call} = broken")
     assert taken == 0
     assert lines == ["how much memory is free is not known: RuntimeError: no such thing"]
-
-
-def test_models_of_another_family_are_not_loaded() -> None:
-    from gdn_aot.serving.preload import _alike
-
-    shape = {"heads": 32, "v_heads": 32, "conv_width": None, "family": "gdn"}
-    assert _alike({"heads": 32, "v_heads": 32}, shape), "a row that says no family is of GDN"
-    assert not _alike({"heads": 32, "v_heads": 32, "family": "kda"}, shape)
-    assert _alike({"heads": 32, "v_heads": 32, "family": "kda"}, {**shape, "family": "kda"})
