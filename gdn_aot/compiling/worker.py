@@ -37,7 +37,7 @@ from gdn_aot.deployment import Deployment
 from gdn_aot.errors import NotWritableError, UnsupportedProviderError
 from gdn_aot.launches import config_from_json
 from gdn_aot.machine import installed, pool
-from gdn_aot.providers import lacking, load
+from gdn_aot.providers import lacking, load, makes
 from gdn_aot.providers.copies import stand_in
 from gdn_aot.tracing import between, captured_calls, stub, wide
 from gdn_aot.tracing.recorder import TraceRecorder
@@ -94,7 +94,8 @@ def trace(module: Any, request: dict[str, Any], far: Callable[[int, int, str], N
         for place, (shape_index, shape) in enumerate(wanted):
             step = f"{entry} on {shape.name} tp {shape.tp}"
             far(index * len(wanted) + place, len(made.workloads) * len(wanted), step)
-            for number, call in enumerate(_calls(workload, shape, count, limits)):
+            calls = _calls(workload, shape, count, limits) if makes(request["provider"], workload, shape) else ()
+            for number, call in enumerate(calls):
                 try:
                     keys = recorder.record(partial(workload.run, shape, call), (shape_index, index))
                     fresh = [key for key in keys if key not in had[shape_index, count]]
@@ -131,8 +132,6 @@ def _lacking(module: Any, request: dict[str, Any], shape: ModelShape) -> str:
 
 def _calls(workload: Any, shape: ModelShape, tokens: str, limits: Limits) -> Iterator[Call]:
     """Return the calls to trace: those for tuning at so many ``tokens``, or all cases if it is empty."""
-    if not workload.applies(shape):
-        return iter(())
     calls: Iterator[Call] = workload.tune(shape, int(tokens), limits) if tokens else workload.cases(shape, limits)
     return calls
 

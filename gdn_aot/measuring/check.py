@@ -187,6 +187,7 @@ def _session(task: CheckTask, target: Target, plan: str, results: Results, progr
         worker.send(
             {
                 "plan": plan,
+                "provider": wanted.provider.name,
                 "limits": asdict(wanted.limits),
                 "shapes": [asdict(shape) for shape in shapes],
                 "workloads": list(wanted.workloads),

@@ -20,6 +20,7 @@ from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.machine.child import first_line, serve
 from gdn_aot.measuring.process import CardServer, Plan, calling, free_memory, lacks_memory
+from gdn_aot.providers import makes
 from gdn_aot.providers.draw import Random
 from gdn_aot.records.numerics import choice_digest, plain_launch_digest
 from gdn_aot.reference.tolerance import changed, compare
@@ -116,12 +117,10 @@ class PlanLauncher:
 
 
 def planned_calls(workload: Workload, shape: ModelShape, limits: Limits) -> list[Call]:
-    """Return the calls to check: every case, every pattern at real lengths, and random ones; none of other models'.
+    """Return the calls to check: every case, every pattern at real lengths, and random ones.
 
     The cases have every dense batch; at real lengths a few do.
     """
-    if not workload.applies(shape):
-        return []
     few = replace(limits, max_batch=min(limits.max_batch, _FEW))
     rng = random.Random(f"{workload.name} {shape}")  # noqa: S311
     calls = list(workload.cases(shape, limits))
@@ -182,7 +181,7 @@ class CheckServer(CardServer):
                 continue
             workload = self.module.WORKLOADS[name]()
             for place, shape in enumerate(shapes):
-                calls = planned_calls(workload, shape, limits)
+                calls = planned_calls(workload, shape, limits) if makes(request["provider"], workload, shape) else []
                 for number, call in enumerate(calls):
                     if (name, place, number) in done:
                         continue

@@ -7,11 +7,13 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, cast
 
+from gdn_aot.catalogue.providers import get_provider
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gdn_aot.catalogue.models import Model, ModelShape
-    from gdn_aot.providers.workload import ProviderModule
+    from gdn_aot.providers.workload import ProviderModule, Workload
 
 
 def module_name(provider: str) -> str:
@@ -33,6 +35,14 @@ def lacking(module: ProviderModule, shape: ModelShape) -> str:
     """Return why the installed version of a provider makes no call for a model, or nothing if it does."""
     lacks: Callable[[ModelShape], str] | None = getattr(module, "lacks", None)
     return lacks(shape) if lacks else ""
+
+
+def makes(provider: str, workload: Workload, shape: ModelShape) -> bool:
+    """Say whether a model makes calls of a provider's workload; none is asked for of a model that does not.
+
+    The provider's row in `gdn_aot.catalogue.providers` says of which families they are, the workload of which models.
+    """
+    return shape.family in get_provider(provider).families_of([workload.name]) and workload.applies(shape)
 
 
 def builds(provider: str, model: Model, version: str, capability: tuple[int, int]) -> bool:

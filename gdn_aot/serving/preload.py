@@ -239,7 +239,7 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
 
     from gdn_aot.catalogue.providers import get_provider
     from gdn_aot.catalogue.rows import shape_of
-    from gdn_aot.providers import load
+    from gdn_aot.providers import load, makes
 
     provider = get_provider(header["provider"])
     inference = _inference(provider.name)
@@ -250,7 +250,7 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
             if name not in inference or name not in module.WORKLOADS:
                 continue
             workload = module.WORKLOADS[name]()
-            if not workload.applies(shape):
+            if not makes(provider.name, workload, shape):
                 continue
             try:
                 for call in workload.warm(shape, tokens):

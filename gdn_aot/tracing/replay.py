@@ -20,6 +20,7 @@ from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.deployment import Deployment
 from gdn_aot.launches import SourceFile, config_from_json
+from gdn_aot.providers import makes
 from gdn_aot.tracing.recorder import describe_kernel, triton_config
 from gdn_aot.tracing.records import MISFITS
 from gdn_aot.triton_internals import interception, relaxing
@@ -135,7 +136,7 @@ def _sampled(module: Any, request: dict[str, Any]) -> Iterator[tuple[str, str, C
     rng = random.Random(request["seed"])  # noqa: S311
     for _ in range(request["calls"]):
         shape = rng.choice(shapes)
-        fitting = [workload for workload in workloads if workload.applies(shape)]
+        fitting = [workload for workload in workloads if makes(request["provider"], workload, shape)]
         if fitting:
             workload = rng.choice(fitting)
             call = workload.sample(shape, limits, rng)

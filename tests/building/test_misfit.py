@@ -24,6 +24,8 @@ SHAPES = tuple(find_model(name).shape(1) for name in ("qwen3.5-9b", "olmo-hybrid
 class Breaking(Workload):
     """Raises what it is made with, for each model."""
 
+    name = "breaking"
+
     def __init__(self, *errors: Exception) -> None:
         self.errors = errors
 

@@ -16,7 +16,6 @@ import torch
 from fla.ops.kda import chunk_kda, fused_recurrent_kda
 from fla.ops.kda.gate import fused_kda_gate
 
-from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers import traffic
 from gdn_aot.providers.fla.delta_rule import PLAIN, STATES, Prefill, Recurrent
 from gdn_aot.providers.fla.modules import DTYPES, INDEX_DTYPES
@@ -51,10 +50,6 @@ class _Kda(Operator):
     def raw_beta(self) -> bool:
         """Whether the kernel makes beta a sigmoid."""
         return self.layer
-
-    def applies(self, shape: ModelShape) -> bool:
-        """Say whether the model has KDA."""
-        return shape.family == KDA
 
     def decay_size(self, shape: ModelShape) -> tuple[int, ...]:
         """Return the sizes of the gate of one token: it has one for each channel of the keys."""
@@ -139,10 +134,6 @@ class KdaGate(Workload):
 
     def __init__(self, name: str, *, backward: bool = False) -> None:
         self.name, self.backward = name, backward
-
-    def applies(self, shape: ModelShape) -> bool:
-        """Say whether the model has KDA."""
-        return shape.family == KDA
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every type of the parameters; the number of tokens is in no key of this kernel."""

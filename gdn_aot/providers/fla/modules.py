@@ -84,11 +84,6 @@ class GatedNorm(_Module):
 
     kind = "norm"
 
-    def applies(self, shape: ModelShape) -> bool:
-        """Say that every model has the norm."""
-        del shape
-        return True
-
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every activation, and in every row bucket each class of the row count and of an SM's share."""
         weights = _weight_dtypes(shape, backward=self.backward)
@@ -176,11 +171,6 @@ class ShortConv(_Module):
     """
 
     kind = "conv"
-
-    def applies(self, shape: ModelShape) -> bool:
-        """Say that every model has the convolution."""
-        del shape
-        return True
 
     def _widths(self, shape: ModelShape) -> tuple[int, ...]:
         return tuple(dict.fromkeys((shape.heads * shape.k_dim, shape.v_heads * shape.v_dim)))

@@ -67,11 +67,6 @@ class Steps(Workload):
         self.name = kind
         self.kind = "chunk" if kind in ("prefill", "mixed") else "layer"
 
-    def applies(self, shape: ModelShape) -> bool:
-        """Say that the layers of both families take such steps."""
-        del shape
-        return True
-
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every pattern of requests and every class of lengths, in every deployment."""
         del limits

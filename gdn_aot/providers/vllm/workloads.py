@@ -188,11 +188,6 @@ class GatedRMSNorm(Workload):
 
     name, kind = "gated-norm", "norm"
 
-    def applies(self, shape: ModelShape) -> bool:
-        """Say that every layer has one."""
-        del shape
-        return True
-
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every number of rows in a block, on whatever card, and every class of the row count."""
         del limits
