@@ -115,16 +115,14 @@ def _unavailable(record: TuningRecord, job: pipeline.Job) -> str:
 def _job(
     record: TuningRecord, cache: BuildCache, workloads: tuple[str, ...] = (), tps: Sequence[int] = CATALOGUE_TP
 ) -> pipeline.Job:
-    """Return the job of all models of the catalogue that make calls of these workloads, else of those of serving."""
+    """Return the job of all models of the catalogue with these workloads, else with those of serving."""
     provider = get_provider(record.provider.name)
-    workloads = workloads or provider.workloads
-    families = provider.families_of(workloads)
     wanted = Wanted(
         provider=provider,
-        shapes=tuple(shape for shape in select_shapes(["all"], tps).shapes if shape.family in families),
+        shapes=select_shapes(["all"], tps).shapes,
         fp16_fallback=True,
         limits=Limits(max_tokens=max(DEFAULT.weights)),
-        workloads=workloads,
+        workloads=workloads or provider.workloads,
     )
     return pipeline.Job(wanted=wanted, cache=cache, output=cache.root, jobs=1, timeout=_TIMEOUT)
 
