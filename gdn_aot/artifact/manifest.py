@@ -13,6 +13,7 @@ from msgspec import Meta
 from gdn_aot import launches
 from gdn_aot.artifact import cached, names
 from gdn_aot.artifact.names import MAX_BLOB, MAX_IDENTIFIER
+from gdn_aot.catalogue.models import GDN, Family
 from gdn_aot.codec import Commit, Digest, Integer, Record, TargetName
 from gdn_aot.deployment import Built
 from gdn_aot.launches import ArgumentPath, Config, Json, Key, Resources, Specialization
@@ -24,7 +25,6 @@ MAX_EPOCH = 0o77777777777
 
 Provenance = Literal["measured", "proxy", "captured", "transferred", "default"]
 Mode = Literal["inference", "train"]
-Family = Literal["gdn", "kda"]
 Indices = tuple[Integer, ...]
 _Short = Annotated[str, Meta(max_length=200)]
 _Path = Annotated[str, Meta(max_length=4096)]
@@ -80,7 +80,7 @@ class TracedShape(Record, omit_defaults=True):
     v_dim: Integer
     conv_width: Integer
     dtype: str
-    family: Family = "gdn"
+    family: Family = GDN
     """Of the layers: ``gdn``, whose rows have no such key, or ``kda``."""
     gate_bound: float | None = None
     """Least logarithm of a token's decay; rows of models whose gate has no bound have no such key."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gdn_aot._text import suggest
 from gdn_aot.catalogue import read_table
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 DTYPES = ("bf16", "fp16", "fp32")
-GDN, KDA = "gdn", "kda"
-"""Families: Gated Delta Net, where the state of a head decays as a whole, and Kimi Delta Attention, where each channel
-of the keys has a decay of its own."""
-FAMILIES = (GDN, KDA)
+Family = Literal["gdn", "kda"]
+"""Gated Delta Net, where the state of a head decays as a whole, and Kimi Delta Attention, where each channel of the
+keys has a decay of its own."""
+FAMILIES: tuple[Family, ...] = get_args(Family)
+GDN, KDA = FAMILIES
 MAX_K_DIM = 256
 """Largest key head dimension of FLA's chunk kernels (asserted by its ``chunk_gated_delta_rule_fwd_h``)."""
 MAX_V_DIM = 512
