@@ -4,7 +4,8 @@ A loader that serves something takes a kernel of one of these names for one that
 that other operators have too (cumulative sums, norms, convolutions) are left out: those of artifacts in use count.
 
 Sources: fla/ops/gated_delta_rule, fla/ops/kda, fla/ops/common/chunk_delta_h.py and fla/ops/common/gate.py of fla-core
-0.4.2 to 0.6.0, and of kernels-community/fla; vllm/model_executor/layers/fla/ops of vLLM; and
+0.4.2 to 0.6.0, and of kernels-community/fla; vllm/model_executor/layers/fla/ops of vLLM, and of 0.33.0
+vllm/third_party/flash_linear_attention/ops and the folders nvidia/ops of vllm/models/kimi_k3 and glm5next; and
 sglang/srt/layers/attention/fla, sglang/kernels/ops/attention/fla and sglang/kernels/ops/mamba of SGLang.
 """
 
@@ -30,6 +31,9 @@ BY_FAMILY = {
     ),
     KDA: frozenset(
         (
+            "_commit_kda_state_kernel",
+            "_kda_gate_beta_fwd_kernel",
+            "_kda_recoverssm_verify_kernel",
             "_kda_track_conv_window_kernel",
             "_kda_track_ssm_kernel",
             "chunk_kda_bwd_kernel_dAv",
