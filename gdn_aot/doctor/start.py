@@ -36,7 +36,10 @@ Saving = tuple[Saved, str]
 
 _NO: Saving = ("no", "")
 _INSPECTION: Saving = ("yes", "by the plugin with an artifact of this vLLM, or by gdn-aot seed --vllm-cache")
-_TRITON: Saving = ("part", "what Triton compiles: GDN by an artifact for the model, others by one of the deployment")
+_TRITON: Saving = (
+    "part",
+    "what Triton compiles: linear attention by an artifact of the model, all by one of the deployment",
+)
 _CACHE: Saving = ("yes", "by vLLM's compile cache in an artifact of the deployment, or by keeping VLLM_CACHE_ROOT")
 _CACHED: Saving = ("no", "vLLM had it in its compile cache")
 _KEPT: Saving = ("no", "keep VLLM_CACHE_ROOT between starts")
@@ -91,9 +94,10 @@ _VERSION = re.compile(r"Initializing a V1 LLM engine \(v([^)]*)\)")
 _COMPILED = re.compile(r"Triton [a-zA-Z/ ]+ during inference: ([^\s(]+?)(?: \(|\. |$)")
 """``jit_monitor.py``; autotuning is told of so from 0.33 on."""
 _TRITON_TOOK = re.compile(
-    rf"gdn-aot: Triton compiled \d+ binaries of kernels of GDN in {_NUMBER} s, \d+ binaries of others in {_NUMBER} s"
+    rf"gdn-aot: Triton compiled \d+ binaries of kernels of (?:linear attention|GDN) in {_NUMBER} s, "
+    rf"\d+ binaries of others in {_NUMBER} s"
 )
-"""``line`` of ``gdn_aot/plugins/vllm_compiles.py``."""
+"""``line`` of ``gdn_aot/plugins/vllm_compiles.py``, which said GDN at first."""
 _OURS = re.compile(r"gdn-aot: (.*)")
 _BARE = re.compile(r"(?:^|\s)(gdn-aot: .*)")
 """What gdn-aot says without vLLM's layout: with ``GDN_AOT_LOG``, or before vLLM has set up its logging."""
@@ -126,8 +130,8 @@ class StartReport:
     """The log goes on to where the engine is ready."""
     stages: tuple[Stage, ...]
     triton: tuple[float, float] | None
-    """Seconds that Triton compiled, kernels of GDN and others, in the stages above; None without the line that
-    ``GDN_AOT_START_REPORT=1`` asks for."""
+    """Seconds that Triton compiled, kernels of linear attention and others, in the stages above; None without the line
+    that ``GDN_AOT_START_REPORT=1`` asks for."""
     compiled: tuple[str, ...]
     """Kernels that vLLM saw Triton compile for a request."""
     messages: tuple[str, ...]
@@ -167,8 +171,9 @@ class StartReport:
         if self.triton is None:
             yield "how long Triton compiled: start with GDN_AOT_START_REPORT=1"
         else:
-            gdn, others = self.triton
-            yield f"Triton compiled GDN for {gdn:.1f} s: an artifact saves it; others for {others:.1f} s: a whole one"
+            own, others = self.triton
+            saves = f"{own:.1f} s: an artifact saves it; others for {others:.1f} s: a whole one"
+            yield f"Triton compiled linear attention for {saves}"
         if not all(stage.said for stage in self.stages):
             yield "~ is the time between lines, at most so much; with VLLM_LOGGING_LEVEL=DEBUG vLLM says more"
         if self.compiled:

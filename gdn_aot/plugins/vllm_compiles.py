@@ -21,7 +21,7 @@ _NAMED = 5
 """Kernels that the line names: those that took longest."""
 
 _compiled: dict[tuple[bool, str], list[float]] = {}
-"""(of the GDN layer, name of the kernel) -> seconds of each binary."""
+"""(of a linear-attention layer, name of the kernel) -> seconds of each binary."""
 
 
 def watch() -> None:
@@ -35,8 +35,8 @@ def watch() -> None:
 def line() -> str:
     """Return what was compiled so far, as `gdn_aot.doctor.start` reads it."""
     said = []
-    for ours, what in ((True, "kernels of GDN"), (False, "others")):
-        times = [one for (gdn, _), found in _compiled.items() if gdn == ours for one in found]
+    for ours, what in ((True, "kernels of linear attention"), (False, "others")):
+        times = [one for (own, _), found in _compiled.items() if own == ours for one in found]
         said.append(f"{len(times)} binaries of {what} in {sum(times):.2f} s")
     longest = sorted(_compiled.items(), key=lambda item: -sum(item[1]))[:_NAMED]
     named = [

@@ -104,6 +104,6 @@ def test_lines_of_ours_that_vllm_does_not_lay_out() -> None:
     assert packed.triton == (0, 0)
     assert packed.messages[-1] == "answered requests of 50 tokens before the engine is ready: 0.11 s, 0.06 s"
     page = "\n".join(packed.page())
-    assert "Triton compiled GDN for 0.0 s" in page
+    assert "Triton compiled linear attention for 0.0 s" in page
     assert "gdn-aot said nothing" not in page
     assert "gdn-aot said nothing" in "\n".join(report("warm-graphs").page())

@@ -37,7 +37,9 @@ def test_the_line_says_what_is_of_the_layer_and_what_took_longest(said: list[str
         *(("x", f"other_{number}", 0.01) for number in range(9)),
     )
     line = vllm_compiles.line()
-    assert line.startswith("Triton compiled 3 binaries of kernels of GDN in 4.25 s, 10 binaries of others in 3.09 s; ")
+    assert line.startswith(
+        "Triton compiled 3 binaries of kernels of linear attention in 4.25 s, 10 binaries of others in 3.09 s; "
+    )
     longest = line.partition("longest: ")[2]
     assert longest.startswith("chunk_fwd_kernel_o 3.75 s (2 binaries), fused_moe_kernel 3.00 s (1 binary), ")
     assert longest.count(" s (") == 5
@@ -49,14 +51,20 @@ def test_doctor_reads_it(said: list[str]) -> None:
     report = read_start(f"{begin}Loading weights took 1.0 seconds\n{begin}gdn-aot: {vllm_compiles.line()}\n")
     assert report.triton == (2.5, 1.0)
     page = "\n".join(report.page())
-    assert "Triton compiled GDN for 2.5 s: an artifact saves it; others for 1.0 s: " in page
+    assert "Triton compiled linear attention for 2.5 s: an artifact saves it; others for 1.0 s: " in page
     assert "gdn-aot: Triton compiled 1 binaries" in page
 
 
+def test_doctor_reads_what_earlier_releases_said() -> None:
+    said = "gdn-aot: Triton compiled 2 binaries of kernels of GDN in 2.50 s, 1 binaries of others in 1.00 s"
+    begin = "(EngineCore pid=7) INFO 11-30 22:53:55 [x.py:1] "
+    assert read_start(f"{begin}Loading weights took 1.0 seconds\n{begin}{said}\n").triton == (2.5, 1.0)
+
+
 def test_nothing_compiled(said: list[str]) -> None:
-    assert (
-        vllm_compiles.line() == "Triton compiled 0 binaries of kernels of GDN in 0.00 s, 0 binaries of others in 0.00 s"
-    )
+    took = "in 0.00 s"
+    none = f"Triton compiled 0 binaries of kernels of linear attention {took}, 0 binaries of others {took}"
+    assert vllm_compiles.line() == none
 
 
 @pytest.mark.parametrize("fails", [False, True])
