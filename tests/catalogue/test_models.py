@@ -32,7 +32,7 @@ def shape(**changes: str | None) -> str:
 
 
 def test_catalogue_rows() -> None:
-    assert len(set(NAMES)) == len(NAMES) == 22
+    assert len(set(NAMES)) == len(NAMES) == 24
     for model in all_models():
         assert model.v_heads % model.heads == 0, model
         assert model.dtype == "bf16"
@@ -99,7 +99,7 @@ def test_division() -> None:
 
 def test_select_all_skips_only_the_indivisible_pairs() -> None:
     selection = select_shapes(["all"], [1, 2, 4, 8])
-    assert len(selection.shapes) == 22 * 4 - 2
+    assert len(selection.shapes) == 24 * 4 - 2
     assert [(s.model, s.tp) for s in selection.skipped] == [("olmo-hybrid-7b", 4), ("olmo-hybrid-7b", 8)]
     # 20 Qwen pairs of heads, 4 more with a sigmoid gate, 2 of OLMo
     assert len(distinct(shape for shape in selection.shapes if shape.family == GDN)) == 26
