@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,12 +76,13 @@ class Watch:
         return [name for module, name in self.compiled if module.split(".")[0] == "fla"]
 
     def to_dict(self) -> dict[str, Any]:
-        files = [name for _, _, names in os.walk(os.environ.get("TRITON_CACHE_DIR", "/nonexistent")) for name in names]
+        cache = os.walk(os.environ.get("TRITON_CACHE_DIR", "/nonexistent"))
+        files = Counter(name for _, _, names in cache for name in names)
         return {
             "compiled": [f"{module}:{name}" for module, name in self.compiled],
             "of_fla": self.of_fla,
             "benchmarked": len(self.benchmarked),
-            "cache_files": len(files),
+            "cache_files": dict(sorted(files.items())),
             "warnings": self.warnings,
         }
 

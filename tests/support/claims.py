@@ -59,6 +59,7 @@ CLAIMS: dict[str, list[str]] = {
         f"{KDA_TRAINED}|watch|benchmarked",
         f"{KDA_TRAINED}|wrong",
     ],
+    "which was empty before, had {} files": [f"{KDA_TRAINED}|watch|cache_files"],
     "of a prefill take {}, {}, {} and {} times the time of the best": [
         f"tunings|kernels_kda {KDA_SHAPE} {tokens}|3" for tokens in (512, 2048, 8192, 32768)
     ],
