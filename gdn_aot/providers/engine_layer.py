@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from gdn_aot.catalogue.models import KDA
+from gdn_aot.providers.layer_names import INTERLEAVED
 from gdn_aot.providers.workload import there
 from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.reference import Tensors
-
-INTERLEAVED = "qwen3-next"
-"""`ModelShape.layer` of the layer whose projections have the parts of each key head side by side."""
-KIMI = "kimi-linear"
-"""That of Kimi Delta Attention as Kimi-Linear has it: three convolutions, and a decay for each channel of a key."""
-ALICE, BAILING, GLM, K3 = "alice-ai", "bailing-v3", "glm5-next", "kimi-k3"
-"""Those of AliceAI, Ling-3.0, GLM-5.3-Flash and Kimi-K3, which have Kimi Delta Attention, too."""
 
 
 def conv_dim(shape: ModelShape) -> int:

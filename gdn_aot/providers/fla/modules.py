@@ -18,6 +18,7 @@ from gdn_aot.catalogue.models import GDN
 from gdn_aot.catalogue.providers import SMALL, Limits
 from gdn_aot.providers import traffic
 from gdn_aot.providers.draw import EMPTY
+from gdn_aot.providers.layer_names import OLMO
 from gdn_aot.providers.norm_rows import SM_COUNTS, bucket_rows
 from gdn_aot.providers.workload import Call, Workload, there
 from gdn_aot.reference import formulas as reference
@@ -289,7 +290,7 @@ class OlmoConv(ShortConv):
 
     def applies(self, shape: ModelShape) -> bool:
         """Say whether the model is OLMo-Hybrid."""
-        return shape.layer == "olmo-hybrid"
+        return shape.layer == OLMO
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every width, state pattern and class of batch and length."""

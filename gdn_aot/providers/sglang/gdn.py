@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gdn_aot.providers.engine_layer import INTERLEAVED, conv_dim
+from gdn_aot.providers.engine_layer import conv_dim
+from gdn_aot.providers.layer_names import INTERLEAVED
 from gdn_aot.providers.sglang import versions as sglang_versions
 from gdn_aot.providers.sglang.steps import MERGED as MERGED_TOKENS
 from gdn_aot.providers.sglang.versions import DTYPES

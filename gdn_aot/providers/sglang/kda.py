@@ -11,7 +11,8 @@ from unittest import mock
 
 import torch
 
-from gdn_aot.providers.engine_layer import BAILING, conv_dim
+from gdn_aot.providers.engine_layer import conv_dim
+from gdn_aot.providers.layer_names import BAILING
 from gdn_aot.providers.sglang import versions as sglang_versions
 from gdn_aot.providers.sglang.steps import BUDGET
 from gdn_aot.providers.sglang.versions import DTYPES

@@ -17,14 +17,13 @@ from unittest import mock
 import msgspec
 import torch
 
-from gdn_aot.providers.engine_layer import BAILING, INTERLEAVED, KIMI
+from gdn_aot.providers.layer_names import BAILING, GLM, INTERLEAVED, K3, KIMI, QWEN
 from gdn_aot.providers.sglang.engine import KDA_RELEASES
 from gdn_aot.providers.sglang.steps import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-QWEN = "qwen3.5"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -72,14 +71,14 @@ if _RELEASE in KDA_RELEASES[KIMI]:
 if _RELEASE in KDA_RELEASES[BAILING]:
     configs[BAILING] = _module("srt.configs.bailing_hybrid").BailingHybridConfig
     LAYERS[BAILING] = _module("srt.models.bailing_moe_v3").BailingKDA
-_MODULES = {KIMI: "kimi_linear", BAILING: "bailing_moe_v3", "kimi-k3": "kimi_k3", "glm5-next": "glm5_next"}
+_MODULES = {KIMI: "kimi_linear", BAILING: "bailing_moe_v3", K3: "kimi_k3", GLM: "glm5_next"}
 """`ModelShape.layer` of layers of Kimi Delta Attention -> the module of SGLang's models that has it."""
 _REFUSED = {
-    "kimi-k3": (
+    K3: (
         "its decode is kda_fused_decode, with the norm in it, and its gates are made by kimi_k3_tiny_gemm, both in "
         "CUDA that SGLang compiles itself; the Triton kernels of its prompts and drafts were not run here"
     ),
-    "glm5-next": (
+    GLM: (
         "it has its projections in a third layout, with beta and both gates merged but not queries, keys and values, "
         "which is not made here"
     ),

@@ -22,7 +22,7 @@ from vllm.model_executor.layers.mamba.mamba_utils import MambaStateDtypeCalculat
 from vllm.v1.kv_cache_interface import MambaSpec
 
 from gdn_aot.catalogue.models import KDA
-from gdn_aot.providers.engine_layer import ALICE, GLM
+from gdn_aot.providers.layer_names import ALICE, GLM
 from gdn_aot.providers.vllm import packed as vllm_packed
 from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.steps import Deployment

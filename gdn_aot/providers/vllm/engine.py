@@ -10,18 +10,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gdn_aot.providers.layer_names import ALICE, BAILING, GLM, INTERLEAVED, K3, KIMI, OLMO, QWEN
+
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import Model
 
 SINCE = {
-    "qwen3-next": "0.17",
-    "qwen3.5": "0.17",
-    "olmo-hybrid": "0.18",
-    "kimi-linear": "0.23",
-    "kimi-k3": "0.27",
-    "bailing-v3": "0.28",
-    "glm5-next": "0.30",
-    "alice-ai": "0.33",
+    INTERLEAVED: "0.17",
+    QWEN: "0.17",
+    OLMO: "0.18",
+    KIMI: "0.23",
+    K3: "0.27",
+    BAILING: "0.28",
+    GLM: "0.30",
+    ALICE: "0.33",
 }
 """`Model.layer` -> the first release that has such a layer as it is run here."""
 CARD = (9, 0)
@@ -96,7 +98,7 @@ def conditions(
 def builds(model: Model, version: str, capability: tuple[int, int]) -> bool:
     """Say whether a build for a release takes a model of the catalogue; as `workloads.lacks`, which imports vLLM."""
     since = SINCE.get(model.layer)
-    if since is None or not model.kv_heads or (model.layer == "glm5-next" and capability != CARD):
+    if since is None or not model.kv_heads or (model.layer == GLM and capability != CARD):
         return False
     return _number(version) >= _number(since)
 

@@ -20,9 +20,7 @@ from vllm.model_executor.models import registry
 from gdn_aot._files import file_sha256
 from gdn_aot.launches import Placement, SourceFile
 from gdn_aot.providers.absent import without_images
-from gdn_aot.providers.engine_layer import ALICE, BAILING, GLM, INTERLEAVED, K3, KIMI
-from gdn_aot.providers.vllm.reference import OLMO
-from gdn_aot.providers.vllm.versions import QWEN
+from gdn_aot.providers.layer_names import ALICE, BAILING, GLM, INTERLEAVED, K3, KIMI, OLMO, QWEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

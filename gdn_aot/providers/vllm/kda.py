@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gdn_aot.providers.draw import EMPTY
-from gdn_aot.providers.engine_layer import K3
+from gdn_aot.providers.layer_names import K3
 from gdn_aot.providers.vllm import kimi_k3
 from gdn_aot.providers.vllm import layer as vllm_layer
 from gdn_aot.providers.vllm import platform as vllm_platform

@@ -15,7 +15,7 @@ from unittest import mock
 
 import torch
 
-from gdn_aot.providers.engine_layer import K3
+from gdn_aot.providers.layer_names import K3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

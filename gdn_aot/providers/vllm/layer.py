@@ -23,7 +23,7 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.attention.backends.gdn_attn import GDNAttentionMetadataBuilder
 
 from gdn_aot.providers.draw import EMPTY
-from gdn_aot.providers.engine_layer import INTERLEAVED
+from gdn_aot.providers.layer_names import INTERLEAVED
 from gdn_aot.providers.vllm import cache as vllm_cache
 from gdn_aot.providers.vllm import versions as vllm_versions
 from gdn_aot.providers.vllm.cache import DTYPES

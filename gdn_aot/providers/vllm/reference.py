@@ -12,6 +12,7 @@ import torch
 
 from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers import engine_layer
+from gdn_aot.providers.layer_names import OLMO
 from gdn_aot.providers.workload import there
 from gdn_aot.reference import formulas as reference
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.providers.vllm.steps import Group, Step
     from gdn_aot.reference import Tensors
-
-OLMO = "olmo-hybrid"
 
 
 def results(step: Step, out: torch.Tensor, windows: torch.Tensor, states: torch.Tensor) -> Tensors:

@@ -15,14 +15,12 @@ import torch
 from vllm.v1.attention.backends.gdn_attn import GDNAttentionMetadataBuilder
 
 from gdn_aot.providers.absent import without_images
-from gdn_aot.providers.engine_layer import ALICE, BAILING, GLM, INTERLEAVED, K3, KIMI
+from gdn_aot.providers.layer_names import ALICE, BAILING, GLM, INTERLEAVED, K3, KIMI, OLMO, QWEN
 from gdn_aot.providers.vllm.engine import SINCE
-from gdn_aot.providers.vllm.reference import OLMO
 
 if TYPE_CHECKING:
     from gdn_aot.catalogue.models import ModelShape
 
-QWEN = "qwen3.5"
 _KDA = {
     KIMI: ("model_executor.layers.mamba.gdn.kimi_gdn_linear_attn", "KimiGatedDeltaNetAttention"),
     K3: ("models.kimi_k3.nvidia.kda", "KimiK3DeltaAttention"),

@@ -26,7 +26,7 @@ from gdn_aot.errors import DeploymentError
 from gdn_aot.providers import traffic
 from gdn_aot.providers.contentless import contentless
 from gdn_aot.providers.draw import EMPTY
-from gdn_aot.providers.engine_layer import GLM, K3
+from gdn_aot.providers.layer_names import GLM, K3
 from gdn_aot.providers.norm_rows import SM_COUNTS, norm_rows
 from gdn_aot.providers.vllm import cache as vllm_cache
 from gdn_aot.providers.vllm import kda as vllm_kda
