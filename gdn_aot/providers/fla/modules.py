@@ -176,8 +176,10 @@ class ShortConv(_Module):
     def _widths(self, shape: ModelShape) -> tuple[int, ...]:
         return tuple(dict.fromkeys((shape.heads * shape.k_dim, shape.v_heads * shape.v_dim)))
 
-    def _fused_width(self, shape: ModelShape) -> int:
-        return 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
+    def _joined(self, shape: ModelShape) -> tuple[int, ...]:
+        """Return the width of all three joined, or nothing for a layer that does not join them."""
+        width = 2 * shape.heads * shape.k_dim + shape.v_heads * shape.v_dim
+        return (width,) if shape.family == GDN else ()
 
     def cases(self, shape: ModelShape, limits: Limits) -> Iterator[Call]:
         """Yield every width, state pattern, packing and class of batch and length.
@@ -185,9 +187,8 @@ class ShortConv(_Module):
         The classes are 1, multiple of 16 and other, and lengths whose stride ``tokens * width`` needs 64 bits.
         """
         for weight in _weight_dtypes(shape, backward=self.backward):
-            if shape.family == GDN:
-                fused = self._fused_width(shape)
-                yield from self._dense(limits, width=fused, weight=weight, cache=False, final=False, fused=True)
+            for width in self._joined(shape):
+                yield from self._dense(limits, width=width, weight=weight, cache=False, final=False, fused=True)
             for width in self._widths(shape):
                 for state, final in itertools.product((False, True), (False, True)):
                     common: dict[str, Any] = {"width": width, "weight": weight, "cache": state, "final": final}
@@ -207,7 +208,8 @@ class ShortConv(_Module):
     def sample(self, shape: ModelShape, limits: Limits, rng: random.Random) -> Call:
         """Return a random prefill or decode step."""
         packed, batch, tokens = traffic.random_prompts(rng, limits)
-        fused = packed is None and traffic.chance(rng, 0.2) and shape.family == GDN
+        joined = self._joined(shape)
+        fused = packed is None and traffic.chance(rng, 0.2) and bool(joined)
         if traffic.chance(rng, 0.4):
             packed, batch, tokens = None, rng.randint(1, DECODE_BATCH), 1
         return Call.of(
@@ -216,7 +218,7 @@ class ShortConv(_Module):
             tokens=tokens,
             packed=packed,
             index=rng.choice(list(INDEX_DTYPES)),
-            width=self._fused_width(shape) if fused else rng.choice(self._widths(shape)),
+            width=joined[0] if fused else rng.choice(self._widths(shape)),
             weight=rng.choice(_weight_dtypes(shape, backward=self.backward)),
             cache=not fused and traffic.chance(rng, 0.5),
             final=not fused and traffic.chance(rng, 0.7),
@@ -229,8 +231,8 @@ class ShortConv(_Module):
             return
         single = {"batch": min(tokens, DECODE_BATCH), "tokens": 1, "packed": None, "index": "int64"}
         dense = {"batch": 1, "tokens": tokens, "packed": None, "index": "int64"}
-        if shape.family == GDN:
-            common = {"width": self._fused_width(shape), "weight": shape.dtype, "cache": False, "final": False}
+        for width in self._joined(shape):
+            common = {"width": width, "weight": shape.dtype, "cache": False, "final": False}
             yield Call.of(self.name, **dense, **common, fused=True)
         for width in self._widths(shape):
             for state, final in itertools.product((False, True), (False, True)):
