@@ -1,10 +1,11 @@
 """Models of real transformers with Kimi Delta Attention are served all that they launch."""
 
+from functools import cache
 from typing import Any
 
 import pytest
 from builds import Built
-from transformers_calls import CHUNK_KDA, KDA_MODELS, PREFILL_KDA, RECURRENT_KDA, VERSIONS, call, check_served
+from transformers_calls import CHUNK_KDA, KDA_MODELS, PREFILL_KDA, RECURRENT_KDA, call, check_served
 
 WAYS = {
     "prefill": {CHUNK_KDA: 8},
@@ -26,18 +27,29 @@ def artifact(build: Any) -> Built:
 
 @pytest.fixture(scope="module")
 def called(artifact: Built, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The calls of the last version: earlier ones of those that are tested lack the models."""
-    return call(VERSIONS[-1], artifact.path, "sm_90", tmp_path_factory.mktemp("home"), *WAYS, models=KDA_MODELS)
+    """Make the calls of a version, once."""
+
+    @cache
+    def called(version: str) -> Any:
+        home = tmp_path_factory.mktemp("home")
+        return call(version, artifact.path, "sm_90", home, *WAYS, models=KDA_MODELS[version])
+
+    return called
 
 
-def test_nothing_is_missed_compiled_or_benchmarked(called: Any) -> None:
-    check_served(called, binaries=10)
+@pytest.mark.parametrize("version", KDA_MODELS)
+def test_nothing_is_missed_compiled_or_benchmarked(called: Any, version: str) -> None:
+    check_served(called(version), binaries=10)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("model", KDA_MODELS)
-def test_every_call_reaches_the_operators_and_their_kernels_are_launched(called: Any, model: str, way: str) -> None:
-    got = called["done"][model][way]
+@pytest.mark.parametrize(
+    ("version", "model"), [(version, model) for version, models in KDA_MODELS.items() for model in models]
+)
+def test_every_call_reaches_the_operators_and_their_kernels_are_launched(
+    called: Any, version: str, model: str, way: str
+) -> None:
+    got = called(version)["done"][model][way]
     assert got["ran"] == WAYS[way]
     wanted = {name: count * WAYS[way][CHUNK_KDA] for name, count in PREFILL_KDA.items()}
     if RECURRENT_KDA in WAYS[way]:

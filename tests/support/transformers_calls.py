@@ -10,8 +10,8 @@ from helpers import ROOT, SUPPORT, python
 VERSIONS = ("5.17.0", "5.24.0")
 """Before and after it stopped repeating key heads (5.23). ``make unit`` installs them."""
 MODELS = ("qwen3_5_text", "qwen3_next", "olmo_hybrid")
-KDA_MODELS = ("kimi_linear", "bailing_hybrid")
-"""Those of transformers 5.24 that have KDA; ``glm5_next`` calls as the first does, but is no model of text alone."""
+KDA_MODELS = {"5.17.0": ("kimi_linear",), "5.24.0": ("kimi_linear", "bailing_hybrid")}
+"""Those that have KDA in each of these; ``glm5_next`` calls as the first does, but is no model of text alone."""
 CHUNK, RECURRENT = "chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule"
 PREFILL = {
     "l2norm_fwd_kernel": 2,

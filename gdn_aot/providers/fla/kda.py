@@ -1,10 +1,11 @@
 """Workloads of provider ``fla``: the operators of Kimi Delta Attention, and its gate.
 
-Two callers were read, in their sources: the model code of transformers 5.23 and 5.24 (``modeling_kimi_linear.py``,
-``modeling_bailing_hybrid.py``, ``modeling_glm5_next.py``) and FLA's own layer (``fla/layers/kda.py`` of the
-distribution flash-linear-attention). Transformers makes the decay itself, bounded or not, and hands it over in float32,
-or in the model's type for ``bailing_hybrid``: its calls do not differ by the bound. The layer leaves the gate to the
-kernels, which have a way of their own for bounded ones. Importing this module imports fla: do it under the stub driver.
+Two callers were read, in their sources: the model code of transformers 5.17, 5.23 and 5.24
+(``modeling_kimi_linear.py``, ``modeling_glm5_next.py``, and ``modeling_bailing_hybrid.py``, which 5.17 lacks) and
+FLA's own layer (``fla/layers/kda.py`` of the distribution flash-linear-attention). Transformers makes the decay
+itself, bounded or not, and hands it over in float32, or in the model's type for ``bailing_hybrid``: its calls do not
+differ by the bound. The layer leaves the gate to the kernels, which have a way of their own for bounded ones.
+Importing this module imports fla: do it under the stub driver.
 """
 
 from __future__ import annotations
