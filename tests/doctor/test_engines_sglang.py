@@ -1,22 +1,51 @@
 """``gdn-aot doctor`` on a machine that serves with SGLang: would it load the plugin, and what would it launch."""
 
+import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doctoring import distribution, first_on_path
-from helpers import python
+from helpers import ROOT, python
 
 from gdn_aot.providers.sglang.engine import conditions, release
 
-PREFILL = "sglang.kernels.ops.attention.fla.chunk_fwd:chunk_gated_delta_rule_fwd_kkt_solve_kernel"
-OLD_PREFILL = "sglang.srt.layers.attention.fla.solve_tril:merge_16x16_to_64x64_inverse_kernel"
-DECODE = "sglang.kernels.ops.attention.fla.fused_sigmoid_gating_recurrent:fused_sigmoid_gating_delta_rule_update_kernel"
-ALWAYS = (
-    "sglang.kernels.ops.attention.fla.l2norm:l2norm_fwd_kernel",
-    "sglang.kernels.ops.mamba.causal_conv1d_triton:_causal_conv1d_fwd_kernel",
-)
-KERNELS = (PREFILL, OLD_PREFILL, DECODE, *ALWAYS)
+ROWS = json.loads((ROOT / "benchmarks" / "results" / "sglang_releases.json").read_text())["rows"]
+"""Of each release that was traced: its kernels, as they are named there."""
+PREFILL = {
+    "chunk_gated_delta_rule_fwd_kernel_h_blockdim64",
+    "chunk_gated_delta_rule_fwd_kkt_solve_kernel",
+    "chunk_fwd_kernel_o",
+    "chunk_local_cumsum_scalar_kernel",
+    "recompute_w_u_fwd_kernel",
+}
+UPDATE = {"fused_sigmoid_gating_delta_rule_update_kernel"}
+DECODE = {"fused_recurrent_gated_delta_rule_packed_decode_kernel"}
+
+
+def of_release(version: str, names: Collection[str] | None = None) -> tuple[str, ...]:
+    """Return the kernels of a release, or those of some names; of one that was not traced those of the first."""
+    kernels = ROWS.get(version, ROWS["0.5.14"])["kernels"]
+    return tuple(kernel for kernel in kernels if names is None or kernel.partition(":")[2] in names)
+
+
+KERNELS = of_release("0.5.23")
+ALWAYS = tuple(set(KERNELS) - set(of_release("0.5.23", PREFILL | UPDATE | DECODE)))
+
+
+@pytest.mark.parametrize("version", ROWS)
+def test_kernels_are_known_in_the_modules_of_every_release(version: str) -> None:
+    kernels, number = of_release(version), release(version)
+    assert len(of_release(version, PREFILL | UPDATE | DECODE)) == len(PREFILL | UPDATE | DECODE)
+    for capability, names in (
+        ((8, 0), set()),
+        ((9, 0), PREFILL | UPDATE if number >= (0, 5, 19) else set()),
+        ((10, 0), (PREFILL if number >= (0, 5, 16) else set()) | UPDATE | DECODE),
+        ((12, 0), set()),
+    ):
+        found = conditions("sglang", version, capability, kernels)
+        assert {name for one in found for name in one.kernels} == set(of_release(version, names))
 
 
 @pytest.mark.parametrize(
@@ -35,10 +64,11 @@ KERNELS = (PREFILL, OLD_PREFILL, DECODE, *ALWAYS)
 def test_which_kernels_sglang_launches(
     version: str, capability: tuple[int, int], expected: list[tuple[str, str]]
 ) -> None:
-    found = conditions("sglang", version, capability, KERNELS)
+    found = conditions("sglang", version, capability, of_release(version))
     assert len(found) == len(expected)
     for condition, (step, reason) in zip(found, expected, strict=True):
-        assert condition.kernels == ((PREFILL, OLD_PREFILL) if step == "prefill" else (DECODE,))
+        names = {"prefill": PREFILL, "verify": UPDATE, "decode": DECODE | UPDATE}[step]
+        assert condition.kernels == of_release(version, names)
         assert "SGLang takes FlashInfer for " in condition.reason
         assert f"--linear-attn-{step}-backend triton" in condition.reason
         assert reason in condition.reason
@@ -49,13 +79,14 @@ DELTA = (
     f"{FLA}chunk_intra:chunk_kda_fwd_kernel_inter_solve_fused",
     f"{FLA}fused_recurrent:fused_recurrent_kda_packed_decode_kernel",
 )
-STATES = f"{FLA}chunk_delta_h:chunk_gated_delta_rule_fwd_kernel_h_blockdim64"
+(STATES,) = of_release("0.5.23", {"chunk_gated_delta_rule_fwd_kernel_h_blockdim64"})
+OF_BOTH = (STATES, *of_release("0.5.23", UPDATE))
 
 
 @pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
 def test_kimi_delta_attention_takes_triton_but_for_decode_of_several(capability: tuple[int, int]) -> None:
     """An artifact of both families has kernels that one of them always launches."""
-    kernels = (*DELTA, STATES, DECODE, *ALWAYS)
+    kernels = (*DELTA, *OF_BOTH, *ALWAYS)
     (found,) = conditions("sglang", "0.5.23", capability, kernels)
     assert found.kernels == (DELTA[1],)
     assert "decode steps of 8 requests or more" in found.reason
@@ -65,9 +96,9 @@ def test_kimi_delta_attention_takes_triton_but_for_decode_of_several(capability:
     assert conditions("sglang", "0.5.16", capability, kernels) == ()
     of_vllm = f"vllm.model_executor.layers.fla.ops.fused_recurrent:{DELTA[1].partition(':')[2]}"
     assert conditions("sglang", "0.5.23", capability, (DELTA[0], of_vllm)) == ()
-    of_delta = {PREFILL, OLD_PREFILL, DELTA[1]}
-    for others, conditional in (((), {PREFILL, OLD_PREFILL, STATES, DECODE}), (DELTA, of_delta)):
-        found = conditions("sglang", "0.5.23", capability, (*KERNELS, STATES, *others))
+    of_delta = set(of_release("0.5.23", PREFILL | (DECODE if capability == (10, 0) else set())))
+    for others, conditional in (((), of_delta | set(OF_BOTH)), (DELTA, of_delta - set(OF_BOTH) | {DELTA[1]})):
+        found = conditions("sglang", "0.5.23", capability, (*KERNELS, *others))
         assert {name for one in found for name in one.kernels} == conditional
 
 
@@ -79,7 +110,7 @@ def test_prompts_with_a_bounded_gate_take_flashinfer_on_two_kinds_of_cards(capab
     prompts = (DELTA[0], f"{FLA}kda:chunk_gla_fwd_kernel_o")
     taken = capability in {(10, 0), (10, 3)}
     for kernels, conditional in (((), {bound, *prompts}), ((other,), {bound})):
-        found = conditions("sglang", "0.5.23", capability, (*prompts, bound, *kernels, STATES, DECODE, *ALWAYS))
+        found = conditions("sglang", "0.5.23", capability, (*prompts, bound, *kernels, *OF_BOTH, *ALWAYS))
         assert {name for one in found for name in one.kernels} == (conditional if taken else set())
         assert all("--linear-attn-prefill-backend triton" in one.reason for one in found)
 

@@ -130,4 +130,4 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def _of(modules: str, kernels: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(filter(re.compile(rf"sglang\.(?:.+\.)?fla\.(?:{modules}):").match, kernels))
+    return tuple(filter(re.compile(rf"sglang\.(?:.+\.)?(?:fla|linear)\.(?:{modules}):").match, kernels))
