@@ -20,6 +20,8 @@ from gdn_aot.providers.layer_names import BAILING, INTERLEAVED, KIMI, QWEN
 from gdn_aot.providers.vllm.engine import Condition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gdn_aot.catalogue.models import Model
 
 _LAYERS = (INTERLEAVED, QWEN)
@@ -30,8 +32,8 @@ _PREFILL = "chunk_delta_h|chunk_fwd|chunk_intra|chunk_o|chunk_scaled_dot_kkt|cum
 """Last parts of the modules whose kernels make the chunked prefill. What comes before and after them (convolution,
 splitting, gates, L2 norm, gated norm) is Triton's whatever the prefill is."""
 _UPDATE = "fused_sigmoid_gating_recurrent"
-"""Of verification of drafts, and of decode where it is not packed."""
-_DECODE = f"fused_recurrent|{_UPDATE}"
+"""Of verification of drafts."""
+_DECODE = "fused_recurrent"
 _OF_BOTH = f"chunk_delta_h|{_UPDATE}"
 """Of layers with Gated Delta Net and of those with Kimi Delta Attention."""
 _BOUNDED, _UNBOUNDED = "chunk_kda_fwd_kernel_intra_sub_chunk", "chunk_kda_fwd_kernel_intra_token_parallel"
@@ -45,8 +47,14 @@ _WITH_BF16 = 10
 """Major compute capability on which SGLang takes FlashInfer for states in bfloat16."""
 _FIRST_WITH_PREFILL = {9: (0, 5, 19), _WITH_BF16: (0, 5, 16)}
 """Major compute capability -> the first release that takes FlashInfer for prefill there."""
-_STATES = {9: "float32", _WITH_BF16: "bfloat16"}
-"""Major compute capability -> dtype of the states that FlashInfer's prefill is taken for."""
+_STATES = {9: "float32", _WITH_BF16: "bfloat16 (by the argument or the checkpoint), CUDA is 13 or later"}
+"""Major compute capability -> which states, of the pool itself, FlashInfer's prefill is taken for, and with what."""
+_WITHOUT_COPIES = (0, 5, 16)
+"""The release that takes FlashInfer for prefill only where the radix cache keeps no copies of states."""
+_FIRST_WITH_DRAFTS = (0, 5, 13)
+"""Of releases that take FlashInfer for decode with states in bfloat16 if there are drafts, and then for these too."""
+_FIRST_WITH_VERIFY_OPTION = (0, 5, 18)
+"""Whose layers with Gated Delta Net heed ``--linear-attn-verify-backend``."""
 
 
 def conditions(
@@ -60,30 +68,41 @@ def conditions(
     if delta:  # always launched then
         delta.update(_of(_OF_BOTH, kernels))
     kernels = tuple(name for name in kernels if name not in delta)
-    major, found = capability[0], bounded
-    prefill, first = _of(_PREFILL, kernels), _FIRST_WITH_PREFILL.get(major)
-    if prefill and first is not None and release(version) >= first:
-        cuda = ", CUDA is 13 or later" if major == _WITH_BF16 else ""
+    return (*bounded, *_gdn(release(version), capability[0], kernels), *packed)
+
+
+def _gdn(number: tuple[int, ...], major: int, kernels: tuple[str, ...]) -> Iterator[Condition]:
+    """Yield the conditions of kernels that no layer but those with Gated Delta Net launches."""
+    first = _FIRST_WITH_PREFILL.get(major)
+    steps = ["prefill"] if first is not None and number >= first else []
+    if major == _WITH_BF16 and number >= _FIRST_WITH_DRAFTS:
+        steps.append("decode")
+    prefill, update, decode = (_of(modules, kernels) for modules in (_PREFILL, _UPDATE, _DECODE))
+    if prefill and "prefill" in steps:
+        copies = ", the radix cache keeps no copies of states" if number == _WITHOUT_COPIES else ""
         reason = (
             "SGLang takes FlashInfer for prefill on this card if heads have 128 dimensions, states are "
-            f"{_STATES[major]}{cuda} and --chunked-prefill-size is no larger than FlashInfer takes; with "
+            f"{_STATES[major]}{copies} and --chunked-prefill-size is no larger than FlashInfer takes; with "
             "--linear-attn-prefill-backend triton, and else, it launches these"
         )
-        found.append(Condition(kernels=prefill, reason=reason))
-    decode, update = _of(_DECODE, kernels), _of(_UPDATE, kernels)
-    if update and found and major != _WITH_BF16:
+        yield Condition(kernels=prefill, reason=reason)
+    if update and steps:
+        option = "--linear-attn-verify-backend triton"
+        if number < _FIRST_WITH_VERIFY_OPTION:
+            option = " and ".join(f"--linear-attn-{step}-backend triton" for step in steps)
         reason = (
-            "Where SGLang takes FlashInfer for prefill it takes it for verification of drafts too; with "
-            "--linear-attn-verify-backend triton, and else, it launches these"
+            f"Where SGLang takes FlashInfer for {' or '.join(steps)} it takes it for verification of drafts too; with "
+            f"{option}, and else, it launches these"
         )
-        found.append(Condition(kernels=update, reason=reason))
+        yield Condition(kernels=update, reason=reason)
     if decode and major == _WITH_BF16:
+        drafts = "" if number >= _FIRST_WITH_DRAFTS else " if there are no drafts"
         reason = (
-            "SGLang takes FlashInfer for decode and verification of drafts on this card with --mamba-ssm-dtype "
-            "bfloat16; with --linear-attn-decode-backend triton, and with other states, it launches these"
+            f"SGLang takes FlashInfer for decode on this card with --mamba-ssm-dtype bfloat16{drafts}; with "
+            "--linear-attn-decode-backend triton, and without that argument, whatever states the checkpoint asks for, "
+            "it launches these"
         )
-        found.append(Condition(kernels=decode, reason=reason))
-    return (*found, *packed)
+        yield Condition(kernels=decode, reason=reason)
 
 
 def builds(model: Model, version: str, capability: tuple[int, int]) -> bool:
