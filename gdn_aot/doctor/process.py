@@ -33,6 +33,8 @@ _HOSTS = (("vllm", "vllm.general_plugins", "VLLM_PLUGINS"), ("sglang", "sglang.s
 """Distribution, group of entry points, and the variable that holds the names of those to load."""
 _FIRST_WITH_PLUGINS = {"sglang": "0.5.11"}
 """Distribution -> the first release that loads plugins, where known ones do not."""
+_WITHOUT_PLUGINS = {"sglang": "; with --use-ray its schedulers load no plugins: docs/how-to/sglang.md"}
+"""Distribution -> what is said of starts that never load plugins, in any release."""
 _MEANINGS = {
     (True, True): "launches need no compiler; Triton can compile what no artifact has",
     (True, False): "launches need no compiler; Triton cannot launch what no artifact has ({})",
@@ -192,7 +194,8 @@ def _shown(plugin: dict[str, Any]) -> str:
         return f"it loads no plugins; {_FIRST_WITH_PLUGINS[plugin['host']]} is the first release that does"
     left_out = f"; {plugin['variable']}={plugin['filter']} leaves gdn_aot out" if plugin["left_out"] else ""
     if plugin["installed"]:
-        return f"entry point {plugin['value']} of {plugin['group']}{left_out}"
+        without = _WITHOUT_PLUGINS.get(plugin["host"], "")
+        return f"entry point {plugin['value']} of {plugin['group']}{left_out}{without}"
     return f"no entry point gdn_aot of {plugin['group']} is installed{left_out}"
 
 

@@ -1,10 +1,12 @@
 """SGLang's entry point, ``gdn_aot`` of the group ``sglang.srt.plugins``, which releases from 0.5.11 on load.
 
 SGLang calls `register` in the process that is started, before it reads its arguments, and first thing in every
-scheduler that it spawns, which is where kernels run; from 0.5.22 on in the detokenizer and the controller of data
-parallelism too. A scheduler has imported most of SGLang by then, kernels among it, and has launched none: those are
-seeded at once. SGLang sets its logging up after that, so that what is served is said when it is loaded. Nothing of
-SGLang is imported here, nor by its ``HookRegistry``, which imports what it is to change.
+scheduler that it spawns (``run_scheduler_process``), which is where kernels run; from 0.5.22 on in the detokenizer and
+the controller of data parallelism too. Ray's actors (``--use-ray``) and ``bench_one_batch`` make schedulers and runners
+themselves, and load no plugins in any release from 0.5.11 to 0.5.23. A scheduler has imported most of SGLang by then,
+kernels among it, and has launched none: those are seeded at once. SGLang sets its logging up after that, so that what
+is served is said when it is loaded. Nothing of SGLang is imported here, nor by its ``HookRegistry``, which imports what
+it is to change.
 
 SGLang catches an ``Exception`` of a plugin, and nothing else. Here only Ctrl-C passes: no signal handler of SGLang's
 raises ``SystemExit`` in a process that loads plugins.

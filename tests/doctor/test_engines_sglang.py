@@ -169,7 +169,8 @@ def test_an_installed_entry_point_is_fine_and_a_filter_is_in_the_way(tmp_path: P
     plugin, obstacles, lines = hooks(tmp_path, "0.5.17")
     assert (plugin["installed"], plugin["value"], plugin["too_old"]) == (True, "gdn_aot.plugins.sglang:register", False)
     assert obstacles == []
-    assert any("entry point gdn_aot.plugins.sglang:register of sglang.srt.plugins" in line for line in lines)
+    (line,) = (line for line in lines if "entry point gdn_aot.plugins.sglang:register of sglang.srt.plugins" in line)
+    assert "with --use-ray its schedulers load no plugins" in line
     _, obstacles, _ = hooks(tmp_path, "0.5.17", SGLANG_PLUGINS="other")
     assert obstacles == ["SGLANG_PLUGINS=other leaves gdn_aot out, so that sglang 0.5.17 does not load it"]
     assert hooks(tmp_path, "0.5.17", SGLANG_PLUGINS=" gdn_aot , other")[1] == []
