@@ -46,9 +46,13 @@ STATES = {
 }
 STATES_OF = {
     "0.5.17": {"_fused_conv_window_scatter_with_mask_kernel", "track_mamba_states_all_layers_kernel"},
-    "0.5.23": {"_fused_conv_window_scatter_multi_kernel", "track_mamba_state_if_needed_kernel"},
+    "0.5.23": {
+        "_fused_conv_window_scatter_multi_kernel",
+        "_verify_commit_outputs_kernel",
+        "track_mamba_state_if_needed_kernel",
+    },
 }
-"""Version -> what moves states there beside `STATES`."""
+"""Version -> what moves states there, or says which ones, beside `STATES`."""
 
 _START = (
     WITH_SUPPORT

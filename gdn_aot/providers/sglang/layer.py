@@ -285,12 +285,9 @@ def _prepare(backend: Any, step: Step, batch: Any) -> None:
 def _accept(backend: Any, step: Step, batch: Any, most: int) -> None:
     """Have SGLang keep the states after the drafts that were right, as its workers do."""
     accepted = torch.tensor([request.accepted for request in step.requests], dtype=torch.int64, device=DEVICE)
-    tracks: Any = (None, None)
-    if step.radix:
-        tracking = _tracking(step, 0, most)
-        tracks = tracking["mamba_track_indices"], torch.where(tracking["mamba_track_mask"], accepted, -1)
+    tracking = _tracking(step, 0, most) if step.radix else {}
+    kept, copied = sglang_versions.kept(accepted, tracking.get("mamba_track_mask"), step.requests[0].query)
     update = backend.update_mamba_state_after_mtp_verify
     named = {"req_pool_indices": batch.req_pool_indices}  # from 0.5.17 on
-    update(
-        accepted, *tracks, None, **{name: named[name] for name in named if name in inspect.signature(update).parameters}
-    )
+    named = {name: named[name] for name in named if name in inspect.signature(update).parameters}
+    update(kept, tracking.get("mamba_track_indices"), copied, None, **named)

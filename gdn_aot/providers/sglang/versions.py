@@ -18,7 +18,7 @@ import msgspec
 import torch
 
 from gdn_aot.providers.layer_names import BAILING, GLM, INTERLEAVED, K3, KIMI, QWEN
-from gdn_aot.providers.sglang.engine import KDA_RELEASES
+from gdn_aot.providers.sglang.engine import KDA_RELEASES, release
 from gdn_aot.providers.sglang.steps import CHUNK
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ if _RELEASE in KDA_RELEASES[KIMI]:
 if _RELEASE in KDA_RELEASES[BAILING]:
     configs[BAILING] = _module("srt.configs.bailing_hybrid").BailingHybridConfig
     LAYERS[BAILING] = _module("srt.models.bailing_moe_v3").BailingKDA
+_FIRST_WITH_STEPS, _FIRST_WITH_COMMIT = (0, 5, 20), (0, 5, 22)
+"""Of releases with a kernel that says which states are kept after drafts, and with one that says more with it."""
+_NUMBER = release(_RELEASE)
+_steps = _module("kernels.ops.mamba.mamba_state_scatter_triton") if _NUMBER >= _FIRST_WITH_STEPS else None
+_commit = _module("kernels.ops.speculative.eagle") if _NUMBER >= _FIRST_WITH_COMMIT else None
 _MODULES = {KIMI: "kimi_linear", BAILING: "bailing_moe_v3", K3: "kimi_k3", GLM: "glm5_next"}
 """`ModelShape.layer` of layers of Kimi Delta Attention -> the module of SGLang's models that has it."""
 _REFUSED = {
@@ -127,6 +132,41 @@ def prepare_graph(backend: Any, batch: Any, query: int) -> None:
     mode = None, batch.forward_mode, batch.spec_info
     backend.init_forward_metadata_capture_cuda_graph(size, size * query, slots, lengths, *mode)
     backend.init_forward_metadata_replay_cuda_graph(size, slots, lengths, batch.seq_lens_sum, *mode, batch.seq_lens_cpu)
+
+
+def kept(accepted: torch.Tensor, tracked: torch.Tensor | None, width: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return after which of its tokens a request's state is kept, and after which it is copied, -1 for after none.
+
+    EAGLE's worker says so of chains of drafts: by PyTorch's operators up to 0.5.19, then by
+    ``fused_commit_track_indices``, and from 0.5.22 on by ``prepare_verify_commit_outputs``. They copy the state of a
+    request that comes to a multiple of ``mamba_track_grid`` tokens: tracked ones come to the first with the last draft
+    that was right.
+
+    Args:
+        accepted: [requests], int64, how many drafts were right.
+        tracked: [requests], bool, whose states are copied; None if there are no copies.
+        width: Tokens of each request in the step.
+    """
+    if _steps is None:
+        return accepted, None if tracked is None else torch.where(tracked, accepted, -1)
+    lengths = (accepted + 1).int()
+    rows = torch.arange(len(accepted) * width, device=accepted.device).view(-1, width)
+    index = torch.where(rows % width <= accepted[:, None], rows, -1).int()
+    interval, before = 0, torch.zeros_like(accepted)
+    if tracked is not None:
+        interval = runtime.mamba_track_grid(1)
+        before = torch.where(tracked, interval - accepted - 1, before)
+    if _commit is None:
+        fused: tuple[Any, Any] = _steps.fused_commit_track_indices(
+            index, lengths, before if interval else None, width, interval
+        )
+        return fused
+    tokens = torch.zeros(len(accepted) * width, dtype=torch.int32, device=accepted.device)
+    made = _commit.prepare_verify_commit_outputs(
+        tokens, index, lengths, before, num_draft_tokens=width, mamba_track_interval=interval
+    )
+    steps: tuple[Any, Any] = made[2]
+    return steps
 
 
 def clear(pool: Any, slots: Any) -> None:
