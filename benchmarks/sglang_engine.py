@@ -19,9 +19,10 @@ finds compiled in all processes that load SGLang's plugins, at the start and in 
 the pools; and the time to answer prompts of 50, 1000 and 8000 tokens, first and later ones, with 1 and with 8 new
 tokens. ``--answers`` more than four times each gives a distribution of these, and ``--again`` a second process of
 each case, whose records end with ``-again`` and say in whose code the scheduler was in the first request and in some
-answers. Before each request a fixed loop says how fast the machine is. Of prompts that are sent together only the
-compiles count. What the C compiler builds for Triton's launchers is counted too; what Inductor's own processes
-compile is not. ``--dry`` says what would run, for how long, and checks the files; it needs neither GPU nor engine.
+answers. Before each request a fixed loop says how fast the machine is. Of prompts that are sent together, and of a
+last one whose answer is drawn with a temperature, only the compiles count. What the C compiler builds for Triton's
+launchers is counted too; what Inductor's own processes compile is not. ``--dry`` says what would run, for how long, and
+checks the files; it needs neither GPU nor engine.
 """
 
 from __future__ import annotations
@@ -181,6 +182,7 @@ def main() -> int:
     plan.install(places)
     document = load(options.out) or {"machine": {}, "records": {}}
     document["commit"] = options.commit or own_commit()[0]
+    document["parts"] = plan.sizes(places)
     document["artifact"] = described(open_artifact(places.artifact)) if places.artifact else None
     records = document["records"]
     for case, record in measured(cases, places, options.limit, end):

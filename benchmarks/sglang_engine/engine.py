@@ -16,10 +16,11 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 STARTED = time.time()
 YARD = 200_000
@@ -44,6 +45,9 @@ ENGINE = {
     "host": "127.0.0.1",
 }
 """Memory is for no more states of a layer than a whole model leaves room for: with more, strides have other types."""
+
+DRAWN = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "sampling_seed": 7}
+"""Sampling of the last request. SGLang heeds the seed only with ``enable_deterministic_inference``."""
 
 
 class Run:
@@ -72,6 +76,7 @@ class Run:
             with self._sampled("answers"):
                 for number in range(answers if self.spec["sampled"] else 0):
                     self._request([lengths[0]], answers + number, 8)
+            self._request([lengths[0]], 0, 8, DRAWN)
             self.record["done"] = True
             self._engine.shutdown()
         except Exception as error:  # noqa: BLE001 - is a result
@@ -112,10 +117,12 @@ class Run:
         marker.unlink()
         time.sleep(1)
 
-    def _request(self, lengths: list[int], number: int, new: int) -> None:
-        """Answer prompts of these lengths, which are sent together, with so many new tokens each."""
+    def _request(
+        self, lengths: list[int], number: int, new: int, drawn: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """Answer prompts of these lengths, which are sent together, with so many new tokens each, greedy or drawn."""
         prompts = [[self._random.randrange(10, 32000) for _ in range(length)] for length in lengths]
-        sampling = {"temperature": 0.0, "max_new_tokens": new, "ignore_eos": True}
+        sampling = {"temperature": 0.0, "max_new_tokens": new, "ignore_eos": True, **drawn}
         start = time.perf_counter()
         sum(number * number for number in range(YARD))
         yard = time.perf_counter() - start
@@ -131,6 +138,7 @@ class Run:
                 "seconds": seconds,
                 "yard_ms": 1e3 * yard,
                 "sample": self._sample,
+                "temperature": sampling["temperature"],
                 "output": [answer["output_ids"] for answer in answers],
             }
         )

@@ -143,6 +143,18 @@ def environment(case: Case, places: Places) -> dict[str, str]:
     }
 
 
+def sizes(places: Places) -> dict[str, dict[str, int]]:
+    """Return the bytes of each archive, and of its unpacked files without those that Python made of them."""
+    found = {}
+    for path, folder in places.parts.items():
+        files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+        found[path.name] = {
+            "bytes": path.stat().st_size,
+            "unpacked_bytes": sum(file.stat().st_size for file in files),
+        }
+    return found
+
+
 def install(places: Places) -> None:
     """Make what installing this package and the plugin that counts would."""
     site = places.work / "site"

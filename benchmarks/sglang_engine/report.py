@@ -19,11 +19,15 @@ _WORK = ("compiled", "benchmarked")
 REFERENCE = "plain"
 """The case with whose answers the others are compared."""
 _STATES = re.compile(r"max_mamba_cache_size: (\d+)")
+_LOADED = re.compile(r"gdn-aot: (loaded \d.*)")
 _TOKENS = re.compile(r"max_total_num_tokens=(\d+)")
 
 
 def read(record: dict[str, Any], counts: Path, log: str) -> None:
-    """Add to a record what its processes counted, at the start and in each request, and what the log says of pools."""
+    """Add to a record what its processes counted, at the start and in each request, and what the log says.
+
+    That is the size of the pools, and what gdn-aot loaded before them.
+    """
     events, processes = [], sorted(counts.glob("*.jsonl"))
     for path in processes:
         events += [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
@@ -38,6 +42,7 @@ def read(record: dict[str, Any], counts: Path, log: str) -> None:
     for name, pattern in (("pool_states", _STATES), ("pool_tokens", _TOKENS)):
         if record.get(name) is None and (said := pattern.search(log)):
             record[name] = int(said[1])
+    record["loaded"] = _LOADED.findall(log)
 
 
 _WHOSE = (
@@ -131,7 +136,8 @@ def _summary(record: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
 
 
 def _alone(row: dict[str, Any]) -> bool:
-    return len(row["lengths"]) == 1
+    """Say whether it was one prompt whose answer is not drawn: those are timed, and compared."""
+    return len(row["lengths"]) == 1 and not row.get("temperature")
 
 
 def _sum(rows: list[dict[str, Any]], kind: str, kernels: tuple[str, ...] = ("gdn", "other")) -> int:
@@ -141,7 +147,8 @@ def _sum(rows: list[dict[str, Any]], kind: str, kernels: tuple[str, ...] = ("gdn
 def alike(record: dict[str, Any], reference: dict[str, Any] | None) -> bool | None:
     """Say whether prompts that were sent alone are answered as in the reference; None if there is none to compare.
 
-    Prompts that are sent together are answered in batches that follow from when each came, so they are left out.
+    Prompts that are sent together are answered in batches that follow from when each came, so they are left out, and
+    so are answers that are drawn.
     """
     answers = [
         {(row["lengths"][0], row["number"], row["new"]): row["output"] for row in filter(_alone, one["requests"])}

@@ -321,6 +321,7 @@ class Engine:
     def __init__(self, **options):
         assert options["a"] == 1 and options["load_format"] == "dummy", options
         print("max_mamba_cache_size: 12", flush=True)
+        print("[time] gdn-aot: loaded 2 modules of 1 kernel from it, 0.1 MiB, before", flush=True)
         from importlib.metadata import entry_points
         wanted = os.environ["SGLANG_PLUGINS"].split(",")
         self._loaded = [one.name for one in entry_points(group="sglang.srt.plugins") if one.name in wanted]
@@ -329,6 +330,9 @@ class Engine:
     def get_server_info(self):
         return {"max_total_num_tokens": 1000, "startup_time": {}}
     def generate(self, input_ids, sampling_params):
+        if sampling_params["temperature"]:
+            assert sampling_params["sampling_seed"]
+            return [{"output_ids": [os.getpid()]} for prompt in input_ids]
         return [{"output_ids": [sum(prompt) % 7] * sampling_params["max_new_tokens"]} for prompt in input_ids]
     def shutdown(self):
         assert self._loaded == ["counted"], self._loaded
@@ -361,6 +365,13 @@ def test_cases_run_to_their_records(tmp_path: Path, engine: Path, broken: bool) 
     row = document["summary"]["warm"]
     assert (row["error"], row["pool_tokens"], row["pool_states"], row["answers_alike"]) == (None, 1000, 12, True)
     assert document["machine"]["sglang"] == "0.5.17"
+    assert document["records"]["warm"]["loaded"] == ["loaded 2 modules of 1 kernel from it, 0.1 MiB, before"]
+    assert list(document["parts"]) == ["0-engine.tar.xz", "1-a.tar.xz", "2-b.tar.xz", "3-sglang.tar.xz"]
+    assert document["parts"]["1-a.tar.xz"]["unpacked_bytes"] == 2 * len("x = 1\n")
+    assert document["parts"]["1-a.tar.xz"]["bytes"] == (engine / "parts/1-a.tar.xz").stat().st_size
+    (*greedy, drawn) = document["records"]["warm"]["requests"]
+    assert [one["temperature"] for one in greedy] == [0.0] * len(greedy)
+    assert drawn["temperature"] > 0
     done = run([*script, *words, "--again"], tmp_path, env)
     assert done.code == 0, done.err
     document = json.loads((tmp_path / "out.json").read_text())
