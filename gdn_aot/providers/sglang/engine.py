@@ -1,8 +1,8 @@
 """Which of SGLang's GDN kernels it does not always launch on a card: where it takes others by its own choice.
 
 Kimi Delta Attention without a bounded gate, as Kimi-Linear has it, takes Triton's by its own choice everywhere, but
-for decode of several requests, which is CUDA of its own, and for decode and drafts with states in bfloat16 on one
-kind of cards; with a bounded one, as Ling-3.0 has it, FlashInfer's for prompts on two kinds of cards.
+for decode of several requests, which is CUDA of its own; with a bounded one, as Ling-3.0 has it, FlashInfer's for
+prompts on two kinds of cards.
 
 Read in SGLang's sources (``_handle_linear_attn_backend``, ``flashinfer_gdn_prefill_default``,
 ``GDNKernelDispatcher``) of 0.5.11 to 0.5.23, ``flashinfer_kda_prefill_default`` of 0.5.23, ``kda_packed_decode.py`` of
@@ -63,7 +63,7 @@ def conditions(
     """Return which kernels of an artifact, as ``module:qualname``, SGLang does not always launch on a card."""
     if distribution != "sglang":
         return ()
-    bounded, packed = _bounded(capability, kernels), tuple(_packed(version, capability[0], kernels))
+    bounded, packed = _bounded(capability, kernels), _packed(version, kernels)
     delta = {name for name in kernels if family_of(name.partition(":")[2]) == KDA}
     if delta:  # always launched then
         delta.update(_of(_OF_BOTH, kernels))
@@ -111,25 +111,17 @@ def builds(model: Model, version: str, capability: tuple[int, int]) -> bool:
     return model.layer in _LAYERS or version.partition("+")[0] in KDA_RELEASES.get(model.layer, ())
 
 
-def _packed(version: str, major: int, kernels: tuple[str, ...]) -> Iterator[Condition]:
-    """Yield the conditions of the kernel that makes decode steps of few requests, and of drafts, if it is there."""
+def _packed(version: str, kernels: tuple[str, ...]) -> list[Condition]:
+    """Return the condition of the kernel that makes decode steps of few requests, if it is there."""
     packed = tuple(filter(_PACKED.match, kernels))
     if not packed or release(version) < _FIRST_WITH_CUDA_DECODE:
-        return
-    states = "" if major == _WITH_BF16 else "with --mamba-ssm-dtype bfloat16, "
+        return []
     reason = (
         "SGLang makes decode steps of 8 requests or more of Kimi Delta Attention by a CUDA kernel that it compiles "
         "itself with nvcc, if states are float32, its default, the model bfloat16, and heads have 128 dimensions; for "
-        f"fewer requests, {states}and else, it launches this"
+        "fewer requests, with --mamba-ssm-dtype bfloat16, and else, it launches this"
     )
-    yield Condition(kernels=packed, reason=reason)
-    if major == _WITH_BF16:
-        reason = (
-            "SGLang takes FlashInfer for decode and verification of drafts of Kimi Delta Attention on this card with "
-            "--mamba-ssm-dtype bfloat16; with --linear-attn-decode-backend triton, and without that argument, it "
-            "launches these"
-        )
-        yield Condition(kernels=(*packed, *_of(_UPDATE, kernels)), reason=reason)
+    return [Condition(kernels=packed, reason=reason)]
 
 
 def _bounded(capability: tuple[int, int], kernels: tuple[str, ...]) -> list[Condition]:
