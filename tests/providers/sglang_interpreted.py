@@ -27,7 +27,7 @@ from interpreting import compared, fill, judge  # noqa: E402
 from gdn_aot.catalogue.models import find_model  # noqa: E402
 from gdn_aot.providers.sglang import workloads as provider  # noqa: E402
 from gdn_aot.providers.sglang.layer import captures  # noqa: E402
-from gdn_aot.providers.sglang.steps import Deployment, Group, Step  # noqa: E402
+from gdn_aot.providers.sglang.steps import GATES, Deployment, Group, Step  # noqa: E402
 
 fill()
 
@@ -91,10 +91,13 @@ else:
     merged = [(kind, replace(step, merged=number % 2 == 1)) for number, (kind, step) in enumerate(STEPS)]
     rows = [compared(provider, kimi, step.call(kind)) for kind, step in merged]
     ling = replace(find_model("ling-3.0-tiny").shape(1), **{**SIZES, "heads": 2})
+    glm = replace(find_model("glm-5.3-flash").shape(1), **{**SIZES, "heads": 2})
     models = [kimi]
-    if not provider.lacks(ling):  # with a bound of the gate, and one kernel for decode and drafts
-        models.append(ling)
-        rows += [compared(provider, ling, merged[number][1].call(merged[number][0])) for number in (0, 1, 4)]
+    for model, layout in ((ling, False), (glm, GATES)):
+        if not provider.lacks(model):  # with a bound of the gate, and one kernel for decode and drafts
+            models.append(model)
+            steps = [*((kind, replace(step, merged=layout)) for kind, step in STEPS[:1]), merged[1], merged[4]]
+            rows += [compared(provider, model, step.call(kind)) for kind, step in steps]
     vars(gate)["chunk_kda_fwd_intra"] = apart
     many = [replace(STEPS[0][1], merged=True)]
     if captures(kimi):

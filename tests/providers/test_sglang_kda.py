@@ -41,8 +41,8 @@ TOKENS = {
 }
 GRAPHS = {"_kda_track_conv_window_kernel", "_kda_track_ssm_kernel"} if VERSION == "0.5.23" else set()
 """Of prompts in breakable CUDA graphs alone."""
-LING = VERSION == "0.5.23"
-"""Whether this release has Ling-3.0's layer."""
+BOUNDED = {"bailing-v3": "ling-3.0-tiny", "glm5-next": "glm-5.3-flash"} if VERSION == "0.5.23" else {}
+"""Layers with a bounded gate that are run in this release -> a model with it."""
 
 _START = (
     WITH_SUPPORT
@@ -129,10 +129,10 @@ def test_random_steps_find_everything(built: Artifact, home: Path) -> None:
     assert done.json["hits"] == done.json["launches"] > 1000
 
 
-@pytest.mark.skipif(not LING, reason="0.5.17 has no layer for it")
-def test_a_bounded_gate_is_built_and_random_steps_find_everything(home: Path, tmp_path: Path) -> None:
-    """Ling-3.0's layer has kernels of its own for prompts, and one for decode and drafts: none is packed."""
-    asked = ("--model", "ling-3.0-tiny", "--tp", 8)
+@pytest.mark.parametrize("model", BOUNDED.values())
+def test_a_bounded_gate_is_built_and_random_steps_find_everything(model: str, home: Path, tmp_path: Path) -> None:
+    """Such a layer has kernels of its own for prompts, and one for decode and drafts: none is packed."""
+    asked = ("--model", model, "--tp", TP)
     gdn_aot("build", "--provider", "sglang", "--arch", "sm_90", *asked, "-o", tmp_path, home=home)
     (path,) = tmp_path.glob("*-sm_90.tar.zst")
     kernels = {kernel.qualname for kernel in open_artifact(path).manifest.kernels}
@@ -149,14 +149,11 @@ def test_models_with_layers_of_their_own_are_refused_with_the_reason(home: Path,
 print(json.dumps({model.layer: provider.lacks(model.shape(1)) for model in all_models() if model.family == "kda"}))
 """
     got = python(_START + code, "sm_90", home=tmp_path)
-    assert got.pop("kimi-linear") == ""
-    if LING:
-        assert got.pop("bailing-v3") == ""
-    there = {"kimi-k3", "glm5-next"} if LING else {"kimi-k3"}
-    assert set(got) > there
+    assert [got.pop(layer) for layer in ("kimi-linear", *BOUNDED)] == [""] * (1 + len(BOUNDED))
+    assert set(got) > {"kimi-k3"}
     for layer, reason in got.items():
-        assert ("SGLang's layer for it is not covered" in reason) == (layer in there)
-        assert ("has no layer for it" in reason) == (layer not in there)
+        assert ("SGLang's layer for it is not covered" in reason) == (layer == "kimi-k3")
+        assert ("has no layer for it" in reason) == (layer != "kimi-k3")
     command = ("build", "--provider", "sglang", "--arch", "sm_90", "--model", "kimi-k3", "-o", tmp_path)
     done = gdn_aot(*command, home=home, code=None)
     assert done.code != 0
@@ -275,5 +272,5 @@ def test_the_layer_gives_what_the_float64_form_says(tmp_path: Path) -> None:
     """
     got = sglang_running.interpret("kda", tmp_path)
     assert {row["kind"] for row in got} == {"prefill", "decode", "speculative"}
-    assert {row["layer"] for row in got} == {"kimi-linear"} | ({"bailing-v3"} if LING else set())
+    assert {row["layer"] for row in got} == {"kimi-linear", *BOUNDED}
     sglang_running.check(got)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.catalogue.kernel_names import family_of
 from gdn_aot.catalogue.models import KDA
-from gdn_aot.providers.layer_names import BAILING, INTERLEAVED, KIMI, QWEN
+from gdn_aot.providers.layer_names import BAILING, GLM, INTERLEAVED, KIMI, QWEN
 from gdn_aot.providers.vllm.engine import Condition
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _LAYERS = (INTERLEAVED, QWEN)
 """`Model.layer` of layers with Gated Delta Net, which every release has."""
-KDA_RELEASES = {KIMI: ("0.5.17", "0.5.23"), BAILING: ("0.5.23",)}
+KDA_RELEASES = {KIMI: ("0.5.17", "0.5.23"), BAILING: ("0.5.23",), GLM: ("0.5.23",)}
 """`Model.layer` -> the releases whose layer of Kimi Delta Attention is run here."""
 _PREFILL = "chunk_delta_h|chunk_fwd|chunk_intra|chunk_o|chunk_scaled_dot_kkt|cumsum|solve_tril|wy_fast"
 """Last parts of the modules whose kernels make the chunked prefill. What comes before and after them (convolution,

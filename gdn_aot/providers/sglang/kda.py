@@ -1,4 +1,4 @@
-"""SGLang's layers of Kimi Delta Attention, as Kimi-Linear and Ling-3.0 have them: what `layer` runs of such models.
+"""SGLang's layers of Kimi Delta Attention, those of `LAYERS` in `versions`: what `layer` runs of such models.
 
 Importing this module imports SGLang: call `gdn_aot.providers.sglang.platform.prepare` before.
 """
@@ -12,9 +12,9 @@ from unittest import mock
 import torch
 
 from gdn_aot.providers.engine_layer import conv_dim
-from gdn_aot.providers.layer_names import BAILING
+from gdn_aot.providers.layer_names import BAILING, GLM
 from gdn_aot.providers.sglang import versions as sglang_versions
-from gdn_aot.providers.sglang.steps import BUDGET
+from gdn_aot.providers.sglang.steps import BUDGET, GATES, class_of
 from gdn_aot.providers.sglang.versions import DTYPES
 from gdn_aot.providers.workload import there
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gdn_aot.reference import Tensors
 
 _PROJECTIONS = ("qkv_proj", "b_proj", "f_a_proj", "f_b_proj", "g_a_proj", "g_b_proj")
-"""Kimi-Linear's, if its weights are quantized; of another, one has what is read of its input, and one the gates."""
+"""Those of quantized weights; of others, one has what is read of the layer's input, and one the gates."""
 _MADE = ("fused_qkvbfg_proj", "fused_qkvbfg_a_proj", "fused_fg_b_proj", "o_proj")
 """Those of layers whose weights are not quantized."""
 
@@ -55,11 +55,12 @@ def config(shape: ModelShape, state: str) -> Any:
         num_attention_heads=shape.heads,
         num_hidden_layers=1,
         linear_attn_config={
-            "kda_layers": [1],
+            "kda_layers": [0 if shape.layer == GLM else 1],
             "full_attn_layers": [],
             "num_heads": shape.heads,
             "head_dim": shape.k_dim,
             "short_conv_kernel_size": shape.conv_width,
+            "gate_lower_bound": shape.gate_bound or None,
         },
         dtype=DTYPES[shape.dtype],
     )
@@ -88,12 +89,21 @@ def most_merged(shape: ModelShape) -> int:
     return BUDGET
 
 
-def shifts(shape: ModelShape) -> bool:
-    """Say whether merged projections have gates behind beta, where these are not aligned as a result of their own is.
+def layouts(shape: ModelShape) -> tuple[bool | str, ...]:
+    """Return how a layer may have its projections, as `Step.merged` says it.
 
-    Launches of every step then follow from whether they are merged, with every constant that a batch decides.
+    GLM-5.3-Flash merges beta and both gates too where queries, keys and values are quantized and these are not.
     """
-    return shape.layer == BAILING
+    return (False, True, GATES) if shape.layer == GLM else (False, True)
+
+
+def shifts(shape: ModelShape) -> bool:
+    """Say whether launches of every step follow from whether projections are merged, with all that a batch decides.
+
+    Ling-3.0's gates lie behind beta then, where they are not aligned as results of their own are. Of others the number
+    of elements from one token's beta to the next one's may be of another class.
+    """
+    return shape.layer == BAILING or class_of(shape.heads) != class_of(conv_dim(shape) + shape.heads + 2 * shape.k_dim)
 
 
 def inputs(shape: ModelShape, tokens: int, draw: Draw) -> Tensors:
@@ -116,12 +126,12 @@ def inputs(shape: ModelShape, tokens: int, draw: Draw) -> Tensors:
     }
 
 
-def put(layer: Any, tensors: Tensors, *, merged: bool) -> None:
+def put(layer: Any, tensors: Tensors, *, merged: bool | str) -> None:
     """Put results in the places of projections, and parameters in theirs.
 
     ``merged`` is how a layer without quantized weights has them: queries, keys, values and beta are views of one
     result, which has the inputs of the projections of both gates too. Of Ling-3.0 it has both gates themselves, and if
-    weights are quantized it lacks beta alone.
+    weights are quantized it lacks beta alone. With `GATES`, of GLM-5.3-Flash, it has no queries, keys and values.
     """
     projected, b, decay, gate = (there(tensors, name)[0] for name in ("projected", "b", "decay", "gate"))
     if getattr(layer, "no_kda_lora", False):  # Ling-3.0's
@@ -131,11 +141,14 @@ def put(layer: Any, tensors: Tensors, *, merged: bool) -> None:
         layer.fused_qkvbfg_proj, layer.b_proj = _projection(at_once), _projection(b)
     elif merged:
         inner = projected.new_empty(len(projected), 2 * layer.head_dim)
-        whole, gates = torch.cat([projected, b, inner], -1), torch.stack([decay, gate])
-        layer.do_fuse_qkvbfg, layer.fused_qkvbfg_a_proj = True, lambda _hidden: whole
-        layer.fused_fg_b_proj = lambda _inner: gates
+        at_once = torch.cat([b, inner] if merged == GATES else [projected, b, inner], -1)
+        gates = torch.stack([decay, gate])
+        layer.do_fuse_qkvbfg, layer.fuse_bfg = merged != GATES, merged == GATES
+        layer.bfg_split_sizes = [b.shape[-1], inner.shape[-1]]
+        layer.fused_qkvbfg_a_proj = layer.fused_bfg_a_proj = lambda _hidden: at_once
+        layer.qkv_proj, layer.fused_fg_b_proj = _projection(projected), lambda _inner: gates
     else:
-        layer.do_fuse_qkvbfg = False
+        layer.do_fuse_qkvbfg = layer.fuse_bfg = False
         for name, result in zip(_PROJECTIONS, (projected, b, decay, decay, gate, gate), strict=True):
             setattr(layer, name, _projection(result))
     layer.attn.conv_weights, layer.attn.bias = there(tensors, "weight"), None
@@ -159,7 +172,9 @@ def forward(layer: Any, hidden: torch.Tensor, batch: Any) -> torch.Tensor:
     same key for every batch.
     """
     with mock.patch.object(sglang_versions.packed_decode, "covered", return_value=False):
-        out: torch.Tensor = layer(hidden, batch.positions, batch, None)
+        out: torch.Tensor = layer(
+            hidden_states=hidden, positions=batch.positions, forward_batch=batch, zero_allocator=None
+        )
     return out
 
 

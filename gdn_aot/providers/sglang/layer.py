@@ -97,6 +97,13 @@ def shifts(shape: ModelShape) -> bool:
     return shape.family == KDA and sglang_kda.shifts(shape)
 
 
+def layouts(shape: ModelShape) -> tuple[bool | str, ...]:
+    """Return how a layer may have its projections, as `Step.merged` says it."""
+    if shape.family == KDA:
+        return sglang_kda.layouts(shape)
+    return (False, True) if most_merged(shape) else (False,)
+
+
 def captures(shape: ModelShape) -> bool:
     """Say whether this version captures the layer of a model in breakable CUDA graphs of prompts."""
     return shape.family == KDA and sglang_kda.CAPTURES

@@ -12,6 +12,7 @@ import torch
 
 from gdn_aot.catalogue.models import KDA
 from gdn_aot.providers import engine_layer
+from gdn_aot.providers.layer_names import GLM
 from gdn_aot.providers.sglang.steps import CHUNK
 from gdn_aot.providers.workload import there
 from gdn_aot.reference import formulas as reference
@@ -46,11 +47,11 @@ def _gates(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logarithm of the decay, and beta.
 
-    0.5.23 makes no sigmoid of beta in a breakable CUDA graph of prompts for the layer of Kimi-Linear (the gate's
-    dimensions decide in its ``kda_extend_in_graph``), which looks like a fault of it. That is what comes out.
+    0.5.23 makes no sigmoid of beta in a breakable CUDA graph of prompts (the gate's dimensions decide in its
+    ``kda_extend_in_graph``) but for GLM-5.3-Flash, which looks like a fault of it. That is what comes out.
     """
     g = reference.gate(a, there(inputs, "A_log"), there(inputs, "dt_bias"), shape.gate_bound)
-    beta = b.double() if step.bucket else b.double().sigmoid()
+    beta = b.double() if step.bucket and shape.layer != GLM else b.double().sigmoid()
     rounded = shape.family != KDA and step.kind != "verify"  # as the kernel that makes it, or reads it packed, does
     return g, beta.to(b.dtype) if rounded else beta
 

@@ -46,6 +46,8 @@ LAYERS = (2, 16)
 """Layers of a pool that Triton tells apart: a multiple of 16, and any other number but 1."""
 MERGED = 1024
 """Most tokens whose input is multiplied with both projections at once (``Qwen3_5GatedDeltaNet``)."""
+GATES = "gates"
+"""`Step.merged` of GLM-5.3-Flash where beta and both gates are views of one result, and nothing else is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +82,8 @@ class Step:
     """``extend``, ``decode`` or ``verify``; a mixed batch is an ``extend`` for SGLang."""
     groups: tuple[Group, ...]
     deployment: Deployment
-    merged: bool = False
-    """Both projections of the input are views of one result, in releases that multiply them at once."""
+    merged: bool | str = False
+    """The projections of the input are views of one result, in releases that multiply them at once; or `GATES`."""
     radix: bool = False
     """The radix cache keeps copies of states (``--mamba-radix-cache-strategy extra_buffer``)."""
     graph: int = 0
@@ -174,8 +176,8 @@ def buckets(heads: int) -> Iterator[int]:
         requests = min(tokens, GRAPH_REQUESTS)
         chunks, blocks = -(-tokens // CHUNK) + requests, -(-tokens // CONVOLVED) + requests
         bounds = sum(chunks > most for most in CHUNKS[1:]), chunks * heads > SMALL_GRID
-        kind = _kind(tokens), _kind(tokens * heads), requests % 4, chunks % 2, blocks % 2, bounds
-        found.setdefault(kind, tokens)
+        classes = class_of(tokens), class_of(tokens * heads), requests % 4, chunks % 2, blocks % 2, bounds
+        found.setdefault(classes, tokens)
     yield from found.values()
 
 
@@ -215,7 +217,7 @@ def _batches() -> Iterator[int]:
     """Yield batches with every power of 2 that is the next, one of each class that Triton tells apart with each."""
     found: dict[tuple[int, int], int] = {}
     for count in (*BATCHES, *(size - less for size in traffic.powers(DECODE_BATCH) for less in (0, 1) if size > less)):
-        found.setdefault(((count - 1).bit_length(), _kind(count)), count)
+        found.setdefault(((count - 1).bit_length(), class_of(count)), count)
     yield from found.values()
 
 
@@ -231,12 +233,12 @@ def _graphs(kind: str, query: int, deployment: Deployment) -> Iterator[Step]:
         for batch in range(size // 2 + 1 if size > 1 else 1, size + 1):
             for count in (1, 16, 3, batch - 1, batch):
                 if 0 < count <= batch:
-                    kinds.setdefault((_kind(batch), _kind(count)), (batch, count))
+                    kinds.setdefault((class_of(batch), class_of(count)), (batch, count))
         for batch, count in kinds.values():
             yield Step(kind=kind, groups=(Group(count, 100, query),), deployment=deployment, graph=batch)
 
 
-def _kind(number: int) -> int:
+def class_of(number: int) -> int:
     """Return the class of an integer argument."""
     return 1 if number == 1 else 16 if number % 16 == 0 else 0
 

@@ -71,6 +71,9 @@ if _RELEASE in KDA_RELEASES[KIMI]:
 if _RELEASE in KDA_RELEASES[BAILING]:
     configs[BAILING] = _module("srt.configs.bailing_hybrid").BailingHybridConfig
     LAYERS[BAILING] = _module("srt.models.bailing_moe_v3").BailingKDA
+if _RELEASE in KDA_RELEASES[GLM]:
+    configs[GLM] = _module("srt.configs.glm5_next").Glm5NextTextConfig
+    LAYERS[GLM] = _module("srt.models.glm5_next").Glm5NextLinearAttention
 _FIRST_WITH_STEPS, _FIRST_WITH_COMMIT = (0, 5, 20), (0, 5, 22)
 """Of releases with a kernel that says which states are kept after drafts, and with one that says more with it."""
 _NUMBER = release(_RELEASE)
@@ -82,10 +85,6 @@ _REFUSED = {
     K3: (
         "its decode is kda_fused_decode, with the norm in it, and its gates are made by kimi_k3_tiny_gemm, both in "
         "CUDA that SGLang compiles itself; the Triton kernels of its prompts and drafts were not run here"
-    ),
-    GLM: (
-        "it has its projections in a third layout, with beta and both gates merged but not queries, keys and values, "
-        "which is not made here"
     ),
 }
 """`ModelShape.layer` -> why SGLang's layer for it is not covered in any release."""

@@ -35,7 +35,7 @@ from gdn_aot.reference import formulas as reference
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from gdn_aot.catalogue.models import ModelShape
     from gdn_aot.catalogue.providers import Limits
@@ -75,13 +75,13 @@ class Steps(Workload):
 
     def _calls(self, shape: ModelShape, deployment: Deployment) -> Iterator[Call]:
         """Yield those of one deployment."""
-        merges = sglang_layer.most_merged(shape) > 0
-        steps: Iterable[Step] = self._steps(shape, deployment)
-        if sglang_layer.shifts(shape):
-            steps = dict.fromkeys(replace(step, merged=merged) for step in steps for merged in (False, True))
-        for step in steps:
-            if merges or not step.merged:
-                yield step.call(self.name)
+        layouts, shifts = sglang_layer.layouts(shape), sglang_layer.shifts(shape)
+        steps = dict.fromkeys(
+            replace(step, merged=merged)
+            for step in self._steps(shape, deployment)
+            for merged in (layouts if shifts else layouts[1:] if step.merged else layouts[:1])
+        )
+        yield from (step.call(self.name) for step in steps)
 
     def _steps(self, shape: ModelShape, deployment: Deployment) -> Iterator[Step]:
         if shape.family == KDA and self.name == "prefill":
@@ -101,7 +101,9 @@ class Steps(Workload):
             "most_merged": sglang_layer.most_merged(shape),
             "graphs": sglang_layer.captures(shape),
         }
-        return sglang_steps.random_step(rng, DEPLOYMENTS, self.name, limits, **named).call(self.name)
+        step = sglang_steps.random_step(rng, DEPLOYMENTS, self.name, limits, **named)
+        others = sglang_layer.layouts(shape)[1:]
+        return (replace(step, merged=rng.choice(others)) if step.merged else step).call(self.name)
 
     def tune(self, shape: ModelShape, tokens: int, limits: Limits) -> Iterator[Call]:
         """Yield prompts of ``tokens`` tokens, one and two. Nothing else is autotuned."""
