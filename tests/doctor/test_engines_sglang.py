@@ -103,6 +103,7 @@ DELTA = (
 )
 (STATES,) = of_release("0.5.23", {"chunk_gated_delta_rule_fwd_kernel_h_blockdim64"})
 OF_BOTH = (STATES, *of_release("0.5.23", UPDATE))
+TOKENS = of_release("0.5.23", {*UPDATE, "_causal_conv1d_update_kernel"})
 
 
 @pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
@@ -132,9 +133,22 @@ def test_prompts_with_a_bounded_gate_take_flashinfer_on_two_kinds_of_cards(capab
     prompts = (DELTA[0], f"{FLA}kda:chunk_gla_fwd_kernel_o")
     taken = capability in {(10, 0), (10, 3)}
     for kernels, conditional in (((), {bound, *prompts}), ((other,), {bound})):
-        found = conditions("sglang", "0.5.23", capability, (*prompts, bound, *kernels, *OF_BOTH, *ALWAYS))
+        rest = set(ALWAYS) - set(TOKENS)
+        found = conditions("sglang", "0.5.23", capability, (*prompts, bound, *kernels, STATES, *rest))
         assert {name for one in found for name in one.kernels} == (conditional if taken else set())
         assert all("--linear-attn-prefill-backend triton" in one.reason for one in found)
+
+
+@pytest.mark.parametrize("capability", [(9, 0), (10, 0), (10, 3), (12, 0)])
+def test_tokens_with_a_bounded_gate_are_cuda_of_one_model_and_size(capability: tuple[int, int]) -> None:
+    bound = f"{FLA}chunk_intra:chunk_kda_fwd_kernel_intra_sub_chunk"
+    conditional = conditions("sglang", "0.5.23", capability, (bound, *TOKENS))
+    (found,) = (one for one in conditional if bound not in one.kernels)
+    assert found.kernels == TOKENS
+    assert "decode steps of Kimi-K3 at TP 8 by a CUDA kernel that it compiles itself with nvcc" in found.reason
+    assert ("drafts on this card by CuTe DSL" in found.reason) == (capability[0] == 10)
+    assert ("; for drafts, with --mamba-ssm-dtype bfloat16" in found.reason) == (capability[0] != 10)
+    assert conditions("sglang", "0.5.23", capability, (DELTA[0], *TOKENS)) == ()
 
 
 def test_others_have_no_condition() -> None:

@@ -93,7 +93,8 @@ else:
     ling = replace(find_model("ling-3.0-tiny").shape(1), **{**SIZES, "heads": 2})
     glm = replace(find_model("glm-5.3-flash").shape(1), **{**SIZES, "heads": 2})
     models = [kimi]
-    for model, layout in ((ling, False), (glm, GATES)):
+    k3 = replace(find_model("kimi-k3").shape(1), **{**SIZES, "heads": 2})
+    for model, layout in ((ling, False), (glm, GATES), (k3, True)):
         if not provider.lacks(model):  # with a bound of the gate, and one kernel for decode and drafts
             models.append(model)
             steps = [*((kind, replace(step, merged=layout)) for kind, step in STEPS[:1]), merged[1], merged[4]]

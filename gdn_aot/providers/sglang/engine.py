@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gdn_aot.catalogue.kernel_names import family_of
 from gdn_aot.catalogue.models import KDA
-from gdn_aot.providers.layer_names import BAILING, GLM, INTERLEAVED, KIMI, QWEN
+from gdn_aot.providers.layer_names import BAILING, GLM, INTERLEAVED, K3, KIMI, QWEN
 from gdn_aot.providers.vllm.engine import Condition
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _LAYERS = (INTERLEAVED, QWEN)
 """`Model.layer` of layers with Gated Delta Net, which every release has."""
-KDA_RELEASES = {KIMI: ("0.5.17", "0.5.23"), BAILING: ("0.5.23",), GLM: ("0.5.23",)}
+KDA_RELEASES = {KIMI: ("0.5.17", "0.5.23"), BAILING: ("0.5.23",), GLM: ("0.5.23",), K3: ("0.5.23",)}
 """`Model.layer` -> the releases whose layer of Kimi Delta Attention is run here."""
 _PREFILL = "chunk_delta_h|chunk_fwd|chunk_intra|chunk_o|chunk_scaled_dot_kkt|cumsum|solve_tril|wy_fast"
 """Last parts of the modules whose kernels make the chunked prefill. What comes before and after them (convolution,
@@ -40,6 +40,8 @@ _BOUNDED, _UNBOUNDED = "chunk_kda_fwd_kernel_intra_sub_chunk", "chunk_kda_fwd_ke
 """Kernels of prompts that only a bounded gate takes, and that only another one does."""
 _PACKED = re.compile(r"sglang\..+:fused_recurrent_kda_packed_decode_kernel$")
 """Of decode without a bounded gate."""
+_TOKENS = re.compile(r"sglang\..+:(?:_causal_conv1d_update|fused_sigmoid_gating_delta_rule_update)_kernel$")
+"""Of decode with a bounded gate, and of drafts."""
 _FIRST_WITH_CUDA_DECODE = (0, 5, 17)
 _WITH_FLASHINFER_KDA = ((10, 0), (10, 3))
 """Compute capabilities on which SGLang takes FlashInfer for prompts of layers with a bounded gate."""
@@ -63,12 +65,12 @@ def conditions(
     """Return which kernels of an artifact, as ``module:qualname``, SGLang does not always launch on a card."""
     if distribution != "sglang":
         return ()
-    bounded, packed = _bounded(capability, kernels), _packed(version, kernels)
+    bounded, packed, tokens = _bounded(capability, kernels), _packed(version, kernels), _tokens(capability, kernels)
     delta = {name for name in kernels if family_of(name.partition(":")[2]) == KDA}
     if delta:  # always launched then
         delta.update(_of(_OF_BOTH, kernels))
     kernels = tuple(name for name in kernels if name not in delta)
-    return (*bounded, *_gdn(release(version), capability[0], kernels), *packed)
+    return (*bounded, *_gdn(release(version), capability[0], kernels), *packed, *tokens)
 
 
 def _gdn(number: tuple[int, ...], major: int, kernels: tuple[str, ...]) -> Iterator[Condition]:
@@ -122,6 +124,22 @@ def _packed(version: str, kernels: tuple[str, ...]) -> list[Condition]:
         "fewer requests, with --mamba-ssm-dtype bfloat16, and else, it launches this"
     )
     return [Condition(kernels=packed, reason=reason)]
+
+
+def _tokens(capability: tuple[int, int], kernels: tuple[str, ...]) -> list[Condition]:
+    """Return the condition of the kernels that make decode steps with a bounded gate, if they are there."""
+    tokens = tuple(filter(_TOKENS.match, kernels))
+    if not tokens or not any(name.endswith(f":{_BOUNDED}") for name in kernels):
+        return []
+    cutedsl = capability[0] == _WITH_BF16
+    drafts = ", and drafts on this card by CuTe DSL unless --linear-attn-verify-backend triton is given"
+    reason = (
+        "SGLang makes decode steps of Kimi-K3 at TP 8 by a CUDA kernel that it compiles itself with nvcc"
+        f"{drafts if cutedsl else ''}, if states are float32, its default, and the model bfloat16; "
+        f"{'' if cutedsl else 'for drafts, '}with --mamba-ssm-dtype bfloat16, at other TP and for other models, it "
+        "launches these"
+    )
+    return [Condition(kernels=tokens, reason=reason)]
 
 
 def _bounded(capability: tuple[int, int], kernels: tuple[str, ...]) -> list[Condition]:

@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 
 from gdn_aot.providers.engine_layer import conv_dim
-from gdn_aot.providers.layer_names import BAILING, GLM
+from gdn_aot.providers.layer_names import BAILING, GLM, K3
 from gdn_aot.providers.sglang import versions as sglang_versions
 from gdn_aot.providers.sglang.steps import BUDGET, GATES, class_of
 from gdn_aot.providers.sglang.versions import DTYPES
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 _PROJECTIONS = ("qkv_proj", "b_proj", "f_a_proj", "f_b_proj", "g_a_proj", "g_b_proj")
 """Those of quantized weights; of others, one has what is read of the layer's input, and one the gates."""
-_MADE = ("fused_qkvbfg_proj", "fused_qkvbfg_a_proj", "fused_fg_b_proj", "o_proj")
-"""Those of layers whose weights are not quantized."""
+_MADE = ("fused_qkvbfg_proj", "fused_qkvbfg_a_proj", "fused_fg_b_proj", "fused_qkvg_proj", *_PROJECTIONS, "o_proj")
+"""Those that constructors make for weights that are not quantized."""
+_ALIGNED = 8
+"""Elements of which a row of Kimi-K3's merged small projections is a multiple (``_merge_bfa_weights``)."""
 
 CAPTURES = hasattr(getattr(sglang_versions.kda_backend, "KDAAttnBackend", None), "init_prefill_graph_metadata")
 """Whether this version has a way of prompts for CUDA graphs, whose launches follow from their size alone."""
@@ -54,6 +56,7 @@ def config(shape: ModelShape, state: str) -> Any:
         hidden_size=shape.hidden,
         num_attention_heads=shape.heads,
         num_hidden_layers=1,
+        head_dim=shape.k_dim,
         linear_attn_config={
             "kda_layers": [0 if shape.layer == GLM else 1],
             "full_attn_layers": [],
@@ -61,6 +64,7 @@ def config(shape: ModelShape, state: str) -> Any:
             "head_dim": shape.k_dim,
             "short_conv_kernel_size": shape.conv_width,
             "gate_lower_bound": shape.gate_bound or None,
+            "use_full_rank_gate": shape.layer == K3,
         },
         dtype=DTYPES[shape.dtype],
     )
@@ -71,9 +75,21 @@ def make_backend(runner: Any) -> Any:
     return sglang_versions.kda_backend.KDAAttnBackend(runner)
 
 
-@cache
 def make_layer(shape: ModelShape) -> Any:
-    """Return a layer, made by its own constructor, whose projections are to be put in their places."""
+    """Return a layer whose projections are to be put in their places.
+
+    Once the weights of Kimi-K3 are loaded, SGLang launches a kernel of prompts on some cards, so that it is compiled.
+    """
+    if shape.layer == K3:
+        sglang_versions.delta.precompile_k3_recompute_w_u_kernel(
+            num_heads=shape.heads, dtype=DTYPES[shape.dtype], device="cuda"
+        )
+    return _constructed(shape)
+
+
+@cache
+def _constructed(shape: ModelShape) -> Any:
+    """Return a layer, made by its own constructor."""
     made = config(shape, "float32")
     with sglang_versions.constructing(DTYPES[shape.dtype]):
         layer = sglang_versions.LAYERS[shape.layer](0, shape.hidden, made)
@@ -103,7 +119,10 @@ def shifts(shape: ModelShape) -> bool:
     Ling-3.0's gates lie behind beta then, where they are not aligned as results of their own are. Of others the number
     of elements from one token's beta to the next one's may be of another class.
     """
-    return shape.layer == BAILING or class_of(shape.heads) != class_of(conv_dim(shape) + shape.heads + 2 * shape.k_dim)
+    row = conv_dim(shape) + shape.heads + 2 * shape.k_dim
+    if shape.layer == K3:
+        row = -(-(shape.k_dim + shape.heads) // _ALIGNED) * _ALIGNED
+    return shape.layer == BAILING or class_of(shape.heads) != class_of(row)
 
 
 def inputs(shape: ModelShape, tokens: int, draw: Draw) -> Tensors:
@@ -131,7 +150,8 @@ def put(layer: Any, tensors: Tensors, *, merged: bool | str) -> None:
 
     ``merged`` is how a layer without quantized weights has them: queries, keys, values and beta are views of one
     result, which has the inputs of the projections of both gates too. Of Ling-3.0 it has both gates themselves, and if
-    weights are quantized it lacks beta alone. With `GATES`, of GLM-5.3-Flash, it has no queries, keys and values.
+    weights are quantized it lacks beta alone. With `GATES`, of GLM-5.3-Flash, it has no queries, keys and values. Of
+    Kimi-K3 these are always views of one result with the norm's gate, and beta is one with the input of the decay.
     """
     projected, b, decay, gate = (there(tensors, name)[0] for name in ("projected", "b", "decay", "gate"))
     if getattr(layer, "no_kda_lora", False):  # Ling-3.0's
@@ -139,6 +159,14 @@ def put(layer: Any, tensors: Tensors, *, merged: bool | str) -> None:
         at_once = torch.cat(parts, -1)
         layer.fuse_no_lora_beta, layer.split_sizes = merged, [part.shape[-1] for part in parts]
         layer.fused_qkvbfg_proj, layer.b_proj = _projection(at_once), _projection(b)
+    elif getattr(layer, "use_full_rank_gate", False):  # Kimi-K3's
+        at_once = torch.cat([projected, gate], -1)
+        few = torch.cat([b.new_empty(len(b), layer.head_dim), b], -1)
+        few = torch.nn.functional.pad(few, (0, -few.shape[-1] % _ALIGNED))
+        layer.fused_qkvg_proj = _projection(at_once)
+        layer._bfa_w, layer._bfa_f_b_w = (few, decay) if merged else (None, None)  # noqa: SLF001
+        layer._bfa_fa_size, layer._bfa_b_size = layer.head_dim, b.shape[-1]  # noqa: SLF001
+        layer.b_proj, layer.f_a_proj, layer.f_b_proj = map(_projection, (b, decay, decay))
     elif merged:
         inner = projected.new_empty(len(projected), 2 * layer.head_dim)
         at_once = torch.cat([b, inner] if merged == GATES else [projected, b, inner], -1)
@@ -169,9 +197,11 @@ def forward(layer: Any, hidden: torch.Tensor, batch: Any) -> torch.Tensor:
 
     Of 8 requests or more with states in float32, SGLang has a CUDA kernel make a decode step, which it compiles itself;
     here the Triton kernel does that it takes for fewer, so that no compiler of CUDA is needed. Its launches have the
-    same key for every batch.
+    same key for every batch. So does Kimi-K3's decode at TP 8, as nothing here prepares SGLang's for it, and the CUDA
+    kernel that multiplies its few small projections gives what stands in place of their weights.
     """
-    with mock.patch.object(sglang_versions.packed_decode, "covered", return_value=False):
+    covered = mock.patch.object(sglang_versions.packed_decode, "covered", return_value=False)
+    with covered, sglang_versions.multiplying(lambda _hidden, result: result):
         out: torch.Tensor = layer(
             hidden_states=hidden, positions=batch.positions, forward_batch=batch, zero_allocator=None
         )

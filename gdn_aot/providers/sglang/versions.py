@@ -22,7 +22,7 @@ from gdn_aot.providers.sglang.engine import KDA_RELEASES, release
 from gdn_aot.providers.sglang.steps import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -61,6 +61,7 @@ runtime = _optional("srt.runtime_context")
 server_args = _module("srt.server_args")
 graphs = _optional("srt.model_executor.cuda_graph_config")
 kda_backend: Any = None
+delta: Any = None
 packed_decode: Any = None
 _RELEASE = importlib.metadata.version("sglang").partition("+")[0]
 if _RELEASE in KDA_RELEASES[KIMI]:
@@ -74,6 +75,10 @@ if _RELEASE in KDA_RELEASES[BAILING]:
 if _RELEASE in KDA_RELEASES[GLM]:
     configs[GLM] = _module("srt.configs.glm5_next").Glm5NextTextConfig
     LAYERS[GLM] = _module("srt.models.glm5_next").Glm5NextLinearAttention
+if _RELEASE in KDA_RELEASES[K3]:
+    configs[K3] = configs[KIMI]
+    LAYERS[K3] = _module("srt.models.kimi_k3").KimiK3DeltaAttention
+    delta = _module("kernels.ops.attention.fla.kda")
 _FIRST_WITH_STEPS, _FIRST_WITH_COMMIT = (0, 5, 20), (0, 5, 22)
 """Of releases with a kernel that says which states are kept after drafts, and with one that says more with it."""
 _NUMBER = release(_RELEASE)
@@ -81,13 +86,6 @@ _steps = _module("kernels.ops.mamba.mamba_state_scatter_triton") if _NUMBER >= _
 _commit = _module("kernels.ops.speculative.eagle") if _NUMBER >= _FIRST_WITH_COMMIT else None
 _MODULES = {KIMI: "kimi_linear", BAILING: "bailing_moe_v3", K3: "kimi_k3", GLM: "glm5_next"}
 """`ModelShape.layer` of layers of Kimi Delta Attention -> the module of SGLang's models that has it."""
-_REFUSED = {
-    K3: (
-        "its decode is kda_fused_decode, with the norm in it, and its gates are made by kimi_k3_tiny_gemm, both in "
-        "CUDA that SGLang compiles itself; the Triton kernels of its prompts and drafts were not run here"
-    ),
-}
-"""`ModelShape.layer` -> why SGLang's layer for it is not covered in any release."""
 gated = _module("kernels.ops.attention.fla.layernorm_gated", "srt.layers.attention.fla.layernorm_gated")
 convolution = _module("srt.layers.attention.mamba.causal_conv1d")
 
@@ -97,9 +95,7 @@ def lacks(layer: str) -> str:
     if layer in LAYERS:
         return ""
     if layer in _MODULES and importlib.util.find_spec(f"sglang.srt.models.{_MODULES[layer]}"):
-        if layer in KDA_RELEASES:
-            return f"its layer is covered in SGLang {' and '.join(KDA_RELEASES[layer])} alone"
-        return f"SGLang's layer for it is not covered: {_REFUSED[layer]}"
+        return f"its layer is covered in SGLang {' and '.join(KDA_RELEASES[layer])} alone"
     return "this version of SGLang has no layer for it that is known"
 
 
@@ -107,6 +103,13 @@ def backends() -> Any:
     """Return the kernels of linear attention that a server takes by itself, or nothing where backends ask for them."""
     resolve = getattr(_module("srt.layers.attention.linear.utils"), "resolve_linear_attn_backends", None)
     return resolve() if resolve else None
+
+
+def multiplying(function: Callable[[Any, Any], Any]) -> contextlib.AbstractContextManager[Any]:
+    """Return a block in which Kimi-K3's layer multiplies its small projections by a function, where one is known."""
+    if K3 not in LAYERS:
+        return contextlib.nullcontext()
+    return mock.patch.object(_module("kernels.ops.gemm"), "kimi_k3_tiny_gemm", function)
 
 
 def forwarding(backend: Any, batch: Any) -> contextlib.AbstractContextManager[Any]:
