@@ -194,12 +194,13 @@ def test_another_model_of_the_shape_is_added_with_its_size(provider: str, versio
 @pytest.mark.parametrize(
     ("provider", "version", "heads", "bound", "said"),
     [
-        ("sglang", "0.5.23", 24, -5.0, ""),
-        ("sglang", "0.5.23", 64, -5.0, ""),
+        ("sglang", "0.5.23", 24, -5.0, "--model qwen3.5-9b,kimi-k3 --tp 1,4"),
+        ("sglang", "0.5.23", 64, -5.0, "--model qwen3.5-9b,glm-5.3-flash --tp 1"),
+        ("sglang", "0.5.23", 64, 0.0, ""),
         ("sglang", "0.5.18", 8, 0.0, ""),
         ("sglang", "0.5.17+cu129", 8, 0.0, "--model qwen3.5-9b,kimi-linear-48b-a3b --tp 1,4"),
         ("sglang", "0.5.17", 8, -5.0, ""),
-        ("sglang", "0.5.23", 16, -5.0, "--model qwen3.5-9b,ling-3.0-flash --tp 1,2"),
+        ("sglang", "0.5.23", 16, -5.0, "--model qwen3.5-9b,kimi-k3 --tp 1,6"),
         ("vllm", "0.24.0", 24, -5.0, ""),
         ("vllm", "0.33.0", 24, -5.0, "--model qwen3.5-9b,kimi-k3 --tp 1,4"),
         ("vllm", "0.33.0", 64, -5.0, "--model qwen3.5-9b,glm-5.3-flash --tp 1"),
