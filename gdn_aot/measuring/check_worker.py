@@ -22,6 +22,7 @@ from gdn_aot.machine.child import first_line, serve
 from gdn_aot.measuring.process import CardServer, Plan, calling, free_memory, lacks_memory
 from gdn_aot.providers import makes
 from gdn_aot.providers.draw import Random
+from gdn_aot.providers.gradients import kept
 from gdn_aot.records.numerics import choice_digest, plain_launch_digest
 from gdn_aot.reference.tolerance import changed, compare
 from gdn_aot.tracing.recorder import triton_config
@@ -151,12 +152,12 @@ def check_call(workload: Workload, shape: ModelShape, call: Call, card: Any, lau
     with calling(card.device):
         inputs = workload.inputs(shape, call, Random(seed, card.device))
         expected = workload.expect(shape, call, inputs)
-        kept = {name: None if value is None else value.clone() for name, value in inputs.items()}
+        before = kept(inputs)
         with launcher.active(), poisoned():
             outputs = workload.apply(shape, call, inputs)
         card.synchronize()
-        made = compare(workload.kind, kept, outputs, expected)
-        touched = changed(workload.kind, inputs, kept)
+        made = compare(workload.kind, before, outputs, expected)
+        touched = changed(workload.kind, inputs, before)
     wrong = "; ".join(filter(None, [made.wrong, touched])) or None
     off = [[item.name, _number(item.error), item.limit, _number(item.share)] for item in made.deviations]
     return {"wrong": wrong, "off": off}

@@ -268,6 +268,7 @@ class TuneServer(CardServer):
         self, work: Shape, workload: Any, shape: ModelShape, call: Any, place: list[Any], *, timed: bool, chosen: Any
     ) -> dict[str, Any]:
         from gdn_aot.providers.draw import Random
+        from gdn_aot.providers.gradients import kept
         from gdn_aot.reference.tolerance import compare
 
         tokens: int = place[0]
@@ -277,7 +278,7 @@ class TuneServer(CardServer):
         try:
             with calling(self.card.device):
                 inputs = workload.inputs(shape, call, Random(seed, self.card.device))
-                before = inputs if timed else {key: None if x is None else x.clone() for key, x in inputs.items()}
+                before = inputs if timed else kept(inputs)
                 with work.at(tokens, str(call), timed=timed, chosen=chosen):
                     outputs = workload.apply(shape, call, inputs)
                 self.card.synchronize()

@@ -33,6 +33,14 @@ def through(function: Callable[[Tensors], Tensors], inputs: Tensors) -> Tensors:
     return results | {f"{GRADIENT}{name}": value for name, value in zip(wanted, found, strict=True)}
 
 
+def kept(inputs: Tensors) -> Tensors:
+    """Return copies of inputs from before a call that may write into them, which require gradients as those do."""
+    return {
+        name: None if value is None else value.detach().clone().requires_grad_(value.requires_grad)
+        for name, value in inputs.items()
+    }
+
+
 def exactly(function: Callable[[Tensors], Tensors], inputs: Tensors) -> Tensors:
     """Return the same for a function in float64, of inputs in float64."""
     exact = {
