@@ -109,7 +109,7 @@ class Writer:
     def _choice(self, place: KernelKey, state: KeyState) -> records.MeasuredChoice | None:
         count = len(state.configs)
         rows = {
-            tokens: [None if index in state.out else row.get(index) for index in range(count)]
+            tokens: [None if index in state.out else _recorded(row.get(index)) for index in range(count)]
             for tokens, row in sorted(state.samples.items())
         }
         taken = [self._footprint(made) for made in state.objects]
@@ -177,9 +177,13 @@ def _stood_in(proxy: Proxy | None) -> records.StoodIn | UnsetType:
     return records.StoodIn(code=proxy.code.name, card=proxy.card.name, limits=limits)
 
 
+def _recorded(one: Sample | None) -> Sample | None:
+    """Return a time as the record has it, which is what its choice is made from."""
+    return one and Sample(round(one.us, 2), round(one.noise, 2))
+
+
 def _times(tokens: int, row: list[Sample | None]) -> records.Times:
-    rounded = [(None, None) if one is None else (round(one.us, 2), round(one.noise, 2)) for one in row]
-    us, noise = zip(*rounded, strict=True)
+    us, noise = zip(*((None, None) if one is None else (one.us, one.noise) for one in row), strict=True)
     return records.Times(tokens=tokens, us=us, noise=noise)
 
 

@@ -18,6 +18,7 @@ from gdn_aot.measuring.cards import this_card
 from gdn_aot.measuring.plan import Preparation, TuneTask
 from gdn_aot.measuring.tuner import Tuned
 from gdn_aot.records import tuning as records
+from gdn_aot.records.verdict import chosen_again
 
 MakeTask = Callable[..., TuneTask]
 
@@ -55,6 +56,7 @@ def test_the_best_on_real_prompts_is_recorded(task: MakeTask) -> None:
         assert str(kernel.candidates[choice.chosen]) == "BT=32 num_warps=4 num_stages=3"
         assert choice.score < 1.1
         assert choice.worst <= 1.1
+        assert chosen_again(kernel, choice, record.objective) == choice, "the choice is what the recorded times come to"
         times = [one for row in choice.times for one in (*row.us, *row.noise)]
         assert times == [None if one is None else round(one, 2) for one in times]
         ratios = [choice.score, choice.worst, *choice.regret.values()]
