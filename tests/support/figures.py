@@ -44,6 +44,7 @@ ALLOWED = [
     # names and links: what is between backticks, where a link leads
     r"`[^`]*`",
     r"\]\([^)]*\)",
+    r"(GLM|Ling)-\d\.\d",
     # versions and dates
     r"(Python|torch|Triton|fla-core|vLLM|SGLang|huggingface_hub|driver) \d[\d.]*\d",
     r"\d{4}-\d\d-\d\d",
@@ -242,4 +243,4 @@ def operand(source: str) -> float:
             found = next(one for one in found if one["goal"] == key)
     if isinstance(found, str):
         return float(numbers(found)[0].replace(",", ""))
-    return float(len(found) if isinstance(found, list) else found)
+    return float(len(found) if isinstance(found, list | dict) else found)
