@@ -69,10 +69,10 @@ class Search:
         self.rows: list[dict[str, Any]] = []
 
     def on_autotune(self, tuner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Launch an autotuned kernel with its first configuration; ``gdn-aot tune`` measures those."""
+        """Launch an autotuned kernel with its first configuration; ``gdn-aot tune`` measures those that have more."""
         from gdn_aot import triton_internals
 
-        self._tuned = True
+        self._tuned = len(tuner.configs) > 1
         try:
             return triton_internals.run_config(tuner, args, kwargs, tuner.configs[0])
         finally:

@@ -164,6 +164,44 @@ def sglang_engine(text: str) -> None:
             compare(cell, wanted(summary[name]), row)
 
 
+def sglang_answers(text: str) -> None:
+    document = result("sglang_answers")
+    head = next(
+        line
+        for line in sections(text)["Two processes of each case of SGLang's engine"].splitlines()
+        if line.startswith("|")
+    )
+    names = [cell.strip(" ()").replace(") again", "-again") for cell in head.strip("|").split("|")[1:]]
+    assert set(names) == set(document["records"])
+    assert all(case["answers_alike"] and case["error"] is None for case in document["summary"].values())
+    *answers, first, yard = rows(text, "Two processes of each case of SGLang's engine")
+    for place, name in enumerate(names, 1):
+        for length, row in zip((50, 1000, 8000), answers, strict=True):
+            compare(row[0], [length], row)
+            found = [
+                1000 * one["seconds"]
+                for one in document["records"][name]["requests"]
+                if [one["lengths"], one["new"]] == [[length], 8] and one["number"] and not one["sample"]
+            ]
+            compare(row[place], [min(found), statistics.median(found), max(found)], row)
+        compare(first[place], [document["summary"][name]["first_ms"]["50"] / 1000], first)
+        compare(yard[place], [document["summary"][name]["yard_ms"]], yard)
+
+
+def sglang_options(text: str) -> None:
+    found = result("sglang_options")["rows"]
+    assert not any(row["other_results"] for row in found)
+    shown = rows(text, "Other configurations of SGLang's kernels")
+    steps = list(dict.fromkeys(row["step"] for row in found))
+    for row, step in zip(shown, steps, strict=True):
+        own, best = (sum(one[what] for one in found if one["step"] == step) for what in ("own_us", "best_us"))
+        assert row[0].startswith(step)
+        compare(row[1], [sum(one["step"] == step for one in found)], row)
+        compare(row[2], [own], row)
+        compare(row[3], [best], row)
+        compare(row[4], [100 * (own / best - 1)], row)
+
+
 def kernels(text: str) -> None:
     columns = ("pick64", "shipped", "provider_best", "wide_best", "floor")
     wanted = {
@@ -239,6 +277,8 @@ CHECKS = {
     "In vLLM": in_vllm,
     "deployment": deployment,
     "A whole SGLang engine": sglang_engine,
+    "Two processes of each case of SGLang's engine": sglang_answers,
+    "SGLang's options": sglang_options,
     "Kernels": kernels,
     "claims": claims,
     "Missed goals": missed,

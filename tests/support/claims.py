@@ -295,6 +295,48 @@ CLAIMS: dict[str, list[str]] = {
         for case in ("aot", "plain", "warm")
         for length in ("50", "1000", "8000")
     ],
+    # Two processes of each case of SGLang's engine
+    "The medians after 50 tokens are between {} and {} ms in the {} processes of SGLang alone, {} and {} "
+    "ms in those of (aot), and {} and {} ms in those of (captured)": [
+        "sglang_answers|summary|warm-again|steady_of_8_ms|50",
+        "sglang_answers|summary|plain|steady_of_8_ms|50",
+        "3",
+        "sglang_answers|summary|aot|steady_of_8_ms|50",
+        "sglang_answers|summary|aot-again|steady_of_8_ms|50",
+        "sglang_answers|summary|captured|steady_of_8_ms|50",
+        "sglang_answers|summary|captured-again|steady_of_8_ms|50",
+    ],
+    "the slowest of all and the fastest, {} ms apart": [
+        "sglang_answers|summary|aot|steady_of_8_ms|50 - sglang_answers|summary|aot-again|steady_of_8_ms|50"
+    ],
+    "The first request of (captured) again takes {} s; of these the scheduler is {} s in torch.compile, {"
+    "} s in imports, {} s in Triton, {} s in SGLang and PyTorch": [
+        "sglang_answers|records|captured-again|profile|first|seconds",
+        "sglang_answers|records|captured-again|profile|first|in|torch.compile",
+        "sglang_answers|records|captured-again|profile|first|in|imports",
+        "sglang_answers|records|captured-again|profile|first|in|Triton",
+        "sglang_answers|records|captured-again|profile|first|in|SGLang and PyTorch",
+    ],
+    "The first request of (warm) again takes {} s; of these the scheduler is {} s in torch.compile, {} s "
+    "in Triton, {} s in SGLang and PyTorch, {} s in imports": [
+        "sglang_answers|records|warm-again|profile|first|seconds",
+        "sglang_answers|records|warm-again|profile|first|in|torch.compile",
+        "sglang_answers|records|warm-again|profile|first|in|Triton",
+        "sglang_answers|records|warm-again|profile|first|in|SGLang and PyTorch",
+        "sglang_answers|records|warm-again|profile|first|in|imports",
+    ],
+    "The first request of (aot) again takes {} s; of these the scheduler is {} s in Triton, {} s in torch"
+    ".compile, {} s in imports, {} s in SGLang and PyTorch": [
+        "sglang_answers|records|aot-again|profile|first|seconds",
+        "sglang_answers|records|aot-again|profile|first|in|Triton",
+        "sglang_answers|records|aot-again|profile|first|in|torch.compile",
+        "sglang_answers|records|aot-again|profile|first|in|imports",
+        "sglang_answers|records|aot-again|profile|first|in|SGLang and PyTorch",
+    ],
+    # Other configurations of SGLang's kernels
+    "takes {} us, with one warp {} us": ["sglang_options|rows|26|own_us", "sglang_options|rows|26|best_us"],
+    "takes {} us, with more warps {} us; of": ["sglang_options|rows|32|own_us", "sglang_options|rows|32|best_us"],
+    "takes {} us, with more warps {} us.": ["sglang_options|rows|43|own_us", "sglang_options|rows|43|best_us"],
     "benchmarked in (captured) | {} compiled |": [f"{ENGINE}|captured|compiled_later"],
     "(captured), 50 tokens, takes at most {} times a later one | {} times": [
         "2",
