@@ -62,8 +62,7 @@ files, texts and globals are those of the release above that was traced. *Calls 
 `gdn-aot build --provider sglang` makes it where that release is installed. *Random steps* were replayed against
 artifacts of the release, 1000 for each model and TP, with Gated Delta Net or Kimi Delta Attention
 ([coverage.json](../../benchmarks/results/coverage.json) has a row for each): launches, of which all found their binary
-where no miss is named (in kinds). Releases without were not replayed. Steps of 0.5.20 to 0.5.23 were replayed before
-the kernel was launched in them that says which states are kept after drafts.
+where no miss is named (in kinds). Releases without were not replayed.
 
 Releases before 0.5.11 are not here: they load no plugins, and their PyTorch asks for a Triton before 3.6.
 
