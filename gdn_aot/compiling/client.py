@@ -44,9 +44,9 @@ class Worker(Child):
     """One worker process for one (provider, target).
 
     Entering starts it and returns at once: importing the provider goes on in the background. Leaving ends it and all
-    its children, however the block was left. With ``keep_settings`` it has the caller's variables of Triton and FLA, so
-    that its keys are those of other processes with the same variables; else it has none that changes a key. A ``copy``
-    is imported in place of what is installed.
+    its children, however the block was left. With ``keep_settings`` it has the caller's variables of Triton, FLA and
+    SGLang, so that its keys are those of other processes with the same variables; else it has none that changes a key.
+    A ``copy`` is imported in place of what is installed.
     """
 
     def __init__(

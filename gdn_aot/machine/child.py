@@ -92,8 +92,8 @@ class Child:
         silence: Seconds without a message and without a new note after which the child counts as hanging; None to wait
             as long as it takes.
         variables: Environment variables to add.
-        keep_settings: Leave the caller's variables of Triton and FLA, so that the child's keys are those of other
-            processes with the same variables; else it has none that changes a key.
+        keep_settings: Leave the caller's variables of Triton, FLA and SGLang, so that the child's keys are those of
+            other processes with the same variables; else it has none that changes a key.
 
     Raises:
         NotWritableError: On entering, where there is no room for its log and its note.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KEPT_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LIBDEVICE_PATH", "TRITON_LIBCUDA_PATH")
-"""Variables of Triton that choose tools; every other ``TRITON_*`` and ``FLA_*`` changes keys and is dropped."""
+"""Variables of Triton that choose tools; all other ``TRITON_*``, ``FLA_*`` and ``SGLANG_*`` may change keys: dropped."""
 
 _SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE|ACCOUNT|SIGNING|ENCRYPTION)_?KEY|AUTH"
@@ -39,7 +39,7 @@ def child_environment(scratch: str, variables: Mapping[str, str], *, keep_settin
 
     Nothing in it leads Python to the current directory, and no secrets of the caller are in it.
     """
-    dropped = ("LD_PRELOAD",) if keep_settings else ("TRITON_", "FLA_", "LD_PRELOAD")
+    dropped = ("LD_PRELOAD",) if keep_settings else ("TRITON_", "FLA_", "SGLANG_", "LD_PRELOAD")
     kept = {
         name: value
         for name, value in without_secrets(os.environ).items()

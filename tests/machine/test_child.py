@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gdn_aot.machine.child import Child
+from gdn_aot.machine.environment import child_environment
 
 _PROGRAM = """
 import sys
@@ -35,3 +36,16 @@ def test_nothing_is_imported_ahead_if_that_keeps_children_from_the_card(
         with Child("answering") as child:
             child.send({"asked": number})
             assert child.receive() == {"event": "made", "ahead": not asked_cuda, "asked": number}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_settings_that_change_keys_stay_where_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, *, keep: bool
+) -> None:
+    settings = {"TRITON_DEBUG": "1", "FLA_USE_FAST_OPS": "1", "SGLANG_GDN_CHUNK_H_NUM_WARPS": "8"}
+    for name, value in {**settings, "LD_PRELOAD": "", "TRITON_PTXAS_PATH": "ptxas"}.items():
+        monkeypatch.setenv(name, value)
+    found = child_environment("/scratch", {"SGLANG_PLUGINS": "gdn_aot"}, keep_settings=keep)
+    assert {name: found[name] for name in settings if name in found} == (settings if keep else {})
+    assert (found["TRITON_PTXAS_PATH"], found["SGLANG_PLUGINS"]) == ("ptxas", "gdn_aot")
+    assert "LD_PRELOAD" not in found
