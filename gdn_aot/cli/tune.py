@@ -224,6 +224,8 @@ def _tell(task: TuneTask, done: Tuned, *, submit: bool, as_json: bool) -> None:
     note(f"{card.name}: {done.keys} keys measured, {done.missing} not, {done.out} candidates out {spent}")
     for tokens, (median, worst) in done.regret.items():
         note(f"  {tokens} tokens: {median:.1%} slower than the best for this length (median), {worst:.1%} at most")
+    if done.unsound:
+        note(f"for {done.unsound} keys all candidates spill: a build takes others, which --search relieved measures")
     for what, rows in (("not made", skipped), ("wrong", wrong)):
         note_some([f"{what}: {call}: {why}" for call, why in rows.items()], _SHOWN)
     note_some([f"a measuring process was replaced: {why}" for why in restarts], _SHOWN)
@@ -252,6 +254,7 @@ def _tell(task: TuneTask, done: Tuned, *, submit: bool, as_json: bool) -> None:
             "device": {"name": card.name, "driver": card.driver},
             "keys": done.keys,
             "missing": done.missing,
+            "unsound": done.unsound,
             "out": done.out,
             "regret": {str(tokens): list(values) for tokens, values in done.regret.items()},
             "warning": card.warning(),

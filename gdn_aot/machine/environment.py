@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KEPT_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LIBDEVICE_PATH", "TRITON_LIBCUDA_PATH")
-"""Variables of Triton that choose tools; all other ``TRITON_*``, ``FLA_*`` and ``SGLANG_*`` may change keys: dropped."""
+"""Variables of Triton that choose tools; other ``TRITON_*``, ``FLA_*`` and ``SGLANG_*`` may change keys: dropped."""
 
 _SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE|ACCOUNT|SIGNING|ENCRYPTION)_?KEY|AUTH"

@@ -19,6 +19,7 @@ from gdn_aot.measuring.fleet import Fleet
 from gdn_aot.measuring.plan import Preparation
 from gdn_aot.measuring.settle import Writer
 from gdn_aot.records import tuning as records
+from gdn_aot.records.verdict import derives
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,6 +45,8 @@ class Tuned:
     """Autotune keys that now have a measured choice of this run, or of the one that it went on from."""
     missing: int = 0
     """Keys that were to be measured and have no choice."""
+    unsound: int = 0
+    """Keys among those of this run of which no candidate is sound."""
     out: int = 0
     """Candidates that were found wrong, or that ended their process."""
     outcomes: dict[str, Findings] = field(default_factory=dict)
@@ -107,6 +110,7 @@ def tune(task: TuneTask, cards: AbstractContextManager[Cards], progress: Progres
 def _sum_up(result: Tuned, prepared: PreparedUnits, writer: Writer) -> None:
     result.seconds = {**prepared.seconds, **result.seconds}
     result.keys = len(writer.recalled.union(writer.choices))
+    result.unsound = sum(map(derives, writer.choices.values()))
     result.regret = _regret(writer.choices.values())
     result.missing = sum(not state.idle for state in prepared.keys.values()) - result.keys
     result.out = sum(tokens > 0 for state in prepared.keys.values() for tokens, _ in state.out.values())

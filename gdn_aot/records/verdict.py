@@ -37,6 +37,11 @@ def is_sound(taken: Footprint | None) -> bool:
     return taken is None or taken.local <= SOUND_LOCAL
 
 
+def derives(choice: MeasuredChoice) -> bool:
+    """Say whether a build takes another candidate than the record's, which is not sound: one that has no time."""
+    return choice.resources is not None and not is_sound(choice.resources[choice.chosen])
+
+
 def only_sound(samples: Mapping[int, Sequence[Sample | None]], taken: Sequence[Footprint | None]) -> Samples:
     """Return the samples without those of candidates that are not sound.
 

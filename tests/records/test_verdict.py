@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
+from msgspec.structs import replace
 
 from gdn_aot.launches import SOUND_LOCAL, Config
 from gdn_aot.records import tuning
 from gdn_aot.records.objective import DEFAULT, Sample
 from gdn_aot.records.tuning import Footprint
-from gdn_aot.records.verdict import chosen_again, decide, only_sound
+from gdn_aot.records.verdict import chosen_again, decide, derives, only_sound
 
 CONFIGS = [Config(kwargs=(("BK", size),), num_warps=4, num_stages=1) for size in (16, 32, 64)]
 RECORDS = sorted((ROOT / "artifacts/tuning").rglob("*.json"))
@@ -28,6 +29,16 @@ def test_what_spills_is_not_chosen_where_something_sound_was_timed() -> None:
     verdict = decide(_samples(200, 150, 100), _taken(0, SOUND_LOCAL, SOUND_LOCAL + 8), CONFIGS, DEFAULT)
     assert verdict is not None
     assert (verdict.chosen, verdict.score, verdict.ranking) == (1, 1.0, (1, 0))
+
+
+def test_a_build_derives_another_where_the_choice_spills() -> None:
+    record = tuning.FORM.parse((ROOT / "artifacts/tuning/second/sm_90/fla-core-0.6.0.json").read_bytes(), name="")
+    spilling = {kernel.kernel.rpartition(":")[2] for kernel in record.kernels for one in kernel.choices if derives(one)}
+    assert spilling == {"chunk_kda_bwd_kernel_wy_dqkg_fused"}
+    choice = record.kernels[0].choices[0]
+    assert not derives(choice)
+    assert not derives(replace(choice, resources=None))
+    assert derives(replace(choice, resources=tuple(_taken(*(SOUND_LOCAL + 8 for _ in record.kernels[0].candidates)))))
 
 
 def test_where_nothing_sound_was_timed_in_full_the_rest_counts() -> None:

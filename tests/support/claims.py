@@ -102,6 +102,7 @@ CLAIMS: dict[str, list[str]] = {
     "Of vLLM's {} are of `recompute_w_u`, {} of": [
         f"{KDA_VLLM}|kernels|{kernel}" for kernel in ("recompute_w_u_fwd_kernel", "kda_gate_cumsum_fwd_kernel")
     ],
+    "Not in the table: {} keys": [f"{KDA_FLA}|spilling"],
     "For {} of FLA's missed keys, {} and {} by proxy and {} of vLLM's": [
         f"{record}|possible" for record in (KDA_FLA, *KDA_PROXIES, KDA_VLLM)
     ],
@@ -338,9 +339,11 @@ CLAIMS: dict[str, list[str]] = {
     "takes {} us, with more warps {} us; of": ["sglang_options|rows|32|own_us", "sglang_options|rows|32|best_us"],
     "takes {} us, with more warps {} us.": ["sglang_options|rows|43|own_us", "sglang_options|rows|43|best_us"],
     "benchmarked in (captured) | {} compiled |": [f"{ENGINE}|captured|compiled_later"],
-    "(captured), 50 tokens, takes at most {} times a later one | {} times": [
+    "(captured), 50 tokens, takes at most {} times a later one | {} times, later {} and {} |": [
         "2",
         f"{ENGINE}|captured|first_ms|50 / {ENGINE}|captured|steady_ms|50",
+        "sglang_answers|summary|captured|first_ms|50 / sglang_answers|summary|captured|steady_ms|50",
+        "sglang_answers|summary|captured-again|first_ms|50 / sglang_answers|summary|captured-again|steady_ms|50",
     ],
     "times a later one | {} times | PyTorch": [f"{VLLM}|e|first_token_ms|50 / {VLLM}|e|steady_ms|50"],
     "half of all default choices are expected to take more than {} % longer than the best, a tenth more than {} %; of "

@@ -12,6 +12,7 @@ from helpers import ROOT
 
 from gdn_aot.records import tuning
 from gdn_aot.records.objective import NEAR
+from gdn_aot.records.verdict import derives
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 report = importlib.import_module("kernels.report")
@@ -136,9 +137,12 @@ def kda() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in KDA_RECORDS:
         document = tuning.FORM.parse((ROOT / f"artifacts/tuning/{path}.json").read_bytes())
-        rows, possible, kernels = [], 0, dict[str, int]()
+        rows, possible, spilling, kernels = [], 0, 0, dict[str, int]()
         for kernel, choice in regret.entries(document):
             if "kda" not in choice.call and ".kda:" not in kernel.kernel:
+                continue
+            if derives(choice):
+                spilling += 1
                 continue
             times = {tokens: us for tokens, us in regret.times_of(kernel, choice).items() if tokens >= regret.SHORTEST}
             rows.append(regret.regret(times, kernel.candidates[choice.chosen]))
@@ -151,7 +155,8 @@ def kda() -> dict[str, Any]:
         found[path] = regret.summary(regret.collect(rows))
         most = 1 + found[path][regret.ALL]["max"]
         missed = sum(kernels.values())
-        found[path] |= {"keys": len(rows), "missed": missed, "possible": possible, "most": most, "kernels": kernels}
+        found[path] |= {"keys": len(rows), "missed": missed, "possible": possible, "spilling": spilling}
+        found[path] |= {"most": most, "kernels": kernels}
     return found
 
 
