@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sglang_running
-from helpers import WITH_SUPPORT, gdn_aot, python
+from helpers import ROOT, WITH_SUPPORT, gdn_aot, python
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.models import find_model
@@ -257,6 +257,36 @@ for query in (1, 16, 70):
 print(json.dumps({"taken": taken, "launched": sum("conv1d_fwd" in name for name, _ in names)}))
 """
     assert python(_START + code, home=tmp_path) == {"taken": [], "launched": 3}
+
+
+def test_the_search_for_information_takes_every_kernel_with_one_configuration(tmp_path: Path) -> None:
+    """On a card that launches nothing; SGLang has an autotuner around some of them."""
+    code = f"""
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import types
+import sglang_options as search
+from gdn_aot.measuring import card, gate
+
+class Card:
+    device = "cpu"
+    load = synchronize = lambda *_: lambda *_: None
+    time = lambda self, calls, restore, rounds: [[1e-5] * rounds for _ in calls]
+
+nothing = lambda *_: None
+card.Cuda = Card
+effects = types.SimpleNamespace(outputs=[1], restore=nothing, poison=nothing, objection=nothing, finish=nothing)
+gate.find_effects = lambda *_: effects
+search.WARPS, search.STAGES = (2,), (1,)
+search.STEPS = {{"prompt": ("extend", 1, 70, 0)}}
+sys.argv[1:] = ["-o", {str(tmp_path / "found.json")!r}]
+search.main()
+rows = json.load(open({str(tmp_path / "found.json")!r}))["rows"]
+print(json.dumps({{row["kernel"].partition(":")[2]: len(row["us"]) for row in rows}}))
+"""
+    found = python(_START + code, home=tmp_path)
+    assert set(found) >= PREFILL - {TUNED}
+    assert TUNED not in found
+    assert set(found.values()) == {2}
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_100", "sm_120"])
