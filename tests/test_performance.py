@@ -165,16 +165,12 @@ def sglang_engine(text: str) -> None:
 
 
 def sglang_answers(text: str) -> None:
-    document = result("sglang_answers")
-    head = next(
-        line
-        for line in sections(text)["Two processes of each case of SGLang's engine"].splitlines()
-        if line.startswith("|")
-    )
+    document, title = result("sglang_answers"), "Two processes of each case of SGLang's engine"
+    head = next(line for line in sections(text)[title].splitlines() if line.startswith("|"))
     names = [cell.strip(" ()").replace(") again", "-again") for cell in head.strip("|").split("|")[1:]]
     assert set(names) == set(document["records"])
     assert all(case["answers_alike"] and case["error"] is None for case in document["summary"].values())
-    *answers, first, yard = rows(text, "Two processes of each case of SGLang's engine")
+    *answers, first, yard = rows(text, title)
     for place, name in enumerate(names, 1):
         for length, row in zip((50, 1000, 8000), answers, strict=True):
             compare(row[0], [length], row)

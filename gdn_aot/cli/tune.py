@@ -225,7 +225,7 @@ def _tell(task: TuneTask, done: Tuned, *, submit: bool, as_json: bool) -> None:
     for tokens, (median, worst) in done.regret.items():
         note(f"  {tokens} tokens: {median:.1%} slower than the best for this length (median), {worst:.1%} at most")
     if done.unsound:
-        note(f"for {done.unsound} keys all candidates spill: a build takes others, which --search relieved measures")
+        note(f"{done.unsound} keys have no sound candidate that was timed in full: --search relieved measures others")
     for what, rows in (("not made", skipped), ("wrong", wrong)):
         note_some([f"{what}: {call}: {why}" for call, why in rows.items()], _SHOWN)
     note_some([f"a measuring process was replaced: {why}" for why in restarts], _SHOWN)

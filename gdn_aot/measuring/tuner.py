@@ -46,7 +46,7 @@ class Tuned:
     missing: int = 0
     """Keys that were to be measured and have no choice."""
     unsound: int = 0
-    """Keys among those of this run of which no candidate is sound."""
+    """Keys of this run whose choice spills, as no sound candidate has a time at every token count."""
     out: int = 0
     """Candidates that were found wrong, or that ended their process."""
     outcomes: dict[str, Findings] = field(default_factory=dict)

@@ -56,11 +56,8 @@ def test_a_call_is_compared_with_float64_of_what_it_got(slope: float, *, backwar
     server.channel = SimpleNamespace(notes=SimpleNamespace(write=notes.append))
     server._confirmed = set()
     work: Any = SimpleNamespace(at=lambda *_, **__: nullcontext(), combination=set(), call_note="")
-    shape, workload, call = (
-        find_model("kimi-linear-48b-a3b").shape(1),
-        Squared(backward=backward, slope=slope),
-        Call.of("squared"),
-    )
+    shape, call = find_model("kimi-linear-48b-a3b").shape(1), Call.of("squared")
+    workload = Squared(backward=backward, slope=slope)
     answer = server._call(work, workload, shape, call, [8, "squared", 0], timed=False, chosen=None)
     assert list(answer) == ["wrong"]
     assert (answer["wrong"] is None) == (slope == 2.0 or not backward), answer
