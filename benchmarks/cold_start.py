@@ -22,7 +22,8 @@ the same 4096 tokens, in the shape of Qwen3.5-9B, called as transformers calls i
 With ``--provider sglang`` the call is a step of new prompts in a server that has started: its slots are cleared, the
 backend's metadata are made and SGLang's own layer runs, on its own pool of states. There is no (c), and (b) is what (e)
 is compared with in the steady state: SGLang benchmarks the candidates of the one kernel that has several, and both take
-the one that they hold for the best.
+the one that they hold for the best. With ``--provider vllm`` it is such a step of vLLM's own layer of Kimi Delta
+Attention, whose pages are there and whose metadata vLLM's builder makes.
 
 The clock runs from the call to the end of a ``torch.cuda.synchronize()`` after it. Before it, provider and PyTorch are
 imported, the context exists, inputs are on the device; they were made on the host: no PyTorch kernel ran before.
@@ -47,7 +48,13 @@ from typing import Any
 
 import harness
 
-NAMES = {"fla": "cold_start.json", "kda": "cold_start_kda.json", "sglang": "cold_start_sglang.json"}
+NAMES = {
+    "fla": "cold_start.json",
+    "kda": "cold_start_kda.json",
+    "sglang": "cold_start_sglang.json",
+    "sglang_kda": "cold_start_sglang_kda.json",
+    "vllm_kda": "cold_start_vllm_kda.json",
+}
 """What is called -> where its results are."""
 
 
@@ -62,7 +69,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="qwen3.5-9b", help="what to preload; with KDA, chunk_kda is called")
     parser.add_argument("--repeat", type=int, default=5, help="rounds over the states that start warm")
     parser.add_argument("--steady-calls", type=int, default=plan.STEADY, help="calls after the first two")
-    parser.add_argument("--provider", default="fla", choices=("fla", "sglang"))
+    parser.add_argument("--provider", default="fla", choices=("fla", "sglang", "vllm"))
     parser.add_argument("--cases", help="of " + ",".join(plan.CASES))
     parser.add_argument("--calls", default=",".join(plan.CALLS), help="of " + ",".join(plan.CALLS))
     parser.add_argument("--at-once", type=int, default=1, help="processes that get ready together and take turns")
@@ -70,9 +77,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="default: benchmarks/results, with --dry a temporary file")
     parser.add_argument("--dry", action="store_true", help="without a GPU; the figures mean nothing")
     options = parser.parse_args()
-    options.called = "kda" if find_model(options.model).family == KDA else options.provider
+    is_kda, of_fla = find_model(options.model).family == KDA, options.provider == "fla"
+    options.called = options.provider
+    if is_kda:
+        options.called = "kda" if of_fla else f"{options.provider}_kda"
+    if options.called not in NAMES:
+        parser.error("of vLLM only a model with Kimi Delta Attention is measured here; of others, by vllm_gdn.py")
     options.out = harness.place(NAMES[options.called], options.out, dry=options.dry)
-    has = [case for case in plan.CASES if options.provider == "fla" or case not in plan.OF_FLA]
+    has = [case for case in plan.CASES if of_fla or case not in plan.OF_FLA]
     options.cases = options.cases.split(",") if options.cases else has
     options.calls = options.calls.split(",")
     if unknown := sorted({*options.calls} - {*plan.CALLS}):

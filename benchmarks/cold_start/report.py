@@ -25,6 +25,7 @@ TITLES = {
 }
 """State -> what the table calls it, in the table's order."""
 CALLS = ("dense", "varlen")
+_NAMES = {"fla": "FLA", "sglang": "SGLang", "vllm": "vLLM"}
 COLUMNS = {
     "second_ms": "2nd, ms",
     "steady_ms": "steady, ms",
@@ -126,7 +127,7 @@ def table(document: dict[str, Any]) -> str:
         shown = [call for call in (dense, varlen or then) if call]
         more = "+ " if then and not varlen else ""
         first = [_time(dense.get("first_ms")), more + _time((varlen or then).get("first_ms"))]
-        title = TITLES[case] if document.get("provider", "fla") == "fla" else TITLES[case].replace("FLA", "SGLang")
+        title = TITLES[case].replace("FLA leaves", f"{_NAMES[document.get('provider', 'fla')]} leaves")
         cells = [title, *first, *(_both(shown, name) for name in COLUMNS)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

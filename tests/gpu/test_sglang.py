@@ -1,7 +1,7 @@
 """SGLang's own layers, on its own pool of states, are served by an artifact: the bits are those of plain SGLang.
 
-``GDN_AOT_TEST_ARTIFACT`` names one that has Qwen3.5-9B and Qwen3-Next-80B undivided:
-``gdn-aot build --provider sglang --arch sm_90 --model qwen3.5-9b --model qwen3-next-80b-a3b --tp 1 -o DIR``.
+``GDN_AOT_TEST_ARTIFACT`` names one that has these models undivided: ``gdn-aot build --provider sglang --arch sm_90
+--model qwen3.5-9b --model qwen3-next-80b-a3b --model kimi-linear-48b-a3b --tp 1 -o DIR``.
 """
 
 import importlib.metadata
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from gpu import fla_configs, served
-from gpu.conftest import Loaded, Program, Record
+from gpu.conftest import Loaded, Program, Record, provenance
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,7 +23,7 @@ pytestmark = [
 
 STEPS, PARTS = 300, 3
 """Random steps, and processes that share them, of each kind."""
-MODELS = ("qwen3.5-9b", "qwen3-next-80b-a3b")
+MODELS = ("qwen3.5-9b", "qwen3-next-80b-a3b", "kimi-linear-48b-a3b")
 KERNELS = {
     "_causal_conv1d_fwd_kernel",
     "_causal_conv1d_update_kernel",
@@ -54,13 +54,16 @@ def steps(program: Program, artifact: Loaded, tmp_path_factory: pytest.TempPathF
     return {True: found[:PARTS], False: found[PARTS:]}
 
 
-def test_300_random_steps_compile_and_benchmark_nothing(steps: dict[bool, list[Any]], record: Record) -> None:
+def test_300_random_steps_compile_and_benchmark_nothing(
+    steps: dict[bool, list[Any]], artifact: Loaded, record: Record
+) -> None:
     """In strict mode, and every result is right against float64."""
     made: Counter[str] = Counter()
     for answer in steps[True]:
         made.update(answer["steps"])
     record(
         sglang=importlib.metadata.version("sglang"),
+        **provenance(artifact.path),
         steps=dict(made),
         checked=sum(answer["checked"] for answer in steps[True]),
         wrong=[text for answer in steps[True] for text in answer["wrong"]],

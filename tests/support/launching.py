@@ -48,8 +48,10 @@ class LaunchingDriver(stub.StubDriver):
     def get_current_device(self) -> int:
         return self.device
 
-    def get_device_capability(self, device: int | None = None) -> tuple[int, int]:
-        return self.cards[self._card(self.device if device is None else device)].capability
+    def get_device_capability(self, device: Any = None) -> tuple[int, int]:
+        """As PyTorch's, of a number or of a device: one without a number is the current one."""
+        number = device if isinstance(device, int) else getattr(device, "index", None)
+        return self.cards[self._card(self.device if number is None else number)].capability
 
     def get_current_target(self) -> Any:
         return stub.StubDriver(self.cards[self._card(self.device)]).get_current_target()
