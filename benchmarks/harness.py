@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdn_aot.building.pack import own_commit
 from gdn_aot.errors import UsageError
 from gdn_aot.machine import installed
 from gdn_aot.machine.card import probe
@@ -34,8 +35,9 @@ _TAIL = 2500
 
 
 def machine(*distributions: str) -> dict[str, Any]:
-    """Return processor, cores, load, kernel, Python, versions, and the card and its driver if there is one.
+    """Return the commit, processor, cores, load, kernel, Python, versions, and the card and its driver if there is one.
 
+    A copy of the tree without its history takes the commit from ``$GDN_AOT_TEST_COMMIT``, as its tests on a card do.
     The load says how many processes wanted a core in the last minute: with more than there are cores, wall times are
     longer than they need be.
     """
@@ -43,6 +45,7 @@ def machine(*distributions: str) -> dict[str, Any]:
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return {
         **_card(),
+        "commit": os.environ.get("GDN_AOT_TEST_COMMIT") or own_commit()[0],
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "cpu": next(names, platform.machine()),
         "cores": os.cpu_count(),
