@@ -14,7 +14,7 @@ from gdn_aot.records import merging
 from gdn_aot.records import tuning as records
 from gdn_aot.records.files import RecordedDevice, RecordedProvider
 from gdn_aot.records.objective import Sample
-from gdn_aot.records.verdict import decide, said
+from gdn_aot.records.verdict import decide, derives, said
 
 if TYPE_CHECKING:
     from gdn_aot.compiling.proxy import Proxy
@@ -72,12 +72,18 @@ class Writer:
         """Keys whose choice of the record there is stands, unless this run makes another."""
 
     def recall(self) -> None:
-        """Take samples and findings of the record that is there as if they had been measured now."""
+        """Take samples and findings of the record that is there as if they had been measured now.
+
+        A search for sound candidates starts again with keys whose choice is not sound: these are what it is for.
+        """
+        relieved = self._task.search == "relieved"
         for kernel in self._existing.kernels if self._existing else ():
             for choice in kernel.choices:
                 place = (kernel.kernel, choice.key)
                 state = self._prepared.keys.get(place)
-                if state is not None and not state.idle and _recall(state, kernel.candidates, choice):
+                if state is None or state.idle or (relieved and derives(choice)):
+                    continue
+                if _recall(state, kernel.candidates, choice):
                     self.recalled.add(place)
                     state.fresh = choice.unchecked
 

@@ -18,7 +18,7 @@ from gdn_aot.measuring.cards import this_card
 from gdn_aot.measuring.plan import Preparation, TuneTask
 from gdn_aot.measuring.tuner import Tuned
 from gdn_aot.records import tuning as records
-from gdn_aot.records.verdict import chosen_again
+from gdn_aot.records.verdict import chosen_again, derives
 
 MakeTask = Callable[..., TuneTask]
 
@@ -173,6 +173,20 @@ def test_going_on_measures_only_what_is_missing(task: MakeTask) -> None:
         if choice.key in before:
             assert before[choice.key].times == choice.times[: len(before[choice.key].times)]
             assert [row.tokens for row in choice.times] == [64, 512, 2048]
+
+
+def test_going_on_with_a_search_for_sound_candidates_measures_keys_again_that_have_none(task: MakeTask) -> None:
+    made = task(tokens=(64,))
+    run(made)
+    data = json.loads(made.path.read_text())
+    for footprint in (one for kernel in data["kernels"] for choice in kernel["choices"] for one in choice["resources"]):
+        footprint[2] = 4096  # bytes of local memory
+    made.path.write_bytes(written(data))
+    spilling = recorded(made)
+    assert all(map(derives, choices_of(spilling)))
+    assert run(replace(made, resume=True))[1] == spilling
+    _, record = run(replace(made, resume=True, search="relieved"))
+    assert not any(map(derives, choices_of(record)))
 
 
 def test_a_spent_budget_keeps_what_was_measured(task: MakeTask) -> None:
