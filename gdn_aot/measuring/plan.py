@@ -130,7 +130,7 @@ class Preparation:
         chosen.add(mine, plain)
         every = {launch for traced in mine for launch in launches(traced, chosen.kept[trace.key_of(traced)])}
         reasons = {launch: chosen.reason(launch) for launch in {*plain, *every}}
-        for made in (chosen.outcomes[launch].object for launch in reasons):
+        for made in map(chosen.made, reasons):
             if made is not None:
                 prepared.sizes[made.cubin] = self._task.job.cache.cubin_size(made.cubin)
         for traced in mine:
@@ -174,7 +174,7 @@ class Preparation:
         self._ready.add(where)
         state, kept = self.prepared.keys[where], self._selection.kept[where]
         state.configs = [traced.candidates[index] for index in kept]
-        state.objects = [self._selection.outcomes[traced.variants[0][index]].object for index in kept]
+        state.objects = [self._selection.made(traced.variants[0][index]) for index in kept]
         state.offered = sum(index < traced.offered for index in kept)
         state.unheld = tuple(index for index, made in enumerate(state.objects) if self._unheld(made))
         for number, index in enumerate(kept):
@@ -193,7 +193,7 @@ class Preparation:
     def _add(self, launches: list[int], units: set[int], reasons: dict[int, str | None]) -> None:
         trace = self.prepared.trace
         for launch in launches:
-            traced, made = trace.launches[launch], self._selection.outcomes[launch].object
+            traced, made = trace.launches[launch], self._selection.made(launch)
             row: PlannedBinary | str = reasons[launch] or ""
             if made is not None and not row:
                 row = self._binary(made, msgspec.to_builtins(traced.specialization))

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from gdn_aot.catalogue.targets import Target
     from gdn_aot.compiling.compilation import Compilation
-    from gdn_aot.launches import Config, KernelKey, Outcome
+    from gdn_aot.launches import CompiledKernel, Config, KernelKey, Outcome
     from gdn_aot.tracing.records import Trace
     from gdn_aot.tracing.records import Tuning as TracedKey
 
 _SLACK = 2.5
 """As in `gdn_aot.choosing.walk`, but more: on sm_70 what is sound of fwd_h would, by what spills, need 1.8 times its
 registers."""
+_SKIPPED = "it spills far too much with another key, and was not compiled"
 
 
 class Selection:
@@ -43,7 +44,7 @@ class Selection:
         self.outcomes: dict[int, Outcome] = {}
         """By launch."""
         self.kept: dict[KernelKey, list[int]] = {}
-        """Of each key the candidates to measure, by their places in the trace."""
+        """Of each key the candidates to record, by their places in the trace."""
         self._led: set[int] = set()
         """Kernels of which one key was compiled."""
         self._fair: dict[int, set[Config]] = {}
@@ -69,11 +70,18 @@ class Selection:
                 self.kept[self._trace.key_of(traced)] = self._worth(traced)
 
     def reason(self, launch: int) -> str | None:
-        """Return why a launch that was compiled cannot run on the target, or None."""
-        outcome = self.outcomes[launch]
+        """Return why a launch of what is kept cannot run on the target, or None."""
+        outcome = self.outcomes.get(launch)
+        if outcome is None:
+            return _SKIPPED
         if outcome.object is None:
             return outcome.rejected or outcome.failed or "it was not compiled"
         return misfit(outcome.object, self._target)
+
+    def made(self, launch: int) -> CompiledKernel | None:
+        """Return what a launch was compiled to, if it was."""
+        outcome = self.outcomes.get(launch)
+        return outcome.object if outcome else None
 
     def _compile(self, wanted: Iterable[int]) -> None:
         self.outcomes |= self._work.every([launch for launch in wanted if launch not in self.outcomes])
@@ -109,7 +117,7 @@ class Selection:
         return all(spill.leaves(wide.load(config, self._target), _SLACK) for spill in spills)
 
     def _worth(self, traced: TracedKey) -> list[int]:
-        """Return the candidates to measure, of those that were compiled."""
+        """Return the candidates to record: the provider's own, and others to measure."""
         compiled = [
             index
             for index in range(len(traced.candidates))
@@ -119,13 +127,14 @@ class Selection:
             return compiled
         local = {index: self._local(traced, index) for index in compiled}
         sound = {index for index in compiled if local[index] <= SOUND_LOCAL}
-        own = [index for index in compiled if index < traced.offered]
+        own = range(traced.offered)
         rest = [index for index in compiled if index not in own]
         if not self._fair.get(traced.kernel):
             self._fair[traced.kernel] = {traced.candidates[index] for index in rest if local[index] <= FAR_TOO_MUCH}
         if sound:
-            self._far |= {(traced.kernel, traced.candidates[index]) for index in own if local[index] > FAR_TOO_MUCH}
-        return own + [index for index in rest if index in sound]
+            far = [index for index in own if local.get(index, 0) > FAR_TOO_MUCH]
+            self._far |= {(traced.kernel, traced.candidates[index]) for index in far}
+        return [*own] + [index for index in rest if index in sound]
 
     def _local(self, traced: TracedKey, index: int) -> float:
         """Return the most local memory per thread of a candidate's binaries in bytes; infinite if it does not fit."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 import simulated
 from helpers import ROOT
 from tuning_records import written
-from tuning_tasks import at_call, choices_of, interrupt, quiet, recorded
+from tuning_tasks import SHAPE, at_call, choices_of, interrupt, quiet, recorded
 
 from gdn_aot.errors import UsageError
 from gdn_aot.measuring import tuner
 from gdn_aot.measuring.cards import this_card
 from gdn_aot.measuring.plan import Preparation, TuneTask
+from gdn_aot.measuring.selection import Selection
 from gdn_aot.measuring.tuner import Tuned
 from gdn_aot.records import tuning as records
 from gdn_aot.records.verdict import chosen_again, derives
@@ -187,6 +189,28 @@ def test_going_on_with_a_search_for_sound_candidates_measures_keys_again_that_ha
     assert run(replace(made, resume=True))[1] == spilling
     _, record = run(replace(made, resume=True, search="relieved"))
     assert not any(map(derives, choices_of(record)))
+
+
+def test_what_spills_far_too_much_with_one_key_is_out_for_others(
+    task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not compiled for them, and the record says so: each candidate of the provider is timed or rejected."""
+
+    def local(self: Selection, traced: Any, index: int) -> float:
+        return 0 if index == traced.offered - 1 else inf
+
+    monkeypatch.setattr(Selection, "_local", local)
+    _, record = run(task(tokens=(64,), search="relieved", shapes=[SHAPE, SHAPE.replace("v_dim=64", "v_dim=128")]))
+    for kernel in record.kernels:
+        first, *others = sorted(kernel.choices, key=lambda choice: len(choice.rejected))
+        assert not first.rejected
+        for choice in others:
+            assert {row.candidate for row in choice.rejected} == {*range(kernel.offered - 1)}
+            assert {row.reason for row in choice.rejected} == {
+                "it spills far too much with another key, and was not compiled"
+            }
+            assert choice.times[0].us[-1] is not None
+        assert others
 
 
 def test_a_spent_budget_keeps_what_was_measured(task: MakeTask) -> None:

@@ -28,14 +28,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def task(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TuneTask]:
-    """Make a task: the gated norm of one small shape."""
+    """Make a task: the gated norm of one small shape, or of ``shapes``."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
 
     def make(*, tokens: tuple[int, ...] = (64, 512, 2048), silence: float = 120.0, **changes: Any) -> TuneTask:
         options = {"target": "sm_90", **changes.pop("card", {})}
         limits, every = Limits(max_tokens=max(tokens), max_batch=1), {"all_candidates": True, "keep_going": True}
+        shapes = changes.pop("shapes", [SHAPE])
         made = TuneTask(
-            job=make_job(compiled, tmp_path, shapes=[SHAPE], workloads=["gated-norm"], limits=limits, **every),
+            job=make_job(compiled, tmp_path, shapes=shapes, workloads=["gated-norm"], limits=limits, **every),
             target=get_target("sm_90"),
             method=Method(
                 provider="fla",
