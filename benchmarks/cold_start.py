@@ -28,8 +28,9 @@ Attention, whose pages are there and whose metadata vLLM's builder makes.
 The clock runs from the call to the end of a ``torch.cuda.synchronize()`` after it. Before it, provider and PyTorch are
 imported, the context exists, inputs are on the device; they were made on the host: no PyTorch kernel ran before.
 Counted from before the provider's import on, and read around the call: binaries compiled and found in Triton's cache,
-configurations benchmarked, C builds, modules loaded. Memory: PyTorch's peak above what was allocated before; growth of
-what the driver says is in use, less what PyTorch reserved ("other device"); growth of resident host memory.
+configurations benchmarked, C builds, modules loaded, Python's modules imported. Memory: PyTorch's peak above what was
+allocated before; growth of what the driver says is in use, less what PyTorch reserved ("other device"); growth of
+resident host memory.
 
 Processes run one after the other, in rounds that are shuffled. With ``--at-once N``, N of them import and get ready
 together and are then measured one at a time, each alone at work until it has ended (`cold_start.turns`). In the steady

@@ -84,6 +84,7 @@ FIRST = {
     "In SGLang": ("cold_start_sglang", ("a-first", "b", "e", "nocc", "f")),
 }
 """Section -> its results, and the rows of its table."""
+KDA_CASES = ("a-first", "b", "e", "nocc", "f")
 
 
 def first_calls(text: str) -> None:
@@ -94,6 +95,18 @@ def first_calls(text: str) -> None:
             compare(row[1], [case["first_ms"]["median"] / (1000 if row[1].endswith(" s") else 1)], row)
             compare(row[2], [case["compiled"]["median"]], row)
             compare(row[3], [case["benchmarked"]["median"]], row)
+
+
+def engines_with_kda(text: str) -> None:
+    found = rows(text, "Kimi Delta Attention in vLLM and SGLang")
+    cases = [*(("vllm", case) for case in KDA_CASES[2:]), *(("sglang", case) for case in KDA_CASES)]
+    for row, (engine, case) in zip(found, cases, strict=True):
+        summary = result(f"cold_start_{engine}_kda")["summary"][case]
+        calls = [summary["dense"], summary["then" if case == "a-first" else "varlen"]]
+        for cell, call in zip(row[1:3], calls, strict=True):
+            compare(cell, [call["first_ms"]["median"] / (1000 if cell.endswith(" s") else 1)], row)
+        for cell, what in zip(row[3:], ("compiled", "benchmarked"), strict=True):
+            compare(cell, [sum(call[what]["median"] for call in calls)], row)
 
 
 def in_vllm(text: str) -> None:
@@ -274,6 +287,7 @@ CHECKS = {
     "deployment": deployment,
     "A whole SGLang engine": sglang_engine,
     "Two processes of each case of SGLang's engine": sglang_answers,
+    "engines with KDA": engines_with_kda,
     "SGLang's options": sglang_options,
     "Kernels": kernels,
     "claims": claims,

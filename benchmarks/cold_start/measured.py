@@ -141,7 +141,7 @@ def measure(call: Callable[[], Any], counters: Counters, steady_calls: int) -> t
 
     turns.take()
     torch.cuda.reset_peak_memory_stats()
-    counted, host, device = counters.read(), _resident(), _device_memory()
+    counted, host, device, known = counters.read(), _resident(), _device_memory(), len(sys.modules)
     start = time.perf_counter()
     result = call()
     submitted = time.perf_counter()
@@ -158,6 +158,7 @@ def measure(call: Callable[[], Any], counters: Counters, steady_calls: int) -> t
         + device["reserved"]
         - device_after["reserved"],
         "host_growth_mib": growth,
+        "imported": len(sys.modules) - known,
     }
     result = [tensor.cpu() for tensor in result]
     record["second_ms"] = _milliseconds(call)

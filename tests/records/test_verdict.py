@@ -33,8 +33,7 @@ def test_what_spills_is_not_chosen_where_something_sound_was_timed() -> None:
 
 def test_a_build_derives_another_where_the_choice_spills() -> None:
     record = tuning.FORM.parse((ROOT / "artifacts/tuning/second/sm_90/fla-core-0.6.0.json").read_bytes(), name="")
-    spilling = {kernel.kernel.rpartition(":")[2] for kernel in record.kernels for one in kernel.choices if derives(one)}
-    assert spilling == {"chunk_kda_bwd_kernel_wy_dqkg_fused"}
+    assert not any(derives(one) for kernel in record.kernels for one in kernel.choices)
     choice = record.kernels[0].choices[0]
     assert not derives(choice)
     assert not derives(replace(choice, resources=None))

@@ -15,13 +15,14 @@ ENGINE, TOKEN = "sglang_engine|summary", 2 * 2 * 256 * 2
 SGLANG = "cold_start_sglang|summary"
 DEPLOYED, KINDS = "vllm_deployment|summary", "vllm_kinds|summary"
 STEPS = "gpu_tests_sglang|test_300_random_steps_compile_and_benchmark_nothing"
+KINDS_OF_STEP = ("prefill", "decode", "mixed", "speculative")
 BITS = "gpu_tests_sglang|test_bits_are_those_of_plain_sglang"
 INSTALL = "cold_start|goals|install_ms ({}) below 15|found"
 GENERATE, TIGHT = "gpu_tests|test_generate|first_token_seconds", "gpu_tests_h200|test_first_prefill_with_300_mib_left"
 RANDOM, SIZES, ALL = "gpu_tests_h200|test_500_random_calls", "sizes|one_model|bytes", "sizes|all_models"
 KDA_SHAPE = "kimi-linear-48b-a3b tp 1"
 KDA_CALLS = "gpu_tests_kda|test_200_random_calls_of_each_model_with_kda|kimi-linear-48b-a3b"
-KDA_VLLM, KDA_FLA, *KDA_PROXIES = (f"kda|{path}" for path in KDA_RECORDS)
+KDA_VLLM, KDA_FLA, KDA_SGLANG, *KDA_PROXIES = (f"kda|{path}" for path in KDA_RECORDS)
 KDA_TRAINED = "gpu_tests_kda_train|test_200_random_calls_of_training_of_each_model_with_kda|kimi-linear-48b-a3b"
 KDA_STEPS = "gpu_tests_vllm_kda|test_200_random_steps_of_each_model_with_kda|kimi-linear-48b-a3b"
 ONE, OLD = "build|one|cold", "build|old|artifacts|0"
@@ -59,6 +60,10 @@ CLAIMS: dict[str, list[str]] = {
         f"{KDA_TRAINED}|watch|benchmarked",
         f"{KDA_TRAINED}|wrong",
     ],
+    "with {} of its {} choices measured": [
+        "gpu_tests_kda_train|choices|measured",
+        "gpu_tests_kda_train|choices|all",
+    ],
     "which was empty before, had {} files": [f"{KDA_TRAINED}|watch|cache_files"],
     "of a prefill take {}, {}, {} and {} times the time of the best": [
         f"tunings|kernels_kda {KDA_SHAPE} {tokens}|3" for tokens in (512, 2048, 8192, 32768)
@@ -71,6 +76,22 @@ CLAIMS: dict[str, list[str]] = {
         f"{KDA_STEPS}|watch|compiled",
         f"{KDA_STEPS}|watch|benchmarked",
         f"{KDA_STEPS}|wrong",
+    ],
+    # Kimi Delta Attention in vLLM and SGLang
+    "(medians of {} processes) and SGLang 0.5.17 ({} process each": [
+        "cold_start_vllm_kda|summary|e|dense|processes",
+        "cold_start_sglang_kda|summary|e|dense|processes",
+    ],
+    "binder imports Gluon, {} modules": ["first_launches|modules"],
+    "launch took {} to {} ms (no bytecode was kept there), and the other eleven together {} to {} ms": [
+        f"first_launches|{what}" for what in ("least", "most", "others_least", "others_most")
+    ],
+    "those of (e) lie {} ms apart": [
+        " - ".join(f"cold_start_sglang_kda|summary|{case}|dense|first_ms|median" for case in ("nocc", "e"))
+    ],
+    "{} random steps of SGLang's layers in strict mode, {} of them of": [
+        f"{STEPS}|checked",
+        " + ".join(f"{STEPS}|steps|{kind} of kimi-linear-48b-a3b" for kind in KINDS_OF_STEP),
     ],
     # Choices for Kimi Delta Attention
     "a choice more than {} times the best": ["tunings|limit"],
@@ -85,7 +106,13 @@ CLAIMS: dict[str, list[str]] = {
             ),
         ]
         for words, path in zip(
-            ("vLLM 0.24.0 (sm_90)", "FLA (sm_90)", "FLA by proxy (sm_80)", "FLA by proxy (sm_89)"),
+            (
+                "vLLM 0.24.0 (sm_90)",
+                "FLA (sm_90)",
+                "SGLang 0.5.17 (sm_90)",
+                "FLA by proxy (sm_80)",
+                "FLA by proxy (sm_89)",
+            ),
             KDA_RECORDS,
             strict=True,
         )
@@ -99,12 +126,14 @@ CLAIMS: dict[str, list[str]] = {
             "chunk_gla_fwd_kernel_o",
         )
     ],
-    "Of vLLM's {} are of `recompute_w_u`, {} of": [
-        f"{KDA_VLLM}|kernels|{kernel}" for kernel in ("recompute_w_u_fwd_kernel", "kda_gate_cumsum_fwd_kernel")
+    "Of vLLM's {} are of `recompute_w_u`, {} of the cumulated sum, of SGLang's {} of": [
+        *(f"{KDA_VLLM}|kernels|{kernel}" for kernel in ("recompute_w_u_fwd_kernel", "kda_gate_cumsum_fwd_kernel")),
+        f"{KDA_SGLANG}|kernels|kda_gate_chunk_cumsum_vector_kernel",
     ],
-    "Not in the table: {} keys": [f"{KDA_FLA}|spilling"],
-    "For {} of FLA's missed keys, {} and {} by proxy and {} of vLLM's": [
-        f"{record}|possible" for record in (KDA_FLA, *KDA_PROXIES, KDA_VLLM)
+    "The {} keys of `chunk_kda_bwd_kernel_wy_dqkg_fused`": [f"{KDA_FLA}|added"],
+    "Not in the table: {} keys of SGLang": [f"{KDA_SGLANG}|spilling"],
+    "For {} of FLA's missed keys, {} and {} by proxy, {} of vLLM's and {} of SGLang's": [
+        f"{record}|possible" for record in (KDA_FLA, *KDA_PROXIES, KDA_VLLM, KDA_SGLANG)
     ],
     "The rule takes the best on average among those within {} %": ["regrets|near"],
     # In SGLang
@@ -335,9 +364,14 @@ CLAIMS: dict[str, list[str]] = {
         "sglang_answers|records|aot-again|profile|first|in|SGLang and PyTorch",
     ],
     # Other configurations of SGLang's kernels
-    "takes {} us, with one warp {} us": ["sglang_options|rows|26|own_us", "sglang_options|rows|26|best_us"],
-    "takes {} us, with more warps {} us; of": ["sglang_options|rows|32|own_us", "sglang_options|rows|32|best_us"],
-    "takes {} us, with more warps {} us.": ["sglang_options|rows|43|own_us", "sglang_options|rows|43|best_us"],
+    "tokens it takes {} us with SGLang's two stages, with four {} us": [
+        "sglang_options|rows|30|own_us",
+        "sglang_options|rows|30|best_us",
+    ],
+    "at 2048 tokens {} us and {} us": ["sglang_options|rows|19|own_us", "sglang_options|rows|19|best_us"],
+    "takes {} us, with one warp {} us": ["sglang_options|rows|28|own_us", "sglang_options|rows|28|best_us"],
+    "takes {} us, with more warps {} us; of": ["sglang_options|rows|35|own_us", "sglang_options|rows|35|best_us"],
+    "takes {} us, with more warps {} us.": ["sglang_options|rows|46|own_us", "sglang_options|rows|46|best_us"],
     "benchmarked in (captured) | {} compiled |": [f"{ENGINE}|captured|compiled_later"],
     "(captured), 50 tokens, takes at most {} times a later one | {} times, later {} and {} |": [
         "2",
@@ -356,8 +390,8 @@ CLAIMS: dict[str, list[str]] = {
         f"regrets|proxy/{{}}/fla-core-0.6.0|{target} keys" for target in ("sm_80", "sm_89")
     ],
     "every choice for Kimi Delta Attention takes at most {} times the best at each length from 512 tokens on | "
-    "missed for {} of {} keys (vLLM), {} of {} (FLA), {} of {} (sm_80 by proxy) and {} of {} (sm_89 by proxy); at most "
-    "{}, {}, {} and {} times": [
+    "missed for {} of {} keys (vLLM), {} of {} (FLA), {} of {} (SGLang), {} of {} (sm_80 by proxy) and {} of {} "
+    "(sm_89 by proxy); at most {}, {}, {}, {} and {} times": [
         "tunings|limit",
         *(f"kda|{path}|{what}" for path in KDA_RECORDS for what in ("missed", "keys")),
         *(f"kda|{path}|most" for path in KDA_RECORDS),

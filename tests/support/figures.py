@@ -34,6 +34,7 @@ RECORDS = {
 KDA_RECORDS = (
     "sm_90/vllm-0.24.0",
     "second/sm_90/fla-core-0.6.0",
+    "sm_90/sglang-0.5.17",
     "proxy/sm_80/fla-core-0.6.0",
     "proxy/sm_89/fla-core-0.6.0",
 )
@@ -132,18 +133,20 @@ def kda() -> dict[str, Any]:
     """How far choices of keys that calls of Kimi Delta Attention have are from the best, from 512 tokens on.
 
     ``missed`` counts keys that are not within the limit at each length, ``possible`` those of them for which a
-    candidate would be, ``kernels`` the missed ones of each kernel.
+    candidate would be, ``kernels`` the missed ones of each kernel, ``added`` keys with a candidate that the provider
+    does not offer.
     """
     found: dict[str, Any] = {}
     for path in KDA_RECORDS:
         document = tuning.FORM.parse((ROOT / f"artifacts/tuning/{path}.json").read_bytes())
-        rows, possible, spilling, kernels = [], 0, 0, dict[str, int]()
+        rows, possible, spilling, added, kernels = [], 0, 0, 0, dict[str, int]()
         for kernel, choice in regret.entries(document):
-            if "kda" not in choice.call and ".kda:" not in kernel.kernel:
+            if "kda" not in choice.call + kernel.kernel:
                 continue
             if derives(choice):
                 spilling += 1
                 continue
+            added += choice.chosen >= kernel.offered
             times = {tokens: us for tokens, us in regret.times_of(kernel, choice).items() if tokens >= regret.SHORTEST}
             rows.append(regret.regret(times, kernel.candidates[choice.chosen]))
             if all(one <= LIMIT for one in rows[-1].values()):
@@ -155,7 +158,7 @@ def kda() -> dict[str, Any]:
         found[path] = regret.summary(regret.collect(rows))
         most = 1 + found[path][regret.ALL]["max"]
         missed = sum(kernels.values())
-        found[path] |= {"keys": len(rows), "missed": missed, "possible": possible, "spilling": spilling}
+        found[path] |= {"keys": len(rows), "missed": missed, "possible": possible, "spilling": spilling, "added": added}
         found[path] |= {"most": most, "kernels": kernels}
     return found
 
@@ -197,6 +200,18 @@ def tunings() -> dict[str, Any]:
     return found
 
 
+def first_launches() -> dict[str, float]:
+    """What profiles of vLLM's first step with an artifact say: milliseconds of its launches, modules imported."""
+    found = [one for one in result("cold_start_vllm_kda")["profiles"]["rows"] if one["state"] == "e"]
+    first = [one["first_launch_ms"] for one in found]
+    others = [one["launches_ms"] - one["first_launch_ms"] for one in found]
+    (modules,) = {one["imported"] for one in found}
+    return {
+        "profiles": len(found), "least": min(first), "most": max(first), "modules": modules - 1,
+        "others_least": min(others), "others_most": max(others),
+    }  # fmt: skip
+
+
 def tuned() -> dict[str, float]:
     runs = result("tuning")["runs"][:4]
     return {"keys": runs[-1]["keys"], "seconds": sum(run["seconds"]["measure"] for run in runs)}
@@ -210,6 +225,7 @@ DERIVED: dict[str, Callable[[], Any]] = {
     "kda": kda,
     "tunings": tunings,
     "tuned": tuned,
+    "first_launches": first_launches,
 }
 """What is computed from several result files, or from records."""
 
