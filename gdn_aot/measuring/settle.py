@@ -74,7 +74,9 @@ class Writer:
     def recall(self) -> None:
         """Take samples and findings of the record that is there as if they had been measured now.
 
-        A search for sound candidates starts again with keys whose choice is not sound: these are what it is for.
+        A search for sound candidates starts again with keys whose choice is not sound: these are what it is for. A
+        choice that such a search added is not among the candidates before they are compiled: it stands as it is, but
+        for another search that lacks token counts of it, which starts again.
         """
         relieved = self._task.search == "relieved"
         for kernel in self._existing.kernels if self._existing else ():
@@ -83,7 +85,13 @@ class Writer:
                 state = self._prepared.keys.get(place)
                 if state is None or state.idle or (relieved and derives(choice)):
                     continue
-                if _recall(state, kernel.candidates, choice):
+                made_with = {kernel.candidates[choice.chosen], kernel.candidates[choice.reference]}
+                if not made_with.issubset(state.configs):
+                    lacking = self._prepared.wanted[place] - {row.tokens for row in choice.times}
+                    if not relieved or not (lacking or choice.unchecked):
+                        self.recalled.add(place)
+                        self._prepared.wanted[place] = set()
+                elif _recall(state, kernel.candidates, choice):
                     self.recalled.add(place)
                     state.fresh = choice.unchecked
 
@@ -198,7 +206,7 @@ def _recall(state: KeyState, candidates: tuple[Config, ...], choice: records.Mea
     place = {index: state.configs.index(config) for index, config in enumerate(candidates) if config in state.configs}
     if len(place) < len(state.configs):
         return False
-    state.call, state.reference = choice.call, place.get(choice.reference, 0)
+    state.call, state.reference = choice.call, place[choice.reference]
     for row in choice.times:
         state.samples[row.tokens] = {
             place[index]: Sample(us, noise)

@@ -191,6 +191,30 @@ def test_going_on_with_a_search_for_sound_candidates_measures_keys_again_that_ha
     assert not any(map(derives, choices_of(record)))
 
 
+def test_a_choice_that_a_search_added_survives_going_on(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its candidates are known only once they are compiled; by another search nothing can be said against it."""
+    spills = 4096
+    monkeypatch.setattr(Selection, "_local", lambda _, traced, index: spills * (index < traced.offered))
+    monkeypatch.setattr(Selection, "_promises", lambda *_: True)
+    made = task(tokens=(64,), search="relieved")
+    run(made)
+    data = json.loads(made.path.read_text())
+    for kernel in data["kernels"]:
+        assert len(kernel["candidates"]) > kernel["offered"], "the search has added some"
+        for choice in kernel["choices"]:
+            (us,) = (row["us"] for row in choice["times"])
+            choice["chosen"] = next(index for index in range(kernel["offered"], len(us)) if us[index] is not None)
+            for footprint in choice["resources"][: kernel["offered"]]:
+                footprint[2] = spills
+    made.path.write_bytes(written(data))
+    before = recorded(made)
+    assert run(replace(made, resume=True))[1] == before
+    done, record = run(task(tokens=(64, 512), resume=True))
+    assert (record, done.missing) == (before, 0)
+    _, record = run(task(tokens=(64, 512), search="relieved", resume=True))
+    assert all([row.tokens for row in choice.times] == [64, 512] for choice in choices_of(record))
+
+
 def test_what_spills_far_too_much_with_one_key_is_out_for_others(
     task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
