@@ -40,9 +40,9 @@ MEASURED = {
     "recurrent.out": 1.7e-3,
     "recurrent.state": 1.4e-7,
     "rounding": 1.7e-3,  # of exact results to bf16
-    # On an H200, in 200 calls of KDA's training (benchmarks/results/gpu_tests_kda_train.json): the worst of the
-    # gradients of queries, keys, values, beta and states, and of those of the decay and its parameters. In Triton's
-    # interpreter fp16 comes to a fifth of it or less, at 70 and 300 tokens.
+    # On an H200, in 200 calls of KDA's training, a run before that of benchmarks/results/gpu_tests_kda_train.json,
+    # which is judged by it: the worst of the gradients of queries, keys, values, beta and states, and of those of the
+    # decay and its parameters. In Triton's interpreter fp16 comes to a fifth of it or less, at 70 and 300 tokens.
     "chunk.d": 4.9e-3,
     "chunk.d.g": 8.6e-3,
 }

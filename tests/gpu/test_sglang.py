@@ -33,7 +33,13 @@ KERNELS = {
     "fused_recurrent_gated_delta_rule_packed_decode_kernel",
     "fused_sigmoid_gating_delta_rule_update_kernel",
     "recompute_w_u_fwd_kernel",
+    "chunk_gla_fwd_kernel_o",
+    "chunk_kda_fwd_kernel_inter_solve_fused",
+    "chunk_kda_fwd_kernel_intra_token_parallel",
+    "fused_recurrent_kda_packed_decode_kernel",
+    "kda_gate_chunk_cumsum_vector_kernel",
 }
+KINDS = ("prefill", "decode", "mixed", "speculative")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,7 @@ def test_300_random_steps_compile_and_benchmark_nothing(
         assert answer["checked"] == STEPS // PARTS
         served.check_all(answer)
     assert {name for answer in steps[True] for name in served.loaded_kernels(answer["report"])} >= KERNELS
+    assert all(made[f"{kind} of {model}"] for kind in KINDS for model in MODELS)
 
 
 def test_bits_are_those_of_plain_sglang(steps: dict[bool, list[Any]], record: Record) -> None:

@@ -83,8 +83,18 @@ CLAIMS: dict[str, list[str]] = {
         "cold_start_sglang_kda|summary|e|dense|processes",
     ],
     "binder imports Gluon, {} modules": ["first_launches|modules"],
-    "launch took {} to {} ms (no bytecode was kept there), and the other eleven together {} to {} ms": [
-        f"first_launches|{what}" for what in ("least", "most", "others_least", "others_most")
+    "In {} profiles the first of its {} launches took {} to {} ms and the others together {} to {} ms": [
+        "first_launches|profiles",
+        "cold_start_vllm_kda|used|dense|launches",
+        *(f"first_launches|{what}" for what in ("least", "most", "others_least", "others_most")),
+    ],
+    "how much of the {} ms it is": [
+        " - ".join(f"cold_start_vllm_kda|summary|{case}|dense|first_ms|median" for case in "ef")
+    ],
+    "in each SGLang benchmarks the {} candidates": ["cold_start_sglang_kda|summary|b|dense|benchmarked|median"],
+    "takes {} s more in the process of (b), which has not compiled them, and {} ms in that of (e)": [
+        "cold_start_sglang_kda|summary|b|small|first_ms|median / 1000",
+        "cold_start_sglang_kda|summary|e|small|first_ms|median",
     ],
     "those of (e) lie {} ms apart": [
         " - ".join(f"cold_start_sglang_kda|summary|{case}|dense|first_ms|median" for case in ("nocc", "e"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from helpers import ROOT
 
+from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.records import tuning
 from gdn_aot.records.objective import NEAR
 from gdn_aot.records.verdict import derives
@@ -122,11 +123,18 @@ def regrets() -> dict[str, Any]:
         found[path] = {"most": 0.0}
         for target in targets:
             kernels = load(f"artifacts/tuning/{path.format(target)}.json")["kernels"]
-            choices = [choice["regret"] for kernel in kernels for choice in kernel["choices"]]
+            every = [choice for kernel in kernels for choice in kernel["choices"]]
+            choices = [choice["regret"] for choice in every if not spills(choice)]
             most = [max((one for tokens, one in row.items() if int(tokens) >= 512), default=0) for row in choices]
             found[path] |= {"keys": len(most), f"{target} keys": len(most), target: sum(one > NEAR - 1 for one in most)}
             found[path]["most"] = max(found[path]["most"], 100 * max(most))
     return found
+
+
+def spills(choice: dict[str, Any]) -> bool:
+    """Does a build ship another candidate, as the choice is not sound? See `derives`."""
+    taken = choice.get("resources")
+    return bool(taken and taken[choice["chosen"]] and taken[choice["chosen"]][2] > SOUND_LOCAL)
 
 
 def kda() -> dict[str, Any]:
