@@ -145,7 +145,7 @@ CLAIMS: dict[str, list[str]] = {
     "For {} of FLA's missed keys, {} and {} by proxy, {} of vLLM's and {} of SGLang's": [
         f"{record}|possible" for record in (KDA_FLA, *KDA_PROXIES, KDA_VLLM, KDA_SGLANG)
     ],
-    "The rule takes the best on average among those within {} %": ["regrets|near"],
+    "of such candidates within {} % of the best": ["regrets|near"],
     # In SGLang
     "(medians of {}, row a: {})": [
         f"{SGLANG}|e|dense|processes",
