@@ -197,9 +197,12 @@ def _on_module(module: str) -> None:
     """Seed the kernels of a module, while someone else's import waits."""
     try:
         from gdn_aot.serving.seed import seed
+        from gdn_aot.triton_internals import serving
 
         with _state.lock:
-            seed(_state, module)
+            seeded = seed(_state, module) and not _state.installing  # `install` is to take no time
+        if seeded:
+            serving.ready_binder()
     except UnsupportedTritonError as error:
         _give_up(error.message)
     except Exception as error:

@@ -40,14 +40,14 @@ class _Matched(NamedTuple):
     """Compiled from it as its provider makes it where the first device is another: see `ServedKernel`."""
 
 
-def seed(state: State, module: str) -> None:
-    """Match every kernel that artifacts have of a module, and seed those that are theirs.
+def seed(state: State, module: str) -> bool:
+    """Match every kernel that artifacts have of a module, and seed those that are theirs. Returns whether any was.
 
     Raises:
         UnsupportedTritonError: Triton's internals are not as known.
     """
     if not state.active:
-        return
+        return False
     if not state.checked:
         serving.check_serving()
         state.checked = True
@@ -71,6 +71,7 @@ def seed(state: State, module: str) -> None:
         state.kernels[name] = kernel
         if device is not None:
             _prepare(state, kernel, device)
+    return any(name in state.kernels for name in matched)
 
 
 def _matched(state: State, module: str) -> tuple[dict[str, _Matched], dict[str, tuple[Any, Any, str]]]:

@@ -13,6 +13,7 @@ import sys
 from _thread import get_ident
 from collections import defaultdict
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gdn_aot._text import shown
@@ -66,6 +67,17 @@ def check_serving() -> None:
     ]
     if other:
         raise changed(version, other)
+
+
+def ready_binder() -> None:
+    """Have Triton import what it would at the first launch of a process, Gluon for one: 40 modules and more.
+
+    Its binder does so before it looks at its first argument. If it cannot, the first launch says why.
+    """
+    from triton.runtime import jit
+
+    with suppress(Exception):
+        jit.mangle_type(0)
 
 
 def ready_device() -> int | None:

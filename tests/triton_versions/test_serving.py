@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from builds import Built
-from helpers import python
+from helpers import ROOT, SUPPORT, python
 from launching import PRELUDE, TOLD
 
 
@@ -24,6 +24,45 @@ def test_a_served_launch(serve: Any, tmp_path: Path) -> None:
     assert got["launched"] == ["fused_recurrent_gated_delta_rule_fwd_kernel"] * 2
     assert got["report"]["modules"] == len(got["loaded"]) == 1
     assert not list((tmp_path / "triton").glob("*"))
+
+
+def test_the_first_launch_imports_nothing(tmp_path: Path) -> None:
+    """What Triton's binder imports at its first argument is there when a provider's module has been imported."""
+    got = python(
+        f"""
+import json, sys
+sys.path[:0] = [{str(SUPPORT)!r}, {str(ROOT / "tests/triton_versions")!r}]
+import launching
+launching.start("sm_90")
+import kernels
+from gdn_aot.triton_internals import Launch, serving
+counts = [len(sys.modules)]
+def bind():
+    Launch(kernels.every, [], kernels.arguments())
+    counts.append(len(sys.modules))
+serving.ready_binder()
+counts.append(len(sys.modules))
+bind()
+print(json.dumps(counts))
+""",
+        home=tmp_path,
+    )
+    before, ready, bound = got
+    assert ready - before > 30
+    assert bound == ready
+
+
+def test_the_binder_is_ready_when_a_module_is_served(serve: Any) -> None:
+    count = """
+from gdn_aot.triton_internals import serving
+counts = []
+serving.ready_binder = lambda: counts.append(1)
+"""
+    imported = "import fla.ops.gated_delta_rule; done(counts=counts)"
+    assert serve(f"{count}install(strict=True); become('sm_120'); {imported}")["counts"]
+    assert serve(f"{count}become('sm_120'); {imported}")["counts"] == []
+    later = f"{count}become('sm_120'); import fla.ops.gated_delta_rule; install(strict=True); {imported}"
+    assert serve(later)["counts"] == []
 
 
 CHANGES = {
