@@ -198,6 +198,35 @@ print(json.dumps(result))
     assert set(got["warm"]) >= PROMPTS | TOKENS | GRAPHS
 
 
+def test_what_warms_up_has_room_in_its_pool(tmp_path: Path) -> None:
+    """On a GPU it runs: a step whose requests share slots, or have no scratch, would write beside the pool."""
+    code = """
+from gdn_aot.providers.sglang import layer
+result = {"steps": 0, "beside": []}
+pool = layer._pool
+def checked(shape, step, filled):
+    made = pool(shape, step, filled=filled)
+    states = made.mamba_pool
+    scratch = getattr(states.mamba_cache, "intermediate_ssm", None)
+    rooms = [states.size, *([scratch.shape[1]] if step.kind == "verify" else [])]
+    result["steps"] += 1
+    if step.batch > min(rooms):
+        result["beside"].append(str((step, rooms)))
+    return made
+layer._pool = checked
+for model in ("kimi-linear-48b-a3b", "qwen3.5-9b"):
+    shape = find_model(model).shape(1)
+    for kind in ("prefill", "decode", "mixed", "speculative"):
+        workload = provider.WORKLOADS[kind]()
+        for call in workload.warm(shape, 300):
+            keys(lambda: workload.run(shape, call))
+print(json.dumps(result))
+"""
+    got = python(_START + code, "sm_90", home=tmp_path)
+    assert got["steps"] > 40
+    assert got["beside"] == []
+
+
 @pytest.mark.parametrize("target", ["sm_80", "sm_100", "sm_120"])
 def test_the_layer_runs_for_other_targets(target: str, tmp_path: Path) -> None:
     code = """

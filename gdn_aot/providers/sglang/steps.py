@@ -238,6 +238,11 @@ def _graphs(kind: str, query: int, deployment: Deployment) -> Iterator[Step]:
             yield Step(kind=kind, groups=(Group(count, 100, query),), deployment=deployment, graph=batch)
 
 
+def has_room(step: Step) -> bool:
+    """Say whether a step is small, and its pool has a slot and scratch for each request even if it is not filled."""
+    return step.batch <= min(step.slots, step.scratch) and step.layers == LAYERS[0] and step.padded <= MERGED
+
+
 def class_of(number: int) -> int:
     """Return the class of an integer argument."""
     return 1 if number == 1 else 16 if number % 16 == 0 else 0

@@ -89,9 +89,12 @@ class Steps(Workload):
         return _CASES[self.name](deployment)
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
-        """Yield the steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``."""
+        """Yield small steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``.
+
+        Only those whose pool has room for each request: on a GPU the kernels write there. To be traced they need none.
+        """
         deployment = Deployment(state=STATES[0], drafts=DRAFTS[-1] if self.name == "speculative" else 0)
-        yield from self._calls(shape, deployment)
+        yield from (call for call in self._calls(shape, deployment) if sglang_steps.has_room(Step.of(call)))
         if self.name == "prefill" and tokens > 1:
             yield Step(kind="extend", groups=(Group(1, 0, tokens),), deployment=deployment).call(self.name)
 
