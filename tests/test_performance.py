@@ -79,12 +79,14 @@ def serving(text: str) -> None:
     compare(" ".join(last[1:]), [steady("dense"), steady("varlen")], last)
 
 
+ENGINE_CASES = ("a-first", "b", "e", "nocc", "f")
 FIRST = {
     "Kimi Delta Attention": ("cold_start_kda", ("a-first", "c", "e", "nocc", "f")),
-    "In SGLang": ("cold_start_sglang", ("a-first", "b", "e", "nocc", "f")),
+    "In SGLang": ("cold_start_sglang", ENGINE_CASES),
 }
 """Section -> its results, and the rows of its table."""
-KDA_CASES = ("a-first", "b", "e", "nocc", "f")
+VLLM_CASES = ("e", "nocc", "preload", "f")
+SGLANG_CASES = ("a-first", "b", *VLLM_CASES)
 
 
 def first_calls(text: str) -> None:
@@ -99,7 +101,7 @@ def first_calls(text: str) -> None:
 
 def engines_with_kda(text: str) -> None:
     found = rows(text, "Kimi Delta Attention in vLLM and SGLang")
-    cases = [*(("vllm", case) for case in KDA_CASES[2:]), *(("sglang", case) for case in KDA_CASES)]
+    cases = [*(("vllm", case) for case in VLLM_CASES), *(("sglang", case) for case in SGLANG_CASES)]
     for row, (engine, case) in zip(found, cases, strict=True):
         summary = result(f"cold_start_{engine}_kda")["summary"][case]
         calls = [summary["dense"], summary["then" if case == "a-first" else "varlen"]]

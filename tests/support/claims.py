@@ -78,33 +78,58 @@ CLAIMS: dict[str, list[str]] = {
         f"{KDA_STEPS}|wrong",
     ],
     # Kimi Delta Attention in vLLM and SGLang
-    "(medians of {} processes) and SGLang 0.5.17 ({} process each": [
+    "(medians of {} processes) and SGLang 0.5.17 (of {}; {} without a compiler, {} after `preload()`": [
         "cold_start_vllm_kda|summary|e|dense|processes",
-        "cold_start_sglang_kda|summary|e|dense|processes",
+        *(f"cold_start_sglang_kda|summary|{case}|dense|processes" for case in ("e", "nocc", "preload")),
     ],
-    "binder imports Gluon, {} modules": ["first_launches|modules"],
-    "In {} profiles the first of its {} launches took {} to {} ms and the others together {} to {} ms": [
-        "first_launches|profiles",
-        "cold_start_vllm_kda|used|dense|launches",
-        *(f"first_launches|{what}" for what in ("least", "most", "others_least", "others_most")),
+    "of two runs of {} and {} rounds": [f"cold_start_vllm_kda|runs|{run}|summary|e|dense|processes" for run in (0, 1)],
+    "cold_start_sglang_kda.json), of two of {} and {}": [
+        f"cold_start_sglang_kda|runs|{run}|summary|e|dense|processes" for run in (0, 2)
     ],
-    "how much of the {} ms it is": [
-        " - ".join(f"cold_start_vllm_kda|summary|{case}|dense|first_ms|median" for case in "ef")
+    "In {} processes with a clock around them its {} lookups took {} to {} ms, {} to {} ms of that": [
+        "lookups|processes",
+        "lookups|each",
+        *(f"lookups|{what}" for what in ("least", "most", "loading_least", "loading_most")),
+    ],
+    "the floor took {} to {} ms and {} to {} ms": [
+        f"cold_start_vllm_kda|summary|f|{call}|first_ms|{end}"
+        for call in ("dense", "varlen")
+        for end in ("low", "high")
+    ],
+    "binder imports Gluon, {} modules with what that needs": [
+        " - ".join(f"cold_start_vllm_kda|{one}summary|e|dense|imported|median" for one in ("before|", ""))
+    ],
+    "In {} processes of the first run without that (e) took {} and {} ms, and in the {} with it {} and {} ms": [
+        "cold_start_vllm_kda|before|summary|e|dense|processes",
+        *(f"cold_start_vllm_kda|before|summary|e|{call}|first_ms|median" for call in ("dense", "varlen")),
+        "cold_start_vllm_kda|runs|0|summary|e|dense|processes",
+        *(f"cold_start_vllm_kda|runs|0|summary|e|{call}|first_ms|median" for call in ("dense", "varlen")),
+    ],
+    "In the second run (e) was {} ms faster and {} ms slower than (f)": [
+        " - ".join(f"cold_start_vllm_kda|runs|1|summary|{case}|dense|first_ms|median" for case in "fe"),
+        " - ".join(f"cold_start_vllm_kda|runs|1|summary|{case}|varlen|first_ms|median" for case in "ef"),
     ],
     "in each SGLang benchmarks the {} candidates": ["cold_start_sglang_kda|summary|b|dense|benchmarked|median"],
     "takes {} s more in the process of (b), which has not compiled them, and {} ms in that of (e)": [
         "cold_start_sglang_kda|summary|b|small|first_ms|median / 1000",
         "cold_start_sglang_kda|summary|e|small|first_ms|median",
     ],
-    "those of (e) lie {} ms apart": [
-        " - ".join(f"cold_start_sglang_kda|summary|{case}|dense|first_ms|median" for case in ("nocc", "e"))
+    "Of SGLang (e) took {} ms longer than (f) with one prompt in the first run, of {} processes, and {} ms longer": [
+        " - ".join(f"cold_start_sglang_kda|runs|0|summary|{case}|dense|first_ms|median" for case in "ef"),
+        "cold_start_sglang_kda|runs|0|summary|e|dense|processes",
+        " - ".join(f"cold_start_sglang_kda|runs|2|summary|{case}|dense|first_ms|median" for case in "ef"),
     ],
+    "in the second, of {}. Each of": ["cold_start_sglang_kda|runs|2|summary|e|dense|processes"],
     "{} random steps of SGLang's layers in strict mode, {} of them of": [
         f"{STEPS}|checked",
         " + ".join(f"{STEPS}|steps|{kind} of kimi-linear-48b-a3b" for kind in KINDS_OF_STEP),
     ],
     # Choices for Kimi Delta Attention
     "a choice more than {} times the best": ["tunings|limit"],
+    "for long prompts would leave {} of FLA's missed keys, one for each length {}": [
+        f"{KDA_FLA}|two",
+        f"{KDA_FLA}|each",
+    ],
     **{
         f"| {words} | {{}} | {{}} | {' | '.join(4 * ['{}% / {}% / {}%'])} |": [
             f"kda|{path}|keys",
@@ -141,7 +166,7 @@ CLAIMS: dict[str, list[str]] = {
         f"{KDA_SGLANG}|kernels|kda_gate_chunk_cumsum_vector_kernel",
     ],
     "The {} keys of `chunk_kda_bwd_kernel_wy_dqkg_fused`": [f"{KDA_FLA}|added"],
-    "Not in the table: {} keys of SGLang": [f"{KDA_SGLANG}|spilling"],
+    "{} keys of SGLang's `inter_solve` of short prompts": [f"{KDA_SGLANG}|added"],
     "For {} of FLA's missed keys, {} and {} by proxy, {} of vLLM's and {} of SGLang's": [
         f"{record}|possible" for record in (KDA_FLA, *KDA_PROXIES, KDA_VLLM, KDA_SGLANG)
     ],

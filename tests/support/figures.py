@@ -10,7 +10,6 @@ from typing import Any
 
 from helpers import ROOT
 
-from gdn_aot.launches import SOUND_LOCAL
 from gdn_aot.records import tuning
 from gdn_aot.records.objective import NEAR
 from gdn_aot.records.verdict import derives
@@ -122,32 +121,33 @@ def regrets() -> dict[str, Any]:
     for path, targets in RECORDS.items():
         found[path] = {"most": 0.0}
         for target in targets:
-            kernels = load(f"artifacts/tuning/{path.format(target)}.json")["kernels"]
-            every = [choice for kernel in kernels for choice in kernel["choices"]]
-            choices = [choice["regret"] for choice in every if not spills(choice)]
-            most = [max((one for tokens, one in row.items() if int(tokens) >= 512), default=0) for row in choices]
+            every = [choice for _, choice in regret.entries(recorded_in(path.format(target)))]
+            rows = [choice.regret for choice in every if not derives(choice)]
+            most = [max((one for tokens, one in row.items() if tokens >= regret.SHORTEST), default=0) for row in rows]
             found[path] |= {"keys": len(most), f"{target} keys": len(most), target: sum(one > NEAR - 1 for one in most)}
             found[path]["most"] = max(found[path]["most"], 100 * max(most))
     return found
 
 
-def spills(choice: dict[str, Any]) -> bool:
-    """Does a build ship another candidate, as the choice is not sound? See `derives`."""
-    taken = choice.get("resources")
-    return bool(taken and taken[choice["chosen"]] and taken[choice["chosen"]][2] > SOUND_LOCAL)
+@cache
+def recorded_in(path: str) -> tuning.TuningRecord:
+    """The tuning record of a path below ``artifacts/tuning``."""
+    return tuning.FORM.parse((ROOT / f"artifacts/tuning/{path}.json").read_bytes())
 
 
 def kda() -> dict[str, Any]:
     """How far choices of keys that calls of Kimi Delta Attention have are from the best, from 512 tokens on.
 
     ``missed`` counts keys that are not within the limit at each length, ``possible`` those of them for which a
-    candidate would be, ``kernels`` the missed ones of each kernel, ``added`` keys with a candidate that the provider
+    candidate would be, ``two`` and ``each`` those that a choice for short and one for long prompts, and one for each
+    length, would leave; ``kernels`` the missed ones of each kernel, ``added`` keys with a candidate that the provider
     does not offer.
     """
     found: dict[str, Any] = {}
     for path in KDA_RECORDS:
-        document = tuning.FORM.parse((ROOT / f"artifacts/tuning/{path}.json").read_bytes())
-        rows, possible, spilling, added, kernels = [], 0, 0, 0, dict[str, int]()
+        document = recorded_in(path)
+        rows, spilling, added, kernels = [], 0, 0, dict[str, int]()
+        fewer = {"possible": 0, "two": 0, "each": 0}
         for kernel, choice in regret.entries(document):
             if "kda" not in choice.call + kernel.kernel:
                 continue
@@ -161,14 +161,23 @@ def kda() -> dict[str, Any]:
                 continue
             name = kernel.kernel.rpartition(":")[2]
             kernels[name] = kernels.get(name, 0) + 1
-            near = (regret.regret(times, config).values() for config in next(iter(times.values())))
-            possible += any(all(one <= LIMIT for one in values) for values in near)
+            sound = [one for one in next(iter(times.values())) if regret.ships(kernel, choice, one)]
+            near, counts = [regret.regret(times, one) for one in sound], sorted(times)
+            parts = [(counts[:place], counts[place:]) for place in range(len(counts))]
+            fewer["possible"] += reached(near, counts)
+            fewer["two"] += not any(reached(near, short) and reached(near, long) for short, long in parts)
+            fewer["each"] += not all(reached(near, [one]) for one in counts)
         found[path] = regret.summary(regret.collect(rows))
         most = 1 + found[path][regret.ALL]["max"]
         missed = sum(kernels.values())
-        found[path] |= {"keys": len(rows), "missed": missed, "possible": possible, "spilling": spilling, "added": added}
-        found[path] |= {"most": most, "kernels": kernels}
+        found[path] |= {"keys": len(rows), "missed": missed, "spilling": spilling, "added": added}
+        found[path] |= {"most": most, "kernels": kernels} | fewer
     return found
+
+
+def reached(rows: list[dict[int, float]], counts: list[int]) -> bool:
+    """Is one of the candidates of these regrets within `LIMIT` at each of these token counts?"""
+    return any(all(row[tokens] <= LIMIT for tokens in counts) for row in rows)
 
 
 @cache
@@ -208,15 +217,14 @@ def tunings() -> dict[str, Any]:
     return found
 
 
-def first_launches() -> dict[str, float]:
-    """What profiles of vLLM's first step with an artifact say: milliseconds of its launches, modules imported."""
-    found = [one for one in result("cold_start_vllm_kda")["profiles"]["rows"] if one["state"] == "e"]
-    first = [one["first_launch_ms"] for one in found]
-    others = [one["launches_ms"] - one["first_launch_ms"] for one in found]
-    (modules,) = {one["imported"] for one in found}
+def lookups() -> dict[str, float]:
+    """What the loader's lookups took in vLLM's first step with an artifact, in milliseconds."""
+    found = result("cold_start_vllm_kda")["lookups"]["rows"]
+    (each,) = {one["lookups"] for one in found}
+    all_of, loading = ([one[what] for one in found] for what in ("lookups_ms", "loading_ms"))
     return {
-        "profiles": len(found), "least": min(first), "most": max(first), "modules": modules - 1,
-        "others_least": min(others), "others_most": max(others),
+        "processes": len(found), "each": each, "least": min(all_of), "most": max(all_of),
+        "loading_least": min(loading), "loading_most": max(loading),
     }  # fmt: skip
 
 
@@ -233,7 +241,7 @@ DERIVED: dict[str, Callable[[], Any]] = {
     "kda": kda,
     "tunings": tunings,
     "tuned": tuned,
-    "first_launches": first_launches,
+    "lookups": lookups,
 }
 """What is computed from several result files, or from records."""
 
