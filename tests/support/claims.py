@@ -119,7 +119,13 @@ CLAIMS: dict[str, list[str]] = {
         "cold_start_sglang_kda|runs|0|summary|e|dense|processes",
         " - ".join(f"cold_start_sglang_kda|runs|2|summary|{case}|dense|first_ms|median" for case in "ef"),
     ],
-    "in the second, of {}. Each of": ["cold_start_sglang_kda|runs|2|summary|e|dense|processes"],
+    "in the second, of {}. Processes fall": ["cold_start_sglang_kda|runs|2|summary|e|dense|processes"],
+    "of (e) {} of {}, of (f) {} of {} took less than {} ms. The medians of the others are {} and {} ms": [
+        *(f"groups|{case}|{what}" for case in "ef" for what in ("faster", "all")),
+        "groups|limit|ms",
+        *(f"groups|{case}|slower" for case in "ef"),
+    ],
+    "more of (f) in the faster; in the slower (e) takes {} ms more": ["groups|e|slower - groups|f|slower"],
     "{} random steps of SGLang's layers in strict mode, {} of them of": [
         f"{STEPS}|checked",
         " + ".join(f"{STEPS}|steps|{kind} of kimi-linear-48b-a3b" for kind in KINDS_OF_STEP),

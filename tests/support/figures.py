@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -39,6 +40,8 @@ KDA_RECORDS = (
     "proxy/sm_89/fla-core-0.6.0",
 )
 """Those with keys of Kimi Delta Attention."""
+FASTER = 150.0
+"""Milliseconds that first steps of the faster of two groups of processes take less than."""
 LIMIT = report._NEAR - 1
 """How far a choice may be from the best."""
 
@@ -228,6 +231,22 @@ def lookups() -> dict[str, float]:
     }  # fmt: skip
 
 
+def groups() -> dict[str, dict[str, float]]:
+    """The first steps of one prompt in SGLang, in milliseconds: processes below 150, and the median of the others."""
+    found: dict[str, list[float]] = {"e": [], "f": []}
+    for one in result("cold_start_sglang_kda")["records"]:
+        if one["case"] in found and one["call"] == "dense":
+            found[one["case"]].append(one["dense"]["first_ms"])
+    return {
+        case: {
+            "all": len(every),
+            "faster": sum(one < FASTER for one in every),
+            "slower": statistics.median(one for one in every if one >= FASTER),
+        }
+        for case, every in found.items()
+    } | {"limit": {"ms": FASTER}}
+
+
 def tuned() -> dict[str, float]:
     runs = result("tuning")["runs"][:4]
     return {"keys": runs[-1]["keys"], "seconds": sum(run["seconds"]["measure"] for run in runs)}
@@ -241,6 +260,7 @@ DERIVED: dict[str, Callable[[], Any]] = {
     "kda": kda,
     "tunings": tunings,
     "tuned": tuned,
+    "groups": groups,
     "lookups": lookups,
 }
 """What is computed from several result files, or from records."""
