@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
-    """Load a model's kernels from artifacts, and call the provider once in every way that they cover.
+    """Load a model's kernels from artifacts, and call the provider in the small ways that they cover.
 
     The calls use small tensors of their own. They make PyTorch load the kernels that the provider's Python code uses
-    (``arange``, ``repeat_interleave`` ...), which it does lazily too and which takes longer than all of ours.
+    (``arange``, ``repeat_interleave`` ...), which it does lazily too and which takes longer than all of ours. Of SGLang
+    steps of more requests than a small pool has room for are not made; their binaries are loaded all the same.
 
     Args:
         model: Name of a model, as in ``gdn-aot models``; by default all models of the artifacts.
@@ -234,7 +235,7 @@ def _inference(provider: str) -> set[str]:
 
 
 def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, tokens: int) -> None:
-    """Make every small call that the artifact covers, and those of ``tokens`` tokens."""
+    """Make the small calls of the provider that the artifact covers, and those of ``tokens`` tokens."""
     import torch
 
     from gdn_aot.catalogue.providers import get_provider
