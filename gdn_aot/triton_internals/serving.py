@@ -5,6 +5,8 @@ What is relied on beyond the list in the package, checked by `check_serving`:
 * ``JITFunction.run`` reads ``self.device_caches[device]``, calls ``.get(key, None)`` on its first member, and launches
   what it gets by ``.launch_metadata(...)`` and ``.run(...)`` with ``.function`` and ``.packed_metadata``
 * ``Autotuner.run`` asks ``key in self.cache`` and reads ``self.cache[key]``
+
+Not checked there, as nothing is lost without it: ``jit.mangle_type`` specializes an argument as binders do.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ KDA_STEPS = "gpu_tests_vllm_kda|test_200_random_steps_of_each_model_with_kda|kim
 ONE, OLD = "build|one|cold", "build|old|artifacts|0"
 
 
-def _above(run: int, call: str, cases: str = "ef") -> str:
-    """How much longer vLLM's first step took in one run, in the first of two cases than in the other."""
-    return " - ".join(f"cold_start_vllm_kda|runs|{run}|summary|{case}|{call}|first_ms|median" for case in cases)
+def _above(run: int, call: str, cases: str = "ef", engine: str = "vllm") -> str:
+    """How much longer the first step took in one run of an engine, in the first of two cases than in the other."""
+    return " - ".join(f"cold_start_{engine}_kda|runs|{run}|summary|{case}|{call}|first_ms|median" for case in cases)
 
 
 CLAIMS: dict[str, list[str]] = {
@@ -89,6 +89,7 @@ CLAIMS: dict[str, list[str]] = {
         "cold_start_vllm_kda|summary|e|dense|processes",
         *(f"cold_start_sglang_kda|summary|{case}|dense|processes" for case in ("e", "nocc", "preload")),
     ],
+    "with it all {} processes of the first run ended": ["crashes|processes"],
     "of two runs of {} and {} rounds": [f"cold_start_vllm_kda|runs|{run}|summary|e|dense|processes" for run in (0, 1)],
     "cold_start_sglang_kda.json), of two of {} and {}": [
         f"cold_start_sglang_kda|runs|{run}|summary|e|dense|processes" for run in (0, 2)
@@ -126,9 +127,9 @@ CLAIMS: dict[str, list[str]] = {
         "cold_start_sglang_kda|summary|e|small|first_ms|median",
     ],
     "Of SGLang (e) took {} ms longer than (f) with one prompt in the first run, of {} processes, and {} ms longer": [
-        " - ".join(f"cold_start_sglang_kda|runs|0|summary|{case}|dense|first_ms|median" for case in "ef"),
+        _above(0, "dense", engine="sglang"),
         "cold_start_sglang_kda|runs|0|summary|e|dense|processes",
-        " - ".join(f"cold_start_sglang_kda|runs|2|summary|{case}|dense|first_ms|median" for case in "ef"),
+        _above(2, "dense", engine="sglang"),
     ],
     "in the second, of {}. Of (e)": ["cold_start_sglang_kda|runs|2|summary|e|dense|processes"],
     "Of (e) {} of {}, of (f) {} of {} took less than {} ms": [

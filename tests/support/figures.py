@@ -149,13 +149,12 @@ def kda() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in KDA_RECORDS:
         document = recorded_in(path)
-        rows, spilling, added, kernels = [], 0, 0, dict[str, int]()
+        rows, added, kernels = [], 0, dict[str, int]()
         fewer = {"possible": 0, "two": 0, "each": 0}
         for kernel, choice in regret.entries(document):
             if "kda" not in choice.call + kernel.kernel:
                 continue
             if derives(choice):
-                spilling += 1
                 continue
             added += choice.chosen >= kernel.offered
             times = {tokens: us for tokens, us in regret.times_of(kernel, choice).items() if tokens >= regret.SHORTEST}
@@ -173,7 +172,7 @@ def kda() -> dict[str, Any]:
         found[path] = regret.summary(regret.collect(rows))
         most = 1 + found[path][regret.ALL]["max"]
         missed = sum(kernels.values())
-        found[path] |= {"keys": len(rows), "missed": missed, "spilling": spilling, "added": added}
+        found[path] |= {"keys": len(rows), "missed": missed, "added": added}
         found[path] |= {"most": most, "kernels": kernels} | fewer
     return found
 
@@ -237,13 +236,13 @@ def groups() -> dict[str, dict[str, float]]:
     for one in result("cold_start_sglang_kda")["records"]:
         if one["case"] in found and one["call"] == "dense":
             found[one["case"]].append(one["dense"]["first_ms"])
-    return {
-        case: {
-            "all": len(every),
-            "faster": sum(one < FASTER for one in every),
-        }
-        for case, every in found.items()
-    } | {"limit": {"ms": FASTER, "above_floor": cold_start._ABOVE_FLOOR}}
+    counts = {case: {"all": len(every), "faster": sum(one < FASTER for one in every)} for case, every in found.items()}
+    return counts | {"limit": {"ms": FASTER, "above_floor": cold_start._ABOVE_FLOOR}}
+
+
+def crashes() -> dict[str, int]:
+    """Processes of SGLang that `preload` ended before it was mended."""
+    return {"processes": len(result("cold_start_sglang_kda")["crashed"]["processes"])}
 
 
 def tuned() -> dict[str, float]:
@@ -259,6 +258,7 @@ DERIVED: dict[str, Callable[[], Any]] = {
     "kda": kda,
     "tunings": tunings,
     "tuned": tuned,
+    "crashes": crashes,
     "groups": groups,
     "lookups": lookups,
 }
