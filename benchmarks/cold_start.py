@@ -32,11 +32,13 @@ configurations benchmarked, C builds, modules loaded, Python's modules imported.
 allocated before; growth of what the driver says is in use, less what PyTorch reserved ("other device"); growth of
 resident host memory.
 
-Processes run one after the other, in rounds that are shuffled. With ``--at-once N``, N of them import and get ready
-together and are then measured one at a time, each alone at work until it has ended (`cold_start.turns`). In the steady
-state (c), which is plain Triton with the artifact's configurations, is what (e) is compared with, also in a call of 64
-tokens that is bound by launching. ``benchmarks/plots.py`` draws the results. ``--dry`` goes through all of it on a
-machine without a GPU: Triton compiles, nothing is launched, and the figures mean nothing.
+Processes run one after the other, in rounds that are shuffled; those of (e) and (f) of one round and call are
+neighbours, and how much longer (e) takes is judged from such pairs (`cold_start.pairs`). With ``--at-once N``, N of
+them import and get ready together and are then measured one at a time, each alone at work until it has ended
+(`cold_start.turns`). In the steady state (c), which is plain Triton with the artifact's configurations, is what (e) is
+compared with, also in a call of 64 tokens that is bound by launching. ``benchmarks/plots.py`` draws the results.
+``--dry`` goes through all of it on a machine without a GPU: Triton compiles, nothing is launched, and the figures mean
+nothing.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Measure, or be one of the processes that are measured."""
-    from cold_start import measured, plan, report
+    from cold_start import measured, pairs, plan, report
 
     from gdn_aot.catalogue.providers import get_provider
 
@@ -109,6 +111,7 @@ def main() -> None:
     def save(document: dict[str, Any]) -> None:
         document["machine"] = about
         document["summary"] = report.summarize(document["records"])
+        document["pairs"] = {call: pairs.compare(document["records"], call) for call in plan.CALLS}
         document["goals"] = report.goals(document)
         document["provider"] = options.provider
         harness.save(options.out, document)

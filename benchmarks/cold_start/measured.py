@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from counting import Counters
 
-from cold_start import floor, shapes, turns
+from cold_start import floor, launching, shapes, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,18 +139,22 @@ def measure(call: Callable[[], Any], counters: Counters, steady_calls: int) -> t
     """
     import torch
 
+    clock = launching.clock()
     turns.take()
     torch.cuda.reset_peak_memory_stats()
-    counted, host, device, known = counters.read(), _resident(), _device_memory(), len(sys.modules)
+    counted, host, device, known = counters.read(), _resident(), _device_memory(), {*sys.modules}
+    launched = clock.read()
     start = time.perf_counter()
     result = call()
     submitted = time.perf_counter()
     torch.cuda.synchronize()
     end = time.perf_counter()
+    in_launches = clock.read() - launched
     device_after, growth = _device_memory(), _resident() - host
     record = {
         "first_ms": 1000 * (end - start),
         "submitted_ms": 1000 * (submitted - start),
+        "launching_ms": 1000 * in_launches,
         **{name: value - counted[name] for name, value in counters.read().items()},
         "torch_peak_mib": torch.cuda.max_memory_allocated() / MIB - device["allocated"],
         "device_outside_torch_mib": device["free"]
@@ -158,7 +162,8 @@ def measure(call: Callable[[], Any], counters: Counters, steady_calls: int) -> t
         + device["reserved"]
         - device_after["reserved"],
         "host_growth_mib": growth,
-        "imported": len(sys.modules) - known,
+        "imported": len(new := sorted({*sys.modules} - known)),
+        "modules_imported": new,
     }
     result = [tensor.cpu() for tensor in result]
     record["second_ms"] = _milliseconds(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
@@ -11,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import ROOT, ask, command, described
 
@@ -20,7 +21,7 @@ from gdn_aot.artifact.verify import open_artifact
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 PROGRAM = ROOT / "benchmarks" / "cold_start.py"
 CALLS = ("dense", "varlen")
@@ -31,6 +32,16 @@ WARM = ("b", "c", "d", "e", "preload", "preload-pool", "nocc", "f")
 CASES = ("a", "b", "c", "d", "e", "preload", "nocc", "f")
 OF_FLA = ("c",)
 """States that only FLA has."""
+PAIR = ("e", "f")
+"""States whose processes of one round and call run one after the other, and are compared with each other."""
+
+
+class _Task(NamedTuple):
+    """What one process measures."""
+
+    round: int
+    state: str
+    call: str
 
 
 class Run:
@@ -60,14 +71,13 @@ class Run:
         self._prepare()
         rounds = [self._round(number) for number in range(self._options.repeat)]
         if self._options.at_once > 1:
-            tasks = [task for made in rounds for task in made]
-            for start in range(0, len(tasks), self._options.at_once):
-                self._together(tasks[start : start + self._options.at_once])
+            for batch in _batches([unit for made in rounds for unit in made], self._options.at_once):
+                self._together(batch)
         else:
             for number, made in enumerate(rounds):
-                for state, call in made:
+                for task in itertools.chain.from_iterable(made):
                     if self._has_time():
-                        self._warm(state, call)
+                        self._warm(task)
                 self._step(f"round {number + 1}")
         self._step("end")
         return self.document
@@ -120,7 +130,7 @@ class Run:
         if not answer["ok"]:
             self._usable -= {case}
             print(answer["stderr"], file=sys.stderr)
-        record = {"case": case, "call": call, **answer}
+        record = {"case": case, "call": call, **({"round": spec["round"]} if "round" in spec else {}), **answer}
         self.document["records"].append(record)
         return record
 
@@ -135,17 +145,24 @@ class Run:
         self._usable |= {warm} if record["ok"] else set()
         self._step(f"{state}, first start", ok=record["ok"], error=record.get("error", ""))
 
-    def _round(self, number: int) -> list[tuple[str, str]]:
-        """Return the states and calls of a round, shuffled."""
-        tasks = [(state, call) for state in WARM if state in self._wanted & self._usable for call in self._calls]
-        random.Random(number).shuffle(tasks)
-        return tasks
+    def _round(self, number: int) -> list[list[_Task]]:
+        """Return the processes of a round, shuffled; those of `PAIR` with one call stay one after the other."""
+        rng = random.Random(number)
+        states = [state for state in WARM if state in self._wanted & self._usable]
+        pair = [state for state in PAIR if state in states]
+        groups = [[state] for state in states if state not in pair or len(pair) < len(PAIR)]
+        groups += [pair] if len(pair) == len(PAIR) else []
+        units = [[_Task(number, state, call) for state in group] for group in groups for call in self._calls]
+        for unit in units:
+            rng.shuffle(unit)
+        rng.shuffle(units)
+        return units
 
     def _has_time(self) -> bool:
         return time.monotonic() < self._end
 
-    def _together(self, tasks: list[tuple[str, str]]) -> None:
-        """Measure calls in processes that get ready together and take turns."""
+    def _together(self, tasks: list[_Task]) -> None:
+        """Measure calls in processes that get ready together and take turns in this order."""
         if not tasks or not self._has_time():
             return
         kept = threading.Lock()
@@ -153,29 +170,43 @@ class Run:
             batch = {turns.FOLDER: folder, turns.COUNT: str(len(tasks))}
 
             def measure(number: int) -> None:
-                record = self._warm(*tasks[number], batch)
+                record = self._warm(tasks[number], {**batch, turns.NUMBER: str(number)})
                 with kept:
                     self._save(self.document)
                 if not record["ok"]:
-                    turns.leave(Path(folder), f"failed-{number}")
+                    turns.leave(Path(folder), str(number))
 
             list(pool.map(measure, range(len(tasks))))
         self._step(f"{len(tasks)} processes")
 
-    def _warm(self, state: str, call: str, batch: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    def _warm(self, task: _Task, batch: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
         """Measure a call in a state, in a process that has the variables of ``batch``. Returns the record."""
+        number, state, call = task
         then = {"then": ["small"]} if state in self._steady and call == "dense" else {}
         if state == "f":
-            return self._measure(state, call, {**batch}, "floor", launches=self._launches[call])
+            return self._measure(state, call, {**batch}, "floor", round=number, launches=self._launches[call])
         if state in ("b", "c", "d"):
             env = {"TRITON_CACHE_DIR": self._cache("a" if state == "b" else state), **batch}
-            return self._measure(state, call, {**env, **(self._strict if state == "c" else {})}, **then)
+            return self._measure(state, call, {**env, **(self._strict if state == "c" else {})}, round=number, **then)
         nothing = self._root / "no-compiler"
         nothing.mkdir(exist_ok=True)
         env = {"PATH": str(nothing), "CC": ""} if state == "nocc" else {}
         preload = {"preload": self._options.model} if state.startswith("preload") else {}
         own = {**env, **batch}
-        return self._measure(state, call, own, loader=True, pool=state == "preload-pool", **preload, **then)
+        more = {**preload, **then, "pool": state == "preload-pool"}
+        return self._measure(state, call, own, round=number, loader=True, **more)
+
+
+def _batches(units: list[list[_Task]], most: int) -> Iterator[list[_Task]]:
+    """Yield processes of units in batches of at most so many, or of one unit that has more."""
+    batch: list[_Task] = []
+    for unit in units:
+        if batch and len(batch) + len(unit) > most:
+            yield batch
+            batch = []
+        batch = batch + unit
+    if batch:
+        yield batch
 
 
 def _used(launches: list[dict[str, Any]]) -> dict[str, int]:

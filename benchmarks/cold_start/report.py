@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import goal
 
+from cold_start import pairs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -41,8 +43,6 @@ COLUMNS = {
 """Measurements of the table, beside the first calls."""
 _SHARE, _TWICE = 0.05, 2.0
 """Part of (b) that (e) may take; times a steady call that a first one may take after preload."""
-_ABOVE_FLOOR = 10.0
-"""Milliseconds that (e) may take above (f)."""
 _SLOWER = 1.05
 """Times the time of (c), which is plain Triton with the same configurations, that a steady call of (e) may take."""
 
@@ -94,7 +94,7 @@ def _goals(document: dict[str, Any], call: str) -> Iterator[dict[str, Any]]:
             yield goal(f"{call}: {text}", shown, first <= most(second))
 
     first, steady = "first_ms", "steady_ms"
-    yield from compare(f"(e) at most {_ABOVE_FLOOR:.0f} ms above (f)", ("e", first), ("f", first), _ABOVE_FLOOR.__add__)
+    yield from pairs.goals(document, call)
     of_fla = document.get("provider", "fla") == "fla"
     plain = "c" if of_fla else "b"
     text = f"(e) at most {_SLOWER} times ({plain}) when steady"

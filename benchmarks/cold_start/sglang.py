@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,15 @@ atexit.register(_open.close)
 
 
 def load() -> None:
-    """Import what the calls need."""
+    """Import what the calls need.
+
+    A server imports the kernels that clear slots in its first step. The floor has to have them imported before, and so
+    do the other states, which would wait for that import else.
+    """
     import gdn_aot.providers.sglang.workloads  # noqa: F401
+
+    with contextlib.suppress(ModuleNotFoundError):  # of a release that has none
+        importlib.import_module("sglang.srt.mem_cache.mamba_slot_fused")
 
 
 def _step(call: str, model: str) -> Any:

@@ -21,6 +21,7 @@ from gdn_aot.artifact.cubins import parameters_of
 from gdn_aot.artifact.elf import describe
 from gdn_aot.errors import VerificationError
 from gdn_aot.triton_internals import active_driver, make_source
+from gdn_aot.triton_internals.encoding import tuples
 from gdn_aot.triton_internals.relaxing import RUN_TIME
 
 if TYPE_CHECKING:
@@ -182,18 +183,20 @@ def guard(
     those of the signature.
     """
     launcher = kernel.run
-    signature = kernel.src.signature
-    other = kernel._record.launch_key != key  # noqa: SLF001 - of this module's own class
+    record = kernel._record  # noqa: SLF001 - of this module's own class
+    signature = {name: tuples(kind) for name, kind in record.specialization["signature"].items()}
+    other = record.launch_key != key
 
     def first(*args: Any) -> None:
         leading, (metadata, enter, leave), arguments = args[:_HOOKED], args[_HOOKED:_LEADING], args[_LEADING:]
-        asked, options = _asked(jit, device, key)
+        asked, text = _asked(jit, device, key)
         if metadata is not None and enter is not None:
             enter(metadata)
         try:
             _check_types(signature, asked, other=other)
             launcher(*leading, None, None, None, *arguments)
         except RuntimeError as error:
+            options = _options(text)
             if options is None:
                 raise
             with failing(error):
@@ -206,16 +209,20 @@ def guard(
     kernel.run = first
 
 
-def _asked(jit: Any, device: int, key: str) -> tuple[tuple[Any, ...] | None, dict[str, Any] | None]:
-    """Return the specialization and the options that a launch key was made of; None if it is not known."""
+def _asked(jit: Any, device: int, key: str) -> tuple[tuple[Any, ...] | None, str | None]:
+    """Return the specialization and the text of the options that a launch key was made of; None if it is not known."""
     for (specialization, options), made in [*jit.device_caches[device][1].items()]:
         if made == key:
-            asked = specialization[: len(jit.arg_names)]
-            try:
-                return asked, dict(ast.literal_eval(options))
-            except (ValueError, TypeError, SyntaxError):  # an option that is no literal
-                return asked, None
+            return specialization[: len(jit.arg_names)], options
     return None, None
+
+
+def _options(text: str | None) -> dict[str, Any] | None:
+    """Return options from their text; None if they are not known, or one is no literal."""
+    try:
+        return None if text is None else dict(ast.literal_eval(text))
+    except (ValueError, TypeError, SyntaxError):
+        return None
 
 
 def _check_types(signature: dict[str, Any], asked: tuple[Any, ...] | None, *, other: bool) -> None:

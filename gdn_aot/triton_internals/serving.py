@@ -11,6 +11,7 @@ Not checked there, as nothing is lost without it: ``jit.mangle_type`` specialize
 
 from __future__ import annotations
 
+import functools
 import sys
 from _thread import get_ident
 from collections import defaultdict
@@ -71,10 +72,12 @@ def check_serving() -> None:
         raise changed(version, other)
 
 
+@functools.cache
 def ready_binder() -> None:
     """Have Triton import what it would at the first launch of a process, Gluon for one: 40 modules and more.
 
-    Its binder does so before it looks at its first argument. If it cannot, the first launch says why.
+    Its binder does so before it looks at its first argument. If it cannot, the first launch says why; it is not tried
+    again here.
     """
     from triton.runtime import jit
 

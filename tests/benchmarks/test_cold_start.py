@@ -2,16 +2,21 @@
 
 import ctypes
 import itertools
+import math
+import random
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from cold_start import floor, turns
+from cold_start import floor, pairs, plan, turns
 
 _WORKER = """
 import os, sys, time
@@ -32,22 +37,24 @@ def workers(folder: Path, count: int, *delays: float) -> list[tuple[float, float
     settings = {turns.FOLDER: str(folder), turns.COUNT: str(count)}
     command = [sys.executable, "-c", _WORKER, str(ROOT / "benchmarks")]
     started = [
-        subprocess.Popen([*command, str(delay)], env=settings, stdout=subprocess.PIPE, text=True) for delay in delays
+        subprocess.Popen(
+            [*command, str(delay)], env={**settings, turns.NUMBER: str(number)}, stdout=subprocess.PIPE, text=True
+        )
+        for number, delay in enumerate(delays)
     ]
     found = [tuple(map(float, process.communicate(timeout=60)[0].split())) for process in started]
     return [(ready, start, end) for ready, start, end in found]
 
 
-def test_turns_begin_when_all_are_ready_and_do_not_overlap(tmp_path: Path) -> None:
-    found = workers(tmp_path, 3, 0.0, 0.2, 1.0)
-    ordered = sorted(found, key=lambda row: row[1])
-    assert ordered[0][1] >= max(ready for ready, _, _ in found)
-    for (_, _, before), (_, start, _) in itertools.pairwise(ordered):
+def test_turns_begin_when_all_are_ready_in_their_order_and_do_not_overlap(tmp_path: Path) -> None:
+    found = workers(tmp_path, 3, 1.0, 0.2, 0.0)
+    assert found[0][1] >= max(ready for ready, _, _ in found)
+    for (_, _, before), (_, start, _) in itertools.pairwise(found):
         assert start >= before
 
 
 def test_nobody_waits_for_a_process_that_failed_or_when_alone(tmp_path: Path) -> None:
-    turns.leave(tmp_path, "failed-1")
+    turns.leave(tmp_path, "1")
     ((ready, start, _),) = workers(tmp_path, 2, 0.0)
     assert start - ready < 10
     began = time.monotonic()
@@ -64,3 +71,116 @@ def test_a_dependent_launch_has_the_layout_of_the_driver() -> None:
     }
     assert places == {"grid": 0, "block": 12, "shared": 24, "stream": 32, "attributes": 40, "count": 48}
     assert (attribute.kind.offset, attribute.value.offset) == (0, 8)
+
+
+def records(*differences: float, call: str = "dense", of_launches: float = 2.0) -> list[dict[str, Any]]:
+    """Records of pairs in which (e) takes so many milliseconds longer."""
+    made = []
+    for number, difference in enumerate(differences):
+        base = 100.0 + 7 * number  # pairs differ from each other by more than their halves do
+        for case, more, launches in (("f", 0.0, 1.0), ("e", difference, 1.0 + of_launches)):
+            row = {"first_ms": base + more, "launching_ms": launches}
+            made.append({"case": case, "call": call, "ok": True, "round": number, call: row})
+    return made
+
+
+def test_pairs_are_of_one_round_and_call() -> None:
+    made = records(1.0, 2.0, 3.0) + records(50.0, call="varlen")
+    made += [{**made[0], "round": 9}, {**made[1], "round": 8, "ok": False}]  # no pair
+    found = pairs.compare(made, "dense")
+    assert {name: (row["median"], row["pairs"]) for name, row in found.items()} == {
+        "first_ms": (2.0, 3),
+        "launching_ms": (2.0, 3),
+        "rest_ms": (0.0, 3),
+    }
+    assert pairs.compare(made, "small") == {}
+    old = [{key: value for key, value in record.items() if key != "round"} for record in made]
+    assert pairs.compare(old, "dense") == {}
+
+
+@pytest.mark.parametrize(
+    ("differences", "met"),
+    [
+        ([5.0] * 6, True),
+        ([5.0] * 5, False),  # too few
+        ([*[5.0] * 20, *[30.0] * 5], True),
+        ([*[5.0] * 20, *[30.0] * 15], False),  # the median is 5, but is not known to be below 10
+        ([30.0] * 20, False),
+    ],
+)
+def test_the_goal_is_met_if_it_is_sure(differences: list[float], met: bool) -> None:
+    whole, launches = pairs.goals({"records": records(*differences)}, "dense")
+    assert whole["met"] is met
+    assert launches["met"] is (len(differences) > 5)
+    assert f"{len(differences)} pairs" in whole["found"]
+
+
+def test_the_interval_of_a_median_holds_it() -> None:
+    """Of ten, 11 in 512 have fewer than two on one side, and 56 in 512 fewer than three; then draws."""
+    assert pairs.interval([*range(1, 11)]) == (2, 9)
+    assert pairs.interval([*range(6)]) == (0, 5)
+    assert pairs.interval([*range(5)]) == ()
+    rng = random.Random(0)
+    drawn = [pairs.interval([rng.expovariate(1.0) for _ in range(25)]) for _ in range(2000)]
+    share = sum(low <= math.log(2) <= high for low, high in drawn) / len(drawn)
+    assert 0.94 <= share <= 0.985
+
+
+def run(**options: Any) -> plan.Run:
+    given = {"calls": ["dense", "varlen"], "cases": ["b", "e", "nocc", "f"], "provider": "fla", "seconds": math.inf}
+    made = plan.Run(Namespace(**{**given, **options}), Path(), lambda _: None)
+    made._usable |= {"b", "f"}
+    return made
+
+
+def test_processes_that_are_compared_are_neighbours() -> None:
+    orders = set()
+    for number in range(20):
+        units = run()._round(number)
+        tasks = [task for unit in units for task in unit]
+        assert sorted(tasks) == sorted(
+            (number, state, call) for state in ("b", "e", "nocc", "f") for call in ("dense", "varlen")
+        )
+        for call in ("dense", "varlen"):
+            places = [tasks.index((number, state, call)) for state in plan.PAIR]
+            assert abs(places[0] - places[1]) == 1
+            orders.add(places[0] < places[1])
+        for most in (1, 3, 8):
+            batches = [*plan._batches(units, most)]
+            assert [task for batch in batches for task in batch] == tasks
+            assert all(len(batch) <= max(most, 2) for batch in batches)
+            assert all(set(unit) <= set(batch) or not set(unit) & set(batch) for unit in units for batch in batches)
+    assert orders == {False, True}, "each of them is the first in some rounds"
+    assert {len(unit) for unit in run(cases=["e", "nocc"])._round(0)} == {1}
+
+
+_CLOCKED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from triton.runtime.jit import KernelInterface
+from cold_start import launching
+
+class Slow(KernelInterface):
+    def run(self, seconds, *, grid, warmup):
+        assert grid == (3,) and not warmup
+        time.sleep(seconds)
+        if seconds > 0.1:
+            raise ValueError
+        return "launched"
+
+clock = launching.clock()
+assert launching.clock() is clock and clock.read() == 0
+time.sleep(0.2)
+assert Slow()[(3,)](0.1) == "launched"
+try:
+    Slow()[(3,)](0.11)
+except ValueError:
+    pass
+print(clock.read())
+"""
+
+
+def test_the_clock_of_launches_counts_these_alone() -> None:
+    command = [sys.executable, "-c", _CLOCKED, str(ROOT / "benchmarks")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert 0.21 <= float(done.stdout) < 0.4

@@ -131,6 +131,7 @@ CLAIMS: dict[str, list[str]] = {
         "cold_start_sglang_kda|runs|0|summary|e|dense|processes",
         _above(2, "dense", engine="sglang"),
     ],
+    "in (e) the step imports {} module": ["cold_start_sglang_kda|summary|e|dense|imported|median"],
     "in the second, of {}. Of (e)": ["cold_start_sglang_kda|runs|2|summary|e|dense|processes"],
     "Of (e) {} of {}, of (f) {} of {} took less than {} ms": [
         *(f"groups|{case}|{what}" for case in "ef" for what in ("faster", "all")),

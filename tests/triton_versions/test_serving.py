@@ -65,6 +65,60 @@ serving.ready_binder = lambda: counts.append(1)
     assert serve(later)["counts"] == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "del jit.mangle_type",
+        "jit.mangle_type = lambda _: fail(ImportError('no gluon'))",
+        "jit.mangle_type = lambda _: fail(TypeError('of another Triton'))",
+    ],
+)
+def test_a_binder_that_cannot_be_made_ready_is_left_to_the_first_launch(serve: Any, change: str) -> None:
+    """It is tried once, whatever is imported after it, and what it raises reaches nobody."""
+    got = serve(f"""
+import sys
+tried = []
+def fail(error):
+    tried.append(str(error))
+    raise error
+install(strict=True); become('sm_120')
+from gdn_aot.serving import loader
+from triton.runtime import jit
+kept = jit.mangle_type
+{change}
+import fla.ops.gated_delta_rule
+loader._on_module(next(iter(loader.state().kernels)).partition(":")[0])
+jit.mangle_type = kept
+decode(); done(tried=tried)
+""")
+    assert len(got["tried"]) == ("fail" in change)
+    assert got["compiled"] == []
+    assert got["report"]["modules"] == 1
+
+
+def test_others_can_serve_while_the_binder_is_made_ready(serve: Any) -> None:
+    """An import takes long, and another thread that imports a provider's module must not wait for the lock."""
+    got = serve("""
+import threading
+free = []
+def ready():
+    def other():
+        free.append(loader.state().lock.acquire(timeout=10))
+        loader.state().lock.release()
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+from gdn_aot.serving import loader
+from gdn_aot.triton_internals import serving
+serving.ready_binder = ready
+install(strict=True); become('sm_120')
+import fla.ops.gated_delta_rule
+done(free=free)
+""")
+    assert got["free"]
+    assert all(got["free"])
+
+
 CHANGES = {
     "JITFunction.run": "jit.JITFunction.run = lambda self, *args, **kwargs: run(self, *args, **kwargs)",
     "JITFunction.create_binder": "jit.JITFunction.create_binder = lambda self: binder(self)",
