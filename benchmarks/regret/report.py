@@ -8,6 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from regret.figures import ALL
+from regret.whole import LENGTHS
+from regret.whole import table as whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -81,12 +83,23 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def page(text: str, results: Mapping[str, Any]) -> str:
-    """Return the page with its tables made of the results; each lies between ``<!-- NAME -->`` and ``<!-- end -->``.
+    """Return the page with its tables made of the results; raises what `filled` does."""
+    return filled(text, tables(results))
+
+
+def decision(text: str, results: Mapping[str, Any]) -> str:
+    """Return the record of the decision with the table of whole calls; raises what `filled` does."""
+    heads = ["record", "calls", "without", "models", *(f"{tokens} tokens" for tokens in LENGTHS)]
+    return filled(text, {"whole": _table(heads, whole(results))})
+
+
+def filled(text: str, made: Mapping[str, str]) -> str:
+    """Return a text with these tables; each lies between ``<!-- NAME -->`` and ``<!-- end -->``.
 
     Raises:
-        ValueError: The page has no place for a table, or several.
+        ValueError: The text has no place for a table, or several.
     """
-    for name, table in tables(results).items():
+    for name, table in made.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, partial(_between, table), text, flags=re.DOTALL)
         if count != 1:

@@ -43,8 +43,9 @@ def command(*, as_json: bool, prepare: bool, **options: Any) -> None:
     """Compare the results of a target's kernels with float64, on the GPU of this machine.
 
     The kernels are those that gdn-aot build would pack. For a target older than the GPU, the driver compiles the
-    target's PTX; this tests the code, not its speed. The record says which kernels this GPU cannot run. --prepare
-    compiles on another machine with the same Triton: carry its build cache here and name it with --cache-dir.
+    target's PTX; this tests the code, not its speed. The record says which kernels this GPU cannot run. What it says of
+    other models and workloads stays if it was found on the same GPU with the same driver, Triton and assembler.
+    --prepare compiles on another machine with the same Triton: carry its build cache here and name it with --cache-dir.
     """
     from gdn_aot.machine.installed import require_toolchain
     from gdn_aot.measuring import check
@@ -131,9 +132,12 @@ def _check(
             results = reason
         record = check.make_record(task, target, card, results)
         path = records.record_path(task.output, target.name, record.provider.distribution, record.provider.version)
-        records.save(records.merge(_earlier(path), record), path)
+        merged = records.merge(_earlier(path), record)
+        records.save(merged, path)
         finished.append((record, path))
         note(_line(record))
+        if merged.status != record.status:
+            note(f"{path} says {merged.status}: calls of other models or workloads in it went wrong in an earlier run")
     return finished
 
 

@@ -74,10 +74,11 @@ class CheckedKernel(Record, kw_only=True):
     kernel: str
     """``module:qualname``."""
     launches: Count
+    """Of several runs together: those of a row that was checked again are in it each time."""
     binaries: Count
     """Different binaries among them; of several runs, the most that one of them had."""
     ok: bool
-    """No call that launched it failed."""
+    """No call that launched it failed; of several runs, none in a row that is left."""
     choices: tuple[ChoiceDigest, ...]
     """`choice_digest` of each choice that was launched, `plain_launch_digest` of each launch without one; sorted."""
 
@@ -86,12 +87,14 @@ class NumericsRecord(AnyRecord, kw_only=True):
     """One file."""
 
     status: Status
+    """``failed`` if a call of these rows failed, or the last run did not get to its end or made no call."""
     how: str
     """``cubin``, ``ptx``, or why nothing was run."""
     device: RecordedDevice | None
     date: Day | None
+    """Of the last run."""
     models: tuple[str, ...]
-    """``NAME tp N DTYPE``."""
+    """``NAME tp N DTYPE``, of all runs."""
     checks: tuple[Check, ...]
     kernels: tuple[CheckedKernel, ...]
 
@@ -106,10 +109,19 @@ _ROW = attrgetter("workload", "model", "tp", "dtype")
 
 
 def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
-    """Return a record with what two runs on one card checked, of different shapes or workloads; else ``new``."""
-    if old is None or _ALIKE(old) != _ALIKE(new) or {*map(_ROW, old.checks)} & {*map(_ROW, new.checks)}:
+    """Return a record with what two runs checked that are alike; else ``new``.
+
+    A row of both, of one workload, model, tensor-parallel size and dtype, is that of ``new``; other rows stay. So do
+    the choices of kernels, which were right where they were launched. A kernel is ok if it is in each run that has it;
+    but no record says which rows launched a kernel. If calls failed in rows that are replaced, and in none that stay,
+    nothing stays of kernels that were not ok: what ``new`` says of them is all, and those that it lacks are gone.
+    """
+    if old is None or _ALIKE(old) != _ALIKE(new):
         return new
-    kernels = {kernel.kernel: kernel for kernel in old.kernels}
+    again = {*map(_ROW, new.checks)}
+    failed = {_ROW(row) for row in old.checks if row.failed}
+    mended = bool(failed) and failed <= again
+    kernels = {kernel.kernel: kernel for kernel in old.kernels if kernel.ok or not mended}
     for kernel in new.kernels:
         if (before := kernels.get(kernel.kernel)) is not None:
             kernel = replace(  # noqa: PLW2901
@@ -120,11 +132,13 @@ def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
                 choices=tuple(sorted({*before.choices, *kernel.choices})),
             )
         kernels[kernel.kernel] = kernel
+    checks = {_ROW(row): row for row in (*old.checks, *new.checks)}
+    wrong = any(row.failed for row in checks.values()) or not all(kernel.ok for kernel in kernels.values())
     return replace(
         new,
-        status="failed" if "failed" in (old.status, new.status) else new.status,
+        status="failed" if wrong else new.status,
         models=tuple(dict.fromkeys((*old.models, *new.models))),
-        checks=(*old.checks, *new.checks),
+        checks=tuple(checks.values()),
         kernels=tuple(kernels[name] for name in sorted(kernels)),
     )
 
