@@ -27,7 +27,9 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
 
     The calls use small tensors of their own. They make PyTorch load the kernels that the provider's Python code uses
     (``arange``, ``repeat_interleave`` ...), which it does lazily too and which takes longer than all of ours. Of SGLang
-    steps of more requests than a small pool has room for are not made; their binaries are loaded all the same.
+    each step has a pool of states of its own, and steps are not made whose pool would take more than 1 GiB; their
+    binaries are loaded all the same. PyTorch's allocator keeps that memory. A call for which the device lacks memory is
+    left out. Of vLLM no step with drafts is made.
 
     Args:
         model: Name of a model, as in ``gdn-aot models``; by default all models of the artifacts.
@@ -253,9 +255,15 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
             workload = module.WORKLOADS[name]()
             if not makes(provider.name, workload, shape):
                 continue
+            full = 0
             try:
                 for call in workload.warm(shape, tokens):
-                    workload.run(shape, call)
+                    try:
+                        workload.run(shape, call)
+                    except torch.OutOfMemoryError:
+                        full += 1
+                if full:
+                    log.warn(f"preload: the device is full: {full} calls of {shown(name)} were not made")
             except GdnAotError:
                 raise
             except Exception as error:  # noqa: BLE001 - warming up must not end a serving process

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import sglang_running
 from helpers import WITH_SUPPORT, gdn_aot, python
+from served import served
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
+from gdn_aot.catalogue.models import find_model
 from gdn_aot.providers.autotune_keys import key_names
 from gdn_aot.providers.sglang.relaxations import LINES, RELAXATIONS
+from gdn_aot.providers.sglang.steps import SMALL_GRID
 
 FOUND = importlib.util.find_spec("sglang") is not None
 VERSION = importlib.metadata.version("sglang") if FOUND else ""
@@ -198,33 +201,119 @@ print(json.dumps(result))
     assert set(got["warm"]) >= PROMPTS | TOKENS | GRAPHS
 
 
-def test_what_warms_up_has_room_in_its_pool(tmp_path: Path) -> None:
-    """On a GPU it runs: a step whose requests share slots, or have no scratch, would write beside the pool."""
-    code = """
-from gdn_aot.providers.sglang import layer
-result = {"steps": 0, "beside": []}
-pool = layer._pool
-def checked(shape, step, filled):
-    made = pool(shape, step, filled=filled)
-    states = made.mamba_pool
-    scratch = getattr(states.mamba_cache, "intermediate_ssm", None)
-    rooms = [states.size, *([scratch.shape[1]] if step.kind == "verify" else [])]
-    result["steps"] += 1
-    if step.batch > min(rooms):
-        result["beside"].append(str((step, rooms)))
+_WARMING = """
+import functools, torch
+from dataclasses import replace
+from gdn_aot import triton_internals
+from gdn_aot.providers.sglang.relaxations import LINES
+from gdn_aot.providers.sglang.steps import CHUNK, class_of, with_room
+at = {}  # what is built for a step, and whether rows that are written lie beside it, or are others' too
+build, prepare, accept, clear = sglang_layer._pool, sglang_layer._prepare, sglang_layer._accept, versions.clear
+
+def check(tensors, *parts, first=1):  # slot 0 is nobody's
+    rows = torch.cat([part.long() for part in parts]).tolist()
+    at["beside"] |= not all(first <= row < tensor.shape[1] for tensor in tensors for row in rows)
+    at["shared"] |= len(set(rows)) < len(rows)
+
+def pool(shape, step, filled):
+    made = build(shape, step, filled=filled)
+    cache, copy = made.mamba_pool.mamba_cache, made.mamba_pool.copy_from
+    scratch = [cache.intermediate_ssm, *cache.intermediate_conv_window] if step.kind == "verify" else []
+    at.update(beside=False, shared=False, slots=[cache.temporal, *cache.conv], scratch=scratch)
+    at["bytes"] = sum(tensor.untyped_storage().nbytes() for tensor in (*at["slots"], *scratch))
+    made.mamba_pool.copy_from = lambda source, to: (check(at["slots"], source, to), copy(source, to))
     return made
-layer._pool = checked
-for model in ("kimi-linear-48b-a3b", "qwen3.5-9b"):
-    shape = find_model(model).shape(1)
+
+def prepared(backend, step, batch):
+    linear, real = backend.linear_attn_backend, len(step.requests)
+    prepare(backend, step, batch)
+    if step.graph:  # the kernel that writes these indices is not run here: SGLang has PyTorch's operators for it too
+        linear._fused_state_indices_ok = False
+        prepare(backend, step, batch)
+    found = linear.prefill_graph_metadata.cache_indices if step.bucket else linear.forward_metadata.mamba_cache_indices
+    at["own"], copied = found[:real], batch.mamba_track_indices
+    check(at["slots"], at["own"], *([] if copied is None else [copied[batch.mamba_track_mask]]))
+    at["beside"] |= not set(found[real:].tolist()) <= {-1, 0}  # what a graph is padded with has no state
+    at["beside"] |= int(batch.req_pool_indices.max()) >= len(linear.req_to_token_pool.req_index_to_mamba_index_mapping)
+    if step.kind == "verify":
+        rows = linear.verify_intermediate_state_indices[: step.batch]
+        check(at["scratch"], rows, first=0)
+        at["beside"] |= len(rows) < step.batch
+
+def accepted(backend, step, batch, most):
+    update = backend.update_mamba_state_after_mtp_verify
+    @functools.wraps(update)
+    def updated(kept, copies, *more, **named):
+        check(at["slots"], at["own"], *([] if copies is None else [copies]))
+        update(kept, copies, *more, **named)
+    backend.update_mamba_state_after_mtp_verify = updated
+    accept(backend, step, batch, most)
+
+def relaxed(jit, args, kwargs):  # constants that are the pool's size, as binaries take any
+    given = {**dict(zip(jit.arg_names, args)), **kwargs}
+    return exact(jit, (), given | dict.fromkeys(given.keys() & {"num_cache_lines", "NUM_STATE_SLOTS"}, LINES))
+
+exact, triton_internals.Launch = triton_internals.Launch, relaxed
+sglang_layer._pool, sglang_layer._prepare, sglang_layer._accept = pool, prepared, accepted
+versions.clear = lambda states, slots: (check(at["slots"], slots), clear(states, slots))
+
+def like(step):
+    return replace(step, slots=class_of(step.slots + 1), scratch=class_of(step.scratch + 1))
+
+def judged(shape):
+    result = {"other": [], "wrong": [], "traced": 0, "bytes": 0, "batches": {}, "chunks": 0, "left": []}
     for kind in ("prefill", "decode", "mixed", "speculative"):
         workload = provider.WORKLOADS[kind]()
-        for call in workload.warm(shape, 300):
-            keys(lambda: workload.run(shape, call))
-print(json.dumps(result))
+        steps = [Step.of(call) for call in workload.warm(shape)]
+        traced = {}
+        for step in workload._laid_out(shape, steps[0].deployment):
+            traced[like(step)] = step, keys(lambda: workload.run(shape, step.call(kind)))
+            result["traced"] += at["beside"] or at["shared"]
+        for step in steps:
+            if keys(lambda: workload.run(shape, step.call(kind))) != traced.pop(like(step))[1]:
+                result["other"].append(str(step))
+            if at["beside"] or at["shared"]:
+                result["wrong"].append(str(step))
+            result["bytes"] = max(result["bytes"], at["bytes"])
+            if step.kind == "extend":
+                chunks = sum(-(-request.query // CHUNK) for request in step.requests)
+                result["chunks"] = max(result["chunks"], chunks)
+        result["batches"][kind] = sorted({len(step.requests) for step in steps})
+        row = sglang_layer.row_bytes(shape, steps[0].deployment)
+        result["left"] += [with_room(step).rows * row for step, _ in traced.values()]
+    return result
 """
-    got = python(_START + code, "sm_90", home=tmp_path)
-    assert got["steps"] > 40
-    assert got["beside"] == []
+
+
+@pytest.mark.parametrize(("model", "tp"), [(MODEL, 1), (MODEL, 32), ("qwen3.5-9b", 1), ("qwen3.5-9b", 8)])
+def test_what_warms_up_has_room_in_its_pool(model: str, tp: int, tmp_path: Path) -> None:
+    """On a GPU it runs: what the layer says to read and write lies in the pool that is built, and nothing is written
+    twice. That is not so of all steps that are traced, but the launches are the same.
+    """
+    code = "print(json.dumps(judged(find_model(sys.argv[2]).shape(int(sys.argv[3])))))"
+    got = python(_START + _WARMING + code, "sm_90", model, tp, home=tmp_path)
+    assert (got["wrong"], got["other"]) == ([], [])
+    assert got["traced"] > 50, "steps that would be wrong are told"
+    assert got["bytes"] <= 1 << 30 < min(got["left"])
+    assert {1, 34, 130} <= {*got["batches"]["prefill"]}, "a chunk of each, of each number that a kernel tells apart"
+    assert {1, 3, 16} <= {*got["batches"]["decode"]}
+    assert {2, 4, 17} == {*got["batches"]["mixed"]}
+    assert {1, 3, 16} <= {*got["batches"]["speculative"]}
+    heads = find_model(model).shape(tp).heads
+    assert model != MODEL or got["chunks"] * heads > SMALL_GRID, "more blocks than one kernel makes"
+
+
+def test_what_warms_up_is_served(built: Artifact, tmp_path: Path) -> None:
+    code = """
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.providers.sglang import workloads as provider
+shape = find_model(sys.argv[2]).shape(int(sys.argv[3]))
+for make in provider.WORKLOADS.values():
+    for call in make().warm(shape, 300):
+        make().run(shape, call)
+"""
+    got = served(code, built.path, MODEL, TP, folder=tmp_path)
+    assert got == {"compiled": [], "benchmarked": 0, "misses": []}
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_100", "sm_120"])

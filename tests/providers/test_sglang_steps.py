@@ -84,3 +84,17 @@ def test_steps_are_within_the_limits(name: str) -> None:
             assert not request.tracked or step.radix
             assert step.kind != "extend" or not request.tracked or request.query >= steps.CHUNK
             assert request.accepted < max(1, request.query)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_pool_with_room_is_the_smallest_that_triton_does_not_tell_from_the_one_before(name: str) -> None:
+    made = [step for deployment in DEPLOYMENTS for step in KINDS[name](deployment)]
+    for step in made:
+        roomy = steps.with_room(step)
+        states = len(step.requests) * (1 + step.radix)
+        for size, before, least in (
+            (roomy.slots, step.slots, states),
+            (roomy.scratch, step.scratch, step.batch),
+        ):
+            kinds = [kind(other + 1) for other in range(least, size + 1)]
+            assert kinds.index(kind(before + 1)) == len(kinds) - 1, step

@@ -34,7 +34,7 @@ def told(device):
     assert device == 0
     return card["free"], 141000 * MIB
 
-preload._touch = touch
+whole, preload._touch = preload._touch, touch
 torch.cuda.device = lambda _: contextlib.nullcontext()
 torch.cuda.synchronize = lambda *_: None
 torch.cuda.mem_get_info = told
@@ -76,3 +76,30 @@ def test_a_pytorch_that_cannot_tell_is_preloaded_all_the_same(preloaded: Any, ca
     taken, lines = preloaded(f"def broken(*_):\n    raise RuntimeError('no such thing')\ntorch.cuda.{call} = broken")
     assert taken == 0
     assert lines == ["how much memory is free is not known: RuntimeError: no such thing"]
+
+
+def test_a_call_for_which_the_card_is_full_is_left_out(preloaded: Any) -> None:
+    _, lines = preloaded("""
+from types import SimpleNamespace
+from gdn_aot import providers
+made = []
+class Workload:
+    def warm(self, shape, tokens):
+        yield from range(4)
+    def run(self, shape, call):
+        if call in (0, 2):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        made.append(call)
+        lines.append(f"preload made call {call}")
+providers.load = lambda _: SimpleNamespace(WORKLOADS=dict.fromkeys(preload._inference("fla"), Workload))
+providers.makes = lambda *_: True
+torch.random.fork_rng = lambda **_: contextlib.nullcontext()
+torch.device = lambda *_: contextlib.nullcontext()
+preload._touch = whole
+""")
+    kinds = [line for line in lines if "is full" in line]
+    assert kinds
+    assert lines[: 3 * len(kinds)] == [
+        line for said in kinds for line in ("preload made call 1", "preload made call 3", said)
+    ]
+    assert all("2 calls" in said for said in kinds)

@@ -121,6 +121,14 @@ def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
     return made
 
 
+def row_bytes(shape: ModelShape, deployment: Deployment) -> int:
+    """Return the bytes of one state in the pool, and of its window, in one layer."""
+    conv, state = state_dtypes(shape, deployment)
+    window = conv_dim(shape) * (shape.conv_width - 1) * conv.itemsize
+    size: int = window + shape.v_heads * shape.v_dim * shape.k_dim * state.itemsize
+    return size
+
+
 def state_dtypes(shape: ModelShape, deployment: Deployment) -> tuple[torch.dtype, torch.dtype]:
     """Return the dtypes of the convolution's window and of the recurrent state."""
     with sglang_versions.published():

@@ -123,6 +123,12 @@ class Step:
         """Number of requests, those that a graph is padded with included."""
         return max(self.graph, sum(group.number for group in self.groups))
 
+    @property
+    def rows(self) -> int:
+        """Number of states in the pool that the step says, of all layers, with those after each token of drafts."""
+        drafts = self.deployment.drafts
+        return self.layers * (self.slots + 1 + ((drafts + 1) * (self.scratch + 1) if drafts else 0))
+
     def call(self, workload: str) -> Call:
         """Return the step as a call of a workload."""
         names = ("kind", "merged", "radix", "graph", "bucket", "slots", "scratch", "layers")
@@ -238,9 +244,19 @@ def _graphs(kind: str, query: int, deployment: Deployment) -> Iterator[Step]:
             yield Step(kind=kind, groups=(Group(count, 100, query),), deployment=deployment, graph=batch)
 
 
-def has_room(step: Step) -> bool:
-    """Say whether a step is small, and its pool has a slot and scratch for each request even if it is not filled."""
-    return step.batch <= min(step.slots, step.scratch) and step.layers == LAYERS[0] and step.padded <= MERGED
+def with_room(step: Step) -> Step:
+    """Return a step with the smallest pool that has a row for each of its states, copies and drafts.
+
+    As it is traced, requests may share rows, or have none for their drafts: on a GPU kernels would write beside the
+    pool. Triton does not tell the sizes from those before. Requests that a graph is padded with have no state.
+    """
+    states = len(step.requests) * (2 if step.radix else 1)
+    return replace(step, slots=_like(step.slots, states), scratch=_like(step.scratch, step.batch))
+
+
+def _like(size: int, least: int) -> int:
+    """Return the smallest size of a pool, at least ``least``, that is for Triton what ``size`` is; see `SLOTS`."""
+    return next(other for other in itertools.count(least) if class_of(other + 1) == class_of(size + 1))
 
 
 def class_of(number: int) -> int:

@@ -47,6 +47,12 @@ __all__ = ["ARGUMENTS", "RELAXATIONS", "WORKLOADS", "lacks"]
 DEPLOYMENTS = tuple(Deployment(state=state, drafts=drafts) for state in STATES for drafts in DRAFTS)
 """The checkpoint that says nothing first."""
 
+POOL = 1 << 30
+"""Most bytes of states and windows in the pool of a step that warms a process up; steps that need more are not made.
+
+At TP 1 there is room for 16 requests with drafts and 130 without if the model has 32 value heads, for 3 and 34 if 128.
+"""
+
 _CASES = {
     "prefill": sglang_steps.prefill,
     "decode": sglang_steps.decode,
@@ -71,17 +77,16 @@ class Steps(Workload):
         """Yield every pattern of requests and every class of lengths, in every deployment."""
         del limits
         for deployment in DEPLOYMENTS:
-            yield from self._calls(shape, deployment)
+            yield from (step.call(self.name) for step in self._laid_out(shape, deployment))
 
-    def _calls(self, shape: ModelShape, deployment: Deployment) -> Iterator[Call]:
+    def _laid_out(self, shape: ModelShape, deployment: Deployment) -> Iterator[Step]:
         """Yield those of one deployment."""
         layouts, shifts = sglang_layer.layouts(shape), sglang_layer.shifts(shape)
-        steps = dict.fromkeys(
+        yield from dict.fromkeys(
             replace(step, merged=merged)
             for step in self._steps(shape, deployment)
             for merged in (layouts if shifts else layouts[1:] if step.merged else layouts[:1])
         )
-        yield from (step.call(self.name) for step in steps)
 
     def _steps(self, shape: ModelShape, deployment: Deployment) -> Iterator[Step]:
         if shape.family == KDA and self.name == "prefill":
@@ -89,12 +94,17 @@ class Steps(Workload):
         return _CASES[self.name](deployment)
 
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
-        """Yield small steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``.
+        """Yield the steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``.
 
-        Only those whose pool has room for each request: on a GPU the kernels write there. To be traced they need none.
+        Each has a pool with room for all that kernels write on a GPU, of at most `POOL` bytes. The largest come first,
+        so that the pools of the others fit in memory that PyTorch keeps of it.
         """
         deployment = Deployment(state=STATES[0], drafts=DRAFTS[-1] if self.name == "speculative" else 0)
-        yield from (call for call in self._calls(shape, deployment) if sglang_steps.has_room(Step.of(call)))
+        most = POOL // sglang_layer.row_bytes(shape, deployment)
+        steps = map(sglang_steps.with_room, self._laid_out(shape, deployment))
+        for step in sorted(steps, key=lambda step: step.rows, reverse=True):
+            if step.rows <= most:
+                yield step.call(self.name)
         if self.name == "prefill" and tokens > 1:
             yield Step(kind="extend", groups=(Group(1, 0, tokens),), deployment=deployment).call(self.name)
 
