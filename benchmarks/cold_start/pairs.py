@@ -55,7 +55,7 @@ def compare(records: list[dict[str, Any]], call: str) -> dict[str, dict[str, flo
 
 def goals(document: dict[str, Any], call: str) -> Iterator[dict[str, Any]]:
     """Yield whether (e) is as near to (f) as asked for, as a whole and in its launches; nothing without pairs."""
-    found = compare(document["records"], call)
+    found = document.get("pairs", {}).get(call)
     for name, text in _PARTS.items() if found else ():
         row = found[name]
         ends = f"{row['low']:.3g} to {row['high']:.3g} ms" if "high" in row else "too few to say how sure"

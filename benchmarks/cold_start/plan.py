@@ -149,9 +149,8 @@ class Run:
         """Return the processes of a round, shuffled; those of `PAIR` with one call stay one after the other."""
         rng = random.Random(number)
         states = [state for state in WARM if state in self._wanted & self._usable]
-        pair = [state for state in PAIR if state in states]
-        groups = [[state] for state in states if state not in pair or len(pair) < len(PAIR)]
-        groups += [pair] if len(pair) == len(PAIR) else []
+        pairs = [PAIR] if {*PAIR} <= {*states} else []
+        groups = [*pairs, *((state,) for state in states if not pairs or state not in PAIR)]
         units = [[_Task(number, state, call) for state in group] for group in groups for call in self._calls]
         for unit in units:
             rng.shuffle(unit)

@@ -19,7 +19,8 @@ from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.machine.child import first_line, serve
-from gdn_aot.measuring.process import CardServer, Plan, calling, free_memory, lacks_memory
+from gdn_aot.machine.full import lacks_memory
+from gdn_aot.measuring.process import CardServer, Plan, calling, free_memory
 from gdn_aot.providers import makes
 from gdn_aot.providers.draw import Random
 from gdn_aot.providers.gradients import kept

@@ -1,10 +1,9 @@
-"""What both processes that launch on a card have in common: its start, what they read, and full memory."""
+"""What both processes that launch on a card have in common: its start, what they read, and what they free."""
 
 from __future__ import annotations
 
 import gc
 import importlib
-import re
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -153,13 +152,3 @@ def calling(device: str) -> Iterator[None]:
 
     with torch.device(device), torch.no_grad(), torch.autograd.set_multithreading_enabled(False):
         yield
-
-
-_FULL = re.compile(r"out of memory|_STATUS_ALLOC_FAILED")
-
-
-def lacks_memory(error: BaseException) -> bool:
-    """Say whether a call failed because the card was full: PyTorch, the driver, Triton, cuBLAS or cuDNN says so."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or bool(_FULL.search(str(error)))

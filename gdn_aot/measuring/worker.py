@@ -18,9 +18,10 @@ from gdn_aot import triton_internals
 from gdn_aot.catalogue.models import ModelShape
 from gdn_aot.catalogue.providers import Limits
 from gdn_aot.machine.child import first_line, serve
+from gdn_aot.machine.full import lacks_memory
 from gdn_aot.measuring import gate
 from gdn_aot.measuring.halving import halve
-from gdn_aot.measuring.process import CardServer, Plan, calling, free_memory, lacks_memory
+from gdn_aot.measuring.process import CardServer, Plan, calling, free_memory
 from gdn_aot.records.objective import sample
 from gdn_aot.tracing.recorder import triton_config
 from gdn_aot.tracing.relax import Relaxer

@@ -13,6 +13,7 @@ from gdn_aot._text import shown
 from gdn_aot.artifact.names import is_single
 from gdn_aot.catalogue.rows import alike
 from gdn_aot.errors import GdnAotError, UsageError
+from gdn_aot.machine.full import lacks_memory
 from gdn_aot.serving import loader, log
 
 if TYPE_CHECKING:
@@ -260,7 +261,9 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
                 for call in workload.warm(shape, tokens):
                     try:
                         workload.run(shape, call)
-                    except torch.OutOfMemoryError:
+                    except Exception as error:
+                        if not lacks_memory(error):
+                            raise
                         full += 1
                 if full:
                     log.warn(f"preload: the device is full: {full} calls of {shown(name)} were not made")

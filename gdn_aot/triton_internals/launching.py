@@ -21,7 +21,6 @@ from gdn_aot.artifact.cubins import parameters_of
 from gdn_aot.artifact.elf import describe
 from gdn_aot.errors import VerificationError
 from gdn_aot.triton_internals import active_driver, make_source
-from gdn_aot.triton_internals.encoding import tuples
 from gdn_aot.triton_internals.relaxing import RUN_TIME
 
 if TYPE_CHECKING:
@@ -183,9 +182,8 @@ def guard(
     those of the signature.
     """
     launcher = kernel.run
-    record = kernel._record  # noqa: SLF001 - of this module's own class
-    signature = {name: tuples(kind) for name, kind in record.specialization["signature"].items()}
-    other = record.launch_key != key
+    signature = kernel.src.signature  # a source that cannot be made is to show before anything is launched
+    other = kernel._record.launch_key != key  # noqa: SLF001 - of this module's own class
 
     def first(*args: Any) -> None:
         leading, (metadata, enter, leave), arguments = args[:_HOOKED], args[_HOOKED:_LEADING], args[_LEADING:]

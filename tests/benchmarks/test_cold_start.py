@@ -109,7 +109,8 @@ def test_pairs_are_of_one_round_and_call() -> None:
     ],
 )
 def test_the_goal_is_met_if_it_is_sure(differences: list[float], met: bool) -> None:
-    whole, launches = pairs.goals({"records": records(*differences)}, "dense")
+    document = {"pairs": {"dense": pairs.compare(records(*differences), "dense")}}
+    whole, launches = pairs.goals(document, "dense")
     assert whole["met"] is met
     assert launches["met"] is (len(differences) > 5)
     assert f"{len(differences)} pairs" in whole["found"]

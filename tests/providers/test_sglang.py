@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import sglang_running
 from helpers import ROOT, WITH_SUPPORT, gdn_aot, python
-from served import served
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.models import find_model
@@ -341,15 +340,8 @@ def test_tiles_follow_from_the_card_and_the_batch(target: str, decode: int, veri
 
 def test_what_warms_up_is_served(qwen: Artifact, tmp_path: Path) -> None:
     """Its pools have other sizes than those of the build."""
-    code = """
-from gdn_aot.catalogue.models import find_model
-from gdn_aot.providers.sglang import workloads as provider
-shape = find_model("qwen3.5-9b").shape(8)
-for make in provider.WORKLOADS.values():
-    for call in make().warm(shape, 300):
-        make().run(shape, call)
-"""
-    assert served(code, qwen.path, folder=tmp_path) == {"compiled": [], "benchmarked": 0, "misses": []}
+    got = sglang_running.warm(qwen.path, tmp_path, "qwen3.5-9b", 8)
+    assert got == {"compiled": [], "benchmarked": 0, "misses": []}
 
 
 @pytest.mark.parametrize("slots", [21, 4999])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import sglang_running
 from helpers import WITH_SUPPORT, gdn_aot, python
-from served import served
 
 from gdn_aot.artifact.verify import Artifact, open_artifact
 from gdn_aot.catalogue.models import find_model
@@ -304,15 +303,7 @@ def test_what_warms_up_has_room_in_its_pool(model: str, tp: int, tmp_path: Path)
 
 
 def test_what_warms_up_is_served(built: Artifact, tmp_path: Path) -> None:
-    code = """
-from gdn_aot.catalogue.models import find_model
-from gdn_aot.providers.sglang import workloads as provider
-shape = find_model(sys.argv[2]).shape(int(sys.argv[3]))
-for make in provider.WORKLOADS.values():
-    for call in make().warm(shape, 300):
-        make().run(shape, call)
-"""
-    got = served(code, built.path, MODEL, TP, folder=tmp_path)
+    got = sglang_running.warm(built.path, tmp_path, MODEL, TP)
     assert got == {"compiled": [], "benchmarked": 0, "misses": []}
 
 

@@ -26,6 +26,21 @@ def serve(artifact: Path, folder: Path, slots: int, model: str, *, merged: bool 
     return served(_SERVE, artifact, slots, model, "merged" if merged else "apart", folder=folder)
 
 
+_WARM = """
+from gdn_aot.catalogue.models import find_model
+from gdn_aot.providers.sglang import workloads as provider
+shape = find_model(sys.argv[2]).shape(int(sys.argv[3]))
+for make in provider.WORKLOADS.values():
+    for call in make().warm(shape, 300):
+        make().run(shape, call)
+"""
+
+
+def warm(artifact: Path, folder: Path, model: str, tp: int) -> dict[str, Any]:
+    """Make the calls that warm a process up; returns what Triton compiled, timed and missed."""
+    return served(_WARM, artifact, model, tp, folder=folder)
+
+
 def interpret(family: str, folder: Path) -> list[dict[str, Any]]:
     """Compare the layers of a family with float64, each row with a wrong state beside the right one."""
     program = (ROOT / "tests/providers/sglang_interpreted.py").read_text()

@@ -103,6 +103,34 @@ def test_binaries_in_strict_mode(played: Any) -> None:
     assert "its binary cannot be launched: RuntimeError: invalid argument" in got["launch"]["errors"][0][1]
 
 
+CODES["a_source_that_cannot_be_made_with_the_native_launcher"] = """
+from types import SimpleNamespace
+from gdn_aot.triton_internals import launching as internal
+launched = []
+native = SimpleNamespace(
+    load_binary=driver.utils.load_binary, make_launcher=lambda *_: lambda *args: launched.append(args)
+)
+is_driver, internal.uses_cuda_driver = internal.uses_cuda_driver, lambda: True
+got = []
+for changes in ({}, dict(constants=lambda _: 7)):
+    record = binary(every, arguments, **changes)
+    kernel = serve(every, Found(binaries=[record], code=code_of(record)), native=native)
+    got.append(outcome(kernel, errors=raised(launch_every), native=len(launched)))
+internal.uses_cuda_driver = is_driver
+answer(got)
+"""
+
+
+def test_a_source_that_cannot_be_made_is_not_launched_with_the_native_launcher(played: Any) -> None:
+    """It needs no source itself, but launch hooks do, whose errors would reach the caller."""
+    sound, wrong = played["a_source_that_cannot_be_made_with_the_native_launcher"]
+    assert [made["errors"] for made in (sound, wrong)] == [[], []]
+    assert [(made["compiled"], made["loaded"], made["native"]) for made in (sound, wrong)] == [(0, 1, 1), (1, 0, 1)]
+    assert sound["said"] == []
+    (said,) = wrong["said"]
+    assert said.startswith("kernels:it: its binary cannot be loaded")
+
+
 CODES["after_its_first_launch_a_kernel_is_its_launcher"] = """
 kernel = serve(every, Found(binaries=[binary(every, arguments)]))
 made = []
