@@ -1,6 +1,6 @@
 """Time to the first result of a gated delta rule prefill, in fresh processes, with and without an artifact.
 
-    python benchmarks/cold_start.py --artifact FILE [--provider fla] [--repeat 5] [--cases a,b,...] [--out JSON]
+    python benchmarks/cold_start.py --artifact FILE [--provider fla] [--repeat 6] [--cases a,b,...] [--out JSON]
 
 States, each measured with a dense prefill of 4096 tokens and, in other processes, with three packed prompts (varlen) of
 the same 4096 tokens, in the shape of Qwen3.5-9B, called as transformers calls it; with ``--model kimi-linear-48b-a3b``
@@ -17,7 +17,10 @@ the same 4096 tokens, in the shape of Qwen3.5-9B, called as transformers calls i
     whose other layers ran (preload-pool);
 (f) the floor: FLA's Python code and all PyTorch work of the call, and of Triton only ``cuModuleLoadData`` of the same
     binaries and the same launches through the CUDA driver, prepared beforehand (`cold_start.floor`). Its results must
-    equal those of (e) bit for bit.
+    equal those of (e) bit for bit;
+(e-torch) and (f-torch): (e) and (f) in processes that made the call once before without its launches, so that PyTorch,
+    cuBLAS and the provider have what of theirs it takes, as in a server, where other layers ran before. What is left
+    are the loader, or the floor, and the kernels.
 
 With ``--provider sglang`` the call is a step of new prompts in a server that has started: its slots are cleared, the
 backend's metadata are made and SGLang's own layer runs, on its own pool of states. There is no (c), and (b) is what (e)
@@ -70,7 +73,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--artifact", required=True, help="the .tar.zst of this card, with the model")
     parser.add_argument("--model", default="qwen3.5-9b", help="what to preload; with KDA, chunk_kda is called")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds over the states that start warm")
+    parser.add_argument("--repeat", type=int, default=6, help="rounds over the states that start warm")
     parser.add_argument("--steady-calls", type=int, default=plan.STEADY, help="calls after the first two")
     parser.add_argument("--provider", default="fla", choices=("fla", "sglang", "vllm"))
     parser.add_argument("--cases", help="of " + ",".join(plan.CASES))
@@ -111,7 +114,7 @@ def main() -> None:
     def save(document: dict[str, Any]) -> None:
         document["machine"] = about
         document["summary"] = report.summarize(document["records"])
-        document["pairs"] = {call: pairs.compare(document["records"], call) for call in plan.CALLS}
+        document["pairs"] = pairs.compared(document["records"], plan.CALLS)
         document["goals"] = report.goals(document)
         document["provider"] = options.provider
         harness.save(options.out, document)

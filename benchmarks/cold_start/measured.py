@@ -109,14 +109,27 @@ def first(spec: dict[str, Any]) -> dict[str, Any]:
         turns.take()
         start = time.perf_counter()
         taken = gdn_aot.preload(model=model, tp=1, tokens=shapes.TOKENS[spec["call"]] if spec.get("pool") else 0)
-        found["preload"] = {"ms": 1000 * (time.perf_counter() - start), "mib": taken / MIB}
+        took, kept = 1000 * (time.perf_counter() - start), _device_memory()["reserved"]
+        found["preload"] = {"ms": took, "mib": taken / MIB, "reserved_mib": kept}
     for name in names:
         call = called.prepare(inputs[name], device)
+        _work_of_pytorch(spec, call)
         record, result = measure(call, counters, spec["steady"])
         if model:
             record["rested_ms"] = statistics.median(_milliseconds(call, _PAUSE) for _ in range(_RESTED))
         found[name] = {**record, "digest": digest(result)}
     return {**found, **told()}
+
+
+def _work_of_pytorch(spec: dict[str, Any], call: Callable[[], object]) -> None:
+    """Make a call without its launches, if the process is told to: see `launching.Clock.left_out`."""
+    if spec.get("torch"):
+        import torch
+
+        turns.take()
+        with launching.clock().left_out():
+            call()
+        torch.cuda.synchronize()
 
 
 def _milliseconds(call: Callable[[], object], pause: float = 0.0) -> float:
@@ -195,6 +208,7 @@ def at_the_floor(spec: dict[str, Any]) -> dict[str, Any]:
     below = floor.Floor(spec["launches"], spec["artifact"])
     below.take_over()
     call = provider(spec).prepare(inputs, device)
+    _work_of_pytorch(spec, call)
     modules: list[int] = []
 
     def again() -> Any:

@@ -1,9 +1,10 @@
 """(e) compared with the floor (f) in pairs: processes of one round and call that ran one after the other.
 
-The rule, which was fixed before the first run that it judges: the median of the differences of all pairs of a run is at
-most `LIMIT`, and so is the upper end of its interval at 95 %. A first call takes as long as PyTorch and the driver take
-to load their own code, which differs by tens of milliseconds from process to process; the part of it that is spent in
-launches (`cold_start.launching`) is judged by the same rule; the rest of it, where both run the same code, is shown.
+The rule, which was fixed before the first run that it judges: the median of the differences of all pairs is at most
+`LIMIT`, and so is the upper end of its interval at 95 %. A first call takes as long as PyTorch and the driver take to
+load their own code, which differs by tens of milliseconds from process to process. So the part of it that is spent in
+launches (`cold_start.launching`) is judged by the same rule, and the rest of it, where both run the same code, is
+shown; and (e-torch) is compared with (f-torch), in which PyTorch did that before.
 """
 
 from __future__ import annotations
@@ -14,39 +15,44 @@ from typing import TYPE_CHECKING, Any
 
 from harness import goal
 
-from cold_start.plan import PAIR
+from cold_start.plan import PAIRS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 LIMIT = 10.0
 """Milliseconds that (e) may take above (f)."""
 _CONFIDENCE = 0.95
 _PARTS = {
-    "first_ms": "(e) at most {limit:.0f} ms above (f)",
-    "launching_ms": "launches of (e) at most {limit:.0f} ms above those of (f)",
+    "first_ms": "({}) at most {:.0f} ms above ({})",
+    "launching_ms": "launches of ({}) at most {:.0f} ms above those of ({})",
 }
 """Measurement -> the goal."""
 
 
-def compare(records: list[dict[str, Any]], call: str) -> dict[str, dict[str, float]]:
-    """Return the differences of a call, (e) less (f), in milliseconds.
+def compared(records: list[dict[str, Any]], calls: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return by pair of states (``e-f``) and call what `compare` does."""
+    return {"-".join(pair): {call: compare(records, call, pair) for call in calls} for pair in PAIRS}
+
+
+def compare(records: list[dict[str, Any]], call: str, pair: tuple[str, str] = PAIRS[0]) -> dict[str, dict[str, float]]:
+    """Return the differences of a call, of the first state less the second, in milliseconds.
 
     By measurement - ``first_ms``, ``launching_ms`` and ``rest_ms``, the first without the second - the median, the ends
     ``low`` and ``high`` of its interval at 95 % (see `interval`), and the number of pairs. Empty without pairs.
     """
-    found: dict[int, dict[str, dict[str, float]]] = {}
+    found: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
     for record in records:
         measured = record.get(call, {})
         if record["ok"] and record["call"] == call and "round" in record and "launching_ms" in measured:
-            found.setdefault(record["round"], {})[record["case"]] = {
+            found.setdefault((record.get("run", ""), record["round"]), {})[record["case"]] = {
                 **{name: measured[name] for name in _PARTS},
                 "rest_ms": measured["first_ms"] - measured["launching_ms"],
             }
-    paired = [cases for cases in found.values() if {*PAIR} <= cases.keys()]
+    paired = [cases for cases in found.values() if {*pair} <= cases.keys()]
     return {
         name: _summary(
-            [ours[name] - floor[name] for ours, floor in ([cases[case] for case in PAIR] for cases in paired)]
+            [ours[name] - floor[name] for ours, floor in ([cases[case] for case in pair] for cases in paired)]
         )
         for name in (*_PARTS, "rest_ms")
         if paired
@@ -54,13 +60,18 @@ def compare(records: list[dict[str, Any]], call: str) -> dict[str, dict[str, flo
 
 
 def goals(document: dict[str, Any], call: str) -> Iterator[dict[str, Any]]:
-    """Yield whether (e) is as near to (f) as asked for, as a whole and in its launches; nothing without pairs."""
-    found = document.get("pairs", {}).get(call)
-    for name, text in _PARTS.items() if found else ():
-        row = found[name]
-        ends = f"{row['low']:.3g} to {row['high']:.3g} ms" if "high" in row else "too few to say how sure"
-        shown = f"{row['median']:.3g} ms, {ends}, in {row['pairs']} pairs"
-        yield goal(f"{call}: {text.format(limit=LIMIT)}", shown, row.get("high", math.inf) <= LIMIT)
+    """Yield for each pair of states whether the first is as near to the second as asked for, and in its launches.
+
+    Nothing without pairs; with too few it is not decided.
+    """
+    for ours, floor in PAIRS:
+        found = document.get("pairs", {}).get(f"{ours}-{floor}", {}).get(call)
+        for name, text in _PARTS.items() if found else ():
+            row = found[name]
+            sure = "high" in row
+            ends = f"{row['low']:.3g} to {row['high']:.3g} ms" if sure else "too few to say how sure"
+            shown = f"{row['median']:.3g} ms, {ends}, in {row['pairs']} pairs"
+            yield goal(f"{call}: {text.format(ours, LIMIT, floor)}", shown, row["high"] <= LIMIT if sure else None)
 
 
 def _summary(differences: list[float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,12 +28,13 @@ PROGRAM = ROOT / "benchmarks" / "cold_start.py"
 CALLS = ("dense", "varlen")
 STEADY = 50
 """Calls after the first two of which the median is taken."""
-WARM = ("b", "c", "d", "e", "preload", "preload-pool", "nocc", "f")
+WARM = ("b", "c", "d", "e", "preload", "preload-pool", "nocc", "f", "e-torch", "f-torch")
 """States that are measured in every round."""
-CASES = ("a", "b", "c", "d", "e", "preload", "nocc", "f")
+CASES = ("a", "b", "c", "d", "e", "preload", "nocc", "f", "e-torch", "f-torch")
 OF_FLA = ("c",)
 """States that only FLA has."""
-PAIR = ("e", "f")
+FLOORS = ("f", "f-torch")
+PAIRS = (("e", "f"), ("e-torch", "f-torch"))
 """States whose processes of one round and call run one after the other, and are compared with each other."""
 
 
@@ -58,9 +60,11 @@ class Run:
         self._calls = [call for call in CALLS if call in options.calls]
         self._wanted = {*options.cases, *(["preload-pool"] if "preload" in options.cases else [])}
         self._start = time.monotonic()
+        self._name = datetime.now(UTC).isoformat(timespec="seconds")
+        """Of this run, in each record: a file may hold those of several."""
         self._end = self._start + options.seconds
         self._launches: dict[str, Any] = {}
-        self._usable: set[str] = {"e", "preload", "preload-pool", "nocc"}
+        self._usable: set[str] = {"e", "preload", "preload-pool", "nocc", "e-torch"}
         """States whose processes have what they need, and of which none has failed."""
         self._steady = ("c", "e") if options.provider == "fla" else ("b", "e")
         """States whose steady calls are compared."""
@@ -76,7 +80,7 @@ class Run:
         else:
             for number, made in enumerate(rounds):
                 for task in itertools.chain.from_iterable(made):
-                    if self._has_time():
+                    if self._has_time() and task.state in self._usable:
                         self._warm(task)
                 self._step(f"round {number + 1}")
         self._step("end")
@@ -92,11 +96,11 @@ class Run:
             export = ("-m", "gdn_aot", "export", "--format", "fla", "--artifact", self._options.artifact, "-o", configs)
             self._strict = self._command("gdn-aot export", *export, "--json").get("environment", {})
         self.document["artifact"] = described(open_artifact(self._options.artifact))
-        if "f" in self._wanted:
+        if self._wanted & {*FLOORS}:
             record = self._measure("record", "all", {}, "record", loader=True, calls=self._calls)
             self._launches = record.get("launches", {})
             self._step("record launches for the floor", ok=record["ok"], error=record.get("error", ""))
-            self._usable |= {"f"} if self._launches else set()
+            self._usable |= {*FLOORS} if self._launches else set()
             self.document["used"] = {call: _used(launches) for call, launches in self._launches.items()}
         if self._wanted & {"a", "b"}:
             self._leave("a", "b", {})
@@ -130,7 +134,9 @@ class Run:
         if not answer["ok"]:
             self._usable -= {case}
             print(answer["stderr"], file=sys.stderr)
-        record = {"case": case, "call": call, **({"round": spec["round"]} if "round" in spec else {}), **answer}
+        record = {"case": case, "call": call, "run": self._name, **answer}
+        if "round" in spec:
+            record["round"] = spec["round"]
         self.document["records"].append(record)
         return record
 
@@ -146,11 +152,11 @@ class Run:
         self._step(f"{state}, first start", ok=record["ok"], error=record.get("error", ""))
 
     def _round(self, number: int) -> list[list[_Task]]:
-        """Return the processes of a round, shuffled; those of `PAIR` with one call stay one after the other."""
+        """Return the processes of a round, shuffled; those of one of `PAIRS` with one call stay one after the other."""
         rng = random.Random(number)
         states = [state for state in WARM if state in self._wanted & self._usable]
-        pairs = [PAIR] if {*PAIR} <= {*states} else []
-        groups = [*pairs, *((state,) for state in states if not pairs or state not in PAIR)]
+        pairs = [pair for pair in PAIRS if {*pair} <= {*states}]
+        groups = [*pairs, *((state,) for state in states if not any(state in pair for pair in pairs))]
         units = [[_Task(number, state, call) for state in group] for group in groups for call in self._calls]
         for unit in units:
             rng.shuffle(unit)
@@ -162,6 +168,7 @@ class Run:
 
     def _together(self, tasks: list[_Task]) -> None:
         """Measure calls in processes that get ready together and take turns in this order."""
+        tasks = [task for task in tasks if task.state in self._usable]
         if not tasks or not self._has_time():
             return
         kept = threading.Lock()
@@ -182,8 +189,9 @@ class Run:
         """Measure a call in a state, in a process that has the variables of ``batch``. Returns the record."""
         number, state, call = task
         then = {"then": ["small"]} if state in self._steady and call == "dense" else {}
-        if state == "f":
-            return self._measure(state, call, {**batch}, "floor", round=number, launches=self._launches[call])
+        ran = {"torch": True} if state.endswith("-torch") else {}
+        if state in FLOORS:
+            return self._measure(state, call, {**batch}, "floor", round=number, launches=self._launches[call], **ran)
         if state in ("b", "c", "d"):
             env = {"TRITON_CACHE_DIR": self._cache("a" if state == "b" else state), **batch}
             return self._measure(state, call, {**env, **(self._strict if state == "c" else {})}, round=number, **then)
@@ -192,7 +200,7 @@ class Run:
         env = {"PATH": str(nothing), "CC": ""} if state == "nocc" else {}
         preload = {"preload": self._options.model} if state.startswith("preload") else {}
         own = {**env, **batch}
-        more = {**preload, **then, "pool": state == "preload-pool"}
+        more = {**preload, **then, **ran, "pool": state == "preload-pool"}
         return self._measure(state, call, own, round=number, loader=True, **more)
 
 

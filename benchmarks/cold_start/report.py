@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness import goal
 
 from cold_start import pairs
+from cold_start.plan import PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ TITLES = {
     "preload": "(e) gdn-aot loader, after preload",
     "preload-pool": "(e) after preload(tokens=4096)",
     "f": "(f) floor",
+    "e-torch": "(e) gdn-aot loader, after PyTorch's own work",
+    "f-torch": "(f) floor, after PyTorch's own work",
 }
 """State -> what the table calls it, in the table's order."""
 CALLS = ("dense", "varlen")
@@ -105,13 +108,19 @@ def _goals(document: dict[str, Any], call: str) -> Iterator[dict[str, Any]]:
         for name, when in ((steady, ""), ("rested_ms", " after a pause")):
             text = f"({case}) at most twice a steady call{when}"
             yield from compare(text, (case, first), (case, name), _TWICE.__mul__)
-    for case in ("e", "nocc"):
+    yield from _facts(document, call, rows)
+
+
+def _facts(document: dict[str, Any], call: str, rows: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the goals that are no times."""
+    for case in ("e", "nocc", "e-torch"):
         if case in rows:
             counts = {name: int(rows[case][name]["high"]) for name in ("compiled", "benchmarked", "built")}
             yield goal(f"{call}: ({case}) compiles, benchmarks and builds nothing", counts, not any(counts.values()))
-    if "e" in rows and "f" in rows:
-        digests = [rows[case]["digests"] for case in ("e", "f")]
-        yield goal(f"{call}: (f) computes what (e) does", digests, digests[0] == digests[1])
+    for ours, floor in PAIRS:
+        if ours in rows and floor in rows:
+            digests = [rows[case]["digests"] for case in (ours, floor)]
+            yield goal(f"{call}: ({floor}) computes what ({ours}) does", digests, digests[0] == digests[1])
     if "e" in rows and (used := document.get("used", {}).get(call)):
         modules = rows["e"]["modules"]["median"]
         text = f"{modules:.0f} modules, {used['kernels']} kernels, {used['binaries']} binaries"

@@ -38,10 +38,11 @@ def take() -> None:
         time.sleep(0.05)
     for earlier in range(number):
         _locked(folder, earlier).close()
+    _held.append(_locked(folder, "any"))  # should one of those before be ready only now
     time.sleep(_QUIET)
 
 
-def _locked(folder: Path, number: int) -> IO[str]:
+def _locked(folder: Path, number: int | str) -> IO[str]:
     """Wait for the lock of a turn, which its process has until it ends; closing the file gives it back."""
     file = (folder / f"{number}.turn").open("w")
     fcntl.flock(file, fcntl.LOCK_EX)

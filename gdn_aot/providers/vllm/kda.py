@@ -60,7 +60,7 @@ def inputs(shape: ModelShape, step: Step, draw: Draw) -> Tensors:
         "projected": draw.normal(1, tokens, len(PARTS) * width, dtype=dtype),
         "decay": draw.normal(1, tokens, width, dtype=dtype),
         "b": draw.normal(1, tokens, shape.heads, dtype=dtype),
-        "A_log": draw.log_a(shape.heads, torch.float32),
+        "A_log": draw.log_a(shape.heads, torch.float32, bounded=shape.gate_bound < 0),
         "dt_bias": draw.dt_bias(width, torch.float32),
         "weight": draw.normal(len(PARTS) * width, shape.conv_width, dtype=torch.float32),
         "cu_seqlens": torch.tensor(step.ends, dtype=torch.int32),
