@@ -89,7 +89,7 @@ class Workload(Protocol):
         """Yield small calls after which real ones find every kernel loaded, and some of ``tokens`` tokens if given.
 
         Small ones are for PyTorch's kernels too: it loads them when they are first used, and has several for one
-        operation by size. Large ones are for the memory that its pool then holds.
+        operation by size. Large ones, which come last, are for the memory that its pool then holds.
         """
         del tokens
         return self.cases(shape, SMALL)

@@ -17,10 +17,16 @@ from gdn_aot.machine.full import lacks_memory
 from gdn_aot.serving import loader, log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from gdn_aot.catalogue.models import ModelShape
+    from gdn_aot.providers.workload import Call
     from gdn_aot.serving.state import State
     from gdn_aot.store.stored import StoredArtifact
+
+
+_KEPT = 256 << 20
+"""Bytes that small calls may make PyTorch's allocator grow by before it is told to give back what it does not use."""
 
 
 def preload(model: str | None = None, tp: int | None = None, device: int | None = None, tokens: int = 0) -> int:
@@ -29,8 +35,9 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
     The calls use small tensors of their own. They make PyTorch load the kernels that the provider's Python code uses
     (``arange``, ``repeat_interleave`` ...), which it does lazily too and which takes longer than all of ours. Of SGLang
     each step has a pool of states of its own, and steps are not made whose pool would take more than 1 GiB; their
-    binaries are loaded all the same. PyTorch's allocator keeps that memory. A call for which the device lacks memory is
-    left out. Of vLLM no step with drafts is made.
+    binaries are loaded all the same. A call for which the device lacks memory is left out. Of vLLM no step with drafts
+    is made. Of the memory of small calls PyTorch's allocator keeps 256 MiB at most: when it has grown by more, it gives
+    back all that it has and nobody uses.
 
     Args:
         model: Name of a model, as in ``gdn-aot models``; by default all models of the artifacts.
@@ -238,7 +245,7 @@ def _inference(provider: str) -> set[str]:
 
 
 def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, tokens: int) -> None:
-    """Make the small calls of the provider that the artifact covers, and those of ``tokens`` tokens."""
+    """Make the small calls of the provider that the artifact covers, then those of ``tokens`` tokens."""
     import torch
 
     from gdn_aot.catalogue.providers import get_provider
@@ -249,25 +256,58 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
     inference = _inference(provider.name)
     module = load(provider.name)
     shape = shape_of(row)
+    known = [name for name in header["workloads"] if name in inference and name in module.WORKLOADS]
+    workloads = [(name, made) for name in known if makes(provider.name, made := module.WORKLOADS[name](), shape)]
+    most = _reserved(device) + _KEPT
+
+    def give_back() -> None:
+        if _reserved(device) > most:
+            torch.cuda.empty_cache()
+
     with torch.random.fork_rng(devices=[device]), torch.device("cuda", device):
-        for name in header["workloads"]:
-            if name not in inference or name not in module.WORKLOADS:
-                continue
-            workload = module.WORKLOADS[name]()
-            if not makes(provider.name, workload, shape):
-                continue
-            full = 0
+        for name, workload in workloads:
+            _make(name, workload, shape, lambda workload: workload.warm(shape, 0), give_back)
+        for name, workload in workloads if tokens else ():
+            _make(name, workload, shape, lambda workload: _large(workload, shape, tokens), lambda: None)
+
+
+def _reserved(device: int) -> int:
+    """Return the bytes of a device that PyTorch's allocator has, or 0 if it cannot tell."""
+    import torch
+
+    try:
+        return int(torch.cuda.memory_reserved(device))
+    except Exception as error:  # noqa: BLE001 - then it keeps what it has
+        log.detail(error)
+        return 0
+
+
+def _large(workload: Any, shape: ModelShape, tokens: int) -> list[Call]:
+    """Return what a workload calls of ``tokens`` tokens, which comes after the small calls."""
+    return [*workload.warm(shape, tokens)][len([*workload.warm(shape, 0)]) :]
+
+
+def _make(
+    name: str,
+    workload: Any,
+    shape: ModelShape,
+    calls: Callable[[Any], Iterable[Call]],
+    then: Callable[[], None],
+) -> None:
+    """Make calls of a workload, those left out for which the device lacks memory; do something after each."""
+    full = 0
+    try:
+        for call in calls(workload):
             try:
-                for call in workload.warm(shape, tokens):
-                    try:
-                        workload.run(shape, call)
-                    except Exception as error:
-                        if not lacks_memory(error):
-                            raise
-                        full += 1
-                if full:
-                    log.warn(f"preload: the device is full: {full} calls of {shown(name)} were not made")
-            except GdnAotError:
-                raise
-            except Exception as error:  # noqa: BLE001 - warming up must not end a serving process
-                log.warn(f"preload: {shown(name)} failed: {type(error).__name__}: {shown(error)}")
+                workload.run(shape, call)
+            except Exception as error:
+                if not lacks_memory(error):
+                    raise
+                full += 1
+            then()
+        if full:
+            log.warn(f"preload: the device is full: {full} calls of {shown(name)} were not made")
+    except GdnAotError:
+        raise
+    except Exception as error:  # noqa: BLE001 - warming up must not end a serving process
+        log.warn(f"preload: {shown(name)} failed: {type(error).__name__}: {shown(error)}")

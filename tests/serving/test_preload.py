@@ -78,10 +78,21 @@ def test_a_pytorch_that_cannot_tell_is_preloaded_all_the_same(preloaded: Any, ca
     assert lines == ["how much memory is free is not known: RuntimeError: no such thing"]
 
 
-def test_a_call_for_which_the_card_is_full_is_left_out(preloaded: Any) -> None:
-    _, lines = preloaded("""
+CALLS = """
 from types import SimpleNamespace
 from gdn_aot import providers
+providers.load = lambda _: SimpleNamespace(WORKLOADS=dict.fromkeys(preload._inference("fla"), Workload))
+providers.makes = lambda *_: True
+torch.random.fork_rng = lambda **_: contextlib.nullcontext()
+torch.device = lambda *_: contextlib.nullcontext()
+preload._touch = whole
+"""
+"""Has the calls made of a class ``Workload``."""
+
+
+def test_a_call_for_which_the_card_is_full_is_left_out(preloaded: Any) -> None:
+    _, lines = preloaded(
+        """
 class Workload:
     def warm(self, shape, tokens):
         yield from range(4)
@@ -91,15 +102,61 @@ class Workload:
         if call == 2:
             raise RuntimeError("Triton Error [CUDA]: out of memory")
         lines.append(f"preload made call {call}")
-providers.load = lambda _: SimpleNamespace(WORKLOADS=dict.fromkeys(preload._inference("fla"), Workload))
-providers.makes = lambda *_: True
-torch.random.fork_rng = lambda **_: contextlib.nullcontext()
-torch.device = lambda *_: contextlib.nullcontext()
-preload._touch = whole
-""")
+"""
+        + CALLS
+    )
     kinds = [line for line in lines if "is full" in line]
     assert kinds
     assert lines[: 3 * len(kinds)] == [
         line for said in kinds for line in ("preload made call 1", "preload made call 3", said)
     ]
     assert all("2 calls" in said for said in kinds)
+
+
+def test_memory_of_small_calls_is_given_back_and_that_of_large_ones_kept(preloaded: Any) -> None:
+    """Small calls of 100 MiB each, of which nothing is reused, and one of 1000 MiB per kind of calls at last."""
+    _, lines = preloaded(
+        """
+class Workload:
+    def warm(self, shape, tokens):
+        yield from [100] * 7
+        if tokens:
+            yield tokens
+    def run(self, shape, call):
+        card["reserved"] += call * MIB
+        lines.append(f"preload {call}: {card['reserved'] // MIB}")
+def empty_cache():
+    card["reserved"] = 300 * MIB
+torch.cuda.empty_cache = empty_cache
+of = preload.preload
+gdn_aot.preload = lambda **given: of(tokens=1000, **given)
+"""
+        + CALLS
+    )
+    small = [line for line in lines if line.startswith("preload 100:")]
+    large = [line for line in lines if line.startswith("preload 1000:")]
+    assert [line.split()[2] for line in small] == [str(400 + 100 * (number % 3)) for number in range(len(small))]
+    assert small
+    assert len(large) == len(small) // 7
+    assert lines[len(small) : len(small) + len(large)] == large, "they come last"
+    left = 300 + 100 * (len(small) % 3)
+    assert [line.split()[2] for line in large] == [str(left + 1000 * number) for number in range(1, len(large) + 1)]
+
+
+def test_an_allocator_that_cannot_tell_keeps_its_memory(preloaded: Any) -> None:
+    _, lines = preloaded(
+        """
+class Workload:
+    def warm(self, shape, tokens):
+        yield 0
+    def run(self, shape, call):
+        lines.append("preload made it")
+def broken(*_):
+    raise RuntimeError("no such thing")
+torch.cuda.memory_reserved = broken
+torch.cuda.empty_cache = lambda: lines.append("preload gave back")
+"""
+        + CALLS
+    )
+    assert "preload made it" in lines
+    assert "preload gave back" not in lines
