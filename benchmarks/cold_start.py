@@ -1,6 +1,7 @@
 """Time to the first result of a gated delta rule prefill, in fresh processes, with and without an artifact.
 
     python benchmarks/cold_start.py --artifact FILE [--provider fla] [--repeat 6] [--cases a,b,...] [--out JSON]
+    python benchmarks/cold_start.py --join JSON... --out JSON
 
 States, each measured with a dense prefill of 4096 tokens and, in other processes, with three packed prompts (varlen) of
 the same 4096 tokens, in the shape of Qwen3.5-9B, called as transformers calls it; with ``--model kimi-linear-48b-a3b``
@@ -40,8 +41,9 @@ neighbours, and how much longer (e) takes is judged from such pairs (`cold_start
 them import and get ready together and are then measured one at a time, each alone at work until it has ended
 (`cold_start.turns`). In the steady state (c), which is plain Triton with the artifact's configurations, is what (e) is
 compared with, also in a call of 64 tokens that is bound by launching. ``benchmarks/plots.py`` draws the results.
-``--dry`` goes through all of it on a machine without a GPU: Triton compiles, nothing is launched, and the figures mean
-nothing.
+``--join`` puts the results of several runs together, in one file; each record says of which it is, and runs are not
+compared with each other. ``--dry`` goes through all of it on a machine without a GPU: Triton compiles, nothing is
+launched, and the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ def parse() -> argparse.Namespace:
     from gdn_aot.catalogue.models import KDA, find_model
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--artifact", required=True, help="the .tar.zst of this card, with the model")
+    parser.add_argument("--artifact", help="the .tar.zst of this card, with the model")
+    parser.add_argument("--join", type=Path, nargs="+", metavar="JSON", help="measure nothing: put results together")
     parser.add_argument("--model", default="qwen3.5-9b", help="what to preload; with KDA, chunk_kda is called")
     parser.add_argument("--repeat", type=int, default=6, help="rounds over the states that start warm")
     parser.add_argument("--steady-calls", type=int, default=plan.STEADY, help="calls after the first two")
@@ -97,13 +100,15 @@ def parse() -> argparse.Namespace:
         parser.error(f"unknown calls: {', '.join(unknown)}")
     if unknown := sorted({*options.cases} - {*has}):
         parser.error(f"unknown cases: {', '.join(unknown)}")
-    options.artifact = str(Path(options.artifact).resolve(strict=True))
+    if not options.artifact and not options.join:
+        parser.error("--artifact is needed")
+    options.artifact = options.artifact and str(Path(options.artifact).resolve(strict=True))
     return options
 
 
 def main() -> None:
     """Measure, or be one of the processes that are measured."""
-    from cold_start import measured, pairs, plan, report
+    from cold_start import measured, plan, report
 
     from gdn_aot.catalogue.providers import get_provider
 
@@ -112,13 +117,14 @@ def main() -> None:
     about = harness.machine("torch", "triton", get_provider(options.provider).distribution)
 
     def save(document: dict[str, Any]) -> None:
-        document["machine"] = about
-        document["summary"] = report.summarize(document["records"])
-        document["pairs"] = pairs.compared(document["records"], plan.CALLS)
-        document["goals"] = report.goals(document)
-        document["provider"] = options.provider
-        harness.save(options.out, document)
+        document |= {"machine": about, "provider": options.provider}
+        harness.save(options.out, document | report.derived(document))
 
+    if options.join:
+        document = report.joined([harness.load(file) for file in options.join])
+        harness.save(options.out, document)
+        print(report.table(document), harness.goals_text(document["goals"]), sep="\n\n")
+        return
     with tempfile.TemporaryDirectory(prefix="cold-start-", ignore_cleanup_errors=True) as folder:
         if options.dry:
             import stand_in

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 from claims import CLAIMS
-from figures import MIB, NUMBER, figure, numbers, result, results, sums
+from figures import FLOORS, MIB, NUMBER, figure, numbers, result, results, sums
 from helpers import ROOT
 
 from gdn_aot.cli.main import COMMANDS
@@ -85,7 +85,7 @@ FIRST = {
     "In SGLang": ("cold_start_sglang", ENGINE_CASES),
 }
 """Section -> its results, and the rows of its table."""
-VLLM_CASES = ("e", "nocc", "preload", "f")
+VLLM_CASES = ("e", "nocc", "preload", "f", "e-torch", "f-torch")
 SGLANG_CASES = ("a-first", "b", *VLLM_CASES)
 
 
@@ -109,6 +109,18 @@ def engines_with_kda(text: str) -> None:
             compare(cell, [call["first_ms"]["median"] / (1000 if cell.endswith(" s") else 1)], row)
         for cell, what in zip(row[3:], ("compiled", "benchmarked"), strict=True):
             compare(cell, [sum(call[what]["median"] for call in calls)], row)
+
+
+def loader_and_floor(text: str) -> None:
+    parts = [("e-torch-f-torch", "first_ms"), ("e-f", "launching_ms"), ("e-f", "first_ms")]
+    expected = [(engine, name, *part) for part in parts for engine, name in FLOORS.items()]
+    for row, (engine, name, pair, part) in zip(rows(text, "The loader and the floor"), expected, strict=True):
+        assert row[0].startswith(f"{engine}, ")
+        for cell, call in zip(row[1:], ("dense", "varlen"), strict=True):
+            found = result(name)["pairs"][pair][call][part]
+            values = [found[what] for what in ("median", "low", "high")]
+            compare(cell, [abs(value) for value in values], row)
+            assert cell.count("-") == sum(value < 0 for value in values)
 
 
 def in_vllm(text: str) -> None:
@@ -290,6 +302,7 @@ CHECKS = {
     "A whole SGLang engine": sglang_engine,
     "Two processes of each case of SGLang's engine": sglang_answers,
     "engines with KDA": engines_with_kda,
+    "The loader and the floor": loader_and_floor,
     "SGLang's options": sglang_options,
     "Kernels": kernels,
     "claims": claims,

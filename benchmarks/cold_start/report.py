@@ -50,6 +50,31 @@ _SLOWER = 1.05
 """Times the time of (c), which is plain Triton with the same configurations, that a steady call of (e) may take."""
 
 
+def derived(document: dict[str, Any]) -> dict[str, Any]:
+    """Return ``summary``, ``pairs`` and ``goals``, which follow from the other fields of a document."""
+    summary = summarize(document["records"])
+    made = {"summary": summary, "pairs": pairs.compared(document["records"], CALLS)}
+    return {**made, "goals": goals({**document, **made})}
+
+
+def joined(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one document of several runs, the first of which says what was called, with what, on which machine.
+
+    ``runs`` has machine, artifact and steps of each, and its ``run``, which its records have too. Goals are those of
+    each run: the states of one are not compared with those of another.
+    """
+    records, runs, judged = [], [], []
+    for number, document in enumerate(documents):
+        run = document["records"][0].get("run") or f"{document['machine']['date']}, {number + 1}"
+        parts = {name: document[name] for name in ("machine", "artifact", "steps")}
+        runs.append({"run": run, **parts})
+        records += [{**record, "run": run} for record in document["records"]]
+        judged += derived(document)["goals"]
+    one = {name: documents[0][name] for name in ("machine", "provider", "artifact", "used")}
+    document = {**one, "runs": runs, "records": records}
+    return {**document, **derived(document), "goals": judged}
+
+
 def summarize(records: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return state -> call -> measurement -> median, least and greatest, and the number of processes.
 

@@ -111,28 +111,30 @@ _ROW = attrgetter("workload", "model", "tp", "dtype")
 def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
     """Return a record with what two runs checked that are alike; else ``new``.
 
-    A row of both, of one workload, model, tensor-parallel size and dtype, is that of ``new``; other rows stay. So do
-    the choices of kernels, which were right where they were launched. A kernel is ok if it is in each run that has it;
-    but no record says which rows launched a kernel. If calls failed in rows that are replaced, and in none that stay,
-    nothing stays of kernels that were not ok: what ``new`` says of them is all, and those that it lacks are gone.
+    A row of both, of one workload, model, tensor-parallel size and dtype, is that of ``new``, unless it was of fewer
+    calls, as with ``--max-tokens``, and none failed. Other rows stay. So do the choices of kernels, which were right
+    where they were launched. A kernel is ok if it is in each run that has it; but no record says which rows launched a
+    kernel. If calls failed in rows that are replaced, and in none that stay, nothing stays of kernels that were not ok:
+    what ``new`` says of them is all, and those that it lacks are gone.
     """
     if old is None or _ALIKE(old) != _ALIKE(new):
         return new
-    again = {*map(_ROW, new.checks)}
+    before = {_ROW(row): row for row in old.checks}
+    again = {_ROW(row): row for row in new.checks if _replaces(row, before.get(_ROW(row)))}
     failed = {_ROW(row) for row in old.checks if row.failed}
-    mended = bool(failed) and failed <= again
+    mended = bool(failed) and failed <= again.keys()
     kernels = {kernel.kernel: kernel for kernel in old.kernels if kernel.ok or not mended}
     for kernel in new.kernels:
-        if (before := kernels.get(kernel.kernel)) is not None:
+        if (known := kernels.get(kernel.kernel)) is not None:
             kernel = replace(  # noqa: PLW2901
                 kernel,
-                launches=before.launches + kernel.launches,
-                binaries=max(before.binaries, kernel.binaries),
-                ok=before.ok and kernel.ok,
-                choices=tuple(sorted({*before.choices, *kernel.choices})),
+                launches=known.launches + kernel.launches,
+                binaries=max(known.binaries, kernel.binaries),
+                ok=known.ok and kernel.ok,
+                choices=tuple(sorted({*known.choices, *kernel.choices})),
             )
         kernels[kernel.kernel] = kernel
-    checks = {_ROW(row): row for row in (*old.checks, *new.checks)}
+    checks = before | again
     wrong = any(row.failed for row in checks.values()) or not all(kernel.ok for kernel in kernels.values())
     return replace(
         new,
@@ -141,6 +143,12 @@ def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
         checks=tuple(checks.values()),
         kernels=tuple(kernels[name] for name in sorted(kernels)),
     )
+
+
+def _replaces(row: Check, before: Check | None) -> bool:
+    """Say whether a row takes the place of one of an earlier run."""
+    made, earlier = (one.calls + len(one.skipped) if one else 0 for one in (row, before))
+    return bool(row.failed) or made >= earlier
 
 
 def choice_digest(kernel: str, key: Key, config: Config) -> str:

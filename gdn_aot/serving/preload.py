@@ -36,8 +36,8 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
     (``arange``, ``repeat_interleave`` ...), which it does lazily too and which takes longer than all of ours. Of SGLang
     each step has a pool of states of its own, and steps are not made whose pool would take more than 1 GiB; their
     binaries are loaded all the same. A call for which the device lacks memory is left out. Of vLLM no step with drafts
-    is made. Of the memory of small calls PyTorch's allocator keeps 256 MiB at most: when it has grown by more, it gives
-    back all that it has and nobody uses.
+    is made. When small calls have made PyTorch's allocator grow by more than 256 MiB, it gives back all that nobody
+    uses.
 
     Args:
         model: Name of a model, as in ``gdn-aot models``; by default all models of the artifacts.

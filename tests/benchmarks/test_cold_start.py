@@ -16,7 +16,7 @@ from helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from cold_start import floor, pairs, plan, turns
+from cold_start import floor, pairs, plan, report, turns
 
 _WORKER = """
 import os, sys, time
@@ -132,6 +132,30 @@ def test_the_goal_is_met_if_it_is_sure(differences: list[float], met: bool | Non
     assert whole["met"] is met
     assert launches["met"] is (True if len(differences) > 5 else None)
     assert f"{len(differences)} pairs" in whole["found"]
+
+
+def test_results_of_several_runs_are_one_document_and_goals_are_those_of_each() -> None:
+    first = {"machine": {"date": "2026-12-01", "device": "one"}, "provider": "fla", "artifact": {"sha256": "1"}}
+    first |= {"used": {}, "steps": [{"step": "end"}], "records": full(records(*[2.0] * 6))}
+    second = {**first, "machine": {"date": "2026-12-02", "device": "two"}, "artifact": {"sha256": "2"}}
+    second["records"] = [{**one, "run": "later"} for one in full(records(*[30.0] * 7)[1::2])]  # (e) alone
+    both = report.joined([first, second])
+    assert [run["run"] for run in both["runs"]] == ["2026-12-01, 1", "later"]
+    assert [run["artifact"]["sha256"] for run in both["runs"]] == ["1", "2"]
+    assert both["machine"]["device"] == "one"
+    assert len(both["records"]) == 12 + 7
+    assert both["summary"]["e"]["dense"]["processes"] == 13
+    assert both["pairs"]["e-f"]["dense"]["first_ms"]["pairs"] == 6, "not those of two runs"
+    whole, *_ = [one for one in both["goals"] if "above (f)" in one["goal"]]
+    assert whole["met"]
+    assert both["goals"] == report.derived(first)["goals"] + report.derived(second)["goals"]
+
+
+def full(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give records what every process measures."""
+    counts: dict[str, Any] = {"compiled": 0, "benchmarked": 0, "built": 0, "modules": 1}
+    more = {**counts, "digest": {"output": {"sha256": "0" * 64}}}
+    return [{**one, one["call"]: {**one[one["call"]], **more}} for one in made]
 
 
 def test_the_interval_of_a_median_holds_it() -> None:

@@ -359,6 +359,21 @@ for deployment in vllm_cache.deployments(shape):
 
 
 @pytest.mark.parametrize("model", KERNELS)
+def test_parameters_of_the_decay_are_those_of_a_bounded_gate_if_it_is(model: str, tmp_path: Path) -> None:
+    """Where A scales a sigmoid, models have it near 1; elsewhere it is as large as 16."""
+    code = """
+from gdn_aot.providers.draw import Random
+shape = find_model(sys.argv[2]).shape(1)
+step = vllm_steps.Step(groups=(vllm_steps.Group(1, 0, 2),), deployment=vllm_cache.deployments(shape)[0])
+found = vllm_kda.inputs(shape, step, Random(0, "cpu"))["A_log"].exp()
+print(json.dumps([float(found.min()), float(found.max())]))
+"""
+    least, most = python(_START + code, "sm_90", model, home=tmp_path)
+    bounded = find_model(model).shape(1).gate_bound < 0
+    assert (0.5 <= least < most <= 2) if bounded else (1 <= least < 8 < most <= 16)
+
+
+@pytest.mark.parametrize("model", KERNELS)
 def test_the_layer_gives_what_the_float64_form_says(model: str, tmp_path: Path) -> None:
     """In Triton's interpreter, which runs every kernel of the layer: prompts, with and without states, and decode."""
     program = Path(__file__).with_name("vllm_kda_interpreted.py").read_text()

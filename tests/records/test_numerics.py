@@ -76,7 +76,7 @@ def test_runs_of_different_workloads_of_a_model_on_one_card_are_one_record(made:
 def test_a_row_that_is_checked_again_is_the_new_one_and_others_stay(made: r.NumericsRecord) -> None:
     both = run(made, "one", "two", shared="ab", gone="c")
     again = run(made, "one", shared="bd", new="e")
-    again = replace(again, date="2026-12-31", checks=(replace(again.checks[0], calls=1),))
+    again = replace(again, date="2026-12-31", checks=(replace(again.checks[0], calls=1000),))
     merged = r.merge(both, again)
     assert (merged.date, merged.models) == ("2026-12-31", both.models)
     assert merged.checks == (again.checks[0], both.checks[1]), "in the place of the old one"
@@ -93,6 +93,21 @@ def test_what_failed_and_is_right_now_is_as_the_new_run_says(made: r.NumericsRec
     assert said(merged) == ("checked", {"one": False, "two": False}, kernels)
     assert [one.launches for one in merged.kernels] == [7, 7]
     assert said(r.merge(bad, run(made, "one!", bad="b!")))[0] == "failed"
+
+
+def test_fewer_calls_of_a_row_take_its_place_only_if_they_fail(made: r.NumericsRecord) -> None:
+    """As with ``--max-tokens 64`` after all lengths: what failed in long calls is not mended by short ones."""
+
+    def few(record: r.NumericsRecord) -> r.NumericsRecord:
+        return replace(record, checks=(replace(record.checks[0], calls=1, skipped=()),))
+
+    for before in (run(made, "one!", shared="ab!"), run(made, "one", shared="ab")):
+        merged = r.merge(before, few(run(made, "one", shared="ab")))
+        assert merged.checks == before.checks
+        assert (merged.status, merged.kernels[0].ok) == (before.status, before.kernels[0].ok)
+    fails = few(run(made, "one!", shared="ab!"))
+    merged = r.merge(run(made, "one", shared="ab"), fails)
+    assert (merged.status, merged.checks) == ("failed", fails.checks)
 
 
 def test_what_was_right_and_fails_now_is_failed(made: r.NumericsRecord) -> None:

@@ -1,6 +1,7 @@
 """The figures that the sentences and rows of the performance page claim, and where the results have them."""
 
-from figures import KDA_RECORDS, MIB, RECORDS, TARGETS
+from claims_kda import KDA_CLAIMS, STEPS
+from figures import MIB, RECORDS, TARGETS
 
 
 def listed(targets: tuple[str, ...]) -> str:
@@ -14,26 +15,15 @@ ENGINE, TOKEN = "sglang_engine|summary", 2 * 2 * 256 * 2
 """Cases of SGLang's engine; bytes of a token of its KV cache: key and value of one layer, 2 heads of 256, in bf16."""
 SGLANG = "cold_start_sglang|summary"
 DEPLOYED, KINDS = "vllm_deployment|summary", "vllm_kinds|summary"
-STEPS = "gpu_tests_sglang|test_300_random_steps_compile_and_benchmark_nothing"
-KINDS_OF_STEP = ("prefill", "decode", "mixed", "speculative")
 BITS = "gpu_tests_sglang|test_bits_are_those_of_plain_sglang"
 INSTALL = "cold_start|goals|install_ms ({}) below 15|found"
 GENERATE, TIGHT = "gpu_tests|test_generate|first_token_seconds", "gpu_tests_h200|test_first_prefill_with_300_mib_left"
 RANDOM, SIZES, ALL = "gpu_tests_h200|test_500_random_calls", "sizes|one_model|bytes", "sizes|all_models"
-KDA_SHAPE = "kimi-linear-48b-a3b tp 1"
-KDA_CALLS = "gpu_tests_kda|test_200_random_calls_of_each_model_with_kda|kimi-linear-48b-a3b"
-KDA_VLLM, KDA_FLA, KDA_SGLANG, *KDA_PROXIES = (f"kda|{path}" for path in KDA_RECORDS)
-KDA_TRAINED = "gpu_tests_kda_train|test_200_random_calls_of_training_of_each_model_with_kda|kimi-linear-48b-a3b"
-KDA_STEPS = "gpu_tests_vllm_kda|test_200_random_steps_of_each_model_with_kda|kimi-linear-48b-a3b"
 ONE, OLD = "build|one|cold", "build|old|artifacts|0"
 
 
-def _above(run: int, call: str, cases: str = "ef", engine: str = "vllm") -> str:
-    """How much longer the first step took in one run of an engine, in the first of two cases than in the other."""
-    return " - ".join(f"cold_start_{engine}_kda|runs|{run}|summary|{case}|{call}|first_ms|median" for case in cases)
-
-
 CLAIMS: dict[str, list[str]] = {
+    **KDA_CLAIMS,
     # Serving
     "medians of {} (row a: {})": [f"{COLD}|e|dense|processes", f"{COLD}|a-first|dense|processes"],
     "loads {} modules for the dense prefill and {} for the packed one": [
@@ -50,144 +40,6 @@ CLAIMS: dict[str, list[str]] = {
         for case in ("preload", "preload-pool")
         for call in ("dense", "varlen")
     ],
-    # Kimi Delta Attention
-    "medians of {} processes, (a) of {}.": [
-        "cold_start_kda|summary|e|dense|processes",
-        "cold_start_kda|summary|a-first|dense|processes",
-    ],
-    "{} random calls of this model": [f"{KDA_CALLS}|checked"],
-    "compiled {} kernels and benchmarked {}; {} results": [
-        f"{KDA_CALLS}|watch|compiled",
-        f"{KDA_CALLS}|watch|benchmarked",
-        f"{KDA_CALLS}|wrong",
-    ],
-    "{} random calls of its training": [f"{KDA_TRAINED}|checked"],
-    "gate by itself, compiled {} kernels and benchmarked {}; in {} calls": [
-        f"{KDA_TRAINED}|watch|compiled",
-        f"{KDA_TRAINED}|watch|benchmarked",
-        f"{KDA_TRAINED}|wrong",
-    ],
-    "with {} of its {} choices measured": [
-        "gpu_tests_kda_train|choices|measured",
-        "gpu_tests_kda_train|choices|all",
-    ],
-    "which was empty before, had {} files": [f"{KDA_TRAINED}|watch|cache_files"],
-    "of a prefill take {}, {}, {} and {} times the time of the best": [
-        f"tunings|kernels_kda {KDA_SHAPE} {tokens}|3" for tokens in (512, 2048, 8192, 32768)
-    ],
-    "in three tunings, take {}, {} and {} times as long": [
-        f"tunings|kernels_kda {KDA_SHAPE} 8192|{place}" for place in range(3)
-    ],
-    "In vLLM 0.24.0, {} random steps": [f"{KDA_STEPS}|checked"],
-    "the norm: {} kernels were compiled, {} benchmarked, and {} results": [
-        f"{KDA_STEPS}|watch|compiled",
-        f"{KDA_STEPS}|watch|benchmarked",
-        f"{KDA_STEPS}|wrong",
-    ],
-    # Kimi Delta Attention in vLLM and SGLang
-    "(medians of {} processes) and SGLang 0.5.17 (of {}; {} without a compiler, {} after `preload()`": [
-        "cold_start_vllm_kda|summary|e|dense|processes",
-        *(f"cold_start_sglang_kda|summary|{case}|dense|processes" for case in ("e", "nocc", "preload")),
-    ],
-    "with it all {} processes of the first run ended": ["crashes|processes"],
-    "of two runs of {} and {} rounds": [f"cold_start_vllm_kda|runs|{run}|summary|e|dense|processes" for run in (0, 1)],
-    "cold_start_sglang_kda.json), of two of {} and {}": [
-        f"cold_start_sglang_kda|runs|{run}|summary|e|dense|processes" for run in (0, 2)
-    ],
-    "In {} other processes of (e), with a clock put around them by hand": ["lookups|processes"],
-    "its {} lookups took {} to {} ms, {} to {} ms of that": [
-        "lookups|each",
-        *(f"lookups|{what}" for what in ("least", "most", "loading_least", "loading_most")),
-    ],
-    "vLLM's (e) takes at most {} ms more than (f) is not shown": ["groups|limit|above_floor"],
-    "in vLLM: the first step with (e) takes at most {} ms more than (f)": ["groups|limit|above_floor"],
-    "By runs it took {} and {} ms longer than (f) in the first": [_above(0, "dense"), _above(0, "varlen")],
-    "and in the second {} ms less and {} ms more": [_above(1, "dense", "fe"), _above(1, "varlen")],
-    "{} ms more with one prompt and {} ms more with three packed in the first run, {} ms more": [
-        *(_above(0, call) for call in ("dense", "varlen")),
-        _above(1, "varlen"),
-    ],
-    "Single processes of the floor took {} to {} ms and {} to {} ms": [
-        f"cold_start_vllm_kda|summary|f|{call}|first_ms|{end}"
-        for call in ("dense", "varlen")
-        for end in ("low", "high")
-    ],
-    "binder imports Gluon, {} modules with what that needs": [
-        " - ".join(f"cold_start_vllm_kda|{one}summary|e|dense|imported|median" for one in ("before|", ""))
-    ],
-    "In {} processes of the first run without that (e) took {} and {} ms, and in the {} with it {} and {} ms": [
-        "cold_start_vllm_kda|before|summary|e|dense|processes",
-        *(f"cold_start_vllm_kda|before|summary|e|{call}|first_ms|median" for call in ("dense", "varlen")),
-        "cold_start_vllm_kda|runs|0|summary|e|dense|processes",
-        *(f"cold_start_vllm_kda|runs|0|summary|e|{call}|first_ms|median" for call in ("dense", "varlen")),
-    ],
-    "in each SGLang benchmarks the {} candidates": ["cold_start_sglang_kda|summary|b|dense|benchmarked|median"],
-    "takes {} s more in the process of (b), which has not compiled them, and {} ms in that of (e)": [
-        "cold_start_sglang_kda|summary|b|small|first_ms|median / 1000",
-        "cold_start_sglang_kda|summary|e|small|first_ms|median",
-    ],
-    "Of SGLang (e) took {} ms longer than (f) with one prompt in the first run, of {} processes, and {} ms longer": [
-        _above(0, "dense", engine="sglang"),
-        "cold_start_sglang_kda|runs|0|summary|e|dense|processes",
-        _above(2, "dense", engine="sglang"),
-    ],
-    "in (e) the step imports {} module": ["cold_start_sglang_kda|summary|e|dense|imported|median"],
-    "in the second, of {}. Of (e)": ["cold_start_sglang_kda|runs|2|summary|e|dense|processes"],
-    "Of (e) {} of {}, of (f) {} of {} took less than {} ms": [
-        *(f"groups|{case}|{what}" for case in "ef" for what in ("faster", "all")),
-        "groups|limit|ms",
-    ],
-    "{} random steps of SGLang's layers in strict mode, {} of them of": [
-        f"{STEPS}|checked",
-        " + ".join(f"{STEPS}|steps|{kind} of kimi-linear-48b-a3b" for kind in KINDS_OF_STEP),
-    ],
-    # Choices for Kimi Delta Attention
-    "a choice more than {} times the best": ["tunings|limit"],
-    "for long prompts would leave {} of FLA's missed keys, one for each length {}": [
-        f"{KDA_FLA}|two",
-        f"{KDA_FLA}|each",
-    ],
-    **{
-        f"| {words} | {{}} | {{}} | {' | '.join(4 * ['{}% / {}% / {}%'])} |": [
-            f"kda|{path}|keys",
-            f"kda|{path}|missed",
-            *(
-                f"100 * kda|{path}|{tokens}|{which}"
-                for tokens in (512, 2048, 8192, 32768)
-                for which in ("median", "p90", "max")
-            ),
-        ]
-        for words, path in zip(
-            (
-                "vLLM 0.24.0 (sm_90)",
-                "FLA (sm_90)",
-                "SGLang 0.5.17 (sm_90)",
-                "FLA by proxy (sm_80)",
-                "FLA by proxy (sm_89)",
-            ),
-            KDA_RECORDS,
-            strict=True,
-        )
-    },
-    "missed keys {} are of the cumulated sum of the decay, {} of `recompute_w_u`, {} of `inter_solve`, {} of the": [
-        f"{KDA_FLA}|kernels|{kernel}"
-        for kernel in (
-            "chunk_local_cumsum_vector_kernel",
-            "recompute_w_u_fwd_kda_kernel",
-            "chunk_kda_fwd_kernel_inter_solve_fused",
-            "chunk_gla_fwd_kernel_o",
-        )
-    ],
-    "Of vLLM's {} are of `recompute_w_u`, {} of the cumulated sum, of SGLang's {} of": [
-        *(f"{KDA_VLLM}|kernels|{kernel}" for kernel in ("recompute_w_u_fwd_kernel", "kda_gate_cumsum_fwd_kernel")),
-        f"{KDA_SGLANG}|kernels|kda_gate_chunk_cumsum_vector_kernel",
-    ],
-    "The {} keys of `chunk_kda_bwd_kernel_wy_dqkg_fused`": [f"{KDA_FLA}|added"],
-    "{} keys of SGLang's `inter_solve` of short prompts": [f"{KDA_SGLANG}|added"],
-    "For {} of FLA's missed keys, {} and {} by proxy, {} of vLLM's and {} of SGLang's": [
-        f"{record}|possible" for record in (KDA_FLA, *KDA_PROXIES, KDA_VLLM, KDA_SGLANG)
-    ],
-    "of such candidates within {} % of the best": ["regrets|near"],
     # In SGLang
     "(medians of {}, row a: {})": [
         f"{SGLANG}|e|dense|processes",
@@ -440,13 +292,6 @@ CLAIMS: dict[str, list[str]] = {
     ],
     "in sm_80 of {} and in sm_89 of {} with those of KDA": [
         f"regrets|proxy/{{}}/fla-core-0.6.0|{target} keys" for target in ("sm_80", "sm_89")
-    ],
-    "every choice for Kimi Delta Attention takes at most {} times the best at each length from 512 tokens on | "
-    "missed for {} of {} keys (vLLM), {} of {} (FLA), {} of {} (SGLang), {} of {} (sm_80 by proxy) and {} of {} "
-    "(sm_89 by proxy); at most {}, {}, {}, {} and {} times": [
-        "tunings|limit",
-        *(f"kda|{path}|{what}" for path in KDA_RECORDS for what in ("missed", "keys")),
-        *(f"kda|{path}|most" for path in KDA_RECORDS),
     ],
     **{
         f"{{}} % of the best from 512 tokens on, {words} | missed for {listed(targets)} of {{}} keys; at most {{}} %": [

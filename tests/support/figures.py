@@ -40,8 +40,8 @@ KDA_RECORDS = (
     "proxy/sm_89/fla-core-0.6.0",
 )
 """Those with keys of Kimi Delta Attention."""
-FASTER = 150.0
-"""Milliseconds below which first steps are counted."""
+FLOORS = {"vLLM": "cold_start_vllm_kda", "SGLang": "cold_start_sglang_kda", "FLA": "cold_start_kda_pairs"}
+"""What is called -> the pairs of the loader and the floor."""
 LIMIT = report._NEAR - 1
 """How far a choice may be from the best."""
 
@@ -219,9 +219,12 @@ def tunings() -> dict[str, Any]:
     return found
 
 
-def lookups() -> dict[str, float]:
-    """What the loader's lookups took in vLLM's first step with an artifact, in milliseconds."""
-    found = result("cold_start_vllm_kda")["lookups"]["rows"]
+def lookups() -> dict[str, dict[str, float]]:
+    """What the loader's lookups took in an engine's first step of Kimi Delta Attention, in milliseconds."""
+    return {engine: _lookups(result(f"cold_start_{engine}_kda")["lookups"]["rows"]) for engine in ("vllm", "sglang")}
+
+
+def _lookups(found: list[dict[str, Any]]) -> dict[str, float]:
     (each,) = {one["lookups"] for one in found}
     all_of, loading = ([one[what] for one in found] for what in ("lookups_ms", "loading_ms"))
     return {
@@ -230,19 +233,26 @@ def lookups() -> dict[str, float]:
     }  # fmt: skip
 
 
-def groups() -> dict[str, dict[str, float]]:
-    """The first steps of one prompt in SGLang, in milliseconds: how many processes were below 150."""
-    found: dict[str, list[float]] = {"e": [], "f": []}
-    for one in result("cold_start_sglang_kda")["records"]:
-        if one["case"] in found and one["call"] == "dense":
-            found[one["case"]].append(one["dense"]["first_ms"])
-    counts = {case: {"all": len(every), "faster": sum(one < FASTER for one in every)} for case, every in found.items()}
-    return counts | {"limit": {"ms": FASTER, "above_floor": pairs.LIMIT}}
+def preloads() -> dict[str, dict[str, list[float]]]:
+    """What `preload` took in an engine, in milliseconds, and left to PyTorch's allocator, from the least on."""
+    return {
+        engine: {
+            what: sorted(
+                record["preload"][what]
+                for record in result(f"cold_start_{engine}_kda")["records"]
+                if record["case"] == "preload"
+            )
+            for what in ("ms", "reserved_mib")
+        }
+        for engine in ("vllm", "sglang")
+    }
 
 
-def crashes() -> dict[str, int]:
-    """Processes of SGLang that `preload` ended before it was mended."""
-    return {"processes": len(result("cold_start_sglang_kda")["crashed"]["processes"])}
+def floor() -> dict[str, Any]:
+    """The rule by which the loader is compared with the floor, and what it adds after PyTorch's own work."""
+    after = [result(name)["pairs"]["e-torch-f-torch"] for name in FLOORS.values()]
+    added = sorted(one[call]["first_ms"]["median"] for one in after for call in ("dense", "varlen"))
+    return {"limit": pairs.LIMIT, "confidence": pairs._CONFIDENCE, "added": added}
 
 
 def tuned() -> dict[str, float]:
@@ -258,8 +268,8 @@ DERIVED: dict[str, Callable[[], Any]] = {
     "kda": kda,
     "tunings": tunings,
     "tuned": tuned,
-    "crashes": crashes,
-    "groups": groups,
+    "floor": floor,
+    "preloads": preloads,
     "lookups": lookups,
 }
 """What is computed from several result files, or from records."""
