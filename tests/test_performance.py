@@ -85,7 +85,7 @@ FIRST = {
     "In SGLang": ("cold_start_sglang", ENGINE_CASES),
 }
 """Section -> its results, and the rows of its table."""
-VLLM_CASES = ("e", "nocc", "preload", "f", "e-torch", "f-torch")
+VLLM_CASES = ("e", "nocc", "preload", "preload-pool", "f", "e-torch", "f-torch")
 SGLANG_CASES = ("a-first", "b", *VLLM_CASES)
 
 

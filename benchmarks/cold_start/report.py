@@ -62,15 +62,21 @@ def joined(documents: list[dict[str, Any]]) -> dict[str, Any]:
 
     ``runs`` has machine, artifact and steps of each, and its ``run``, which its records have too. Goals are those of
     each run: the states of one are not compared with those of another.
+
+    Raises:
+        ValueError: They are of different versions, providers or targets.
     """
+    if len(found := {document["artifact"]["identifier"] for document in documents}) > 1:
+        raise ValueError(f"results of different artifacts are not put together: {', '.join(sorted(found))}")
     records, runs, judged = [], [], []
     for number, document in enumerate(documents):
         run = document["records"][0].get("run") or f"{document['machine']['date']}, {number + 1}"
-        parts = {name: document[name] for name in ("machine", "artifact", "steps")}
-        runs.append({"run": run, **parts})
-        records += [{**record, "run": run} for record in document["records"]]
-        judged += derived(document)["goals"]
-    one = {name: documents[0][name] for name in ("machine", "provider", "artifact", "used")}
+        of_run = {"run": run, **{name: document.get(name) for name in ("machine", "artifact", "steps")}}
+        runs += document.get("runs", [of_run])
+        records += [{"run": run, **record} for record in document["records"]]
+        judged += document["goals"] if "runs" in document else derived(document)["goals"]
+    used = next((document["used"] for document in documents if "used" in document), {})
+    one = {**{name: documents[0][name] for name in ("machine", "provider", "artifact")}, "used": used}
     document = {**one, "runs": runs, "records": records}
     return {**document, **derived(document), "goals": judged}
 

@@ -137,7 +137,8 @@ def _check(
         finished.append((record, path))
         note(_line(record))
         if merged.status != record.status:
-            note(f"{path} says {merged.status}: calls of other models or workloads in it went wrong in an earlier run")
+            what = "other models or workloads, or more calls of these, went wrong in an earlier run"
+            note(f"{path} says {merged.status}: {what}")
     return finished
 
 

@@ -111,11 +111,11 @@ _ROW = attrgetter("workload", "model", "tp", "dtype")
 def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
     """Return a record with what two runs checked that are alike; else ``new``.
 
-    A row of both, of one workload, model, tensor-parallel size and dtype, is that of ``new``, unless it was of fewer
-    calls, as with ``--max-tokens``, and none failed. Other rows stay. So do the choices of kernels, which were right
-    where they were launched. A kernel is ok if it is in each run that has it; but no record says which rows launched a
-    kernel. If calls failed in rows that are replaced, and in none that stay, nothing stays of kernels that were not ok:
-    what ``new`` says of them is all, and those that it lacks are gone.
+    A row of both, of one workload, model, tensor-parallel size and dtype, is that of ``new``, unless fewer calls were
+    compared, as with ``--max-tokens``; these count only if one fails where none did. Other rows stay. So do the choices
+    of kernels, which were right where they were launched. A kernel is ok if it is in each run that has it; but no
+    record says which rows launched a kernel. If calls failed in rows that are replaced, and in none that stay, nothing
+    stays of kernels that were not ok: what ``new`` says of them is all, and those that it lacks are gone.
     """
     if old is None or _ALIKE(old) != _ALIKE(new):
         return new
@@ -147,8 +147,7 @@ def merge(old: NumericsRecord | None, new: NumericsRecord) -> NumericsRecord:
 
 def _replaces(row: Check, before: Check | None) -> bool:
     """Say whether a row takes the place of one of an earlier run."""
-    made, earlier = (one.calls + len(one.skipped) if one else 0 for one in (row, before))
-    return bool(row.failed) or made >= earlier
+    return before is None or row.calls >= before.calls or bool(row.failed and not before.failed)
 
 
 def choice_digest(kernel: str, key: Key, config: Config) -> str:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from gdn_aot.catalogue.models import ModelShape
-    from gdn_aot.providers.workload import Call
     from gdn_aot.serving.state import State
     from gdn_aot.store.stored import StoredArtifact
 
@@ -75,10 +74,13 @@ def preload(model: str | None = None, tp: int | None = None, device: int | None 
         if rows and not chosen:
             built = ", ".join(sorted({f"{row['name']} tp {row['tp']}" for _, _, row in rows}))
             raise UsageError(f"no artifact was built for {model} tp {tp}", hint=f"built for: {built}")
-        for found, number, row in chosen:
+        for found, number, _ in chosen:
             for binaries in _binaries(state, found, [number]):
                 list(_load_binaries(state, found, binaries, device))
-            _touch(found.header, row, device, tokens)
+        called = [(found.header, row) for found, _, row in chosen]
+        _touch(called, device)
+        if tokens:
+            _touch(called, device, tokens)
         taken = _taken(before, device)
     if taken is not None:
         log.notice(f"preload took {taken / (1 << 20):.1f} MiB of device {device} beside PyTorch's own memory")
@@ -244,10 +246,27 @@ def _inference(provider: str) -> set[str]:
     return set(get_provider(provider).inference)
 
 
-def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, tokens: int) -> None:
-    """Make the small calls of the provider that the artifact covers, then those of ``tokens`` tokens."""
+def _touch(rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], device: int, tokens: int = 0) -> None:
+    """Make the small calls of providers that artifacts cover, or, of their headers and rows of models, large ones.
+
+    Of small calls PyTorch's allocator gives back what nobody uses when it has grown by more than `_KEPT`.
+    """
     import torch
 
+    most = _reserved(device) + _KEPT
+
+    def give_back() -> None:
+        if not tokens and _reserved(device) > most:
+            torch.cuda.empty_cache()
+
+    for header, row in rows:
+        with torch.random.fork_rng(devices=[device]), torch.device("cuda", device):
+            for name, workload, shape in _workloads(header, row):
+                _make(name, workload, shape, tokens, give_back)
+
+
+def _workloads(header: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[tuple[str, Any, ModelShape]]:
+    """Yield the workloads of an artifact that serving causes and that make calls for a model, and its shape."""
     from gdn_aot.catalogue.providers import get_provider
     from gdn_aot.catalogue.rows import shape_of
     from gdn_aot.providers import load, makes
@@ -256,19 +275,33 @@ def _touch(header: Mapping[str, Any], row: Mapping[str, Any], device: int, token
     inference = _inference(provider.name)
     module = load(provider.name)
     shape = shape_of(row)
-    known = [name for name in header["workloads"] if name in inference and name in module.WORKLOADS]
-    workloads = [(name, made) for name in known if makes(provider.name, made := module.WORKLOADS[name](), shape)]
-    most = _reserved(device) + _KEPT
+    for name in header["workloads"]:
+        if name in inference and name in module.WORKLOADS:
+            workload = module.WORKLOADS[name]()
+            if makes(provider.name, workload, shape):
+                yield name, workload, shape
 
-    def give_back() -> None:
-        if _reserved(device) > most:
-            torch.cuda.empty_cache()
 
-    with torch.random.fork_rng(devices=[device]), torch.device("cuda", device):
-        for name, workload in workloads:
-            _make(name, workload, shape, lambda workload: workload.warm(shape, 0), give_back)
-        for name, workload in workloads if tokens else ():
-            _make(name, workload, shape, lambda workload: _large(workload, shape, tokens), lambda: None)
+def _make(name: str, workload: Any, shape: ModelShape, tokens: int, then: Callable[[], None]) -> None:
+    """Make the small calls of a workload, or those of ``tokens``; leave out those for which the device lacks memory."""
+    full = 0
+    try:
+        small = [*workload.warm(shape, 0)]
+        for call in [*workload.warm(shape, tokens)][len(small) :] if tokens else small:  # large ones come last
+            try:
+                workload.run(shape, call)
+            except Exception as error:
+                if not lacks_memory(error):
+                    raise
+                full += 1
+            finally:
+                then()
+        if full:
+            log.warn(f"preload: the device is full: {full} calls of {shown(name)} were not made")
+    except GdnAotError:
+        raise
+    except Exception as error:  # noqa: BLE001 - warming up must not end a serving process
+        log.warn(f"preload: {shown(name)} failed: {type(error).__name__}: {shown(error)}")
 
 
 def _reserved(device: int) -> int:
@@ -280,34 +313,3 @@ def _reserved(device: int) -> int:
     except Exception as error:  # noqa: BLE001 - then it keeps what it has
         log.detail(error)
         return 0
-
-
-def _large(workload: Any, shape: ModelShape, tokens: int) -> list[Call]:
-    """Return what a workload calls of ``tokens`` tokens, which comes after the small calls."""
-    return [*workload.warm(shape, tokens)][len([*workload.warm(shape, 0)]) :]
-
-
-def _make(
-    name: str,
-    workload: Any,
-    shape: ModelShape,
-    calls: Callable[[Any], Iterable[Call]],
-    then: Callable[[], None],
-) -> None:
-    """Make calls of a workload, those left out for which the device lacks memory; do something after each."""
-    full = 0
-    try:
-        for call in calls(workload):
-            try:
-                workload.run(shape, call)
-            except Exception as error:
-                if not lacks_memory(error):
-                    raise
-                full += 1
-            then()
-        if full:
-            log.warn(f"preload: the device is full: {full} calls of {shown(name)} were not made")
-    except GdnAotError:
-        raise
-    except Exception as error:  # noqa: BLE001 - warming up must not end a serving process
-        log.warn(f"preload: {shown(name)} failed: {type(error).__name__}: {shown(error)}")

@@ -135,9 +135,17 @@ def test_the_goal_is_met_if_it_is_sure(differences: list[float], met: bool | Non
 
 
 def test_results_of_several_runs_are_one_document_and_goals_are_those_of_each() -> None:
-    first = {"machine": {"date": "2026-12-01", "device": "one"}, "provider": "fla", "artifact": {"sha256": "1"}}
+    first = {
+        "machine": {"date": "2026-12-01", "device": "one"},
+        "provider": "fla",
+        "artifact": {"identifier": "a", "sha256": "1"},
+    }
     first |= {"used": {}, "steps": [{"step": "end"}], "records": full(records(*[2.0] * 6))}
-    second = {**first, "machine": {"date": "2026-12-02", "device": "two"}, "artifact": {"sha256": "2"}}
+    second = {
+        **first,
+        "machine": {"date": "2026-12-02", "device": "two"},
+        "artifact": {"identifier": "a", "sha256": "2"},
+    }
     second["records"] = [{**one, "run": "later"} for one in full(records(*[30.0] * 7)[1::2])]  # (e) alone
     both = report.joined([first, second])
     assert [run["run"] for run in both["runs"]] == ["2026-12-01, 1", "later"]
@@ -149,6 +157,13 @@ def test_results_of_several_runs_are_one_document_and_goals_are_those_of_each() 
     whole, *_ = [one for one in both["goals"] if "above (f)" in one["goal"]]
     assert whole["met"]
     assert both["goals"] == report.derived(first)["goals"] + report.derived(second)["goals"]
+    third = {**second, "records": [{**one, "run": "last"} for one in second["records"]]}
+    again = report.joined([both, third])
+    assert [run["run"] for run in again["runs"]] == ["2026-12-01, 1", "later", "last"]
+    assert again["records"][:19] == both["records"], "each is of the run that it was of"
+    assert again["goals"] == both["goals"] + report.derived(third)["goals"]
+    with pytest.raises(ValueError, match="different artifacts"):
+        report.joined([first, {**second, "artifact": {"identifier": "b"}}])
 
 
 def full(made: list[dict[str, Any]]) -> list[dict[str, Any]]:

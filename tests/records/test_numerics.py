@@ -105,9 +105,14 @@ def test_fewer_calls_of_a_row_take_its_place_only_if_they_fail(made: r.NumericsR
         merged = r.merge(before, few(run(made, "one", shared="ab")))
         assert merged.checks == before.checks
         assert (merged.status, merged.kernels[0].ok) == (before.status, before.kernels[0].ok)
-    fails = few(run(made, "one!", shared="ab!"))
+    before, fails = run(made, "one!", shared="ab!"), few(run(made, "one!", shared="ab!"))
+    assert r.merge(before, fails).checks == before.checks, "or they would be mended by as few"
     merged = r.merge(run(made, "one", shared="ab"), fails)
     assert (merged.status, merged.checks) == ("failed", fails.checks)
+    calls = before.checks[0].calls
+    none = tuple(r.CallProblem(call=f"prefill({number})", why="no choice") for number in range(calls))
+    left_out = replace(fails, checks=(replace(fails.checks[0], calls=0, failed=(), skipped=none),))
+    assert r.merge(before, left_out).checks == before.checks, "calls that were not made show nothing"
 
 
 def test_what_was_right_and_fails_now_is_failed(made: r.NumericsRecord) -> None:

@@ -47,7 +47,7 @@ KDA_CLAIMS: dict[str, list[str]] = {
         f"{KDA_STEPS}|wrong",
     ],
     # Kimi Delta Attention in vLLM and SGLang
-    "Medians of {} processes, of {} of SGLang after PyTorch's own work, of {} or {} without a C compiler": [
+    "Medians of {} processes; of {} of SGLang after PyTorch's own work; of {} or {} without a C compiler": [
         "cold_start_vllm_kda|summary|e|dense|processes",
         "cold_start_sglang_kda|summary|e-torch|dense|processes",
         "cold_start_sglang_kda|summary|nocc|varlen|processes",
@@ -57,10 +57,15 @@ KDA_CLAIMS: dict[str, list[str]] = {
         *(f"preloads|sglang|ms|{end} / 1000" for end in (0, -1)),
         *(f"preloads|sglang|reserved_mib|{end}" for end in (0, -1)),
     ],
-    "give memory back, with {} MiB. In vLLM it took {} to {} s and left {} MiB": [
-        "cold_start_sglang_kda|before|preload|0|reserved_mib",
+    "Before it gave memory back it took {} to {} s and left {} MiB. In vLLM it took {} to {} s and left {} MiB": [
+        *(f"preloads|before|ms|{end} / 1000" for end in (0, -1)),
+        "preloads|before|reserved_mib|0",
         *(f"preloads|vllm|ms|{end} / 1000" for end in (0, -1)),
         "preloads|vllm|reserved_mib|-1",
+    ],
+    "left {} to {} MiB in SGLang and {} MiB in vLLM": [
+        *(f"preloads|sglang pool|reserved_mib|{end}" for end in (0, -1)),
+        "preloads|vllm pool|reserved_mib|0",
     ],
     "in each SGLang benchmarks the {} candidates": ["cold_start_sglang_kda|summary|b|dense|benchmarked|median"],
     "takes {} s in the process of (b), which has not compiled them, and {} ms in that of (e)": [
@@ -72,13 +77,18 @@ KDA_CLAIMS: dict[str, list[str]] = {
         " + ".join(f"{STEPS}|steps|{kind} of kimi-linear-48b-a3b" for kind in KINDS_OF_STEP),
     ],
     # The loader and the floor
-    "has the median with {} %. The goal is at most {} ms, at": ["floor|confidence * 100", "floor|limit"],
+    "confidence interval at {} %. The goal is at most {} ms, at": ["floor|confidence * 100", "floor|limit"],
     "Pairs: {} of vLLM and of SGLang, {} of SGLang after PyTorch's own work, {} of FLA": [
         "cold_start_vllm_kda|pairs|e-f|dense|first_ms|pairs",
         "cold_start_sglang_kda|pairs|e-torch-f-torch|dense|first_ms|pairs",
         "cold_start_kda_pairs|pairs|e-f|dense|first_ms|pairs",
     ],
-    "the loader adds {} to {} ms": ["floor|added|0", "floor|added|-1"],
+    "the loader adds {} to {} ms by median, in single pairs up to {} ms": [
+        "floor|added|0",
+        "floor|added|-1",
+        "floor|single",
+    ],
+    "Of these calls {} had no choice": ["others|skipped"],
     "single processes of vLLM's floor took {} to {} ms with one prompt and {} to {} ms with three packed": [
         f"cold_start_vllm_kda|summary|f|{call}|first_ms|{end}"
         for call in ("dense", "varlen")

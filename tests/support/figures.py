@@ -42,6 +42,8 @@ KDA_RECORDS = (
 """Those with keys of Kimi Delta Attention."""
 FLOORS = {"vLLM": "cold_start_vllm_kda", "SGLang": "cold_start_sglang_kda", "FLA": "cold_start_kda_pairs"}
 """What is called -> the pairs of the loader and the floor."""
+OTHERS = ("ling-3.0-flash", "ling-3.0-tiny", "aliceai-foundation-80b-a3b", "kimi-k3", "glm-5.3-flash")
+"""Models with Kimi Delta Attention beside Kimi-Linear."""
 LIMIT = report._NEAR - 1
 """How far a choice may be from the best."""
 
@@ -235,16 +237,14 @@ def _lookups(found: list[dict[str, Any]]) -> dict[str, float]:
 
 def preloads() -> dict[str, dict[str, list[float]]]:
     """What `preload` took in an engine, in milliseconds, and left to PyTorch's allocator, from the least on."""
+    found = {"before": result("cold_start_sglang_kda")["before"]["preload"]}
+    for engine in ("vllm", "sglang"):
+        records = result(f"cold_start_{engine}_kda")["records"]
+        for case, name in (("preload", engine), ("preload-pool", f"{engine} pool")):
+            found[name] = [record["preload"] for record in records if record["case"] == case]
     return {
-        engine: {
-            what: sorted(
-                record["preload"][what]
-                for record in result(f"cold_start_{engine}_kda")["records"]
-                if record["case"] == "preload"
-            )
-            for what in ("ms", "reserved_mib")
-        }
-        for engine in ("vllm", "sglang")
+        name: {what: sorted(one[what] for one in every) for what in ("ms", "reserved_mib")}
+        for name, every in found.items()
     }
 
 
@@ -252,7 +252,20 @@ def floor() -> dict[str, Any]:
     """The rule by which the loader is compared with the floor, and what it adds after PyTorch's own work."""
     after = [result(name)["pairs"]["e-torch-f-torch"] for name in FLOORS.values()]
     added = sorted(one[call]["first_ms"]["median"] for one in after for call in ("dense", "varlen"))
-    return {"limit": pairs.LIMIT, "confidence": pairs._CONFIDENCE, "added": added}
+    single: dict[tuple[str, ...], float] = {}
+    for name in FLOORS.values():
+        for record in result(name)["records"]:
+            if record["case"].endswith("-torch"):
+                place = (name, record["run"], record["round"], record["call"])
+                sign = 1 if record["case"] == "e-torch" else -1
+                single[place] = single.get(place, 0.0) + sign * record[record["call"]]["first_ms"]
+    return {"limit": pairs.LIMIT, "confidence": pairs._CONFIDENCE, "added": added, "single": max(single.values())}
+
+
+def others() -> dict[str, int]:
+    """Calls of models with Kimi Delta Attention other than Kimi-Linear that were not made, as they had no choice."""
+    checks = load("artifacts/numerics/sm_90/fla-core-0.6.0.json")["checks"]
+    return {"skipped": sum(len(one["skipped"]) for one in checks if one["model"] in OTHERS)}
 
 
 def tuned() -> dict[str, float]:
@@ -269,6 +282,7 @@ DERIVED: dict[str, Callable[[], Any]] = {
     "tunings": tunings,
     "tuned": tuned,
     "floor": floor,
+    "others": others,
     "preloads": preloads,
     "lookups": lookups,
 }

@@ -50,7 +50,7 @@ DEPLOYMENTS = tuple(Deployment(state=state, drafts=drafts) for state in STATES f
 POOL = 1 << 30
 """Most bytes of states and windows in the pool of a step that warms a process up; steps that need more are not made.
 
-Those are steps of the largest batches, at TP 1 of a model with 32 value heads from 65 decoding requests on.
+What is left out are the largest batches: at TP 1 of a model with 32 value heads more than 64 decoding requests.
 """
 
 _CASES = {
@@ -96,8 +96,8 @@ class Steps(Workload):
     def warm(self, shape: ModelShape, tokens: int = 0) -> Iterator[Call]:
         """Yield the steps of this kind in the deployment that the checkpoint asks for, and a prompt of ``tokens``.
 
-        Each has a pool with room for all that kernels write on a GPU, of at most `POOL` bytes. The largest come first,
-        so that the pools of the others fit in memory that PyTorch keeps of it.
+        Each has a pool with room for all that kernels write on a GPU, of at most `POOL` bytes. The largest come first:
+        what memory PyTorch keeps of one has room for the next.
         """
         deployment = Deployment(state=STATES[0], drafts=DRAFTS[-1] if self.name == "speculative" else 0)
         most = POOL // sglang_layer.row_bytes(shape, deployment)
