@@ -108,32 +108,37 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Measure, or be one of the processes that are measured."""
-    from cold_start import measured, plan, report
-
-    from gdn_aot.catalogue.providers import get_provider
+    from cold_start import measured, report
 
     harness.serve(measured.KINDS)
     options = parse()
+    if options.join:
+        document = report.joined([harness.load(file) for file in options.join])
+        harness.save(options.out, document)
+    else:
+        document = _measured(options)
+    print(report.table(document), harness.goals_text(document["goals"]), sep="\n\n")
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, keep what there is after each step, and return it."""
+    from cold_start import plan, report
+
+    from gdn_aot.catalogue.providers import get_provider
+
     about = harness.machine("torch", "triton", get_provider(options.provider).distribution)
 
     def save(document: dict[str, Any]) -> None:
         document |= {"machine": about, "provider": options.provider}
-        harness.save(options.out, document | report.derived(document))
-
-    if options.join:
-        document = report.joined([harness.load(file) for file in options.join])
+        document |= report.derived(document)
         harness.save(options.out, document)
-        print(report.table(document), harness.goals_text(document["goals"]), sep="\n\n")
-        return
+
     with tempfile.TemporaryDirectory(prefix="cold-start-", ignore_cleanup_errors=True) as folder:
         if options.dry:
             import stand_in
 
         options.dry = str(stand_in.build_driver(Path(folder, "driver"))) if options.dry else ""
-        document = plan.Run(options, Path(folder), save).all()
-    print(report.table(document))
-    print()
-    print(harness.goals_text(document["goals"]))
+        return plan.Run(options, Path(folder), save).all()
 
 
 if __name__ == "__main__":

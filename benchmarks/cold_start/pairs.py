@@ -36,10 +36,19 @@ def compared(records: list[dict[str, Any]], calls: Iterable[str]) -> dict[str, d
 
 
 def compare(records: list[dict[str, Any]], call: str, pair: tuple[str, str] = PAIRS[0]) -> dict[str, dict[str, float]]:
-    """Return the differences of a call, of the first state less the second, in milliseconds.
+    """Return what the `differences` of a call are.
 
-    By measurement - ``first_ms``, ``launching_ms`` and ``rest_ms``, the first without the second - the median, the ends
-    ``low`` and ``high`` of its interval at 95 % (see `interval`), and the number of pairs. Empty without pairs.
+    By measurement the median, the ends ``low`` and ``high`` of its interval at 95 % (see `interval`), and the number of
+    pairs. Empty without pairs.
+    """
+    return {name: _summary(found) for name, found in differences(records, call, pair).items() if found}
+
+
+def differences(records: list[dict[str, Any]], call: str, pair: tuple[str, str]) -> dict[str, list[float]]:
+    """Return by how much the first state of a pair takes longer than the second in a call, in milliseconds.
+
+    By measurement - ``first_ms``, ``launching_ms`` and ``rest_ms``, the first without the second - one difference for
+    each round of a run in which both were measured.
     """
     found: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
     for record in records:
@@ -49,14 +58,8 @@ def compare(records: list[dict[str, Any]], call: str, pair: tuple[str, str] = PA
                 **{name: measured[name] for name in _PARTS},
                 "rest_ms": measured["first_ms"] - measured["launching_ms"],
             }
-    paired = [cases for cases in found.values() if {*pair} <= cases.keys()]
-    return {
-        name: _summary(
-            [ours[name] - floor[name] for ours, floor in ([cases[case] for case in pair] for cases in paired)]
-        )
-        for name in (*_PARTS, "rest_ms")
-        if paired
-    }
+    paired = [[cases[case] for case in pair] for cases in found.values() if {*pair} <= cases.keys()]
+    return {name: [ours[name] - floor[name] for ours, floor in paired] for name in (*_PARTS, "rest_ms")}
 
 
 def goals(document: dict[str, Any], call: str) -> Iterator[dict[str, Any]]:

@@ -33,9 +33,9 @@ WARM = ("b", "c", "d", "e", "preload", "preload-pool", "nocc", "f", "e-torch", "
 CASES = ("a", "b", "c", "d", "e", "preload", "nocc", "f", "e-torch", "f-torch")
 OF_FLA = ("c",)
 """States that only FLA has."""
-FLOORS = ("f", "f-torch")
 PAIRS = (("e", "f"), ("e-torch", "f-torch"))
 """States whose processes of one round and call run one after the other, and are compared with each other."""
+FLOORS = tuple(floor for _, floor in PAIRS)
 
 
 class _Task(NamedTuple):
@@ -189,7 +189,7 @@ class Run:
         """Measure a call in a state, in a process that has the variables of ``batch``. Returns the record."""
         number, state, call = task
         then = {"then": ["small"]} if state in self._steady and call == "dense" else {}
-        ran = {"torch": True} if state.endswith("-torch") else {}
+        ran = {"torch": state.endswith("-torch")}
         if state in FLOORS:
             return self._measure(state, call, {**batch}, "floor", round=number, launches=self._launches[call], **ran)
         if state in ("b", "c", "d"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness import goal
 
 from cold_start import pairs
-from cold_start.plan import PAIRS
+from cold_start.plan import CALLS, PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,6 @@ TITLES = {
     "f-torch": "(f) floor, after PyTorch's own work",
 }
 """State -> what the table calls it, in the table's order."""
-CALLS = ("dense", "varlen")
 _NAMES = {"fla": "FLA", "sglang": "SGLang", "vllm": "vLLM"}
 COLUMNS = {
     "second_ms": "2nd, ms",

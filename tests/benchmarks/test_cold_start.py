@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import json
 import math
 import random
 import subprocess
@@ -164,6 +165,40 @@ def test_results_of_several_runs_are_one_document_and_goals_are_those_of_each() 
     assert again["goals"] == both["goals"] + report.derived(third)["goals"]
     with pytest.raises(ValueError, match="different artifacts"):
         report.joined([first, {**second, "artifact": {"identifier": "b"}}])
+
+
+_MEASURED = """
+import json, runpy, sys
+sys.path.insert(0, sys.argv[1])
+from cold_start import plan
+
+class Run:
+    def __init__(self, options, folder, save):
+        self.save = save
+    def all(self):
+        document = {"records": made, "steps": [], "artifact": {"identifier": "a"}}
+        self.save(document)
+        return document
+
+made, plan.Run, sys.argv = json.loads(sys.argv[2]), Run, sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_program_prints_and_keeps_what_it_measured_and_puts_runs_together(tmp_path: Path) -> None:
+    made = json.dumps([{**one, "run": "now"} for one in full(records(*[2.0] * 6))])
+    program, one, both = str(ROOT / "benchmarks/cold_start.py"), tmp_path / "one.json", tmp_path / "both.json"
+    given = [sys.executable, "-c", _MEASURED, str(ROOT / "benchmarks"), made, program, "--artifact", __file__]
+    join = [sys.executable, program, "--join", str(one), str(one)]
+    for command, out in ((given, one), (join, both)):
+        done = subprocess.run(
+            [*command, "--out", str(out)], capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path
+        )
+        assert "| (e) gdn-aot loader |" in done.stdout
+        assert "met  dense: (e) at most 10 ms above (f): 2 ms, 2 to 2 ms, in 6 pairs" in done.stdout
+    document = json.loads(one.read_text())
+    assert {name: document[name] for name in ("summary", "pairs", "goals")} == report.derived(document)
+    assert len(json.loads(both.read_text())["runs"]) == 2
 
 
 def full(made: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -250,16 +250,11 @@ def preloads() -> dict[str, dict[str, list[float]]]:
 
 def floor() -> dict[str, Any]:
     """The rule by which the loader is compared with the floor, and what it adds after PyTorch's own work."""
-    after = [result(name)["pairs"]["e-torch-f-torch"] for name in FLOORS.values()]
-    added = sorted(one[call]["first_ms"]["median"] for one in after for call in ("dense", "varlen"))
-    single: dict[tuple[str, ...], float] = {}
-    for name in FLOORS.values():
-        for record in result(name)["records"]:
-            if record["case"].endswith("-torch"):
-                place = (name, record["run"], record["round"], record["call"])
-                sign = 1 if record["case"] == "e-torch" else -1
-                single[place] = single.get(place, 0.0) + sign * record[record["call"]]["first_ms"]
-    return {"limit": pairs.LIMIT, "confidence": pairs._CONFIDENCE, "added": added, "single": max(single.values())}
+    calls = [(result(name), call) for name in FLOORS.values() for call in ("dense", "varlen")]
+    after = pairs.PAIRS[1]
+    added = sorted(document["pairs"]["-".join(after)][call]["first_ms"]["median"] for document, call in calls)
+    single = [pairs.differences(document["records"], call, after)["first_ms"] for document, call in calls]
+    return {"limit": pairs.LIMIT, "confidence": pairs._CONFIDENCE, "added": added, "single": max(map(max, single))}
 
 
 def others() -> dict[str, int]:
